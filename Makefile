@@ -1,0 +1,52 @@
+# Everything runs in .venv, which the first target makes: with uv where it can be had, with plain pip otherwise.
+# Another interpreter: make test PYTHON=python3.12 (with a fresh .venv).
+
+PYTHON ?= python3
+BIN := .venv/bin
+export UV_LINK_MODE ?= copy
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.PHONY: help demo test check wheel bench bench-long long
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no account
+	@$(BIN)/stripe-feed demo
+
+test: .venv/.stamp  ## the test suite
+	$(BIN)/pytest
+
+check: .venv/.stamp  ## lint, types, and the wheel in an empty environment
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	@$(MAKE) --no-print-directory wheel
+
+wheel: .venv/.stamp  ## build the wheel, install it into an empty environment, try it there
+	$(BIN)/python tests/wheel.py
+
+bench: .venv/.stamp  ## speed, as ratios within one run
+	$(BIN)/python tests/bench/run.py
+
+bench-long: .venv/.stamp  ## the same with the large sizes
+	$(BIN)/python tests/bench/run.py --long
+
+long: .venv/.stamp  ## the tests that take minutes
+	$(BIN)/pytest -m long
+
+# The base install is enough to run; the tests need the dev extra, which includes it.
+.venv/.base: pyproject.toml
+	$(call install,.)
+	@touch $@
+
+.venv/.stamp: pyproject.toml
+	$(call install,.[dev])
+	@touch .venv/.base $@
+
+define install
+@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+@test -x $(BIN)/uv || $(BIN)/pip install -q uv || true
+@$(BIN)/uv pip install -q --python $(BIN)/python -e '$(1)' || \
+	{ echo "uv cannot do it here: installing with pip, which takes longer" >&2; $(BIN)/pip install -q -e '$(1)'; }
+endef

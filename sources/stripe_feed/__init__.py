@@ -1,0 +1,35 @@
+"""A true, queryable copy of a Stripe account, and every change of it as a feed.
+
+The names below are imported when they are first used: `import stripe_feed` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["StripeFeedError", "__version__", "stripe_source"]
+
+if TYPE_CHECKING:
+    from .errors import StripeFeedError
+    from .extract.source import stripe_source
+
+    __version__: str
+else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
+
+    def __getattr__(name: str) -> object:
+        match name:
+            case "StripeFeedError":
+                from .errors import StripeFeedError as value
+            case "__version__":
+                from importlib.metadata import version
+
+                value = version("stripe-feed")
+            case "stripe_source":
+                from .extract.source import stripe_source as value
+            case _:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

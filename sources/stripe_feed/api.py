@@ -1,0 +1,403 @@
+"""Stripe transport: GET requests go in, decoded answers come out, within the rate budget and past passing faults.
+
+The official SDK signs, encodes, versions and classifies; our thin HTTP client under it keeps answers as bytes, because the
+SDK's own objects cost many times the CPU of the rows that we make of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import stripe
+import urllib3
+
+from .errors import (
+    CursorGone,
+    NotFound,
+    PermissionMissing,
+    RateLimited,
+    RequestRefused,
+    SetupError,
+    StripeFeedError,
+    Unreachable,
+)
+from .rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS, Budget, endpoint_of
+
+API_VERSION = "2026-10-28.endive"
+STRIPE_BASE = "https://api.stripe.com"
+KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
+MAX_TRIES = 9
+
+log = logging.getLogger("stripe_feed")
+stripe.enable_telemetry = False
+
+T = TypeVar("T")
+
+
+class Malformed(msgspec.DecodeError):
+    """A body that is JSON but not an answer of Stripe's: read it again."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The one place where time comes from; tests hand in another."""
+
+    time: Callable[[], float] = time
+    monotonic: Callable[[], float] = monotonic
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
+
+
+class Reply(msgspec.Struct, Generic[T], frozen=True):
+    """A decoded answer, and Stripe's time (Unix seconds, rounded down) when its request began."""
+
+    value: T
+    asked_at: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Whose key this is. `created` is 0 when the key may not read the account."""
+
+    id: str
+    livemode: bool
+    created: int = 0
+
+
+def find_key(api_key: str | None) -> str:
+    """Return the key given, else the one in `STRIPE_SECRET_KEY`.
+
+    Raises `SetupError` for no key and for keys that cannot read, before any request.
+    """
+    key = (api_key or os.environ.get("STRIPE_SECRET_KEY") or "").strip()
+    if not key:
+        raise SetupError(
+            "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
+            "without an account, try `stripe-feed demo`."
+        )
+    if key.startswith("pk_"):
+        raise SetupError(f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS_PAGE}.")
+    if key.startswith("sk_org_"):
+        raise SetupError(f"Organization keys (sk_org_) are not supported. Use a key of one account from {KEYS_PAGE}.")
+    if not key.startswith(("sk_", "rk_")) or not key.isascii() or len(key.split()) > 1:
+        raise SetupError(f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS_PAGE}.")
+    return key
+
+
+def is_live(key: str) -> bool:
+    """Whether a key works on live data, told from its prefix."""
+    return "_live_" in key[:9]
+
+
+def find_base(base: str | None, key: str, allow: bool = False) -> str:
+    """Return the API's base URL: the one given, else `STRIPE_API_BASE`, else Stripe's own.
+
+    Raises `SetupError` when a live key would be sent anywhere but to Stripe, unless `allow` says so.
+    """
+    base = (base or os.environ.get("STRIPE_API_BASE") or STRIPE_BASE).rstrip("/")
+    host = urlsplit(base).hostname
+    if not host or not base.startswith(("https://", "http://")):
+        raise SetupError("STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111.")
+    if is_live(key) and base != STRIPE_BASE and not allow:
+        raise SetupError(
+            f"A live key would be sent to {host} instead of Stripe. "
+            "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
+        )
+    return base
+
+
+class BytesClient(stripe.HTTPClient):
+    """The SDK's transport on urllib3; keeps the body of a 2xx answer as bytes and hands the SDK an empty object."""
+
+    name = "urllib3"
+
+    def __init__(self, base: str, threads: int) -> None:
+        super().__init__()
+        ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or stripe.ca_bundle_path
+        options: dict[str, Any] = {
+            "maxsize": threads, "block": False, "retries": False, "ca_certs": ca,
+            "timeout": urllib3.Timeout(connect=10, read=80),
+        }
+        parts = urlsplit(base)
+        proxy = urllib.request.getproxies().get(parts.scheme)
+        if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+            credentials = urllib3.util.parse_url(proxy).auth
+            headers = urllib3.make_headers(proxy_basic_auth=credentials) if credentials else None
+            self.pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        else:
+            self.pool = urllib3.PoolManager(**options)
+        self.last = threading.local()
+
+    def request(  # type: ignore[override]  # the SDK's own transports return bytes too
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """Send one request. Any fault on the way is a `stripe.APIConnectionError` that names its class only."""
+        try:
+            answer = self.pool.request(
+                method, url, headers={**(headers or {}), "Accept-Encoding": "gzip"}, body=post_data
+            )
+        except urllib3.exceptions.HTTPError as fault:
+            retry = not isinstance(fault, urllib3.exceptions.SSLError)
+            raise stripe.APIConnectionError(type(fault).__name__, should_retry=retry) from None  # type: ignore[no-untyped-call]
+        body = answer.data
+        self.last.headers = answer.headers
+        if 200 <= answer.status < 300:
+            self.last.body, body = body, b"{}"
+        return body, answer.status, answer.headers
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.pool.clear()
+
+
+class Api:
+    """Reads from one Stripe account in one mode; safe to share among threads.
+
+    Requests are paced by a budget that learns from 429 answers; the budget is the wait. Answers of 5xx, connection faults,
+    lock time-outs and bodies that are cut or no JSON are asked again with jittered backoff. A request gives up with
+    `TryLater` after `give_up_after` seconds. `max_rps` and `endpoint_rps` are requests per second; by default 80 % of
+    Stripe's documented limits (https://docs.stripe.com/rate-limits).
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base: str | None = None,
+        version: str = API_VERSION,
+        max_rps: float | None = None,
+        endpoint_rps: float | None = None,
+        give_up_after: float = 120.0,
+        allow_api_base: bool = False,
+        threads: int = 32,
+        clock: Clock | None = None,
+    ) -> None:
+        key = find_key(api_key)
+        self.base = find_base(base, key, allow_api_base)
+        self.live = is_live(key)
+        self.version = version
+        self.threads = threads
+        self.clock = clock or Clock()
+        self.give_up_after = give_up_after
+        self.stopped = threading.Event()
+        self.counts: Counter[tuple[str, int]] = Counter()   # (endpoint, HTTP status; 0: no answer)
+        self._lock = threading.Lock()
+        self._offset: float | None = None                   # Stripe's time minus our monotonic clock
+        rps = max_rps or (LIVE_RPS if self.live else TEST_RPS)
+        self._budget = Budget(rps, endpoint_rps or ENDPOINT_RPS, threads, self.clock.monotonic())
+        self._http = BytesClient(self.base, threads)
+        self._client = stripe.StripeClient(
+            key, stripe_version=version, max_network_retries=0, http_client=self._http, base_addresses={"api": self.base}
+        )
+
+    def __repr__(self) -> str:
+        return f"Api({self.base!r}, live={self.live}, version={self.version!r})"
+
+    def get(self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T], *, paid: bool = False) -> Reply[T]:
+        """Ask once, and again as long as the fault may pass. `paid`: the caller took the token already.
+
+        Raises the errors of `errors`: `PermissionMissing`, `NotFound`, `CursorGone`, `RequestRefused`, `SetupError`, `TryLater`.
+        """
+        endpoint = endpoint_of(path)
+        give_up_at = self.clock.monotonic() + self.give_up_after
+        tries = 0
+        while True:
+            if not paid:
+                self._pay(endpoint, give_up_at)
+            paid = False
+            try:
+                return self._ask(endpoint, path, params, decode)
+            except stripe.RateLimitError as fault:
+                tries += 1
+                final: StripeFeedError = RateLimited(
+                    f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
+                )
+                if code_of(fault) == "lock_timeout":
+                    self._back_off(tries)
+                else:
+                    self._limited(endpoint, fault)
+            except (stripe.APIConnectionError, msgspec.DecodeError) as fault:
+                tries += 1
+                final = Unreachable(self._why(endpoint, fault))
+                if tries >= MAX_TRIES or not getattr(fault, "should_retry", True):
+                    raise final from None
+                self._back_off(tries)
+            except stripe.StripeError as fault:
+                tries += 1
+                final = problem(fault, endpoint)
+                if not isinstance(final, Unreachable) or tries >= MAX_TRIES:
+                    raise final from None
+                self._back_off(tries)
+            if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
+                raise final
+
+    def now(self) -> int:
+        """Stripe's time now in Unix seconds, from the `Date` of the newest answer; asks for the account if none came yet."""
+        if self._offset is None:
+            self.account()
+        return int(self.clock.monotonic() + (self._offset or 0.0))
+
+    def skew(self) -> float:
+        """Seconds that the local clock is ahead of Stripe's (behind: negative); `Date` has whole seconds."""
+        return self.clock.time() - (self.clock.monotonic() + (self._offset or 0.0))
+
+    def account(self) -> Account:
+        """The account of the key. A restricted key that may not read it learns the id from Stripe's refusal."""
+        try:
+            found = self.get("/v1/account", {}, _Account.decode).value
+        except PermissionMissing as refusal:
+            if refusal.account_id is None:
+                raise
+            return Account(refusal.account_id, self.live)
+        return Account(found.id, self.live, found.created or 0)
+
+    def ready_in(self, endpoint: str) -> float:
+        """Seconds until a request to this endpoint may be sent."""
+        with self._lock:
+            return self._budget.ready_in(endpoint, self.clock.monotonic())
+
+    def pay(self, endpoint: str) -> None:
+        """Take the tokens for one request that is then sent with `paid=True`."""
+        with self._lock:
+            self._budget.take(endpoint, self.clock.monotonic())
+
+    @property
+    def in_flight_ceiling(self) -> int:
+        """How many requests may be under way at once; falls when Stripe limits concurrency."""
+        return self._budget.in_flight_ceiling
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent."""
+        return sum(self.counts.values())
+
+    def close(self) -> None:
+        """Stop waiting requests and close idle connections."""
+        self.stopped.set()
+        self._http.close()
+
+    def _ask(self, endpoint: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]) -> Reply[T]:
+        began = self.clock.monotonic()
+        status = 0
+        try:
+            self._client.raw_request("get", path, **params)
+            status = 200
+        except stripe.StripeError as fault:
+            status = fault.http_status or 0
+            raise
+        finally:
+            ended = self.clock.monotonic()
+            with self._lock:
+                self.counts[endpoint, status] += 1
+                if status:
+                    date = self._stripe_time(ended)
+                if status == 200:
+                    self._budget.succeeded(endpoint, ended)
+        return Reply(decode(self._http.last.body), int(date - (ended - began)))
+
+    def _stripe_time(self, ended: float) -> float:
+        """Stripe's time of the answer that just came; the local clock's where it has no usable `Date`."""
+        try:
+            date = parsedate_to_datetime(self._http.last.headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return ended + self._offset if self._offset is not None else self.clock.time()
+        self._offset = date - ended
+        return date
+
+    def _pay(self, endpoint: str, give_up_at: float) -> None:
+        while True:
+            with self._lock:
+                now = self.clock.monotonic()
+                wait = self._budget.ready_in(endpoint, now)
+                if wait <= 0:
+                    self._budget.take(endpoint, now)
+                    return
+            if self.clock.wait(self.stopped, wait):
+                raise Unreachable(f"{endpoint}: stopped while waiting.")
+            if now >= give_up_at:
+                raise RateLimited(f"{endpoint}: no room in the rate budget. Run again later, or raise --max-rps.")
+
+    def _limited(self, endpoint: str, fault: stripe.StripeError) -> None:
+        reason = (fault.headers or {}).get("Stripe-Rate-Limited-Reason") or ""
+        with self._lock:
+            self._budget.limited(endpoint, reason, self.clock.monotonic())
+
+    def _back_off(self, tries: int) -> None:
+        self.clock.wait(self.stopped, min(0.25 * 2 ** (tries - 1), 8.0) * random.uniform(0.5, 1.0))
+
+    def _why(self, endpoint: str, fault: Exception) -> str:
+        if isinstance(fault, msgspec.DecodeError):
+            return f"{endpoint}: {urlsplit(self.base).hostname} keeps sending broken answers. Run again later."
+        return (
+            f"{endpoint}: cannot reach {urlsplit(self.base).hostname} ({first_word(fault)}). "
+            "Check the network, proxy and STRIPE_API_BASE, then run again."
+        )
+
+
+class _AccountBody(msgspec.Struct):
+    id: str
+    created: int | None = None
+
+
+class _Account:
+    decode = msgspec.json.Decoder(_AccountBody).decode
+
+
+def first_word(fault: BaseException) -> str:
+    """The class of a connection fault, as the transport named it."""
+    words = re.findall(r"\w+", str(fault))
+    return words[0] if words else type(fault).__name__
+
+
+def code_of(fault: stripe.StripeError) -> str | None:
+    """Stripe's error code; the SDK fills `code` for some classes only."""
+    error = getattr(fault, "error", None)
+    return fault.code or (getattr(error, "code", None) if error is not None else None)
+
+
+def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
+    """Our error for one of the SDK's. Stripe's sentence is read for hints, never quoted: it can hold key or personal data."""
+    text = str(fault)
+    trace = f"request {fault.request_id}" if fault.request_id else "no request id"
+    match fault:
+        case stripe.AuthenticationError():
+            word = "expired" if "expired" in text.lower() else "not valid"
+            return SetupError(f"Stripe says that this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}.")
+        case stripe.PermissionError():
+            needed = re.search(r"'?(rak_\w+)'?", text)
+            account = re.search(r"'?(acct_\w+)'?", text)
+            fix = f"Add the permission {needed[1]} at {KEYS_PAGE}." if needed else f"Check the key's permissions at {KEYS_PAGE}."
+            return PermissionMissing(
+                f"{endpoint}: this key may not read it (403, {trace}). {fix}",
+                needed[1] if needed else None, account[1] if account else None,
+            )
+        case stripe.RateLimitError():
+            return RateLimited(f"{endpoint}: Stripe answers 429 (too many requests, {trace}). Run again later.")
+        case stripe.InvalidRequestError() | stripe.IdempotencyError() | stripe.CardError():
+            return _refusal(fault, endpoint, trace)
+        case _ if fault.http_status and 400 <= fault.http_status < 500 and fault.http_status != 409:
+            return _refusal(fault, endpoint, trace)
+        case _:
+            status = fault.http_status or "no status"
+            return Unreachable(f"{endpoint}: Stripe keeps answering {status} ({trace}). Run again later.")
+
+
+def _refusal(fault: stripe.StripeError, endpoint: str, trace: str) -> RequestRefused:
+    code, param = code_of(fault), getattr(fault, "param", None)
+    what = f"{endpoint}: Stripe refuses the request ({fault.http_status}, {code or 'no code'}, param {param}, {trace})."
+    if fault.http_status == 404:
+        return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
+    if param in ("starting_after", "ending_before"):
+        return CursorGone(what, code, param)
+    return RequestRefused(f"{what} Please report this.", code, param)

@@ -1,0 +1,88 @@
+"""What can go wrong, grouped by what the user should do about it.
+
+    StripeFeedError                exit 1   unexpected: please report
+        RequestRefused             exit 1   Stripe understood the request and refuses it
+            NotFound                        no such object
+            CursorGone                      the id to page from was deleted meanwhile
+        UsageError                 exit 2   change the command
+        SetupError                 exit 3   fix the key, a permission, the configuration or the destination
+            PermissionMissing               a restricted key may not read one resource
+            WrongAccount                    the dataset holds another account or mode
+        PartlyDone                 exit 4   the rest is loaded; see which resources were left out
+        TryLater                   exit 5   Stripe is unreachable or limiting: run again
+            RateLimited
+            Unreachable
+
+Messages say what, where and what to do next. They never hold a key, an e-mail address, a name or a body; Stripe's own
+error sentences can, so they are not quoted.
+"""
+
+from __future__ import annotations
+
+
+class StripeFeedError(Exception):
+    """Something went wrong; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class RequestRefused(StripeFeedError):
+    """Stripe answered 400 or 404; `code` and `param` are Stripe's."""
+
+    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+class NotFound(RequestRefused):
+    """The object does not exist (any more)."""
+
+
+class CursorGone(RequestRefused):
+    """`starting_after` or `ending_before` names an object that no longer matches: go on from a timestamp."""
+
+
+class UsageError(StripeFeedError):
+    """The call or command makes no sense as given."""
+
+    exit_code = 2
+
+
+class SetupError(StripeFeedError):
+    """A key, a setting or the destination needs mending before anything can be read or written."""
+
+    exit_code = 3
+
+
+class PermissionMissing(SetupError):
+    """The restricted key lacks `permission`, named as Stripe names it (`rak_customer_read`)."""
+
+    def __init__(self, message: str, permission: str | None = None, account_id: str | None = None) -> None:
+        super().__init__(message)
+        self.permission = permission
+        self.account_id = account_id
+
+
+class WrongAccount(SetupError):
+    """The dataset belongs to another Stripe account or to the other mode."""
+
+
+class PartlyDone(StripeFeedError):
+    """Some resources were left out; everything else is loaded."""
+
+    exit_code = 4
+
+
+class TryLater(StripeFeedError):
+    """Nothing to mend here: Stripe did not answer in time."""
+
+    exit_code = 5
+
+
+class RateLimited(TryLater):
+    """Stripe answered 429 for longer than we were willing to wait."""
+
+
+class Unreachable(TryLater):
+    """No complete answer within the time allowed: network trouble, 5xx answers or broken bodies."""

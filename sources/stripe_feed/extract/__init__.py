@@ -1,0 +1,1 @@
+"""Stripe to destination: pages are read, shaped into Arrow tables and handed to dlt."""

@@ -1,0 +1,133 @@
+"""One page of a list endpoint, with every embedded list complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..api import Api, Malformed
+from ..errors import CursorGone, NotFound
+from ..resources import Child, Expandable, Params, Resource
+from .pages import Page
+from .records import NULL, Record, Shape
+from .windows import Ask, Head
+
+MOST_RESTARTS = 3
+
+
+class _Cut(msgspec.Struct):
+    has_more: bool = False
+
+
+class _Raws(msgspec.Struct):
+    data: list[msgspec.Raw]
+    has_more: bool
+
+
+class _Head(msgspec.Struct):
+    id: str
+
+
+_cut = msgspec.json.Decoder(_Cut)
+_raws = msgspec.json.Decoder(_Raws)
+_head = msgspec.json.Decoder(_Head)
+
+
+def page_of(
+    api: Api, resource: Resource, shape: Shape, walk: Params, ask: Ask, test_clocks: bool = False
+) -> Page[Record]:
+    """Ask for one page, its token being paid, and complete what is cut in it.
+
+    An object that was deleted between the page and its embedded list is left out. Rows on a test clock are left out unless
+    asked for.
+    """
+    expand = [f"data.{expandable.column.name}" for expandable in shape.expanded]
+    params: dict[str, Any] = {**dict(walk), **ask.params(), **({"expand": expand} if expand else {})}
+    size = 0
+
+    def decode(body: bytes) -> tuple[list[Record], bool]:
+        nonlocal size
+        size = len(body)
+        return shape.page(body)
+
+    reply = api.get(resource.path, params, decode, paid=True)
+    records, has_more = reply.value
+    heads = [Head(record.row.id, record.row.created) for record in records]
+    def wanted(record: Record) -> bool:
+        return test_clocks or not getattr(record.row, "test_clock", None)
+
+    rows = [record if wanted(record) and complete(api, resource, shape, record) else None for record in records]
+    return Page(rows, heads, has_more, size, reply.asked_at)
+
+
+def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool:
+    """Read the rest of every embedded list of an object that is cut; False where the object is gone meanwhile."""
+    row = record.row
+    again = False
+    try:
+        for child, child_shape in shape.children:
+            embedded = getattr(row, child.field)
+            if not isinstance(embedded, msgspec.Struct) or embedded.has_more:      # type: ignore[attr-defined]
+                rows = whole(api, child, row.id, lambda body, s=child_shape: _rows(s, body))   # type: ignore[misc]
+                setattr(row, child.field, child_shape.embedded(data=rows))
+                again = True
+        for expandable in shape.expanded:
+            if expandable.path and _is_cut(getattr(row, expandable.column.name)):
+                setattr(row, expandable.column.name, _whole_raw(api, expandable, row.id))
+                again = True
+    except NotFound:
+        return False
+    if again:
+        record.hash = shape.hash(row)
+    return True
+
+
+def whole(
+    api: Api, where: Child | Expandable, parent: str, decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]]
+) -> list[Any]:
+    """Read a sub-list from its beginning. It starts over when the row it goes on from is deleted meanwhile."""
+    path = where.path.format(id=parent)
+    fixed: Mapping[str, str] = {name: value.format(id=parent) for name, value in where.params}
+    for attempt in range(MOST_RESTARTS + 1):
+        found: dict[str, Any] = {}
+        cursor: dict[str, str] = {}
+        try:
+            while True:
+                items, has_more = api.get(path, {"limit": 100, **fixed, **cursor}, decode).value
+                fresh = {id_: item for id_, item in items if id_ not in found}
+                found |= fresh
+                if not has_more or not fresh:
+                    return list(found.values())
+                cursor = {"starting_after": items[-1][0]}
+        except CursorGone:
+            if attempt == MOST_RESTARTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+    rows, has_more = shape.rows(body)
+    return [(row.id, row) for row in rows], has_more
+
+
+def _raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+    try:
+        page = _raws.decode(body)
+        return [(_head.decode(raw).id, raw) for raw in page.data], page.has_more
+    except msgspec.ValidationError:
+        raise Malformed("no list of objects") from None
+
+
+def _is_cut(raw: msgspec.Raw) -> bool:
+    try:
+        return bytes(raw) != bytes(NULL) and _cut.decode(raw).has_more
+    except msgspec.ValidationError:
+        return False
+
+
+def _whole_raw(api: Api, expandable: Expandable, parent: str) -> msgspec.Raw:
+    rows = whole(api, expandable, parent, _raw_rows)
+    body = {"object": "list", "data": rows, "has_more": False, "url": expandable.path.format(id=parent)}
+    return msgspec.Raw(msgspec.json.encode(body))

@@ -1,0 +1,109 @@
+"""What dlt is told about each table: keys, columns with descriptions, and a merge in which the newest version wins.
+
+`merge` / `delete-insert` with a primary key and without nested tables is the one combination that stays exact when a run is
+killed between a job's commit and dlt's bookkeeping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SetupError
+from ..resources import Child, Kind, Resource
+from .records import NEVER_NULL, Shape
+
+DATA_TYPES: dict[Kind, dict[str, Any]] = {
+    "text": {"data_type": "text"}, "ref": {"data_type": "text"}, "bigint": {"data_type": "bigint"},
+    "bool": {"data_type": "bool"}, "timestamp": {"data_type": "timestamp"}, "double": {"data_type": "double"},
+    "decimal": {"data_type": "decimal", "precision": 38, "scale": 12}, "json": {"data_type": "json"},
+}
+MERGE = {"disposition": "merge", "strategy": "delete-insert"}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The qualified names of a table and its staging twin in the destination; known only while a pipeline runs."""
+
+    table: str
+    staging: str
+
+
+def table_hints(shape: Shape, child: Child | None = None) -> dict[str, Any]:
+    """The hints that are known before a run."""
+    return {
+        "table_name": shape.name, "primary_key": "id", "file_format": "parquet", "write_disposition": dict(MERGE),
+        "columns": columns(shape, child is not None),
+    }
+
+
+def columns(shape: Shape, is_child: bool = False) -> dict[str, dict[str, Any]]:
+    """dlt's columns, in order, each typed and described."""
+    found: dict[str, dict[str, Any]] = {}
+    for column in shape.all_columns:
+        found[column.name] = {
+            "name": column.name, **DATA_TYPES[column.kind], "description": column.description,
+            "nullable": column.name not in NEVER_NULL,
+        }
+    found["_version"]["dedup_sort"] = "desc"
+    if is_child:
+        found["deleted_at"] |= {"hard_delete": True, "description": "Always null: children that vanish are removed."}
+    return found
+
+
+def newer_wins(names: Names) -> dict[str, Any]:
+    """The merge of a resource's table: a row that is older than the one held is left out, a tie replaces it."""
+    return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}
+
+
+def whole_lists(child: Child, parent: Names, names: Names) -> dict[str, Any]:
+    """The merge of a child table: all children of the parents seen give way, unless the parent held is newer."""
+    key = child.parent
+    seen = f"select s.{key} from {{staging_table}} s where {_no_newer(parent.table, f's.{key}', 's.')}"
+    newest = (
+        f"not exists (select 1 from (select {key} as yid, _version as yv from {_plain(names.staging)}) yy "
+        f"where yid = {key} and yv > _version)"
+    )
+    return {
+        **MERGE, "destination_scope": f"{key} in ({seen})",
+        "source_filter": f"{_no_newer(parent.table, key, '')} and {newest}",
+    }
+
+
+def _no_newer(table: str, key: str, alias: str) -> str:
+    # the inner columns are renamed, or the names would bind to the inner table; the correlated max() form is quadratic
+    return (
+        f"not exists (select 1 from (select id as xid, _version as xv from {_plain(table)}) xx "
+        f"where xid = {key} and xv > {alias}_version)"
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("{", "{{").replace("}", "}}")     # dlt formats the conditions
+
+
+def names_of(client: Any, table: str) -> Names:
+    """The qualified names of a table, from a dlt SQL client."""
+    with client.with_staging_dataset():
+        staging = client.make_qualified_table_name(table)
+    return Names(client.make_qualified_table_name(table), staging)
+
+
+def require_merge(destination: Any) -> None:
+    """Raise `SetupError` for a destination that cannot merge exactly, before anything is read."""
+    if "delete-insert" not in (destination.capabilities().supported_merge_strategies or []):
+        raise SetupError(
+            f"The destination {destination.destination_name} cannot merge with delete-insert, so rows would pile up or double. "
+            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+        )
+
+
+def expand_of(resource: Resource, expand: tuple[str, ...]) -> list[str]:
+    """The `expand` parameter of a list. Raises `SetupError` for a field that is not opt-in."""
+    known = {expandable.column.name for expandable in resource.expandable}
+    for name in expand:
+        if name not in known:
+            raise SetupError(
+                f"{resource.table} has no opt-in field {name!r}. It has: {', '.join(sorted(known)) or 'none'}."
+            )
+    return [f"data.{name}" for name in expand]

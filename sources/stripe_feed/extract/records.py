@@ -1,0 +1,366 @@
+"""JSON bytes in, Arrow tables with declared columns out; what Stripe added meanwhile is kept in `extra`.
+
+Bytes are decoded into typed structs that leave nested values as they came. A struct learns names that it does not know and
+fields that changed their type, so neither ever fails a load.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from ..api import Malformed
+from ..resources import Child, Column, Kind, Resource
+
+log = logging.getLogger("stripe_feed")
+
+NULL = msgspec.Raw(b"null")
+ABSENT = msgspec.Raw(b"")
+MEMORY = pa.system_memory_pool()      # gives memory back; Arrow's default pool keeps several times as much
+UTC_TIME = pa.timestamp("us", tz="UTC")
+
+
+class Ref(msgspec.Struct, gc=False):
+    """An object where an id would do: somebody expanded it."""
+
+    id: str
+
+
+DECODED: dict[Kind, Any] = {
+    "text": str | None, "ref": str | Ref | None, "bigint": int | None, "bool": bool | None, "timestamp": int | None,
+    "decimal": str | None, "double": float | None, "json": msgspec.Raw,
+}
+ARROW: dict[Kind, pa.DataType] = {
+    "text": pa.string(), "ref": pa.string(), "bigint": pa.int64(), "bool": pa.bool_(), "timestamp": UTC_TIME,
+    "decimal": pa.decimal128(38, 12), "double": pa.float64(), "json": pa.string(),
+}
+OWN_COLUMNS = (
+    Column("extra", "json", "Fields that Stripe sends and this version does not know, under Stripe's names."),
+    Column("account_id", "text", "The Stripe account that the object belongs to."),
+    Column("deleted_at", "timestamp", "When the object was deleted at Stripe (UTC); null while it exists."),
+    Column("_version", "bigint", "How fresh the row is: Unix second * 1,000,000 + order within it; the greatest wins."),
+)
+HASH_COLUMN = Column("_hash", "text", "Digest of the content without volatile fields, children included.")
+LOAD_COLUMN = Column("_dlt_load_id", "text", "The load package that brought the row.")
+NEVER_NULL = frozenset({"id", "account_id", "_version", "_dlt_load_id"})
+
+
+@dataclass(slots=True)
+class Record:
+    """One decoded object with its children, and the hash of its content."""
+
+    row: Any
+    hash: str
+
+
+class _Raws(msgspec.Struct):
+    data: list[dict[str, msgspec.Raw]]
+    has_more: bool
+
+
+_raws = msgspec.json.Decoder(_Raws)
+_map = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json = msgspec.json.Encoder(order="sorted")
+_id = attrgetter("id")
+
+
+class Shape:
+    """How the objects of one table are decoded and laid out."""
+
+    def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
+        self.name = row.table
+        expandable = row.expandable if isinstance(row, Resource) else ()
+        self.expanded = tuple(e for e in expandable if e.column.name in set(expand))
+        self.columns = (*row.columns, *(e.column for e in self.expanded))
+        self.children = tuple((child, Shape(child)) for child in (row.children if isinstance(row, Resource) else ()))
+        self.embeds = row.embeds if isinstance(row, Child) else ()
+        self.never = row.never if isinstance(row, Resource) else ()
+        volatile = row.volatile if isinstance(row, Resource) else ()
+        hashed = [column.name for column in self.columns if column.name not in volatile]
+        self._content = attrgetter(*hashed)
+        self._embeds_at = [hashed.index(name) for name, _ in self.embeds]
+        self._maps_at = [hashed.index("metadata")] if "metadata" in hashed else []
+        self.known = {column.name for column in self.columns} | set(self.never) | {c.field for c, _ in self.children}
+        own = (*OWN_COLUMNS, *((HASH_COLUMN,) if isinstance(row, Resource) else ()), LOAD_COLUMN)
+        self.all_columns = (*self.columns, *own)
+        self.schema = pa.schema([pa.field(c.name, ARROW[c.kind], nullable=c.name not in NEVER_NULL) for c in self.all_columns])
+        self.unknown: dict[str, str] = {}     # Stripe's name -> attribute
+        self.loose: set[str] = set()          # known fields that came with another type than documented
+        self._lock = threading.Lock()
+        self.struct: Any
+        self.embedded: Any
+        self._page: Any
+        self._define()
+
+    def page(self, body: bytes) -> tuple[list[Record], bool]:
+        """Decode a list into records. Raises `Malformed` where the body is no list of objects with ids."""
+        rows, has_more = self.rows(body)
+        return [Record(row, self.hash(row)) for row in rows], has_more
+
+    def rows(self, body: bytes) -> tuple[list[Any], bool]:
+        """Decode a list into structs; as `page` does."""
+        try:
+            page = self._page.decode(body)
+        except msgspec.ValidationError:
+            self._learn(body)
+            page = self._page.decode(body)
+        return page.data, page.has_more
+
+    def object(self, body: bytes) -> Record:
+        """Decode one object; as `page` does."""
+        records, _ = self.page(b'{"has_more":false,"data":[' + body + b"]}")
+        return records[0]
+
+    def hash(self, row: Any) -> str:
+        """Digest of an object's documented fields and children; neither white space nor the order of metadata counts.
+
+        Full objects embedded in a child count by their id only, for they change without their parent.
+        """
+        kept = self.content(row)
+        for child, shape in self.children:
+            embedded = getattr(row, child.field)
+            rows = embedded.data if isinstance(embedded, msgspec.Struct) else []
+            kept.append([shape.content(item) for item in sorted(rows, key=_id)])
+        return blake2b(msgspec.json.format(_json.encode(kept), indent=-1), digest_size=8).hexdigest()
+
+    def content(self, row: Any) -> list[Any]:
+        """The fields that count, in the order of the columns."""
+        kept = list(self._content(row))
+        for n in self._embeds_at:
+            kept[n] = _embedded_id(kept[n])
+        for n in self._maps_at:
+            kept[n] = _sorted_map(kept[n])
+        return kept
+
+    def _define(self) -> None:
+        """Make the struct anew from what is known."""
+        fields: list[Any] = []
+        for column in self.columns:
+            if column.name == "id":
+                fields.append(("id", str))
+            elif column.kind == "json" or column.name in self.loose:
+                fields.append((column.name, msgspec.Raw, NULL))
+            else:
+                fields.append((column.name, DECODED[column.kind], None))
+        fields += [(name, msgspec.Raw, NULL) for name in self.never]
+        for child, shape in self.children:
+            loose = child.field in self.loose
+            fields.append((child.field, msgspec.Raw if loose else shape.embedded | None, NULL if loose else None))
+        fields += [(attribute, msgspec.Raw, ABSENT) for attribute in self.unknown.values()]
+        rename = {attribute: name for name, attribute in self.unknown.items()}
+        self.struct = msgspec.defstruct(
+            f"{self.name}_row", fields, forbid_unknown_fields=True, gc=False, kw_only=True, rename=rename
+        )
+        self.embedded = msgspec.defstruct("Embedded", [("data", list[self.struct]), ("has_more", bool, False)], gc=False)
+        self._page = msgspec.json.Decoder(
+            msgspec.defstruct("Page", [("data", list[self.struct]), ("has_more", bool)], gc=False)
+        )
+
+    def _learn(self, body: bytes) -> None:
+        """Take in every unknown name and changed type of a page."""
+        try:
+            objects = _raws.decode(body).data
+        except msgspec.ValidationError:
+            raise Malformed("no list of objects") from None
+        with self._lock:
+            self._learn_objects(objects)
+            self._define()
+
+    def _learn_objects(self, objects: Sequence[dict[str, msgspec.Raw]]) -> None:
+        kinds = {column.name: column.kind for column in self.columns}
+        shapes = {child.field: shape for child, shape in self.children}
+        for obj in objects:
+            if not _is(obj.get("id", NULL), str):
+                raise Malformed("an object without an id")
+            for name, raw in obj.items():
+                if name in shapes:
+                    self._learn_embedded(name, shapes[name], raw)
+                elif name not in self.known:
+                    self._learn_name(name)
+                elif name in kinds and name not in self.loose and not _is(raw, DECODED[kinds[name]]):
+                    self._learn_type(name)
+
+    def _learn_embedded(self, name: str, shape: Shape, raw: msgspec.Raw) -> None:
+        if bytes(raw) == b"null" or name in self.loose:
+            return
+        try:
+            objects = msgspec.json.decode(raw, type=_Embedded).data
+        except msgspec.ValidationError:
+            self._learn_type(name)
+            return
+        with shape._lock:
+            shape._learn_objects(objects)
+            shape._define()
+
+    def _learn_name(self, name: str) -> None:
+        self.known.add(name)
+        self.unknown[name] = f"x{len(self.unknown)}_"
+        log.info("%s: Stripe sends a field that this version does not know; it is kept in `extra`", self.name)
+
+    def _learn_type(self, name: str) -> None:
+        self.loose.add(name)
+        log.warning("%s.%s does not have its documented type; such values are kept in `extra`", self.name, name)
+
+
+class _Embedded(msgspec.Struct):
+    data: list[dict[str, msgspec.Raw]]
+
+
+def _embedded_id(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=Ref).id
+    except msgspec.ValidationError:
+        return raw
+
+
+def _sorted_map(raw: msgspec.Raw) -> Any:
+    if len(bytes(raw)) <= 2:
+        return raw
+    try:
+        return _map.decode(raw)
+    except msgspec.ValidationError:
+        return raw
+
+
+def _is(raw: msgspec.Raw, kind: Any) -> bool:
+    try:
+        msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What every row of a batch carries."""
+
+    account_id: str
+    load_id: str
+
+
+def parents(shape: Shape, records: Sequence[Record], versions: Sequence[int], stamp: Stamp) -> pa.Table:
+    """Lay out objects as the rows of their table."""
+    rows = [record.row for record in records]
+    own = _own(len(rows), versions, stamp, [None] * len(rows))
+    own["_hash"] = [record.hash for record in records]
+    return _table(shape, rows, {}, own)
+
+
+def children(
+    shape: Shape, child: Child, parents: Sequence[tuple[str, Sequence[Any], int]], stamp: Stamp, now: int
+) -> pa.Table:
+    """Lay out all children of some parents, given as (id, rows, version), and one tombstone row for each parent.
+
+    The tombstone is never stored: it tells the merge which parents were seen, so that children that vanished are removed.
+    """
+    rows = [row for _, rows, _ in parents for row in rows]
+    owners = [parent for parent, rows, _ in parents for _ in rows]
+    versions = [version for _, rows, version in parents for _ in rows]
+    count = len(parents)
+    tombs = [shape.struct(id=parent) for parent, _, _ in parents]
+    own = _own(
+        len(rows) + count, versions + [version for _, _, version in parents], stamp, [None] * len(rows) + [now] * count
+    )
+    fixed = {child.parent: owners + [parent for parent, _, _ in parents]}
+    return _table(shape, rows + tombs, fixed, own)
+
+
+def _own(count: int, versions: Sequence[int], stamp: Stamp, deleted_at: list[int | None]) -> dict[str, list[Any]]:
+    return {
+        "account_id": [stamp.account_id] * count, "deleted_at": deleted_at, "_version": list(versions),
+        "_dlt_load_id": [stamp.load_id] * count,
+    }
+
+
+def _table(shape: Shape, rows: Sequence[Any], fixed: dict[str, list[Any]], own: dict[str, list[Any]]) -> pa.Table:
+    spilled: dict[int, list[tuple[str, bytes]]] = {}
+
+    def spill(name: str) -> Callable[[int, Any], None]:
+        def keep(n: int, value: Any) -> None:
+            raw = bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
+            spilled.setdefault(n, []).append((name, raw))
+        return keep
+
+    arrays = {}
+    for column in shape.columns:
+        if column.name in fixed:
+            arrays[column.name] = pa.array(fixed[column.name], pa.string(), memory_pool=MEMORY)
+            continue
+        name = column.name
+        values = [getattr(row, name) for row in rows]
+        if name in shape.loose and column.kind != "json":
+            values = [_typed(n, value, DECODED[column.kind], spill(name)) for n, value in enumerate(values)]
+        arrays[name] = lay_out(column.kind, values, spill(name))
+    for name, attribute in list(shape.unknown.items()):
+        for n, row in enumerate(rows):
+            raw = getattr(row, attribute, ABSENT)
+            if bytes(raw):
+                spilled.setdefault(n, []).append((name, bytes(raw)))
+    own["extra"] = [_object(spilled[n]) if n in spilled else None for n in range(len(rows))]
+    for column in shape.all_columns[len(shape.columns):]:
+        arrays[column.name] = _plain(column.kind, own[column.name])
+    return pa.Table.from_arrays([arrays[field.name] for field in shape.schema], schema=shape.schema)
+
+
+def _object(pairs: Sequence[tuple[str, bytes]]) -> bytes:
+    return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in pairs) + b"}"
+
+
+def _typed(n: int, value: Any, kind: Any, keep: Callable[[int, Any], None]) -> Any:
+    """A value of a field that does not always have its documented type; the others are kept aside."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except msgspec.ValidationError:
+        keep(n, value)
+        return None
+
+
+def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
+    """Make an array of decoded values. One that the column cannot hold becomes null there and is handed to `keep`."""
+    if kind == "json":
+        return pa.array([None if raw == b"null" else raw for raw in map(bytes, values)], pa.string(), memory_pool=MEMORY)
+    if kind == "ref":
+        values = [value.id if isinstance(value, Ref) else value for value in values]
+    try:
+        array = _plain(kind, values)
+    except (pa.ArrowException, OverflowError):
+        array = _plain(kind, [_fitting(kind, n, value, keep) for n, value in enumerate(values)])
+    if kind in ("text", "ref") and _has_nul(array):
+        for n, value in enumerate(values):
+            if value is not None and "\0" in value:
+                keep(n, value)
+        array = _plain(kind, [value if value is None else value.replace("\0", "") for value in values])
+    return array
+
+
+def _plain(kind: Kind, values: list[Any]) -> pa.Array:
+    if kind == "timestamp":
+        return pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=MEMORY).cast(UTC_TIME, memory_pool=MEMORY)
+    if kind == "decimal":
+        return pa.array(values, pa.string(), memory_pool=MEMORY).cast(ARROW["decimal"], memory_pool=MEMORY)
+    return pa.array(values, ARROW[kind], memory_pool=MEMORY)
+
+
+def _fitting(kind: Kind, n: int, value: Any, keep: Callable[[int, Any], None]) -> Any:
+    try:
+        _plain(kind, [value])
+    except (pa.ArrowException, OverflowError):
+        keep(n, value)
+        return None
+    return value
+
+
+def _has_nul(array: pa.Array) -> bool:
+    """PostgreSQL cannot hold the character NUL in text."""
+    data = array.buffers()[2]
+    return data is not None and b"\0" in data.to_pybytes()

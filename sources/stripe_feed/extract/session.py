@@ -1,0 +1,176 @@
+"""What the resources of one source share while they run: the API, the pool of readers, the account, the options."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pendulum
+
+from ..api import Account, Api
+from ..errors import PermissionMissing, UsageError, WrongAccount
+from ..resources import RESOURCES, Resource
+from .pages import Listing, Reader
+from .records import Record, Shape
+
+log = logging.getLogger("stripe_feed")
+
+Moment = int | float | str | Any      # Unix seconds, an ISO date or time, or a datetime
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read; the same for all resources of a source."""
+
+    start: int | None = None            # Unix seconds; nothing older is read
+    end: int | None = None              # Unix seconds, exclusive; given: a fixed range that leaves the cursor alone
+    expand: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    test_clocks: bool = False
+    look_back: int = 300                # seconds that are read again, for objects that became visible late
+    package_rows: int | None = None     # end a run after about this many rows
+
+
+class Session:
+    """Opened by the first resource that runs, closed by the last one (unless it is `kept` for several packages)."""
+
+    def __init__(self, make_api: Callable[[], Api], options: Options, kept: bool = False) -> None:
+        self.make_api = make_api
+        self.options = options
+        self.kept = kept
+        self.shapes = {table: Shape(row, options.expand.get(table, ())) for table, row in RESOURCES.items()}
+        self.runs: dict[str, Any] = {}              # live listings by table, for packages that follow each other
+        self.refused: dict[str, PermissionMissing] = {}
+        self.rows: dict[str, int] = {}              # rows handed to dlt, by table
+        self.package_rows = 0
+        self.embedded_seen: set[str] = set()
+        self._lock = threading.Lock()
+        self._running = 0
+        self._api: Api | None = None
+        self._reader: Reader | None = None
+        self._account: Account | None = None
+
+    @property
+    def api(self) -> Api:
+        """The API, made on first use: a missing key shows only when something is read."""
+        with self._lock:
+            if self._api is None:
+                self._api = self.make_api()
+            return self._api
+
+    @property
+    def reader(self) -> Reader:
+        """The pool of threads."""
+        if self._reader is None:
+            self._reader = Reader(self.api)
+        return self._reader
+
+    @property
+    def account(self) -> Account:
+        """Whose key this is."""
+        if self._account is None:
+            self._account = self.api.account()
+        return self._account
+
+    @property
+    def full(self) -> bool:
+        """Whether this package has as many rows as it should."""
+        return self.options.package_rows is not None and self.package_rows >= self.options.package_rows
+
+    @property
+    def listings(self) -> list[Listing[Record]]:
+        """All listings so far, for progress."""
+        return [run.listing for run in self.runs.values()]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every listing that began has handed out its last row."""
+        return all(run.done for run in self.runs.values())
+
+    def begin_package(self) -> None:
+        """Count rows anew."""
+        self.package_rows = 0
+
+    def enter(self) -> None:
+        """A resource begins to run."""
+        self._running += 1
+
+    def leave(self, selected: int) -> None:
+        """A resource ended. The last one closes the session; one that was refused by all raises the refusal."""
+        self._running -= 1
+        if self._running == 0 and not self.kept:
+            self.close()
+        if self.refused and len(self.refused) == selected:
+            raise next(iter(self.refused.values()))
+
+    def close(self) -> None:
+        """Stop all reading; the session can be used again."""
+        if self._reader is not None:
+            self._reader.close()
+        elif self._api is not None:
+            self._api.close()
+        self._api = self._reader = self._account = None
+        self.runs.clear()
+        self.embedded_seen.clear()
+
+    def wrote(self, table: str, rows: int) -> None:
+        """Count rows that go to dlt."""
+        self.rows[table] = self.rows.get(table, 0) + rows
+        self.package_rows += rows
+
+
+def options_of(
+    start_date: Moment | None, end_date: Moment | None, expand: Mapping[str, Iterable[str]] | None, test_clocks: bool,
+    look_back: int, package_rows: int | None = None,
+) -> Options:
+    """Check the options. Raises `UsageError`."""
+    start, end = _seconds("start_date", start_date), _seconds("end_date", end_date)
+    if start is not None and end is not None and start >= end:
+        raise UsageError("start_date is not before end_date. Swap them, or leave one out.")
+    if look_back < 0:
+        raise UsageError("look_back must be 0 or more seconds.")
+    found = {}
+    for table, names in (expand or {}).items():
+        row = RESOURCES.get(table)
+        known = sorted(e.column.name for e in row.expandable) if row else []
+        for name in names:
+            if name not in known:
+                raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
+        found[table] = tuple(names)
+    return Options(start, end, found, test_clocks, look_back, package_rows)
+
+
+def _what_expands(row: Resource | None) -> str:
+    if row is None:
+        return f"Resources are: {', '.join(RESOURCES)}."
+    return f"{row.table} can expand: {', '.join(e.column.name for e in row.expandable) or 'nothing'}."
+
+
+def _seconds(name: str, moment: Moment | None) -> int | None:
+    if moment is None:
+        return None
+    if isinstance(moment, int | float):
+        return int(moment)
+    try:
+        found = pendulum.parse(moment) if isinstance(moment, str) else pendulum.instance(moment)
+        if not isinstance(found, pendulum.DateTime):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"{name} is no date: give it like 2026-01-31, or with a time, or as Unix seconds.") from None
+    return int(found.timestamp())
+
+
+def check_owner(account: Account, held: tuple[str, bool] | None) -> None:
+    """Raise `SetupError` where the dataset holds another account's rows or the other mode's."""
+    if held is None or held == (account.id, account.livemode):
+        return
+    theirs, mine = (_words(*held), _words(account.id, account.livemode))
+    raise WrongAccount(f"The dataset holds {theirs}, but the key is for {mine}. Use another --dataset or the other key.")
+
+
+def _words(account_id: str, livemode: bool) -> str:
+    return f"account {account_id} in {'live' if livemode else 'test'} mode"
+
+

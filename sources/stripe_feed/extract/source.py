@@ -1,0 +1,91 @@
+"""The dlt source: one resource per row of the table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import dlt
+from dlt.extract import DltResource
+
+from ..api import API_VERSION, Api
+from ..resources import RESOURCES, Resource
+from .hints import table_hints
+from .lists import list_rows
+from .session import Session, options_of
+
+
+class _Quiet(logging.Filter):
+    """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "several column hints were different" not in record.getMessage()
+
+
+logging.getLogger("dlt").addFilter(_Quiet())
+
+
+@dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
+def stripe_source(
+    api_key: dlt.TSecretStrValue | None = None,
+    start_date: Any = None,
+    end_date: Any = None,
+    expand: Any = None,
+    test_clocks: bool = False,
+    look_back: int = 300,
+    max_rps: float | None = None,
+    endpoint_rps: float | None = None,
+    api_base: str | None = None,
+    allow_api_base: bool = False,
+    api_version: str = API_VERSION,
+    give_up_after: float = 120.0,
+) -> Iterable[DltResource]:
+    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions, invoices and their children.
+
+    A first run loads everything; later runs load what was created since. Works with any SQL destination that can merge.
+    Each object is loaded once, whatever the order of runs, faults and crashes.
+
+    `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or `STRIPE_SECRET_KEY`.
+    `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or Unix seconds, the end exclusive. A start alone
+    leaves out what is older; with an end the range is fixed and the cursor is left alone. `expand`: opt-in fields by resource,
+    `{"customers": ["tax_ids"]}`. `test_clocks`: also rows on a test clock that Stripe lists. `look_back`: seconds that each run
+    reads again, for objects that become visible late. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits
+    by default. `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
+
+    Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline runs it).
+    """
+    options = options_of(start_date, end_date, expand, test_clocks, look_back)
+
+    def make_api() -> Api:
+        return Api(
+            api_key, base=api_base, version=api_version, max_rps=max_rps, endpoint_rps=endpoint_rps,
+            give_up_after=give_up_after, allow_api_base=allow_api_base,
+        )
+
+    return resources(Session(make_api, options))
+
+
+def resources(session: Session) -> Iterable[DltResource]:
+    """The resources of a source, sharing one session."""
+    for row in RESOURCES.values():
+        yield _resource(session, row)
+
+
+@dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
+def source_of(session: Any) -> Iterable[DltResource]:
+    """The same source on a session that is kept open, for a run in several packages."""
+    return resources(session)
+
+
+def _resource(session: Session, row: Resource) -> DltResource:
+    found: DltResource = dlt.resource(list_rows, name=row.table)(session, row)
+    shape = session.shapes[row.table]
+    for child, child_shape in shape.children:      # before the resource's own hints, which variants would inherit
+        found.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
+    for table in {table for child in row.children for _, table in child.embeds}:
+        found.apply_hints(**table_hints(session.shapes[table]), create_table_variant=True)
+    found.apply_hints(**{name: hint for name, hint in table_hints(shape).items() if name != "table_name"})
+    return found
+
+

@@ -1,0 +1,126 @@
+"""How fast we may ask: token buckets for the account and for each endpoint, which learn from 429 answers.
+
+Pure: no clock and no I/O of its own; every call is told the time in monotonic seconds. The default budget is 80 % of what
+Stripe documents, because the account's own traffic shares the limits (https://docs.stripe.com/rate-limits).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+LIVE_RPS = 80.0
+TEST_RPS = 20.0
+ENDPOINT_RPS = 20.0
+
+PACE = 0.99          # below the budget, so that limiters with a hard one-second window stay quiet
+BURST_SECONDS = 0.15
+SLOWEST = 0.5
+RECOVER_PATIENCE = 60.0
+
+
+class Bucket:
+    """A token bucket whose rate falls with 429 answers and climbs back slowly, never above the configured one."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.top = rate * PACE
+        self.rate = self.top
+        self.burst = max(2.0, BURST_SECONDS * rate)
+        self.tokens = self.burst
+        self.filled_at = now
+        self.last_limited = float("-inf")
+        self.last_cut = float("-inf")
+        self.successes: deque[float] = deque()
+
+    def ready_in(self, now: float) -> float:
+        """Seconds until a token is there; 0 when one is."""
+        self._fill(now)
+        return max(0.0, (1.0 - self.tokens) / self.rate)
+
+    def take(self, now: float) -> None:
+        """Use one token."""
+        self._fill(now)
+        self.tokens -= 1.0
+
+    def limited(self, now: float) -> None:
+        """Learn from a 429: at most one cut per second, towards what really went through in the last one."""
+        self.last_limited = now
+        if now - self.last_cut < 1.0:
+            return
+        self.last_cut = now
+        got = self._recent(now)
+        rate = self.rate * 0.96
+        if got < 0.8 * self.rate:
+            rate = min(rate, 0.97 * got)
+        self.rate = max(SLOWEST, rate)
+        self.tokens = min(self.tokens, 0.0)
+
+    def succeeded(self, now: float) -> None:
+        """Learn from an answer: after ten quiet seconds the rate climbs back, faster after a minute."""
+        self.successes.append(now)
+        self._recent(now)
+        quiet = now - self.last_limited
+        if self.rate < self.top and quiet > 10.0:
+            self.rate = min(self.top, self.rate + (0.02 if quiet > RECOVER_PATIENCE else 0.002))
+
+    def _fill(self, now: float) -> None:
+        if now > self.filled_at:
+            self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
+            self.filled_at = now
+
+    def _recent(self, now: float) -> int:
+        while self.successes and self.successes[0] < now - 1.0:
+            self.successes.popleft()
+        return len(self.successes)
+
+
+class Budget:
+    """The account's bucket, one bucket per endpoint, and a ceiling for requests in flight."""
+
+    def __init__(self, rps: float, endpoint_rps: float, in_flight: int, now: float) -> None:
+        self.account = Bucket(rps, now)
+        self.endpoint_rps = endpoint_rps
+        self.endpoints: dict[str, Bucket] = {}
+        self.most_in_flight = in_flight
+        self.in_flight_ceiling = in_flight
+        self.last_lowered = now
+
+    def ready_in(self, endpoint: str, now: float) -> float:
+        """Seconds until both buckets have a token for this endpoint."""
+        return max(self.account.ready_in(now), self._endpoint(endpoint, now).ready_in(now))
+
+    def take(self, endpoint: str, now: float) -> None:
+        """Use one token of both."""
+        self.account.take(now)
+        self._endpoint(endpoint, now).take(now)
+
+    def succeeded(self, endpoint: str, now: float) -> None:
+        """An answer came."""
+        self.account.succeeded(now)
+        self._endpoint(endpoint, now).succeeded(now)
+        if self.in_flight_ceiling < self.most_in_flight and now - self.last_lowered > RECOVER_PATIENCE:
+            self.in_flight_ceiling += 1
+            self.last_lowered = now
+
+    def limited(self, endpoint: str, reason: str, now: float) -> None:
+        """A 429 came; `reason` is Stripe's `Stripe-Rate-Limited-Reason` header, empty when there is none."""
+        if reason.endswith("-concurrency"):
+            self.in_flight_ceiling = max(1, self.in_flight_ceiling - 1)
+            self.last_lowered = now
+        elif reason.startswith("global"):
+            self.account.limited(now)
+        else:
+            self._endpoint(endpoint, now).limited(now)
+
+    def _endpoint(self, endpoint: str, now: float) -> Bucket:
+        bucket = self.endpoints.get(endpoint)
+        if bucket is None:
+            bucket = self.endpoints[endpoint] = Bucket(self.endpoint_rps, now)
+        return bucket
+
+
+def endpoint_of(path: str) -> str:
+    """The endpoint that Stripe counts a path under: all ids of one path share it."""
+    parts = path.split("/")
+    if len(parts) > 3 and parts[3] not in ("search", "test_clocks"):
+        parts[3] = ":id"
+    return "/".join(parts)

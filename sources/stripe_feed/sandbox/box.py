@@ -1,0 +1,194 @@
+"""The sandbox as tests and the demo hold it: an account, what happens to it, and the server that shows it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from . import changes, life, oddities
+from .account import Account, Call, Mutation
+from .faults import Faults
+from .founding import Founding, Shape, Sizes
+from .objects import Object
+from .server import serving
+
+NOW = 1_780_000_000
+THREE_YEARS = 3 * 365 * 86_400
+
+
+class Sandbox:
+    """One account of a look-alike of Stripe.
+
+    The same arguments give the same account. Its clock stands still but for `advance` and `live`, unless `real_time`.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        customers: int = 200,
+        invoices: int | None = None,
+        subscriptions: int | None = None,
+        products: int | None = None,
+        now: int | None = None,
+        start: int | None = None,
+        oddities: bool = True,
+        livemode: bool = False,
+        shape: Shape = "growth",
+        real_time: bool = False,
+        gzip: bool = False,
+        indent: bool = False,
+    ) -> None:
+        now = NOW if now is None else now
+        self.account = Account(seed, now, now - THREE_YEARS if start is None else start, livemode, real_time)
+        self.account.gzip, self.account.indent = gzip, indent
+        sizes = Sizes(
+            customers,
+            customers if invoices is None else invoices,
+            customers // 2 if subscriptions is None else subscriptions,
+            max(5, customers // 50) if products is None else products,
+        )
+        Founding(self.account, sizes, shape, bursts=oddities).run()
+        if oddities:
+            self._plant(sizes)
+
+    def _plant(self, sizes: Sizes) -> None:
+        oddities.plant(self.account, sizes)
+
+    @property
+    def key(self) -> str:
+        """A secret key that may do everything."""
+        return self.account.key
+
+    @property
+    def account_id(self) -> str:
+        return self.account.id
+
+    @property
+    def now(self) -> int:
+        """The sandbox's time, in Unix seconds."""
+        return self.account.now
+
+    def advance(self, seconds: int) -> None:
+        with self.account.lock:
+            self.account.advance(seconds)
+
+    def objects(self, table: str) -> dict[str, Object]:
+        """The true present state by id, as the API shows it: embedded lists stop at ten, `children` has all."""
+        changes.known(table)
+        return self._decoded(table)
+
+    def children(self, table: str) -> dict[str, Object]:
+        """All `subscription_items` or `invoice_line_items` by id, complete."""
+        return self._decoded(table)
+
+    def _decoded(self, table: str) -> dict[str, Object]:
+        with self.account.lock:
+            return {id: msgspec.json.decode(raw) for id, raw in self.account.objects(table)}
+
+    def deleted(self, table: str) -> dict[str, Object]:
+        """What was deleted, by id, with its last content."""
+        with self.account.lock:
+            return {id: msgspec.json.decode(raw) for id, raw in self.account.gone[table].items()}
+
+    def create(self, table: str, **fields: Any) -> Object:
+        """Make an object; fields that are not given are drawn. `items` and `lines` are lists of partial ones, or a number."""
+        with self.account.lock:
+            return changes.create(self.account, table, fields)
+
+    def update(self, table: str, id: str, **fields: Any) -> Object:
+        """Replace fields; `items` and `lines` are the whole new list, and those with a known id keep what is not given."""
+        with self.account.lock:
+            return changes.update(self.account, table, id, fields)
+
+    def delete(self, table: str, id: str) -> Object:
+        """Delete an object and return its last content; a customer's subscriptions end with it."""
+        with self.account.lock:
+            return changes.delete(self.account, table, id)
+
+    def cancel(self, id: str) -> Object:
+        """End a subscription now; it stays, as canceled."""
+        with self.account.lock:
+            return changes.cancel(self.account, id)
+
+    def put(self, table: str, given: Object | bytes) -> Object:
+        """Plant an object as it is; bytes are served as the same bytes."""
+        with self.account.lock:
+            return changes.put(self.account, table, given)
+
+    def live(self, seconds: int, changes: int = 50) -> list[tuple[str, str, str]]:
+        """Let the account live: `changes` changes spread over the next `seconds`, as (what, resource, id)."""
+        with self.account.lock:
+            return life.live(self.account, seconds, changes)
+
+    def oddities(self) -> dict[str, int]:
+        """How many there are of each oddity, counted in the present state."""
+        with self.account.lock:
+            return oddities.count(self.account)
+
+    def restrict(self, key: str | None = None, permissions: Collection[str] = ()) -> str:
+        """A restricted key with these permissions, `key` itself where it is a restricted one (`rk_...`)."""
+        with self.account.lock:
+            if key is None or not key.startswith("rk_"):
+                key = f"rk_{self.account.mode}_51{self.account.dice.word(30)}"
+            self.account.permissions[key] = frozenset(permissions)
+            return key
+
+    def expire(self, key: str) -> None:
+        self.account.expired.add(key)
+
+    @property
+    def account_needs_permission(self) -> bool:
+        """Whether restricted keys need `rak_accounts_kyc_basic_read` for `GET /v1/account`."""
+        return self.account.needs_permission
+
+    @account_needs_permission.setter
+    def account_needs_permission(self, needed: bool) -> None:
+        self.account.needs_permission = needed
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong: change its fields at any time."""
+        return self.account.faults
+
+    @property
+    def mutations(self) -> list[Callable[[Mutation], None]]:
+        """Observers: each is called with every change, once it is done."""
+        return self.account.mutations
+
+    @property
+    def log(self) -> deque[Call]:
+        """The newest 20,000 requests: method, path template, parameters, status."""
+        return self.account.log
+
+    @property
+    def counts(self) -> Counter[tuple[str, int]]:
+        """Requests by path template and status."""
+        return self.account.counts
+
+    def reset_counts(self) -> None:
+        self.account.counts.clear()
+        self.account.log.clear()
+
+    @property
+    def on_request(self) -> Callable[[str, dict[str, Any]], None] | None:
+        """Called with path template and parameters before each answer is computed; it may change the account."""
+        return self.account.on_request
+
+    @on_request.setter
+    def on_request(self, call: Callable[[str, dict[str, Any]], None] | None) -> None:
+        self.account.on_request = call
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that serving took so far."""
+        return self.account.cpu_seconds
+
+    @contextmanager
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Serve over HTTP on loopback in a thread of its own; gives the base URL."""
+        with serving(self, port) as url:
+            yield url

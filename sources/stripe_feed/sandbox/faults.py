@@ -1,0 +1,116 @@
+"""What goes wrong on request: latency, rate limits, errors, broken connections and bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from .refusals import Refusal, broken, locked, too_fast
+
+Fate = Literal["", "reset", "truncate", "malformed"]
+Always = int | Literal["reset", "truncate", "malformed", "lock_timeout"]
+
+
+@dataclass
+class Bucket:
+    """Tokens for one second at most, refilled all the time."""
+
+    rate: float
+    tokens: float
+    at: float
+
+    def fill(self, now: float) -> bool:
+        self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        return self.tokens >= 1
+
+
+@dataclass
+class Faults:
+    """Set what should happen; shares are of all requests, rates in requests per second, times in seconds."""
+
+    seed: int = 1
+    latency: float = 0.0
+    jitter: float = 0.0
+    rate: float | None = None
+    endpoint_rate: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    error_500: float = 0.0
+    reset: float = 0.0
+    truncate: float = 0.0
+    malformed: float = 0.0
+    lock_timeout: float = 0.0
+    short: float = 0.0            # pages with fewer rows than asked for although there are more; Stripe may do that
+    always: dict[str, Always] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.buckets: dict[str, Bucket] = {}
+        self._seeded = self.seed
+        self._dice = Random(f"faults {self.seed}")
+
+    def dice(self) -> Random:
+        """Chance of its own, so that faults do not change the account; a new seed starts it anew."""
+        if self._seeded != self.seed:
+            self._seeded, self._dice = self.seed, Random(f"faults {self.seed}")
+        return self._dice
+
+    def delay(self) -> float:
+        if not self.latency and not self.jitter:
+            return 0.0
+        return max(0.0, self.latency + self.dice().uniform(-self.jitter, self.jitter))
+
+    def limit(self, template: str) -> None:
+        """Take a token from the account's bucket and from the endpoint's, or refuse."""
+        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, self.rates.get(template, self.endpoint_rate))}
+        now, full = self.clock(), []
+        for reason, (name, rate) in rates.items():
+            if rate is None:
+                continue
+            bucket = self.buckets.get(name)
+            if bucket is None or bucket.rate != rate:
+                bucket = self.buckets[name] = Bucket(rate, max(rate, 1.0), now)
+            if not bucket.fill(now):
+                raise too_fast(reason)
+            full.append(bucket)
+        for bucket in full:
+            bucket.tokens -= 1
+
+    def strike(self, template: str) -> Fate:
+        """Raise what Stripe answers instead, or tell what happens to the answer on its way."""
+        planned = self.always.get(template)
+        if planned is not None:
+            return self._planned(planned)
+        shares = (self.error_500, self.lock_timeout, self.reset, self.truncate, self.malformed)
+        if not any(shares):
+            return ""
+        drawn = self.dice().random()
+        for share, what in zip(shares, (500, "lock_timeout", "reset", "truncate", "malformed"), strict=True):
+            if drawn < share:
+                return self._planned(what)
+            drawn -= share
+        return ""
+
+    def _planned(self, what: int | str) -> Fate:
+        match what:
+            case "reset" | "truncate" | "malformed":
+                return what
+            case "lock_timeout":
+                raise locked()
+            case 429:
+                raise too_fast("endpoint-rate")
+            case 500:
+                raise broken()
+            case int():
+                raise Refusal(what, f"The sandbox answers {what} here, as it was told to.", type="api_error")
+            case _:
+                raise ValueError(f"no such fault: {what!r}")
+
+    def spoil(self, body: bytes) -> bytes:
+        """A body that arrives whole and is no JSON."""
+        if self.dice().random() < 0.3:
+            return b"<html><body><h1>502 Bad Gateway</h1></body></html>"
+        return body[: int(len(body) * self.dice().random() * 0.95)]

@@ -1,0 +1,94 @@
+"""Keeps the suite to itself: no network but loopback, no key, no setting and no folder of whoever runs it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOREIGN = (
+    # what we and Stripe's SDK read (STRIPE_FIXTURES is for the tests)
+    "STRIPE_",
+    # what dlt reads, see its known_env.py and its config sections
+    "DLT_", "SOURCES__", "DESTINATION__", "CREDENTIALS", "RUNTIME__", "EXTRACT__", "NORMALIZE__", "LOAD__", "SCHEMA__",
+    "DATA_WRITER__", "PIPELINE_NAME",
+    # what would move the home folder's contents elsewhere
+    "XDG_", "IPYTHONDIR", "JUPYTER_",
+    # what changes the output of a command
+    "FORCE_COLOR", "NO_COLOR", "COLUMNS",
+)  # fmt: skip
+
+_home = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported: dlt reads `.dlt/` of the working directory once, when it is imported."""
+    for name in list(os.environ):
+        proxy = name.lower().endswith("_proxy")
+        if proxy or (name.startswith(FOREIGN) and name != "STRIPE_FIXTURES"):
+            del os.environ[name]
+    if fixtures := os.environ.get("STRIPE_FIXTURES"):
+        os.environ["STRIPE_FIXTURES"] = os.path.abspath(fixtures)
+    home = config.stash[_home] = Path(tempfile.mkdtemp(prefix="stripe-feed-tests-"))
+    os.environ |= {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "DLT_DATA_DIR": str(home / "dlt"),
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+    }
+    (home / "run").mkdir(mode=0o700)
+    os.chdir(home)
+    _only_loopback()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.chdir(config.invocation_params.dir)
+    shutil.rmtree(config.stash[_home], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test works in an empty folder and keeps its pipelines apart: both have default names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLT_DATA_DIR", str(Path(os.environ["HOME"], "dlt", tmp_path.name)))
+    return tmp_path
+
+
+def _only_loopback() -> None:
+    """Makes a test fail that reaches for another host, even where the code under test catches every Exception."""
+
+    def guarded(real: Callable[..., Any], host_of: Callable[..., object]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            host = host_of(*args, **kwargs)
+            if not _is_loopback(host):
+                pytest.fail(f"a test reached for {host!r}; only loopback is allowed")
+            return real(*args, **kwargs)
+
+        return call
+
+    def peer(_: socket.socket, address: Any) -> object:
+        return address[0] if isinstance(address, tuple) else "localhost"    # not a tuple: the path of a Unix socket
+
+    def named(host: object, *_: object, **__: object) -> object:
+        return host
+
+    for name in ("connect", "connect_ex"):
+        setattr(socket.socket, name, guarded(getattr(socket.socket, name), peer))
+    setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, named))  # noqa: B010  (mypy refuses the assignment)
+
+
+def _is_loopback(host: object) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name is None or name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(str(name)).is_loopback
+    except ValueError:
+        return False
