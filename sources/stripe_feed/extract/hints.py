@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SetupError
-from ..resources import Child, Kind, Resource
+from ..resources import Child, Kind
 from .records import NEVER_NULL, Shape
 
 DATA_TYPES: dict[Kind, dict[str, Any]] = {
@@ -87,23 +86,3 @@ def names_of(client: Any, table: str) -> Names:
     with client.with_staging_dataset():
         staging = client.make_qualified_table_name(table)
     return Names(client.make_qualified_table_name(table), staging)
-
-
-def require_merge(destination: Any) -> None:
-    """Raise `SetupError` for a destination that cannot merge exactly, before anything is read."""
-    if "delete-insert" not in (destination.capabilities().supported_merge_strategies or []):
-        raise SetupError(
-            f"The destination {destination.destination_name} cannot merge with delete-insert, so rows would pile up or double. "
-            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
-        )
-
-
-def expand_of(resource: Resource, expand: tuple[str, ...]) -> list[str]:
-    """The `expand` parameter of a list. Raises `SetupError` for a field that is not opt-in."""
-    known = {expandable.column.name for expandable in resource.expandable}
-    for name in expand:
-        if name not in known:
-            raise SetupError(
-                f"{resource.table} has no opt-in field {name!r}. It has: {', '.join(sorted(known)) or 'none'}."
-            )
-    return [f"data.{name}" for name in expand]

@@ -18,11 +18,12 @@ from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.extract.source import SourceInjectableContext
 
-from ..errors import PermissionMissing
+from ..destination import require_merge
+from ..errors import PermissionMissing, UsageError
 from ..resources import RESOURCES, Child, Resource
 from . import prior
 from .fetch import page_of
-from .hints import names_of, newer_wins, require_merge, table_hints, whole_lists
+from .hints import names_of, newer_wins, table_hints, whole_lists
 from .pages import Listing, Part
 from .records import Record, Shape, Stamp, children, parents
 from .session import Options, Session, check_owner
@@ -49,6 +50,8 @@ class Plan:
 def plan(state: dict[str, Any], options: Options, walks: int, now: int, account_created: int) -> Plan:
     """Decide what to list: go on where a listing stopped, or what is new since the last one, or everything."""
     start = options.start or 0
+    if start >= now:
+        raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
     if options.end is not None:
         return Plan(now, [[(start, min(options.end, now))] for _ in range(walks)], False, True)
     if "t0" not in state:

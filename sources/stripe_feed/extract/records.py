@@ -127,7 +127,7 @@ class Shape:
         kept = self.content(row)
         for child, shape in self.children:
             embedded = getattr(row, child.field)
-            rows = embedded.data if isinstance(embedded, msgspec.Struct) else []
+            rows = [] if embedded is None or isinstance(embedded, msgspec.Raw) else embedded.data
             kept.append([shape.content(item) for item in sorted(rows, key=_id)])
         return blake2b(msgspec.json.format(_json.encode(kept), indent=-1), digest_size=8).hexdigest()
 
@@ -159,10 +159,9 @@ class Shape:
         self.struct = msgspec.defstruct(
             f"{self.name}_row", fields, forbid_unknown_fields=True, gc=False, kw_only=True, rename=rename
         )
-        self.embedded = msgspec.defstruct("Embedded", [("data", list[self.struct]), ("has_more", bool, False)], gc=False)
-        self._page = msgspec.json.Decoder(
-            msgspec.defstruct("Page", [("data", list[self.struct]), ("has_more", bool)], gc=False)
-        )
+        rows: Any = list.__class_getitem__(self.struct)
+        self.embedded = msgspec.defstruct("Embedded", [("data", rows), ("has_more", bool, False)], gc=False)
+        self._page = msgspec.json.Decoder(msgspec.defstruct("Page", [("data", rows), ("has_more", bool)], gc=False))
 
     def _learn(self, body: bytes) -> None:
         """Take in every unknown name and changed type of a page."""

@@ -87,7 +87,7 @@ class Session:
     @property
     def finished(self) -> bool:
         """Whether every listing that began has handed out its last row."""
-        return all(run.done for run in self.runs.values())
+        return all(run.done or table in self.refused for table, run in self.runs.items())
 
     def begin_package(self) -> None:
         """Count rows anew."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from . import changes, life, oddities
+from . import changes, control, endpoints, life, oddities
 from .account import Account, Call, Mutation
 from .faults import Faults
 from .founding import Founding, Shape, Sizes
 from .objects import Object
-from .server import serving
+from .server import Answer, Request, serving
 
 NOW = 1_780_000_000
 THREE_YEARS = 3 * 365 * 86_400
@@ -192,3 +192,10 @@ class Sandbox:
         """Serve over HTTP on loopback in a thread of its own; gives the base URL."""
         with serving(self, port) as url:
             yield url
+
+    def answer(self, request: Request) -> Answer:
+        """What the server sends for one request."""
+        if request.target.startswith("/_sandbox/"):
+            return control.answer(self, request)
+        with self.account.lock:
+            return endpoints.answer(self.account, request)

@@ -1,0 +1,157 @@
+"""Where the copy lives: the dlt pipeline and its destination, checked before use, and the lock for commands that write."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import SetupError
+
+PIPELINE = "stripe_feed"
+DATASET = "stripe"
+SETTINGS = {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
+    "LOAD__TRUNCATE_STAGING_DATASET": "true",       # nor a second copy in the destination
+}
+
+
+def open_pipeline(
+    database: str | None = None, destination: str | None = None, dataset: str = DATASET, state_dir: str | None = None,
+    name: str = PIPELINE,
+) -> Any:
+    """Return the dlt pipeline of a copy. `database` is a DuckDB file; `destination` any dlt destination by name.
+
+    Nothing is opened yet. Raises `SetupError` for a DuckDB file named like its dataset, and for unknown destinations.
+    """
+    import dlt
+    from dlt.common.destination.exceptions import UnknownDestinationModule
+
+    where: Any = destination or "duckdb"
+    if database is not None and where != "duckdb":
+        raise SetupError("--database names a DuckDB file; it does not go with another --destination.")
+    if where == "duckdb":
+        file = Path(database or f"{name}.duckdb")
+        check_stem(file, dataset)
+        if not file.absolute().parent.is_dir():
+            raise SetupError(f"The folder of {file} does not exist. Create it, or choose another --database.")
+        where = dlt.destinations.duckdb(str(file.absolute()), destination_name="duckdb")
+    try:
+        return dlt.pipeline(name, destination=where, dataset_name=dataset, pipelines_dir=state_dir)  # type: ignore[arg-type]
+    except UnknownDestinationModule:
+        raise SetupError(f"dlt knows no destination {destination!r}; it knows duckdb, postgres, snowflake, bigquery, …") from None
+
+
+def check_stem(file: Path, dataset: str) -> None:
+    """Raise `SetupError` where DuckDB could not tell the file's catalog from the schema in it."""
+    if file.stem.lower() == dataset.lower():
+        raise SetupError(
+            f"The file {file.name} and the dataset {dataset} have the same name, and DuckDB could not tell them apart. "
+            "Choose another --database or --dataset."
+        )
+
+
+def require_merge(destination: Any) -> None:
+    """Raise `SetupError` for a destination that cannot merge exactly, before anything is read."""
+    if "delete-insert" not in (destination.capabilities().supported_merge_strategies or []):
+        raise SetupError(
+            f"The destination {destination.destination_name} cannot merge with delete-insert, so rows would pile up or double. "
+            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+        )
+
+
+def duckdb_file(pipeline: Any) -> Path | None:
+    """The DuckDB file of a pipeline; nothing for other destinations."""
+    if pipeline.destination.destination_type != "dlt.destinations.duckdb":
+        return None
+    found = pipeline.destination_client().config.credentials.database
+    return None if str(found).startswith((":", "md:")) else Path(found)
+
+
+def check(pipeline: Any) -> None:
+    """Raise `SetupError` where the destination cannot take a load: no merge, or a file that is locked or too new."""
+    require_merge(pipeline.destination)
+    file = duckdb_file(pipeline)
+    if file is not None:
+        check_stem(file, pipeline.dataset_name)
+        check_file(file)
+
+
+def check_file(file: Path) -> None:
+    """Raise `SetupError` where a DuckDB file cannot be opened for writing. A missing file is fine."""
+    import duckdb
+
+    if not file.exists():
+        return
+    try:
+        duckdb.connect(str(file)).close()
+    except duckdb.Error as fault:
+        raise file_problem(file, str(fault)) from None
+
+
+def file_problem(file: Path, text: str) -> SetupError:
+    """The error for DuckDB's words about a file."""
+    import duckdb
+
+    holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
+    if holder or "lock" in text.lower():
+        who = f"process {holder[2]}" if holder else "another process"
+        return SetupError(f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again.")
+    if "version number" in text or "serialized" in text.lower():
+        return SetupError(
+            f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
+            "Upgrade with `pip install -U duckdb`, or choose another --database."
+        )
+    return SetupError(f"{file.name} is no DuckDB database that can be opened for writing. Choose another --database.")
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Our settings for dlt while a command runs; what the environment says already stays."""
+    added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def lock(pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Hold the one lock of a pipeline directory. Raises `SetupError` that names the holder after `wait` seconds."""
+    path = Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        waited = 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waited >= wait:
+                    raise SetupError(_holder(file.read())) from None
+                pause(0.2)
+                waited += 0.2
+                file.seek(0)
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "command": what}, file)
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        held = json.loads(text)
+        who = f"`{held['command']}` (process {held['pid']})"
+    except (ValueError, KeyError, TypeError):
+        who = "another command"
+    return f"{who} is writing to this pipeline. Wait for it, or use --wait SECONDS."

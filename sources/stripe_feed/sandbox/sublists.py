@@ -1,0 +1,108 @@
+"""The endpoints around the six resources: what an object holds beyond the ten it shows, and test clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from . import expansions
+from .account import CHILDREN, Account
+from .lists import envelope, slice_of
+from .parameters import Params, query
+from .refusals import Refusal, missing, required, unknown_parameters
+from .table import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`answer` takes account, path, the id in the path, and parameters."""
+
+    permission: str
+    answer: Callable[[Account, str, str, Params], bytes]
+
+
+def lines(account: Account, path: str, id: str, params: Params) -> bytes:
+    row = parent(account, "invoices", id, "invoice")
+    return _page(path, account.children("invoices", row), params, (), "line_item")
+
+
+def items(account: Account, path: str, id: str, params: Params) -> bytes:
+    given = params.get("subscription")
+    if not isinstance(given, str) or not given:
+        raise required("subscription")
+    row = parent(account, "subscriptions", given, "subscription", "subscription", 400)
+    return _page(path, account.children("subscriptions", row), params, ("subscription",), "subscription_item")
+
+
+def item(account: Account, path: str, id: str, params: Params) -> bytes:
+    if strange := [name for name in params if name != "expand"]:
+        raise unknown_parameters(strange)
+    quoted = f'"{id}"'.encode()
+    for row in account.tables[CHILDREN["subscription_items"]].rows.values():
+        if quoted in row.raw or row.id in account.whole:
+            for raw in account.children("subscriptions", row):
+                if quoted in raw and msgspec.json.decode(raw)["id"] == id:
+                    return raw
+    raise missing("subscription_item", id)
+
+
+def tax_ids(account: Account, path: str, id: str, params: Params, field: str = "tax_ids") -> bytes:
+    row = parent(account, "customers", id, "customer")
+    found = expansions.complete(account, "customers", row.content(), field)
+    return _page(path, [msgspec.json.encode(one) for one in found], params, (), "tax_id" if field == "tax_ids" else "card")
+
+
+def invoice_payments(account: Account, path: str, id: str, params: Params) -> bytes:
+    given = params.get("invoice")
+    if not isinstance(given, str) or not given:
+        raise required("invoice")
+    row = parent(account, "invoices", given, "invoice", "invoice", 400)
+    found = expansions.complete(account, "invoices", row.content(), "payments")
+    return _page(path, [msgspec.json.encode(one) for one in found], params, ("invoice",), "invoice_payment")
+
+
+def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
+    if account.livemode:
+        raise Refusal(400, "Test clocks are only available in test mode.")
+    newest = sorted(account.clocks.values(), key=lambda clock: -int(clock["created"]))
+    return _page(path, [msgspec.json.encode(clock) for clock in newest], params, (), "test_clock")
+
+
+def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
+    if id not in account.clocks:
+        raise missing("test_clock", id)
+    return msgspec.json.encode(account.clocks[id])
+
+
+def events(account: Account, path: str, id: str, params: Params) -> bytes:
+    """None yet."""
+    query(params, ("created", "type", "types", "delivery_success"))
+    return envelope(path, [], False)
+
+
+def parent(account: Account, table: str, id: str, object: str, param: str = "id", status: int = 404) -> Row:
+    row = account.tables[table].rows.get(id)
+    if row is None:
+        raise missing(object, id, param, status)
+    return row
+
+
+def _page(path: str, rows: list[bytes], params: Params, filters: tuple[str, ...], object: str) -> bytes:
+    shown, has_more = slice_of(rows, query(params, filters), object)
+    return envelope(path, shown, has_more)
+
+
+ENDPOINTS = {
+    "/v1/invoices/:id/lines": Endpoint("rak_invoice_read", lines),
+    "/v1/subscription_items": Endpoint("rak_subscription_read", items),
+    "/v1/subscription_items/:id": Endpoint("rak_subscription_read", item),
+    "/v1/customers/:id/tax_ids": Endpoint("rak_customer_read", tax_ids),
+    "/v1/customers/:id/sources": Endpoint("rak_customer_read", partial(tax_ids, field="sources")),
+    "/v1/invoice_payments": Endpoint("rak_invoice_read", invoice_payments),
+    "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
+    "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
+    "/v1/events": Endpoint("rak_event_read", events),
+}

@@ -1,0 +1,198 @@
+"""One scheduled run: lock, drain, take the destination's state, load in packages until Stripe has nothing new."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlt.common.exceptions import SignalReceivedException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from .api import API_VERSION, Api
+from .destination import DATASET, PIPELINE, check, duckdb_file, file_problem, lock, open_pipeline, settings
+from .errors import StripeFeedError, UsageError
+from .extract.lists import plan
+from .extract.session import Moment, Session, options_of
+from .extract.source import source_of
+from .resources import RESOURCES
+
+log = logging.getLogger("stripe_feed")
+
+CHECKPOINT_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What one run did. `refused`: resources that the key may not read, each with the reason."""
+
+    rows: dict[str, int]
+    requests: int
+    seconds: float
+    packages: int
+    account_id: str
+    livemode: bool
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would list of one resource, in Unix seconds; a first listing has no lower bound."""
+
+    resource: str
+    kind: str                    # "everything", "the rest", "new", "range"
+    since: int
+    until: int
+
+
+def sync(
+    *,
+    api_key: str | None = None,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str = DATASET,
+    state_dir: str | None = None,
+    pipeline_name: str = PIPELINE,
+    resources: Sequence[str] | None = None,
+    start_date: Moment | None = None,
+    end_date: Moment | None = None,
+    expand: Mapping[str, Iterable[str]] | None = None,
+    test_clocks: bool = False,
+    look_back: int = 300,
+    full_refresh: bool = False,
+    checkpoint_rows: int = CHECKPOINT_ROWS,
+    max_rps: float | None = None,
+    endpoint_rps: float | None = None,
+    api_base: str | None = None,
+    allow_api_base: bool = False,
+    api_version: str = API_VERSION,
+    give_up_after: float = 120.0,
+    wait: float = 0.0,
+    watch: Callable[[Session], None] | None = None,
+) -> Synced:
+    """Bring the copy up to date and return what was loaded.
+
+    A crash or an interrupt costs at most the package under way (`checkpoint_rows` rows); the next run goes on from there.
+    The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
+    may not read is left out and named in the result. `wait`: seconds to wait for another command's lock. `watch` is called
+    once, with the session whose listings show the progress. The other arguments are those of `stripe_source` and of
+    `open_pipeline`.
+
+    Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
+    """
+    names = chosen(resources)
+    options = options_of(start_date, end_date, expand, test_clocks, look_back, checkpoint_rows)
+    session = Session(
+        _api_maker(api_key, api_base, api_version, max_rps, endpoint_rps, give_up_after, allow_api_base), options, kept=True
+    )
+    began = time.monotonic()
+    with settings():
+        pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
+        _ = session.api
+        with lock(pipeline, "stripe-feed sync", wait):
+            check(pipeline)
+            pipeline = settle(pipeline)
+            if watch is not None:
+                watch(session)
+            try:
+                packages = _load(pipeline, session, names, full_refresh)
+                account, requests = session.account, session.api.requests
+            finally:
+                session.close()
+    refused = {table: str(refusal) for table, refusal in session.refused.items()}
+    return Synced(
+        dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused
+    )
+
+
+def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:
+    """What a run would list, from the destination's state; one request, nothing written."""
+    states = _source_state(pipeline).get("resources", {})
+    found = []
+    for name in chosen(resources):
+        state = states.get(name, {})
+        row = RESOURCES[name]
+        planned = plan(state, session.options, len(row.walks), session.api.now(), session.account.created)
+        ranges = [r for walk in planned.left for r in walk]
+        kind = "range" if planned.keeps_cursor else "everything" if planned.first else "the rest" if any(state["left"]) else "new"
+        found.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
+    return found
+
+
+def chosen(resources: Sequence[str] | None) -> list[str]:
+    """The resources asked for; all of them by default. Raises `UsageError` for unknown names."""
+    for name in resources or ():
+        if name not in RESOURCES:
+            raise UsageError(f"There is no resource {name!r}. Choose from: {', '.join(RESOURCES)}.")
+    return list(resources or RESOURCES)
+
+
+def settle(pipeline: Any) -> Any:
+    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
+    while pipeline.has_pending_data:
+        run(pipeline, None)
+    pipeline = pipeline.drop()
+    try:
+        pipeline.sync_destination()
+    except Exception as fault:
+        raise explained(fault, pipeline) from fault
+    return pipeline
+
+
+def run(pipeline: Any, source: Any, **options: Any) -> None:
+    """`pipeline.run` with our errors in place of dlt's wrapping."""
+    try:
+        pipeline.run(source, **options) if source is not None else pipeline.run()
+    except SignalReceivedException:
+        raise KeyboardInterrupt from None
+    except PipelineStepFailed as fault:
+        raise explained(fault, pipeline) from fault
+
+
+def explained(fault: BaseException, pipeline: Any) -> BaseException:
+    """Our error inside dlt's, or the one that DuckDB's words stand for, or the fault itself."""
+    inner: BaseException | None = fault
+    while inner is not None:
+        if isinstance(inner, StripeFeedError | KeyboardInterrupt):
+            return inner
+        if isinstance(inner, SignalReceivedException):
+            return KeyboardInterrupt()
+        file = duckdb_file(pipeline)
+        if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and "lock" in str(inner).lower():
+            return file_problem(file, str(inner))
+        inner = inner.__cause__ or inner.__context__
+    return fault
+
+
+def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: bool) -> int:
+    refresh: dict[str, Any] = {"refresh": "drop_sources"} if full_refresh else {}
+    packages = 0
+    while True:
+        session.begin_package()
+        wanted = [name for name in names if name not in session.refused]
+        run(pipeline, source_of(session).with_resources(*wanted), **refresh)
+        refresh = {}
+        packages += session.package_rows > 0
+        if session.finished:
+            return packages
+
+
+def _source_state(pipeline: Any) -> dict[str, Any]:
+    state: dict[str, Any] = pipeline.state.get("sources", {}).get("stripe", {})
+    return state
+
+
+def _api_maker(
+    api_key: str | None, base: str | None, version: str, max_rps: float | None, endpoint_rps: float | None, give_up_after: float,
+    allow_api_base: bool,
+) -> Callable[[], Api]:
+    def make() -> Api:
+        return Api(
+            api_key, base=base, version=version, max_rps=max_rps, endpoint_rps=endpoint_rps, give_up_after=give_up_after,
+            allow_api_base=allow_api_base,
+        )
+    return make
+
+
