@@ -1,7 +1,130 @@
+"""`/_sandbox/...`: the same control over HTTP, for a sandbox in a process of its own. Loopback only, no key."""
+
 from __future__ import annotations
-from typing import TYPE_CHECKING
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .account import CHILDREN, NAMES
+from .faults import Faults
 from .server import Answer, Request
+
 if TYPE_CHECKING:
     from .box import Sandbox
+
+Given = dict[str, Any]
+
+
 def answer(box: Sandbox, request: Request) -> Answer:
-    return Answer(404, b"{}", {})
+    path = request.target.partition("?")[0].removeprefix("/_sandbox/")
+    try:
+        if request.method == "GET" and path.startswith("truth/"):
+            return Answer(200, truth(box, path.removeprefix("truth/")), {})
+        call = CALLS.get((request.method, path))
+        if call is None:
+            return Answer(404, _error(f"no such control: {request.method} /_sandbox/{path}"), {})
+        given = msgspec.json.decode(request.body or b"{}", type=Given)
+        with box.account.lock:
+            return Answer(200, msgspec.json.encode(call(box, given)), {})
+    except (KeyError, TypeError, ValueError) as error:
+        return Answer(400, _error(f"{type(error).__name__}: {error}"), {})
+
+
+def _error(message: str) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": "sandbox_error"}})
+
+
+def truth(box: Sandbox, table: str) -> bytes:
+    """All objects of a table by id, joined from their bytes."""
+    if table not in NAMES and table not in CHILDREN:
+        raise ValueError(f"no such table: {table}")
+
+    def pairs() -> Iterator[bytes]:
+        for id, raw in box.account.objects(table):
+            yield msgspec.json.encode(id) + b":" + raw
+
+    with box.account.lock:
+        return b"{" + b",".join(pairs()) + b"}"
+
+
+def set_faults(box: Sandbox, given: Given) -> Given:
+    """Change what is named, leave the rest."""
+    known = {field.name for field in fields(Faults)} - {"clock"}
+    if strange := sorted(set(given) - known):
+        raise ValueError(f"no such fault: {', '.join(strange)}; there are {', '.join(sorted(known))}")
+    for name, value in given.items():
+        setattr(box.faults, name, value)
+    return {name: value for name, value in asdict(box.faults).items() if name in known}
+
+
+def live(box: Sandbox, given: Given) -> Any:
+    return box.live(given["seconds"], given.get("changes", 50))
+
+
+def advance(box: Sandbox, given: Given) -> Given:
+    box.advance(given["seconds"])
+    return {"now": box.now}
+
+
+def create(box: Sandbox, given: Given) -> Any:
+    return box.create(given.pop("table"), **given)
+
+
+def update(box: Sandbox, given: Given) -> Any:
+    return box.update(given.pop("table"), given.pop("id"), **given)
+
+
+def delete(box: Sandbox, given: Given) -> Any:
+    return box.delete(given["table"], given["id"])
+
+
+def cancel(box: Sandbox, given: Given) -> Any:
+    return box.cancel(given["id"])
+
+
+def restrict(box: Sandbox, given: Given) -> Given:
+    return {"key": box.restrict(given.get("key"), given.get("permissions", ()))}
+
+
+def expire(box: Sandbox, given: Given) -> Given:
+    box.expire(given["key"])
+    return {}
+
+
+def stats(box: Sandbox, given: Given) -> Given:
+    counts = [{"template": template, "status": status, "count": n} for (template, status), n in box.counts.items()]
+    return {"counts": counts, "cpu_seconds": box.cpu_seconds, "requests": sum(box.counts.values())}
+
+
+def account(box: Sandbox, given: Given) -> Given:
+    return {"id": box.account_id, "key": box.key, "now": box.now, "pid": os.getpid(), "start": box.account.start}
+
+
+def reset_counts(box: Sandbox, given: Given) -> Given:
+    box.reset_counts()
+    return {}
+
+
+def oddities(box: Sandbox, given: Given) -> Given:
+    return dict(box.oddities())
+
+
+CALLS: dict[tuple[str, str], Callable[[Sandbox, Given], Any]] = {
+    ("POST", "faults"): set_faults,
+    ("POST", "live"): live,
+    ("POST", "advance"): advance,
+    ("POST", "create"): create,
+    ("POST", "update"): update,
+    ("POST", "delete"): delete,
+    ("POST", "cancel"): cancel,
+    ("POST", "restrict"): restrict,
+    ("POST", "expire"): expire,
+    ("POST", "reset_counts"): reset_counts,
+    ("GET", "stats"): stats,
+    ("GET", "account"): account,
+    ("GET", "oddities"): oddities,
+}

@@ -1,9 +1,167 @@
-"""A stretch of the account's life."""
+"""A stretch of the account's life: what customers and their owner do, drawn from the seed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
+from . import changes
 from .account import Account
+from .objects import LAST
+from .table import Row
+
+Deed = tuple[str, str, str]
+"""What was done, to which resource, and to which of its objects."""
 
 
-def live(account: Account, seconds: int, changes: int) -> list[tuple[str, str, str]]:
-    raise NotImplementedError
+def live(account: Account, seconds: int, count: int) -> list[Deed]:
+    """Do `count` things, spread over the next `seconds`; the clock stands at their end afterwards."""
+    dice = account.dice
+    moments = sorted(int(dice.random() * seconds) for _ in range(count))
+    done: list[Deed] = []
+    before = 0
+    for moment in moments:
+        account.advance(moment - before)
+        before = moment
+        done.append(_act(account))
+    account.advance(seconds - before)
+    return done
+
+
+def _act(account: Account) -> Deed:
+    """One thing; where there is nothing to do it to, a customer comes instead."""
+    dice = account.dice
+    drawn = dice.random() * sum(weight for weight, _ in DEEDS)
+    for weight, deed in DEEDS:
+        drawn -= weight
+        if drawn < 0:
+            return deed(account) or _join(account)
+    return _join(account)
+
+
+def _one(account: Account, table: str, fits: Callable[[Row], bool] = lambda row: True) -> Row | None:
+    """An object by chance that fits; a few are looked at."""
+    rows = account.tables[table]
+    drawn: Iterable[Row | None] = (rows.any(account.dice) for _ in range(25))
+    return next((row for row in drawn if row and fits(row)), None)
+
+
+def _join(account: Account) -> Deed:
+    return "created", "customers", changes.create(account, "customers", {})["id"]
+
+
+def _move(account: Account) -> Deed | None:
+    row = _one(account, "customers")
+    if row is None:
+        return None
+    dice = account.dice
+    name = f"{dice.pick(LAST)} {dice.word(5)}"
+    fields = dice.pick(({"name": name}, {"phone": f"+44 20 {dice.word(6)}"}, {"metadata": {"moved": dice.word(4)}}, {"delinquent": True}))
+    changes.update(account, "customers", row.id, fields)
+    return "updated", "customers", row.id
+
+
+def _leave(account: Account) -> Deed | None:
+    row = _one(account, "customers")
+    if row is None:
+        return None
+    changes.delete(account, "customers", row.id)
+    return "deleted", "customers", row.id
+
+
+def _subscribe(account: Account) -> Deed:
+    dice = account.dice
+    items = [{"price_data": {"unit_amount": 1000 + int(dice.random() * 9000)}}] if dice.chance(0.15) else dice.pick((1, 1, 2))
+    row = _one(account, "customers")
+    fields = {"items": items, "status": dice.pick(("active", "trialing", "incomplete"))}
+    made = changes.create(account, "subscriptions", fields | ({"customer": row.id} if row else {}))
+    bill = changes.create(account, "invoices", {"subscription": made["id"], "status": "open"})
+    changes.update(account, "subscriptions", made["id"], {"latest_invoice": bill["id"]})
+    return "created", "subscriptions", made["id"]
+
+
+def _change_subscription(account: Account) -> Deed | None:
+    row = _one(account, "subscriptions", lambda row: row.group not in ENDED)
+    if row is None:
+        return None
+    if account.dice.chance(0.5):
+        status = account.dice.pick(("active", "past_due", "unpaid"))
+        changes.update(account, "subscriptions", row.id, {"status": status})
+    else:
+        kept = [{"id": id} for id in _item_ids(account, row)][:9]
+        kept[0]["quantity"] = 2 + int(account.dice.random() * 40)
+        more: list[dict[str, str]] = [{}] if account.dice.chance(0.3) else []
+        changes.update(account, "subscriptions", row.id, {"items": [*kept, *more]})
+    return "updated", "subscriptions", row.id
+
+
+ENDED = ("canceled", "incomplete_expired")
+
+
+def _item_ids(account: Account, row: Row) -> list[str]:
+    return [changes.decoded(raw)["id"] for raw in account.children("subscriptions", row)]
+
+
+def _cancel(account: Account) -> Deed | None:
+    row = _one(account, "subscriptions", lambda row: row.group not in ENDED)
+    if row is None:
+        return None
+    changes.cancel(account, row.id)
+    return "canceled", "subscriptions", row.id
+
+
+def _bill(account: Account) -> Deed:
+    dice = account.dice
+    row = _one(account, "customers")
+    fields = {"lines": dice.pick((1, 2, 3, 12)), "status": dice.pick(("draft", "open"))}
+    made = changes.create(account, "invoices", fields | ({"customer": row.id} if row else {}))
+    return "created", "invoices", made["id"]
+
+
+def _settle(account: Account) -> Deed | None:
+    row = _one(account, "invoices", lambda row: b'"status":"open"' in row.raw or b'"status":"draft"' in row.raw)
+    if row is None:
+        return None
+    after = {"draft": ("open", "paid"), "open": ("paid", "paid", "uncollectible", "void")}
+    status = account.dice.pick(after[row.content()["status"]])
+    changes.update(account, "invoices", row.id, {"status": status})
+    return "updated", "invoices", row.id
+
+
+def _throw_away(account: Account) -> Deed | None:
+    row = _one(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
+    if row is None:
+        return None
+    changes.delete(account, "invoices", row.id)
+    return "deleted", "invoices", row.id
+
+
+def _launch(account: Account) -> Deed:
+    return "created", "products", changes.create(account, "products", {})["id"]
+
+
+def _price(account: Account) -> Deed:
+    fields = {"unit_amount": 100 * (1 + int(account.dice.random() * 90)), "recurring": {"interval": "month"}}
+    return "created", "prices", changes.create(account, "prices", fields)["id"]
+
+
+def _rename(account: Account) -> Deed | None:
+    row = _one(account, "products")
+    if row is None:
+        return None
+    changes.update(account, "products", row.id, {"name": f"Renamed {account.dice.word(5)}"})
+    return "updated", "products", row.id
+
+
+def _archive(account: Account) -> Deed | None:
+    row = _one(account, "prices", lambda row: row.group == "active")
+    if row is None:
+        return None
+    changes.update(account, "prices", row.id, {"active": False})
+    return "updated", "prices", row.id
+
+
+DEEDS: tuple[tuple[int, Callable[[Account], Deed | None]], ...] = (
+    (16, _join), (20, _move), (4, _leave), (10, _subscribe), (12, _change_subscription), (6, _cancel), (10, _bill),
+    (14, _settle), (2, _throw_away), (2, _launch), (3, _price), (3, _rename), (2, _archive),
+)  # fmt: skip
+"""How often each is done, out of their sum."""

@@ -7,6 +7,8 @@ import string
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 Object = dict[str, Any]
 T = TypeVar("T")
 
@@ -168,3 +170,8 @@ def account(dice: Dice, id: str, created: int) -> Object:
         "settings": {"dashboard": {"display_name": "Sandbox Bikes", "timezone": "Etc/UTC"}},
         "type": "standard",
     }
+
+
+def decoded(raw: bytes) -> Object:
+    found: Object = msgspec.json.decode(raw)
+    return found

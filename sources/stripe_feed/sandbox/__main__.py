@@ -1,0 +1,95 @@
+"""`python -m stripe_feed.sandbox`: a sandbox in a process of its own. One line of JSON says where it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+
+import msgspec
+
+from .box import Sandbox
+from .founding import SHAPES
+from .server import listen
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    box = opened(given)
+    gc.collect()
+    gc.freeze()    # what is there stays there: nothing to look through again
+    asyncio.run(run(box, given.port, given.exit_with_parent))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m stripe_feed.sandbox", description="A look-alike of Stripe over HTTP.")
+    found.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    found.add_argument("--seed", type=int, default=1)
+    found.add_argument("--customers", type=int, default=200)
+    for name in ("--invoices", "--subscriptions", "--products"):
+        found.add_argument(name, type=int, default=None, help="by default a share of the customers")
+    found.add_argument("--shape", choices=SHAPES, default="growth", help="how the objects lie in time")
+    found.add_argument("--now", type=int, default=None, help="Unix seconds at which the sandbox's clock starts")
+    found.add_argument("--start", type=int, default=None, help="Unix seconds at which the account was created")
+    found.add_argument("--fixed-clock", action="store_true", help="the clock only moves when it is told to")
+    found.add_argument("--livemode", action="store_true")
+    found.add_argument("--no-oddities", action="store_true")
+    found.add_argument("--latency", type=float, default=0.0, help="seconds")
+    found.add_argument("--jitter", type=float, default=0.0, help="seconds, more or less")
+    found.add_argument("--rate", type=float, default=None, help="requests per second, all together")
+    found.add_argument("--endpoint-rate", type=float, default=None, help="requests per second, per endpoint")
+    found.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
+    found.add_argument("--indent", action="store_true", help="bodies with line breaks, as Stripe sends them")
+    found.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
+    return found
+
+
+def opened(given: argparse.Namespace) -> Sandbox:
+    box = Sandbox(
+        seed=given.seed,
+        customers=given.customers,
+        invoices=given.invoices,
+        subscriptions=given.subscriptions,
+        products=given.products,
+        now=given.now,
+        start=given.start,
+        oddities=not given.no_oddities,
+        livemode=given.livemode,
+        shape=given.shape,
+        real_time=not given.fixed_clock,
+        gzip=given.gzip,
+        indent=given.indent,
+    )
+    box.faults.latency, box.faults.jitter = given.latency, given.jitter
+    box.faults.rate, box.faults.endpoint_rate = given.rate, given.endpoint_rate
+    return box
+
+
+async def run(box: Sandbox, port: int, exit_with_parent: bool) -> None:
+    """Serve until a signal, or until the parent is gone."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server, url = await listen(box, port)
+    if exit_with_parent:
+        threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
+    line = {"url": url, "key": box.key, "account": box.account_id, "pid": os.getpid()}
+    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+    sys.stdout.flush()
+    await stop.wait()
+    server.close()
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
