@@ -15,8 +15,8 @@ FLOORS = (
     "rates < api, destination",
     "extract, write, models",
     "feed",
-    "sync, doctor",
-    "cli, __init__",
+    "sync, show < doctor",
+    "terminal < progress, demo < cli, __init__",
 )
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 

@@ -10,15 +10,17 @@ import logging
 import os
 import random
 import re
+import sys
 import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from time import monotonic, time
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 import stripe
@@ -33,6 +35,7 @@ from .errors import (
     SetupError,
     StripeFeedError,
     Unreachable,
+    UsageError,
 )
 from .rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS, Budget, endpoint_of
 
@@ -76,11 +79,11 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def find_key(api_key: str | None) -> str:
-    """Return the key given, else the one in `STRIPE_SECRET_KEY`.
+    """Return the key given, else that of dlt's secrets (`sources.stripe_feed.api_key`), else `STRIPE_SECRET_KEY`.
 
     Raises `SetupError` for no key and for keys that cannot read, before any request.
     """
-    key = (api_key or os.environ.get("STRIPE_SECRET_KEY") or "").strip()
+    key = (api_key or _configured_key() or os.environ.get("STRIPE_SECRET_KEY") or "").strip()
     if not key:
         raise SetupError(
             "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
@@ -90,9 +93,28 @@ def find_key(api_key: str | None) -> str:
         raise SetupError(f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS_PAGE}.")
     if key.startswith("sk_org_"):
         raise SetupError(f"Organization keys (sk_org_) are not supported. Use a key of one account from {KEYS_PAGE}.")
-    if not key.startswith(("sk_", "rk_")) or not key.isascii() or len(key.split()) > 1:
+    if not key.startswith(("sk_", "rk_")) or not key.isascii() or not key.isprintable() or " " in key:
         raise SetupError(f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS_PAGE}.")
     return key
+
+
+def read_key(file: str) -> str:
+    """Return the key in a file (`-`: standard input). Raises `SetupError` where there is none."""
+    try:
+        key = (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        what = type(fault).__name__
+        raise SetupError(f"The key file {file} cannot be read ({what}). Check its path and permissions.") from None
+    if not key:
+        raise SetupError(f"The key file {file} is empty. Write a key from {KEYS_PAGE} into it.")
+    return key
+
+
+def _configured_key() -> str | None:
+    import dlt
+
+    found: str | None = dlt.secrets.get("sources.stripe_feed.api_key", str)
+    return found
 
 
 def is_live(key: str) -> bool:
@@ -106,7 +128,10 @@ def find_base(base: str | None, key: str, allow: bool = False) -> str:
     Raises `SetupError` when a live key would be sent anywhere but to Stripe, unless `allow` says so.
     """
     base = (base or os.environ.get("STRIPE_API_BASE") or STRIPE_BASE).rstrip("/")
-    host = urlsplit(base).hostname
+    try:
+        host = urlsplit(base).hostname
+    except ValueError:
+        host = None
     if not host or not base.startswith(("https://", "http://")):
         raise SetupError("STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111.")
     if is_live(key) and base != STRIPE_BASE and not allow:
@@ -115,6 +140,26 @@ def find_base(base: str | None, key: str, allow: bool = False) -> str:
             "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
         )
     return base
+
+
+def find_proxy(base: SplitResult) -> str | None:
+    """Return the proxy that the environment names for a URL, as requests and curl read it."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(base.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(base.netloc.rpartition("@")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _through(proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
+    try:
+        credentials = urllib3.util.parse_url(proxy).auth
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+    except (urllib3.exceptions.ProxySchemeUnknown, urllib3.exceptions.LocationParseError):
+        raise SetupError(
+            "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used. Give a URL like http://proxy.example:3128, or unset it."
+        ) from None
 
 
 class BytesClient(stripe.HTTPClient):
@@ -126,17 +171,11 @@ class BytesClient(stripe.HTTPClient):
         super().__init__()
         ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or stripe.ca_bundle_path
         options: dict[str, Any] = {
-            "maxsize": threads, "block": False, "retries": False, "ca_certs": ca,
-            "timeout": urllib3.Timeout(connect=10, read=80),
+            "maxsize": threads, "block": False, "retries": False, "timeout": urllib3.Timeout(connect=10, read=80),
+            "ca_cert_dir" if os.path.isdir(ca) else "ca_certs": ca,
         }
-        parts = urlsplit(base)
-        proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-            credentials = urllib3.util.parse_url(proxy).auth
-            headers = urllib3.make_headers(proxy_basic_auth=credentials) if credentials else None
-            self.pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
-        else:
-            self.pool = urllib3.PoolManager(**options)
+        proxy = find_proxy(urlsplit(base))
+        self.pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
         self.last = threading.local()
 
     def request(  # type: ignore[override]  # the SDK's own transports return bytes too
@@ -186,6 +225,7 @@ class Api:
         key = find_key(api_key)
         self.base = find_base(base, key, allow_api_base)
         self.live = is_live(key)
+        self.kind = "restricted" if key.startswith("rk_") else "secret"
         self.version = version
         self.threads = threads
         self.clock = clock or Clock()
@@ -194,8 +234,11 @@ class Api:
         self.counts: Counter[tuple[str, int]] = Counter()   # (endpoint, HTTP status; 0: no answer)
         self._lock = threading.Lock()
         self._offset: float | None = None                   # Stripe's time minus our monotonic clock
-        rps = max_rps or (LIVE_RPS if self.live else TEST_RPS)
-        self._budget = Budget(rps, endpoint_rps or ENDPOINT_RPS, threads, self.clock.monotonic())
+        rps = (LIVE_RPS if self.live else TEST_RPS) if max_rps is None else max_rps
+        per_endpoint = ENDPOINT_RPS if endpoint_rps is None else endpoint_rps
+        if rps <= 0 or per_endpoint <= 0:
+            raise UsageError("max_rps and endpoint_rps are requests per second: give more than 0.")
+        self._budget = Budget(rps, per_endpoint, threads, self.clock.monotonic())
         self._http = BytesClient(self.base, threads)
         self._client = stripe.StripeClient(
             key, stripe_version=version, max_network_retries=0, http_client=self._http, base_addresses={"api": self.base}
@@ -218,27 +261,21 @@ class Api:
             paid = False
             try:
                 return self._ask(endpoint, path, params, decode)
-            except stripe.RateLimitError as fault:
-                tries += 1
-                final: StripeFeedError = RateLimited(
-                    f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
-                )
-                if code_of(fault) == "lock_timeout":
-                    self._back_off(tries)
-                else:
-                    self._limited(endpoint, fault)
             except (stripe.APIConnectionError, msgspec.DecodeError) as fault:
                 tries += 1
-                final = Unreachable(self._why(endpoint, fault))
+                final: StripeFeedError = Unreachable(self._why(endpoint, fault))
                 if tries >= MAX_TRIES or not getattr(fault, "should_retry", True):
                     raise final from None
                 self._back_off(tries)
             except stripe.StripeError as fault:
                 tries += 1
                 final = problem(fault, endpoint)
-                if not isinstance(final, Unreachable) or tries >= MAX_TRIES:
+                if isinstance(final, RateLimited) and code_of(fault) != "lock_timeout":
+                    self._limited(endpoint, fault)
+                elif isinstance(final, RateLimited) or (isinstance(final, Unreachable) and tries < MAX_TRIES):
+                    self._back_off(tries)
+                else:
                     raise final from None
-                self._back_off(tries)
             if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
                 raise final
 
@@ -304,7 +341,11 @@ class Api:
                     date = self._stripe_time(ended)
                 if status == 200:
                     self._budget.succeeded(endpoint, ended)
-        return Reply(decode(self._http.last.body), int(date - (ended - began)))
+        try:
+            value = decode(self._http.last.body)
+        except UnicodeDecodeError:
+            raise Malformed("no UTF-8") from None
+        return Reply(value, int(date - (ended - began)))
 
     def _stripe_time(self, ended: float) -> float:
         """Stripe's time of the answer that just came; the local clock's where it has no usable `Date`."""
@@ -382,11 +423,17 @@ def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
                 f"{endpoint}: this key may not read it (403, {trace}). {fix}",
                 needed[1] if needed else None, account[1] if account else None,
             )
-        case stripe.RateLimitError():
-            return RateLimited(f"{endpoint}: Stripe answers 429 (too many requests, {trace}). Run again later.")
+        case _ if fault.http_status == 429 or isinstance(fault, stripe.RateLimitError):
+            return RateLimited(
+                f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
+            )
         case stripe.InvalidRequestError() | stripe.IdempotencyError() | stripe.CardError():
             return _refusal(fault, endpoint, trace)
-        case _ if fault.http_status and 400 <= fault.http_status < 500 and fault.http_status != 409:
+        case stripe.APIError() if fault.http_status in range(400, 500) and fault.error is None:
+            return SetupError(
+                f"{endpoint}: something answers {fault.http_status} in Stripe's place. Check the proxy and STRIPE_API_BASE."
+            )
+        case _ if fault.http_status in range(400, 500) and fault.http_status != 409:
             return _refusal(fault, endpoint, trace)
         case _:
             status = fault.http_status or "no status"
@@ -396,8 +443,8 @@ def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
 def _refusal(fault: stripe.StripeError, endpoint: str, trace: str) -> RequestRefused:
     code, param = code_of(fault), getattr(fault, "param", None)
     what = f"{endpoint}: Stripe refuses the request ({fault.http_status}, {code or 'no code'}, param {param}, {trace})."
-    if fault.http_status == 404:
-        return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
     if param in ("starting_after", "ending_before"):
         return CursorGone(what, code, param)
+    if fault.http_status == 404 or code == "resource_missing":      # 400 where a parameter names the object
+        return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
     return RequestRefused(f"{what} Please report this.", code, param)

@@ -16,6 +16,7 @@ from .errors import SetupError
 
 PIPELINE = "stripe_feed"
 DATASET = "stripe"
+DUCKDB_MEMORY = "300MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
@@ -110,6 +111,27 @@ def file_problem(file: Path, text: str) -> SetupError:
             "Upgrade with `pip install -U duckdb`, or choose another --database."
         )
     return SetupError(f"{file.name} is no DuckDB database that can be opened for writing. Choose another --database.")
+
+
+def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:
+    """The error for a destination that cannot be reached. The driver's words are left out: they can hold a password."""
+    name = pipeline.destination.destination_name
+    return SetupError(
+        f"Cannot connect to {name} ({type(fault).__name__}). "
+        f"Check [destination.{name}.credentials] in .dlt/secrets.toml, or DESTINATION__{name.upper()}__CREDENTIALS."
+    )
+
+
+@contextmanager
+def held_open(pipeline: Any) -> Iterator[None]:
+    """Keep a DuckDB file open in between dlt's jobs, which would else write a checkpoint after each; other destinations as is."""
+    if duckdb_file(pipeline) is None:
+        yield
+        return
+    with pipeline.sql_client() as client:
+        client.execute_sql("set wal_autocheckpoint = '1GB'")     # one checkpoint, when the package is complete
+        client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
+        yield
 
 
 @contextmanager

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.exceptions import SignalReceivedException
+from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .api import API_VERSION, Api
-from .destination import DATASET, PIPELINE, check, duckdb_file, file_problem, lock, open_pipeline, settings
+from .destination import (
+    DATASET,
+    PIPELINE,
+    check,
+    connection_problem,
+    duckdb_file,
+    file_problem,
+    held_open,
+    lock,
+    open_pipeline,
+    settings,
+)
 from .errors import StripeFeedError, UsageError
+from .extract import prior
 from .extract.lists import plan
-from .extract.session import Moment, Session, options_of
+from .extract.session import Moment, Session, check_owner, options_of
 from .extract.source import source_of
 from .resources import RESOURCES
 
@@ -107,6 +122,58 @@ def sync(
     )
 
 
+def dry_run(
+    *,
+    api_key: str | None = None,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str = DATASET,
+    pipeline_name: str = PIPELINE,
+    resources: Sequence[str] | None = None,
+    start_date: Moment | None = None,
+    end_date: Moment | None = None,
+    expand: Mapping[str, Iterable[str]] | None = None,
+    test_clocks: bool = False,
+    look_back: int = 300,
+    full_refresh: bool = False,
+    max_rps: float | None = None,
+    endpoint_rps: float | None = None,
+    api_base: str | None = None,
+    allow_api_base: bool = False,
+    api_version: str = API_VERSION,
+    give_up_after: float = 120.0,
+) -> list[Planned]:
+    """What `sync` would list with these arguments, after the same checks; one request, nothing written."""
+    options = options_of(start_date, end_date, expand, test_clocks, look_back)
+    names = chosen(resources)
+    session = Session(
+        _api_maker(api_key, api_base, api_version, max_rps, endpoint_rps, give_up_after, allow_api_base), options, kept=True
+    )
+    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt's copy of the state goes there
+        _ = session.api
+        pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)
+        check(pipeline)
+        file = duckdb_file(pipeline)
+        try:
+            if file is None or file.exists():       # dlt would create it
+                restore(pipeline)
+                check_owner(session.account, owner_in(pipeline))
+            if full_refresh:
+                pipeline = pipeline.drop()
+            return plan_sync(pipeline, session, names)
+        finally:
+            session.close()
+
+
+def owner_in(pipeline: Any) -> tuple[str, bool] | None:
+    """The account whose rows the dataset holds, and whether they are live."""
+    state = _source_state(pipeline)
+    if "account" in state:
+        return state["account"], state["livemode"]
+    with pipeline.sql_client() as client:
+        return prior.owner(client, list(RESOURCES))
+
+
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:
     """What a run would list, from the destination's state; one request, nothing written."""
     states = _source_state(pipeline).get("resources", {})
@@ -134,17 +201,28 @@ def settle(pipeline: Any) -> Any:
     while pipeline.has_pending_data:
         run(pipeline, None)
     pipeline = pipeline.drop()
+    restore(pipeline)
+    return pipeline
+
+
+def restore(pipeline: Any) -> None:
+    """Take state and schema from the destination."""
     try:
         pipeline.sync_destination()
     except Exception as fault:
         raise explained(fault, pipeline) from fault
-    return pipeline
 
 
 def run(pipeline: Any, source: Any, **options: Any) -> None:
-    """`pipeline.run` with our errors in place of dlt's wrapping."""
+    """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's wrapping."""
     try:
-        pipeline.run(source, **options) if source is not None else pipeline.run()
+        if source is not None:
+            pipeline.extract(source, **options)
+        if pipeline.list_extracted_load_packages():
+            pipeline.normalize()
+        if pipeline.list_normalized_load_packages():
+            with held_open(pipeline):
+                pipeline.load()
     except SignalReceivedException:
         raise KeyboardInterrupt from None
     except PipelineStepFailed as fault:
@@ -152,17 +230,23 @@ def run(pipeline: Any, source: Any, **options: Any) -> None:
 
 
 def explained(fault: BaseException, pipeline: Any) -> BaseException:
-    """Our error inside dlt's, or the one that DuckDB's words stand for, or the fault itself."""
-    inner: BaseException | None = fault
-    while inner is not None:
+    """Our error inside dlt's, or the one that stands for a destination that is locked or out of reach, or the fault itself."""
+    file = duckdb_file(pipeline)
+    chain = [fault]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    for inner in chain:
         if isinstance(inner, StripeFeedError | KeyboardInterrupt):
             return inner
         if isinstance(inner, SignalReceivedException):
             return KeyboardInterrupt()
-        file = duckdb_file(pipeline)
         if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and "lock" in str(inner).lower():
             return file_problem(file, str(inner))
-        inner = inner.__cause__ or inner.__context__
+    for inner in chain:
+        if isinstance(inner, ConfigurationException | DestinationConnectionError):
+            return connection_problem(pipeline, inner)
+    if file is None and isinstance(fault, PipelineStepFailed) and fault.step == "sync":     # the first contact
+        return connection_problem(pipeline, chain[-1])
     return fault
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from ..api import Api, Malformed
-from ..errors import CursorGone, NotFound
+from ..errors import CursorGone, NotFound, Unreachable
+from ..rates import endpoint_of
 from ..resources import Child, Expandable, Params, Resource
 from .pages import Page
-from .records import NULL, Record, Shape
+from .records import NULL, Record, Shape, typed
 from .windows import Ask, Head
 
 MOST_RESTARTS = 3
@@ -54,9 +56,10 @@ def page_of(
 
     reply = api.get(resource.path, params, decode, paid=True)
     records, has_more = reply.value
-    heads = [Head(record.row.id, record.row.created) for record in records]
+    heads = [Head(record.row.id, typed(record.row.created, "timestamp")) for record in records]
+
     def wanted(record: Record) -> bool:
-        return test_clocks or not getattr(record.row, "test_clock", None)
+        return test_clocks or not typed(getattr(record.row, "test_clock", None), "ref")
 
     rows = [record if wanted(record) and complete(api, resource, shape, record) else None for record in records]
     return Page(rows, heads, has_more, size, reply.asked_at)
@@ -68,10 +71,12 @@ def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool
     again = False
     try:
         for child, child_shape in shape.children:
-            embedded = getattr(row, child.field)
-            if not isinstance(embedded, msgspec.Struct) or embedded.has_more:      # type: ignore[attr-defined]
+            embedded = child_shape.list_in(getattr(row, child.field))
+            if embedded is None or embedded.has_more:
                 rows = whole(api, child, row.id, lambda body, s=child_shape: _rows(s, body))   # type: ignore[misc]
-                setattr(row, child.field, child_shape.embedded(data=rows))
+                embedded = child_shape.embedded(data=rows)
+            if embedded is not getattr(row, child.field):
+                setattr(row, child.field, embedded)
                 again = True
         for expandable in shape.expanded:
             if expandable.path and _is_cut(getattr(row, expandable.column.name)):
@@ -87,10 +92,11 @@ def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool
 def whole(
     api: Api, where: Child | Expandable, parent: str, decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]]
 ) -> list[Any]:
-    """Read a sub-list from its beginning. It starts over when the row it goes on from is deleted meanwhile."""
-    path = where.path.format(id=parent)
+    """Read a sub-list from its beginning. It starts over when the row it goes on from is deleted meanwhile, and when the list
+    says that it has more but brings nothing new."""
+    path = where.path.format(id=quote(parent, safe=""))
     fixed: Mapping[str, str] = {name: value.format(id=parent) for name, value in where.params}
-    for attempt in range(MOST_RESTARTS + 1):
+    for _ in range(MOST_RESTARTS + 1):
         found: dict[str, Any] = {}
         cursor: dict[str, str] = {}
         try:
@@ -98,13 +104,14 @@ def whole(
                 items, has_more = api.get(path, {"limit": 100, **fixed, **cursor}, decode).value
                 fresh = {id_: item for id_, item in items if id_ not in found}
                 found |= fresh
-                if not has_more or not fresh:
+                if not has_more:
                     return list(found.values())
+                if not fresh:
+                    break
                 cursor = {"starting_after": items[-1][0]}
         except CursorGone:
-            if attempt == MOST_RESTARTS:
-                raise
-    raise AssertionError("unreachable")
+            continue
+    raise Unreachable(f"{endpoint_of(path)}: one list changes faster than it can be read. Run again; if it stays, report it.")
 
 
 def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:

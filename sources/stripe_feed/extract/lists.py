@@ -179,13 +179,19 @@ class Writer:
         self.client: Any = None
         load_id = ""
         if Container()[PipelineContext].is_active():      # otherwise somebody just looks at the rows
-            pipeline = dlt.current.pipeline()
-            require_merge(pipeline.destination)
-            self.client = pipeline.sql_client()
-            self.names = {name: names_of(self.client, name) for name in self._tables()}
             load_id = dlt.current.load_package_state()["load_id"]
+            self.client = self._client(load_id)
+            self.names = {name: names_of(self.client, name) for name in self._tables()}
             self._check_owner()
         self.stamp = Stamp(session.account.id, load_id)
+
+    def _client(self, load_id: str) -> Any:
+        """The destination's SQL client, made once for a package: dlt resolves its configuration each time."""
+        if self.session.client is None or self.session.client[0] != load_id:
+            pipeline = dlt.current.pipeline()
+            require_merge(pipeline.destination)
+            self.session.client = (load_id, pipeline.sql_client())
+        return self.session.client[1]
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds if table in self.selected]
@@ -263,7 +269,7 @@ class Writer:
             fresh[key] = shape.object(bytes(raw))
 
     def _mark(self, name: str, table: pa.Table, child: Child | None = None) -> Any:
-        self.session.wrote(name, table.num_rows if child is None else sum(1 for d in table["deleted_at"] if not d.is_valid))
+        self.session.wrote(name, table.num_rows if child is None else table["deleted_at"].null_count)
         if name in self.hinted:
             return table if name == self.resource.table else dlt.mark.with_table_name(table, name)
         self.hinted.add(name)

@@ -7,6 +7,7 @@ fields that changed their type, so neither ever fails a load.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ NULL = msgspec.Raw(b"null")
 ABSENT = msgspec.Raw(b"")
 MEMORY = pa.system_memory_pool()      # gives memory back; Arrow's default pool keeps several times as much
 UTC_TIME = pa.timestamp("us", tz="UTC")
+NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Ref(msgspec.Struct, gc=False):
@@ -113,6 +115,15 @@ class Shape:
             self._learn(body)
             page = self._page.decode(body)
         return page.data, page.has_more
+
+    def list_in(self, embedded: Any) -> Any:
+        """The embedded list of an object, decoded; nothing where it is none."""
+        if not isinstance(embedded, msgspec.Raw):
+            return embedded
+        try:
+            return msgspec.json.decode(embedded, type=self.embedded)
+        except msgspec.ValidationError:
+            return None
 
     def object(self, body: bytes) -> Record:
         """Decode one object; as `page` does."""
@@ -211,6 +222,7 @@ class Shape:
 
 class _Embedded(msgspec.Struct):
     data: list[dict[str, msgspec.Raw]]
+    has_more: bool = False
 
 
 def _embedded_id(raw: msgspec.Raw) -> Any:
@@ -294,7 +306,7 @@ def _table(shape: Shape, rows: Sequence[Any], fixed: dict[str, list[Any]], own: 
             arrays[column.name] = pa.array(fixed[column.name], pa.string(), memory_pool=MEMORY)
             continue
         name = column.name
-        values = [getattr(row, name) for row in rows]
+        values = list(map(attrgetter(name), rows))
         if name in shape.loose and column.kind != "json":
             values = [_typed(n, value, DECODED[column.kind], spill(name)) for n, value in enumerate(values)]
         arrays[name] = lay_out(column.kind, values, spill(name))
@@ -305,7 +317,8 @@ def _table(shape: Shape, rows: Sequence[Any], fixed: dict[str, list[Any]], own: 
                 spilled.setdefault(n, []).append((name, bytes(raw)))
     own["extra"] = [_object(spilled[n]) if n in spilled else None for n in range(len(rows))]
     for column in shape.all_columns[len(shape.columns):]:
-        arrays[column.name] = _plain(column.kind, own[column.name])
+        values = own[column.name]
+        arrays[column.name] = _json_text(values) if column.kind == "json" else _plain(column.kind, values)
     return pa.Table.from_arrays([arrays[field.name] for field in shape.schema], schema=shape.schema)
 
 
@@ -324,17 +337,23 @@ def _typed(n: int, value: Any, kind: Any, keep: Callable[[int, Any], None]) -> A
         return None
 
 
+def typed(value: Any, kind: Kind) -> Any:
+    """A field's value; nothing where it does not have its documented type."""
+    found = _typed(0, value, DECODED[kind], lambda n, value: None)
+    return found.id if isinstance(found, Ref) else found
+
+
 def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
     """Make an array of decoded values. One that the column cannot hold becomes null there and is handed to `keep`."""
     if kind == "json":
-        return pa.array([None if raw == b"null" else raw for raw in map(bytes, values)], pa.string(), memory_pool=MEMORY)
+        return _json_text([None if raw == b"null" else raw for raw in map(bytes, values)])
     if kind == "ref":
         values = [value.id if isinstance(value, Ref) else value for value in values]
     try:
         array = _plain(kind, values)
     except (pa.ArrowException, OverflowError):
         array = _plain(kind, [_fitting(kind, n, value, keep) for n, value in enumerate(values)])
-    if kind in ("text", "ref") and _has_nul(array):
+    if kind in ("text", "ref") and _holds(array, b"\0"):
         for n, value in enumerate(values):
             if value is not None and "\0" in value:
                 keep(n, value)
@@ -346,7 +365,8 @@ def _plain(kind: Kind, values: list[Any]) -> pa.Array:
     if kind == "timestamp":
         return pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=MEMORY).cast(UTC_TIME, memory_pool=MEMORY)
     if kind == "decimal":
-        return pa.array(values, pa.string(), memory_pool=MEMORY).cast(ARROW["decimal"], memory_pool=MEMORY)
+        distinct = pa.array(values, pa.string(), memory_pool=MEMORY).dictionary_encode()     # few, and dear to convert
+        return distinct.dictionary.cast(ARROW["decimal"], memory_pool=MEMORY).take(distinct.indices)
     return pa.array(values, ARROW[kind], memory_pool=MEMORY)
 
 
@@ -359,7 +379,14 @@ def _fitting(kind: Kind, n: int, value: Any, keep: Callable[[int, Any], None]) -
     return value
 
 
-def _has_nul(array: pa.Array) -> bool:
-    """PostgreSQL cannot hold the character NUL in text."""
+def _json_text(raws: list[bytes | None]) -> pa.Array:
+    """The original bytes, but for the character NUL, which PostgreSQL can hold neither in text nor in JSON: it is written out."""
+    array = pa.array(raws, pa.string(), memory_pool=MEMORY)
+    if _holds(array, b"\\u0000"):
+        array = pa.array([raw and NUL.sub(rb"\1\\\\u0000", raw) for raw in raws], pa.string(), memory_pool=MEMORY)
+    return array
+
+
+def _holds(array: pa.Array, what: bytes) -> bool:
     data = array.buffers()[2]
-    return data is not None and b"\0" in data.to_pybytes()
+    return data is not None and what in data.to_pybytes()

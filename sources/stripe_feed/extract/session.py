@@ -46,8 +46,10 @@ class Session:
         self.rows: dict[str, int] = {}              # rows handed to dlt, by table
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
+        self.client: tuple[str, Any] | None = None  # the destination's SQL client, by load package
         self._lock = threading.Lock()
         self._running = 0
+        self._refused_before = 0
         self._api: Api | None = None
         self._reader: Reader | None = None
         self._account: Account | None = None
@@ -90,8 +92,9 @@ class Session:
         return all(run.done or table in self.refused for table, run in self.runs.items())
 
     def begin_package(self) -> None:
-        """Count rows anew."""
+        """Count rows and refusals anew."""
         self.package_rows = 0
+        self._refused_before = len(self.refused)
 
     def enter(self) -> None:
         """A resource begins to run."""
@@ -102,7 +105,7 @@ class Session:
         self._running -= 1
         if self._running == 0 and not self.kept:
             self.close()
-        if self.refused and len(self.refused) == selected:
+        if len(self.refused) - self._refused_before == selected:
             raise next(iter(self.refused.values()))
 
     def close(self) -> None:
@@ -116,9 +119,9 @@ class Session:
         self.embedded_seen.clear()
 
     def wrote(self, table: str, rows: int) -> None:
-        """Count rows that go to dlt."""
+        """Count rows that go to dlt; a package is measured in objects, without their children."""
         self.rows[table] = self.rows.get(table, 0) + rows
-        self.package_rows += rows
+        self.package_rows += rows if table in RESOURCES else 0
 
 
 def options_of(

@@ -100,7 +100,7 @@ class Planner:
             return None
         window.busy = True
         if window.rest:
-            return Ask(window, window.lo, window.pos + 1, None)
+            return Ask(window, window.lo, min(window.pos + 1, window.hi), None)
         return Ask(window, window.lo, window.hi, window.cursor)
 
     def page(self, ask: Ask, heads: Sequence[Head], has_more: bool) -> Took:
@@ -109,10 +109,9 @@ class Planner:
         window.busy = False
         if not heads:
             return self._empty(ask, has_more)
-        window.empty = 0
         if heads[-1].id == ask.cursor:
             raise Stuck(f"has more but repeats {ask.cursor}")
-        times = [window.lo if head.created is None else head.created for head in heads]
+        times = _times(heads, window.pos)
         cut = window.lo > ask.lo
         keep = [
             n for n, head in enumerate(heads)
@@ -120,6 +119,7 @@ class Planner:
         ]
         ended = not has_more or (cut and times[-1] < window.lo)
         last = max(times[-1], window.lo)
+        window.empty = 0 if keep else window.empty
         self._advance(window, heads, times, last)
         return Took(keep, self._cover(window, ended))
 
@@ -170,6 +170,15 @@ class Planner:
         if ended:
             self.windows.remove(window)
         return down, top
+
+
+def _times(heads: Sequence[Head], newest: int) -> list[int]:
+    """When each row was created. One that does not say counts to the second of the row before it, so that it covers nothing."""
+    times = []
+    for head in heads:
+        newest = newest if head.created is None else head.created
+        times.append(newest)
+    return times
 
 
 def subtract(ranges: Sequence[Range], cover: Range) -> list[Range]:

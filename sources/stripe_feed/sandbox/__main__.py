@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import msgspec
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m stripe_feed.sandbox", description="A look-alike of Stripe over HTTP.")
+    found = argparse.ArgumentParser("python -m stripe_feed.sandbox", description="A look-alike of Stripe over HTTP.")
     found.add_argument("--port", type=int, default=0, help="0 takes a free one")
     found.add_argument("--seed", type=int, default=1)
     found.add_argument("--customers", type=int, default=200)
@@ -75,14 +76,16 @@ async def run(box: Sandbox, port: int, exit_with_parent: bool) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server, url = await listen(box, port)
+    listening = await listen(box, port)
+    box.account.cpu_seconds = time.thread_time()
+    box.account.cpu_before = -box.account.cpu_seconds
     if exit_with_parent:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
-    line = {"url": url, "key": box.key, "account": box.account_id, "pid": os.getpid()}
+    line = {"url": listening.url, "key": box.key, "account": box.account_id, "pid": os.getpid()}
     sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     sys.stdout.flush()
     await stop.wait()
-    server.close()
+    await listening.close()
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -95,7 +95,8 @@ class Account:
         self.counts: Counter[tuple[str, int]] = Counter()
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None
         self.gzip = self.indent = False
-        self.cpu_seconds = 0.0
+        self.cpu_before = self.cpu_seconds = 0.0     # of earlier servers, and of this one
+        self.failures: list[Exception] = []          # our own mistakes, and those of `on_request`
         self._sold: dict[str, Sold] = {}
 
     @property
@@ -122,7 +123,7 @@ class Account:
         if table in EMBEDDED and not raw:
             found = self._cut(table, found)
         self.gone[table].pop(found["id"], None)
-        if table == "prices":
+        if table in ("prices", "plans"):
             self._sold.pop(found["id"], None)
         return self._place(table, found, raw or msgspec.json.encode(found))
 
@@ -142,9 +143,10 @@ class Account:
         return found | {field: shown}
 
     def _place(self, table: str, found: Object, raw: bytes) -> Row:
-        rows, created = self.tables[table], found.get("created")
-        row = rows.rows.get(found["id"])
-        group, clock = self._group(table, found), found.get("test_clock")
+        rows, row = self.tables[table], self.tables[table].rows.get(found["id"])
+        created = found.get("created") if isinstance(found.get("created"), int) else None
+        clock = found.get("test_clock") if isinstance(found.get("test_clock"), str) else None
+        group = self._group(table, found)
         if row is None:
             return rows.add(found["id"], created, raw, group, clock)
         if row.created != created:

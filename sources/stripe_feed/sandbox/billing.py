@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 from .objects import Dice, Object, metadata
 
 MONTH = 30 * 86_400
-STATUSES = ("active",) * 11 + ("canceled",) * 4 + ("trialing", "past_due", "unpaid", "incomplete", "incomplete_expired", "paused")
+STATUSES = (
+    *("active",) * 11, *("canceled",) * 4,
+    "trialing", "past_due", "unpaid", "incomplete", "incomplete_expired", "paused",
+)  # fmt: skip
 INVOICE_STATUSES = ("paid",) * 14 + ("open",) * 2 + ("draft", "void", "uncollectible")
 
 
@@ -190,7 +193,7 @@ def line(dice: Dice, invoice: str, sold: Sold, start: int, billed: tuple[str, st
         "object": "line_item",
         "amount": amount,
         "currency": payer.currency,
-        "description": f"{quantity} × Team (at {amount / 100:.2f} / month)",  # noqa: RUF001
+        "description": f"{quantity} x Team (at {amount / 100:.2f} / month)",
         "discount_amounts": [],
         "discountable": True,
         "discounts": [],

@@ -14,6 +14,7 @@ from .account import Account, Call, Mutation
 from .faults import Faults
 from .founding import Founding, Shape, Sizes
 from .objects import Object
+from .recording import known
 from .server import Answer, Request, serving
 
 NOW = 1_780_000_000
@@ -78,7 +79,7 @@ class Sandbox:
 
     def objects(self, table: str) -> dict[str, Object]:
         """The true present state by id, as the API shows it: embedded lists stop at ten, `children` has all."""
-        changes.known(table)
+        known(table)
         return self._decoded(table)
 
     def children(self, table: str) -> dict[str, Object]:
@@ -95,12 +96,12 @@ class Sandbox:
             return {id: msgspec.json.decode(raw) for id, raw in self.account.gone[table].items()}
 
     def create(self, table: str, **fields: Any) -> Object:
-        """Make an object; fields that are not given are drawn. `items` and `lines` are lists of partial ones, or a number."""
+        """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or a number."""
         with self.account.lock:
             return changes.create(self.account, table, fields)
 
     def update(self, table: str, id: str, **fields: Any) -> Object:
-        """Replace fields; `items` and `lines` are the whole new list, and those with a known id keep what is not given."""
+        """Replace fields; `items`, `lines`: the whole new list, where those with a known id keep what is not given."""
         with self.account.lock:
             return changes.update(self.account, table, id, fields)
 
@@ -185,17 +186,23 @@ class Sandbox:
     @property
     def cpu_seconds(self) -> float:
         """CPU time that serving took so far."""
-        return self.account.cpu_seconds
+        return self.account.cpu_before + self.account.cpu_seconds
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve over HTTP on loopback in a thread of its own; gives the base URL."""
+        """Serve over HTTP on loopback in a thread of its own; gives the base URL. Raises what `on_request` raised."""
         with serving(self, port) as url:
             yield url
+        if self.account.failures:
+            raise self.account.failures.pop(0)
 
     def answer(self, request: Request) -> Answer:
         """What the server sends for one request."""
         if request.target.startswith("/_sandbox/"):
             return control.answer(self, request)
         with self.account.lock:
-            return endpoints.answer(self.account, request)
+            try:
+                return endpoints.answer(self.account, request)
+            except Exception as error:
+                self.account.failures.append(error)
+                return Answer(500, b'{"error":{"message":"the sandbox itself failed","type":"sandbox_error"}}', {})

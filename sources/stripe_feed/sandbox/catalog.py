@@ -6,7 +6,7 @@ from typing import Any
 
 from .objects import CURRENCIES, Dice, Object, metadata
 
-GOODS = ("Team", "Pro", "Starter", "Enterprise", "Support", "Storage", "Seats", "E-Bike", "Helmet", "Router", "Onboarding")
+GOODS = ("Team", "Pro", "Starter", "Enterprise", "Support", "Storage", "Seats", "E-Bike", "Helmet", "Router")
 INTERVALS = ("month",) * 6 + ("year",) * 3 + ("week",)
 AMOUNTS = (500, 900, 1200, 1900, 2900, 4900, 9900, 19900, 49900, 120000)
 DECIMALS = ("0.5", "0.000000000001", "12.345678901234", "1.25", "99.999999999999")

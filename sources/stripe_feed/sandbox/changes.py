@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import msgspec
 
 from . import billing, catalog, invoices
-from .account import EMBEDDED, NAMES, OPT_IN, Account, Kind
-from .billing import Payer, Sold
-from .objects import Object, customer
+from .account import EMBEDDED, OPT_IN, Account
+from .drafts import DRAFTS, amounts, create_price, draft_items, draft_lines, payer_of
+from .objects import Object, decoded
+from .recording import content, known, sides, tell, tell_price
 
-EVENT_OF = {
-    "customers": "customer",
-    "subscriptions": "customer.subscription",
-    "invoices": "invoice",
-    "products": "product",
-    "plans": "plan",
-    "prices": "price",
-}
 REACHED = {
     "open": ("invoice.finalized",),
     "paid": ("invoice.paid", "invoice.payment_succeeded"),
@@ -36,28 +26,14 @@ def create(account: Account, table: str, fields: Object) -> Object:
     if id is not None and id in account.tables[table].rows:
         raise ValueError(f"{table} has {id} already")
     if table in ("prices", "plans"):
-        return _create_price(account, table, fields, opt_in)
+        return create_price(account, table, fields, opt_in)
     found = DRAFTS[table](account, fields)
     account.store(table, found)
     if opt_in:
         account.remember(found["id"], opt_in)
     done = content(account, table, found["id"])
-    _commit(account, "created", table, None, done, "created", REACHED.get(done.get("status") or "", ())[:1])
+    tell(account, "created", table, None, done, "created", REACHED.get(done.get("status") or "", ())[:1])
     return done
-
-
-def _create_price(account: Account, table: str, fields: Object, opt_in: Object) -> Object:
-    inline = bool(fields.pop("inline", False))
-    if table == "plans":
-        fields = catalog.price_fields(fields)
-    found = draft_price(account, fields, inline)
-    if inline:
-        account.inline.add(found["id"])
-    account.store_price(found)
-    if opt_in:
-        account.remember(found["id"], opt_in)
-    _commit_price(account, "created", found["id"], {})
-    return content(account, table, found["id"])
 
 
 def update(account: Account, table: str, id: str, fields: Object) -> Object:
@@ -75,8 +51,8 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
         account.whole.pop(id, None)
     account.store(table, after)
     done = content(account, table, id)
-    reached = REACHED.get(done["status"] or "", ()) if table == "invoices" and done["status"] != before["status"] else ()
-    _commit(account, "updated", table, before, done, "updated", reached)
+    reached = REACHED.get(done.get("status") or "", ()) if done.get("status") != before.get("status") else ()
+    tell(account, "updated", table, before, done, "updated", reached)
     return done
 
 
@@ -84,9 +60,9 @@ def _update_price(account: Account, table: str, id: str, fields: Object) -> Obje
     price = content(account, "prices", id)
     if table == "plans":
         fields = catalog.price_fields(fields, price)
-    before = _sides(account, id)
-    account.store_price(price | _amounts(fields))
-    _commit_price(account, "updated", id, before)
+    before = sides(account, id)
+    account.store_price(price | amounts(fields))
+    tell_price(account, "updated", id, before)
     return content(account, table, id)
 
 
@@ -112,7 +88,7 @@ def _changed_invoice(account: Account, id: str, before: Object, fields: Object) 
         payer = payer_of(account, before["customer"], before["currency"])
         lines = draft_lines(account, id, payer, fields["lines"], account.now, None, _old(account, "invoices", id))
         found |= {"lines": billing.listed(billing.lines_url(id), lines)} | invoices.money(lines)
-    status = fields.get("status", before["status"])
+    status = str(fields.get("status", before["status"]))
     if status != before["status"]:
         found = _reach(account, before, status) | found
     if "lines" in fields or "status" in fields:
@@ -123,11 +99,13 @@ def _changed_invoice(account: Account, id: str, before: Object, fields: Object) 
 def _reach(account: Account, before: Object, status: str) -> Object:
     """The fields that a new status brings; number, links and dates that are there stay."""
     fresh = invoices.standing(account.dice, before["id"], status, account.now - 3700)
-    kept = {name: before[name] for name in ("number", "hosted_invoice_url", "invoice_pdf", "effective_at") if before[name]}
+    kept = {name: before[name] for name in KEPT if before[name]}
     dates = {name: at for name, at in before["status_transitions"].items() if at}
-    return fresh | kept | {"status_transitions": fresh["status_transitions"] | dates, "webhooks_delivered_at": account.now}
+    transitions = fresh["status_transitions"] | dates
+    return fresh | kept | {"status_transitions": transitions, "webhooks_delivered_at": account.now}
 
 
+KEPT = ("number", "hosted_invoice_url", "invoice_pdf", "effective_at")
 CHANGED = {
     "products": _changed_product,
     "subscriptions": _changed_subscription,
@@ -136,7 +114,7 @@ CHANGED = {
 
 
 def _old(account: Account, table: str, id: str) -> dict[str, Object]:
-    children = [msgspec.json.decode(raw) for raw in account.children(table, account.tables[table].rows[id])]
+    children = [decoded(raw) for raw in account.children(table, account.tables[table].rows[id])]
     return {child["id"]: child for child in children}
 
 
@@ -147,7 +125,7 @@ def delete(account: Account, table: str, id: str) -> Object:
         return cancel(account, id)
     if table == "invoices" and before["status"] != "draft":
         raise ValueError(f"{id} is {before['status']}: only drafts can be deleted")
-    if table == "products" and any(f'"product":"{id}"'.encode() in row.raw for row in account.tables["prices"].rows.values()):
+    if table == "products" and _has_prices(account, id):
         raise ValueError(f"{id} has prices: only products without prices can be deleted")
     if table == "customers":
         for subscription in _running(account, id):
@@ -156,22 +134,26 @@ def delete(account: Account, table: str, id: str) -> Object:
         _delete_price(account, id)
     else:
         account.remove(table, id)
-        _commit(account, "deleted", table, before, None, "deleted")
+        tell(account, "deleted", table, before, None, "deleted")
     return before
 
 
+def _has_prices(account: Account, product: str) -> bool:
+    return any(row.names("product", product) for row in account.tables["prices"].rows.values())
+
+
 def _delete_price(account: Account, id: str) -> None:
-    before = _sides(account, id)
+    before = sides(account, id)
     for table in before:
         account.remove(table, id)
     account.inline.discard(id)
-    _commit_price(account, "deleted", id, before)
+    tell_price(account, "deleted", id, before)
 
 
 def _running(account: Account, customer: str) -> list[str]:
-    named = f'"customer":"{customer}"'.encode()
     rows = account.tables["subscriptions"].rows.values()
-    return [row.id for row in rows if named in row.raw and row.group not in ("canceled", "incomplete_expired")]
+    running = (row for row in rows if row.group not in ("canceled", "incomplete_expired"))
+    return [row.id for row in running if row.names("customer", customer)]
 
 
 def cancel(account: Account, id: str) -> Object:
@@ -181,7 +163,7 @@ def cancel(account: Account, id: str) -> Object:
     now = account.now
     after = before | {"status": "canceled", "canceled_at": now, "ended_at": now, "cancellation_details": details}
     account.store("subscriptions", after)
-    _commit(account, "canceled", "subscriptions", before, after, "deleted")
+    tell(account, "canceled", "subscriptions", before, after, "deleted")
     return after
 
 
@@ -189,13 +171,13 @@ def put(account: Account, table: str, given: Object | bytes) -> Object:
     """Plant an object as it is: bytes stay the same bytes."""
     known(table)
     raw = given.strip() if isinstance(given, bytes) else msgspec.json.encode(given)
-    found: Object = msgspec.json.decode(raw)
+    found = decoded(raw)
     there = account.tables[table].rows.get(found["id"])
     before = there.content() if there else None
     account.whole.pop(found["id"], None)
     account.store(table, found, raw)
     _put_other_side(account, table, found)
-    _commit(account, "updated" if before else "created", table, before, found, "updated" if before else "created")
+    tell(account, "updated" if before else "created", table, before, found, "updated" if before else "created")
     return found
 
 
@@ -207,39 +189,3 @@ def _put_other_side(account: Account, table: str, found: Object) -> None:
     if table == "plans" and id not in tables["prices"].rows:
         drawn = catalog.price(account.dice, found["product"], found["created"], found["currency"])
         account.store("prices", drawn | catalog.price_fields(found) | {"object": "price"})
-
-
-def content(account: Account, table: str, id: str) -> Object:
-    row = account.tables[table].rows.get(id)
-    if row is None:
-        raise KeyError(f"no such {NAMES[table]}: {id}")
-    return row.content()
-
-
-def known(table: str) -> None:
-    if table not in NAMES:
-        raise ValueError(f"no such table: {table}; there are {', '.join(NAMES)}")
-
-
-def _sides(account: Account, id: str) -> dict[str, Object]:
-    """A price as both of its tables show it."""
-    return {table: content(account, table, id) for table in ("plans", "prices") if id in account.tables[table].rows}
-
-
-def _commit(
-    account: Account,
-    kind: Kind,
-    table: str,
-    before: Object | None,
-    after: Object | None,
-    event: str,
-    more: tuple[str, ...] = (),
-) -> None:
-    id = (after or before or {})["id"]
-    account.commit(kind, table, id, before, after, (f"{EVENT_OF[table]}.{event}", *(more if table == "invoices" else ())))
-
-
-def _commit_price(account: Account, kind: Kind, id: str, before: dict[str, Object]) -> None:
-    after = _sides(account, id)
-    for table in {**before, **after}:
-        _commit(account, kind, table, before.get(table), after.get(table), kind)

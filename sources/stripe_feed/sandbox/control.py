@@ -22,6 +22,8 @@ Given = dict[str, Any]
 def answer(box: Sandbox, request: Request) -> Answer:
     path = request.target.partition("?")[0].removeprefix("/_sandbox/")
     try:
+        if request.method == "GET" and path.startswith("deleted/"):
+            return Answer(200, msgspec.json.encode(box.deleted(path.removeprefix("deleted/"))), {})
         if request.method == "GET" and path.startswith("truth/"):
             return Answer(200, truth(box, path.removeprefix("truth/")), {})
         call = CALLS.get((request.method, path))
@@ -82,6 +84,10 @@ def delete(box: Sandbox, given: Given) -> Any:
     return box.delete(given["table"], given["id"])
 
 
+def put(box: Sandbox, given: Given) -> Any:
+    return box.put(given["table"], given["object"])
+
+
 def cancel(box: Sandbox, given: Given) -> Any:
     return box.cancel(given["id"])
 
@@ -121,6 +127,7 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Given], Any]] = {
     ("POST", "update"): update,
     ("POST", "delete"): delete,
     ("POST", "cancel"): cancel,
+    ("POST", "put"): put,
     ("POST", "restrict"): restrict,
     ("POST", "expire"): expire,
     ("POST", "reset_counts"): reset_counts,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from . import catalog, invoices
-from .account import EMBEDDED, NAMES, OPT_IN, SHOWN, Account
+from .account import NAMES, OPT_IN, SHOWN, Account
 from .objects import Dice, Object
 from .refusals import Refusal, forbidden, not_expandable
 
@@ -24,7 +24,8 @@ TARGETS = {
 STRANGERS = {
     "application": "application", "default_source": "card", "default_payment_method": "payment_method",
     "on_behalf_of": "account", "pending_setup_intent": "setup_intent", "schedule": "subscription_schedule",
-    "discounts": "discount", "tax_code": "tax_code", "account_tax_ids": "tax_id",
+    "discounts": "discount", "coupon": "coupon", "promotion_code": "promotion_code", "tax_code": "tax_code",
+    "account_tax_ids": "tax_id",
 }  # fmt: skip
 """Fields with the id of an object that it does not hold: expanded, they give a stub with the right name."""
 
@@ -94,7 +95,7 @@ def expanded(account: Account, table: str, raw: bytes, paths: list[Path]) -> byt
     content: Object | None = None
     for path in paths:
         first = path[0]
-        if first in OPT_IN.get(table, ()) and isinstance(whole.get(first), msgspec.Raw | None):
+        if first in OPT_IN.get(table, ()) and first not in whole:
             content = content or msgspec.json.decode(raw)
             whole[first] = opt_in(account, table, content, first)
         elif isinstance(whole.get(first), msgspec.Raw):
@@ -113,7 +114,8 @@ def _walk(account: Account, holder: Any, path: Path) -> None:
         return
     name, rest = path[0], path[1:]
     held = holder[name]
-    holder[name] = held = [_object(account, name, one) for one in held] if isinstance(held, list) else _object(account, name, held)
+    many = isinstance(held, list)
+    holder[name] = held = [_object(account, name, one) for one in held] if many else _object(account, name, held)
     if rest:
         _walk(account, held, rest)
 
@@ -176,7 +178,7 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
             known = {"automatic_tax": "supported", "ip_address": None, "location": location, "provider": "stripe"}
             return known if draw % 3 else known | {"automatic_tax": "unrecognized_location", "location": None}
         case "cash_balance":
-            return _cash_balance(content, draw)
+            return _cash_balance(dice, content, draw)
         case "invoice_credit_balance":
             return {"eur": -(draw % 5000)} if draw % 4 == 0 else {}
         case "tiers":
@@ -191,10 +193,10 @@ def _tax_id(dice: Dice, customer: Object) -> Object:
         "id": dice.id("txi"),
         "object": "tax_id",
         "country": "DE",
-        "created": customer["created"] or 0,
+        "created": customer.get("created") or 0,
         "customer": customer["id"],
         "customer_account": None,
-        "livemode": customer["livemode"],
+        "livemode": dice.livemode,
         "owner": {"customer": customer["id"], "customer_account": None, "type": "customer"},
         "type": "eu_vat",
         "value": f"DE{int(dice.random() * 899_999_999) + 100_000_000}",
@@ -220,7 +222,7 @@ def _card(dice: Dice, customer: str) -> Object:
     }
 
 
-def _cash_balance(customer: Object, draw: int) -> Object | None:
+def _cash_balance(dice: Dice, customer: Object, draw: int) -> Object | None:
     if draw % 5:
         return None
     return {
@@ -228,7 +230,7 @@ def _cash_balance(customer: Object, draw: int) -> Object | None:
         "available": {"eur": draw % 10_000},
         "customer": customer["id"],
         "customer_account": None,
-        "livemode": customer["livemode"],
+        "livemode": dice.livemode,
         "settings": {"reconciliation_mode": "automatic", "using_merchant_default": True},
     }
 
@@ -243,9 +245,7 @@ def _payments(dice: Dice, invoice: Object, count: int) -> list[Object]:
 
 def _subscriptions(account: Account, customer: str) -> list[Object]:
     """The current ones of a customer, newest first."""
-    table, quoted = account.tables["subscriptions"], f'"customer":"{customer}"'.encode()
-    rows = [row for row in table.older(*table.span(None, None)) if quoted in row.raw and row.group != "canceled"]
-    return [row.content() for row in rows]
+    table = account.tables["subscriptions"]
+    rows = (row for row in table.older(*table.span(None, None)) if row.group != "canceled")
+    return [row.content() for row in rows if row.names("customer", customer)]
 
-
-__all__ = ["EMBEDDED", "complete", "expanded", "opt_in", "paths"]

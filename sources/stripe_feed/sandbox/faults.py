@@ -65,7 +65,8 @@ class Faults:
 
     def limit(self, template: str) -> None:
         """Take a token from the account's bucket and from the endpoint's, or refuse."""
-        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, self.rates.get(template, self.endpoint_rate))}
+        own = self.rates.get(template, self.endpoint_rate)
+        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, own)}
         now, full = self.clock(), []
         for reason, (name, rate) in rates.items():
             if rate is None:
@@ -88,13 +89,14 @@ class Faults:
         if not any(shares):
             return ""
         drawn = self.dice().random()
-        for share, what in zip(shares, (500, "lock_timeout", "reset", "truncate", "malformed"), strict=True):
+        kinds: tuple[Always, ...] = (500, "lock_timeout", "reset", "truncate", "malformed")
+        for share, kind in zip(shares, kinds, strict=True):
             if drawn < share:
-                return self._planned(what)
+                return self._planned(kind)
             drawn -= share
         return ""
 
-    def _planned(self, what: int | str) -> Fate:
+    def _planned(self, what: Always) -> Fate:
         match what:
             case "reset" | "truncate" | "malformed":
                 return what
@@ -106,8 +108,7 @@ class Faults:
                 raise broken()
             case int():
                 raise Refusal(what, f"The sandbox answers {what} here, as it was told to.", type="api_error")
-            case _:
-                raise ValueError(f"no such fault: {what!r}")
+        raise ValueError(f"no such fault: {what!r}")
 
     def spoil(self, body: bytes) -> bytes:
         """A body that arrives whole and is no JSON."""

@@ -71,7 +71,8 @@ class Founding:
         drawn = []
         for created in self.moments(self.sizes.products):
             product = catalog.product(dice, created)
-            drawn += [catalog.price(dice, product["id"], created + int(dice.random() * 3000)) for _ in range(dice.pick((2, 3, 4)))]
+            for _ in range(dice.pick((2, 3, 4))):
+                drawn.append(catalog.price(dice, product["id"], created + int(dice.random() * 3000)))
             product["default_price"] = drawn[-1]["id"] if dice.chance(0.4) else None
             account.store("products", product)
         for price in sorted(drawn, key=lambda price: int(price["created"])):
@@ -184,8 +185,9 @@ def moments(dice: Dice, count: int, start: int, end: int, shape: Shape) -> list[
 def first_days(start: int, end: int) -> list[int]:
     """Midnight of each first of a month, UTC, in [start, end)."""
     first = datetime.fromtimestamp(start, timezone.utc)
-    months = [(first.year + (first.month - 1 + n) // 12, (first.month - 1 + n) % 12 + 1) for n in range(1, 1 + (end - start) // 2_419_200 + 2)]
-    days = [int(datetime(year, month, 1, tzinfo=timezone.utc).timestamp()) for year, month in months]
+    count = (end - start) // (28 * 86_400) + 3
+    months = (first.year * 12 + first.month - 1 + n for n in range(count))
+    days = (int(datetime(month // 12, month % 12 + 1, 1, tzinfo=timezone.utc).timestamp()) for month in months)
     return [day for day in days if start <= day < end]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from .billing import Payer, lines_url, listed
 from .objects import Dice, Object, metadata
 
 DAY = 86_400
+RENDERING = {"amount_tax_display": None, "pdf": {"page_size": "a4"}, "template": None, "template_version": None}
 TRANSITIONS = {"paid": "paid_at", "void": "voided_at", "uncollectible": "marked_uncollectible_at"}
 
 
@@ -70,9 +70,7 @@ def invoice(
         "period_start": created - 30 * DAY,
         "post_payment_credit_notes_amount": 0,
         "pre_payment_credit_notes_amount": 0,
-        "rendering": {"amount_tax_display": None, "pdf": {"page_size": "a4"}, "template": None, "template_version": None}
-        if dice.chance(0.3)
-        else None,
+        "rendering": RENDERING if dice.chance(0.3) else None,
         "shipping_cost": None,
         "shipping_details": None,
         "starting_balance": 0 if dice.chance(0.95) else -int(dice.random() * 5000),
@@ -100,13 +98,13 @@ def money(lines: Sequence[Object]) -> Object:
     subtotal = sum(line["amount"] for line in lines)
     taxes = [tax for line in lines for tax in line["taxes"] or ()]
     taxed = sum(tax["amount"] for tax in taxes)
-    total_taxes = [taxes[0] | {"amount": taxed, "taxable_amount": sum(tax["taxable_amount"] for tax in taxes)}] if taxes else []
+    taxable = sum(tax["taxable_amount"] for tax in taxes)
     return {
         "subtotal": subtotal,
         "subtotal_excluding_tax": subtotal,
         "total": subtotal + taxed,
         "total_excluding_tax": subtotal,
-        "total_taxes": total_taxes,
+        "total_taxes": [taxes[0] | {"amount": taxed, "taxable_amount": taxable}] if taxes else [],
     }
 
 
@@ -114,7 +112,8 @@ def standing(dice: Dice, id: str, status: str, at: int) -> Object:
     """What follows from the status, first reached at `at`; a draft has no number and no links yet."""
     final = status != "draft"
     link = f"{dice.account}/{'live' if dice.livemode else 'test'}_{dice.word(24)}"
-    transitions = {name: None for name in ("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at")}
+    transitions = dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"))
+    receipt = f"2{int(dice.random() * 900) + 100}-{int(dice.random() * 9000) + 1000}"
     reached: dict[str, int | None] = {"finalized_at": at + 3600} if final else {}
     if status in TRANSITIONS:
         reached[TRANSITIONS[status]] = at + 3700
@@ -129,7 +128,7 @@ def standing(dice: Dice, id: str, status: str, at: int) -> Object:
         "invoice_pdf": f"https://pay.stripe.com/invoice/{link}/pdf?s=ap" if final else None,
         "next_payment_attempt": at + 4 * DAY if status == "open" else None,
         "number": f"{dice.word(8).upper()}-{int(dice.random() * 900) + 1:04d}" if final else None,
-        "receipt_number": f"2{int(dice.random() * 900) + 100}-{int(dice.random() * 9000) + 1000}" if status == "paid" else None,
+        "receipt_number": receipt if status == "paid" else None,
         "status": status,
         "status_details": {"uncollectible": {"reason": "payment_not_received"}} if status == "uncollectible" else None,
         "status_transitions": transitions | reached,
@@ -157,12 +156,12 @@ def invoice_payment(dice: Dice, invoice: Object, number: int, amount: int) -> Ob
         "object": "invoice_payment",
         "amount_paid": amount,
         "amount_requested": amount,
-        "created": invoice["created"] + number,
-        "currency": invoice["currency"],
+        "created": (invoice.get("created") or 0) + number,
+        "currency": invoice.get("currency"),
         "invoice": invoice["id"],
         "is_default": number == 0,
-        "livemode": invoice["livemode"],
+        "livemode": dice.livemode,
         "payment": {"payment_intent": dice.id("pi"), "type": "payment_intent"},
         "status": "paid",
-        "status_transitions": {"canceled_at": None, "paid_at": invoice["created"] + 3700 + number},
+        "status_transitions": {"canceled_at": None, "paid_at": (invoice.get("created") or 0) + 3700 + number},
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from . import changes
 from .account import Account
-from .objects import LAST
+from .objects import LAST, Object, decoded
 from .table import Row
 
 Deed = tuple[str, str, str]
@@ -55,7 +55,9 @@ def _move(account: Account) -> Deed | None:
         return None
     dice = account.dice
     name = f"{dice.pick(LAST)} {dice.word(5)}"
-    fields = dice.pick(({"name": name}, {"phone": f"+44 20 {dice.word(6)}"}, {"metadata": {"moved": dice.word(4)}}, {"delinquent": True}))
+    phone, metadata = f"+44 20 {dice.word(6)}", {"moved": dice.word(4)}
+    choices: tuple[Object, ...] = ({"name": name}, {"phone": phone}, {"metadata": metadata}, {"delinquent": True})
+    fields = dice.pick(choices)
     changes.update(account, "customers", row.id, fields)
     return "updated", "customers", row.id
 
@@ -70,7 +72,8 @@ def _leave(account: Account) -> Deed | None:
 
 def _subscribe(account: Account) -> Deed:
     dice = account.dice
-    items = [{"price_data": {"unit_amount": 1000 + int(dice.random() * 9000)}}] if dice.chance(0.15) else dice.pick((1, 1, 2))
+    inline = [{"price_data": {"unit_amount": 1000 + int(dice.random() * 9000)}}]
+    items = inline if dice.chance(0.15) else dice.pick((1, 1, 2))
     row = _one(account, "customers")
     fields = {"items": items, "status": dice.pick(("active", "trialing", "incomplete"))}
     made = changes.create(account, "subscriptions", fields | ({"customer": row.id} if row else {}))
@@ -87,18 +90,22 @@ def _change_subscription(account: Account) -> Deed | None:
         status = account.dice.pick(("active", "past_due", "unpaid"))
         changes.update(account, "subscriptions", row.id, {"status": status})
     else:
-        kept = [{"id": id} for id in _item_ids(account, row)][:9]
-        kept[0]["quantity"] = 2 + int(account.dice.random() * 40)
-        more: list[dict[str, str]] = [{}] if account.dice.chance(0.3) else []
-        changes.update(account, "subscriptions", row.id, {"items": [*kept, *more]})
+        changes.update(account, "subscriptions", row.id, {"items": _other_items(account, row)})
     return "updated", "subscriptions", row.id
 
 
 ENDED = ("canceled", "incomplete_expired")
 
 
-def _item_ids(account: Account, row: Row) -> list[str]:
-    return [changes.decoded(raw)["id"] for raw in account.children("subscriptions", row)]
+def _other_items(account: Account, row: Row) -> list[Object]:
+    """Another quantity, one more, or one less."""
+    items: list[Object] = [{"id": decoded(raw)["id"]} for raw in account.children("subscriptions", row)]
+    drawn = account.dice.random()
+    if drawn < 0.3 or not items:
+        return [*items, {}]
+    if drawn < 0.5 and len(items) > 1:
+        return items[:-1]
+    return [items[0] | {"quantity": 2 + int(drawn * 40)}, *items[1:]]
 
 
 def _cancel(account: Account) -> Deed | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .account import Account
+from .account import NAMES, Account
 from .objects import Object
 from .parameters import Params, Query, Span, boolean, span
 from .refusals import Refusal, bad_choice, missing
@@ -77,14 +77,8 @@ def cursor(account: Account, table: str, rows: Table, id: str, param: str, match
     """The row a page starts from. One that is gone, or no longer matches the filters, is refused."""
     row = rows.rows.get(id)
     if row is None or (match and not match(row)):
-        raise missing(NAMED[table], id, param, 400)
+        raise missing(NAMES[table], id, param, 400)
     return row
-
-
-NAMED = {
-    "customers": "customer", "invoices": "invoice", "subscriptions": "subscription", "products": "product",
-    "plans": "plan", "prices": "price",
-}  # fmt: skip
 
 
 def slice_of(rows: Sequence[bytes], query: Query, object: str) -> tuple[list[bytes], bool]:
@@ -112,12 +106,8 @@ class Id(msgspec.Struct):
 
 def matcher(table: str, filters: Params) -> Match | None:
     """One condition per filter, and those that hold without any."""
-    conditions = [*_always(table, filters)]
-    for name, value in filters.items():
-        if name in ("status", "active") and table != "products":
-            continue
-        conditions.append(_condition(table, name, value))
-    conditions = [condition for condition in conditions if condition]
+    own = {name: value for name, value in filters.items() if name not in ("status", "active") or table == "products"}
+    conditions = [*_always(table, filters), *(_condition(name, value) for name, value in own.items())]
     if not conditions:
         return None
     return conditions[0] if len(conditions) == 1 else lambda row: all(condition(row) for condition in conditions)
@@ -162,7 +152,7 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _condition(table: str, name: str, value: Any) -> Match | None:
+def _condition(name: str, value: Any) -> Match:
     match name:
         case "test_clock":
             return lambda row: row.clock == value
@@ -187,8 +177,7 @@ def _condition(table: str, name: str, value: Any) -> Match | None:
 def _equal(name: str, value: Any) -> Match:
     if not isinstance(value, str):
         raise Refusal(400, f"Invalid string: {value}", param=name)
-    quoted = msgspec.json.encode(value)
-    return lambda row: quoted in row.raw and bool(row.content().get(name) == value)
+    return lambda row: row.names(name, value)
 
 
 def _content(name: str, value: Any) -> Match:

@@ -18,12 +18,12 @@ CURRENCIES = ("usd",) * 11 + ("eur",) * 5 + ("gbp",) * 2 + ("jpy", "kwd")
 
 FIRST = (
     "Ada", "Amélie", "Björn", "Chidi", "Dmitri", "Elena", "Fatima", "Grace", "Hiro", "Ines", "Jonas", "Kofi", "Laila",
-    "Marek", "Noor", "Oscar", "Priya", "Quinn", "Rosa", "Søren", "Tomás", "Uma", "Viktor", "Wei", "Ximena", "Yara", "Zoë",
+    "Marek", "Noor", "Oscar", "Priya", "Quinn", "Rosa", "Søren", "Tomás", "Uma", "Viktor", "Wei", "Ximena", "Yara",
 )  # fmt: skip
 LAST = (
-    "Abbott", "Brandt", "Castillo", "D'Angelo", "Eriksen", "Fofanah", "García", "Huang", "Ivanova", "Jørgensen", "Kowalski",
-    "Lindqvist", "Müller", "Nakamura", "O'Neill", "Pereira", "Quispe", "Rossi", "Schröder", "Tanaka", "Usman", "Vega",
-    "Wójcik", "Xu", "Yılmaz", "Zhang",
+    "Abbott", "Brandt", "Castillo", "D'Angelo", "Eriksen", "Fofanah", "García", "Huang", "Ivanova", "Jørgensen",
+    "Kowalski", "Lindqvist", "Müller", "Nakamura", "O'Neill", "Pereira", "Quispe", "Rossi", "Schröder", "Tanaka",
+    "Usman", "Vega",    "Wójcik", "Xu", "Yılmaz", "Zhang",
 )  # fmt: skip
 BUSINESS = ("Labs", "& Söhne", "Logistics", "Studio", "Analytics", "Coffee Roasters", "GmbH", "K.K.", "Ltd", "Bikes")
 PLACES = (
@@ -154,7 +154,7 @@ def account(dice: Dice, id: str, created: int) -> Object:
     return {
         "id": id,
         "object": "account",
-        "business_profile": {"mcc": "5734", "name": "Sandbox Bikes", "support_email": None, "url": "https://example.com"},
+        "business_profile": {"mcc": "5734", "name": "Sandbox Bikes", "url": "https://example.com"},
         "business_type": "company",
         "capabilities": {"card_payments": "active", "transfers": "active"},
         "charges_enabled": True,
@@ -164,7 +164,6 @@ def account(dice: Dice, id: str, created: int) -> Object:
         "default_currency": "eur",
         "details_submitted": True,
         "email": "owner@example.com",
-        "external_accounts": {"object": "list", "data": [], "has_more": False, "url": f"/v1/accounts/{id}/external_accounts"},
         "metadata": {},
         "payouts_enabled": True,
         "settings": {"dashboard": {"display_name": "Sandbox Bikes", "timezone": "Etc/UTC"}},

@@ -100,10 +100,10 @@ def _catalog(account: Account) -> None:
     def add(table: str, **fields: Any) -> Object:
         return changes.create(account, table, {"created": _past(account)} | fields)
 
-    for id in ("gold.v2", "Basic_Plan-2019", "größe:xl", "with space & amp", "a" * 200):
+    for id in ("gold.v2", "Basic_Plan-2019", "größe:xl", "50%&more=+1", "a" * 200):
         product = add("products", id=f"p:{id}", name=f"Product {id}")["id"]
         add("plans", id=id, product=product, amount=1500, currency="eur", interval="month", nickname=id)
-    product = add("products", **UNKNOWN, name="Ünïcödé 🚀 product", marketing_features=[{"name": "✓ all", "x": 1}])["id"]
+    product = add("products", **UNKNOWN, name="Ünïcödé 🚀", marketing_features=[{"name": "✓ all", "x": 1}])["id"]
     cycle = {"interval": "month"}
     add("prices", **UNKNOWN, product=product, unit_amount=100, currency="usd", recurring=cycle)
     add("prices", product=product, currency="jpy", unit_amount=980, recurring=cycle)
@@ -112,7 +112,7 @@ def _catalog(account: Account) -> None:
         add("prices", product=product, currency="usd", unit_amount=None, unit_amount_decimal=decimal, recurring=cycle)
     add("prices", product=product, currency="usd", unit_amount=BIG + 1, recurring=None)
     add("prices", product=product, currency="usd", unit_amount=100, recurring=cycle, active=False)
-    tiered = {"billing_scheme": "tiered", "tiers_mode": "graduated", "unit_amount": None, "unit_amount_decimal": None}
+    tiered = {"billing_scheme": "tiered", "tiers_mode": "volume", "unit_amount": None, "unit_amount_decimal": None}
     add("prices", product=product, currency="eur", recurring=cycle, **tiered)
     gone = add("plans", product=product, amount=100, currency="usd", interval="year")
     changes.delete(account, "plans", gone["id"])
@@ -128,7 +128,7 @@ def _subscriptions(account: Account) -> None:
     add(**UNKNOWN, items=[{"unknown_to_all": {"a": 1}, "unknown_flag": False}])
     add(status="incomplete_expired")
     add(status="paused")
-    add(items=[{"price_data": {"unit_amount": 4200, "nickname": "Just for you 💎"}}, {"price_data": {"unit_amount": 1}}])
+    add(items=[{"price_data": {"unit_amount": 4200, "nickname": "For you 💎"}}, {"price_data": {"unit_amount": 1}}])
     add(items=[{"price_data": {"unit_amount": None, "unit_amount_decimal": "0.123456789012", "currency": "usd"}}])
     changes.cancel(account, add()["id"])
     running = changes.create(account, "customers", {"created": _past(account)})["id"]
@@ -144,7 +144,8 @@ def _invoices(account: Account) -> None:
         add(lines=count, status="paid")
     add(lines=[{"amount": BIG + 1}, {"amount": -5}], status="open", currency="jpy")
     add(lines=[{"amount": -9_900, "description": "Credit ✂"}], status="paid", currency="kwd")
-    add(lines=[{"quantity": None, "quantity_decimal": "0.000000000001", "taxes": None, "pricing": None, "parent": None}])
+    bare = {"taxes": None, "pricing": None, "parent": None}
+    add(lines=[{"quantity": None, "quantity_decimal": "0.000000000001"} | bare])
     add(**UNKNOWN, lines=[{"unknown_to_all": [{"a": 1}], "unknown_name": "x"}], status="paid")
     add(status="draft", customer=None, metadata=METADATA[2])
     add(status="uncollectible")
@@ -173,7 +174,8 @@ def count(account: Account) -> dict[str, int]:
             for where, name, is_odd in KINDS:
                 if where in (table, "") and is_odd(content):
                     found[name] += 1
-    found |= {f"deleted_{table}": len(gone) for table, gone in account.gone.items()}
+    for table, gone in account.gone.items():
+        found[f"deleted_{table}"] = len(gone)
     found["deleted_with_subscriptions"] = len(_orphans(account))
     found["inline_prices"] = len(account.inline)
     found["archived_prices"] = sum(row.group == "archived" for row in account.tables["prices"].rows.values())

@@ -82,9 +82,9 @@ def unknown_url(method: str, path: str) -> Refusal:
 def no_key() -> Refusal:
     return Refusal(
         401,
-        "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer auth "
-        "(e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for details, "
-        + HELP,
+        "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
+        "auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for "
+        "details, " + HELP,
         headers={"WWW-Authenticate": 'Basic realm="Stripe"'},
     )
 

@@ -45,8 +45,8 @@ class Answer(NamedTuple):
 class Connection(asyncio.Protocol):
     """Answers the requests of one connection one after the other, however the bytes come in."""
 
-    def __init__(self, box: Sandbox, loop: asyncio.AbstractEventLoop) -> None:
-        self.box, self.loop = box, loop
+    def __init__(self, box: Sandbox, loop: asyncio.AbstractEventLoop, all: set[Connection]) -> None:
+        self.box, self.loop, self.all = box, loop, all
         self.buffer = bytearray()
         self.busy = False
         self.transport: asyncio.Transport
@@ -54,7 +54,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.all.add(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.all.discard(self)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -144,31 +148,39 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
 
-async def listen(box: Sandbox, port: int) -> tuple[asyncio.Server, str]:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(box, loop), "127.0.0.1", port, backlog=512)
-    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+class Listening(NamedTuple):
+    """A server that listens, its connections, and its base URL."""
+
+    server: asyncio.Server
+    connections: set[Connection]
+    url: str
+
+    async def close(self) -> None:
+        """Stop, and drop the connections that are still open."""
+        self.server.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def listen(box: Sandbox, port: int) -> Listening:
+    loop, connections = asyncio.get_running_loop(), set[Connection]()
+    server = await loop.create_server(lambda: Connection(box, loop, connections), "127.0.0.1", port, backlog=512)
+    return Listening(server, connections, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 @contextmanager
 def serving(box: Sandbox, port: int) -> Iterator[str]:
     """Serve in a thread while the block runs; gives the base URL."""
     loop = asyncio.new_event_loop()
-    server, url = loop.run_until_complete(listen(box, port))
+    listening = loop.run_until_complete(listen(box, port))
     thread = threading.Thread(target=loop.run_forever, name="sandbox", daemon=True)
     thread.start()
     try:
-        yield url
+        yield listening.url
     finally:
-        loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        _close(loop)
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Drop the connections that are still open, so that nothing of them is left to the garbage collector."""
-    for transport in list(getattr(loop, "_transports", {}).values()):
-        transport.abort()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+        loop.run_until_complete(listening.close())
+        loop.close()
+        box.account.cpu_before, box.account.cpu_seconds = box.cpu_seconds, 0.0

@@ -11,7 +11,7 @@ import msgspec
 from . import expansions
 from .account import CHILDREN, Account
 from .lists import envelope, slice_of
-from .parameters import Params, query
+from .parameters import Params, Query, query
 from .refusals import Refusal, missing, required, unknown_parameters
 from .table import Row
 
@@ -25,16 +25,15 @@ class Endpoint:
 
 
 def lines(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ())
     row = parent(account, "invoices", id, "invoice")
-    return _page(path, account.children("invoices", row), params, (), "line_item")
+    return _page(path, account.children("invoices", row), asked, "line_item")
 
 
 def items(account: Account, path: str, id: str, params: Params) -> bytes:
-    given = params.get("subscription")
-    if not isinstance(given, str) or not given:
-        raise required("subscription")
-    row = parent(account, "subscriptions", given, "subscription", "subscription", 400)
-    return _page(path, account.children("subscriptions", row), params, ("subscription",), "subscription_item")
+    asked = query(params, ("subscription",))
+    row = parent(account, "subscriptions", needed(params, "subscription"), "subscription", "subscription", 400)
+    return _page(path, account.children("subscriptions", row), asked, "subscription_item")
 
 
 def item(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -49,26 +48,29 @@ def item(account: Account, path: str, id: str, params: Params) -> bytes:
     raise missing("subscription_item", id)
 
 
-def tax_ids(account: Account, path: str, id: str, params: Params, field: str = "tax_ids") -> bytes:
+def of_customer(account: Account, path: str, id: str, params: Params, field: str) -> bytes:
+    asked = query(params, ())
     row = parent(account, "customers", id, "customer")
     found = expansions.complete(account, "customers", row.content(), field)
-    return _page(path, [msgspec.json.encode(one) for one in found], params, (), "tax_id" if field == "tax_ids" else "card")
+    return _page(path, [msgspec.json.encode(one) for one in found], asked, SHOWN_AS[field])
+
+
+SHOWN_AS = {"tax_ids": "tax_id", "sources": "source", "subscriptions": "subscription"}
 
 
 def invoice_payments(account: Account, path: str, id: str, params: Params) -> bytes:
-    given = params.get("invoice")
-    if not isinstance(given, str) or not given:
-        raise required("invoice")
-    row = parent(account, "invoices", given, "invoice", "invoice", 400)
+    asked = query(params, ("invoice",))
+    row = parent(account, "invoices", needed(params, "invoice"), "invoice", "invoice", 400)
     found = expansions.complete(account, "invoices", row.content(), "payments")
-    return _page(path, [msgspec.json.encode(one) for one in found], params, ("invoice",), "invoice_payment")
+    return _page(path, [msgspec.json.encode(one) for one in found], asked, "invoice_payment")
 
 
 def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ())
     if account.livemode:
         raise Refusal(400, "Test clocks are only available in test mode.")
     newest = sorted(account.clocks.values(), key=lambda clock: -int(clock["created"]))
-    return _page(path, [msgspec.json.encode(clock) for clock in newest], params, (), "test_clock")
+    return _page(path, [msgspec.json.encode(clock) for clock in newest], asked, "test_clock")
 
 
 def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -90,8 +92,15 @@ def parent(account: Account, table: str, id: str, object: str, param: str = "id"
     return row
 
 
-def _page(path: str, rows: list[bytes], params: Params, filters: tuple[str, ...], object: str) -> bytes:
-    shown, has_more = slice_of(rows, query(params, filters), object)
+def needed(params: Params, name: str) -> str:
+    given = params.get(name)
+    if not isinstance(given, str) or not given:
+        raise required(name)
+    return given
+
+
+def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
+    shown, has_more = slice_of(rows, asked, object)
     return envelope(path, shown, has_more)
 
 
@@ -99,8 +108,9 @@ ENDPOINTS = {
     "/v1/invoices/:id/lines": Endpoint("rak_invoice_read", lines),
     "/v1/subscription_items": Endpoint("rak_subscription_read", items),
     "/v1/subscription_items/:id": Endpoint("rak_subscription_read", item),
-    "/v1/customers/:id/tax_ids": Endpoint("rak_customer_read", tax_ids),
-    "/v1/customers/:id/sources": Endpoint("rak_customer_read", partial(tax_ids, field="sources")),
+    "/v1/customers/:id/tax_ids": Endpoint("rak_customer_read", partial(of_customer, field="tax_ids")),
+    "/v1/customers/:id/sources": Endpoint("rak_customer_read", partial(of_customer, field="sources")),
+    "/v1/customers/:id/subscriptions": Endpoint("rak_subscription_read", partial(of_customer, field="subscriptions")),
     "/v1/invoice_payments": Endpoint("rak_invoice_read", invoice_payments),
     "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),

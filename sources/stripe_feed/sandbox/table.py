@@ -36,6 +36,10 @@ class Row:
         found: dict[str, Any] = msgspec.json.decode(self.raw)
         return found
 
+    def names(self, field: str, value: str) -> bool:
+        """Whether a field holds this text; most rows are told apart without being decoded."""
+        return msgspec.json.encode(value) in self.raw and bool(self.content().get(field) == value)
+
 
 class Table:
     """The objects of one resource."""

@@ -1,0 +1,240 @@
+"""The command line: verbs that each call one library function. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial, wraps
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from .errors import PartlyDone, StripeFeedError, UsageError
+
+app = typer.Typer(
+    name="stripe-feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="A true, queryable copy of a Stripe account in DuckDB or any other dlt destination.",
+    epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 setup or credentials, 4 partly done, 5 Stripe unreachable or limiting, "
+    "130 interrupted (run again to go on).",
+)
+
+Database = Annotated[
+    str | None, typer.Option("--database", metavar="FILE", help="DuckDB file; stripe_feed.duckdb by default.")
+]
+Destination = Annotated[
+    str | None, typer.Option("--destination", metavar="NAME", help="Another dlt destination, such as postgres.")
+]
+Dataset = Annotated[str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")]
+StateDir = Annotated[
+    str | None, typer.Option("--state-dir", metavar="DIR", help="dlt's working files; ~/.dlt/pipelines by default.")
+]
+KeyFile = Annotated[
+    str | None,
+    typer.Option("--api-key-file", metavar="FILE", help="The key, - for stdin; else dlt's secrets or STRIPE_SECRET_KEY."),
+]
+AllowBase = Annotated[bool, typer.Option("--allow-api-base", help="Send a live key to another STRIPE_API_BASE than Stripe's.")]
+Version = Annotated[str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")]
+GiveUp = Annotated[float, typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; warnings and errors stay.")]
+
+
+def main() -> NoReturn:
+    """The entry point of `stripe-feed`."""
+    arguments = sys.argv[1:]
+    if "--debug" in arguments:      # wherever it stands: it is added to a command that failed
+        arguments.remove("--debug")
+        os.environ["STRIPE_FEED_DEBUG"] = "1"
+    try:
+        app(arguments, prog_name="stripe-feed")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def command(function: Callable[..., int | None], **settings: Any) -> Callable[..., None]:
+    """Make a verb of a function that returns its exit code. Errors become one line on stderr."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        from .terminal import heard, say
+
+        code = 1
+        try:
+            with heard(bool(kwargs.get("quiet"))):
+                code = function(*args, **kwargs) or 0
+        except StripeFeedError as fault:
+            say(f"error: {fault}")
+            code = fault.exit_code
+        except KeyboardInterrupt:
+            say("Interrupted; run again to go on.")
+            code = 130
+        except (BrokenPipeError, typer.Exit):
+            raise
+        except Exception as fault:      # its words may hold keys or data
+            if os.environ.get("STRIPE_FEED_DEBUG"):
+                raise
+            what = f"{type(fault).__module__}.{type(fault).__qualname__}"
+            say(f"error: unexpected {what}. Run again with --debug for the traceback, and please report it.")
+        if code:
+            raise typer.Exit(code)
+
+    app.command(**settings)(guarded)
+    return guarded
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False) -> None:
+    """Taken out of the arguments by `main`, and here for the help."""
+
+
+@command
+def sync(
+    database: Database = None,
+    destination: Destination = None,
+    dataset: Dataset = "stripe",
+    resources: Annotated[str | None, typer.Option(metavar="A,B", help="Only these resources.")] = None,
+    start_date: Annotated[str | None, typer.Option(metavar="DATE", help="Nothing created before; UTC.")] = None,
+    end_date: Annotated[str | None, typer.Option(metavar="DATE", help="A fixed range that leaves the cursor alone.")] = None,
+    expand: Annotated[list[str] | None, typer.Option(metavar="TABLE.FIELD", help="Opt-in field; repeat for several.")] = None,
+    test_clocks: Annotated[bool, typer.Option("--test-clocks", help="Also rows on a test clock.")] = False,
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Drop the tables and load everything again.")] = False,
+    max_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")] = None,
+    endpoint_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")] = None,
+    checkpoint_rows: Annotated[int, typer.Option(metavar="N", min=1, help="A crash costs at most so many rows.")] = 50_000,
+    state_dir: StateDir = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait for another command that writes.")] = 0.0,
+    give_up_after: GiveUp = 120.0,
+    allow_api_base: AllowBase = False,
+    api_version: Version = None,
+    api_key_file: KeyFile = None,
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read; write nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Load what is new in the account; the first run loads everything."""
+    from . import terminal
+    from .api import API_VERSION
+    from .progress import Progress
+    from .sync import dry_run, sync
+
+    asked: dict[str, Any] = {
+        "api_key": key_in(api_key_file), "database": database, "destination": destination, "dataset": dataset,
+        "resources": listed(resources), "start_date": moment(start_date), "end_date": moment(end_date),
+        "expand": fields(expand), "test_clocks": test_clocks, "full_refresh": full_refresh, "max_rps": max_rps,
+        "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
+        "give_up_after": give_up_after,
+    }
+    if is_dry_run:
+        terminal.print_plan(dry_run(**asked), json)
+        return
+    with Progress(terminal.talk(), quiet) as progress:
+        done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
+    terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
+    if done.refused:
+        raise PartlyDone(f"The key may not read {', '.join(done.refused)}: left out. Everything else is loaded.")
+
+
+@command
+def status(
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+) -> None:
+    """Show tables, cursors and freshness of the copy."""
+    from . import show, terminal
+
+    terminal.print_status(show.status(database, destination, dataset), json)
+
+
+@command
+def preview(
+    table: Annotated[str, typer.Argument(help="A table, such as customers.")],
+    rows: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="How many rows.")] = 5,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+) -> None:
+    """Show the newest rows of a table."""
+    from . import show, terminal
+
+    with show.opened(database, destination, dataset) as copy:
+        terminal.print_rows(show.preview(copy, table, rows), json)
+
+
+@command
+def query(
+    sql: Annotated[str, typer.Argument(help='One select, such as "select count(*) from customers".')],
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+) -> None:
+    """Answer a query in SQL; it only reads."""
+    from . import show, terminal
+
+    with show.opened(database, destination, dataset) as copy:
+        terminal.print_rows(show.query(copy, sql), json, csv)
+
+
+@command
+def doctor(
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe",
+    allow_api_base: AllowBase = False, api_version: Version = None, api_key_file: KeyFile = None,
+    give_up_after: GiveUp = 20.0, json: Json = False,
+) -> int:
+    """Check key, permissions, clock, versions and destination; one fix per finding."""
+    from . import doctor, terminal
+    from .api import API_VERSION
+
+    findings = doctor.examine(
+        api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
+        allow_api_base=allow_api_base, api_version=api_version or API_VERSION, give_up_after=give_up_after,
+    )
+    return doctor.exit_code(terminal.print_findings(findings, json))
+
+
+@command
+def demo(
+    customers: Annotated[int, typer.Option(min=1, help="How many customers to make up.")] = 1000,
+    database: Annotated[str, typer.Option(metavar="FILE", help="DuckDB file; an earlier demo's is replaced.")] = "demo.duckdb",
+) -> None:
+    """Load a made-up account twice and show the tables; needs no account and no network."""
+    from .demo import demo as run
+
+    run(database, customers)
+
+
+@partial(command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sandbox(ctx: typer.Context) -> None:
+    """Run a look-alike of Stripe: --port 12111 --customers 200 --seed 1 …"""
+    from .demo import serve
+
+    serve(ctx.args)
+
+
+def key_in(file: str | None) -> str | None:
+    """The key in a file that was named."""
+    from .api import read_key
+
+    return None if file is None else read_key(file)
+
+
+def listed(names: str | None) -> list[str] | None:
+    """`a,b` as a list."""
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def moment(text: str | None) -> int | str | None:
+    """A date as it is, Unix seconds as a number."""
+    return int(text) if text and text.isdigit() and len(text) > 8 else text
+
+
+def fields(names: Iterable[str] | None) -> dict[str, list[str]]:
+    """`customers.tax_ids` as table and field. Raises `UsageError` for other forms."""
+    found: dict[str, list[str]] = {}
+    for name in names or ():
+        table, dot, field = name.partition(".")
+        if not dot:
+            raise UsageError(f"--expand takes TABLE.FIELD, such as customers.tax_ids, not {name!r}.")
+        found.setdefault(table, []).append(field)
+    return found
+
+
+if __name__ == "__main__":
+    main()

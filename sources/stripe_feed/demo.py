@@ -1,0 +1,140 @@
+"""A first look without an account: a Stripe look-alike in a process of its own, loaded twice into DuckDB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .destination import DATASET
+from .errors import SetupError
+from .show import Held, held, opened, query, state_of
+from .sync import Synced, sync
+from .terminal import data, table
+
+SEED = 7
+A_DAY = 86_400
+SAMPLE = """\
+select strftime(created, '%Y-%m') as month, currency, count(*) as paid_invoices, sum(amount_paid) as minor_units
+from invoices
+where status = 'paid'
+group by month, currency
+order by month desc, minor_units desc
+limit 6"""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sandbox in a process of its own."""
+
+    url: str
+    key: str
+    account: str
+    process: subprocess.Popen[str]
+
+    def tell(self, control: str, **given: Any) -> Any:
+        """Call one of its controls."""
+        body = json.dumps(given).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/_sandbox/{control}", body), timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def sandbox(*flags: str) -> Iterator[Running]:
+    """Run a sandbox with these flags until the block ends. Raises `SetupError` where it does not start."""
+    command = [sys.executable, "-m", "stripe_feed.sandbox", "--exit-with-parent", *flags]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout and process.stderr
+            first = process.stdout.readline()
+            if not first:
+                words = process.stderr.read().strip().splitlines() or ["it said nothing"]
+                raise SetupError(f"The sandbox did not start: {words[-1]}")
+            said = json.loads(first)
+            yield Running(said["url"], said["key"], said["account"], process)
+        finally:
+            process.terminate()
+
+
+def demo(database: str = "demo.duckdb", customers: int = 1000) -> None:
+    """Load a look-alike's account, let it live for a day, load again, and show what came. Prints to stdout."""
+    file, console = Path(database), data()
+    with sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock") as box:
+        make_room(file, box.account)
+        console.print(f"A look-alike of Stripe runs at {box.url}: {customers:,} customers, made up. No account, no network.\n")
+        with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
+            console.print("First sync: everything.")
+            first, before = load(box, database, folder)
+            console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
+            console.print(f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n")
+            happened = box.tell("live", seconds=A_DAY, changes=60)
+            box.tell("advance", seconds=60)
+            console.print(f"A day passes: {len(happened)} changes. Second sync: what was created since.")
+            second, after = load(box, database, folder)
+            console.print(table(["table", "rows", "new"], grown(before, after)))
+            console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
+    with opened(database) as copy:
+        found = query(copy, SAMPLE)
+    console.print(SAMPLE)
+    console.print(table(found.columns, found.rows))
+    console.print(NEXT.format(database=database))
+
+
+NEXT = """\
+All of it is in {database}. Try:
+  stripe-feed status --database {database}
+  stripe-feed query --database {database} "select * from customers limit 5"
+With your own account:
+  export STRIPE_SECRET_KEY=rk_test_...      a restricted key: https://dashboard.stripe.com/apikeys
+  stripe-feed doctor
+  stripe-feed sync"""
+
+
+def load(box: Running, database: str, folder: str) -> tuple[Synced, list[Held]]:
+    """One sync, and what the tables hold after it."""
+    done = sync(
+        api_key=box.key, api_base=box.url, database=database, state_dir=folder, max_rps=1000, endpoint_rps=1000,
+    )
+    with opened(database) as copy:
+        return done, held(copy)
+
+
+def grown(before: Sequence[Held], after: Sequence[Held]) -> list[tuple[str, int, int]]:
+    """Table, rows now, and how many more than before."""
+    then = {t.table: t.rows for t in before}
+    return [(t.table, t.rows, t.rows - then.get(t.table, 0)) for t in after]
+
+
+def make_room(file: Path, account: str) -> None:
+    """Remove what an earlier demo left. Raises `SetupError` for a file that is not the demo's."""
+    if not file.exists():
+        return
+    with opened(str(file)) as copy:
+        schemas = copy.ask("select distinct table_schema from information_schema.tables").rows
+        foreign = {name for (name,) in schemas} - {DATASET, f"{DATASET}_staging"}
+        if foreign or state_of(copy).get("account") not in (None, account):
+            raise SetupError(f"{file.name} holds something else than a demo. Choose another --database.")
+    file.unlink()
+    file.with_name(file.name + ".wal").unlink(missing_ok=True)
+
+
+def serve(flags: Sequence[str]) -> None:
+    """Run a sandbox in the foreground until Ctrl-C; prints to stdout where it is."""
+    now = () if "--now" in flags else ("--now", str(int(time.time())))
+    with sandbox(*flags, *now) as box:
+        console = data()
+        console.print(f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:")
+        console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
+        console.print("  stripe-feed sync --database sandbox.duckdb")
+        console.print("Ctrl-C ends it.")
+        with suppress(KeyboardInterrupt):
+            box.process.wait()

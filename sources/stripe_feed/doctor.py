@@ -1,0 +1,164 @@
+"""What is wrong with the set-up, and the fix: a line per check, cheapest first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from .api import API_VERSION, KEYS_PAGE, STRIPE_BASE, Account, Api
+from .destination import DATASET, check, duckdb_file, open_pipeline, settings
+from .errors import PermissionMissing, StripeFeedError
+from .extract.session import check_owner
+from .resources import RESOURCES
+from .show import opened, state_of
+
+MOST_SKEW = 300.0       # seconds
+BREAKS = {
+    "duckdb": "breaks dlt's `.arrow()` and ducklake",
+    "sqlglot": "breaks dlt's `pipeline.dataset()`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: `fix` is empty where all is well. `exit_code` is what the command ends with because of it."""
+
+    check: str
+    ok: bool
+    text: str
+    fix: str = ""
+    exit_code: int = 0
+
+
+def examine(
+    *,
+    api_key: str | None = None,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str = DATASET,
+    api_base: str | None = None,
+    allow_api_base: bool = False,
+    api_version: str = API_VERSION,
+    give_up_after: float = 20.0,
+) -> Iterator[Finding]:
+    """Check dependencies, key, clock, permissions and destination, one finding each. Nothing is written."""
+    broken = [finding for finding in dependencies() if not finding.ok]
+    yield from broken
+    if broken:
+        return                  # the other checks would stumble over it
+    yield Finding("dependencies", True, "dlt, duckdb, sqlglot and stripe go together")
+    account = None
+    try:
+        api = Api(api_key, base=api_base, version=api_version, allow_api_base=allow_api_base, give_up_after=give_up_after)
+    except StripeFeedError as fault:
+        yield problem("key", fault)
+    else:
+        yield Finding("key", True, f"a {api.kind} key in {_mode(api.live)} mode")
+        try:
+            account = api.account()
+            yield Finding("account", True, f"{account.id}{_at(api)}")
+            yield clock(api.skew())
+            yield from permissions(api)
+        except StripeFeedError as fault:
+            yield problem("account", fault)
+        finally:
+            api.close()
+    with settings():
+        yield from place(database, destination, dataset, account)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """0 when all is well, 5 when Stripe could not be reached, else 3."""
+    return max((finding.exit_code for finding in findings), default=0)
+
+
+def problem(check: str, fault: StripeFeedError) -> Finding:
+    """Our errors say what is wrong and then what to do."""
+    text, _, fix = str(fault).partition(". ")
+    return Finding(check, False, text, fix, 5 if fault.exit_code == 5 else 3)
+
+
+def dependencies() -> Iterator[Finding]:
+    """Whether the installed versions are those that this version asks for."""
+    from packaging.requirements import Requirement
+
+    for line in metadata.requires("stripe-feed") or ():
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        pip = f'pip install "{wanted.name}{wanted.specifier}"'
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(wanted.name, False, f"{wanted.name} is not installed", pip, 3)
+            continue
+        fits = wanted.specifier.contains(version, prereleases=True)
+        why = BREAKS.get(wanted.name, "is not a version that this one works with")
+        yield Finding(wanted.name, fits, f"{version}{'' if fits else f' {why}'}", "" if fits else pip, 0 if fits else 3)
+
+
+def clock(skew: float) -> Finding:
+    """Whether this machine's clock agrees with Stripe's."""
+    if abs(skew) <= MOST_SKEW:
+        return Finding("clock", True, f"within {max(1, round(abs(skew)))} s of Stripe's")
+    words = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
+    return Finding("clock", False, words, "Turn on time synchronisation (NTP).", 3)
+
+
+def permissions(api: Api) -> Iterator[Finding]:
+    """Whether the key may read each resource."""
+    for row in RESOURCES.values():
+        try:
+            api.get(row.path, {"limit": 1}, bytes)
+            yield Finding(row.table, True, f"may be read ({row.permission})")
+        except PermissionMissing:
+            fix = f"Give the key read permission for {row.label} ({row.permission}) at {KEYS_PAGE}."
+            yield Finding(row.table, False, f"the key may not read {row.path}", fix, 3)
+        except StripeFeedError as fault:
+            yield problem(row.table, fault)
+            if fault.exit_code == 5:
+                return
+
+
+def place(
+    database: str | None, destination: str | None, dataset: str, account: Account | None
+) -> Iterator[Finding]:
+    """Whether the destination can take a load, and of this account."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt makes a working folder
+            pipeline = open_pipeline(database, destination, dataset, folder)
+            check(pipeline)
+            file = duckdb_file(pipeline)
+        where = pipeline.destination.destination_name if file is None else file.name
+        if file is not None and not file.exists():
+            yield Finding("destination", True, f"{where} does not exist yet; the first sync makes it")
+            return
+        yield Finding("destination", True, f"{where} can merge" if file is None else f"{where} can be opened and written")
+    except StripeFeedError as fault:
+        yield problem("destination", fault)
+        return
+    yield owner(account, database, destination, dataset)
+
+
+def owner(account: Account | None, database: str | None, destination: str | None, dataset: str) -> Finding:
+    """Whether the dataset holds the account of the key."""
+    try:
+        with opened(database, destination, dataset) as copy:
+            state = state_of(copy)
+        held: Any = (state["account"], state["livemode"]) if "account" in state else None
+        if account is not None:
+            check_owner(account, held)
+    except StripeFeedError as fault:
+        return problem("dataset", fault)
+    return Finding("dataset", True, f"{dataset} holds {held[0]} in {_mode(held[1])} mode" if held else f"{dataset} is empty")
+
+
+def _mode(livemode: bool) -> str:
+    return "live" if livemode else "test"
+
+
+def _at(api: Api) -> str:
+    return "" if api.base == STRIPE_BASE else f" at {api.base}"

@@ -1,0 +1,265 @@
+"""What the copy holds, read without writing: rows per table, cursors, some rows, SQL."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, open_pipeline, settings
+from .errors import SetupError, UsageError
+from .resources import RESOURCES, TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The answer to a query; `json` names the columns whose text is JSON."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+    json: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One table of the copy: how many rows, and the newest `created` among them."""
+
+    table: str
+    rows: int
+    newest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one resource is: listed up to `until` (Unix seconds), with so many seconds of `created` still to be listed."""
+
+    resource: str
+    until: int
+    seconds_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the copy holds and how fresh it is; all empty before the first load."""
+
+    account_id: str | None = None
+    livemode: bool | None = None
+    api_version: str | None = None
+    loaded_at: datetime | None = None
+    tables: list[Held] = field(default_factory=list)
+    cursors: list[Cursor] = field(default_factory=list)
+
+
+class Missing(Exception):
+    """The table or the dataset does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An open copy. `ask` runs one query; it raises `Missing`, or `UsageError` with the database's words."""
+
+    ask: Callable[[str], Rows]
+    name: Callable[[str], str]      # the qualified name of a table
+    dialect: str
+
+
+@contextmanager
+def opened(
+    database: str | None = None, destination: str | None = None, dataset: str = DATASET
+) -> Iterator[Copy]:
+    """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be opened."""
+    if destination in (None, "duckdb"):
+        with _duckdb(_file(database, dataset), dataset) as copy:
+            yield copy
+    else:
+        with (
+            settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder,       # dlt makes a working folder
+            _elsewhere(open_pipeline(database, destination, dataset, folder)) as copy,
+        ):
+            yield copy
+
+
+def _file(database: str | None, dataset: str) -> Path:
+    file = Path(database or f"{PIPELINE}.duckdb")
+    check_stem(file, dataset)
+    return file
+
+
+@contextmanager
+def _duckdb(file: Path, dataset: str) -> Iterator[Copy]:
+    import duckdb
+
+    if not file.is_file():
+        raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
+    try:
+        connection = duckdb.connect(str(file), read_only=True)
+    except duckdb.Error as fault:
+        raise file_problem(file, str(fault)) from None
+
+    def ask(sql: str) -> Rows:
+        try:
+            found = connection.execute(sql)
+            described = found.description or []
+            names = [str(column[0]) for column in described]
+            texts = frozenset(str(column[0]) for column in described if str(column[1]) == "JSON")
+            return Rows(names, found.fetchall(), texts)
+        except duckdb.CatalogException as fault:
+            raise Missing(first_line(fault)) from None
+        except duckdb.Error as fault:
+            raise UsageError(first_line(fault)) from None
+
+    try:
+        connection.execute("set timezone = 'UTC'")
+        schemas = connection.execute("select schema_name from information_schema.schemata").fetchall()
+        if (dataset,) in schemas:
+            connection.execute(f"set schema = '{_quoted(dataset)}'")
+        yield Copy(ask, lambda table: f'"{dataset}"."{table}"', "duckdb")
+    finally:
+        connection.close()
+
+
+def _quoted(name: str) -> str:
+    return name.replace("'", "''")
+
+
+@contextmanager
+def _elsewhere(pipeline: Any) -> Iterator[Copy]:
+    from dlt.common.destination.exceptions import DestinationUndefinedEntity
+    from dlt.destinations.exceptions import DatabaseException
+
+    def ask(sql: str) -> Rows:
+        try:
+            with client.execute_query(sql) as cursor:
+                return Rows(list(cursor.columns_schema), [tuple(row) for row in cursor.fetchall()])
+        except DestinationUndefinedEntity as fault:
+            raise Missing(first_line(fault)) from None
+        except DatabaseException as fault:
+            raise UsageError(first_line(fault)) from None
+
+    try:
+        client = pipeline.sql_client()
+        client.open_connection()
+    except Exception as fault:
+        raise connection_problem(pipeline, fault) from None
+    try:
+        yield Copy(ask, client.make_qualified_table_name, client.capabilities.sqlglot_dialect or "")
+    finally:
+        client.close_connection()
+
+
+def first_line(fault: BaseException) -> str:
+    """The first line of what a database says."""
+    return next((line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__)
+
+
+def status(
+    database: str | None = None, destination: str | None = None, dataset: str = DATASET
+) -> Status:
+    """What the copy holds and how fresh it is; empty where there is none yet."""
+    if destination in (None, "duckdb") and not _file(database, dataset).exists():
+        return Status()
+    with opened(database, destination, dataset) as copy:
+        return status_of(copy)
+
+
+def status_of(copy: Copy) -> Status:
+    """What an open copy holds and how fresh it is."""
+    state = state_of(copy)
+    resources = state.get("resources", {})
+    cursors = [
+        Cursor(name, found["t0"], sum(hi - lo for walk in found["left"] for lo, hi in walk))
+        for name in RESOURCES if "t0" in (found := resources.get(name, {}))
+    ]
+    return Status(
+        state.get("account"), state.get("livemode"), state.get("api_version"), _loaded_at(copy), held(copy), cursors
+    )
+
+
+def held(copy: Copy) -> list[Held]:
+    """Rows and newest `created` of every table that exists."""
+    found = []
+    for name, table in TABLES.items():
+        newest = "max(created)" if any(column.name == "created" for column in table.columns) else "null"
+        try:
+            rows, created = copy.ask(f"select count(*), {newest} from {copy.name(name)}").rows[0]
+        except Missing:
+            continue
+        found.append(Held(name, rows, _moment(created)))
+    return found
+
+
+def state_of(copy: Copy) -> dict[str, Any]:
+    """The source's state as it is stored with the data: cursors, account, mode, API version."""
+    try:
+        answer = copy.ask(
+            f"select s.state from {copy.name('_dlt_pipeline_state')} s "
+            f"join {copy.name('_dlt_loads')} l on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc"
+        )
+    except Missing:
+        return {}
+    for (packed,) in answer.rows:
+        state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+        if "stripe" in state.get("sources", {}):
+            found: dict[str, Any] = state["sources"]["stripe"]
+            return found
+    return {}
+
+
+def _loaded_at(copy: Copy) -> datetime | None:
+    try:
+        return _moment(copy.ask(f"select max(inserted_at) from {copy.name('_dlt_loads')} where status = 0").rows[0][0])
+    except Missing:
+        return None
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    """UTC; SQLite has times as text, without a zone."""
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found if found is None or found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def preview(copy: Copy, table: str, rows: int = 5) -> Rows:
+    """The newest rows of a table. Raises `UsageError` for unknown tables."""
+    if table not in TABLES:
+        raise UsageError(f"There is no table {table!r}. Choose from: {', '.join(TABLES)}.")
+    order = "created" if any(column.name == "created" for column in TABLES[table].columns) else "id"
+    try:
+        return copy.ask(f"select * from {copy.name(table)} order by {order} desc, id limit {int(rows)}")
+    except Missing:
+        raise SetupError(f"The table {table} is not loaded yet. Run `stripe-feed sync --resources {_owner(table)}`.") from None
+
+
+def _owner(table: str) -> str:
+    return next(row.table for row in RESOURCES.values() if table in (row.table, *(child.table for child in row.children)))
+
+
+def query(copy: Copy, sql: str) -> Rows:
+    """The answer to one query that only reads. Raises `UsageError` with the database's words."""
+    if copy.dialect != "duckdb":        # a DuckDB file is opened read-only
+        _require_select(sql, copy.dialect)
+    try:
+        return copy.ask(sql)
+    except Missing as fault:
+        raise UsageError(str(fault)) from None
+
+
+def _require_select(sql: str, dialect: str) -> None:
+    import sqlglot
+    from sqlglot import exp
+
+    writes = (exp.DML, exp.DDL, exp.Into, exp.Command)
+    try:
+        parsed: Sequence[Any] = sqlglot.parse(sql, dialect=dialect or None)
+    except sqlglot.ParseError as fault:
+        raise UsageError(re.sub(r"\x1b\[\d*m", "", first_line(fault))) from None
+    reads = len(parsed) == 1 and isinstance(parsed[0], exp.Query)
+    if not reads or any(isinstance(node, writes) for node in parsed[0].walk()):
+        raise UsageError("`query` only reads: give one select.")

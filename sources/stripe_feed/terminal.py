@@ -1,0 +1,228 @@
+"""Words and tables on a terminal: data to stdout, talk to stderr. What strangers wrote never reaches it as control characters."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from .resources import TABLES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .doctor import Finding
+    from .show import Rows, Status
+    from .sync import Planned, Synced
+
+WIDEST = 40     # characters of a value in a table
+
+
+def talk() -> Console:
+    """The console for people, on stderr."""
+    return _console(stderr=True)
+
+
+def data() -> Console:
+    """The console for answers, on stdout."""
+    return _console(stderr=False)
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One line of talk."""
+    sys.stderr.write(f"{plain(line)}\n")
+
+
+@contextmanager
+def heard(quiet: bool = False) -> Iterator[None]:
+    """Show what the package logs while a command runs."""
+    log, handler = logging.getLogger("stripe_feed"), _Talk()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(min(log.level or logging.INFO, logging.WARNING if quiet else logging.INFO))
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _Talk(logging.Handler):
+    """Says each line once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if line not in self.said:
+            self.said.add(line)
+            say(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}")
+
+
+def plain(text: object) -> str:
+    """Text without control characters: an escape sequence in a customer's name stays harmless."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def cell(value: object) -> str:
+    """A value as one short line."""
+    if value is None:
+        return ""
+    text = plain(value if not isinstance(value, datetime) else when(value))
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def when(moment: datetime | int | None) -> str:
+    """A moment in UTC, to the second."""
+    if moment is None:
+        return "never"
+    if not isinstance(moment, datetime):
+        moment = datetime.fromtimestamp(moment, timezone.utc)
+    elif moment.tzinfo is not None:
+        moment = moment.astimezone(timezone.utc)
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
+    """A table for a console; numbers stand to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = list(rows)
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for n, name in enumerate(columns):
+        numbers = all(isinstance(row[n], int | float | None) and not isinstance(row[n], bool) for row in rows)
+        found.add_column(plain(name), justify="right" if rows and numbers else "left", no_wrap=True)
+    for row in rows:
+        found.add_row(*(Text(f"{value:,}" if type(value) is int else cell(value)) for value in row))
+    return found
+
+
+def print_rows(found: Rows, json: bool, as_csv: bool = False) -> None:
+    """The answer to a query: a table for people, one JSON object per line, or CSV."""
+    if json:
+        print_json(*(dict(zip(found.columns, map(_value, row, _kinds(found)), strict=True)) for row in found.rows))
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(found.columns)
+        writer.writerows(found.rows)
+    else:
+        _print_table(found)
+
+
+def _print_table(found: Rows) -> None:
+    """As many columns as the terminal is wide; the others are named."""
+    console = data()
+    wide = [max([len(name), *(len(cell(row[n])) for row in found.rows)]) + 2 for n, name in enumerate(found.columns)]
+    fit = next((n for n in range(1, len(wide)) if sum(wide[: n + 1]) > console.width), len(wide))
+    console.print(table(found.columns[:fit], [row[:fit] for row in found.rows]))
+    if fit < len(found.columns):
+        say(f"{len(found.columns) - fit} more columns: {', '.join(found.columns[fit:])}. --json shows all.")
+
+
+def print_json(*objects: Any) -> None:
+    """One line of JSON per object; exact numbers, times as ISO 8601."""
+    import msgspec
+
+    for found in objects:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+
+
+def _kinds(found: Rows) -> list[bool]:
+    return [name in found.json for name in found.columns]
+
+
+def _value(value: Any, is_json: bool) -> Any:
+    import msgspec
+
+    if is_json and isinstance(value, str):
+        return msgspec.Raw(value.encode())
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return msgspec.Raw(str(value).encode())
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value
+
+
+def print_synced(
+    done: Synced, json: bool, quiet: bool, *, database: str | None, destination: str | None, dataset: str
+) -> None:
+    """The summary of a run, and what to do next."""
+    if json:
+        print_json(done)
+    if quiet:
+        return
+    total = sum(done.rows.values())
+    place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
+    what = f"{total:,} rows written to" if total else "Nothing new for"
+    say(f"{what} {place}: {done.requests:,} requests, {done.seconds:.1f} s.")
+    for name in (name for name in TABLES if name in done.rows):
+        say(f"  {name:<20} {done.rows[name]:>12,}")
+    options = {"--database": database, "--destination": destination, "--dataset": dataset if dataset != "stripe" else None}
+    given = " ".join(f"{option} {shlex.quote(value)} " for option, value in options.items() if value)
+    say(f'Next: stripe-feed query {given}"select status, count(*) from invoices group by status"')
+
+
+def print_plan(planned: Sequence[Planned], json: bool) -> None:
+    """What a run would read."""
+    if json:
+        print_json(*planned)
+        return
+    rows = [(p.resource, p.kind, when(p.since) if p.since else "the beginning", when(p.until)) for p in planned]
+    data().print(table(["resource", "reads", "from (UTC)", "to (UTC)"], rows))
+    say("Nothing was written.")
+
+
+def print_findings(findings: Iterable[Finding], json: bool) -> list[Finding]:
+    """One line per finding, as it comes; returns them all."""
+    seen = []
+    for found in findings:
+        seen.append(found)
+        if json:
+            print_json(found)
+        else:
+            sys.stdout.write(plain(f"{'ok     ' if found.ok else 'problem'}  {found.check:<14} {found.text}") + "\n")
+            if found.fix:
+                sys.stdout.write(plain(f"{'':24} fix: {found.fix}") + "\n")
+            sys.stdout.flush()
+    return seen
+
+
+def print_status(found: Status, json: bool) -> None:
+    """What the copy holds."""
+    if json:
+        print_json(found)
+    elif found.account_id is None and not found.tables:
+        say("Nothing is loaded yet. Run `stripe-feed sync`.")
+    else:
+        _print_status(found)
+
+
+def _print_status(found: Status) -> None:
+    mode = "unknown" if found.livemode is None else "live" if found.livemode else "test"
+    console = data()
+    console.print(
+        f"account {found.account_id or 'unknown'}, {mode} mode, API version {found.api_version or 'unknown'}, "
+        f"last load {when(found.loaded_at)} UTC"
+    )
+    console.print(table(["table", "rows", "newest (UTC)"], [(t.table, t.rows, t.newest) for t in found.tables]))
+    rows = [(c.resource, when(c.until), _left(c.seconds_left)) for c in found.cursors]
+    console.print(table(["resource", "listed up to (UTC)", "still to list"], rows))
+
+
+def _left(seconds: int) -> str:
+    return "nothing" if seconds == 0 else f"{seconds:,} s of created ({seconds // 86_400:,} days)"

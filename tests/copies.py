@@ -1,0 +1,79 @@
+"""A copy of a sandbox's account in a DuckDB file of its own, as tests hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlt.extract import DltSource
+
+from stripe_feed import stripe_source
+from stripe_feed.destination import open_pipeline, settings
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync import Synced, sync
+from tests.truth import assert_true
+
+FAST: dict[str, Any] = {"max_rps": 2000, "endpoint_rps": 2000, "give_up_after": 20}
+"""No pace: the sandbox has no limits unless it is told to."""
+
+
+@dataclass
+class Copy:
+    """An account, where it is served, and the folder with its database and dlt's state."""
+
+    box: Sandbox
+    url: str
+    folder: Path
+    database: str = "copy.duckdb"
+    state: str = "state"
+
+    def sync(self, **options: Any) -> Synced:
+        """`stripe-feed sync`."""
+        mine = {"api_key": self.box.key, "api_base": self.url, "database": str(self.folder / self.database)}
+        return sync(**mine | {"state_dir": str(self.folder / self.state)} | FAST | options)
+
+    def source(self, **options: Any) -> DltSource:
+        """A new source on the account."""
+        return stripe_source(**{"api_key": self.box.key, "api_base": self.url} | FAST | options)
+
+    def run(self, source: DltSource | None = None, **options: Any) -> Any:
+        """`pipeline.run(stripe_source())`, as in a user's own script."""
+        pipeline = self.pipeline
+        with settings():
+            pipeline.run(self.source() if source is None else source, **options)
+        return pipeline
+
+    @property
+    def pipeline(self) -> Any:
+        return open_pipeline(str(self.folder / self.database), state_dir=str(self.folder / self.state))
+
+    def check(self, *tables: str, **options: Any) -> None:
+        """Fail unless every table equals the truth."""
+        assert_true(self.pipeline, self.box, **({"tables": tables} if tables else {}), **options)
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of a query; the dataset is `stripe`."""
+        with self.pipeline.sql_client() as client, client.execute_query(query) as cursor:
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+    def one(self, query: str) -> Any:
+        """The first field of a query's only row."""
+        ((value, *_),) = self.select(query)
+        return value
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """dlt's state of each resource."""
+        found: dict[str, Any] = self.pipeline.state.get("sources", {}).get("stripe", {}).get("resources", {})
+        return found
+
+
+@contextmanager
+def copy_of(box: Sandbox, folder: Path) -> Iterator[Copy]:
+    """Serve an account and give an empty copy of it."""
+    with box.serve() as url:
+        yield Copy(box, url, folder)

@@ -1,0 +1,123 @@
+"""Runs `sync` in processes that kill themselves (SIGKILL) at a named point: python crash.py, one JSON job per line on stdin.
+
+A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}; the answer is the exit status as
+JSON, -9 when it was killed. The packages are imported once and each job is a fork, so that a kill costs no start-up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dlt.destinations.impl.duckdb.duck as duck
+import duckdb
+from dlt.common.storages import FileStorage, LoadStorage
+from dlt.common.storages.load_package import PackageStorage
+from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.load.load import Load
+from dlt.normalize.normalize import Normalize
+from dlt.pipeline.pipeline import Pipeline
+from stripe_feed import sync as syncing
+from stripe_feed.api import Api
+from stripe_feed.extract import pages
+from stripe_feed.extract.lists import Writer
+from stripe_feed.extract.pages import Reader
+
+PACKAGE_ROWS = 150
+BATCH_ROWS = 50
+THREADS = 3
+
+POINTS: dict[str, tuple[type | Any, str, str]] = {
+    "a page was asked for": (Api, "_ask", "before"),
+    "a page was read": (Reader, "_deliver", "after"),
+    "rows were handed to dlt": (Writer, "tables", "after"),
+    "between packages": (syncing, "run", "after"),
+    "extracted": (Normalize, "spool_files", "before"),
+    "in normalize": (Normalize, "map_single", "after"),
+    "normalized twice": (PackageStorage, "delete_package", "before"),
+    "the destination's tables are there": (LoadStorage, "commit_schema_update", "after"),
+    "copied to staging": (duck.DuckDbCopyJob, "run", "after"),
+    "merged": (SqlLoadJob, "run", "after"),
+    "all jobs done": (Load, "complete_package", "before"),
+    "the load is noted": (LoadStorage, "complete_load_package", "before"),
+    "the package is complete": (Load, "complete_package", "after"),
+    "the local state is half gone": (FileStorage, "delete_folder", "half"),
+    "the destination's state was taken": (Pipeline, "sync_destination", "after"),
+}
+"""Where the process dies: before or after a call of this function; `half`: a folder's deletion leaves half of it."""
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, at: int) -> None:
+    """Make this process die when the point is reached for the `at`th time, counted from 1."""
+    holder, name, when = POINTS[point]
+    real: Callable[..., Any] = getattr(holder, name)
+    count = itertools.count(1)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        reached = next(count) == at
+        if reached and when == "half":
+            delete_half(Path(args[0].make_full_path(args[1])))
+        if reached and when != "after":
+            die()
+        result = real(*args, **kwargs)
+        if reached:
+            die()
+        return result
+
+    setattr(holder, name, wrapped)
+
+
+def delete_half(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files[: len(files) // 2]:
+        path.unlink()
+
+
+def in_small_steps() -> None:
+    """Several batches per package, and little read ahead, so that a small account has every state in between."""
+    pages.BATCH_ROWS = BATCH_ROWS
+    assert Api.__init__.__kwdefaults__ is not None
+    Api.__init__.__kwdefaults__["threads"] = THREADS
+
+
+def run(job: dict[str, Any]) -> None:
+    in_small_steps()
+    if job["point"]:
+        arm(job["point"], job["at"])
+    syncing.sync(checkpoint_rows=PACKAGE_ROWS, **job["sync"])
+
+
+def forked(job: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            run(job)
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def main() -> None:
+    duckdb.connect().close()
+    for line in sys.stdin:
+        print(json.dumps(forked(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A list endpoint in memory with Stripe's rules, for the pager alone: newest first, windows of `created`, strict cursors."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from stripe_feed.errors import CursorGone
+from stripe_feed.extract.windows import Ask, Head
+
+UNDATED = -1        # where objects without `created` stand: older than everything
+
+Key = tuple[int, int]
+
+
+class Endpoint:
+    """Objects by `created`, shown `size` to a page at most: it stands for Stripe's limit of 100."""
+
+    def __init__(self, created: Iterable[int | None] = (), size: int = 100) -> None:
+        self.size = size
+        self.order: list[Key] = []          # oldest first
+        self.keys: dict[str, Key] = {}
+        self.ever: dict[str, int | None] = {}
+        self.asked: list[dict[str, Any]] = []
+        for moment in created:
+            self.add(moment)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def add(self, created: int | None) -> str:
+        """Create an object and return its id."""
+        number = len(self.ever)
+        id = f"cus_{number}"
+        self.keys[id] = key = (UNDATED if created is None else created, number)
+        self.ever[id] = created
+        insort(self.order, key)
+        return id
+
+    def delete(self, id: str) -> None:
+        """Make an object go."""
+        self.order.remove(self.keys.pop(id))
+
+    def within(self, lo: int, hi: int) -> set[str]:
+        """The ids of what exists in [lo, hi); 0: without a lower bound."""
+        return {f"cus_{number}" for number in (number for _, number in self._span(lo or UNDATED, hi))}
+
+    def page(self, ask: Ask) -> tuple[list[Head], bool]:
+        """One page and `has_more`. Raises `CursorGone` as Stripe does, for an id that does not exist."""
+        params = ask.params()
+        self.asked.append(dict(params))
+        assert params.pop("limit") == 100
+        lo, hi = _bounds(params.pop("created"))
+        cursor = params.pop("starting_after", None)
+        assert not params, f"unknown parameters: {params}"
+        rows = self._span(lo, hi)
+        if cursor is not None:
+            key = self.keys.get(str(cursor))
+            if key is None:
+                raise CursorGone("deleted", "resource_missing", "starting_after")
+            rows = rows[:bisect_left(rows, key)]
+        newest = rows[::-1]
+        return list(_heads(newest[:self.size])), len(newest) > self.size
+
+    def _span(self, lo: int, hi: int) -> list[Key]:
+        return self.order[bisect_left(self.order, (lo, 0)):bisect_left(self.order, (hi, 0))]
+
+
+def _heads(keys: Iterable[Key]) -> Iterator[Head]:
+    for created, number in keys:
+        yield Head(f"cus_{number}", None if created == UNDATED else created)
+
+
+def _bounds(created: Any) -> tuple[int, int]:
+    """The half-open range that `gte`, `gt`, `lt` and `lte` mean; without a lower bound the undated ones belong to it."""
+    known = {"gte": 0, "gt": 1, "lt": 0, "lte": 1}
+    assert set(created) <= set(known), f"unknown bounds: {created}"
+    lows = [value + known[name] for name, value in created.items() if name.startswith("g")]
+    highs = [value + known[name] for name, value in created.items() if name.startswith("l")]
+    return max(lows, default=UNDATED), min(highs, default=2**40)

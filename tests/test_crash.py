@@ -1,0 +1,206 @@
+"""A killed run loses nothing, doubles nothing and costs at most the package under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import duckdb
+import msgspec
+import pytest
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.server import Answer, Request
+from tests.copies import FAST, Copy
+from tests.crash import BATCH_ROWS, PACKAGE_ROWS, POINTS, THREADS
+from tests.truth import truth
+
+PATHS = {row.path: row.table for row in RESOURCES.values()}
+
+
+class Watched(Sandbox):
+    """A sandbox that notes which ids of which table it has sent."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.sent: Counter[tuple[str, str]] = Counter()
+
+    def answer(self, request: Request) -> Answer:
+        found = super().answer(request)
+        table = PATHS.get(request.target.partition("?")[0])
+        if table and found.status == 200:
+            self.sent.update((table, one.id) for one in msgspec.json.decode(found.body, type=_Page).data)
+        return found
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+class _Page(msgspec.Struct):
+    data: list[_Id]
+
+
+class Runner:
+    """The process that forks the runs."""
+
+    def __init__(self) -> None:
+        program = Path(__file__).with_name("crash.py")
+        environment = os.environ | {"PYTHONPATH": str(program.parents[1])}
+        self.process = subprocess.Popen(
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, copy: Copy, point: str | None = None, at: int = 1, **options: Any) -> int:
+        """Sync; return the exit status."""
+        files = {"database": str(copy.folder / copy.database), "state_dir": str(copy.folder / copy.state)}
+        arguments = {"api_key": copy.box.key, "api_base": copy.url} | files | FAST | options
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin and stdout
+        stdin.write(json.dumps({"point": point, "at": at, "sync": arguments}) + "\n")
+        stdin.flush()
+        return int(json.loads(stdout.readline()))
+
+    def close(self) -> None:
+        with self.process:
+            assert self.process.stdin
+            self.process.stdin.close()
+
+
+def loaded(file: Path) -> set[tuple[str, str]]:
+    """Table and id of every row that a complete package has brought."""
+    if not file.exists():
+        return set()
+    done = "_dlt_load_id in (select load_id from stripe._dlt_loads where status = 0)"
+    with closing(duckdb.connect(str(file), read_only=True)) as base:
+        names = {name for (name,) in base.execute("select table_name from duckdb_tables() where schema_name = 'stripe'").fetchall()}
+        tables = [table for table in RESOURCES if {table, "_dlt_loads"} <= names]
+        return {(t, id) for t in tables for (id,) in base.execute(f"select id from stripe.{t} where {done}").fetchall()}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a run is killed: a point of `crash.py`, and which time it is reached. `later`: not the first load."""
+
+    point: str
+    at: int = 1
+    later: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.point} {self.at}{' later' * self.later}".replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a killed run and the one after it did."""
+
+    copy: Copy
+    statuses: list[int]
+    held: set[tuple[str, str]]
+    before: Counter[tuple[str, str]]
+    after: Counter[tuple[str, str]]
+
+
+TABLES = ("prices", "subscriptions")        # with `subscription_items`: all there is to a merge, in few tables
+READ_AHEAD = (3 + len(TABLES)) * BATCH_ROWS + THREADS * 100
+KILLS = (
+    Kill("a page was asked for", 5),
+    Kill("a page was read", 4),
+    Kill("rows were handed to dlt", 5),
+    Kill("between packages", 1),
+    Kill("extracted", 2),
+    Kill("in normalize", 2),
+    Kill("normalized twice", 2),
+    Kill("the destination's tables are there", 1),
+    Kill("copied to staging", 2),
+    Kill("copied to staging", 3, later=True),
+    Kill("merged", 2),
+    Kill("merged", 1, later=True),
+    Kill("merged", 2, later=True),
+    Kill("all jobs done", 2),
+    Kill("the load is noted", 1),
+    Kill("the package is complete", 2),
+    Kill("the local state is half gone", 1, later=True),
+    Kill("the destination's state was taken", 1, later=True),
+)
+
+
+def account() -> Watched:
+    """Some 500 rows: lists that are cut, prices that no list shows, what is new within the look-back."""
+    box = Watched(seed=5, customers=40, subscriptions=140, products=25)
+    box.create("subscriptions", items=25)
+    box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}, {}])
+    box.advance(100)
+    return box
+
+
+def change(box: Sandbox) -> None:
+    """What the next run sees: items that vanish, stay and come, a list that grows beyond ten; and what is new."""
+    young = [id for id, found in box.objects("subscriptions").items() if found["created"] >= box.now - 100]
+    for id in young:
+        items = [found["id"] for found in box.children("subscription_items").values() if found["subscription"] == id]
+        box.update("subscriptions", id, items=[{"id": items[-1], "quantity": 77}, *[{}] * (30 - len(items))])
+    for _ in range(30):
+        box.create("subscriptions", items=2)
+    box.create("prices", currency="eur", unit_amount=1, recurring={"interval": "month"})
+    box.advance(50)
+
+
+def killed(runner: Runner, kill: Kill, folder: Path, tables: Sequence[str] = TABLES) -> Outcome:
+    """Kill a run and let another one finish."""
+    box = account()
+    with box.serve() as url:
+        copy = Copy(box, url, folder)
+        statuses = []
+        if kill.later:
+            statuses.append(runner.run(copy, resources=tables))
+            change(box)
+            box.sent.clear()
+        statuses.append(runner.run(copy, kill.point, kill.at, resources=tables))
+        held = loaded(folder / copy.database)
+        before, box.sent = box.sent, Counter()
+        statuses.append(runner.run(copy, resources=tables))
+    return Outcome(copy, statuses, held, before, box.sent)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Future[Outcome]]]:
+    """All kills, two at a time."""
+    runners: SimpleQueue[Runner] = SimpleQueue()
+    for _ in range(2):
+        runners.put(Runner())
+
+    def work(kill: Kill) -> Outcome:
+        runner = runners.get()
+        try:
+            return killed(runner, kill, tmp_path_factory.mktemp("crash"))
+        finally:
+            runners.put(runner)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {kill: pool.submit(work, kill) for kill in KILLS}
+    for _ in range(2):
+        runners.get().close()
+
+
+@pytest.mark.parametrize("kill", KILLS, ids=str)
+def test_a_killed_run_goes_on(outcomes: dict[Kill, Future[Outcome]], kill: Kill) -> None:
+    """Killed at a named point and run again: the tables equal the truth, no row is twice there, little is read again."""
+    done = outcomes[kill].result()
+    assert done.statuses == [0] * kill.later + [-9, 0]
+    done.copy.check(*TABLES)
+    again = done.before & done.after
+    assert again.total() <= PACKAGE_ROWS + READ_AHEAD
+    print(kill, len(done.before), len(done.after), "again:", again.total(), "held:", len(done.held), "held again:", len(done.held & set(done.after)))
+    assert len(done.held & set(done.after)) <= 100

@@ -1,0 +1,293 @@
+"""Compares the tables of a copy with the sandbox's true state, field by field, on any SQL destination of dlt.
+
+Written from the resource table and the objects' JSON alone; it shares no code with what shapes the rows. A value that its
+column cannot hold is expected in `extra`, under Stripe's name, and null in the column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from stripe_feed.resources import RESOURCES, TABLES, Child, Column, Kind, Resource
+from stripe_feed.sandbox import Sandbox
+
+MOST_SHOWN = 12
+STEP = 1_000_000                # of `_version`
+SECONDS = range(253_402_300_800)
+BIGINT = range(-(2**63), 2**63)
+OWN = ("extra", "account_id", "deleted_at", "_version", "_dlt_load_id")
+
+Fields = dict[str, msgspec.Raw]
+
+
+@dataclass(slots=True)
+class Expected:
+    """What one table should hold: per id the object's bytes; of children also whose they are."""
+
+    raws: dict[str, bytes] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    embedded: set[str] = field(default_factory=set)      # known only from inside another object
+    hidden: dict[str, bytes] = field(default_factory=dict)      # in no list: there only if an item held it once
+
+
+def truth(
+    box: Sandbox, tables: Collection[str] = tuple(RESOURCES), *, clocks: bool = False, since: int | None = None,
+    until: int | None = None,
+) -> dict[str, Expected]:
+    """What a copy of these resources should hold, by table: all that was created in [since, until), until now by default.
+
+    Objects on a test clock only with `clocks`, and then those that Stripe's lists show. Prices and plans that no list shows are
+    there where an item that is there holds them.
+    """
+    end = box.now if until is None else until
+    found = {name: Expected() for table in tables for name in (table, *(child.table for child in RESOURCES[table].children))}
+    with box.account.lock:
+        for table in tables:
+            for row in box.account.tables[table].rows.values():
+                created = row.created
+                early = since is not None and (created is None or created < since)
+                hidden = row.clock is not None and (not clocks or table != "invoices")
+                if row.group == "inline":
+                    found[table].hidden[row.id] = row.raw
+                elif not early and not hidden and (created is None or created < end):
+                    found[table].raws[row.id] = row.raw
+        for table in tables:
+            for child in RESOURCES[table].children:
+                _add_children(box, table, child, found)
+    return found
+
+
+def _add_children(box: Sandbox, table: str, child: Child, found: dict[str, Expected]) -> None:
+    rows, into = box.account.tables[table].rows, found[child.table]
+    for parent in found[table].raws:
+        for raw in box.account.children(table, rows[parent]):
+            fields = msgspec.json.decode(raw, type=Fields)
+            id = msgspec.json.decode(fields["id"], type=str)
+            into.raws[id], into.owners[id] = raw, parent
+            for name, embeds in child.embeds:
+                if embeds in found:
+                    _add_embedded(box, embeds, bytes(fields.get(name, b"null")), found[embeds])
+
+
+def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None:
+    if not raw.startswith(b"{"):
+        return
+    id = msgspec.json.decode(raw)["id"]
+    if id not in found.raws:
+        row = box.account.tables[table].rows.get(id)
+        found.raws[id] = row.raw if row else raw
+        found.embedded.add(id)
+
+
+def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any) -> None:
+    """Fail with the differences between a pipeline's tables and the truth; `options` are those of `truth`."""
+    expand = options.pop("expand", {})
+    now = box.now
+    found: list[str] = []
+    true = truth(box, tables, **options)
+    with pipeline.sql_client() as client:
+        loads = {load_id for (load_id,) in _select(client, f"select load_id from {_name(client, '_dlt_loads')} where status = 0")}
+        versions: dict[str, dict[str, int]] = {}
+        for table, expected in true.items():
+            row = TABLES[table]
+            columns = columns_of(row, expand.get(table, ()))
+            actual = read(client, table, columns, isinstance(row, Child))
+            expected.raws |= {id: expected.hidden[id] for id in actual["id"] if id in expected.hidden}
+            found += differences(table, expected, actual, columns, expand.get(table, ()))
+            found += own_differences(table, expected, actual, box, loads, now)
+            versions[table] = dict(zip(actual["id"], actual["_version"], strict=True))
+            if isinstance(row, Child):
+                found += _version_differences(table, actual, versions[_parent_of(table)], row.parent)
+    if found:
+        raise AssertionError("\n".join([f"{len(found)} differences", *found[:MOST_SHOWN]]))
+
+
+def _parent_of(table: str) -> str:
+    return next(row.table for row in RESOURCES.values() if table in [child.table for child in row.children])
+
+
+def columns_of(row: Resource | Child, expand: Collection[str] = ()) -> list[Column]:
+    """The columns of Stripe's fields."""
+    extra = row.expandable if isinstance(row, Resource) else ()
+    return [*row.columns, *(one.column for one in extra if one.column.name in expand)]
+
+
+def read(client: Any, table: str, columns: Sequence[Column], is_child: bool) -> dict[str, list[Any]]:
+    """A whole table, by column. JSON comes as its text."""
+    own = (*OWN, *(() if is_child else ("_hash",)))
+    asked = [(c.name, c.kind) for c in columns] + [(name, OWN_KINDS[name]) for name in own]
+    quoted = [(client.escape_column_name(name), kind) for name, kind in asked]
+    exprs = [f"cast({name} as text)" if kind in ("json", "decimal") else name for name, kind in quoted]
+    rows = _select(client, f"select {', '.join(exprs)} from {_name(client, table)}")
+    by_column = list(zip(*rows, strict=True)) if rows else [()] * len(asked)
+    return {name: list(map(DECODE[kind], values)) for (name, kind), values in zip(asked, by_column, strict=True)}
+
+
+OWN_KINDS: dict[str, Kind] = {
+    "extra": "json", "account_id": "text", "deleted_at": "timestamp", "_version": "bigint", "_dlt_load_id": "text",
+    "_hash": "text",
+}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
+    return float(at.timestamp())
+
+
+DECODE: dict[Kind, Callable[[Any], Any]] = {
+    "text": _same, "ref": _same, "bigint": _same, "double": _same, "json": _same, "timestamp": _seconds,
+    "bool": lambda value: None if value is None else bool(value),
+    "decimal": lambda value: None if value is None else Decimal(value),
+}
+
+
+def _select(client: Any, query: str) -> list[tuple[Any, ...]]:
+    with client.execute_query(query) as cursor:
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+def _name(client: Any, table: str) -> str:
+    return str(client.make_qualified_table_name(table))
+
+
+def differences(
+    table: str, true: Expected, actual: dict[str, list[Any]], columns: Sequence[Column], expand: Collection[str] = ()
+) -> list[str]:
+    """What differs in the rows' existence and in Stripe's fields."""
+    ids = actual["id"]
+    found = [f"{table}: {id} is there {ids.count(id)} times" for id in _twice(ids)]
+    found += [f"{table}: {id} is missing" for id in true.raws if id not in set(ids)] if len(true.raws) != len(set(ids)) else []
+    found += [f"{table}: {id} should not be there" for id in ids if id not in true.raws]
+    at = [n for n, id in enumerate(ids) if id in true.raws]
+    raws = [true.raws[ids[n]] for n in at]
+    fields = [msgspec.json.decode(raw, type=Fields) for raw in raws]
+    contents = [msgspec.json.decode(raw) for raw in raws]
+    row = TABLES[table]
+    extras: list[dict[str, Any]] = [{} for _ in at]
+    for column in columns:
+        name = column.name
+        cells = [actual[name][n] for n in at]
+        if isinstance(row, Child) and name == row.parent:
+            wanted: list[Any] = [true.owners[ids[n]] for n in at]
+            found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
+        elif column.kind == "json":
+            texts = [bytes(one[name]).decode() if name in one else "null" for one in fields]
+            found += _unequal_json(table, name, [ids[n] for n in at], cells, texts)
+        else:
+            wanted = [_cell(column.kind, name, one.get(name), extra) for one, extra in zip(contents, extras, strict=True)]
+            found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
+    known = _known(row, expand)
+    for content, extra in zip(contents, extras, strict=True):
+        extra.update((name, value) for name, value in content.items() if name not in known)
+    cells = [{} if actual["extra"][n] is None else json.loads(actual["extra"][n]) for n in at]
+    return found + _unequal(table, "extra", [ids[n] for n in at], cells, extras)
+
+
+def _twice(ids: Sequence[str]) -> set[str]:
+    seen: set[str] = set()
+    return set() if len(set(ids)) == len(ids) else {id for id in ids if id in seen or seen.add(id)}  # type: ignore[func-returns-value]
+
+
+def _known(row: Resource | Child, expand: Collection[str]) -> set[str]:
+    known = {column.name for column in columns_of(row, expand)}
+    return known | {child.field for child in row.children} | set(row.never) if isinstance(row, Resource) else known
+
+
+def _cell(kind: Kind, name: str, value: Any, extra: dict[str, Any]) -> Any:
+    """The cell for a value; what does not fit is added to `extra`."""
+    if value is None:
+        return None
+    match kind:
+        case "text" | "ref":
+            if kind == "ref" and isinstance(value, dict):
+                value = value["id"]
+            if isinstance(value, str):
+                if "\0" in value:
+                    extra[name] = value
+                return value.replace("\0", "")
+        case "bigint" | "timestamp":
+            fits = BIGINT if kind == "bigint" else SECONDS
+            if isinstance(value, int) and not isinstance(value, bool) and value in fits:
+                return value
+        case "bool":
+            if isinstance(value, bool):
+                return value
+        case "double":
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        case "decimal":
+            if isinstance(value, str) and _fits_decimal(value):
+                return Decimal(value)
+    extra[name] = value
+    return None
+
+
+def _fits_decimal(text: str) -> bool:
+    whole, _, fraction = text.lstrip("-").partition(".")
+    return (whole + fraction).isdigit() and len(whole) <= 26 and len(fraction) <= 12
+
+
+def _unequal(table: str, name: str, ids: Sequence[str], cells: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
+    if cells == wanted:
+        return []
+    rows = zip(ids, cells, wanted, strict=True)
+    return [f"{table}.{name} of {id}: {cell!r} is there, {true!r} is true" for id, cell, true in rows if cell != true]
+
+
+def _unequal_json(table: str, name: str, ids: Sequence[str], cells: Sequence[Any], texts: Sequence[str]) -> list[str]:
+    wanted = [None if text == "null" else text for text in texts]
+    if cells == wanted:
+        return []
+    found = []
+    for id, cell, text in zip(ids, cells, wanted, strict=True):
+        if cell == text:
+            continue
+        if name == "metadata" or cell is None or text is None or json.loads(cell) != json.loads(text):
+            found.append(f"{table}.{name} of {id}: {cell!r} is there, {text!r} is true")
+    return found
+
+
+def own_differences(
+    table: str, true: Expected, actual: dict[str, list[Any]], box: Sandbox, loads: Collection[str], now: int
+) -> list[str]:
+    """What is wrong with the columns that are not Stripe's."""
+    def wrong(name: str, fits: Callable[[int, Any], bool]) -> Iterator[str]:
+        for n, value in enumerate(actual[name]):
+            if not fits(n, value):
+                yield f"{table}.{name} of {actual['id'][n]}: {value!r}"
+
+    ids = actual["id"]
+    found = list(wrong("account_id", lambda n, value: value == box.account_id))
+    found += wrong("deleted_at", lambda n, value: value is None)
+    found += wrong("_dlt_load_id", lambda n, value: value in loads)
+    found += wrong("_version", lambda n, value: 0 <= value < (now + 1) * STEP)
+    if true.embedded:
+        embedded = {id: json.loads(true.raws[id])["created"] * STEP for id in true.embedded}
+        found += wrong("_version", lambda n, value: value == embedded.get(ids[n], value))
+    if "_hash" in actual:
+        found += wrong("_hash", lambda n, value: len(value) == 16 and set(value) <= set("0123456789abcdef"))
+        found += [f"{table}._hash {value} is there twice" for value in _twice(actual["_hash"])]
+    return found
+
+
+def _version_differences(table: str, actual: dict[str, list[Any]], parents: dict[str, int], key: str) -> list[str]:
+    rows = zip(actual["id"], actual[key], actual["_version"], strict=True)
+    return [
+        f"{table}._version of {id}: {version}, but {parents.get(parent)} of {parent}"
+        for id, parent, version in rows if parents.get(parent) != version
+    ]
