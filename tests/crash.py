@@ -20,6 +20,7 @@ import duckdb
 from dlt.common.storages import FileStorage, LoadStorage
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.extract.extract import Extract
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 from dlt.pipeline.pipeline import Pipeline
@@ -38,7 +39,8 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was read": (Reader, "_deliver", "after"),
     "rows were handed to dlt": (Writer, "tables", "after"),
     "between packages": (syncing, "run", "after"),
-    "extracted": (Normalize, "spool_files", "before"),
+    "the package is extracted": (Extract, "commit_packages", "after"),
+    "before normalize": (Normalize, "spool_files", "before"),
     "in normalize": (Normalize, "map_single", "after"),
     "normalized twice": (PackageStorage, "delete_package", "before"),
     "the destination's tables are there": (LoadStorage, "commit_schema_update", "after"),

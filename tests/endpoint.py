@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+from stripe_feed.api import Api
 from stripe_feed.errors import CursorGone
+from stripe_feed.extract.pages import Listing, Part, Reader
 from stripe_feed.extract.windows import Ask, Head
 
 UNDATED = -1        # where objects without `created` stand: older than everything
@@ -79,3 +82,38 @@ def _bounds(created: Any) -> tuple[int, int]:
     lows = [value + known[name] for name, value in created.items() if name.startswith("g")]
     highs = [value + known[name] for name, value in created.items() if name.startswith("l")]
     return max(lows, default=UNDATED), min(highs, default=2**40)
+
+
+@dataclass
+class Tokens:
+    """What the reader needs of an `Api`, without HTTP: tokens are there at once, unless `waits` says how long one takes."""
+
+    threads: int = 4
+    in_flight_ceiling: int = 99
+    waits: list[float] = field(default_factory=list)
+    paid: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def ready_in(self, endpoint: str) -> float:
+        return self.waits.pop() if self.waits else 0.0
+
+    def pay(self, endpoint: str) -> None:
+        self.paid.append(endpoint)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def reader_of(tokens: Tokens) -> Reader:
+    return Reader(cast(Api, tokens))
+
+
+def read(reader: Reader, listing: Listing[str]) -> Iterator[list[Part[str]]]:
+    """What a listing hands out, batch by batch, to its end."""
+    while not (listing.finished and not listing.parts):
+        if parts := reader.take(listing):
+            yield parts
+        else:
+            with reader._cond:
+                if not listing.batch_ready and listing.error is None:
+                    reader._cond.wait(1)

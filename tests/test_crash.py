@@ -113,26 +113,20 @@ class Outcome:
 
 
 TABLES = ("prices", "subscriptions")        # with `subscription_items`: all there is to a merge, in few tables
-READ_AHEAD = (3 + len(TABLES)) * BATCH_ROWS + THREADS * 100
 KILLS = (
-    Kill("a page was asked for", 5),
     Kill("a page was read", 4),
-    Kill("rows were handed to dlt", 5),
+    Kill("rows were handed to dlt", 3),
     Kill("between packages", 1),
-    Kill("extracted", 2),
+    Kill("the package is extracted", 2),
     Kill("in normalize", 2),
     Kill("normalized twice", 2),
     Kill("the destination's tables are there", 1),
-    Kill("copied to staging", 2),
     Kill("copied to staging", 3, later=True),
-    Kill("merged", 2),
     Kill("merged", 1, later=True),
     Kill("merged", 2, later=True),
     Kill("all jobs done", 2),
     Kill("the load is noted", 1),
-    Kill("the package is complete", 2),
     Kill("the local state is half gone", 1, later=True),
-    Kill("the destination's state was taken", 1, later=True),
 )
 
 
@@ -157,9 +151,8 @@ def change(box: Sandbox) -> None:
     box.advance(50)
 
 
-def killed(runner: Runner, kill: Kill, folder: Path, tables: Sequence[str] = TABLES) -> Outcome:
+def killed(runner: Runner, kill: Kill, folder: Path, box: Watched, tables: Sequence[str] = TABLES) -> Outcome:
     """Kill a run and let another one finish."""
-    box = account()
     with box.serve() as url:
         copy = Copy(box, url, folder)
         statuses = []
@@ -184,7 +177,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Fu
     def work(kill: Kill) -> Outcome:
         runner = runners.get()
         try:
-            return killed(runner, kill, tmp_path_factory.mktemp("crash"))
+            return killed(runner, kill, tmp_path_factory.mktemp("crash"), account())
         finally:
             runners.put(runner)
 
@@ -196,11 +189,50 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Fu
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
 def test_a_killed_run_goes_on(outcomes: dict[Kill, Future[Outcome]], kill: Kill) -> None:
-    """Killed at a named point and run again: the tables equal the truth, no row is twice there, little is read again."""
+    """Killed at a named point and run again: the tables equal the truth, and what was loaded is not read again."""
     done = outcomes[kill].result()
     assert done.statuses == [0] * kill.later + [-9, 0]
     done.copy.check(*TABLES)
+    again = [id for table, id in done.held & set(done.after) if table == "subscriptions"]
+    assert len(again) <= 3 or kill.later            # a second may be cut, and the look-back is read again
+
+
+def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
+    """Killed in the third package: the two before it stay, and of the rows that were read not many more than one package's
+    are read again."""
+    box = Watched(seed=6, customers=1400)
+    runner = Runner()
+    done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"])
+    runner.close()
+    assert done.statuses == [-9, 0]
+    done.copy.check("customers")
     again = done.before & done.after
-    assert again.total() <= PACKAGE_ROWS + READ_AHEAD
-    print(kill, len(done.before), len(done.after), "again:", again.total(), "held:", len(done.held), "held again:", len(done.held & set(done.after)))
-    assert len(done.held & set(done.after)) <= 100
+    assert len(done.held) >= PACKAGE_ROWS
+    assert again.total() <= PACKAGE_ROWS + 4 * BATCH_ROWS + THREADS * 100
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    found = Runner()
+    yield found
+    found.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100))
+def test_random_kills(runner: Runner, tmp_path: Path, seed: int) -> None:
+    """Up to four runs of all tables killed at random, the account moving on in between, then one that ends."""
+    dice = random.Random(seed)
+    box = Watched(seed=seed, customers=40, subscriptions=60, invoices=40, products=8)
+    box.create("invoices", lines=25)
+    box.advance(100)
+    with box.serve() as url:
+        copy = Copy(box, url, tmp_path)
+        if dice.random() < 0.3:
+            assert runner.run(copy) == 0
+        for _ in range(dice.randint(1, 4)):
+            assert runner.run(copy, dice.choice(list(POINTS)), dice.randint(1, 12)) in (0, -9)
+            if dice.random() < 0.6:
+                change(box)
+        assert runner.run(copy) == 0
+        copy.check()

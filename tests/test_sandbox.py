@@ -205,7 +205,7 @@ HIDDEN: dict[str, Callable[[Object], Any]] = {
 @pytest.mark.parametrize("table", ["customers", "invoices", "subscriptions", "products"])
 def test_a_list_walked_with_the_sdk_is_the_truth(read: Caller, table: str) -> None:
     """Newest first, each once; what is on a test clock and canceled subscriptions stay hidden."""
-    hidden = HIDDEN.get(table, lambda found: False)
+    hidden: Callable[[Object], Any] = HIDDEN.get(table, lambda found: False)
     truth = {id: found for id, found in read.box.objects(table).items() if not hidden(found)}
     listed = read.all(f"/v1/{table}")
 
@@ -247,10 +247,12 @@ def test_cursors_go_both_ways(read: Caller) -> None:
     after = read.get(f"/v1/customers?limit=3&starting_after={ids[10]}")
     before = read.get(f"/v1/customers?limit=3&ending_before={ids[10]}")
     first = read.get(f"/v1/customers?limit=20&ending_before={ids[10]}")
+    exact = read.get(f"/v1/customers?limit=10&ending_before={ids[10]}")
 
     assert [found["id"] for found in after["data"]] == ids[11:14]
     assert ([found["id"] for found in before["data"]], before["has_more"]) == (ids[7:10], True)
     assert ([found["id"] for found in first["data"]], first["has_more"]) == (ids[:10], False)
+    assert ([found["id"] for found in exact["data"]], exact["has_more"]) == (ids[:10], False)
     assert read.get(f"/v1/customers?starting_after={ids[-1]}") == {
         "object": "list", "data": [], "has_more": False, "url": "/v1/customers"
     }  # fmt: skip
@@ -1043,16 +1045,16 @@ def read_all(one: socket.socket) -> bytes:
 @pytest.mark.parametrize("latency", [0.0, 0.01])
 def test_requests_may_come_in_pieces_or_several_at_once(own: Caller, latency: float) -> None:
     """They are answered in their order, on one connection."""
-    own.box.faults.latency = latency
-    account = wire(own, "/v1/account")
+    own.box.faults.latency = own.box.faults.jitter = latency
+    account, none = wire(own, "/v1/account"), wire(own, "/v1/products/none")
     with connected(own.url) as one:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for place in range(0, len(account), 7):
             one.sendall(account[place : place + 7])
-        one.sendall(account + wire(own, "/v1/products/none") + wire(own, "/v1/account", "Connection: close"))
+        one.sendall((account + none) * 4 + wire(own, "/v1/account", "Connection: close"))
         answers = read_all(one).split(b"HTTP/1.1 ")[1:]
 
-    assert [answer[:3] for answer in answers] == [b"200", b"200", b"404", b"200"]
+    assert [answer[:3] for answer in answers] == [b"200", *[b"200", b"404"] * 4, b"200"]
     assert b"Connection: close" in answers[-1]
 
 

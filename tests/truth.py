@@ -87,8 +87,11 @@ def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None
 
 
 def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any) -> None:
-    """Fail with the differences between a pipeline's tables and the truth; `options` are those of `truth`."""
-    expand = options.pop("expand", {})
+    """Fail with the differences between a pipeline's tables and the truth; `options` are those of `truth`.
+
+    `expand`: opt-in fields that are loaded. `exact=False`: where the database has no decimals, they come as floats.
+    """
+    expand, exact = options.pop("expand", {}), options.pop("exact", True)
     now = box.now
     found: list[str] = []
     true = truth(box, tables, **options)
@@ -98,9 +101,9 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
         for table, expected in true.items():
             row = TABLES[table]
             columns = columns_of(row, expand.get(table, ()))
-            actual = read(client, table, columns, isinstance(row, Child))
+            actual = read(client, table, columns, isinstance(row, Child), exact)
             expected.raws |= {id: expected.hidden[id] for id in actual["id"] if id in expected.hidden}
-            found += differences(table, expected, actual, columns, expand.get(table, ()))
+            found += differences(table, expected, actual, columns, expand.get(table, ()), exact)
             found += own_differences(table, expected, actual, box, loads, now)
             versions[table] = dict(zip(actual["id"], actual["_version"], strict=True))
             if isinstance(row, Child):
@@ -119,12 +122,13 @@ def columns_of(row: Resource | Child, expand: Collection[str] = ()) -> list[Colu
     return [*row.columns, *(one.column for one in extra if one.column.name in expand)]
 
 
-def read(client: Any, table: str, columns: Sequence[Column], is_child: bool) -> dict[str, list[Any]]:
+def read(client: Any, table: str, columns: Sequence[Column], is_child: bool, exact: bool = True) -> dict[str, list[Any]]:
     """A whole table, by column. JSON comes as its text."""
+    as_text = ("json", "decimal") if exact else ("json",)
     own = (*OWN, *(() if is_child else ("_hash",)))
     asked = [(c.name, c.kind) for c in columns] + [(name, OWN_KINDS[name]) for name in own]
     quoted = [(client.escape_column_name(name), kind) for name, kind in asked]
-    exprs = [f"cast({name} as text)" if kind in ("json", "decimal") else name for name, kind in quoted]
+    exprs = [f"cast({name} as text)" if kind in as_text else name for name, kind in quoted]
     rows = _select(client, f"select {', '.join(exprs)} from {_name(client, table)}")
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(asked)
     return {name: list(map(DECODE[kind], values)) for (name, kind), values in zip(asked, by_column, strict=True)}
@@ -151,7 +155,7 @@ def _seconds(value: Any) -> float | None:
 DECODE: dict[Kind, Callable[[Any], Any]] = {
     "text": _same, "ref": _same, "bigint": _same, "double": _same, "json": _same, "timestamp": _seconds,
     "bool": lambda value: None if value is None else bool(value),
-    "decimal": lambda value: None if value is None else Decimal(value),
+    "decimal": lambda value: Decimal(value) if isinstance(value, str) else value,
 }
 
 
@@ -166,7 +170,8 @@ def _name(client: Any, table: str) -> str:
 
 
 def differences(
-    table: str, true: Expected, actual: dict[str, list[Any]], columns: Sequence[Column], expand: Collection[str] = ()
+    table: str, true: Expected, actual: dict[str, list[Any]], columns: Sequence[Column], expand: Collection[str] = (),
+    exact: bool = True,
 ) -> list[str]:
     """What differs in the rows' existence and in Stripe's fields."""
     ids = actual["id"]
@@ -190,6 +195,8 @@ def differences(
             found += _unequal_json(table, name, [ids[n] for n in at], cells, texts)
         else:
             wanted = [_cell(column.kind, name, one.get(name), extra) for one, extra in zip(contents, extras, strict=True)]
+            if column.kind == "decimal" and not exact:
+                wanted = [None if value is None else float(value) for value in wanted]
             found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
     known = _known(row, expand)
     for content, extra in zip(contents, extras, strict=True):

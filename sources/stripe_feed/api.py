@@ -43,6 +43,7 @@ API_VERSION = "2026-10-28.endive"
 STRIPE_BASE = "https://api.stripe.com"
 KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
 MAX_TRIES = 9
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 log = logging.getLogger("stripe_feed")
 stripe.enable_telemetry = False
@@ -169,7 +170,7 @@ class BytesClient(stripe.HTTPClient):
 
     def __init__(self, base: str, threads: int) -> None:
         super().__init__()
-        ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or stripe.ca_bundle_path
+        ca = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), stripe.ca_bundle_path)
         options: dict[str, Any] = {
             "maxsize": threads, "block": False, "retries": False, "timeout": urllib3.Timeout(connect=10, read=80),
             "ca_cert_dir" if os.path.isdir(ca) else "ca_certs": ca,
@@ -255,15 +256,16 @@ class Api:
         endpoint = endpoint_of(path)
         give_up_at = self.clock.monotonic() + self.give_up_after
         tries = 0
+        final: StripeFeedError | None = None
         while True:
             if not paid:
-                self._pay(endpoint, give_up_at)
+                self._pay(endpoint, give_up_at, final)
             paid = False
             try:
                 return self._ask(endpoint, path, params, decode)
             except (stripe.APIConnectionError, msgspec.DecodeError) as fault:
                 tries += 1
-                final: StripeFeedError = Unreachable(self._why(endpoint, fault))
+                final = Unreachable(self._why(endpoint, fault))
                 if tries >= MAX_TRIES or not getattr(fault, "should_retry", True):
                     raise final from None
                 self._back_off(tries)
@@ -356,7 +358,8 @@ class Api:
         self._offset = date - ended
         return date
 
-    def _pay(self, endpoint: str, give_up_at: float) -> None:
+    def _pay(self, endpoint: str, give_up_at: float, last: StripeFeedError | None) -> None:
+        """Wait for a token. Raises what ended the last try, if there was one, when time is up."""
         while True:
             with self._lock:
                 now = self.clock.monotonic()
@@ -364,10 +367,10 @@ class Api:
                 if wait <= 0:
                     self._budget.take(endpoint, now)
                     return
-            if self.clock.wait(self.stopped, wait):
-                raise Unreachable(f"{endpoint}: stopped while waiting.")
             if now >= give_up_at:
-                raise RateLimited(f"{endpoint}: no room in the rate budget. Run again later, or raise --max-rps.")
+                raise last or RateLimited(f"{endpoint}: no room in the rate budget. Run again later, or raise --max-rps.")
+            if self.clock.wait(self.stopped, min(wait, give_up_at - now)):
+                raise Unreachable(f"{endpoint}: stopped while waiting.")
 
     def _limited(self, endpoint: str, fault: stripe.StripeError) -> None:
         reason = (fault.headers or {}).get("Stripe-Rate-Limited-Reason") or ""

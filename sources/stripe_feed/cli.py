@@ -102,7 +102,7 @@ def sync(
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Drop the tables and load everything again.")] = False,
     max_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")] = None,
     endpoint_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")] = None,
-    checkpoint_rows: Annotated[int, typer.Option(metavar="N", min=1, help="A crash costs at most so many rows.")] = 50_000,
+    checkpoint_rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")] = None,
     state_dir: StateDir = None,
     wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait for another command that writes.")] = 0.0,
     give_up_after: GiveUp = 120.0,
@@ -117,7 +117,7 @@ def sync(
     from . import terminal
     from .api import API_VERSION
     from .progress import Progress
-    from .sync import dry_run, sync
+    from .sync import CHECKPOINT_ROWS, dry_run, sync
 
     asked: dict[str, Any] = {
         "api_key": key_in(api_key_file), "database": database, "destination": destination, "dataset": dataset,
@@ -130,7 +130,8 @@ def sync(
         terminal.print_plan(dry_run(**asked), json)
         return
     with Progress(terminal.talk(), quiet) as progress:
-        done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
+        checkpoint = checkpoint_rows or CHECKPOINT_ROWS
+        done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint, wait=wait, watch=progress.watch)
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
     if done.refused:
         raise PartlyDone(f"The key may not read {', '.join(done.refused)}: left out. Everything else is loaded.")

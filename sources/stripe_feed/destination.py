@@ -102,7 +102,7 @@ def file_problem(file: Path, text: str) -> SetupError:
     import duckdb
 
     holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
-    if holder or "lock" in text.lower():
+    if holder or is_lock(text):
         who = f"process {holder[2]}" if holder else "another process"
         return SetupError(f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again.")
     if "version number" in text or "serialized" in text.lower():
@@ -110,7 +110,12 @@ def file_problem(file: Path, text: str) -> SetupError:
             f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
             "Upgrade with `pip install -U duckdb`, or choose another --database."
         )
-    return SetupError(f"{file.name} is no DuckDB database that can be opened for writing. Choose another --database.")
+    return SetupError(f"{file.name} is no DuckDB database, or a damaged one. Restore it, or choose another --database.")
+
+
+def is_lock(text: str) -> bool:
+    """Whether DuckDB's words are about another process that has the file open; a damaged `block` is not."""
+    return re.search(r"\block\b", text, re.IGNORECASE) is not None
 
 
 def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:

@@ -23,6 +23,7 @@ from .destination import (
     duckdb_file,
     file_problem,
     held_open,
+    is_lock,
     lock,
     open_pipeline,
     settings,
@@ -36,7 +37,7 @@ from .resources import RESOURCES
 
 log = logging.getLogger("stripe_feed")
 
-CHECKPOINT_ROWS = 50_000
+CHECKPOINT_ROWS = 75_000      # objects, their children aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def sync(
     test_clocks: bool = False,
     look_back: int = 300,
     full_refresh: bool = False,
-    checkpoint_rows: int = CHECKPOINT_ROWS,
+    checkpoint_rows: int | None = None,
     max_rps: float | None = None,
     endpoint_rps: float | None = None,
     api_base: str | None = None,
@@ -89,7 +90,7 @@ def sync(
 ) -> Synced:
     """Bring the copy up to date and return what was loaded.
 
-    A crash or an interrupt costs at most the package under way (`checkpoint_rows` rows); the next run goes on from there.
+    A crash or an interrupt costs at most the package under way (`checkpoint_rows` objects); the next run goes on from there.
     The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
     may not read is left out and named in the result. `wait`: seconds to wait for another command's lock. `watch` is called
     once, with the session whose listings show the progress. The other arguments are those of `stripe_source` and of
@@ -98,7 +99,7 @@ def sync(
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
-    options = options_of(start_date, end_date, expand, test_clocks, look_back, checkpoint_rows)
+    options = options_of(start_date, end_date, expand, test_clocks, look_back, checkpoint_rows or CHECKPOINT_ROWS)
     session = Session(
         _api_maker(api_key, api_base, api_version, max_rps, endpoint_rps, give_up_after, allow_api_base), options, kept=True
     )
@@ -177,11 +178,11 @@ def owner_in(pipeline: Any) -> tuple[str, bool] | None:
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:
     """What a run would list, from the destination's state; one request, nothing written."""
     states = _source_state(pipeline).get("resources", {})
-    found = []
+    account, found = session.account, []
     for name in chosen(resources):
         state = states.get(name, {})
         row = RESOURCES[name]
-        planned = plan(state, session.options, len(row.walks), session.api.now(), session.account.created)
+        planned = plan(state, session.options, len(row.walks), session.api.now(), account.created)
         ranges = [r for walk in planned.left for r in walk]
         kind = "range" if planned.keeps_cursor else "everything" if planned.first else "the rest" if any(state["left"]) else "new"
         found.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
@@ -198,11 +199,18 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
 
 def settle(pipeline: Any) -> Any:
     """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
+    _drop_twins(pipeline)
     while pipeline.has_pending_data:
         run(pipeline, None)
     pipeline = pipeline.drop()
     restore(pipeline)
     return pipeline
+
+
+def _drop_twins(pipeline: Any) -> None:
+    """A run killed at the end of dlt's normalize step leaves its package in two folders, and dlt stumbles over it for ever."""
+    for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
+        pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)     # the other one is whole
 
 
 def restore(pipeline: Any) -> None:
@@ -240,7 +248,7 @@ def explained(fault: BaseException, pipeline: Any) -> BaseException:
             return inner
         if isinstance(inner, SignalReceivedException):
             return KeyboardInterrupt()
-        if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and "lock" in str(inner).lower():
+        if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and is_lock(str(inner)):
             return file_problem(file, str(inner))
     for inner in chain:
         if isinstance(inner, ConfigurationException | DestinationConnectionError):

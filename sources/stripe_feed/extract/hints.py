@@ -18,6 +18,10 @@ DATA_TYPES: dict[Kind, dict[str, Any]] = {
     "decimal": {"data_type": "decimal", "precision": 38, "scale": 12}, "json": {"data_type": "json"},
 }
 MERGE = {"disposition": "merge", "strategy": "delete-insert"}
+JSON_AS_TEXT = frozenset({
+    "dlt.destinations.sqlalchemy",      # would encode the text once more: a JSON string that holds JSON
+    "dlt.destinations.bigquery",        # refuses to read JSON from parquet
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +32,21 @@ class Names:
     staging: str
 
 
-def table_hints(shape: Shape, child: Child | None = None) -> dict[str, Any]:
-    """The hints that are known before a run."""
+def table_hints(shape: Shape, child: Child | None = None, destination: str = "") -> dict[str, Any]:
+    """The hints of a table; before a run the type of the destination is not known."""
     return {
         "table_name": shape.name, "primary_key": "id", "file_format": "parquet", "write_disposition": dict(MERGE),
-        "columns": columns(shape, child is not None),
+        "columns": columns(shape, child is not None, "text" if destination in JSON_AS_TEXT else "json"),
     }
 
 
-def columns(shape: Shape, is_child: bool = False) -> dict[str, dict[str, Any]]:
+def columns(shape: Shape, is_child: bool = False, json_type: str = "json") -> dict[str, dict[str, Any]]:
     """dlt's columns, in order, each typed and described."""
+    types = {**DATA_TYPES, "json": {"data_type": json_type}}
     found: dict[str, dict[str, Any]] = {}
     for column in shape.all_columns:
         found[column.name] = {
-            "name": column.name, **DATA_TYPES[column.kind], "description": column.description,
+            "name": column.name, **types[column.kind], "description": column.description,
             "nullable": column.name not in NEVER_NULL,
         }
     found["_version"]["dedup_sort"] = "desc"

@@ -74,6 +74,7 @@ class Run:
     plan: Plan
     listing: Listing[Record]
     left: list[list[Range]] = field(default_factory=list)
+    rest: bool = False             # of a listing that an earlier run began
     yielded: bool = False
 
     @property
@@ -100,32 +101,43 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
 
 
 def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
+    run = session.runs.get(resource.table)
+    if run is not None and run.done:
+        return                                       # an earlier package of this session brought all there is
     state = dlt.current.resource_state()
-    before = dict(state)
     writer = Writer(session, resource, selected)
+    before = dict(state)
     run = _resume(session, resource, state) or _begin(session, resource, state)
-    keeps_cursor = run.plan.keeps_cursor
     try:
-        while not run.done and not session.full:
-            parts = session.reader.take(run.listing)
-            if not parts:
-                yield None
-                continue
-            for part in parts:
-                run.left[part.walk] = subtract(run.left[part.walk], part.cover)
-            tables = writer.tables(parts, run.plan.first)
-            if run.plan.first and not run.yielded and not tables:
-                tables = writer.empty_tables()
-            for n, table in enumerate(tables):
-                if n == len(tables) - 1 and not keeps_cursor:
-                    state.update(run.state(session.options))     # just before the yield: a run that is stopped here loses nothing
-                run.yielded = True
-                yield table
+        yield from _walk(session, run, writer, state, before)
+        if run.done and run.rest:                    # it ended where an earlier run began: go on with what came since
+            before = dict(state)
+            run = _begin(session, resource, state)
+            yield from _walk(session, run, writer, state, before)
     except PermissionMissing:
-        state.clear()
-        state.update(before)
+        _replace(state, before)
         session.reader.drop(run.listing)
         raise
+
+
+def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], before: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the one stored last."""
+    keeps_cursor = run.plan.keeps_cursor
+    while not run.done and not session.full:
+        parts = session.reader.take(run.listing)
+        if not parts:
+            yield None
+            continue
+        for part in parts:
+            run.left[part.walk] = subtract(run.left[part.walk], part.cover)
+        tables = writer.tables(parts, run.plan.first)
+        if not tables and not run.yielded and (run.plan.first or run.rest):
+            tables = writer.empty_tables()
+        for n, table in enumerate(tables):
+            if n == len(tables) - 1 and not keeps_cursor:
+                state.update(run.state(session.options))     # just before the yield: a run that is stopped here loses nothing
+            run.yielded = True
+            yield table
     if run.done:
         session.reader.drop(run.listing)
     if not keeps_cursor:
@@ -141,17 +153,18 @@ def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run | None:
     """The listing that this session has under way, if the state is where it left it."""
-    run = session.runs.get(resource.table)
-    if run is None or run.done or state != run.state(session.options):
-        return None
-    return run     # type: ignore[no-any-return]
+    run: Run | None = session.runs.get(resource.table)
+    if run is None or run.plan.keeps_cursor or state == run.state(session.options):
+        return run
+    return None
 
 
 def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
     """Start a listing; its `t0` is in the state before its first request."""
     account = session.account
     options = session.options
-    planned = plan(state, options, len(resource.walks), session.api.now(), account.created)
+    now = session.api.now()
+    planned = plan(state, options, len(resource.walks), now, account.created)
     shape = session.shapes[resource.table]
     api = session.api
     listing: Listing[Record] = Listing(
@@ -159,7 +172,7 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
         lambda walk, ask: page_of(api, resource, shape, resource.walks[walk], ask, options.test_clocks),
         [Planner(ranges) for ranges in planned.left],
     )
-    run = Run(resource, planned, listing, [list(walk) for walk in planned.left])
+    run = Run(resource, planned, listing, [list(walk) for walk in planned.left], rest=planned.t0 < now)
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))
@@ -177,10 +190,12 @@ class Writer:
         self.selected = selected
         self.hinted: set[str] = set()
         self.client: Any = None
+        self.destination = ""
         load_id = ""
         if Container()[PipelineContext].is_active():      # otherwise somebody just looks at the rows
             load_id = dlt.current.load_package_state()["load_id"]
             self.client = self._client(load_id)
+            self.destination = dlt.current.pipeline().destination.destination_type
             self.names = {name: names_of(self.client, name) for name in self._tables()}
             self._check_owner()
         self.stamp = Stamp(session.account.id, load_id)
@@ -277,9 +292,10 @@ class Writer:
             return table
         names = self.names[name]
         merge = newer_wins(names) if child is None else whole_lists(child, self.names[self.resource.table], names)
+        hints = {**table_hints(self._shape(name), child, self.destination), "write_disposition": merge}
         if name == self.resource.table:
-            return dlt.mark.with_hints(table, dlt.mark.make_hints(write_disposition=merge))     # type: ignore[arg-type]
-        hints = {**table_hints(self._shape(name), child), "write_disposition": merge}
+            columns = hints["columns"]
+            return dlt.mark.with_hints(table, dlt.mark.make_hints(write_disposition=merge, columns=columns))   # type: ignore[arg-type]
         return dlt.mark.with_hints(table, dlt.mark.make_hints(**hints), create_table_variant=True)
 
     def _shape(self, name: str) -> Shape:

@@ -60,6 +60,7 @@ class Listing(Generic[Rows]):
     rows_read: int = 0
     pages_read: int = 0
     error: BaseException | None = None
+    delivering: bool = False        # a page has moved its planner, but its rows do not wait yet
 
     @property
     def walk(self) -> int | None:
@@ -68,8 +69,8 @@ class Listing(Generic[Rows]):
 
     @property
     def finished(self) -> bool:
-        """Whether every page was read (not: taken)."""
-        return self.walk is None
+        """Whether every page was read (not: taken). Consumers look without a lock: nothing may come after this is true."""
+        return self.walk is None and not self.delivering
 
     @property
     def batch_ready(self) -> bool:
@@ -161,12 +162,15 @@ class Reader:
                 self._cond.notify_all()
 
     def _deliver(self, listing: Listing[Any], walk: int, ask: Ask, page: Page[Any]) -> None:
+        listing.delivering = True
         try:
             took = listing.walks[walk].page(ask, page.heads, page.has_more)
+            rows = [row for n in took.keep if (row := page.rows[n]) is not None]
+            listing.parts.append(Part(rows, page.size, page.asked_at, walk, took.cover))
         except Stuck as stuck:
             raise Unreachable(f"{listing.path} {stuck}. Run again; if it stays, report it.") from None
-        rows = [row for n in took.keep if (row := page.rows[n]) is not None]
-        listing.parts.append(Part(rows, page.size, page.asked_at, walk, took.cover))
+        finally:
+            listing.delivering = False
         listing.rows_waiting += len(rows)
         listing.bytes_waiting += page.size
         listing.rows_read += len(rows)

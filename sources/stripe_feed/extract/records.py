@@ -55,8 +55,7 @@ LOAD_COLUMN = Column("_dlt_load_id", "text", "The load package that brought the 
 NEVER_NULL = frozenset({"id", "account_id", "_version", "_dlt_load_id"})
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct, gc=False):
     """One decoded object with its children, and the hash of its content."""
 
     row: Any
@@ -86,10 +85,11 @@ class Shape:
         self.embeds = row.embeds if isinstance(row, Child) else ()
         self.never = row.never if isinstance(row, Resource) else ()
         volatile = row.volatile if isinstance(row, Resource) else ()
-        hashed = [column.name for column in self.columns if column.name not in volatile]
+        hashed = self._hashed = [column.name for column in self.columns if column.name not in volatile]
         self._content = attrgetter(*hashed)
         self._embeds_at = [hashed.index(name) for name, _ in self.embeds]
         self._maps_at = [hashed.index("metadata")] if "metadata" in hashed else []
+        self._loose_at: list[int] = []
         self.known = {column.name for column in self.columns} | set(self.never) | {c.field for c, _ in self.children}
         own = (*OWN_COLUMNS, *((HASH_COLUMN,) if isinstance(row, Resource) else ()), LOAD_COLUMN)
         self.all_columns = (*self.columns, *own)
@@ -149,6 +149,8 @@ class Shape:
             kept[n] = _embedded_id(kept[n])
         for n in self._maps_at:
             kept[n] = _sorted_map(kept[n])
+        for n in self._loose_at:       # as if it were not loose: another row's odd value must not change this digest
+            kept[n] = msgspec.json.decode(kept[n]) if isinstance(kept[n], msgspec.Raw) else kept[n]
         return kept
 
     def _define(self) -> None:
@@ -170,6 +172,7 @@ class Shape:
         self.struct = msgspec.defstruct(
             f"{self.name}_row", fields, forbid_unknown_fields=True, gc=False, kw_only=True, rename=rename
         )
+        self._loose_at = [n for n, name in enumerate(self._hashed) if name in self.loose]
         rows: Any = list.__class_getitem__(self.struct)
         self.embedded = msgspec.defstruct("Embedded", [("data", rows), ("has_more", bool, False)], gc=False)
         self._page = msgspec.json.Decoder(msgspec.defstruct("Page", [("data", rows), ("has_more", bool)], gc=False))

@@ -98,6 +98,7 @@ class Account:
         self.cpu_before = self.cpu_seconds = 0.0     # of earlier servers, and of this one
         self.failures: list[Exception] = []          # our own mistakes, and those of `on_request`
         self._sold: dict[str, Sold] = {}
+        self._encoder, self._buffer = msgspec.json.Encoder(), bytearray()
 
     @property
     def now(self) -> int:
@@ -125,7 +126,10 @@ class Account:
         self.gone[table].pop(found["id"], None)
         if table in ("prices", "plans"):
             self._sold.pop(found["id"], None)
-        return self._place(table, found, raw or msgspec.json.encode(found))
+        if not raw:
+            self._encoder.encode_into(found, self._buffer)
+            raw = bytes(self._buffer)    # as long as it is, where `encode` leaves a gap behind each
+        return self._place(table, found, raw)
 
     def store_price(self, found: Object) -> None:
         """A price, and the plan that it is too."""

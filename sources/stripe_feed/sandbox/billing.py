@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from .objects import Dice, Object, metadata
 
 MONTH = 30 * 86_400
@@ -22,7 +24,7 @@ class Payer(NamedTuple):
     name: str | None
     email: str | None
     currency: str
-    address: Object | None = None
+    address: Object | msgspec.Raw | None = None
     clock: str | None = None
 
 

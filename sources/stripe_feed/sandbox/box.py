@@ -12,7 +12,7 @@ import msgspec
 from . import changes, control, endpoints, life, oddities
 from .account import Account, Call, Mutation
 from .faults import Faults
-from .founding import Founding, Shape, Sizes
+from .founding import Founding, Shape, Sizes, unwatched
 from .objects import Object
 from .recording import known
 from .server import Answer, Request, serving
@@ -52,9 +52,10 @@ class Sandbox:
             customers // 2 if subscriptions is None else subscriptions,
             max(5, customers // 50) if products is None else products,
         )
-        Founding(self.account, sizes, shape, bursts=oddities).run()
-        if oddities:
-            self._plant(sizes)
+        with unwatched():
+            Founding(self.account, sizes, shape, bursts=oddities).run()
+            if oddities:
+                self._plant(sizes)
 
     def _plant(self, sizes: Sizes) -> None:
         oddities.plant(self.account, sizes)

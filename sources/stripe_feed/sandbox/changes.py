@@ -9,6 +9,7 @@ from .account import EMBEDDED, OPT_IN, Account
 from .drafts import DRAFTS, amounts, create_price, draft_items, draft_lines, payer_of
 from .objects import Object, decoded
 from .recording import content, known, sides, tell, tell_price
+from .table import naming
 
 REACHED = {
     "open": ("invoice.finalized",),
@@ -139,7 +140,7 @@ def delete(account: Account, table: str, id: str) -> Object:
 
 
 def _has_prices(account: Account, product: str) -> bool:
-    return any(row.names("product", product) for row in account.tables["prices"].rows.values())
+    return any(map(naming("product", product), account.tables["prices"].rows.values()))
 
 
 def _delete_price(account: Account, id: str) -> None:
@@ -153,7 +154,7 @@ def _delete_price(account: Account, id: str) -> None:
 def _running(account: Account, customer: str) -> list[str]:
     rows = account.tables["subscriptions"].rows.values()
     running = (row for row in rows if row.group not in ("canceled", "incomplete_expired"))
-    return [row.id for row in running if row.names("customer", customer)]
+    return [row.id for row in filter(naming("customer", customer), running)]
 
 
 def cancel(account: Account, id: str) -> Object:

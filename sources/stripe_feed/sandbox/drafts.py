@@ -9,6 +9,7 @@ from .account import Account
 from .billing import Payer, Sold
 from .objects import Object, customer, decoded
 from .recording import content, tell, tell_price
+from .table import naming
 
 
 def draft_customer(account: Account, fields: Object) -> Object:
@@ -89,10 +90,11 @@ def _sold_for(account: Account, fields: Object, payer: Payer, created: int) -> S
 
 def any_sold(account: Account, currency: str) -> Sold:
     """An active price that recurs, in this currency where there is one."""
-    rows = [row for row in account.tables["plans"].rows.values() if row.group == "active"]
-    fitting = [row for row in rows if f'"currency":"{currency}"'.encode() in row.raw] or rows
-    if fitting:
-        return account.sold(account.dice.pick(fitting).id)
+    plans = account.tables["plans"]
+    drawn = [row for row in (plans.any(account.dice) for _ in range(12)) if row and row.group == "active"]
+    rows = drawn or [row for row in plans.rows.values() if row.group == "active"]
+    if rows:
+        return account.sold(next(filter(naming("currency", currency), rows), rows[0]).id)
     made = create_price(account, "prices", {"currency": currency, "unit_amount": 900, "recurring": {}}, {})
     return account.sold(made["id"])
 
@@ -106,7 +108,7 @@ def draft_invoice(account: Account, fields: Object) -> Object:
     payer = payer_of(account, fields.get("customer"), fields.get("currency"))
     lines = draft_lines(account, id, payer, fields.pop("lines", None), created, subscription, {})
     found = invoices.invoice(dice, id, payer, lines, created, status, subscription)
-    return invoices.settled(found | fields) | fields | {"id": id}
+    return invoices.settled(found | {"starting_balance": 0} | fields) | fields | {"id": id}
 
 
 def draft_lines(

@@ -11,6 +11,7 @@ from . import catalog, invoices
 from .account import NAMES, OPT_IN, SHOWN, Account
 from .objects import Dice, Object
 from .refusals import Refusal, forbidden, not_expandable
+from .table import naming
 
 Path = tuple[str, ...]
 
@@ -247,5 +248,5 @@ def _subscriptions(account: Account, customer: str) -> list[Object]:
     """The current ones of a customer, newest first."""
     table = account.tables["subscriptions"]
     rows = (row for row in table.older(*table.span(None, None)) if row.group != "canceled")
-    return [row.content() for row in rows if row.names("customer", customer)]
+    return [row.content() for row in filter(naming("customer", customer), rows)]
 

@@ -13,7 +13,7 @@ from .account import NAMES, Account
 from .objects import Object
 from .parameters import Params, Query, Span, boolean, span
 from .refusals import Refusal, bad_choice, missing
-from .table import Row, Table
+from .table import Row, Table, naming
 
 Match = Callable[[Row], bool]
 
@@ -177,7 +177,7 @@ def _condition(name: str, value: Any) -> Match:
 def _equal(name: str, value: Any) -> Match:
     if not isinstance(value, str):
         raise Refusal(400, f"Invalid string: {value}", param=name)
-    return lambda row: row.names(name, value)
+    return naming(name, value)
 
 
 def _content(name: str, value: Any) -> Match:

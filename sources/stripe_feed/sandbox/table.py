@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -36,9 +36,11 @@ class Row:
         found: dict[str, Any] = msgspec.json.decode(self.raw)
         return found
 
-    def names(self, field: str, value: str) -> bool:
-        """Whether a field holds this text; most rows are told apart without being decoded."""
-        return msgspec.json.encode(value) in self.raw and bool(self.content().get(field) == value)
+
+def naming(field: str, value: str) -> Callable[[Row], bool]:
+    """Whether a field holds this text; most rows are told apart without being decoded."""
+    quoted = msgspec.json.encode(value)
+    return lambda row: quoted in row.raw and bool(row.content().get(field) == value)
 
 
 class Table:

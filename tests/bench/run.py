@@ -1,0 +1,206 @@
+"""Speed and memory against targets, as ratios within one run. `python tests/bench/run.py [--long] [--rows N]`.
+
+Every figure comes from whole processes: user + system CPU of the process as the operating system counted it, and the
+sandbox's own CPU beside it. Absolute seconds depend on the machine; compare the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CLI = [sys.executable, "-m", "stripe_feed.cli"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took."""
+
+    cpu: float
+    wall: float
+    rss: int            # MB
+    out: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A sandbox in a process of its own."""
+
+    url: str
+    key: str
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = json.dumps(body).encode() if body is not None else None
+        with urllib.request.urlopen(f"{self.url}/_sandbox/{path}", data=data) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def requests(self, by: str = "status") -> dict[str, int]:
+        """Requests by status, or by endpoint (`template`)."""
+        found: dict[str, int] = {}
+        for row in self.call("stats")["counts"]:
+            found[str(row[by])] = found.get(str(row[by]), 0) + row["count"]
+        return found
+
+    def cpu(self) -> float:
+        return float(self.call("stats")["cpu_seconds"])
+
+
+@contextmanager
+def sandbox(rows: int, **flags: Any) -> Iterator[Box]:
+    """An account of about `rows` objects: 40 % customers, 40 % invoices, 20 % subscriptions, with children."""
+    sizes = {"customers": rows * 4 // 10, "invoices": rows * 4 // 10, "subscriptions": rows * 2 // 10}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**sizes, **flags}.items()]
+    command = [sys.executable, "-m", "stripe_feed.sandbox", "--port=0", "--seed=1", "--exit-with-parent", *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        yield Box(said["url"], said["key"])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(command: Sequence[str], box: Box | None = None) -> Cost:
+    """Run a command to its end and ask the operating system what it took."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    if box is not None:
+        env |= {"STRIPE_API_BASE": box.url, "STRIPE_SECRET_KEY": box.key}
+    with tempfile.TemporaryFile() as out:
+        began = time.monotonic()
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=env)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        text = out.read().decode()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss // 1024, text)
+
+
+def sync(folder: Path, box: Box, *options: str) -> Cost:
+    """One whole `stripe-feed sync`."""
+    places = ["--database", str(folder / "copy.duckdb"), "--state-dir", str(folder / "state")]
+    return measure([*CLI, "sync", "--json", "--quiet", *places, *options], box)
+
+
+def show(name: str, value: str, target: str, good: bool, more: str = "") -> None:
+    """One line of the report."""
+    print(f"{'ok  ' if good else 'MISS'}  {name:<44} {value:>12}   target {target:<14} {more}", flush=True)
+
+
+def script(name: str, box: Box, file: Path, *more: str) -> Cost:
+    return measure([sys.executable, str(HERE / f"{name}.py"), box.url, box.key, str(file), *more])
+
+
+UNPACED = ("--max-rps", "100000", "--endpoint-rps", "100000")
+
+
+def cpu(rows: int, repeat: int) -> None:
+    """CPU of a whole first sync against the floor and the rival, and the requests it takes."""
+    ours: list[Cost] = []
+    floors: list[Cost] = []
+    with sandbox(rows) as box:
+        for n in range(repeat):
+            with tempfile.TemporaryDirectory() as folder:
+                box.call("reset_counts", {})
+                before = box.cpu()
+                floors.append(script("floor", box, Path(folder) / "floor.duckdb"))
+                least = sum(box.requests().values())
+                box.call("reset_counts", {})
+                middle = box.cpu()
+                ours.append(sync(Path(folder), box, *UNPACED))
+                made = sum(box.requests().values())
+                served = (middle - before, box.cpu() - middle)
+                if n == repeat - 1:
+                    idle(Path(folder), box)
+    ratio = sorted(a.cpu / b.cpu for a, b in zip(ours, floors, strict=True))[repeat // 2]
+    a, b = ours[-1], floors[-1]
+    show("CPU of sync / hand-written floor", f"{ratio:.2f}x", "<= 2.0x", ratio <= 2.0,
+         f"{a.cpu:.1f} s / {b.cpu:.1f} s; sandbox {served[1]:.1f} s / {served[0]:.1f} s; wall {a.wall:.1f} s; {a.rss} MB")
+    show("requests / least number of requests", f"{made / least:.3f}x", "<= 1.05x", made <= 1.05 * least, f"{made} / {least}")
+    with sandbox(rows // 10) as box, tempfile.TemporaryDirectory() as folder:
+        rival = script("rival", box, Path(folder) / "rival.duckdb")
+    share = a.cpu / rows / (rival.cpu / (rows // 10))
+    show("CPU per row / SDK + dlt defaults", f"1/{1 / share:.1f}", "<= 1/8", share <= 1 / 8,
+         f"{a.cpu / rows * 1e6:.0f} us / {rival.cpu / rows * 1e7:.0f} us; rival {rival.rss} MB at {rows // 10} rows")
+
+
+def idle(folder: Path, box: Box) -> None:
+    """A run with nothing new, and the time to print the help."""
+    box.call("reset_counts", {})
+    cost = sync(folder, box)
+    count = sum(box.requests().values())
+    show("idle run: requests", str(count), "<= 12", count <= 12)
+    show("idle run: wall", f"{cost.wall:.2f} s", "< 3 s", cost.wall < 3, f"CPU {cost.cpu:.2f} s")
+    walls = sorted(measure([*CLI, "--help"]).wall for _ in range(5))
+    show("stripe-feed --help", f"{walls[2]:.2f} s", "< 0.3 s", walls[2] < 0.3)
+
+
+def limit(rows: int) -> None:
+    """Extraction at Stripe's limits: 100 requests/s, 25 per endpoint, 80 ms +- 20 ms."""
+    with tempfile.TemporaryDirectory() as folder:
+        with sandbox(rows) as box:
+            script("floor", box, Path(folder) / "floor.duckdb")
+            pages = box.requests("template")
+        least = max(sum(pages.values()) / 100, max(pages.values()) / 25)
+        with sandbox(rows, latency=0.08, jitter=0.02, rate=100, endpoint_rate=25) as box:
+            cost = script("extraction", box, Path(folder) / "copy.duckdb", "100", "25")
+            seconds = float(cost.out)
+            by_status = box.requests()
+            share = by_status.get("429", 0) / sum(by_status.values())
+            served = box.cpu()
+        show("extraction at the limit / theoretical least", f"{seconds / least:.3f}x", "<= 1.10x", seconds <= 1.10 * least,
+             f"{seconds:.1f} s / {least:.1f} s; CPU {cost.cpu:.1f} s, sandbox {served:.1f} s")
+        show("answered 429", f"{share:.2%}", "< 1 %", share < 0.01, f"of {sum(by_status.values())} requests")
+        with sandbox(rows, latency=0.08, jitter=0.02, rate=100, endpoint_rate=25) as box:
+            whole = sync(Path(folder), box, "--max-rps", "100", "--endpoint-rps", "25")
+        show("whole sync at the limit / least", f"{whole.wall / least:.2f}x", "(no target)", True, f"{whole.wall:.0f} s")
+
+
+def memory() -> None:
+    """Peak memory at 250,000 and 1,000,000 objects."""
+    peaks = []
+    for rows in (250_000, 1_000_000):
+        with sandbox(rows) as box, tempfile.TemporaryDirectory() as folder:
+            cost = sync(Path(folder), box, *UNPACED)
+        peaks.append(cost.rss)
+        print(f"      {rows} objects: peak {cost.rss} MB, CPU {cost.cpu:.0f} s, wall {cost.wall:.0f} s", flush=True)
+    show("peak memory, 1M objects", f"{peaks[1]} MB", "<= 800 MB", peaks[1] <= 800)
+    show("peak memory, 1M / 250k", f"{peaks[1] / peaks[0]:.2f}x", "<= 1.3x", peaks[1] <= 1.3 * peaks[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", choices=["cpu", "limit"])
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if options.long:
+        memory()
+        return
+    if options.only != "limit":
+        cpu(options.rows, options.repeat)
+    if options.only != "cpu":
+        limit(options.rows)
+
+
+if __name__ == "__main__":
+    main()

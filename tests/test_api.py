@@ -1,0 +1,784 @@
+"""The transport over real HTTP on loopback: errors, retries within bounded time, Stripe's clock, proxies, certificates, keys."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import pytest
+import stripe
+import stripe.oauth_error
+import urllib3
+
+from stripe_feed.api import (
+    API_VERSION,
+    CA_VARIABLES,
+    MAX_TRIES,
+    STRIPE_BASE,
+    Account,
+    Api,
+    Clock,
+    Malformed,
+    Reply,
+    find_base,
+    find_key,
+    is_live,
+    problem,
+)
+from stripe_feed.errors import (
+    CursorGone,
+    NotFound,
+    PermissionMissing,
+    RateLimited,
+    RequestRefused,
+    SetupError,
+    StripeFeedError,
+    TryLater,
+    Unreachable,
+    UsageError,
+)
+from stripe_feed.rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
+from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, scripted
+
+KEY = "rk_test_canary51SecretOfTheKey"
+CANARY = "jane.canary@example.com"
+PATH = "/v1/customers"
+LONGEST_BACK_OFF = 8.0
+
+
+@dataclass
+class Time:
+    """A clock that moves only when somebody waits, or when it is told to."""
+
+    now: float = 1_000.0
+    waits: list[float] = field(default_factory=list)
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, stopped: threading.Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.now += seconds
+        return stopped.is_set()
+
+    def clock(self) -> Clock:
+        return Clock(time=lambda: NOW + 5_000.0 + self.now, monotonic=lambda: self.now, wait=self.wait)
+
+
+Make = Callable[..., Api]
+
+
+@pytest.fixture(autouse=True)
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    with scripted(Answer()) as found:
+        yield found
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def make(server: Scripted, time: Time) -> Iterator[Make]:
+    made: list[Api] = []
+
+    def make_api(key: str = KEY, **options: Any) -> Api:
+        defaults: dict[str, Any] = {"base": server.url, "clock": time.clock(), "threads": 2}
+        made.append(Api(key, **defaults | options))
+        return made[-1]
+
+    yield make_api
+    for api in made:
+        api.close()
+
+
+def text(body: bytes) -> str:
+    """Decodes JSON text, strictly."""
+    return msgspec.json.decode(body, type=str)
+
+
+def refusal(status: int, headers: dict[str, str] | None = None, **error: str) -> Answer:
+    """An error as Stripe words it, with what must never be quoted in its sentence."""
+    body = {"error": {"message": f"Canary {CANARY} {KEY}", "type": "invalid_request_error"} | error}
+    return Answer(status, json.dumps(body).encode(), {"Request-Id": "req_1"} | (headers or {}))
+
+
+FINE = Answer(body=b'"fine"')
+
+
+# What is sent, and what comes back
+
+
+def test_a_request_is_signed_versioned_and_encoded_by_the_sdk(server: Scripted, make: Make) -> None:
+    """Nested parameters as Stripe reads them, the pinned version, the key as a bearer, gzip asked for, no telemetry."""
+    server.answers = [FINE]
+
+    reply = make().get(PATH, {"limit": 100, "created": {"lt": 5, "gte": 1}, "expand": ["data.tax"]}, text)
+
+    (request,) = server.seen
+    assert reply.value == "fine"
+    assert unquote(request.path) == f"{PATH}?limit=100&created[lt]=5&created[gte]=1&expand[0]=data.tax"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["stripe-version"] == API_VERSION
+    assert request.headers["accept-encoding"] == "gzip"
+    assert "x-stripe-client-telemetry" not in request.headers
+
+
+def test_a_gzipped_answer_is_unpacked(server: Scripted, make: Make) -> None:
+    """The decoder sees the JSON."""
+    server.answers = [Answer(body=b'"fine"', headers={"Content-Encoding": "gzip"})]
+
+    assert make().get(PATH, {}, text).value == "fine"
+
+
+def test_the_decoder_gets_the_original_bytes(server: Scripted, make: Make) -> None:
+    """White space, escapes and order are Stripe's: the SDK does not touch an answer."""
+    body = b'{ "b": "\\u00e9\\/", "a":1.50 , "b2": 12345678901234567890}'
+    server.answers = [Answer(body=body)]
+
+    assert make().get(PATH, {}, bytes).value == body
+
+
+def test_threads_do_not_mix_up_their_answers(server: Scripted, make: Make) -> None:
+    """One client for all threads: each gets the answer to its own request."""
+    server.reply = lambda request: Answer(body=json.dumps(request.path).encode())
+    api = make(max_rps=10_000, endpoint_rps=10_000, threads=16)
+    paths = [f"{PATH}/cus_{n}" for n in range(160)]
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda path: api.get(path, {}, text).value, paths))
+
+    assert found == paths
+    assert api.requests == 160
+
+
+def test_requests_are_counted_by_endpoint_and_status(server: Scripted, make: Make) -> None:
+    """0 stands for no answer at all."""
+    server.answers = [Answer(500), Answer(0), FINE]
+    api = make()
+    api.get(f"{PATH}/cus_1", {}, text)
+
+    assert api.counts == {(f"{PATH}/:id", 500): 1, (f"{PATH}/:id", 0): 1, (f"{PATH}/:id", 200): 1}
+    assert api.requests == 3
+
+
+# Stripe's time
+
+
+@pytest.mark.parametrize(("elapsed", "asked_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)])
+def test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time(
+    server: Scripted, make: Make, time: Time, elapsed: float, asked_at: int
+) -> None:
+    """Rounded down: rows read then are never called fresher than they are."""
+    server.answers = [Answer(body=b'"fine"', meanwhile=lambda: time.pass_(elapsed))]
+
+    assert make().get(PATH, {}, text) == Reply("fine", asked_at)
+
+
+def test_only_the_last_try_counts_for_the_time_of_a_reply(server: Scripted, make: Make, time: Time) -> None:
+    """Waits and failed tries before it are not part of the request."""
+    server.answers = [Answer(500, meanwhile=lambda: time.pass_(60)), FINE]
+
+    assert make().get(PATH, {}, text).asked_at == NOW
+
+
+def test_now_is_stripes_clock_and_moves_on(server: Scripted, make: Make, time: Time) -> None:
+    """The local clock, here 5,000 seconds ahead, has no say; the newest answer has."""
+    server.answers = [FINE, Answer(body=b'"fine"', date=formatdate(NOW + 100, usegmt=True))]
+    api = make()
+    api.get(PATH, {}, text)
+    time.pass_(7.5)
+    before = api.now()
+    api.get(PATH, {}, text)
+
+    assert (before, api.now()) == (NOW + 7, NOW + 100)
+
+
+def test_now_asks_for_the_account_when_nothing_was_asked_yet(server: Scripted, make: Make) -> None:
+    """One request; refused or not, its answer has a date."""
+    server.answers = [Answer(body=b'{"id": "acct_1"}')]
+
+    assert make().now() == NOW
+    assert [request.path for request in server.seen] == ["/v1/account"]
+
+
+def test_skew_is_how_far_the_local_clock_is_ahead(server: Scripted, make: Make) -> None:
+    """What doctor shows."""
+    server.answers = [FINE]
+    api = make()
+    api.get(PATH, {}, text)
+
+    assert api.skew() == 5_000.0 + 1_000.0
+
+
+@pytest.mark.parametrize("date", [None, "yesterday"])
+def test_without_a_usable_date_the_last_one_counts_on(server: Scripted, make: Make, time: Time, date: str | None) -> None:
+    """A proxy may drop the header or break it."""
+    server.answers = [FINE, Answer(body=b'"fine"', date=date)]
+    api = make()
+    api.get(PATH, {}, text)
+    time.pass_(30)
+
+    assert api.get(PATH, {}, text).asked_at == NOW + 30
+
+
+def test_without_any_date_the_local_clock_counts(server: Scripted, make: Make) -> None:
+    """Better than nothing."""
+    server.answers = [Answer(body=b'"fine"', date=None)]
+
+    assert make().get(PATH, {}, text).asked_at == NOW + 5_000 + 1_000
+
+
+# Faults that pass
+
+PASSING = {
+    "500": Answer(500), "502, not Stripe's": Answer(502, b"<html>Bad Gateway"), "503": refusal(503, type="api_error"),
+    "409": refusal(409, type="api_error"), "dropped": Answer(0), "cut in the middle": Answer(body=b'"fine"', sends=3),
+    "cut before the body": Answer(body=b'"fine"', sends=0), "cut JSON": Answer(body=b'"fin'), "no JSON": Answer(body=b"<html>"),
+    "empty": Answer(body=b""), "no UTF-8": Answer(body=b'"\xff"'), "JSON of another kind": Answer(body=b"[]"),
+    "broken gzip": Answer(body=b"x", headers={"Content-Encoding": "deflate"}), "lock": refusal(429, code="lock_timeout"),
+    "429": refusal(429, code="rate_limit"), "429, not Stripe's": Answer(429, b"slow down"),
+    "400 of old": refusal(400, code="rate_limit"),
+}
+each_passing = pytest.mark.parametrize("fault", PASSING.values(), ids=list(PASSING))
+
+
+@each_passing
+def test_a_passing_fault_is_asked_again(server: Scripted, make: Make, fault: Answer) -> None:
+    """Twice the fault, then the answer: the caller sees the answer only."""
+    server.answers = [fault, fault, FINE]
+
+    assert make().get(PATH, {}, text).value == "fine"
+    assert len(server.seen) == 3
+
+
+@each_passing
+def test_a_fault_that_stays_ends_in_try_later(server: Scripted, make: Make, time: Time, fault: Answer) -> None:
+    """Within the time allowed, with an exit code of its own and a sentence without Stripe's words."""
+    server.answers = [fault]
+    api = make(give_up_after=60, endpoint_rps=4)
+
+    with pytest.raises(TryLater) as refused:
+        api.get(PATH, {}, text)
+
+    assert refused.value.exit_code == 5
+    assert re.search(rf"^{PATH}: .*[Rr]un again", str(refused.value))
+    assert time.now - 1_000 <= 60 + LONGEST_BACK_OFF
+    assert isinstance(refused.value, RateLimited) or len(server.seen) <= MAX_TRIES
+    assert "canary" not in str(refused.value).lower()
+    assert refused.value.__context__ is None or refused.value.__suppress_context__
+
+
+def test_a_malformed_answer_is_what_the_decoder_says_it_is(server: Scripted, make: Make) -> None:
+    """Also JSON that is no answer of Stripe's: a page of a proxy, an object without an id."""
+    server.answers = [FINE]
+    tries = iter([Malformed("no list"), None])
+
+    def decode(body: bytes) -> str:
+        if fault := next(tries):
+            raise fault
+        return text(body)
+
+    assert make().get(PATH, {}, decode).value == "fine"
+    assert len(server.seen) == 2
+
+
+def test_the_pause_between_tries_grows_and_is_jittered(server: Scripted, make: Make, time: Time) -> None:
+    """From a quarter of a second, doubling, up to eight; each at random between half and all of it."""
+    server.answers = [Answer(500)]
+    with pytest.raises(Unreachable, match="keeps answering 500"):
+        make(endpoint_rps=1000, max_rps=1000).get(PATH, {}, text)
+
+    full = [0.25, 0.5, 1, 2, 4, 8, 8, 8]
+    assert len(time.waits) == len(full) == MAX_TRIES - 1
+    assert all(most / 2 <= wait <= most for wait, most in zip(time.waits, full, strict=True))
+    assert any(wait not in (most / 2, most) for wait, most in zip(time.waits, full, strict=True))
+
+
+def test_slow_faults_end_within_the_time_allowed(server: Scripted, make: Make, time: Time) -> None:
+    """The time of the requests themselves counts: no further try begins after `give_up_after`."""
+    server.answers = [Answer(500, meanwhile=lambda: time.pass_(50))]
+
+    with pytest.raises(Unreachable):
+        make(give_up_after=120).get(PATH, {}, text)
+
+    assert len(server.seen) == 3
+
+
+def test_a_permanent_429_ends_within_the_time_allowed(server: Scripted, make: Make, time: Time) -> None:
+    """The bucket is the wait: requests get slower instead of sleeping longer and longer."""
+    server.answers = [refusal(429, {"Stripe-Rate-Limited-Reason": "endpoint-rate"}, code="rate_limit")]
+    with pytest.raises(RateLimited, match=r"/v1/customers: .*429.*--max-rps"):
+        make(give_up_after=30, endpoint_rps=20).get(PATH, {}, text)
+
+    assert 30 <= time.now - 1_000 <= 33
+    assert max(time.waits) == pytest.approx(2.0)
+    assert len(server.seen) < 60
+
+
+def test_no_room_in_the_budget_ends_within_the_time_allowed(make: Make, time: Time) -> None:
+    """Others take every token: the wait for one is bounded as well."""
+    api = make(give_up_after=10, endpoint_rps=0.1)
+    for _ in range(5):
+        api.pay(PATH)
+
+    with pytest.raises(RateLimited, match="no room in the rate budget"):
+        api.get(PATH, {}, text)
+    assert time.now - 1_000 == 10
+
+
+def test_an_api_that_is_closed_stops_waiting(server: Scripted, make: Make, time: Time) -> None:
+    """Ctrl-C must not hang in a pause."""
+    api = make()
+    server.answers = [Answer(500, meanwhile=api.stopped.set)]
+
+    with pytest.raises(TryLater):
+        api.get(PATH, {}, text)
+    assert len(server.seen) == 1
+
+    for _ in range(3):
+        api.pay(PATH)
+    with pytest.raises(Unreachable, match="stopped"):
+        api.get(PATH, {}, text)
+
+
+def test_an_unreachable_host_is_named_with_the_kind_of_fault(make: Make) -> None:
+    """Nothing listens there. The class of the fault is told, not its text: that can hold a URL with parameters."""
+    with scripted() as gone:
+        pass
+
+    with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(NewConnectionError\)\. Check the network, proxy"):
+        make(base=gone.url).get(PATH, {"email": CANARY}, text)
+
+
+# The rate budget
+
+
+@pytest.mark.parametrize(
+    ("reason", "slower"),
+    [("global-rate", "account"), ("endpoint-rate", PATH), ("", PATH), ("global-concurrency", "ceiling")],
+)
+def test_a_429_teaches_what_its_reason_names(server: Scripted, make: Make, reason: str, slower: str) -> None:
+    """The header `Stripe-Rate-Limited-Reason` says whose limit it was."""
+    headers = {"Stripe-Rate-Limited-Reason": reason} if reason else {}
+    server.answers = [refusal(429, headers, code="rate_limit"), FINE]
+    api = make(threads=8)
+    api.get(PATH, {}, text)
+
+    budget = api._budget
+    rates = {"account": budget.account, **budget.endpoints}
+    found = [name for name, bucket in rates.items() if bucket.rate < bucket.top]
+    assert found + (["ceiling"] if api.in_flight_ceiling == 7 else []) == [slower]
+
+
+def test_a_lock_timeout_is_no_rate_limit(server: Scripted, make: Make, time: Time) -> None:
+    """An object was busy: pause and ask again, at the same rate."""
+    server.answers = [refusal(429, code="lock_timeout"), FINE]
+    api = make()
+    api.get(PATH, {}, text)
+
+    assert all(bucket.rate == bucket.top for bucket in (api._budget.account, *api._budget.endpoints.values()))
+    assert 0.125 <= time.waits[0] <= 0.25
+
+
+def test_requests_are_paced(server: Scripted, make: Make, time: Time) -> None:
+    """A hundred requests at ten a second take ten seconds, less the first burst."""
+    server.answers = [FINE]
+    api = make(endpoint_rps=10)
+    for _ in range(100):
+        api.get(PATH, {}, text)
+
+    assert time.now - 1_000 == pytest.approx((100 - 2) / 9.9)
+
+
+def test_a_request_that_was_paid_takes_no_token_but_its_repetitions_do(server: Scripted, make: Make, time: Time) -> None:
+    """The scheduler pays before it hands out a job."""
+    server.answers = [FINE]
+    api = make(endpoint_rps=10)
+    for _ in range(2):
+        api.pay(PATH)
+    assert api.ready_in(PATH) == pytest.approx(1 / 9.9)
+
+    api.get(PATH, {}, text, paid=True)
+    assert time.waits == []
+
+    server.answers = [Answer(body=b"<html>"), FINE]
+    api.get(PATH, {}, text, paid=True)
+    assert len(time.waits) in (1, 2)            # the pause, and what of the token's time is left after it
+    assert time.now - 1_000 >= 1 / 9.9
+
+
+@pytest.mark.parametrize(("key", "rps"), [("sk_test_1", TEST_RPS), ("rk_live_1", LIVE_RPS)])
+def test_the_default_budget_is_four_fifths_of_the_documented_limits(make: Make, key: str, rps: float) -> None:
+    """100 a second live, 25 in a sandbox, 25 for an endpoint: the account's own traffic shares them."""
+    api = make(key, allow_api_base=True)
+    api.pay(PATH)
+
+    assert api._budget.account.top == pytest.approx(0.99 * rps)
+    assert api._budget.endpoints[PATH].top == pytest.approx(0.99 * ENDPOINT_RPS)
+    assert (LIVE_RPS, TEST_RPS, ENDPOINT_RPS) == (80, 20, 20)
+
+
+@pytest.mark.parametrize("limits", [{"max_rps": 0}, {"endpoint_rps": 0}, {"max_rps": -1}])
+def test_a_budget_of_nothing_is_refused(make: Make, limits: dict[str, float]) -> None:
+    """It is neither "no limit" nor "never"."""
+    with pytest.raises(UsageError, match="more than 0"):
+        make(**limits)
+
+
+# Errors that stay
+
+STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
+    "401": (refusal(401), SetupError, r"key is not valid \(401, request req_1\)"),
+    "401 expired": (refusal(401, code="api_key_expired", message="Expired API Key provided: x"), SetupError, "key is expired"),
+    "403": (
+        refusal(403, message="Key 'rk_test_***' may not on account 'acct_1'. Having the 'rak_customer_read' permission would"),
+        PermissionMissing, "/v1/customers: .* Add the permission rak_customer_read at https",
+    ),
+    "403 of another kind": (refusal(403), PermissionMissing, "Check the key's permissions at https"),
+    "404": (refusal(404, code="resource_missing", param="id"), NotFound, "no such object"),
+    "400 of a cursor": (refusal(400, code="resource_missing", param="starting_after"), CursorGone, "param starting_after"),
+    "400 of a cursor back": (refusal(400, code="resource_missing", param="ending_before"), CursorGone, "param ending_before"),
+    "400 of a parent": (refusal(400, code="resource_missing", param="subscription"), NotFound, "no such object"),
+    "400": (
+        refusal(400, code="parameter_unknown", param="colour"), RequestRefused,
+        r"refuses the request \(400, parameter_unknown, param colour, request req_1\)\. Please report",
+    ),
+    "402": (refusal(402, type="card_error"), RequestRefused, r"\(402, no code"),
+    "405": (refusal(405), RequestRefused, r"\(405"),
+    "403 of a firewall": (Answer(403, b"<html>Blocked"), SetupError, "answers 403 in Stripe's place. Check the proxy"),
+    "407 of a proxy": (Answer(407, b""), SetupError, "answers 407 in Stripe's place"),
+}
+
+
+@pytest.mark.parametrize(("answer", "error", "says"), STAYING.values(), ids=list(STAYING))
+def test_an_error_that_stays_is_raised_at_once(
+    server: Scripted, make: Make, answer: Answer, error: type[StripeFeedError], says: str
+) -> None:
+    """One request; our class, our sentence with the endpoint or the key as its subject, nothing that Stripe's sentence holds."""
+    server.answers = [answer]
+
+    with pytest.raises(error, match=says) as refused:
+        make().get(PATH, {}, text)
+
+    assert type(refused.value) is error
+    assert len(server.seen) == 1
+    assert "canary" not in str(refused.value).lower()
+    assert refused.value.__suppress_context__
+
+
+def test_a_refusal_carries_stripes_code_and_parameter(server: Scripted, make: Make) -> None:
+    """Callers decide by them."""
+    server.answers = [refusal(400, code="parameter_unknown", param="colour")]
+
+    with pytest.raises(RequestRefused) as refused:
+        make().get(PATH, {}, text)
+    assert (refused.value.code, refused.value.param) == ("parameter_unknown", "colour")
+
+
+def test_a_missing_permission_carries_its_name_and_the_account(server: Scripted, make: Make) -> None:
+    """Read from Stripe's sentence, which says both."""
+    server.answers = [STAYING["403"][0]]
+
+    with pytest.raises(PermissionMissing) as refused:
+        make().get(PATH, {}, text)
+    assert (refused.value.permission, refused.value.account_id) == ("rak_customer_read", "acct_1")
+
+
+REFUSED = (RequestRefused, 400)
+SDK_ERRORS: dict[str, tuple[type[StripeFeedError], int | None]] = {
+    "StripeError": (Unreachable, None), "APIError": (Unreachable, 500), "APIConnectionError": (Unreachable, None),
+    "StripeErrorWithParamCode": REFUSED, "CardError": (RequestRefused, 402), "IdempotencyError": REFUSED,
+    "InvalidRequestError": REFUSED, "AuthenticationError": (SetupError, 401), "PermissionError": (PermissionMissing, 403),
+    "RateLimitError": (RateLimited, 429), "SignatureVerificationError": (Unreachable, None),
+    "AlreadyCanceledError": REFUSED, "BlockedByStripeError": REFUSED, "CannotProceedError": REFUSED,
+    "CapabilityNotEnabledError": REFUSED, "ControlledByAlternateResourceError": REFUSED, "FeatureNotEnabledError": REFUSED,
+    "FinancialAccountNotOpenError": REFUSED, "FxQuoteNeedsRefreshError": REFUSED, "InsufficientFundsError": REFUSED,
+    "InvalidPaymentMethodError": REFUSED, "InvalidPayoutMethodError": REFUSED, "InvalidVaultedCredentialError": REFUSED,
+    "NotCancelableError": REFUSED, "QuotaExceededError": REFUSED, "RecipientNotNotifiableError": REFUSED,
+    "TemporarySessionExpiredError": REFUSED, "VerificationAttemptFailedError": REFUSED, "VerificationExpiredError": REFUSED,
+    "VerificationNotInitiatedError": REFUSED, "OAuthError": REFUSED, "InvalidClientError": (RequestRefused, 401),
+    "InvalidGrantError": REFUSED, "InvalidScopeError": REFUSED, "UnsupportedGrantTypeError": REFUSED,
+    "UnsupportedResponseTypeError": REFUSED,
+}
+"""Every error class of the pinned SDK: what it means to us, and the status that it comes with (none: no answer at all)."""
+
+
+def sdk_errors(base: type[stripe.StripeError] = stripe.StripeError) -> Iterator[type[stripe.StripeError]]:
+    yield base
+    for error in base.__subclasses__():
+        yield from sdk_errors(error)
+
+
+def test_every_error_class_of_the_sdk_is_known() -> None:
+    """A class that an SDK release adds or drops shows here: decide what the user should do about it."""
+    assert {error.__name__ for error in sdk_errors()} == set(SDK_ERRORS)
+
+
+@pytest.mark.parametrize("error", list(sdk_errors()), ids=lambda error: f"{error.__module__}.{error.__name__}")
+def test_every_error_class_of_the_sdk_is_mapped(error: type[stripe.StripeError]) -> None:
+    """One of ours, by what the user should do."""
+    ours, status = SDK_ERRORS[error.__name__]
+    fault = _made(error, status)
+
+    assert type(problem(fault, PATH)) is ours
+
+
+def _made(error: type[stripe.StripeError], status: int | None) -> stripe.StripeError:
+    body = {"error": {"message": CANARY, "type": "api_error"}}
+    given: dict[str, Any] = {"http_status": status, "json_body": body, "message": CANARY, "headers": {}}
+    needed = {
+        name: given.get(name) for name, parameter in inspect.signature(error).parameters.items()
+        if name in given or (parameter.default is inspect.Parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+    }
+    return error(**needed)
+
+
+# Whose key it is
+
+
+def test_the_account_is_asked_for(server: Scripted, make: Make) -> None:
+    """Its id, its mode by the key, and when it was made: the history begins there."""
+    server.answers = [Answer(body=b'{"id": "acct_1", "created": 1600000000, "email": "x@example.com"}')]
+
+    assert make().account() == Account("acct_1", False, 1_600_000_000)
+
+
+def test_a_403_on_the_account_teaches_its_id(server: Scripted, make: Make) -> None:
+    """A restricted key without that permission works all the same; when the account was made stays unknown."""
+    server.answers = [STAYING["403"][0]]
+    api = make()
+
+    assert api.account() == Account("acct_1", False, 0)
+    assert api.now() == NOW
+    assert len(server.seen) == 1
+
+
+def test_a_403_that_does_not_name_the_account_is_raised(server: Scripted, make: Make) -> None:
+    """Without an id, rows could not be told from another account's."""
+    server.answers = [refusal(403)]
+
+    with pytest.raises(PermissionMissing):
+        make().account()
+
+
+@pytest.mark.parametrize("body", [b'{"id": "acct_1", "created": null}', b'{"id": "acct_1"}'])
+def test_an_account_without_a_date_is_fine(server: Scripted, make: Make, body: bytes) -> None:
+    """Connected accounts may show none."""
+    server.answers = [Answer(body=body)]
+
+    assert make().account().created == 0
+
+
+# Keys and addresses
+
+
+@pytest.mark.parametrize("key", ["sk_test_1", "sk_live_1", "rk_test_1", "rk_live_1", " rk_test_1\n", "sk_1"])
+def test_keys_that_can_read(key: str) -> None:
+    """Secret and restricted ones; white space around them is no part of them."""
+    assert find_key(key) == key.strip()
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("", "No Stripe key. Set STRIPE_SECRET_KEY"), ("  ", "No Stripe key"), ("pk_test_1", "publishable key"),
+        ("pk_live_1", "publishable key"), ("sk_org_live_1", "Organization keys"), ("whsec_1", "no Stripe key"),
+        ("acct_1", "no Stripe key"), ("sk_test_a b", "no Stripe key"), ("sk_test_a\nb", "no Stripe key"),
+        ("sk_test_a\0b", "no Stripe key"), ("sk_test_\x1b[1m", "no Stripe key"), ("sk_test_é", "no Stripe key"),
+    ],
+)
+def test_keys_that_cannot_read(monkeypatch: pytest.MonkeyPatch, key: str, says: str) -> None:
+    """Refused before any request, with the fix; the key itself is not repeated."""
+    monkeypatch.delenv("STRIPE_SECRET_KEY", raising=False)
+
+    with pytest.raises(SetupError, match=says) as refused:
+        find_key(key)
+    assert len(key.strip()) < 7 or key not in str(refused.value)
+
+
+def test_the_key_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`STRIPE_SECRET_KEY` is for when none is given."""
+    monkeypatch.setenv("STRIPE_SECRET_KEY", "sk_test_environment")
+
+    assert (find_key("sk_test_given"), find_key(None)) == ("sk_test_given", "sk_test_environment")
+
+
+@pytest.mark.parametrize(
+    ("key", "live"), [("sk_live_1", True), ("rk_live_1", True), ("sk_test_live_1", False), ("rk_test_1", False)]
+)
+def test_the_mode_is_told_from_the_prefix(key: str, live: bool) -> None:
+    """Whatever the rest of the key looks like."""
+    assert is_live(key) is live
+
+
+def test_the_base_is_the_one_given_then_the_environments_then_stripes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a slash at its end."""
+    monkeypatch.delenv("STRIPE_API_BASE", raising=False)
+    assert find_base(None, KEY) == STRIPE_BASE
+    monkeypatch.setenv("STRIPE_API_BASE", "http://127.0.0.1:1/")
+    assert find_base(None, KEY) == "http://127.0.0.1:1"
+    assert find_base("https://example.com/", KEY) == "https://example.com"
+
+
+@pytest.mark.parametrize("base", ["api.stripe.com", "ftp://api.stripe.com", "http://", "http://[", "127.0.0.1:12111"])
+def test_a_base_that_is_no_url_is_refused(base: str) -> None:
+    """Before any request."""
+    with pytest.raises(SetupError, match="STRIPE_API_BASE is no URL"):
+        find_base(base, KEY)
+
+
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1:12111", "http://api.stripe.com", "https://api.stripe.com.example.com", "https://api.stripe.com:444"]
+)
+def test_a_live_key_goes_to_stripe_only(base: str) -> None:
+    """Anything else, plain HTTP included, needs a word of its own. A test key goes anywhere."""
+    with pytest.raises(SetupError, match=r"live key would be sent to .* --allow-api-base") as refused:
+        find_base(base, "sk_live_1")
+    assert "sk_live_1" not in str(refused.value)
+
+    assert find_base(base, "sk_live_1", allow=True) == base
+    assert find_base(base, "sk_test_1") == base
+    assert find_base(STRIPE_BASE + "/", "sk_live_1") == STRIPE_BASE
+
+
+def test_the_key_shows_nowhere(make: Make) -> None:
+    """Neither in how the object shows itself nor in that of what it holds."""
+    api = make()
+
+    assert repr(api).startswith("Api('http://127.0.0.1:")
+    assert not [name for name, value in vars(api).items() if KEY in f"{value!r} {value}"]
+
+
+# Proxies and certificates
+
+
+def ask(url: str) -> str:
+    """One request with a fresh transport, the environment being read now."""
+    api = Api(KEY, base=url, threads=1, give_up_after=0)
+    try:
+        return api.get(PATH, {}, text).value
+    finally:
+        api.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Scripted]:
+    with scripted(Answer(body=b'"by proxy"')) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_proxy_of_the_environment_is_used(
+    server: Scripted, proxy: Scripted, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
+) -> None:
+    """As requests and curl do, with or without a scheme; the proxy gets the whole URL."""
+    server.answers = [FINE]
+    monkeypatch.setenv(name, proxy.url.replace("http://", scheme))
+
+    assert ask(server.url) == "by proxy"
+    assert [request.path for request in proxy.seen] == [server.url + PATH]
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1", "example.com,127.0.0.1", "*", "PORT"])
+def test_no_proxy_names_the_hosts_that_are_asked_directly(
+    server: Scripted, proxy: Scripted, monkeypatch: pytest.MonkeyPatch, hosts: str
+) -> None:
+    """By name, with or without a port, or all."""
+    server.answers = [FINE]
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", hosts.replace("PORT", server.url.removeprefix("http://")))
+
+    assert ask(server.url) == "fine"
+    assert proxy.seen == []
+
+
+def test_a_proxys_credentials_are_sent_decoded(server: Scripted, proxy: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password in a URL is percent-encoded; the header must hold the password."""
+    monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://jane:p%40ss%3Aword@"))
+    ask(server.url)
+
+    assert proxy.seen[0].headers["proxy-authorization"] == urllib3.make_headers(
+        proxy_basic_auth="jane:p@ss:word"
+    )["proxy-authorization"]
+
+
+@pytest.mark.parametrize("proxy_url", ["socks5://127.0.0.1:1080", "http://[", "ftp://127.0.0.1"])
+def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy_url: str) -> None:
+    """Going around it would be worse."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy_url)
+
+    with pytest.raises(SetupError, match="HTTPS_PROXY or ALL_PROXY cannot be used"):
+        Api(KEY)
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(proxy: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy sees the host, never the key."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    with scripted(FINE, tls=True) as server:
+        assert ask(server.url) == "fine"
+
+        (tunnel,) = proxy.seen
+        assert tunnel.path == server.url.removeprefix("https://")
+        assert "authorization" not in tunnel.headers
+        assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("name", CA_VARIABLES)
+def test_the_certificates_of_the_environment_are_trusted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Companies that look into TLS give their own."""
+    monkeypatch.setenv(name, str(CERTIFICATE))
+    with scripted(FINE, tls=True) as server:
+        assert ask(server.url) == "fine"
+
+
+def test_the_certificates_can_be_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As requests takes them: each file named by the hash of its subject."""
+    (tmp_path / "ddfa22c9.0").write_bytes(CERTIFICATE.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    with scripted(FINE, tls=True) as server:
+        assert ask(server.url) == "fine"
+
+
+@pytest.mark.parametrize("bundle", [None, "missing.pem"])
+def test_an_unknown_certificate_is_not_trusted_and_not_tried_again(monkeypatch: pytest.MonkeyPatch, bundle: str | None) -> None:
+    """It will not become right by itself; the key is never sent."""
+    if bundle is not None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    with scripted(FINE, tls=True) as server:
+        api = Api(KEY, base=server.url, threads=1)
+        with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(SSLError\)"):
+            api.get(PATH, {}, text)
+        api.close()
+
+        assert (server.seen, api.requests) == ([], 1)
+
+
+def test_the_pool_reuses_its_connections(server: Scripted, make: Make) -> None:
+    """Twenty requests of one thread need one connection."""
+    server.answers = [FINE]
+    api = make(max_rps=1000, endpoint_rps=1000)
+    for _ in range(20):
+        api.get(PATH, {}, text)
+
+    pool = api._http.pool.connection_from_url(server.url)
+    assert (pool.num_connections, pool.num_requests) == (1, 20)

@@ -1,0 +1,456 @@
+"""What can go wrong in use: one line that names the problem and the fix, the right exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from dlt.load.load import Load
+from dlt.normalize.normalize import Normalize
+
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Said, Shell, ended, holding, loaded, shell_of
+
+FILE = "stripe_feed.duckdb"
+KEYS = "https://dashboard.stripe.com/apikeys"
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read"}
+
+
+@pytest.fixture(scope="module")
+def box() -> Sandbox:
+    return Sandbox(seed=8, customers=40)
+
+
+@pytest.fixture(scope="module")
+def origin(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """An account, loaded once."""
+    folder = tmp_path_factory.mktemp("origin")
+    with shell_of(box, folder) as shell:
+        assert shell.sync("--database", folder / FILE, "--state-dir", folder / "state").code == 0
+        yield shell
+
+
+@pytest.fixture
+def shell(origin: Shell, tmp_path: Path) -> Iterator[Shell]:
+    """An account and a copy of it; whatever a test does to the database, every row is there afterwards."""
+    shutil.copy(origin.folder / FILE, tmp_path)
+    shell = Shell(origin.box, origin.url, tmp_path)
+    yield shell
+    shell.box.faults.always.clear()
+    assert shell.rows() == shell.truth(), "rows were lost"
+
+
+def refused(said: Said, code: int, line: str) -> None:
+    """The whole talk is one line; `…` in it stands for anything."""
+    pattern = ".*".join(map(re.escape, line.split("…")))
+    assert said.code == code, said.err
+    assert said.out == ""
+    assert re.fullmatch(pattern, said.error), said.error
+    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: "))] == []
+
+
+# -- the key ----------------------------------------------------------------------------------------------------------------
+
+
+def test_no_key(shell: Shell) -> None:
+    refused(shell.sync(STRIPE_SECRET_KEY=None), 3, (
+        "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
+        "without an account, try `stripe-feed demo`."
+    ))
+
+
+def test_a_publishable_key(shell: Shell) -> None:
+    refused(shell.sync(STRIPE_SECRET_KEY="pk_test_51"), 3, (
+        f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS}."
+    ))
+
+
+def test_something_that_is_no_key(shell: Shell) -> None:
+    refused(shell.sync(STRIPE_SECRET_KEY="hunter2"), 3, (
+        f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS}."
+    ))
+
+
+def test_a_wrong_key(shell: Shell) -> None:
+    refused(shell.sync(STRIPE_SECRET_KEY="sk_test_wrong"), 3, (
+        f"Stripe says that this key is not valid (401, request req_…). Copy a valid one from {KEYS}."
+    ))
+
+
+def test_an_expired_key(shell: Shell) -> None:
+    key = shell.box.restrict(permissions=ALL)
+    shell.box.expire(key)
+
+    refused(shell.sync(STRIPE_SECRET_KEY=key), 3, (
+        f"Stripe says that this key is expired (401, request req_…). Copy a valid one from {KEYS}."
+    ))
+
+
+def test_a_live_key_with_a_foreign_base(shell: Shell) -> None:
+    """Refused before a byte is sent."""
+    before = sum(shell.box.counts.values())
+
+    said = shell.sync(STRIPE_SECRET_KEY="sk_live_51")
+
+    refused(said, 3, (
+        "A live key would be sent to 127.0.0.1 instead of Stripe. "
+        "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
+    ))
+    assert sum(shell.box.counts.values()) == before
+
+
+def test_a_base_that_is_no_url(shell: Shell) -> None:
+    refused(shell.sync(STRIPE_API_BASE="localhost:12111"), 3, (
+        "STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
+    ))
+
+
+@pytest.mark.parametrize("table", ["invoices", "prices"])
+def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: str) -> None:
+    """Prices and plans share one. The tables of what is left out stay as they were."""
+    lacking = RESOURCES[table].permission
+    left_out = [row.table for row in RESOURCES.values() if row.permission == lacking]
+    key = shell.box.restrict(permissions=ALL - {lacking})
+
+    said = shell.sync("--database", "fresh.duckdb", STRIPE_SECRET_KEY=key)
+
+    assert said.code == 4
+    assert said.error == f"The key may not read {', '.join(left_out)}: left out. Everything else is loaded."
+    for name in left_out:
+        line = (
+            f"warning: {name} is left out: {RESOURCES[name].path}: this key may not read it (403, request req_…). "
+            f"Add the permission {lacking} at {KEYS}."
+        )
+        assert re.search("^" + ".*".join(map(re.escape, line.split("…"))) + "$", said.err, re.M), said.err
+    rows = shell.rows("fresh.duckdb")
+    theirs = {child.table for name in left_out for child in RESOURCES[name].children} | set(left_out)
+    assert {name: rows[name] for name in TABLES if name not in theirs} == {
+        name: count for name, count in shell.truth().items() if name not in theirs
+    }
+
+
+def test_a_key_that_lacks_one_permission_keeps_what_was_loaded(shell: Shell) -> None:
+    key = shell.box.restrict(permissions=ALL - {"rak_customer_read"})
+
+    assert shell.sync(STRIPE_SECRET_KEY=key).code == 4
+
+
+def test_a_refused_resource_does_not_end_the_others_in_a_later_package(shell: Shell) -> None:
+    """Of two resources one is refused in the first package; the other goes on alone."""
+    key = shell.box.restrict(permissions=ALL - {"rak_customer_read"})
+
+    said = shell.sync(
+        "--database", "fresh.duckdb", "--resources", "customers,invoices", "--checkpoint-rows", 10, STRIPE_SECRET_KEY=key
+    )
+
+    assert said.code == 4, said.err
+    assert shell.rows("fresh.duckdb")["invoices"] == shell.truth()["invoices"]
+
+
+def test_a_key_that_may_read_nothing(shell: Shell) -> None:
+    said = shell.sync(STRIPE_SECRET_KEY=shell.box.restrict(permissions={"rak_charge_read"}))
+
+    assert said.code == 3
+    assert re.fullmatch(
+        rf"/v1/\w+: this key may not read it \(403, request req_\w+\)\. Add the permission rak_\w+_read at {KEYS}\.", said.error
+    )
+
+
+def test_another_account_s_key(shell: Shell, tmp_path: Path) -> None:
+    with shell_of(Sandbox(seed=9, customers=5), tmp_path) as other:
+        refused(other.sync(), 3, (
+            f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
+            f"{other.box.account_id} in test mode. Use another --dataset or the other key."
+        ))
+        refused(other.sync("--full-refresh"), 3, "The dataset holds account …")
+        refused(other.run("sync", "--dry-run"), 3, "The dataset holds account …")
+
+
+def test_the_other_mode(shell: Shell, tmp_path: Path) -> None:
+    with shell_of(Sandbox(seed=8, customers=5, livemode=True), tmp_path) as other:
+        assert other.box.account_id == shell.box.account_id
+        refused(other.sync("--allow-api-base"), 3, (
+            f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
+            f"{shell.box.account_id} in live mode. Use another --dataset or the other key."
+        ))
+
+
+# -- what is asked for ------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_resource(shell: Shell) -> None:
+    refused(shell.sync("--resources", "customers,charges"), 2, (
+        "There is no resource 'charges'. Choose from: customers, products, prices, plans, subscriptions, invoices."
+    ))
+
+
+def test_a_start_date_in_the_future(shell: Shell) -> None:
+    refused(shell.sync("--start-date", "2199-01-01"), 2, (
+        "start_date is in the future. Give an earlier one, or leave it out."
+    ))
+
+
+def test_a_start_date_after_the_end(shell: Shell) -> None:
+    refused(shell.sync("--start-date", "2026-02-01", "--end-date", "2026-01-01"), 2, (
+        "start_date is not before end_date. Swap them, or leave one out."
+    ))
+
+
+def test_a_date_that_is_none(shell: Shell) -> None:
+    refused(shell.sync("--start-date", "yesterday"), 2, (
+        "start_date is no date: give it like 2026-01-31, or with a time, or as Unix seconds."
+    ))
+
+
+def test_a_field_that_does_not_expand(shell: Shell) -> None:
+    refused(shell.sync("--expand", "customers.email"), 2, "Cannot expand customers.email. customers can expand: …tax_ids…")
+
+
+# -- Stripe -----------------------------------------------------------------------------------------------------------------
+
+
+def test_stripe_out_of_reach(shell: Shell) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        said = shell.sync("--give-up-after", 2, STRIPE_API_BASE=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+
+    refused(said, 5, (
+        "/v1/account: cannot reach 127.0.0.1 (NewConnectionError). Check the network, proxy and STRIPE_API_BASE, then run again."
+    ))
+
+
+def test_a_permanent_429(shell: Shell) -> None:
+    shell.box.faults.always["/v1/invoices"] = 429
+
+    refused(shell.sync("--give-up-after", 1), 5, (
+        "/v1/invoices: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
+    ))
+
+
+def test_a_permanent_500(shell: Shell) -> None:
+    shell.box.faults.always["/v1/plans"] = 500
+
+    refused(shell.sync("--give-up-after", 0), 5, "/v1/plans: Stripe keeps answering 500 (request req_…). Run again later.")
+
+
+def test_a_broken_answer_is_asked_for_again(shell: Shell) -> None:
+    """The first answer of each list is malformed, cut off, or lost."""
+    faults = ["malformed", "truncate", "reset", 500, "malformed", "truncate"]
+    left = dict(zip((row.path for row in RESOURCES.values()), faults, strict=True))
+
+    def breaks(template: str, parameters: object) -> None:
+        shell.box.faults.always.clear()
+        if template in left:
+            shell.box.faults.always[template] = left.pop(template)      # type: ignore[assignment]
+
+    shell.box.on_request = breaks
+    try:
+        said = shell.sync("--database", "fresh.duckdb")
+    finally:
+        shell.box.on_request = None
+
+    assert said.code == 0, said.err
+    assert left == {}
+    assert shell.rows("fresh.duckdb") == shell.truth()
+
+
+def test_an_answer_that_stays_broken(shell: Shell) -> None:
+    shell.box.faults.always["/v1/customers"] = "malformed"
+
+    refused(shell.sync("--give-up-after", 0), 5, "/v1/customers: 127.0.0.1 keeps sending broken answers. Run again later.")
+
+
+# -- the destination --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_another_process_has_open(shell: Shell) -> None:
+    with holding(shell.folder / FILE) as pid:
+        line = f"{FILE} is open in process {pid}. Close it there (a notebook, a shell, another sync), then run again."
+        refused(shell.sync(), 3, line)
+        refused(shell.run("query", "select 1"), 3, line)
+        refused(shell.run("status"), 3, line)
+
+
+def test_a_file_of_a_newer_duckdb(shell: Shell) -> None:
+    """The file's first block is a checksum of the rest of it, four letters, the storage version, and more."""
+    file = shell.folder / FILE
+    content = file.read_bytes()
+    assert content[:8] == checksum(content[8:4096])
+    newer = content[8:12] + (9999).to_bytes(8, "little") + content[20:4096]
+    file.write_bytes(checksum(newer) + newer + content[4096:])
+    line = (
+        f"{FILE} was written by a newer DuckDB than {duckdb.__version__}. "
+        "Upgrade with `pip install -U duckdb`, or choose another --database."
+    )
+
+    refused(shell.sync(), 3, line)
+    refused(shell.run("status"), 3, line)
+
+    file.write_bytes(content)
+
+
+def checksum(content: bytes) -> bytes:
+    """DuckDB's, of whole words."""
+    found = 5381
+    for at in range(0, len(content), 8):
+        found ^= int.from_bytes(content[at : at + 8], "little") * 0xBF58476D1CE4E5B9 % 2**64
+    return found.to_bytes(8, "little")
+
+
+def test_a_file_that_is_no_database_or_damaged(shell: Shell) -> None:
+    """DuckDB's words about a damaged `block` are not about a lock."""
+    content = (shell.folder / FILE).read_bytes()
+    for name, bad in {"notes.txt": b"dear diary, " * 1000, "bad.duckdb": content[:30] + b"?" + content[31:]}.items():
+        (shell.folder / name).write_bytes(bad)
+
+        refused(shell.sync("--database", name), 3, (
+            f"{name} is no DuckDB database, or a damaged one. Restore it, or choose another --database."
+        ))
+        assert (shell.folder / name).read_bytes() == bad
+
+
+def test_a_file_named_like_its_dataset(shell: Shell) -> None:
+    line = "The file stripe.duckdb and the dataset stripe have the same name, and DuckDB could not tell them apart. " \
+           "Choose another --database or --dataset."
+
+    refused(shell.sync("--database", "stripe.duckdb"), 3, line)
+    refused(shell.run("sync", "--dry-run", "--database", "stripe.duckdb"), 3, line)
+    refused(shell.run("status", "--database", "stripe.duckdb"), 3, line)
+    assert not (shell.folder / "stripe.duckdb").exists()
+
+
+def test_a_folder_that_does_not_exist(shell: Shell) -> None:
+    refused(shell.sync("--database", "nowhere/x.duckdb"), 3, (
+        "The folder of nowhere/x.duckdb does not exist. Create it, or choose another --database."
+    ))
+
+
+def test_a_destination_that_cannot_merge(shell: Shell) -> None:
+    lake = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{shell.folder}/lake"}
+
+    refused(shell.sync("--destination", "filesystem", **lake), 3, (
+        "The destination filesystem cannot merge with delete-insert, so rows would pile up or double. "
+        "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+    ))
+    assert not (shell.folder / "lake").exists()
+
+
+def test_an_unknown_destination(shell: Shell) -> None:
+    refused(shell.sync("--destination", "excel"), 3, "dlt knows no destination 'excel'; it knows duckdb, postgres, …")
+
+
+def test_a_database_beside_another_destination(shell: Shell) -> None:
+    refused(shell.sync("--destination", "postgres", "--database", FILE), 3, (
+        "--database names a DuckDB file; it does not go with another --destination."
+    ))
+
+
+# -- other commands, and Ctrl-C ---------------------------------------------------------------------------------------------
+
+
+def test_another_command_that_writes(shell: Shell) -> None:
+    """It waits for an answer of Stripe's; the second one is told who it is. A killed process gives the lock back."""
+    with stopped_at(shell, "/v1/invoices", "sync", "--state-dir", "state") as (first, go_on):
+        refused(shell.sync("--state-dir", "state"), 3, (
+            f"`stripe-feed sync` (process {first.pid}) is writing to this pipeline. Wait for it, or use --wait SECONDS."
+        ))
+        first.kill()
+        ended(first)
+        go_on()
+
+    assert shell.sync("--state-dir", "state").code == 0
+
+
+def test_waiting_for_another_command(shell: Shell) -> None:
+    """The lock is free again while the second command waits."""
+    (shell.folder / "state").mkdir()
+    with open(shell.folder / "state" / "stripe_feed.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        in_vain = shell.sync("--state-dir", "state", "--wait", 0.3)
+        timer = threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        timer.start()
+        said = shell.sync("--state-dir", "state", "--wait", 60)
+        timer.join()
+
+    refused(in_vain, 3, "another command is writing to this pipeline. Wait for it, or use --wait SECONDS.")
+    assert said.code == 0
+
+
+def test_ctrl_c_while_reading(shell: Shell) -> None:
+    """The next run goes on, without what was loaded before, and the copy equals the account. Rows come in small batches here."""
+    small = "from stripe_feed.extract import pages\npages.BATCH_ROWS = 50"
+    box = Sandbox(seed=8, customers=700, subscriptions=5, invoices=5)
+    options = ["--resources", "customers", "--database", "fresh.duckdb", "--state-dir", "state", "--checkpoint-rows", 200]
+    with shell_of(box, shell.folder) as big:
+        with stopped_at(big, "/v1/customers", "sync", *options, request=6, first=small) as (process, go_on):
+            process.send_signal(signal.SIGINT)
+            go_on()
+            said = ended(process)
+        some = big.rows("fresh.duckdb")["customers"]
+        again = big.sync(*options, "--json")
+
+        every = len(loaded(box, "customers"))
+        assert (said.code, again.code) == (130, 0), said.err + again.err
+        assert said.err.splitlines()[-1] == "Interrupted; run again to go on."
+        assert "Traceback" not in said.err
+        assert 0 < some < every
+        assert 0 < json.loads(again.out)["rows"]["customers"] < every
+        assert big.rows("fresh.duckdb")["customers"] == every
+
+
+@pytest.mark.parametrize("step", [Normalize, Load])
+def test_ctrl_c_in_a_later_step(shell: Shell, monkeypatch: pytest.MonkeyPatch, step: type) -> None:
+    """dlt ends what is under way first."""
+    real = step.run      # type: ignore[attr-defined]
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "run", interrupted)
+        said = shell.sync("--database", "fresh.duckdb", "--state-dir", "state")
+    again = shell.sync("--database", "fresh.duckdb", "--state-dir", "state")
+
+    assert (said.code, again.code) == (130, 0), said.err + again.err
+    assert said.err.splitlines()[-1] == "Interrupted; run again to go on."
+    assert shell.rows("fresh.duckdb") == shell.truth()
+
+
+@contextmanager
+def stopped_at(
+    shell: Shell, template: str, *arguments: object, request: int = 1, first: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], None]]]:
+    """A command whose n-th request to an endpoint waits for its answer until `go_on` is called."""
+    arrived, go = threading.Event(), threading.Event()
+    left = iter(range(request - 1, -1, -1))
+
+    def hold(asked: str, parameters: object) -> None:
+        if asked == template and next(left, None) == 0:
+            arrived.set()
+            go.wait(60)
+
+    shell.box.on_request = hold
+    process = shell.spawn(*arguments, first=first)
+    try:
+        assert arrived.wait(60), process.communicate(timeout=1)
+        yield process, go.set
+    finally:
+        go.set()
+        shell.box.on_request = None
+        process.kill()
+        process.communicate()

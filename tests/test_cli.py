@@ -1,0 +1,676 @@
+"""The command line: verbs, options, what goes to stdout and what to stderr, exit codes."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+from rich.console import Console
+
+from stripe_feed import cli
+from stripe_feed.api import API_VERSION
+from stripe_feed.extract.pages import Listing
+from stripe_feed.extract.windows import Planner
+from stripe_feed.progress import Meter, Progress, Reading
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync import CHECKPOINT_ROWS, Synced
+from stripe_feed.terminal import plain
+from tests.commands import COMMAND, Shell, ended, shell_of
+
+VERBS = ["demo", "doctor", "preview", "query", "sandbox", "status", "sync"]
+HEAVY = ["dlt", "duckdb", "msgspec", "pendulum", "pyarrow", "rich", "stripe", "urllib3"]
+
+
+@pytest.fixture(scope="module")
+def box() -> Sandbox:
+    return Sandbox(seed=3, customers=60)
+
+
+@pytest.fixture(scope="module")
+def origin(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """An account, loaded once."""
+    folder = tmp_path_factory.mktemp("origin")
+    with shell_of(box, folder) as shell:
+        done = shell.sync("--database", folder / "stripe_feed.duckdb", "--state-dir", folder / "state", "--json")
+        assert done.code == 0, done.err
+        (folder / "synced.json").write_text(done.out)
+        (folder / "talk.txt").write_text(done.err)
+        yield shell
+
+
+@pytest.fixture
+def shell(origin: Shell, tmp_path: Path) -> Shell:
+    """An account and an empty folder."""
+    return Shell(origin.box, origin.url, tmp_path)
+
+
+@pytest.fixture
+def copy(origin: Shell, shell: Shell) -> Shell:
+    """An account and a folder with a copy of it."""
+    shutil.copy(origin.folder / "stripe_feed.duckdb", shell.folder)
+    return shell
+
+
+# -- the frame --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    """The best of three, in CPU seconds: other processes do not count."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*COMMAND, "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    code = "import sys; from stripe_feed.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+
+    done = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
+
+    assert min(taken) < 0.3
+    assert set(done.stderr.split()) & set(HEAVY) == set()
+
+
+def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
+    said = shell.run("--help")
+
+    assert said.code == 0
+    assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == sorted(VERBS, key=list(_order()).index)
+
+
+def _order() -> Iterator[str]:
+    return (command.callback.__name__ for command in cli.app.registered_commands if command.callback)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(shell: Shell, verb: str) -> None:
+    said = shell.run(verb, "--help")
+
+    assert said.code == 0
+    assert f"stripe-feed {verb}" in said.out or f"{verb} [OPTIONS]" in said.out
+    assert len(said.out.splitlines()) > 3
+
+
+def test_every_command_is_short() -> None:
+    """A command collects its options and calls the library; what it does is the library's."""
+    tree = ast.parse(Path(cli.__file__).read_text())
+    bodies = {
+        node.name: node.body[-1].end_lineno - node.body[0].lineno + 1      # type: ignore[operator]
+        for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in VERBS
+    }
+
+    assert bodies.keys() == set(VERBS)
+    assert {verb: lines for verb, lines in bodies.items() if lines > 25} == {}
+
+
+def test_no_verb_shows_the_help() -> None:
+    done = subprocess.run(COMMAND, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert "Commands:" in done.stdout + done.stderr
+
+
+def test_an_unknown_option_is_usage(shell: Shell) -> None:
+    said = shell.run("sync", "--nonsense")
+
+    assert said.code == 2
+    assert "--nonsense" in said.err
+
+
+def test_an_unexpected_error_is_one_line_without_its_words(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of a foreign exception may hold keys or data."""
+    def broken(*_: object) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr("stripe_feed.show.status", broken)
+
+    said = shell.run("status")
+
+    assert said.code == 1
+    assert said.error == "unexpected builtins.RuntimeError. Run again with --debug for the traceback, and please report it."
+    assert "canary" not in said.out + said.err
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(shell: Shell) -> None:
+    code = (
+        "import sys; from stripe_feed import cli, show\n"
+        "def broken(*_): raise RuntimeError('words')\n"
+        "show.status = broken; sys.argv = ['stripe-feed', 'status', '--debug']; cli.main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "RuntimeError: words" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(copy: Shell) -> None:
+    """`stripe-feed query … | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {name: value for name, value in {**os.environ, **copy.environment}.items() if value is not None}
+
+    done = subprocess.run(
+        [*COMMAND, "query", "--csv", "select * from invoices, customers"], cwd=copy.folder, env=env, stdout=writing,
+        stderr=subprocess.PIPE, text=True,
+    )
+    os.close(writing)
+
+    assert done.stderr == ""
+
+
+# -- sync -------------------------------------------------------------------------------------------------------------------
+
+
+def test_sync_loads_the_account_and_says_so(origin: Shell) -> None:
+    talk = (origin.folder / "talk.txt").read_text()
+
+    assert origin.rows() == origin.truth()
+    assert re.search(r"^[\d,]+ rows written to \S+/stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.$", talk, re.M)
+    assert re.search(r"^  customers +\d+$", talk, re.M)
+    assert re.search(r'^Next: stripe-feed query --database \S+ "select .*"$', talk, re.M)
+
+
+def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
+    found = json.loads((origin.folder / "synced.json").read_text())
+
+    assert found.keys() == {"rows", "requests", "seconds", "packages", "account_id", "livemode", "refused"}
+    assert found["account_id"] == origin.box.account_id
+    assert found["rows"]["customers"] == origin.truth()["customers"]
+
+
+def test_a_second_sync_has_nothing_new(copy: Shell) -> None:
+    said = copy.sync()
+
+    assert (said.code, said.out) == (0, "")
+    assert re.match(r"Nothing new for stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.\nNext: ", said.err)
+    assert "--database" not in said.err
+
+
+def test_a_quiet_sync_says_nothing(copy: Shell) -> None:
+    said = copy.sync("--quiet")
+
+    assert (said.code, said.out, said.err) == (0, "", "")
+
+
+ASKED: Mapping[str, Any] = {
+    "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
+    "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "checkpoint_rows": CHECKPOINT_ROWS,
+    "max_rps": None, "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ([], {}),
+        (["--database", "x.duckdb", "--dataset", "live", "--state-dir", "s"],
+         {"database": "x.duckdb", "dataset": "live", "state_dir": "s"}),
+        (["--destination", "postgres"], {"destination": "postgres"}),
+        (["--resources", "customers, invoices"], {"resources": ["customers", "invoices"]}),
+        (["--start-date", "2026-01-31", "--end-date", "1780000000"], {"start_date": "2026-01-31", "end_date": 1_780_000_000}),
+        (["--expand", "customers.tax_ids", "--expand", "customers.sources", "--expand", "prices.tiers"],
+         {"expand": {"customers": ["tax_ids", "sources"], "prices": ["tiers"]}}),
+        (["--test-clocks", "--full-refresh", "--allow-api-base"],
+         {"test_clocks": True, "full_refresh": True, "allow_api_base": True}),
+        (["--max-rps", "90", "--endpoint-rps", "22.5", "--checkpoint-rows", "1000"],
+         {"max_rps": 90.0, "endpoint_rps": 22.5, "checkpoint_rows": 1000}),
+        (["--wait", "60", "--give-up-after", "5", "--api-version", "2026-01-01.x"],
+         {"wait": 60.0, "give_up_after": 5.0, "api_version": "2026-01-01.x"}),
+    ],
+)
+def test_every_option_reaches_the_library(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, arguments: list[str], changed: dict[str, Any]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def noted(*, watch: object, **options: Any) -> Synced:
+        asked.update(options)
+        return Synced({}, 1, 0.1, 0, "acct_1", False)
+
+    monkeypatch.setattr("stripe_feed.sync.sync", noted)
+
+    said = shell.run("sync", *arguments)
+
+    assert said.code == 0
+    assert asked == {**ASKED, **changed}
+
+
+def test_options_that_make_no_sense_are_usage(shell: Shell) -> None:
+    assert shell.run("sync", "--max-rps", "0").code == 2
+    assert shell.run("sync", "--checkpoint-rows", "none").code == 2
+    assert shell.run("sync", "--expand", "tax_ids").error == (
+        "--expand takes TABLE.FIELD, such as customers.tax_ids, not 'tax_ids'."
+    )
+    assert shell.run("sync", "--expand", "customers.nope").code == 2
+
+
+# -- the key ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_the_key_comes_from_a_file_or_stdin(copy: Shell, stdin: bool) -> None:
+    file = copy.folder / "key"
+    file.write_text(f"{copy.box.key}\n")
+    key = copy.box.key
+
+    said = copy.run("doctor", "--api-key-file", "-" if stdin else file, stdin=key if stdin else None, STRIPE_SECRET_KEY=None)
+
+    assert "ok       key            a secret key in test mode" in said.out
+
+
+def test_a_key_file_wins_over_dlt_which_wins_over_the_environment(copy: Shell) -> None:
+    """All three are there: the wrong ones are of a kind that is refused at once."""
+    (copy.folder / "key").write_text(copy.box.key)
+    pk, org = "pk_test_51", "sk_org_test_51"
+
+    first = copy.run("doctor", "--api-key-file", "key", SOURCES__STRIPE_FEED__API_KEY=pk, STRIPE_SECRET_KEY=org)
+    second = copy.run("doctor", SOURCES__STRIPE_FEED__API_KEY=pk, STRIPE_SECRET_KEY=copy.box.key)
+    third = copy.run("doctor", STRIPE_SECRET_KEY=org)
+
+    assert "ok       account" in first.out
+    assert "publishable key" in second.out
+    assert "Organization keys" in third.out
+
+
+def test_the_key_comes_from_dlt_s_secrets_file(copy: Shell) -> None:
+    """dlt reads the file when it is imported, so in a process of its own."""
+    (copy.folder / ".dlt").mkdir()
+    (copy.folder / ".dlt" / "secrets.toml").write_text(f'[sources.stripe_feed]\napi_key = "{copy.box.key}"\n')
+
+    said = copy.apart("sync", "--dry-run", STRIPE_SECRET_KEY=None)
+
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read (FileNotFoundError)"), ("\n", "is empty"), (b"\xff\xfe", "(UnicodeDecodeError)")],
+)
+def test_a_key_file_without_a_key_is_refused(shell: Shell, content: str | bytes | None, words: str) -> None:
+    if content is not None:
+        (shell.folder / "key").write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    said = shell.run("sync", "--api-key-file", "key")
+
+    assert said.code == 3
+    assert words in said.error
+
+
+# -- sync --dry-run ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_plans_everything_and_writes_nothing(shell: Shell) -> None:
+    before = sum(shell.box.counts.values())
+
+    said = shell.run("sync", "--dry-run", "--state-dir", "state")
+
+    assert said.code == 0
+    assert re.findall(r"^ (\w+) +everything +the beginning +(\S+ \S+) *$", said.out, re.M) == [
+        (name, "2026-05-28 20:26:40") for name in RESOURCES
+    ]
+    assert list(shell.folder.iterdir()) == []
+    assert sum(shell.box.counts.values()) == before + 1
+
+
+def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
+    content = (copy.folder / "stripe_feed.duckdb").read_bytes()
+
+    said = copy.run("sync", "--dry-run", "--json", "--resources", "customers")
+    dates = ["--start-date", "2026-01-01", "--end-date", "2026-02-01"]
+    fixed = copy.run("sync", "--dry-run", "--json", "--resources", "plans", *dates)
+    fresh = copy.run("sync", "--dry-run", "--json", "--resources", "prices", "--full-refresh")
+
+    now = copy.box.now
+    assert json.loads(said.out) == {"resource": "customers", "kind": "new", "since": now - 300, "until": now}
+    assert json.loads(fixed.out) == {"resource": "plans", "kind": "range", "since": 1_767_225_600, "until": 1_769_904_000}
+    assert json.loads(fresh.out) == {"resource": "prices", "kind": "everything", "since": 0, "until": now}
+    assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
+    assert [path.name for path in copy.folder.iterdir()] == ["stripe_feed.duckdb"]
+
+
+# -- status -----------------------------------------------------------------------------------------------------------------
+
+
+def test_status_before_the_first_load(shell: Shell) -> None:
+    said = shell.run("status")
+    as_json = shell.run("status", "--json")
+
+    assert (said.code, said.out, said.err) == (0, "", "Nothing is loaded yet. Run `stripe-feed sync`.\n")
+    assert json.loads(as_json.out)["tables"] == []
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_status_shows_tables_cursors_and_freshness(copy: Shell) -> None:
+    said = copy.run("status")
+    found = json.loads(copy.run("status", "--json").out)
+
+    newest = max(customer["created"] for customer in copy.box.objects("customers").values() if customer["created"])
+    with duckdb.connect("stripe_feed.duckdb", read_only=True) as connection:
+        ((loaded_at,),) = connection.execute("select floor(epoch(max(inserted_at))) from stripe._dlt_loads").fetchall()
+    assert f"account {copy.box.account_id}, test mode, API version {API_VERSION}, last load 20" in said.out
+    assert re.search(r"^ customers +2026-05-28 20:26:40 +nothing *$", said.out, re.M)
+    assert {row["table"]: row["rows"] for row in found["tables"]} == copy.truth()
+    assert _seconds(found["tables"][0]["newest"]) <= newest
+    assert _seconds(found["loaded_at"]) == loaded_at
+    assert found["cursors"] == [{"resource": name, "until": copy.box.now, "seconds_left": 0} for name in RESOURCES]
+
+
+def _seconds(text: str) -> int:
+    from datetime import datetime
+
+    return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+
+
+def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
+    """The first package is loaded, then invoices fail."""
+    box = Sandbox(seed=4, customers=20)
+    box.faults.always["/v1/invoices"] = 500
+    with shell_of(box, shell.folder) as shell:
+        said = shell.sync("--checkpoint-rows", 1, "--give-up-after", 0)
+        status = shell.run("status")
+        found = json.loads(shell.run("status", "--json").out)
+        planned = [json.loads(line) for line in shell.run("sync", "--dry-run", "--json").out.splitlines()]
+
+    left = {cursor["resource"]: cursor["seconds_left"] for cursor in found["cursors"]}
+    assert said.code == 5
+    assert left["invoices"] > 0
+    assert re.search(r"^ invoices +2026-05-28 20:26:40 +[\d,]+ s of created \([\d,]+ days\) *$", status.out, re.M)
+    assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
+
+
+# -- preview and query ------------------------------------------------------------------------------------------------------
+
+
+def test_preview_shows_the_newest_rows_and_names_the_columns_that_do_not_fit(copy: Shell) -> None:
+    said = copy.run("preview", "customers", "-n", "2")
+    whole = [json.loads(line) for line in copy.run("preview", "customers", "-n", "2", "--json").out.splitlines()]
+
+    newest = sorted((row["created"] for row in whole), reverse=True)
+    assert [line.split()[0] for line in said.out.splitlines() if " cus_" in line] == [row["id"] for row in whole]
+    assert [row["created"] for row in whole] == newest
+    assert set(whole[0]) >= {column.name for column in RESOURCES["customers"].columns}
+    assert re.match(r"\d+ more columns: .*metadata.*\. --json shows all\.\n", said.err)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_can_be_previewed(copy: Shell, table: str) -> None:
+    said = copy.run("preview", table, "--json", "-n", "1")
+
+    assert said.code == 0
+    assert set(json.loads(said.out)) > {"id", "account_id", "_version"}
+
+
+def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> None:
+    unknown = copy.run("preview", "charges")
+    with duckdb.connect("stripe_feed.duckdb") as connection:
+        connection.execute("drop table stripe.plans")
+    missing = copy.run("preview", "plans")
+
+    assert (unknown.code, unknown.error) == (2, f"There is no table 'charges'. Choose from: {', '.join(TABLES)}.")
+    assert (missing.code, missing.error) == (3, "The table plans is not loaded yet. Run `stripe-feed sync --resources plans`.")
+
+
+def test_query_as_table_json_and_csv(copy: Shell) -> None:
+    sql = "select id, created, metadata, 12345678901234567890123 as big, null as nothing from plans order by id limit 2"
+
+    as_table = copy.run("query", sql)
+    as_json = [json.loads(line) for line in copy.run("query", "--json", sql).out.splitlines()]
+    as_csv = list(csv.DictReader(io.StringIO(copy.run("query", "--csv", sql).out)))
+
+    ids = sorted(copy.box.objects("plans"))[:2]
+    assert all(id in as_table.out for id in ids)
+    assert [row["id"] for row in as_json] == [row["id"] for row in as_csv] == ids
+    assert as_json[0]["metadata"] == copy.box.objects("plans")[ids[0]]["metadata"]
+    assert as_json[0]["created"].endswith("Z")
+    assert (as_json[0]["big"], as_json[0]["nothing"]) == (12345678901234567890123, None)
+    assert (as_csv[0]["big"], as_csv[0]["nothing"]) == ("12345678901234567890123", "")
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("select nope from customers", 'Binder Error: Referenced column "nope" not found in FROM clause!'),
+        ("select * from nope", "Catalog Error: Table with name nope does not exist!"),
+        ("selec", 'Parser Error: syntax error at or near "selec"'),
+    ],
+)
+def test_an_error_of_the_database_is_one_line(copy: Shell, sql: str, words: str) -> None:
+    said = copy.run("query", sql)
+
+    assert (said.code, said.error, said.out) == (2, words, "")
+
+
+def test_query_cannot_write(copy: Shell) -> None:
+    said = copy.run("query", "delete from customers")
+
+    assert said.code == 2
+    assert "read-only" in said.error
+    assert copy.rows() == copy.truth()
+
+
+@pytest.mark.parametrize("arguments", [["preview", "customers"], ["query", "select 1"]])
+def test_reading_before_the_first_load(shell: Shell, arguments: list[str]) -> None:
+    said = shell.run(*arguments)
+
+    assert (said.code, said.error) == (
+        3, "There is no file stripe_feed.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+    )
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_what_strangers_wrote_is_no_control_sequence(copy: Shell) -> None:
+    with duckdb.connect("stripe_feed.duckdb") as connection:
+        connection.execute("update stripe.customers set name = ?", ["\x1b[31m[red]é\u202e\nx"])
+
+    said = copy.run("query", "select name from customers limit 1")
+
+    assert "\x1b" not in said.out and "\u202e" not in said.out
+    assert "\\x1b[31m[red]é\\u202e\\nx" in said.out
+    assert plain("é 漢") == "é 漢"
+
+
+def test_colour_is_left_out_where_it_is_not_wanted(copy: Shell) -> None:
+    said = copy.run("status", NO_COLOR="1", FORCE_COLOR="1")
+
+    assert not re.search(r"\x1b\[3\dm", said.out)
+
+
+def test_another_destination_is_read_through_dlt(shell: Shell) -> None:
+    """SQLite, which keeps times and JSON as text."""
+    shell.env["DESTINATION__SQLALCHEMY__CREDENTIALS"] = f"sqlite:///{shell.folder}/copy.sqlite"
+    where = ["--destination", "sqlalchemy"]
+
+    empty = shell.run("status", *where)
+    synced = shell.sync(*where)
+    status = json.loads(shell.run("status", *where, "--json").out)
+    preview = shell.run("preview", "customers", *where, "--json")
+    query = shell.run("query", "select count(*) as n from invoices", *where, "--json")
+    refused = {sql: shell.run("query", sql, *where) for sql in ("delete from plans", "select 1; select 2", "select nope")}
+
+    assert empty.err == "Nothing is loaded yet. Run `stripe-feed sync`.\n"
+    assert synced.code == 0
+    assert {row["table"]: row["rows"] for row in status["tables"]} == shell.truth()
+    assert status["tables"][0]["newest"].endswith("Z")
+    assert len(preview.out.splitlines()) == 5
+    assert json.loads(query.out) == {"n": shell.truth()["invoices"]}
+    assert {sql: said.code for sql, said in refused.items()} == dict.fromkeys(refused, 2)
+    assert refused["delete from plans"].error == "`query` only reads: give one select."
+    assert refused["select nope"].error == "(sqlite3.OperationalError) no such column: nope"
+
+
+def test_a_destination_out_of_reach_is_one_line_without_its_password(shell: Shell) -> None:
+    shell.env["DESTINATION__POSTGRES__CREDENTIALS"] = "postgresql://u:canary@127.0.0.1:1/x"
+
+    for arguments in (["status"], ["query", "select 1"], ["sync"], ["sync", "--dry-run"]):
+        said = shell.run(*arguments, "--destination", "postgres")
+        assert said.code == 3
+        assert said.error == (
+            "Cannot connect to postgres (OperationalError). Check [destination.postgres.credentials] in .dlt/secrets.toml, "
+            "or DESTINATION__POSTGRES__CREDENTIALS."
+        )
+        assert "canary" not in said.out + said.err
+
+
+# -- demo and sandbox -------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
+    first = shell.run("demo", "--customers", "30", STRIPE_SECRET_KEY=None, STRIPE_API_BASE=None)
+    again = shell.run("demo", "--customers", "30", STRIPE_SECRET_KEY=None, STRIPE_API_BASE=None)
+
+    before, after = map(_numbers, first.out.split("Second sync"))
+    assert (first.code, again.code) == (0, 0), first.err
+    assert set(before) == set(TABLES)
+    assert [after[name] for name in TABLES] == [[after[name][0], after[name][0] - before[name][0]] for name in TABLES]
+    assert after["customers"][1] > 0
+    assert "select strftime" in first.out and "stripe-feed doctor" in first.out
+    assert _timeless(first.out) == _timeless(again.out)
+    assert [path.name for path in shell.folder.iterdir()] == ["demo.duckdb"]
+
+
+def _numbers(text: str) -> dict[str, list[int]]:
+    """The numbers behind each table's name."""
+    lines = re.findall(r"^ (\w+) +([\d, ]+?) *$", text, re.M)
+    return {name: [int(n.replace(",", "")) for n in numbers.split()] for name, numbers in lines}
+
+
+def _timeless(text: str) -> str:
+    return re.sub(r"\d+\.\d s|127\.0\.0\.1:\d+", "…", text)
+
+
+def test_the_demo_leaves_a_foreign_file_alone(copy: Shell) -> None:
+    content = (copy.folder / "stripe_feed.duckdb").read_bytes()
+    with duckdb.connect("mine.duckdb") as connection:
+        connection.execute("create schema stripe; create schema own; create table own.t (n int)")
+
+    loaded = copy.run("demo", "--database", "stripe_feed.duckdb")
+    foreign = copy.run("demo", "--database", "mine.duckdb")
+
+    assert (loaded.code, loaded.error) == (3, "stripe_feed.duckdb holds something else than a demo. Choose another --database.")
+    assert (foreign.code, foreign.error) == (3, "mine.duckdb holds something else than a demo. Choose another --database.")
+    assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
+
+
+def test_the_sandbox_says_what_to_export_and_ends_with_ctrl_c(shell: Shell) -> None:
+    process = shell.spawn("sandbox", "--customers", "5")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(4)]
+    found = dict(re.findall(r"(\w+)=(\S+)", lines[1]))
+
+    told = shell.run("doctor", **found)
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+
+    assert told.code == 0, told.out
+    assert (said.code, said.err) == (0, "")
+
+
+def test_a_sandbox_that_cannot_start_says_why(shell: Shell) -> None:
+    port = shell.url.rpartition(":")[2]
+
+    said = shell.run("sandbox", "--port", port)
+    flag = shell.run("sandbox", "--nonsense")
+
+    assert said.code == flag.code == 3
+    assert said.error.startswith("The sandbox did not start: ") and "address already in use" in said.error
+    assert "--nonsense" in flag.error
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------------
+
+
+def watched(*listings: Listing[Any]) -> Any:
+    """A session as the meter sees it."""
+    return SimpleNamespace(runs={listing.name: SimpleNamespace(listing=listing) for listing in listings})
+
+
+def listing(*windows: tuple[int, int], rows: int = 0, pages: int = 0) -> Listing[Any]:
+    def never(walk: int, ask: object) -> Any:
+        raise AssertionError
+
+    return Listing("customers", "/v1/customers", never, [Planner(windows)], rows_read=rows, pages_read=pages)
+
+
+def test_before_the_first_page_the_share_is_unknown() -> None:
+    (reading,) = Meter(watched(listing((0, 100), (100, 200))), now=lambda: 5.0).look()
+
+    assert reading == Reading("customers", 0, 0, float("inf"), None, None, None)
+    assert reading.columns() == ("customers", "0", "0", "…", "…", "…", "…")
+
+
+def test_share_speed_position_and_time_left_come_from_the_windows() -> None:
+    times = iter([0.0, 2.0])
+    walk = listing((1_700_000_000, 1_700_864_000))
+    meter = Meter(watched(walk), now=lambda: next(times))
+    meter.look()
+    window = walk.walks[0].windows[0]
+    window.pos, window.spp = 1_700_432_000, 43_200.0
+    walk.rows_read, walk.pages_read = 1000, 10
+
+    (reading,) = meter.look()
+
+    assert reading == Reading("customers", 1000, 10, 10.0, 1_700_432_000, 500.0, 5.0)
+    assert (reading.share, reading.seconds_left) == (0.5, 2.0)
+    assert reading.sentence() == "customers: 1,000 rows, 10 pages, 500 rows/s, back to 2023-11-19, 50% done, 0:02 left"
+
+
+def test_a_listing_that_ended_is_done() -> None:
+    ended_one = listing(rows=7, pages=1)
+
+    (reading,) = Meter(watched(ended_one), now=lambda: 0.0).look()
+
+    assert (reading.share, reading.seconds_left) == (1.0, 0.0)
+    assert reading.columns() == ("customers", "7", "1", "…", "the beginning", "100%", "0:00")
+
+
+def test_speed_is_that_of_the_last_seconds() -> None:
+    times = iter([0.0, 100.0, 101.0])
+    walk = listing((100, 200))
+    meter = Meter(watched(walk), now=lambda: next(times))
+    meter.look()
+    walk.rows_read = 100
+    meter.look()
+    walk.rows_read = 600
+
+    (reading,) = meter.look()
+
+    assert reading.rows_per_second == 500.0
+
+
+def test_a_session_that_closed_keeps_its_last_reading() -> None:
+    session = watched(listing((100, 200), rows=3))
+    meter = Meter(session, now=lambda: 0.0)
+    meter.look()
+    session.runs.clear()
+
+    assert [reading.rows for reading in meter.look()] == [3]
+
+
+def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = io.StringIO()
+    with Progress(Console(file=screen, force_terminal=True, width=100)) as live:
+        live.watch(watched(listing((100, 200), rows=1234, pages=13)))
+    with Progress(Console(file=io.StringIO(), force_terminal=False)) as log:
+        log.watch(watched(listing((100, 200), rows=1234, pages=13)))
+        log.report()
+    with Progress(Console(file=io.StringIO(), force_terminal=True), quiet=True) as quiet:
+        quiet.watch(watched(listing((100, 200), rows=1234)))
+
+    assert "back to" in screen.getvalue() and "1,234" in screen.getvalue()
+    assert capsys.readouterr().err == "customers: 1,234 rows, 13 pages, … rows/s, back to 1970-01-01, … done, … left\n"
