@@ -104,12 +104,15 @@ def ended(process: subprocess.Popen[str], seconds: float = 60) -> Said:
 
 
 def loaded(box: Sandbox, table: str) -> dict[str, dict[str, Any]]:
-    """The objects of an account that belong into a table."""
+    """The objects of an account that belong into a table: not those on a test clock, nor those created in the future."""
     if table in ("subscription_items", "invoice_line_items"):
         parent, name = ("subscriptions", "subscription") if table == "subscription_items" else ("invoices", "invoice")
         parents = loaded(box, parent)
         return {id: item for id, item in box.children(table).items() if item[name] in parents}
-    return {id: found for id, found in box.objects(table).items() if not found.get("test_clock")}
+    return {
+        id: found for id, found in box.objects(table).items()
+        if not found.get("test_clock") and (found["created"] or 0) < box.now
+    }
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:

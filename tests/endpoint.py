@@ -47,7 +47,8 @@ class Endpoint:
 
     def within(self, lo: int, hi: int) -> set[str]:
         """The ids of what exists in [lo, hi); 0: without a lower bound."""
-        return {f"cus_{number}" for number in (number for _, number in self._span(lo or UNDATED, hi))}
+        first, last = bisect_left(self.order, (lo or UNDATED, 0)), bisect_left(self.order, (hi, 0))
+        return {f"cus_{number}" for _, number in self.order[first:last]}
 
     def page(self, ask: Ask) -> tuple[list[Head], bool]:
         """One page and `has_more`. Raises `CursorGone` as Stripe does, for an id that does not exist."""
@@ -57,17 +58,14 @@ class Endpoint:
         lo, hi = _bounds(params.pop("created"))
         cursor = params.pop("starting_after", None)
         assert not params, f"unknown parameters: {params}"
-        rows = self._span(lo, hi)
+        first, last = bisect_left(self.order, (lo, 0)), bisect_left(self.order, (hi, 0))
         if cursor is not None:
             key = self.keys.get(str(cursor))
             if key is None:
                 raise CursorGone("deleted", "resource_missing", "starting_after")
-            rows = rows[:bisect_left(rows, key)]
-        newest = rows[::-1]
-        return list(_heads(newest[:self.size])), len(newest) > self.size
-
-    def _span(self, lo: int, hi: int) -> list[Key]:
-        return self.order[bisect_left(self.order, (lo, 0)):bisect_left(self.order, (hi, 0))]
+            last = min(last, bisect_left(self.order, key))
+        rows = self.order[max(first, last - self.size):last]
+        return list(_heads(rows[::-1])), last - first > self.size
 
 
 def _heads(keys: Iterable[Key]) -> Iterator[Head]:

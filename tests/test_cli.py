@@ -210,8 +210,9 @@ def test_a_quiet_sync_says_nothing(copy: Shell) -> None:
 
 ASKED: Mapping[str, Any] = {
     "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
-    "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "checkpoint_rows": CHECKPOINT_ROWS,
-    "max_rps": None, "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
+    "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "max_rps": None,
+    "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
+    "checkpoint_rows": CHECKPOINT_ROWS,
 }
 
 

@@ -84,3 +84,78 @@ def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFix
 def _loads(pipeline: Any) -> Any:
     with pipeline.sql_client() as client, client.execute_query("select count(*) from _dlt_loads") as cursor:
         return cursor.fetchall()
+
+
+WORK = """
+select coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0) from pg_stat_user_tables where schemaname like '{}%'
+"""
+
+
+def merged_twice(postgres: str, customers: int, folder: Path, dataset: str) -> tuple[int, int]:
+    """Merge every row into a filled copy of itself; return how many rows there are, and how many Postgres had to look at."""
+    box = Sandbox(seed=12, customers=customers)
+    with copy_of(box, folder) as copy, settings():
+        for run in range(2):       # a pipeline of another name has no cursor: it merges everything once more
+            destination = dlt.destinations.postgres(postgres)
+            pipeline = dlt.pipeline(f"linear{run}", destination=destination, dataset_name=dataset, pipelines_dir=str(folder))
+            pipeline.run(copy.source())
+            box.advance(10)
+        assert_true(pipeline, box)
+        with pipeline.sql_client() as client:
+            client.execute_sql("select pg_stat_force_next_flush()")
+            ((work,),) = client.execute_sql(WORK.format(dataset)) or []
+            ((rows,),) = client.execute_sql("select count(*) from customers") or []
+    assert rows == len(truth(box)["customers"].raws)
+    return sum(len(expected.raws) for expected in truth(box).values()), int(work)
+
+
+def test_a_merge_on_postgres_is_linear(postgres: str, tmp_path: Path) -> None:
+    """20,000 rows into 20,000: Postgres looks at each a few times, not at all of them for each."""
+    rows, work = merged_twice(postgres, 3600, tmp_path, "linear")
+    assert rows > 20_000
+    print(rows, work / rows)
+    assert work < 100 * rows
+
+
+@pytest.mark.long
+def test_a_merge_of_100_000_rows_on_postgres_ends(postgres: str, tmp_path: Path) -> None:
+    """The same with 100,000, in a process that is stopped when it hangs."""
+    program = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from pathlib import Path
+from tests.test_destinations import merged_twice
+print(*merged_twice({postgres!r}, 18_000, Path({str(tmp_path)!r}), "linear_long"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200, check=True)
+    rows, work = map(int, done.stdout.split()[-2:])
+    assert rows > 100_000
+    assert work < 100 * rows
+
+
+def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
+    """Files would pile up: refused with the reason before anything is asked of Stripe, and nothing is left behind."""
+    box = Sandbox(seed=13, customers=20)
+    with copy_of(box, tmp_path) as copy, settings():
+        destination = dlt.destinations.filesystem((tmp_path / "bucket").as_uri())
+        pipeline = dlt.pipeline("files", destination=destination, dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt"))
+        with pytest.raises(PipelineStepFailed) as raised:
+            pipeline.run(copy.source())
+        assert isinstance(_cause(raised.value), SetupError)
+        assert "filesystem cannot merge" in str(_cause(raised.value))
+        assert not pipeline.has_pending_data
+        assert box.counts.total() == 0
+        assert not list((tmp_path / "bucket").rglob("*.parquet"))
+
+
+def test_sync_refuses_a_destination_that_cannot_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same from `sync`, as a plain error."""
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "bucket").as_uri())
+    with copy_of(Sandbox(seed=13, customers=20), tmp_path) as copy, pytest.raises(SetupError, match="cannot merge"):
+        copy.sync(destination="filesystem", database=None)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What dlt has wrapped."""
+    while not isinstance(error, SetupError) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error

@@ -136,6 +136,7 @@ def held_open(pipeline: Any) -> Iterator[None]:
     with pipeline.sql_client() as client:
         client.execute_sql("set wal_autocheckpoint = '1GB'")     # one checkpoint, when the package is complete
         client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
+        client.execute_sql("set threads = 1")                    # dlt's jobs run side by side already
         yield
 
 

@@ -115,7 +115,7 @@ class Planner:
         cut = window.lo > ask.lo
         keep = [
             n for n, head in enumerate(heads)
-            if not (cut and times[n] < window.lo) and not (times[n] == window.pos and head.id in window.edge)
+            if not (cut and times[n] < window.lo) and head.id not in window.edge
         ]
         ended = not has_more or (cut and times[-1] < window.lo)
         last = max(times[-1], window.lo)
