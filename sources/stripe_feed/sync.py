@@ -233,7 +233,7 @@ def run(pipeline: Any, source: Any, **options: Any) -> None:
                 pipeline.load()
     except SignalReceivedException:
         raise KeyboardInterrupt from None
-    except PipelineStepFailed as fault:
+    except (PipelineStepFailed, DestinationConnectionError) as fault:
         raise explained(fault, pipeline) from fault
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ..api import Api, Malformed
 from ..errors import CursorGone, NotFound, Unreachable
 from ..rates import endpoint_of
-from ..resources import Child, Expandable, Params, Resource
+from ..resources import Child, Column, Expandable, Params, Resource
 from .pages import Page
 from .records import NULL, Record, Shape, typed
 from .windows import Ask, Head
@@ -112,6 +112,14 @@ def whole(
         except CursorGone:
             continue
     raise Unreachable(f"{endpoint_of(path)}: one list changes faster than it can be read. Run again; if it stays, report it.")
+
+
+CLOCKS = Expandable(Column("test_clocks", "json", "The account's test clocks."), path="/v1/test_helpers/test_clocks")
+
+
+def test_clocks(api: Api) -> list[str]:
+    """The ids of the account's test clocks."""
+    return [_head.decode(raw).id for raw in whole(api, CLOCKS, "", _raw_rows)]
 
 
 def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:

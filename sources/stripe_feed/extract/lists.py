@@ -20,7 +20,7 @@ from dlt.extract.source import SourceInjectableContext
 
 from ..destination import require_merge
 from ..errors import PermissionMissing, UsageError
-from ..resources import RESOURCES, Child, Resource
+from ..resources import RESOURCES, Child, Params, Resource
 from . import prior
 from .fetch import page_of
 from .hints import names_of, newer_wins, table_hints, whole_lists
@@ -34,6 +34,7 @@ log = logging.getLogger("stripe_feed")
 FIRST_ACCOUNT = 1_293_840_000      # 2011-01-01: where the account's creation is unknown
 VERSION_STEP = 1_000_000           # `_version` is second * step + order
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
+FAR = 10_000_000_000               # test clocks run ahead of now
 REST = 6 * 3600                    # an idle cursor is stored this often, in seconds
 
 
@@ -84,7 +85,8 @@ class Run:
 
     def state(self, options: Options) -> dict[str, Any]:
         """The resource's state once everything taken so far is loaded."""
-        return {"t0": self.plan.t0, "left": [[list(r) for r in walk] for walk in self.left], "start": options.start or 0}
+        left = [[list(r) for r in walk] for walk in self.left[:len(self.resource.walks)]]    # test clocks: always whole
+        return {"t0": self.plan.t0, "left": left, "start": options.start or 0}
 
 
 def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
@@ -167,12 +169,15 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
     planned = plan(state, options, len(resource.walks), now, account.created)
     shape = session.shapes[resource.table]
     api = session.api
+    clocks = session.test_clocks if resource.clock_filtered else []
+    walks: list[Params] = [*resource.walks, *((("test_clock", clock),) for clock in clocks)]
+    left = [*planned.left, *([(0, FAR)] for _ in clocks)]
     listing: Listing[Record] = Listing(
         resource.table, resource.path,
-        lambda walk, ask: page_of(api, resource, shape, resource.walks[walk], ask, options.test_clocks),
-        [Planner(ranges) for ranges in planned.left],
+        lambda walk, ask: page_of(api, resource, shape, walks[walk], ask, options.test_clocks),
+        [Planner(ranges) for ranges in left],
     )
-    run = Run(resource, planned, listing, [list(walk) for walk in planned.left], rest=planned.t0 < now)
+    run = Run(resource, planned, listing, [list(walk) for walk in left], rest=planned.t0 < now)
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))

@@ -13,6 +13,7 @@ import pendulum
 from ..api import Account, Api
 from ..errors import PermissionMissing, UsageError, WrongAccount
 from ..resources import RESOURCES, Resource
+from .fetch import test_clocks
 from .pages import Listing, Reader
 from .records import Record, Shape
 
@@ -53,6 +54,7 @@ class Session:
         self._api: Api | None = None
         self._reader: Reader | None = None
         self._account: Account | None = None
+        self._clocks: list[str] | None = None
 
     @property
     def api(self) -> Api:
@@ -75,6 +77,15 @@ class Session:
         if self._account is None:
             self._account = self.api.account()
         return self._account
+
+    @property
+    def test_clocks(self) -> list[str]:
+        """The ids of the account's test clocks, where their objects are asked for: lists hide these unless a clock is named."""
+        if not self.options.test_clocks or self.api.live:
+            return []
+        if self._clocks is None:
+            self._clocks = test_clocks(self.api)
+        return self._clocks
 
     @property
     def full(self) -> bool:
@@ -114,7 +125,7 @@ class Session:
             self._reader.close()
         elif self._api is not None:
             self._api.close()
-        self._api = self._reader = self._account = None
+        self._api = self._reader = self._account = self._clocks = None
         self.runs.clear()
         self.embedded_seen.clear()
 

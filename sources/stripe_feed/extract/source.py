@@ -49,7 +49,7 @@ def stripe_source(
     `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or `STRIPE_SECRET_KEY`.
     `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or Unix seconds, the end exclusive. A start alone
     leaves out what is older; with an end the range is fixed and the cursor is left alone. `expand`: opt-in fields by resource,
-    `{"customers": ["tax_ids"]}`. `test_clocks`: also rows on a test clock that Stripe lists. `look_back`: seconds that each run
+    `{"customers": ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each run
     reads again, for objects that become visible late. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits
     by default. `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
 
