@@ -29,7 +29,7 @@ from stripe_feed.extract.windows import Planner
 from stripe_feed.progress import Meter, Progress, Reading
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import CHECKPOINT_ROWS, Synced
+from stripe_feed.sync import Synced
 from stripe_feed.terminal import plain
 from tests.commands import COMMAND, Shell, ended, shell_of
 
@@ -212,7 +212,7 @@ ASKED: Mapping[str, Any] = {
     "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
     "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "max_rps": None,
     "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
-    "checkpoint_rows": CHECKPOINT_ROWS,
+    "checkpoint_rows": None,
 }
 
 
@@ -387,12 +387,18 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
         status = shell.run("status")
         found = json.loads(shell.run("status", "--json").out)
         planned = [json.loads(line) for line in shell.run("sync", "--dry-run", "--json").out.splitlines()]
+        box.faults.always.clear()
+        box.advance(86_400)
+        assert shell.sync().code == 0
+        later = json.loads(shell.run("status", "--json").out)
 
     left = {cursor["resource"]: cursor["seconds_left"] for cursor in found["cursors"]}
     assert said.code == 5
     assert left["invoices"] > 0
     assert re.search(r"^ invoices +2026-05-28 20:26:40 +[\d,]+ s of created \([\d,]+ days\) *$", status.out, re.M)
     assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
+    assert {cursor["seconds_left"] for cursor in later["cursors"]} == {0}
+    assert later["cursors"][0] == {"resource": "customers", "until": box.now, "seconds_left": 0}
 
 
 # -- preview and query ------------------------------------------------------------------------------------------------------
@@ -428,7 +434,8 @@ def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> No
 
 
 def test_query_as_table_json_and_csv(copy: Shell) -> None:
-    sql = "select id, created, metadata, 12345678901234567890123 as big, null as nothing from plans order by id limit 2"
+    values = "12345678901234567890123 as big, null as nothing, timestamp '2026-01-31' as day"
+    sql = f"select id, created, metadata, {values} from plans order by id limit 2"
 
     as_table = copy.run("query", sql)
     as_json = [json.loads(line) for line in copy.run("query", "--json", sql).out.splitlines()]
@@ -439,6 +446,7 @@ def test_query_as_table_json_and_csv(copy: Shell) -> None:
     assert [row["id"] for row in as_json] == [row["id"] for row in as_csv] == ids
     assert as_json[0]["metadata"] == copy.box.objects("plans")[ids[0]]["metadata"]
     assert as_json[0]["created"].endswith("Z")
+    assert as_json[0]["day"] == "2026-01-31T00:00:00Z"
     assert (as_json[0]["big"], as_json[0]["nothing"]) == (12345678901234567890123, None)
     assert (as_csv[0]["big"], as_csv[0]["nothing"]) == ("12345678901234567890123", "")
 

@@ -48,7 +48,7 @@ def main() -> NoReturn:
         os.environ["STRIPE_FEED_DEBUG"] = "1"
     try:
         app(arguments, prog_name="stripe-feed")
-    except BrokenPipeError:
+    except BrokenPipeError:     # the reader of a pipe went away; Python would complain when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
@@ -117,7 +117,7 @@ def sync(
     from . import terminal
     from .api import API_VERSION
     from .progress import Progress
-    from .sync import CHECKPOINT_ROWS, dry_run, sync
+    from .sync import dry_run, sync
 
     asked: dict[str, Any] = {
         "api_key": key_in(api_key_file), "database": database, "destination": destination, "dataset": dataset,
@@ -130,8 +130,7 @@ def sync(
         terminal.print_plan(dry_run(**asked), json)
         return
     with Progress(terminal.talk(), quiet) as progress:
-        checkpoint = checkpoint_rows or CHECKPOINT_ROWS
-        done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint, wait=wait, watch=progress.watch)
+        done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
     if done.refused:
         raise PartlyDone(f"The key may not read {', '.join(done.refused)}: left out. Everything else is loaded.")
@@ -192,7 +191,7 @@ def doctor(
 
 @command
 def demo(
-    customers: Annotated[int, typer.Option(min=1, help="How many customers to make up.")] = 1000,
+    customers: Annotated[int, typer.Option(min=1, help="How many customers to make up.")] = 500,
     database: Annotated[str, typer.Option(metavar="FILE", help="DuckDB file; an earlier demo's is replaced.")] = "demo.duckdb",
 ) -> None:
     """Load a made-up account twice and show the tables; needs no account and no network."""

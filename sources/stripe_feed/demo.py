@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -65,26 +66,28 @@ def sandbox(*flags: str) -> Iterator[Running]:
             process.terminate()
 
 
-def demo(database: str = "demo.duckdb", customers: int = 1000) -> None:
+def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     """Load a look-alike's account, let it live for a day, load again, and show what came. Prints to stdout."""
     file, console = Path(database), data()
+    logging.getLogger("stripe_feed").setLevel(logging.WARNING)
     with sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock") as box:
         make_room(file, box.account)
         console.print(f"A look-alike of Stripe runs at {box.url}: {customers:,} customers, made up. No account, no network.\n")
         with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
-            console.print("First sync: everything.")
+            console.print("First sync: everything", style="bold")
             first, before = load(box, database, folder)
             console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n")
             happened = box.tell("live", seconds=A_DAY, changes=60)
             box.tell("advance", seconds=60)
-            console.print(f"A day passes: {len(happened)} changes. Second sync: what was created since.")
+            console.print(f"A day passes, with {len(happened)} changes. Second sync: what was created since", style="bold")
             second, after = load(box, database, folder)
             console.print(table(["table", "rows", "new"], grown(before, after)))
             console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
+    console.print("One query", style="bold")
+    console.print(SAMPLE)
     with opened(database) as copy:
         found = query(copy, SAMPLE)
-    console.print(SAMPLE)
     console.print(table(found.columns, found.rows))
     console.print(NEXT.format(database=database))
 

@@ -16,7 +16,8 @@ from .errors import SetupError
 
 PIPELINE = "stripe_feed"
 DATASET = "stripe"
-DUCKDB_MEMORY = "300MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
+DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
+DUCKDB_JOBS = 2              # side by side, one thread each
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder

@@ -17,6 +17,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from .api import API_VERSION, Api
 from .destination import (
     DATASET,
+    DUCKDB_JOBS,
     PIPELINE,
     check,
     connection_problem,
@@ -37,7 +38,7 @@ from .resources import RESOURCES
 
 log = logging.getLogger("stripe_feed")
 
-CHECKPOINT_ROWS = 75_000      # objects, their children aside
+CHECKPOINT_ROWS = 60_000      # objects, their children aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ def sync(
             try:
                 packages = _load(pipeline, session, names, full_refresh)
                 account, requests = session.account, session.api.requests
+            except BaseException:
+                if not pipeline.has_pending_data:
+                    pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
+                raise
             finally:
                 session.close()
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
@@ -230,7 +235,7 @@ def run(pipeline: Any, source: Any, **options: Any) -> None:
             pipeline.normalize()
         if pipeline.list_normalized_load_packages():
             with held_open(pipeline):
-                pipeline.load()
+                pipeline.load(**({"workers": DUCKDB_JOBS} if duckdb_file(pipeline) else {}))
     except SignalReceivedException:
         raise KeyboardInterrupt from None
     except (PipelineStepFailed, DestinationConnectionError) as fault:

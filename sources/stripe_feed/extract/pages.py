@@ -17,7 +17,7 @@ Rows = TypeVar("Rows")
 
 BATCH_ROWS = 5_000          # rows per Arrow table
 BATCH_BYTES = 16_000_000    # a page's bytes stay in memory until its table is built
-MOST_BATCHES_WAITING = 3    # beyond that no new page is asked for, except by a listing that has less than one
+MOST_BATCHES_WAITING = 2    # beyond that no new page is asked for, except by a listing that has less than one
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,85 @@
+"""The notebooks run from top to bottom on the sandbox, and are committed with what they show."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+PNG = b"\x89PNG\r\n\x1a\n"
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in code(notebook) for output in cell.outputs]
+
+
+def pictures(notebook: Any) -> list[bytes]:
+    found = [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    return [base64.b64decode(picture) for picture in found]
+
+
+def words(notebook: Any) -> list[str]:
+    """What the outputs say in plain text."""
+    return [output["data"]["text/plain"] for output in outputs(notebook) if "data" in output]
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb"]
+
+
+@each_notebook
+def test_it_is_committed_as_it_ran(path: Path) -> None:
+    notebook = read(path)
+
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+    assert {output.output_type for output in outputs(notebook)} == {"execute_result"}      # no error, no warning, no log
+    (picture,) = pictures(notebook)
+    assert picture.startswith(PNG)
+    assert int.from_bytes(picture[16:20], "big") >= 600, "a picture should be as wide as the page"
+
+
+@each_notebook
+def test_it_gives_nothing_away(path: Path) -> None:
+    """No folder of a machine, no key, no port: neither in the code nor in what it shows."""
+    text = "\n".join(str(dict(output)) for output in outputs(read(path))) + "\n".join(cell.source for cell in read(path).cells)
+
+    assert re.findall(r"/(?:home|root|Users|tmp|var|work|private)/\S*", text) == []
+    assert re.findall(r"\b[sr]k_(?:test|live)_\w+", text) == []
+    assert re.findall(r"127\.0\.0\.1:\d+", text) == []
+    assert set(read(path).metadata) == {"kernelspec", "language_info"}
+
+
+@each_notebook
+def test_it_starts_with_the_sandbox_and_asserts_what_it_shows(path: Path) -> None:
+    source = "\n".join(cell.source for cell in code(read(path)))
+
+    assert 'ACCOUNT = "sandbox"' in source
+    assert source.count("\nassert ") >= 3
+
+
+@each_notebook
+def test_it_runs_and_says_what_is_committed(path: Path, tmp_path: Path) -> None:
+    committed, notebook = read(path), read(path)
+
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    assert words(notebook) == words(committed)
+    (picture,) = pictures(notebook)
+    assert picture.startswith(PNG)
+    assert [item.name for item in tmp_path.iterdir()] == []      # the sandbox leaves nothing behind

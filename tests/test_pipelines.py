@@ -1,0 +1,121 @@
+"""The scripts that users copy, each run as it stands in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stripe_feed.destination import lock, open_pipeline
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Said, Shell, ended
+
+PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What the runs of one folder ended with."""
+
+    shell: Shell
+    said: list[Said]
+
+    @property
+    def lines(self) -> list[str]:
+        """What they logged, without the time."""
+        return [re.sub(r"^\S+ \S+ ", "", line) for one in self.said for line in one.err.splitlines()]
+
+
+def start(shell: Shell, script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PIPELINES / script), *arguments], cwd=shell.folder,
+        env={**os.environ, **{name: value for name, value in shell.environment.items() if value is not None}},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """Each case in a folder of its own, all at the same time."""
+    box = Sandbox(seed=5, customers=20)
+    few = box.restrict(permissions={row.permission for row in RESOURCES.values()} - {"rak_invoice_read"})
+    with box.serve() as url:
+
+        def shell(case: str, key: str = "") -> Shell:
+            home = tmp_path_factory.mktemp(f"home-{case}")
+            return Shell(box, url, tmp_path_factory.mktemp(case), key, {"DLT_DATA_DIR": str(home)})
+
+        locked, together, shortest = shell("locked"), shell("together"), shell("shortest")
+        wrong, partly = shell("wrong", "sk_test_canary"), shell("partly", few)
+        with lock(open_pipeline(state_dir=f"{locked.env['DLT_DATA_DIR']}/pipelines"), "the nightly run"):
+            started = [
+                (locked, [start(locked, "scheduled.py", "--wait", "0.3")]),
+                (together, [start(together, "scheduled.py"), start(together, "scheduled.py")]),
+                (shortest, [start(shortest, "stripe_to_duckdb.py")]),
+                (wrong, [start(wrong, "scheduled.py")]),
+                (partly, [start(partly, "scheduled.py", "--database", "mine.duckdb")]),
+            ]
+            return {
+                re.sub(r"\d+$", "", shell.folder.name): Ran(shell, [ended(process) for process in processes])
+                for shell, processes in started
+            }
+
+
+def test_scripts_are_short_and_all_are_tested() -> None:
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PIPELINES.glob("*.py")}
+
+    assert set(lines) == {"scheduled.py", "stripe_to_duckdb.py"}
+    assert lines["stripe_to_duckdb.py"] < 20 and lines["scheduled.py"] < 60
+
+
+def test_the_shortest_script_loads_the_account_and_shows_its_tables(ran: dict[str, Ran]) -> None:
+    shell, (said,) = ran["shortest"].shell, ran["shortest"].said
+
+    assert (said.code, said.err) == (0, "")
+    printed = {name: int(rows.replace(",", "")) for name, rows in (line.split() for line in said.out.splitlines())}
+    assert printed == shell.rows()
+    for table in ("customers", "products", "subscription_items", "invoice_line_items"):     # of prices, some are hidden
+        assert printed[table] == shell.truth()[table]
+    assert [path.name for path in shell.folder.iterdir()] == ["stripe_feed.duckdb"]
+
+
+def test_a_scheduled_run_logs_one_line_and_waits_for_its_turn(ran: dict[str, Ran]) -> None:
+    shell, both = ran["together"].shell, ran["together"]
+
+    assert [(said.code, said.out) for said in both.said] == [(0, ""), (0, "")]
+    idle, busy = sorted(both.lines, key=lambda line: "nothing new" not in line)
+    assert re.fullmatch(rf"INFO {shell.box.account_id}: nothing new; \d+ requests, \d+\.\d s", idle)
+    assert busy.startswith(f"INFO {shell.box.account_id}: {shell.truth()['customers']} customers, ")
+    assert shell.rows()["customers"] == shell.truth()["customers"]
+
+
+def test_a_wrong_key_is_exit_code_3(ran: dict[str, Ran]) -> None:
+    (said,), (line,) = ran["wrong"].said, ran["wrong"].lines
+
+    assert (said.code, said.out, ran["wrong"].shell.rows()) == (3, "", {})
+    assert line.startswith("ERROR Stripe says that this key is not valid (401, ")
+    assert "canary" not in said.err
+
+
+def test_a_missing_permission_is_exit_code_4(ran: dict[str, Ran]) -> None:
+    shell, (said,) = ran["partly"].shell, ran["partly"].said
+    warning, line = ran["partly"].lines
+
+    assert said.code == 4
+    assert warning.startswith("WARNING invoices is left out: ") and "rak_invoice_read" in warning
+    assert line.startswith(f"INFO {shell.box.account_id}: ")
+    rows = shell.rows("mine.duckdb")
+    assert "invoices" not in rows and rows["customers"] == shell.truth()["customers"]
+
+
+def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(ran: dict[str, Ran]) -> None:
+    (said,), (line,) = ran["locked"].said, ran["locked"].lines
+
+    assert (said.code, said.out, ran["locked"].shell.rows()) == (3, "", {})
+    assert line.startswith(f"ERROR `the nightly run` (process {os.getpid()}) is writing to this pipeline.")
