@@ -383,13 +383,14 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
     box = Sandbox(seed=4, customers=20)
     box.faults.always["/v1/invoices"] = 500
     with shell_of(box, shell.folder) as shell:
-        said = shell.sync("--checkpoint-rows", 1, "--give-up-after", 0)
+        two = ["--resources", "customers,invoices"]
+        said = shell.sync(*two, "--checkpoint-rows", 1, "--give-up-after", 0)
         status = shell.run("status")
         found = json.loads(shell.run("status", "--json").out)
         planned = [json.loads(line) for line in shell.run("sync", "--dry-run", "--json").out.splitlines()]
         box.faults.always.clear()
         box.advance(86_400)
-        assert shell.sync().code == 0
+        assert shell.sync(*two).code == 0
         later = json.loads(shell.run("status", "--json").out)
 
     left = {cursor["resource"]: cursor["seconds_left"] for cursor in found["cursors"]}
@@ -645,7 +646,8 @@ def test_a_listing_that_ended_is_done() -> None:
     (reading,) = Meter(watched(ended_one), now=lambda: 0.0).look()
 
     assert (reading.share, reading.seconds_left) == (1.0, 0.0)
-    assert reading.columns() == ("customers", "7", "1", "…", "the beginning", "100%", "0:00")
+    assert reading.columns() == ("customers", "7", "1", "…", "all", "100%", "0:00")
+    assert reading.sentence() == "customers: 7 rows, 1 pages, all read"
 
 
 def test_speed_is_that_of_the_last_seconds() -> None:
@@ -681,5 +683,11 @@ def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(capsys: pytest.Captur
     with Progress(Console(file=io.StringIO(), force_terminal=True), quiet=True) as quiet:
         quiet.watch(watched(listing((100, 200), rows=1234)))
 
+    done = Progress(Console())
+    done.meter = Meter(watched(listing(rows=7, pages=1)))
+    with Console(file=screen, width=100) as console:
+        console.print(done.picture())
+
     assert "back to" in screen.getvalue() and "1,234" in screen.getvalue()
+    assert "All read, loading …" in screen.getvalue()
     assert capsys.readouterr().err == "customers: 1,234 rows, 13 pages, … rows/s, back to 1970-01-01, … done, … left\n"

@@ -25,7 +25,7 @@ RECENT = 10.0       # seconds over which speed is measured
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How far one listing is. `back_to`: everything created since then is read; nothing before the first page."""
+    """How far one listing is. `back_to`: what was created since then is read; nothing is known before the first page."""
 
     name: str
     rows: int
@@ -61,6 +61,8 @@ class Reading:
     def sentence(self) -> str:
         """The same as a log line."""
         name, rows, pages, speed, back_to, share, left = self.columns()
+        if not self.pages_left:
+            return f"{name}: {rows} rows, {pages} pages, all read"
         return f"{name}: {rows} rows, {pages} pages, {speed} rows/s, back to {back_to}, {share} done, {left} left"
 
 
@@ -74,10 +76,10 @@ def clock(seconds: float) -> str:
 
 
 def day(moment: int | None) -> str:
-    """The date of a Unix time, in UTC."""
+    """The date of a Unix time, in UTC; 0 is where a listing ends."""
     if moment is None:
         return "…"
-    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d}" if moment else "the beginning"
+    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d}" if moment else "all"
 
 
 class Meter:
@@ -147,8 +149,12 @@ class Progress:
 
     def picture(self) -> Any:
         """The table as it is now."""
+        from rich.console import Group
+
         readings = self.meter.look() if self.meter else []
-        return table(HEAD, [reading.columns() for reading in readings])
+        shown = table(HEAD, [reading.columns() for reading in readings])
+        all_read = readings and not any(reading.pages_left for reading in readings)
+        return Group(shown, "All read, loading …") if all_read else shown
 
     def report(self) -> None:
         """One log line per listing."""

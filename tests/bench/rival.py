@@ -27,7 +27,9 @@ def main(url: str, key: str, file: str) -> None:
     found = [
         dlt.resource(rows(client, name), name=name, primary_key="id", write_disposition="merge") for name in NAMES
     ]
-    pipeline = dlt.pipeline("rival", destination=dlt.destinations.duckdb(file), dataset_name="stripe")
+    pipeline = dlt.pipeline(
+        "rival", destination=dlt.destinations.duckdb(file), dataset_name="stripe", pipelines_dir=file + ".state"
+    )
     pipeline.run(found)
 
 

@@ -51,7 +51,7 @@ def columns(shape: Shape, is_child: bool = False, json_type: str = "json") -> di
         }
     found["_version"]["dedup_sort"] = "desc"
     if is_child:
-        found["deleted_at"] |= {"hard_delete": True, "description": "Always null: children that vanish are removed."}
+        found["deleted_at"]["description"] = "Always null: children that vanish are removed."
     return found
 
 
@@ -64,22 +64,19 @@ def whole_lists(child: Child, parent: Names, names: Names) -> dict[str, Any]:
     """The merge of a child table: all children of the parents seen give way, unless the parent held is newer."""
     key = child.parent
     seen = f"select s.{key} from {{staging_table}} s where {_no_newer(parent.table, f's.{key}', 's.')}"
-    newest = (
-        f"not exists (select 1 from (select {key} as yid, _version as yv from {_plain(names.staging)}) yy "
-        f"where yid = {key} and yv > _version)"
-    )
     return {
         **MERGE, "destination_scope": f"{key} in ({seen})",
-        "source_filter": f"{_no_newer(parent.table, key, '')} and {newest}",
+        "source_filter": f"id <> {key} and {_no_newer(parent.table, key, '', (key, names.staging))}",   # a tombstone has its parent's id
     }
 
 
-def _no_newer(table: str, key: str, alias: str) -> str:
-    # the inner columns are renamed, or the names would bind to the inner table; the correlated max() form is quadratic
-    return (
-        f"not exists (select 1 from (select id as xid, _version as xv from {_plain(table)}) xx "
-        f"where xid = {key} and xv > {alias}_version)"
-    )
+def _no_newer(table: str, key: str, alias: str, staged: tuple[str, str] | None = None) -> str:
+    # the inner columns are renamed, or the names would bind to the inner table; the correlated max() form is quadratic, and so
+    # are two conditions instead of the union, or dlt's hard_delete beside them: PostgreSQL then expects one row and loops
+    held = f"select id as xid, _version as xv from {_plain(table)}"
+    if staged:
+        held += f" union all select {staged[0]}, _version from {_plain(staged[1])}"
+    return f"not exists (select 1 from ({held}) xx where xid = {key} and xv > {alias}_version)"
 
 
 def _plain(name: str) -> str:
