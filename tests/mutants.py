@@ -111,7 +111,7 @@ MUTANTS = (
     ),
     Mutant(
         "no gate", PAGES, "and not (crowded and (", "and not (False and (",
-        "test_pages.py::test_no_page_is_asked_for_while_three_batches_wait", quick=False,
+        "test_pages.py::test_no_page_is_asked_for_while_enough_batches_wait", quick=False,
     ),
     Mutant(
         "sub-list cut short in silence", FETCH, "if not has_more:\n", "if not has_more or not fresh:\n",

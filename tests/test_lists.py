@@ -33,8 +33,9 @@ def done(t0: int, start: int = 0, walks: int = 1) -> dict[str, Any]:
 
 
 def run_of(found: Plan) -> Run:
-    listing: Listing[Any] = Listing("customers", "/v1/customers", _never, [Planner(ranges) for ranges in found.left])
-    return Run(RESOURCES["customers"], found, listing, [list(walk) for walk in found.left])
+    resource = RESOURCES["prices" if len(found.left) == 2 else "customers"]
+    listing: Listing[Any] = Listing(resource.table, resource.path, _never, [Planner(ranges) for ranges in found.left])
+    return Run(resource, found, listing, [list(walk) for walk in found.left])
 
 
 def _never(walk: int, ask: Any) -> Any:

@@ -16,6 +16,7 @@ from tests.endpoint import Endpoint, Tokens, read, reader_of
 
 T0 = 100_000
 ASKED_AT = 1_780_000_000
+ENOUGH = pages.MOST_BATCHES_WAITING
 
 
 @contextmanager
@@ -117,17 +118,17 @@ def test_a_batch_is_also_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("limit", ["BATCH_ROWS", "BATCH_BYTES"])
-def test_no_page_is_asked_for_while_three_batches_wait(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_no_page_is_asked_for_while_enough_batches_wait(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """A slow consumer stops the requests, not the memory; taking a batch lets them go on."""
     monkeypatch.setattr(pages, limit, 10 if limit == "BATCH_ROWS" else 100)
     endpoint = Endpoint(range(1, 101), size=10)
     with reading(listing := listing_of(endpoint), tokens=Tokens(1)) as reader:
-        wait_for(reader, lambda: listing.pages_read == 3 and not reader.in_flight)
+        wait_for(reader, lambda: listing.pages_read == ENOUGH and not reader.in_flight)
         with reader._cond:
             assert reader._choose() == (None, None)
-        assert len(endpoint.asked) == 3
+        assert len(endpoint.asked) == ENOUGH
         reader.take(listing)
-        wait_for(reader, lambda: listing.pages_read == 4)
+        wait_for(reader, lambda: listing.pages_read == ENOUGH + 1)
 
 
 def test_a_listing_without_a_batch_is_read_even_when_others_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +136,11 @@ def test_a_listing_without_a_batch_is_read_even_when_others_crowd(monkeypatch: p
     monkeypatch.setattr(pages, "BATCH_ROWS", 10)
     crowd, small = listing_of(Endpoint(range(1, 101), size=10)), listing_of(Endpoint(range(1, 9)), path="/v1/prices")
     with reading(crowd, tokens=Tokens(1)) as reader:
-        wait_for(reader, lambda: crowd.pages_read == 3 and not reader.in_flight)
+        wait_for(reader, lambda: crowd.pages_read == ENOUGH and not reader.in_flight)
         reader.open(small)
 
         assert len(ids(list(read(reader, small)))) == 8
-        assert crowd.pages_read == 3
+        assert crowd.pages_read == ENOUGH
 
 
 def test_never_more_requests_are_under_way_than_stripe_allows() -> None:

@@ -289,7 +289,9 @@ class Writer:
             fresh[key] = shape.object(bytes(raw))
 
     def _mark(self, name: str, table: pa.Table, child: Child | None = None) -> Any:
-        self.session.wrote(name, table.num_rows if child is None else table["deleted_at"].null_count)
+        """Tell dlt where a table goes, and count its rows; copies from inside other objects are not counted."""
+        if name == self.resource.table or child is not None:
+            self.session.wrote(name, table.num_rows if child is None else table["deleted_at"].null_count)
         if name in self.hinted:
             return table if name == self.resource.table else dlt.mark.with_table_name(table, name)
         self.hinted.add(name)
