@@ -16,7 +16,7 @@ demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no ac
 	@$(BIN)/stripe-feed demo
 
 test: .venv/.stamp  ## the test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: .venv/.stamp  ## lint, types, and the wheel in an empty environment
 	$(BIN)/ruff check
@@ -47,6 +47,6 @@ long: .venv/.stamp  ## the tests that take minutes
 define install
 @test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 @test -x $(BIN)/uv || $(BIN)/pip install -q uv || true
-@$(BIN)/uv pip install -q --python $(BIN)/python -e '$(1)' || \
+@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '$(1)' || \
 	{ echo "uv cannot do it here: installing with pip, which takes longer" >&2; $(BIN)/pip install -q -e '$(1)'; }
 endef

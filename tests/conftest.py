@@ -30,6 +30,7 @@ _home = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module is imported: dlt reads `.dlt/` of the working directory once, when it is imported."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)     # the commands under test would be compiled anew each time
     for name in list(os.environ):
         proxy = name.lower().endswith("_proxy")
         if proxy or (name.startswith(FOREIGN) and name != "STRIPE_FIXTURES"):
@@ -44,7 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "RUNTIME__DLTHUB_TELEMETRY": "false",
     }
     (home / "run").mkdir(mode=0o700)
-    os.chdir(home)
+    if not getattr(config.option, "numprocesses", None):     # the process that starts workers keeps the folder they look from
+        os.chdir(home)
     _only_loopback()
 
 

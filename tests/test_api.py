@@ -123,9 +123,6 @@ def refusal(status: int, headers: dict[str, str] | None = None, **error: str) ->
 FINE = Answer(body=b'"fine"')
 
 
-# What is sent, and what comes back
-
-
 def test_a_request_is_signed_versioned_and_encoded_by_the_sdk(server: Scripted, make: Make) -> None:
     """Nested parameters as Stripe reads them, the pinned version, the key as a bearer, gzip asked for, no telemetry."""
     server.answers = [FINE]
@@ -177,9 +174,6 @@ def test_requests_are_counted_by_endpoint_and_status(server: Scripted, make: Mak
 
     assert api.counts == {(f"{PATH}/:id", 500): 1, (f"{PATH}/:id", 0): 1, (f"{PATH}/:id", 200): 1}
     assert api.requests == 3
-
-
-# Stripe's time
 
 
 @pytest.mark.parametrize(("elapsed", "asked_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)])
@@ -245,8 +239,6 @@ def test_without_any_date_the_local_clock_counts(server: Scripted, make: Make) -
 
     assert make().get(PATH, {}, text).asked_at == NOW + 5_000 + 1_000
 
-
-# Faults that pass
 
 PASSING = {
     "500": Answer(500), "502, not Stripe's": Answer(502, b"<html>Bad Gateway"), "503": refusal(503, type="api_error"),
@@ -368,9 +360,6 @@ def test_an_unreachable_host_is_named_with_the_kind_of_fault(make: Make) -> None
         make(base=gone.url).get(PATH, {"email": CANARY}, text)
 
 
-# The rate budget
-
-
 @pytest.mark.parametrize(
     ("reason", "slower"),
     [("global-rate", "account"), ("endpoint-rate", PATH), ("", PATH), ("global-concurrency", "ceiling")],
@@ -442,8 +431,6 @@ def test_a_budget_of_nothing_is_refused(make: Make, limits: dict[str, float]) ->
     with pytest.raises(UsageError, match="more than 0"):
         make(**limits)
 
-
-# Errors that stay
 
 STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "401": (refusal(401), SetupError, r"key is not valid \(401, request req_1\)"),
@@ -551,9 +538,6 @@ def _made(error: type[stripe.StripeError], status: int | None) -> stripe.StripeE
     return error(**needed)
 
 
-# Whose key it is
-
-
 def test_the_account_is_asked_for(server: Scripted, make: Make) -> None:
     """Its id, its mode by the key, and when it was made: the history begins there."""
     server.answers = [Answer(body=b'{"id": "acct_1", "created": 1600000000, "email": "x@example.com"}')]
@@ -585,9 +569,6 @@ def test_an_account_without_a_date_is_fine(server: Scripted, make: Make, body: b
     server.answers = [Answer(body=body)]
 
     assert make().account().created == 0
-
-
-# Keys and addresses
 
 
 @pytest.mark.parametrize("key", ["sk_test_1", "sk_live_1", "rk_test_1", "rk_live_1", " rk_test_1\n", "sk_1"])
@@ -665,9 +646,6 @@ def test_the_key_shows_nowhere(make: Make) -> None:
 
     assert repr(api).startswith("Api('http://127.0.0.1:")
     assert not [name for name, value in vars(api).items() if KEY in f"{value!r} {value}"]
-
-
-# Proxies and certificates
 
 
 def ask(url: str) -> str:

@@ -86,7 +86,8 @@ def test_a_scheduled_run_logs_one_line(ran: dict[str, Ran]) -> None:
     shell, said, (line,) = ran["alone"].shell, ran["alone"].said, ran["alone"].lines
 
     assert (said.code, said.out) == (0, "")
-    assert re.fullmatch(rf"INFO {shell.box.account_id}: {shell.truth()['customers']} customers, .*; \d+ requests, \d+\.\d s", line)
+    assert line.startswith(f"INFO {shell.box.account_id}: ") and f" {shell.truth()['customers']} customers, " in line
+    assert re.search(r"; \d+ requests, \d+\.\d s$", line)
     assert shell.rows()["customers"] == shell.truth()["customers"]
 
 

@@ -199,8 +199,6 @@ def test_all_ids_of_a_path_share_an_endpoint(path: str, endpoint: str) -> None:
     assert endpoint_of(path) == endpoint
 
 
-# What is learned, as measured in the design: a limiter that is stricter than configured, jitter on the way, 32 under way.
-
 Limiter = Callable[[float], bool]
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -142,9 +143,9 @@ class Reader:
         """Pictures."""
 
     def postgres(self) -> str:
-        """The URL of a server of our own."""
-        data = self.folder / "postgres"
-        server = self.stack.enter_context(get_server(data, cleanup_mode="delete"))
+        """The URL of a server of our own. It runs as a user of its own where we are root, and pytest's folders are ours alone."""
+        folder = self.stack.enter_context(TemporaryDirectory(prefix="stripe-feed-postgres-"))
+        server = self.stack.enter_context(get_server(folder, cleanup_mode="stop"))
         return f"postgresql://postgres:none@{quote(str(server.pgdata), safe='')}/postgres"
 
 

@@ -356,6 +356,19 @@ def test_rows_without_created_are_kept_and_cover_nothing() -> None:
     assert (first, last) == (Took([0, 1, 2], (900_001, T0)), Took([0, 1, 2], (0, 900_001)))
 
 
+def test_rows_without_created_are_remembered() -> None:
+    """They come last; going on by time after them, with a row made in the past meanwhile, brings them again."""
+    planner = Planner([(0, T0)])
+    planner.page(take(planner), heads(900_000, None, None), has_more=True)
+    planner.refused(take(planner))
+    page = [Head("cus_0", 900_000), Head("new", 800_000), Head("cus_1", None)]
+    again = planner.page(take(planner), page, has_more=True)
+    last = planner.page(take(planner), heads(None, None, first=2), has_more=False)
+
+    assert ids(page, again) == ["new"]
+    assert last.keep == [1]
+
+
 def test_a_page_of_rows_without_created_only_goes_on() -> None:
     """Nothing is covered, the cursor moves, and going on by time stays below the upper bound."""
     planner = Planner([(0, T0)])

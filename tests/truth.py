@@ -43,8 +43,8 @@ def truth(
 ) -> dict[str, Expected]:
     """What a copy of these resources should hold, by table: all that was created in [since, until), until now by default.
 
-    Objects on a test clock only with `clocks`, and then those that Stripe's lists show. Prices and plans that no list shows are
-    there where an item that is there holds them.
+    Objects on a test clock only with `clocks`, customers and subscriptions among them whatever their time. Prices and plans that
+    no list shows are there where an item that is there holds them.
     """
     end = box.now if until is None else until
     found = {name: Expected() for table in tables for name in (table, *(child.table for child in RESOURCES[table].children))}
@@ -53,10 +53,12 @@ def truth(
             for row in box.account.tables[table].rows.values():
                 created = row.created
                 early = since is not None and (created is None or created < since)
-                hidden = row.clock is not None and (not clocks or table != "invoices")
+                late = created is not None and created >= end
                 if row.group == "inline":
                     found[table].hidden[row.id] = row.raw
-                elif not early and not hidden and (created is None or created < end):
+                elif (clocks and table != "invoices") if row.clock else not early and not late:
+                    found[table].raws[row.id] = row.raw
+                elif row.clock and clocks and not early and not late:
                     found[table].raws[row.id] = row.raw
         for table in tables:
             for child in RESOURCES[table].children:

@@ -15,7 +15,7 @@ import dlt
 import msgspec
 import pyarrow as pa
 from dlt.common.configuration.container import Container
-from dlt.common.pipeline import PipelineContext
+from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.extract.source import SourceInjectableContext
 
 from ..destination import require_merge
@@ -197,7 +197,7 @@ class Writer:
         self.client: Any = None
         self.destination = ""
         load_id = ""
-        if Container()[PipelineContext].is_active():      # otherwise somebody just looks at the rows
+        if LoadPackageStateInjectableContext in Container():      # otherwise somebody just looks at the rows
             load_id = dlt.current.load_package_state()["load_id"]
             self.client = self._client(load_id)
             self.destination = dlt.current.pipeline().destination.destination_type
@@ -242,10 +242,10 @@ class Writer:
             return []
         held = [versions[id(record)] for record in records]
         found = [self._mark(self.resource.table, parents(self.shape, records, held, self.stamp))]
-        for child, shape in self.shape.children:
+        for child, shape in self.shape.children:       # children last: where they are held, the rest is as well
             families = [(record.row.id, _items(record, child), version) for record, version in zip(records, held, strict=True)]
-            found.append(self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child))
             found += self._embedded(shape, child, families)
+            found.append(self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child))
         return found
 
     def empty_tables(self) -> list[Any]:
@@ -261,7 +261,16 @@ class Writer:
             return list(records)
         with self.client as client:
             held = prior.hashes(client, self.resource.table, [record.row.id for record in records])
-        return [record for record in records if held.get(record.row.id) != record.hash]
+            same = [record.row.id for record in records if held.get(record.row.id) == record.hash]
+            whole = [(child, prior.children(client, self.resource.table, child, same)) for child in self.resource.children]
+
+        def is_held(record: Record) -> bool:
+            id = record.row.id
+            return held.get(id) == record.hash and all(
+                found.get(id, 0) == len({item.id for item in _items(record, child)}) for child, found in whole
+            )
+
+        return [record for record in records if not is_held(record)]
 
     def _embedded(self, shape: Shape, child: Child, families: Sequence[tuple[str, Sequence[Any], int]]) -> list[Any]:
         """Rows for full objects inside children: the list may hide them. Anything read directly is newer."""

@@ -216,7 +216,7 @@ class Shape:
     def _learn_name(self, name: str) -> None:
         self.known.add(name)
         self.unknown[name] = f"x{len(self.unknown)}_"
-        log.info("%s.%s is a field that this version does not know; it is kept in `extra`", self.name, name)
+        log.info("%s: Stripe sends a field that this version does not know; it is kept in `extra`", self.name)
 
     def _learn_type(self, name: str) -> None:
         self.loose.add(name)

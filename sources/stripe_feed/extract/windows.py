@@ -34,6 +34,7 @@ class Window:
     rest: bool = False                # go on by time below `pos + 1`, because the cursor is of no use
     empty: int = 0
     edge: set[str] = field(default_factory=set)   # ids delivered with created == pos
+    undated: set[str] = field(default_factory=set)   # ids delivered without created
 
     def pages_left(self) -> float:
         """An estimate; infinite before the first page."""
@@ -150,7 +151,8 @@ class Planner:
         span = float(window.pos - last)
         window.spp = span if window.spp is None else 0.6 * window.spp + 0.4 * span   # a mean: a burst cannot blow it up
         here = {head.id for head, time in zip(heads, times, strict=True) if time == last}
-        window.edge = window.edge | here if last == window.pos else here
+        window.undated |= {head.id for head in heads if head.created is None}
+        window.edge = (window.edge if last == window.pos else window.undated) | here
         window.pos, window.cursor, window.rest = last, heads[-1].id, False
 
     def _empty(self, ask: Ask, has_more: bool) -> Took:

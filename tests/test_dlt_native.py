@@ -1,0 +1,248 @@
+"""An ordinary dlt source: what dlt's users do with any other works here as well, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pyarrow as pa
+import pytest
+
+from stripe_feed import stripe_source
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Said, ended
+from tests.copies import FAST, Copy, copy_of
+from tests.truth import assert_true
+
+SCRIPT = """
+import dlt
+from stripe_feed import stripe_source
+
+pipeline = dlt.pipeline("stripe_feed", destination="duckdb", dataset_name="stripe")
+pipeline.run(stripe_source())
+"""
+KEYS = ("STRIPE_SECRET_KEY", "secrets.toml", "SOURCES__STRIPE_FEED__API_KEY")
+
+
+def account() -> Sandbox:
+    """A few objects of each kind; a long invoice, and a price that no list shows."""
+    box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
+    box.create("invoices", created=box.now - 10_000, lines=12, status="paid")
+    box.create("subscriptions", created=box.now - 10_000, items=[{"price_data": {"unit_amount": 4200}}, {}])
+    return box
+
+
+def grow(box: Sandbox) -> None:
+    """What is new for the next run, a price among it that no list shows."""
+    box.advance(1000)
+    box.create("customers")
+    box.create("subscriptions", items=[{"price_data": {"unit_amount": 77}}, {}])
+    box.create("invoices", lines=12)
+    box.advance(10)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    with copy_of(account(), tmp_path) as found:
+        yield found
+
+
+# -- in a user's own script -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Sandbox, Said, Path]]:
+    """The script of the README in empty folders, the key at a different place in each; all at the same time."""
+    box = account()
+    started = {}
+    with box.serve() as url:
+        for where in KEYS:
+            folder = tmp_path_factory.mktemp("user")
+            env = os.environ | {"STRIPE_API_BASE": url, "DLT_DATA_DIR": str(tmp_path_factory.mktemp("home"))}
+            if where == "secrets.toml":
+                (folder / ".dlt").mkdir()
+                (folder / ".dlt" / where).write_text(f'[sources.stripe_feed]\napi_key = "{box.key}"\n', encoding="utf-8")
+            else:
+                env[where] = box.key
+            pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            started[where] = folder, subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=folder, env=env, text=True, **pipes)
+        return {where: (box, ended(process), folder) for where, (folder, process) in started.items()}
+
+
+@pytest.mark.parametrize("where", KEYS)
+def test_the_shortest_script_loads_the_account(scripts: dict[str, tuple[Sandbox, Said, Path]], where: str) -> None:
+    """In an empty directory, with the key wherever dlt's users keep theirs, and without a word."""
+    box, said, folder = scripts[where]
+
+    assert said == Said(0, "", "")
+    with duckdb.connect(str(folder / "stripe_feed.duckdb"), read_only=True) as base:
+        ids = {table: {id for (id,) in base.execute(f"select id from stripe.{table}").fetchall()} for table in TABLES}
+    assert ids == {
+        table: set((box.objects if table in RESOURCES else box.children)(table)) for table in TABLES
+    }
+
+
+# -- a part of it -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_resources_that_are_selected_are_loaded(copy: Copy) -> None:
+    """The others are not even asked for."""
+    copy.run(copy.source().with_resources("customers", "products"))
+
+    copy.check("customers", "products")
+    assert {path for path, _ in copy.box.counts} == {"/v1/account", "/v1/customers", "/v1/products"}
+    assert tables(copy) == {"customers", "products"}
+
+
+def test_subscriptions_alone_bring_no_prices(copy: Copy) -> None:
+    """What is embedded in their items goes into a table only where that is selected."""
+    copy.run(copy.source().with_resources("subscriptions"))
+
+    copy.check("subscriptions")
+    assert tables(copy) == {"subscriptions", "subscription_items"}
+
+
+@pytest.mark.parametrize("active", [False, True], ids=["without a pipeline", "beside a pipeline"])
+def test_a_resource_can_be_looked_at(copy: Copy, active: bool) -> None:
+    """Its rows come as Arrow tables; nothing is written, also where the process has a pipeline already."""
+    if active:
+        _ = copy.pipeline
+    found: list[pa.Table] = list(copy.source().products)
+    lines: list[pa.Table] = list(copy.source().invoices)
+
+    assert {id for table in found for id in table["id"].to_pylist()} == set(copy.box.objects("products"))
+    assert sum(table.num_rows for table in lines if "amount_due" in table.column_names) == len(copy.box.objects("invoices"))
+    assert not (copy.folder / copy.database).exists()
+
+
+def test_a_limit_brings_some_rows_and_the_next_run_the_rest(copy: Copy) -> None:
+    """A sample of each resource first; it does not pass for the whole."""
+    copy.run(copy.source().add_limit(1))
+    sample = {table: copy.one(f"select count(*) from stripe.{table}") for table in RESOURCES}
+    copy.run()
+
+    assert min(sample.values()) > 0
+    copy.check()
+
+
+@pytest.mark.parametrize("yields", [1, 2, 3, 4, 5, 7])
+def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(copy: Copy, yields: int) -> None:
+    """In the first load and in a later one: parents, children and what is embedded in these all come in the end."""
+    some = ("prices", "plans", "subscriptions")
+    copy.box.faults.short = 0.7
+    for _ in range(2):
+        copy.run(copy.source().with_resources(*some).add_limit(yields))
+        copy.run(copy.source().with_resources(*some))
+
+        copy.check(*some)
+        grow(copy.box)
+
+
+def test_a_backfill_that_is_stopped_and_started_again_loses_nothing(copy: Copy) -> None:
+    """A fixed range has no state; what the first attempt brought is told from what it did not."""
+    backfill = {"start_date": copy.box.account.start, "end_date": copy.box.now}
+    copy.run(copy.source(**backfill).with_resources("subscriptions", "invoices").add_limit(1))
+    copy.run(copy.source(**backfill).with_resources("subscriptions", "invoices"))
+
+    copy.check("subscriptions", "invoices")
+
+
+def tables(copy: Copy) -> set[str]:
+    """Stripe's tables that exist."""
+    found = copy.select("select table_name from information_schema.tables where table_schema = 'stripe'")
+    return {name for (name,) in found if not name.startswith("_dlt")}
+
+
+# -- dlt's settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_reads_everything_again(copy: Copy) -> None:
+    """Tables and cursors are dropped first: rows that vanished at Stripe are gone as well."""
+    copy.run()
+    copy.box.delete("customers", next(iter(copy.box.objects("customers"))))
+    copy.run(refresh="drop_sources")
+
+    copy.check()
+
+
+def test_frozen_columns_survive_new_fields_of_stripe(copy: Copy) -> None:
+    """Columns are declared, so that nothing is to be refused; what is new is in `extra`."""
+    copy.run()
+    new = copy.box.create("customers", frobnication={"level": 3})["id"]
+    copy.box.create("invoices", lines=[{"unknown_to_all": 1}])
+    copy.box.create("subscriptions", items=[{"unknown_to_all": 1}])
+    copy.box.advance(10)
+    copy.run(schema_contract={"columns": "freeze"})
+
+    copy.check()
+    assert copy.one(f"select extra ->> '$.frobnication.level' from stripe.customers where id = '{new}'") == "3"
+
+
+def test_a_load_id_of_dlt_s_own_does_no_harm(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users of Arrow sources switch it on for all of them."""
+    monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
+    copy.run()
+    grow(copy.box)
+    copy.run()
+
+    copy.check()
+
+
+def test_every_column_is_described_in_the_schema(copy: Copy) -> None:
+    """In dlt's schema, in the words of the resource table."""
+    copy.run()
+    found = copy.pipeline.default_schema.tables
+
+    for table, row in TABLES.items():
+        columns = found[table]["columns"]
+        assert [name for name, column in columns.items() if not column.get("description")] == []
+        assert {c.name: c.description for c in row.columns}.items() <= {n: c["description"] for n, c in columns.items()}.items()
+
+
+def test_a_dataset_with_a_space_in_its_name(copy: Copy) -> None:
+    """dlt makes a name for the database of it; the conditions of the merges use that one."""
+    destination = dlt.destinations.duckdb(str(copy.folder / "other.duckdb"))
+    pipeline = dlt.pipeline("spaces", destination=destination, dataset_name="Stripe Data", pipelines_dir=str(copy.folder))
+    for _ in range(2):
+        pipeline.run(copy.source())
+        assert_true(pipeline, copy.box)
+        grow(copy.box)
+
+
+# -- one source, again and again --------------------------------------------------------------------------------------------
+
+
+def test_a_source_can_be_run_twice(copy: Copy) -> None:
+    """It starts anew each time."""
+    source = copy.source()
+    for _ in range(2):
+        copy.run(source)
+        copy.check()
+        grow(copy.box)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_no_thread_is_left_after_a_run(copy: Copy, limit: int | None) -> None:
+    """Neither after a whole run nor after one that was stopped."""
+    copy.run(copy.source().add_limit(limit))
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("stripe-feed")]
+    for thread in left:
+        thread.join(10)
+
+    assert [thread.name for thread in left if thread.is_alive()] == []
+
+
+def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
+    """No key is needed to make one, and no request is sent."""
+    source = stripe_source(api_base=copy.url, **FAST)
+
+    assert list(source.resources) == list(RESOURCES)
+    assert copy.box.counts.total() == 0

@@ -1,0 +1,295 @@
+"""The customer of Stripe's documentation (checklist S1-S29), and its like of each other resource, load without loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from stripe_feed.resources import RESOURCES, TABLES, Child
+from stripe_feed.sandbox import Sandbox
+from tests.copies import Copy, copy_of
+from tests.truth import columns_of
+
+SEED = """{
+"id": "cus_NffrFeUfNV2Hib",
+"object": "customer",
+"address": null,
+"balance": 0,
+"created": 1680893993,
+"currency": null,
+"default_source": null,
+"delinquent": false,
+"description": null,
+"discount": null,
+"email": "jennyrosen@example.com",
+"invoice_prefix": "0759376C",
+"invoice_settings": {
+"custom_fields": null,
+"default_payment_method": null,
+"footer": null,
+"rendering_options": null
+},
+"livemode": false,
+"metadata": {},
+"name": "Jenny Rosen",
+"next_invoice_sequence": 1,
+"phone": null,
+"preferred_locales": [],
+"shipping": null,
+"tax_exempt": "none",
+"test_clock": null
+}"""
+"""As https://docs.stripe.com/api/customers/object shows it."""
+
+FULL = json.loads(SEED) | {
+    "id": "cus_Full",
+    "address": {"city": "Berlin", "country": "DE", "line1": "Torstr. 1", "line2": None, "postal_code": "10119", "state": None},
+    "balance": -9007199254740993,
+    "currency": "eur",
+    "default_source": "card_1",
+    "delinquent": True,
+    "description": "Zoë \u2028 🚲",
+    "discount": {"id": "di_1", "object": "discount", "source": {"coupon": "25OFF", "type": "coupon"}, "start": 1680893993},
+    "invoice_settings": {"custom_fields": [{"name": "PO", "value": "1"}], "default_payment_method": "pm_1", "footer": "f"},
+    "metadata": {"order_id": "6735", "": "", "a.b": "{}"},
+    "next_invoice_sequence": 2,
+    "phone": "+49 30 1",
+    "preferred_locales": ["de", "en"],
+    "shipping": {"address": {"city": "Berlin"}, "name": "Jenny", "phone": None},
+    "tax_exempt": "reverse",
+    "business_name": "Rosen GmbH",
+    "individual_name": "Jenny Rosen",
+    "subscriptions": {"object": "list", "data": [], "has_more": False, "url": "/v1/customers/cus_Full/subscriptions"},
+    "not_documented_yet": {"a": [1, None]},
+}
+BARE = {"id": "cus_Bare", "object": "customer", "created": 1680893993, "livemode": False, "metadata": {}}
+
+EXPANDED = {
+    "tax": {"automatic_tax": "supported", "ip_address": None, "location": {"country": "DE", "source": "ip_address", "state": None}},
+    "cash_balance": {"object": "cash_balance", "available": {"eur": 10000}, "customer": "cus_Full", "livemode": False},
+    "invoice_credit_balance": {"eur": -1500, "jpy": 0},
+    "sources": [{"id": f"card_{n}", "object": "card", "last4": "4242"} for n in range(13)],
+    "tax_ids": [{"id": f"txi_{n}", "object": "tax_id", "value": f"DE{n}"} for n in range(12)],
+}
+"""What only comes when it is expanded; two of them are lists, longer than what an object shows."""
+
+PRICE = {
+    "id": "price_1", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1679431181, "currency": "usd",
+    "custom_unit_amount": None, "livemode": False, "lookup_key": None, "metadata": {"a": "b"}, "nickname": None,
+    "product": "prod_1", "recurring": {"interval": "month", "interval_count": 1, "meter": None, "usage_type": "licensed"},
+    "tax_behavior": "unspecified", "tiers_mode": None, "transform_quantity": {"divide_by": 3, "round": "up"}, "type": "recurring",
+    "unit_amount": None, "unit_amount_decimal": "0.000000000001",
+}
+PLAN = {
+    "id": "price_1", "object": "plan", "active": True, "amount": None, "amount_decimal": "0.000000000001",
+    "billing_scheme": "per_unit", "created": 1679431181, "currency": "usd", "interval": "month", "interval_count": 1,
+    "livemode": False, "metadata": {"a": "b"}, "meter": None, "nickname": None, "product": "prod_1", "tiers_mode": None,
+    "transform_usage": {"divide_by": 3, "round": "up"}, "trial_period_days": None, "usage_type": "licensed",
+}
+LIKE: dict[str, dict[str, Any]] = {
+    "products": {
+        "id": "prod_1", "object": "product", "active": True, "created": 1678833149, "default_price": "price_1",
+        "description": None, "images": ["https://example.com/a.png"], "livemode": False, "marketing_features": [{"name": "✓"}],
+        "metadata": {"k": "v"}, "name": "Gold Plan", "package_dimensions": {"height": 1.5, "length": 2, "weight": 3, "width": 4},
+        "shippable": None, "statement_descriptor": "GOLD", "tax_code": "txcd_1", "type": "service", "unit_label": "seat",
+        "updated": 1678833150, "url": "https://example.com",
+    },
+    "prices": PRICE,
+    "plans": PLAN,
+    "subscriptions": {
+        "id": "sub_1", "object": "subscription", "application": None, "application_fee_percent": 12.5,
+        "automatic_tax": {"enabled": False}, "billing_cycle_anchor": 1679609767, "cancel_at": 1700000000,
+        "cancel_at_period_end": False, "canceled_at": None, "collection_method": "charge_automatically", "created": 1679609767,
+        "currency": "usd", "customer": "cus_Full", "days_until_due": 30, "discounts": ["di_1"], "ended_at": None,
+        "latest_invoice": {"id": "in_1", "object": "invoice"}, "livemode": False, "metadata": {}, "status": "active",
+        "start_date": 1679609767, "test_clock": None, "trial_end": 1698834803, "trial_start": 1679609767,
+        "items": {
+            "object": "list", "has_more": False, "url": "/v1/subscription_items?subscription=sub_1",
+            "data": [{
+                "id": "si_1", "object": "subscription_item", "created": 1679609768, "current_period_end": 1682288167,
+                "current_period_start": 1679609767, "discounts": [], "metadata": {"n": "1"}, "plan": PLAN, "price": PRICE,
+                "quantity": 3, "subscription": "sub_1", "tax_rates": [], "brand_new": True,
+            }],
+        },
+    },
+    "invoices": {
+        "id": "in_1", "object": "invoice", "amount_due": 9007199254740993, "amount_paid": 0, "created": 1680644467,
+        "confirmation_secret": {"client_secret": "pi_secret"}, "currency": "usd", "customer": {"id": "cus_Full", "name": "Jenny"},
+        "customer_address": None, "hosted_invoice_url": "https://invoice.example.com/x", "livemode": False, "metadata": {},
+        "number": "0759376C-0001", "period_end": 1680644467, "period_start": 1680644467, "status": "open",
+        "status_transitions": {"finalized_at": 1680644470, "paid_at": None}, "subtotal": -500, "total": -500,
+        "lines": {
+            "object": "list", "has_more": False, "url": "/v1/invoices/in_1/lines",
+            "data": [{
+                "id": "il_1", "object": "line_item", "amount": -500, "currency": "usd", "description": "Credit", "discounts": [],
+                "invoice": "in_1", "livemode": False, "metadata": {}, "parent": None, "period": {"end": 2, "start": 1},
+                "pricing": {"price_details": {"price": "price_1", "product": "prod_1"}, "unit_amount_decimal": "-0.5"},
+                "quantity": 1000, "quantity_decimal": "1000.000000000001", "subtotal": -500, "subscription": "sub_1", "taxes": [],
+            }],
+        },
+    },
+}
+EXPAND = {"customers": tuple(EXPANDED)}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """All of the objects above, loaded once as usual and once with every opt-in field."""
+    box = Sandbox(seed=1, customers=0, products=0, oddities=False)
+    box.put("customers", SEED.encode())
+    box.put("customers", FULL)
+    box.put("customers", BARE)
+    for table, found in LIKE.items():
+        box.put(table, found)
+    box.update("customers", "cus_Full", **EXPANDED)
+    box.advance(60)
+    with copy_of(box, tmp_path_factory.mktemp("seed")) as found_copy:
+        found_copy.sync()
+        yield found_copy
+
+
+@pytest.fixture(scope="module")
+def expanded(copy: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    found = Copy(copy.box, copy.url, tmp_path_factory.mktemp("expanded"))
+    found.sync(expand=EXPAND, resources=["customers"])
+    return found
+
+
+ALL = "select * from stripe.customers where id = '{}'"
+
+
+def row(copy: Copy, table: str, id: str) -> dict[str, Any]:
+    """One row as DuckDB gives it, by column."""
+    names = [name for (name,) in copy.select(
+        f"select column_name from information_schema.columns where table_schema = 'stripe' and table_name = '{table}'"
+    )]
+    quoted = ", ".join(f'"{name}"' for name in names)
+    (found,) = copy.select(f"select {quoted} from stripe.{table} where id = '{id}'")
+    return dict(zip(names, found, strict=True))
+
+
+def rebuilt(copy: Copy, table: str, id: str) -> dict[str, Any]:
+    """The object again, from its row alone: what is null in the row may have been null or absent."""
+    found = row(copy, table, id)
+    obj: dict[str, Any] = {}
+    for column in columns_of(TABLES[table]):
+        value = found[column.name]
+        match value, column.kind:
+            case datetime(), _:
+                obj[column.name] = int(value.timestamp())
+            case Decimal(), _:
+                obj[column.name] = format(value.normalize(), "f")
+            case str(), "json":
+                obj[column.name] = json.loads(value)
+            case _:
+                obj[column.name] = value
+    return obj | json.loads(found["extra"] or "{}")
+
+
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "S1": ("id", {"cus_NffrFeUfNV2Hib": "cus_NffrFeUfNV2Hib", "cus_Full": "cus_Full"}, {}),
+    "S2": ("address", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["address"], "cus_Bare": None}, {}),
+    "S3": ("description", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "Zoë \u2028 🚲", "cus_Bare": None}, {}),
+    "S4": ("email", {"cus_NffrFeUfNV2Hib": "jennyrosen@example.com", "cus_Bare": None}, {}),
+    "S5": ("metadata", {"cus_NffrFeUfNV2Hib": {}, "cus_Full": {"order_id": "6735", "": "", "a.b": "{}"}}, {}),
+    "S6": ("name", {"cus_NffrFeUfNV2Hib": "Jenny Rosen", "cus_Bare": None}, {}),
+    "S7": ("phone", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "+49 30 1", "cus_Bare": None}, {}),
+    "S8": ("shipping", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["shipping"], "cus_Bare": None}, {}),
+    "S9": ("tax", {}, {"cus_Full": EXPANDED["tax"]}),
+    "S10": ("object", {"cus_NffrFeUfNV2Hib": "customer", "cus_Full": "customer", "cus_Bare": "customer"}, {}),
+    "S11": ("balance", {"cus_NffrFeUfNV2Hib": 0, "cus_Full": -9007199254740993, "cus_Bare": None}, {}),
+    "S12": ("cash_balance", {}, {"cus_Full": EXPANDED["cash_balance"]}),
+    "S13": ("created", {"cus_NffrFeUfNV2Hib": datetime(2023, 4, 7, 18, 59, 53, tzinfo=timezone.utc)}, {}),
+    "S14": ("currency", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "eur", "cus_Bare": None}, {}),
+    "S15": ("default_source", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "card_1", "cus_Bare": None}, {}),
+    "S16": ("delinquent", {"cus_NffrFeUfNV2Hib": False, "cus_Full": True, "cus_Bare": None}, {}),
+    "S17": ("discount", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["discount"], "cus_Bare": None}, {}),
+    "S18": ("invoice_credit_balance", {}, {"cus_Full": EXPANDED["invoice_credit_balance"]}),
+    "S19": ("invoice_prefix", {"cus_NffrFeUfNV2Hib": "0759376C", "cus_Bare": None}, {}),
+    "S20": ("invoice_settings", {
+        "cus_NffrFeUfNV2Hib": {"custom_fields": None, "default_payment_method": None, "footer": None, "rendering_options": None},
+        "cus_Full": FULL["invoice_settings"], "cus_Bare": None,
+    }, {}),
+    "S21": ("livemode", {"cus_NffrFeUfNV2Hib": False, "cus_Full": False, "cus_Bare": False}, {}),
+    "S22": ("next_invoice_sequence", {"cus_NffrFeUfNV2Hib": 1, "cus_Full": 2, "cus_Bare": None}, {}),
+    "S23": ("preferred_locales", {"cus_NffrFeUfNV2Hib": [], "cus_Full": ["de", "en"], "cus_Bare": None}, {}),
+    "S24": ("sources", {}, {"cus_Full": EXPANDED["sources"]}),
+    "S25": ("subscriptions", {}, {}),
+    "S26": ("tax_exempt", {"cus_NffrFeUfNV2Hib": "none", "cus_Full": "reverse", "cus_Bare": None}, {}),
+    "S27": ("tax_ids", {}, {"cus_Full": EXPANDED["tax_ids"]}),
+    "S28": ("test_clock", {"cus_NffrFeUfNV2Hib": None, "cus_Bare": None}, {}),
+}
+"""Checklist id: the attribute, its value by customer, and by customer when it is expanded."""
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_attribute(copy: Copy, expanded: Copy, id: str) -> None:
+    """The attribute lands in its column, null and absent alike as null; what is opt-in only where it is asked for."""
+    name, plain, opted = CASES[id]
+    for customer, value in plain.items():
+        found = row(copy, "customers", customer)[name]
+        assert (json.loads(found) if isinstance(value, dict | list) else found) == value
+    for customer, value in opted.items():
+        found = json.loads(row(expanded, "customers", customer)[name])
+        assert (found["data"] if isinstance(value, list) else found) == value          # a list is complete, beyond the ten shown
+    assert bool(plain) == (name in row(copy, "customers", "cus_Full"))
+    assert bool(plain or opted) == (name in row(expanded, "customers", "cus_Full"))
+
+
+@pytest.mark.parametrize("id", [pytest.param("cus_NffrFeUfNV2Hib", id="S29")])
+def test_example_object(copy: Copy, id: str) -> None:
+    """Its row gives the very JSON of the documentation back; only fields that are newer than it are null besides."""
+    found = rebuilt(copy, "customers", id)
+    assert {name: found[name] for name in json.loads(SEED)} == json.loads(SEED)
+    assert {name for name, value in found.items() if name not in json.loads(SEED)} == {
+        "business_name", "individual_name", "customer_account"
+    }
+    assert all(found[name] is None for name in found if name not in json.loads(SEED))
+    assert row(copy, "customers", id)["metadata"] == "{}"
+
+
+def test_fields_newer_than_the_documentation_do_no_harm(copy: Copy) -> None:
+    """Known ones have a column, unknown ones go to `extra`; the list of subscriptions is a table of its own."""
+    found = row(copy, "customers", "cus_Full")
+    assert (found["business_name"], found["individual_name"]) == ("Rosen GmbH", "Jenny Rosen")
+    assert json.loads(found["extra"]) == {"not_documented_yet": {"a": [1, None]}}
+
+
+def _children(found: dict[str, Any], child: Child) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = found[child.field]["data"]
+    return rows
+
+
+@pytest.mark.parametrize("table", LIKE)
+def test_other_resources_come_back_whole(copy: Copy, table: str) -> None:
+    """From the rows alone the object can be written again: all of it but what is never loaded, ids where it was expanded."""
+    found = LIKE[table]
+    lists = [child for child in RESOURCES[table].children]
+    wanted = {
+        name: value["id"] if name in ("customer", "latest_invoice") and isinstance(value, dict) else value
+        for name, value in found.items() if name not in [child.field for child in lists] and name != "confirmation_secret"
+    }
+    again = rebuilt(copy, table, found["id"])
+    assert {name: again[name] for name in wanted} == wanted
+    assert all(value is None for name, value in again.items() if name not in wanted)
+    for child in lists:
+        for one in _children(found, child):
+            held = rebuilt(copy, child.table, one["id"])
+            assert {name: held[name] for name in one} == one
+
+
+def test_every_byte_of_json_is_kept(copy: Copy) -> None:
+    """JSON columns hold Stripe's own bytes, white space included."""
+    sent = msgspec.json.decode(SEED.encode(), type=dict[str, msgspec.Raw])
+    assert row(copy, "customers", "cus_NffrFeUfNV2Hib")["invoice_settings"].encode() == bytes(sent["invoice_settings"])
+
+
+def test_the_tables_equal_the_account(copy: Copy, expanded: Copy) -> None:
+    """And so says the reference check."""
+    copy.check()
