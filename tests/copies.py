@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from dlt.extract import DltSource
 
 from stripe_feed import stripe_source
@@ -56,9 +57,8 @@ class Copy:
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of a query; the dataset is `stripe`."""
-        with self.pipeline.sql_client() as client, client.execute_query(query) as cursor:
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+        with closing(duckdb.connect(str(self.folder / self.database))) as base:
+            return base.execute(query).fetchall()
 
     def one(self, query: str) -> Any:
         """The first field of a query's only row."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from stripe_feed import stripe_source
+from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, ended
@@ -30,6 +31,9 @@ pipeline = dlt.pipeline("stripe_feed", destination="duckdb", dataset_name="strip
 pipeline.run(stripe_source())
 """
 KEYS = ("STRIPE_SECRET_KEY", "secrets.toml", "SOURCES__STRIPE_FEED__API_KEY")
+
+
+SOME = ("customers", "invoices")        # enough for what is the same for all
 
 
 def account() -> Sandbox:
@@ -133,11 +137,14 @@ def test_a_limit_brings_some_rows_and_the_next_run_the_rest(copy: Copy) -> None:
     copy.check()
 
 
-@pytest.mark.parametrize("yields", [1, 2, 3, 4, 5, 7])
-def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(copy: Copy, yields: int) -> None:
+@pytest.mark.parametrize("yields", [1, 2, 3, 4, 6])
+def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, yields: int
+) -> None:
     """In the first load and in a later one: parents, children and what is embedded in these all come in the end."""
-    some = ("prices", "plans", "subscriptions")
-    copy.box.faults.short = 0.7
+    some = ("prices", "subscriptions")
+    copy.box.faults.short = 0.9
+    monkeypatch.setattr(pages, "BATCH_ROWS", 2)
     for _ in range(2):
         copy.run(copy.source().with_resources(*some).add_limit(yields))
         copy.run(copy.source().with_resources(*some))
@@ -166,34 +173,32 @@ def tables(copy: Copy) -> set[str]:
 
 def test_a_refresh_reads_everything_again(copy: Copy) -> None:
     """Tables and cursors are dropped first: rows that vanished at Stripe are gone as well."""
-    copy.run()
+    copy.run(copy.source().with_resources(*SOME))
     copy.box.delete("customers", next(iter(copy.box.objects("customers"))))
-    copy.run(refresh="drop_sources")
+    copy.run(copy.source().with_resources(*SOME), refresh="drop_sources")
 
-    copy.check()
+    copy.check(*SOME)
 
 
 def test_frozen_columns_survive_new_fields_of_stripe(copy: Copy) -> None:
     """Columns are declared, so that nothing is to be refused; what is new is in `extra`."""
-    copy.run()
+    copy.run(copy.source().with_resources(*SOME))
     new = copy.box.create("customers", frobnication={"level": 3})["id"]
     copy.box.create("invoices", lines=[{"unknown_to_all": 1}])
-    copy.box.create("subscriptions", items=[{"unknown_to_all": 1}])
     copy.box.advance(10)
-    copy.run(schema_contract={"columns": "freeze"})
+    copy.run(copy.source().with_resources(*SOME), schema_contract={"columns": "freeze"})
 
-    copy.check()
+    copy.check(*SOME)
     assert copy.one(f"select extra ->> '$.frobnication.level' from stripe.customers where id = '{new}'") == "3"
 
 
 def test_a_load_id_of_dlt_s_own_does_no_harm(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Users of Arrow sources switch it on for all of them."""
     monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "true")
-    copy.run()
-    grow(copy.box)
-    copy.run()
-
-    copy.check()
+    for _ in range(2):
+        copy.run(copy.source().with_resources(*SOME))
+        copy.check(*SOME)
+        grow(copy.box)
 
 
 def test_every_column_is_described_in_the_schema(copy: Copy) -> None:
@@ -212,8 +217,8 @@ def test_a_dataset_with_a_space_in_its_name(copy: Copy) -> None:
     destination = dlt.destinations.duckdb(str(copy.folder / "other.duckdb"))
     pipeline = dlt.pipeline("spaces", destination=destination, dataset_name="Stripe Data", pipelines_dir=str(copy.folder))
     for _ in range(2):
-        pipeline.run(copy.source())
-        assert_true(pipeline, copy.box)
+        pipeline.run(copy.source().with_resources(*SOME))
+        assert_true(pipeline, copy.box, SOME)
         grow(copy.box)
 
 
@@ -222,17 +227,17 @@ def test_a_dataset_with_a_space_in_its_name(copy: Copy) -> None:
 
 def test_a_source_can_be_run_twice(copy: Copy) -> None:
     """It starts anew each time."""
-    source = copy.source()
+    source = copy.source().with_resources(*SOME)
     for _ in range(2):
         copy.run(source)
-        copy.check()
+        copy.check(*SOME)
         grow(copy.box)
 
 
 @pytest.mark.parametrize("limit", [None, 1])
 def test_no_thread_is_left_after_a_run(copy: Copy, limit: int | None) -> None:
     """Neither after a whole run nor after one that was stopped."""
-    copy.run(copy.source().add_limit(limit))
+    copy.run(copy.source().with_resources(*SOME).add_limit(limit))
     left = [thread for thread in threading.enumerate() if thread.name.startswith("stripe-feed")]
     for thread in left:
         thread.join(10)

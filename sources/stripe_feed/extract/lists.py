@@ -36,6 +36,7 @@ VERSION_STEP = 1_000_000           # `_version` is second * step + order
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
 FAR = 10_000_000_000               # test clocks run ahead of now
 REST = 6 * 3600                    # an idle cursor is stored this often, in seconds
+EMBEDDED = frozenset(table for row in RESOURCES.values() for child in row.children for _, table in child.embeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Run:
     listing: Listing[Record]
     left: list[list[Range]] = field(default_factory=list)
     rest: bool = False             # of a listing that an earlier run began
+    anew: dict[str, int] = field(default_factory=dict)     # embedded tables for whose sake all is listed again
     yielded: bool = False
 
     @property
@@ -109,12 +111,12 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
     state = dlt.current.resource_state()
     writer = Writer(session, resource, selected)
     before = dict(state)
-    run = _resume(session, resource, state) or _begin(session, resource, state)
+    run = _resume(session, resource, state) or _begin(session, resource, state, selected)
     try:
         yield from _walk(session, run, writer, state, before)
         if run.done and run.rest:                    # it ended where an earlier run began: go on with what came since
             before = dict(state)
-            run = _begin(session, resource, state)
+            run = _begin(session, resource, state, selected)
             yield from _walk(session, run, writer, state, before)
     except PermissionMissing:
         _replace(state, before)
@@ -142,6 +144,8 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
             yield table
     if run.done:
         session.reader.drop(run.listing)
+        if run.anew:
+            _take_embedded(run.anew)
     if not keeps_cursor:
         rested = run.plan.t0 - before.get("t0", 0) >= REST
         worth = not run.done or run.yielded or rested or any(before.get("left", ()))
@@ -161,12 +165,14 @@ def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run 
     return None
 
 
-def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
+def _begin(session: Session, resource: Resource, state: dict[str, Any], selected: Sequence[str]) -> Run:
     """Start a listing; its `t0` is in the state before its first request."""
     account = session.account
     options = session.options
     now = session.api.now()
-    planned = plan(state, options, len(resource.walks), now, account.created)
+    missed = {} if options.end is not None else _missed(resource, selected, now, "t0" not in state)
+    anew = missed if "t0" in state else {}
+    planned = plan({} if anew else state, options, len(resource.walks), now, account.created)
     shape = session.shapes[resource.table]
     api = session.api
     clocks = session.test_clocks if resource.clock_filtered else []
@@ -177,12 +183,32 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
         lambda walk, ask: page_of(api, resource, shape, walks[walk], ask, options.test_clocks),
         [Planner(ranges) for ranges in left],
     )
-    run = Run(resource, planned, listing, [list(walk) for walk in left], rest=planned.t0 < now)
+    run = Run(resource, planned, listing, [list(walk) for walk in left], rest=planned.t0 < now, anew=anew)
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))
+    if missed and not anew:
+        _take_embedded(missed)
     session.reader.open(listing)
     return run
+
+
+def _missed(resource: Resource, selected: Sequence[str], now: int, first: bool) -> dict[str, int]:
+    """The tables that began, or began anew, since copies of their objects were taken from inside this resource's children.
+
+    Those may be in no list. Per table the second in which it began, which is noted here when it does.
+    """
+    state = dlt.current.source_state()
+    if first and resource.table in EMBEDDED:
+        state["began"] = {**state.get("began", {}), resource.table: now}
+    began, taken = state.get("began", {}), state.get("taken", {})
+    embeds = [table for child in resource.children for _, table in child.embeds if table in selected and table in began]
+    return {table: began[table] for table in embeds if taken.get(table) != began[table]}
+
+
+def _take_embedded(tables: dict[str, int]) -> None:
+    state = dlt.current.source_state()
+    state["taken"] = {**state.get("taken", {}), **tables}
 
 
 class Writer:
