@@ -24,6 +24,7 @@ from dlt.extract.extract import Extract
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 from dlt.pipeline.pipeline import Pipeline
+
 from stripe_feed import sync as syncing
 from stripe_feed.api import Api
 from stripe_feed.extract import pages

@@ -26,7 +26,7 @@ HINTS = "extract/hints.py"
 MUTANTS = (
     Mutant(
         "no status=all", "resources.py", '        walks=((("status", "all"),),),\n', "",
-        "test_extract_small.py::test_canceled_subscriptions_and_archived_prices_are_there",
+        "test_fetch.py::test_a_page_is_asked_for_with_the_filters_of_its_walk",
     ),
     Mutant(
         "prices only active", "resources.py", 'walks=((("active", "true"),), (("active", "false"),)),',
@@ -40,7 +40,7 @@ MUTANTS = (
     ),
     Mutant(
         "state written before the rows are yielded", LISTS, "if n == len(tables) - 1 and not keeps_cursor:",
-        "if n == 0 and not keeps_cursor:", "test_extract_small.py::test_a_run_that_stops_after_any_yield_loses_nothing",
+        "if n == 0 and not keeps_cursor:", "test_extract_small.py::test_a_run_that_stops_after_any_yield_loses_nothing[0]",
     ),
     Mutant(
         "stale row wins", HINTS, 'return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}', "return dict(MERGE)",

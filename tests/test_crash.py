@@ -19,12 +19,13 @@ from typing import Any
 import duckdb
 import msgspec
 import pytest
+
+from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.server import Answer, Request
 from tests.copies import FAST, Copy
 from tests.crash import BATCH_ROWS, PACKAGE_ROWS, POINTS, THREADS
-from tests.truth import truth
 
 PATHS = {row.path: row.table for row in RESOURCES.values()}
 
@@ -84,7 +85,8 @@ def loaded(file: Path) -> set[tuple[str, str]]:
         return set()
     done = "_dlt_load_id in (select load_id from stripe._dlt_loads where status = 0)"
     with closing(duckdb.connect(str(file), read_only=True)) as base:
-        names = {name for (name,) in base.execute("select table_name from duckdb_tables() where schema_name = 'stripe'").fetchall()}
+        query = "select table_name from duckdb_tables() where schema_name = 'stripe'"
+        names = {name for (name,) in base.execute(query).fetchall()}
         tables = [table for table in RESOURCES if {table, "_dlt_loads"} <= names]
         return {(t, id) for t in tables for (id,) in base.execute(f"select id from stripe.{t} where {done}").fetchall()}
 
@@ -209,6 +211,21 @@ def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
     again = done.before & done.after
     assert len(done.held) >= PACKAGE_ROWS
     assert again.total() <= PACKAGE_ROWS + 4 * BATCH_ROWS + THREADS * 100
+
+
+@pytest.mark.parametrize("start", [None, 1_600_000_000], ids=["cursor", "range"])
+def test_a_run_in_packages_reads_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int | None) -> None:
+    """Each package goes on where the one before it ended, and what is finished is not asked for again."""
+    monkeypatch.setattr(pages, "BATCH_ROWS", BATCH_ROWS)
+    box = Watched(seed=5, customers=300, subscriptions=140, products=25)
+    with box.serve() as url:
+        copy = Copy(box, url, tmp_path)
+        period = {"start_date": start, "end_date": box.now} if start else {}
+        done = copy.sync(resources=["customers", *TABLES], checkpoint_rows=PACKAGE_ROWS, **period)
+        copy.check("customers", *TABLES, since=start)
+    assert done.packages >= 3
+    assert box.sent.total() < 1.3 * len(box.sent)               # windows that are split after they were asked for overlap
+    assert box.counts["/v1/customers", 200] <= 6
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,7 @@ def test_a_range_loads_what_lies_in_it_and_leaves_the_cursor_alone(copy: Copy) -
     """The start included, the end not. The first real run then loads everything."""
     start = copy.box.now - 10 * DAY
     edges = [copy.box.create("customers", created=start + shift)["id"] for shift in (-1, 0, 5 * DAY - 1, 5 * DAY)]
+    copy.box.create("invoices", created=start + DAY, lines=12)
     copy.sync(resources=SOME, start_date=start, end_date=start + 5 * DAY)
 
     copy.check(*SOME, since=start, until=start + 5 * DAY)

@@ -52,13 +52,10 @@ def truth(
         for table in tables:
             for row in box.account.tables[table].rows.values():
                 created = row.created
-                early = since is not None and (created is None or created < since)
-                late = created is not None and created >= end
+                within = created < end and (since is None or created >= since) if created is not None else since is None
                 if row.group == "inline":
                     found[table].hidden[row.id] = row.raw
-                elif (clocks and table != "invoices") if row.clock else not early and not late:
-                    found[table].raws[row.id] = row.raw
-                elif row.clock and clocks and not early and not late:
+                elif (clocks and (within or table != "invoices")) if row.clock else within:
                     found[table].raws[row.id] = row.raw
         for table in tables:
             for child in RESOURCES[table].children:

@@ -1,4 +1,4 @@
-"""A true, queryable copy of a Stripe account, and every change of it as a feed.
+"""A true, queryable copy of a Stripe account in DuckDB or any other dlt destination.
 
 The names below are imported when they are first used: `import stripe_feed` costs nothing.
 """

@@ -43,6 +43,7 @@ API_VERSION = "2026-10-28.endive"
 STRIPE_BASE = "https://api.stripe.com"
 KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
 MAX_TRIES = 9
+GIVE_UP_AFTER = 120.0      # seconds
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 log = logging.getLogger("stripe_feed")
@@ -218,7 +219,7 @@ class Api:
         version: str = API_VERSION,
         max_rps: float | None = None,
         endpoint_rps: float | None = None,
-        give_up_after: float = 120.0,
+        give_up_after: float = GIVE_UP_AFTER,
         allow_api_base: bool = False,
         threads: int = 32,
         clock: Clock | None = None,

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +144,26 @@ def held_open(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Our settings for dlt while a command runs; what the environment says already stays."""
+    """Our settings for dlt while a command runs; what the environment says already stays. New files are the user's own."""
+    mask = os.umask(0o077)
     added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
     finally:
+        os.umask(mask)
         for name in added:
             os.environ.pop(name, None)
 
 
 @contextmanager
-def lock(pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Hold the one lock of a pipeline directory. Raises `SetupError` that names the holder after `wait` seconds."""
+def lock(
+    pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, Any]]:
+    """Hold the one lock of a pipeline directory, and hand out what the holder before noted: `pid`, `command`, `place`.
+
+    Raises `SetupError` that names the holder after `wait` seconds.
+    """
     path = Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
@@ -171,10 +179,27 @@ def lock(pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], N
                 waited += 0.2
                 file.seek(0)
         file.seek(0)
+        before = _noted(file.read())
+        file.seek(0)
         file.truncate()
-        json.dump({"pid": os.getpid(), "command": what}, file)
+        json.dump({"pid": os.getpid(), "command": what, "place": place_of(pipeline)}, file)
         file.flush()
-        yield
+        yield before
+
+
+def place_of(pipeline: Any) -> str:
+    """A digest of where a pipeline writes: destination, database and dataset."""
+    file = duckdb_file(pipeline)
+    where = str(file) if file else str(pipeline.destination_client().config)
+    return blake2b(f"{pipeline.destination.destination_type} {where} {pipeline.dataset_name}".encode(), digest_size=8).hexdigest()
+
+
+def _noted(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _holder(text: str) -> str:

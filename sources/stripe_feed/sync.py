@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from .api import API_VERSION, Api
 from .destination import (
     DATASET,
     DUCKDB_JOBS,
@@ -27,14 +26,18 @@ from .destination import (
     is_lock,
     lock,
     open_pipeline,
+    place_of,
     settings,
 )
 from .errors import StripeFeedError, UsageError
 from .extract import prior
 from .extract.lists import plan
-from .extract.session import Moment, Session, check_owner, options_of
+from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .resources import RESOURCES
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = logging.getLogger("stripe_feed")
 
@@ -66,28 +69,17 @@ class Planned:
 
 def sync(
     *,
-    api_key: str | None = None,
     database: str | None = None,
     destination: str | None = None,
     dataset: str = DATASET,
     state_dir: str | None = None,
     pipeline_name: str = PIPELINE,
     resources: Sequence[str] | None = None,
-    start_date: Moment | None = None,
-    end_date: Moment | None = None,
-    expand: Mapping[str, Iterable[str]] | None = None,
-    test_clocks: bool = False,
-    look_back: int = 300,
     full_refresh: bool = False,
     checkpoint_rows: int | None = None,
-    max_rps: float | None = None,
-    endpoint_rps: float | None = None,
-    api_base: str | None = None,
-    allow_api_base: bool = False,
-    api_version: str = API_VERSION,
-    give_up_after: float = 120.0,
     wait: float = 0.0,
     watch: Callable[[Session], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Synced:
     """Bring the copy up to date and return what was loaded.
 
@@ -100,22 +92,20 @@ def sync(
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
-    options = options_of(start_date, end_date, expand, test_clocks, look_back, checkpoint_rows or CHECKPOINT_ROWS)
-    session = Session(
-        _api_maker(api_key, api_base, api_version, max_rps, endpoint_rps, give_up_after, allow_api_base), options, kept=True
-    )
+    session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True)
     began = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
-        with lock(pipeline, "stripe-feed sync", wait):
+        with lock(pipeline, "stripe-feed sync", wait) as before:
             check(pipeline)
-            pipeline = settle(pipeline)
+            account = session.account
+            pipeline = settle(pipeline, before.get("place"))
             if watch is not None:
                 watch(session)
             try:
                 packages = _load(pipeline, session, names, full_refresh)
-                account, requests = session.account, session.api.requests
+                requests = session.api.requests
             except BaseException:
                 if not pipeline.has_pending_data:
                     pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
@@ -130,31 +120,17 @@ def sync(
 
 def dry_run(
     *,
-    api_key: str | None = None,
     database: str | None = None,
     destination: str | None = None,
     dataset: str = DATASET,
     pipeline_name: str = PIPELINE,
     resources: Sequence[str] | None = None,
-    start_date: Moment | None = None,
-    end_date: Moment | None = None,
-    expand: Mapping[str, Iterable[str]] | None = None,
-    test_clocks: bool = False,
-    look_back: int = 300,
     full_refresh: bool = False,
-    max_rps: float | None = None,
-    endpoint_rps: float | None = None,
-    api_base: str | None = None,
-    allow_api_base: bool = False,
-    api_version: str = API_VERSION,
-    give_up_after: float = 120.0,
+    **reading: Unpack[Reading],
 ) -> list[Planned]:
     """What `sync` would list with these arguments, after the same checks; one request, nothing written."""
-    options = options_of(start_date, end_date, expand, test_clocks, look_back)
     names = chosen(resources)
-    session = Session(
-        _api_maker(api_key, api_base, api_version, max_rps, endpoint_rps, give_up_after, allow_api_base), options, kept=True
-    )
+    session = session_of(reading, kept=True)
     with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt's copy of the state goes there
         _ = session.api
         pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)
@@ -202,8 +178,13 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
     return list(resources or RESOURCES)
 
 
-def settle(pipeline: Any) -> Any:
-    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
+def settle(pipeline: Any, place: str | None) -> Any:
+    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth.
+
+    `place` is where the run before wrote: what it left behind is not for another destination, and is read again there.
+    """
+    if place is not None and place != place_of(pipeline):
+        pipeline = pipeline.drop()
     _drop_twins(pipeline)
     while pipeline.has_pending_data:
         run(pipeline, None)
@@ -279,17 +260,3 @@ def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: b
 def _source_state(pipeline: Any) -> dict[str, Any]:
     state: dict[str, Any] = pipeline.state.get("sources", {}).get("stripe", {})
     return state
-
-
-def _api_maker(
-    api_key: str | None, base: str | None, version: str, max_rps: float | None, endpoint_rps: float | None, give_up_after: float,
-    allow_api_base: bool,
-) -> Callable[[], Api]:
-    def make() -> Api:
-        return Api(
-            api_key, base=base, version=version, max_rps=max_rps, endpoint_rps=endpoint_rps, give_up_after=give_up_after,
-            allow_api_base=allow_api_base,
-        )
-    return make
-
-

@@ -64,9 +64,9 @@ def whole_lists(child: Child, parent: Names, names: Names) -> dict[str, Any]:
     """The merge of a child table: all children of the parents seen give way, unless the parent held is newer."""
     key = child.parent
     seen = f"select s.{key} from {{staging_table}} s where {_no_newer(parent.table, f's.{key}', 's.')}"
+    fresh = _no_newer(parent.table, key, "", (key, names.staging))
     return {
-        **MERGE, "destination_scope": f"{key} in ({seen})",
-        "source_filter": f"id <> {key} and {_no_newer(parent.table, key, '', (key, names.staging))}",   # a tombstone has its parent's id
+        **MERGE, "destination_scope": f"{key} in ({seen})", "source_filter": f"id <> {key} and {fresh}",   # tombstones: id = key
     }
 
 

@@ -174,6 +174,8 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], selected
     anew = missed if "t0" in state else {}
     planned = plan({} if anew else state, options, len(resource.walks), now, account.created)
     shape = session.shapes[resource.table]
+    if not planned.first:
+        _tell_new_columns(resource.table, [expandable.column.name for expandable in shape.expanded])
     api = session.api
     clocks = session.test_clocks if resource.clock_filtered else []
     walks: list[Params] = [*resource.walks, *((("test_clock", clock),) for clock in clocks)]
@@ -209,6 +211,14 @@ def _missed(resource: Resource, selected: Sequence[str], now: int, first: bool) 
 def _take_embedded(tables: dict[str, int]) -> None:
     state = dlt.current.source_state()
     state["taken"] = {**state.get("taken", {}), **tables}
+
+
+def _tell_new_columns(table: str, names: Sequence[str]) -> None:
+    """An opt-in field that is asked for later: say what happens to the rows that are there."""
+    held = dlt.current.source_schema().tables.get(table, {}).get("columns", {})
+    for name in names:
+        if held and name not in held:
+            log.warning("%s.%s comes with rows loaded from now on; --full-refresh brings it to all.", table, name)
 
 
 class Writer:

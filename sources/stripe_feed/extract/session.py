@@ -6,11 +6,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import pendulum
 
-from ..api import Account, Api
+from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..errors import PermissionMissing, UsageError, WrongAccount
 from ..resources import RESOURCES, Resource
 from .fetch import test_clocks
@@ -18,6 +18,8 @@ from .pages import Listing, Reader
 from .records import Record, Shape
 
 log = logging.getLogger("stripe_feed")
+
+LOOK_BACK = 300
 
 Moment = int | float | str | Any      # Unix seconds, an ISO date or time, or a datetime
 
@@ -30,7 +32,7 @@ class Options:
     end: int | None = None              # Unix seconds, exclusive; given: a fixed range that leaves the cursor alone
     expand: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test_clocks: bool = False
-    look_back: int = 300                # seconds that are read again, for objects that became visible late
+    look_back: int = LOOK_BACK          # seconds that are read again, for objects that became visible late
     package_rows: int | None = None     # end a run after about this many rows
 
 
@@ -135,25 +137,54 @@ class Session:
         self.package_rows += rows if table in RESOURCES else 0
 
 
-def options_of(
-    start_date: Moment | None, end_date: Moment | None, expand: Mapping[str, Iterable[str]] | None, test_clocks: bool,
-    look_back: int, package_rows: int | None = None,
-) -> Options:
-    """Check the options. Raises `UsageError`."""
-    start, end = _seconds("start_date", start_date), _seconds("end_date", end_date)
+class Reading(TypedDict, total=False):
+    """How to read, as keyword arguments: those of `stripe_source`, which explains them."""
+
+    api_key: str | None
+    start_date: Moment | None
+    end_date: Moment | None
+    expand: Mapping[str, Iterable[str]] | None
+    test_clocks: bool
+    look_back: int
+    max_rps: float | None
+    endpoint_rps: float | None
+    api_base: str | None
+    allow_api_base: bool
+    api_version: str
+    give_up_after: float
+
+
+def session_of(reading: Reading, package_rows: int | None = None, kept: bool = False) -> Session:
+    """The session that reads as asked. Raises `UsageError`."""
+    start, end = _seconds("start_date", reading.get("start_date")), _seconds("end_date", reading.get("end_date"))
     if start is not None and end is not None and start >= end:
         raise UsageError("start_date is not before end_date. Swap them, or leave one out.")
+    look_back = reading.get("look_back", LOOK_BACK)
     if look_back < 0:
         raise UsageError("look_back must be 0 or more seconds.")
+    expand = _expanded(reading.get("expand") or {})
+    options = Options(start, end, expand, reading.get("test_clocks", False), look_back, package_rows)
+
+    def make_api() -> Api:
+        return Api(
+            reading.get("api_key"), base=reading.get("api_base"), version=reading.get("api_version", API_VERSION),
+            max_rps=reading.get("max_rps"), endpoint_rps=reading.get("endpoint_rps"),
+            give_up_after=reading.get("give_up_after", GIVE_UP_AFTER), allow_api_base=reading.get("allow_api_base", False),
+        )
+
+    return Session(make_api, options, kept)
+
+
+def _expanded(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     found = {}
-    for table, names in (expand or {}).items():
+    for table, names in expand.items():
         row = RESOURCES.get(table)
-        known = sorted(e.column.name for e in row.expandable) if row else []
+        known = [e.column.name for e in row.expandable] if row else []
         for name in names:
             if name not in known:
                 raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
         found[table] = tuple(names)
-    return Options(start, end, found, test_clocks, look_back, package_rows)
+    return found
 
 
 def _what_expands(row: Resource | None) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource
 
-from ..api import API_VERSION, Api
+from ..api import API_VERSION, GIVE_UP_AFTER
 from ..resources import RESOURCES, Resource
 from .hints import table_hints
 from .lists import list_rows
-from .session import Session, options_of
+from .session import LOOK_BACK, Session, session_of
 
 
 class _Quiet(logging.Filter):
@@ -33,13 +33,13 @@ def stripe_source(
     end_date: Any = None,
     expand: Any = None,
     test_clocks: bool = False,
-    look_back: int = 300,
+    look_back: int = LOOK_BACK,
     max_rps: float | None = None,
     endpoint_rps: float | None = None,
     api_base: str | None = None,
     allow_api_base: bool = False,
     api_version: str = API_VERSION,
-    give_up_after: float = 120.0,
+    give_up_after: float = GIVE_UP_AFTER,
 ) -> Iterable[DltResource]:
     """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions, invoices and their children.
 
@@ -55,15 +55,11 @@ def stripe_source(
 
     Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline runs it).
     """
-    options = options_of(start_date, end_date, expand, test_clocks, look_back)
-
-    def make_api() -> Api:
-        return Api(
-            api_key, base=api_base, version=api_version, max_rps=max_rps, endpoint_rps=endpoint_rps,
-            give_up_after=give_up_after, allow_api_base=allow_api_base,
-        )
-
-    return resources(Session(make_api, options))
+    return resources(session_of({
+        "api_key": api_key, "start_date": start_date, "end_date": end_date, "expand": expand, "test_clocks": test_clocks,
+        "look_back": look_back, "max_rps": max_rps, "endpoint_rps": endpoint_rps, "api_base": api_base,
+        "allow_api_base": allow_api_base, "api_version": api_version, "give_up_after": give_up_after,
+    }))
 
 
 def resources(session: Session) -> Iterable[DltResource]:
