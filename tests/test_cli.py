@@ -399,7 +399,8 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
     assert re.search(r"^ invoices +2026-05-28 20:26:40 +[\d,]+ s of created \([\d,]+ days\) *$", status.out, re.M)
     assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
     assert {cursor["seconds_left"] for cursor in later["cursors"]} == {0}
-    assert later["cursors"][0] == {"resource": "customers", "until": box.now, "seconds_left": 0}
+    assert later["cursors"][0]["resource"] == "customers"
+    assert 0 <= later["cursors"][0]["until"] - box.now < 60     # Stripe's time goes on between its answers
 
 
 # -- preview and query ------------------------------------------------------------------------------------------------------

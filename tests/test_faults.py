@@ -14,7 +14,7 @@ LIMITED = range(40, 90)         # requests that are answered, by number
 
 def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path: Path) -> None:
     """5 % of the answers are errors, 2 % resets, 1 % cut off, 1 % no JSON, and for a time most requests are too many."""
-    box = Sandbox(seed=6, customers=3600)
+    box = Sandbox(seed=6, customers=3700)
     box.faults.error_500, box.faults.reset, box.faults.truncate, box.faults.malformed = 0.05, 0.02, 0.01, 0.01
     box.faults.short = 0.5          # more pages, for more faults
     seen = 0

@@ -88,9 +88,8 @@ def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
         copy.box.reset_counts()
         done: Any = run()
 
-        assert copy.box.counts.total() <= 12
         assert books(copy) == noted
-        assert (done.packages, sum(done.rows.values())) == (0, 0) if run == copy.sync else not done.has_pending_data
+        assert (done.packages, done.requests <= 12) == (0, True) if run == copy.sync else not done.has_pending_data
     assert [copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in RESOURCES] == before
     copy.check()
 

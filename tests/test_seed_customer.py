@@ -139,6 +139,107 @@ LIKE: dict[str, dict[str, Any]] = {
 }
 EXPAND = {"customers": tuple(EXPANDED)}
 
+WHOLE_PRODUCT: dict[str, Any] = {
+    "id": "prod_All", "object": "product", "active": True, "created": 1680893996, "updated": 1680893997, "default_price": "price_All",
+    "description": "With all that a product can have", "images": ["https://example.com/1.png"], "livemode": False,
+    "marketing_features": [{"name": "✓ all"}], "metadata": {"sku": "0042"}, "name": "Everything", "statement_descriptor": "EVERY",
+    "package_dimensions": {"height": 1.5, "length": 20, "weight": 0.25, "width": 3}, "shippable": True, "tax_code": "txcd_10000000",
+    "tax_details": {"performance_location": None, "tax_code": "txcd_10000000"}, "type": "good", "unit_label": "seat",
+    "url": "https://example.com/everything",
+}
+WHOLE_PRICE: dict[str, Any] = {
+    "id": "price_All", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd",
+    "custom_unit_amount": {"maximum": 90_000, "minimum": 10, "preset": None}, "livemode": False, "lookup_key": "all",
+    "metadata": {"tier": "gold"}, "nickname": "All in", "product": "prod_All", "tax_behavior": "exclusive", "tiers_mode": "volume",
+    "recurring": {"interval": "month", "interval_count": 3, "meter": None, "trial_period_days": 14, "usage_type": "licensed"},
+    "transform_quantity": {"divide_by": 10, "round": "up"}, "type": "recurring", "unit_amount": 12_345,
+    "unit_amount_decimal": "12345.678901234567",
+}
+WHOLE_PLAN: dict[str, Any] = {
+    "id": "price_All", "object": "plan", "active": True, "amount": 12_345, "amount_decimal": "12345.678901234567",
+    "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd", "interval": "month", "interval_count": 3,
+    "livemode": False, "metadata": {"tier": "gold"}, "meter": "mtr_1", "nickname": "All in", "product": "prod_All",
+    "tiers_mode": "volume", "transform_usage": {"divide_by": 10, "round": "up"}, "trial_period_days": 14, "usage_type": "licensed",
+}
+WHOLE_ITEM: dict[str, Any] = {
+    "id": "si_All", "object": "subscription_item", "billed_until": 1681000000, "billing_thresholds": {"usage_gte": 5},
+    "created": 1680893998, "current_period_end": 1683485998, "current_period_start": 1680893998,
+    "current_trial": {"end_date": 1681500000, "trial_offer": "to_1"}, "discounts": ["di_2"], "metadata": {"seat": "1"},
+    "plan": WHOLE_PLAN, "price": WHOLE_PRICE, "quantity": 7, "subscription": "sub_All", "tax_rates": [{"id": "txr_1", "percentage": 7.7}],
+}
+WHOLE_SUBSCRIPTION: dict[str, Any] = {
+    "id": "sub_All", "object": "subscription", "application": "ca_1", "application_fee_percent": 2.5,
+    "automatic_tax": {"disabled_reason": None, "enabled": True, "liability": {"type": "self"}}, "billing_cycle_anchor": 1680893998,
+    "billing_cycle_anchor_config": {"day_of_month": 31, "hour": None, "minute": None, "month": None, "second": None},
+    "billing_mode": {"type": "flexible"}, "billing_schedules": [{"key": "k"}], "billing_thresholds": {"amount_gte": 100},
+    "cancel_at": 1700000000, "cancel_at_period_end": True, "canceled_at": 1690000000,
+    "cancellation_details": {"comment": "Too dear", "feedback": "too_expensive", "reason": "cancellation_requested"},
+    "collection_method": "send_invoice", "created": 1680893998, "currency": "kwd", "customer": "cus_Full",
+    "customer_account": "acct_1", "days_until_due": 30, "default_payment_method": "pm_1", "default_source": "card_1",
+    "default_tax_rates": [{"id": "txr_1"}], "description": "All of it", "discounts": ["di_1"], "ended_at": 1700000001,
+    "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}}, "latest_invoice": "in_All", "livemode": False,
+    "managed_payments": {"enabled": False}, "metadata": {"k": "v"}, "next_pending_invoice_item_invoice": 1680999999,
+    "on_behalf_of": "acct_2", "pause_collection": {"behavior": "void", "resumes_at": None},
+    "payment_settings": {"save_default_payment_method": "off"}, "pending_invoice_item_interval": {"interval": "week", "interval_count": 1},
+    "pending_setup_intent": "seti_1", "pending_update": {"expires_at": 1681000001}, "presentment_details": {"presentment_currency": "usd"},
+    "schedule": "sub_sched_1", "start_date": 1680000000, "status": "paused", "status_details": {"paused": {"type": "subscription"}},
+    "transfer_data": {"amount_percent": 50.25, "destination": "acct_3"}, "trial_end": 1681500000,
+    "trial_settings": {"end_behavior": {"missing_payment_method": "pause"}}, "trial_start": 1680893998,
+    "items": {"object": "list", "data": [WHOLE_ITEM], "has_more": False, "url": "/v1/subscription_items?subscription=sub_All"},
+}  # fmt: skip
+WHOLE_LINE: dict[str, Any] = {
+    "id": "il_All", "object": "line_item", "amount": -1_000, "currency": "kwd", "description": "Credit ✂",
+    "discount_amounts": [{"amount": 1, "discount": "di_1"}], "discountable": True, "discounts": ["di_1"], "invoice": "in_All",
+    "livemode": False, "metadata": {"line": "1"}, "parent": {"type": "invoice_item_details"}, "period": {"end": 2, "start": 1},
+    "pretax_credit_amounts": [], "pricing": {"type": "price_details", "unit_amount_decimal": "0.5"}, "quantity": 3,
+    "quantity_decimal": "3.000000000001", "subscription": "sub_All", "subtotal": -1_000, "taxes": [{"amount": 77}],
+}
+WHOLE_INVOICE: dict[str, Any] = {
+    "id": "in_All", "object": "invoice", "account_country": "CH", "account_name": "Sandbox AG", "account_tax_ids": ["txi_1"],
+    "amount_due": 10, "amount_overpaid": 11, "amount_paid": 12, "amount_paid_off_stripe": 13, "amount_remaining": 14,
+    "amount_shipping": 15, "application": "ca_1", "attempt_count": 16, "attempted": True, "auto_advance": True,
+    "automatic_tax": {"enabled": True}, "automatically_finalizes_at": 1681000002, "billing_reason": "subscription_cycle",
+    "collection_method": "send_invoice", "created": 1680893999, "currency": "kwd",
+    "custom_fields": [{"name": "PO", "value": "1"}], "customer": "cus_Full", "customer_account": "acct_1",
+    "customer_address": FULL["address"], "customer_email": "all@example.com", "customer_name": "Everything AG",
+    "customer_phone": "+41 44 000 00 00", "customer_shipping": {"name": "Dock 2", "address": None}, "customer_tax_exempt": "reverse",
+    "customer_tax_ids": [{"type": "ch_vat", "value": "CHE-1"}], "default_payment_method": "pm_1", "default_source": "card_1",
+    "default_tax_rates": [{"id": "txr_1"}], "description": "Memo", "discounts": ["di_1"], "due_date": 1681000003,
+    "effective_at": 1681000004, "ending_balance": -17, "footer": "Foot", "from_invoice": {"action": "revision", "invoice": "in_0"},
+    "hosted_invoice_url": "https://example.com/i", "invoice_pdf": "https://example.com/i.pdf", "issuer": {"type": "self"},
+    "last_finalization_error": {"type": "invalid_request_error"}, "latest_revision": "in_2", "livemode": False,
+    "metadata": {"m": "1"}, "next_payment_attempt": 1681000005, "number": "0759376C-0001", "on_behalf_of": "acct_2",
+    "parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_All", "metadata": {}}},
+    "payment_settings": {"payment_method_types": ["card"]}, "period_end": 1681000006, "period_start": 1681000007,
+    "post_payment_credit_notes_amount": 18, "pre_payment_credit_notes_amount": 19, "receipt_number": "2000-0001",
+    "rendering": {"template": None}, "shipping_cost": {"amount_total": 15}, "shipping_details": {"name": "Dock 2"},
+    "starting_balance": -20, "statement_descriptor": "EVERY", "status": "open", "status_details": {"type": "x"},
+    "status_transitions": {"finalized_at": 1681000008, "paid_at": None}, "subtotal": 21, "subtotal_excluding_tax": 22,
+    "threshold_reason": {"amount_gte": 100}, "total": -23, "total_discount_amounts": [{"amount": 1, "discount": "di_1"}],
+    "total_excluding_tax": 24, "total_pretax_credit_amounts": [{"amount": 2}], "total_taxes": [{"amount": 77}],
+    "webhooks_delivered_at": 1681000009,
+    "lines": {"object": "list", "data": [WHOLE_LINE], "has_more": False, "url": "/v1/invoices/in_All/lines"},
+}  # fmt: skip
+EVERY: dict[str, dict[str, Any]] = {
+    "products": WHOLE_PRODUCT, "prices": WHOLE_PRICE, "plans": WHOLE_PLAN, "subscriptions": WHOLE_SUBSCRIPTION,
+    "subscription_items": WHOLE_ITEM, "invoices": WHOLE_INVOICE, "invoice_line_items": WHOLE_LINE,
+}
+"""One of each other kind with every field of its table, none of them null."""
+
+KEPT = ("object", "created", "product", "currency", "active")
+"""What the sandbox needs of an object."""
+
+
+def emptied(table: str, suffix: str) -> dict[str, Any]:
+    """The object of `EVERY` without its values, and its child too: null, or not there at all."""
+    def empty(found: dict[str, Any]) -> dict[str, Any]:
+        nulls = dict.fromkeys(found) if suffix == "_null" else {}
+        return nulls | {name: found[name] for name in KEPT if name in found} | {"id": found["id"] + suffix}
+
+    found = EVERY[table]
+    lists = {child.field: found[child.field] for child in RESOURCES[table].children}
+    return empty(found) | {name: rows | {"data": [empty(one) for one in rows["data"]]} for name, rows in lists.items()}
+
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
@@ -149,6 +250,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     box.put("customers", BARE)
     for table, found in LIKE.items():
         box.put(table, found)
+        for one in (EVERY[table], emptied(table, "_null"), emptied(table, "_absent")):
+            box.put(table, one)
     box.update("customers", "cus_Full", **EXPANDED)
     box.advance(60)
     with copy_of(box, tmp_path_factory.mktemp("seed")) as found_copy:
@@ -280,6 +383,28 @@ def test_other_resources_come_back_whole(copy: Copy, table: str) -> None:
         for one in _children(found, child):
             held = rebuilt(copy, child.table, one["id"])
             assert {name: held[name] for name in one} == one
+
+
+@pytest.mark.parametrize("table", EVERY)
+def test_every_column_of_every_table_is_filled(copy: Copy, table: str) -> None:
+    """An object that has all fields has no null in its row but for the test clock, and comes back whole."""
+    found, row_of = EVERY[table], TABLES[table]
+    lists = [child.field for child in row_of.children] if not isinstance(row_of, Child) else []
+    again = rebuilt(copy, table, found["id"])
+    assert {name: value for name, value in again.items() if name != "test_clock"} == {
+        name: value for name, value in found.items() if name not in lists
+    }
+
+
+@pytest.mark.parametrize("table", EVERY)
+def test_null_and_absent_are_both_null(copy: Copy, table: str) -> None:
+    """In a row there is no difference between the two."""
+    row_of = TABLES[table]
+    own = ("id", row_of.parent) if isinstance(row_of, Child) else ("id",)
+    null, absent = ({name: value for name, value in rebuilt(copy, table, EVERY[table]["id"] + suffix).items() if name not in own}
+                    for suffix in ("_null", "_absent"))
+    assert null == absent
+    assert {name for name, value in null.items() if value is not None} <= {*KEPT, "livemode"}
 
 
 def test_every_byte_of_json_is_kept(copy: Copy) -> None:

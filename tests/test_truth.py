@@ -90,24 +90,24 @@ def test_each_column_has_its_type(small: Copy, table: str) -> None:
     wanted = {column.name: TYPES[column.kind] for column in columns_of(TABLES[table])}
     wanted |= {"extra": "JSON", "account_id": "VARCHAR", "deleted_at": TYPES["timestamp"], "_version": "BIGINT"}
     wanted |= {"_dlt_load_id": "VARCHAR", **({"_hash": "VARCHAR"} if hasattr(TABLES[table], "children") else {})}
-    query = f"select column_name, data_type from information_schema.columns where table_schema = 'stripe' and table_name = '{table}'"
-    assert dict(small.select(query)) == wanted
+    of = f"table_schema = 'stripe' and table_name = '{table}'"
+    assert dict(small.select(f"select column_name, data_type from information_schema.columns where {of}")) == wanted
 
 
 DAMAGE = {
     "a row is missing": ("delete from {products} where id = '{product}'", "{product} is missing"),
     "a row is there twice": ("insert into {products} select * from {products} where id = '{product}'", "is there 2 times"),
-    "a row is too much": ("insert into {customers} select * replace ('cus_x' as id) from {customers} limit 1", "cus_x should not"),
+    "a row is too much": ("insert into {customers} select * replace ('x' as id) from {customers} limit 1", "x should not be there"),
     "a line is missing": ("delete from {lines} where id = '{line}'", "{line} is missing"),
-    "a line is another invoice's": ("update {lines} set invoice = 'in_x' where id = '{line}'", "invoice_line_items.invoice of {line}"),
+    "a line is another invoice's": ("update {lines} set invoice = 'x' where id = '{line}'", "items.invoice of {line}"),
     "text": ("update {customers} set name = name || ' ' where id = '{customer}'", "customers.name of {customer}"),
     "null": ("update {customers} set balance = null where id = '{customer}'", "customers.balance of {customer}"),
-    "one second": ("update {customers} set created = created + interval 1 second where id = '{customer}'", "customers.created of"),
-    "a time zone": ("update {customers} set created = created + interval 2 hour where id = '{customer}'", "customers.created of"),
-    "a twelfth digit": ("update {prices} set unit_amount_decimal = unit_amount_decimal + 0.000000000001", "unit_amount_decimal of"),
-    "a big integer": ("update {customers} set balance = balance + 1 where balance > 9007199254740992", "customers.balance of"),
+    "one second": ("update {customers} set created = created + interval 1 second where id = '{customer}'", "customers.created"),
+    "a time zone": ("update {customers} set created = created + interval 2 hour where id = '{customer}'", "customers.created"),
+    "a twelfth digit": ("update {prices} set unit_amount_decimal = unit_amount_decimal + 0.000000000001", "unit_amount_decimal"),
+    "a big integer": ("update {customers} set balance = balance + 1 where balance > 9007199254740992", "customers.balance"),
     "a key": ("update {customers} set address = '{{}}' where id = '{address}'", "customers.address of {address}"),
-    "white space in metadata": ("update {customers} set metadata = '{{ }}' where metadata::text = '{{}}'", "customers.metadata of"),
+    "white space": ("update {customers} set metadata = '{{ }}' where metadata::text = '{{}}'", "customers.metadata of"),
     "an unknown field": ("update {products} set extra = null where extra is not null", "products.extra of"),
     "another account": ("update {plans} set account_id = 'acct_x'", "plans.account_id of"),
     "deleted": ("update {plans} set deleted_at = now()", "plans.deleted_at of"),
