@@ -51,7 +51,11 @@ MUTANTS = (
         "test_extract_small.py::test_of_two_rows_of_the_same_second_the_one_that_came_last_wins", quick=False,
     ),
     Mutant(
-        "vanished children stay", RECORDS, "[None] * len(rows) + [now] * count", "[None] * (len(rows) + count)",
+        "vanished children stay", HINTS, '"destination_scope": f"{key} in ({seen})"', '"destination_scope": "1 = 0"',
+        "test_extract_small.py::test_children_are_complete_and_follow_their_parent", quick=False,
+    ),
+    Mutant(
+        "tombstones are stored", HINTS, 'f"id <> {key} and {fresh}"', "fresh",
         "test_extract_small.py::test_children_are_complete_and_follow_their_parent", quick=False,
     ),
     Mutant(

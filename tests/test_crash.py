@@ -58,7 +58,8 @@ class Runner:
 
     def __init__(self) -> None:
         program = Path(__file__).with_name("crash.py")
-        environment = os.environ | {"PYTHONPATH": str(program.parents[1])}
+        path = os.pathsep.join([str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": path}
         self.process = subprocess.Popen(
             [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -35,7 +35,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         case "duckdb":
             return dlt.destinations.duckdb(str(tmp_path / "copy.duckdb"))
         case "sqlite":
-            return dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}")
+            return dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}?timeout=60")      # jobs wait for each other
         case _:
             return dlt.destinations.postgres(request.getfixturevalue("postgres"))
 

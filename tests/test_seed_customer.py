@@ -140,17 +140,20 @@ LIKE: dict[str, dict[str, Any]] = {
 EXPAND = {"customers": tuple(EXPANDED)}
 
 WHOLE_PRODUCT: dict[str, Any] = {
-    "id": "prod_All", "object": "product", "active": True, "created": 1680893996, "updated": 1680893997, "default_price": "price_All",
+    "id": "prod_All", "object": "product", "active": True, "created": 1680893996, "updated": 1680893997,
+    "default_price": "price_All",
     "description": "With all that a product can have", "images": ["https://example.com/1.png"], "livemode": False,
     "marketing_features": [{"name": "✓ all"}], "metadata": {"sku": "0042"}, "name": "Everything", "statement_descriptor": "EVERY",
-    "package_dimensions": {"height": 1.5, "length": 20, "weight": 0.25, "width": 3}, "shippable": True, "tax_code": "txcd_10000000",
+    "package_dimensions": {"height": 1.5, "length": 20, "weight": 0.25, "width": 3}, "shippable": True,
+    "tax_code": "txcd_10000000",
     "tax_details": {"performance_location": None, "tax_code": "txcd_10000000"}, "type": "good", "unit_label": "seat",
     "url": "https://example.com/everything",
 }
 WHOLE_PRICE: dict[str, Any] = {
     "id": "price_All", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd",
     "custom_unit_amount": {"maximum": 90_000, "minimum": 10, "preset": None}, "livemode": False, "lookup_key": "all",
-    "metadata": {"tier": "gold"}, "nickname": "All in", "product": "prod_All", "tax_behavior": "exclusive", "tiers_mode": "volume",
+    "metadata": {"tier": "gold"}, "nickname": "All in", "product": "prod_All", "tax_behavior": "exclusive",
+    "tiers_mode": "volume",
     "recurring": {"interval": "month", "interval_count": 3, "meter": None, "trial_period_days": 14, "usage_type": "licensed"},
     "transform_quantity": {"divide_by": 10, "round": "up"}, "type": "recurring", "unit_amount": 12_345,
     "unit_amount_decimal": "12345.678901234567",
@@ -159,17 +162,20 @@ WHOLE_PLAN: dict[str, Any] = {
     "id": "price_All", "object": "plan", "active": True, "amount": 12_345, "amount_decimal": "12345.678901234567",
     "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd", "interval": "month", "interval_count": 3,
     "livemode": False, "metadata": {"tier": "gold"}, "meter": "mtr_1", "nickname": "All in", "product": "prod_All",
-    "tiers_mode": "volume", "transform_usage": {"divide_by": 10, "round": "up"}, "trial_period_days": 14, "usage_type": "licensed",
+    "tiers_mode": "volume", "transform_usage": {"divide_by": 10, "round": "up"}, "trial_period_days": 14,
+    "usage_type": "licensed",
 }
 WHOLE_ITEM: dict[str, Any] = {
     "id": "si_All", "object": "subscription_item", "billed_until": 1681000000, "billing_thresholds": {"usage_gte": 5},
     "created": 1680893998, "current_period_end": 1683485998, "current_period_start": 1680893998,
     "current_trial": {"end_date": 1681500000, "trial_offer": "to_1"}, "discounts": ["di_2"], "metadata": {"seat": "1"},
-    "plan": WHOLE_PLAN, "price": WHOLE_PRICE, "quantity": 7, "subscription": "sub_All", "tax_rates": [{"id": "txr_1", "percentage": 7.7}],
+    "plan": WHOLE_PLAN, "price": WHOLE_PRICE, "quantity": 7, "subscription": "sub_All",
+    "tax_rates": [{"id": "txr_1", "percentage": 7.7}],
 }
 WHOLE_SUBSCRIPTION: dict[str, Any] = {
     "id": "sub_All", "object": "subscription", "application": "ca_1", "application_fee_percent": 2.5,
-    "automatic_tax": {"disabled_reason": None, "enabled": True, "liability": {"type": "self"}}, "billing_cycle_anchor": 1680893998,
+    "automatic_tax": {"disabled_reason": None, "enabled": True, "liability": {"type": "self"}},
+    "billing_cycle_anchor": 1680893998,
     "billing_cycle_anchor_config": {"day_of_month": 31, "hour": None, "minute": None, "month": None, "second": None},
     "billing_mode": {"type": "flexible"}, "billing_schedules": [{"key": "k"}], "billing_thresholds": {"amount_gte": 100},
     "cancel_at": 1700000000, "cancel_at_period_end": True, "canceled_at": 1690000000,
@@ -180,9 +186,12 @@ WHOLE_SUBSCRIPTION: dict[str, Any] = {
     "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}}, "latest_invoice": "in_All", "livemode": False,
     "managed_payments": {"enabled": False}, "metadata": {"k": "v"}, "next_pending_invoice_item_invoice": 1680999999,
     "on_behalf_of": "acct_2", "pause_collection": {"behavior": "void", "resumes_at": None},
-    "payment_settings": {"save_default_payment_method": "off"}, "pending_invoice_item_interval": {"interval": "week", "interval_count": 1},
-    "pending_setup_intent": "seti_1", "pending_update": {"expires_at": 1681000001}, "presentment_details": {"presentment_currency": "usd"},
-    "schedule": "sub_sched_1", "start_date": 1680000000, "status": "paused", "status_details": {"paused": {"type": "subscription"}},
+    "payment_settings": {"save_default_payment_method": "off"},
+    "pending_invoice_item_interval": {"interval": "week", "interval_count": 1},
+    "pending_setup_intent": "seti_1", "pending_update": {"expires_at": 1681000001},
+    "presentment_details": {"presentment_currency": "usd"},
+    "schedule": "sub_sched_1", "start_date": 1680000000, "status": "paused",
+    "status_details": {"paused": {"type": "subscription"}},
     "transfer_data": {"amount_percent": 50.25, "destination": "acct_3"}, "trial_end": 1681500000,
     "trial_settings": {"end_behavior": {"missing_payment_method": "pause"}}, "trial_start": 1680893998,
     "items": {"object": "list", "data": [WHOLE_ITEM], "has_more": False, "url": "/v1/subscription_items?subscription=sub_All"},
@@ -202,10 +211,12 @@ WHOLE_INVOICE: dict[str, Any] = {
     "collection_method": "send_invoice", "created": 1680893999, "currency": "kwd",
     "custom_fields": [{"name": "PO", "value": "1"}], "customer": "cus_Full", "customer_account": "acct_1",
     "customer_address": FULL["address"], "customer_email": "all@example.com", "customer_name": "Everything AG",
-    "customer_phone": "+41 44 000 00 00", "customer_shipping": {"name": "Dock 2", "address": None}, "customer_tax_exempt": "reverse",
+    "customer_phone": "+41 44 000 00 00", "customer_shipping": {"name": "Dock 2", "address": None},
+    "customer_tax_exempt": "reverse",
     "customer_tax_ids": [{"type": "ch_vat", "value": "CHE-1"}], "default_payment_method": "pm_1", "default_source": "card_1",
     "default_tax_rates": [{"id": "txr_1"}], "description": "Memo", "discounts": ["di_1"], "due_date": 1681000003,
-    "effective_at": 1681000004, "ending_balance": -17, "footer": "Foot", "from_invoice": {"action": "revision", "invoice": "in_0"},
+    "effective_at": 1681000004, "ending_balance": -17, "footer": "Foot",
+    "from_invoice": {"action": "revision", "invoice": "in_0"},
     "hosted_invoice_url": "https://example.com/i", "invoice_pdf": "https://example.com/i.pdf", "issuer": {"type": "self"},
     "last_finalization_error": {"type": "invalid_request_error"}, "latest_revision": "in_2", "livemode": False,
     "metadata": {"m": "1"}, "next_payment_attempt": 1681000005, "number": "0759376C-0001", "on_behalf_of": "acct_2",
@@ -233,8 +244,9 @@ KEPT = ("object", "created", "product", "currency", "active")
 def emptied(table: str, suffix: str) -> dict[str, Any]:
     """The object of `EVERY` without its values, and its child too: null, or not there at all."""
     def empty(found: dict[str, Any]) -> dict[str, Any]:
-        nulls = dict.fromkeys(found) if suffix == "_null" else {}
-        return nulls | {name: found[name] for name in KEPT if name in found} | {"id": found["id"] + suffix}
+        nulls: dict[str, Any] = dict.fromkeys(found) if suffix == "_null" else {}
+        kept = {name: found[name] for name in KEPT if name in found}
+        return {**nulls, **kept, "id": found["id"] + suffix}
 
     found = EVERY[table]
     lists = {child.field: found[child.field] for child in RESOURCES[table].children}

@@ -97,7 +97,7 @@ def test_each_column_has_its_type(small: Copy, table: str) -> None:
 DAMAGE = {
     "a row is missing": ("delete from {products} where id = '{product}'", "{product} is missing"),
     "a row is there twice": ("insert into {products} select * from {products} where id = '{product}'", "is there 2 times"),
-    "a row is too much": ("insert into {customers} select * replace ('x' as id) from {customers} limit 1", "x should not be there"),
+    "a row is too much": ("insert into {customers} select * replace ('x' as id) from {customers} limit 1", "x should not"),
     "a line is missing": ("delete from {lines} where id = '{line}'", "{line} is missing"),
     "a line is another invoice's": ("update {lines} set invoice = 'x' where id = '{line}'", "items.invoice of {line}"),
     "text": ("update {customers} set name = name || ' ' where id = '{customer}'", "customers.name of {customer}"),

@@ -25,7 +25,7 @@ from . import prior
 from .fetch import page_of
 from .hints import names_of, newer_wins, table_hints, whole_lists
 from .pages import Listing, Part
-from .records import Record, Shape, Stamp, children, parents
+from .records import Record, Shape, Stamp, children, parents, typed
 from .session import Options, Session, check_owner
 from .windows import Planner, Range, subtract
 
@@ -54,17 +54,19 @@ def plan(state: dict[str, Any], options: Options, walks: int, now: int, account_
     start = options.start or 0
     if start >= now:
         raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
+    low = account_created or FIRST_ACCOUNT
+    until = now if options.end is None else min(options.end, now)
+    ranges = [(start, until)] if start else [(low, until), (0, min(low, until))]
+    whole = [[r for r in ranges if r[0] < r[1]] for _ in range(walks)]
     if options.end is not None:
-        return Plan(now, [[(start, min(options.end, now))] for _ in range(walks)], False, True)
+        return Plan(now, whole, False, True)
     if "t0" not in state:
-        low = account_created or FIRST_ACCOUNT
-        ranges = [(start, now)] if start else [(low, now), (0, low)]
-        return Plan(now, [[r for r in ranges if r[0] < r[1]] for _ in range(walks)], True, False)
+        return Plan(now, whole, True, False)
     older = [(start, state["start"])] if start < state["start"] else []
     left = [[*older, *((lo, hi) for lo, hi in walk)] for walk in state["left"]]
     if any(state["left"]):
         return Plan(state["t0"], left, False, False)
-    since = max(start, state["t0"] - options.look_back)
+    since = max(state["start"], state["t0"] - options.look_back)      # a later start does not skip what the cursor has not seen
     return Plan(now, [[*older, (since, now)] for _ in range(walks)], False, False)
 
 
@@ -77,6 +79,7 @@ class Run:
     listing: Listing[Record]
     left: list[list[Range]] = field(default_factory=list)
     rest: bool = False             # of a listing that an earlier run began
+    start: int | None = None       # the oldest second that this copy was ever asked for
     anew: dict[str, int] = field(default_factory=dict)     # embedded tables for whose sake all is listed again
     yielded: bool = False
 
@@ -88,7 +91,7 @@ class Run:
     def state(self, options: Options) -> dict[str, Any]:
         """The resource's state once everything taken so far is loaded."""
         left = [[list(r) for r in walk] for walk in self.left[:len(self.resource.walks)]]    # test clocks: always whole
-        return {"t0": self.plan.t0, "left": left, "start": options.start or 0}
+        return {"t0": self.plan.t0, "left": left, "start": options.start or 0 if self.start is None else self.start}
 
 
 def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
@@ -137,11 +140,11 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
         tables = writer.tables(parts, run.plan.first)
         if not tables and not run.yielded and (run.plan.first or run.rest):
             tables = writer.empty_tables()
-        for n, table in enumerate(tables):
-            if n == len(tables) - 1 and not keeps_cursor:
-                state.update(run.state(session.options))     # just before the yield: a run that is stopped here loses nothing
+        for table in tables:
             run.yielded = True
             yield table
+        if tables and not keeps_cursor:
+            state.update(run.state(session.options))     # after the yield: a run that is stopped there reads the batch again
     if run.done:
         session.reader.drop(run.listing)
         if run.anew:
@@ -320,7 +323,7 @@ class Writer:
                     self._collect(fresh, self.session.shapes[table], getattr(row, name))
             if fresh:
                 records = list(fresh.values())
-                versions = [(record.row.created or 0) * VERSION_STEP for record in records]
+                versions = [(typed(record.row.created, "timestamp") or 0) * VERSION_STEP for record in records]
                 found.append(self._mark(table, parents(self.session.shapes[table], records, versions, self.stamp)))
         return found
 
