@@ -302,7 +302,7 @@ def rebuilt(copy: Copy, table: str, id: str) -> dict[str, Any]:
                 obj[column.name] = json.loads(value)
             case _:
                 obj[column.name] = value
-    return obj | json.loads(found["extra"] or "{}")
+    return {**obj, **json.loads(found["extra"] or "{}")}
 
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
