@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -140,6 +141,13 @@ def held_open(pipeline: Any) -> Iterator[None]:
         client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
         client.execute_sql("set threads = 1")                    # dlt's jobs run side by side already
         yield
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system between packages; the C library would keep it, package after package."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)      # glibc only
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from .destination import (
     connection_problem,
     duckdb_file,
     file_problem,
+    give_back_memory,
     held_open,
     is_lock,
     lock,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stripe_feed")
 
-CHECKPOINT_ROWS = 60_000      # objects, their children aside
+CHECKPOINT_ROWS = 40_000      # objects, their children aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +254,7 @@ def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: b
         run(pipeline, source_of(session).with_resources(*wanted), **refresh)
         refresh = {}
         packages += session.package_rows > 0
+        give_back_memory()
         if session.finished:
             return packages
 
