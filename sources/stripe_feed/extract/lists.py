@@ -98,13 +98,17 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
     """Yield the rows of a resource and its children as Arrow tables, and nothing while none are ready."""
     selected = list(Container()[SourceInjectableContext].source.resources.selected)
     session.enter()
+    failed = False
     try:
         yield from _list_rows(session, resource, selected)
     except PermissionMissing as refusal:
         session.refused[resource.table] = refusal
         log.warning("%s is left out: %s", resource.table, refusal)
+    except Exception:
+        failed = True
+        raise
     finally:
-        session.leave(len(selected))
+        session.leave(len(selected), failed)
 
 
 def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:

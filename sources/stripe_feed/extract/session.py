@@ -51,7 +51,8 @@ class Session:
         self.embedded_seen: set[str] = set()
         self.client: tuple[str, Any] | None = None  # the destination's SQL client, by load package
         self._lock = threading.Lock()
-        self._running = 0
+        self._running = self._ended = 0
+        self._failed = False
         self._refused_before = 0
         self._api: Api | None = None
         self._reader: Reader | None = None
@@ -113,10 +114,15 @@ class Session:
         """A resource begins to run."""
         self._running += 1
 
-    def leave(self, selected: int) -> None:
-        """A resource ended. The last one closes the session; one that was refused by all raises the refusal."""
+    def leave(self, selected: int, failed: bool) -> None:
+        """A resource ended. The last of those selected closes the session, or the last that runs once one has failed.
+
+        A session that was refused by all raises the refusal.
+        """
         self._running -= 1
-        if self._running == 0 and not self.kept:
+        self._ended += 1
+        self._failed = self._failed or failed
+        if self._running == 0 and not self.kept and (self._failed or self._ended >= selected):
             self.close()
         if len(self.refused) - self._refused_before == selected:
             raise next(iter(self.refused.values()))
@@ -128,6 +134,7 @@ class Session:
         elif self._api is not None:
             self._api.close()
         self._api = self._reader = self._account = self._clocks = None
+        self._ended, self._failed = 0, False
         self.runs.clear()
         self.embedded_seen.clear()
 
