@@ -21,6 +21,7 @@ import pytest
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 
+from stripe_feed.destination import open_pipeline
 from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
@@ -380,8 +381,9 @@ def test_another_command_that_writes(shell: Shell) -> None:
 
 def test_waiting_for_another_command(shell: Shell) -> None:
     """The lock is free again while the second command waits."""
-    (shell.folder / "state").mkdir()
-    with open(shell.folder / "state" / "stripe_feed.lock", "w") as file:
+    folder = Path(open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=str(shell.folder / "state")).pipelines_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "stripe_feed.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         in_vain = shell.sync("--state-dir", "state", "--wait", 0.3)
         timer = threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN))

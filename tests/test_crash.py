@@ -94,11 +94,15 @@ def loaded(file: Path) -> set[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a run is killed: a point of `crash.py`, and which time it is reached. `later`: not the first load."""
+    """Where a run is killed: a point of `crash.py`, and which time it is reached.
+
+    `later`: not the first load. `then`: the account moves on before the next run.
+    """
 
     point: str
     at: int = 1
     later: bool = False
+    then: bool = False
 
     def __str__(self) -> str:
         return f"{self.point} {self.at}{' later' * self.later}".replace(" ", "-")
@@ -119,7 +123,7 @@ TABLES = ("prices", "subscriptions")        # with `subscription_items`: all the
 KILLS = (
     Kill("a page was read", 4),
     Kill("rows were handed to dlt", 3),
-    Kill("between packages", 1),
+    Kill("between packages", 1, then=True),
     Kill("the package is extracted", 2),
     Kill("in normalize", 2),
     Kill("normalized twice", 2),
@@ -166,6 +170,8 @@ def killed(runner: Runner, kill: Kill, folder: Path, box: Watched, tables: Seque
         statuses.append(runner.run(copy, kill.point, kill.at, resources=tables))
         held = loaded(folder / copy.database)
         before, box.sent = box.sent, Counter()
+        if kill.then:
+            change(box)
         statuses.append(runner.run(copy, resources=tables))
     return Outcome(copy, statuses, held, before, box.sent)
 

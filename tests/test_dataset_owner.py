@@ -31,7 +31,7 @@ def by_sync(copy: Copy, **options: Any) -> None:
 
 
 def by_a_full_refresh(copy: Copy, **options: Any) -> None:
-    copy.sync(resources=SOME, full_refresh=True, **options)
+    copy.sync(full_refresh=True, **options)
 
 
 def by_a_plain_run(copy: Copy, **options: Any) -> None:

@@ -106,12 +106,15 @@ def test_only_the_resources_that_are_selected_are_loaded(copy: Copy) -> None:
     assert tables(copy) == {"customers", "products"}
 
 
-def test_subscriptions_alone_bring_no_prices(copy: Copy) -> None:
-    """What is embedded in their items goes into a table only where that is selected."""
+def test_subscriptions_alone_bring_the_prices_of_their_items(copy: Copy) -> None:
+    """Some are in no list: they would be lost if they were selected only later."""
     copy.run(copy.source().with_resources("subscriptions"))
 
     copy.check("subscriptions")
-    assert tables(copy) == {"subscriptions", "subscription_items"}
+    assert tables(copy) == {"subscriptions", "subscription_items", "prices", "plans"}
+
+    copy.run(copy.source())
+    copy.check()
 
 
 @pytest.mark.parametrize("active", [False, True], ids=["without a pipeline", "beside a pipeline"])

@@ -205,7 +205,7 @@ def test_objects_on_test_clocks_are_loaded_on_request(tmp_path: Path) -> None:
         for table in some:
             assert copy.one(f"select count(*) from stripe.{table} where test_clock is not null") == 0
 
-        copy.sync(resources=some, test_clocks=True, full_refresh=True)
+        copy.sync(test_clocks=True, full_refresh=True)
         copy.check(*some, clocks=True)
         for table in some:
             assert copy.one(f"select count(*) from stripe.{table} where test_clock is not null") > 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,11 @@ def start(shell: Shell, script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def nightly(shell: Shell) -> Any:
+    """The pipeline of the shell's default database."""
+    return open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{shell.env['DLT_DATA_DIR']}/pipelines")
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """Each case in a folder of its own, all at the same time."""
@@ -53,7 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
 
         locked, alone, shortest = shell("locked"), shell("alone"), shell("shortest")
         wrong, partly = shell("wrong", "sk_test_canary"), shell("partly", few)
-        with lock(open_pipeline(state_dir=f"{locked.env['DLT_DATA_DIR']}/pipelines"), "the nightly run"):
+        with lock(nightly(locked), "the nightly run"):
             started = [
                 (locked, start(locked, "scheduled.py", "--wait", "0.3")),
                 (alone, start(alone, "scheduled.py")),

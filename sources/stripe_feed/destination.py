@@ -33,12 +33,18 @@ def open_pipeline(
 ) -> Any:
     """Return the dlt pipeline of a copy. `database` is a DuckDB file; `destination` any dlt destination by name.
 
+    dlt's working files go to `state_dir` (its own folder by default), below that into a folder per destination and dataset: what
+    a run left behind for one is never loaded into another, and syncs to different databases do not wait for each other.
+
     Nothing is opened yet. Raises `SetupError` for a DuckDB file named like its dataset, and for unknown destinations.
     """
     import dlt
     from dlt.common.destination.exceptions import UnknownDestinationModule
+    from dlt.common.pipeline import get_dlt_pipelines_dir
 
     where: Any = destination or "duckdb"
+    dataset = normalized(dataset)
+    place = f"{where} {os.getcwd()} {dataset}"
     if database is not None and where != "duckdb":
         raise SetupError("--database names a DuckDB file; it does not go with another --destination.")
     if where == "duckdb":
@@ -47,10 +53,21 @@ def open_pipeline(
         if not file.absolute().parent.is_dir():
             raise SetupError(f"The folder of {file} does not exist. Create it, or choose another --database.")
         where = dlt.destinations.duckdb(str(file.absolute()), destination_name="duckdb")
+        place = f"duckdb {file.absolute().resolve()} {dataset}"
+    folder = Path(state_dir or get_dlt_pipelines_dir(), blake2b(place.encode(), digest_size=6).hexdigest())
     try:
-        return dlt.pipeline(name, destination=where, dataset_name=dataset, pipelines_dir=state_dir)  # type: ignore[arg-type]
+        return dlt.pipeline(name, destination=where, dataset_name=dataset, pipelines_dir=str(folder))
     except UnknownDestinationModule:
         raise SetupError(f"dlt knows no destination {destination!r}; it knows duckdb, postgres, snowflake, bigquery, …") from None
+
+
+def normalized(dataset: str) -> str:
+    """The name that dlt gives to a dataset in the destination."""
+    if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", dataset):
+        return dataset
+    from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+    return NamingConvention().normalize_identifier(dataset)
 
 
 def check_stem(file: Path, dataset: str) -> None:
@@ -167,14 +184,15 @@ def settings() -> Iterator[None]:
 @contextmanager
 def lock(
     pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
-) -> Iterator[dict[str, Any]]:
-    """Hold the one lock of a pipeline directory, and hand out what the holder before noted: `pid`, `command`, `place`.
-
-    Raises `SetupError` that names the holder after `wait` seconds.
-    """
+) -> Iterator[None]:
+    """Hold the one lock of a pipeline directory. Raises `SetupError` that names the holder after `wait` seconds."""
     path = Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as fault:
+        raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). Choose another --state-dir.") from None
+    with open(opened, "r+", encoding="utf-8") as file:
         waited = 0.0
         while True:
             try:
@@ -187,27 +205,10 @@ def lock(
                 waited += 0.2
                 file.seek(0)
         file.seek(0)
-        before = _noted(file.read())
-        file.seek(0)
         file.truncate()
-        json.dump({"pid": os.getpid(), "command": what, "place": place_of(pipeline)}, file)
+        json.dump({"pid": os.getpid(), "command": what}, file)
         file.flush()
-        yield before
-
-
-def place_of(pipeline: Any) -> str:
-    """A digest of where a pipeline writes: destination, database and dataset."""
-    file = duckdb_file(pipeline)
-    where = str(file) if file else str(pipeline.destination_client().config)
-    return blake2b(f"{pipeline.destination.destination_type} {where} {pipeline.dataset_name}".encode(), digest_size=8).hexdigest()
-
-
-def _noted(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        yield
 
 
 def _holder(text: str) -> str:

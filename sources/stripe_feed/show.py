@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, open_pipeline, settings
+from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, normalized, open_pipeline, settings
 from .errors import SetupError, UsageError
 from .resources import RESOURCES, TABLES
 
@@ -76,6 +76,7 @@ def opened(
     database: str | None = None, destination: str | None = None, dataset: str = DATASET
 ) -> Iterator[Copy]:
     """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be opened."""
+    dataset = normalized(dataset)
     if destination in (None, "duckdb"):
         with _duckdb(_file(database, dataset), dataset) as copy:
             yield copy
@@ -121,6 +122,7 @@ def _duckdb(file: Path, dataset: str) -> Iterator[Copy]:
         schemas = connection.execute("select schema_name from information_schema.schemata").fetchall()
         if (dataset,) in schemas:
             connection.execute(f"set schema = '{_quoted(dataset)}'")
+        connection.execute("set enable_external_access = false")
         yield Copy(ask, lambda table: f'"{dataset}"."{table}"', "duckdb")
     finally:
         connection.close()
@@ -243,12 +245,25 @@ def _owner(table: str) -> str:
 
 def query(copy: Copy, sql: str) -> Rows:
     """The answer to one query that only reads. Raises `UsageError` with the database's words."""
-    if copy.dialect != "duckdb":        # a DuckDB file is opened read-only
+    if copy.dialect == "duckdb":        # opened read-only, and cut off from files
+        _require_one(sql)
+    else:
         _require_select(sql, copy.dialect)
     try:
         return copy.ask(sql)
     except Missing as fault:
         raise UsageError(str(fault)) from None
+
+
+def _require_one(sql: str) -> None:
+    import duckdb
+
+    try:
+        count = len(duckdb.extract_statements(sql))
+    except duckdb.Error as fault:
+        raise UsageError(first_line(fault)) from None
+    if count != 1:
+        raise UsageError("`query` takes one statement: give one select.")
 
 
 def _require_select(sql: str, dialect: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ from .destination import (
     is_lock,
     lock,
     open_pipeline,
-    place_of,
     settings,
 )
 from .errors import StripeFeedError, UsageError
@@ -98,10 +98,12 @@ def sync(
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
-        with lock(pipeline, "stripe-feed sync", wait) as before:
+        with lock(pipeline, "stripe-feed sync", wait), closing(session):
             check(pipeline)
             account = session.account
-            pipeline = settle(pipeline, before.get("place"))
+            if full_refresh:
+                check_refresh(session, names, resources)
+            pipeline = settle(pipeline)
             if watch is not None:
                 watch(session)
             try:
@@ -111,8 +113,6 @@ def sync(
                 if not pipeline.has_pending_data:
                     pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
                 raise
-            finally:
-                session.close()
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
         dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused
@@ -179,13 +179,16 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
     return list(resources or RESOURCES)
 
 
-def settle(pipeline: Any, place: str | None) -> Any:
-    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth.
+def check_refresh(session: Session, names: Sequence[str], resources: Sequence[str] | None) -> None:
+    """A full refresh drops every table: refuse it where some would not come back."""
+    if resources:
+        raise UsageError("--full-refresh drops all tables and loads all; leave out --resources.")
+    for name in names:
+        session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)      # raises where the key may not read it
 
-    `place` is where the run before wrote: what it left behind is not for another destination, and is read again there.
-    """
-    if place is not None and place != place_of(pipeline):
-        pipeline = pipeline.drop()
+
+def settle(pipeline: Any) -> Any:
+    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
     _drop_twins(pipeline)
     while pipeline.has_pending_data:
         run(pipeline, None)

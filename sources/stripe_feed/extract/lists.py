@@ -36,7 +36,6 @@ VERSION_STEP = 1_000_000           # `_version` is second * step + order
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
 FAR = 10_000_000_000               # test clocks run ahead of now
 REST = 6 * 3600                    # an idle cursor is stored this often, in seconds
-EMBEDDED = frozenset(table for row in RESOURCES.values() for child in row.children for _, table in child.embeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ class Run:
     left: list[list[Range]] = field(default_factory=list)
     rest: bool = False             # of a listing that an earlier run began
     start: int | None = None       # the oldest second that this copy was ever asked for
-    anew: dict[str, int] = field(default_factory=dict)     # embedded tables for whose sake all is listed again
     yielded: bool = False
 
     @property
@@ -100,7 +98,7 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
     session.enter()
     failed = False
     try:
-        yield from _list_rows(session, resource, selected)
+        yield from _list_rows(session, resource)
     except PermissionMissing as refusal:
         session.refused[resource.table] = refusal
         log.warning("%s is left out: %s", resource.table, refusal)
@@ -108,22 +106,22 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
         failed = True
         raise
     finally:
-        session.leave(len(selected), failed)
+        session.leave(selected, failed)
 
 
-def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
+def _list_rows(session: Session, resource: Resource) -> Iterator[Any]:
     run = session.runs.get(resource.table)
     if run is not None and run.done:
         return                                       # an earlier package of this session brought all there is
     state = dlt.current.resource_state()
-    writer = Writer(session, resource, selected)
+    writer = Writer(session, resource)
     before = dict(state)
-    run = _resume(session, resource, state) or _begin(session, resource, state, selected)
+    run = _resume(session, resource, state) or _begin(session, resource, state)
     try:
         yield from _walk(session, run, writer, state, before)
         if run.done and run.rest:                    # it ended where an earlier run began: go on with what came since
             before = dict(state)
-            run = _begin(session, resource, state, selected)
+            run = _begin(session, resource, state)
             yield from _walk(session, run, writer, state, before)
     except PermissionMissing:
         _replace(state, before)
@@ -151,8 +149,6 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
             state.update(run.state(session.options))     # after the yield: a run that is stopped there reads the batch again
     if run.done:
         session.reader.drop(run.listing)
-        if run.anew:
-            _take_embedded(run.anew)
     if not keeps_cursor:
         rested = run.plan.t0 - before.get("t0", 0) >= REST
         worth = not run.done or run.yielded or rested or any(before.get("left", ()))
@@ -172,52 +168,30 @@ def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run 
     return None
 
 
-def _begin(session: Session, resource: Resource, state: dict[str, Any], selected: Sequence[str]) -> Run:
+def _begin(session: Session, resource: Resource, state: dict[str, Any]) -> Run:
     """Start a listing; its `t0` is in the state before its first request."""
     account = session.account
     options = session.options
     now = session.api.now()
-    missed = {} if options.end is not None else _missed(resource, selected, now, "t0" not in state)
-    anew = missed if "t0" in state else {}
-    planned = plan({} if anew else state, options, len(resource.walks), now, account.created)
+    planned = plan(state, options, len(resource.walks), now, account.created)
     shape = session.shapes[resource.table]
     if not planned.first:
         _tell_new_columns(resource.table, [expandable.column.name for expandable in shape.expanded])
     api = session.api
     clocks = session.test_clocks if resource.clock_filtered else []
-    walks: list[Params] = [*resource.walks, *((("test_clock", clock),) for clock in clocks)]
-    left = [*planned.left, *([(0, FAR)] for _ in clocks)]
+    walks: list[Params] = [*resource.walks, *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.walks)]
+    left = [*planned.left, *([(0, FAR)] for _ in walks[len(resource.walks):])]
     listing: Listing[Record] = Listing(
         resource.table, resource.path,
         lambda walk, ask: page_of(api, resource, shape, walks[walk], ask, options.test_clocks),
         [Planner(ranges) for ranges in left],
     )
-    run = Run(resource, planned, listing, [list(walk) for walk in left], rest=planned.t0 < now, anew=anew)
+    run = Run(resource, planned, listing, [list(walk) for walk in left], rest=planned.t0 < now)
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))
-    if missed and not anew:
-        _take_embedded(missed)
     session.reader.open(listing)
     return run
-
-
-def _missed(resource: Resource, selected: Sequence[str], now: int, first: bool) -> dict[str, int]:
-    """The tables that began, or began anew, since copies of their objects were taken from inside this resource's children.
-
-    Those may be in no list. Per table the second in which it began, which is noted here when it does.
-    """
-    state = dlt.current.source_state()
-    if first and resource.table in EMBEDDED:
-        state["began"] = {**state.get("began", {}), resource.table: now}
-    began, taken = state.get("began", {}), state.get("taken", {})
-    embeds = [table for child in resource.children for _, table in child.embeds if table in selected and table in began]
-    return {table: began[table] for table in embeds if taken.get(table) != began[table]}
-
-
-def _take_embedded(tables: dict[str, int]) -> None:
-    state = dlt.current.source_state()
-    state["taken"] = {**state.get("taken", {}), **tables}
 
 
 def _tell_new_columns(table: str, names: Sequence[str]) -> None:
@@ -231,11 +205,10 @@ def _tell_new_columns(table: str, names: Sequence[str]) -> None:
 class Writer:
     """Turns parts of a listing into marked Arrow tables; the first of each table brings its merge conditions along."""
 
-    def __init__(self, session: Session, resource: Resource, selected: Sequence[str]) -> None:
+    def __init__(self, session: Session, resource: Resource) -> None:
         self.session = session
         self.resource = resource
         self.shape = session.shapes[resource.table]
-        self.selected = selected
         self.hinted: set[str] = set()
         self.client: Any = None
         self.destination = ""
@@ -257,7 +230,7 @@ class Writer:
         return self.session.client[1]
 
     def _tables(self) -> list[str]:
-        embeds = [table for child in self.resource.children for _, table in child.embeds if table in self.selected]
+        embeds = [table for child in self.resource.children for _, table in child.embeds]
         return [self.resource.table, *(child.table for child in self.resource.children), *embeds]
 
     def _check_owner(self) -> None:
@@ -319,8 +292,6 @@ class Writer:
         """Rows for full objects inside children: the list may hide them. Anything read directly is newer."""
         found = []
         for name, table in child.embeds:
-            if table not in self.selected:
-                continue
             fresh: dict[str, Record] = {}
             for _, rows, _ in families:
                 for row in rows:

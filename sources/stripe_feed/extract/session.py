@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any, TypedDict
 
 import pendulum
@@ -53,7 +54,6 @@ class Session:
         self._lock = threading.Lock()
         self._running = self._ended = 0
         self._failed = False
-        self._refused_before = 0
         self._api: Api | None = None
         self._reader: Reader | None = None
         self._account: Account | None = None
@@ -108,13 +108,12 @@ class Session:
     def begin_package(self) -> None:
         """Count rows and refusals anew."""
         self.package_rows = 0
-        self._refused_before = len(self.refused)
 
     def enter(self) -> None:
         """A resource begins to run."""
         self._running += 1
 
-    def leave(self, selected: int, failed: bool) -> None:
+    def leave(self, selected: Sequence[str], failed: bool) -> None:
         """A resource ended. The last of those selected closes the session, or the last that runs once one has failed.
 
         A session that was refused by all raises the refusal.
@@ -122,10 +121,12 @@ class Session:
         self._running -= 1
         self._ended += 1
         self._failed = self._failed or failed
-        if self._running == 0 and not self.kept and (self._failed or self._ended >= selected):
+        refusal = self.refused[selected[0]] if all(table in self.refused for table in selected) else None
+        if self._running == 0 and not self.kept and (self._failed or self._ended >= len(selected)):
             self.close()
-        if len(self.refused) - self._refused_before == selected:
-            raise next(iter(self.refused.values()))
+            self.refused.clear()
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
         """Stop all reading; the session can be used again."""
@@ -205,6 +206,8 @@ def _seconds(name: str, moment: Moment | None) -> int | None:
         return None
     if isinstance(moment, int | float):
         return int(moment)
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = moment.isoformat()
     try:
         found = pendulum.parse(moment) if isinstance(moment, str) else pendulum.instance(moment)
         if not isinstance(found, pendulum.DateTime):
