@@ -101,9 +101,10 @@ def sync(
         with lock(pipeline, "stripe-feed sync", wait), closing(session):
             check(pipeline)
             account = session.account
-            if full_refresh:
-                check_refresh(session, names, resources)
             pipeline = settle(pipeline)
+            if full_refresh:
+                check_owner(account, owner_in(pipeline))
+                check_refresh(session, names, resources)
             if watch is not None:
                 watch(session)
             try:
