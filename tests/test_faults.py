@@ -30,7 +30,7 @@ def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path:
 
         assert done.refused == {}
         statuses = {status: sum(n for (_, code), n in box.counts.items() if code == status) for status in (200, 429, 500)}
-        assert statuses[500] > 5 and statuses[429] > 5
+        assert statuses[500] > 5 and statuses[429] > 0
         assert done.requests == box.counts.total()
         assert sum(len(expected.raws) for expected in truth(box).values()) >= 20_000
         copy.check()
