@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from tests.truth import assert_true, truth
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, on a Unix socket."""
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
-    server.cleanup()
+def postgres() -> Iterator[str]:
+    """A server of its own, on a Unix socket. Where root runs the tests, it runs as another user, and pytest closes its folders."""
+    with tempfile.TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
+        server = get_server(folder, cleanup_mode="stop")
+        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
+        server.cleanup()
 
 
 @pytest.fixture(params=["duckdb", "sqlite", "postgres"])
