@@ -23,6 +23,7 @@ from dlt.normalize.normalize import Normalize
 
 from stripe_feed.destination import open_pipeline
 from stripe_feed.extract import pages
+from stripe_feed.progress import WAITING
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
@@ -62,7 +63,7 @@ def refused(said: Said, code: int, line: str) -> None:
     assert said.code == code, said.err
     assert said.out == ""
     assert re.fullmatch(pattern, said.error), said.error
-    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: "))] == []
+    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: ", WAITING))] == []
 
 
 # -- the key ----------------------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_a_field_that_does_not_expand(shell: Shell) -> None:
 def test_stripe_out_of_reach(shell: Shell) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        said = shell.sync("--give-up-after", 2, STRIPE_API_BASE=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        said = shell.sync("--give-up-after", 1, STRIPE_API_BASE=f"http://127.0.0.1:{nobody.getsockname()[1]}")
 
     refused(said, 5, (
         "/v1/account: cannot reach 127.0.0.1 (NewConnectionError). Check the network, proxy and STRIPE_API_BASE, then run again."

@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import logging
 import os
 import re
 import resource
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,11 +28,11 @@ from stripe_feed import cli
 from stripe_feed.api import API_VERSION
 from stripe_feed.extract.pages import Listing
 from stripe_feed.extract.windows import Planner
-from stripe_feed.progress import Meter, Progress, Reading
+from stripe_feed.progress import WAITING, Meter, Progress, Reading, Watch
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from stripe_feed.terminal import plain
+from stripe_feed.terminal import invoked, plain
 from tests.commands import COMMAND, Shell, ended, shell_of
 
 VERBS = ["demo", "doctor", "preview", "query", "sandbox", "status", "sync"]
@@ -171,7 +173,74 @@ def test_a_reader_that_goes_away_is_no_error(copy: Shell) -> None:
     )
     os.close(writing)
 
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["query", "select * from invoices, customers, plans"], ["status"], ["status", "--json"]])
+def test_a_reader_that_goes_away_is_no_error_for_tables_either(copy: Shell, arguments: list[str]) -> None:
+    """Rich would end the process with 1; and what is still in the buffer when Python ends is no error."""
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$@" | true', "bash", *COMMAND, *arguments], cwd=copy.folder, capture_output=True, text=True,
+        env={name: value for name, value in {**os.environ, **copy.environment}.items() if value is not None},
+    )
+
+    assert (done.returncode, "Traceback" in done.stderr, "error" in done.stderr) == (0, False, False), done.stderr
+
+
+def test_a_sync_goes_on_when_nobody_listens_any_more(shell: Shell) -> None:
+    """`stripe-feed sync 2>&1 | head -1`: the copy is complete all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {name: value for name, value in {**os.environ, **shell.environment}.items() if value is not None}
+
+    done = subprocess.run([*COMMAND, "sync"], cwd=shell.folder, env=env, stdout=writing, stderr=writing)
+    os.close(writing)
+
+    assert done.returncode == 0
+    assert shell.rows() == shell.truth()
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a database's connection breaks with says nothing about our reader."""
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("stripe_feed.show.status", broken)
+    monkeypatch.setattr("stripe_feed.terminal.gone", lambda stream: False)
+
+    assert shell.run("status").error.startswith("unexpected builtins.BrokenPipeError.")
+
+
+def test_the_version(shell: Shell) -> None:
+    from importlib.metadata import version
+
+    said = shell.run("--version")
+
+    assert (said.code, said.out, said.err) == (0, f"stripe-feed {version('stripe-feed')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("script", "path", "words"),
+    [
+        ("{bin}/stripe-feed", "{bin}", "stripe-feed"),
+        ("{bin}/stripe-feed", "/nowhere", "{bin}/stripe-feed"),
+        ("bin/stripe-feed", "/nowhere", "bin/stripe-feed"),
+        ("a b/stripe-feed", "{bin}", "'a b/stripe-feed'"),
+        ("/usr/bin/pytest", "/nowhere", "stripe-feed"),
+    ],
+)
+def test_what_is_said_to_run_next_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, path: str, words: str
+) -> None:
+    """`make demo` runs `.venv/bin/stripe-feed`, which is not on the PATH."""
+    for folder in (tmp_path / "bin", tmp_path / "a b"):
+        folder.mkdir()
+        (folder / "stripe-feed").touch(0o755)
+    known = tmp_path / "bin"
+    monkeypatch.setattr(sys, "argv", [script.format(bin=known)])
+    monkeypatch.setenv("PATH", path.format(bin=known))
+
+    assert invoked() == words.format(bin=known)
 
 
 # -- sync -------------------------------------------------------------------------------------------------------------------
@@ -224,6 +293,8 @@ ASKED: Mapping[str, Any] = {
          {"database": "x.duckdb", "dataset": "live", "state_dir": "s"}),
         (["--destination", "postgres"], {"destination": "postgres"}),
         (["--resources", "customers, invoices"], {"resources": ["customers", "invoices"]}),
+        (["--resources", "plans,invoices", "--resources", "prices,", "--resources", "plans"],
+         {"resources": ["plans", "invoices", "prices"]}),
         (["--start-date", "2026-01-31", "--end-date", "1780000000"], {"start_date": "2026-01-31", "end_date": 1_780_000_000}),
         (["--expand", "customers.tax_ids", "--expand", "customers.sources", "--expand", "prices.tiers"],
          {"expand": {"customers": ["tax_ids", "sources"], "prices": ["tiers"]}}),
@@ -259,6 +330,48 @@ def test_options_that_make_no_sense_are_usage(shell: Shell) -> None:
         "--expand takes TABLE.FIELD, such as customers.tax_ids, not 'tax_ids'."
     )
     assert shell.run("sync", "--expand", "customers.nope").code == 2
+
+
+@pytest.mark.parametrize("names", [[","], [""], [" , ", ""]])
+def test_a_list_of_resources_without_a_name_is_usage(shell: Shell, names: list[str]) -> None:
+    """It would load everything."""
+    said = shell.run("sync", *(part for name in names for part in ("--resources", name)))
+
+    assert (said.code, said.error) == (
+        2, "--resources names nothing. Give it like customers,invoices, or leave it out for all."
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_full_refresh_of_some_resources_is_usage(copy: Shell, more: list[str]) -> None:
+    said = copy.run("sync", "--resources", "prices", "--full-refresh", *more)
+
+    assert (said.code, said.error) == (2, "--full-refresh drops all tables and loads all; leave out --resources.")
+    assert copy.rows() == copy.truth()
+
+
+def test_fields_that_this_version_does_not_know_are_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is logged for itself; their names stay out of it."""
+    def noted(**_: object) -> Synced:
+        for table in ("invoices", "customers", "invoices"):
+            logging.getLogger("stripe_feed").info(
+                "%s: Stripe sends a field that this version does not know; it is kept in `extra`", table
+            )
+        return Synced({}, 1, 0.1, 0, "acct_1", False)
+
+    monkeypatch.setattr("stripe_feed.sync.sync", noted)
+
+    assert shell.run("sync").err.splitlines()[-1] == (
+        "3 fields that this version does not know: kept in `extra` of customers, invoices."
+    )
+    assert shell.run("sync", "--quiet").err == ""
+
+
+def test_the_first_sync_tells_them_once(origin: Shell) -> None:
+    """The sandbox has such fields; their line is what `extract.records` logs."""
+    assert re.findall(r"^.*this version does not know.*$", (origin.folder / "talk.txt").read_text(), re.M) == [
+        "1 field that this version does not know: kept in `extra` of customers."
+    ]
 
 
 # -- the key ----------------------------------------------------------------------------------------------------------------
@@ -335,14 +448,16 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
     said = copy.run("sync", "--dry-run", "--json", "--resources", "customers")
     dates = ["--start-date", "2026-01-01", "--end-date", "2026-02-01"]
     fixed = copy.run("sync", "--dry-run", "--json", "--resources", "plans", *dates)
-    fresh = copy.run("sync", "--dry-run", "--json", "--resources", "prices", "--full-refresh")
+    fresh = copy.run("sync", "--dry-run", "--json", "--full-refresh")
 
     now = copy.box.now
-    new, everything = json.loads(said.out), json.loads(fresh.out)
-    assert (new["resource"], new["kind"], everything["resource"], everything["kind"]) == ("customers", "new", "prices", "everything")
-    assert 0 <= new["since"] - (now - 300) < 60 and 0 <= new["until"] - now < 60        # Stripe's time goes on
-    assert everything["since"] == 0 and 0 <= everything["until"] - now < 60
-    assert json.loads(fixed.out) == {"resource": "plans", "kind": "range", "since": 1_767_225_600, "until": 1_769_904_000}
+    new, (everything, *_) = json.loads(said.out), map(json.loads, fresh.out.splitlines())
+    assert (new["resource"], new["kind"], everything["resource"], everything["kind"]) == ("customers", "new", "customers", "everything")
+    assert 0 <= _seconds(new["since"]) - (now - 300) < 60 and 0 <= _seconds(new["until"]) - now < 60     # Stripe's time goes on
+    assert everything["since"] is None and 0 <= _seconds(everything["until"]) - now < 60
+    assert json.loads(fixed.out) == {
+        "resource": "plans", "kind": "range", "since": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z",
+    }
     assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
     assert [path.name for path in copy.folder.iterdir()] == ["stripe_feed.duckdb"]
 
@@ -372,7 +487,7 @@ def test_status_shows_tables_cursors_and_freshness(copy: Shell) -> None:
     assert _seconds(found["tables"][0]["newest"]) <= newest
     assert _seconds(found["loaded_at"]) == loaded_at
     assert [(cursor["resource"], cursor["seconds_left"]) for cursor in found["cursors"]] == [(name, 0) for name in RESOURCES]
-    assert all(0 <= cursor["until"] - copy.box.now < 60 for cursor in found["cursors"])
+    assert all(0 <= _seconds(cursor["until"]) - copy.box.now < 60 for cursor in found["cursors"])
 
 
 def _seconds(text: str) -> int:
@@ -403,7 +518,7 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
     assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
     assert {cursor["seconds_left"] for cursor in later["cursors"]} == {0}
     assert later["cursors"][0]["resource"] == "customers"
-    assert 0 <= later["cursors"][0]["until"] - box.now < 60     # Stripe's time goes on between its answers
+    assert 0 <= _seconds(later["cursors"][0]["until"]) - box.now < 60     # Stripe's time goes on between its answers
 
 
 # -- preview and query ------------------------------------------------------------------------------------------------------
@@ -476,6 +591,15 @@ def test_query_cannot_write(copy: Shell) -> None:
     assert said.code == 2
     assert "read-only" in said.error
     assert copy.rows() == copy.truth()
+
+
+@pytest.mark.parametrize("arguments", [["preview", "customers"], ["query", "select 1"], ["status"]])
+def test_a_database_that_is_named_has_to_be_there(shell: Shell, arguments: list[str]) -> None:
+    said = shell.run(*arguments, "--database", "nope.duckdb")
+
+    assert (said.code, said.error) == (
+        3, "There is no file nope.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+    )
 
 
 @pytest.mark.parametrize("arguments", [["preview", "customers"], ["query", "select 1"]])
@@ -554,6 +678,7 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
     assert [after[name] for name in TABLES] == [[after[name][0], after[name][0] - before[name][0]] for name in TABLES]
     assert after["customers"][1] > 0
     assert "select strftime" in first.out and "stripe-feed doctor" in first.out
+    assert "minor_units desc" not in first.out       # amounts of different currencies do not compare
     assert _timeless(first.out) == _timeless(again.out)
     assert [path.name for path in shell.folder.iterdir()] == ["demo.duckdb"]
 
@@ -599,11 +724,35 @@ def test_a_sandbox_that_cannot_start_says_why(shell: Shell) -> None:
     port = shell.url.rpartition(":")[2]
 
     said = shell.run("sandbox", "--port", port)
-    flag = shell.run("sandbox", "--nonsense")
 
-    assert said.code == flag.code == 3
+    assert said.code == 3
     assert said.error.startswith("The sandbox did not start: ") and "address already in use" in said.error
-    assert "--nonsense" in flag.error
+
+
+def test_the_sandbox_explains_its_options(shell: Shell) -> None:
+    said = shell.run("sandbox", "--help")
+
+    options = re.findall(r"^  (?:-h, )?(--[a-z-]+)(?: \S+)?(.*(?:\n {10,}.*)?)$", said.out, re.M)
+    assert said.code == 0
+    assert {"--port", "--customers", "--seed", "--rate"} < dict(options).keys()
+    assert [name for name, words in options if not words.strip()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--customers", "many"], "argument --customers: 'many' is no whole number from 0 on"),
+        (["--port", "70000"], "argument --port: '70000' is no port: 0 to 65535"),
+        (["--rate", "-1"], "argument --rate: '-1' is no number from 0 on"),
+        (["--latency", "inf"], "argument --latency: 'inf' is no number from 0 on"),
+        (["--latency", "much"], "argument --latency: 'much' is no number from 0 on"),
+    ],
+)
+def test_wrong_options_of_the_sandbox_are_usage(shell: Shell, arguments: list[str], words: str) -> None:
+    said = shell.run("sandbox", *arguments)
+
+    assert (said.code, said.err) == (2, f"error: {words}. See `stripe-feed sandbox --help`.\n")
 
 
 # -- progress ---------------------------------------------------------------------------------------------------------------
@@ -611,7 +760,9 @@ def test_a_sandbox_that_cannot_start_says_why(shell: Shell) -> None:
 
 def watched(*listings: Listing[Any]) -> Any:
     """A session as the meter sees it."""
-    return SimpleNamespace(runs={listing.name: SimpleNamespace(listing=listing) for listing in listings})
+    return SimpleNamespace(
+        runs={listing.name: SimpleNamespace(listing=listing) for listing in listings}, api=SimpleNamespace(counts=Counter())
+    )
 
 
 def listing(*windows: tuple[int, int], rows: int = 0, pages: int = 0) -> Listing[Any]:
@@ -695,3 +846,59 @@ def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(capsys: pytest.Captur
     assert "back to" in screen.getvalue() and "1,234" in screen.getvalue()
     assert "All read, loading …" in screen.getvalue()
     assert capsys.readouterr().err == "customers: 1,234 rows, 13 pages, … rows/s, back to 1970-01-01, … done, … left\n"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        ({0: 2}, "no answer from Stripe"), ({503: 2}, "Stripe answers 503"), ({429: 2, 0: 1}, "Stripe answers 429"),
+        ({403: 2}, ""), ({200: 1, 500: 1}, ""),
+    ],
+)
+def test_an_endpoint_that_only_fails_for_three_seconds_is_named(statuses: dict[int, int], words: str) -> None:
+    """One that answers, if only with a refusal, is none; what others do does not matter."""
+    times = iter([0.0, 2.9, 3.0, 9.0, 9.0])
+    counts = Counter({("/v1/plans", 200): 5, ("/v1/invoices", 200): 3, ("/v1/plans", 429): 1})
+    requests = Watch(counts, now=lambda: now)
+    now = 0.0
+    found = []
+    for now in times:
+        found.append(requests.look())
+        counts["/v1/plans", 200] += 1
+        if now == 0.0:
+            requests.look()
+            counts.update({("/v1/invoices", status): n for status, n in statuses.items()})
+        elif now == 2.9:
+            counts.update({("/v1/invoices", status): n for status, n in statuses.items()})
+        elif len(found) == 4:
+            counts["/v1/invoices", 200] += 1
+
+    line = {"/v1/invoices": f"/v1/invoices: {words} for {{}} s, asking again …"} if words else {}
+    assert found == [{}, {}, {}, {name: text.format(6) for name, text in line.items()}, {}]
+
+
+def test_an_endpoint_that_does_not_answer_is_said_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 5.0, 5.0, 5.0])
+    progress = Progress(Console(width=100))
+    progress.meter = Meter(watched(listing((100, 200))))
+    progress.requests = Watch({("/v1/customers", 0): 3}, now=lambda: next(times))
+
+    known = progress.complain(set())
+    known = progress.complain(known)
+    assert progress.complain(known) == known == {"/v1/customers"}
+    progress.requests.now = lambda: 9.0
+    with Console(file=io.StringIO(), width=100) as console:
+        console.print(progress.picture())
+        assert "/v1/customers: no answer from Stripe for 9 s, asking again …" in console.file.getvalue()    # type: ignore[attr-defined]
+
+    assert capsys.readouterr().err == "/v1/customers: no answer from Stripe for 5 s, asking again …\n"
+
+
+def test_a_long_wait_before_the_first_request_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stripe_feed.progress.PATIENCE", 0.01)
+    for quiet in (True, False):
+        with Progress(Console(), quiet) as waiting:
+            if not quiet:
+                waiting._before.join(5)
+
+    assert capsys.readouterr().err == f"{WAITING}\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stripe_feed.destination import file_problem
 from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -232,6 +233,45 @@ def test_a_database_that_is_locked(shell: Shell) -> None:
     assert said.code == 3
     assert list(problems(said)) == ["destination"]
     assert problems(said)["destination"][0]== f"stripe_feed.duckdb is open in process {pid}"
+
+
+def test_a_folder_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file itself could be: DuckDB writes its log beside it."""
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != shell.folder)
+
+    before = shell.run("doctor", "--json")
+    with holding(shell.folder / "stripe_feed.duckdb"):
+        pass
+    after = shell.run("doctor", "--json")
+
+    assert (before.code, after.code) == (3, 3)
+    assert problems(before) == problems(after) == {"destination": (
+        f"The folder {shell.folder.name} of stripe_feed.duckdb cannot be written",
+        "Allow it with `chmod u+wx` (as its owner), or choose another --database.",
+    )}
+
+
+def test_a_file_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with holding(shell.folder / "stripe_feed.duckdb"):
+        pass
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) == shell.folder)
+
+    said = shell.run("doctor", "--json")
+
+    assert said.code == 3
+    assert problems(said) == {"destination": (
+        "stripe_feed.duckdb cannot be written", "Allow it with `chmod u+w` (as its owner), or choose another --database.",
+    )}
+
+
+def test_a_file_that_may_not_be_read() -> None:
+    """DuckDB's words for it are those of a file that cannot be opened; it is not damaged."""
+    fault = file_problem(Path("x.duckdb"), 'IO Error: Cannot open file "/srv/x.duckdb": Permission denied')
+
+    assert str(fault) == (
+        "x.duckdb cannot be opened: permission denied. "
+        "Give your user the rights to it and to its folder, or choose another --database."
+    )
 
 
 def test_a_file_named_like_its_dataset(shell: Shell) -> None:

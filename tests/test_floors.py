@@ -21,7 +21,8 @@ FLOORS = (
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 
 ROOMS = {
-    "extract": "windows < pages, records, events, prior < fetch < hints, session < lists, changes < reconcile < source",
+    "extract": "windows, images, order, cursors < pages, records, events < prior, fetch < hints, session < changes"
+    " < writer, derive, rereads < lists < reconcile < follow < source",
     "feed": "store < consume, triggers < deliver < serve",
     "write": "actions < push",
 }

@@ -27,7 +27,11 @@ Destination = Annotated[
 ]
 Dataset = Annotated[str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")]
 StateDir = Annotated[
-    str | None, typer.Option("--state-dir", metavar="DIR", help="dlt's working files; ~/.dlt/pipelines by default.")
+    str | None,
+    typer.Option(
+        "--state-dir", metavar="DIR",
+        help="dlt's working files, in a folder per destination and dataset; below ~/.dlt/pipelines by default.",
+    ),
 ]
 KeyFile = Annotated[
     str | None,
@@ -46,10 +50,7 @@ def main() -> NoReturn:
     if "--debug" in arguments:      # wherever it stands: it is added to a command that failed
         arguments.remove("--debug")
         os.environ["STRIPE_FEED_DEBUG"] = "1"
-    try:
-        app(arguments, prog_name="stripe-feed")
-    except BrokenPipeError:     # the reader of a pipe went away; Python would complain when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    app(arguments, prog_name="stripe-feed")
     sys.exit(0)
 
 
@@ -58,21 +59,25 @@ def command(function: Callable[..., int | None], **settings: Any) -> Callable[..
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        from .terminal import heard, say
+        from .terminal import gone, heard, hush, say
 
         code = 1
         try:
             with heard(bool(kwargs.get("quiet"))):
                 code = function(*args, **kwargs) or 0
+            sys.stdout.flush()
         except StripeFeedError as fault:
             say(f"error: {fault}")
             code = fault.exit_code
         except KeyboardInterrupt:
             say("Interrupted; run again to go on.")
             code = 130
-        except (BrokenPipeError, typer.Exit):
+        except typer.Exit:
             raise
         except Exception as fault:      # its words may hold keys or data
+            if isinstance(fault, BrokenPipeError) and gone(sys.stdout):     # `| head`: it has all that it wants
+                hush(sys.stdout)
+                return
             if os.environ.get("STRIPE_FEED_DEBUG"):
                 raise
             what = f"{type(fault).__module__}.{type(fault).__qualname__}"
@@ -84,9 +89,23 @@ def command(function: Callable[..., int | None], **settings: Any) -> Callable[..
     return guarded
 
 
+def show_version(asked: bool) -> None:
+    """Answer `--version`."""
+    if asked:
+        from . import __version__
+
+        sys.stdout.write(f"stripe-feed {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False) -> None:
-    """Taken out of the arguments by `main`, and here for the help."""
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+) -> None:
+    """`--debug` is taken out of the arguments by `main`, and here for the help."""
 
 
 @command
@@ -94,7 +113,7 @@ def sync(
     database: Database = None,
     destination: Destination = None,
     dataset: Dataset = "stripe",
-    resources: Annotated[str | None, typer.Option(metavar="A,B", help="Only these resources.")] = None,
+    resources: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")] = None,
     start_date: Annotated[str | None, typer.Option(metavar="DATE", help="Nothing created before; UTC.")] = None,
     end_date: Annotated[str | None, typer.Option(metavar="DATE", help="A fixed range that leaves the cursor alone.")] = None,
     expand: Annotated[list[str] | None, typer.Option(metavar="TABLE.FIELD", help="Opt-in field; repeat for several.")] = None,
@@ -104,7 +123,7 @@ def sync(
     endpoint_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")] = None,
     checkpoint_rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")] = None,
     state_dir: StateDir = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait for another command that writes.")] = 0.0,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")] = 0.0,
     give_up_after: GiveUp = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
@@ -126,6 +145,8 @@ def sync(
         "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
         "give_up_after": give_up_after,
     }
+    if full_refresh and resources:      # `sync` says so too, after it has read the account; a dry run does not
+        raise UsageError("--full-refresh drops all tables and loads all; leave out --resources.")
     if is_dry_run:
         terminal.print_plan(dry_run(**asked), json)
         return
@@ -200,9 +221,9 @@ def demo(
     run(database, customers)
 
 
-@partial(command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@partial(command, add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sandbox(ctx: typer.Context) -> None:
-    """Run a look-alike of Stripe: --port 12111 --customers 200 --seed 1 …"""
+    """Run a look-alike of Stripe, to try anything against; --help lists its options."""
     from .demo import serve
 
     serve(ctx.args)
@@ -215,9 +236,14 @@ def key_in(file: str | None) -> str | None:
     return None if file is None else read_key(file)
 
 
-def listed(names: str | None) -> list[str] | None:
-    """`a,b` as a list."""
-    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+def listed(given: Iterable[str] | None) -> list[str] | None:
+    """`a,b` and repetitions as one list; nothing where nothing was given. Raises `UsageError` for a list without a name."""
+    if not given:
+        return None
+    names = dict.fromkeys(name.strip() for part in given for name in part.split(",") if name.strip())
+    if not names:
+        raise UsageError("--resources names nothing. Give it like customers,invoices, or leave it out for all.")
+    return list(names)
 
 
 def moment(text: str | None) -> int | str | None:

@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from .destination import DATASET
-from .errors import SetupError
+from .errors import SetupError, UsageError
 from .show import Held, held, opened, query, state_of
 from .sync import Synced, sync
-from .terminal import data, table
+from .terminal import data, invoked, table
 
 SEED = 7
 A_DAY = 86_400
+USAGE = UsageError.exit_code
+SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
 SAMPLE = """\
 select strftime(created, '%Y-%m') as month, currency, count(*) as paid_invoices, sum(amount_paid) as minor_units
 from invoices
 where status = 'paid'
 group by month, currency
-order by month desc, minor_units desc
+order by month desc, paid_invoices desc, currency
 limit 6"""
 
 
@@ -50,8 +52,8 @@ class Running:
 
 @contextmanager
 def sandbox(*flags: str) -> Iterator[Running]:
-    """Run a sandbox with these flags until the block ends. Raises `SetupError` where it does not start."""
-    command = [sys.executable, "-m", "stripe_feed.sandbox", "--exit-with-parent", *flags]
+    """Run a sandbox with these flags until the block ends. Raises `UsageError` for wrong ones, `SetupError` where it fails."""
+    command = [*SANDBOX, "--exit-with-parent", *flags]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
@@ -59,6 +61,8 @@ def sandbox(*flags: str) -> Iterator[Running]:
             first = process.stdout.readline()
             if not first:
                 words = process.stderr.read().strip().splitlines() or ["it said nothing"]
+                if process.wait() == USAGE:
+                    raise UsageError(f"{words[-1]}. See `stripe-feed sandbox --help`.")
                 raise SetupError(f"The sandbox did not start: {words[-1]}")
             said = json.loads(first)
             yield Running(said["url"], said["key"], said["account"], process)
@@ -89,17 +93,17 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     with opened(database) as copy:
         found = query(copy, SAMPLE)
     console.print(table(found.columns, found.rows))
-    console.print(NEXT.format(database=database))
+    console.print(NEXT.format(database=database, command=invoked()))
 
 
 NEXT = """\
 All of it is in {database}. Try:
-  stripe-feed status --database {database}
-  stripe-feed query --database {database} "select * from customers limit 5"
+  {command} status --database {database}
+  {command} query --database {database} "select * from customers limit 5"
 With your own account:
   export STRIPE_SECRET_KEY=rk_test_...      a restricted key: https://dashboard.stripe.com/apikeys
-  stripe-feed doctor
-  stripe-feed sync"""
+  {command} doctor
+  {command} sync"""
 
 
 def load(box: Running, database: str, folder: str) -> tuple[Synced, list[Held]]:
@@ -131,13 +135,15 @@ def make_room(file: Path, account: str) -> None:
 
 
 def serve(flags: Sequence[str]) -> None:
-    """Run a sandbox in the foreground until Ctrl-C; prints to stdout where it is."""
-    now = () if "--now" in flags else ("--now", str(int(time.time())))
-    with sandbox(*flags, *now) as box:
+    """Run a sandbox in the foreground until Ctrl-C; prints to stdout where it is, or its help."""
+    if {"-h", "--help"} & set(flags):
+        sys.stdout.write(subprocess.run([*SANDBOX, "--help"], check=True, stdout=subprocess.PIPE, text=True).stdout)
+        return
+    with sandbox("--now", str(int(time.time())), *flags) as box:        # of two the last one counts
         console = data()
         console.print(f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:")
         console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
-        console.print("  stripe-feed sync --database sandbox.duckdb")
+        console.print(f"  {invoked()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in box.key else ''}")
         console.print("Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             box.process.wait()

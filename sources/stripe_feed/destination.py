@@ -106,11 +106,21 @@ def check(pipeline: Any) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Raise `SetupError` where a DuckDB file cannot be opened for writing. A missing file is fine."""
+    """Raise `SetupError` where a DuckDB file cannot be opened for writing, or made. A missing file is fine."""
     import duckdb
 
+    folder = file.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):        # DuckDB writes its log beside the file
+        raise SetupError(
+            f"The folder {folder.name} of {file.name} cannot be written. "
+            "Allow it with `chmod u+wx` (as its owner), or choose another --database."
+        )
     if not file.exists():
         return
+    if not os.access(file, os.W_OK):
+        raise SetupError(
+            f"{file.name} cannot be written. Allow it with `chmod u+w` (as its owner), or choose another --database."
+        )
     try:
         duckdb.connect(str(file)).close()
     except duckdb.Error as fault:
@@ -129,6 +139,11 @@ def file_problem(file: Path, text: str) -> SetupError:
         return SetupError(
             f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
             "Upgrade with `pip install -U duckdb`, or choose another --database."
+        )
+    if "permission denied" in text.lower() or "read-only file system" in text.lower():
+        return SetupError(
+            f"{file.name} cannot be opened: permission denied. "
+            "Give your user the rights to it and to its folder, or choose another --database."
         )
     return SetupError(f"{file.name} is no DuckDB database, or a damaged one. Restore it, or choose another --database.")
 

@@ -8,7 +8,10 @@
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
             PermissionMissing               a restricted key may not read one resource
             WrongAccount                    the dataset holds another account or mode
+            PositionLost                    a consumer stands before the oldest change that is kept
+            Fenced                          another process took over this consumer
         PartlyDone                 exit 4   the rest is loaded; see which resources were left out
+        Drift                      exit 4   the copy differs from the account: reconcile
         TryLater                   exit 5   Stripe is unreachable or limiting: run again
             RateLimited
             Unreachable
@@ -66,6 +69,20 @@ class PermissionMissing(SetupError):
 
 class WrongAccount(SetupError):
     """The dataset belongs to another Stripe account or to the other mode."""
+
+
+class PositionLost(SetupError):
+    """Changes after the consumer's position were pruned: choose where it goes on."""
+
+
+class Fenced(SetupError):
+    """Another process consumes under the same name since: this one may acknowledge no more."""
+
+
+class Drift(StripeFeedError):
+    """The copy differs from the account."""
+
+    exit_code = 4
 
 
 class PartlyDone(StripeFeedError):

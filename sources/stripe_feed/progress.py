@@ -1,4 +1,7 @@
-"""How far a sync is: a live table on a terminal, a log line per resource every ten seconds elsewhere."""
+"""How far a sync is: a live table on a terminal, a log line per resource every ten seconds elsewhere.
+
+Both tell when Stripe does not answer: the requests are made again in silence until they give up.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 EVERY = 10.0        # seconds between log lines
 RECENT = 10.0       # seconds over which speed is measured
+PATIENCE = 3.0      # seconds without an answer that are worth a line
+WAITING = "Waiting for Stripe, the database or another command …"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,58 @@ class Meter:
         return Reading(listing.name, rows, pages, left, back_to, *speeds)
 
 
+@dataclass(slots=True)
+class Silence:
+    """What became of the requests to one endpoint since its last answer."""
+
+    answers: int = 0
+    failures: int = 0
+    since: float | None = None      # when the first failure was seen
+
+
+class Watch:
+    """Looks at the requests again and again and notices endpoints that only fail."""
+
+    def __init__(self, counts: Mapping[tuple[str, int], int], now: Callable[[], float] = time.monotonic) -> None:
+        self.counts = counts        # by endpoint and HTTP status; 0: no answer
+        self.now = now
+        self._seen: dict[str, Silence] = {}
+
+    def look(self) -> dict[str, str]:
+        """A line per endpoint that has not answered for a while."""
+        return dict(self._troubles(_by_endpoint(self.counts)))
+
+    def _troubles(self, counts: dict[str, dict[int, int]]) -> Iterator[tuple[str, str]]:
+        for endpoint, statuses in counts.items():
+            failed = {status: n for status, n in statuses.items() if is_failure(status)}
+            answers, failures = sum(statuses.values()) - sum(failed.values()), sum(failed.values())
+            seen = self._seen.setdefault(endpoint, Silence())
+            if answers > seen.answers:
+                seen.answers, seen.failures, seen.since = answers, failures, None
+            elif failures > seen.failures and seen.since is None:
+                seen.since = self.now()
+            if seen.since is not None and (seconds := self.now() - seen.since) >= PATIENCE:
+                yield endpoint, f"{endpoint}: {complaint(failed)} for {seconds:.0f} s, asking again …"
+
+
+def _by_endpoint(counts: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for (endpoint, status), n in list(counts.items()):      # a copy: the reader's threads count meanwhile
+        found.setdefault(endpoint, {})[status] = n
+    return found
+
+
+def is_failure(status: int) -> bool:
+    """Whether a request with this HTTP status is made again; 0: there was no answer."""
+    return status in (0, 409, 429) or status >= 500
+
+
+def complaint(failed: Mapping[int, int]) -> str:
+    """What goes wrong most."""
+    status = max(failed, key=lambda status: failed[status])
+    return f"Stripe answers {status}" if status else "no answer from Stripe"
+
+
 class Progress:
     """Shows how far a sync is while the block runs; its `watch` is for `sync(watch=...)`."""
 
@@ -119,14 +176,20 @@ class Progress:
         self.console = console
         self.quiet = quiet
         self.meter: Meter | None = None
+        self.requests = Watch({})
         self._ended = threading.Event()
         self._live: Any = None
         self._thread: threading.Thread | None = None
+        self._before = threading.Timer(PATIENCE, say, [WAITING])        # unless the session begins to read
+        self._before.daemon = True
 
     def __enter__(self) -> Progress:
+        if not self.quiet:
+            self._before.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._before.cancel()
         self._ended.set()
         if self._live is not None:
             self._live.stop()
@@ -135,7 +198,9 @@ class Progress:
 
     def watch(self, session: Session) -> None:
         """The session begins to read."""
+        self._before.cancel()
         self.meter = Meter(session)
+        self.requests = Watch(session.api.counts)
         if self.quiet:
             return
         if self.console.is_terminal:
@@ -154,13 +219,26 @@ class Progress:
         readings = self.meter.look() if self.meter else []
         shown = table(HEAD, [reading.columns() for reading in readings])
         all_read = readings and not any(reading.pages_left for reading in readings)
-        return Group(shown, "All read, loading …") if all_read else shown
+        return Group(shown, *(["All read, loading …"] if all_read else self.requests.look().values()))
 
     def report(self) -> None:
         """One log line per listing."""
         for reading in self.meter.look() if self.meter else []:
             say(reading.sentence())
 
+    def complain(self, known: set[str]) -> set[str]:
+        """One log line per endpoint that does not answer and is not `known` for it; returns all of them."""
+        troubles = self.requests.look()
+        for endpoint in troubles.keys() - known:
+            say(troubles[endpoint])
+        return set(troubles)
+
     def _report(self) -> None:
-        while not self._ended.wait(EVERY):
-            self.report()
+        known: set[str] = set()
+        reported = time.monotonic()
+        while not self._ended.wait(1.0):
+            known = self.complain(known)
+            if time.monotonic() - reported >= EVERY:
+                reported = time.monotonic()
+                self.report()
+                known = set()           # said again after each report

@@ -30,7 +30,9 @@ class Bucket:
         self.filled_at = now
         self.last_limited = float("-inf")
         self.last_cut = float("-inf")
-        self.successes: deque[float] = deque()
+        self.last_found = float("-inf")
+        self.successes: deque[float] = deque()      # of the last second
+        self.refusals: deque[float] = deque()
 
     def ready_in(self, now: float) -> float:
         """Seconds until a token is there; 0 when one is."""
@@ -44,22 +46,25 @@ class Bucket:
         self.tokens -= 1.0
 
     def limited(self, now: float) -> None:
-        """Learn from a 429: at most one cut per second, towards what really went through in the last one."""
+        """Learn from a 429: a little less at most once a second, and where many come within one, what went through in it.
+
+        Few successes alone tell nothing: after a rest there are none.
+        """
         self.last_limited = now
-        if now - self.last_cut < 1.0:
-            return
-        self.last_cut = now
-        got = self._recent(now)
-        rate = self.rate * 0.96
-        if got < 0.8 * self.rate:
-            rate = min(rate, 0.97 * got)
-        self.rate = max(min(SLOWEST, self.top), rate)
-        self.tokens = min(self.tokens, 0.0)
+        self.refusals.append(now)
+        many = max(1.0, 0.2 * self.rate)
+        if _recent(self.refusals, now) > many and now - self.last_found >= 1.0:
+            self.last_found = self.last_cut = now
+            found = 0.97 * _recent(self.successes, now)
+            self._slow(min(0.96 * self.rate, max(found, 0.5 * self.rate)))
+        elif now - self.last_cut >= 1.0:
+            self.last_cut = now
+            self._slow(0.96 * self.rate)
 
     def succeeded(self, now: float) -> None:
         """Learn from an answer: after ten quiet seconds the rate climbs back, faster after a minute."""
         self.successes.append(now)
-        self._recent(now)
+        _recent(self.successes, now)
         quiet = now - self.last_limited
         if self.rate < self.top and quiet > 10.0:
             self.rate = min(self.top, self.rate + (0.02 if quiet > RECOVER_PATIENCE else 0.002))
@@ -69,10 +74,16 @@ class Bucket:
             self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
             self.filled_at = now
 
-    def _recent(self, now: float) -> int:
-        while self.successes and self.successes[0] < now - 1.0:
-            self.successes.popleft()
-        return len(self.successes)
+    def _slow(self, rate: float) -> None:
+        self.rate = max(min(SLOWEST, self.top), rate)
+        self.tokens = min(self.tokens, 0.0)
+
+
+def _recent(times: deque[float], now: float) -> int:
+    """How many are of the last second; drops the others."""
+    while times and times[0] < now - 1.0:
+        times.popleft()
+    return len(times)
 
 
 class Budget:

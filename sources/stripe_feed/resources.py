@@ -68,11 +68,21 @@ class Resource:
     volatile: tuple[str, ...] = ()            # fields that change without meaning; left out of `_hash`
     never: tuple[str, ...] = ()               # never loaded: secrets, and lists that are resources anyway
     clock_filtered: bool = False              # the list hides objects on a test clock unless `test_clock` is given
+    events: tuple[str, ...] = ()              # the event types that tell of it
+    deleted_by: str = ""                      # the one that means that it is gone
+    same_since: str = ""                      # first API version whose field set, children included, is the pinned one's
+    links: tuple[str, ...] = ()               # open to whoever holds them: in the table, in no change
+    free_form: tuple[str, ...] = ()           # hashes whose keys come and go: null in `previous_attributes` is ambiguous
 
     @property
     def path(self) -> str:
         """The list endpoint; an object is at `path/id`."""
         return f"/v1/{self.table}"
+
+
+def types(prefix: str, verbs: str) -> tuple[str, ...]:
+    """Event types of one prefix: `types("plan", "created updated")`."""
+    return tuple(f"{prefix}.{verb}" for verb in verbs.split())
 
 
 def columns(text: str) -> tuple[Column, ...]:
@@ -122,6 +132,9 @@ RESOURCES: dict[str, Resource] = table(
         object="customer",
         permission="rak_customer_read",
         label="Core > Customers",
+        events=(*types("customer", "created updated deleted"), *types("customer.discount", "created updated deleted")),
+        deleted_by="customer.deleted",
+        same_since="2026-02-25",
         clock_filtered=True,
         volatile=("next_invoice_sequence",),
         never=("subscriptions",),
@@ -165,6 +178,9 @@ RESOURCES: dict[str, Resource] = table(
         object="product",
         permission="rak_product_read",
         label="Core > Products",
+        events=types("product", "created updated deleted"),
+        deleted_by="product.deleted",
+        same_since="2026-09-30",
         columns=columns("""
         id                   text      Id; `prod_...` or chosen by the account.
         created              timestamp When the product was created, UTC.
@@ -193,6 +209,9 @@ RESOURCES: dict[str, Resource] = table(
         object="price",
         permission="rak_plan_read",
         label="Billing > Prices",
+        events=types("price", "created updated deleted"),
+        deleted_by="price.deleted",
+        same_since="2025-03-31",
         walks=((("active", "true"),), (("active", "false"),)),
         columns=columns("""
         id                  text      Id, `price_...`; a plan's own id where the price began as a plan.
@@ -225,6 +244,9 @@ RESOURCES: dict[str, Resource] = table(
         object="plan",
         permission="rak_plan_read",
         label="Billing > Prices",
+        events=types("plan", "created updated deleted"),
+        deleted_by="plan.deleted",
+        same_since="2025-03-31",
         columns=columns("""
         id                text      Id: of the price it mirrors, or chosen by the account.
         created           timestamp When the plan was created, UTC.
@@ -253,6 +275,15 @@ RESOURCES: dict[str, Resource] = table(
         object="subscription",
         permission="rak_subscription_read",
         label="Billing > Subscriptions",
+        events=(
+            *types(
+                "customer.subscription",
+                "created updated deleted paused resumed trial_will_end pending_update_applied pending_update_expired",
+            ),
+            *types("customer.discount", "created updated deleted"),
+        ),
+        same_since="2026-09-30",
+        free_form=("payment_settings", "pending_update"),
         walks=((("status", "all"),),),
         clock_filtered=True,
         columns=columns("""
@@ -339,6 +370,15 @@ RESOURCES: dict[str, Resource] = table(
         object="invoice",
         permission="rak_invoice_read",
         label="Billing > Invoices",
+        events=types(
+            "invoice",
+            "created updated deleted finalized finalization_failed sent paid payment_succeeded payment_failed "
+            "payment_action_required payment_attempt_required overdue overpaid will_be_due marked_uncollectible voided",
+        ),
+        deleted_by="invoice.deleted",
+        same_since="2026-09-30",
+        links=("hosted_invoice_url", "invoice_pdf"),
+        free_form=("payment_settings", "last_finalization_error"),
         volatile=("webhooks_delivered_at", "hosted_invoice_url", "invoice_pdf"),
         never=("confirmation_secret",),
         columns=columns("""

@@ -39,10 +39,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one resource is: listed up to `until` (Unix seconds), with so many seconds of `created` still to be listed."""
+    """How far one resource is: listed up to `until`, with so many seconds of `created` still to be listed."""
 
     resource: str
-    until: int
+    until: datetime
     seconds_left: int
 
 
@@ -165,8 +165,8 @@ def first_line(fault: BaseException) -> str:
 def status(
     database: str | None = None, destination: str | None = None, dataset: str = DATASET
 ) -> Status:
-    """What the copy holds and how fresh it is; empty where there is none yet."""
-    if destination in (None, "duckdb") and not _file(database, dataset).exists():
+    """What the copy holds and how fresh it is; empty where there is none yet. Raises `SetupError` for a file that is not there."""
+    if destination in (None, "duckdb") and database is None and not _file(database, dataset).exists():
         return Status()
     with opened(database, destination, dataset) as copy:
         return status_of(copy)
@@ -177,7 +177,7 @@ def status_of(copy: Copy) -> Status:
     state = state_of(copy)
     resources = state.get("resources", {})
     cursors = [
-        Cursor(name, found["t0"], sum(hi - lo for walk in found["left"] for lo, hi in walk))
+        Cursor(name, datetime.fromtimestamp(found["t0"], timezone.utc), sum(hi - lo for walk in found["left"] for lo, hi in walk))
         for name in RESOURCES if "t0" in (found := resources.get(name, {}))
     ]
     return Status(

@@ -32,6 +32,7 @@ from .destination import (
 )
 from .errors import StripeFeedError, UsageError
 from .extract import prior
+from .extract.changes import CHANGES
 from .extract.lists import plan
 from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
@@ -254,7 +255,7 @@ def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: b
     packages = 0
     while True:
         session.begin_package()
-        wanted = [name for name in names if name not in session.refused]
+        wanted = [name for name in (*names, CHANGES) if name not in session.refused]
         run(pipeline, source_of(session).with_resources(*wanted), **refresh)
         refresh = {}
         packages += session.package_rows > 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import select
 import shlex
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .resources import TABLES
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from .sync import Planned, Synced
 
 WIDEST = 40     # characters of a value in a table
+UNKNOWN = "a field that this version does not know"     # what `extract.records` logs for each
 
 
 def talk() -> Console:
@@ -36,12 +41,42 @@ def data() -> Console:
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError       # Rich would end the process
+
+    return Ours(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """One line of talk."""
-    sys.stderr.write(f"{plain(line)}\n")
+    """One line of talk; a command goes on where nobody listens any more."""
+    try:
+        sys.stderr.write(f"{plain(line)}\n")
+    except BrokenPipeError:
+        hush(sys.stderr)
+
+
+def gone(stream: TextIO) -> bool:
+    """Whether the reader of a pipe went away."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def hush(stream: TextIO) -> None:
+    """Send the rest nowhere: Python would complain about it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def invoked() -> str:
+    """`stripe-feed` as it can be typed again here: with its path where it was called by a path that is not on PATH."""
+    script = sys.argv[0]
+    if os.path.basename(script) != "stripe-feed":
+        return "stripe-feed"
+    found = shutil.which("stripe-feed")
+    return "stripe-feed" if found and os.path.samefile(found, script) else shlex.quote(script)
 
 
 @contextmanager
@@ -56,20 +91,30 @@ def heard(quiet: bool = False) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+        handler.tell_unknown()
 
 
 class _Talk(logging.Handler):
-    """Says each line once."""
+    """Says each line once, and counts the fields that this version does not know: each has a line of its own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said: set[str] = set()
+        self.unknown: Counter[str] = Counter()      # by table
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if line not in self.said:
+        if UNKNOWN in line:
+            self.unknown[line.partition(":")[0]] += 1
+        elif line not in self.said:
             self.said.add(line)
             say(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}")
+
+    def tell_unknown(self) -> None:
+        """One line for all of them, at the end."""
+        if self.unknown:
+            fields = f"{count} fields" if (count := sum(self.unknown.values())) > 1 else "1 field"
+            say(f"{fields} that this version does not know: kept in `extra` of {', '.join(sorted(self.unknown))}.")
 
 
 def plain(text: object) -> str:
@@ -90,10 +135,14 @@ def when(moment: datetime | int | None) -> str:
     if moment is None:
         return "never"
     if not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment, timezone.utc)
+        moment = _utc(moment)
     elif moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc)
     return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _utc(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
@@ -174,13 +223,16 @@ def print_synced(
         say(f"  {name:<20} {done.rows[name]:>12,}")
     options = {"--database": database, "--destination": destination, "--dataset": dataset if dataset != "stripe" else None}
     given = " ".join(f"{option} {shlex.quote(value)} " for option, value in options.items() if value)
-    say(f'Next: stripe-feed query {given}"select status, count(*) from invoices group by status"')
+    say(f'Next: {invoked()} query {given}"select status, count(*) from invoices group by status"')
 
 
 def print_plan(planned: Sequence[Planned], json: bool) -> None:
-    """What a run would read."""
+    """What a run would read; in JSON `since` is null where it reads from the beginning."""
     if json:
-        print_json(*planned)
+        print_json(*(
+            {"resource": p.resource, "kind": p.kind, "since": _utc(p.since) if p.since else None, "until": _utc(p.until)}
+            for p in planned
+        ))
         return
     rows = [(p.resource, p.kind, when(p.since) if p.since else "the beginning", when(p.until)) for p in planned]
     data().print(table(["resource", "reads", "from (UTC)", "to (UTC)"], rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -38,12 +38,13 @@ _head = msgspec.json.Decoder(_Head)
 
 
 def page_of(
-    api: Api, resource: Resource, shape: Shape, walk: Params, ask: Ask, test_clocks: bool = False
+    api: Api, resource: Resource, shape: Shape, walk: Params, ask: Ask, test_clocks: bool = False,
+    only: Collection[str] | None = None, paid: bool = True,
 ) -> Page[Record]:
-    """Ask for one page, its token being paid, and complete what is cut in it.
+    """Ask for one page, its token being `paid`, and complete what is cut in it.
 
     An object that was deleted between the page and its embedded list is left out. Rows on a test clock are left out unless
-    asked for.
+    asked for, and all but `only` these ids.
     """
     expand = [f"data.{expandable.column.name}" for expandable in shape.expanded]
     params: dict[str, Any] = {**dict(walk), **ask.params(), **({"expand": expand} if expand else {})}
@@ -54,11 +55,13 @@ def page_of(
         size = len(body)
         return shape.page(body)
 
-    reply = api.get(resource.path, params, decode, paid=True)
+    reply = api.get(resource.path, params, decode, paid=paid)
     records, has_more = reply.value
     heads = [Head(record.row.id, typed(record.row.created, "timestamp")) for record in records]
 
     def wanted(record: Record) -> bool:
+        if only is not None and record.row.id not in only:
+            return False
         return test_clocks or not typed(getattr(record.row, "test_clock", None), "ref")
 
     rows = [record if wanted(record) and complete(api, resource, shape, record) else None for record in records]

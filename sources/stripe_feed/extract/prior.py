@@ -1,40 +1,105 @@
-"""What the destination holds already, by id: so that rows that did not change are not written again."""
+"""What the destination holds already, by id: so that nothing is written twice, and what was there before a change can be told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
+import msgspec
+import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ..resources import Child
+from ..resources import Child, Column, Kind, Resource
+from .images import Image
+from .records import ARROW, MEMORY, Shape, Stamp
 
 IDS_PER_SELECT = 500
+
+Row = dict[str, Any]        # a row that is held, by column, as the destination's driver gives it
 
 
 def hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
     """Return id -> `_hash` of the rows that a complete load brought and that are not deleted; nothing where there is no table."""
-    found: dict[str, str] = {}
-    name, loads = client.make_qualified_table_name(table), client.make_qualified_table_name("_dlt_loads")
-    for some in _slices(ids):
-        marks = ", ".join(["%s"] * len(some))
-        query = f"select id, _hash from {name} where deleted_at is null and id in ({marks})"
-        found.update(_select(client, f"{query} and _dlt_load_id in (select load_id from {loads} where status = 0)", *some))
-    return found
+    query = f"select id, _hash from {_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
+    return dict(_by_ids(client, f"{query} and id in", ids))
 
 
 def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[str, int]:
     """Return id -> how many children are held that came with the row that is held: a run can stop between the two."""
-    found: dict[str, int] = {}
-    held, rows = client.make_qualified_table_name(table), client.make_qualified_table_name(child.table)
-    for some in _slices(ids):
-        marks = ", ".join(["%s"] * len(some))
-        query = (
-            f"select c.{child.parent}, count(*) from {rows} c join {held} p on p.id = c.{child.parent} "
-            f"where p._version = c._version and p.id in ({marks}) group by c.{child.parent}"
-        )
-        found.update(_select(client, query, *some))
+    query = (
+        f"select c.{child.parent}, count(*) from {_name(client, child.table)} c "
+        f"join {_name(client, table)} p on p.id = c.{child.parent} where p._version = c._version and p.id in"
+    )
+    return dict(_by_ids(client, query, ids, f" group by c.{child.parent}"))
+
+
+def seen(client: Any, ids: Sequence[str]) -> set[str]:
+    """Those of these change ids that a complete load brought."""
+    query = f"select change_id from {_name(client, 'changes')} where _dlt_load_id in ({_complete(client)}) and change_id in"
+    return {id for (id,) in _by_ids(client, query, ids)}
+
+
+def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, tuple[str | None, Image | None]]:
+    """Return id -> API version and image after its newest change before a second; no image where that was a deletion."""
+    query = (
+        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after from {_name(client, 'changes')} "
+        f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
+    )
+    found = _by_ids(client, query, list(before), first=(resource,))
+    older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
+    newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), row[2], row[3]))}
+    return {id: (row[4], None if row[5] == "d" else parsed(row[6])) for id, row in newest.items()}
+
+
+def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:
+    """Return id -> the whole row that is held, deleted or not."""
+    columns = [column for column in shape.all_columns if column.name != "_dlt_load_id"]
+    names = ", ".join(client.escape_column_name(column.name) for column in columns)
+    held = _by_ids(client, f"select {names} from {_name(client, shape.name)} where id in", ids)
+    return {row["id"]: row for row in (dict(zip([c.name for c in columns], one, strict=True)) for one in held)}
+
+
+def items(client: Any, shape: Shape, parent: str, parents: Sequence[str]) -> dict[str, list[Image]]:
+    """Return parent's id -> its children as the objects that they were."""
+    columns = shape.columns
+    names = ", ".join(client.escape_column_name(column.name) for column in (*columns, Column("extra", "json", "")))
+    found: dict[str, list[Image]] = {}
+    for one in _by_ids(client, f"select {names} from {_name(client, shape.name)} where {parent} in", parents):
+        row = dict(zip([*(column.name for column in columns), "extra"], one, strict=True))
+        found.setdefault(row[parent], []).append(image(shape, row))
     return found
+
+
+def told(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
+    """Those of these objects that any change of a complete load tells of."""
+    query = (
+        f"select distinct object_id from {_name(client, 'changes')} "
+        f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
+    )
+    return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
+
+
+def remove_deleted(client: Any, table: str, before: int) -> None:
+    """Delete the rows of objects that were deleted before a Unix second."""
+    try:
+        client.execute_sql(
+            f"delete from {_name(client, table)} where deleted_at < %s", datetime.fromtimestamp(before, timezone.utc)
+        )
+    except DestinationUndefinedEntity:
+        return
+
+
+def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Some columns of every row of a table; nothing where there is no table."""
+    columns = ", ".join(client.escape_column_name(name) for name in names)
+    try:
+        with client.execute_query(f"select {columns} from {_name(client, table)}") as cursor:
+            while found := cursor.fetchmany(10_000):
+                yield from found
+    except DestinationUndefinedEntity:
+        return
 
 
 def owner(client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
@@ -42,21 +107,106 @@ def owner(client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
     if not client.has_dataset():
         return None
     for table in tables:
-        query = f"select account_id, livemode from {client.make_qualified_table_name(table)} limit 1"
-        for account_id, livemode in _select(client, query):
+        for account_id, livemode in _select(client, f"select account_id, livemode from {_name(client, table)} limit 1"):
             return str(account_id), bool(livemode)
     return None
+
+
+def image(shape: Shape, row: Row) -> Image:
+    """A held row as the object that it was, without its children."""
+    found: Image = {column.name: as_json(column.kind, row[column.name]) for column in shape.columns}
+    return found | (parsed(row["extra"]) or {})
+
+
+def as_json(kind: Kind, value: Any) -> Any:
+    """A cell as Stripe writes it in JSON."""
+    if value is None:
+        return None
+    match kind:
+        case "timestamp":
+            return int(_time(value).timestamp())
+        case "json":
+            return parsed(value)
+        case "decimal":
+            text = f"{Decimal(str(value)):f}"
+            return text.rstrip("0").rstrip(".") if "." in text else text
+        case "bool":
+            return bool(value)
+        case _:
+            return value
+
+
+def parsed(value: Any) -> Any:
+    """A JSON cell, whatever the driver makes of it."""
+    return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
+
+
+def as_table(
+    shape: Shape, held: Sequence[Row], versions: Sequence[int], deleted_at: Sequence[int | None], stamp: Stamp
+) -> pa.Table:
+    """Held rows as they are, but with another version and time of deletion."""
+    own: Mapping[str, Sequence[Any]] = {
+        "_version": versions, "_dlt_load_id": [stamp.load_id] * len(held),
+        "deleted_at": [None if end is None else datetime.fromtimestamp(end, timezone.utc) for end in deleted_at],
+    }
+    arrays = [
+        pa.array(
+            own[column.name] if column.name in own else [_cell(column, row[column.name]) for row in held],
+            ARROW[column.kind], memory_pool=MEMORY,
+        )
+        for column in shape.all_columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=shape.schema)
+
+
+def _cell(column: Column, value: Any) -> Any:
+    if value is None:
+        return None
+    match column.kind:
+        case "timestamp":
+            return _time(value)
+        case "json":
+            return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        case "decimal":
+            return Decimal(str(value))
+        case "bool":
+            return bool(value)
+        case _:
+            return value
+
+
+def _time(value: Any) -> datetime:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+
+def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
+    """How many rows are held that were created in [lo, hi], Unix seconds."""
+    query = f"select count(*) from {_name(client, resource.table)} where created >= %s and created <= %s"
+    times = [datetime.fromtimestamp(at, timezone.utc) for at in (lo, hi)]
+    return next((int(count) for (count,) in _select(client, query, *times)), 0)
+
+
+def _complete(client: Any) -> str:
+    return f"select load_id from {_name(client, '_dlt_loads')} where status = 0"
+
+
+def _name(client: Any, table: str) -> str:
+    return str(client.make_qualified_table_name(table))
+
+
+def _by_ids(
+    client: Any, query: str, ids: Sequence[str], end: str = "", first: Sequence[Any] = ()
+) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(ids), IDS_PER_SELECT):
+        some = ids[start:start + IDS_PER_SELECT]
+        yield from _select(client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some)
 
 
 def _select(client: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
     try:
         with client.execute_query(query, *values) as cursor:
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
     except DestinationUndefinedEntity:
         return []
-
-
-def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), IDS_PER_SELECT):
-        yield ids[start:start + IDS_PER_SELECT]

@@ -127,8 +127,12 @@ class Shape:
 
     def object(self, body: bytes) -> Record:
         """Decode one object; as `page` does."""
-        records, _ = self.page(b'{"has_more":false,"data":[' + body + b"]}")
-        return records[0]
+        return self.objects([body])[0]
+
+    def objects(self, bodies: Sequence[bytes]) -> list[Record]:
+        """Decode objects; as `page` does."""
+        records, _ = self.page(b'{"has_more":false,"data":[' + b",".join(bodies) + b"]}")
+        return records
 
     def hash(self, row: Any) -> str:
         """Digest of an object's documented fields and children; neither white space nor the order of metadata counts.
@@ -141,6 +145,22 @@ class Shape:
             rows = [] if embedded is None or isinstance(embedded, msgspec.Raw) else embedded.data
             kept.append([shape.content(item) for item in sorted(rows, key=_id)])
         return blake2b(msgspec.json.format(_json.encode(kept), indent=-1), digest_size=8).hexdigest()
+
+    def image(self, row: Any) -> dict[str, Any]:
+        """An object as parsed JSON, children and unknown fields included."""
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._fields(row)))
+        return found
+
+    def _fields(self, row: Any) -> dict[str, Any]:
+        found = {column.name: getattr(row, column.name) for column in self.columns}
+        found = {name: value.id if isinstance(value, Ref) else value for name, value in found.items()}
+        for child, shape in self.children:
+            embedded = getattr(row, child.field)
+            if embedded is not None and not isinstance(embedded, msgspec.Raw):
+                data = [shape._fields(item) for item in embedded.data]
+                found[child.field] = {"object": "list", "data": data, "has_more": False}
+        unknown = {name: getattr(row, attribute, ABSENT) for name, attribute in self.unknown.items()}
+        return found | {name: raw for name, raw in unknown.items() if bytes(raw)}
 
     def content(self, row: Any) -> list[Any]:
         """The fields that count, in the order of the columns."""
@@ -260,10 +280,12 @@ class Stamp:
     load_id: str
 
 
-def parents(shape: Shape, records: Sequence[Record], versions: Sequence[int], stamp: Stamp) -> pa.Table:
+def parents(
+    shape: Shape, records: Sequence[Record], versions: Sequence[int], stamp: Stamp, deleted_at: Sequence[int | None]
+) -> pa.Table:
     """Lay out objects as the rows of their table."""
     rows = [record.row for record in records]
-    own = _own(len(rows), versions, stamp, [None] * len(rows))
+    own = _own(len(rows), versions, stamp, list(deleted_at))
     own["_hash"] = [record.hash for record in records]
     return _table(shape, rows, {}, own)
 
@@ -321,7 +343,7 @@ def _table(shape: Shape, rows: Sequence[Any], fixed: dict[str, list[Any]], own: 
     own["extra"] = [_object(spilled[n]) if n in spilled else None for n in range(len(rows))]
     for column in shape.all_columns[len(shape.columns):]:
         values = own[column.name]
-        arrays[column.name] = _json_text(values) if column.kind == "json" else _plain(column.kind, values)
+        arrays[column.name] = json_text(values) if column.kind == "json" else _plain(column.kind, values)
     return pa.Table.from_arrays([arrays[field.name] for field in shape.schema], schema=shape.schema)
 
 
@@ -349,7 +371,7 @@ def typed(value: Any, kind: Kind) -> Any:
 def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
     """Make an array of decoded values. One that the column cannot hold becomes null there and is handed to `keep`."""
     if kind == "json":
-        return _json_text([None if raw == b"null" else raw for raw in map(bytes, values)])
+        return json_text([None if raw == b"null" else raw for raw in map(bytes, values)])
     if kind == "ref":
         values = [value.id if isinstance(value, Ref) else value for value in values]
     try:
@@ -382,7 +404,7 @@ def _fitting(kind: Kind, n: int, value: Any, keep: Callable[[int, Any], None]) -
     return value
 
 
-def _json_text(raws: list[bytes | None]) -> pa.Array:
+def json_text(raws: Sequence[bytes | None]) -> pa.Array:
     """The original bytes, but for the character NUL, which PostgreSQL can hold neither in text nor in JSON: it is written out."""
     array = pa.array(raws, pa.string(), memory_pool=MEMORY)
     if _holds(array, b"\\u0000"):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import pendulum
 
 from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..errors import PermissionMissing, UsageError, WrongAccount
 from ..resources import RESOURCES, Resource
+from .cursors import Standing
+from .events import page
 from .fetch import test_clocks
 from .pages import Listing, Reader
 from .records import Record, Shape
@@ -21,6 +24,8 @@ from .records import Record, Shape
 log = logging.getLogger("stripe_feed")
 
 LOOK_BACK = 300
+SETTLE = 60
+Deletes = Literal["soft", "hard"]
 
 Moment = int | float | str | Any      # Unix seconds, an ISO date or time, or a datetime
 
@@ -33,7 +38,11 @@ class Options:
     end: int | None = None              # Unix seconds, exclusive; given: a fixed range that leaves the cursor alone
     expand: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test_clocks: bool = False
-    look_back: int = LOOK_BACK          # seconds that are read again, for objects that became visible late
+    look_back: int = LOOK_BACK          # seconds that are read again, for objects and events that became visible late
+    settle: int = SETTLE                # seconds that an event must be old: younger ones may not all be visible yet
+    deletes: Deletes = "soft"           # deleted rows stay, with `deleted_at`; or are removed when the look-back has passed
+    snapshot: bool = False              # a first backfill gives a change of op `r` for each object
+    reconcile: frozenset[str] = frozenset()     # resources whose whole list is compared with the destination
     package_rows: int | None = None     # end a run after about this many rows
 
 
@@ -51,6 +60,12 @@ class Session:
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
         self.client: tuple[str, Any] | None = None  # the destination's SQL client, by load package
+        self.standing: dict[str, Standing] = {}     # of the resources that entered this package
+        self.behind: set[str] = set()               # resources whose events wait for the next package
+        self.reconciled: set[str] = set()
+        self.healed: dict[str, int] = {}            # differences that reconcile found, by table
+        self.unreadable: PermissionMissing | None = None    # why events cannot be read
+        self.probed = False
         self._lock = threading.Lock()
         self._running = self._ended = 0
         self._failed = False
@@ -58,6 +73,8 @@ class Session:
         self._reader: Reader | None = None
         self._account: Account | None = None
         self._clocks: list[str] | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._changes = 0
 
     @property
     def api(self) -> Api:
@@ -73,6 +90,13 @@ class Session:
         if self._reader is None:
             self._reader = Reader(self.api)
         return self._reader
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads for what is asked for one by one."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.api.threads, thread_name_prefix="stripe-feed-read")
+        return self._pool
 
     @property
     def account(self) -> Account:
@@ -102,12 +126,34 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether every listing that began has handed out its last row."""
-        return all(run.done or table in self.refused for table, run in self.runs.items())
+        """Whether every listing that began has handed out its last row, and the events since then were read."""
+        return not self.behind and all(run.done or table in self.refused for table, run in self.runs.items())
 
     def begin_package(self) -> None:
-        """Count rows and refusals anew."""
-        self.package_rows = 0
+        """Count rows anew."""
+        self.package_rows = self._changes = 0
+        self.standing.clear()
+        self.behind.clear()
+
+    def count_changes(self, count: int) -> int:
+        """The place of the first of so many changes within the load."""
+        first, self._changes = self._changes, self._changes + count
+        self.rows["changes"] = self.rows.get("changes", 0) + count
+        return first
+
+    def follows(self, selected: Sequence[str]) -> bool:
+        """Whether events are to be read beside the lists."""
+        return "changes" in selected and self.options.end is None and self.unreadable is None
+
+    def may_follow(self) -> bool:
+        """Whether the key may read events; the first to ask finds out."""
+        if not self.probed:
+            self.probed = True
+            try:
+                page(self.api, ("customer.created",), 0, self.api.now(), limit=1)
+            except PermissionMissing as refusal:
+                self.unreadable = refusal
+        return self.unreadable is None
 
     def enter(self) -> None:
         """A resource begins to run."""
@@ -125,6 +171,7 @@ class Session:
         if self._running == 0 and not self.kept and (self._failed or self._ended >= len(selected)):
             self.close()
             self.refused.clear()
+            self.reconciled.clear()
         if refusal is not None:
             raise refusal
 
@@ -134,6 +181,11 @@ class Session:
             self._reader.close()
         elif self._api is not None:
             self._api.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self.unreadable, self.probed = None, None, False
+        self.standing.clear()
+        self.behind.clear()
         self._api = self._reader = self._account = self._clocks = None
         self._ended, self._failed = 0, False
         self.runs.clear()
@@ -154,6 +206,9 @@ class Reading(TypedDict, total=False):
     expand: Mapping[str, Iterable[str]] | None
     test_clocks: bool
     look_back: int
+    settle: int
+    deletes: Deletes
+    snapshot: bool
     max_rps: float | None
     endpoint_rps: float | None
     api_base: str | None
@@ -162,7 +217,9 @@ class Reading(TypedDict, total=False):
     give_up_after: float
 
 
-def session_of(reading: Reading, package_rows: int | None = None, kept: bool = False) -> Session:
+def session_of(
+    reading: Reading, package_rows: int | None = None, kept: bool = False, reconcile: frozenset[str] = frozenset()
+) -> Session:
     """The session that reads as asked. Raises `UsageError`."""
     start, end = _seconds("start_date", reading.get("start_date")), _seconds("end_date", reading.get("end_date"))
     if start is not None and end is not None and start >= end:
@@ -170,8 +227,16 @@ def session_of(reading: Reading, package_rows: int | None = None, kept: bool = F
     look_back = reading.get("look_back", LOOK_BACK)
     if look_back < 0:
         raise UsageError("look_back must be 0 or more seconds.")
-    expand = _expanded(reading.get("expand") or {})
-    options = Options(start, end, expand, reading.get("test_clocks", False), look_back, package_rows)
+    settle = reading.get("settle", SETTLE)
+    if settle < 0:
+        raise UsageError("settle must be 0 or more seconds.")
+    deletes = reading.get("deletes", "soft")
+    if deletes not in get_args(Deletes):
+        raise UsageError(f"deletes must be soft or hard, not {deletes!r}.")
+    options = Options(
+        start, end, _expanded(reading.get("expand") or {}), reading.get("test_clocks", False), look_back, settle, deletes,
+        reading.get("snapshot", False), reconcile, package_rows,
+    )
 
     def make_api() -> Api:
         return Api(

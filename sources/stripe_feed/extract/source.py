@@ -11,9 +11,11 @@ from dlt.extract import DltResource
 
 from ..api import API_VERSION, GIVE_UP_AFTER
 from ..resources import RESOURCES, Resource
+from .changes import CHANGES, change_hints
+from .follow import read_changes
 from .hints import table_hints
 from .lists import list_rows
-from .session import LOOK_BACK, Session, session_of
+from .session import LOOK_BACK, SETTLE, Deletes, Session, session_of
 
 
 class _Quiet(logging.Filter):
@@ -34,6 +36,9 @@ def stripe_source(
     expand: Any = None,
     test_clocks: bool = False,
     look_back: int = LOOK_BACK,
+    settle: int = SETTLE,
+    deletes: Deletes = "soft",
+    snapshot: bool = False,
     max_rps: float | None = None,
     endpoint_rps: float | None = None,
     api_base: str | None = None,
@@ -41,23 +46,28 @@ def stripe_source(
     api_version: str = API_VERSION,
     give_up_after: float = GIVE_UP_AFTER,
 ) -> Iterable[DltResource]:
-    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions, invoices and their children.
+    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions, invoices with their children, and
+    `changes`: what happened to them.
 
-    A first run loads everything; later runs load what was created since. Works with any SQL destination that can merge.
-    Each object is loaded once, whatever the order of runs, faults and crashes.
+    A first run loads everything; later runs load what was created, updated, cancelled or deleted since, and a row per change
+    with before and after. Works with any SQL destination that can merge. Each object is there once, and each change, whatever
+    the order of runs, faults and crashes.
 
     `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or `STRIPE_SECRET_KEY`.
     `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or Unix seconds, the end exclusive. A start alone
     leaves out what is older; with an end the range is fixed and the cursor is left alone. `expand`: opt-in fields by resource,
     `{"customers": ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each run
-    reads again, for objects that become visible late. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits
+    reads again, for objects and events that become visible late; `settle`: seconds that an event must be old to be read.
+    `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard` removes them later. `snapshot`: a first backfill also gives
+    a change of op `r` for each object. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits
     by default. `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
 
     Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline runs it).
     """
     return resources(session_of({
         "api_key": api_key, "start_date": start_date, "end_date": end_date, "expand": expand, "test_clocks": test_clocks,
-        "look_back": look_back, "max_rps": max_rps, "endpoint_rps": endpoint_rps, "api_base": api_base,
+        "look_back": look_back, "settle": settle, "deletes": deletes, "snapshot": snapshot,
+        "max_rps": max_rps, "endpoint_rps": endpoint_rps, "api_base": api_base,
         "allow_api_base": allow_api_base, "api_version": api_version, "give_up_after": give_up_after,
     }))
 
@@ -66,12 +76,24 @@ def resources(session: Session) -> Iterable[DltResource]:
     """The resources of a source, sharing one session."""
     for row in RESOURCES.values():
         yield _resource(session, row)
+    yield _changes(session)
 
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
 def source_of(session: Any) -> Iterable[DltResource]:
     """The same source on a session that is kept open, for a run in several packages."""
     return resources(session)
+
+
+def _changes(session: Session) -> DltResource:
+    """The reader of events: no hints of its own, since the variants of all tables would inherit them."""
+    found: DltResource = dlt.resource(read_changes, name=CHANGES)(session)
+    for row in RESOURCES.values():
+        shape = session.shapes[row.table]
+        for child, one in [(None, shape), *shape.children]:
+            found.apply_hints(**table_hints(one, child), create_table_variant=True)
+    found.apply_hints(**change_hints(), create_table_variant=True)
+    return found
 
 
 def _resource(session: Session, row: Resource) -> DltResource:

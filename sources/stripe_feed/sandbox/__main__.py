@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import os
 import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import msgspec
 
 from .box import Sandbox
 from .founding import SHAPES
+from .objects import API_VERSION
 from .server import listen
 
 
@@ -27,26 +30,58 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser("python -m stripe_feed.sandbox", description="A look-alike of Stripe over HTTP.")
-    found.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    found.add_argument("--seed", type=int, default=1)
-    found.add_argument("--customers", type=int, default=200)
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}\n")
+
+
+def parser() -> Parser:
+    found = Parser("stripe-feed sandbox", description="Run a look-alike of Stripe over HTTP, with an account made up.")
+    found.add_argument("--port", type=port, default=0, help="0, the default, takes a free one")
+    found.add_argument("--seed", type=int, default=1, help="another seed, another account; 1 by default")
+    found.add_argument("--customers", type=whole, default=200, help="how many; 200 by default")
     for name in ("--invoices", "--subscriptions", "--products"):
-        found.add_argument(name, type=int, default=None, help="by default a share of the customers")
+        found.add_argument(name, type=whole, default=None, help="how many; by default a share of the customers")
     found.add_argument("--shape", choices=SHAPES, default="growth", help="how the objects lie in time")
-    found.add_argument("--now", type=int, default=None, help="Unix seconds at which the sandbox's clock starts")
-    found.add_argument("--start", type=int, default=None, help="Unix seconds at which the account was created")
+    found.add_argument("--now", type=whole, default=None, help="Unix seconds at which the sandbox's clock starts")
+    found.add_argument("--start", type=whole, default=None, help="Unix seconds at which the account was created")
     found.add_argument("--fixed-clock", action="store_true", help="the clock only moves when it is told to")
-    found.add_argument("--livemode", action="store_true")
-    found.add_argument("--no-oddities", action="store_true")
-    found.add_argument("--latency", type=float, default=0.0, help="seconds")
-    found.add_argument("--jitter", type=float, default=0.0, help="seconds, more or less")
-    found.add_argument("--rate", type=float, default=None, help="requests per second, all together")
-    found.add_argument("--endpoint-rate", type=float, default=None, help="requests per second, per endpoint")
+    found.add_argument("--livemode", action="store_true", help="an account in live mode, with a live key")
+    found.add_argument("--no-oddities", action="store_true", help="without the odd objects that real accounts have")
+    found.add_argument("--latency", type=amount, default=0.0, help="seconds that each answer takes")
+    found.add_argument("--jitter", type=amount, default=0.0, help="seconds, more or less")
+    found.add_argument("--rate", type=amount, default=None, help="requests per second, all together; more are answered 429")
+    found.add_argument("--endpoint-rate", type=amount, default=None, help="requests per second, per endpoint")
     found.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
     found.add_argument("--indent", action="store_true", help="bodies with line breaks, as Stripe sends them")
+    found.add_argument("--api-version", default=API_VERSION, help="the account's default version: that of its events")
     found.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
+    return found
+
+
+def whole(text: str) -> int:
+    """A count, or Unix seconds."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """Seconds, or a rate."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
     return found
 
 
@@ -65,6 +100,7 @@ def opened(given: argparse.Namespace) -> Sandbox:
         real_time=not given.fixed_clock,
         gzip=given.gzip,
         indent=given.indent,
+        api_version=given.api_version,
     )
     box.faults.latency, box.faults.jitter = given.latency, given.jitter
     box.faults.rate, box.faults.endpoint_rate = given.rate, given.endpoint_rate

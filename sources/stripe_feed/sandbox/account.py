@@ -13,6 +13,7 @@ import msgspec
 from .billing import Sold, items_url, lines_url
 from .catalog import plan_of
 from .faults import Faults
+from .history import History
 from .objects import API_VERSION, Dice, Object
 from .objects import account as account_object
 from .table import Row, Table
@@ -53,6 +54,7 @@ class Mutation(NamedTuple):
     after: Object | None
     events: tuple[str, ...]
     at: int
+    hidden: bool = False    # children beyond the ten that `before` and `after` show changed
 
 
 class Call(NamedTuple):
@@ -91,6 +93,7 @@ class Account:
         self.other_mode: dict[str, str] = {}         # an id per table that exists in the other mode
         self.mutations: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
+        self.history = History(self)
         self.log: deque[Call] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None
@@ -112,17 +115,26 @@ class Account:
         return granted is None or permission in granted or permission.replace("_read", "_write") in granted
 
     def commit(
-        self, kind: Kind, table: str, id: str, before: Object | None, after: Object | None, events: tuple[str, ...]
+        self,
+        kind: Kind,
+        table: str,
+        id: str,
+        before: Object | None,
+        after: Object | None,
+        events: tuple[str, ...],
+        hidden: bool = False,
     ) -> None:
         """Every change of the account ends here, once it is done."""
-        mutation = Mutation(kind, table, id, before, after, events, self.now)
+        mutation = Mutation(kind, table, id, before, after, events, self.now, hidden)
         for observer in self.mutations:
             observer(mutation)
 
     def store(self, table: str, found: Object, raw: bytes = b"") -> Row:
         """Put an object in place, new or changed; `raw` is given where the bytes matter."""
         if table in EMBEDDED and not raw:
-            found = self._cut(table, found)
+            found, whole = self.cut(table, found)
+            if whole:
+                self.whole[found["id"]] = whole
         self.gone[table].pop(found["id"], None)
         if table in ("prices", "plans"):
             self._sold.pop(found["id"], None)
@@ -137,14 +149,14 @@ class Account:
         if found["recurring"]:
             self.store("plans", plan_of(found))
 
-    def _cut(self, table: str, found: Object) -> Object:
+    def cut(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
+        """An object as it is shown, and all of its children where these are more than ten."""
         field, url = EMBEDDED[table]
         children = found[field]["data"]
         if len(children) <= SHOWN:
-            return found
-        self.whole[found["id"]] = [msgspec.json.encode(child) for child in children]
+            return found, []
         shown = found[field] | {"data": children[:SHOWN], "has_more": True, "url": url(found["id"])}
-        return found | {field: shown}
+        return found | {field: shown}, [msgspec.json.encode(child) for child in children]
 
     def _place(self, table: str, found: Object, raw: bytes) -> Row:
         rows, row = self.tables[table], self.tables[table].rows.get(found["id"])

@@ -14,6 +14,7 @@ STATUSES = (
     *("active",) * 11, *("canceled",) * 4,
     "trialing", "past_due", "unpaid", "incomplete", "incomplete_expired", "paused",
 )  # fmt: skip
+ENDED = ("canceled", "incomplete_expired")
 INVOICE_STATUSES = ("paid",) * 14 + ("open",) * 2 + ("draft", "void", "uncollectible")
 
 

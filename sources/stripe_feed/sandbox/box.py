@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
-from . import changes, control, endpoints, life, oddities
+from . import bystanders, changes, control, endpoints, life, oddities
 from .account import Account, Call, Mutation
 from .faults import Faults
 from .founding import Founding, Shape, Sizes, unwatched
-from .objects import Object
+from .history import Event
+from .objects import API_VERSION, Object
 from .recording import known
+from .renderings import checked
 from .server import Answer, Request, serving
 
 NOW = 1_780_000_000
@@ -42,10 +44,12 @@ class Sandbox:
         real_time: bool = False,
         gzip: bool = False,
         indent: bool = False,
+        api_version: str = API_VERSION,
     ) -> None:
         now = NOW if now is None else now
         self.account = Account(seed, now, now - THREE_YEARS if start is None else start, livemode, real_time)
         self.account.gzip, self.account.indent = gzip, indent
+        self.api_version = api_version
         sizes = Sizes(
             customers,
             customers if invoices is None else invoices,
@@ -56,9 +60,16 @@ class Sandbox:
             Founding(self.account, sizes, shape, bursts=oddities).run()
             if oddities:
                 self._plant(sizes)
+        self.account.mutations.append(self.account.history.record)
 
     def _plant(self, sizes: Sizes) -> None:
         oddities.plant(self.account, sizes)
+
+    @contextmanager
+    def _acting(self) -> Iterator[Account]:
+        """One request to Stripe: nobody comes between, and all its events name it."""
+        with self.account.lock, self.account.history.action():
+            yield self.account
 
     @property
     def key(self) -> str:
@@ -98,33 +109,78 @@ class Sandbox:
 
     def create(self, table: str, **fields: Any) -> Object:
         """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or a number."""
-        with self.account.lock:
-            return changes.create(self.account, table, fields)
+        with self._acting() as account:
+            return changes.create(account, table, fields)
 
     def update(self, table: str, id: str, **fields: Any) -> Object:
         """Replace fields; `items`, `lines`: the whole new list, where those with a known id keep what is not given."""
-        with self.account.lock:
-            return changes.update(self.account, table, id, fields)
+        with self._acting() as account:
+            return changes.update(account, table, id, fields)
 
     def delete(self, table: str, id: str) -> Object:
         """Delete an object and return its last content; a customer's subscriptions end with it."""
-        with self.account.lock:
-            return changes.delete(self.account, table, id)
+        with self._acting() as account:
+            return changes.delete(account, table, id)
 
     def cancel(self, id: str) -> Object:
         """End a subscription now; it stays, as canceled."""
-        with self.account.lock:
-            return changes.cancel(self.account, id)
+        with self._acting() as account:
+            return changes.cancel(account, id)
 
     def put(self, table: str, given: Object | bytes) -> Object:
         """Plant an object as it is; bytes are served as the same bytes."""
-        with self.account.lock:
-            return changes.put(self.account, table, given)
+        with self._acting() as account:
+            return changes.put(account, table, given)
 
     def live(self, seconds: int, changes: int = 50) -> list[tuple[str, str, str]]:
         """Let the account live: `changes` changes spread over the next `seconds`, as (what, resource, id)."""
         with self.account.lock:
             return life.live(self.account, seconds, changes)
+
+    def burst(self, count: int, seconds: int = 1) -> list[tuple[str, str, str]]:
+        """Update `count` objects by chance within so many seconds; with one, all in the second that it is."""
+        with self.account.lock:
+            return life.burst(self.account, count, seconds)
+
+    def preview(self, id: str) -> Object:
+        """Announce the next invoice of a customer or a subscription: an event about an object that does not exist."""
+        with self._acting() as account:
+            return bystanders.preview(account, id)
+
+    def noise(self, count: int) -> None:
+        """Record so many events about objects of other kinds: cards, tax ids, charges, payments."""
+        with self.account.lock:
+            bystanders.noise(self.account, count)
+
+    @property
+    def api_version(self) -> str:
+        """The account's default: its events are recorded in that version's shape, and stay so."""
+        return self.account.api_version
+
+    @api_version.setter
+    def api_version(self, version: str) -> None:
+        self.account.api_version = checked(version)
+
+    @property
+    def stub_deletes(self) -> bool:
+        """Whether `*.deleted` events carry three keys only, not the last full object."""
+        return self.account.history.stub_deletes
+
+    @stub_deletes.setter
+    def stub_deletes(self, short: bool) -> None:
+        self.account.history.stub_deletes = short
+
+    @property
+    def events(self) -> list[Event]:
+        """All events ever, in the order in which they happened: those that are lost, late, or too old to show too."""
+        with self.account.lock:
+            return list(self.account.history.records)
+
+    @property
+    def history(self) -> list[Mutation]:
+        """All changes since the sandbox opened, in their order."""
+        with self.account.lock:
+            return [kept.whole() for kept in self.account.history.kept]
 
     def oddities(self) -> dict[str, int]:
         """How many there are of each oddity, counted in the present state."""

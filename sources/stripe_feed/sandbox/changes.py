@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from . import billing, catalog, invoices
-from .account import EMBEDDED, OPT_IN, Account
+from .account import EMBEDDED, OPT_IN, Account, Kind
 from .drafts import DRAFTS, amounts, create_price, draft_items, draft_lines, payer_of
 from .objects import Object, decoded
 from .recording import content, known, sides, tell, tell_price
@@ -33,7 +33,7 @@ def create(account: Account, table: str, fields: Object) -> Object:
     if opt_in:
         account.remember(found["id"], opt_in)
     done = content(account, table, found["id"])
-    tell(account, "created", table, None, done, "created", REACHED.get(done.get("status") or "", ())[:1])
+    tell(account, "created", table, None, done, "created", _reached("draft", done.get("status")))
     return done
 
 
@@ -46,15 +46,26 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
         account.remember(id, opt_in)
     if table in ("prices", "plans"):
         return _update_price(account, table, id, fields)
-    before = content(account, table, id)
+    before, whole = content(account, table, id), account.whole.get(id)
     after = before | CHANGED.get(table, _plain)(account, id, before, fields)
     if table in EMBEDDED and EMBEDDED[table][0] in fields:
         account.whole.pop(id, None)
     account.store(table, after)
     done = content(account, table, id)
-    reached = REACHED.get(done.get("status") or "", ()) if done.get("status") != before.get("status") else ()
-    tell(account, "updated", table, before, done, "updated", reached)
+    ends = table == "subscriptions" and done.get("status") == "canceled" != before.get("status")
+    kind: Kind = "canceled" if ends else "updated"
+    reached = _reached(before.get("status"), done.get("status"))
+    hidden = account.whole.get(id) != whole
+    tell(account, kind, table, before, done, "deleted" if ends else "updated", reached, hidden)
     return done
+
+
+def _reached(before: str | None, status: str | None) -> tuple[str, ...]:
+    """The events of an invoice on its way to a status."""
+    if before == status:
+        return ()
+    final = ("invoice.finalized",) if before == "draft" and status != "open" else ()
+    return final + REACHED.get(status or "", ())
 
 
 def _update_price(account: Account, table: str, id: str, fields: Object) -> Object:
@@ -126,7 +137,7 @@ def delete(account: Account, table: str, id: str) -> Object:
         return cancel(account, id)
     if table == "invoices" and before["status"] != "draft":
         raise ValueError(f"{id} is {before['status']}: only drafts can be deleted")
-    if table == "products" and _has_prices(account, id):
+    if table == "products" and priced(account, id):
         raise ValueError(f"{id} has prices: only products without prices can be deleted")
     if table == "customers":
         for subscription in _running(account, id):
@@ -139,7 +150,7 @@ def delete(account: Account, table: str, id: str) -> Object:
     return before
 
 
-def _has_prices(account: Account, product: str) -> bool:
+def priced(account: Account, product: str) -> bool:
     return any(map(naming("product", product), account.tables["prices"].rows.values()))
 
 
@@ -153,7 +164,7 @@ def _delete_price(account: Account, id: str) -> None:
 
 def _running(account: Account, customer: str) -> list[str]:
     rows = account.tables["subscriptions"].rows.values()
-    running = (row for row in rows if row.group not in ("canceled", "incomplete_expired"))
+    running = (row for row in rows if row.group not in billing.ENDED)
     return [row.id for row in filter(naming("customer", customer), running)]
 
 
@@ -177,16 +188,20 @@ def put(account: Account, table: str, given: Object | bytes) -> Object:
     before = there.content() if there else None
     account.whole.pop(found["id"], None)
     account.store(table, found, raw)
-    _put_other_side(account, table, found)
     tell(account, "updated" if before else "created", table, before, found, "updated" if before else "created")
+    _put_other_side(account, table, found)
     return found
 
 
 def _put_other_side(account: Account, table: str, found: Object) -> None:
     """A planted price is a plan as well, and the reverse, unless that one is there."""
     id, tables = found["id"], account.tables
-    if table == "prices" and found.get("recurring") and id not in tables["plans"].rows:
+    other = {"prices": "plans", "plans": "prices"}.get(table, "")
+    if not other or id in tables[other].rows or (table == "prices" and not found.get("recurring")):
+        return
+    if table == "prices":
         account.store("plans", catalog.plan_of(found))
-    if table == "plans" and id not in tables["prices"].rows:
+    else:
         drawn = catalog.price(account.dice, found["product"], found["created"], found["currency"])
         account.store("prices", drawn | catalog.price_fields(found) | {"object": "price"})
+    tell(account, "created", other, None, content(account, other, id), "created")

@@ -92,6 +92,33 @@ def cancel(box: Sandbox, given: Given) -> Any:
     return box.cancel(given["id"])
 
 
+def burst(box: Sandbox, given: Given) -> Any:
+    return box.burst(given["count"], given.get("seconds", 1))
+
+
+def preview(box: Sandbox, given: Given) -> Any:
+    return box.preview(given["id"])
+
+
+def noise(box: Sandbox, given: Given) -> Given:
+    box.noise(given["count"])
+    return {}
+
+
+def settings(box: Sandbox, given: Given) -> Given:
+    """Change what is named of the account's `api_version` and `stub_deletes`."""
+    if strange := sorted(set(given) - {"api_version", "stub_deletes"}):
+        raise ValueError(f"no such setting: {', '.join(strange)}")
+    for name, value in given.items():
+        setattr(box, name, value)
+    return {"api_version": box.api_version, "stub_deletes": box.stub_deletes}
+
+
+def events(box: Sandbox, given: Given) -> Any:
+    """All events ever, in the order in which they happened."""
+    return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in box.events]
+
+
 def restrict(box: Sandbox, given: Given) -> Given:
     return {"key": box.restrict(given.get("key"), given.get("permissions", ()))}
 
@@ -128,10 +155,15 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Given], Any]] = {
     ("POST", "delete"): delete,
     ("POST", "cancel"): cancel,
     ("POST", "put"): put,
+    ("POST", "burst"): burst,
+    ("POST", "preview"): preview,
+    ("POST", "noise"): noise,
+    ("POST", "settings"): settings,
     ("POST", "restrict"): restrict,
     ("POST", "expire"): expire,
     ("POST", "reset_counts"): reset_counts,
     ("GET", "stats"): stats,
     ("GET", "account"): account,
     ("GET", "oddities"): oddities,
+    ("GET", "events"): events,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -14,12 +13,11 @@ from .account import NAMES, Account, Call
 from .lists import LISTINGS, envelope, page
 from .parameters import Params, expands, parse, query
 from .refusals import Refusal, bad_key, forbidden, missing, no_key, publishable, unknown_parameters, unknown_url
+from .renderings import VERSION
 from .server import Answer, Request
 
 if TYPE_CHECKING:
     from .faults import Fate
-
-VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 
 
 def answer(account: Account, request: Request) -> Answer:
@@ -113,9 +111,7 @@ def listed(account: Account, key: str, table: str, params: Params) -> bytes:
     asked = query(params, LISTINGS[table].filters)
     paths = expansions.paths(account, key, table, asked.expand, in_list=True)
     rows, has_more = page(account, table, asked)
-    if has_more and account.faults.short and account.faults.dice().random() < account.faults.short:
-        rows = rows[: len(rows) // 2 + 1]
-    raws = [row.raw for row in rows]
+    raws = [row.raw for row in account.faults.shortened(rows, has_more)]
     if paths:
         raws = [expansions.expanded(account, table, raw, paths) for raw in raws]
     return envelope(f"/v1/{table}", raws, has_more)

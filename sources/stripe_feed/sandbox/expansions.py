@@ -167,9 +167,9 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
     draw = zlib.crc32(f"{content['id']} {field}".encode())
     match field:
         case "tax_ids":
-            return [_tax_id(dice, content) for _ in range(given.get(field, draw % 3))]
+            return [tax_id(dice, content) for _ in range(given.get(field, draw % 3))]
         case "sources":
-            return [_card(dice, content["id"]) for _ in range(given.get(field, draw % 2))]
+            return [card(dice, content["id"]) for _ in range(given.get(field, draw % 2))]
         case "payments":
             return _payments(dice, content, given.get(field, 1))
         case "subscriptions":
@@ -189,7 +189,7 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
     raise not_expandable(field)
 
 
-def _tax_id(dice: Dice, customer: Object) -> Object:
+def tax_id(dice: Dice, customer: Object) -> Object:
     return {
         "id": dice.id("txi"),
         "object": "tax_id",
@@ -205,7 +205,7 @@ def _tax_id(dice: Dice, customer: Object) -> Object:
     }
 
 
-def _card(dice: Dice, customer: str) -> Object:
+def card(dice: Dice, customer: str) -> Object:
     return {
         "id": dice.id("card"),
         "object": "card",

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .refusals import Refusal, broken, locked, too_fast
 
 Fate = Literal["", "reset", "truncate", "malformed"]
+T = TypeVar("T")
 Always = int | Literal["reset", "truncate", "malformed", "lock_timeout"]
 
 
@@ -44,19 +45,24 @@ class Faults:
     malformed: float = 0.0
     lock_timeout: float = 0.0
     short: float = 0.0            # pages with fewer rows than asked for although there are more; Stripe may do that
+    event_delay: float = 0.0      # each event shows up to so many seconds of the sandbox's clock after it was created
+    lost_events: float = 0.0      # events that never show
+    doubled_events: float = 0.0   # events that are recorded again, under another id
     always: dict[str, Always] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.buckets: dict[str, Bucket] = {}
         self._seeded = self.seed
-        self._dice = Random(f"faults {self.seed}")
+        self._dice: dict[str, Random] = {}
 
-    def dice(self) -> Random:
+    def dice(self, of: str = "faults") -> Random:
         """Chance of its own, so that faults do not change the account; a new seed starts it anew."""
         if self._seeded != self.seed:
-            self._seeded, self._dice = self.seed, Random(f"faults {self.seed}")
-        return self._dice
+            self._seeded, self._dice = self.seed, {}
+        if of not in self._dice:
+            self._dice[of] = Random(f"{of} {self.seed}")
+        return self._dice[of]
 
     def delay(self) -> float:
         if not self.latency and not self.jitter:
@@ -109,6 +115,12 @@ class Faults:
             case int():
                 raise Refusal(what, f"The sandbox answers {what} here, as it was told to.", type="api_error")
         raise ValueError(f"no such fault: {what!r}")
+
+    def shortened(self, rows: list[T], has_more: bool) -> list[T]:
+        """The rows of a page, or with bad luck the first ones only."""
+        if has_more and self.short and self.dice().random() < self.short:
+            return rows[: len(rows) // 2 + 1]
+        return rows
 
     def spoil(self, body: bytes) -> bytes:
         """A body that arrives whole and is no JSON."""

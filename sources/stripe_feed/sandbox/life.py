@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from . import changes
 from .account import Account
+from .billing import ENDED
+from .habits import HABITS, TAGGED, Deed, one
 from .objects import LAST, Object, decoded
 from .table import Row
-
-Deed = tuple[str, str, str]
-"""What was done, to which resource, and to which of its objects."""
 
 
 def live(account: Account, seconds: int, count: int) -> list[Deed]:
@@ -27,10 +26,37 @@ def live(account: Account, seconds: int, count: int) -> list[Deed]:
     return done
 
 
+def burst(account: Account, count: int, seconds: int) -> list[Deed]:
+    """Update `count` objects, spread over `seconds` whole ones; the clock stops in the last of them that has a change."""
+    dice = account.dice
+    before, done = 0, []
+    for moment in sorted(int(dice.random() * seconds) for _ in range(count)):
+        account.advance(moment - before)
+        before = moment
+        with account.history.action():
+            done.append(_touch(account))
+    return done
+
+
+def _touch(account: Account) -> Deed:
+    """A quick change of any object."""
+    table = account.dice.pick(TAGGED)
+    row = one(account, table)
+    if row is None:
+        return _join(account)
+    metadata = (row.content().get("metadata") or {}) | {"touched": account.dice.word(6)}
+    changes.update(account, table, row.id, {"metadata": metadata})
+    return "updated", table, row.id
+
+
 def _act(account: Account) -> Deed:
     """One thing; where there is nothing to do it to, a customer comes instead."""
-    dice = account.dice
-    drawn = dice.random() * sum(weight for weight, _ in DEEDS)
+    with account.history.action():
+        return _drawn(account)
+
+
+def _drawn(account: Account) -> Deed:
+    drawn = account.dice.random() * sum(weight for weight, _ in DEEDS)
     for weight, deed in DEEDS:
         drawn -= weight
         if drawn < 0:
@@ -38,19 +64,12 @@ def _act(account: Account) -> Deed:
     return _join(account)
 
 
-def _one(account: Account, table: str, fits: Callable[[Row], bool] = lambda row: True) -> Row | None:
-    """An object by chance that fits; a few are looked at."""
-    rows = account.tables[table]
-    drawn: Iterable[Row | None] = (rows.any(account.dice) for _ in range(25))
-    return next((row for row in drawn if row and fits(row)), None)
-
-
 def _join(account: Account) -> Deed:
     return "created", "customers", changes.create(account, "customers", {})["id"]
 
 
 def _move(account: Account) -> Deed | None:
-    row = _one(account, "customers")
+    row = one(account, "customers")
     if row is None:
         return None
     dice = account.dice
@@ -63,7 +82,7 @@ def _move(account: Account) -> Deed | None:
 
 
 def _leave(account: Account) -> Deed | None:
-    row = _one(account, "customers")
+    row = one(account, "customers")
     if row is None:
         return None
     changes.delete(account, "customers", row.id)
@@ -74,7 +93,7 @@ def _subscribe(account: Account) -> Deed:
     dice = account.dice
     inline = [{"price_data": {"unit_amount": 1000 + int(dice.random() * 9000)}}]
     items = inline if dice.chance(0.15) else dice.pick((1, 1, 2))
-    row = _one(account, "customers")
+    row = one(account, "customers")
     fields = {"items": items, "status": dice.pick(("active", "trialing", "incomplete"))}
     made = changes.create(account, "subscriptions", fields | ({"customer": row.id} if row else {}))
     bill = changes.create(account, "invoices", {"subscription": made["id"], "status": "open"})
@@ -83,7 +102,7 @@ def _subscribe(account: Account) -> Deed:
 
 
 def _change_subscription(account: Account) -> Deed | None:
-    row = _one(account, "subscriptions", lambda row: row.group not in ENDED)
+    row = one(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
     if account.dice.chance(0.5):
@@ -92,9 +111,6 @@ def _change_subscription(account: Account) -> Deed | None:
     else:
         changes.update(account, "subscriptions", row.id, {"items": _other_items(account, row)})
     return "updated", "subscriptions", row.id
-
-
-ENDED = ("canceled", "incomplete_expired")
 
 
 def _other_items(account: Account, row: Row) -> list[Object]:
@@ -109,7 +125,7 @@ def _other_items(account: Account, row: Row) -> list[Object]:
 
 
 def _cancel(account: Account) -> Deed | None:
-    row = _one(account, "subscriptions", lambda row: row.group not in ENDED)
+    row = one(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
     changes.cancel(account, row.id)
@@ -118,14 +134,14 @@ def _cancel(account: Account) -> Deed | None:
 
 def _bill(account: Account) -> Deed:
     dice = account.dice
-    row = _one(account, "customers")
+    row = one(account, "customers")
     fields = {"lines": dice.pick((1, 2, 3, 12)), "status": dice.pick(("draft", "open"))}
     made = changes.create(account, "invoices", fields | ({"customer": row.id} if row else {}))
     return "created", "invoices", made["id"]
 
 
 def _settle(account: Account) -> Deed | None:
-    row = _one(account, "invoices", lambda row: b'"status":"open"' in row.raw or b'"status":"draft"' in row.raw)
+    row = one(account, "invoices", lambda row: b'"status":"open"' in row.raw or b'"status":"draft"' in row.raw)
     if row is None:
         return None
     after = {"draft": ("open", "paid"), "open": ("paid", "paid", "uncollectible", "void")}
@@ -135,7 +151,7 @@ def _settle(account: Account) -> Deed | None:
 
 
 def _throw_away(account: Account) -> Deed | None:
-    row = _one(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
+    row = one(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
     if row is None:
         return None
     changes.delete(account, "invoices", row.id)
@@ -152,7 +168,7 @@ def _price(account: Account) -> Deed:
 
 
 def _rename(account: Account) -> Deed | None:
-    row = _one(account, "products")
+    row = one(account, "products")
     if row is None:
         return None
     changes.update(account, "products", row.id, {"name": f"Renamed {account.dice.word(5)}"})
@@ -160,7 +176,7 @@ def _rename(account: Account) -> Deed | None:
 
 
 def _archive(account: Account) -> Deed | None:
-    row = _one(account, "prices", lambda row: row.group == "active")
+    row = one(account, "prices", lambda row: row.group == "active")
     if row is None:
         return None
     changes.update(account, "prices", row.id, {"active": False})
@@ -170,5 +186,6 @@ def _archive(account: Account) -> Deed | None:
 DEEDS: tuple[tuple[int, Callable[[Account], Deed | None]], ...] = (
     (16, _join), (20, _move), (4, _leave), (10, _subscribe), (12, _change_subscription), (6, _cancel), (10, _bill),
     (14, _settle), (2, _throw_away), (2, _launch), (3, _price), (3, _rename), (2, _archive),
+    *HABITS,
 )  # fmt: skip
 """How often each is done, out of their sum."""

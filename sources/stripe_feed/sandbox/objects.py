@@ -93,6 +93,14 @@ def discount(dice: Dice, start: int, **holder: str) -> Object:
     }
 
 
+def discount_of(account: str, id: str, holder: Object) -> Object:
+    """The discount that a subscription or an invoice names; it follows from the id."""
+    dice = Dice(f"discount {id}")
+    dice.account = account
+    found = discount(dice, holder.get("created") or 0)
+    return found | {"id": id, "customer": holder.get("customer"), holder["object"]: holder.get("id")}
+
+
 def customer(dice: Dice, created: int | None) -> Object:
     id = dice.id("cus")
     first, last = dice.pick(FIRST), dice.pick(LAST)

@@ -40,10 +40,11 @@ def tell(
     after: Object | None,
     event: str,
     more: tuple[str, ...] = (),
+    hidden: bool = False,
 ) -> None:
     id = (after or before or {})["id"]
     events = (f"{EVENT_OF[table]}.{event}", *(more if table == "invoices" else ()))
-    account.commit(kind, table, id, before, after, events)
+    account.commit(kind, table, id, before, after, events, hidden)
 
 
 def tell_price(account: Account, kind: Kind, id: str, before: dict[str, Object]) -> None:

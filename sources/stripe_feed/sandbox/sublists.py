@@ -1,4 +1,4 @@
-"""The endpoints around the six resources: what an object holds beyond the ten it shows, and test clocks."""
+"""The endpoints around the six resources: what an object holds beyond the ten it shows, test clocks, and events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from . import expansions
+from . import events, expansions
 from .account import CHILDREN, Account
 from .lists import envelope, slice_of
 from .parameters import Params, Query, query
@@ -79,12 +79,6 @@ def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode(account.clocks[id])
 
 
-def events(account: Account, path: str, id: str, params: Params) -> bytes:
-    """None yet."""
-    query(params, ("created", "type", "types", "delivery_success"))
-    return envelope(path, [], False)
-
-
 def parent(account: Account, table: str, id: str, object: str, param: str = "id", status: int = 404) -> Row:
     row = account.tables[table].rows.get(id)
     if row is None:
@@ -114,5 +108,6 @@ ENDPOINTS = {
     "/v1/invoice_payments": Endpoint("rak_invoice_read", invoice_payments),
     "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
-    "/v1/events": Endpoint("rak_event_read", events),
+    "/v1/events": Endpoint("rak_event_read", events.listed),
+    "/v1/events/:id": Endpoint("rak_event_read", events.retrieved),
 }

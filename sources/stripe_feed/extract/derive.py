@@ -1,0 +1,305 @@
+"""Events of an object -> its changes, in causal order, and where it stands after them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import groupby
+from typing import Literal
+
+import msgspec
+
+from ..api import API_VERSION
+from ..resources import Resource, fields
+from .changes import Change, Quality, encoded
+from .events import Event, Request
+from .images import Image, difference, paths, revert
+from .order import Role, Step, in_order, is_round
+
+DISCOUNT = "discount"
+
+
+class _Head(msgspec.Struct, gc=False):
+    object: str | None = None
+    id: str | None = None
+    created: int | None = None
+    customer: msgspec.Raw = msgspec.Raw(b"null")
+    subscription: msgspec.Raw = msgspec.Raw(b"null")
+    test_clock: msgspec.Raw = msgspec.Raw(b"null")
+    deleted: bool = False
+
+
+class _Ref(msgspec.Struct, gc=False):
+    id: str
+
+
+_head = msgspec.json.Decoder(_Head)
+_id = msgspec.json.Decoder(str | _Ref | None)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_image = msgspec.json.Decoder(dict)
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+class Told(msgspec.Struct, gc=False):
+    """An event about one object."""
+
+    event: Event
+    resource: Resource
+    id: str
+    role: Role
+    stub: bool
+    created: int | None = None
+    customer: str | None = None
+    clock: bool = False
+    seen: bool = False
+
+
+def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
+    """What an event tells of the objects that are read, by Stripe's name for one: none of sub-objects and previews.
+
+    A discount is told of its customer and its subscription: what they are then must be read.
+    """
+    try:
+        head = _head.decode(event.data.object)
+    except msgspec.ValidationError:
+        return []
+    if head.object == DISCOUNT:
+        owners = (("customer", head.customer), ("subscription", head.subscription))
+        found = [(resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))]
+        return [Told(event, resource, id, "says", True) for resource, id in found]
+    resource = resources.get(head.object or "")
+    if resource is None or head.id is None or event.type not in resource.events:
+        return []
+    customer = head.id if resource.object == "customer" else _ref(head.customer)
+    clock = bytes(head.test_clock) != b"null"
+    stub = head.deleted and head.created is None
+    return [Told(event, resource, head.id, _role(event, resource), stub, head.created, customer, clock)]
+
+
+def _ref(raw: msgspec.Raw) -> str | None:
+    try:
+        found = _id.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    return found.id if isinstance(found, _Ref) else found
+
+
+def _role(event: Event, resource: Resource) -> Role:
+    if event.type == resource.deleted_by:
+        return "ends"
+    if event.type == resource.events[0]:
+        return "begins"
+    return "moves" if bytes(event.data.previous_attributes).startswith(b"{") else "says"
+
+
+def is_discount(one: Told) -> bool:
+    """Whether it only says that the object's discount changed."""
+    return one.stub and one.role == "says"
+
+
+def same_shape(resource: Resource, version: str | None, pin: str) -> bool:
+    """Whether snapshots of an API version have the field set of the pinned one, children included."""
+    if version is None or version == pin:
+        return version == pin
+    return all(resource.same_since <= one[:10] <= API_VERSION[:10] for one in (version, pin))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An image of an object before its events, and the API version whose shape it has. One that was made of a row is not
+    `whole`: it has the documented fields, without lists that are tables of their own."""
+
+    image: Image
+    api_version: str | None
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An event in its place: the `number`th of its object in its second, from 1."""
+
+    told: Told
+    number: int
+
+
+def sequence(history: Sequence[Told], known: Known | None = None) -> list[Ordered]:
+    """The events of one object, oldest first in Stripe's order reversed, in the order in which they happened, without twins."""
+    found: list[Ordered] = []
+    at: Told | None = None
+    for _, group in groupby(history, key=lambda one: one.event.created):
+        some = list(group)
+        if len(some) > 1:
+            some = _in_order(some, _key_before(at, some, known))
+        found += [Ordered(one, n) for n, one in enumerate(some, 1)]
+        at = some[-1]
+    return found
+
+
+def _in_order(some: Sequence[Told], known: str | None) -> list[Told]:
+    steps = [_step(one) for one in some]
+    where = {id(step): one for step, one in zip(steps, some, strict=True)}
+    return [where[id(step)] for step in in_order(steps, known)]
+
+
+def _step(one: Told) -> Step:
+    event = one.event
+    after = _image.decode(event.data.object)
+    previous = event.data.previous_attributes
+    before = key(one.resource, revert(after, _image.decode(previous))) if one.role == "moves" else None
+    return Step(one.role, event.id, event.type, key(one.resource, after), before, one.seen)
+
+
+def _key_before(at: Told | None, some: Sequence[Told], known: Known | None) -> str | None:
+    before = known if at is None else _known_after(at)
+    if before is None or before.api_version != some[0].event.api_version:
+        return None
+    return key(some[0].resource, before.image) if before.whole else _key_like(some, before.image)
+
+
+def _key_like(some: Sequence[Told], held: Image) -> str | None:
+    """The key of the image before one of the events that is like the row which is held, in all that they change."""
+    lists = {child.field for child in some[0].resource.children}
+    moves = [(one, _image.decode(one.event.data.previous_attributes)) for one in some if one.role == "moves"]
+    names = {name for _, previous in moves for name in previous} - lists
+    for one, previous in moves if names else ():
+        before = revert(_image.decode(one.event.data.object), previous)
+        if all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
+            return key(one.resource, before)
+    return None
+
+
+def _plain(value: object) -> object:
+    return value.get("id", value) if isinstance(value, dict) else value
+
+
+def key(resource: Resource, image: Image) -> str:
+    """Equal for images that differ in nothing that counts."""
+    left_out = {*resource.volatile, *resource.links, *resource.never}
+    content = {name: value for name, value in image.items() if name not in left_out}
+    return blake2b(_sorted.encode(content), digest_size=16).hexdigest()
+
+
+def needs_known(history: Sequence[Told]) -> bool:
+    """Whether the image before the first events must be looked up: where these do not tell it, or not in which order they came.
+
+    `history` as for `sequence`.
+    """
+    first = [one for one in history if one.event.created == history[0].event.created]
+    if any(one.role == "begins" for one in first):
+        return False
+    moves = [one for one in first if one.role == "moves"]
+    if not moves:
+        return any((one.role == "says") != one.stub for one in first if one.role != "moves" and not one.seen)
+    return len(first) > 1 and is_round([_step(one) for one in moves])
+
+
+def changes_of(history: Sequence[Ordered], known: Known | None, pin: str) -> list[Change]:
+    """The changes of one object that were not seen before; what came after a seen one is late otherwise."""
+    found: list[Change] = []
+    last_seen = max((n for n, one in enumerate(history) if one.told.seen), default=-1)
+    at: Told | None = None
+    for n, one in enumerate(history):
+        if not one.told.seen:
+            before = known if at is None else _known_after(at)
+            found.append(_change(one.told, before, pin, n < last_seen))
+        at = one.told
+    return found
+
+
+def _known_after(at: Told) -> Known | None:
+    if at.role == "ends":
+        return None
+    return Known(_image.decode(at.event.data.object), at.event.api_version)
+
+
+def _change(one: Told, known: Known | None, pin: str, late: bool) -> Change:
+    event, resource = one.event, one.resource
+    request = event.request if isinstance(event.request, Request) else Request(event.request)
+    change = Change(
+        event.id, resource.table, one.id, "u", "event", event.created, None, customer_id=one.customer, event_id=event.id,
+        event_type=event.type, api_version=event.api_version, request_id=request.id,
+        request_idempotency_key=request.idempotency_key, context=event.context, late=late,
+    )
+    match one.role:
+        case "begins":
+            change.op, change.after, change.before_quality = "c", _without_links(one, event.data.object), "exact"
+        case "ends":
+            change.op = "d"
+            _tell_end(change, one, known)
+        case "moves":
+            change.after = _without_links(one, event.data.object)
+            _tell_move(change, one, pin)
+        case "says":
+            change.after = _without_links(one, event.data.object)
+            _tell_said(change, one, known)
+    return change
+
+
+def _tell_end(change: Change, one: Told, known: Known | None) -> None:
+    if not one.stub:
+        change.previous, change.before_quality = _without_links(one, one.event.data.object), "exact"
+    elif known is not None:
+        change.previous, change.before_quality = encoded(one.resource, known.image), "exact"
+        customer = known.image.get("customer")
+        change.customer_id = change.customer_id or (customer if isinstance(customer, str) else None)
+
+
+def _tell_move(change: Change, one: Told, pin: str) -> None:
+    raw = one.event.data.previous_attributes
+    previous: Image = _image.decode(raw)
+    change.previous = _without_links(one, raw)
+    change.changed = [path for path in paths(previous) if path not in one.resource.links]
+    change.before_quality = _quality(one, previous, pin)
+
+
+def _quality(one: Told, previous: Image, pin: str) -> Quality:
+    if not same_shape(one.resource, one.event.api_version, pin):
+        return "derived"
+    known = _names(one.resource)
+    for name, old in previous.items():
+        if (old is None and name not in known) or (name in one.resource.free_form and isinstance(old, dict)):
+            return "derived"
+    return "exact"
+
+
+def _tell_said(change: Change, one: Told, known: Known | None) -> None:
+    if known is None or known.api_version != one.event.api_version:
+        return
+    after = _image.decode(one.event.data.object)
+    left_out = {*one.resource.volatile, *one.resource.links, *one.resource.never}
+    previous = {name: old for name, old in difference(known.image, after).items() if name not in left_out}
+    change.previous, change.changed, change.before_quality = msgspec.json.encode(previous), paths(previous), "exact"
+
+
+def _names(resource: Resource) -> Collection[str]:
+    if resource.table not in _NAMES:
+        _NAMES[resource.table] = frozenset(fields(resource))
+    return _NAMES[resource.table]
+
+
+_NAMES: dict[str, frozenset[str]] = {}
+
+
+def _without_links(one: Told, raw: msgspec.Raw) -> bytes:
+    """The event's own bytes, but for links that are open to whoever holds them."""
+    left_out = (*one.resource.links, *one.resource.never)
+    body = bytes(raw)
+    if not any(name.encode() in body for name in left_out):
+        return body
+    kept = _fields.decode(body)
+    for name in left_out:
+        kept.pop(name, None)
+    return msgspec.json.encode(kept)
+
+
+Standing = Literal["snapshot", "deleted", "ended", "read"]
+
+
+def standing(last: Ordered, pin: str, expanded: bool) -> Standing:
+    """Where its row comes from: the event's snapshot, the snapshot of a deletion, the row that is held, or a re-read."""
+    one = last.told
+    same = same_shape(one.resource, one.event.api_version, pin)
+    if one.role == "ends":
+        return "deleted" if same and not one.stub and not expanded else "ended"
+    return "snapshot" if same and not one.stub and not expanded else "read"

@@ -1,0 +1,225 @@
+"""`/v1/events` -> what happened, oldest first, with a page in memory.
+
+The API is newest first. One page is enough where little happened. Otherwise an anchor, the newest event before the span, and
+`ending_before` give the pages in the order of happening; far behind, several slices of the span are read ahead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import Full, Queue
+from typing import Any
+
+import msgspec
+
+from ..api import Api
+from ..errors import CursorGone, Unreachable
+from ..resources import Resource
+
+PATH = "/v1/events"
+MOST_TYPES = 20            # Stripe's limit for `types[]`
+SLICE_PAGES = 60           # per slice, where several are read ahead
+SLICES = 4
+FAR_BEHIND = 50            # pages
+FEW_PAGES = 10             # of a slice that is read newest first, for want of an anchor
+
+
+class Request(msgspec.Struct, gc=False):
+    """Who asked for the change."""
+
+    id: str | None = None
+    idempotency_key: str | None = None
+
+
+class Data(msgspec.Struct, gc=False):
+    """The object then, and the old values of what changed."""
+
+    object: msgspec.Raw
+    previous_attributes: msgspec.Raw = msgspec.Raw(b"")     # `Raw | None` would take nothing but null
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event as Stripe gives it; what it holds stays bytes."""
+
+    id: str
+    type: str
+    created: int
+    data: Data
+    api_version: str | None = None
+    request: Request | str | None = None
+    context: str | None = None
+
+
+class _Page(msgspec.Struct):
+    data: list[Event]
+    has_more: bool
+
+
+_page = msgspec.json.Decoder(_Page)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Resources that are read together: their types fit into one request."""
+
+    resources: tuple[Resource, ...]
+    types: tuple[str, ...]
+
+
+def calls(resources: Sequence[Resource]) -> list[Call]:
+    """As few calls as their types fit into; the types of a resource stay together."""
+    found: list[Call] = []
+    for resource in sorted(resources, key=lambda row: -len(row.events)):
+        for n, call in enumerate(found):
+            both = tuple(dict.fromkeys((*call.types, *resource.events)))
+            if len(both) <= MOST_TYPES:
+                found[n] = Call((*call.resources, resource), both)
+                break
+        else:
+            found.append(Call((resource,), resource.events))
+    return found
+
+
+def page(api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, **cursor: Any) -> tuple[list[Event], bool]:
+    """One page of [lo, hi), newest first, and whether there is more. `lo` 0: without a lower bound."""
+    created = {"lt": hi, **({"gte": lo} if lo > 0 else {})}
+    found = api.get(PATH, {"types": list(types), "created": created, "limit": limit, **cursor}, _page.decode).value
+    return found.data, found.has_more
+
+
+def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
+    """The events of [lo, hi) in pages, the oldest first; within a second in no order."""
+    newest, has_more = page(api, types, lo, hi)
+    if not has_more:
+        if newest:
+            yield newest[::-1]
+        return
+    seconds = max(newest[0].created - newest[-1].created, 1)      # that a page takes, here at the end
+    if (hi - lo) / seconds <= FAR_BEHIND:
+        yield from _forward(api, types, lo, hi, seconds)
+    else:
+        yield from _ahead(api, types, lo, hi, seconds)
+
+
+def _forward(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
+    """By an anchor and `ending_before`; the anchor that is gone is replaced by time."""
+    anchor, reached = None, lo
+    edge: set[str] = set()             # ids of the second that was reached
+    while reached < hi:
+        if anchor is None:
+            before, _ = page(api, types, 0, reached, limit=1)
+            anchor = before[0].id if before else None
+        if anchor is None:
+            mid = min(hi, reached + FEW_PAGES * seconds)
+            found, has_more = _backward(api, types, reached, mid)[::-1], mid < hi
+            if not found:
+                reached, seconds = mid, seconds * 2
+                continue
+        else:
+            try:
+                newest, has_more = page(api, types, 0, hi, ending_before=anchor)
+            except CursorGone:
+                anchor = None
+                continue
+            found = newest[::-1]
+        fresh = [event for event in found if event.id not in edge and event.created >= lo]
+        if fresh:
+            yield fresh
+        if found:
+            anchor, reached = found[-1].id, found[-1].created
+            edge = {event.id for event in found if event.created == reached} | (edge if found[0].created == reached else set())
+        if not has_more:
+            return
+        if not found:
+            raise Unreachable(f"{PATH} says that it has more but stays empty. Run again; if it stays, report it.")
+
+
+def _backward(api: Api, types: Sequence[str], lo: int, hi: int) -> list[Event]:
+    """All events of [lo, hi), newest first."""
+    found: dict[str, Event] = {}
+    cursor: dict[str, Any] = {}
+    while True:
+        try:
+            some, has_more = page(api, types, lo, hi, **cursor)
+        except CursorGone:
+            cursor, hi = {}, min(event.created for event in found.values()) + 1
+            continue
+        found.update((event.id, event) for event in some)
+        if not has_more or not some:
+            return sorted(found.values(), key=lambda event: -event.created)
+        cursor = {"starting_after": some[-1].id}
+
+
+def _ahead(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
+    """Slices that are read side by side and handed out in their order; their length adapts to what the one before held."""
+    length = max(seconds * SLICE_PAGES, 1)
+    slices: list[Stream] = []
+    at = lo
+    try:
+        while at < hi or slices:
+            while at < hi and len(slices) < SLICES:
+                until = min(hi, at + length)
+                slices.append(Stream(_forward(api, types, at, until, seconds), SLICE_PAGES, until - at))
+                at = until
+            stream = slices[0]
+            count = 0
+            for some in stream.pages():
+                count += len(some)
+                yield some
+            slices.pop(0)
+            length = max(1, int(stream.seconds * SLICE_PAGES * 100 / count)) if count else length * 2
+    finally:
+        for stream in slices:
+            stream.close()
+
+
+@dataclass(eq=False)
+class Stream:
+    """Pages that a thread of its own reads ahead, at most `most` of them."""
+
+    source: Iterator[list[Event]]
+    most: int = 2
+    seconds: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.queue: Queue[Any] = Queue(self.most)
+        self.thread = threading.Thread(target=self._work, name="stripe-feed-events", daemon=True)
+        self.thread.start()
+
+    def pages(self) -> Iterator[list[Event]]:
+        """The pages in order; waits for each."""
+        while (found := self.take(None)) is not None:
+            yield found
+
+    def take(self, wait: float | None) -> list[Event] | None:
+        """The next page; nothing after the last. Raises `queue.Empty` after `wait` seconds, and what reading raised."""
+        found = self.queue.get(timeout=wait)
+        if isinstance(found, BaseException):
+            raise found
+        pages: list[Event] | None = found
+        return pages
+
+    def close(self) -> None:
+        """Read no further."""
+        self.stopped.set()
+
+    def _work(self) -> None:
+        try:
+            for some in self.source:
+                if not self._put(some):
+                    return
+            self._put(None)
+        except BaseException as fault:      # raised again in the consumer's thread
+            self._put(fault)
+
+    def _put(self, found: Any) -> bool:
+        while not self.stopped.is_set():
+            try:
+                self.queue.put(found, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False

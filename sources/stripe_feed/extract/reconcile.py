@@ -1,0 +1,286 @@
+"""The whole list against the destination: what events did not tell is healed, and told as changes of origin `diff`.
+
+What an event explains is left to it. A difference is read again before it counts, and so is a row that the list does not show.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import dlt
+
+from ..resources import RESOURCES, Resource
+from . import prior
+from .changes import Change, diff
+from .derive import told
+from .events import oldest_first
+from .images import Image
+from .lists import open_listing, whole_ranges
+from .records import Record, Shape, typed
+from .rereads import Read, read_again
+from .session import Session
+from .writer import Writer, items_of, version_read
+
+log = logging.getLogger("stripe_feed")
+
+State = dict[str, dict[str, Any]]
+Writers = Callable[[Resource], Writer]
+
+
+class Held(NamedTuple):
+    """What the destination says of an object."""
+
+    hash: str
+    version: int
+    deleted: bool
+    created: int | None
+    volatile: tuple[Any, ...]
+
+
+def prune(session: Session, writers: Writers, mine: State) -> Iterator[Any]:
+    """Remove rows that were deleted before the look-back, where deletes are `hard`."""
+    if session.options.deletes == "hard":
+        for table, cursors in mine.items():
+            writer = writers(RESOURCES[table])
+            if writer.client is not None:
+                with writer.client as client:
+                    prior.remove_deleted(client, table, cursors["cursor"] - session.options.look_back)
+    yield None
+
+
+def reconcile(session: Session, writers: Writers, tables: Sequence[str], mine: State) -> Iterator[Any]:
+    """Compare and heal these resources; yields their rows and changes. A gap's events begin anew at the time of the list."""
+    copies: dict[str, dict[str, str]] = {}
+    for table in sorted(tables, key=lambda name: not RESOURCES[name].children):      # what they embed is compared with it
+        yield from Reconciling(session, writers(RESOURCES[table]), mine.get(table), copies).run()
+        session.reconciled.add(table)
+
+
+class Reconciling:
+    """One resource being compared."""
+
+    def __init__(
+        self, session: Session, writer: Writer, cursors: dict[str, Any] | None, copies: dict[str, dict[str, str]]
+    ) -> None:
+        self.session, self.writer, self.cursors, self.copies = session, writer, cursors, copies
+        self.resource, self.shape = writer.resource, writer.shape
+        self.t0 = session.api.now()
+        self.gap = session.standing.get(self.resource.table) == "gap"
+        self.held: dict[str, Held] = {}
+        self.listed: set[str] = set()
+        self.suspects: dict[str, int | None] = {}
+        self.silent: list[tuple[Record, int]] = []     # only volatile fields differ
+
+    def run(self) -> Iterator[Any]:
+        """Yield what heals the resource."""
+        if self.writer.client is None:
+            return
+        self._look()
+        yield from self._list()
+        told_by_events = yield from self._explained()
+        missing = {
+            id: held.created for id, held in self.held.items()
+            if not held.deleted and id not in self.listed and (held.created or 0) < self.t0 and self._in_range(held)
+        }
+        missing = self._without_copies(missing)
+        wanted = {id: at for id, at in {**self.suspects, **missing}.items() if id not in told_by_events}
+        reads: list[Read] = []
+        for some in read_again(self.session, self.resource, wanted, self._count):
+            yield None
+            reads += some
+        gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
+        changes = [*(yield from self._heal(reads)), *(yield from self._end(gone)), *self._untold(told_by_events)]
+        yield from self.writer.changes(changes)
+        self._done(changes)
+
+    def _look(self) -> None:
+        names = ["id", "_hash", "_version", "deleted_at", "created", *self.resource.volatile]
+        kinds = {column.name: column.kind for column in self.shape.columns}
+        with self.writer.client as client:
+            for id, hash, version, deleted, created, *rest in prior.all_rows(client, self.resource.table, names):
+                volatile = tuple(
+                    prior.as_json(kinds[name], value) for name, value in zip(self.resource.volatile, rest, strict=True)
+                )
+                at = prior.as_json("timestamp", created)
+                self.held[id] = Held(hash, version, deleted is not None, at, volatile)
+
+    def _list(self) -> Iterator[Any]:
+        ranges = whole_ranges(self.session.options.start or 0, self.t0, self.session.account.created)
+        listing = open_listing(self.session, self.resource, [ranges for _ in self.resource.walks])
+        while not (listing.finished and not listing.parts):
+            parts = self.session.reader.take(listing)
+            if not parts:
+                yield None
+            for part in parts:
+                for record in part.rows:
+                    self._compare(record, part.asked_at)
+            if self.silent:
+                records, versions = [record for record, _ in self.silent], [version for _, version in self.silent]
+                self.silent = []
+                yield from self.writer.rows(records, versions)
+        self.session.reader.drop(listing)
+
+    def _compare(self, record: Record, asked_at: int) -> None:
+        id = record.row.id
+        self.listed.add(id)
+        self._copies_of(record)
+        held = self.held.get(id)
+        if held is None or held.deleted or held.hash != record.hash:
+            self.suspects[id] = typed(record.row.created, "timestamp")
+        elif held.volatile != tuple(getattr(record.row, name) for name in self.resource.volatile):
+            self.silent.append((record, version_read(asked_at)))
+
+    def _copies_of(self, record: Record) -> None:
+        """Prices and plans inside items: the list may not show them."""
+        for child, _ in self.shape.children:
+            for name, table in child.embeds:
+                shape, found = self.session.shapes[table], self.copies.setdefault(table, {})
+                for item in items_of(record, child):
+                    if bytes(getattr(item, name)).startswith(b"{"):
+                        copy = shape.object(bytes(getattr(item, name)))
+                        found[copy.row.id] = copy.hash
+
+    def _without_copies(self, missing: Mapping[str, int | None]) -> dict[str, int | None]:
+        copies = self.copies.get(self.resource.table, {})
+        return {id: at for id, at in missing.items() if copies.get(id) != self.held[id].hash}
+
+    def _in_range(self, held: Held) -> bool:
+        start = self.session.options.start
+        return start is None or held.created is None or held.created >= start
+
+    def _explained(self) -> Generator[Any, None, set[str]]:
+        """The ids of objects whose events are still to be applied, unsettled ones included."""
+        if self.session.unreadable is not None or self.cursors is None:
+            return set()
+        yield None
+        lo = self.t0 if self.gap else self.cursors["cursor"]
+        names = {self.resource.object: self.resource}
+        found: set[str] = set()
+        for some in oldest_first(self.session.api, self.resource.events, lo, self.session.api.now() + 1):
+            found |= {one.id for event in some for one in told(event, names)}
+            yield None
+        return found
+
+    def _count(self, lo: int, hi: int) -> int:
+        with self.writer.client as client:
+            return prior.count_between(client, self.resource, lo, hi)
+
+    def _heal(self, reads: Sequence[Read]) -> Generator[Any, None, list[Change]]:
+        """Write what was read again and still differs; the changes that this makes."""
+        reads = [
+            read for read in reads
+            if (held := self.held.get(read.record.row.id)) is None or held.deleted or held.hash != read.record.hash
+        ]
+        ids = [read.record.row.id for read in reads]
+        befores = self._images([id for id in ids if id in self.held and not self.held[id].deleted])
+        afters = {read.record.row.id: self.shape.image(read.record.row) for read in reads}
+        shared = self._shared(befores, afters)
+        yield from self.writer.rows([read.record for read in reads], [version_read(read.asked_at) for read in reads])
+        changes = []
+        for read in reads:
+            id = read.record.row.id
+            before, after = befores.get(id), afters[id]
+            if before is not None:
+                before = _with_same_lists(self.resource, before, after)
+                if all(before.get(name) == after.get(name) for name in shared):
+                    continue                         # only what one side does not have
+            changes.append(self._diff(id, before, after, read.record.hash))
+        return changes
+
+    def _shared(self, befores: Mapping[str, Image], afters: Mapping[str, Image]) -> set[str]:
+        """The fields that both sides have: after another pin or column set, what is null everywhere on one side is new."""
+        names = {column.name for column in self.shape.columns} | {child.field for child in self.resource.children}
+        names -= set(self.resource.volatile)
+        if self.cursors is None or self.cursors.get("shape") in (None, shape_id(self.session, self.shape)):
+            return names
+        both = [(befores[id], afters[id]) for id in befores]
+        return {
+            name for name in names
+            if any(before.get(name) is not None for before, _ in both) and any(after.get(name) is not None for _, after in both)
+        }
+
+    def _images(self, ids: Sequence[str]) -> dict[str, Image]:
+        with self.writer.client as client:
+            rows = prior.rows(client, self.shape, ids)
+            found = {id: prior.image(self.shape, row) for id, row in rows.items()}
+            for child, shape in self.shape.children:
+                for id, items in prior.items(client, shape, child.parent, ids).items():
+                    if id in found:
+                        found[id][child.field] = {"object": "list", "data": items, "has_more": False}
+                for image in found.values():
+                    image.setdefault(child.field, {"object": "list", "data": [], "has_more": False})
+        return found
+
+    def _end(self, gone: Sequence[str]) -> Generator[Any, None, list[Change]]:
+        """Rows of objects that do not exist any more."""
+        if not gone:
+            return []
+        now = self.session.api.now()
+        befores = self._images(gone)
+        with self.writer.client as client:
+            rows = list(prior.rows(client, self.shape, gone).values())
+        versions = [max(version_read(now), row["_version"] + 1) for row in rows]
+        yield from self.writer.ended(rows, versions, [now] * len(rows))
+        return [self._diff(row["id"], befores[row["id"]], None, "") for row in rows]
+
+    def _untold(self, told_by_events: set[str]) -> list[Change]:
+        """Objects created since the events are followed, whose creation no change tells."""
+        if self.cursors is None or self.session.unreadable is not None:
+            return []
+        since = self.t0 if self.gap else self.cursors["since"]
+        young = [
+            id for id, held in self.held.items()
+            if not held.deleted and held.created is not None and since <= held.created < self.t0
+            and id not in told_by_events and id not in self.suspects
+        ]
+        with self.writer.client as client:
+            told = prior.told(client, self.resource.table, young)
+        images = self._images([id for id in young if id not in told])
+        return [self._diff(id, None, image, self.held[id].hash) for id, image in images.items()]
+
+    def _diff(self, id: str, before: Image | None, after: Image | None, hash: str) -> Change:
+        version = self.held[id].version if id in self.held and before is not None else 0
+        return diff(self.resource, id, before, after, version, hash, self.session.api.now(), self.session.api.version)
+
+    def _done(self, changes: Sequence[Change]) -> None:
+        table = self.resource.table
+        self.session.healed[table] = len(changes)
+        if changes:
+            log.info("%s: %s differences were healed", table, f"{len(changes):,}")
+        listed = dlt.current.source_state()["resources"][table]
+        listed.update(t0=self.t0, left=[[] for _ in self.resource.walks])
+        if self.cursors is not None:
+            self.cursors["shape"] = shape_id(self.session, self.shape)
+            if self.gap:
+                self.cursors.update(since=self.t0, cursor=self.t0)
+
+
+def shape_id(session: Session, shape: Shape) -> str:
+    """Which API version and columns the rows were made with."""
+    names = " ".join(column.name for _, one in [(None, shape), *shape.children] for column in one.columns)
+    return f"{session.api.version} {blake2b(names.encode(), digest_size=4).hexdigest()}"
+
+
+def _with_same_lists(resource: Resource, before: Image, after: Image) -> Image:
+    """Lists have no order in their tables: one with the same items counts as the same."""
+    found = dict(before)
+    for child in resource.children:
+        old = before[child.field]["data"]
+        new = (after.get(child.field) or {}).get("data", [])
+        by_id = {item["id"]: item for item in new}
+        if len(old) == len(new) and all(_same_item(item, by_id.get(item["id"])) for item in old):
+            found[child.field] = after.get(child.field)
+    return found
+
+
+def _same_item(old: Image, new: Image | None) -> bool:
+    return new is not None and all(_id(old.get(name)) == _id(new.get(name)) for name in {**old, **new})
+
+
+def _id(value: Any) -> Any:
+    """Full objects inside an item count by their id: they change without it."""
+    return value["id"] if isinstance(value, dict) and "id" in value else value
+

@@ -1,0 +1,112 @@
+"""Objects read again by id, side by side within the budget; where many lie close together, by listing their range instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from ..api import Api
+from ..errors import CursorGone, NotFound
+from ..resources import Resource
+from .fetch import complete, page_of
+from .records import Record, Shape
+from .session import Session
+from .windows import Planner, Range
+
+PAGE = 100
+WORTH = 2        # a range is listed where that takes fewer requests than its objects, by this factor
+
+
+class Read(NamedTuple):
+    """An object as it is now, and Stripe's time when it was asked for."""
+
+    record: Record
+    asked_at: int
+
+
+class _Stub(msgspec.Struct):
+    deleted: bool = False
+
+
+_stub = msgspec.json.Decoder(_Stub)
+
+
+def read_again(
+    session: Session, resource: Resource, wanted: Mapping[str, int | None], held: Callable[[int, int], int]
+) -> Iterator[list[Read]]:
+    """Yield what was read of the objects wanted, given with their `created`, and nothing while all are under way.
+
+    Objects that are gone are left out. `held`: how many objects were created in a range of seconds, both ends included.
+    """
+    singles, ranges = plan(wanted, held, len(resource.walks))
+    work = session.pool.submit
+    futures: set[Future[list[Read]]] = {work(_listed, session, resource, span, ids) for span, ids in ranges}
+    waiting = list(singles)
+    ahead = 2 * session.api.threads
+    while futures or waiting:
+        while waiting and len(futures) < ahead:
+            futures.add(work(_one, session, resource, waiting.pop()))
+        done, futures = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
+        yield [read for future in done for read in future.result()]
+
+
+def plan(
+    wanted: Mapping[str, int | None], held: Callable[[int, int], int], walks: int
+) -> tuple[list[str], list[tuple[Range, list[str]]]]:
+    """Which objects to ask for one by one, and which ranges of `created` (both ends included) to list for theirs."""
+    dated = sorted((created, id) for id, created in wanted.items() if created is not None)
+    singles = [id for id, created in wanted.items() if created is None]
+    ranges = []
+    for start in range(0, len(dated), PAGE):
+        some = dated[start:start + PAGE]
+        ids = [id for _, id in some]
+        span = (some[0][0], some[-1][0])
+        if len(ids) > WORTH * 2 * walks and WORTH * (held(*span) / PAGE + walks) < len(ids):
+            ranges.append((span, ids))
+        else:
+            singles += ids
+    return singles, ranges
+
+
+def _one(session: Session, resource: Resource, id: str) -> list[Read]:
+    found = retrieve(session.api, resource, session.shapes[resource.table], id)
+    return [] if found is None else [found]
+
+
+def retrieve(api: Api, resource: Resource, shape: Shape, id: str) -> Read | None:
+    """One object, its embedded lists complete; nothing where it does not exist (any more)."""
+    expand = [expandable.column.name for expandable in shape.expanded]
+
+    def decode(body: bytes) -> Record | None:
+        return None if _stub.decode(body).deleted else shape.object(body)
+
+    try:
+        reply = api.get(f"{resource.path}/{quote(id, safe='')}", {"expand": expand} if expand else {}, decode)
+    except NotFound:
+        return None
+    record = reply.value
+    return Read(record, reply.asked_at) if record is not None and complete(api, resource, shape, record) else None
+
+
+def _listed(session: Session, resource: Resource, span: Range, ids: Sequence[str]) -> list[Read]:
+    shape, only = session.shapes[resource.table], set(ids)
+    found: dict[str, Read] = {}
+    for walk in resource.walks:
+        planner = Planner([(span[0], span[1] + 1)])
+        while not planner.finished:
+            ask = planner.take()
+            if ask is None:
+                break
+            try:
+                page = page_of(session.api, resource, shape, walk, ask, True, only, paid=False)
+            except CursorGone:
+                planner.refused(ask)
+                continue
+            planner.page(ask, page.heads, page.has_more)
+            found.update((row.row.id, Read(row, page.asked_at)) for row in page.rows if row is not None)
+    rest = [read for id in only - set(found) for read in _one(session, resource, id)]
+    return [*found.values(), *rest]

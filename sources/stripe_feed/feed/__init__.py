@@ -1,0 +1,1 @@
+"""Destination to other tools: a log of completed changes beside the destination, and named consumers of it."""

@@ -1,0 +1,145 @@
+"""One change of one object: what consumers get, and how it lies in the store."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from typing import Any
+
+from ..extract.images import Image, revert
+
+TEXTS = (
+    "change_id", "resource", "object_id", "customer_id", "op", "origin", "event_id", "event_type", "api_version", "request_id",
+    "request_idempotency_key", "context", "before_quality", "account_id",
+)
+TIMES = ("occurred_at", "observed_at")
+OTHERS = ("late", "livemode", "seq")
+SOURCE = (*TEXTS, *TIMES, *OTHERS, "_dlt_load_id", "changed", "after", "previous")
+"""The columns that are read from the destination, in this order."""
+
+STORED = (*TEXTS, *TIMES, *OTHERS, "load_id", "changed", "body")
+"""The columns of the log beside `position` and `object_version`. Times are microseconds since 1970, UTC."""
+
+Entry = tuple[Any, ...]
+"""The values of `STORED`."""
+
+CHANGE_ID, RESOURCE, OBJECT_ID, CUSTOMER_ID = (
+    STORED.index(name) for name in ("change_id", "resource", "object_id", "customer_id")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transition of one Stripe object. `offset` orders the feed, `object_version` (1, 2, 3, …) the object's own changes.
+
+    `change_id` is the same whenever and wherever this change is read: the key for doing something exactly once.
+    `op`: c created, u updated, d deleted, r read (a snapshot that was asked for). Times are UTC.
+    `after` is null for a deletion; `before` is computed. Both are null once the object was forgotten.
+    """
+
+    offset: int
+    object_version: int
+    change_id: str
+    resource: str
+    object_id: str
+    customer_id: str | None
+    op: str
+    origin: str
+    event_id: str | None
+    event_type: str | None
+    api_version: str | None
+    request_id: str | None
+    request_idempotency_key: str | None
+    context: str | None
+    before_quality: str
+    account_id: str | None
+    occurred_at: datetime
+    observed_at: datetime | None
+    late: bool
+    livemode: bool | None
+    seq: int
+    load_id: str
+    changed: list[str]
+    after: Image | None = field(repr=False)         # a log that shows a change shows no personal data
+    previous: Image | None = field(repr=False)
+
+    @property
+    def before(self) -> Image | None:
+        """The object before this change; null for a new object, and where Stripe did not tell."""
+        if self.before_quality == "none":
+            return None
+        if self.op == "d":
+            return self.previous or None
+        if self.op == "u" and self.after is not None and self.previous is not None:
+            return revert(self.after, self.previous)
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields and `before`, ready for JSON: times as ISO 8601 in UTC."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name in TIMES:
+            found[name] = iso(found[name])
+        return {**found, "before": self.before}
+
+
+def entry(row: Sequence[Any]) -> Entry:
+    """Pack a row of the destination (`SOURCE`) for the log."""
+    texts, (occurred, observed) = row[: len(TEXTS)], row[len(TEXTS) : len(TEXTS) + 2]
+    late, livemode, seq, load_id, changed, after, previous = row[len(TEXTS) + 2 :]
+    flags = (int(bool(late)), None if livemode is None else int(livemode), int(seq or 0))
+    body = packed(_json(after), _json(previous))
+    return (*texts, microseconds(occurred), microseconds(observed), *flags, str(load_id), _json(changed).decode(), body)
+
+
+def change(position: int, version: int, stored: Sequence[Any]) -> Change:
+    """Unpack a row of the log."""
+    texts, (occurred, observed) = stored[: len(TEXTS)], stored[len(TEXTS) : len(TEXTS) + 2]
+    late, livemode, seq, load_id, changed, body = stored[len(TEXTS) + 2 :]
+    after, previous = (None, None) if body is None else json.loads(zlib.decompress(body))
+    return Change(
+        position, version, *texts, moment(occurred) or EPOCH, moment(observed), bool(late),
+        None if livemode is None else bool(livemode), seq, load_id, json.loads(changed) or [], after, previous,
+    )
+
+
+def packed(after: bytes, previous: bytes) -> bytes:
+    """Two JSON texts as one small body."""
+    return zlib.compress(b"[" + after + b"," + previous + b"]", 1)
+
+
+def _json(value: Any) -> bytes:
+    """JSON text, whether a destination gives text or what it stands for."""
+    if value is None or value == "":
+        return b"null"
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def microseconds(value: Any) -> int | None:
+    """A time as stored; destinations give it with or without a zone, or as text."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    aware: datetime = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    since = aware - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def moment(stored: int | None) -> datetime | None:
+    """A stored time in UTC."""
+    if stored is None:
+        return None
+    return datetime.fromtimestamp(stored // 1_000_000, timezone.utc).replace(microsecond=stored % 1_000_000)
+
+
+def iso(value: datetime | None) -> str | None:
+    """ISO 8601 in UTC, with `Z`."""
+    return None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")

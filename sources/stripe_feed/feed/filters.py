@@ -1,0 +1,122 @@
+"""Which changes a consumer wants: by resource, kind, transition of a field, and changed paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+from ..errors import UsageError
+from ..resources import RESOURCES
+from .change import Change
+
+OPS = {"c": "c", "u": "u", "d": "d", "r": "r", "added": "c", "updated": "u", "removed": "d"}
+UNASKED = ("c", "u", "d")      # a snapshot's reads would fire for every object
+
+Names = str | Collection[str] | None
+Value = Any                    # a JSON value, several of them, None for null or absent, `...` or "*" for anything
+Transition = Mapping[str, Sequence[Value]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`resources` (none: all) and `ops` are looked up in the store; `matches` decides on the change itself."""
+
+    resources: tuple[str, ...]
+    ops: tuple[str, ...]
+    matches: Callable[[Change], bool]
+
+
+def wanted(resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None) -> Wanted:
+    """Compile the filters. Raises `UsageError` for names and forms that do not exist.
+
+    `transition` maps a dotted path to (from, to), and all its entries must hold: `{"status": ("active", "past_due")}`. Each
+    side is a value, a list of values, None for null or absent, `...` or "*" for anything. Only an update whose value at the
+    path really changed matches; where the value before is unknown, only "anything" does.
+    `changed`: dotted paths; one of them, or something below it, changed.
+    """
+    sides = {path: _sides(path, pair) for path, pair in (transition or {}).items()}
+    paths = _names(changed)
+
+    def matches(change: Change) -> bool:
+        if sides and not all(_moved(change, path, old, new) for path, (old, new) in sides.items()):
+            return False
+        return not paths or any(_touched(change, path) for path in paths)
+
+    return Wanted(_resources(resource), _ops(op), matches)
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def _resources(names: Names) -> tuple[str, ...]:
+    found = _names(names)
+    for name in found:
+        if name not in RESOURCES:
+            raise UsageError(f"There is no resource {name!r}. Choose from: {', '.join(RESOURCES)}.")
+    return found
+
+
+def _ops(names: Names) -> tuple[str, ...]:
+    found = _names(names)
+    for name in found:
+        if name not in OPS:
+            raise UsageError(f"There is no kind of change {name!r}. Choose from: {', '.join(OPS)}.")
+    return tuple(dict.fromkeys(OPS[name] for name in found)) or UNASKED
+
+
+def _sides(path: str, pair: Sequence[Value]) -> tuple[list[Value] | EllipsisType, list[Value] | EllipsisType]:
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise UsageError(f"The transition of {path!r} takes two sides, from and to, such as ('active', 'past_due').")
+    return _side(pair[0]), _side(pair[1])
+
+
+def _side(value: Value) -> list[Value] | EllipsisType:
+    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    return ... if any(one is ... or one == "*" for one in values) else values
+
+
+def _moved(change: Change, path: str, old: list[Value] | EllipsisType, new: list[Value] | EllipsisType) -> bool:
+    if change.op != "u" or change.after is None:
+        return False
+    now, before = value_at(change.after, path), change.before
+    if before is None:
+        return old is ... and _is_one_of(now, new) and _named(change, path)
+    was = value_at(before, path)
+    return not _same(was, now) and _is_one_of(was, old) and _is_one_of(now, new)
+
+
+def _is_one_of(value: Any, values: list[Value] | EllipsisType) -> bool:
+    return isinstance(values, EllipsisType) or any(_same(value, one) for one in values)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)     # True is not 1
+
+
+def _named(change: Change, path: str) -> bool:
+    return any(one == path or one.startswith(f"{path}.") or path.startswith(f"{one}.") for one in change.changed)
+
+
+def _touched(change: Change, path: str) -> bool:
+    """Whether the path or something below it changed; of a hash that was replaced whole, the images tell."""
+    if any(one == path or one.startswith(f"{path}.") for one in change.changed):
+        return True
+    if not _named(change, path):
+        return False
+    before = change.before
+    return before is None or change.after is None or not _same(value_at(before, path), value_at(change.after, path))
+
+
+def value_at(image: Any, path: str) -> Any:
+    """The value at a dotted path (a number counts into an array); None where there is none."""
+    for name in path.split("."):
+        if isinstance(image, dict):
+            image = image.get(name)
+        elif isinstance(image, list) and name.isdigit() and int(name) < len(image):
+            image = image[int(name)]
+        else:
+            return None
+    return image

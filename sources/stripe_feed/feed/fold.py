@@ -1,0 +1,83 @@
+"""What changed in the end: the changes of a span, folded per object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..extract.images import Image, difference, paths
+from .change import Change, iso
+from .store import FeedStore
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """One object's change over a span: as it was before the first change, and as it is after the last.
+
+    `op`, `before` and `after` as in `Change`. `changed`: what differs between the two. `changes`: how many there were.
+    """
+
+    resource: str
+    object_id: str
+    customer_id: str | None
+    op: str
+    changes: int
+    first: Change = field(repr=False)
+    last: Change = field(repr=False)
+    changed: list[str]
+    before: Image | None = field(repr=False)
+    after: Image | None = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "resource": self.resource, "object_id": self.object_id, "customer_id": self.customer_id, "op": self.op,
+            "changes": self.changes, "first_offset": self.first.offset, "last_offset": self.last.offset,
+            "first_change_id": self.first.change_id, "last_change_id": self.last.change_id,
+            "occurred_at": iso(self.last.occurred_at), "changed": self.changed, "before": self.before, "after": self.after,
+        }
+
+
+def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) -> Iterator[Net]:
+    """Fold the changes behind `after` up to `upto`, per object, in the order of their last ones.
+
+    Created and deleted within is nothing; deleted and created again is an update; fields that end as they began are not among
+    `changed`, and an update that ends where it began is nothing. Changes that arrived late count no more: newer ones stand.
+    """
+    where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
+    spans = store.ask(
+        "select min(position), max(position), count(*) from log where position > ? and position <= ? and not late"
+        f"{where} group by resource, object_id order by 2", after, upto, *resources,
+    )
+    for low, high, count in spans:
+        first, last = store.at(low), store.at(high)
+        if first is not None and last is not None:      # else pruned meanwhile
+            found = _folded(store, first, last, count)
+            if found is not None:
+                yield found
+
+
+def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | None:
+    existed, exists = first.op in ("u", "d"), last.op != "d"
+    if not existed and not exists:
+        return None
+    op = first.op if not existed else "u" if exists else "d"
+    before = first.before if existed else None
+    changed = _changed(store, first, last, before) if op == "u" else []
+    if op == "u" and not changed and before is not None:
+        return None
+    return Net(last.resource, last.object_id, last.customer_id, op, count, first, last, changed, before, last.after)
+
+
+def _changed(store: FeedStore, first: Change, last: Change, before: Image | None) -> list[str]:
+    """The paths that differ; where the two images cannot be compared, all that were touched."""
+    if before is not None and last.after is not None and first.api_version == last.api_version:
+        return paths(difference(before, last.after))
+    import json
+
+    rows = store.ask(
+        "select changed from log where resource = ? and object_id = ? and position between ? and ?",
+        last.resource, last.object_id, first.offset, last.offset,
+    )
+    return list(dict.fromkeys(path for (text,) in rows for path in json.loads(text) or []))

@@ -1,0 +1,207 @@
+"""Destination to store: the changes of completed loads, each once, in the order of the loads; and back when something must go.
+
+The position of a change is given when its load is seen complete. A cursor over load ids would lose the rows of loads that
+complete out of order, so what is left to relay is the set of completed loads less the set of relayed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..destination import DATASET, connection_problem, duckdb_file, file_problem, is_lock
+from ..errors import SetupError
+from .change import SOURCE, Entry, entry
+from .store import FeedStore
+
+TRANSACTION_ROWS = 500      # consumers acknowledge in between
+READ_ROWS = 1_000           # of a select: bodies of some kB each are in memory
+IDS = 300                   # load ids in one select
+DUCKDB_MEMORY = "100MB"
+
+SEQ, LOAD = SOURCE.index("seq"), SOURCE.index("_dlt_load_id")
+
+
+class Locked(SetupError):
+    """Another process has the destination open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Changes to be read at once: whole loads, or of one big load those with `low < seq <= high` (none: no bound)."""
+
+    loads: list[str]
+    low: int | None = None
+    high: int | None = None
+    is_last: bool = True      # the loads are done with it
+
+
+def store_path(pipeline: Any) -> Path:
+    """Where the feed store of a pipeline is: beside its DuckDB file, else in dlt's pipelines folder.
+
+    `stripe.duckdb` with the dataset `stripe` has `stripe.feed.sqlite`; another dataset stands in the name.
+    """
+    file, dataset = duckdb_file(pipeline), str(pipeline.dataset_name)
+    if file is not None:
+        return file.with_name(f"{file.stem}.feed.sqlite" if dataset == DATASET else f"{file.stem}.{dataset}.feed.sqlite")
+    from dlt.common.pipeline import get_dlt_pipelines_dir
+
+    place = f"{pipeline.destination_client().config.fingerprint()} {dataset}"
+    folder = Path(get_dlt_pipelines_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"stripe_feed-{blake2b(place.encode(), digest_size=6).hexdigest()}.feed.sqlite"
+
+
+def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
+    """Relay what a pipeline's destination holds; return how many changes were new. The destination is closed again.
+
+    A DuckDB file that does not exist has none. Raises `SetupError` where the destination cannot be opened.
+    """
+    file = duckdb_file(pipeline)
+    if file is not None and not file.exists():        # dlt would make it
+        return 0
+    with opened(pipeline) as client:
+        return relay(store, client)
+
+
+@contextmanager
+def opened(pipeline: Any) -> Iterator[Any]:
+    """A SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's words can hold a password."""
+    file = duckdb_file(pipeline)
+    try:
+        client = pipeline.sql_client()
+        client.open_connection()
+    except Exception as fault:
+        words = " ".join(str(one) for one in _chain(fault))
+        if file is None:
+            raise connection_problem(pipeline, fault) from None
+        if is_lock(words) or "different configuration" in words:      # the latter: open in this very process
+            raise Locked(str(file_problem(file, "lock " + words))) from None
+        raise file_problem(file, words) from None
+    try:
+        with _frugal(client) if file is not None else nullcontext():
+            yield client
+    finally:
+        client.close_connection()
+
+
+@contextmanager
+def _frugal(client: Any) -> Iterator[None]:
+    """Little memory for DuckDB while we read; it may be shared with a connection of the user's own in this process."""
+    (limit, threads), = client.execute_sql("select current_setting('memory_limit'), current_setting('threads')")
+    client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
+    client.execute_sql("set threads = 1")
+    try:
+        yield
+    finally:
+        client.execute_sql(f"set memory_limit = '{limit}'")
+        client.execute_sql(f"set threads = {threads}")
+
+
+def _chain(fault: BaseException | None) -> Iterator[BaseException]:
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__
+
+
+def relay(store: FeedStore, client: Any) -> int:
+    """Copy the changes of completed loads that the store does not have yet; return how many were new.
+
+    In the order of the loads, then `seq`. May be killed anywhere and run by several processes: a load is noted together with
+    the last of its changes, and a change that is there already is left out. Without a table of changes there is nothing to do.
+    """
+    return copy(store, client, "")
+
+
+def copy(store: FeedStore, client: Any, into: str) -> int:
+    """`relay` into the log, or into the one that a rebuild makes."""
+    pending, new = sorted(set(_completed(client)) - store.relayed(into)), 0
+    for span in _spans(client, pending):
+        rows = [entry(row) for row in _read(client, span)]
+        new += _write(store, rows, span.loads if span.is_last else [], into)
+    return new
+
+
+def _write(store: FeedStore, rows: list[Entry], done: list[str], into: str) -> int:
+    new, slices = 0, [rows[n : n + TRANSACTION_ROWS] for n in range(0, len(rows), TRANSACTION_ROWS)] or [[]]
+    for n, some in enumerate(slices, 1):
+        new += store.append(some, done if n == len(slices) else (), into)
+    return new
+
+
+def _completed(client: Any) -> list[str]:
+    return [str(row[0]) for row in _select(client, f"select load_id from {_table(client, '_dlt_loads')} where status = 0")]
+
+
+def _table(client: Any, name: str) -> str:
+    return str(client.make_qualified_table_name(name))
+
+
+def _select(client: Any, query: str, *values: Any) -> list[Sequence[Any]]:
+    """All rows of a small answer; none where the table does not exist."""
+    from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+    try:
+        with client.execute_query(query, *values) as cursor:
+            found: list[Sequence[Any]] = cursor.fetchall()
+            return found
+    except DestinationUndefinedEntity:
+        return []
+
+
+def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
+    """Cut loads into what is read at once: small ones together, big ones by `seq`."""
+    some: list[str] = []
+    rows = 0
+    for load_id, count in _counts(client, pending):
+        if some and rows + count > READ_ROWS or len(some) == IDS:
+            yield Span(some)
+            some, rows = [], 0
+        if count > READ_ROWS:
+            yield from _cut(client, load_id)
+        else:
+            some, rows = [*some, load_id], rows + count
+    if some:
+        yield Span(some)
+
+
+def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
+    changes, left = _table(client, "changes"), iter(pending)
+    while ids := list(islice(left, IDS)):
+        found = dict(_select(
+            client, f"select _dlt_load_id, count(*) from {changes} where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id", *ids
+        ))
+        yield from ((load_id, int(found.get(load_id, 0))) for load_id in ids)
+
+
+def _cut(client: Any, load_id: str) -> Iterator[Span]:
+    query = f"select seq from {_table(client, 'changes')} where _dlt_load_id = %s order by seq"
+    with client.execute_query(query, load_id) as cursor:
+        numbers = [row[0] for n, row in enumerate(_fetched(cursor), 1) if n % READ_ROWS == 0]
+    bounds: list[int | None] = [None, *dict.fromkeys(number for number in numbers if number is not None), None]
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        yield Span([load_id], low, high, high is None)
+
+
+def _read(client: Any, span: Span) -> list[Sequence[Any]]:
+    """The rows of a span, in order. A row that a later load took over meanwhile comes with that one."""
+    where, values = [f"_dlt_load_id in ({_marks(span.loads)})"], [*span.loads]
+    for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
+        if bound is not None:
+            where, values = [*where, condition], [*values, bound]
+    query = f"select {', '.join(SOURCE)} from {_table(client, 'changes')} where {' and '.join(where)}"
+    return sorted(_select(client, query, *values), key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])))
+
+
+def _fetched(cursor: Any) -> Iterator[Sequence[Any]]:
+    while rows := cursor.fetchmany(10_000):
+        yield from rows
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join(["%s"] * len(values))

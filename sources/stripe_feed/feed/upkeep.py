@@ -1,0 +1,129 @@
+"""What is done to a store now and then: make its log anew, prune what is old, drop the images of one object."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from ..errors import SetupError
+from .relay import copy
+from .store import LOG, NEXT, WINDOW, FeedStore
+
+TABLES = ("log", "objects", "loads")
+
+
+def rebuild(store: FeedStore, client: Any) -> int:
+    """Make the log anew from the destination and return its length. One at a time.
+
+    Completed loads in the order of the loads, then `seq`; what was pruned comes back as far as the destination holds it.
+    Consumers stand before the first change that they have not acknowledged, and whoever consumes meanwhile is fenced off.
+    Until the last moment the old log is in use: killed anywhere, it is the old one or the new one. Raises `SetupError` where the
+    destination has no changes and the log has some.
+    """
+    with store.transaction() as db:
+        _drop_next(db)
+        for statement in filter(str.strip, LOG.format(NEXT).split(";")):
+            db.execute(statement)
+    copy(store, client, NEXT)
+    with store.transaction() as db:
+        length = int(db.execute(f"select value from meta where name = 'head{NEXT}'").fetchone()[0])
+        if not length and store.head:
+            raise SetupError("The destination holds no changes, so the log is kept as it is. Check --database and --dataset.")
+        _anchor(db, length)
+        _swap(db, length)
+    store.erase()
+    return length
+
+
+def _drop_next(db: sqlite3.Connection) -> None:
+    for table in TABLES:
+        db.execute(f"drop table if exists {table}{NEXT}")
+    db.execute(f"delete from meta where name = 'head{NEXT}'")
+
+
+def _anchor(db: sqlite3.Connection, length: int) -> None:
+    """Put each consumer before the first change, in the new order, that it has not acknowledged in the old one.
+
+    By the change ids of the whole log: two loads that were relayed in another order than now must not hide each other's rows.
+    """
+    db.execute(
+        f"create temp table was as select n.position as position, coalesce(o.position, p.position) as before from log{NEXT} n "
+        "left join log o on o.change_id = n.change_id left join pruned p on p.change_id = n.change_id"
+    )
+    for name, position in db.execute("select name, position from consumers").fetchall():
+        (first,) = db.execute("select min(position) from was where before is null or before > ?", (position,)).fetchone()
+        now = length if first is None else first - 1
+        db.execute(
+            f"update consumers set position = ?, change_id = (select change_id from log{NEXT} where position = ?), accepted = 0, "
+            "epoch = epoch + 1 where name = ?", (now, now, name),
+        )
+    db.execute("drop table was")
+
+
+def _swap(db: sqlite3.Connection, length: int) -> None:
+    for table in TABLES:
+        db.execute(f"drop table {table}")
+        db.execute(f"alter table {table}{NEXT} rename to {table}")
+    db.execute("delete from pruned")
+    db.execute("update meta set value = 0 where name in ('horizon', 'pruned_until')")
+    db.execute("update meta set value = ? where name = 'head'", (length,))
+    db.execute(f"delete from meta where name = 'head{NEXT}'")
+
+
+def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: float) -> int:
+    """Drop the changes that were read from Stripe longer ago than this; return how many. Offsets and ids are never used again.
+
+    From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change of each object stays. The
+    destination keeps all. A consumer that has not seen what goes raises `PositionLost` when it is used next.
+    """
+    cutoff = int((now - older_than_seconds) * 1_000_000)
+    rows = store.ask("select min(position) from log where coalesce(observed_at, occurred_at) >= ?", cutoff)
+    last = store.head if rows[0][0] is None else rows[0][0] - 1
+    kept = " and position not in (select max(position) from log group by resource, object_id)" if keep_latest else ""
+    pruned = 0
+    with store.zeroing():
+        for start in range(0, last, WINDOW):
+            pruned += _prune(store, start, min(start + WINDOW, last), kept)
+    store.erase()
+    return pruned
+
+
+def _prune(store: FeedStore, after: int, upto: int, kept: str) -> int:
+    with store.transaction() as db:
+        span = (after, upto)
+        where = f"position > ? and position <= ?{kept}"
+        last, newest = db.execute(f"select max(position), max(occurred_at) from log where {where}", span).fetchone()
+        if last is None:
+            return 0
+        db.execute(f"insert into pruned select change_id, position from log where {where}", span)
+        count = db.execute(f"delete from log where {where}", span).rowcount
+        db.executemany("update meta set value = max(value, ?) where name = ?", [(last, "horizon"), (newest, "pruned_until")])
+    return count
+
+
+def forget(store: FeedStore, client: Any, object_id: str) -> int:
+    """Drop the images of an object, and of a customer's every change, in the store and in the destination; for good.
+
+    Ids, times, paths and offsets stay. Returns how many changes of the store were concerned. It holds for changes that come
+    later, too. May be run again where the destination failed.
+    """
+    from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+    count = _forget_here(store, object_id)
+    try:
+        client.execute_sql(
+            f"update {client.make_qualified_table_name('changes')} set after = null, previous = null "
+            "where object_id = %s or customer_id = %s", object_id, object_id,
+        )
+    except DestinationUndefinedEntity:
+        return count
+    return count
+
+
+def _forget_here(store: FeedStore, object_id: str) -> int:
+    with store.zeroing(), store.transaction() as db:
+        _drop_next(db)      # of a rebuild that was killed
+        db.execute("insert or ignore into forgotten values (?)", (object_id,))
+        count = db.execute("update log set body = null where object_id = ? or customer_id = ?", (object_id, object_id)).rowcount
+    store.erase()
+    return count
