@@ -34,6 +34,7 @@ class Expected:
     raws: dict[str, bytes] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     embedded: set[str] = field(default_factory=set)      # known only from inside another object
+    ends: dict[str, tuple[int, bytes]] = field(default_factory=dict)      # of deleted objects: when, and their last content
     hidden: dict[str, bytes] = field(default_factory=dict)      # in no list: there only if an item held it once
 
 
@@ -88,9 +89,13 @@ def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None
 def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any) -> None:
     """Fail with the differences between a pipeline's tables and the truth; `options` are those of `truth`.
 
+    Rows of deleted objects stay, with their last content and the time of their deletion.
+
     `expand`: opt-in fields that are loaded. `exact=False`: where the database has no decimals, they come as floats.
+    `volatile=False`: not the fields that change without an event.
     """
     expand, exact = options.pop("expand", {}), options.pop("exact", True)
+    volatile = options.pop("volatile", True)
     now = box.now
     found: list[str] = []
     true = truth(box, tables, **options)
@@ -100,8 +105,12 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
         for table, expected in true.items():
             row = TABLES[table]
             columns = columns_of(row, expand.get(table, ()))
+            if not volatile and isinstance(row, Resource):
+                columns = [column for column in columns if column.name not in row.volatile]
             actual = read(client, table, columns, isinstance(row, Child), exact)
             expected.raws |= {id: expected.hidden[id] for id in actual["id"] if id in expected.hidden}
+            expected.ends = _ends(box, table, actual)
+            expected.raws |= {id: raw for id, (_, raw) in expected.ends.items()}
             found += differences(table, expected, actual, columns, expand.get(table, ()), exact)
             found += own_differences(table, expected, actual, box, loads, now)
             versions[table] = dict(zip(actual["id"], actual["_version"], strict=True))
@@ -109,6 +118,17 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
                 found += _version_differences(table, actual, versions[_parent_of(table)], row.parent)
     if found:
         raise AssertionError("\n".join([f"{len(found)} differences", *found[:MOST_SHOWN]]))
+
+
+def _ends(box: Sandbox, table: str, actual: dict[str, list[Any]]) -> dict[str, tuple[int, bytes]]:
+    """Of the rows that say so, those of objects that really were deleted: when, and their last content."""
+    marked = {id for id, end in zip(actual["id"], actual["deleted_at"], strict=True) if end is not None}
+    if table not in RESOURCES or not marked:
+        return {}
+    with box.account.lock:
+        gone = {id: raw for id, raw in box.account.gone[table].items() if id in marked}
+    at = {one.id: one.at for one in box.history if one.table == table and one.kind == "deleted"}
+    return {id: (at[id], raw) for id, raw in gone.items() if id in at}
 
 
 def _parent_of(table: str) -> str:
@@ -279,11 +299,12 @@ def own_differences(
 
     ids = actual["id"]
     found = list(wrong("account_id", lambda n, value: value == box.account_id))
-    found += wrong("deleted_at", lambda n, value: value is None)
+    found += wrong("deleted_at", lambda n, value: value == true.ends.get(ids[n], (None, b""))[0])
     found += wrong("_dlt_load_id", lambda n, value: value in loads)
     found += wrong("_version", lambda n, value: 0 <= value < (now + 1) * STEP)
     if true.embedded:
-        embedded = {id: json.loads(true.raws[id])["created"] * STEP for id in true.embedded}
+        told = {one.id for one in box.history}         # an event or a list may have shown it, too
+        embedded = {id: json.loads(true.raws[id])["created"] * STEP for id in true.embedded - told}
         found += wrong("_version", lambda n, value: value == embedded.get(ids[n], value))
     if "_hash" in actual:
         found += wrong("_hash", lambda n, value: len(value) == 16 and set(value) <= set("0123456789abcdef"))

@@ -92,9 +92,9 @@ def command(function: Callable[..., int | None], **settings: Any) -> Callable[..
 def show_version(asked: bool) -> None:
     """Answer `--version`."""
     if asked:
-        from . import __version__
+        from importlib.metadata import version
 
-        sys.stdout.write(f"stripe-feed {__version__}\n")
+        sys.stdout.write(f"stripe-feed {version('stripe-feed')}\n")
         raise typer.Exit
 
 
@@ -123,7 +123,9 @@ def sync(
     endpoint_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")] = None,
     checkpoint_rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")] = None,
     state_dir: StateDir = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")] = 0.0,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")
+    ] = 0.0,
     give_up_after: GiveUp = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,

@@ -165,7 +165,7 @@ def first_line(fault: BaseException) -> str:
 def status(
     database: str | None = None, destination: str | None = None, dataset: str = DATASET
 ) -> Status:
-    """What the copy holds and how fresh it is; empty where there is none yet. Raises `SetupError` for a file that is not there."""
+    """What the copy holds and how fresh it is; empty where there is none yet. A file that was named has to be there."""
     if destination in (None, "duckdb") and database is None and not _file(database, dataset).exists():
         return Status()
     with opened(database, destination, dataset) as copy:

@@ -84,8 +84,9 @@ def heard(quiet: bool = False) -> Iterator[None]:
     """Show what the package logs while a command runs."""
     log, handler = logging.getLogger("stripe_feed"), _Talk()
     level = log.level
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
     log.addHandler(handler)
-    log.setLevel(min(log.level or logging.INFO, logging.WARNING if quiet else logging.INFO))
+    log.setLevel(min(log.level or logging.INFO, logging.INFO))
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
-from typing import Literal
 
 import msgspec
 
@@ -15,7 +14,7 @@ from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Event, Request
 from .images import Image, difference, paths, revert
-from .order import Role, Step, in_order, is_round
+from .order import NOTHING, Role, Step, in_order, is_round
 
 DISCOUNT = "discount"
 
@@ -117,42 +116,63 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An event in its place: the `number`th of its object in its second, from 1."""
+    """An event in its place: the `number`th of its object in its second, from 1. `sure`: no other order would do."""
 
     told: Told
     number: int
+    sure: bool = True
 
 
-def sequence(history: Sequence[Told], known: Known | None = None) -> list[Ordered]:
-    """The events of one object, oldest first in Stripe's order reversed, in the order in which they happened, without twins."""
+def sequence(history: Sequence[Told], known: Known | None = None, looked: bool = False) -> list[Ordered]:
+    """The events of one object, oldest first in Stripe's order reversed, in the order in which they happened, without twins.
+
+    `looked`: what was before was looked up, so that without `known` there was nothing.
+    """
     found: list[Ordered] = []
     at: Told | None = None
-    for _, group in groupby(history, key=lambda one: one.event.created):
-        some = list(group)
+    groups = [list(group) for _, group in groupby(history, key=lambda one: one.event.created)]
+    for some, following in zip(groups, [*groups[1:], []], strict=True):
+        sure = True
         if len(some) > 1:
-            some = _in_order(some, _key_before(at, some, known))
-        found += [Ordered(one, n) for n, one in enumerate(some, 1)]
+            some, sure = _in_order(some, _key_before(at, some, known, looked), _key_then(following))
+        found += [Ordered(one, n, sure) for n, one in enumerate(some, 1)]
         at = some[-1]
     return found
 
 
-def _in_order(some: Sequence[Told], known: str | None) -> list[Told]:
-    steps = [_step(one) for one in some]
-    where = {id(step): one for step, one in zip(steps, some, strict=True)}
-    return [where[id(step)] for step in in_order(steps, known)]
+def _in_order(some: Sequence[Told], known: str | None, then: str | None) -> tuple[list[Told], bool]:
+    where = {one.event.id: one for one in some}
+    line, sure = in_order([_step(one) for one in some], known, then)
+    return [where[step.id] for step in line], sure
+
+
+def _key_then(following: Sequence[Told]) -> str | None:
+    """The image that the next second begins with, where it has one event only."""
+    return _step(following[0]).before if len(following) == 1 and following[0].role == "moves" else None
 
 
 def _step(one: Told) -> Step:
     event = one.event
-    after = _image.decode(event.data.object)
-    previous = event.data.previous_attributes
-    before = key(one.resource, revert(after, _image.decode(previous))) if one.role == "moves" else None
-    return Step(one.role, event.id, event.type, key(one.resource, after), before, one.seen)
+    image = _image.decode(event.data.object)
+    at = key(one.resource, image)
+    before: str | None = NOTHING
+    match one.role:
+        case "moves":
+            before = key(one.resource, revert(image, _image.decode(event.data.previous_attributes)))
+        case "ends":
+            before, at = None if one.stub else at, NOTHING
+        case "says":
+            before = None
+    return Step(one.role, event.id, event.type, before, at, one.seen)
 
 
-def _key_before(at: Told | None, some: Sequence[Told], known: Known | None) -> str | None:
+def _key_before(at: Told | None, some: Sequence[Told], known: Known | None, looked: bool) -> str | None:
+    if at is not None and at.role == "ends":
+        return NOTHING
     before = known if at is None else _known_after(at)
-    if before is None or before.api_version != some[0].event.api_version:
+    if before is None:
+        return NOTHING if looked and at is None else None
+    if before.api_version != some[0].event.api_version:
         return None
     return key(some[0].resource, before.image) if before.whole else _key_like(some, before.image)
 
@@ -166,7 +186,8 @@ def _key_like(some: Sequence[Told], held: Image) -> str | None:
         before = revert(_image.decode(one.event.data.object), previous)
         if all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
             return key(one.resource, before)
-    return None
+    whole = next((one for one in some if one.role == "ends" and not one.stub), None)
+    return None if whole is None or moves else key(whole.resource, _image.decode(whole.event.data.object))
 
 
 def _plain(value: object) -> object:
@@ -187,7 +208,7 @@ def needs_known(history: Sequence[Told]) -> bool:
     """
     first = [one for one in history if one.event.created == history[0].event.created]
     if any(one.role == "begins" for one in first):
-        return False
+        return any(one.role == "ends" for one in first)
     moves = [one for one in first if one.role == "moves"]
     if not moves:
         return any((one.role == "says") != one.stub for one in first if one.role != "moves" and not one.seen)
@@ -293,13 +314,16 @@ def _without_links(one: Told, raw: msgspec.Raw) -> bytes:
     return msgspec.json.encode(kept)
 
 
-Standing = Literal["snapshot", "deleted", "ended", "read"]
-
-
-def standing(last: Ordered, pin: str, expanded: bool) -> Standing:
-    """Where its row comes from: the event's snapshot, the snapshot of a deletion, the row that is held, or a re-read."""
-    one = last.told
-    same = same_shape(one.resource, one.event.api_version, pin)
-    if one.role == "ends":
-        return "deleted" if same and not one.stub and not expanded else "ended"
-    return "snapshot" if same and not one.stub and not expanded else "read"
+def body_of(history: Sequence[Ordered], pin: str) -> bytes | None:
+    """The object's last content, from its last event or the one before a bare deletion; nothing where its shape is another, or
+    where it cannot be told which event was the last."""
+    last = history[-1].told
+    if not history[-1].sure and last.role != "ends":
+        return None
+    if last.role == "ends" and last.stub:
+        if len(history) == 1:
+            return None
+        last = history[-2].told
+    if last.stub or not same_shape(last.resource, last.event.api_version, pin):
+        return None
+    return bytes(last.event.data.object)

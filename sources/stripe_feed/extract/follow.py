@@ -16,8 +16,7 @@ from ..resources import RESOURCES, Resource
 from . import prior
 from .changes import Change, list_id
 from .cursors import rested, span, standing
-from .derive import Known, Ordered, Told, changes_of, is_discount, needs_known, sequence, told
-from .derive import standing as row_of
+from .derive import Known, Ordered, Told, body_of, changes_of, is_discount, needs_known, sequence, told
 from .events import Call, Event, Stream, calls, oldest_first
 from .lists import TOLD_BY_LIST
 from .reconcile import prune, reconcile
@@ -98,6 +97,17 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
             if run is not None and (where == "again" or table not in mine):
                 mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0}
             session.behind.add(table)
+
+
+class Last:
+    """Where an object stands after its events; `body`: its content of the pinned shape, where an event holds it."""
+
+    def __init__(self, ordered: Ordered, body: bytes | None) -> None:
+        event = ordered.told.event
+        self.body = body
+        self.created = ordered.told.created
+        self.version = event.created * VERSION_STEP + ordered.number
+        self.ends = event.created if ordered.told.role == "ends" else None
 
 
 class Follow:
@@ -195,17 +205,19 @@ class Follow:
         objects = self._new(writer, history, started)
         known = self._known(writer, objects)
         changes: list[Change] = []
-        last: dict[str, Ordered] = {}
+        last: dict[str, Last] = {}
         again: dict[str, int | None] = {}
         for id, some in objects.items():
             events = [one for one in some if not is_discount(one)]
             if len(events) < len(some):
                 again[id] = None
-            if not events:
-                continue
-            ordered = sequence(events, known.get(id))
+            if all(one.seen for one in events):
+                continue                                 # only its discount is new
+            ordered = sequence(events, known.get(id), id in known)
+            if all(one.told.seen for one in ordered):
+                continue                                 # a twin of a change that was told
             changes += changes_of(ordered, known.get(id), self.pin)
-            last[id] = ordered[-1]
+            last[id] = Last(ordered[-1], body_of(ordered, self.pin))
         changes = self._once(writer, changes, last)
         yield from self._rows(writer, last, again)
         changes.sort(key=lambda change: change.occurred_at)
@@ -225,8 +237,11 @@ class Follow:
             objects.setdefault(one.id, []).append(one)
         return {id: some for id, some in objects.items() if not all(one.seen for one in some)}
 
-    def _known(self, writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known]:
-        """The images before the first events, where these do not tell: from the newest change before, else from the row held."""
+    def _known(self, writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known | None]:
+        """The images before the first events, where these do not tell: from the newest change before, else from the row held.
+
+        None where there was no object.
+        """
         asked: dict[str, int] = {}
         for id, some in objects.items():
             events = [one for one in some if not is_discount(one)]
@@ -238,19 +253,24 @@ class Follow:
         with writer.client as client:
             images = prior.last_images(client, table, asked)
             rows = prior.rows(client, writer.shape, [id for id in asked if id not in images])
-        found = {id: Known(image, version) for id, (version, image) in images.items() if image is not None}
-        for id, row in rows.items():
-            if row["deleted_at"] is None and row["_version"] < asked[id] * VERSION_STEP:
+        found: dict[str, Known | None] = {
+            id: None if image is None else Known(image, version) for id, (version, image) in images.items()
+        }
+        for id in set(asked) - set(images):
+            row = rows.get(id)
+            if row is None or (row["deleted_at"] is not None and row["_version"] < asked[id] * VERSION_STEP):
+                found[id] = None
+            elif row["_version"] < asked[id] * VERSION_STEP:
                 found[id] = Known(prior.image(writer.shape, row), self.pin, whole=False)
         return found
 
-    def _once(self, writer: Writer, changes: list[Change], last: Mapping[str, Ordered]) -> list[Change]:
+    def _once(self, writer: Writer, changes: list[Change], last: Mapping[str, Last]) -> list[Change]:
         """Without the creations that a list has told already, of a time when the key could not read events."""
         account, created = self.session.account.id, [change for change in changes if change.op == "c"]
         if not created or writer.client is None or not dlt.current.source_state().get(TOLD_BY_LIST):
             return changes
         ids = {
-            list_id(account, writer.resource.table, change.object_id, last[change.object_id].told.created): change.change_id
+            list_id(account, writer.resource.table, change.object_id, last[change.object_id].created): change.change_id
             for change in created
         }
         with writer.client as client:
@@ -258,29 +278,26 @@ class Follow:
         left_out = {ids[id] for id in told_by_list}
         return [change for change in changes if change.change_id not in left_out]
 
-    def _rows(self, writer: Writer, last: Mapping[str, Ordered], again: dict[str, int | None]) -> Iterator[Any]:
+    def _rows(self, writer: Writer, last: Mapping[str, Last], again: dict[str, int | None]) -> Iterator[Any]:
         """The rows of objects after their last events: from snapshots, from what is held, or read again."""
-        bodies: list[tuple[Ordered, int | None]] = []
-        ended: dict[str, Ordered] = {}
-        expanded = bool(writer.shape.expanded)
-        for id, ordered in last.items():
-            one = ordered.told
-            where = row_of(ordered, self.pin, expanded)
-            if where == "ended":
-                ended[id] = ordered
-                again.pop(id, None)
-            elif where == "read" or (id in again and where == "snapshot"):
+        bodies: list[Last] = []
+        ended: dict[str, Last] = {}
+        for id, one in last.items():
+            if one.ends is None and (one.body is None or writer.shape.expanded or id in again):
                 again[id] = one.created
+                continue
+            again.pop(id, None)
+            if one.body is None or writer.shape.expanded:
+                ended[id] = one
             else:
-                again.pop(id, None)
-                bodies.append((ordered, one.event.created if where == "deleted" else None))
-        records = writer.shape.objects([bytes(ordered.told.event.data.object) for ordered, _ in bodies]) if bodies else []
+                bodies.append(one)
+        records = writer.shape.objects([one.body or b"" for one in bodies]) if bodies else []
         rows: list[tuple[Record, int, int | None]] = []
-        for record, (ordered, end) in zip(records, bodies, strict=True):
-            if end is None and is_cut(writer, record):
-                again[record.row.id] = ordered.told.created
+        for record, one in zip(records, bodies, strict=True):
+            if one.ends is None and is_cut(writer, record):
+                again[record.row.id] = one.created
             else:
-                rows.append((record, version_of(ordered), end))
+                rows.append((record, one.version, one.ends))
         if again:
             for reads in read_again(self.session, writer.resource, again, self._held(writer)):
                 yield None
@@ -288,7 +305,7 @@ class Follow:
         yield from writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
         yield from self._ended(writer, ended)
 
-    def _worth(self, writer: Writer, reads: Sequence[Read], last: Mapping[str, Ordered]) -> list[Read]:
+    def _worth(self, writer: Writer, reads: Sequence[Read], last: Mapping[str, Last]) -> list[Read]:
         """Without objects on test clocks, and what only a discount led to if it is held as it is."""
         wanted = [r for r in reads if self.session.options.test_clocks or not getattr(r.record.row, "test_clock", None)]
         doubtful = [read.record for read in wanted if read.record.row.id not in last]
@@ -304,19 +321,14 @@ class Follow:
 
         return count
 
-    def _ended(self, writer: Writer, ended: Mapping[str, Ordered]) -> Iterator[Any]:
+    def _ended(self, writer: Writer, ended: Mapping[str, Last]) -> Iterator[Any]:
         """Deleted objects whose event does not hold their content: the row that is held becomes their last."""
         if not ended or writer.client is None:
             return
         with writer.client as client:
             held = list(prior.rows(client, writer.shape, list(ended)).values())
         ends = [ended[row["id"]] for row in held]
-        yield from writer.ended(held, [version_of(one) for one in ends], [one.told.event.created for one in ends])
-
-
-def version_of(ordered: Ordered) -> int:
-    """The version of a row that an event's snapshot became."""
-    return ordered.told.event.created * VERSION_STEP + ordered.number
+        yield from writer.ended(held, [one.version for one in ends], [one.ends or 0 for one in ends])
 
 
 def is_cut(writer: Writer, record: Record) -> bool:

@@ -1,66 +1,66 @@
 """Events of one object in one second, in the order in which they happened: each begins where the one before ended.
 
-Stripe's times have whole seconds, and its order within one means nothing. What changed tells the image before each event, and so
-events form a trail from image to image. Images are given as keys; equal keys are equal images. Pure.
+Stripe's times have whole seconds, and its order within one means nothing. What changed tells the image before each event, and
+so events form a trail from image to image; a creation leads there from nothing, a deletion back. Images are given as keys; equal
+keys are equal images. Pure.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 Role = Literal["begins", "moves", "says", "ends"]
+NOTHING = ""                   # the key of no image: before a creation and after a deletion
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Step:
     """An event as a step: `begins` (created), `moves` from an image to another, `says` (only the image after is known, such as
-    `invoice.paid`), `ends` (deleted)."""
+    `invoice.paid`), `ends` (deleted; `before` None where it does not hold its last image)."""
 
     role: Role
     id: str
     type: str
+    before: str | None
     after: str
-    before: str | None = None
     seen: bool = False
 
 
-def in_order(steps: Sequence[Step], known: str | None = None) -> list[Step]:
-    """Return the steps in causal order, without twins: the same change told twice. `known`: the image before the second.
+def in_order(steps: Sequence[Step], known: str | None = None, then: str | None = None) -> tuple[list[Step], bool]:
+    """Return the steps in causal order, without twins (the same change told twice), and whether no other order would do.
 
+    `known`: the image before the second, `NOTHING` for none, None where it is not known; `then`: the one after it, if known.
     `steps` come in Stripe's order reversed, which is kept where nothing better is known.
     """
     if len(steps) == 1:
-        return list(steps)
-    steps = _without_twins(steps, known)
-    begins = [step for step in steps if step.role == "begins"]
-    ends = [step for step in steps if step.role == "ends"]
-    if begins and ends and known is not None:
-        return _recreated(steps, known)
-    start = begins[0].after if begins else known
-    return [*begins, *_middle(steps, start), *ends]
+        return list(steps), True
+    whole = _with_ends(steps, known, then)
+    alone = _without_twins(whole, known)
+    moves = [step for step in alone if step.role != "says"]
+    if known is None and then is not None and is_round(moves):
+        known = then
+    line = _trail(moves, known)
+    sure = len(alone) == len(set((s.type, s.before, s.after) for s in whole)) and not (known is None and is_round(moves))
+    chained = all(one.after == other.before for one, other in pairwise(line))
+    return _with_says(line, [step for step in alone if step.role == "says"], known), sure and chained
 
 
-def _middle(steps: Sequence[Step], start: str | None) -> list[Step]:
-    moves = _trail([step for step in steps if step.role == "moves"], start)
-    return _with_says(moves, [step for step in steps if step.role == "says"], start)
-
-
-def _recreated(steps: Sequence[Step], known: str) -> list[Step]:
-    """An object that was there, was deleted and made again: what follows from its last image comes before its end."""
-    moves = [step for step in steps if step.role == "moves"]
-    old, at = [], known
-    while (found := next((step for step in moves if step.before == at and step not in old), None)) is not None:
-        old.append(found)
-        at = found.after
-    rest = [step for step in steps if step not in old]
-    begins = [step for step in rest if step.role == "begins"]
-    ends = [step for step in rest if step.role == "ends"]
-    fresh = [step for step in rest if step.role in ("moves", "says")]
-    ended_again = len(ends) > len(begins)
-    return [*old, *ends[:1], *begins, *_middle(fresh, begins[0].after), *(ends[1:] if ended_again else [])]
+def _with_ends(steps: Sequence[Step], known: str | None, then: str | None) -> list[Step]:
+    """Bare deletions end the image that is reached once more than it is left."""
+    excess = _excess([step for step in steps if step.role != "says" and step.before is not None])
+    if known:
+        excess[known] -= 1
+    dead = sorted((image for image, n in excess.items() if n < 0 and image), key=lambda image: image == then)
+    found = []
+    for step in steps:
+        if step.before is None and step.role == "ends":
+            step = replace(step, before=dead.pop(0) if dead else known or step.after)
+        found.append(step)
+    return found
 
 
 def _without_twins(steps: Sequence[Step], known: str | None) -> list[Step]:
@@ -70,11 +70,10 @@ def _without_twins(steps: Sequence[Step], known: str | None) -> list[Step]:
         kept.setdefault((step.type, step.before, step.after), step)
     if len(kept) == len(steps):
         return list(steps)
-    moves = [step for step in steps if step.role == "moves"]
-    once = set(map(id, kept.values()))
-    if _is_trail(moves, known):
-        return [step for step in steps if step.role == "moves" or id(step) in once]
-    return [step for step in steps if id(step) in once]
+    once = {step.id for step in kept.values()}
+    if _is_trail([step for step in steps if step.role != "says"], known):
+        return [step for step in steps if step.role != "says" or step.id in once]
+    return [step for step in steps if step.id in once]
 
 
 def _is_trail(moves: Sequence[Step], known: str | None) -> bool:
@@ -105,10 +104,9 @@ def _trail(moves: Sequence[Step], start: str | None) -> list[Step]:
     left = list(moves)
     found: list[Step] = []
     while left:
-        at = _start(left, start)
-        line = _line(left, at)
-        used = set(map(id, line))
-        left = [step for step in left if id(step) not in used]
+        line = _line(left, _start(left, start))
+        used = {step.id for step in line}
+        left = [step for step in left if step.id not in used]
         found += line
         start = line[-1].after
     return found
@@ -153,6 +151,9 @@ def _with_says(moves: Sequence[Step], says: Sequence[Step], start: str | None) -
                 jumps = [one for one in waiting if one.after == move.before]
                 found += jumps
                 waiting = [one for one in waiting if one not in jumps]
+            if move.role == "ends":      # nothing is said of what is gone
+                found += waiting if move is moves[-1] else []
+                waiting = [] if move is moves[-1] else waiting
             found.append(move)
             at = move.after
         here = [one for one in waiting if one.after == at]

@@ -99,10 +99,9 @@ def change(position: int, version: int, stored: Sequence[Any]) -> Change:
     texts, (occurred, observed) = stored[: len(TEXTS)], stored[len(TEXTS) : len(TEXTS) + 2]
     late, livemode, seq, load_id, changed, body = stored[len(TEXTS) + 2 :]
     after, previous = (None, None) if body is None else json.loads(zlib.decompress(body))
-    return Change(
-        position, version, *texts, moment(occurred) or EPOCH, moment(observed), bool(late),
-        None if livemode is None else bool(livemode), seq, load_id, json.loads(changed) or [], after, previous,
-    )
+    values: list[Any] = [position, version, *texts, moment(occurred) or EPOCH, moment(observed)]      # in the order of the fields
+    values += [bool(late), None if livemode is None else bool(livemode), seq, load_id, json.loads(changed) or [], after, previous]
+    return Change(*values)
 
 
 def packed(after: bytes, previous: bytes) -> bytes:

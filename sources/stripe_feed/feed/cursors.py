@@ -71,7 +71,7 @@ def _of_id(store: FeedStore, change_id: str) -> int:
 
 def _since(store: FeedStore, when: int) -> int:
     if store.horizon and when <= store.number("pruned_until"):
-        raise PositionLost("Changes of that time were pruned. Start at \"earliest\", which is the oldest that is kept, or later.")
+        raise PositionLost("Changes of that time were pruned. Start at \"earliest\", the oldest that is kept, or later.")
     rows = store.ask("select position from log where occurred_at >= ? order by position limit 1", when)
     return int(rows[0][0]) - 1 if rows else store.head
 
@@ -91,7 +91,7 @@ def _checked(store: FeedStore, position: int, what: str) -> int:
     if position < 0 or position > store.head:
         raise UsageError(f"There is no {what}: the feed goes from 1 to {store.head}.")
     if position < store.horizon:
-        raise PositionLost(f"Changes from {what} on were pruned. Start at \"earliest\", which is the oldest that is kept, or later.")
+        raise PositionLost(f"Changes from {what} on were pruned. Start at \"earliest\", the oldest that is kept, or later.")
     return position
 
 
@@ -124,7 +124,8 @@ def _named(name: str) -> None:
 def _put(store: FeedStore, db: Any, name: str, position: int) -> None:
     """Set a position; what was pruned before is no loss to this consumer."""
     db.execute(
-        "insert into consumers (name, position, change_id, accepted) values (?, ?, (select change_id from log where position = ?), "
+        "insert into consumers (name, position, change_id, accepted) "
+        "values (?, ?, (select change_id from log where position = ?), "
         "(select value from meta where name = 'horizon')) on conflict (name) do update set position = excluded.position, "
         "change_id = excluded.change_id, accepted = excluded.accepted", (name, position, position),
     )
@@ -138,6 +139,11 @@ def require_kept(name: str, seen: int, horizon: int) -> None:
             f"Choose where it goes on: `stripe-feed feed reset {name} --to earliest` (the oldest that is kept), or --to latest; "
             f"`stripe-feed feed rebuild` brings back what the destination still holds."
         )
+
+
+def lost_at(after: int, horizon: int) -> PositionLost:
+    """The error of a reader without a name."""
+    return PositionLost(f"Changes behind offset {after} were pruned, up to {horizon}. Begin at 0, the oldest that is kept.")
 
 
 def accepted(store: FeedStore, name: str) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..extract.images import Image, difference, paths
@@ -46,11 +49,14 @@ def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) 
     `changed`, and an update that ends where it began is nothing. Changes that arrived late count no more: newer ones stand.
     """
     where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
-    spans = store.ask(
+    query = (
         "select min(position), max(position), count(*) from log where position > ? and position <= ? and not late"
-        f"{where} group by resource, object_id order by 2", after, upto, *resources,
+        f"{where} group by resource, object_id order by 2"
     )
-    for low, high, count in spans:
+    with store.transaction("deferred") as db:
+        numbers = array("q", chain.from_iterable(db.execute(query, (after, upto, *resources))))     # 24 bytes per object
+    spans = iter(numbers)
+    for low, high, count in zip(spans, spans, spans, strict=True):
         first, last = store.at(low), store.at(high)
         if first is not None and last is not None:      # else pruned meanwhile
             found = _folded(store, first, last, count)
@@ -74,8 +80,6 @@ def _changed(store: FeedStore, first: Change, last: Change, before: Image | None
     """The paths that differ; where the two images cannot be compared, all that were touched."""
     if before is not None and last.after is not None and first.api_version == last.api_version:
         return paths(difference(before, last.after))
-    import json
-
     rows = store.ask(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
         last.resource, last.object_id, first.offset, last.offset,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,10 @@ def opened(pipeline: Any) -> Iterator[Any]:
         words = " ".join(str(one) for one in _chain(fault))
         if file is None:
             raise connection_problem(pipeline, fault) from None
-        if is_lock(words) or "different configuration" in words:      # the latter: open in this very process
-            raise Locked(str(file_problem(file, "lock " + words))) from None
+        if "different configuration" in words:
+            raise Locked(f"{file.name} is open in this very process, with other settings. Close it there, then try again.") from None
+        if is_lock(words):
+            raise Locked(str(file_problem(file, words))) from None
         raise file_problem(file, words) from None
     try:
         with _frugal(client) if file is not None else nullcontext():
@@ -159,7 +161,7 @@ def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
     some: list[str] = []
     rows = 0
     for load_id, count in _counts(client, pending):
-        if some and rows + count > READ_ROWS or len(some) == IDS:
+        if (some and rows + count > READ_ROWS) or len(some) == IDS:
             yield Span(some)
             some, rows = [], 0
         if count > READ_ROWS:
@@ -173,24 +175,25 @@ def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
 def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
     changes, left = _table(client, "changes"), iter(pending)
     while ids := list(islice(left, IDS)):
-        found = dict(_select(
-            client, f"select _dlt_load_id, count(*) from {changes} where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id", *ids
-        ))
-        yield from ((load_id, int(found.get(load_id, 0))) for load_id in ids)
+        where = f"where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id"
+        rows = _select(client, f"select _dlt_load_id, count(*) from {changes} {where}", *ids)
+        found = {str(row[0]): int(row[1]) for row in rows}
+        yield from ((load_id, found.get(load_id, 0)) for load_id in ids)
 
 
 def _cut(client: Any, load_id: str) -> Iterator[Span]:
     query = f"select seq from {_table(client, 'changes')} where _dlt_load_id = %s order by seq"
     with client.execute_query(query, load_id) as cursor:
-        numbers = [row[0] for n, row in enumerate(_fetched(cursor), 1) if n % READ_ROWS == 0]
-    bounds: list[int | None] = [None, *dict.fromkeys(number for number in numbers if number is not None), None]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+        numbers = [row[0] for n, row in enumerate(_fetched(cursor)) if n % READ_ROWS == 0 or row[0] is None]
+    cuts = [] if None in numbers else list(dict.fromkeys(numbers[1:]))      # without an order, it is read whole
+    bounds: list[int | None] = [None, *cuts, None]
+    for low, high in pairwise(bounds):
         yield Span([load_id], low, high, high is None)
 
 
 def _read(client: Any, span: Span) -> list[Sequence[Any]]:
     """The rows of a span, in order. A row that a later load took over meanwhile comes with that one."""
-    where, values = [f"_dlt_load_id in ({_marks(span.loads)})"], [*span.loads]
+    where, values = [f"_dlt_load_id in ({_marks(span.loads)})"], list[Any](span.loads)
     for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
         if bound is not None:
             where, values = [*where, condition], [*values, bound]

@@ -81,7 +81,7 @@ class FeedStore:
         try:
             found = self._db.execute("pragma user_version").fetchone()[0]
             if found > FORMAT:
-                raise SetupError(f"{self.path.name} was written by a newer stripe-feed. Upgrade with `pip install -U stripe-feed`.")
+                raise SetupError(f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`.")
             _write_ahead(self._db)
             self._db.execute("pragma synchronous = normal")      # a power cut can cost acknowledgements, never the order
             self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
@@ -267,8 +267,8 @@ def _number(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
         key = (entry[RESOURCE], entry[OBJECT_ID])
         versions[key] = versions.get(key, 0) + 1
         rows.append((position, versions[key], *entry))
-    touched = {(entry[RESOURCE], entry[OBJECT_ID]) for entry in fresh}
     columns = f"position, object_version, {', '.join(STORED)}"
     db.executemany(f"insert into log{into} ({columns}) values ({marks(rows[0])})", rows)
-    db.executemany(f"insert or replace into objects{into} values (?, ?, ?)", [(name, table, versions[table, name]) for table, name in touched])
+    counts = [(object_id, resource, count) for (resource, object_id), count in versions.items()]
+    db.executemany(f"insert or replace into objects{into} values (?, ?, ?)", counts)
     db.execute(f"update meta set value = ? where name = 'head{into}'", (head + len(fresh),))

@@ -9,6 +9,7 @@ from ..errors import SetupError
 from .relay import copy
 from .store import LOG, NEXT, WINDOW, FeedStore
 
+NEWEST = "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 TABLES = ("log", "objects", "loads")
 
 
@@ -77,9 +78,9 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     destination keeps all. A consumer that has not seen what goes raises `PositionLost` when it is used next.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
-    rows = store.ask("select min(position) from log where coalesce(observed_at, occurred_at) >= ?", cutoff)
-    last = store.head if rows[0][0] is None else rows[0][0] - 1
-    kept = " and position not in (select max(position) from log group by resource, object_id)" if keep_latest else ""
+    young = store.ask("select position from log where coalesce(observed_at, occurred_at) >= ? order by position limit 1", cutoff)
+    last = young[0][0] - 1 if young else store.head
+    kept = f" and object_version < ({NEWEST})" if keep_latest else ""
     pruned = 0
     with store.zeroing():
         for start in range(0, last, WINDOW):

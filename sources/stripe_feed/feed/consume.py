@@ -1,0 +1,252 @@
+"""Named consumers of the feed: each gets every change it asks for, in order, until it acknowledges it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..destination import lock
+from ..errors import SetupError, UsageError
+from . import cursors, upkeep
+from .change import Change
+from .cursors import Lag, Place
+from .filters import Names, Transition, Wanted, wanted
+from .fold import Net, net
+from .relay import Locked, opened, relay_pipeline, store_path
+from .store import FeedStore
+
+log = logging.getLogger("stripe_feed")
+
+PAGE = 200               # changes in memory
+POLL_SECONDS = 1.0
+UNRELAYED = "Going on with the changes relayed before. %s"
+
+
+def open_feed(
+    pipeline: Any, store: str | os.PathLike[str] | None = None, *,
+    now: Callable[[], float] = time.time, wait: Callable[[float], None] = time.sleep,
+) -> Feed:
+    """Open the feed of a dlt pipeline, with the changes of all its completed loads.
+
+    The store is a SQLite file beside the DuckDB file, or in dlt's pipelines folder for other destinations; `store` is another
+    place for it. The destination is read once, here, and closed again: consuming never touches it, so that loads go on. Where
+    another process is loading or has the DuckDB file open, the feed goes on with what was relayed before, and logs a line.
+    Call again, or `relay`, after a load of your own; `stripe-feed sync` relays by itself. `now` and `wait` are the clock.
+
+    Raises `SetupError` where the store or the destination cannot be opened.
+    """
+    feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
+    try:
+        feed.relay()
+    except BaseException:
+        feed.close()
+        raise
+    return feed
+
+
+class Feed:
+    """The changes of a copy, in order, and their consumers; made by `open_feed`. Usable from several threads.
+
+    Every change has an `offset` (1, 2, 3, … in the order of the feed) and a `change_id` that never changes. Delivery is at
+    least once: a change comes again when its consumer ended before it was acknowledged.
+    """
+
+    def __init__(
+        self, pipeline: Any, store: FeedStore, *, now: Callable[[], float] = time.time,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pipeline, self._store, self._now, self._wait = pipeline, store, now, wait
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The store's file."""
+        return self._store.path
+
+    @property
+    def head(self) -> int:
+        """The newest offset; 0 for an empty feed."""
+        return self._store.head
+
+    @property
+    def horizon(self) -> int:
+        """The newest offset that was pruned; 0 where nothing was."""
+        return self._store.horizon
+
+    def relay(self) -> int:
+        """Take over the changes of loads completed since; return how many. The destination is closed again.
+
+        Nothing, and a line in the log, where another process is loading or has the DuckDB file open.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(self._pipeline, "stripe-feed feed"))
+            except SetupError as fault:
+                log.info(UNRELAYED, fault)
+                return 0
+            try:
+                return relay_pipeline(self._pipeline, self._store)
+            except Locked as fault:
+                log.info(UNRELAYED, fault)
+                return 0
+
+    def consume(
+        self, name: str, *, resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None,
+        start: Place = "latest", max: int | None = None, follow: bool = False,
+    ) -> Iterator[Change]:
+        """Iterate over the changes that the consumer `name` has not acknowledged; asking for the next acknowledges one.
+
+        Leaving the loop (`break`, an error, a crash) leaves the change at hand unacknowledged: it comes first next time.
+        Changes that do not match are passed over for good. `resource`: a table's name, or several. `op`: c, u, d (all three by
+        default), r, or added, updated, removed. `transition`: dotted path -> (from, to), where None is null, `...` is anything,
+        and a list is any of its values. `changed`: dotted paths of which one, or something below it, changed.
+        `start` is for a new name only: "latest" (what comes from this call on), "earliest", or the offset, the change id or the
+        time of the first change. `max` ends after so many; `follow` waits for more instead of ending.
+
+        Only the newest `consume` of a name may acknowledge. Raises `Fenced` when another took over, `PositionLost` where changes
+        that this consumer has not seen were pruned, `UsageError` for filters that make no sense.
+        """
+        if max is not None and max < 1:
+            raise UsageError("max is at least 1.")
+        filters = wanted(resource, op, transition, changed)
+        position, epoch, is_new = cursors.enter(self._store, name, _place(start), self._now())
+        if is_new:
+            log.info(
+                "Consumer %s is new and starts behind offset %d of %d%s.", name, position, self.head,
+                '; "earliest" would give all' if start == "latest" and self.head else "",
+            )
+        return self._consume(name, epoch, position, filters, max, follow)
+
+    def _consume(
+        self, name: str, epoch: int, position: int, filters: Wanted, count: int | None, follow: bool
+    ) -> Iterator[Change]:
+        while True:
+            page = self._store.page(position, PAGE, filters.resources, filters.ops)
+            if page.horizon > position:
+                cursors.require_kept(name, max(position, cursors.accepted(self._store, name)), page.horizon)
+            for change in filter(filters.matches, page.changes):
+                yield change
+                position = change.offset
+                cursors.acknowledge(self._store, name, epoch, position, self._now())
+                count = None if count is None else count - 1
+                if count == 0:
+                    return
+            if page.upto > position:
+                position = page.upto
+                cursors.acknowledge(self._store, name, epoch, position, self._now())
+            if position >= page.head:
+                if not follow:
+                    return
+                self._wait(POLL_SECONDS)
+
+    def read(
+        self, after: int = 0, limit: int = 100, *, resource: Names = None, op: Names = None, transition: Transition = None,
+        changed: Names = None, accepted: int = 0,
+    ) -> list[Change]:
+        """The first `limit` matching changes behind the offset `after`, without a consumer. 0 is the oldest that is kept.
+
+        Raises `PositionLost` where changes behind `after` were pruned. Who began at 0 after that passes, as `accepted`, the
+        `horizon` it began with.
+        """
+        filters = wanted(resource, op, transition, changed)
+        if after and self.horizon > max(after, accepted):
+            raise cursors.lost_at(after, self.horizon)
+        found: list[Change] = []
+        while len(found) < limit:
+            page = self._store.page(after, limit, filters.resources, filters.ops)
+            found += filter(filters.matches, page.changes)
+            if page.upto >= page.head:
+                break
+            after = page.upto
+        return found[:limit]
+
+    def tail(self, n: int = 10, *, resource: Names = None, op: Names = None) -> list[Change]:
+        """The newest `n` changes, oldest first."""
+        filters = wanted(resource, op)
+        return self._store.newest(n, filters.resources, filters.ops)
+
+    def follow(self, after: int, *, resource: Names = None, op: Names = None) -> Iterator[Change]:
+        """The changes behind an offset, for ever, as they are relayed. Nothing is acknowledged."""
+        filters = wanted(resource, op)
+        while True:
+            page = self._store.page(after, PAGE, filters.resources, filters.ops)
+            yield from page.changes
+            after = page.upto
+            if after >= page.head:
+                self._wait(POLL_SECONDS)
+
+    def net(self, since: Place = "earliest", until: Place | None = None, *, resource: Names = None) -> Iterator[Net]:
+        """What changed in the end, per object: all changes from `since` on and before `until` (none: the newest too), folded.
+
+        Created and deleted in between is nothing; several updates are one; fields that ended as they began are left out.
+        """
+        resources = wanted(resource).resources
+        after = cursors.position_before(self._store, _place(since), self._now())
+        upto = self.head if until is None else cursors.position_before(self._store, _place(until), self._now())
+        return net(self._store, after, upto, resources)
+
+    def lag(self, name: str | None = None) -> list[Lag]:
+        """How far each consumer is, or only this one. Raises `UsageError` for an unknown name."""
+        found = [one for one in cursors.lags(self._store, self._now()) if name in (None, one.consumer)]
+        if name is not None and not found:
+            raise UsageError(f"There is no consumer {name!r}.")
+        return found
+
+    def consumers(self) -> list[str]:
+        """The names of all consumers."""
+        return [one.consumer for one in self.lag()]
+
+    def reset(self, name: str, to: Place) -> int:
+        """Put a consumer before the change at `to` (as `start` of `consume`); return the offset it stands behind.
+
+        A process that consumes under this name is fenced off.
+        """
+        return cursors.reset(self._store, name, _place(to), self._now())
+
+    def remove(self, name: str) -> None:
+        """Forget a consumer. Raises `UsageError` for an unknown name."""
+        cursors.remove(self._store, name)
+
+    def rebuild(self) -> int:
+        """Make the log anew from the destination, in the order of the loads; return its length.
+
+        Consumers keep what they acknowledged, by change id, and get the rest; those that run meanwhile are fenced off.
+        Pruned changes come back. A kill leaves the old log. Raises `SetupError` where another command writes.
+        """
+        with lock(self._pipeline, "stripe-feed feed rebuild"), opened(self._pipeline) as client:
+            return upkeep.rebuild(self._store, client)
+
+    def prune(self, older_than_seconds: float, *, keep_latest: bool = False) -> int:
+        """Drop the oldest changes, up to the first that was read from Stripe within this time; return how many.
+
+        `keep_latest` keeps the newest change of each object. The destination keeps all, offsets stay, and a consumer that has
+        not seen what went raises `PositionLost`.
+        """
+        return upkeep.prune(self._store, older_than_seconds, keep_latest, self._now())
+
+    def forget(self, object_id: str) -> int:
+        """Drop the images (`after`, `previous`) of an object, and of every change of that customer, here and in the destination.
+
+        For good: they do not come back, and later changes of it are kept without images. Ids, times and offsets stay. Returns
+        how many changes of the store were concerned. Run it again if the destination failed.
+        """
+        with lock(self._pipeline, "stripe-feed feed forget"), opened(self._pipeline) as client:
+            return upkeep.forget(self._store, client, object_id)
+
+
+def _place(place: Place) -> Place:
+    return place.strip().removeprefix("at=") if isinstance(place, str) else place

@@ -1,0 +1,136 @@
+"""Compares the `changes` table with what really happened in a sandbox, and with the tables beside it.
+
+Written from the sandbox's own history; it shares no code with what derives the changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from tests.copies import Copy
+
+NEVER = ("hosted_invoice_url", "invoice_pdf", "confirmation_secret")
+COLUMNS = (
+    "change_id", "resource", "object_id", "op", "origin", "event_id", "event_type", "api_version", "request_id",
+    "epoch(occurred_at)::bigint", "after::varchar", "previous::varchar", "before_quality", "changed::varchar", "late", "seq",
+    "_dlt_load_id", "customer_id",
+)  # fmt: skip
+NAMES = (*(name.split("::")[0] for name in COLUMNS[:9]), "occurred_at", "after", "previous", "before_quality", "changed", "late",
+         "seq", "load", "customer_id")  # fmt: skip
+
+Row = dict[str, Any]
+
+
+def changes(copy: Copy, where: str = "true") -> list[Row]:
+    """All changes of completed loads, in the order of the feed."""
+    query = (
+        f"select {', '.join(COLUMNS)} from stripe.changes where _dlt_load_id in "
+        f"(select load_id from stripe._dlt_loads where status = 0) and {where} order by _dlt_load_id, seq"
+    )
+    rows = [dict(zip(NAMES, row, strict=True)) for row in copy.select(query)]
+    for row in rows:
+        for name in ("after", "previous", "changed"):
+            row[name] = None if row[name] is None else json.loads(row[name])
+    return rows
+
+
+def assert_complete(
+    copy: Copy, tables: Collection[str] = tuple(RESOURCES), since: int = 0, until: int | None = None, late: bool = False,
+    orders: bool = True,
+) -> list[Row]:
+    """Fail unless each transition that Stripe told is there once, as it was, in its order; `late`: some may come out of order."""
+    box = copy.box
+    found = [row for row in changes(copy) if row["origin"] == "event" and row["resource"] in tables]
+    wanted = expected(box, tables, since, until)
+    ids = [row["event_id"] for row in found]
+    twins = {event.id: event.twin_of for event in box.events if event.twin_of}
+    real = [twins.get(id, id) for id in ids]
+    twice = {id for id in real if real.count(id) > 1} - {event.id for event in wanted if _goes_round(box, event)}
+    assert not twice, f"told twice: {twice}"
+    missing = [event for event in wanted if event.id not in set(real)]
+    assert not missing, f"{len(missing)} missing: {[(e.type, e.object_id, e.created) for e in missing[:5]]}"
+    known = {event.id for event in wanted}
+    phantom = [row["event_id"] for row in found if twins.get(row["event_id"], row["event_id"]) not in known]
+    assert not phantom, f"never happened: {phantom[:5]}"
+    bodies = {event.id: json.loads(event.body) for event in box.events}
+    for row in found:
+        _assert_faithful(row, bodies[row["event_id"]])
+    if orders:
+        _assert_ordered(box, found, twins, wanted, late)
+    return found
+
+
+def _goes_round(box: Sandbox, event: Any) -> bool:
+    """Whether its object had so many events in its second that a twin could be a change of its own: there, back and there."""
+    return sum((one.object_id, one.created) == (event.object_id, event.created) for one in box.events) > 2
+
+
+def expected(box: Sandbox, tables: Collection[str], since: int, until: int | None) -> list[Any]:
+    """The events about objects that are read, told and visible, in the order of happening."""
+    end = box.now - 60 if until is None else until
+    names = {RESOURCES[table].object for table in tables}
+    types = {type for table in tables for type in RESOURCES[table].events if not type.startswith("customer.discount")}
+    return [
+        event for event in box.events
+        if event.type in types and not event.lost and event.twin_of is None and since <= event.created < end
+        and json.loads(event.body)["data"]["object"]["object"] in names
+    ]
+
+
+def _assert_faithful(row: Row, event: Row) -> None:
+    object = {name: value for name, value in event["data"]["object"].items() if name not in NEVER}
+    kind = event["type"].rpartition(".")[2]
+    deleted = kind == "deleted" and event["type"] != "customer.subscription.deleted"
+    assert row["op"] == ("d" if deleted else "c" if event["type"] == RESOURCES[row["resource"]].events[0] else "u"), row
+    assert row["occurred_at"] == event["created"]
+    assert row["request_id"] == (event["request"] or {}).get("id")
+    assert row["api_version"] == event["api_version"]
+    if deleted:
+        assert row["after"] is None
+        if not object.get("deleted"):
+            assert row["previous"] == object
+    else:
+        assert row["after"] == object, f"{row['event_id']}: after"
+    if "previous_attributes" in event["data"]:
+        old = {name: value for name, value in event["data"]["previous_attributes"].items() if name not in NEVER}
+        assert row["previous"] == old
+
+
+def _assert_ordered(box: Sandbox, found: Sequence[Row], twins: Mapping[str, str], wanted: Sequence[Any], late: bool) -> None:
+    by_object: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in found:
+        if not row["late"]:
+            by_object[row["resource"], row["object_id"]].append(row)
+    for (resource, id), rows in by_object.items():
+        images = [row for row in rows if row["before_quality"] == "exact" and row["op"] == "u"]
+        for row in images:
+            before = before_of(row)
+            n = rows.index(row)
+            if n and not late and rows[n - 1]["after"] is not None and rows[n - 1]["api_version"] == row["api_version"]:
+                volatile = RESOURCES[resource].volatile
+                strip = {**{name: None for name in volatile}}
+                assert {**before, **strip} == {**rows[n - 1]["after"], **strip}, f"{resource} {id}: the chain breaks at {row['event_id']}"
+
+
+def before_of(row: Row) -> Row:
+    """The image before a change, from after and previous, as documented."""
+    if row["op"] == "d":
+        return dict(row["previous"])
+    return _reverted(row["after"], row["previous"] or {}, False)
+
+
+def _reverted(after: Any, previous: Any, is_map: bool) -> Row:
+    found = dict(after)
+    for name, old in previous.items():
+        if is_map and old is None:
+            found.pop(name, None)
+        elif isinstance(old, dict) and isinstance(after.get(name), dict):
+            found[name] = _reverted(after[name], old, name == "metadata")
+        else:
+            found[name] = old
+    return found
