@@ -113,7 +113,7 @@ def _assert_ordered(box: Sandbox, found: Sequence[Row], twins: Mapping[str, str]
             n = rows.index(row)
             if n and not late and rows[n - 1]["after"] is not None and rows[n - 1]["api_version"] == row["api_version"]:
                 volatile = RESOURCES[resource].volatile
-                strip = {**{name: None for name in volatile}}
+                strip = dict.fromkeys(volatile)
                 assert {**before, **strip} == {**rows[n - 1]["after"], **strip}, f"{resource} {id}: the chain breaks at {row['event_id']}"
 
 

@@ -14,7 +14,7 @@ from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Event, Request
 from .images import Image, difference, paths, revert
-from .order import NOTHING, Role, Step, in_order, is_round
+from .order import NOTHING, Role, Step, in_order, is_round, start_of
 
 DISCOUNT = "discount"
 
@@ -147,8 +147,8 @@ def _in_order(some: Sequence[Told], known: str | None, then: str | None) -> tupl
 
 
 def _key_then(following: Sequence[Told]) -> str | None:
-    """The image that the next second begins with, where it has one event only."""
-    return _step(following[0]).before if len(following) == 1 and following[0].role == "moves" else None
+    """The image that the next second begins with, where its events tell."""
+    return start_of([_step(one) for one in following if one.role == "moves"])
 
 
 def _step(one: Told) -> Step:
@@ -172,9 +172,15 @@ def _key_before(at: Told | None, some: Sequence[Told], known: Known | None, look
     before = known if at is None else _known_after(at)
     if before is None:
         return NOTHING if looked and at is None else None
-    if before.api_version != some[0].event.api_version:
+    if not _comparable(some[0], before):
         return None
     return key(some[0].resource, before.image) if before.whole else _key_like(some, before.image)
+
+
+def _comparable(one: Told, known: Known) -> bool:
+    """Whether an image has the shape of an event's snapshot."""
+    version = one.event.api_version
+    return known.api_version == version or same_shape(one.resource, version, known.api_version or "")
 
 
 def _key_like(some: Sequence[Told], held: Image) -> str | None:
@@ -285,7 +291,7 @@ def _quality(one: Told, previous: Image, pin: str) -> Quality:
 
 
 def _tell_said(change: Change, one: Told, known: Known | None) -> None:
-    if known is None or known.api_version != one.event.api_version:
+    if known is None or not _comparable(one, known):
         return
     after = _image.decode(one.event.data.object)
     left_out = {*one.resource.volatile, *one.resource.links, *one.resource.never}

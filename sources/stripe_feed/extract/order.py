@@ -44,7 +44,7 @@ def in_order(steps: Sequence[Step], known: str | None = None, then: str | None =
     if known is None and then is not None and is_round(moves):
         known = then
     line = _trail(moves, known)
-    sure = len(alone) == len(set((s.type, s.before, s.after) for s in whole)) and not (known is None and is_round(moves))
+    sure = len(alone) == len({(s.type, s.before, s.after) for s in whole}) and not (known is None and is_round(moves))
     chained = all(one.after == other.before for one, other in pairwise(line))
     return _with_says(line, [step for step in alone if step.role == "says"], known), sure and chained
 
@@ -88,6 +88,12 @@ def _is_trail(moves: Sequence[Step], known: str | None) -> bool:
 def is_round(moves: Sequence[Step]) -> bool:
     """Whether the moves end where they began, so that they do not tell where that was."""
     return len(moves) > 1 and not any(_excess(moves).values())
+
+
+def start_of(moves: Sequence[Step]) -> str | None:
+    """The image that moves begin with, where there is but one."""
+    starts = [image for image, n in _excess(moves).items() if n > 0]
+    return starts[0] if len(starts) == 1 else None
 
 
 def _excess(moves: Sequence[Step]) -> Counter[str | None]:

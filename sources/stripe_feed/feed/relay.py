@@ -81,7 +81,7 @@ def opened(pipeline: Any) -> Iterator[Any]:
         if file is None:
             raise connection_problem(pipeline, fault) from None
         if "different configuration" in words:
-            raise Locked(f"{file.name} is open in this very process, with other settings. Close it there, then try again.") from None
+            raise Locked(f"{file.name} is open in this very process, with other settings. Close it there.") from None
         if is_lock(words):
             raise Locked(str(file_problem(file, words))) from None
         raise file_problem(file, words) from None

@@ -1,0 +1,280 @@
+"""`stripe-feed feed …`: the change feed on the command line. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import SetupError, StripeFeedError, UsageError
+from .options import Database, Dataset, Destination, Json, StateDir
+from .verbs import command
+
+if TYPE_CHECKING:
+    from .feed.change import Change
+    from .feed.consume import Feed
+    from .feed.fold import Net
+
+app = typer.Typer(
+    name="feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="Every change of the account, once, in order, with before and after.",
+)
+feed_app = app
+
+Resources = Annotated[
+    list[str] | None, typer.Option("--resource", metavar="A,B", help="Only these tables; repeat or separate with commas.")
+]
+Ops = Annotated[
+    list[str] | None, typer.Option("--op", metavar="OP", help="Only added (c), updated (u), removed (d), or r for snapshots.")
+]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for more instead of ending.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer's name; its position is kept under it.")]
+PLACES = "latest, earliest, an offset, a change id, or a time such as 2026-01-31 or 30d"
+
+
+@partial(command, app)
+def tail(
+    count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many changes.")] = 10,
+    follow: Follow = False, resource: Resources = None, op: Ops = None, json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show the newest changes."""
+    names, ops = listed(resource), listed(op)
+    with opened(database, destination, dataset, state_dir) as feed:
+        head, shown = feed.head, feed.tail(count, resource=names, op=ops)
+        show(shown, json)
+        if follow:
+            show(feed.follow(shown[-1].offset if shown else head, resource=names, op=ops), json)
+
+
+@partial(command, app)
+def consume(
+    name: Name,
+    run: Annotated[
+        str | None, typer.Option("--exec", metavar="CMD", help="Shell command that gets each change as JSON on its stdin.")
+    ] = None,
+    most: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="End after so many changes.")] = None,
+    start: Annotated[str, typer.Option("--start", metavar="PLACE", help=f"Where a new name begins: {PLACES}.")] = "latest",
+    resource: Resources = None, op: Ops = None,
+    transition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--transition", metavar="FIELD:FROM:TO",
+            help="Only this transition, such as status:active:past_due. * is anything, null is null, a,b is one of both.",
+        ),
+    ] = None,
+    changed: Annotated[
+        list[str] | None, typer.Option("--changed", metavar="PATH", help="Only where this field, such as metadata.plan, changed.")
+    ] = None,
+    follow: Follow = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Hand the changes that NAME has not acknowledged to a command, or print them as JSON lines.
+
+    A change is acknowledged when its line is written, or when the command ends with 0; else it comes again.
+    """
+    moves = transitions(transition)
+    with opened(database, destination, dataset, state_dir) as feed:
+        found = feed.consume(
+            name, resource=listed(resource), op=listed(op), transition=moves, changed=listed(changed), start=start, max=most,
+            follow=follow,
+        )
+        for change in found:
+            if run is None:
+                write(line_of(change))
+            else:
+                execute(run, change)
+
+
+@partial(command, app)
+def net(
+    since: Annotated[str, typer.Option("--since", metavar="PLACE", help=f"{PLACES}.")] = "earliest",
+    until: Annotated[str | None, typer.Option("--until", metavar="PLACE", help="The first change that is left out.")] = None,
+    resource: Resources = None, json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show what changed in the end, one line per object."""
+    with opened(database, destination, dataset, state_dir) as feed:
+        show(feed.net(since, until, resource=listed(resource)), json)
+
+
+@partial(command, app)
+def lag(
+    json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show how far each consumer is."""
+    from . import terminal
+
+    with opened(database, destination, dataset, state_dir) as feed:
+        found = feed.lag()
+    if json:
+        terminal.print_json(*found)
+    elif not found:
+        terminal.say("There are no consumers yet. `stripe-feed feed consume NAME` begins one.")
+    else:
+        rows = [(one.consumer, one.position, one.head, one.behind, round(one.seconds), "lost" * one.lost) for one in found]
+        terminal.data().print(terminal.table(["consumer", "offset", "head", "behind", "seconds", ""], rows))
+
+
+@partial(command, app)
+def rebuild(
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Make the log anew from the destination; consumers keep what they acknowledged."""
+    from .destination import settings
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed, settings():
+        say(f"The feed holds {feed.rebuild():,} changes.")
+
+
+@partial(command, app)
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Such as 90d, 12h or 30m.")],
+    keep_latest: Annotated[bool, typer.Option("--keep-latest", help="Keep the newest change of each object.")] = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Drop old changes from the log; the destination keeps them."""
+    from .feed.cursors import age
+    from .terminal import say
+
+    seconds = age(older_than)
+    with opened(database, destination, dataset, state_dir) as feed:
+        say(f"{feed.prune(seconds, keep_latest=keep_latest):,} changes pruned.")
+
+
+@partial(command, app)
+def forget(
+    object_id: Annotated[str, typer.Argument(metavar="OBJECT_ID", help="Such as cus_…: of a customer, all its changes.")],
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Drop what the changes of an object say about it, here and in the destination's changes, for good."""
+    from .destination import settings
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed, settings():
+        say(f"{feed.forget(object_id):,} changes hold no data of {object_id} any more; their ids and offsets stay.")
+
+
+@partial(command, app)
+def reset(
+    name: Name,
+    to: Annotated[str, typer.Option("--to", metavar="PLACE", help=f"{PLACES}.")],
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Put a consumer somewhere else."""
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir) as feed:
+        say(f"Consumer {name} stands behind offset {feed.reset(name, to)} of {feed.head}.")
+
+
+@contextmanager
+def opened(
+    database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False
+) -> Iterator[Feed]:
+    """The feed of a copy. Raises `SetupError` where there is none; an empty one is said."""
+    from .destination import duckdb_file, open_pipeline, settings
+    from .feed.consume import open_feed
+    from .terminal import say
+
+    with settings():
+        pipeline = open_pipeline(database, destination, dataset, state_dir)
+        file = duckdb_file(pipeline)
+        if file is not None and not file.is_file():
+            raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
+        feed = open_feed(pipeline)
+    with feed:
+        if not feed.head and not empty_is_fine:
+            say("The feed is empty: nothing changed since the first load. `stripe-feed sync` brings new changes.")
+        yield feed
+
+
+def show(found: Iterable[Change | Net], json: bool) -> None:
+    """One line per change, each written at once."""
+    for one in found:
+        write(line_of(one) if json else words(one))
+
+
+def write(line: str) -> None:
+    """A line of data, out before anything is acknowledged."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def line_of(found: Change | Net) -> str:
+    """JSON in one line."""
+    import json
+
+    return json.dumps(found.as_dict(), separators=(",", ":"))
+
+
+def words(found: Change | Net) -> str:
+    """`offset time op resource object_id changed…`, with old -> new of the plain values that changed."""
+    from .feed.filters import value_at
+    from .terminal import cell, plain, when
+
+    last: Change = found.last if hasattr(found, "last") else found
+    before, parts = found.before, []
+    for path in found.changed:
+        old, new = value_at(before, path), value_at(found.after, path)
+        told = before is not None and not isinstance(old, dict | list) and not isinstance(new, dict | list)
+        parts.append(f"{plain(path)}: {_shown(cell, old)} -> {_shown(cell, new)}" if told else plain(path))
+    head = f"{last.offset:>7}  {when(last.occurred_at)}  {found.op}  {plain(found.resource)}  {plain(found.object_id)}"
+    return f"{head}  {', '.join(parts)}".rstrip()
+
+
+def _shown(cell: Any, value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(cell(value))
+
+
+def execute(run: str, change: Change) -> None:
+    """Run a shell command with the change as JSON on its stdin. Raises `StripeFeedError` where it does not end with 0."""
+    import subprocess
+
+    sys.stdout.flush()
+    ended = subprocess.run(run, shell=True, input=line_of(change) + "\n", text=True, check=False)
+    if ended.returncode:
+        how = f"ended with {ended.returncode}" if ended.returncode > 0 else f"was killed by signal {-ended.returncode}"
+        raise StripeFeedError(
+            f"The command {how} at change {change.change_id} (offset {change.offset}). It is not acknowledged and comes again."
+        )
+
+
+def listed(names: list[str] | None) -> list[str] | None:
+    """`--resource a,b --resource c` as one list."""
+    found = [name.strip() for some in names or () for name in some.split(",") if name.strip()]
+    return found or None
+
+
+def transitions(given: list[str] | None) -> dict[str, tuple[Any, Any]]:
+    """`status:active:past_due` as path, from and to. Raises `UsageError` for other forms."""
+    found = {}
+    for text in given or ():
+        parts = text.split(":")
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"--transition takes FIELD:FROM:TO, such as status:active:past_due, not {text!r}.")
+        found[parts[0]] = (_values(parts[1]), _values(parts[2]))
+    return found
+
+
+def _values(text: str) -> list[Any]:
+    """A word as itself, and as the number or truth value that it may stand for."""
+    return [value for word in text.split(",") for value in _readings(word)]
+
+
+def _readings(word: str) -> list[Any]:
+    import json
+
+    if word == "null":
+        return [None]
+    try:
+        read = json.loads(word)
+    except ValueError:
+        return [word]
+    return [word, read] if isinstance(read, int | float) else [word]

@@ -1,0 +1,48 @@
+"""How a function becomes a verb of the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+
+from .errors import StripeFeedError
+
+
+def command(app: typer.Typer, function: Callable[..., int | None], **settings: Any) -> Callable[..., None]:
+    """Make a verb of a function that returns its exit code. Errors become one line on stderr."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        from .terminal import gone, heard, hush, say
+
+        code = 1
+        try:
+            with heard(bool(kwargs.get("quiet"))):
+                code = function(*args, **kwargs) or 0
+            sys.stdout.flush()
+        except StripeFeedError as fault:
+            say(f"error: {fault}")
+            code = fault.exit_code
+        except KeyboardInterrupt:
+            say("Interrupted; run again to go on.")
+            code = 130
+        except typer.Exit:
+            raise
+        except Exception as fault:      # its words may hold keys or data
+            if isinstance(fault, BrokenPipeError) and gone(sys.stdout):     # `| head`: it has all that it wants
+                hush(sys.stdout)
+                return
+            if os.environ.get("STRIPE_FEED_DEBUG"):
+                raise
+            what = f"{type(fault).__module__}.{type(fault).__qualname__}"
+            say(f"error: unexpected {what}. Run again with --debug for the traceback, and please report it.")
+        if code:
+            raise typer.Exit(code)
+
+    app.command(**settings)(guarded)
+    return guarded
