@@ -281,11 +281,12 @@ class Stamp:
 
 
 def parents(
-    shape: Shape, records: Sequence[Record], versions: Sequence[int], stamp: Stamp, deleted_at: Sequence[int | None]
+    shape: Shape, records: Sequence[Record], versions: Sequence[int], stamp: Stamp,
+    deleted_at: Sequence[int | None] | None = None,
 ) -> pa.Table:
     """Lay out objects as the rows of their table."""
     rows = [record.row for record in records]
-    own = _own(len(rows), versions, stamp, list(deleted_at))
+    own = _own(len(rows), versions, stamp, [None] * len(rows) if deleted_at is None else list(deleted_at))
     own["_hash"] = [record.hash for record in records]
     return _table(shape, rows, {}, own)
 

@@ -89,7 +89,7 @@ class Writer:
         """The tables to yield for some objects: their rows, those of their children, and full objects inside these."""
         if not records:
             return []
-        ends: Sequence[int | None] = deleted_at or [None] * len(records)
+        ends = [None] * len(records) if deleted_at is None else deleted_at
         found = [self._mark(self.resource.table, parents(self.shape, records, versions, self.stamp, ends))]
         for child, shape in self.shape.children:       # children last: where they are held, the rest is as well
             families: list[tuple[str, list[Any], int]] = [
@@ -125,7 +125,7 @@ class Writer:
 
     def empty_tables(self) -> list[Any]:
         """Tables without rows, so that they exist after the first run."""
-        found = [self._mark(self.resource.table, parents(self.shape, [], [], self.stamp, []))]
+        found = [self._mark(self.resource.table, parents(self.shape, [], [], self.stamp))]
         for child, shape in self.shape.children:
             found.append(self._mark(child.table, children(shape, child, [], self.stamp, 0), child))
         return found
@@ -159,7 +159,7 @@ class Writer:
                 records = list(fresh.values())
                 versions = [(typed(record.row.created, "timestamp") or 0) * VERSION_STEP for record in records]
                 shape = self.session.shapes[table]
-                found.append(self._mark(table, parents(shape, records, versions, self.stamp, [None] * len(records))))
+                found.append(self._mark(table, parents(shape, records, versions, self.stamp)))
         return found
 
     def _collect(self, fresh: dict[str, Record], shape: Shape, raw: msgspec.Raw) -> None:
