@@ -1,7 +1,7 @@
 """Feeds for tests: changes to load, a destination without dlt, and a process that forks jobs and kills them (SIGKILL).
 
 As a program it reads one JSON job per line: {"kind": "relay" | "rebuild" | "consume", "point": name or null, "at": which time the
-point is reached, "folder": where `copy.duckdb` is}. The answer is the exit status, -9 when it was killed.
+point is reached, "folder": where `plain.db` is}. The answer is the exit status, -9 when it was killed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JSON = ("after", "previous", "changed")
 KINDS = {
     **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"), **dict.fromkeys(("late", "livemode"), "bool"), "seq": "bigint",
-    **dict.fromkeys(JSON, "json"),
 }
 
 
@@ -54,17 +53,17 @@ def as_text(row: Row) -> Row:
     return row | {name: None if row[name] is None else json.dumps(row[name]) for name in JSON}
 
 
-def load(pipeline: Any, rows: Sequence[Row]) -> str:
+def load(pipeline: Any, rows: Sequence[Row], json_type: str = "json") -> str:
     """Load changes with dlt, as the source does; return the load's id."""
-    return str(pipeline.run(resource_of(rows), loader_file_format="parquet").loads_ids[0])
+    return str(pipeline.run(resource_of(rows, json_type), loader_file_format="parquet").loads_ids[0])
 
 
-def resource_of(rows: Sequence[Row]) -> Any:
+def resource_of(rows: Sequence[Row], json_type: str = "json") -> Any:
     """The `changes` resource."""
     import dlt
 
     columns: Any = {
-        name: {"data_type": KINDS.get(name, "text"), "nullable": name not in ("change_id", "_dlt_load_id")}
+        name: {"data_type": json_type if name in JSON else KINDS.get(name, "text"), "nullable": name not in ("change_id", "_dlt_load_id")}
         for name in SOURCE
     }
 
@@ -89,8 +88,11 @@ class Plain:
 
     def __init__(self, file: str = ":memory:") -> None:
         self.base = sqlite3.connect(file, isolation_level=None)
-        self.base.execute("create table _dlt_loads (load_id text, status integer)")
-        self.base.execute(f"create table changes ({', '.join(SOURCE)})")
+        self.base.execute("create table if not exists _dlt_loads (load_id text, status integer)")
+        self.base.execute(f"create table if not exists changes ({', '.join(SOURCE)})")
+
+    def close(self) -> None:
+        self.base.close()
 
     def put(self, load_id: str, *rows: Row) -> None:
         """Merge rows under a load."""
@@ -180,7 +182,7 @@ def run(job: dict[str, Any]) -> None:
         if job["kind"] == "consume":
             _consume(Feed(None, opened), folder)
             return
-        with relay.opened(a_copy(folder)) as client:
+        with closing(Plain(str(folder / "plain.db"))) as client:
             (relay.relay if job["kind"] == "relay" else upkeep.rebuild)(opened, client)
 
 
@@ -208,10 +210,6 @@ def forked(job: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    import duckdb
-    from dlt.destinations import duckdb as _  # noqa: F401
-
-    duckdb.connect().close()
     for line in sys.stdin:
         print(json.dumps(forked(json.loads(line))), flush=True)
 

@@ -92,11 +92,13 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
 
     Rows of deleted objects stay, with their last content and the time of their deletion.
 
+    `found_later`: deletions may have been noticed after they happened.
     `expand`: opt-in fields that are loaded. `exact=False`: where the database has no decimals, they come as floats.
     `volatile=False`: not the fields that change without an event; `last=False`: not the content of deleted objects, whose
     last state nobody could read.
     """
     expand, exact = options.pop("expand", {}), options.pop("exact", True)
+    found_later = options.pop("found_later", False)
     volatile, last = options.pop("volatile", True), options.pop("last", True)
     now = box.now
     found: list[str] = []
@@ -111,7 +113,7 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
                 columns = [column for column in columns if column.name not in row.volatile]
             actual = read(client, table, columns, isinstance(row, Child), exact)
             expected.raws |= {id: expected.hidden[id] for id in actual["id"] if id in expected.hidden}
-            expected.ends = _ends(box, table, actual)
+            expected.ends = _ends(box, table, actual, found_later)
             expected.raws |= {id: raw for id, (_, raw) in expected.ends.items()}
             expected.vague = set() if last else set(expected.ends)
             found += differences(table, expected, actual, columns, expand.get(table, ()), exact)
@@ -123,15 +125,15 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
         raise AssertionError("\n".join([f"{len(found)} differences", *found[:MOST_SHOWN]]))
 
 
-def _ends(box: Sandbox, table: str, actual: dict[str, list[Any]]) -> dict[str, tuple[int, bytes]]:
+def _ends(box: Sandbox, table: str, actual: dict[str, list[Any]], found_later: bool) -> dict[str, tuple[int, bytes]]:
     """Of the rows that say so, those of objects that really were deleted: when, and their last content."""
-    marked = {id for id, end in zip(actual["id"], actual["deleted_at"], strict=True) if end is not None}
+    marked = {id: int(end) for id, end in zip(actual["id"], actual["deleted_at"], strict=True) if end is not None}
     if table not in RESOURCES or not marked:
         return {}
     with box.account.lock:
         gone = {id: raw for id, raw in box.account.gone[table].items() if id in marked}
     at = {one.id: one.at for one in box.history if one.table == table and one.kind == "deleted"}
-    return {id: (at[id], raw) for id, raw in gone.items() if id in at}
+    return {id: (max(at[id], marked[id]) if found_later else at[id], raw) for id, raw in gone.items() if id in at}
 
 
 def _parent_of(table: str) -> str:

@@ -147,8 +147,6 @@ def sync(
         "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
         "give_up_after": give_up_after,
     }
-    if full_refresh and resources:      # `sync` says so too, after it has read the account; a dry run does not
-        raise UsageError("--full-refresh drops all tables and loads all; leave out --resources.")
     if is_dry_run:
         terminal.print_plan(dry_run(**asked), json)
         return

@@ -43,12 +43,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stripe_feed")
 
+REFRESH_ALL = "--full-refresh drops all tables and loads all; leave out --resources."
 CHECKPOINT_ROWS = 40_000      # objects, their children aside
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What one run did. `refused`: resources that the key may not read, each with the reason."""
+    """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
+    not read events. `healed`: differences that a comparison with the whole list found, by resource."""
 
     rows: dict[str, int]
     requests: int
@@ -57,6 +59,7 @@ class Synced:
     account_id: str
     livemode: bool
     refused: dict[str, str] = field(default_factory=dict)
+    healed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +84,28 @@ def sync(
     checkpoint_rows: int | None = None,
     wait: float = 0.0,
     watch: Callable[[Session], None] | None = None,
+    reconcile: bool = False,
     **reading: Unpack[Reading],
 ) -> Synced:
-    """Bring the copy up to date and return what was loaded.
+    """Bring the copy up to date and return what was loaded: rows, and the changes that led there.
 
     A crash or an interrupt costs at most the package under way (`checkpoint_rows` objects); the next run goes on from there.
     The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
-    may not read is left out and named in the result. `wait`: seconds to wait for another command's lock. `watch` is called
+    may not read is left out and named in the result. `reconcile`: compare the whole lists with the copy, heal what no event
+    told, and tell it as changes of origin `diff`. `wait`: seconds to wait for another command's lock. `watch` is called
     once, with the session whose listings show the progress. The other arguments are those of `stripe_source` and of
     `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
-    session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True)
+    compared = frozenset(names if reconcile else ())
+    session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
     began = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
-        with lock(pipeline, "stripe-feed sync", wait), closing(session):
+        with lock(pipeline, f"stripe-feed {'reconcile' if reconcile else 'sync'}", wait), closing(session):
             check(pipeline)
             account = session.account
             pipeline = settle(pipeline)
@@ -117,7 +123,8 @@ def sync(
                 raise
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
-        dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused
+        dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
+        dict(session.healed),
     )
 
 
@@ -133,6 +140,8 @@ def dry_run(
 ) -> list[Planned]:
     """What `sync` would list with these arguments, after the same checks; one request, nothing written."""
     names = chosen(resources)
+    if full_refresh and resources:
+        raise UsageError(REFRESH_ALL)
     session = session_of(reading, kept=True)
     with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt's copy of the state goes there
         _ = session.api
@@ -184,7 +193,7 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
 def check_refresh(session: Session, names: Sequence[str], resources: Sequence[str] | None) -> None:
     """A full refresh drops every table: refuse it where some would not come back."""
     if resources:
-        raise UsageError("--full-refresh drops all tables and loads all; leave out --resources.")
+        raise UsageError(REFRESH_ALL)
     for name in names:
         session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)      # raises where the key may not read it
 

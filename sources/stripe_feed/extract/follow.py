@@ -41,6 +41,10 @@ def read_changes(session: Session) -> Iterator[Any]:
         yield from _read_changes(session, [table for table in selected if table in RESOURCES])
     except PermissionMissing as refusal:
         session.refused["changes"] = refusal
+        log.warning(
+            "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
+            "Add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+        )
     except Exception:
         failed = True
         raise
@@ -54,41 +58,37 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     while any(table not in session.standing and table not in session.refused for table in lists):
         yield None                                       # each list looks at its state first
     mine: State = dlt.current.resource_state()
-    tables = lists or [table for table in RESOURCES if table in mine]
-    if session.unreadable is not None:
-        raise _cannot_follow(session.unreadable)
-    _begin(session, tables, mine)
+    tables = [table for table in lists or (t for t in RESOURCES if t in mine) if table not in session.refused]
     follow = Follow(session, mine)
-    yield from prune(session, follow.writer, mine)
-    ready = [table for table in tables if session.standing.get(table) == "complete"]
-    gaps = [table for table in tables if session.standing.get(table) == "gap"]
-    try:
-        yield from follow.run([RESOURCES[table] for table in ready])
-        for table in gaps:
-            log.warning(
-                "%s: the last run is more than 29 days ago, and Stripe keeps events for 30. The whole list is compared.", table
-            )
-        wanted = [*gaps, *(t for t in ready if t in session.options.reconcile and t not in session.reconciled)]
-        yield from reconcile(session, follow.writer, wanted, mine)
-    except PermissionMissing as refusal:
-        session.unreadable = refusal
-        raise _cannot_follow(refusal) from None
+    if session.unreadable is None:
+        _begin(session, tables, mine)
+        yield from prune(session, follow.writer, mine)
+        try:
+            yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
+        except PermissionMissing as refusal:
+            session.unreadable = refusal
+            session.behind.clear()
+    if gaps := [table for table in tables if session.standing.get(table) == "gap"]:
+        log.warning(
+            "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
+            ", ".join(gaps),
+        )
+    yield from reconcile(session, follow.writer, [table for table in tables if _is_due(session, table)], mine)
+    if session.unreadable is not None:
+        raise session.unreadable
 
 
-def _cannot_follow(refusal: PermissionMissing) -> PermissionMissing:
-    log.warning(
-        "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
-        "Add the permission rak_event_read, or run `stripe-feed reconcile` now and then."
-    )
-    return refusal
+def _is_due(session: Session, table: str) -> bool:
+    """Whether the whole list is to be compared now: over a gap, or as asked and not just listed."""
+    where = session.standing.get(table)
+    asked = table in session.options.reconcile and table not in session.runs
+    return table not in session.reconciled and (where == "gap" or (where == "complete" and asked))
 
 
 def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
     """Set `since` where a list begins, and the standing of resources whose lists do not run."""
     states = dlt.current.source_state().get("resources", {})
     for table in tables:
-        if table in session.refused:
-            continue
         if table not in session.standing:
             session.standing[table] = standing(states.get(table, {}), mine.get(table), session.api.now(), True)
         run = session.runs.get(table)

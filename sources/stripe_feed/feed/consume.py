@@ -17,7 +17,7 @@ from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, wanted
 from .fold import Net, net
-from .relay import Locked, opened, relay_pipeline, store_path
+from .relay import Locked, relay_pipeline, store_path, with_client
 from .store import FeedStore
 
 log = logging.getLogger("stripe_feed")
@@ -227,8 +227,8 @@ class Feed:
         Consumers keep what they acknowledged, by change id, and get the rest; those that run meanwhile are fenced off.
         Pruned changes come back. A kill leaves the old log. Raises `SetupError` where another command writes.
         """
-        with lock(self._pipeline, "stripe-feed feed rebuild"), opened(self._pipeline) as client:
-            return upkeep.rebuild(self._store, client)
+        with lock(self._pipeline, "stripe-feed feed rebuild"):
+            return with_client(self._pipeline, lambda client: upkeep.rebuild(self._store, client))
 
     def prune(self, older_than_seconds: float, *, keep_latest: bool = False) -> int:
         """Drop the oldest changes, up to the first that was read from Stripe within this time; return how many.
@@ -244,8 +244,8 @@ class Feed:
         For good: they do not come back, and later changes of it are kept without images. Ids, times and offsets stay. Returns
         how many changes of the store were concerned. Run it again if the destination failed.
         """
-        with lock(self._pipeline, "stripe-feed feed forget"), opened(self._pipeline) as client:
-            return upkeep.forget(self._store, client, object_id)
+        with lock(self._pipeline, "stripe-feed feed forget"):
+            return with_client(self._pipeline, lambda client: upkeep.forget(self._store, client, object_id))
 
 
 def _place(place: Place) -> Place:

@@ -6,13 +6,13 @@ complete out of order, so what is left to relay is the set of completed loads le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..destination import DATASET, connection_problem, duckdb_file, file_problem, is_lock
 from ..errors import SetupError
@@ -22,8 +22,9 @@ from .store import FeedStore
 TRANSACTION_ROWS = 500      # consumers acknowledge in between
 READ_ROWS = 1_000           # of a select: bodies of some kB each are in memory
 IDS = 300                   # load ids in one select
-DUCKDB_MEMORY = "100MB"
+DUCKDB_MEMORY = "50MB"    # enough for bodies of some ten kB
 
+T = TypeVar("T")
 SEQ, LOAD = SOURCE.index("seq"), SOURCE.index("_dlt_load_id")
 
 
@@ -65,12 +66,27 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
     file = duckdb_file(pipeline)
     if file is not None and not file.exists():        # dlt would make it
         return 0
-    with opened(pipeline) as client:
-        return relay(store, client)
+    return with_client(pipeline, lambda client: relay(store, client))
+
+
+def with_client(pipeline: Any, work: Callable[[Any], T]) -> T:
+    """Do work that can be repeated on a SQL client of the destination, which is closed again.
+
+    DuckDB gets little memory; where that is too little, the work is done once more with as much as it likes. Raises `Locked`
+    or another `SetupError` where the destination cannot be opened.
+    """
+    try:
+        with _opened(pipeline, DUCKDB_MEMORY) as client:
+            return work(client)
+    except Exception as fault:
+        if not any(type(one).__name__ == "OutOfMemoryException" for one in _chain(fault)):
+            raise
+    with _opened(pipeline, None) as client:
+        return work(client)
 
 
 @contextmanager
-def opened(pipeline: Any) -> Iterator[Any]:
+def _opened(pipeline: Any, memory: str | None) -> Iterator[Any]:
     """A SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's words can hold a password."""
     file = duckdb_file(pipeline)
     try:
@@ -86,17 +102,17 @@ def opened(pipeline: Any) -> Iterator[Any]:
             raise Locked(str(file_problem(file, words))) from None
         raise file_problem(file, words) from None
     try:
-        with _frugal(client) if file is not None else nullcontext():
+        with _frugal(client, memory) if file is not None and memory else nullcontext():
             yield client
     finally:
         client.close_connection()
 
 
 @contextmanager
-def _frugal(client: Any) -> Iterator[None]:
+def _frugal(client: Any, memory: str) -> Iterator[None]:
     """Little memory for DuckDB while we read; it may be shared with a connection of the user's own in this process."""
     (limit, threads), = client.execute_sql("select current_setting('memory_limit'), current_setting('threads')")
-    client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
+    client.execute_sql(f"set memory_limit = '{memory}'")
     client.execute_sql("set threads = 1")
     try:
         yield
@@ -146,14 +162,21 @@ def _table(client: Any, name: str) -> str:
 
 def _select(client: Any, query: str, *values: Any) -> list[Sequence[Any]]:
     """All rows of a small answer; none where the table does not exist."""
-    from dlt.common.destination.exceptions import DestinationUndefinedEntity
-
     try:
         with client.execute_query(query, *values) as cursor:
             found: list[Sequence[Any]] = cursor.fetchall()
             return found
-    except DestinationUndefinedEntity:
+    except Exception as fault:
+        if not is_missing(fault):
+            raise
         return []
+
+
+def is_missing(fault: Exception) -> bool:
+    """Whether a destination says that a table or a dataset does not exist."""
+    from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+    return isinstance(fault, DestinationUndefinedEntity)
 
 
 def _spans(client: Any, pending: list[str]) -> Iterator[Span]:

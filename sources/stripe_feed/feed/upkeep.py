@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from ..errors import SetupError
-from .relay import copy
+from .relay import copy, is_missing
 from .store import LOG, NEXT, WINDOW, FeedStore
 
 NEWEST = "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
@@ -108,16 +108,15 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     Ids, times, paths and offsets stay. Returns how many changes of the store were concerned. It holds for changes that come
     later, too. May be run again where the destination failed.
     """
-    from dlt.common.destination.exceptions import DestinationUndefinedEntity
-
     count = _forget_here(store, object_id)
     try:
         client.execute_sql(
             f"update {client.make_qualified_table_name('changes')} set after = null, previous = null "
             "where object_id = %s or customer_id = %s", object_id, object_id,
         )
-    except DestinationUndefinedEntity:
-        return count
+    except Exception as fault:
+        if not is_missing(fault):
+            raise
     return count
 
 
