@@ -22,7 +22,7 @@ FLOORS = (
 
 ROOMS = {
     "extract": "windows, images, order, cursors < pages, records, events < prior, fetch < hints, session < changes"
-    " < writer, derive, rereads < lists < reconcile < follow < source",
+    " < writer, derive, rereads < lists < reconcile, snapshot < follow < source",
     "feed": "store < consume, triggers < deliver < serve",
     "write": "actions < push",
 }

@@ -170,7 +170,7 @@ def owner_in(pipeline: Any) -> tuple[str, bool] | None:
 
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:
     """What a run would list, from the destination's state; one request, nothing written."""
-    states = _source_state(pipeline).get("resources", {})
+    states = states_of(pipeline)
     account, found = session.account, []
     for name in chosen(resources):
         state = states.get(name, {})
@@ -271,6 +271,12 @@ def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: b
         give_back_memory()
         if session.finished:
             return packages
+
+
+def states_of(pipeline: Any) -> dict[str, Any]:
+    """The state of each resource: its cursors."""
+    found: dict[str, Any] = _source_state(pipeline).get("resources", {})
+    return found
 
 
 def _source_state(pipeline: Any) -> dict[str, Any]:

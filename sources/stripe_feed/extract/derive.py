@@ -320,6 +320,21 @@ def _without_links(one: Told, raw: msgspec.Raw) -> bytes:
     return msgspec.json.encode(kept)
 
 
+def body_before(history: Sequence[Ordered]) -> tuple[bool, Image | None]:
+    """Whether the first event tells what was before it, and the image; none before a creation."""
+    one = history[0].told
+    match one.role:
+        case "begins":
+            return True, None
+        case "moves":
+            after = _image.decode(one.event.data.object)
+            return True, revert(after, _image.decode(one.event.data.previous_attributes))
+        case "ends":
+            return not one.stub, None if one.stub else _image.decode(one.event.data.object)
+        case _:
+            return False, None
+
+
 def body_of(history: Sequence[Ordered], pin: str) -> bytes | None:
     """The object's last content, from its last event or the one before a bare deletion; nothing where its shape is another, or
     where it cannot be told which event was the last."""

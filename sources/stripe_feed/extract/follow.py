@@ -23,6 +23,7 @@ from .reconcile import prune, reconcile
 from .records import Record
 from .rereads import Read, read_again
 from .session import Session
+from .snapshot import snapshot
 from .writer import VERSION_STEP, Writer, version_read
 
 log = logging.getLogger("stripe_feed")
@@ -129,6 +130,7 @@ class Follow:
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
         """Read the events of these resources up to now."""
         options, now = self.session.options, self.session.api.now()
+        yield from self._snapshots(resources, now)
         spans = {r.table: span(self.mine[r.table], now, options.look_back, options.settle) for r in resources}
         started = {r.table: self.mine[r.table]["cursor"] for r in resources}
         newest: dict[str, int] = {}
@@ -148,6 +150,16 @@ class Follow:
                 lo, hi = spans[r.table]
                 if hi > mine["cursor"] and (self.yielded or rested(mine, hi, options.look_back, newest.get(r.table))):
                     mine["cursor"] = hi
+
+    def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
+        """Before its first events, the objects of a resource as they were when its list began; where asked for."""
+        for resource in resources if self.session.options.snapshot else ():
+            mine = self.mine[resource.table]
+            if mine["cursor"] == mine["since"] and "snapshot" not in mine:
+                for found in snapshot(self.session, self.writer(resource), mine["since"], now + 1):
+                    self.yielded = True
+                    yield found
+                mine["snapshot"] = mine["since"]
 
     def _read(
         self, call: Call, stream: Stream, spans: Mapping[str, tuple[int, int]], started: Mapping[str, int],

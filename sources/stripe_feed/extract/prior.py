@@ -35,6 +35,11 @@ def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[
     return dict(_by_ids(client, query, ids, f" group by c.{child.parent}"))
 
 
+def counts(client: Any, child: Child) -> dict[str, int]:
+    """Return parent's id -> how many children are held."""
+    return dict(_select(client, f"select {child.parent}, count(*) from {_name(client, child.table)} group by {child.parent}"))
+
+
 def seen(client: Any, ids: Sequence[str]) -> set[str]:
     """Those of these change ids that a complete load brought."""
     query = f"select change_id from {_name(client, 'changes')} where _dlt_load_id in ({_complete(client)}) and change_id in"

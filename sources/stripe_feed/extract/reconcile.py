@@ -38,6 +38,7 @@ class Held(NamedTuple):
     deleted: bool
     created: int | None
     volatile: tuple[Any, ...]
+    children: tuple[int, ...]
 
 
 def prune(session: Session, writers: Writers, mine: State) -> Iterator[Any]:
@@ -72,7 +73,7 @@ class Reconciling:
         self.held: dict[str, Held] = {}
         self.listed: set[str] = set()
         self.suspects: dict[str, int | None] = {}
-        self.silent: list[tuple[Record, int]] = []     # only volatile fields differ
+        self.silent: list[tuple[Record, int]] = []     # only volatile fields differ, or rows of children are missing
 
     def run(self) -> Iterator[Any]:
         """Yield what heals the resource."""
@@ -100,12 +101,14 @@ class Reconciling:
         names = ["id", "_hash", "_version", "deleted_at", "created", *self.resource.volatile]
         kinds = {column.name: column.kind for column in self.shape.columns}
         with self.writer.client as client:
+            counts = [prior.counts(client, child) for child in self.resource.children]
             for id, hash, version, deleted, created, *rest in prior.all_rows(client, self.resource.table, names):
                 volatile = tuple(
                     prior.as_json(kinds[name], value) for name, value in zip(self.resource.volatile, rest, strict=True)
                 )
                 at = prior.as_json("timestamp", created)
-                self.held[id] = Held(hash, version, deleted is not None, at, volatile)
+                children = tuple(found.get(id, 0) for found in counts)
+                self.held[id] = Held(hash, version, deleted is not None, at, volatile, children)
 
     def _list(self) -> Iterator[Any]:
         ranges = whole_ranges(self.session.options.start or 0, self.t0, self.session.account.created)
@@ -130,8 +133,11 @@ class Reconciling:
         held = self.held.get(id)
         if held is None or held.deleted or held.hash != record.hash:
             self.suspects[id] = typed(record.row.created, "timestamp")
-        elif held.volatile != tuple(getattr(record.row, name) for name in self.resource.volatile):
-            self.silent.append((record, version_read(asked_at)))
+        else:
+            volatile = tuple(getattr(record.row, name) for name in self.resource.volatile)
+            children = tuple(len(items_of(record, child)) for child in self.resource.children)
+            if (held.volatile, held.children) != (volatile, children):
+                self.silent.append((record, max(version_read(asked_at), held.version)))
 
     def _copies_of(self, record: Record) -> None:
         """Prices and plans inside items: the list may not show them."""
@@ -184,7 +190,7 @@ class Reconciling:
             id = read.record.row.id
             before, after = befores.get(id), afters[id]
             if before is not None:
-                before = _with_same_lists(self.resource, before, after)
+                before = same_lists(self.resource, before, after)
                 if all(before.get(name) == after.get(name) for name in shared):
                     continue                         # only what one side does not have
             changes.append(self._diff(id, before, after, read.record.hash))
@@ -264,8 +270,8 @@ def shape_id(session: Session, shape: Shape) -> str:
     return f"{session.api.version} {blake2b(names.encode(), digest_size=4).hexdigest()}"
 
 
-def _with_same_lists(resource: Resource, before: Image, after: Image) -> Image:
-    """Lists have no order in their tables: one with the same items counts as the same."""
+def same_lists(resource: Resource, before: Image, after: Image) -> Image:
+    """A held image with the lists of the object as it is now, where they hold the same items: tables have no order."""
     found = dict(before)
     for child in resource.children:
         old = before[child.field]["data"]

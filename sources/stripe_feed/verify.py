@@ -1,0 +1,152 @@
+"""A sample of the copy against Stripe: the row held, the object as Stripe shows it now, and what the changes lead to."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .destination import DATASET, PIPELINE, check, open_pipeline, settings
+from .errors import PermissionMissing
+from .extract import prior
+from .extract.derive import same_shape, told
+from .extract.events import oldest_first
+from .extract.images import Image
+from .extract.reconcile import same_lists
+from .extract.rereads import Read, retrieve
+from .extract.session import Reading, Session, check_owner, session_of
+from .resources import RESOURCES, Resource
+from .sync import chosen, owner_in, restore, states_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+SAMPLE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An object whose copy is not true; `what` names fields, never their values."""
+
+    resource: str
+    object_id: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was compared, by resource; `waiting` objects have events that a sync has still to apply."""
+
+    compared: dict[str, int]
+    waiting: dict[str, int]
+    differences: list[Difference] = field(default_factory=list)
+
+
+def verify(
+    *,
+    sample: int = SAMPLE,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str = DATASET,
+    pipeline_name: str = PIPELINE,
+    resources: Sequence[str] | None = None,
+    seed: int | None = None,
+    **reading: Unpack[Reading],
+) -> Verified:
+    """Compare up to `sample` objects of each resource, drawn by chance, with Stripe and with their last change.
+
+    Nothing is written. Objects with events that are not applied yet are counted as waiting. Fields that change without an event
+    (the volatile ones) are left out. The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
+    """
+    session = session_of(reading, kept=True)
+    dice = random.Random(seed)
+    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:
+        pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)
+        check(pipeline)
+        restore(pipeline)
+        found = Verified({}, {})
+        try:
+            check_owner(session.account, owner_in(pipeline))
+            cursors = states_of(pipeline).get("changes", {})
+            for name in chosen(resources):
+                with pipeline.sql_client() as client:
+                    _verify(session, client, RESOURCES[name], cursors.get(name), sample, dice, found)
+        finally:
+            session.close()
+        return found
+
+
+def _verify(
+    session: Session, client: Any, resource: Resource, cursors: Mapping[str, int] | None, sample: int, dice: random.Random,
+    found: Verified,
+) -> None:
+    shape, table = session.shapes[resource.table], resource.table
+    ids = sorted(id for (id,) in prior.all_rows(client, table, ["id"]))
+    drawn = dice.sample(ids, min(sample, len(ids)))
+    rows = prior.rows(client, shape, drawn)
+    reads = dict(zip(drawn, session.pool.map(lambda id: retrieve(session.api, resource, shape, id), drawn), strict=True))
+    told_later = _waiting(session, resource, cursors)
+    settled = [id for id in drawn if id not in told_later]
+    found.compared[table], found.waiting[table] = len(settled), len(drawn) - len(settled)
+    images = {id: prior.image(shape, row) for id, row in rows.items()}
+    for child, one in shape.children:
+        items = prior.items(client, one, child.parent, settled)
+        for id in settled:
+            images[id][child.field] = {"data": items.get(id, [])}
+    last = prior.last_images(client, table, dict.fromkeys(settled, session.api.now() + 1)) if cursors else {}
+    for id in settled:
+        for what in _differences(session, resource, rows[id], images[id], reads[id], last.get(id)):
+            found.differences.append(Difference(table, id, what))
+
+
+def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | None) -> set[str]:
+    """The ids of objects with events that are not applied yet."""
+    if cursors is None:
+        return set()
+    names = {resource.object: resource}
+    try:
+        pages = oldest_first(session.api, resource.events, cursors["cursor"], session.api.now() + 1)
+        return {one.id for page in pages for event in page for one in told(event, names)}
+    except PermissionMissing:
+        return set()
+
+
+def _differences(
+    session: Session, resource: Resource, row: prior.Row, held: Image, read: Read | None,
+    last: tuple[str | None, Image | None] | None,
+) -> Iterator[str]:
+    if read is None or row["deleted_at"] is not None:
+        if read is not None:
+            yield "it is marked as deleted, but Stripe has it"
+        elif row["deleted_at"] is None:
+            yield "Stripe does not have it any more"
+        elif last is not None and last[1] is not None:
+            yield "its last change is no deletion"
+        return
+    now = session.shapes[resource.table].image(read.record.row)
+    names = [name for name in now if name not in resource.volatile]
+    before = same_lists(resource, held, now)
+    if wrong := [name for name in names if before.get(name) != now.get(name)]:
+        yield f"the row differs from Stripe in {', '.join(wrong)}"
+    elif last is not None and last[1] is None:
+        yield "its last change is a deletion"
+    elif last is not None and last[1] is not None and (wrong := _unlike(session, resource, last, now)):
+        yield f"its last change differs from the row in {', '.join(wrong)}"
+
+
+def _unlike(session: Session, resource: Resource, last: tuple[str | None, Image | None], now: Image) -> list[str]:
+    """The documented fields in which the image of a change differs, if its shape is the row's; lists are left out: events cut
+    them."""
+    version, image = last
+    if image is None or not same_shape(resource, version, session.api.version):
+        return []
+    lists = {child.field for child in resource.children}
+    names = {column.name for column in session.shapes[resource.table].columns} - {*resource.volatile, *resource.links} - lists
+    return sorted(name for name in names if name in image and _id(image[name]) != _id(now.get(name)))
+
+
+def _id(value: Any) -> Any:
+    """A reference that was expanded counts by its id."""
+    return value["id"] if isinstance(value, dict) and "id" in value and "object" in value else value
