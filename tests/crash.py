@@ -28,8 +28,8 @@ from dlt.pipeline.pipeline import Pipeline
 from stripe_feed import sync as syncing
 from stripe_feed.api import Api
 from stripe_feed.extract import pages
-from stripe_feed.extract.lists import Writer
 from stripe_feed.extract.pages import Reader
+from stripe_feed.extract.writer import Writer
 
 PACKAGE_ROWS = 150
 BATCH_ROWS = 50
@@ -38,7 +38,7 @@ THREADS = 3
 POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was asked for": (Api, "_ask", "before"),
     "a page was read": (Reader, "_deliver", "after"),
-    "rows were handed to dlt": (Writer, "tables", "after"),
+    "rows were handed to dlt": (Writer, "rows", "after"),
     "between packages": (syncing, "run", "after"),
     "the package is extracted": (Extract, "commit_packages", "after"),
     "before normalize": (Normalize, "spool_files", "before"),

@@ -30,7 +30,7 @@ from tests.commands import Said, Shell, ended, holding, loaded, shell_of
 
 FILE = "stripe_feed.duckdb"
 KEYS = "https://dashboard.stripe.com/apikeys"
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read"}
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 @pytest.fixture(scope="module")

@@ -256,5 +256,5 @@ def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
     """No key is needed to make one, and no request is sent."""
     source = stripe_source(api_base=copy.url, **FAST)
 
-    assert list(source.resources) == list(RESOURCES)
+    assert list(source.resources) == [*RESOURCES, "changes"]
     assert copy.box.counts.total() == 0

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from stripe_feed.destination import open_pipeline
 from stripe_feed.errors import PositionLost, SetupError
 from stripe_feed.feed import cursors, relay, upkeep
-from stripe_feed.feed.change import change, entry
+from stripe_feed.feed.change import SOURCE, change, entry
 from stripe_feed.feed.consume import Feed, open_feed
 from stripe_feed.feed.relay import relay_pipeline, store_path
 from stripe_feed.feed.store import FeedStore
@@ -107,6 +107,13 @@ def test_the_log_is_in_the_order_of_the_loads_and_dense(copy: Path) -> None:
 
         assert ids_of(log) == [f"evt_{n}" for n in range(210)]
         check_log(log)
+
+
+def test_bodies_that_need_more_memory_are_relayed_with_more(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "DUCKDB_MEMORY", "1KB")
+
+    with FeedStore(copy.with_name("copy.feed.sqlite")) as log:
+        assert relay_pipeline(a_copy(copy.parent), log) == 210
 
 
 def test_nothing_to_relay_is_fine(tmp_path: Path) -> None:
@@ -241,10 +248,10 @@ def test_a_big_load_is_cut_where_seq_allows(plain: Plain, log: FeedStore, monkey
 
 def test_columns_come_as_each_destination_has_them() -> None:
     row = a_change(1, after={"id": "sub_1", "n": 2**60}, late=1, livemode=0, seq=3)
-    texts = [json.dumps(row[name]) if name in ("after", "previous", "changed") else row[name] for name in relay.SOURCE[:-4]]
+    texts = [json.dumps(row[name]) if name in ("after", "previous", "changed") else row[name] for name in SOURCE[:-4]]
     as_text = [*texts, "17.5", json.dumps(row["changed"]), json.dumps(row["after"]), json.dumps(row["previous"])]
     as_objects = [*texts, "17.5", row["changed"], row["after"], row["previous"]]
-    at = relay.SOURCE.index("occurred_at")
+    at = SOURCE.index("occurred_at")
     naive, iso = list(as_text), list(as_text)
     naive[at], iso[at] = row["occurred_at"].replace(tzinfo=None), "2026-01-01T00:00:01Z"
 
@@ -273,7 +280,7 @@ def test_columns_come_as_each_destination_has_them() -> None:
 def test_before_is_computed(op: str, after: Any, previous: Any, quality: str, before: Any) -> None:
     row = a_change(1, op=op, after=after, previous=previous, before_quality=quality)
 
-    found = change(1, 1, entry([*(row.get(name) for name in relay.SOURCE[:-4]), "17.5", [], after, previous]))
+    found = change(1, 1, entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", [], after, previous]))
 
     assert found.before == before
 
@@ -403,7 +410,7 @@ def unpacked(data: bytes) -> bytes:
 def test_forget_takes_the_images_and_leaves_the_rest(tmp_path: Path) -> None:
     pipeline = a_copy(tmp_path)
     image = {"id": "cus_1", "email": CANARY}
-    about = {"resource": "customers", "object_id": "cus_1", "after": image, "previous": {"email": f"old {CANARY}"}}
+    about: dict[str, Any] = {"resource": "customers", "object_id": "cus_1", "after": image, "previous": {"email": f"old {CANARY}"}}
     load(pipeline, [a_change(1, **about), a_change(2, after={"receipt": CANARY}), a_change(3, customer_id="cus_2")])
     with open_feed(pipeline) as feed:
         assert holds(tmp_path, CANARY)
@@ -506,7 +513,7 @@ def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
 
 def entry_of(n: int) -> Any:
     row = a_change(n, f"sub_{n % 7}")
-    return entry([*(row.get(name) for name in relay.SOURCE[:-4]), "17.5", row["changed"], row["after"], row["previous"]])
+    return entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", row["changed"], row["after"], row["previous"]])
 
 
 class Killer:
@@ -515,8 +522,8 @@ class Killer:
     def __init__(self, folder: Path) -> None:
         self.folder, self.kills, n = folder, 0, 0
         self.plain = Plain(str(folder / "plain.db"))
-        for load, count in enumerate(SIX):
-            self.plain.put(str(load), *(a_change(n + i, f"sub_{(n + i) % 7}", seq=i) for i in range(count)))
+        for load_id, count in enumerate(SIX):
+            self.plain.put(str(load_id), *(a_change(n + i, f"sub_{(n + i) % 7}", seq=i) for i in range(count)))
             n += count
         program = Path(__file__).with_name("feed_kills.py")
         env = os.environ | {"PYTHONPATH": str(program.parents[1])}

@@ -15,15 +15,15 @@ FLOORS = (
     "rates < api, destination",
     "extract, write, models",
     "feed",
-    "sync, show < doctor",
-    "terminal < progress, demo < cli, __init__",
+    "sync, show < verify, doctor",
+    "terminal < progress, verbs, options < feed_commands < demo < cli, __init__",
 )
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 
 ROOMS = {
     "extract": "windows, images, order, cursors < pages, records, events < prior, fetch < hints, session < changes"
     " < writer, derive, rereads < lists < reconcile, snapshot < follow < source",
-    "feed": "store < consume, triggers < deliver < serve",
+    "feed": "change < filters < store < fold, relay < cursors, upkeep < consume, triggers < deliver < serve",
     "write": "actions < push",
 }
 """The same inside a package; in one that is not named here, modules may import each other."""

@@ -29,7 +29,7 @@ KEY = "rk_test_canaryKey51Zx9QpL"
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea-Ōkami"
 CANARIES = [KEY, EMAIL, NAME, NAME.encode("unicode_escape").decode(), EMAIL.replace("@", "%40")]
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read"}
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 @dataclass

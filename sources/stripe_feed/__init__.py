@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["StripeFeedError", "__version__", "stripe_source"]
+__all__ = ["Change", "Feed", "StripeFeedError", "__version__", "open_feed", "stripe_source"]
 
 if TYPE_CHECKING:
     from .errors import StripeFeedError
     from .extract.source import stripe_source
+    from .feed.change import Change
+    from .feed.consume import Feed, open_feed
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
@@ -24,6 +26,12 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
                 from importlib.metadata import version
 
                 value = version("stripe-feed")
+            case "Change":
+                from .feed.change import Change as value
+            case "Feed":
+                from .feed.consume import Feed as value
+            case "open_feed":
+                from .feed.consume import open_feed as value
             case "stripe_source":
                 from .extract.source import stripe_source as value
             case _:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from .errors import PartlyDone, StripeFeedError, UsageError
+from . import verbs
+from .errors import Drift, PartlyDone, UsageError
+from .feed_commands import feed_app
+from .options import Database, Dataset, Destination, Json, StateDir
 
 app = typer.Typer(
     name="stripe-feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -19,20 +22,6 @@ app = typer.Typer(
     "130 interrupted (run again to go on).",
 )
 
-Database = Annotated[
-    str | None, typer.Option("--database", metavar="FILE", help="DuckDB file; stripe_feed.duckdb by default.")
-]
-Destination = Annotated[
-    str | None, typer.Option("--destination", metavar="NAME", help="Another dlt destination, such as postgres.")
-]
-Dataset = Annotated[str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")]
-StateDir = Annotated[
-    str | None,
-    typer.Option(
-        "--state-dir", metavar="DIR",
-        help="dlt's working files, in a folder per destination and dataset; below ~/.dlt/pipelines by default.",
-    ),
-]
 KeyFile = Annotated[
     str | None,
     typer.Option("--api-key-file", metavar="FILE", help="The key, - for stdin; else dlt's secrets or STRIPE_SECRET_KEY."),
@@ -40,7 +29,10 @@ KeyFile = Annotated[
 AllowBase = Annotated[bool, typer.Option("--allow-api-base", help="Send a live key to another STRIPE_API_BASE than Stripe's.")]
 Version = Annotated[str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")]
 GiveUp = Annotated[float, typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+Resources = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")]
+Rps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")]
+EndpointRps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; warnings and errors stay.")]
 
 
@@ -54,39 +46,8 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def command(function: Callable[..., int | None], **settings: Any) -> Callable[..., None]:
-    """Make a verb of a function that returns its exit code. Errors become one line on stderr."""
-
-    @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        from .terminal import gone, heard, hush, say
-
-        code = 1
-        try:
-            with heard(bool(kwargs.get("quiet"))):
-                code = function(*args, **kwargs) or 0
-            sys.stdout.flush()
-        except StripeFeedError as fault:
-            say(f"error: {fault}")
-            code = fault.exit_code
-        except KeyboardInterrupt:
-            say("Interrupted; run again to go on.")
-            code = 130
-        except typer.Exit:
-            raise
-        except Exception as fault:      # its words may hold keys or data
-            if isinstance(fault, BrokenPipeError) and gone(sys.stdout):     # `| head`: it has all that it wants
-                hush(sys.stdout)
-                return
-            if os.environ.get("STRIPE_FEED_DEBUG"):
-                raise
-            what = f"{type(fault).__module__}.{type(fault).__qualname__}"
-            say(f"error: unexpected {what}. Run again with --debug for the traceback, and please report it.")
-        if code:
-            raise typer.Exit(code)
-
-    app.command(**settings)(guarded)
-    return guarded
+command = partial(verbs.command, app)
+app.add_typer(feed_app, name="feed")
 
 
 def show_version(asked: bool) -> None:
@@ -113,19 +74,19 @@ def sync(
     database: Database = None,
     destination: Destination = None,
     dataset: Dataset = "stripe",
-    resources: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")] = None,
+    resources: Resources = None,
     start_date: Annotated[str | None, typer.Option(metavar="DATE", help="Nothing created before; UTC.")] = None,
     end_date: Annotated[str | None, typer.Option(metavar="DATE", help="A fixed range that leaves the cursor alone.")] = None,
     expand: Annotated[list[str] | None, typer.Option(metavar="TABLE.FIELD", help="Opt-in field; repeat for several.")] = None,
     test_clocks: Annotated[bool, typer.Option("--test-clocks", help="Also rows on a test clock.")] = False,
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Drop the tables and load everything again.")] = False,
-    max_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")] = None,
-    endpoint_rps: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")] = None,
+    deletes: Annotated[str, typer.Option(metavar="KIND", help="soft keeps deleted rows; hard removes them.")] = "soft",
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="A first run gives a change of op r for each object.")] = False,
+    max_rps: Rps = None,
+    endpoint_rps: EndpointRps = None,
     checkpoint_rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")] = None,
     state_dir: StateDir = None,
-    wait: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")
-    ] = 0.0,
+    wait: Wait = 0.0,
     give_up_after: GiveUp = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
@@ -134,7 +95,7 @@ def sync(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Load what is new in the account; the first run loads everything."""
+    """Load what was created, updated, cancelled or deleted, and the changes; the first run loads everything."""
     from . import terminal
     from .api import API_VERSION
     from .progress import Progress
@@ -145,7 +106,7 @@ def sync(
         "resources": listed(resources), "start_date": moment(start_date), "end_date": moment(end_date),
         "expand": fields(expand), "test_clocks": test_clocks, "full_refresh": full_refresh, "max_rps": max_rps,
         "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
-        "give_up_after": give_up_after,
+        "give_up_after": give_up_after, "deletes": deletes, "snapshot": snapshot,
     }
     if is_dry_run:
         terminal.print_plan(dry_run(**asked), json)
@@ -153,8 +114,64 @@ def sync(
     with Progress(terminal.talk(), quiet) as progress:
         done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    if done.refused:
-        raise PartlyDone(f"The key may not read {', '.join(done.refused)}: left out. Everything else is loaded.")
+    tell_refused(done.refused)
+
+
+def tell_refused(refused: Iterable[str]) -> None:
+    """Raise `PartlyDone` where the key may not read something."""
+    tables = [name for name in refused if name != "changes"]
+    said = [f"The key may not read {', '.join(tables)}: left out."] if tables else []
+    if "changes" in refused:
+        said.append("The key may not read events (rak_event_read): updates, cancellations and deletes are not seen.")
+    if said:
+        raise PartlyDone(f"{' '.join(said)} Everything else is loaded.")
+
+
+@command
+def reconcile(
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", resources: Resources = None,
+    max_rps: Rps = None, endpoint_rps: EndpointRps = None, state_dir: StateDir = None, wait: Wait = 0.0,
+    give_up_after: GiveUp = 120.0, allow_api_base: AllowBase = False, api_version: Version = None, api_key_file: KeyFile = None,
+    json: Json = False, quiet: Quiet = False,
+) -> None:
+    """Compare the whole account with the copy, heal what no event told, and tell it as changes."""
+    from . import terminal
+    from .api import API_VERSION
+    from .progress import Progress
+    from .sync import sync
+
+    with Progress(terminal.talk(), quiet) as progress:
+        done = sync(
+            reconcile=True, api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
+            resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps, allow_api_base=allow_api_base,
+            api_version=api_version or API_VERSION, give_up_after=give_up_after, state_dir=state_dir, wait=wait,
+            watch=progress.watch,
+        )
+    terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
+    tell_refused(done.refused)
+
+
+@command
+def verify(
+    sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="So many objects of each resource.")] = 100,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", resources: Resources = None,
+    max_rps: Rps = None, endpoint_rps: EndpointRps = None, give_up_after: GiveUp = 120.0, allow_api_base: AllowBase = False,
+    api_version: Version = None, api_key_file: KeyFile = None, json: Json = False,
+) -> None:
+    """Compare a sample with Stripe, object by object: the row, and what its changes lead to. Exit 4 where they differ."""
+    from . import terminal
+    from .api import API_VERSION
+    from .verify import verify
+
+    found = verify(
+        sample=sample, api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
+        resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps, allow_api_base=allow_api_base,
+        api_version=api_version or API_VERSION, give_up_after=give_up_after,
+    )
+    terminal.print_verified(found, json)
+    if found.differences:
+        count = sum(found.compared.values())
+        raise Drift(f"{len(found.differences):,} of {count:,} objects differ. Run `stripe-feed reconcile`, then verify again.")
 
 
 @command

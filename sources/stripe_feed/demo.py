@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .destination import DATASET
+from .destination import DATASET, open_pipeline
 from .errors import SetupError, UsageError
+from .extract.session import SETTLE
+from .feed.change import Change
+from .feed.consume import open_feed
+from .feed_commands import words
 from .show import Held, held, opened, query, state_of
 from .sync import Synced, sync
 from .terminal import data, invoked, table
@@ -83,11 +87,14 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
             console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n")
             happened = box.tell("live", seconds=A_DAY, changes=60)
-            box.tell("advance", seconds=60)
-            console.print(f"A day passes, with {len(happened)} changes. Second sync: what was created since", style="bold")
+            box.tell("advance", seconds=2 * SETTLE)
+            console.print(f"A day passes, with {len(happened)} deeds. Second sync: what happened since", style="bold")
             second, after = load(box, database, folder)
-            console.print(table(["table", "rows", "new"], grown(before, after)))
+            console.print(table(["table", "rows", "more"], grown(before, after)))
             console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
+            console.print("The feed: every change once, with before and after", style="bold")
+            with open_feed(open_pipeline(database, state_dir=folder)) as feed:
+                print_changes(list(feed.read(limit=10_000)))
     console.print("One query", style="bold")
     console.print(SAMPLE)
     with opened(database) as copy:
@@ -96,10 +103,31 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     console.print(NEXT.format(database=database, command=invoked()))
 
 
+def print_changes(changes: Sequence[Change]) -> None:
+    """How many changes of each kind, and one of each with what it changed; prints to stdout."""
+    kinds: dict[str, list[Change]] = {name: [] for name in ("added", "updated", "cancelled", "removed")}
+    for change in changes:
+        kinds[kind_of(change)].append(change)
+    console = data()
+    for name, some in kinds.items():
+        console.print(f"{len(some):>4} {name}")
+        if some:
+            console.print(f"     {words(min(some, key=lambda one: len(one.changed) or 99))}")
+    console.print()
+
+
+def kind_of(change: Change) -> str:
+    """What happened, in plain words; a cancelled subscription is updated, and stays."""
+    if change.op == "u" and change.event_type == "customer.subscription.deleted":
+        return "cancelled"
+    return {"c": "added", "u": "updated", "d": "removed"}[change.op]
+
+
 NEXT = """\
 All of it is in {database}. Try:
   {command} status --database {database}
   {command} query --database {database} "select * from customers limit 5"
+  {command} feed tail --database {database}
 With your own account:
   export STRIPE_SECRET_KEY=rk_test_...      a restricted key: https://dashboard.stripe.com/apikeys
   {command} doctor
@@ -131,7 +159,8 @@ def make_room(file: Path, account: str) -> None:
         if foreign or state_of(copy).get("account") not in (None, account):
             raise SetupError(f"{file.name} holds something else than a demo. Choose another --database.")
     file.unlink()
-    file.with_name(file.name + ".wal").unlink(missing_ok=True)
+    for name in (f"{file.name}.wal", *(f"{file.stem}.feed.sqlite{end}" for end in ("", "-wal", "-shm"))):
+        file.with_name(name).unlink(missing_ok=True)
 
 
 def serve(flags: Sequence[str]) -> None:

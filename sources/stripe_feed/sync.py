@@ -36,6 +36,8 @@ from .extract.changes import CHANGES
 from .extract.lists import plan
 from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
+from .feed.relay import relay_pipeline, store_path
+from .feed.store import FeedStore
 from .resources import RESOURCES
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 @dataclass(frozen=True, slots=True)
 class Synced:
     """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
-    not read events. `healed`: differences that a comparison with the whole list found, by resource."""
+    not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
+    new in the feed."""
 
     rows: dict[str, int]
     requests: int
@@ -60,6 +63,7 @@ class Synced:
     livemode: bool
     refused: dict[str, str] = field(default_factory=dict)
     healed: dict[str, int] = field(default_factory=dict)
+    relayed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ def sync(
             try:
                 packages = _load(pipeline, session, names, full_refresh)
                 requests = session.api.requests
+                with FeedStore(store_path(pipeline)) as store:
+                    relayed = relay_pipeline(pipeline, store)
             except BaseException:
                 if not pipeline.has_pending_data:
                     pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
@@ -124,7 +130,7 @@ def sync(
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
         dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
-        dict(session.healed),
+        dict(session.healed), relayed,
     )
 
 

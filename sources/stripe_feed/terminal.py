@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .doctor import Finding
     from .show import Rows, Status
     from .sync import Planned, Synced
+    from .verify import Verified
 
 WIDEST = 40     # characters of a value in a table
 UNKNOWN = "a field that this version does not know"     # what `extract.records` logs for each
@@ -225,6 +226,17 @@ def print_synced(
     options = {"--database": database, "--destination": destination, "--dataset": dataset if dataset != "stripe" else None}
     given = " ".join(f"{option} {shlex.quote(value)} " for option, value in options.items() if value)
     say(f'Next: {invoked()} query {given}"select status, count(*) from invoices group by status"')
+
+
+def print_verified(found: Verified, json: bool) -> None:
+    """What was compared, and each difference."""
+    if json:
+        print_json(found)
+        return
+    rows = [(name, count, found.waiting[name]) for name, count in found.compared.items()]
+    data().print(table(["resource", "compared", "waiting for a sync"], rows))
+    for one in found.differences:
+        sys.stdout.write(plain(f"{one.resource} {one.object_id}: {one.what}") + "\n")
 
 
 def print_plan(planned: Sequence[Planned], json: bool) -> None:

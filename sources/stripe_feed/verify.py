@@ -13,8 +13,7 @@ from .errors import PermissionMissing
 from .extract import prior
 from .extract.derive import same_shape, told
 from .extract.events import oldest_first
-from .extract.images import Image
-from .extract.reconcile import same_lists
+from .extract.images import Image, id_of, with_lists_of
 from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, check_owner, session_of
 from .resources import RESOURCES, Resource
@@ -90,11 +89,7 @@ def _verify(
     told_later = _waiting(session, resource, cursors)
     settled = [id for id in drawn if id not in told_later]
     found.compared[table], found.waiting[table] = len(settled), len(drawn) - len(settled)
-    images = {id: prior.image(shape, row) for id, row in rows.items()}
-    for child, one in shape.children:
-        items = prior.items(client, one, child.parent, settled)
-        for id in settled:
-            images[id][child.field] = {"data": items.get(id, [])}
+    images = prior.images(client, shape, rows)
     last = prior.last_images(client, table, dict.fromkeys(settled, session.api.now() + 1)) if cursors else {}
     for id in settled:
         for what in _differences(session, resource, rows[id], images[id], reads[id], last.get(id)):
@@ -127,7 +122,7 @@ def _differences(
         return
     now = session.shapes[resource.table].image(read.record.row)
     names = [name for name in now if name not in resource.volatile]
-    before = same_lists(resource, held, now)
+    before = with_lists_of(held, now, [child.field for child in resource.children])
     if wrong := [name for name in names if before.get(name) != now.get(name)]:
         yield f"the row differs from Stripe in {', '.join(wrong)}"
     elif last is not None and last[1] is None:
@@ -144,9 +139,4 @@ def _unlike(session: Session, resource: Resource, last: tuple[str | None, Image 
         return []
     lists = {child.field for child in resource.children}
     names = {column.name for column in session.shapes[resource.table].columns} - {*resource.volatile, *resource.links} - lists
-    return sorted(name for name in names if name in image and _id(image[name]) != _id(now.get(name)))
-
-
-def _id(value: Any) -> Any:
-    """A reference that was expanded counts by its id."""
-    return value["id"] if isinstance(value, dict) and "id" in value and "object" in value else value
+    return sorted(name for name in names if name in image and id_of(image[name]) != id_of(now.get(name)))

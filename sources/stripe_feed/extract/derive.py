@@ -13,7 +13,7 @@ from ..api import API_VERSION
 from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Event, Request
-from .images import Image, difference, paths, revert
+from .images import Image, difference, paths, revert, with_lists_of
 from .order import NOTHING, Role, Step, in_order, is_round, start_of
 
 DISCOUNT = "discount"
@@ -107,7 +107,7 @@ def same_shape(resource: Resource, version: str | None, pin: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Known:
     """An image of an object before its events, and the API version whose shape it has. One that was made of a row is not
-    `whole`: it has the documented fields, without lists that are tables of their own."""
+    `whole`: it has the documented fields, and its lists have no order."""
 
     image: Image
     api_version: str | None
@@ -295,7 +295,11 @@ def _tell_said(change: Change, one: Told, known: Known | None) -> None:
         return
     after = _image.decode(one.event.data.object)
     left_out = {*one.resource.volatile, *one.resource.links, *one.resource.never}
-    previous = {name: old for name, old in difference(known.image, after).items() if name not in left_out}
+    before = known.image
+    if not known.whole:
+        before = with_lists_of(before, after, [child.field for child in one.resource.children])
+        left_out |= {name for name in after if name not in before}
+    previous = {name: old for name, old in difference(before, after).items() if name not in left_out}
     change.previous, change.changed, change.before_quality = msgspec.json.encode(previous), paths(previous), "exact"
 
 

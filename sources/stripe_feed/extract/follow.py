@@ -265,6 +265,7 @@ class Follow:
         with writer.client as client:
             images = prior.last_images(client, table, asked)
             rows = prior.rows(client, writer.shape, [id for id in asked if id not in images])
+            held = prior.images(client, writer.shape, rows)
         found: dict[str, Known | None] = {
             id: None if image is None else Known(image, version) for id, (version, image) in images.items()
         }
@@ -273,7 +274,7 @@ class Follow:
             if row is None or (row["deleted_at"] is not None and row["_version"] < asked[id] * VERSION_STEP):
                 found[id] = None
             elif row["_version"] < asked[id] * VERSION_STEP:
-                found[id] = Known(prior.image(writer.shape, row), self.pin, whole=False)
+                found[id] = Known(held[id], self.pin, whole=False)
         return found
 
     def _once(self, writer: Writer, changes: list[Change], last: Mapping[str, Last]) -> list[Change]:

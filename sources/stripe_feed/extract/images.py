@@ -6,7 +6,7 @@ that the key was absent (https://docs.stripe.com/api/events/object#event_object-
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 MAPS = frozenset({"metadata"})      # hashes with keys of the account's own
@@ -57,3 +57,26 @@ def paths(previous: Image, prefix: str = "") -> list[str]:
         else:
             found.append(f"{prefix}{name}")
     return found
+
+
+def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
+    """A held image with the embedded lists of the object as it is now, where they hold the same items or are cut: tables have no
+    order, and hold them whole."""
+    found = dict(held)
+    for field in fields:
+        items, shown = held[field]["data"], now.get(field)
+        if not isinstance(shown, dict):
+            continue
+        by_id = {item["id"]: item for item in shown["data"]}
+        same = len(items) == len(shown["data"]) and all(_is_like(item, by_id.get(item["id"])) for item in items)
+        found[field] = shown if same or shown.get("has_more") else {**shown, "data": items}
+    return found
+
+
+def _is_like(old: Image, new: Image | None) -> bool:
+    return new is not None and all(id_of(old.get(name)) == id_of(new.get(name)) for name in {**old, **new})
+
+
+def id_of(value: Any) -> Any:
+    """Full objects inside another count by their id: they change without it."""
+    return value["id"] if isinstance(value, dict) and "id" in value else value

@@ -111,13 +111,13 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
 
 def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
     state = dlt.current.resource_state()
+    writer = Writer(session, resource)               # first: it refuses another account's dataset before anything is read
     where = _standing(session, resource.table, state, selected)
     run = session.runs.get(resource.table)
     if run is not None and run.done:
         return                                       # an earlier package of this session brought all there is
     if where == "gap" or (where == "complete" and resource.table in session.options.reconcile):
         return                                       # the whole list is compared instead
-    writer = Writer(session, resource)
     before = dict(state)
     if where == "again":
         _replace(state, {})

@@ -38,7 +38,7 @@ def in_order(steps: Sequence[Step], known: str | None = None, then: str | None =
     """
     if len(steps) == 1:
         return list(steps), True
-    whole = _with_ends(steps, known, then)
+    whole, told = _with_ends(steps, known, then)
     alone = _without_twins(whole, known)
     moves = [step for step in alone if step.role != "says"]
     if known is None and then is not None and is_round(moves):
@@ -46,20 +46,35 @@ def in_order(steps: Sequence[Step], known: str | None = None, then: str | None =
     line = _trail(moves, known)
     sure = len(alone) == len({(s.type, s.before, s.after) for s in whole}) and not (known is None and is_round(moves))
     chained = all(one.after == other.before for one, other in pairwise(line))
-    return _with_says(line, [step for step in alone if step.role == "says"], known), sure and chained
+    return _with_says(line, [step for step in alone if step.role == "says"], known), sure and told and chained and _is_only(line)
 
 
-def _with_ends(steps: Sequence[Step], known: str | None, then: str | None) -> list[Step]:
-    """Bare deletions end the image that is reached once more than it is left."""
+def _with_ends(steps: Sequence[Step], known: str | None, then: str | None) -> tuple[list[Step], bool]:
+    """Bare deletions end the images that are reached once more than they are left, and whether there was but one choice.
+
+    The life that was known ends first, the one that goes on last.
+    """
+    bare = [step for step in steps if step.before is None and step.role == "ends"]
+    if not bare:
+        return list(steps), True
     excess = _excess([step for step in steps if step.role != "says" and step.before is not None])
     if known:
         excess[known] -= 1
-    dead = sorted((image for image, n in excess.items() if n < 0 and image), key=lambda image: image == then)
-    found = []
-    for step in steps:
-        if step.before is None and step.role == "ends":
-            step = replace(step, before=dead.pop(0) if dead else known or step.after)
-        found.append(step)
+    first = _reached(steps, known) if known else set()
+    dead = sorted((image for image, n in excess.items() if n < 0 and image), key=lambda image: (image == then, image not in first))
+    rest = dead[len(bare):]
+    sure = not rest or (len(rest) == 1 and (rest[0] == then or (len(bare) == 1 and dead[0] in first and rest[0] not in first)))
+    ends = {step.id: image for step, image in zip(bare, dead, strict=False)}
+    other = dead[-1] if dead else known or NOTHING          # of a twin
+    return [replace(step, before=ends.get(step.id, other)) if step in bare else step for step in steps], sure
+
+
+def _reached(steps: Sequence[Step], start: str) -> set[str]:
+    """The images that updates lead to from one, which is among them."""
+    found, new = set[str](), {start}
+    while new:
+        found |= new
+        new = {step.after for step in steps if step.role == "moves" and step.before in new} - found
     return found
 
 
@@ -143,6 +158,25 @@ def _line(moves: Sequence[Step], start: str | None) -> list[Step]:
             if taken is not None:
                 line.append(taken)
     return line[::-1]
+
+
+def _is_only(line: Sequence[Step]) -> bool:
+    """Whether distinct moves, in a line, fit no other one: rounds from one image could change places with each other.
+
+    That takes an image that is reached three times, or two that are reached in turns.
+    """
+    open: list[str | None] = []
+    closed: set[str | None] = set()
+    for image in [*(step.before for step in line[:1]), *(step.after for step in line)]:
+        if image in closed:
+            return False
+        if image in open:
+            at = open.index(image)
+            closed.update(open[at:])
+            del open[at:]
+        else:
+            open.append(image)
+    return True
 
 
 def _with_says(moves: Sequence[Step], says: Sequence[Step], start: str | None) -> list[Step]:

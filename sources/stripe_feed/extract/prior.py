@@ -77,6 +77,16 @@ def items(client: Any, shape: Shape, parent: str, parents: Sequence[str]) -> dic
     return found
 
 
+def images(client: Any, shape: Shape, rows: Mapping[str, Row]) -> dict[str, Image]:
+    """Held rows as the objects that they were, their lists whole."""
+    found = {id: image(shape, row) for id, row in rows.items()}
+    for child, one in shape.children:
+        held = items(client, one, child.parent, list(rows))
+        for id, whole in found.items():
+            whole[child.field] = {"object": "list", "data": held.get(id, []), "has_more": False}
+    return found
+
+
 def told(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
     """Those of these objects that any change of a complete load tells of."""
     query = (

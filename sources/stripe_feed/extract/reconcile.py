@@ -17,7 +17,7 @@ from . import prior
 from .changes import Change, diff
 from .derive import told
 from .events import oldest_first
-from .images import Image
+from .images import Image, with_lists_of
 from .lists import open_listing, whole_ranges
 from .records import Record, Shape, typed
 from .rereads import Read, read_again
@@ -190,7 +190,7 @@ class Reconciling:
             id = read.record.row.id
             before, after = befores.get(id), afters[id]
             if before is not None:
-                before = same_lists(self.resource, before, after)
+                before = with_lists_of(before, after, [child.field for child in self.resource.children])
                 if all(before.get(name) == after.get(name) for name in shared):
                     continue                         # only what one side does not have
             changes.append(self._diff(id, before, after, read.record.hash))
@@ -210,15 +210,7 @@ class Reconciling:
 
     def _images(self, ids: Sequence[str]) -> dict[str, Image]:
         with self.writer.client as client:
-            rows = prior.rows(client, self.shape, ids)
-            found = {id: prior.image(self.shape, row) for id, row in rows.items()}
-            for child, shape in self.shape.children:
-                for id, items in prior.items(client, shape, child.parent, ids).items():
-                    if id in found:
-                        found[id][child.field] = {"object": "list", "data": items, "has_more": False}
-                for image in found.values():
-                    image.setdefault(child.field, {"object": "list", "data": [], "has_more": False})
-        return found
+            return prior.images(client, self.shape, prior.rows(client, self.shape, ids))
 
     def _end(self, gone: Sequence[str]) -> Generator[Any, None, list[Change]]:
         """Rows of objects that do not exist any more."""
@@ -268,25 +260,3 @@ def shape_id(session: Session, shape: Shape) -> str:
     """Which API version and columns the rows were made with."""
     names = " ".join(column.name for _, one in [(None, shape), *shape.children] for column in one.columns)
     return f"{session.api.version} {blake2b(names.encode(), digest_size=4).hexdigest()}"
-
-
-def same_lists(resource: Resource, before: Image, after: Image) -> Image:
-    """A held image with the lists of the object as it is now, where they hold the same items: tables have no order."""
-    found = dict(before)
-    for child in resource.children:
-        old = before[child.field]["data"]
-        new = (after.get(child.field) or {}).get("data", [])
-        by_id = {item["id"]: item for item in new}
-        if len(old) == len(new) and all(_same_item(item, by_id.get(item["id"])) for item in old):
-            found[child.field] = after.get(child.field)
-    return found
-
-
-def _same_item(old: Image, new: Image | None) -> bool:
-    return new is not None and all(_id(old.get(name)) == _id(new.get(name)) for name in {**old, **new})
-
-
-def _id(value: Any) -> Any:
-    """Full objects inside an item count by their id: they change without it."""
-    return value["id"] if isinstance(value, dict) and "id" in value else value
-

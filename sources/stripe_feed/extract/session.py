@@ -162,12 +162,13 @@ class Session:
     def leave(self, selected: Sequence[str], failed: bool) -> None:
         """A resource ended. The last of those selected closes the session, or the last that runs once one has failed.
 
-        A session that was refused by all raises the refusal.
+        A session that was refused by all raises the refusal; events alone, without a list that may be read, do not count.
         """
         self._running -= 1
         self._ended += 1
         self._failed = self._failed or failed
-        refusal = self.refused[selected[0]] if all(table in self.refused for table in selected) else None
+        needed = [table for table in selected if table in RESOURCES] or selected
+        refusal = self.refused[needed[0]] if all(table in self.refused for table in needed) else None
         if self._running == 0 and not self.kept and (self._failed or self._ended >= len(selected)):
             self.close()
             self.refused.clear()

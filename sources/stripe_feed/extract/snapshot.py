@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..resources import Resource
@@ -30,7 +30,8 @@ def snapshot(session: Session, writer: Writer, since: int, hi: int) -> Iterator[
         ids = sorted(id for id, end in prior.all_rows(client, resource.table, ["id", "deleted_at"]) if end is None)
     for start in range(0, len(ids), BATCH):
         some = ids[start:start + BATCH]
-        images = _images(writer, [id for id in some if id not in rewound])
+        with writer.client as client:
+            images = prior.images(client, writer.shape, prior.rows(client, writer.shape, [id for id in some if id not in rewound]))
         images |= {id: image for id in some if (image := rewound.pop(id, None)) is not None}
         yield from writer.changes(_read(session, resource, images, since))
     rest = {id: image for id, image in rewound.items() if image is not None}
@@ -48,16 +49,6 @@ def _rewound(session: Session, resource: Resource, since: int, hi: int) -> dict[
                     histories.setdefault(one.id, []).append(one)
     found = {id: body_before(sequence(some)) for id, some in histories.items()}
     return {id: image for id, (known, image) in found.items() if known}
-
-
-def _images(writer: Writer, ids: Sequence[str]) -> dict[str, Image]:
-    with writer.client as client:
-        found = {id: prior.image(writer.shape, row) for id, row in prior.rows(client, writer.shape, ids).items()}
-        for child, shape in writer.shape.children:
-            items = prior.items(client, shape, child.parent, ids)
-            for id, image in found.items():
-                image[child.field] = {"object": "list", "data": items.get(id, []), "has_more": False}
-    return found
 
 
 def _read(session: Session, resource: Resource, images: Mapping[str, Image], since: int) -> list[Change]:

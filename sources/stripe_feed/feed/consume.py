@@ -148,10 +148,11 @@ class Feed:
             if page.upto > position:
                 position = page.upto
                 cursors.acknowledge(self._store, name, epoch, position, self._now())
-            if position >= page.head:
-                if not follow:
-                    return
-                self._wait(POLL_SECONDS)
+            if page.changes or position < page.head:      # while they were handled, more may have come
+                continue
+            if not follow:
+                return
+            self._wait(POLL_SECONDS)
 
     def read(
         self, after: int = 0, limit: int = 100, *, resource: Names = None, op: Names = None, transition: Transition = None,
