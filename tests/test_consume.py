@@ -173,6 +173,13 @@ def test_a_stale_owner_is_fenced(feed: Feed) -> None:
         next(newest)
 
 
+def test_an_acknowledgement_never_goes_back(feed: Feed) -> None:
+    _, epoch, _ = cursors.enter(feed._store, "c", "earliest", 0.0)
+    for position, stands in ((3, 3), (2, 3), (3, 3), (7, 7)):
+        cursors.acknowledge(feed._store, "c", epoch, position, 0.0)
+        assert feed.lag("c")[0].position == stands
+
+
 class Owners(RuleBasedStateMachine):
     """Several processes take over one name, acknowledge, reset it and go away; the feed grows."""
 

@@ -62,8 +62,9 @@ def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # of a background job; a child would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = "from stripe_feed.feed_commands import app; app()"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments), *places(folder)], cwd=folder, stdin=subprocess.DEVNULL,
+        [sys.executable, "-c", code, *map(str, arguments), *places(folder)], cwd=folder, env=env, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
 

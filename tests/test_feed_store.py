@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.destination import open_pipeline
-from stripe_feed.errors import PositionLost, SetupError
+from stripe_feed.errors import Fenced, PositionLost, SetupError
 from stripe_feed.feed import cursors, relay, upkeep
 from stripe_feed.feed.change import SOURCE, change, entry
 from stripe_feed.feed.consume import Feed, open_feed
@@ -323,6 +323,20 @@ def test_l4_a_rebuild_sorts_and_hides_nothing_from_a_consumer(plain: Plain, log:
     assert again[-1] == "evt_5"
 
 
+def test_whoever_consumes_during_a_rebuild_is_fenced(plain: Plain, log: FeedStore) -> None:
+    plain.put("1", *(a_change(n) for n in range(5)))
+    plain.complete("1")
+    relay.relay(log, plain)
+    changes = Feed(None, log).consume("c", start="earliest")
+    assert [next(changes).offset, next(changes).offset] == [1, 2]
+
+    upkeep.rebuild(log, plain)
+
+    with pytest.raises(Fenced, match="rebuilt"):
+        next(changes)
+    assert next(Feed(None, log).consume("c")).offset == 2
+
+
 def test_a_rebuild_without_changes_keeps_the_log(plain: Plain, log: FeedStore) -> None:
     plain.put("1", a_change(1))
     plain.complete("1")
@@ -441,6 +455,9 @@ def test_only_the_owner_may_read_the_store(copy: Path) -> None:
             files = sorted(copy.parent.glob("copy.feed.sqlite*"))
             assert [file.name for file in files] == ["copy.feed.sqlite", "copy.feed.sqlite-shm", "copy.feed.sqlite-wal"]
             assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        feed.path.chmod(0o644)
+        with FeedStore(feed.path):
+            assert feed.path.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(mask)
 
@@ -501,7 +518,7 @@ def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
         "    for n in range(0, 200, 5):\n"
         "        log.append([entry_of(i) for i in range(n, n + 5)], [str(n)])\n"
     )
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": path_with(Path(__file__).parents[1])}
     runs = [subprocess.Popen([sys.executable, "-c", code, str(file)], env=env) for _ in range(3)]
     assert [process.wait(60) for process in runs] == [0, 0, 0]
 
@@ -516,6 +533,10 @@ def entry_of(n: int) -> Any:
     return entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", row["changed"], row["after"], row["previous"]])
 
 
+def path_with(folder: Path) -> str:
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Killer:
     """The process that forks the jobs, in a folder with six loads that are not complete yet."""
 
@@ -526,7 +547,7 @@ class Killer:
             self.plain.put(str(load_id), *(a_change(n + i, f"sub_{(n + i) % 7}", seq=i) for i in range(count)))
             n += count
         program = Path(__file__).with_name("feed_kills.py")
-        env = os.environ | {"PYTHONPATH": str(program.parents[1])}
+        env = os.environ | {"PYTHONPATH": path_with(program.parents[1])}
         self.process = subprocess.Popen(
             [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
@@ -562,16 +583,29 @@ def killer(tmp_path: Path) -> Iterator[Killer]:
         yield made
 
 
+@pytest.mark.parametrize("point", OF_KIND["relay"])
+def test_c1_a_relay_killed_in_any_transaction_loses_nothing(killer: Killer, point: str) -> None:
+    """The load of 25 is read in two spans and stored in five transactions."""
+    killer.complete(4)
+    for at in range(1, 6):
+        killer.run("relay", point, at)
+    killer.run("relay")
+
+    with FeedStore(killer.folder / "copy.feed.sqlite") as log:
+        check_log(log)
+        assert ids_of(log) == [f"evt_{n}" for n in range(145, 170)]
+
+
 def test_c1_killed_relays_and_consumers_lose_nothing(killer: Killer) -> None:
-    for n, at in ((1, 2), (0, 1), (2, 3), (5, 1), (3, 1), (4, 2)):
+    for n in (1, 0, 2, 5, 3, 4):
         killer.complete(n)
-        for point in OF_KIND["relay"][n % 4 :][:2]:
-            killer.run("relay", point, at)
+        for at in range(1, 6):      # each transaction once
+            killer.run("relay", OF_KIND["relay"][(n + at) % 4], at)
+            killer.run("consume", OF_KIND["consume"][(n + at) % 2], at * 2)
         assert killer.run("relay") == 0
-        killer.run("consume", OF_KIND["consume"][n % 2], at * 3)
     killer.run("consume")
 
-    assert killer.kills >= 12
+    assert killer.kills >= 40
     with FeedStore(killer.folder / "copy.feed.sqlite") as log:
         check_log(log)
         order = [range(10, 40), range(10), range(40, 140), range(170, 210), range(140, 145), range(145, 170)]

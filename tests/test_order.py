@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.order import NOTHING, Step, in_order, is_round, start_of
+from stripe_feed.extract.order import NOTHING, UNKNOWN, Step, in_order, is_round, start_of
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=1_000, database=None)
 DEEP = settings(deadline=None, max_examples=50_000, database=None, print_blob=True)
@@ -36,7 +37,7 @@ def deleted(before: str | None, id: str = "evt_deleted") -> Step:
 
 def walk(*images: str) -> list[Step]:
     """Updates from image to image."""
-    return [moved(one, other, f"evt_{n}") for n, (one, other) in enumerate(zip(images, images[1:], strict=False))]
+    return [moved(one, other, f"evt_{n}") for n, (one, other) in enumerate(pairwise(images))]
 
 
 def content(steps: Sequence[Step]) -> Line:
@@ -90,7 +91,7 @@ def test_twins_of_what_is_only_said_are_dropped() -> None:
 def test_twins_of_a_bare_deletion_are_dropped() -> None:
     steps = [moved("a", "b"), deleted(None), deleted(None, "evt_twin")]
     assert content(in_order(steps, "a")[0]) == content([moved("a", "b"), deleted("b")])
-    assert content(in_order(steps[1:])[0]) == content([deleted(NOTHING)])
+    assert content(in_order(steps[1:])[0]) == content([deleted(UNKNOWN)])
 
 
 def test_there_and_back_and_there_again_are_no_twins() -> None:
@@ -162,6 +163,13 @@ def test_a_bare_deletion_ends_what_is_not_left() -> None:
     steps = [moved("a", "b"), deleted(None), created("c", "evt_2"), moved("c", "d")]
     found, _ = in_order([steps[3], steps[2], steps[1], steps[0]], "a", "d")
     assert [(step.role, step.after) for step in found] == [("moves", "b"), ("ends", ""), ("begins", "c"), ("moves", "d")]
+
+
+def test_which_life_a_bare_deletion_ended_may_not_be_told() -> None:
+    """Created twice and deleted once, with nothing after: either is the one that goes on."""
+    steps = [created("a", "evt_1"), deleted(None), created("b", "evt_2")]
+    assert in_order(steps, NOTHING)[1] is False
+    assert in_order(steps, NOTHING, "b") == ([steps[0], deleted("a"), steps[2]], True)
 
 
 def test_lines_that_do_not_hang_together_are_marked() -> None:
@@ -238,27 +246,24 @@ def test_f6_most_are_put_in_order_without_it() -> None:
     assert right >= 0.97 * len(seconds)
 
 
-@st.composite
-def seconds(draw: st.DrawFn) -> Second:
-    """Few states, so that rounds, repetitions and several ways are common."""
-    return second(draw(st.randoms(use_true_random=False)), draw(st.integers(2, 5)))
+SEEDS = st.integers(0, 2**32)
+SECONDS = st.builds(lambda seed, images: second(Random(seed), images), SEEDS, st.integers(2, 5))
+"""Few states, so that rounds, repetitions and several ways are common."""
 
 
 def check(one: Second) -> None:
-    """Nothing lost or invented; where it is sure, it is right, and where it is not, the end at least is right or unsure."""
+    """Nothing lost or invented; where it is sure, it is right."""
     for known in (one.start, None):
         found, sure = in_order(one.shuffled, known)
         moves, happened = ([s for s in some if s.role == "moves"] for some in (found, one.happened))
         assert {*content(found)} == {*content(one.happened)}
         if sure:
             assert content(moves) == content(happened)
-        if sure or known:
-            assert moves[-1].after == happened[-1].after or not sure
         assert all(any(step.id == given.id for given in one.shuffled) for step in found)
 
 
 @QUICK
-@given(seconds())
+@given(SECONDS)
 def test_f6_nothing_is_wrong_and_unmarked(one: Second) -> None:
     """Whatever was before, known or not."""
     check(one)
@@ -266,18 +271,18 @@ def test_f6_nothing_is_wrong_and_unmarked(one: Second) -> None:
 
 @pytest.mark.long
 @DEEP
-@given(seconds())
+@given(SECONDS)
 def test_f6_nothing_is_wrong_and_unmarked_in_many_more_cases(one: Second) -> None:
     """The same with new cases each time."""
     check(one)
 
 
 @QUICK
-@given(seconds(), st.randoms(use_true_random=False))
-def test_the_order_does_not_depend_on_how_stripe_lists_the_second(one: Second, dice: Random) -> None:
+@given(SECONDS, SEEDS)
+def test_the_order_does_not_depend_on_how_stripe_lists_the_second(one: Second, seed: int) -> None:
     """Where it is sure."""
     again = list(one.shuffled)
-    dice.shuffle(again)
+    Random(seed).shuffle(again)
     found, sure = in_order(one.shuffled, one.start)
     other, too = in_order(again, one.start)
 

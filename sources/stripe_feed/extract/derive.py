@@ -14,7 +14,7 @@ from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Event, Request
 from .images import Image, difference, paths, revert, with_lists_of
-from .order import NOTHING, Role, Step, in_order, is_round, start_of
+from .order import NOTHING, Role, Step, in_order, is_round, reached, start_of
 
 DISCOUNT = "discount"
 
@@ -188,12 +188,19 @@ def _key_like(some: Sequence[Told], held: Image) -> str | None:
     lists = {child.field for child in some[0].resource.children}
     moves = [(one, _image.decode(one.event.data.previous_attributes)) for one in some if one.role == "moves"]
     names = {name for _, previous in moves for name in previous} - lists
+    steps = [_step(one) for one in some if one.role in ("begins", "moves")]
+    again = {image for step in steps if step.role == "begins" for image in reached(steps, step.after)}      # of its next life
     for one, previous in moves if names else ():
         before = revert(_image.decode(one.event.data.object), previous)
-        if all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
-            return key(one.resource, before)
-    whole = next((one for one in some if one.role == "ends" and not one.stub), None)
-    return None if whole is None or moves else key(whole.resource, _image.decode(whole.event.data.object))
+        at = key(one.resource, before)
+        if at not in again and all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
+            return at
+    if any(step.before not in again for step in steps if step.role == "moves"):
+        return None
+    end = next((one for one in some if one.role == "ends"), None)
+    if end is None:
+        return None
+    return key(end.resource, held if end.stub else _image.decode(end.event.data.object))
 
 
 def _plain(value: object) -> object:

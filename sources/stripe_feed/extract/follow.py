@@ -24,7 +24,7 @@ from .records import Record
 from .rereads import Read, read_again
 from .session import Session
 from .snapshot import snapshot
-from .writer import VERSION_STEP, Writer, version_read
+from .writer import VERSION_STEP, Writer, is_before, version_read
 
 log = logging.getLogger("stripe_feed")
 
@@ -271,9 +271,9 @@ class Follow:
         }
         for id in set(asked) - set(images):
             row = rows.get(id)
-            if row is None or (row["deleted_at"] is not None and row["_version"] < asked[id] * VERSION_STEP):
+            if row is None or (row["deleted_at"] is not None and is_before(row["_version"], asked[id])):
                 found[id] = None
-            elif row["_version"] < asked[id] * VERSION_STEP:
+            elif is_before(row["_version"], asked[id]):
                 found[id] = Known(held[id], self.pin, whole=False)
         return found
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 Role = Literal["begins", "moves", "says", "ends"]
 NOTHING = ""                   # the key of no image: before a creation and after a deletion
+UNKNOWN = "?"                  # of one that no event tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,17 @@ def _with_ends(steps: Sequence[Step], known: str | None, then: str | None) -> tu
     excess = _excess([step for step in steps if step.role != "says" and step.before is not None])
     if known:
         excess[known] -= 1
-    first = _reached(steps, known) if known else set()
-    dead = sorted((image for image, n in excess.items() if n < 0 and image), key=lambda image: (image == then, image not in first))
+    first = reached(steps, known) if known else set()
+    dead = [image for image, n in excess.items() if n < 0 and image]
+    dead.sort(key=lambda image: (image == then, image not in first))
     rest = dead[len(bare):]
     sure = not rest or (len(rest) == 1 and (rest[0] == then or (len(bare) == 1 and dead[0] in first and rest[0] not in first)))
     ends = {step.id: image for step, image in zip(bare, dead, strict=False)}
-    other = dead[-1] if dead else known or NOTHING          # of a twin
+    other = dead[-1] if dead else known or UNKNOWN          # of a twin
     return [replace(step, before=ends.get(step.id, other)) if step in bare else step for step in steps], sure
 
 
-def _reached(steps: Sequence[Step], start: str) -> set[str]:
+def reached(steps: Sequence[Step], start: str) -> set[str]:
     """The images that updates lead to from one, which is among them."""
     found, new = set[str](), {start}
     while new:

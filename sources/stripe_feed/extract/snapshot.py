@@ -31,7 +31,8 @@ def snapshot(session: Session, writer: Writer, since: int, hi: int) -> Iterator[
     for start in range(0, len(ids), BATCH):
         some = ids[start:start + BATCH]
         with writer.client as client:
-            images = prior.images(client, writer.shape, prior.rows(client, writer.shape, [id for id in some if id not in rewound]))
+            rows = prior.rows(client, writer.shape, [id for id in some if id not in rewound])
+            images = prior.images(client, writer.shape, rows)
         images |= {id: image for id in some if (image := rewound.pop(id, None)) is not None}
         yield from writer.changes(_read(session, resource, images, since))
     rest = {id: image for id, image in rewound.items() if image is not None}

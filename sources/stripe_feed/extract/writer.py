@@ -24,11 +24,19 @@ log = logging.getLogger("stripe_feed")
 
 VERSION_STEP = 1_000_000           # `_version` is second * step + order
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
+MOST_ELAPSED = 10                  # seconds that an answer takes at most, as a rule
 
 
 def version_read(asked_at: int) -> int:
     """The version of a row that was read directly, by Stripe's time when it was asked for."""
     return (asked_at - VERSION_LAG) * VERSION_STEP
+
+
+def is_before(version: int, second: int) -> bool:
+    """Whether a row of this version surely shows its object as it was before a second: one that was read directly shows what
+    happened while the answer came."""
+    at, order = divmod(version, VERSION_STEP)
+    return at < second if order else at + VERSION_LAG + MOST_ELAPSED < second
 
 
 class Writer:

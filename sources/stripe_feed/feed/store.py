@@ -84,6 +84,7 @@ class FeedStore:
                 raise SetupError(f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`.")
             _write_ahead(self._db)
             self._db.execute("pragma synchronous = normal")      # a power cut can cost acknowledgements, never the order
+            self._db.execute("pragma secure_delete = fast")      # some builds overwrite always; see `zeroing`
             self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
             if found < FORMAT:
                 self._db.executescript(SCHEMA)
