@@ -88,6 +88,7 @@ class Plain:
 
     def __init__(self, file: str = ":memory:") -> None:
         self.base = sqlite3.connect(file, isolation_level=None)
+        self.base.execute("pragma synchronous = off")
         self.base.execute("create table if not exists _dlt_loads (load_id text, status integer)")
         self.base.execute(f"create table if not exists changes ({', '.join(SOURCE)})")
 

@@ -278,6 +278,14 @@ def test_a_fault_that_stays_ends_in_try_later(server: Scripted, make: Make, time
     assert refused.value.__context__ is None or refused.value.__suppress_context__
 
 
+def test_a_request_that_was_too_fast_has_not_failed(server: Scripted, make: Make) -> None:
+    """However often it was limited before, an error is asked again."""
+    server.answers = [*[refusal(429, code="rate_limit")] * (MAX_TRIES + 1), Answer(500), FINE]
+
+    assert make().get(PATH, {}, text).value == "fine"
+    assert len(server.seen) == MAX_TRIES + 3
+
+
 def test_a_malformed_answer_is_what_the_decoder_says_it_is(server: Scripted, make: Make) -> None:
     """Also JSON that is no answer of Stripe's: a page of a proxy, an object without an id."""
     server.answers = [FINE]

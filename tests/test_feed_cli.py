@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,8 @@ def test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read(folder: Path
 
 def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:
     process = spawn(folder, "tail", "-n", 1, "--follow", "--json")
+    late = threading.Timer(60, process.kill)
+    late.start()
     assert process.stdout
     assert json.loads(process.stdout.readline())["offset"] == 5
     with FeedStore(folder / "copy.feed.sqlite") as log:
@@ -266,6 +269,7 @@ def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:
 
         log.append([entry_of(77)])
     assert json.loads(process.stdout.readline())["change_id"] == "evt_77"
+    late.cancel()
     os.kill(process.pid, signal.SIGINT)
     said = ended(process)
     assert (said.code, said.err.count("Traceback")) == (130, 0)

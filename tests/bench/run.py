@@ -188,21 +188,46 @@ def memory() -> None:
     show("peak memory, 1M / 250k", f"{peaks[1] / peaks[0]:.2f}x", "<= 1.3x", peaks[1] <= 1.3 * peaks[0])
 
 
+def changes() -> None:
+    """What incremental runs cost."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.changes import derive, foreign, incremental
+
+    tools = sys.modules[__name__]
+    derive(tools)
+    incremental(tools)
+    foreign(tools)
+
+
+def feed(size: int = 200_000) -> None:
+    """The feed store: relay, pages, consumers."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.feed import figures
+
+    for name, value, target, good in figures(size):
+        show(name, value, target, good)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["cpu", "limit"])
+    parser.add_argument("--only", choices=["cpu", "limit", "changes", "feed"])
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:
         memory()
+        feed(1_000_000)
         return
-    if options.only != "limit":
+    if options.only in (None, "cpu"):
         cpu(options.rows, options.repeat)
-    if options.only != "cpu":
+    if options.only in (None, "limit"):
         limit(options.rows)
+    if options.only in (None, "changes"):
+        changes()
+    if options.only in (None, "feed"):
+        feed()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ PATH = "/v1/events"
 MOST_TYPES = 20            # Stripe's limit for `types[]`
 SLICE_PAGES = 60           # per slice, where several are read ahead
 SLICES = 4
-FAR_BEHIND = 50            # pages
+FAR_BEHIND = 150           # pages; a slice costs two requests more
 FEW_PAGES = 10             # of a slice that is read newest first, for want of an anchor
 
 
@@ -97,10 +97,13 @@ def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[l
             yield newest[::-1]
         return
     seconds = max(newest[0].created - newest[-1].created, 1)      # that a page takes, here at the end
+    last = newest[-1].created      # what is newer than that second is there already
     if (hi - lo) / seconds <= FAR_BEHIND:
-        yield from _forward(api, types, lo, hi, seconds)
+        yield from _forward(api, types, lo, last + 1, seconds)
     else:
-        yield from _ahead(api, types, lo, hi, seconds)
+        yield from _ahead(api, types, lo, last + 1, seconds)
+    if rest := [event for event in newest if event.created > last]:
+        yield rest[::-1]
 
 
 def _forward(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:

@@ -211,8 +211,8 @@ def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run 
 
 def _begin(session: Session, resource: Resource, state: dict[str, Any], again: bool = False) -> Run:
     """Start a listing; its `t0` is in the state before its first request. `again`: the destination holds rows already."""
-    options = session.options
-    planned = plan(state, options, len(resource.walks), session.api.now(), session.account.created)
+    options, now = session.options, session.api.now()
+    planned = plan(state, options, len(resource.walks), now, session.account.created)
     if again:
         planned = replace(planned, first=False)
     if not planned.first:
@@ -221,7 +221,7 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], again: b
     listing = open_listing(session, resource, planned.left)
     left = [list(walk) for walk in planned.left]
     left += [[(0, FAR)] for _ in listing.walks[len(left):]]
-    run = Run(resource, planned, listing, left, rest=planned.t0 < session.api.now())
+    run = Run(resource, planned, listing, left, rest=planned.t0 < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
     session.runs[resource.table] = run
     if not planned.keeps_cursor:

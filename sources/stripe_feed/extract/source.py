@@ -103,6 +103,7 @@ def _resource(session: Session, row: Resource) -> DltResource:
         found.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
     for table in {table for child in row.children for _, table in child.embeds}:
         found.apply_hints(**table_hints(session.shapes[table]), create_table_variant=True)
+    found.apply_hints(**change_hints(), create_table_variant=True)      # for a key without events
     found.apply_hints(**{name: hint for name, hint in table_hints(shape).items() if name != "table_name"})
     return found
 
