@@ -27,6 +27,7 @@ from stripe_feed.progress import WAITING
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
+from tests.copies import copy_of
 
 FILE = "stripe_feed.duckdb"
 KEYS = "https://dashboard.stripe.com/apikeys"
@@ -150,6 +151,46 @@ def test_a_key_that_lacks_one_permission_keeps_what_was_loaded(shell: Shell) -> 
     key = shell.box.restrict(permissions=ALL - {"rak_customer_read"})
 
     assert shell.sync(STRIPE_SECRET_KEY=key).code == 4
+
+
+@pytest.mark.parametrize("reconcile", [False, True])
+def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(tmp_path: Path, reconcile: bool) -> None:
+    """An invoice whose lines do not fit into its event must be read, which the key may not. Its events wait for one that may."""
+    box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
+    box.advance(1000)
+    with copy_of(box, tmp_path) as copy:
+        copy.sync()
+        box.advance(1000)
+        invoice = box.create("invoices", lines=15)["id"]
+        customer = next(iter(box.objects("customers")))
+        box.update("customers", customer, name="Changed")
+        box.advance(100)
+        cursor = copy.states["changes"]["invoices"]
+
+        done = copy.sync(api_key=box.restrict(permissions=ALL - {"rak_invoice_read"}), reconcile=reconcile)
+
+        assert set(done.refused) == {"invoices"}
+        assert copy.one(f"select name from stripe.customers where id = '{customer}'") == "Changed"
+        assert copy.states["changes"]["invoices"] == cursor
+        copy.sync()
+        assert copy.select(f"select op from stripe.changes where object_id = '{invoice}'")[0] == ("c",)
+        copy.check()
+
+
+def test_a_resource_that_was_refused_at_first_is_told_of_since_it_is_loaded(tmp_path: Path) -> None:
+    """A first load makes no changes, also where an earlier key had to leave the resource out."""
+    box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
+    box.advance(1000)
+    with copy_of(box, tmp_path) as copy:
+        copy.sync(api_key=box.restrict(permissions=ALL - {"rak_invoice_read"}))
+        assert "invoices" not in copy.states["changes"]
+        box.advance(1000)
+        box.create("invoices", lines=15, customer=next(iter(box.objects("customers"))))
+        box.advance(1000)
+
+        assert copy.sync().refused == {}
+        assert copy.select("select * from stripe.changes where resource = 'invoices'") == []
+        copy.check()
 
 
 def test_a_refused_resource_does_not_end_the_others_in_a_later_package(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from stripe_feed.destination import file_problem
-from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
+from stripe_feed.doctor import BREAKS, EVENTS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, holding, shell_of
 
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", EVENTS[2]}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_all_is_well(shell: Shell) -> None:
     checks = findings(shell.run("doctor", "--json"))
 
     assert said.code == 0, said.out
-    assert list(checks) == ["dependencies", "key", "account", "clock", *RESOURCES, "destination"]
+    assert list(checks) == ["dependencies", "key", "account", "clock", *RESOURCES, "changes", "destination"]
     assert [line[:7] for line in said.out.splitlines()] == ["ok     "] * len(checks)
     assert checks["destination"].text == "stripe_feed.duckdb does not exist yet; the first sync makes it"
     assert list(shell.folder.iterdir()) == []
@@ -124,6 +124,16 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
         )
         for other in RESOURCES.values() if other.permission == row.permission
     }
+
+
+def test_a_key_that_may_not_read_events(shell: Shell) -> None:
+    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=ALL - {"rak_event_read"}))
+
+    assert said.code == 3
+    assert problems(said) == {"changes": (
+        "the key may not read /v1/events",
+        "Give the key read permission for Core > Events (rak_event_read) at https://dashboard.stripe.com/apikeys.",
+    )}
 
 
 def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:

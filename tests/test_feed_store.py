@@ -637,7 +637,7 @@ def test_c1_a_killed_rebuild_leaves_the_old_log_or_the_new_one(killer: Killer, p
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_c1_many_kills(killer: Killer, seed: int) -> None:
     chance, hidden = random.Random(seed), [0, 1, 2, 3, 4, 5]
     chance.shuffle(hidden)
@@ -654,7 +654,7 @@ def test_c1_many_kills(killer: Killer, seed: int) -> None:
         check_log(log)
         assert ids_of(log) == [f"evt_{n}" for n in range(210)]
         assert set(killer.delivered) == set(ids_of(log))
-    assert killer.kills > 20
+    assert killer.kills > 5
 
 
 def test_a_change_keeps_its_bodies_out_of_its_repr() -> None:

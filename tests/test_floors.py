@@ -22,7 +22,7 @@ FLOORS = (
 
 ROOMS = {
     "extract": "windows, images, order, cursors < pages, records, events < prior, fetch < hints, session < changes"
-    " < writer, derive, rereads < lists < reconcile, snapshot < follow < source",
+    " < writer, derive, rereads < lists < reconcile, snapshot, apply < follow < source",
     "feed": "change < filters < store < fold, relay < cursors, upkeep < consume, triggers < deliver < serve",
     "write": "actions < push",
 }

@@ -137,6 +137,26 @@ def test_an_object_of_the_future_comes_when_its_time_comes(copy: Copy, told: boo
     assert future in ids(copy, "customers")
 
 
+def test_a_key_without_events_tells_what_is_new_by_its_lists(copy: Copy) -> None:
+    """One change for each new object, in whatever run it is found; none of a first load, and none twice once events are read."""
+    key = copy.box.restrict(permissions={RESOURCES[table].permission for table in SOME})
+    copy.sync(resources=SOME, api_key=key)
+    new = []
+    for _ in range(2):
+        copy.box.advance(DAY)
+        new += [("customers", copy.box.create("customers")["id"]), ("invoices", copy.box.create("invoices", lines=12)["id"])]
+        copy.box.advance(10)
+        done = copy.sync(resources=SOME, api_key=key)
+        assert set(done.refused) == {"changes"}
+        copy.check(*SOME)
+    copy.box.advance(100)
+    assert copy.sync(resources=SOME).refused == {}
+
+    told = copy.select("select resource, object_id, op, origin, after ->> '$.id' from stripe.changes order by occurred_at, 1")
+    assert told == [(table, id, "c", "list", id) for table, id in new]
+    copy.check(*SOME)
+
+
 # -- start and end ----------------------------------------------------------------------------------------------------------
 
 

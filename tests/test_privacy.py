@@ -176,6 +176,8 @@ def test_no_canary_shows_up(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPa
         "trace": "" if trace is None else f"{trace!r} {trace.asdict()} {trace.asstr(3)}",
     }
     waiting = leftovers(shell.folder)
+    shell.box.update("customers", next(iter(shell.box.objects("customers"))), name=NAME, metadata={"whose": EMAIL})
+    shell.box.advance(100)
     after = sync(shell)
 
     assert said.code == code, said.err
@@ -186,6 +188,10 @@ def test_no_canary_shows_up(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPa
     assert found_in(files(shell.folder) | {"log": "\n".join(spy.lines), "stderr": after.err}) == []
     assert leftovers(shell.folder) == []
     check_database(shell)
+    if kind == "all is well":
+        with opened("copy.duckdb") as copy:
+            (change,) = copy.ask("select op, after, previous from changes").rows
+        assert change[0] == "u" and EMAIL in change[1] and EMAIL in change[2]
 
 
 @pytest.mark.parametrize("key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")])

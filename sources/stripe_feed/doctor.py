@@ -11,11 +11,14 @@ from typing import Any
 from .api import API_VERSION, KEYS_PAGE, STRIPE_BASE, Account, Api
 from .destination import DATASET, check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
+from .extract.changes import CHANGES
+from .extract.events import PATH
 from .extract.session import check_owner
 from .resources import RESOURCES
 from .show import opened, state_of
 
 MOST_SKEW = 300.0       # seconds
+EVENTS = (CHANGES, PATH, "rak_event_read", "Core > Events")      # table, path, permission and its place in the Dashboard
 BREAKS = {
     "duckdb": "breaks dlt's `.arrow()` and ducklake",
     "sqlglot": "breaks dlt's `pipeline.dataset()`",
@@ -109,16 +112,17 @@ def clock(skew: float) -> Finding:
 
 
 def permissions(api: Api) -> Iterator[Finding]:
-    """Whether the key may read each resource."""
-    for row in RESOURCES.values():
+    """Whether the key may read each resource, and the events that `changes` is made of."""
+    lists = [(row.table, row.path, row.permission, row.label) for row in RESOURCES.values()]
+    for table, path, permission, label in (*lists, EVENTS):
         try:
-            api.get(row.path, {"limit": 1}, bytes)
-            yield Finding(row.table, True, f"may be read ({row.permission})")
+            api.get(path, {"limit": 1}, bytes)
+            yield Finding(table, True, f"may be read ({permission})")
         except PermissionMissing:
-            fix = f"Give the key read permission for {row.label} ({row.permission}) at {KEYS_PAGE}."
-            yield Finding(row.table, False, f"the key may not read {row.path}", fix, 3)
+            fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."
+            yield Finding(table, False, f"the key may not read {path}", fix, 3)
         except StripeFeedError as fault:
-            yield problem(row.table, fault)
+            yield problem(table, fault)
             if fault.exit_code == 5:
                 return
 

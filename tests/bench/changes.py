@@ -41,19 +41,22 @@ def incremental(tools: Any) -> None:
 
 def foreign(tools: Any) -> None:
     """Objects are read again at the allowed rate where the account's default API version is another."""
-    rps, endpoint_rps = 60.0, 20.0
-    with tools.sandbox(10_000, no_oddities=True, api_version="2024-06-20") as box, tempfile.TemporaryDirectory() as folder:
+    rps, endpoint_rps = 40.0, 15.0
+    paced = ("--max-rps", str(rps), "--endpoint-rps", str(endpoint_rps))
+    with tools.sandbox(60_000, no_oddities=True, api_version="2024-06-20") as box, tempfile.TemporaryDirectory() as folder:
         tools.sync(Path(folder), box, *tools.UNPACED)
-        box.call("burst", {"count": 1_500, "seconds": 86_400 * 9})
+        box.call("burst", {"count": 800, "seconds": 86_400})
         box.call("advance", {"seconds": 400})
         box.call("reset_counts", {})
-        cost = tools.sync(Path(folder), box, "--max-rps", str(rps), "--endpoint-rps", str(endpoint_rps))
+        cost = tools.sync(Path(folder), box, *paced)
         by = box.requests("template")
+        box.call("advance", {"seconds": 400})
+        idle = tools.sync(Path(folder), box, *paced)
         slowest = max((count, name) for name, count in by.items())
         least = max(sum(by.values()) / rps, slowest[0] / endpoint_rps)
-        share = least / cost.wall
+        share = least / (cost.wall - idle.wall)
         tools.show("re-reads: share of the allowed rate", f"{share:.0%}", ">= 95 %", share >= 0.95,
-                   f"{sum(by.values())} requests, {slowest[0]} of {slowest[1]}; wall {cost.wall:.1f} s with start and load")
+                   f"{sum(by.values())} requests, {slowest[0]} of {slowest[1]}; wall {cost.wall:.1f} s, an idle run {idle.wall:.1f} s")
 
 
 def _change(box: Any) -> tuple[int, int]:

@@ -62,7 +62,8 @@ class Box:
 def sandbox(rows: int, **flags: Any) -> Iterator[Box]:
     """An account of about `rows` objects: 40 % customers, 40 % invoices, 20 % subscriptions, with children."""
     sizes = {"customers": rows * 4 // 10, "invoices": rows * 4 // 10, "subscriptions": rows * 2 // 10}
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**sizes, **flags}.items()]
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in {**sizes, **flags}.items()]
+    options = [name if value is True else f"{name}={value}" for name, value in given]
     command = [sys.executable, "-m", "stripe_feed.sandbox", "--port=0", "--seed=1", "--exit-with-parent", *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

@@ -89,9 +89,10 @@ class Reconciling:
         missing = self._without_copies(missing)
         wanted = {id: at for id, at in {**self.suspects, **missing}.items() if id not in told_by_events}
         reads: list[Read] = []
-        for some in read_again(self.session, self.resource, wanted, self._count):
+        table = self.resource.table
+        for some in read_again(self.session, {table: wanted}, {table: self.writer.client}):
             yield None
-            reads += some
+            reads += [read for _, read in some]
         gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
         changes = [*(yield from self._heal(reads)), *(yield from self._end(gone)), *self._untold(told_by_events)]
         yield from self.writer.changes(changes)
@@ -169,10 +170,6 @@ class Reconciling:
             found |= {one.id for event in some for one in told(event, names)}
             yield None
         return found
-
-    def _count(self, lo: int, hi: int) -> int:
-        with self.writer.client as client:
-            return prior.count_between(client, self.resource, lo, hi)
 
     def _heal(self, reads: Sequence[Read]) -> Generator[Any, None, list[Change]]:
         """Write what was read again and still differs; the changes that this makes."""

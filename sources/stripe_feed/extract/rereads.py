@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import NamedTuple
+from functools import partial
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from ..api import Api
 from ..errors import CursorGone, NotFound
-from ..resources import Resource
+from ..resources import RESOURCES, Resource
+from . import prior
 from .fetch import complete, page_of
 from .records import Record, Shape
 from .session import Session
 from .windows import Planner, Range
+
+Job = tuple[str, Callable[[], "list[Read]"]]      # a table, and what reads some of its objects
 
 PAGE = 100
 WORTH = 2        # a range is listed where that takes fewer requests than its objects, by this factor
@@ -36,22 +41,39 @@ _stub = msgspec.json.Decoder(_Stub)
 
 
 def read_again(
-    session: Session, resource: Resource, wanted: Mapping[str, int | None], held: Callable[[int, int], int]
-) -> Iterator[list[Read]]:
-    """Yield what was read of the objects wanted, given with their `created`, and nothing while all are under way.
+    session: Session, wanted: Mapping[str, Mapping[str, int | None]], clients: Mapping[str, Any]
+) -> Iterator[list[tuple[str, Read]]]:
+    """Yield what was read of the objects wanted, by table, and nothing while all are under way.
 
-    Objects that are gone are left out. `held`: how many objects were created in a range of seconds, both ends included.
+    The objects are given by table and id with their `created`; those that are gone are left out. `clients`: the destination's SQL
+    clients, which tell how many objects lie in a range.
     """
-    singles, ranges = plan(wanted, held, len(resource.walks))
-    work = session.pool.submit
-    futures: set[Future[list[Read]]] = {work(_listed, session, resource, span, ids) for span, ids in ranges}
-    waiting = list(singles)
-    ahead = 2 * session.api.threads
+    jobs = [_jobs(session, table, some, clients[table]) for table, some in wanted.items()]
+    turns = chain.from_iterable(zip_longest(*jobs))               # the endpoints in turn: each has a rate of its own
+    waiting = [job for job in turns if job is not None][::-1]
+    futures: dict[Future[list[Read]], str] = {}
     while futures or waiting:
-        while waiting and len(futures) < ahead:
-            futures.add(work(_one, session, resource, waiting.pop()))
-        done, futures = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
-        yield [read for future in done for read in future.result()]
+        while waiting and len(futures) < 2 * session.api.threads:
+            table, read = waiting.pop()
+            futures[session.pool.submit(read)] = table
+        done, _ = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
+        yield [(futures[future], read) for future in done for read in future.result()]
+        for future in done:
+            del futures[future]
+
+
+def _jobs(session: Session, table: str, wanted: Mapping[str, int | None], client: Any) -> list[Job]:
+    resource = RESOURCES[table]
+
+    def held(lo: int, hi: int) -> int:
+        if client is None:
+            return 10**9
+        with client as opened:
+            return prior.count_between(opened, resource, lo, hi)
+
+    singles, ranges = plan(wanted, held, len(resource.walks))
+    listed: list[Job] = [(table, partial(_listed, session, resource, span, ids)) for span, ids in ranges]
+    return [*listed, *((table, partial(_one, session, resource, id)) for id in singles)]
 
 
 def plan(

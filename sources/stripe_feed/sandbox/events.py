@@ -21,7 +21,11 @@ def listed(account: Account, path: str, id: str, params: Params) -> bytes:
     if asked.expand:
         raise not_expandable(asked.expand[0])
     found, has_more = page(account, asked)
-    return envelope(path, [event.body for event in account.faults.shortened(found, has_more)], has_more)
+    if asked.before:        # the rows next to the cursor stay
+        found = account.faults.shortened(found[::-1], has_more)[::-1]
+    else:
+        found = account.faults.shortened(found, has_more)
+    return envelope(path, [event.body for event in found], has_more)
 
 
 def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:

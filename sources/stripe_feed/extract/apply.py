@@ -1,0 +1,174 @@
+"""A batch of events of one resource -> its changes, and the rows of its objects: from snapshots, read again, or as held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+
+from . import prior
+from .changes import Change, list_id
+from .derive import Known, Ordered, Told, body_of, changes_of, is_discount, needs_known, sequence
+from .lists import TOLD_BY_LIST
+from .records import Record
+from .rereads import Read
+from .writer import VERSION_STEP, Writer, is_before, version_read
+
+
+class Last:
+    """Where an object stands after its events; `body`: its content of the pinned shape, where an event holds it."""
+
+    def __init__(self, ordered: Ordered, body: bytes | None) -> None:
+        event = ordered.told.event
+        self.body = body
+        self.created = ordered.told.created
+        self.version = event.created * VERSION_STEP + ordered.number
+        self.ends = event.created if ordered.told.role == "ends" else None
+
+
+@dataclass
+class Work:
+    """What a batch of events leads to for one resource; `again` must be read before its tables can be made."""
+
+    writer: Writer
+    changes: list[Change] = field(default_factory=list)
+    last: dict[str, Last] = field(default_factory=dict)
+    rows: list[tuple[Record, int, int | None]] = field(default_factory=list)     # with version and time of deletion
+    ended: dict[str, Last] = field(default_factory=dict)
+    again: dict[str, int | None] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+
+    def tables(self) -> Iterator[Any]:
+        """The tables to yield: rows first, then the changes that led there."""
+        rows = [*self.rows, *((read.record, version_read(read.asked_at), None) for read in self._worth())]
+        yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
+        yield from self._ended()
+        yield from self.writer.changes(sorted(self.changes, key=lambda change: change.occurred_at))
+
+    def _worth(self) -> list[Read]:
+        """Without objects on test clocks, and what only a discount led to if it is held as it is."""
+        clocks = self.writer.session.options.test_clocks
+        wanted = [read for read in self.reads if clocks or not getattr(read.record.row, "test_clock", None)]
+        doubtful = [read.record for read in wanted if read.record.row.id not in self.last]
+        held = {record.row.id for record in doubtful} - {record.row.id for record in self.writer.changed(doubtful)}
+        return [read for read in wanted if read.record.row.id not in held]
+
+    def _ended(self) -> Iterator[Any]:
+        """Deleted objects whose event does not hold their content: the row that is held becomes their last."""
+        if not self.ended or self.writer.client is None:
+            return
+        with self.writer.client as client:
+            held = list(prior.rows(client, self.writer.shape, list(self.ended)).values())
+        ends = [self.ended[row["id"]] for row in held]
+        yield from self.writer.ended(held, [one.version for one in ends], [one.ends or 0 for one in ends])
+
+
+def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
+    """Derive the changes of a batch of events, oldest first, and see where each object's row is to come from.
+
+    Events before `started` may have been seen by an earlier run.
+    """
+    work = Work(writer)
+    objects = _new(writer, history, started)
+    known, pin = _known(writer, objects), writer.session.api.version
+    for id, some in objects.items():
+        events = [one for one in some if not is_discount(one)]
+        if len(events) < len(some):
+            work.again[id] = None
+        if all(one.seen for one in events):
+            continue                                 # only its discount is new
+        ordered = sequence(events, known.get(id), id in known)
+        if all(one.told.seen for one in ordered):
+            continue                                 # a twin of a change that was told
+        work.changes += changes_of(ordered, known.get(id), pin)
+        work.last[id] = Last(ordered[-1], body_of(ordered, pin))
+    work.changes = _once(writer, work.changes, work.last)
+    _place(work)
+    return work
+
+
+def _new(writer: Writer, history: Sequence[Told], started: int) -> dict[str, list[Told]]:
+    """The events by object, of objects with one that was not seen before."""
+    distinct = {(one.event.id, one.id): one for one in history}
+    old = [one.event.id for one in distinct.values() if one.event.created < started]
+    if old and writer.client is not None:
+        with writer.client as client:
+            seen = prior.seen(client, old)
+        for one in distinct.values():
+            one.seen = one.event.id in seen
+    objects: dict[str, list[Told]] = {}
+    for one in distinct.values():
+        objects.setdefault(one.id, []).append(one)
+    return {id: some for id, some in objects.items() if not all(one.seen for one in some)}
+
+
+def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known | None]:
+    """The images before the first events, where these do not tell: from the newest change before, else from the row held.
+
+    None where there was no object.
+    """
+    asked: dict[str, int] = {}
+    for id, some in objects.items():
+        events = [one for one in some if not is_discount(one)]
+        if events and needs_known(events):
+            asked[id] = events[0].event.created
+    if not asked or writer.client is None:
+        return {}
+    with writer.client as client:
+        images = prior.last_images(client, writer.resource.table, asked)
+        rows = prior.rows(client, writer.shape, [id for id in asked if id not in images])
+        held = prior.images(client, writer.shape, rows)
+    found: dict[str, Known | None] = {
+        id: None if image is None else Known(image, version) for id, (version, image) in images.items()
+    }
+    for id in set(asked) - set(images):
+        row = rows.get(id)
+        if row is None or (row["deleted_at"] is not None and is_before(row["_version"], asked[id])):
+            found[id] = None
+        elif is_before(row["_version"], asked[id]):
+            found[id] = Known(held[id], writer.session.api.version, whole=False)
+    return found
+
+
+def _once(writer: Writer, changes: list[Change], last: Mapping[str, Last]) -> list[Change]:
+    """Without the creations that a list has told already, of a time when the key could not read events."""
+    account, created = writer.session.account.id, [change for change in changes if change.op == "c"]
+    if not created or writer.client is None or not dlt.current.source_state().get(TOLD_BY_LIST):
+        return changes
+    ids = {
+        list_id(account, writer.resource.table, change.object_id, last[change.object_id].created): change.change_id
+        for change in created
+    }
+    with writer.client as client:
+        told_by_list = prior.seen(client, list(ids))
+    left_out = {ids[id] for id in told_by_list}
+    return [change for change in changes if change.change_id not in left_out]
+
+
+def _place(work: Work) -> None:
+    """Sort the objects by where their rows come from."""
+    bodies: list[Last] = []
+    shape = work.writer.shape
+    for id, one in work.last.items():
+        if one.ends is None and (one.body is None or shape.expanded or id in work.again):
+            work.again[id] = one.created
+            continue
+        work.again.pop(id, None)
+        if one.body is None or shape.expanded:
+            work.ended[id] = one
+        else:
+            bodies.append(one)
+    records = shape.objects([one.body or b"" for one in bodies]) if bodies else []
+    for record, one in zip(records, bodies, strict=True):
+        if one.ends is None and _is_cut(work.writer, record):
+            work.again[record.row.id] = one.created
+        else:
+            work.rows.append((record, one.version, one.ends))
+
+
+def _is_cut(writer: Writer, record: Record) -> bool:
+    """Whether an embedded list of a snapshot is not whole."""
+    lists = [shape.list_in(getattr(record.row, child.field)) for child, shape in writer.shape.children]
+    return any(embedded is None or embedded.has_more for embedded in lists)
