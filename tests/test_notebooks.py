@@ -50,7 +50,7 @@ def words(notebook: Any) -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb", "02_change_feed.ipynb"]
 
 
 @each_notebook

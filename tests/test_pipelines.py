@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from stripe_feed.destination import lock, open_pipeline
+from stripe_feed.extract.session import SETTLE
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from tests.commands import Said, Shell, ended
+from tests.commands import Said, Shell, ended, loaded, shell_of
 
+A_WHILE = 3600      # seconds; what is read while it changes does not tell what was before
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 
@@ -73,8 +75,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
 def test_scripts_are_short_and_all_are_tested() -> None:
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PIPELINES.glob("*.py")}
 
-    assert set(lines) == {"scheduled.py", "stripe_to_duckdb.py"}
-    assert lines["stripe_to_duckdb.py"] < 20 and lines["scheduled.py"] < 60
+    assert set(lines) == {"scheduled.py", "stripe_to_duckdb.py", "watch_subscriptions.py"}
+    assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) < 60
 
 
 def test_the_shortest_script_loads_the_account_and_shows_its_tables(ran: dict[str, Ran]) -> None:
@@ -121,3 +123,61 @@ def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(ra
 
     assert (said.code, said.out, ran["locked"].shell.rows()) == (3, "", {})
     assert line.startswith(f"ERROR `the nightly run` (process {os.getpid()}) is writing to this pipeline.")
+
+
+def test_a_play_handles_each_change_once(tmp_path: Path) -> None:
+    """Nothing of the first load, what happened before the second run then, and nothing of it a third time."""
+    box = Sandbox(seed=5, customers=20)
+    active = sorted(id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
+    late, ended, renamed, kept = active[:4]
+    with shell_of(box, tmp_path) as shell:
+        shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
+        first = play(shell)
+        box.advance(A_WHILE)
+        box.update("subscriptions", late, status="past_due")
+        box.cancel(ended)
+        box.update("subscriptions", renamed, metadata={"plan": "pro"})
+        box.advance(2 * SETTLE)
+        second = play(shell)
+        third = play(shell)
+        box.update("subscriptions", late, status="active")
+        box.update("subscriptions", kept, status="past_due")
+        box.advance(2 * SETTLE)
+        fourth = play(shell)
+
+    assert [(said.code, said.err) for said in (first, second, third, fourth)] == [(0, "")] * 4
+    assert (first.out, third.out) == ("", "")
+    of = {id: f"{id} of {loaded(box, 'subscriptions')[id]['customer']}" for id in active}
+    assert sorted(second.out.splitlines()) == sorted([f"{of[late]}: active -> past_due", f"{of[ended]}: active -> canceled"])
+    assert fourth.out.splitlines() == [f"{of[kept]}: active -> past_due"]
+
+
+def test_a_play_that_fails_gets_its_change_again(tmp_path: Path) -> None:
+    """What was handled before stays handled. A key that may not read events is exit code 4: there is nothing to play on."""
+    box = Sandbox(seed=5, customers=20)
+    active = sorted(id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
+    broken = tmp_path / "broken.py"
+    script = (PIPELINES / "watch_subscriptions.py").read_text(encoding="utf-8")
+    broken.write_text(script.replace('    before, after', f'    assert change.object_id != "{active[1]}"\n    before, after'))
+    few = box.restrict(permissions={row.permission for row in RESOURCES.values()})
+    with shell_of(box, tmp_path) as shell:
+        shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
+        play(shell)
+        box.advance(A_WHILE)
+        for id in active[:2]:
+            box.update("subscriptions", id, status="past_due")
+            box.advance(2 * SETTLE)
+        failed = play(shell, str(broken))
+        mended = play(shell)
+        shell.key = few
+        partly = play(shell)
+
+    assert failed.code == 1 and "AssertionError" in failed.err
+    assert [line.split()[0] for line in failed.out.splitlines()] == active[:1]
+    assert (mended.code, [line.split()[0] for line in mended.out.splitlines()]) == (0, active[1:2])
+    assert (partly.code, partly.out) == (4, "")
+
+
+def play(shell: Shell, script: str = "watch_subscriptions.py") -> Said:
+    """One run of the script."""
+    return ended(start(shell, script))

@@ -1,4 +1,4 @@
-"""A first look without an account: a Stripe look-alike in a process of its own, loaded twice into DuckDB."""
+"""A first look without an account: a Stripe look-alike in a process of its own, loaded twice into DuckDB, and its changes."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
             first, before = load(box, database, folder)
             console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n")
-            happened = box.tell("live", seconds=A_DAY, changes=60)
+            happened = len(box.tell("live", seconds=A_DAY, changes=60))
             box.tell("advance", seconds=2 * SETTLE)
-            console.print(f"A day passes, with {len(happened)} deeds. Second sync: what happened since", style="bold")
+            console.print(f"A day passes, and {happened} things happen. Second sync: what is new, and what changed", style="bold")
             second, after = load(box, database, folder)
-            console.print(table(["table", "rows", "more"], grown(before, after)))
+            console.print(table(["table", "rows", "new"], grown(before, after)))
             console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
             console.print("The feed: every change once, with before and after", style="bold")
             with open_feed(open_pipeline(database, state_dir=folder)) as feed:
@@ -128,6 +128,7 @@ All of it is in {database}. Try:
   {command} status --database {database}
   {command} query --database {database} "select * from customers limit 5"
   {command} feed tail --database {database}
+  {command} feed consume mine --start earliest --max 3 --database {database}
 With your own account:
   export STRIPE_SECRET_KEY=rk_test_...      a restricted key: https://dashboard.stripe.com/apikeys
   {command} doctor

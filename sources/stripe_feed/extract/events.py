@@ -199,7 +199,7 @@ class Stream:
 
     def take(self, wait: float | None) -> list[Event] | None:
         """The next page; nothing after the last. Raises `queue.Empty` after `wait` seconds, and what reading raised."""
-        found = self.queue.get(timeout=wait)
+        found = self.queue.get(wait is None or wait > 0, wait)
         if isinstance(found, BaseException):
             raise found
         pages: list[Event] | None = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -11,6 +12,7 @@ import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
+from ..api import Api
 from ..errors import PermissionMissing
 from ..resources import RESOURCES, Resource
 from .apply import prepare
@@ -97,6 +99,46 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
             session.behind.add(table)
 
 
+class Reading:
+    """The events of one call on their way, cut into batches that end with a whole second; `cut` is where the next one begins."""
+
+    def __init__(self, call: Call, api: Api, lo: int, hi: int) -> None:
+        self.call, self.hi, self.cut = call, hi, lo
+        self.stream = Stream(oldest_first(api, call.types, lo, hi))
+        self.waiting: list[Event] = []
+        self.size = 0
+        self.last = self.ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch can be taken, having looked what has come."""
+        while not self.last and len(self.waiting) < BATCH_EVENTS and self.size < BATCH_BYTES:
+            try:
+                self._add(self.stream.take(0))
+            except Empty:
+                return False
+        return True
+
+    def wait(self) -> None:
+        """Wait a moment for the next page."""
+        if not self.ready:
+            with suppress(Empty):
+                self._add(self.stream.take(0.05))
+
+    def take(self) -> list[Event]:
+        """A batch; after it `cut` has moved on."""
+        self.ended, self.cut = self.last, self.hi if self.last else self.waiting[-1].created
+        batch = [event for event in self.waiting if event.created < self.cut]
+        self.waiting = [event for event in self.waiting if event.created >= self.cut]
+        self.size = 0
+        return batch
+
+    def _add(self, some: list[Event] | None) -> None:
+        self.last = some is None
+        self.waiting += some or []
+        self.size += sum(len(bytes(event.data.object)) for event in some or [])
+
+
 class Follow:
     """One reading of events: its writers by resource, and the reader's state."""
 
@@ -113,28 +155,46 @@ class Follow:
         return self.writers[resource.table]
 
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
-        """Read the events of these resources up to now."""
+        """Read the events of these resources up to now, and apply them in batches that end with a whole second."""
         options, now = self.session.options, self.session.api.now()
         yield from self._snapshots(resources, now)
+        hi = now - options.settle
         spans = {r.table: span(self.mine[r.table], now, options.look_back, options.settle) for r in resources}
         started = {r.table: self.mine[r.table]["cursor"] for r in resources}
         newest: dict[str, int] = {}
-        for call in calls([r for r in resources if spans[r.table][0] < spans[r.table][1]]):
-            lo, hi = min(spans[r.table][0] for r in call.resources), now - options.settle
-            stream = Stream(oldest_first(self.session.api, call.types, lo, hi))
-            try:
-                yield from self._read(call, stream, spans, started, newest, hi)
-            finally:
-                stream.close()
-            if self.session.full:
-                self.session.behind.update(r.table for r in resources)
-                break
-        else:
-            for r in resources:
-                mine = self.mine[r.table]
-                lo, hi = spans[r.table]
-                if hi > mine["cursor"] and (self.yielded or rested(mine, hi, options.look_back, newest.get(r.table))):
-                    mine["cursor"] = hi
+        readings = [
+            Reading(call, self.session.api, min(spans[r.table][0] for r in call.resources), hi)
+            for call in calls([r for r in resources if spans[r.table][0] < spans[r.table][1]])
+        ]
+        try:
+            while (going := [one for one in readings if not one.ended]) and not self.session.full:
+                while any(not one.ready for one in going):
+                    going[0].wait()
+                    yield None
+                history = [one for reading in going for one in self._told(reading.take(), reading.call, spans)]
+                for one in history:
+                    newest[one.resource.table] = max(newest.get(one.resource.table, 0), one.event.created)
+                yield from self._apply(history, started)
+                for reading in going if self.yielded else ():
+                    for r in reading.call.resources:
+                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], reading.cut)
+        finally:
+            for reading in readings:
+                reading.stream.close()
+        if self.session.full and any(not one.ended for one in readings):
+            self.session.behind.update(r.table for r in resources)
+            return
+        for r in resources:
+            mine = self.mine[r.table]
+            if hi > mine["cursor"] and (self.yielded or rested(mine, hi, options.look_back, newest.get(r.table))):
+                mine["cursor"] = hi
+
+    def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
+        names = {r.object: r for r in call.resources}
+        return [
+            one for event in batch for one in told(event, names)
+            if spans[one.resource.table][0] <= event.created and self._wanted(one)
+        ]
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
         """Before its first events, the objects of a resource as they were when its list began; where asked for."""
@@ -145,42 +205,6 @@ class Follow:
                     self.yielded = True
                     yield found
                 mine["snapshot"] = mine["since"]
-
-    def _read(
-        self, call: Call, stream: Stream, spans: Mapping[str, tuple[int, int]], started: Mapping[str, int],
-        newest: dict[str, int], hi: int,
-    ) -> Iterator[Any]:
-        """Apply the events of one call in batches that end with a whole second."""
-        names = {r.object: r for r in call.resources}
-        waiting: list[Event] = []
-        size = 0
-        ended = False
-        while not ended and not self.session.full:
-            try:
-                some = stream.take(0.05)
-            except Empty:
-                yield None
-                continue
-            ended = some is None
-            waiting += some or []
-            size += sum(len(bytes(event.data.object)) for event in some or [])
-            if not ended and len(waiting) < BATCH_EVENTS and size < BATCH_BYTES:
-                continue
-            cut = hi if ended else waiting[-1].created
-            batch = [event for event in waiting if event.created < cut]
-            waiting = [event for event in waiting if event.created >= cut]
-            size = 0
-            if batch:
-                history = [
-                    one for event in batch for one in told(event, names)
-                    if spans[one.resource.table][0] <= event.created and self._wanted(one)
-                ]
-                for one in history:
-                    newest[one.resource.table] = max(newest.get(one.resource.table, 0), one.event.created)
-                yield from self._apply(history, started)
-            if self.yielded:
-                for r in call.resources:
-                    self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], cut)
 
     def _wanted(self, one: Told) -> bool:
         start = self.session.options.start

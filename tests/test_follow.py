@@ -1,0 +1,665 @@
+"""What happened in an account arrives in its copy: rows and changes, each once, in order; and what is no change does not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync import Synced
+from tests.copies import Copy, copy_of
+from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, before_of, changes
+
+DAY = 86_400
+SETTLED = 61
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+
+
+def account() -> Sandbox:
+    """A few objects of each kind, none of them new; always the same."""
+    box = Sandbox(seed=5, customers=6, oddities=False)
+    box.advance(DAY)
+    return box
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The database after a first sync of the account."""
+    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
+        copy.sync()
+        return (copy.folder / copy.database).read_bytes()
+
+
+@pytest.fixture
+def copy(loaded: bytes, tmp_path: Path) -> Iterator[Copy]:
+    """A copy of the account that is up to date."""
+    with copy_of(account(), tmp_path) as found:
+        (tmp_path / found.database).write_bytes(loaded)
+        yield found
+
+
+def settled(copy: Copy, *tables: str, **options: Any) -> Synced:
+    """Sync once all events are old enough."""
+    copy.box.advance(SETTLED)
+    return copy.sync(resources=tables or None, **options)
+
+
+def some(copy: Copy, table: str, n: int = 0, **fields: Any) -> str:
+    """The id of an object that the copy holds already; the n-th with these fields."""
+    found = [id for id, one in copy.box.objects(table).items() if all(one[name] == value for name, value in fields.items())]
+    return found[n]
+
+
+def told(copy: Copy, *names: str) -> list[tuple[Any, ...]]:
+    """Fields of all changes, in their order."""
+    return [tuple(row[name] for name in names) for row in changes(copy)]
+
+
+def books(copy: Copy) -> list[int]:
+    """How many loads, states and schemas the destination has noted."""
+    return [copy.one(f"select count(*) from stripe.{table}") for table in ("_dlt_loads", "_dlt_pipeline_state", "_dlt_version")]
+
+
+def asked(box: Sandbox) -> Counter[str]:
+    """Requests by path template."""
+    found = Counter[str]()
+    for (template, _), count in box.counts.items():
+        found[template] += count
+    return found
+
+
+# -- a life -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lived(loaded: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """After four stretches of a busy life, each followed by a sync, and a quiet sync at the end."""
+    box = account()
+    with copy_of(box, tmp_path_factory.mktemp("lived")) as copy:
+        (copy.folder / copy.database).write_bytes(loaded)
+        for seconds, count, wait in ((2, 60, 30), (500, 120, 200), (5, 80, 1), (3000, 120, 100)):
+            box.live(seconds, count)
+            box.noise(20)
+            box.burst(10)
+            box.preview(some(copy, "customers"))
+            box.advance(wait)
+            copy.sync()
+        settled(copy)
+        yield copy
+
+
+def test_f1_every_transition_is_told_once(lived: Copy) -> None:
+    """Nothing is missing, nothing comes twice, nothing that did not happen; each as Stripe told it."""
+    found = assert_complete(lived, orders=False)
+    assert len(found) > 400
+    assert {row["op"] for row in found} == {"c", "u", "d"}
+    assert {row["resource"] for row in found} == set(RESOURCES)
+
+
+def test_f2_the_changes_lead_to_the_tables_and_these_to_the_truth(lived: Copy) -> None:
+    lived.check(volatile=False)
+    assert assert_folds(lived) > 100
+
+
+def test_f3_each_change_begins_where_the_one_before_ended(lived: Copy) -> None:
+    """And objects go the way that they went, seconds with several changes included."""
+    assert_complete(lived)
+    assert_in_order(lived)
+    assert not lived.one("select count(*) from stripe.changes where late")
+    same_second = "select 1 from stripe.changes group by object_id, resource, occurred_at having count(distinct after::varchar) > 1"
+    assert lived.one(f"select count(*) from ({same_second})") > 20
+
+
+def test_what_is_no_object_is_in_no_table(lived: Copy) -> None:
+    """Cards, tax ids, payments, and previews of invoices."""
+    types = {event.type for event in lived.box.events}
+    assert types >= {"invoice.upcoming", "customer.source.created", "charge.succeeded"}
+    found = {type for (type,) in told(lived, "event_type")}
+    assert not {type for type in found if type.startswith(("customer.source", "customer.tax_id", "charge", "payment")) or "upcoming" in type}
+    assert not lived.one("select count(*) from stripe.invoices where id like 'upcoming%'")
+
+
+def test_links_are_in_the_tables_but_in_no_change(lived: Copy) -> None:
+    """Whoever holds one may open the invoice."""
+    assert lived.one("select count(*) from stripe.invoices where hosted_invoice_url is not null and invoice_pdf is not null")
+    text = "concat_ws(' ', after::varchar, previous::varchar, changed::varchar)"
+    assert lived.one(f"select count(*) from stripe.changes where regexp_matches({text}, 'hosted_invoice_url|invoice_pdf|confirmation_secret')") == 0
+
+
+def test_each_change_names_its_customer(lived: Copy) -> None:
+    """Of customers themselves, subscriptions and invoices; deletions too."""
+    for row in changes(lived):
+        if row["resource"] in ("customers", "subscriptions", "invoices"):
+            image = row["after"] or before_of(row)
+            assert row["customer_id"] == (row["object_id"] if row["resource"] == "customers" else image["customer"])
+        else:
+            assert row["customer_id"] is None
+
+
+# -- the same changes, however they are read --------------------------------------------------------------------------------
+
+
+def test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read(copy: Copy, loaded: bytes, tmp_path: Path) -> None:
+    """Run again, with a wider look-back, and from an older copy in another folder that has missed three runs."""
+    tables = ("customers", "products")
+    for _ in range(3):
+        copy.box.live(200, 60)
+        copy.box.advance(100)
+        copy.sync(resources=tables)
+    settled(copy, *tables)
+    first = told(copy, "change_id", "resource", "op")
+    noted = books(copy)
+    for options in ({}, {"look_back": 5_000}, {"look_back": 0}):
+        copy.sync(resources=tables, **options)
+        assert (told(copy, "change_id", "resource", "op"), books(copy)) == (first, noted)
+
+    other = Copy(copy.box, copy.url, tmp_path / "other")
+    other.folder.mkdir()
+    (other.folder / other.database).write_bytes(loaded)
+    other.sync(resources=tables)
+    assert sorted(told(other, "change_id", "resource", "op")) == sorted(first)
+    for table in tables:
+        assert_complete(other, [table])
+    assert_in_order(other)
+
+
+# -- deleted, cancelled, created again --------------------------------------------------------------------------------------
+
+
+def test_f10_a_cancelled_subscription_is_an_update(copy: Copy) -> None:
+    """`customer.subscription.deleted` ends it; its row stays, with its items."""
+    id = some(copy, "subscriptions", status="active")
+    copy.box.advance(400)
+    copy.box.cancel(id)
+    settled(copy, "subscriptions")
+
+    (row,) = changes(copy)
+    assert (row["op"], row["event_type"], row["after"]["status"]) == ("u", "customer.subscription.deleted", "canceled")
+    assert (before_of(row)["status"], row["before_quality"]) == ("active", "exact")
+    assert "status" in row["changed"]
+    assert copy.select(f"select status, deleted_at from stripe.subscriptions where id = '{id}'") == [("canceled", None)]
+    copy.check("subscriptions")
+
+
+@pytest.mark.parametrize("before", ["row", "change"])
+def test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before(copy: Copy, before: str) -> None:
+    """`customer.deleted` with three keys: the content comes from the change before it, or from the row."""
+    id = some(copy, "customers")
+    copy.box.stub_deletes = True
+    if before == "change":
+        copy.box.update("customers", id, name="Newer", metadata={"a": "b"})
+        settled(copy, "customers")
+    last = copy.box.objects("customers")[id]
+    copy.box.advance(10)
+    copy.box.delete("customers", id)
+    settled(copy, "customers")
+
+    row = changes(copy)[-1]
+    assert (row["op"], row["after"], row["before_quality"], row["customer_id"]) == ("d", None, "exact", id)
+    left_out = ("next_invoice_sequence",)
+    assert {**before_of(row), **dict.fromkeys(left_out)} == {**last, **dict.fromkeys(left_out)}
+    copy.check("customers", volatile=False)
+
+
+@pytest.mark.parametrize("stubs", [False, True], ids=["whole", "stubs"])
+def test_deleted_rows_stay_with_their_last_content(copy: Copy, stubs: bool) -> None:
+    """Customers, products, plans with their prices, drafts; the children of these are gone."""
+    box = copy.box
+    box.stub_deletes = stubs
+    made = {
+        "customers": box.create("customers")["id"], "products": box.create("products", default_price=None)["id"],
+        "prices": box.create("prices", recurring={"interval": "month"}, unit_amount=7)["id"],
+        "invoices": box.create("invoices", status="draft", lines=13)["id"],
+    }
+    settled(copy)
+    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 13
+    box.advance(5)
+    for table, id in made.items():
+        box.delete(table, id)
+    ended = box.now
+    settled(copy)
+
+    for table, id in [*made.items(), ("plans", made["prices"])]:
+        assert copy.one(f"select epoch(deleted_at)::bigint from stripe.{table} where id = '{id}'") == ended
+    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 0
+    assert Counter(op for (op,) in told(copy, "op"))["d"] == 5
+    copy.check(volatile=False)
+    assert_complete(copy)
+
+
+def test_hard_deletes_remove_rows_once_the_look_back_has_passed(copy: Copy) -> None:
+    """Not before: an event that shows late could bring the row back. The change stays."""
+    id = some(copy, "customers")
+    copy.box.delete("customers", id)
+    settled(copy, "customers", deletes="hard")
+    assert copy.one(f"select count(*) from stripe.customers where id = '{id}' and deleted_at is not null") == 1
+    for _ in range(2):
+        copy.box.advance(500)
+        copy.box.create("customers")
+        settled(copy, "customers", deletes="hard")
+    assert copy.one(f"select count(*) from stripe.customers where id = '{id}'") == 0
+    assert [op for op, object in told(copy, "op", "object_id") if object == id] == ["d"]
+
+
+@pytest.mark.parametrize("gap", [0, 1, 1000], ids=["at once", "a second later", "in a later run"])
+@pytest.mark.parametrize("stubs", [False, True], ids=["whole", "stubs"])
+def test_an_object_that_is_created_again_lives_again(copy: Copy, gap: int, stubs: bool) -> None:
+    """Under its old id: its row has the new content and no end, and its changes come in order."""
+    box = copy.box
+    box.stub_deletes = stubs
+    id = box.create("products", default_price=None, name="first")["id"]
+    settled(copy, "products")
+    box.advance(1000)
+    box.delete("products", id)
+    if gap > 60:
+        settled(copy, "products")
+        assert copy.one(f"select count(*) from stripe.products where id = '{id}' and deleted_at is not null") == 1
+    box.advance(gap)
+    box.create("products", id=id, name="second")
+    settled(copy, "products")
+
+    assert copy.select(f"select name, deleted_at from stripe.products where id = '{id}'") == [("second", None)]
+    assert [op for op, object in told(copy, "op", "object_id") if object == id] == ["c", "d", "c"]
+    copy.check("products")
+    assert_complete(copy, ["products"])
+
+
+# -- children ---------------------------------------------------------------------------------------------------------------
+
+
+def test_children_follow_their_parent_beyond_the_ten_that_an_event_shows(copy: Copy) -> None:
+    """An event holds ten at most: where it says that there are more, all are read."""
+    box = copy.box
+    many, few = (box.create("subscriptions", items=count, status="active")["id"] for count in (14, 3))
+    settled(copy, "subscriptions")
+    items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == many]
+    box.advance(400)
+    box.update("subscriptions", many, items=[*({"id": id} for id in items[2:13]), {"id": items[13], "quantity": 99}, {}, {}])
+    box.update("subscriptions", few, items=[{}])
+    settled(copy, "subscriptions")
+    copy.check("subscriptions", "prices", "plans") if False else copy.check("subscriptions")
+    assert copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'") == 14
+    assert copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
+
+    box.advance(400)
+    box.update("subscriptions", many, items=[{"id": items[5]}])
+    settled(copy, "subscriptions")
+    copy.check("subscriptions")
+    assert copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'") == 1
+
+
+# -- time -------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:
+    """Younger ones may not all be visible yet; those that are read are not read again."""
+    id = some(copy, "customers")
+    copy.box.update("customers", id, name="Settles")
+    copy.box.advance(50)
+    assert copy.sync(resources=["customers"]).rows == {}
+    assert copy.one(f"select name = 'Settles' from stripe.customers where id = '{id}'") is False
+    copy.box.advance(11)
+    assert copy.sync(resources=["customers"]).rows == {"customers": 1, "changes": 1}
+    assert copy.sync(resources=["customers"]).rows == {}
+    copy.check("customers")
+
+
+def test_an_event_that_shows_late_is_told_late(copy: Copy) -> None:
+    """Within the look-back it is found. The row keeps what is newer, and the change says so."""
+    box, id = copy.box, some(copy, "customers")
+    box.faults.event_delay = 10**6
+    box.update("customers", id, name="hidden", phone="1")
+    box.faults.event_delay = 0
+    hidden = box.events[-1]
+    box.advance(5)
+    box.update("customers", id, name="newer")
+    settled(copy, "customers")
+    _show(box, hidden.id)
+    box.advance(100)
+    copy.sync(resources=["customers"])
+
+    assert told(copy, "event_id", "late")[1:] == [(hidden.id, True)]
+    assert changes(copy)[1]["after"]["name"] == "hidden"
+    copy.check("customers")
+    assert copy.sync(resources=["customers"]).rows == {}
+
+
+def test_an_event_that_shows_late_in_its_second_puts_the_rest_in_order(copy: Copy) -> None:
+    """The last of a second is the row, though it was not the last that was told."""
+    box, id = copy.box, some(copy, "customers")
+    box.update("customers", id, name="first")
+    box.faults.event_delay = 10**6
+    box.update("customers", id, name="last")
+    box.faults.event_delay = 0
+    hidden = box.events[-1]
+    settled(copy, "customers")
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "first"
+    _show(box, hidden.id)
+    box.advance(100)
+    copy.sync(resources=["customers"])
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "last"
+    assert told(copy, "late") == [(False,), (False,)]
+    copy.check("customers")
+
+
+def _show(box: Sandbox, id: str) -> None:
+    """A late event shows now."""
+    history = box.account.history
+    place = history.by_id[id]._replace(visible_at=box.now)
+    history.by_id[id] = place
+    for events in (history.records, history._order):
+        events[next(n for n, event in enumerate(events) if event.id == id)] = place
+
+
+def test_an_event_in_the_second_of_the_list_wins(copy: Copy) -> None:
+    """The list was asked for in that second, maybe before the change: its row yields."""
+    box = copy.box
+    id = box.create("customers", name="old")["id"]
+    page = dict[str, bool]()
+
+    def change(template: str, params: Any) -> None:
+        if template == "/v1/events" and not page:       # the list has been read
+            page["read"] = True
+            box.update("customers", id, name="new")
+
+    box.on_request = change
+    copy.sync(resources=["customers"])
+    assert page
+    settled(copy, "customers")
+    copy.check("customers")
+
+
+def test_an_older_event_does_not_overwrite_a_fresher_row(copy: Copy) -> None:
+    """A list may be ahead of the events; their changes come all the same, when they are settled."""
+    box = copy.box
+    id = box.create("customers", name="first")["id"]
+    box.advance(100)
+    box.update("customers", id, name="second")
+    box.advance(20)
+    copy.sync(resources=["customers"])
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "second"
+    assert told(copy, "op") == [("c",)]
+    settled(copy, "customers")
+    assert told(copy, "op") == [("c",), ("u",)]
+    copy.check("customers")
+
+
+def test_lost_and_doubled_events(copy: Copy) -> None:
+    """What is told twice is one change; what is lost heals by `reconcile`, as a difference."""
+    box = copy.box
+    box.faults.lost_events, box.faults.doubled_events = 0.3, 0.3
+    for _ in range(3):
+        box.live(300, 60)
+        settled(copy, "customers", "products")
+    box.faults.lost_events = box.faults.doubled_events = 0
+    box.advance(400)
+    copy.sync(resources=["customers", "products"], reconcile=True)
+
+    copy.check("customers", "products", volatile=False, last=False)
+    assert_complete(copy, ["customers", "products"], late=True, orders=False)
+    assert copy.one("select count(*) from stripe.changes where origin = 'diff'") > 0
+    assert_folds(copy, ["customers", "products"])
+    assert copy.sync(resources=["customers", "products"], reconcile=True).rows == {}
+
+
+# -- other API versions -----------------------------------------------------------------------------------------------------
+
+
+def test_f9_another_version_of_the_account_is_no_change(copy: Copy) -> None:
+    """Nothing was touched: no row, no change, not even when the whole lists are compared."""
+    noted = books(copy)
+    for version in ("2024-06-20", "2025-09-30.clover", "2026-10-28.endive"):
+        copy.box.api_version = version
+        assert settled(copy).rows == {}
+    assert books(copy) == noted
+    copy.box.api_version = "2025-02-24.acacia"
+    done = settled(copy, reconcile=True)
+    assert (done.rows.get("changes", 0), sum(done.healed.values())) == (0, 0)
+    copy.check()
+
+
+@pytest.mark.parametrize("version", ["2024-06-20", "2025-02-24.acacia", "2025-09-30.clover"])
+def test_events_of_another_shape_are_read_again(copy: Copy, version: str) -> None:
+    """The tables have the pin's shape, whatever the account's; the changes have the event's."""
+    box = copy.box
+    box.api_version = version
+    tables = ("subscriptions", "invoices")
+    box.live(400, 80)
+    box.advance(400)
+    settled(copy, *tables)
+    copy.check(*tables, volatile=False, last=False)
+    assert_complete(copy, tables)
+    assert {found for (found,) in told(copy, "api_version")} == {version}
+
+
+def test_objects_that_lie_apart_are_read_again_one_by_one(copy: Copy) -> None:
+    """Each once, however many events it had."""
+    box = copy.box
+    box.api_version = "2025-09-30.clover"
+    ids = [some(copy, "subscriptions", n) for n in range(2)]
+    for n in range(12):
+        box.advance(1)
+        box.update("subscriptions", ids[n % 2], metadata={"n": str(n)})
+    box.advance(400)
+    box.reset_counts()
+    settled(copy, "subscriptions")
+    assert asked(box)["/v1/subscriptions/:id"] == 2
+    copy.check("subscriptions")
+
+
+def test_objects_that_lie_close_are_read_again_by_listing_them(copy: Copy) -> None:
+    """Two hundred of one day in a few pages, not in two hundred requests."""
+    box = copy.box
+    ids = [box.create("products", name=f"P{n}")["id"] for n in range(200)]
+    settled(copy, "products")
+    box.api_version = "2025-09-30.clover"
+    box.advance(400)
+    for id in ids:
+        box.update("products", id, name="Renamed")
+    box.advance(400)
+    box.reset_counts()
+    settled(copy, "products")
+    assert asked(box)["/v1/products/:id"] == 0
+    assert asked(box)["/v1/products"] <= 8
+    copy.check("products")
+
+
+# -- which events are read --------------------------------------------------------------------------------------------------
+
+
+def test_a_resource_that_is_added_later_is_followed_from_its_list_on(tmp_path: Path) -> None:
+    """No change of what was before; all that comes after."""
+    box = account()
+    with copy_of(box, tmp_path) as copy:
+        copy.sync(resources=["customers"])
+        box.update("products", some(copy, "products"), name="before")
+        box.update("customers", some(copy, "customers"), name="A")
+        settled(copy, "customers", "products")
+        assert told(copy, "resource") == [("customers",)]
+        box.advance(100)
+        box.update("products", some(copy, "products"), name="after")
+        box.update("customers", some(copy, "customers"), name="B")
+        settled(copy, "customers", "products")
+        assert sorted(told(copy, "resource")) == [("customers",), ("customers",), ("products",)]
+        copy.check("customers", "products")
+
+
+def test_a_selection_leaves_the_cursors_of_the_rest(copy: Copy) -> None:
+    """What happened to the others meanwhile comes when they are selected again."""
+    box = copy.box
+    box.update("customers", some(copy, "customers"), name="A")
+    box.update("products", some(copy, "products"), name="A")
+    settled(copy, "customers")
+    assert told(copy, "resource") == [("customers",)]
+    box.advance(5_000)
+    settled(copy, "customers")
+    settled(copy, "customers", "products")
+    assert told(copy, "resource") == [("customers",), ("products",)]
+    copy.check("customers", "products")
+
+
+def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+    """The run says what it cannot see, tells creations from the list, and once the permission is there all the rest comes."""
+    box = copy.box
+    key = box.restrict(permissions=ALL - {"rak_event_read"})
+    box.update("customers", some(copy, "customers"), name="Unseen")
+    made = box.create("customers")["id"]
+    with caplog.at_level(logging.WARNING, "stripe_feed"):
+        done = settled(copy, "customers", api_key=key)
+    assert set(done.refused) == {"changes"}
+    assert "rak_event_read" in caplog.text
+    assert told(copy, "op", "origin", "object_id") == [("c", "list", made)]
+
+    box.advance(3_000)
+    box.restrict(key, permissions=ALL)
+    assert settled(copy, "customers", api_key=key).refused == {}
+    assert sorted(told(copy, "op", "origin")) == [("c", "list"), ("u", "event")]
+    copy.check("customers")
+    assert settled(copy, "customers", api_key=key).rows == {}
+
+
+def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy) -> None:
+    """The cursor stays where the reading stopped."""
+    box = copy.box
+    key = box.restrict(permissions=ALL)
+    for n in range(250):
+        box.advance(1)
+        box.update("customers", some(copy, "customers", n % 3), name=f"N{n}")
+
+    def forbid(template: str, params: Any) -> None:
+        if template == "/v1/events" and "ending_before" in params:
+            box.restrict(key, permissions=ALL - {"rak_event_read"})
+
+    box.on_request = forbid
+    done = settled(copy, "customers", api_key=key)
+    assert set(done.refused) == {"changes"}
+    box.on_request = None
+    box.restrict(key, permissions=ALL)
+    settled(copy, "customers", api_key=key)
+    copy.check("customers")
+    assert len(assert_complete(copy, ["customers"])) == 250
+
+
+def test_a_start_date_holds_for_changes_too(copy: Copy) -> None:
+    """Objects that are older than it are neither loaded nor followed."""
+    box = copy.box
+    start = box.now - 50
+    young = box.create("customers")["id"]
+    box.advance(10)
+    for id in (some(copy, "customers"), young):
+        box.update("customers", id, name="Changed")
+    settled(copy, "customers", start_date=start)
+    assert {id for (id,) in told(copy, "object_id")} == {young}
+    assert copy.one("select count(*) from stripe.customers where name = 'Changed'") == 1
+
+
+# -- in a script of one's own -----------------------------------------------------------------------------------------------
+
+
+def test_customers_alone_warn_that_they_do_not_follow(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+    """Without `changes` an update of an older object is not seen; nothing is lost for a later run with it."""
+    copy.box.update("customers", some(copy, "customers"), name="Unseen")
+    copy.box.advance(SETTLED)
+    with caplog.at_level(logging.WARNING, "stripe_feed"):
+        copy.run(copy.source().with_resources("customers"))
+    assert "`changes` is not selected" in caplog.text
+    assert copy.one("select count(*) from stripe.customers where name = 'Unseen'") == 0
+    copy.run(copy.source().with_resources("customers", "changes"))
+    assert told(copy, "op", "resource") == [("u", "customers")]
+    copy.check("customers")
+
+
+def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
+    """The first loads what there is; the events since it began come with the second."""
+    box = account()
+    with copy_of(box, tmp_path) as copy:
+        done = dict[str, bool]()
+
+        def change(template: str, params: Any) -> None:
+            if template == "/v1/products" and not done:
+                done["once"] = True
+                box.advance(1)
+                box.update("customers", some(copy, "customers"), name="Meanwhile")
+
+        box.on_request = change
+        names = ("customers", "products", "changes")
+        copy.run(copy.source().with_resources(*names))
+        box.advance(SETTLED)
+        copy.run(copy.source().with_resources(*names))
+        assert [row[0] for row in told(copy, "op")] == ["u"]
+        copy.check("customers", "products")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """`add_limit` stops the reader after any yield; later runs bring the rest, each change once."""
+    monkeypatch.setattr("stripe_feed.extract.apply.BATCH_EVENTS", 20, raising=False)
+    monkeypatch.setattr("stripe_feed.extract.follow.BATCH_EVENTS", 20, raising=False)
+    box = copy.box
+    for n in range(90):
+        box.advance(1)
+        box.update("customers", some(copy, "customers", n % 4), name=f"N{n}")
+    box.advance(SETTLED)
+    copy.run(copy.source().with_resources("customers", "changes").add_limit(limit))
+    copy.run(copy.source().with_resources("customers", "changes"))
+    copy.check("customers")
+    assert len(assert_complete(copy, ["customers"])) == 90
+
+
+# -- nothing to do ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_run_asks_little_and_writes_nothing(copy: Copy) -> None:
+    """After events: their cursor is stored once they have left the look-back, and then nothing any more."""
+    box = copy.box
+    box.live(100, 40)
+    settled(copy)
+    noted = books(copy)
+    rows = copy.one("select count(*) from stripe.changes")
+    states = []
+    for _ in range(8):
+        box.advance(100)
+        box.reset_counts()
+        done = copy.sync()
+        assert not done.rows
+        assert done.requests == box.counts.total() <= 10
+        states.append([now - then for now, then in zip(books(copy), noted, strict=True)])
+    assert states[0] == [0, 0, 0]
+    assert states[-1] in ([0, 1, 0], [1, 1, 0])
+    assert states[-1] == states[-3]
+    assert copy.one("select count(*) from stripe.changes") == rows
+    assert settled(copy).packages == 0
+
+
+def test_an_incremental_run_asks_for_its_events_and_nothing_else(copy: Copy) -> None:
+    """Of the pin's shape: no request per object, hardly more than their pages."""
+    box = copy.box
+    for n in range(1_000):
+        box.advance(n % 3 == 0)
+        box.update("customers", some(copy, "customers", n % 5), name=f"N{n}")
+    box.advance(400)
+    box.reset_counts()
+    settled(copy, "customers")
+    assert asked(box)["/v1/customers/:id"] == 0
+    assert box.counts.total() <= 1.05 * 10 + 10
+    copy.check("customers")
+
+
+def test_a_change_is_the_events_own_bytes(copy: Copy) -> None:
+    """`after` and `previous` as Stripe sent them, key for key."""
+    id = some(copy, "customers")
+    copy.box.update("customers", id, name='Quote " and ü', metadata={"z": "1", "a": "2"})
+    settled(copy, "customers")
+    body = json.loads(copy.box.events[-1].body)
+    after, previous = copy.select("select after::varchar, previous::varchar from stripe.changes")[0]
+    assert (list(json.loads(after)), json.loads(after)) == (list(body["data"]["object"]), body["data"]["object"])
+    assert json.loads(previous) == body["data"]["previous_attributes"]
+    row: Row = changes(copy)[0]
+    assert (row["request_id"], row["event_type"]) == ((body["request"] or {}).get("id"), "customer.updated")
