@@ -474,3 +474,15 @@ def test_covers_and_windows_always_partition_the_ranges(
         assert length(left(planner)) == length(rest)                               # neither do windows
     assert not rest
     assert sorted(kept) == sorted(id for lo, hi in ranges for id in endpoint.within(lo, hi))
+
+
+def test_a_list_that_refuses_every_cursor_of_one_second_ends() -> None:
+    """It could be asked for ever: each page brings the same rows, and each cursor after it is refused."""
+    planner = Planner([(START, T0)])
+    burst = heads(*[900_000] * 3)
+    planner.page(take(planner), burst, has_more=True)
+
+    with pytest.raises(Stuck, match="refuses one cursor after the other"):
+        for _ in range(100):
+            planner.refused(take(planner))
+            planner.page(take(planner), burst, has_more=True)

@@ -152,7 +152,7 @@ class Reader:
                     self._deliver(listing, walk, ask, page)
             except CursorGone:
                 with self._cond:
-                    listing.walks[walk].refused(ask)
+                    self._refused(listing, walk, ask)
             except BaseException as error:      # raised again in the consumer's thread
                 with self._cond:
                     listing.walks[walk].failed(ask)
@@ -160,6 +160,12 @@ class Reader:
             with self._cond:
                 self.in_flight -= 1
                 self._cond.notify_all()
+
+    def _refused(self, listing: Listing[Any], walk: int, ask: Ask) -> None:
+        try:
+            listing.walks[walk].refused(ask)
+        except Stuck as stuck:
+            listing.error = listing.error or Unreachable(f"{listing.path} {stuck}. Run again; if it stays, report it.")
 
     def _deliver(self, listing: Listing[Any], walk: int, ask: Ask, page: Page[Any]) -> None:
         listing.delivering = True

@@ -122,7 +122,7 @@ def owner(client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
     if not client.has_dataset():
         return None
     for table in tables:
-        for account_id, livemode in _select(client, f"select account_id, livemode from {_name(client, table)} limit 1"):
+        for account_id, livemode in _select(client, f"select distinct account_id, livemode from {_name(client, table)}"):
             return str(account_id), bool(livemode)
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from itertools import chain, zip_longest
@@ -12,13 +12,13 @@ from urllib.parse import quote
 import msgspec
 
 from ..api import Api
-from ..errors import CursorGone, NotFound
-from ..resources import RESOURCES, Resource
+from ..errors import CursorGone, NotFound, Unreachable
+from ..resources import RESOURCES, Params, Resource
 from . import prior
 from .fetch import complete, page_of
 from .records import Record, Shape
 from .session import Session
-from .windows import Planner, Range
+from .windows import Planner, Range, Stuck
 
 Job = tuple[str, Callable[[], "list[Read]"]]      # a table, and what reads some of its objects
 
@@ -115,20 +115,24 @@ def retrieve(api: Api, resource: Resource, shape: Shape, id: str) -> Read | None
 
 
 def _listed(session: Session, resource: Resource, span: Range, ids: Sequence[str]) -> list[Read]:
-    shape, only = session.shapes[resource.table], set(ids)
+    only = set(ids)
     found: dict[str, Read] = {}
-    for walk in resource.walks:
-        planner = Planner([(span[0], span[1] + 1)])
-        while not planner.finished:
-            ask = planner.take()
-            if ask is None:
-                break
-            try:
-                page = page_of(session.api, resource, shape, walk, ask, True, only, paid=False)
-            except CursorGone:
-                planner.refused(ask)
-                continue
-            planner.page(ask, page.heads, page.has_more)
-            found.update((row.row.id, Read(row, page.asked_at)) for row in page.rows if row is not None)
+    try:
+        for walk in resource.walks:
+            found.update((read.record.row.id, read) for read in _walked(session, resource, walk, span, only))
+    except Stuck as stuck:
+        raise Unreachable(f"{resource.path} {stuck}. Run again; if it stays, report it.") from None
     rest = [read for id in only - set(found) for read in _one(session, resource, id)]
     return [*found.values(), *rest]
+
+
+def _walked(session: Session, resource: Resource, walk: Params, span: Range, only: Collection[str]) -> Iterator[Read]:
+    planner = Planner([(span[0], span[1] + 1)])
+    while (ask := planner.take()) is not None:
+        try:
+            page = page_of(session.api, resource, session.shapes[resource.table], walk, ask, True, only, paid=False)
+        except CursorGone:
+            planner.refused(ask)
+            continue
+        planner.page(ask, page.heads, page.has_more)
+        yield from (Read(row, page.asked_at) for row in page.rows if row is not None)

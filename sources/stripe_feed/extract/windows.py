@@ -13,6 +13,7 @@ Range = tuple[int, int]
 LEAST_PAGES = 3         # a window with fewer pages left is not worth a split: every window costs half a page
 UNKNOWN = float("inf")  # pages left in a window that nobody has looked into
 MOST_EMPTY = 5
+MOST_REFUSED = 20       # cursors in a row
 
 
 class Stuck(Exception):
@@ -33,6 +34,7 @@ class Window:
     busy: bool = False
     rest: bool = False                # go on by time below `pos + 1`, because the cursor is of no use
     empty: int = 0
+    refused: int = 0
     edge: set[str] = field(default_factory=set)   # ids delivered with created == pos
     undated: set[str] = field(default_factory=set)   # ids delivered without created
 
@@ -120,14 +122,21 @@ class Planner:
         ]
         ended = not has_more or (cut and times[-1] < window.lo)
         last = max(times[-1], window.lo)
-        window.empty = 0 if keep else window.empty
+        if keep:
+            window.empty = window.refused = 0
         self._advance(window, heads, times, last)
         return Took(keep, self._cover(window, ended))
 
     def refused(self, ask: Ask) -> None:
-        """The cursor was deleted meanwhile: go on below its second by time; what was seen of that second is dropped."""
+        """The cursor was deleted meanwhile: go on below its second by time; what was seen of that second is dropped.
+
+        Raises `Stuck` when one cursor after the other is refused.
+        """
         ask.window.busy = False
         ask.window.rest = True
+        ask.window.refused += 1
+        if ask.window.refused > MOST_REFUSED:
+            raise Stuck("refuses one cursor after the other")
 
     def failed(self, ask: Ask) -> None:
         """The page was not read: the window is free again."""
