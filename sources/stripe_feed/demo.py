@@ -27,6 +27,7 @@ from .terminal import data, invoked, table
 
 SEED = 7
 A_DAY = 86_400
+WIDE = 100
 USAGE = UsageError.exit_code
 SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
 SAMPLE = """\
@@ -112,8 +113,13 @@ def print_changes(changes: Sequence[Change]) -> None:
     for name, some in kinds.items():
         console.print(f"{len(some):>4} {name}")
         if some:
-            console.print(f"     {words(min(some, key=lambda one: len(one.changed) or 99))}")
+            console.print(f"     {cut(words(min(some, key=lambda one: len(one.changed) or 99)))}")
     console.print()
+
+
+def cut(line: str) -> str:
+    """A line that is too wide, up to a comma."""
+    return line if len(line) <= WIDE else f"{line[:WIDE].rpartition(', ')[0] or line[:WIDE]}, ..."
 
 
 def kind_of(change: Change) -> str:

@@ -94,7 +94,7 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
         run = session.runs.get(table)
         where = session.standing[table]
         if where in ("listing", "again"):
-            if run is not None and (where == "again" or table not in mine):
+            if run is not None and (where == "again" or run.plan.first or table not in mine):
                 mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0}
             session.behind.add(table)
 
