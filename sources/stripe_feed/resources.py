@@ -503,3 +503,6 @@ RESOURCES: dict[str, Resource] = table(
 
 TABLES: dict[str, Resource | Child] = {row.table: row for row in _with_children(RESOURCES.values())}
 """Every table, each child after its parent."""
+
+CHANGES = "changes"
+"""The table with a row per change, and the resource that reads them."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, normalized, open_pipeline, settings
 from .errors import SetupError, UsageError
-from .resources import RESOURCES, TABLES
+from .resources import CHANGES, RESOURCES, TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one resource is: listed up to `until`, with so many seconds of `created` still to be listed."""
+    """How far one resource is: its events were read up to `followed` (nothing: never), it was listed up to `until`, with so many
+    seconds of `created` still to be listed."""
 
     resource: str
     until: datetime
     seconds_left: int
+    followed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,12 @@ def status_of(copy: Copy) -> Status:
     """What an open copy holds and how fresh it is."""
     state = state_of(copy)
     resources = state.get("resources", {})
+    followed = resources.get(CHANGES, {})
     cursors = [
-        Cursor(name, datetime.fromtimestamp(found["t0"], timezone.utc), sum(hi - lo for walk in found["left"] for lo, hi in walk))
+        Cursor(
+            name, datetime.fromtimestamp(found["t0"], timezone.utc), sum(hi - lo for walk in found["left"] for lo, hi in walk),
+            datetime.fromtimestamp(followed[name]["cursor"], timezone.utc) if name in followed else None,
+        )
         for name in RESOURCES if "t0" in (found := resources.get(name, {}))
     ]
     return Status(
@@ -188,8 +194,8 @@ def status_of(copy: Copy) -> Status:
 def held(copy: Copy) -> list[Held]:
     """Rows and newest `created` of every table that exists."""
     found = []
-    for name, table in TABLES.items():
-        newest = "max(created)" if any(column.name == "created" for column in table.columns) else "null"
+    for name in (*TABLES, CHANGES):
+        newest = f"max({_when(name)})" if _when(name) else "null"
         try:
             rows, created = copy.ask(f"select count(*), {newest} from {copy.name(name)}").rows[0]
         except Missing:
@@ -230,16 +236,25 @@ def _moment(value: datetime | str | None) -> datetime | None:
 
 def preview(copy: Copy, table: str, rows: int = 5) -> Rows:
     """The newest rows of a table. Raises `UsageError` for unknown tables."""
-    if table not in TABLES:
-        raise UsageError(f"There is no table {table!r}. Choose from: {', '.join(TABLES)}.")
-    order = "created" if any(column.name == "created" for column in TABLES[table].columns) else "id"
+    if table not in (*TABLES, CHANGES):
+        raise UsageError(f"There is no table {table!r}. Choose from: {', '.join((*TABLES, CHANGES))}.")
+    key = "change_id" if table == CHANGES else "id"
     try:
-        return copy.ask(f"select * from {copy.name(table)} order by {order} desc, id limit {int(rows)}")
+        return copy.ask(f"select * from {copy.name(table)} order by {_when(table) or key} desc, {key} limit {int(rows)}")
     except Missing:
         raise SetupError(f"The table {table} is not loaded yet. Run `stripe-feed sync --resources {_owner(table)}`.") from None
 
 
+def _when(table: str) -> str:
+    """The column that says how new a row is; nothing where there is none."""
+    if table == CHANGES:
+        return "occurred_at"
+    return "created" if any(column.name == "created" for column in TABLES[table].columns) else ""
+
+
 def _owner(table: str) -> str:
+    if table == CHANGES:
+        return next(iter(RESOURCES))
     return next(row.table for row in RESOURCES.values() if table in (row.table, *(child.table for child in row.children)))
 
 

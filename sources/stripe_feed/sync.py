@@ -32,13 +32,12 @@ from .destination import (
 )
 from .errors import StripeFeedError, UsageError
 from .extract import prior
-from .extract.changes import CHANGES
 from .extract.lists import plan
 from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
 from .feed.store import FeedStore
-from .resources import RESOURCES
+from .resources import CHANGES, RESOURCES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .resources import TABLES
+from .resources import CHANGES, TABLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -221,7 +221,7 @@ def print_synced(
     place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
     what = f"{total:,} rows written to" if total else "Nothing new for"
     say(f"{what} {place}: {done.requests:,} requests, {done.seconds:.1f} s.")
-    for name in (name for name in TABLES if name in done.rows):
+    for name in (name for name in (*TABLES, CHANGES) if name in done.rows):
         say(f"  {name:<20} {done.rows[name]:>12,}")
     options = {"--database": database, "--destination": destination, "--dataset": dataset if dataset != "stripe" else None}
     given = " ".join(f"{option} {shlex.quote(value)} " for option, value in options.items() if value)
@@ -285,8 +285,8 @@ def _print_status(found: Status) -> None:
         f"last load {when(found.loaded_at)} UTC"
     )
     console.print(table(["table", "rows", "newest (UTC)"], [(t.table, t.rows, t.newest) for t in found.tables]))
-    rows = [(c.resource, when(c.until), _left(c.seconds_left)) for c in found.cursors]
-    console.print(table(["resource", "listed up to (UTC)", "still to list"], rows))
+    rows = [(c.resource, when(c.until), _left(c.seconds_left), when(c.followed)) for c in found.cursors]
+    console.print(table(["resource", "listed up to (UTC)", "still to list", "events up to (UTC)"], rows))
 
 
 def _left(seconds: int) -> str:

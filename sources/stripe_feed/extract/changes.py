@@ -9,12 +9,10 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
-from ..resources import Column, Resource
+from ..resources import CHANGES, Column, Resource
 from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
 from .images import Image, difference, paths
 from .records import ARROW, LOAD_COLUMN, MEMORY, UTC_TIME, Stamp, json_text
-
-CHANGES = "changes"
 
 Op = Literal["c", "u", "d", "r"]
 Origin = Literal["event", "diff", "snapshot", "list"]

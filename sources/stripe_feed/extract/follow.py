@@ -41,10 +41,11 @@ def read_changes(session: Session) -> Iterator[Any]:
         yield from _read_changes(session, [table for table in selected if table in RESOURCES])
     except PermissionMissing as refusal:
         session.refused["changes"] = refusal
-        log.warning(
-            "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
-            "Add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
-        )
+        if not session.kept:        # whoever keeps it open says so in its own words
+            log.warning(
+                "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
+                "Add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+            )
     except Exception:
         failed = True
         raise

@@ -10,8 +10,8 @@ import dlt
 from dlt.extract import DltResource
 
 from ..api import API_VERSION, GIVE_UP_AFTER
-from ..resources import RESOURCES, Resource
-from .changes import CHANGES, change_hints
+from ..resources import CHANGES, RESOURCES, Resource
+from .changes import change_hints
 from .follow import read_changes
 from .hints import table_hints
 from .lists import list_rows

