@@ -74,6 +74,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         first = next(iter(box.objects(table)))
         named = {"customers": {"email": EMAIL, "name": NAME}, "invoices": {"customer_email": EMAIL, "customer_name": NAME}}
         box.update(table, first, description=f"{NAME} <{EMAIL}>", **named.get(table, {}), metadata={"who": EMAIL})
+    box.advance(1)
     with shell_of(box, tmp_path) as shell:
         shell.key = KEY
         yield shell

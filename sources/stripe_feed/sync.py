@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from .destination import (
 )
 from .errors import StripeFeedError, UsageError
 from .extract import prior
+from .extract.cursors import span, standing
 from .extract.lists import plan
 from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
@@ -67,10 +68,10 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run would list of one resource, in Unix seconds; a first listing has no lower bound."""
+    """What a run would read of one resource, in Unix seconds; a first listing has no lower bound."""
 
     resource: str
-    kind: str                    # "everything", "the rest", "new", "range"
+    kind: str                    # "everything", "the rest", "new", "range", "events"
     since: int
     until: int
 
@@ -178,13 +179,24 @@ def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None =
     states = states_of(pipeline)
     account, found = session.account, []
     for name in chosen(resources):
-        state = states.get(name, {})
-        row = RESOURCES[name]
+        state, row = states.get(name, {}), RESOURCES[name]
+        where = standing(state, states.get(CHANGES, {}).get(name), session.api.now(), session.options.end is None)
+        if where in ("again", "gap"):
+            state = {}                       # a list that no events go on from is read again
         planned = plan(state, session.options, len(row.walks), session.api.now(), account.created)
         ranges = [r for walk in planned.left for r in walk]
         kind = "range" if planned.keeps_cursor else "everything" if planned.first else "the rest" if any(state["left"]) else "new"
         found.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
-    return found
+    return [*found, *_planned_events(states.get(CHANGES, {}), session)]
+
+
+def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planned]:
+    """What a run would read of the events; nothing before the lists are complete."""
+    options = session.options
+    if not cursors or options.end is not None:
+        return []
+    spans = [span(mine, session.api.now(), options.look_back, options.settle) for mine in cursors.values()]
+    return [Planned(CHANGES, "events", min(lo for lo, _ in spans), max(hi for _, hi in spans))]
 
 
 def chosen(resources: Sequence[str] | None) -> list[str]:

@@ -123,7 +123,7 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
         _replace(state, {})
     run = _resume(session, resource, state) or _begin(session, resource, state, again=where == "again")
     try:
-        yield from _walk(session, run, writer, state, before)
+        yield from _walk(session, run, writer, state, {} if where == "again" else before)
         if run.done and run.rest:                    # it ended where an earlier run began: go on with what came since
             before = dict(state)
             run = _begin(session, resource, state)

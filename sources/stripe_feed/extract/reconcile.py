@@ -114,6 +114,7 @@ class Reconciling:
     def _list(self) -> Iterator[Any]:
         ranges = whole_ranges(self.session.options.start or 0, self.t0, self.session.account.created)
         listing = open_listing(self.session, self.resource, [ranges for _ in self.resource.walks])
+        self.session.compared.append(listing)
         while not (listing.finished and not listing.parts):
             parts = self.session.reader.take(listing)
             if not parts:

@@ -63,6 +63,7 @@ class Session:
         self.standing: dict[str, Standing] = {}     # of the resources that entered this package
         self.behind: set[str] = set()               # resources whose events wait for the next package
         self.reconciled: set[str] = set()
+        self.compared: list[Listing[Record]] = []   # whole lists, read to be compared
         self.healed: dict[str, int] = {}            # differences that reconcile found, by table
         self.unreadable: PermissionMissing | None = None    # why events cannot be read
         self.probed = False
@@ -122,7 +123,7 @@ class Session:
     @property
     def listings(self) -> list[Listing[Record]]:
         """All listings so far, for progress."""
-        return [run.listing for run in self.runs.values()]
+        return [*(run.listing for run in self.runs.values()), *self.compared]
 
     @property
     def finished(self) -> bool:
@@ -173,6 +174,7 @@ class Session:
             self.close()
             self.refused.clear()
             self.reconciled.clear()
+            self.compared.clear()
         if refusal is not None:
             raise refusal
 
