@@ -175,19 +175,20 @@ def owner_in(pipeline: Any) -> tuple[str, bool] | None:
 
 
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:
-    """What a run would list, from the destination's state; one request, nothing written."""
+    """What a run would read, from the destination's state; nothing written."""
     states = states_of(pipeline)
-    account, found = session.account, []
+    account, found, cursors = session.account, [], states.get(CHANGES, {})
     for name in chosen(resources):
         state, row = states.get(name, {}), RESOURCES[name]
-        where = standing(state, states.get(CHANGES, {}).get(name), session.api.now(), session.options.end is None)
+        follows = "t0" in state and session.options.end is None and (name in cursors or session.may_follow())
+        where = standing(state, cursors.get(name), session.api.now(), follows)
         if where in ("again", "gap"):
             state = {}                       # a list that no events go on from is read again
         planned = plan(state, session.options, len(row.walks), session.api.now(), account.created)
         ranges = [r for walk in planned.left for r in walk]
         kind = "range" if planned.keeps_cursor else "everything" if planned.first else "the rest" if any(state["left"]) else "new"
         found.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
-    return [*found, *_planned_events(states.get(CHANGES, {}), session)]
+    return [*found, *_planned_events(cursors, session)]
 
 
 def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planned]:
