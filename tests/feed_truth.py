@@ -34,6 +34,8 @@ def changes(copy: Copy, where: str = "true") -> list[Row]:
         f"select {', '.join(COLUMNS)} from stripe.changes where _dlt_load_id in "
         f"(select load_id from stripe._dlt_loads where status = 0) and {where} order by _dlt_load_id, seq"
     )
+    if not copy.select("select 1 from information_schema.tables where table_schema = 'stripe' and table_name = 'changes'"):
+        return []                                # nothing has changed yet
     rows = [dict(zip(NAMES, row, strict=True)) for row in copy.select(query)]
     for row in rows:
         for name in ("after", "previous", "changed"):
@@ -54,7 +56,9 @@ def assert_complete(
     real = [twins.get(id, id) for id in ids]
     twice = {id for id in real if real.count(id) > 1} - {event.id for event in wanted if _goes_round(box, event)}
     assert not twice, f"told twice: {twice}"
-    missing = [event for event in wanted if event.id not in set(real)]
+    contents = {event.id: _content(event) for event in box.events}
+    told = {contents[id] for id in ids}          # there, back and there again cannot be told from a twin
+    missing = [event for event in wanted if event.id not in set(real) and contents[event.id] not in told]
     assert not missing, f"{len(missing)} missing: {[(e.type, e.object_id, e.created) for e in missing[:5]]}"
     known = {event.id for event in wanted}
     phantom = [row["event_id"] for row in found if twins.get(row["event_id"], row["event_id"]) not in known]
@@ -65,6 +69,12 @@ def assert_complete(
     if orders:
         _assert_ordered(box, found, twins, wanted, late)
     return found
+
+
+def _content(event: Any) -> str:
+    """What twins have in common."""
+    body = json.loads(event.body)
+    return json.dumps([event.type, event.created, body["data"]], sort_keys=True)
 
 
 def _goes_round(box: Sandbox, event: Any) -> bool:
@@ -135,6 +145,8 @@ def assert_in_order(copy: Copy) -> None:
         assert [row["occurred_at"] for row in rows] == [row["occurred_at"] for row in true], f"{resource} {id}: out of order"
         for (_, some), (_, happened) in zip(_seconds(rows), _seconds(true), strict=True):
             got, wanted = _images(some), _images(happened)
+            if len({row["api_version"] for row in some}) > 1:
+                continue                         # images of two shapes form no trail
             again = len(wanted) > len({json.dumps(image, sort_keys=True) for image in wanted})
             assert got == wanted or (again and got[-1:] == wanted[-1:]), f"{resource} {id}: out of order in a second"
 

@@ -97,6 +97,9 @@ class World:
 
     def toggle(self, a: int, b: int) -> None:
         """There and back in a second, or there only, or there and back and there."""
+        if self.box.faults.doubled_events:       # twice the same in a second could not be told from twins
+            self.box.advance(1)
+            b %= 2
         field = {"customers": "delinquent", "products": "active", "prices": "active", "plans": "active"}.get(self.table(a))
         id = self.one(self.table(a), b)
         for _ in range(1 + b % 3 if field and id else 0):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import SetupError, StripeFeedError, UsageError
+from .errors import PartlyDone, SetupError, UsageError
 from .options import Database, Dataset, Destination, Json, StateDir
 from .verbs import command
 
@@ -43,10 +43,14 @@ def tail(
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Show the newest changes."""
+    from .terminal import say
+
     names, ops = listed(resource), listed(op)
     with opened(database, destination, dataset, state_dir) as feed:
         head, shown = feed.head, feed.tail(count, resource=names, op=ops)
         show(shown, json)
+        if not shown and head and not ops:
+            say("Only snapshots so far, or nothing of these resources; --op r shows snapshots.")
         if follow:
             show(feed.follow(shown[-1].offset if shown else head, resource=names, op=ops), json)
 
@@ -225,6 +229,8 @@ def words(found: Change | Net) -> str:
         old, new = value_at(before, path), value_at(found.after, path)
         told = before is not None and not isinstance(old, dict | list) and not isinstance(new, dict | list)
         parts.append(f"{plain(path)}: {_shown(cell, old)} -> {_shown(cell, new)}" if told else plain(path))
+    if not parts and found is last and last.event_type:
+        parts.append(plain(last.event_type))
     head = f"{last.offset:>7}  {when(last.occurred_at)}  {found.op}  {plain(found.resource)}  {plain(found.object_id)}"
     return f"{head}  {', '.join(parts)}".rstrip()
 
@@ -234,14 +240,14 @@ def _shown(cell: Any, value: object) -> str:
 
 
 def execute(run: str, change: Change) -> None:
-    """Run a shell command with the change as JSON on its stdin. Raises `StripeFeedError` where it does not end with 0."""
+    """Run a shell command with the change as JSON on its stdin. Raises `PartlyDone` where it does not end with 0."""
     import subprocess
 
     sys.stdout.flush()
     ended = subprocess.run(run, shell=True, input=line_of(change) + "\n", text=True, check=False)
     if ended.returncode:
         how = f"ended with {ended.returncode}" if ended.returncode > 0 else f"was killed by signal {-ended.returncode}"
-        raise StripeFeedError(
+        raise PartlyDone(
             f"The command {how} at change {change.change_id} (offset {change.offset}). It is not acknowledged and comes again."
         )
 

@@ -182,7 +182,7 @@ def _print_table(found: Rows) -> None:
     fit = next((n for n in range(1, len(wide)) if sum(wide[: n + 1]) > console.width), len(wide))
     console.print(table(found.columns[:fit], [row[:fit] for row in found.rows]))
     if fit < len(found.columns):
-        say(f"{len(found.columns) - fit} more columns: {', '.join(found.columns[fit:])}. --json shows all.")
+        say(f"Not shown: {', '.join(found.columns[fit:])}. --json shows all.")
 
 
 def print_json(*objects: Any) -> None:
@@ -219,12 +219,15 @@ def print_synced(
         return
     total = sum(done.rows.values())
     place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
-    what = f"{total:,} rows written to" if total else "Nothing new for"
+    what = f"{total:,} rows written to" if total else "No differences in" if done.healed else "Nothing new for"
     say(f"{what} {place}: {done.requests:,} requests, {done.seconds:.1f} s.")
     for name in (name for name in (*TABLES, CHANGES) if name in done.rows):
         say(f"  {name:<20} {done.rows[name]:>12,}")
     options = {"--database": database, "--destination": destination, "--dataset": dataset if dataset != "stripe" else None}
     given = " ".join(f"{option} {shlex.quote(value)} " for option, value in options.items() if value)
+    if done.relayed:
+        say(f"Next: {invoked()} feed tail {given}".rstrip())
+        return
     say(f'Next: {invoked()} query {given}"select status, count(*) from invoices group by status"')
 
 

@@ -22,7 +22,7 @@ COLUMNS = (
     Column("change_id", "text", "Deterministic id: the event's, or a digest; the same change always has the same one."),
     Column("resource", "text", "Table of the object, such as `invoices`."),
     Column("object_id", "text", "Id of the object."),
-    Column("customer_id", "text", "The customer that the object belongs to, where it can be told (id)."),
+    Column("customer_id", "text", "Id of the customer that the object belongs to, where it can be told."),
     Column("op", "text", "c created, u updated, d deleted, r read (a snapshot that was asked for)."),
     Column("origin", "text", "How it is known: event, diff (reconcile), snapshot, list (a key that may not read events)."),
     Column("event_id", "text", "Stripe's event, `evt_...`."),

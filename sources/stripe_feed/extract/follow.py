@@ -74,7 +74,11 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
             ", ".join(gaps),
         )
-    yield from reconcile(session, follow.writer, [table for table in tables if _is_due(session, table)], mine)
+    due = [table for table in tables if _is_due(session, table)]
+    if follow.yielded:              # the destination does not hold yet what the events brought: compare in the next package
+        session.behind.update(table for table in due if table not in gaps)
+        due = [table for table in due if table in gaps]
+    yield from reconcile(session, follow.writer, due, mine)
     if session.unreadable is not None:
         raise session.unreadable
 

@@ -140,7 +140,7 @@ def _standing(session: Session, table: str, state: Mapping[str, Any], selected: 
     mine = dlt.current.source_state().get("resources", {}).get("changes", {}).get(table)
     if follows and mine is None:
         follows = session.may_follow()
-    if "changes" not in selected and session.options.end is None:
+    if "changes" not in selected and session.options.end is None and not session.standing:
         log.warning("`changes` is not selected: updates, cancellations and deletes of older objects are not seen.")
     session.standing[table] = standing(state, mine, session.api.now(), follows)
     return session.standing[table]

@@ -47,13 +47,16 @@ def seen(client: Any, ids: Sequence[str]) -> set[str]:
 
 
 def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, tuple[str | None, Image | None]]:
-    """Return id -> API version and image after its newest change before a second; no image where that was a deletion."""
+    """Return id -> API version and image after its newest change before a second; no image where that was a deletion.
+
+    What was told late came before another.
+    """
     query = (
-        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after from {_name(client, 'changes')} "
+        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late from {_name(client, 'changes')} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
-    older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
+    older = [row for row in found if not row[7] and _time(row[1]).timestamp() < before[row[0]]]
     newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), row[2], row[3]))}
     return {id: (row[4], None if row[5] == "d" else parsed(row[6])) for id, row in newest.items()}
 
@@ -94,6 +97,12 @@ def told(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
+
+
+def all_told(client: Any, resource: str) -> set[str]:
+    """All objects of a resource that any change of a complete load tells of."""
+    where = f"_dlt_load_id in ({_complete(client)}) and resource = %s"
+    return {id for (id,) in _select(client, f"select distinct object_id from {_name(client, 'changes')} where {where}", resource)}
 
 
 def remove_deleted(client: Any, table: str, before: int) -> None:

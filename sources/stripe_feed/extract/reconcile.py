@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 import dlt
 
-from ..resources import RESOURCES, Resource
+from ..resources import RESOURCES, Column, Resource
 from . import prior
 from .changes import Change, diff
-from .derive import told
+from .derive import same_shape, told
 from .events import oldest_first
-from .images import Image, with_lists_of
+from .images import Image, id_of, with_lists_of
 from .lists import open_listing, whole_ranges
 from .records import Record, Shape, typed
 from .rereads import Read, read_again
 from .session import Session
-from .writer import Writer, items_of, version_read
+from .writer import VERSION_STEP, Writer, items_of, version_read
 
 log = logging.getLogger("stripe_feed")
 
@@ -94,7 +94,8 @@ class Reconciling:
             yield None
             reads += [read for _, read in some]
         gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
-        changes = [*(yield from self._heal(reads)), *(yield from self._end(gone)), *self._untold(told_by_events)]
+        healed = [*(yield from self._heal(reads)), *(yield from self._end(gone))]
+        changes = [*healed, *self._untold(told_by_events), *self._behind({*told_by_events, *self.suspects, *missing})]
         yield from self.writer.changes(changes)
         self._done(changes)
 
@@ -237,6 +238,29 @@ class Reconciling:
         images = self._images([id for id in young if id not in told])
         return [self._diff(id, None, image, self.held[id].hash) for id, image in images.items()]
 
+    def _behind(self, left_out: set[str]) -> list[Change]:
+        """Rows that a list brought, or a reading, and whose changes do not lead there: one of those was never told."""
+        if self.cursors is None or self.session.unreadable is not None:
+            return []
+        with self.writer.client as client:
+            told = prior.all_told(client, self.resource.table) & self.listed - left_out
+            ids = [id for id in sorted(told) if not self.held[id].deleted and self.held[id].version % VERSION_STEP == 0]
+            last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, self.session.api.now() + 1))
+        found = []
+        for id, after in self._images(list(last)).items():
+            version, before = last[id]
+            if before is None:
+                found.append(self._diff(id, None, after, self.held[id].hash))
+            elif same_shape(self.resource, version, self.session.api.version) and (names := self._unlike(before, after)):
+                found.append(self._diff(id, after | {name: before.get(name) for name in names}, after, self.held[id].hash))
+        return found
+
+    def _unlike(self, told: Image, held: Image) -> list[str]:
+        """The documented fields in which they differ, without lists: events cut them, and tables hold them apart."""
+        left_out = {*self.resource.volatile, *self.resource.links, *self.resource.never}
+        columns = [column for column in self.shape.columns if column.name in told and column.name not in left_out]
+        return [column.name for column in columns if _plain(column, told[column.name]) != _plain(column, held.get(column.name))]
+
     def _diff(self, id: str, before: Image | None, after: Image | None, hash: str) -> Change:
         version = self.held[id].version if id in self.held and before is not None else 0
         return diff(self.resource, id, before, after, version, hash, self.session.api.now(), self.session.api.version)
@@ -245,13 +269,17 @@ class Reconciling:
         table = self.resource.table
         self.session.healed[table] = len(changes)
         if changes:
-            log.info("%s: %s differences were healed", table, f"{len(changes):,}")
+            log.info("%s: differences healed: %s", table, f"{len(changes):,}")
         listed = dlt.current.source_state()["resources"][table]
         listed.update(t0=self.t0, left=[[] for _ in self.resource.walks])
         if self.cursors is not None:
             self.cursors["shape"] = shape_id(self.session, self.shape)
             if self.gap:
                 self.cursors.update(since=self.t0, cursor=self.t0)
+
+
+def _plain(column: Column, value: Any) -> Any:
+    return prior.as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else id_of(value)
 
 
 def shape_id(session: Session, shape: Shape) -> str:

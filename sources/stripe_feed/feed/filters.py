@@ -82,8 +82,8 @@ def _moved(change: Change, path: str, old: list[Value] | EllipsisType, new: list
     if change.op != "u" or change.after is None:
         return False
     now, before = value_at(change.after, path), change.before
-    if before is None:
-        return old is ... and _is_one_of(now, new) and _named(change, path)
+    if before is None:         # what was before is not known: rather once too often than never
+        return old is ... and _is_one_of(now, new) and (_named(change, path) or not change.changed)
     was = value_at(before, path)
     return not _same(was, now) and _is_one_of(was, old) and _is_one_of(now, new)
 
