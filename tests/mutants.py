@@ -22,6 +22,15 @@ FETCH = "extract/fetch.py"
 RECORDS = "extract/records.py"
 LISTS = "extract/lists.py"
 HINTS = "extract/hints.py"
+CURSORS = "extract/cursors.py"
+EVENTS = "extract/events.py"
+ORDER = "extract/order.py"
+DERIVE = "extract/derive.py"
+IMAGES = "extract/images.py"
+FOLLOW = "extract/follow.py"
+APPLY = "extract/apply.py"
+WRITER = "extract/writer.py"
+RECONCILE = "extract/reconcile.py"
 
 MUTANTS = (
     Mutant(
@@ -133,5 +142,123 @@ MUTANTS = (
     Mutant(
         "half of the state forgotten", WINDOWS, "((a, min(b, lo)), (max(a, hi), b))]", "((max(a, hi), b),)]",
         "test_windows.py::test_subtract_leaves_the_seconds_outside_of_the_cover", quick=False,
+    ),
+    # what happened
+    Mutant(
+        "look-back of events dropped", CURSORS, 'mine["cursor"] - look_back), now - settle', 'mine["cursor"]), now - settle',
+        "test_cursors.py::test_the_span_that_is_read",
+    ),
+    Mutant(
+        "events from before the list", CURSORS, 'max(mine["since"], mine["cursor"] - look_back)', 'mine["cursor"] - look_back',
+        "test_cursors.py::test_the_span_that_is_read",
+    ),
+    Mutant(
+        "settle dropped", FOLLOW, "hi = now - options.settle", "hi = now",
+        "test_follow.py::test_an_event_is_applied_once_it_is_settled",
+    ),
+    Mutant(
+        "gap not noticed", CURSORS, 'return "gap" if follows and', 'return "complete" if follows and',
+        "test_cursors.py::test_what_to_do_for_a_resource",
+    ),
+    Mutant(
+        "newest first", EVENTS, "            yield newest[::-1]\n", "            yield newest\n",
+        "test_events.py::test_a_page_is_one_request",
+    ),
+    Mutant(
+        "pages backwards", EVENTS, "            found = newest[::-1]\n", "            found = newest\n",
+        "test_events.py::test_many_pages_by_an_anchor", quick=False,
+    ),
+    Mutant(
+        "reading ends at an anchor that is gone", EVENTS, "                anchor = None\n                continue\n",
+        "                return\n", "test_events.py::test_an_anchor_that_is_refused_is_replaced",
+    ),
+    Mutant(
+        "a second is read twice", EVENTS, "if event.id not in edge and event.created >= lo]", "if event.created >= lo]",
+        "test_events.py::test_an_anchor_that_is_refused_within_a_second_with_many_events", quick=False,
+    ),
+    Mutant(
+        "twins told twice", ORDER, "    if len(kept) == len(steps):\n", "    if True:\n", "test_order.py::test_a_twin_is_dropped",
+    ),
+    Mutant(
+        "doubtful order not marked", ORDER, "sure and told and chained and _is_only(line)", "sure and told and chained",
+        "test_order.py::test_f6_nothing_is_wrong_and_unmarked",
+    ),
+    Mutant(
+        "order not derived", ORDER, "    line = _trail(moves, known)\n", "    line = list(moves)\n",
+        "test_order.py::test_f6_shuffled_groups_are_put_in_order", quick=False,
+    ),
+    Mutant(
+        "cancelled is deleted", DERIVE, "if event.type == resource.deleted_by:", 'if event.type.endswith(".deleted"):',
+        "test_derive.py::test_a_cancellation_is_no_deletion",
+    ),
+    Mutant(
+        "previews land", DERIVE, " or event.type not in resource.events:", ":",
+        "test_derive.py::test_sub_objects_and_previews_are_no_objects", quick=False,
+    ),
+    Mutant(
+        "foreign snapshot is the row", DERIVE, "    if last.stub or not same_shape(", "    if last.stub and not same_shape(",
+        "test_derive.py::test_images_of_another_shape_are_derived_and_make_no_row",
+    ),
+    Mutant(
+        "doubtful snapshot is the row", DERIVE, 'if not history[-1].sure and last.role != "ends":', "if False:",
+        "test_derive.py::test_an_order_that_is_not_sure_gives_no_content", quick=False,
+    ),
+    Mutant(
+        "bare deletion without content", DERIVE, "    elif known is not None:\n", "    elif False:\n",
+        "test_derive.py::test_bare_deletions_have_the_whole_object_before",
+    ),
+    Mutant(
+        "late is not told", DERIVE, "pin, n < last_seen)", "pin, False)",
+        "test_derive.py::test_seen_events_give_no_change_and_what_they_overtook_is_late", quick=False,
+    ),
+    Mutant(
+        "events of a second have one version", DERIVE, "Ordered(one, n, sure) for n, one", "Ordered(one, 1, sure) for n, one",
+        "test_derive.py::test_numbers_count_within_a_second", quick=False,
+    ),
+    Mutant(
+        "links are told", DERIVE, "    left_out = (*one.resource.links, *one.resource.never)\n", "    left_out = ()\n",
+        "test_derive.py::test_links_are_in_no_change",
+    ),
+    Mutant(
+        "an absent key becomes null", IMAGES, "if is_map and old is None:", "if False:",
+        "test_images.py::test_the_old_values_give_the_image_before",
+    ),
+    Mutant(
+        "tie goes to the list row", WRITER, "VERSION_LAG = 5 ", "VERSION_LAG = -1 ",
+        "test_follow.py::test_an_event_in_the_second_of_the_list_wins", quick=False,
+    ),
+    Mutant(
+        "children of deleted parents stay", WRITER, "(record.row.id, items_of(record, child) if end is None else [], version)",
+        "(record.row.id, items_of(record, child), version)",
+        "test_follow.py::test_deleted_rows_stay_with_their_last_content", quick=False,
+    ),
+    Mutant(
+        "seen events applied again", APPLY, "one.seen = one.event.id in seen", "one.seen = False",
+        "test_follow.py::test_an_event_is_applied_once_it_is_settled", quick=False,
+    ),
+    Mutant(
+        "cut snapshot is the row", APPLY, "if one.ends is None and _is_cut(work.writer, record):", "if False:",
+        "test_follow.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows", quick=False,
+    ),
+    Mutant(
+        "cursor advanced on a 403", FOLLOW, "            while (going := [",
+        '            for r in resources:\n                self.mine[r.table]["cursor"] = hi\n            while (going := [',
+        "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event", quick=False,
+    ),
+    Mutant(
+        "a difference although an event will tell", RECONCILE, "            found |= {one.id for", "            found &= {one.id for",
+        "test_reconcile.py::test_what_an_event_will_tell_is_left_to_it", quick=False,
+    ),
+    Mutant(
+        "what is not listed is gone", RECONCILE, "if id in wanted and id not in {read.record.row.id for read in reads}]",
+        "if id in wanted]", "test_reconcile.py::test_what_the_list_does_not_show_is_not_gone", quick=False,
+    ),
+    Mutant(
+        "what a list brought is never told", RECONCILE, ", *self._behind({*told_by_events, *self.suspects, *missing})]", "]",
+        "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
+    ),
+    Mutant(
+        "nothing before a lost creation", RECONCILE, "*healed, *self._untold(told_by_events), ", "*healed, ",
+        "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
     ),
 )

@@ -34,7 +34,7 @@ from stripe_feed.sync import Synced
 from stripe_feed.terminal import invoked, plain
 from tests.commands import COMMAND, Shell, ended, shell_of
 
-VERBS = ["demo", "doctor", "preview", "query", "sandbox", "status", "sync"]
+VERBS = ["demo", "doctor", "preview", "query", "reconcile", "sandbox", "status", "sync", "verify"]
 HEAVY = ["dlt", "duckdb", "msgspec", "pendulum", "pyarrow", "rich", "stripe", "urllib3"]
 
 
@@ -91,7 +91,8 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
     said = shell.run("--help")
 
     assert said.code == 0
-    assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == sorted(VERBS, key=list(_order()).index)
+    verbs = [*sorted(VERBS, key=list(_order()).index), "feed"]
+    assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == verbs
 
 
 def _order() -> Iterator[str]:
@@ -257,7 +258,9 @@ def test_sync_loads_the_account_and_says_so(origin: Shell) -> None:
 def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
     found = json.loads((origin.folder / "synced.json").read_text())
 
-    assert found.keys() == {"rows", "requests", "seconds", "packages", "account_id", "livemode", "refused"}
+    assert found.keys() == {
+        "rows", "requests", "seconds", "packages", "account_id", "livemode", "refused", "healed", "relayed",
+    }
     assert found["account_id"] == origin.box.account_id
     assert found["rows"]["customers"] == origin.truth()["customers"]
 
@@ -280,7 +283,7 @@ ASKED: Mapping[str, Any] = {
     "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
     "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "max_rps": None,
     "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
-    "checkpoint_rows": None,
+    "checkpoint_rows": None, "deletes": "soft", "snapshot": False,
 }
 
 
@@ -301,6 +304,7 @@ ASKED: Mapping[str, Any] = {
          {"test_clocks": True, "full_refresh": True, "allow_api_base": True}),
         (["--max-rps", "90", "--endpoint-rps", "22.5", "--checkpoint-rows", "1000"],
          {"max_rps": 90.0, "endpoint_rps": 22.5, "checkpoint_rows": 1000}),
+        (["--deletes", "hard", "--snapshot"], {"deletes": "hard", "snapshot": True}),
         (["--wait", "60", "--give-up-after", "5", "--api-version", "2026-01-01.x"],
          {"wait": 60.0, "give_up_after": 5.0, "api_version": "2026-01-01.x"}),
     ],
@@ -442,9 +446,14 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
     fresh = copy.run("sync", "--dry-run", "--json", "--full-refresh")
 
     now = copy.box.now
-    new, (everything, *_) = json.loads(said.out), map(json.loads, fresh.out.splitlines())
+    new, events = map(json.loads, said.out.splitlines())
+    planned = [json.loads(line) for line in fresh.out.splitlines()]
+    everything = planned[0]
     assert (new["resource"], new["kind"], everything["resource"], everything["kind"]) == ("customers", "new", "customers", "everything")
     assert 0 <= _seconds(new["since"]) - (now - 300) < 60 and 0 <= _seconds(new["until"]) - now < 60     # Stripe's time goes on
+    assert (events["resource"], events["kind"]) == ("changes", "events")
+    assert 0 <= _seconds(events["since"]) - now < 60 and 0 <= _seconds(events["until"]) - (now - 60) < 60
+    assert [one["resource"] for one in planned] == list(RESOURCES)       # no events before the lists are complete
     assert everything["since"] is None and 0 <= _seconds(everything["until"]) - now < 60
     assert json.loads(fixed.out) == {
         "resource": "plans", "kind": "range", "since": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z",
@@ -473,7 +482,7 @@ def test_status_shows_tables_cursors_and_freshness(copy: Shell) -> None:
     with duckdb.connect("stripe_feed.duckdb", read_only=True) as connection:
         ((loaded_at,),) = connection.execute("select floor(epoch(max(inserted_at))) from stripe._dlt_loads").fetchall()
     assert f"account {copy.box.account_id}, test mode, API version {API_VERSION}, last load 20" in said.out
-    assert re.search(r"^ customers +2026-05-28 20:2\d:\d\d +nothing *$", said.out, re.M)
+    assert re.search(r"^ customers +2026-05-28 20:2\d:\d\d +nothing +2026-05-28 20:2\d:\d\d *$", said.out, re.M)
     assert {row["table"]: row["rows"] for row in found["tables"]} == copy.truth()
     assert _seconds(found["tables"][0]["newest"]) <= newest
     assert _seconds(found["loaded_at"]) == loaded_at
@@ -505,7 +514,8 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
     left = {cursor["resource"]: cursor["seconds_left"] for cursor in found["cursors"]}
     assert said.code == 5
     assert left["invoices"] > 0
-    assert re.search(r"^ invoices +2026-05-28 20:2\d:\d\d +[\d,]+ s of created \([\d,]+ days\) *$", status.out, re.M)
+    assert re.search(r"^ invoices +2026-05-28 20:2\d:\d\d +.*[\d,]+ days\b.* +2026-05-28 20:2\d:\d\d *$", status.out, re.M)
+    assert "…" not in status.out        # it fits into 80 columns
     assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
     assert {cursor["seconds_left"] for cursor in later["cursors"]} == {0}
     assert later["cursors"][0]["resource"] == "customers"
@@ -540,7 +550,7 @@ def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> No
         connection.execute("drop table stripe.plans")
     missing = copy.run("preview", "plans")
 
-    assert (unknown.code, unknown.error) == (2, f"There is no table 'charges'. Choose from: {', '.join(TABLES)}.")
+    assert (unknown.code, unknown.error) == (2, f"There is no table 'charges'. Choose from: {', '.join([*TABLES, 'changes'])}.")
     assert (missing.code, missing.error) == (3, "The table plans is not loaded yet. Run `stripe-feed sync --resources plans`.")
 
 
@@ -671,7 +681,10 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
     assert "select strftime" in first.out and "stripe-feed doctor" in first.out
     assert "minor_units desc" not in first.out       # amounts of different currencies do not compare
     assert _timeless(first.out) == _timeless(again.out)
-    assert [path.name for path in shell.folder.iterdir()] == ["demo.duckdb"]
+    kinds = {kind: int(count) for count, kind in re.findall(r"^ +(\d+) (added|updated|cancelled|removed)$", first.out, re.M)}
+    assert len(kinds) == 4 and min(kinds.values()) > 0
+    assert after["changes"] == [sum(kinds.values())] * 2
+    assert {path.name for path in shell.folder.iterdir()} == {"demo.duckdb", "demo.feed.sqlite"}
 
 
 def _numbers(text: str) -> dict[str, list[int]]:

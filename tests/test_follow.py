@@ -26,6 +26,7 @@ ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_k
 def account() -> Sandbox:
     """A few objects of each kind, none of them new; always the same."""
     box = Sandbox(seed=5, customers=6, oddities=False)
+    box.create("subscriptions", id="sub_many", items=14, status="active")
     box.advance(DAY)
     return box
 
@@ -81,11 +82,11 @@ def asked(box: Sandbox) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def lived(loaded: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    """After four stretches of a busy life, each followed by a sync, and a quiet sync at the end."""
+    """After three stretches of a busy life, each followed by a sync, and a quiet sync at the end."""
     box = account()
     with copy_of(box, tmp_path_factory.mktemp("lived")) as copy:
         (copy.folder / copy.database).write_bytes(loaded)
-        for seconds, count, wait in ((2, 60, 30), (500, 120, 200), (5, 80, 1), (3000, 120, 100)):
+        for seconds, count, wait in ((2, 90, 30), (500, 150, 1), (3000, 150, 200)):
             box.live(seconds, count)
             box.noise(20)
             box.burst(10)
@@ -148,16 +149,14 @@ def test_each_change_names_its_customer(lived: Copy) -> None:
 
 
 def test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read(copy: Copy, loaded: bytes, tmp_path: Path) -> None:
-    """Run again, with a wider look-back, and from an older copy in another folder that has missed three runs."""
+    """Run again, with a wider look-back, and from an older copy in another folder that has missed a run."""
     tables = ("customers", "products")
-    for _ in range(3):
-        copy.box.live(200, 60)
-        copy.box.advance(100)
-        copy.sync(resources=tables)
-    settled(copy, *tables)
+    for _ in range(2):
+        copy.box.live(200, 80)
+        settled(copy, *tables)
     first = told(copy, "change_id", "resource", "op")
     noted = books(copy)
-    for options in ({}, {"look_back": 5_000}, {"look_back": 0}):
+    for options in ({"look_back": 5_000}, {"look_back": 0}):
         copy.sync(resources=tables, **options)
         assert (told(copy, "change_id", "resource", "op"), books(copy)) == (first, noted)
 
@@ -219,20 +218,21 @@ def test_deleted_rows_stay_with_their_last_content(copy: Copy, stubs: bool) -> N
         "customers": box.create("customers")["id"], "products": box.create("products", default_price=None)["id"],
         "invoices": box.create("invoices", status="draft", lines=13)["id"],
     }
-    settled(copy)
+    tables = (*made, "plans")
+    settled(copy, *tables)
     assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 13
     box.advance(5)
     for table, id in made.items():
         box.delete(table, id)
     ended = box.now
-    settled(copy)
+    settled(copy, *tables)
 
     for table, id in [*made.items(), ("plans", made["prices"])]:
         assert copy.one(f"select epoch(deleted_at)::bigint from stripe.{table} where id = '{id}'") == ended
     assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 0
     assert Counter(op for (op,) in told(copy, "op"))["d"] == 5
-    copy.check(volatile=False)
-    assert_complete(copy)
+    copy.check(*tables, volatile=False)
+    assert_complete(copy, tables)
 
 
 def test_hard_deletes_remove_rows_once_the_look_back_has_passed(copy: Copy) -> None:
@@ -249,8 +249,7 @@ def test_hard_deletes_remove_rows_once_the_look_back_has_passed(copy: Copy) -> N
     assert [op for op, object in told(copy, "op", "object_id") if object == id] == ["d"]
 
 
-@pytest.mark.parametrize("gap", [0, 1, 1000], ids=["at once", "a second later", "in a later run"])
-@pytest.mark.parametrize("stubs", [False, True], ids=["whole", "stubs"])
+@pytest.mark.parametrize(("gap", "stubs"), [(0, False), (0, True), (1, True), (1000, False)])
 def test_an_object_that_is_created_again_lives_again(copy: Copy, gap: int, stubs: bool) -> None:
     """Under its old id: its row has the new content and no end, and its changes come in order."""
     box = copy.box
@@ -277,11 +276,9 @@ def test_an_object_that_is_created_again_lives_again(copy: Copy, gap: int, stubs
 
 def test_children_follow_their_parent_beyond_the_ten_that_an_event_shows(copy: Copy) -> None:
     """An event holds ten at most: where it says that there are more, all are read."""
-    box = copy.box
-    many, few = (box.create("subscriptions", items=count, status="active")["id"] for count in (14, 3))
-    settled(copy, "subscriptions")
+    box, many = copy.box, "sub_many"
+    few = next(id for id, one in box.objects("subscriptions").items() if one["status"] == "active" and id != many)
     items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == many]
-    box.advance(400)
     box.update("subscriptions", many, items=[*({"id": id} for id in items[2:13]), {"id": items[13], "quantity": 99}, {}, {}])
     box.update("subscriptions", few, items=[{}])
     settled(copy, "subscriptions")
@@ -302,6 +299,7 @@ def test_children_follow_their_parent_beyond_the_ten_that_an_event_shows(copy: C
 def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:
     """Younger ones may not all be visible yet; those that are read are not read again."""
     id = some(copy, "customers")
+    copy.box.advance(400)
     copy.box.update("customers", id, name="Settles")
     copy.box.advance(50)
     assert copy.sync(resources=["customers"]).rows == {}
@@ -389,16 +387,17 @@ def test_lost_and_doubled_events(copy: Copy) -> None:
     """What is told twice is one change; what is lost heals by `reconcile`, as a difference."""
     box = copy.box
     box.faults.lost_events, box.faults.doubled_events = 0.3, 0.3
-    for _ in range(3):
-        box.live(300, 60)
+    for _ in range(2):
+        box.live(300, 80)
         settled(copy, "customers", "products")
     box.faults.lost_events = box.faults.doubled_events = 0
     box.advance(400)
     copy.sync(resources=["customers", "products"], reconcile=True)
 
-    copy.check("customers", "products", volatile=False, last=False)
+    copy.check("customers", "products", volatile=False, last=False, found_later=True)
     assert_complete(copy, ["customers", "products"], late=True, orders=False)
     assert copy.one("select count(*) from stripe.changes where origin = 'diff'") > 0
+    assert_folds(copy, ["customers", "products"])
     assert copy.sync(resources=["customers", "products"], reconcile=True).rows == {}
 
 
@@ -408,17 +407,18 @@ def test_lost_and_doubled_events(copy: Copy) -> None:
 def test_f9_another_version_of_the_account_is_no_change(copy: Copy) -> None:
     """Nothing was touched: no row, no change, not even when the whole lists are compared."""
     noted = books(copy)
-    for version in ("2024-06-20", "2025-09-30.clover", "2026-10-28.endive"):
+    tables = ("customers", "subscriptions", "invoices")
+    for version in ("2024-06-20", "2026-10-28.endive"):
         copy.box.api_version = version
-        assert settled(copy).rows == {}
+        assert settled(copy, *tables).rows == {}
     assert books(copy) == noted
     copy.box.api_version = "2025-02-24.acacia"
-    done = settled(copy, reconcile=True)
+    done = settled(copy, *tables, reconcile=True)
     assert (done.rows.get("changes", 0), sum(done.healed.values())) == (0, 0)
-    copy.check()
+    copy.check(*tables)
 
 
-@pytest.mark.parametrize("version", ["2024-06-20", "2025-02-24.acacia", "2025-09-30.clover"])
+@pytest.mark.parametrize("version", ["2024-06-20", "2025-09-30.clover"])
 def test_events_of_another_shape_are_read_again(copy: Copy, version: str) -> None:
     """The tables have the pin's shape, whatever the account's; the changes have the event's."""
     box = copy.box
@@ -507,7 +507,7 @@ def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, "stripe_feed"):
         done = settled(copy, "customers", api_key=key)
     assert set(done.refused) == {"changes"}
-    assert "rak_event_read" in caplog.text
+    assert "rak_event_read" in done.refused["changes"] + caplog.text
     assert copy.one(f"select count(*) from stripe.customers where id = '{made}'") == 1
 
     box.advance(3_000)
@@ -534,6 +534,7 @@ def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy)
     done = settled(copy, "customers", api_key=key)
     assert set(done.refused) == {"changes"}
     box.on_request = None
+    box.advance(2_000)
     box.restrict(key, permissions=ALL)
     settled(copy, "customers", api_key=key)
     copy.check("customers")
@@ -590,7 +591,7 @@ def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
         copy.check("customers", "products")
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5])
+@pytest.mark.parametrize("limit", [1, 4])
 def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """`add_limit` stops the reader after any yield; later runs bring the rest, each change once."""
     monkeypatch.setattr("stripe_feed.extract.apply.BATCH_EVENTS", 20, raising=False)
@@ -612,24 +613,25 @@ def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limi
 def test_an_idle_run_asks_little_and_writes_nothing(copy: Copy) -> None:
     """After events: their cursor is stored once they have left the look-back, and then nothing any more."""
     box = copy.box
+    tables = ("customers", "subscriptions")
     box.live(100, 40)
-    settled(copy)
+    settled(copy, *tables)
     noted = books(copy)
     rows = copy.one("select count(*) from stripe.changes")
     states = []
     for _ in range(6):
         box.advance(130)
         box.reset_counts()
-        done = copy.sync()
+        done = copy.sync(resources=tables)
         assert not done.rows
-        assert asked(box)["/v1/events"] == 2
+        assert asked(box)["/v1/events"] == 1
         states.append([now - then for now, then in zip(books(copy), noted, strict=True)])
     assert states[0] == [0, 0, 0]
     assert states[-1] in ([0, 1, 0], [1, 1, 0])
     assert states[-1] == states[-3]
     assert sum(count for path, count in asked(box).items() if path in LISTS) <= 10
     assert copy.one("select count(*) from stripe.changes") == rows
-    assert settled(copy).packages == 0
+    assert settled(copy, *tables).packages == 0
 
 
 def test_an_incremental_run_asks_for_its_events_and_nothing_else(copy: Copy) -> None:

@@ -118,6 +118,14 @@ def test_an_earlier_start_date_adds_the_older_part_to_a_listing_that_stopped() -
     assert planned(state).left == [[(0, BORN), (NOW - 2 * DAY, NOW - DAY)]]
 
 
+@pytest.mark.parametrize("start", [BORN + 1, NOW - 2 * DAY, NOW - 10])
+def test_a_later_start_date_skips_nothing_that_the_cursor_has_not_seen(start: int) -> None:
+    """Whatever was asked for in a run between, the copy is complete from the earliest start date on."""
+    assert planned(done(NOW - DAY, start=BORN), start=start).left == [[(NOW - DAY - 300, NOW)]]
+    state = {"t0": NOW - DAY, "left": [[[BORN, NOW - DAY]]], "start": BORN}
+    assert planned(state, start=start).left == [[(BORN, NOW - DAY)]]
+
+
 @pytest.mark.parametrize("start", [NOW, NOW + 1, NOW + DAY])
 def test_a_start_date_in_the_future_is_refused(start: int) -> None:
     """By Stripe's clock, whatever the state."""

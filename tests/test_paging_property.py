@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stripe_feed.errors import CursorGone
 from stripe_feed.extract import pages
 from stripe_feed.extract.pages import Listing, Page
-from stripe_feed.extract.windows import MOST_EMPTY, Ask, Head, Planner, Range, Took, subtract
+from stripe_feed.extract.windows import MOST_EMPTY, MOST_REFUSED, Ask, Head, Planner, Range, Took, subtract
 from stripe_feed.rates import Budget
 from tests.endpoint import Endpoint, Tokens, read, reader_of
 
@@ -57,7 +57,7 @@ class Changing:
     dice: Random = field(init=False)
     turn: threading.Condition = field(default_factory=threading.Condition)
     empties: int = 0
-    faults: int = 0
+    faults: int = 0                      # of cursors
     waits: int = 0
 
     def __post_init__(self) -> None:
@@ -81,11 +81,12 @@ class Changing:
             endpoint.add(dice.choice([T0, T0 + 5, dice.randrange(OLDEST, T0), ask.window.pos, None]))
         if dice.random() < self.case.deleted_meanwhile and endpoint.keys:
             endpoint.delete(dice.choice(list(endpoint.keys)))
-        if ask.cursor in endpoint.keys and dice.random() < self.case.cursor_deleted:
+        if ask.cursor in endpoint.keys and self.faults < MOST_REFUSED and dice.random() < self.case.cursor_deleted:
+            self.faults += 1
             endpoint.delete(str(ask.cursor))
 
     def answer(self, ask: Ask) -> tuple[list[Head], bool]:
-        if ask.cursor and self.faults < 40 and self.dice.random() < self.case.cursor_refused:
+        if ask.cursor and self.faults < MOST_REFUSED and self.dice.random() < self.case.cursor_refused:
             self.faults += 1
             raise CursorGone("no longer in the list", "resource_missing", "starting_after")
         heads, has_more = self.endpoint.page(ask)

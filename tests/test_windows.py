@@ -483,6 +483,6 @@ def test_a_list_that_refuses_every_cursor_of_one_second_ends() -> None:
     planner.page(take(planner), burst, has_more=True)
 
     with pytest.raises(Stuck, match="refuses one cursor after the other"):
-        for _ in range(100):
+        for _ in range(300):
             planner.refused(take(planner))
             planner.page(take(planner), burst, has_more=True)

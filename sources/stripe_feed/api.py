@@ -271,9 +271,10 @@ class Api:
                     raise final from None
                 self._back_off(tries)
             except stripe.StripeError as fault:
-                tries += 1
                 final = problem(fault, endpoint)
-                if isinstance(final, RateLimited) and code_of(fault) != "lock_timeout":
+                too_fast = isinstance(final, RateLimited) and code_of(fault) != "lock_timeout"
+                tries += not too_fast           # a 429 says nothing of the request
+                if too_fast:
                     self._limited(endpoint, fault)
                 elif isinstance(final, RateLimited) or (isinstance(final, Unreachable) and tries < MAX_TRIES):
                     self._back_off(tries)

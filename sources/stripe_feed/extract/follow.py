@@ -14,7 +14,7 @@ from dlt.extract.source import SourceInjectableContext
 
 from ..api import Api
 from ..errors import PermissionMissing
-from ..resources import RESOURCES, Resource
+from ..resources import CHANGES, RESOURCES, Resource
 from .apply import prepare
 from .cursors import rested, span, standing
 from .derive import Told, told
@@ -63,6 +63,8 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     follow = Follow(session, mine)
     if session.unreadable is None:
         _begin(session, tables, mine)
+        if not dlt.current.source_schema().tables.get(CHANGES, {}).get("columns"):
+            yield from follow.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()     # there from the start
         yield from prune(session, follow.writer, mine)
         try:
             yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
@@ -181,7 +183,7 @@ class Follow:
                     newest[one.resource.table] = max(newest.get(one.resource.table, 0), one.event.created)
                 yield from self._apply(history, started)
                 for reading in going if self.yielded else ():
-                    for r in reading.call.resources:
+                    for r in self._allowed(reading.call.resources):
                         self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], reading.cut)
         finally:
             for reading in readings:
@@ -189,10 +191,13 @@ class Follow:
         if self.session.full and any(not one.ended for one in readings):
             self.session.behind.update(r.table for r in resources)
             return
-        for r in resources:
+        for r in self._allowed(resources):
             mine = self.mine[r.table]
             if hi > mine["cursor"] and (self.yielded or rested(mine, hi, options.look_back, newest.get(r.table))):
                 mine["cursor"] = hi
+
+    def _allowed(self, resources: Sequence[Resource]) -> list[Resource]:
+        return [r for r in resources if r.table not in self.session.refused]
 
     def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
         names = {r.object: r for r in call.resources}
@@ -227,7 +232,7 @@ class Follow:
             yield None
             for table, read in reads:
                 works[table].reads.append(read)
-        for work in works.values():
-            for found in work.tables():
+        for table, work in works.items():
+            for found in work.tables() if table not in self.session.refused else ():      # its events wait for a key that may
                 self.yielded = True
                 yield found

@@ -16,7 +16,7 @@ from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
 from ..errors import PermissionMissing, UsageError
-from ..resources import Params, Resource
+from ..resources import CHANGES, Params, Resource
 from .changes import Change, customer_of, encoded, list_id
 from .cursors import REST, Standing, standing
 from .fetch import page_of
@@ -129,6 +129,8 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
             run = _begin(session, resource, state)
             yield from _walk(session, run, writer, state, before)
     except PermissionMissing:
+        if run.plan.first:                           # its events are followed from the listing that brings it
+            dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace(state, before)
         session.reader.drop(run.listing)
         raise
@@ -137,10 +139,10 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
 def _standing(session: Session, table: str, state: Mapping[str, Any], selected: Sequence[str]) -> Standing:
     """What to do for the resource in this package; the reader of events asks for it too."""
     follows = session.follows(selected)
-    mine = dlt.current.source_state().get("resources", {}).get("changes", {}).get(table)
+    mine = dlt.current.source_state().get("resources", {}).get(CHANGES, {}).get(table)
     if follows and mine is None:
         follows = session.may_follow()
-    if "changes" not in selected and session.options.end is None and not session.standing:
+    if CHANGES not in selected and session.options.end is None and not session.standing:
         log.warning("`changes` is not selected: updates, cancellations and deletes of older objects are not seen.")
     session.standing[table] = standing(state, mine, session.api.now(), follows)
     return session.standing[table]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import dlt
 
+from ..errors import PermissionMissing
 from ..resources import RESOURCES, Column, Resource
 from . import prior
 from .changes import Change, diff
@@ -56,7 +57,11 @@ def reconcile(session: Session, writers: Writers, tables: Sequence[str], mine: S
     """Compare and heal these resources; yields their rows and changes. A gap's events begin anew at the time of the list."""
     copies: dict[str, dict[str, str]] = {}
     for table in sorted(tables, key=lambda name: not RESOURCES[name].children):      # what they embed is compared with it
-        yield from Reconciling(session, writers(RESOURCES[table]), mine.get(table), copies).run()
+        try:
+            yield from Reconciling(session, writers(RESOURCES[table]), mine.get(table), copies).run()
+        except PermissionMissing as refusal:
+            session.refused.setdefault(table, refusal)
+            log.warning("%s is not compared: %s", table, refusal)
         session.reconciled.add(table)
 
 
@@ -93,6 +98,8 @@ class Reconciling:
         for some in read_again(self.session, {table: wanted}, {table: self.writer.client}):
             yield None
             reads += [read for _, read in some]
+        if table in self.session.refused:
+            raise self.session.refused[table]
         gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
         healed = [*(yield from self._heal(reads)), *(yield from self._end(gone))]
         changes = [*healed, *self._untold(told_by_events), *self._behind({*told_by_events, *self.suspects, *missing})]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..api import Api
-from ..errors import CursorGone, NotFound, Unreachable
+from ..errors import CursorGone, NotFound, PermissionMissing, Unreachable
 from ..resources import RESOURCES, Params, Resource
 from . import prior
 from .fetch import complete, page_of
@@ -45,8 +45,8 @@ def read_again(
 ) -> Iterator[list[tuple[str, Read]]]:
     """Yield what was read of the objects wanted, by table, and nothing while all are under way.
 
-    The objects are given by table and id with their `created`; those that are gone are left out. `clients`: the destination's SQL
-    clients, which tell how many objects lie in a range.
+    The objects are given by table and id with their `created`; those that are gone are left out. A table that the key may not
+    read is noted as refused. `clients`: the destination's SQL clients, which tell how many objects lie in a range.
     """
     jobs = [_jobs(session, table, some, clients[table]) for table, some in wanted.items()]
     turns = chain.from_iterable(zip_longest(*jobs))               # the endpoints in turn: each has a rate of its own
@@ -57,9 +57,18 @@ def read_again(
             table, read = waiting.pop()
             futures[session.pool.submit(read)] = table
         done, _ = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
-        yield [(futures[future], read) for future in done for read in future.result()]
+        yield [(futures[future], read) for future in done for read in _result(session, futures[future], future)]
         for future in done:
             del futures[future]
+
+
+def _result(session: Session, table: str, future: Future[list[Read]]) -> list[Read]:
+    """What a job has read; nothing of a resource that the key may not read."""
+    try:
+        return future.result()
+    except PermissionMissing as refusal:
+        session.refused.setdefault(table, refusal)
+        return []
 
 
 def _jobs(session: Session, table: str, wanted: Mapping[str, int | None], client: Any) -> list[Job]:

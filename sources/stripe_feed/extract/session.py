@@ -139,7 +139,8 @@ class Session:
     def count_changes(self, count: int) -> int:
         """The place of the first of so many changes within the load."""
         first, self._changes = self._changes, self._changes + count
-        self.rows["changes"] = self.rows.get("changes", 0) + count
+        if count:
+            self.rows["changes"] = self.rows.get("changes", 0) + count
         return first
 
     def follows(self, selected: Sequence[str]) -> bool:

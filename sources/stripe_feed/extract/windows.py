@@ -13,7 +13,7 @@ Range = tuple[int, int]
 LEAST_PAGES = 3         # a window with fewer pages left is not worth a split: every window costs half a page
 UNKNOWN = float("inf")  # pages left in a window that nobody has looked into
 MOST_EMPTY = 5
-MOST_REFUSED = 20       # cursors in a row
+MOST_REFUSED = 200      # cursors in a row
 
 
 class Stuck(Exception):

@@ -119,9 +119,9 @@ class Writer:
             found.append(self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child))
         return found
 
-    def changes(self, changes: Sequence[Change]) -> list[Any]:
-        """The table to yield for some changes, in their order."""
-        if not changes or self.client is None:
+    def changes(self, changes: Sequence[Change], empty: bool = False) -> list[Any]:
+        """The table to yield for some changes, in their order; one without rows only if it may be `empty`."""
+        if self.client is None or not (changes or empty):
             return []
         first = self.session.count_changes(len(changes))
         table = change_table(changes, self.stamp, self.session.account.livemode, self.session.api.now(), first)

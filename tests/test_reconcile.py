@@ -1,0 +1,276 @@
+"""Gaps heal: what no event told is found by comparing the whole lists, and told as a difference; what an event tells is left to it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync import Synced
+from tests.copies import Copy, copy_of
+from tests.feed_truth import assert_folds, before_of, changes
+
+DAY = 86_400
+SOME = ("customers", "products")
+ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+
+
+def account() -> Sandbox:
+    box = Sandbox(seed=6, customers=6, oddities=False)
+    box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active")      # its price is in no list
+    box.advance(DAY)
+    return box
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database after a first sync of the account."""
+    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
+        copy.sync()
+        return copy.folder / copy.database
+
+
+@pytest.fixture
+def copy(loaded: Path, tmp_path: Path) -> Iterator[Copy]:
+    """A copy of the account that is up to date; an hour has passed."""
+    with copy_of(account(), tmp_path) as found:
+        shutil.copy(loaded, tmp_path / found.database)
+        found.box.advance(3_600)
+        yield found
+
+
+def ids(copy: Copy, table: str) -> list[str]:
+    return list(copy.box.objects(table))
+
+
+def lost(copy: Copy, table: str, id: str, **fields: Any) -> None:
+    """An update that no event tells of."""
+    copy.box.faults.lost_events = 1.0
+    copy.box.update(table, id, **fields)
+    copy.box.faults.lost_events = 0.0
+
+
+def compared(copy: Copy, *tables: str, **options: Any) -> Synced:
+    return copy.sync(resources=tables or SOME, reconcile=True, **options)
+
+
+def told(copy: Copy, *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[name] for name in names) for row in changes(copy)]
+
+
+@pytest.mark.parametrize("days", [31, 45, 400])
+def test_f8_an_outage_heals_by_itself_and_says_so(copy: Copy, caplog: pytest.LogCaptureFixture, days: int) -> None:
+    """Stripe has forgotten part of what happened: the net difference of each object is told, once, and events go on."""
+    box = copy.box
+    tables = ("customers", "subscriptions")
+    first, second, third = ids(copy, "customers")[:3]
+    active = next(id for id, one in box.objects("subscriptions").items() if one["status"] == "active")
+    box.update("customers", first, name="between")
+    box.advance(DAY // 2)
+    box.update("customers", first, name="then")
+    box.cancel(active)
+    made = box.create("customers", name="new")["id"]
+    box.advance((days - 1) * DAY)
+    box.update("customers", second, phone="1")              # Stripe remembers this
+    box.delete("customers", third)
+    box.advance(DAY // 2)
+    with caplog.at_level(logging.WARNING, "stripe_feed"):
+        copy.sync(resources=tables)
+
+    assert "more than 29 days ago" in caplog.text
+    copy.check(*tables, volatile=False, found_later=True)
+    found = {(row["object_id"], row["op"]): row for row in changes(copy)}
+    assert set(found) >= {(first, "u"), (second, "u"), (third, "d"), (made, "c"), (active, "u")}
+    assert len(found) == len(changes(copy))
+    assert {row["origin"] for row in found.values()} == {"diff"}
+    assert (before_of(found[first, "u"])["name"], found[first, "u"]["after"]["name"]) != ("between", "then")
+    assert (found[first, "u"]["after"]["name"], found[active, "u"]["after"]["status"]) == ("then", "canceled")
+    assert before_of(found[third, "d"])["id"] == third
+
+    caplog.clear()
+    box.advance(100)
+    box.update("customers", first, name="later")
+    box.advance(61)
+    copy.sync(resources=tables)
+    assert (told(copy, "origin", "object_id")[-1], caplog.text) == (("event", first), "")
+    assert_folds(copy, tables)
+    assert copy.sync(resources=tables).rows == {}
+
+
+def test_a_lost_update_deletion_and_creation_are_found(copy: Copy) -> None:
+    """Told as differences, with what was before; a second comparison finds nothing."""
+    box = copy.box
+    changed, gone = ids(copy, "customers")[:2]
+    lost(copy, "customers", changed, name="lost", metadata={"a": "b"})
+    box.faults.lost_events = 1.0
+    made = box.create("products", default_price=None)["id"]
+    before = box.delete("customers", gone)
+    box.faults.lost_events = 0.0
+    box.advance(1_000)
+    assert copy.sync(resources=SOME).rows.get("changes", 0) == 0
+    done = compared(copy)
+
+    assert sum(done.healed.values()) == 3
+    rows = {row["object_id"]: row for row in changes(copy)}
+    assert {(id, row["op"], row["origin"]) for id, row in rows.items()} == {(changed, "u", "diff"), (gone, "d", "diff"), (made, "c", "diff")}
+    assert rows[changed]["after"]["name"] == "lost"
+    assert {"name", "metadata.a"} <= set(rows[changed]["changed"])
+    assert before_of(rows[gone])["email"] == before["email"]
+    copy.check(*SOME, volatile=False, found_later=True)
+    done = compared(copy)
+    assert (done.rows, sum(done.healed.values())) == ({}, 0)
+
+
+def test_differences_have_the_same_ids_wherever_they_are_found(copy: Copy, loaded: Path, tmp_path: Path) -> None:
+    """A hash of the object, of the row that was replaced, and of what it is now."""
+    for n, id in enumerate(ids(copy, "customers")[:3]):
+        lost(copy, "customers", id, name=f"lost {n}")
+    copy.box.advance(1_000)
+    compared(copy, "customers")
+    other = Copy(copy.box, copy.url, tmp_path / "other")
+    other.folder.mkdir()
+    shutil.copy(loaded, other.folder / other.database)
+    copy.box.advance(5_000)
+    compared(other, "customers")
+    assert sorted(told(copy, "change_id")) == sorted(told(other, "change_id"))
+    assert len(told(copy, "change_id")) == 3
+
+
+def test_what_an_event_will_tell_is_left_to_it(copy: Copy) -> None:
+    """Its event is not settled yet: no difference now, the change once later."""
+    box = copy.box
+    changed, gone = ids(copy, "customers")[:2]
+    box.update("customers", changed, name="unsettled")
+    box.delete("customers", gone)
+    made = box.create("products", default_price=None)["id"]
+    box.advance(30)
+    done = compared(copy)
+    assert (done.rows.get("changes", 0), sum(done.healed.values())) == (0, 0)
+    box.advance(100)
+    compared(copy)
+    assert sorted(told(copy, "op", "origin", "object_id")) == sorted(
+        [("u", "event", changed), ("d", "event", gone), ("c", "event", made)]
+    )
+    copy.check(*SOME, volatile=False)
+
+
+def test_a_difference_counts_once_it_was_read_again(copy: Copy) -> None:
+    """What changes while the list is read is told by its event, if that shows before the end."""
+    box = copy.box
+    id = ids(copy, "customers")[0]
+    done = dict[str, bool]()
+
+    def change(template: str, params: Any) -> None:
+        if template == "/v1/customers" and not done:
+            done["once"] = True
+            box.update("customers", id, name="while it was read")
+
+    box.on_request = change
+    compared(copy, "customers")
+    box.on_request = None
+    assert done
+    box.advance(100)
+    copy.sync(resources=["customers"])
+    assert told(copy, "op", "origin", "object_id") == [("u", "event", id)]
+    copy.check("customers")
+
+
+def test_what_the_list_does_not_show_is_not_gone(copy: Copy) -> None:
+    """A price that was made for one subscription is in no list; it is retrieved before it would count as deleted."""
+    tables = ("subscriptions", "prices", "plans")
+    box = copy.box
+    inline = {row.id for row in box.account.tables["prices"].rows.values() if row.group == "inline"}
+    held = {item["price"]["id"]: item["subscription"] for item in box.children("subscription_items").values()}
+    (hidden,) = inline & set(held)
+    assert compared(copy, *tables).rows == {}
+    box.update("subscriptions", held[hidden], items=[{}])       # not even an item shows it now
+    box.advance(1_000)
+    done = compared(copy, *tables)
+    assert sum(done.healed.values()) == 0
+    assert copy.select(f"select deleted_at from stripe.prices where id = '{hidden}'") == [(None,)]
+    copy.check(*tables)
+
+
+def test_fields_that_change_without_meaning_heal_silently(copy: Copy) -> None:
+    """The row is right again, and nobody is told."""
+    id = ids(copy, "customers")[0]
+    lost(copy, "customers", id, next_invoice_sequence=4_711)
+    copy.box.advance(1_000)
+    done = compared(copy)
+    assert (sum(done.healed.values()), told(copy, "op")) == (0, [])
+    assert copy.one(f"select next_invoice_sequence from stripe.customers where id = '{id}'") == 4_711
+
+
+@pytest.mark.parametrize("told_of", [True, False], ids=["its creation was told", "nothing was told"])
+def test_what_a_list_brought_and_no_event_told_is_told(copy: Copy, told_of: bool) -> None:
+    """The row is right already, as its list is read again for a while; the changes must lead there too."""
+    box = copy.box
+    box.faults.lost_events = 0.0 if told_of else 1.0
+    id = box.create("customers", name="first")["id"]
+    box.faults.lost_events = 0.0
+    box.advance(5)
+    lost(copy, "customers", id, name="second")
+    box.advance(61)
+    copy.sync(resources=["customers"])
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "second"
+    assert told(copy, "op", "origin") == ([("c", "event")] if told_of else [])
+    box.advance(1_000)
+    compared(copy, "customers")
+
+    assert told(copy, "op", "origin") == ([("c", "event"), ("u", "diff")] if told_of else [("c", "diff")])
+    assert changes(copy)[-1]["after"]["name"] == "second"
+    if told_of:
+        assert (before_of(changes(copy)[-1])["name"], changes(copy)[-1]["changed"]) == ("first", ["name"])
+    assert compared(copy, "customers").rows == {}
+
+
+def test_without_events_it_finds_the_updates(copy: Copy) -> None:
+    """For a key that may not read them."""
+    box = copy.box
+    key = box.restrict(permissions=ALL - {"rak_event_read"})
+    changed, gone = ids(copy, "customers")[:2]
+    box.update("customers", changed, name="unseen")
+    box.delete("customers", gone)
+    box.advance(1_000)
+    copy.sync(resources=SOME, api_key=key)
+    assert copy.one("select count(*) from stripe.customers where name = 'unseen'") == 0
+    done = compared(copy, api_key=key)
+    assert set(done.refused) == {"changes"}
+    assert sorted(told(copy, "op", "origin", "object_id")) == sorted([("u", "diff", changed), ("d", "diff", gone)])
+    copy.check(*SOME, volatile=False, found_later=True)
+
+
+def test_children_are_compared_too(copy: Copy) -> None:
+    """Lines of an invoice and items of a subscription, beyond the ten that it shows."""
+    box = copy.box
+    tables = ("subscriptions", "invoices")
+    many = box.create("subscriptions", items=14, status="active")["id"]
+    draft = box.create("invoices", lines=12, status="draft")["id"]
+    box.advance(500)
+    copy.sync(resources=tables)
+    items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == many]
+    box.advance(500)
+    lost(copy, "subscriptions", many, items=[*({"id": id} for id in items[:13]), {"id": items[13], "quantity": 99}])
+    box.faults.lost_events = 1.0
+    box.delete("invoices", draft)
+    box.faults.lost_events = 0.0
+    box.advance(1_000)
+    compared(copy, *tables)
+    copy.check(*tables, volatile=False, found_later=True)
+    assert copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
+    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{draft}'") == 0
+
+
+def test_only_what_was_asked_for_is_compared(copy: Copy) -> None:
+    box = copy.box
+    lost(copy, "customers", ids(copy, "customers")[0], name="lost")
+    lost(copy, "products", ids(copy, "products")[0], name="lost")
+    box.advance(1_000)
+    assert set(compared(copy, "products").healed) == {"products"}
+    assert copy.one("select count(*) from stripe.customers where name = 'lost'") == 0
