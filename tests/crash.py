@@ -27,7 +27,7 @@ from dlt.pipeline.pipeline import Pipeline
 
 from stripe_feed import sync as syncing
 from stripe_feed.api import Api
-from stripe_feed.extract import pages
+from stripe_feed.extract import events, pages
 from stripe_feed.extract.pages import Reader
 from stripe_feed.extract.writer import Writer
 
@@ -39,6 +39,8 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was asked for": (Api, "_ask", "before"),
     "a page was read": (Reader, "_deliver", "after"),
     "rows were handed to dlt": (Writer, "rows", "after"),
+    "a page of events was read": (events, "page", "after"),
+    "changes were handed to dlt": (Writer, "changes", "after"),
     "between packages": (syncing, "run", "after"),
     "the package is extracted": (Extract, "commit_packages", "after"),
     "before normalize": (Normalize, "spool_files", "before"),

@@ -224,7 +224,7 @@ MUTANTS = (
         "test_images.py::test_the_old_values_give_the_image_before",
     ),
     Mutant(
-        "tie goes to the list row", WRITER, "VERSION_LAG = 5 ", "VERSION_LAG = -1 ",
+        "tie goes to the list row", WRITER, "VERSION_LAG = 5 ", "VERSION_LAG = -5 ",
         "test_follow.py::test_an_event_in_the_second_of_the_list_wins", quick=False,
     ),
     Mutant(

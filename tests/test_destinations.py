@@ -83,6 +83,19 @@ def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFix
         assert _loads(pipeline) == loads
 
 
+def test_an_account_without_most_things(destination: Any, tmp_path: Path) -> None:
+    """Resources without a row make no file that a destination stumbles over."""
+    box = Sandbox(seed=11, customers=3, invoices=0, subscriptions=0, products=0, oddities=False)
+    with copy_of(box, tmp_path) as copy, settings():
+        pipeline = dlt.pipeline("few", destination=destination, dataset_name="few", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline.run(copy.source())
+        assert_true(pipeline, box, ["customers"])
+        box.create("products")
+        box.advance(100)
+        pipeline.run(copy.source())
+        assert_true(pipeline, box, ["customers", "products"])
+
+
 def _loads(pipeline: Any) -> Any:
     with pipeline.sql_client() as client, client.execute_query("select count(*) from _dlt_loads") as cursor:
         return cursor.fetchall()

@@ -79,12 +79,12 @@ def test_tail_shows_the_newest_changes_with_old_and_new_values(folder: Path) -> 
 
     assert said.code == 0
     assert said.out.splitlines() == [
-        "      1  2026-01-01 00:00:01  c  customers  cus_1",
-        "      2  2026-01-01 00:00:02  c  subscriptions  sub_1",
+        "      1  2026-01-01 00:00:01  c  customers  cus_1  customer.subscription.updated",
+        "      2  2026-01-01 00:00:02  c  subscriptions  sub_1  customer.subscription.updated",
         "      3  2026-01-01 00:00:03  u  subscriptions  sub_1  status: active -> past_due, metadata.plan: null -> pro, "
         "livemode: true -> false",
         r"      4  2026-01-01 00:00:04  u  customers  cus_1  name: evil\x1b[2J\nname -> x",
-        "      5  2026-01-01 00:00:05  d  customers  cus_1",
+        "      5  2026-01-01 00:00:05  d  customers  cus_1  customer.subscription.updated",
     ]
 
 
@@ -154,7 +154,7 @@ def test_a_command_that_fails_stops_and_gets_the_change_again(folder: Path, fail
 
     said = run(folder, "consume", "play", "--start", "earliest", "--exec", fail_at_third)
 
-    assert said.code == 1
+    assert said.code == 4
     assert said.error == f"The command {how} at change evt_3 (offset 3). It is not acknowledged and comes again."
     assert [one["offset"] for one in objects(run(folder, "consume", "play"))] == [3, 4, 5]
 

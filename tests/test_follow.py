@@ -523,7 +523,7 @@ def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy)
     box = copy.box
     key = box.restrict(permissions=ALL)
     for n in range(250):
-        box.advance(1)
+        box.advance(4)
         box.update("customers", some(copy, "customers", n % 3), name=f"N{n}")
 
     def forbid(template: str, params: Any) -> None:

@@ -293,4 +293,7 @@ def _print_status(found: Status) -> None:
 
 
 def _left(seconds: int) -> str:
-    return "nothing" if seconds == 0 else f"{seconds:,} s of created ({seconds // 86_400:,} days)"
+    """How much of `created` is still to be listed."""
+    if seconds >= 86_400:
+        return f"{seconds // 86_400:,} days"
+    return f"{seconds:,} s" if seconds else "nothing"

@@ -22,6 +22,9 @@ JSON_AS_TEXT = frozenset({
     "dlt.destinations.sqlalchemy",      # would encode the text once more: a JSON string that holds JSON
     "dlt.destinations.bigquery",        # refuses to read JSON from parquet
 })
+NO_EMPTY_FILES = frozenset({         # dlt's ADBC jobs fail on a parquet file without rows: tables come with their first row
+    "dlt.destinations.postgres", "dlt.destinations.mssql", "dlt.destinations.sqlalchemy",
+})
 
 
 @dataclass(frozen=True, slots=True)

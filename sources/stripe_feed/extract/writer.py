@@ -16,7 +16,7 @@ from ..destination import require_merge
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
-from .hints import Names, names_of, newer_wins, table_hints, whole_lists
+from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .records import Record, Shape, Stamp, children, parents, typed
 from .session import Session, check_owner
 
@@ -121,7 +121,7 @@ class Writer:
 
     def changes(self, changes: Sequence[Change], empty: bool = False) -> list[Any]:
         """The table to yield for some changes, in their order; one without rows only if it may be `empty`."""
-        if self.client is None or not (changes or empty):
+        if self.client is None or not (changes or (empty and self.destination not in NO_EMPTY_FILES)):
             return []
         first = self.session.count_changes(len(changes))
         table = change_table(changes, self.stamp, self.session.account.livemode, self.session.api.now(), first)
@@ -132,7 +132,9 @@ class Writer:
         return [dlt.mark.with_table_name(table, CHANGES)]
 
     def empty_tables(self) -> list[Any]:
-        """Tables without rows, so that they exist after the first run."""
+        """Tables without rows, so that they exist after the first run; none where the destination cannot take them."""
+        if self.destination in NO_EMPTY_FILES:
+            return []
         found = [self._mark(self.resource.table, parents(self.shape, [], [], self.stamp))]
         for child, shape in self.shape.children:
             found.append(self._mark(child.table, children(shape, child, [], self.stamp, 0), child))
