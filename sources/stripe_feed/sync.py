@@ -197,7 +197,8 @@ def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planne
     if not cursors or options.end is not None:
         return []
     spans = [span(mine, session.api.now(), options.look_back, options.settle) for mine in cursors.values()]
-    return [Planned(CHANGES, "events", min(lo for lo, _ in spans), max(hi for _, hi in spans))]
+    since, until = min(lo for lo, _ in spans), max(hi for _, hi in spans)
+    return [Planned(CHANGES, "events", since, until)] if since < until else []
 
 
 def chosen(resources: Sequence[str] | None) -> list[str]:

@@ -8,7 +8,7 @@ keys are equal images. Pure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -44,10 +44,11 @@ def in_order(steps: Sequence[Step], known: str | None = None, then: str | None =
     moves = [step for step in alone if step.role != "says"]
     if known is None and then is not None and is_round(moves):
         known = then
-    line = _trail(moves, known)
+    says = [step for step in alone if step.role == "says"]
+    line = _trail(moves, known, {step.after for step in says})
     sure = len(alone) == len({(s.type, s.before, s.after) for s in whole}) and not (known is None and is_round(moves))
     chained = all(one.after == other.before for one, other in pairwise(line))
-    return _with_says(line, [step for step in alone if step.role == "says"], known), sure and told and chained and _is_only(line)
+    return _with_says(line, says, known), sure and told and chained and _is_only(line)
 
 
 def _with_ends(steps: Sequence[Step], known: str | None, then: str | None) -> tuple[list[Step], bool]:
@@ -122,12 +123,13 @@ def _excess(moves: Sequence[Step]) -> Counter[str | None]:
     return excess
 
 
-def _trail(moves: Sequence[Step], start: str | None) -> list[Step]:
-    """All moves in a line from `start`; several lines, one after the other, where they do not hang together."""
+def _trail(moves: Sequence[Step], start: str | None, said: Collection[str]) -> list[Step]:
+    """All moves in a line from `start`; several lines, one after the other, where they do not hang together: an image that is
+    only said has been moved to, and so does not begin the first."""
     left = list(moves)
     found: list[Step] = []
     while left:
-        line = _line(left, _start(left, start))
+        line = _line(left, _start(left, start, said))
         used = {step.id for step in line}
         left = [step for step in left if step.id not in used]
         found += line
@@ -135,12 +137,13 @@ def _trail(moves: Sequence[Step], start: str | None) -> list[Step]:
     return found
 
 
-def _start(moves: Sequence[Step], known: str | None) -> str | None:
+def _start(moves: Sequence[Step], known: str | None, said: Collection[str]) -> str | None:
     if known is not None and any(step.before == known for step in moves):
         return known
     excess = _excess(moves)
     first = next((step for step in moves if step.seen), moves[0])
-    return next((step.before for step in moves if excess[step.before] > 0), first.before)
+    starts = [step.before for step in moves if excess[step.before] > 0] or [first.before]
+    return next((image for image in starts if image not in said), starts[0])
 
 
 def _line(moves: Sequence[Step], start: str | None) -> list[Step]:
