@@ -16,7 +16,7 @@ demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no ac
 	@$(BIN)/stripe-feed demo
 
 test: .venv/.stamp  ## the test suite
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/.stamp  ## lint, types, and the wheel in an empty environment
 	$(BIN)/ruff check

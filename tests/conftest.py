@@ -55,6 +55,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_home], ignore_errors=True)
 
 
+LONGEST = ("feed_property", "follow", "readme", "crash", "feed_crash", "mutants", "cli", "pipelines", "reconcile", "incremental")
+"""Files by the time that they take: a worker that gets one of them last keeps all others waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))      # stable: the rest stays as it was
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test works in an empty folder and keeps its pipelines apart: both have default names."""

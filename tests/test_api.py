@@ -20,21 +20,8 @@ import stripe
 import stripe.oauth_error
 import urllib3
 
-from stripe_feed.api import (
-    API_VERSION,
-    CA_VARIABLES,
-    MAX_TRIES,
-    STRIPE_BASE,
-    Account,
-    Api,
-    Clock,
-    Malformed,
-    Reply,
-    find_base,
-    find_key,
-    is_live,
-    problem,
-)
+from stripe_feed.api import API_VERSION, MAX_TRIES, Account, Api, Clock, Malformed, Reply, problem
+from stripe_feed.credentials import STRIPE_BASE, find_base, find_key, is_live
 from stripe_feed.errors import (
     CursorGone,
     NotFound,
@@ -48,6 +35,7 @@ from stripe_feed.errors import (
     UsageError,
 )
 from stripe_feed.rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
+from stripe_feed.transport import CA_VARIABLES
 from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, scripted
 
 KEY = "rk_test_canary51SecretOfTheKey"

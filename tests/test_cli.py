@@ -341,7 +341,7 @@ def test_a_list_of_resources_without_a_name_is_usage(shell: Shell, names: list[s
     said = shell.run("sync", *(part for name in names for part in ("--resources", name)))
 
     assert (said.code, said.error) == (
-        2, "--resources names nothing. Give it like customers,invoices, or leave it out for all."
+        2, "--resources names nothing. Give it like a,b, or leave it out for all."
     )
 
 

@@ -55,9 +55,9 @@ def test_the_span_that_is_read(mine: dict[str, int], found: tuple[int, int]) -> 
 
 def test_a_cursor_rests_once_its_events_have_left_the_look_back() -> None:
     """Else every six hours: idle runs write nothing."""
-    mine, hi = read(NOW - DAY, NOW - 1_000), NOW - 60
-    assert not rested(mine, hi, 300, hi - 300)
-    assert rested(mine, hi, 300, hi - 301)
-    assert not rested(mine, hi, 300, None)
-    assert not rested(mine, mine["cursor"] + REST - 1, 300, None)
-    assert rested(mine, mine["cursor"] + REST, 300, None)
+    stored, hi = NOW - 1_000, NOW - 60
+    assert not rested(stored, hi, 300, hi - 300)
+    assert rested(stored, hi, 300, hi - 301)
+    assert not rested(stored, hi, 300, None)
+    assert not rested(stored, stored + REST - 1, 300, None)
+    assert rested(stored, stored + REST, 300, None)

@@ -12,7 +12,7 @@ from stripe_feed.api import Api, Malformed, Reply
 from stripe_feed.errors import CursorGone, NotFound, Unreachable
 from stripe_feed.extract.fetch import MOST_RESTARTS, page_of
 from stripe_feed.extract.pages import Page
-from stripe_feed.extract.records import Record, Shape
+from stripe_feed.extract.shapes import Record, Shape
 from stripe_feed.extract.windows import Ask, Head, Window
 from stripe_feed.resources import RESOURCES
 

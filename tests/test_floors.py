@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
 
 FLOORS = (
     "errors, resources, sandbox",
-    "rates < api, destination",
+    "rates, credentials, transport < api, destination",
     "extract, write, models",
     "feed",
     "sync, show < verify, doctor",
@@ -21,9 +21,10 @@ FLOORS = (
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 
 ROOMS = {
-    "extract": "windows, images, order, cursors < pages, records, events < prior, fetch < hints, session < changes"
+    "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch < hints, session < changes"
     " < writer, derive, rereads < lists < reconcile, snapshot, apply < follow < source",
-    "feed": "change < filters < store < fold, relay < cursors, upkeep < consume, triggers < deliver < serve",
+    "feed": "change, addresses, signing < filters, expressions, sinks < store < fold, relay < cursors, upkeep, bodies, rules"
+    " < rule_file, messages < consume, triggers < deliver < serve",
     "write": "actions < push",
 }
 """The same inside a package; in one that is not named here, modules may import each other."""

@@ -27,8 +27,8 @@ from stripe_feed.destination import SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.changes import COLUMNS
 from stripe_feed.extract.cursors import DAY, RETENTION, TOO_OLD
-from stripe_feed.extract.records import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
 from stripe_feed.extract.session import LOOK_BACK, SETTLE
+from stripe_feed.extract.shapes import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
 from stripe_feed.resources import RESOURCES, TABLES, Resource
 from stripe_feed.sandbox import Sandbox
 from tests.commands import loaded

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from stripe_feed.api import Malformed
-from stripe_feed.extract.records import ARROW, NEVER_NULL, Record, Shape, Stamp, children, parents, typed
+from stripe_feed.extract.records import Stamp, children, parents, typed
+from stripe_feed.extract.shapes import ARROW, NEVER_NULL, Record, Shape
 from stripe_feed.resources import RESOURCES, TABLES, Kind
 
 STAMP = Stamp("acct_1", "load_1")

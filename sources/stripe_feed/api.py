@@ -7,25 +7,21 @@ SDK's own objects cost many times the CPU of the rows that we make of them.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import re
-import sys
 import threading
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from time import monotonic, time
 from typing import Any, Generic, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import stripe
-import urllib3
 
+from .credentials import KEYS_PAGE, find_base, find_key, is_live
 from .errors import (
     CursorGone,
     NotFound,
@@ -38,13 +34,11 @@ from .errors import (
     UsageError,
 )
 from .rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS, Budget, endpoint_of
+from .transport import BytesClient
 
 API_VERSION = "2026-10-28.endive"
-STRIPE_BASE = "https://api.stripe.com"
-KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
 MAX_TRIES = 9
 GIVE_UP_AFTER = 120.0      # seconds
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 log = logging.getLogger("stripe_feed")
 stripe.enable_telemetry = False
@@ -78,128 +72,6 @@ class Account(msgspec.Struct, frozen=True):
     id: str
     livemode: bool
     created: int = 0
-
-
-def find_key(api_key: str | None) -> str:
-    """Return the key given, else that of dlt's secrets (`sources.stripe_feed.api_key`), else `STRIPE_SECRET_KEY`.
-
-    Raises `SetupError` for no key and for keys that cannot read, before any request.
-    """
-    key = (api_key or _configured_key() or os.environ.get("STRIPE_SECRET_KEY") or "").strip()
-    if not key:
-        raise SetupError(
-            "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
-            "without an account, try `stripe-feed demo`."
-        )
-    if key.startswith("pk_"):
-        raise SetupError(f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS_PAGE}.")
-    if key.startswith("sk_org_"):
-        raise SetupError(f"Organization keys (sk_org_) are not supported. Use a key of one account from {KEYS_PAGE}.")
-    if not key.startswith(("sk_", "rk_")) or not key.isascii() or not key.isprintable() or " " in key:
-        raise SetupError(f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS_PAGE}.")
-    return key
-
-
-def read_key(file: str) -> str:
-    """Return the key in a file (`-`: standard input). Raises `SetupError` where there is none."""
-    try:
-        key = (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).strip()
-    except (OSError, UnicodeDecodeError) as fault:
-        what = type(fault).__name__
-        raise SetupError(f"The key file {file} cannot be read ({what}). Check its path and permissions.") from None
-    if not key:
-        raise SetupError(f"The key file {file} is empty. Write a key from {KEYS_PAGE} into it.")
-    return key
-
-
-def _configured_key() -> str | None:
-    import dlt
-
-    found: str | None = dlt.secrets.get("sources.stripe_feed.api_key", str)
-    return found
-
-
-def is_live(key: str) -> bool:
-    """Whether a key works on live data, told from its prefix."""
-    return "_live_" in key[:9]
-
-
-def find_base(base: str | None, key: str, allow: bool = False) -> str:
-    """Return the API's base URL: the one given, else `STRIPE_API_BASE`, else Stripe's own.
-
-    Raises `SetupError` when a live key would be sent anywhere but to Stripe, unless `allow` says so.
-    """
-    base = (base or os.environ.get("STRIPE_API_BASE") or STRIPE_BASE).rstrip("/")
-    try:
-        host = urlsplit(base).hostname
-    except ValueError:
-        host = None
-    if not host or not base.startswith(("https://", "http://")):
-        raise SetupError("STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111.")
-    if is_live(key) and base != STRIPE_BASE and not allow:
-        raise SetupError(
-            f"A live key would be sent to {host} instead of Stripe. "
-            "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
-        )
-    return base
-
-
-def find_proxy(base: SplitResult) -> str | None:
-    """Return the proxy that the environment names for a URL, as requests and curl read it."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(base.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(base.netloc.rpartition("@")[2]):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _through(proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
-    try:
-        credentials = urllib3.util.parse_url(proxy).auth
-        headers = urllib3.make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
-        return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
-    except (urllib3.exceptions.ProxySchemeUnknown, urllib3.exceptions.LocationParseError):
-        raise SetupError(
-            "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used. Give a URL like http://proxy.example:3128, or unset it."
-        ) from None
-
-
-class BytesClient(stripe.HTTPClient):
-    """The SDK's transport on urllib3; keeps the body of a 2xx answer as bytes and hands the SDK an empty object."""
-
-    name = "urllib3"
-
-    def __init__(self, base: str, threads: int) -> None:
-        super().__init__()
-        ca = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), stripe.ca_bundle_path)
-        options: dict[str, Any] = {
-            "maxsize": threads, "block": False, "retries": False, "timeout": urllib3.Timeout(connect=10, read=80),
-            "ca_cert_dir" if os.path.isdir(ca) else "ca_certs": ca,
-        }
-        proxy = find_proxy(urlsplit(base))
-        self.pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
-        self.last = threading.local()
-
-    def request(  # type: ignore[override]  # the SDK's own transports return bytes too
-        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send one request. Any fault on the way is a `stripe.APIConnectionError` that names its class only."""
-        try:
-            answer = self.pool.request(
-                method, url, headers={**(headers or {}), "Accept-Encoding": "gzip"}, body=post_data
-            )
-        except urllib3.exceptions.HTTPError as fault:
-            retry = not isinstance(fault, urllib3.exceptions.SSLError)
-            raise stripe.APIConnectionError(type(fault).__name__, should_retry=retry) from None  # type: ignore[no-untyped-call]
-        body = answer.data
-        self.last.headers = answer.headers
-        if 200 <= answer.status < 300:
-            self.last.body, body = body, b"{}"
-        return body, answer.status, answer.headers
-
-    def close(self) -> None:
-        """Close idle connections."""
-        self.pool.clear()
 
 
 class Api:

@@ -13,7 +13,8 @@ import typer
 from . import verbs
 from .errors import Drift, PartlyDone, UsageError
 from .feed_commands import feed_app
-from .options import Database, Dataset, Destination, Json, StateDir
+from .options import Database, Dataset, Destination, Json, StateDir, listed
+from .resources import CHANGES
 
 app = typer.Typer(
     name="stripe-feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -119,9 +120,9 @@ def sync(
 
 def tell_refused(refused: Iterable[str]) -> None:
     """Raise `PartlyDone` where the key may not read something."""
-    tables = [name for name in refused if name != "changes"]
+    tables = [name for name in refused if name != CHANGES]
     said = [f"The key may not read {', '.join(tables)}: left out."] if tables else []
-    if "changes" in refused:
+    if CHANGES in refused:
         said.append(
             "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
             "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
@@ -151,7 +152,7 @@ def reconcile(
             watch=progress.watch,
         )
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    tell_refused(name for name in done.refused if name != "changes")      # the comparison does without
+    tell_refused(name for name in done.refused if name != CHANGES)      # the comparison does without
 
 
 @command
@@ -251,19 +252,9 @@ def sandbox(ctx: typer.Context) -> None:
 
 def key_in(file: str | None) -> str | None:
     """The key in a file that was named."""
-    from .api import read_key
+    from .credentials import read_key
 
     return None if file is None else read_key(file)
-
-
-def listed(given: Iterable[str] | None) -> list[str] | None:
-    """`a,b` and repetitions as one list; nothing where nothing was given. Raises `UsageError` for a list without a name."""
-    if not given:
-        return None
-    names = dict.fromkeys(name.strip() for part in given for name in part.split(",") if name.strip())
-    if not names:
-        raise UsageError("--resources names nothing. Give it like customers,invoices, or leave it out for all.")
-    return list(names)
 
 
 def moment(text: str | None) -> int | str | None:

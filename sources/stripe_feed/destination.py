@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .errors import SetupError
 
@@ -92,8 +93,13 @@ def duckdb_file(pipeline: Any) -> Path | None:
     """The DuckDB file of a pipeline; nothing for other destinations."""
     if pipeline.destination.destination_type != "dlt.destinations.duckdb":
         return None
-    found = pipeline.destination_client().config.credentials.database
-    return None if str(found).startswith((":", "md:")) else Path(found)
+    if pipeline not in _FILES:       # dlt resolves the whole configuration each time
+        found = pipeline.destination_client().config.credentials.database
+        _FILES[pipeline] = None if str(found).startswith((":", "md:")) else Path(found)
+    return _FILES[pipeline]
+
+
+_FILES: WeakKeyDictionary[Any, Path | None] = WeakKeyDictionary()
 
 
 def check(pipeline: Any) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from .api import API_VERSION, KEYS_PAGE, STRIPE_BASE, Account, Api
+from .api import API_VERSION, Account, Api
+from .credentials import KEYS_PAGE, STRIPE_BASE
 from .destination import DATASET, check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events import PATH

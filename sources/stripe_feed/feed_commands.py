@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import PartlyDone, SetupError, UsageError
-from .options import Database, Dataset, Destination, Json, StateDir
+from .options import Database, Dataset, Destination, Json, StateDir, listed
 from .verbs import command
 
 if TYPE_CHECKING:
@@ -250,12 +250,6 @@ def execute(run: str, change: Change) -> None:
         raise PartlyDone(
             f"The command {how} at change {change.change_id} (offset {change.offset}). It is not acknowledged and comes again."
         )
-
-
-def listed(names: list[str] | None) -> list[str] | None:
-    """`--resource a,b --resource c` as one list."""
-    found = [name.strip() for some in names or () for name in some.split(",") if name.strip()]
-    return found or None
 
 
 def transitions(given: list[str] | None) -> dict[str, tuple[Any, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -149,29 +149,32 @@ def dry_run(
     if full_refresh and resources:
         raise UsageError(REFRESH_ALL)
     session = session_of(reading, kept=True)
-    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt's copy of the state goes there
+    with looking(session, database, destination, dataset, pipeline_name) as pipeline:
+        return plan_sync(pipeline.drop() if full_refresh else pipeline, session, names)
+
+
+@contextmanager
+def looking(
+    session: Session, database: str | None, destination: str | None, dataset: str, pipeline_name: str
+) -> Iterator[Any]:
+    """The pipeline of a copy with the destination's state, checked to be of the key's account; nothing is written.
+
+    At the end the session is closed. Raises the errors of `stripe_feed.errors`.
+    """
+    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder, closing(session):
         _ = session.api
-        pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)
+        pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)      # dlt's copy of the state
         check(pipeline)
         file = duckdb_file(pipeline)
-        try:
-            if file is None or file.exists():       # dlt would create it
-                restore(pipeline)
-                check_owner(session.account, owner_in(pipeline))
-            if full_refresh:
-                pipeline = pipeline.drop()
-            return plan_sync(pipeline, session, names)
-        finally:
-            session.close()
+        if file is None or file.exists():       # dlt would create it
+            restore(pipeline)
+            check_owner(session.account, owner_in(pipeline))
+        yield pipeline
 
 
 def owner_in(pipeline: Any) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether they are live."""
-    state = _source_state(pipeline)
-    if "account" in state:
-        return state["account"], state["livemode"]
-    with pipeline.sql_client() as client:
-        return prior.owner(client, list(RESOURCES))
+    return prior.owner_in(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
 
 
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .destination import DATASET, PIPELINE, check, open_pipeline, settings
-from .errors import PermissionMissing
+from .destination import DATASET, PIPELINE
+from .errors import PermissionMissing, SetupError
 from .extract import prior
-from .extract.derive import same_shape, told
-from .extract.events import oldest_first
-from .extract.images import Image, id_of, with_lists_of
+from .extract.derive import same_shape
+from .extract.images import Image, with_lists_of
 from .extract.rereads import Read, retrieve
-from .extract.session import Reading, Session, check_owner, session_of
-from .resources import RESOURCES, Resource
-from .sync import chosen, owner_in, restore, states_of
+from .extract.session import Reading, Session, session_of
+from .extract.told import objects_told
+from .resources import CHANGES, RESOURCES, Resource
+from .sync import chosen, looking, states_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,19 +60,13 @@ def verify(
     """
     session = session_of(reading, kept=True)
     dice = random.Random(seed)
-    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:
-        pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)
-        check(pipeline)
-        restore(pipeline)
-        found = Verified({}, {})
-        try:
-            check_owner(session.account, owner_in(pipeline))
-            cursors = states_of(pipeline).get("changes", {})
-            for name in chosen(resources):
-                with pipeline.sql_client() as client:
-                    _verify(session, client, RESOURCES[name], cursors.get(name), sample, dice, found)
-        finally:
-            session.close()
+    with looking(session, database, destination, dataset, pipeline_name) as pipeline:
+        states, found = states_of(pipeline), Verified({}, {})
+        if not states:
+            raise SetupError("There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset.")
+        for name in chosen(resources):
+            with pipeline.sql_client() as client:
+                _verify(session, client, RESOURCES[name], states.get(CHANGES, {}).get(name), sample, dice, found)
         return found
 
 
@@ -100,10 +93,8 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
     """The ids of objects with events that are not applied yet."""
     if cursors is None:
         return set()
-    names = {resource.object: resource}
     try:
-        pages = oldest_first(session.api, resource.events, cursors["cursor"], session.api.now() + 1)
-        return {one.id for page in pages for event in page for one in told(event, names)}
+        return set().union(*objects_told(session.api, resource, cursors["cursor"]))
     except PermissionMissing:
         return set()
 
@@ -132,11 +123,8 @@ def _differences(
 
 
 def _unlike(session: Session, resource: Resource, last: tuple[str | None, Image | None], now: Image) -> list[str]:
-    """The documented fields in which the image of a change differs, if its shape is the row's; lists are left out: events cut
-    them."""
+    """The fields in which the image of a change differs from the row, if its shape is the row's."""
     version, image = last
     if image is None or not same_shape(resource, version, session.api.version):
         return []
-    lists = {child.field for child in resource.children}
-    names = {column.name for column in session.shapes[resource.table].columns} - {*resource.volatile, *resource.links} - lists
-    return sorted(name for name in names if name in image and id_of(image[name]) != id_of(now.get(name)))
+    return prior.unlike(resource, session.shapes[resource.table], image, now)

@@ -10,10 +10,11 @@ import dlt
 
 from . import prior
 from .changes import Change, list_id
-from .derive import Known, Ordered, Told, body_of, changes_of, is_discount, needs_known, sequence
+from .derive import Known, Ordered, body_of, changes_of, needs_known, sequence
 from .lists import TOLD_BY_LIST
-from .records import Record
 from .rereads import Read
+from .shapes import Record
+from .told import Told, is_discount
 from .writer import VERSION_STEP, Writer, is_before, version_read
 
 

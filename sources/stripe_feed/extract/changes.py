@@ -12,7 +12,8 @@ import pyarrow as pa
 from ..resources import CHANGES, Column, Resource
 from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
 from .images import Image, difference, paths
-from .records import ARROW, LOAD_COLUMN, MEMORY, UTC_TIME, Stamp, json_text
+from .records import Stamp, json_text
+from .shapes import ARROW, LOAD_COLUMN, MEMORY, UTC_TIME
 
 Op = Literal["c", "u", "d", "r"]
 Origin = Literal["event", "diff", "snapshot", "list"]

@@ -36,8 +36,9 @@ def span(mine: Mapping[str, Any], now: int, look_back: int, settle: int) -> tupl
     return max(mine["since"], mine["cursor"] - look_back), now - settle
 
 
-def rested(mine: Mapping[str, Any], hi: int, look_back: int, newest: int | None) -> bool:
-    """Whether a cursor is worth storing although nothing new came: once the last event has left the look-back, else every 6 h."""
+def rested(stored: int, hi: int, look_back: int, newest: int | None) -> bool:
+    """Whether a cursor that stands at `stored` is worth moving to `hi` although nothing new came: once the newest that is seen
+    again has left the look-back, else every 6 h."""
     if newest is not None:
         return newest < hi - look_back
-    return bool(hi - mine["cursor"] >= REST)
+    return hi - stored >= REST

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -12,89 +12,14 @@ import msgspec
 from ..api import API_VERSION
 from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
-from .events import Event, Request
+from .events import Request
 from .images import Image, difference, paths, revert, with_lists_of
-from .order import NOTHING, Role, Step, in_order, is_round, reached, start_of
+from .order import NOTHING, Step, in_order, is_round, reached, start_of
+from .told import Told
 
-DISCOUNT = "discount"
-
-
-class _Head(msgspec.Struct, gc=False):
-    object: str | None = None
-    id: str | None = None
-    created: int | None = None
-    customer: msgspec.Raw = msgspec.Raw(b"null")
-    subscription: msgspec.Raw = msgspec.Raw(b"null")
-    test_clock: msgspec.Raw = msgspec.Raw(b"null")
-    deleted: bool = False
-
-
-class _Ref(msgspec.Struct, gc=False):
-    id: str
-
-
-_head = msgspec.json.Decoder(_Head)
-_id = msgspec.json.Decoder(str | _Ref | None)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _image = msgspec.json.Decoder(dict)
 _sorted = msgspec.json.Encoder(order="sorted")
-
-
-class Told(msgspec.Struct, gc=False):
-    """An event about one object."""
-
-    event: Event
-    resource: Resource
-    id: str
-    role: Role
-    stub: bool
-    created: int | None = None
-    customer: str | None = None
-    clock: bool = False
-    seen: bool = False
-
-
-def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
-    """What an event tells of the objects that are read, by Stripe's name for one: none of sub-objects and previews.
-
-    A discount is told of its customer and its subscription: what they are then must be read.
-    """
-    try:
-        head = _head.decode(event.data.object)
-    except msgspec.ValidationError:
-        return []
-    if head.object == DISCOUNT:
-        owners = (("customer", head.customer), ("subscription", head.subscription))
-        found = [(resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))]
-        return [Told(event, resource, id, "says", True) for resource, id in found]
-    resource = resources.get(head.object or "")
-    if resource is None or head.id is None or event.type not in resource.events:
-        return []
-    customer = head.id if resource.object == "customer" else _ref(head.customer)
-    clock = bytes(head.test_clock) != b"null"
-    stub = head.deleted and head.created is None
-    return [Told(event, resource, head.id, _role(event, resource), stub, head.created, customer, clock)]
-
-
-def _ref(raw: msgspec.Raw) -> str | None:
-    try:
-        found = _id.decode(raw)
-    except msgspec.ValidationError:
-        return None
-    return found.id if isinstance(found, _Ref) else found
-
-
-def _role(event: Event, resource: Resource) -> Role:
-    if event.type == resource.deleted_by:
-        return "ends"
-    if event.type == resource.events[0]:
-        return "begins"
-    return "moves" if bytes(event.data.previous_attributes).startswith(b"{") else "says"
-
-
-def is_discount(one: Told) -> bool:
-    """Whether it only says that the object's discount changed."""
-    return one.stub and one.role == "says"
 
 
 def same_shape(resource: Resource, version: str | None, pin: str) -> bool:

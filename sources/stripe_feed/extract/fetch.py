@@ -13,7 +13,8 @@ from ..errors import CursorGone, NotFound, Unreachable
 from ..rates import endpoint_of
 from ..resources import Child, Column, Expandable, Params, Resource
 from .pages import Page
-from .records import NULL, Record, Shape, typed
+from .records import typed
+from .shapes import NULL, Record, Shape
 from .windows import Ask, Head
 
 MOST_RESTARTS = 3

@@ -17,12 +17,12 @@ from ..errors import PermissionMissing
 from ..resources import CHANGES, RESOURCES, Resource
 from .apply import prepare
 from .cursors import rested, span, standing
-from .derive import Told, told
 from .events import Call, Event, Stream, calls, oldest_first
 from .reconcile import prune, reconcile
 from .rereads import read_again
 from .session import Session
 from .snapshot import snapshot
+from .told import Told, told
 from .writer import Writer
 
 log = logging.getLogger("stripe_feed")
@@ -40,7 +40,7 @@ def read_changes(session: Session) -> Iterator[Any]:
     try:
         yield from _read_changes(session, [table for table in selected if table in RESOURCES])
     except PermissionMissing as refusal:
-        session.refused["changes"] = refusal
+        session.refused[CHANGES] = refusal
         if not session.kept:        # whoever keeps it open says so in its own words
             log.warning(
                 "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
@@ -158,7 +158,7 @@ class Follow:
     def writer(self, resource: Resource) -> Writer:
         """The writer of a resource; made when it is needed."""
         if resource.table not in self.writers:
-            self.writers[resource.table] = Writer(self.session, resource, "changes")
+            self.writers[resource.table] = Writer(self.session, resource, CHANGES)
         return self.writers[resource.table]
 
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
@@ -175,8 +175,8 @@ class Follow:
         ]
         try:
             while (going := [one for one in readings if not one.ended]) and not self.session.full:
-                while any(not one.ready for one in going):
-                    going[0].wait()
+                while (late := next((one for one in going if not one.ready), None)) is not None:
+                    late.wait()
                     yield None
                 history = [one for reading in going for one in self._told(reading.take(), reading.call, spans)]
                 for one in history:
@@ -193,8 +193,18 @@ class Follow:
             return
         for r in self._allowed(resources):
             mine = self.mine[r.table]
-            if hi > mine["cursor"] and (self.yielded or rested(mine, hi, options.look_back, newest.get(r.table))):
+            if hi > mine["cursor"] and (self.yielded or rested(mine["cursor"], hi, options.look_back, newest.get(r.table))):
                 mine["cursor"] = hi
+                yield from self._rest(r.table)
+
+    def _rest(self, table: str) -> Iterator[Any]:
+        """Move the list's cursor together with that of the events, so that both are one row of state."""
+        run = self.session.runs.get(table)
+        if run is not None and not run.plan.keeps_cursor:
+            while not run.closed:
+                yield None
+            if run.done:
+                dlt.current.source_state()["resources"][table].update(run.state(self.session.options))
 
     def _allowed(self, resources: Sequence[Resource]) -> list[Resource]:
         return [r for r in resources if r.table not in self.session.refused]

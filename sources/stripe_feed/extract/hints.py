@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..resources import Child, Kind
-from .records import NEVER_NULL, Shape
+from .shapes import NEVER_NULL, Shape
 
 DATA_TYPES: dict[Kind, dict[str, Any]] = {
     "text": {"data_type": "text"}, "ref": {"data_type": "text"}, "bigint": {"data_type": "bigint"},

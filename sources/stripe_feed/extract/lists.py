@@ -18,11 +18,12 @@ from dlt.extract.source import SourceInjectableContext
 from ..errors import PermissionMissing, UsageError
 from ..resources import CHANGES, Params, Resource
 from .changes import Change, customer_of, encoded, list_id
-from .cursors import REST, Standing, standing
+from .cursors import Standing, rested, standing
 from .fetch import page_of
 from .pages import Listing
-from .records import Record, typed
+from .records import typed
 from .session import Options, Session
+from .shapes import Record
 from .windows import Planner, Range, subtract
 from .writer import Writer, version_read
 
@@ -80,6 +81,7 @@ class Run:
     rest: bool = False             # of a listing that an earlier run began
     start: int | None = None       # the oldest second that this copy was ever asked for
     yielded: bool = False
+    closed: bool = False           # its state is written, for this package
 
     @property
     def done(self) -> bool:
@@ -106,6 +108,8 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
         failed = True
         raise
     finally:
+        if resource.table in session.runs:
+            session.runs[resource.table].closed = True
         session.leave(selected, failed)
 
 
@@ -114,6 +118,8 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
     writer = Writer(session, resource)               # first: it refuses another account's dataset before anything is read
     where = _standing(session, resource.table, state, selected)
     run = session.runs.get(resource.table)
+    if run is not None:
+        run.closed = False
     if run is not None and run.done:
         return                                       # an earlier package of this session brought all there is
     if where == "gap" or (where == "complete" and resource.table in session.options.reconcile):
@@ -175,8 +181,8 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
     if run.done:
         session.reader.drop(run.listing)
     if not keeps_cursor:
-        rested = run.plan.t0 - before.get("t0", 0) >= REST
-        worth = not run.done or run.yielded or rested or any(before.get("left", ()))
+        rests = rested(before.get("t0", 0), run.plan.t0, session.options.look_back, None)
+        worth = not run.done or run.yielded or rests or any(before.get("left", ()))
         _replace(state, run.state(session.options) if worth else before)     # an idle run writes nothing
 
 

@@ -11,9 +11,10 @@ import msgspec
 import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ..resources import Child, Column, Kind, Resource
-from .images import Image
-from .records import ARROW, MEMORY, Shape, Stamp
+from ..resources import CHANGES, Child, Column, Kind, Resource
+from .images import Image, id_of
+from .records import Stamp
+from .shapes import ARROW, MEMORY, Shape
 
 IDS_PER_SELECT = 500
 
@@ -42,7 +43,7 @@ def counts(client: Any, child: Child) -> dict[str, int]:
 
 def seen(client: Any, ids: Sequence[str]) -> set[str]:
     """Those of these change ids that a complete load brought."""
-    query = f"select change_id from {_name(client, 'changes')} where _dlt_load_id in ({_complete(client)}) and change_id in"
+    query = f"select change_id from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
@@ -52,7 +53,7 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     What was told late came before another.
     """
     query = (
-        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late from {_name(client, 'changes')} "
+        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late from {_name(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
@@ -90,19 +91,26 @@ def images(client: Any, shape: Shape, rows: Mapping[str, Row]) -> dict[str, Imag
     return found
 
 
-def told(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
-    """Those of these objects that any change of a complete load tells of."""
+def told(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
+    """The objects of a resource, or those of these, that any change of a complete load tells of."""
     query = (
-        f"select distinct object_id from {_name(client, 'changes')} "
-        f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
+        f"select distinct object_id from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s"
     )
-    return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
+    if ids is None:
+        return {id for (id,) in _select(client, query, resource)}
+    return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, first=(resource,))}
 
 
-def all_told(client: Any, resource: str) -> set[str]:
-    """All objects of a resource that any change of a complete load tells of."""
-    where = f"_dlt_load_id in ({_complete(client)}) and resource = %s"
-    return {id for (id,) in _select(client, f"select distinct object_id from {_name(client, 'changes')} where {where}", resource)}
+def unlike(resource: Resource, shape: Shape, told: Image, held: Image) -> list[str]:
+    """The documented fields in which a change's image differs from its row's, without lists: events cut them, and tables hold
+    them apart."""
+    left_out = {*resource.volatile, *resource.links, *resource.never}
+    columns = [column for column in shape.columns if column.name in told and column.name not in left_out]
+    return [column.name for column in columns if _plain(column, told[column.name]) != _plain(column, held.get(column.name))]
+
+
+def _plain(column: Column, value: Any) -> Any:
+    return as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else id_of(value)
 
 
 def remove_deleted(client: Any, table: str, before: int) -> None:
@@ -126,13 +134,15 @@ def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[An
         return
 
 
-def owner(client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
-    """Return account id and livemode of the first row found; nothing for an empty dataset."""
-    if not client.has_dataset():
-        return None
-    for table in tables:
-        for account_id, livemode in _select(client, f"select distinct account_id, livemode from {_name(client, table)}"):
-            return str(account_id), bool(livemode)
+def owner_in(state: Mapping[str, Any], client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
+    """The account whose rows the dataset holds, and whether they are live; asked of the rows where the source's state does not
+    say. Nothing for an empty dataset."""
+    if "account" in state:
+        return state["account"], state["livemode"]
+    with client:
+        for table in tables if client.has_dataset() else ():
+            for account_id, livemode in _select(client, f"select distinct account_id, livemode from {_name(client, table)}"):
+                return str(account_id), bool(livemode)
     return None
 
 

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 import dlt
 
 from ..errors import PermissionMissing
-from ..resources import RESOURCES, Column, Resource
+from ..resources import RESOURCES, Resource
 from . import prior
 from .changes import Change, diff
-from .derive import same_shape, told
-from .events import oldest_first
-from .images import Image, id_of, with_lists_of
+from .derive import same_shape
+from .images import Image, with_lists_of
 from .lists import open_listing, whole_ranges
-from .records import Record, Shape, typed
+from .records import typed
 from .rereads import Read, read_again
 from .session import Session
+from .shapes import Record, Shape
+from .told import objects_told
 from .writer import VERSION_STEP, Writer, items_of, version_read
 
 log = logging.getLogger("stripe_feed")
@@ -173,10 +174,9 @@ class Reconciling:
             return set()
         yield None
         lo = self.t0 if self.gap else self.cursors["cursor"]
-        names = {self.resource.object: self.resource}
         found: set[str] = set()
-        for some in oldest_first(self.session.api, self.resource.events, lo, self.session.api.now() + 1):
-            found |= {one.id for event in some for one in told(event, names)}
+        for some in objects_told(self.session.api, self.resource, lo):
+            found |= some
             yield None
         return found
 
@@ -223,12 +223,12 @@ class Reconciling:
         if not gone:
             return []
         now = self.session.api.now()
-        befores = self._images(gone)
         with self.writer.client as client:
-            rows = list(prior.rows(client, self.shape, gone).values())
-        versions = [max(version_read(now), row["_version"] + 1) for row in rows]
-        yield from self.writer.ended(rows, versions, [now] * len(rows))
-        return [self._diff(row["id"], befores[row["id"]], None, "") for row in rows]
+            rows = prior.rows(client, self.shape, gone)
+            befores = prior.images(client, self.shape, rows)
+        versions = [max(version_read(now), row["_version"] + 1) for row in rows.values()]
+        yield from self.writer.ended(list(rows.values()), versions, [now] * len(rows))
+        return [self._diff(id, befores[id], None, "") for id in rows]
 
     def _untold(self, told_by_events: set[str]) -> list[Change]:
         """Objects created since the events are followed, whose creation no change tells."""
@@ -250,7 +250,7 @@ class Reconciling:
         if self.cursors is None or self.session.unreadable is not None:
             return []
         with self.writer.client as client:
-            told = prior.all_told(client, self.resource.table) & self.listed - left_out
+            told = prior.told(client, self.resource.table) & self.listed - left_out
             ids = [id for id in sorted(told) if not self.held[id].deleted and self.held[id].version % VERSION_STEP == 0]
             last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, self.session.api.now() + 1))
         found = []
@@ -258,15 +258,11 @@ class Reconciling:
             version, before = last[id]
             if before is None:
                 found.append(self._diff(id, None, after, self.held[id].hash))
-            elif same_shape(self.resource, version, self.session.api.version) and (names := self._unlike(before, after)):
+            elif same_shape(self.resource, version, self.session.api.version) and (
+                names := prior.unlike(self.resource, self.shape, before, after)
+            ):
                 found.append(self._diff(id, after | {name: before.get(name) for name in names}, after, self.held[id].hash))
         return found
-
-    def _unlike(self, told: Image, held: Image) -> list[str]:
-        """The documented fields in which they differ, without lists: events cut them, and tables hold them apart."""
-        left_out = {*self.resource.volatile, *self.resource.links, *self.resource.never}
-        columns = [column for column in self.shape.columns if column.name in told and column.name not in left_out]
-        return [column.name for column in columns if _plain(column, told[column.name]) != _plain(column, held.get(column.name))]
 
     def _diff(self, id: str, before: Image | None, after: Image | None, hash: str) -> Change:
         version = self.held[id].version if id in self.held and before is not None else 0
@@ -283,10 +279,6 @@ class Reconciling:
             self.cursors["shape"] = shape_id(self.session, self.shape)
             if self.gap:
                 self.cursors.update(since=self.t0, cursor=self.t0)
-
-
-def _plain(column: Column, value: Any) -> Any:
-    return prior.as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else id_of(value)
 
 
 def shape_id(session: Session, shape: Shape) -> str:

@@ -16,8 +16,8 @@ from ..errors import CursorGone, NotFound, PermissionMissing, Unreachable
 from ..resources import RESOURCES, Params, Resource
 from . import prior
 from .fetch import complete, page_of
-from .records import Record, Shape
 from .session import Session
+from .shapes import Record, Shape
 from .windows import Planner, Range, Stuck
 
 Job = tuple[str, Callable[[], "list[Read]"]]      # a table, and what reads some of its objects

@@ -14,12 +14,12 @@ import pendulum
 
 from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..errors import PermissionMissing, UsageError, WrongAccount
-from ..resources import RESOURCES, Resource
+from ..resources import CHANGES, RESOURCES, Resource
 from .cursors import Standing
 from .events import page
 from .fetch import test_clocks
 from .pages import Listing, Reader
-from .records import Record, Shape
+from .shapes import Record, Shape
 
 log = logging.getLogger("stripe_feed")
 
@@ -140,12 +140,12 @@ class Session:
         """The place of the first of so many changes within the load."""
         first, self._changes = self._changes, self._changes + count
         if count:
-            self.rows["changes"] = self.rows.get("changes", 0) + count
+            self.rows[CHANGES] = self.rows.get(CHANGES, 0) + count
         return first
 
     def follows(self, selected: Sequence[str]) -> bool:
         """Whether events are to be read beside the lists."""
-        return "changes" in selected and self.options.end is None and self.unreadable is None
+        return CHANGES in selected and self.options.end is None and self.unreadable is None
 
     def may_follow(self) -> bool:
         """Whether the key may read events; the first to ask finds out."""

@@ -8,10 +8,11 @@ from typing import Any
 from ..resources import Resource
 from . import prior
 from .changes import Change, customer_of, digest, encoded
-from .derive import Told, body_before, sequence, told
+from .derive import body_before, sequence
 from .events import oldest_first
 from .images import Image
 from .session import Session
+from .told import Told, told
 from .writer import Writer
 
 BATCH = 5_000

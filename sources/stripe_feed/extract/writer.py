@@ -17,8 +17,9 @@ from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
-from .records import Record, Shape, Stamp, children, parents, typed
+from .records import Stamp, children, parents, typed
 from .session import Session, check_owner
+from .shapes import Record, Shape
 
 log = logging.getLogger("stripe_feed")
 
@@ -80,12 +81,8 @@ class Writer:
         """One dataset holds one account in one mode; asked of the rows themselves where the state does not say."""
         account = self.session.account
         state = dlt.current.source_state()
-        if "account" in state:
-            check_owner(account, (state["account"], state["livemode"]))
-        else:
-            with self.client as client:
-                check_owner(account, prior.owner(client, list(RESOURCES)))
-            state.update(account=account.id, livemode=account.livemode)
+        check_owner(account, prior.owner_in(state, self.client, list(RESOURCES)))
+        state.update(account=account.id, livemode=account.livemode)
         if state.get("api_version") != self.session.api.version:
             if "api_version" in state:
                 log.warning("The API version changes from %s to %s.", state["api_version"], self.session.api.version)
@@ -105,7 +102,7 @@ class Writer:
                 for record, version, end in zip(records, versions, ends, strict=True)
             ]
             found += self._embedded(child, families)
-            found.append(self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child))
+            found.append(self._children(shape, child, families))
         return found
 
     def ended(self, held: Sequence[prior.Row], versions: Sequence[int], deleted_at: Sequence[int]) -> list[Any]:
@@ -116,7 +113,7 @@ class Writer:
         found = [self._mark(self.resource.table, table)]
         for child, shape in self.shape.children:
             families = [(str(row["id"]), list[Any](), version) for row, version in zip(held, versions, strict=True)]
-            found.append(self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child))
+            found.append(self._children(shape, child, families))
         return found
 
     def changes(self, changes: Sequence[Change], empty: bool = False) -> list[Any]:
@@ -137,7 +134,7 @@ class Writer:
             return []
         found = [self._mark(self.resource.table, parents(self.shape, [], [], self.stamp))]
         for child, shape in self.shape.children:
-            found.append(self._mark(child.table, children(shape, child, [], self.stamp, 0), child))
+            found.append(self._children(shape, child, []))
         return found
 
     def changed(self, records: Sequence[Record]) -> list[Record]:
@@ -156,6 +153,9 @@ class Writer:
             )
 
         return [record for record in records if not is_held(record)]
+
+    def _children(self, shape: Shape, child: Child, families: Sequence[tuple[str, Sequence[Any], int]]) -> Any:
+        return self._mark(child.table, children(shape, child, families, self.stamp, self.session.api.now()), child)
 
     def _embedded(self, child: Child, families: Sequence[tuple[str, Sequence[Any], int]]) -> list[Any]:
         """Rows for full objects inside children: the list may hide them. Anything read directly is newer."""

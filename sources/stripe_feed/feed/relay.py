@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..destination import DATASET, connection_problem, duckdb_file, file_problem, is_lock
 from ..errors import SetupError
+from ..resources import CHANGES
 from .change import SOURCE, Entry, entry
 from .store import FeedStore
 
@@ -196,7 +197,7 @@ def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
 
 
 def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
-    changes, left = _table(client, "changes"), iter(pending)
+    changes, left = _table(client, CHANGES), iter(pending)
     while ids := list(islice(left, IDS)):
         where = f"where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id"
         rows = _select(client, f"select _dlt_load_id, count(*) from {changes} {where}", *ids)

@@ -20,9 +20,10 @@ from .change import CHANGE_ID, CUSTOMER_ID, OBJECT_ID, RESOURCE, STORED, Change,
 
 BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
-FORMAT = 1                # of the file: a newer one is refused
+FORMAT = 2                # of the file: a newer one is refused, an older one gets what it lacks
 WINDOW = 5_000            # positions looked at in one select, however few of them match
 NEXT = "_next"            # suffix of the tables that a rebuild fills
+LEFT = "'waiting', 'held', 'dead'"      # states of messages that did not reach their receiver and may still
 
 LOG = """
 create table if not exists log{0} (
@@ -47,6 +48,23 @@ create table if not exists forgotten (object_id text primary key) without rowid;
 create table if not exists consumers (
     name text primary key, position integer not null, change_id text, epoch integer not null default 0,
     accepted integer not null default 0, acknowledged_at real
+) without rowid;
+create table if not exists totals (resource text primary key, objects integer not null) without rowid;
+create table if not exists triggers (
+    name text primary key, rule text not null, started_at real not null, held text, disabled text, failing_since real,
+    fired integer not null default 0, fired_at real
+) without rowid;
+create table if not exists enrolled (trigger text, key text, at real not null, primary key (trigger, key)) without rowid;
+create table if not exists messages (
+    number integer primary key, message_id text not null unique, trigger text not null, change_id text not null,
+    first_change_id text not null, resource text not null, object_id text not null, lane text not null,
+    state text not null, tries integer not null default 0, due_at real not null, made_at real not null, ended_at real
+);
+create index if not exists messages_left on messages (trigger, lane, number) where state in ({LEFT});
+create index if not exists messages_of on messages (change_id);
+create table if not exists attempts (
+    message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
+    primary key (message_id, number)
 ) without rowid;
 pragma user_version = {FORMAT};
 commit;

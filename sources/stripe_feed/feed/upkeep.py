@@ -6,11 +6,16 @@ import sqlite3
 from typing import Any
 
 from ..errors import SetupError
+from ..resources import CHANGES
 from .relay import copy, is_missing
-from .store import LOG, NEXT, WINDOW, FeedStore
+from .store import LEFT, LOG, NEXT, WINDOW, FeedStore
 
 NEWEST = "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 TABLES = ("log", "objects", "loads")
+NEEDED = (
+    f" and change_id not in (select change_id from messages where state in ({LEFT}))"
+    f" and change_id not in (select first_change_id from messages where state in ({LEFT}))"
+)
 
 
 def rebuild(store: FeedStore, client: Any) -> int:
@@ -74,13 +79,13 @@ def _swap(db: sqlite3.Connection, length: int) -> None:
 def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: float) -> int:
     """Drop the changes that were read from Stripe longer ago than this; return how many. Offsets and ids are never used again.
 
-    From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change of each object stays. The
-    destination keeps all. A consumer that has not seen what goes raises `PositionLost` when it is used next.
+    From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change of each object stays, and so
+    do those that a message which is not delivered is made of. The destination keeps all. A consumer that has not seen what goes raises `PositionLost` when it is used next.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
     young = store.ask("select position from log where coalesce(observed_at, occurred_at) >= ? order by position limit 1", cutoff)
     last = young[0][0] - 1 if young else store.head
-    kept = f" and object_version < ({NEWEST})" if keep_latest else ""
+    kept = NEEDED + (f" and object_version < ({NEWEST})" if keep_latest else "")
     pruned = 0
     with store.zeroing():
         for start in range(0, last, WINDOW):
@@ -111,7 +116,7 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     count = _forget_here(store, object_id)
     try:
         client.execute_sql(
-            f"update {client.make_qualified_table_name('changes')} set after = null, previous = null "
+            f"update {client.make_qualified_table_name(CHANGES)} set after = null, previous = null "
             "where object_id = %s or customer_id = %s", object_id, object_id,
         )
     except Exception as fault:
