@@ -15,6 +15,7 @@ from .errors import Drift, PartlyDone, UsageError
 from .feed_commands import feed_app
 from .options import Database, Dataset, Destination, Json, StateDir, listed
 from .resources import CHANGES
+from .trigger_commands import deliver, triggers_app
 
 app = typer.Typer(
     name="stripe-feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -49,6 +50,7 @@ def main() -> NoReturn:
 
 command = partial(verbs.command, app)
 app.add_typer(feed_app, name="feed")
+app.add_typer(triggers_app, name="triggers")
 
 
 def show_version(asked: bool) -> None:
@@ -176,6 +178,9 @@ def verify(
     if found.differences:
         count = sum(found.compared.values())
         raise Drift(f"{len(found.differences):,} of {count:,} objects differ. Run `stripe-feed reconcile`, then verify again.")
+
+
+command(deliver)
 
 
 @command

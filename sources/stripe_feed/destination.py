@@ -21,6 +21,7 @@ PIPELINE = "stripe_feed"
 DATASET = "stripe"
 DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 DUCKDB_JOBS = 2              # side by side, one thread each
+WRITES = "is writing to this pipeline. Wait for it, or use --wait SECONDS."
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
@@ -207,7 +208,15 @@ def lock(
     pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[None]:
     """Hold the one lock of a pipeline directory. Raises `SetupError` that names the holder after `wait` seconds."""
-    path = Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock"
+    with lock_file(Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock", what, wait, pause):
+        yield
+
+
+@contextmanager
+def lock_file(
+    path: Path, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep, does: str = WRITES
+) -> Iterator[None]:
+    """Hold the lock that a file is. Raises `SetupError` that names the holder, and what it `does`, after `wait` seconds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -221,7 +230,7 @@ def lock(
                 break
             except BlockingIOError:
                 if waited >= wait:
-                    raise SetupError(_holder(file.read())) from None
+                    raise SetupError(f"{_holder(file.read())} {does}") from None
                 pause(0.2)
                 waited += 0.2
                 file.seek(0)
@@ -238,4 +247,4 @@ def _holder(text: str) -> str:
         who = f"`{held['command']}` (process {held['pid']})"
     except (ValueError, KeyError, TypeError):
         who = "another command"
-    return f"{who} is writing to this pipeline. Wait for it, or use --wait SECONDS."
+    return who

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..destination import lock
 from ..errors import SetupError, UsageError
+from ..resources import RESOURCES
 from . import cursors, upkeep
 from .change import Change
 from .cursors import Lag, Place
@@ -71,6 +72,19 @@ class Feed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def store(self) -> FeedStore:
+        """The store itself, for triggers and delivery."""
+        return self._store
+
+    def ids(self, query: str) -> list[str]:
+        """The first column of a query on the destination, in which `{invoices}` stands for that table's name there."""
+        def asked(client: Any) -> list[str]:
+            names = {table: client.make_qualified_table_name(table) for table in RESOURCES}
+            return [str(row[0]) for row in client.execute_sql(query.format(**names)) if row[0] is not None]
+
+        return with_client(self._pipeline, asked)
 
     @property
     def path(self) -> Path:

@@ -155,18 +155,23 @@ def accepted(store: FeedStore, name: str) -> int:
 def acknowledge(store: FeedStore, name: str, epoch: int, position: int, now: float) -> None:
     """Move a consumer on to a position; never back. Raises `Fenced` where another took it over, or removed or rebuilt it."""
     with store.transaction() as db:
-        held = db.execute("select epoch, position from consumers where name = ?", (name,)).fetchone()
-        if held is None or held[0] != epoch:
-            raise Fenced(
-                f"Consumer {name} was taken over by another process, reset or rebuilt: nothing more is acknowledged here. "
-                "Run one process per name; other names see every change, too."
-            )
-        if position > held[1]:
-            db.execute(
-                "update consumers set position = ?, acknowledged_at = ?, "
-                "change_id = coalesce((select change_id from log where position = ?), change_id) where name = ?",
-                (position, now, position, name),
-            )
+        advance(db, name, epoch, position, now)
+
+
+def advance(db: Any, name: str, epoch: int, position: int, now: float) -> None:
+    """`acknowledge` within a transaction."""
+    held = db.execute("select epoch, position from consumers where name = ?", (name,)).fetchone()
+    if held is None or held[0] != epoch:
+        raise Fenced(
+            f"Consumer {name} was taken over by another process, reset or rebuilt: nothing more is acknowledged here. "
+            "Run one process per name; other names see every change, too."
+        )
+    if position > held[1]:
+        db.execute(
+            "update consumers set position = ?, acknowledged_at = ?, "
+            "change_id = coalesce((select change_id from log where position = ?), change_id) where name = ?",
+            (position, now, position, name),
+        )
 
 
 def reset(store: FeedStore, name: str, place: Place, now: float) -> int:

@@ -115,7 +115,7 @@ def value_at(image: Any, path: str) -> Any:
     for name in path.split("."):
         if isinstance(image, dict):
             image = image.get(name)
-        elif isinstance(image, list) and name.isdigit() and int(name) < len(image):
+        elif isinstance(image, list) and name.isdecimal() and int(name) < len(image):
             image = image[int(name)]
         else:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -62,6 +62,28 @@ def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) 
             found = _folded(store, first, last, count)
             if found is not None:
                 yield found
+
+
+def between(store: FeedStore, first: Change, last: Change) -> Net | None:
+    """The net of one object's changes from `first` to `last`; nothing where it ends as it began."""
+    (count,) = store.ask(
+        "select count(*) from log where position between ? and ? and not late and resource = ? and object_id = ?",
+        first.offset, last.offset, last.resource, last.object_id,
+    )[0]
+    return _folded(store, first, last, count)
+
+
+def as_change(found: Net) -> Change:
+    """A net change in the form of its last change: `op`, `changed` and `before` are those of the whole."""
+    if found.changes == 1:
+        return found.last
+    before, after, quality = found.before, found.after, "none"
+    if found.op == "c":
+        quality = "exact"
+    elif before is not None:
+        quality = "derived" if "derived" in (found.first.before_quality, found.last.before_quality) else "exact"
+    previous = before if found.op == "d" else difference(before, after) if before and after else None
+    return replace(found.last, op=found.op, changed=found.changed, previous=previous, before_quality=quality)
 
 
 def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..destination import DATASET, connection_problem, duckdb_file, file_problem, is_lock
 from ..errors import SetupError
-from ..resources import CHANGES
+from ..resources import CHANGES, RESOURCES
 from .change import SOURCE, Entry, entry
 from .store import FeedStore
 
@@ -134,7 +134,16 @@ def relay(store: FeedStore, client: Any) -> int:
     In the order of the loads, then `seq`. May be killed anywhere and run by several processes: a load is noted together with
     the last of its changes, and a change that is there already is left out. Without a table of changes there is nothing to do.
     """
-    return copy(store, client, "")
+    new = copy(store, client, "")
+    if new or not store.ask("select 1 from totals limit 1"):
+        store.note_totals(dict(_totals(client)))
+    return new
+
+
+def _totals(client: Any) -> Iterator[tuple[str, int]]:
+    for table in RESOURCES:
+        for (count,) in _select(client, f"select count(*) from {_table(client, table)}"):
+            yield table, int(count)
 
 
 def copy(store: FeedStore, client: Any, into: str) -> int:

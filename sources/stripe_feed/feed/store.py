@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,14 @@ class FeedStore:
 
     @contextmanager
     def transaction(self, kind: str = "immediate") -> Iterator[sqlite3.Connection]:
-        """All or nothing; nobody else writes meanwhile. `kind="deferred"`: one state of the file to read from."""
+        """All or nothing; nobody else writes meanwhile. `kind="deferred"`: one state of the file to read from.
+
+        One within another is part of it.
+        """
         with self._turn:
+            if self._db.in_transaction:
+                yield self._db
+                return
             self._db.execute(f"begin {kind}")
             try:
                 yield self._db
@@ -195,6 +201,11 @@ class FeedStore:
             if one[OBJECT_ID] in forgotten or one[CUSTOMER_ID] in forgotten:
                 found[key] = (*one[:-1], None)
 
+    def note_totals(self, objects: Mapping[str, int]) -> None:
+        """Keep how many objects of each resource the copy holds, for guards."""
+        with self.transaction() as db:
+            db.executemany("insert or replace into totals values (?, ?)", list(objects.items()))
+
     def page(
         self, after: int, limit: int, resources: Sequence[str] = (), ops: Sequence[str] = (), upto: int | None = None
     ) -> Page:
@@ -224,6 +235,11 @@ class FeedStore:
         """The change at a position."""
         rows = self.ask(f"select position, object_version, {', '.join(STORED)} from log where position = ?", position)
         return change(rows[0][0], rows[0][1], rows[0][2:]) if rows else None
+
+    def by_id(self, change_id: str) -> Change | None:
+        """The change with an id."""
+        rows = self.ask("select position from log where change_id = ?", change_id)
+        return self.at(rows[0][0]) if rows else None
 
 
 def _own(path: Path) -> None:

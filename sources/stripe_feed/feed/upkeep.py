@@ -80,7 +80,8 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     """Drop the changes that were read from Stripe longer ago than this; return how many. Offsets and ids are never used again.
 
     From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change of each object stays, and so
-    do those that a message which is not delivered is made of. The destination keeps all. A consumer that has not seen what goes raises `PositionLost` when it is used next.
+    do those that a message which is not delivered is made of. The destination keeps all. A consumer that has not seen what goes
+    raises `PositionLost` when it is used next.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
     young = store.ask("select position from log where coalesce(observed_at, occurred_at) >= ? order by position limit 1", cutoff)

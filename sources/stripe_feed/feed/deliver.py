@@ -1,0 +1,269 @@
+"""Messages to receivers: one after the other in each lane, lanes side by side, tried again on a schedule until they are given up.
+
+Only one process delivers from a store. A message counts as sent once that is noted: killed in between, it is sent again, with the
+same id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..destination import lock_file
+from ..errors import StripeFeedError
+from .bodies import NotRenderable, Telling
+from .consume import Feed
+from .fold import between
+from .messages import Attempt, Message, due, skipped, tried
+from .receivers import Receiver
+from .rules import Trigger
+from .sinks import Outcome
+from .store import FeedStore
+from .triggers import Fired, fire
+
+log = logging.getLogger("stripe_feed")
+
+SCHEDULE = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+"""Seconds before the 2nd, 3rd, … attempt: https://www.standardwebhooks.com (deliverability)."""
+
+JITTER = 0.2
+DISABLE_AFTER = 120 * 3_600      # seconds of nothing but failures
+AT_ONCE = 8                      # messages of one trigger under way
+READ = 1_000                     # lanes looked up at once
+TICK = 0.5                       # seconds
+BUSY = "delivers from this store already. Leave it to that one, or end it first."
+
+
+@dataclass
+class Delivered:
+    """What a delivery did: messages sent, tries that failed and will be repeated, messages given up or dropped."""
+
+    sent: int = 0
+    failed: int = 0
+    dead: int = 0
+    dropped: int = 0
+    disabled: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Lanes:
+    """The messages of one trigger that are due, and those under way."""
+
+    trigger: Trigger
+    receiver: Receiver
+    pool: ThreadPoolExecutor
+    ready: deque[Message] = field(default_factory=deque)
+    busy: set[str] = field(default_factory=set)
+    paused_until: float = 0.0
+    disabled: bool = False
+
+
+Sent = tuple[Outcome, float, float]      # what came of it, when it began, and for how long
+
+
+class Delivery:
+    """Sends what is due, from one store, for these triggers; `close` it.
+
+    `now` is the clock, in Unix seconds. Raises `SetupError` where another process delivers, or a secret is not set.
+    """
+
+    def __init__(
+        self, store: FeedStore, triggers: Sequence[Trigger], *, now: Callable[[], float] = time.time,
+        dice: random.Random | None = None, at_once: int = AT_ONCE, **network: Any,
+    ) -> None:
+        self.store, self.now, self.dice, self.at_once = store, now, dice or random.Random(), at_once
+        self.done = Delivered()
+        self.lanes = {
+            one.name: Lanes(one, Receiver(one.name, one.deliver, now, **network), ThreadPoolExecutor(at_once, one.name))
+            for one in triggers
+        }
+
+    def close(self) -> None:
+        """Wait for what is under way, and let go of everything."""
+        for lanes in self.lanes.values():
+            lanes.pool.shutdown()
+            lanes.receiver.close()
+
+    def once(self, stop: threading.Event | None = None) -> Delivered:
+        """Send everything that is due, and what becomes due in its lanes; what failed waits for another call.
+
+        `stop`: begin nothing more; what is under way is finished and noted.
+        """
+        self._pump(stop or threading.Event(), lambda: False)
+        return self.done
+
+    def follow(self, stop: threading.Event, tick: Callable[[], object]) -> Delivered:
+        """Go on until `stop`; `tick` is called about twice a second, to make new messages."""
+        last = 0.0
+
+        def go_on() -> bool:
+            nonlocal last
+            if time.monotonic() >= last + TICK:
+                tick()
+                self._look()
+                last = time.monotonic()
+            return True
+
+        self._pump(stop, go_on)
+        return self.done
+
+    def _pump(self, stop: threading.Event, go_on: Callable[[], bool]) -> None:
+        under_way: dict[Future[Sent], Message] = {}
+        self._look()
+        while True:
+            for message in self._next() if not stop.is_set() else ():
+                lanes = self.lanes[message.trigger]
+                lanes.busy.add(message.lane)
+                under_way[lanes.pool.submit(self._send, lanes, message)] = message
+            if under_way:
+                done, _ = wait(under_way, TICK, FIRST_COMPLETED)
+                self._note([(under_way.pop(one), one.result()) for one in done])
+            elif stop.is_set():
+                return
+            elif not any(lanes.ready for lanes in self.lanes.values()) and not self._look():
+                if not go_on():
+                    return
+                if not any(lanes.ready for lanes in self.lanes.values()):
+                    stop.wait(TICK)
+                continue
+            if under_way and not stop.is_set():
+                go_on()
+
+    def _look(self) -> bool:
+        """Find the lanes whose first message is due; whether there are any."""
+        now, found = self.now(), False
+        disabled = {name for (name,) in self.store.ask("select name from triggers where disabled is not null")}
+        for name, lanes in self.lanes.items():
+            lanes.disabled = name in disabled
+            if lanes.ready or lanes.disabled or now < lanes.paused_until:
+                continue
+            blocking = lanes.trigger.deliver.on_exhausted == "block"
+            some = due(self.store, name, now, blocking, READ)
+            lanes.ready += [one for one in some if one.lane not in lanes.busy]
+            found = found or bool(lanes.ready)
+        return found
+
+    def _next(self) -> Iterator[Message]:
+        """What may begin now, trigger by trigger: a slow receiver does not hold the others."""
+        for lanes in self.lanes.values():
+            if lanes.disabled or self.now() < lanes.paused_until:
+                lanes.ready.clear()
+            while lanes.ready and len(lanes.busy) < self.at_once:
+                yield lanes.ready.popleft()
+
+    def _send(self, lanes: Lanes, message: Message) -> Sent:
+        began, clock = self.now(), time.monotonic()
+        try:
+            telling = self._telling(message)
+            if telling is None:
+                return Outcome(False, "gone", note="its change was pruned"), began, 0.0
+            outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
+        except NotRenderable as fault:
+            return Outcome(False, "gone", note=str(fault)), began, 0.0
+        except StripeFeedError as fault:
+            outcome = Outcome(False, "setup", note=str(fault))
+        except Exception as fault:      # its words may hold data
+            outcome = Outcome(False, f"error {type(fault).__name__}")
+        return outcome, began, time.monotonic() - clock
+
+    def _telling(self, message: Message) -> Telling | None:
+        """What a message tells, made of its changes; nothing where they were pruned."""
+        last = self.store.by_id(message.change_id)
+        first = last if message.first_change_id == message.change_id else self.store.by_id(message.first_change_id)
+        if last is None or first is None:
+            return None
+        about = last if first is last else between(self.store, first, last)
+        if about is None or (last.after is None and last.previous is None):
+            raise NotRenderable("The object was forgotten.")
+        return Telling(about, message.trigger, message.message_id, tuple(skipped(self.store, message)))
+
+    def _note(self, ended: Sequence[tuple[Message, Sent]]) -> None:
+        """Note what came of some tries, all in one transaction."""
+        with self.store.transaction() as db:
+            for message, sent in ended:
+                self._noted(db, message, sent)
+        for message, (outcome, _, _) in ended:
+            lanes = self.lanes[message.trigger]
+            lanes.busy.discard(message.lane)
+            if outcome.ok and not lanes.disabled and self.now() >= lanes.paused_until:
+                blocking = lanes.trigger.deliver.on_exhausted == "block"
+                lanes.ready += due(self.store, message.trigger, self.now(), blocking, 1, message.lane)
+
+    def _noted(self, db: sqlite3.Connection, message: Message, sent: Sent) -> None:
+        outcome, began, seconds = sent
+        attempt = Attempt(began, seconds, outcome.code, outcome.note)
+        if outcome.ok:
+            self.done.sent += 1
+            tried(db, message, attempt, "sent")
+            db.execute("update triggers set failing_since = null where name = ?", (message.trigger,))
+        elif outcome.code == "gone":
+            self.done.dropped += 1
+            tried(db, message, attempt, "dropped")
+        else:
+            self._failed(db, message, attempt, outcome)
+
+    def _failed(self, db: sqlite3.Connection, message: Message, attempt: Attempt, outcome: Outcome) -> None:
+        now = attempt.at + attempt.seconds
+        if outcome.throttled and outcome.retry_after:
+            self.lanes[message.trigger].paused_until = now + outcome.retry_after
+        self._disable(db, message.trigger, now, outcome)
+        if message.tries >= len(SCHEDULE):
+            self.done.dead += 1
+            tried(db, message, attempt, "dead")
+            log.warning(
+                "The message %s of the trigger %s is given up after %d attempts (%s): `stripe-feed feed dead list`.",
+                message.message_id, message.trigger, message.tries + 1, outcome.code,
+            )
+            return
+        self.done.failed += 1
+        pause = SCHEDULE[message.tries] * self.dice.uniform(1 - JITTER, 1 + JITTER)
+        tried(db, message, attempt, "waiting", now + max(pause, outcome.retry_after or 0.0))
+
+    def _disable(self, db: sqlite3.Connection, trigger: str, now: float, outcome: Outcome) -> None:
+        """Give up on a receiver that is gone, or that has only failed for days."""
+        (since,), = db.execute("select failing_since from triggers where name = ?", (trigger,)).fetchall() or [(None,)]
+        why = "it answers 410 Gone" if outcome.gone else None
+        if since is None:
+            db.execute("update triggers set failing_since = ? where name = ?", (now, trigger))
+        elif now - since >= DISABLE_AFTER:
+            why = why or f"it has only failed for {DISABLE_AFTER // 3_600} hours"
+        if why is not None:
+            self.lanes[trigger].disabled = True
+            self.done.disabled[trigger] = why
+            db.execute("update triggers set disabled = ? where name = ?", (why, trigger))
+            log.warning("The receiver of the trigger %s is disabled: %s. `stripe-feed triggers release %s` tries it again.",
+                        trigger, why, trigger)
+
+
+@contextmanager
+def delivering(store: FeedStore, triggers: Sequence[Trigger], **settings: Any) -> Iterator[Delivery]:
+    """A delivery, and the only one of this store. Raises `SetupError` where another process delivers."""
+    with lock_file(store.path.with_name(f"{store.path.name}.deliver.lock"), "stripe-feed deliver", does=BUSY):
+        delivery = Delivery(store, triggers, **settings)
+        try:
+            yield delivery
+        finally:
+            delivery.close()
+
+
+def deliver(
+    feed: Feed, triggers: Sequence[Trigger], *, now: Callable[[], float] = time.time, stop: threading.Event | None = None,
+    **settings: Any,
+) -> tuple[list[Fired], Delivered]:
+    """Run the triggers over what is new in a feed, and send every message that is due; return what each did.
+
+    What fails is tried again by a later call, on the schedule. Raises `SetupError` where another process delivers from this
+    feed, or a secret is not set, before anything is sent.
+    """
+    with delivering(feed.store, triggers, now=now, **settings) as delivery:
+        fired = fire(feed.store, triggers, now(), feed.ids)
+        return fired, delivery.once(stop)

@@ -1,0 +1,162 @@
+"""What a trigger asks of a change, and which of it holds; where its messages go is said beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+
+from ..resources import RESOURCES
+from .change import Change
+from .expressions import Expression
+from .filters import Wanted, value_at, wanted
+
+ORIGINS = ("event", "diff", "list")        # a snapshot's reads would fire for every object
+EnrolKind = Literal["always", "once", "no_concurrency", "cooldown"]
+Per = Literal["object_id", "customer_id"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "customer_created": {"resource": "customers", "op": "added"},
+    "customer_updated": {"resource": "customers", "op": "updated"},
+    "payment_failed": {"resource": "invoices", "event": "invoice.payment_failed"},
+    "subscription_canceled": {"resource": "subscriptions", "transition": {"status": {"to": "canceled"}}},
+    "subscription_past_due": {"resource": "subscriptions", "transition": {"status": {"to": "past_due"}}},
+    "trial_ending": {"resource": "subscriptions", "event": "customer.subscription.trial_will_end"},
+    "invoice_paid": {"resource": "invoices", "transition": {"status": {"to": "paid"}}},
+    "first_payment": {
+        "resource": "invoices", "transition": {"status": {"to": "paid"}}, "where": "after.amount_paid > 0", "enrol": "once",
+        "per": "customer_id", "enrolled_by": "select distinct customer from {invoices} where status = 'paid' and amount_paid > 0",
+    },
+}
+"""Rules by name; what a trigger says beside its preset replaces the preset's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """How often a trigger fires for one key: each time, once ever, never while a message waits, or after `seconds` again."""
+
+    kind: EnrolKind = "always"
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A run that fires more than `most` messages, or from 100 on more than this share of all objects, is held."""
+
+    most: int = 1_000
+    share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Where messages go, and how. `to` is a URL, a shell command, `module:function`, a callable or a file, by `kind`.
+
+    `secrets`, and the values of `auth`, are references (`env:NAME`, `dlt:section.key`), looked up when something is sent.
+    """
+
+    kind: Literal["url", "command", "python", "file"]
+    to: str | Callable[[Any, str], object]
+    format: str = "standard"
+    template: Any = None
+    secrets: tuple[str, ...] = ()
+    auth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    allow_private: bool = False
+    timeout: float = 15.0
+    on_exhausted: Literal["skip", "block"] = "skip"
+    synthetic: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The receiver in a few words, without what may be secret: the path of a webhook's URL is."""
+        if self.kind != "url" or not isinstance(self.to, str):
+            return self.to if isinstance(self.to, str) else getattr(self.to, "__qualname__", "a callable")
+        scheme, _, rest = self.to.partition("://")
+        return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/…"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A rule on changes, and where a message about each change that it fires for goes."""
+
+    name: str
+    wanted: Wanted
+    deliver: Deliver
+    event: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ORIGINS
+    transition: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+    where: Expression | None = None
+    enrol: Enrol = Enrol()
+    per: Per = "object_id"
+    net: bool = False
+    guard: Guard = Guard()
+    enrolled_by: str | None = None
+
+    def fires(self, change: Change) -> bool:
+        """Whether every clause holds; who was enrolled before is another matter."""
+        return (
+            (not self.wanted.resources or change.resource in self.wanted.resources)
+            and change.op in self.wanted.ops and change.origin in self.origin
+            and (not self.event or change.event_type in self.event)
+            and self.wanted.matches(change)
+            and (self.where is None or self.where.holds(change))
+        )
+
+    def key(self, change: Change) -> str:
+        """Whom it fires for: what is enrolled, and what a lane is. Without a customer it is the object."""
+        return (change.customer_id if self.per == "customer_id" else None) or change.object_id
+
+    @property
+    def rule(self) -> str:
+        """The rule as text, to see when it changes; where messages go is no part of it."""
+        said = (
+            self.wanted.resources, self.wanted.ops, self.event, self.origin, sorted(self.transition.items()), self.changed,
+            self.where.text if self.where else None, self.enrol.kind, self.enrol.seconds, self.per, self.net,
+        )
+        return msgspec.json.encode(said, enc_hook=repr).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One part of a rule for one change: what it asks, what the change has there, and whether it holds."""
+
+    what: str
+    asks: str
+    found: Any
+    holds: bool
+
+
+def clauses(trigger: Trigger, change: Change) -> Iterator[Clause]:
+    """Every part of a rule, with what the change has there; all hold where the trigger `fires`."""
+    resources, ops = trigger.wanted.resources or tuple(RESOURCES), trigger.wanted.ops
+    one_of = partial(_one_of, change)
+    yield one_of("resource", resources)
+    yield one_of("op", ops)
+    yield one_of("origin", trigger.origin)
+    if trigger.event:
+        yield Clause("event", " or ".join(trigger.event), change.event_type, change.event_type in trigger.event)
+    for path, (old, new) in trigger.transition.items():
+        moved = (value_at(change.before, path), value_at(change.after, path))
+        holds = wanted(transition={path: (old, new)}).matches(change)
+        yield Clause(f"transition of {path}", f"{_side(old)} -> {_side(new)}", f"{_side(moved[0])} -> {_side(moved[1])}", holds)
+    if trigger.changed:
+        yield Clause(
+            "changed", " or ".join(trigger.changed), change.changed, wanted(changed=trigger.changed).matches(change)
+        )
+    for part in trigger.where.explain(change) if trigger.where else ():
+        yield Clause("where", part.text, part.values, part.holds)
+
+
+def _one_of(change: Change, name: str, values: tuple[str, ...]) -> Clause:
+    found = getattr(change, name)
+    return Clause(name, " or ".join(values), found, found in values)
+
+
+def _side(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " or ".join(map(_side, value))
+    return "anything" if value is ... or value == "*" else "null" if value is None else str(value)

@@ -1,0 +1,258 @@
+"""`stripe-feed triggers …`, `deliver` and `feed dead …`: rules that start something elsewhere. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import PartlyDone, UsageError
+from .feed_commands import PLACES, feed_app, opened
+from .options import Database, Dataset, Destination, Json, StateDir
+from .verbs import command
+
+if TYPE_CHECKING:
+    from .feed.rules import Trigger
+    from .feed.triggers import Fired
+
+triggers_app = typer.Typer(
+    name="triggers", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="Rules that start something in another tool when the account changes.",
+)
+dead_app = typer.Typer(
+    name="dead", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="Messages that were given up after the last attempt.",
+)
+feed_app.add_typer(dead_app, name="dead")
+
+File = Annotated[str, typer.Option("--triggers", metavar="FILE", help="The file with the rules.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
+Since = Annotated[str, typer.Option("--since", metavar="PLACE", help=f"From here on: {PLACES}.")]
+SAMPLES = 3
+
+
+@partial(command, triggers_app)
+def check(triggers: File = "triggers.toml") -> None:
+    """Read the file, and say what is wrong in it, or what it does."""
+    from .feed.receivers import Receiver
+    from .feed.rule_file import read_triggers
+    from .terminal import say
+
+    found = read_triggers(triggers)
+    for trigger in found:
+        Receiver(trigger.name, trigger.deliver, lambda: 0.0).close()      # its secrets are set
+        sys.stdout.write(f"{trigger.name}: {asks(trigger)} -> {trigger.deliver.shown}\n")
+    say(f"{len(found)} triggers, all of them fine.")
+
+
+@partial(command, triggers_app, name="list")
+def show(
+    triggers: File = "triggers.toml", json: Json = False, database: Database = None, destination: Destination = None,
+    dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show each trigger: what it waits for, how often it fired, what waits, and what is held, disabled or given up."""
+    from .feed.messages import counts
+    from .feed.rule_file import read_triggers
+    from .terminal import when
+    from .trigger_words import print_triggers
+
+    found = []
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
+        lags, left = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
+        for trigger in read_triggers(triggers):
+            rows = feed.store.ask("select fired, fired_at, held, disabled from triggers where name = ?", trigger.name)
+            fired, at, held, disabled = rows[0] if rows else (0, None, None, None)
+            lag, messages = lags.get(f"trigger:{trigger.name}"), left.get(trigger.name, {})
+            found.append({
+                "trigger": trigger.name, "waits_for": asks(trigger), "receiver": trigger.deliver.shown, "fired": fired,
+                "last_fired": None if at is None else when(int(at)), "behind": lag.behind if lag else None,
+                "messages": messages,
+                "state": f"held: {held}" if held else f"disabled: {disabled}" if disabled else "on" if rows else "new",
+            })
+    print_triggers(found, json)
+
+
+def asks(trigger: Trigger) -> str:
+    """What a trigger waits for, in a few words."""
+    from .feed.filters import UNASKED
+
+    ops = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
+    parts = ["/".join(trigger.wanted.resources) or "anything"]
+    parts += ["/".join(ops[op] for op in trigger.wanted.ops)] * (trigger.wanted.ops != UNASKED)
+    parts += [f"event {'/'.join(trigger.event)}"] * bool(trigger.event)
+    parts += [f"{path} changes to {new}" if old in ("*", ...) else f"{path} from {old} to {new}"
+              for path, (old, new) in trigger.transition.items()]
+    parts += [f"{path} changes" for path in trigger.changed]
+    parts += [f"where {trigger.where.text}"] if trigger.where else []
+    parts += [f"{trigger.enrol.kind} per {trigger.per.removesuffix('_id')}"] * (trigger.enrol.kind != "always")
+    return ", ".join(parts)
+
+
+@partial(command, triggers_app)
+def test(
+    name: Name, since: Since = "30d", triggers: File = "triggers.toml", json: Json = False, database: Database = None,
+    destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show what a trigger would have fired for in the past, per day, with sample bodies. Nothing is sent."""
+    from .feed.rehearsal import rehearsed
+    from .trigger_words import print_rehearsal
+
+    trigger = named(triggers, name)
+    with opened(database, destination, dataset, state_dir) as feed:
+        print_rehearsal(rehearsed(feed.store, trigger, since, SAMPLES), json)
+
+
+@partial(command, triggers_app)
+def explain(
+    change_id: Annotated[str, typer.Argument(metavar="CHANGE_ID", help="Of a change; `feed tail --json` shows them.")],
+    triggers: File = "triggers.toml", json: Json = False, database: Database = None, destination: Destination = None,
+    dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Show why each trigger fired for a change or did not: every clause with its value, and every attempt."""
+    from .feed.rule_file import read_triggers
+    from .feed.triggers import explain
+    from .trigger_words import print_explained
+
+    with opened(database, destination, dataset, state_dir) as feed:
+        print_explained(explain(feed.store, read_triggers(triggers), change_id), json)
+
+
+@partial(command, triggers_app)
+def replay(
+    name: Name, since: Since, triggers: File = "triggers.toml", database: Database = None, destination: Destination = None,
+    dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Fire a trigger again for what happened since, with the message ids of then; `deliver` sends them."""
+    import time
+
+    from .feed.triggers import replay
+    from .terminal import say
+
+    trigger = named(triggers, name)
+    with opened(database, destination, dataset, state_dir) as feed:
+        done = replay(feed.store, trigger, since, time.time())
+    what = f"are held: {done.held}" if done.held else "wait for `stripe-feed deliver`"
+    say(f"{done.fired:,} messages of {done.seen:,} changes {what}.")
+
+
+@partial(command, triggers_app)
+def release(
+    name: Name, database: Database = None, destination: Destination = None, dataset: Dataset = "stripe",
+    state_dir: StateDir = None,
+) -> None:
+    """Let a trigger that is held by its guard, or whose receiver is disabled, go on."""
+    import time
+
+    from .feed.messages import release
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir) as feed:
+        say(f"{name} goes on; {release(feed.store, name, time.time()):,} messages are no longer held.")
+
+
+@partial(command, triggers_app)
+def discard(
+    name: Name, database: Database = None, destination: Destination = None, dataset: Dataset = "stripe",
+    state_dir: StateDir = None,
+) -> None:
+    """Drop the messages that a guard holds, and let the trigger go on."""
+    import time
+
+    from .feed.messages import discard
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir) as feed:
+        say(f"{name} goes on; {discard(feed.store, name, time.time()):,} held messages were dropped.")
+
+
+@partial(command, dead_app, name="list")
+def dead_list(
+    json: Json = False, database: Database = None, destination: Destination = None, dataset: Dataset = "stripe",
+    state_dir: StateDir = None,
+) -> None:
+    """Show the messages that were given up, with what their last attempt came to."""
+    from .feed.messages import attempts, dead
+    from .terminal import when
+    from .trigger_words import print_records
+
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
+        found = [(one, attempts(feed.store, one.message_id)) for one in dead(feed.store)]
+    print_records([
+        {
+            "message": one.message_id, "trigger": one.trigger, "change": one.change_id, "resource": one.resource,
+            "object": one.object_id, "attempts": len(tries), "last": tries[-1].code if tries else None,
+            "given up": None if one.ended_at is None else when(int(one.ended_at)),
+        }
+        for one, tries in found
+    ], json)
+
+
+@partial(command, dead_app, name="retry")
+def dead_retry(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[MESSAGE_ID]...", help="These; all if none is named.")] = None,
+    trigger: Annotated[str | None, typer.Option("--trigger", metavar="NAME", help="Only those of one trigger.")] = None,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Put messages that were given up back into their lanes; `deliver` sends them with the ids that they had."""
+    import time
+
+    from .feed.messages import retry
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
+        say(f"{retry(feed.store, time.time(), ids or (), trigger):,} messages wait for `stripe-feed deliver`.")
+
+
+def deliver(
+    triggers: File = "triggers.toml",
+    once: Annotated[bool, typer.Option("--once", help="Send what is due and end, for cron; else go on until stopped.")] = False,
+    json: Json = False, quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.")] = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Fire the triggers for what is new in the feed, and send what is due. SIGTERM lets what is under way finish."""
+    import time
+
+    from .feed.deliver import delivering
+    from .feed.rule_file import read_triggers
+    from .feed.triggers import fire
+    from .trigger_words import print_delivered, stopping
+
+    found, fired = read_triggers(triggers), dict[str, Any]()
+    with (
+        stopping() as stop, opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed,
+        delivering(feed.store, found) as delivery,
+    ):
+        def tick() -> None:
+            for one in fire(feed.store, found, time.time(), feed.ids):
+                fired[one.trigger] = one if one.trigger not in fired else fired[one.trigger].plus(one)
+
+        tick()
+        done = delivery.once(stop) if once else delivery.follow(stop, tick)
+    print_delivered(list(fired.values()), done, json, quiet)
+    tell_trouble(list(fired.values()), done)
+
+
+def tell_trouble(fired: Sequence[Fired], done: Any) -> None:
+    """Raise `PartlyDone` where something waits for a person."""
+    said = [
+        f"{one.trigger} is held: {one.held}. Run `stripe-feed triggers release {one.trigger}`, or discard."
+        for one in fired if one.held
+    ]
+    said += [f"{name} is disabled: {why}. Mend the receiver, then `stripe-feed triggers release {name}`."
+             for name, why in done.disabled.items()]
+    said += [f"{done.dead:,} messages were given up: `stripe-feed feed dead list`."] * bool(done.dead)
+    if said:
+        raise PartlyDone(" ".join(said))
+
+
+def named(file: str, name: str) -> Trigger:
+    """The trigger of this name in a file. Raises `UsageError`."""
+    from .feed.rule_file import read_triggers
+
+    triggers = {one.name: one for one in read_triggers(file)}
+    if name not in triggers:
+        raise UsageError(f"{file} has no trigger {name!r}. It has: {', '.join(triggers)}.")
+    return triggers[name]
