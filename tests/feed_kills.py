@@ -18,6 +18,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
 from stripe_feed.destination import open_pipeline
 from stripe_feed.feed import cursors, relay, store, upkeep
 from stripe_feed.feed.change import SOURCE
@@ -116,7 +118,10 @@ class Plain:
 
     @contextmanager
     def execute_query(self, sql: str, *values: Any) -> Iterator[sqlite3.Cursor]:
-        yield self.base.execute(sql.replace("%s", "?"), values)
+        try:
+            yield self.base.execute(sql.replace("%s", "?"), values)
+        except sqlite3.OperationalError as fault:
+            raise DestinationUndefinedEntity(fault) if "no such table" in str(fault) else fault from None
 
     def execute_sql(self, sql: str, *values: Any) -> list[Any]:
         return self.base.execute(sql.replace("%s", "?"), values).fetchall()

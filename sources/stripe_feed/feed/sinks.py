@@ -145,14 +145,12 @@ def _broken(fault: OSError | HTTPException) -> Outcome:
     match fault:
         case TimeoutError():
             return Outcome(False, "timeout")
-        case ssl.SSLCertVerificationError():
-            return Outcome(False, "tls", note=fault.verify_message)
         case ConnectionRefusedError():
             return Outcome(False, "refused")
         case ConnectionError() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Outcome(False, "reset")
         case ssl.SSLError():
-            return Outcome(False, "tls", note=fault.reason or "")
+            return Outcome(False, "tls", note=getattr(fault, "verify_message", "") or fault.reason or "")
         case OSError():
             return Outcome(False, "unreachable", note=errno.errorcode.get(fault.errno or 0, ""))
         case _:
@@ -231,7 +229,7 @@ class Function:
     """
 
     def __init__(self, call: str | Callable[[Any, str], object]) -> None:
-        self._call = _imported(call) if isinstance(call, str) else call
+        self._call: Callable[[Any, str], object] = _imported(call) if isinstance(call, str) else call
         if not callable(self._call) or inspect.iscoroutinefunction(self._call):
             raise UsageError(f"{call} is no plain function. Give one that takes the message and its id.")
 
@@ -247,15 +245,14 @@ class Function:
         """Nothing is open."""
 
 
-def _imported(name: str) -> Callable[[Any, str], object]:
+def _imported(name: str) -> Any:
     module, _, path = name.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
     try:
-        found: Callable[[Any, str], object] = attrgetter(path)(importlib.import_module(module))
+        return attrgetter(path)(importlib.import_module(module))
     except Exception as fault:
         raise UsageError(f"{name} cannot be imported ({type(fault).__name__}). Give it as module:function.") from None
-    return found
 
 
 class Lines:
