@@ -22,7 +22,7 @@ FLOORS = (
 
 ROOMS = {
     "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch < hints, session < changes"
-    " < writer, derive, rereads < lists < reconcile, snapshot, apply < follow < source",
+    " < writer, derive, rereads, rung < lists < reconcile, snapshot, apply < follow < source",
     "feed": "change, addresses, signing, operations < filters, expressions, sinks < store < fold, relay"
     " < cursors, upkeep, bodies, rules < receivers, messages < rule_file, consume < triggers < deliver, rehearsal < serve",
     "write": "actions < push",

@@ -34,6 +34,7 @@ from .errors import StripeFeedError, UsageError
 from .extract import prior
 from .extract.cursors import span, standing
 from .extract.lists import plan
+from .extract.rung import Rung
 from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
@@ -89,6 +90,7 @@ def sync(
     wait: float = 0.0,
     watch: Callable[[Session], None] | None = None,
     reconcile: bool = False,
+    rung: Sequence[Rung] = (),
     **reading: Unpack[Reading],
 ) -> Synced:
     """Bring the copy up to date and return what was loaded: rows, and the changes that led there.
@@ -96,15 +98,16 @@ def sync(
     A crash or an interrupt costs at most the package under way (`checkpoint_rows` objects); the next run goes on from there.
     The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
     may not read is left out and named in the result. `reconcile`: compare the whole lists with the copy, heal what no event
-    told, and tell it as changes of origin `diff`. `wait`: seconds to wait for another command's lock. `watch` is called
-    once, with the session whose listings show the progress. The other arguments are those of `stripe_source` and of
-    `open_pipeline`.
+    told, and tell it as changes of origin `diff`. `rung`: events that webhooks told of, read at once. `wait`: seconds to wait
+    for another command's lock. `watch` is called once, with the session whose listings show the progress. The other arguments
+    are those of `stripe_source` and of `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
     compared = frozenset(names if reconcile else ())
     session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
+    session.rung = rung
     began = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)

@@ -98,7 +98,7 @@ def _new(writer: Writer, history: Sequence[Told], started: int) -> dict[str, lis
         with writer.client as client:
             seen = prior.seen(client, old)
         for one in distinct.values():
-            one.seen = one.event.id in seen
+            one.seen = one.seen or one.event.id in seen
     objects: dict[str, list[Told]] = {}
     for one in distinct.values():
         objects.setdefault(one.id, []).append(one)

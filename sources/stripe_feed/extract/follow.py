@@ -20,6 +20,7 @@ from .cursors import rested, span, standing
 from .events import Call, Event, Stream, calls, oldest_first
 from .reconcile import prune, reconcile
 from .rereads import read_again
+from .rung import read_rung
 from .session import Session
 from .snapshot import snapshot
 from .told import Told, told
@@ -29,6 +30,7 @@ log = logging.getLogger("stripe_feed")
 
 BATCH_EVENTS = 2_000
 BATCH_BYTES = 16_000_000
+FAR = 10**11
 State = dict[str, dict[str, Any]]
 
 
@@ -67,10 +69,13 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             yield from follow.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()     # there from the start
         yield from prune(session, follow.writer, mine)
         try:
+            yield from follow.rung(tables)
             yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
         except PermissionMissing as refusal:
             session.unreadable = refusal
             session.behind.clear()
+    else:
+        yield from follow.rung(tables)
     if gaps := [table for table in tables if session.standing.get(table) == "gap"]:
         log.warning(
             "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
@@ -153,6 +158,7 @@ class Follow:
         self.session = session
         self.mine = mine
         self.writers: dict[str, Writer] = {}
+        self.heard: set[str] = set()        # events that webhooks told of, read in this package
         self.yielded = False
 
     def writer(self, resource: Resource) -> Writer:
@@ -161,13 +167,36 @@ class Follow:
             self.writers[resource.table] = Writer(self.session, resource, CHANGES)
         return self.writers[resource.table]
 
+    def rung(self, tables: Sequence[str]) -> Iterator[Any]:
+        """Apply the events that webhooks told of, whatever their age. The reading that comes to them later knows them.
+
+        Once all lists are complete: what is in a list that is under way, its events of before tell wrongly.
+        """
+        if not self.session.rung or any(self.session.standing.get(table) in ("listing", "again") for table in tables):
+            return
+        resources = [RESOURCES[table] for table in tables]
+        events: list[Event] = []
+        for some in read_rung(self.session, self.session.rung):
+            yield None
+            events += some
+        names = {resource.object: resource for resource in resources}
+        history = [
+            one for event in sorted(events, key=lambda event: event.created) for one in told(event, names)
+            if self.mine.get(one.resource.table, {}).get("since", 0) <= event.created and self._wanted(one)
+        ]
+        yield from self._apply(history, {resource.table: FAR for resource in resources})     # each may have been read before
+        self.session.rung, self.heard = (), {event.id for event in events}
+        for one in history:
+            if (mine := self.mine.get(one.resource.table)) is not None:
+                mine["rung"] = max(mine.get("rung", 0), one.event.created)
+
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
         """Read the events of these resources up to now, and apply them in batches that end with a whole second."""
         options, now = self.session.options, self.session.api.now()
         yield from self._snapshots(resources, now)
         hi = now - options.settle
         spans = {r.table: span(self.mine[r.table], now, options.look_back, options.settle) for r in resources}
-        started = {r.table: self.mine[r.table]["cursor"] for r in resources}
+        started = {r.table: max(self.mine[r.table]["cursor"], self.mine[r.table].get("rung", -1) + 1) for r in resources}
         newest: dict[str, int] = {}
         readings = [
             Reading(call, self.session.api, min(spans[r.table][0] for r in call.resources), hi)
@@ -211,10 +240,13 @@ class Follow:
 
     def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
         names = {r.object: r for r in call.resources}
-        return [
+        found = [
             one for event in batch for one in told(event, names)
             if spans[one.resource.table][0] <= event.created and self._wanted(one)
         ]
+        for one in found:
+            one.seen = one.event.id in self.heard
+        return found
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
         """Before its first events, the objects of a resource as they were when its list began; where asked for."""

@@ -66,6 +66,7 @@ class Session:
         self.compared: list[Listing[Record]] = []   # whole lists, read to be compared
         self.healed: dict[str, int] = {}            # differences that reconcile found, by table
         self.unreadable: PermissionMissing | None = None    # why events cannot be read
+        self.rung: Sequence[Any] = ()               # events that webhooks told of, still to be read
         self.probed = False
         self._lock = threading.Lock()
         self._running = self._ended = 0

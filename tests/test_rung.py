@@ -1,0 +1,113 @@
+"""Webhooks tell of events at once; polling comes to them later. However the two mix, tables and change ids are the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed.extract.rung import Rung
+from stripe_feed.sandbox import Sandbox
+from tests.copies import Copy, copy_of
+
+TABLES = ("customers", "subscriptions", "invoices")
+SETTLED = 400
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    with copy_of(Sandbox(seed=3, customers=8), tmp_path) as found:
+        found.sync(resources=TABLES)
+        found.box.advance(SETTLED)
+        found.sync(resources=TABLES)
+        yield found
+
+
+def ids(copy: Copy) -> set[str]:
+    rows = copy.select("select change_id, count(*) from stripe.changes group by 1")
+    assert all(count == 1 for _, count in rows)
+    return {id for id, _ in rows}
+
+
+def bells(copy: Copy, since: int) -> list[str]:
+    """The ids of the events from the n-th on, as webhooks bring them."""
+    return [event.id for event in copy.box.events[since:]]
+
+
+def test_a_rung_event_is_there_before_it_settles(copy: Copy) -> None:
+    box = copy.box
+    id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    box.update("customers", id, name="At once")
+    copy.sync(resources=TABLES)
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") != "At once"
+    copy.sync(resources=TABLES, rung=[Rung(box.events[-1].id)])
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "At once"
+    assert box.events[-1].id in ids(copy)
+
+
+def test_polling_does_not_tell_it_again(copy: Copy) -> None:
+    """Its order among the changes of the object stays, and what it overtook is late."""
+    box = copy.box
+    id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    box.update("customers", id, name="First")
+    box.advance(1)
+    box.update("customers", id, name="Second")
+    first, second = (event.id for event in box.events[-2:])
+    copy.sync(resources=TABLES, rung=[Rung(second)])
+    box.advance(SETTLED)
+    copy.sync(resources=TABLES)
+    assert copy.select(f"select change_id, late from stripe.changes where object_id = '{id}' order by _dlt_load_id, seq") == [
+        (second, False), (first, True),
+    ]
+    copy.check(*TABLES)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, seed: int) -> None:
+    dice, box, known = random.Random(seed), copy.box, len(copy.box.events)
+    waiting: list[str] = []
+    for _ in range(6):
+        before = len(box.events)
+        box.live(dice.choice([1, 5, 90]), 6)
+        waiting += [id for id in bells(copy, before) if dice.random() < 0.8 for _ in range(dice.choice([1, 1, 2]))]
+        dice.shuffle(waiting)
+        now, waiting = waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]
+        copy.sync(resources=TABLES, rung=[Rung(id) for id in now])
+        box.advance(dice.choice([0, 30, 200]))
+    box.advance(SETTLED)
+    copy.sync(resources=TABLES, rung=[Rung(id) for id in waiting])
+    box.advance(SETTLED)
+    copy.sync(resources=TABLES)
+    copy.check(*TABLES)
+    wanted = {event.id for event in box.events[known:] if told(event.type)}
+    assert wanted - ids(copy) == set()
+
+
+def told(type: str) -> bool:
+    return type.startswith(("customer.created", "customer.updated", "customer.deleted", "customer.subscription.", "invoice."))
+
+
+def test_an_event_of_another_account_and_one_of_before_the_list_are_passed_over(tmp_path: Path) -> None:
+    with copy_of(Sandbox(seed=3, customers=8), tmp_path) as copy:
+        copy.box.create("customers")
+        copy.box.advance(SETTLED)
+        copy.sync(resources=TABLES)
+        copy.sync(resources=TABLES, rung=[Rung("evt_of_another_account"), Rung(copy.box.events[0].id)])
+        assert ids(copy) == set()
+        copy.check(*TABLES)
+
+
+def test_without_the_permission_the_body_is_enough(tmp_path: Path) -> None:
+    with copy_of(Sandbox(seed=3, customers=8), tmp_path) as copy:
+        box = copy.box
+        key = box.restrict(permissions={"rak_customer_read"})
+        copy.sync(resources=["customers"], api_key=key)
+        box.advance(SETTLED)
+        id: Any = copy.one("select id from stripe.customers where deleted_at is null limit 1")
+        box.update("customers", id, name="Told by body")
+        copy.sync(resources=["customers"], api_key=key, rung=[Rung(box.events[-1].id, box.events[-1].body)])
+        assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Told by body"
+        assert ids(copy) == {box.events[-1].id}
