@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import msgspec
 import stripe
@@ -126,6 +127,13 @@ class Api:
 
         Raises the errors of `errors`: `PermissionMissing`, `NotFound`, `CursorGone`, `RequestRefused`, `SetupError`, `TryLater`.
         """
+        return self._request("get", path, params, decode, paid)
+
+    def post(self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]) -> Reply[T]:
+        """Do something once, however often it must be asked: all tries carry one idempotency key. Raises as `get` does."""
+        return self._request("post", path, {**params, "idempotency_key": str(uuid4())}, decode, False)
+
+    def _request(self, method: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T], paid: bool) -> Reply[T]:
         endpoint = endpoint_of(path)
         give_up_at = self.clock.monotonic() + self.give_up_after
         tries = 0
@@ -135,7 +143,7 @@ class Api:
                 self._pay(endpoint, give_up_at, final)
             paid = False
             try:
-                return self._ask(endpoint, path, params, decode)
+                return self._ask(method, endpoint, path, params, decode)
             except (stripe.APIConnectionError, msgspec.DecodeError) as fault:
                 tries += 1
                 final = Unreachable(self._why(endpoint, fault))
@@ -200,11 +208,13 @@ class Api:
         self.stopped.set()
         self._http.close()
 
-    def _ask(self, endpoint: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]) -> Reply[T]:
+    def _ask(
+        self, method: str, endpoint: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]
+    ) -> Reply[T]:
         began = self.clock.monotonic()
         status = 0
         try:
-            self._client.raw_request("get", path, **params)
+            self._client.raw_request(method, path, **params)
             status = 200
         except stripe.StripeError as fault:
             status = fault.http_status or 0

@@ -13,8 +13,25 @@ import typer
 from . import verbs
 from .errors import Drift, PartlyDone, UsageError
 from .feed_commands import feed_app
-from .options import Database, Dataset, Destination, Json, StateDir, listed
+from .options import (
+    AllowBase,
+    Database,
+    Dataset,
+    Destination,
+    EndpointRps,
+    GiveUp,
+    Json,
+    KeyFile,
+    Resources,
+    Rps,
+    StateDir,
+    Version,
+    Wait,
+    key_in,
+    listed,
+)
 from .resources import CHANGES
+from .service_commands import serve, webhook_app
 from .trigger_commands import deliver, triggers_app
 
 app = typer.Typer(
@@ -24,17 +41,6 @@ app = typer.Typer(
     "130 interrupted (run again to go on).",
 )
 
-KeyFile = Annotated[
-    str | None,
-    typer.Option("--api-key-file", metavar="FILE", help="The key, - for stdin; else dlt's secrets or STRIPE_SECRET_KEY."),
-]
-AllowBase = Annotated[bool, typer.Option("--allow-api-base", help="Send a live key to another STRIPE_API_BASE than Stripe's.")]
-Version = Annotated[str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")]
-GiveUp = Annotated[float, typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again.")]
-Resources = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")]
-Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")]
-Rps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")]
-EndpointRps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; warnings and errors stay.")]
 
 
@@ -51,6 +57,7 @@ def main() -> NoReturn:
 command = partial(verbs.command, app)
 app.add_typer(feed_app, name="feed")
 app.add_typer(triggers_app, name="triggers")
+app.add_typer(webhook_app, name="webhook")
 
 
 def show_version(asked: bool) -> None:
@@ -181,6 +188,7 @@ def verify(
 
 
 command(deliver)
+command(serve)
 
 
 @command
@@ -253,13 +261,6 @@ def sandbox(ctx: typer.Context) -> None:
     from .demo import serve
 
     serve(ctx.args)
-
-
-def key_in(file: str | None) -> str | None:
-    """The key in a file that was named."""
-    from .credentials import read_key
-
-    return None if file is None else read_key(file)
 
 
 def moment(text: str | None) -> int | str | None:

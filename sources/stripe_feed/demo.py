@@ -7,11 +7,13 @@ import logging
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from .errors import SetupError, UsageError
 from .extract.session import SETTLE
 from .feed.change import Change
 from .feed.consume import open_feed
+from .feed.deliver import deliver
+from .feed.rule_file import trigger_of
+from .feed.rules import Trigger
 from .feed_commands import words
 from .show import Held, held, opened, query, state_of
 from .sync import Synced, sync
@@ -87,6 +92,8 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
             first, before = load(box, database, folder)
             console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n")
+            with open_feed(open_pipeline(database, state_dir=folder)) as feed, receiver() as (url, _):
+                deliver(feed, [welcome(url)])           # it fires for what changes from now on
             happened = len(box.tell("live", seconds=A_DAY, changes=60))
             box.tell("advance", seconds=2 * SETTLE)
             console.print(f"A day passes, and {happened} things happen. Second sync: what is new, and what changed", style="bold")
@@ -94,14 +101,49 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
             console.print(table(["table", "rows", "new"], grown(before, after)))
             console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
             console.print("The feed: every change once, with before and after", style="bold")
-            with open_feed(open_pipeline(database, state_dir=folder)) as feed:
+            with open_feed(open_pipeline(database, state_dir=folder)) as feed, receiver() as (url, received):
                 print_changes(list(feed.read(limit=10_000)))
+                console.print("A play: a trigger on new customers posts to another tool, here on this machine", style="bold")
+                _, done = deliver(feed, [welcome(url)], at_once=1)
+                console.print(f"{done.sent:,} messages sent. The first:")
+                console.print(f"  {received[0]}\n")
     console.print("One query", style="bold")
     console.print(SAMPLE)
     with opened(database) as copy:
         found = query(copy, SAMPLE)
     console.print(table(found.columns, found.rows))
     console.print(NEXT.format(database=database, command=invoked()))
+
+
+def welcome(url: str) -> Trigger:
+    """A trigger whose messages find or make a person by e-mail, and give it the customer's id."""
+    body = {"email": "{after.email}", "attributes": {"id": "{after.id}"}}
+    place = {"url": url, "allow_private": True, "template": body}
+    return trigger_of({"name": "welcome", "preset": "customer_created", "deliver": place})
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[str]]]:
+    """Another tool: a URL on this machine that takes what is posted there, and the bodies so far."""
+    bodies: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet: it would be in between what is shown."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", bodies
+        finally:
+            server.shutdown()
 
 
 def print_changes(changes: Sequence[Change]) -> None:
@@ -135,6 +177,7 @@ All of it is in {database}. Try:
   {command} query --database {database} "select * from customers limit 5"
   {command} feed tail --database {database}
   {command} feed consume mine --start earliest --max 3 --database {database}
+  {command} triggers --help
 With your own account:
   export STRIPE_SECRET_KEY=rk_test_...      a restricted key: https://dashboard.stripe.com/apikeys
   {command} doctor

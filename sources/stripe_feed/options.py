@@ -24,6 +24,24 @@ StateDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+KeyFile = Annotated[
+    str | None,
+    typer.Option("--api-key-file", metavar="FILE", help="The key, - for stdin; else dlt's secrets or STRIPE_SECRET_KEY."),
+]
+AllowBase = Annotated[bool, typer.Option("--allow-api-base", help="Send a live key to another STRIPE_API_BASE than Stripe's.")]
+Version = Annotated[str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")]
+GiveUp = Annotated[float, typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again.")]
+Resources = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for another command that writes.")]
+Rps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")]
+EndpointRps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")]
+
+
+def key_in(file: str | None) -> str | None:
+    """The key in a file that was named."""
+    from .credentials import read_key
+
+    return None if file is None else read_key(file)
 
 
 def listed(given: Iterable[str] | None, option: str = "--resources") -> list[str] | None:

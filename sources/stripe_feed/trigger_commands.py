@@ -133,7 +133,7 @@ def replay(
 
     trigger = named(triggers, name)
     with opened(database, destination, dataset, state_dir) as feed:
-        done = replay(feed.store, trigger, since, time.time())
+        done = replay(feed.store, trigger, since, time.time(), feed.ids)
     what = f"are held: {done.held}" if done.held else "wait for `stripe-feed deliver`"
     say(f"{done.fired:,} messages of {done.seen:,} changes {what}.")
 

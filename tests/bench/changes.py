@@ -46,7 +46,7 @@ def foreign(tools: Any) -> None:
     paced = ("--max-rps", str(rps), "--endpoint-rps", str(endpoint_rps))
     with tools.sandbox(60_000, no_oddities=True, api_version="2024-06-20") as box, tempfile.TemporaryDirectory() as folder:
         tools.sync(Path(folder), box, *tools.UNPACED)
-        box.call("burst", {"count": 800, "seconds": 86_400})
+        box.call("burst", {"count": 2_400, "seconds": 86_400})
         box.call("advance", {"seconds": 400})
         box.call("reset_counts", {})
         cost = tools.sync(Path(folder), box, *paced)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from itertools import chain, zip_longest
+from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -48,9 +48,7 @@ def read_again(
     The objects are given by table and id with their `created`; those that are gone are left out. A table that the key may not
     read is noted as refused. `clients`: the destination's SQL clients, which tell how many objects lie in a range.
     """
-    jobs = [_jobs(session, table, some, clients[table]) for table, some in wanted.items()]
-    turns = chain.from_iterable(zip_longest(*jobs))               # the endpoints in turn: each has a rate of its own
-    waiting = [job for job in turns if job is not None][::-1]
+    waiting = _in_proportion([_jobs(session, table, some, clients[table]) for table, some in wanted.items()])[::-1]
     futures: dict[Future[list[Read]], str] = {}
     while futures or waiting:
         while waiting and len(futures) < 2 * session.api.threads:
@@ -60,6 +58,13 @@ def read_again(
         yield [(futures[future], read) for future in done for read in _result(session, futures[future], future)]
         for future in done:
             del futures[future]
+
+
+def _in_proportion(jobs: Sequence[Sequence[Job]]) -> list[Job]:
+    """The jobs of all tables so mixed that all end together: each endpoint has a rate of its own, and one that is left alone at
+    the end cannot use the account's."""
+    places = [((n + 0.5) / len(some), job) for some in jobs for n, job in enumerate(some)]
+    return [job for _, job in sorted(places, key=itemgetter(0))]
 
 
 def _result(session: Session, table: str, future: Future[list[Read]]) -> list[Read]:

@@ -45,7 +45,8 @@ BUSY = "delivers from this store already. Leave it to that one, or end it first.
 
 @dataclass
 class Delivered:
-    """What a delivery did: messages sent, tries that failed and will be repeated, messages given up or dropped."""
+    """What a delivery did: messages sent, tries that failed and will be repeated, messages given up or dropped; and which
+    triggers are disabled, and why."""
 
     sent: int = 0
     failed: int = 0
@@ -63,8 +64,14 @@ class Lanes:
     pool: ThreadPoolExecutor
     ready: deque[Message] = field(default_factory=deque)
     busy: set[str] = field(default_factory=set)
+    has_more: bool = True           # lanes that were not looked up yet may be due
     paused_until: float = 0.0
     disabled: bool = False
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether a message that was given up holds its lane."""
+        return self.trigger.deliver.on_exhausted == "block"
 
 
 Sent = tuple[Outcome, float, float]      # what came of it, when it began, and for how long
@@ -81,6 +88,7 @@ class Delivery:
         dice: random.Random | None = None, at_once: int = AT_ONCE, **network: Any,
     ) -> None:
         self.store, self.now, self.dice, self.at_once = store, now, dice or random.Random(), at_once
+        self.until = now               # what is due by then is sent
         self.done = Delivered()
         self.lanes = {
             one.name: Lanes(one, Receiver(one.name, one.deliver, now, **network), ThreadPoolExecutor(at_once, one.name))
@@ -94,16 +102,18 @@ class Delivery:
             lanes.receiver.close()
 
     def once(self, stop: threading.Event | None = None) -> Delivered:
-        """Send everything that is due, and what becomes due in its lanes; what failed waits for another call.
+        """Send everything that is due when this is called, lane by lane; what fails waits for another call.
 
         `stop`: begin nothing more; what is under way is finished and noted.
         """
+        began = self.now()
+        self.until = lambda: began
         self._pump(stop or threading.Event(), lambda: False)
         return self.done
 
     def follow(self, stop: threading.Event, tick: Callable[[], object]) -> Delivered:
         """Go on until `stop`; `tick` is called about twice a second, to make new messages."""
-        last = 0.0
+        self.until, last = self.now, 0.0
 
         def go_on() -> bool:
             nonlocal last
@@ -118,46 +128,60 @@ class Delivery:
 
     def _pump(self, stop: threading.Event, go_on: Callable[[], bool]) -> None:
         under_way: dict[Future[Sent], Message] = {}
-        self._look()
-        while True:
-            for message in self._next() if not stop.is_set() else ():
-                lanes = self.lanes[message.trigger]
-                lanes.busy.add(message.lane)
-                under_way[lanes.pool.submit(self._send, lanes, message)] = message
-            if under_way:
-                done, _ = wait(under_way, TICK, FIRST_COMPLETED)
-                self._note([(under_way.pop(one), one.result()) for one in done])
-            elif stop.is_set():
-                return
-            elif not any(lanes.ready for lanes in self.lanes.values()) and not self._look():
-                if not go_on():
-                    return
-                if not any(lanes.ready for lanes in self.lanes.values()):
-                    stop.wait(TICK)
-                continue
-            if under_way and not stop.is_set():
-                go_on()
+        try:
+            self._look()
+            while self._begun(under_way, stop) or not stop.is_set():
+                if under_way:
+                    done, _ = wait(under_way, TICK, FIRST_COMPLETED)
+                    self._note([(under_way.pop(one), one.result()) for one in done])
+                    if not stop.is_set():
+                        go_on()
+                elif not self._look():
+                    if not go_on():
+                        return
+                    if not any(lanes.ready for lanes in self.lanes.values()):
+                        stop.wait(TICK)
+        finally:      # whatever happened, what was sent is noted
+            self._note([(message, one.result()) for one, message in under_way.items()])
+
+    def _begun(self, under_way: dict[Future[Sent], Message], stop: threading.Event) -> bool:
+        """Begin what may begin now; whether anything is under way."""
+        for message in self._next() if not stop.is_set() else ():
+            lanes = self.lanes[message.trigger]
+            lanes.busy.add(message.lane)
+            under_way[lanes.pool.submit(self._send, lanes, message)] = message
+        return bool(under_way)
 
     def _look(self) -> bool:
         """Find the lanes whose first message is due; whether there are any."""
-        now, found = self.now(), False
-        disabled = {name for (name,) in self.store.ask("select name from triggers where disabled is not null")}
+        disabled = dict(self.store.ask("select name, disabled from triggers where disabled is not null"))
+        self.done.disabled = {name: disabled[name] for name in self.lanes if name in disabled}
         for name, lanes in self.lanes.items():
-            lanes.disabled = name in disabled
-            if lanes.ready or lanes.disabled or now < lanes.paused_until:
-                continue
-            blocking = lanes.trigger.deliver.on_exhausted == "block"
-            some = due(self.store, name, now, blocking, READ)
-            lanes.ready += [one for one in some if one.lane not in lanes.busy]
-            found = found or bool(lanes.ready)
-        return found
+            lanes.disabled, lanes.has_more = name in disabled, True
+            self._fill(lanes)
+        return any(lanes.ready for lanes in self.lanes.values())
+
+    def _fill(self, lanes: Lanes) -> None:
+        """Look up some of the lanes of a trigger whose first message is due, where none of them is known."""
+        if lanes.ready or not lanes.has_more or self._rests(lanes):
+            return
+        found = due(self.store, lanes.trigger.name, self.until(), lanes.is_blocking, READ)
+        lanes.has_more = len(found) == READ
+        lanes.ready += [one for one in found if one.lane not in lanes.busy]
+
+    def _rests(self, lanes: Lanes) -> bool:
+        return lanes.disabled or self.now() < lanes.paused_until
 
     def _next(self) -> Iterator[Message]:
         """What may begin now, trigger by trigger: a slow receiver does not hold the others."""
         for lanes in self.lanes.values():
-            if lanes.disabled or self.now() < lanes.paused_until:
+            if self._rests(lanes):
                 lanes.ready.clear()
-            while lanes.ready and len(lanes.busy) < self.at_once:
+                lanes.has_more = True
+            while len(lanes.busy) < self.at_once:
+                self._fill(lanes)
+                if not lanes.ready:
+                    break
                 yield lanes.ready.popleft()
 
     def _send(self, lanes: Lanes, message: Message) -> Sent:
@@ -165,7 +189,7 @@ class Delivery:
         try:
             telling = self._telling(message)
             if telling is None:
-                return Outcome(False, "gone", note="its change was pruned"), began, 0.0
+                return Outcome(False, "gone", note="its change is no more in the feed"), began, 0.0
             outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
         except NotRenderable as fault:
             return Outcome(False, "gone", note=str(fault)), began, 0.0
@@ -181,22 +205,25 @@ class Delivery:
         first = last if message.first_change_id == message.change_id else self.store.by_id(message.first_change_id)
         if last is None or first is None:
             return None
-        about = last if first is last else between(self.store, first, last)
-        if about is None or (last.after is None and last.previous is None):
+        if self.store.ask("select 1 from log where change_id = ? and body is null", last.change_id):
             raise NotRenderable("The object was forgotten.")
+        about = last if first is last else between(self.store, first, last)
+        if about is None:
+            raise NotRenderable("The object ended as it began.")
         return Telling(about, message.trigger, message.message_id, tuple(skipped(self.store, message)))
 
     def _note(self, ended: Sequence[tuple[Message, Sent]]) -> None:
-        """Note what came of some tries, all in one transaction."""
+        """Note what came of some tries, all in one transaction, and find what follows in their lanes."""
+        if not ended:
+            return
         with self.store.transaction() as db:
             for message, sent in ended:
                 self._noted(db, message, sent)
-        for message, (outcome, _, _) in ended:
+        for message, _ in ended:
             lanes = self.lanes[message.trigger]
             lanes.busy.discard(message.lane)
-            if outcome.ok and not lanes.disabled and self.now() >= lanes.paused_until:
-                blocking = lanes.trigger.deliver.on_exhausted == "block"
-                lanes.ready += due(self.store, message.trigger, self.now(), blocking, 1, message.lane)
+            if not self._rests(lanes):
+                lanes.ready += due(self.store, message.trigger, self.until(), lanes.is_blocking, 1, message.lane)
 
     def _noted(self, db: sqlite3.Connection, message: Message, sent: Sent) -> None:
         outcome, began, seconds = sent

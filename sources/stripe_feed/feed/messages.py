@@ -67,7 +67,7 @@ def put(
          lane, state, now, now)
         for first, last, lane in found
     ]
-    conflict = "update set state = excluded.state, tries = 0, due_at = excluded.due_at" if again else "nothing"
+    conflict = "update set state = excluded.state, tries = 0, due_at = excluded.due_at, ended_at = null" if again else "nothing"
     before = db.total_changes
     db.executemany(
         "insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, "
@@ -148,7 +148,7 @@ def retry(store: FeedStore, now: float, ids: Sequence[str] = (), trigger: str | 
     for id in ids:
         if id not in given_up:
             raise UsageError(f"{id!r} is no dead letter. `stripe-feed feed dead list` shows them.")
-    chosen = list(ids or given_up)
+    chosen = set(ids) or given_up
     with store.transaction() as db:
         for id in chosen:
             db.execute(
@@ -169,10 +169,12 @@ def discard(store: FeedStore, trigger: str, now: float) -> int:
 
 def _let_go(store: FeedStore, trigger: str, state: str, now: float) -> int:
     with store.transaction() as db:
-        if not db.execute(
-            "update triggers set held = null, disabled = null, failing_since = null where name = ?", (trigger,)
-        ).rowcount:
+        found = db.execute("select disabled from triggers where name = ?", (trigger,)).fetchone()
+        if found is None:
             raise UsageError(f"The trigger {trigger!r} has not run yet. `stripe-feed triggers list` shows those that have.")
+        db.execute("update triggers set held = null, disabled = null, failing_since = null where name = ?", (trigger,))
+        if found[0] is not None:      # what failed meanwhile was not its own fault
+            db.execute("update messages set due_at = ? where trigger = ? and state = 'waiting'", (now, trigger))
         return db.execute(
             "update messages set state = ?, due_at = ?, ended_at = case when ? = 'dropped' then ? end "
             "where trigger = ? and state = 'held'", (state, now, state, now, trigger),

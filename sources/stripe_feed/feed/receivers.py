@@ -14,7 +14,7 @@ from .addresses import check_url
 from .bodies import FORMATS, Body, Telling, Template, compile_template, render
 from .rules import Deliver
 from .signing import standard_headers, stripe_header
-from .sinks import Command, Function, Lines, Outcome, Sink, Webhook
+from .sinks import Command, Function, Lines, Outcome, Sink, Webhook, header_fault
 
 KINDS = ("url", "command", "python", "file")
 DELIVER_KEYS = (
@@ -123,6 +123,10 @@ def _auth(said: Any) -> dict[str, tuple[str, ...]]:
 def _headers(said: Any) -> dict[str, str]:
     if not isinstance(said, Mapping) or not all(isinstance(value, str) for value in said.values()):
         raise Wrong("deliver.headers is a table of texts", "deliver", "headers")
+    if wrong := header_fault(said):
+        raise Wrong(f"deliver.headers: {wrong}", "deliver", "headers")
+    if any(name.lower() in ("authorization", "proxy-authorization", "cookie") for name in said):
+        raise Wrong("deliver.headers holds no secrets: give deliver.auth, by reference", "deliver", "headers")
     return {str(name): value for name, value in said.items()}
 
 

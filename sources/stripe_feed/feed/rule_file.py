@@ -39,7 +39,9 @@ def read_triggers(path: str | Path = FILE) -> list[Trigger]:
     try:
         said = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
-        raise UsageError(f"{file}: it is no TOML: {fault}.") from None
+        place = re.search(r"\(at line (\d+)", str(fault))
+        line = place[1] if place else max(1, len(text.splitlines()))
+        raise UsageError(f"{file}:{line}: it is no TOML: {fault}.") from None
     for name in said:
         if name != "trigger":
             raise UsageError(f"{file}:{_line(text, -1, [name])}: unknown key {name!r}. A file is made of [[trigger]] tables.")
@@ -71,7 +73,7 @@ def _line(text: str, n: int, keys: Sequence[str]) -> int:
     high = starts[n + 1] if 0 <= n < len(starts) - 1 else len(lines)
     best = low
     for key in keys:
-        word = rf"(^|[\s.{{,\[\"']){re.escape(key)}[\"']?\s*(=|\]|\.)"
+        word = rf"(^[\s\[]*([\w\"'-]+\s*\.\s*)*|[{{,]\s*)[\"']?{re.escape(key)}[\"']?\s*(=(?!=)|\]|\.)"
         best = next((i for i in range(best, high) if re.search(word, lines[i])), best)
     return best + 1
 
@@ -82,10 +84,8 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
     name = said.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,80}", name):
         raise Wrong("a trigger needs a name of letters, digits and the characters _ . -", "name")
-    preset = said.get("preset")
-    if preset is not None and preset not in PRESETS:
-        raise Wrong(f"there is no preset {preset!r}. Choose from: {', '.join(PRESETS)}", "preset")
-    words = {**(PRESETS[preset] if preset else {}), **said}
+    presets = _chosen(said, "preset", tuple(PRESETS))
+    words = {**(PRESETS[presets[0]] if presets else {}), **said}
     transition = _transition(words.get("transition", {}))
     changed = _texts(words, "changed")
     try:
@@ -136,7 +136,7 @@ def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
         raise Wrong('transition takes a table, such as { status = { from = "active", to = "past_due" } }', "transition")
     found = {}
     for path, sides in said.items():
-        if isinstance(sides, Mapping) and set(sides) <= {"from", "to"} and sides:
+        if isinstance(sides, Mapping) and set(sides) <= {"from", "to"} and sides and [] not in sides.values():
             found[str(path)] = (_side(sides.get("from", "*")), _side(sides.get("to", "*")))
         else:
             raise Wrong(f'the transition of {path!r} takes {{ from = "…", to = "…" }}', "transition", str(path))

@@ -11,8 +11,10 @@ from ..errors import UsageError
 from . import cursors
 from .change import Change
 from .cursors import Place
+from .enrolment import Enrolment
 from .fold import as_change, net
-from .messages import Attempt, Message, attempts, find, put
+from .messages import Attempt, Message, attempts, find, id_of, put
+from .relay import is_missing
 from .rules import Clause, Trigger, clauses
 from .store import FeedStore
 
@@ -40,52 +42,6 @@ class Fired:
         return Fired(self.trigger, self.seen + later.seen, self.fired + later.fired, later.held, self.is_new)
 
 
-class Enrolment:
-    """Who is enrolled in a trigger: as the store says, and as this run adds."""
-
-    def __init__(self, trigger: Trigger, db: sqlite3.Connection | None, before: float = float("inf")) -> None:
-        self.trigger, self.db, self.before = trigger, db, before
-        self.added: dict[str, float] = {}
-
-    def admits(self, key: str, at: float) -> bool:
-        """Whether the trigger fires for a key now; if so, it is enrolled from now on. `at`: Unix seconds of the change."""
-        kind = self.trigger.enrol.kind
-        if kind == "always":
-            return True
-        if kind == "no_concurrency":      # over history, everything counts as delivered at once
-            return self.before < float("inf") or not self._waits(key)
-        last = self.added.get(key, self._stored(key))
-        if last is not None and (kind == "once" or at < last + self.trigger.enrol.seconds):
-            return False
-        self.added[key] = at
-        return True
-
-    def _stored(self, key: str) -> float | None:
-        if self.db is None:
-            return None
-        found = self.db.execute(
-            "select at from enrolled where trigger = ? and key = ? and at < ?", (self.trigger.name, key, self.before)
-        ).fetchone()
-        return None if found is None else float(found[0])
-
-    def _waits(self, key: str) -> bool:
-        waits = key in self.added
-        if not waits and self.db is not None:
-            waits = self.db.execute(
-                "select 1 from messages where trigger = ? and lane = ? and state in ('waiting', 'held')", (self.trigger.name, key)
-            ).fetchone() is not None
-        if not waits:
-            self.added[key] = 0.0
-        return waits
-
-    def store(self, db: sqlite3.Connection) -> None:
-        """Write down who was added."""
-        if self.trigger.enrol.kind in ("once", "cooldown"):
-            rows = [(self.trigger.name, key, at) for key, at in self.added.items()]
-            db.executemany("insert or replace into enrolled values (?, ?, ?)", rows)
-        self.added.clear()
-
-
 def fire(
     store: FeedStore, triggers: Sequence[Trigger], now: float, paid: Callable[[str], Iterable[str]] = lambda query: ()
 ) -> list[Fired]:
@@ -103,38 +59,49 @@ def consumer_of(name: str) -> str:
 
 
 def _fire(store: FeedStore, trigger: Trigger, now: float, paid: Callable[[str], Iterable[str]]) -> Fired:
-    known = store.ask("select rule, held from triggers where name = ?", trigger.name)
-    enrolled = [] if known or trigger.enrolled_by is None else list(paid(trigger.enrolled_by))
-    position, epoch, _ = cursors.enter(store, consumer_of(trigger.name), "latest", now)
-    upto = store.head
-    if not known:
-        _begin(store, trigger, enrolled, now)
-        return Fired(trigger.name, upto - position, 0, is_new=True) if position >= upto else _fire(store, trigger, now, paid)
-    (rule, held), = known
-    count = _count(store, trigger, position, upto) if position < upto else 0
-    if held is None and count:
-        held = _why_held(store, trigger, count, rule)
-        if held is not None:
-            log.warning("The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.", trigger.name, held)
+    name = trigger.name
+    rows = store.ask("select t.rule, t.held, c.position from triggers t join consumers c on c.name = ? where t.name = ?",
+                     consumer_of(name), name)
+    if rows and rows[0][0] == trigger.rule and rows[0][2] >= store.head:
+        return Fired(name, 0, 0, rows[0][1])
+    is_new = not store.ask("select 1 from triggers where name = ?", name)
+    enrolled = _enrolled(trigger, paid) if is_new else []
     with store.transaction() as db:
-        db.execute("update triggers set rule = ?, held = ? where name = ?", (trigger.rule, held, trigger.name))
-    if position < upto:
-        _write(store, trigger, epoch, position, upto, "waiting" if held is None else "held", now)
-    return Fired(trigger.name, upto - position, count, held)
+        position, epoch, _ = cursors.enter(store, consumer_of(name), "latest", now)
+        if is_new:
+            _begin(db, trigger, enrolled, now)
+        upto = store.head
+    held = _judged(store, trigger, position, upto)
+    made = _write(store, trigger, epoch, position, upto, now) if position < upto else 0
+    return Fired(name, upto - position, made, held, is_new)
 
 
-def _begin(store: FeedStore, trigger: Trigger, enrolled: Iterable[str], now: float) -> None:
-    with store.transaction() as db:
-        db.execute("insert into triggers (name, rule, started_at) values (?, ?, ?)", (trigger.name, trigger.rule, now))
-        db.executemany(
-            "insert or ignore into enrolled values (?, ?, ?)", [(trigger.name, key, now) for key in enrolled if key]
-        )
+def _enrolled(trigger: Trigger, paid: Callable[[str], Iterable[str]]) -> list[str]:
+    """Whom a trigger's preset enrols when it begins; nobody where the destination does not have the table."""
+    try:
+        return [] if trigger.enrolled_by is None else list(paid(trigger.enrolled_by))
+    except Exception as fault:
+        if not is_missing(fault):
+            raise
+        return []
 
 
-def _count(store: FeedStore, trigger: Trigger, position: int, upto: int) -> int:
+def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], now: float) -> None:
+    db.execute("insert or ignore into triggers (name, rule, started_at) values (?, ?, ?)", (trigger.name, trigger.rule, now))
+    db.executemany("insert or ignore into enrolled values (?, ?, 0)", [(trigger.name, key) for key in enrolled if key])
+
+
+def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int) -> str | None:
+    """Why the trigger is held, if it is, now that all that this run would make is known; noted before any of it is made."""
+    (rule, held), = store.ask("select rule, held from triggers where name = ?", trigger.name)
     with store.transaction("deferred") as db:
-        enrolment = Enrolment(trigger, db)
-        return sum(1 for _ in firings(store, trigger, position, upto, enrolment))
+        count = sum(1 for _ in firings(store, trigger, position, upto, Enrolment(trigger, db)))
+    why = _why_held(store, trigger, count, rule) if held is None and count else None
+    if why is not None:
+        log.warning("The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.", trigger.name, why)
+    with store.transaction() as db:
+        db.execute("update triggers set rule = ?, held = coalesce(held, ?) where name = ?", (trigger.rule, why, trigger.name))
+    return held or why
 
 
 def _why_held(store: FeedStore, trigger: Trigger, count: int, rule: str) -> str | None:
@@ -150,21 +117,29 @@ def _why_held(store: FeedStore, trigger: Trigger, count: int, rule: str) -> str 
     return None
 
 
-def _write(
-    store: FeedStore, trigger: Trigger, epoch: int, position: int, upto: int, state: str, now: float
-) -> None:
-    """Make the messages, page by page; those of a net run are one transaction, for they are made of all its changes."""
-    step = upto - position if trigger.net else PAGE
+def _write(store: FeedStore, trigger: Trigger, epoch: int, position: int, upto: int, now: float) -> int:
+    """Make the messages, page by page, and return how many; those of a net run are one transaction, for they are made of all
+    its changes."""
+    made, step = 0, upto - position if trigger.net else PAGE
     for low in range(position, upto, step):
         high = min(low + step, upto)
         with store.transaction() as db:
             enrolment = Enrolment(trigger, db)
-            found = list(firings(store, trigger, low, high, enrolment))
-            put(db, trigger.name, found, state, now)
-            enrolment.store(db)
-            if found:
-                db.execute("update triggers set fired = fired + ?, fired_at = ? where name = ?", (len(found), now, trigger.name))
+            made += _put(db, trigger, list(firings(store, trigger, low, high, enrolment)), enrolment, now)
             cursors.advance(db, consumer_of(trigger.name), epoch, high, now)
+    return made
+
+
+def _put(
+    db: sqlite3.Connection, trigger: Trigger, found: Sequence[Firing], enrolment: Enrolment, now: float, again: bool = False
+) -> int:
+    """Make messages, which wait for a release where the trigger is held by now, and enrol whom they are for."""
+    (held,) = db.execute("select held from triggers where name = ?", (trigger.name,)).fetchone()
+    made = put(db, trigger.name, found, "waiting" if held is None else "held", now, again)
+    enrolment.store()
+    if made:
+        db.execute("update triggers set fired = fired + ?, fired_at = ? where name = ?", (made, now, trigger.name))
+    return made
 
 
 def firings(
@@ -193,29 +168,42 @@ def _spans(store: FeedStore, trigger: Trigger, after: int, upto: int) -> Iterato
 def rehearse(store: FeedStore, trigger: Trigger, since: Place, now: float) -> Iterator[Firing]:
     """What a trigger would have fired for from a place in the feed on, had it been there; nothing is written or sent.
 
-    A place from before the trigger began is as if it had begun there. A net trigger sees the span as one run.
+    Whom its preset enrolled when it began stays enrolled. A net trigger sees the span as one run.
     """
     position, head = cursors.position_before(store, since, now), store.head
-    first = store.page(position, 1).changes
     with store.transaction("deferred") as db:
-        enrolment = Enrolment(trigger, db, first[0].occurred_at.timestamp() if first else now)
-        yield from firings(store, trigger, position, head, enrolment)
+        yield from firings(store, trigger, position, head, Enrolment(trigger, db, position))
 
 
-def replay(store: FeedStore, trigger: Trigger, since: Place, now: float) -> Fired:
+def replay(
+    store: FeedStore, trigger: Trigger, since: Place, now: float, paid: Callable[[str], Iterable[str]] = lambda query: ()
+) -> Fired:
     """Make the messages from a place in the feed on (again), with the ids that they had; return how many.
 
-    The guard holds for them as for a run, and whoever is enrolled once stays so: for them, only what was fired is sent again.
+    The guard holds for them as for a run. For those who are enrolled already, only what was fired is sent again.
     """
-    position, head = cursors.position_before(store, since, now), store.head
-    found = list(rehearse(store, trigger, since, now))
-    held = _why_held(store, trigger, len(found), trigger.rule)
+    position, head, name = cursors.position_before(store, since, now), store.head, trigger.name
+    is_new = not store.ask("select 1 from triggers where name = ?", name)
+    enrolled = _enrolled(trigger, paid) if is_new else []
     with store.transaction() as db:
-        if not store.ask("select 1 from triggers where name = ?", trigger.name):
-            _begin(store, trigger, (), now)
-        put(db, trigger.name, found, "waiting" if held is None else "held", now, again=True)
-        db.execute("update triggers set held = coalesce(held, ?) where name = ?", (held, trigger.name))
-    return Fired(trigger.name, head - position, len(found), held)
+        if is_new:
+            cursors.enter(store, consumer_of(name), "latest", now)
+            _begin(db, trigger, enrolled, now)
+        enrolment = Enrolment(trigger, db, position, again=True)
+        found = [
+            one for one in firings(store, trigger, position, head, enrolment)
+            if one[2] not in enrolment.enrolled or _was_fired(db, trigger, one)
+        ]
+        why = _why_held(store, trigger, len(found), trigger.rule)
+        db.execute("update triggers set held = coalesce(held, ?) where name = ?", (why, name))
+        (held,) = db.execute("select held from triggers where name = ?", (name,)).fetchone()
+        _put(db, trigger, found, enrolment, now, again=True)
+    return Fired(name, head - position, len(found), held)
+
+
+def _was_fired(db: sqlite3.Connection, trigger: Trigger, firing: Firing) -> bool:
+    id = id_of(trigger.name, firing[0].change_id, firing[1].change_id)
+    return db.execute("select 1 from messages where message_id = ?", (id,)).fetchone() is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +237,13 @@ def _verdict(
         return f"fired; its message is {messages[-1].state}"
     if failed := [part.what for part in parts if not part.holds]:
         return f"did not fire: {', '.join(dict.fromkeys(failed))} does not hold"
-    reached = store.ask("select position from consumers where name = ?", consumer_of(trigger.name))
+    reached = store.ask(
+        "select c.position, t.started_at from consumers c join triggers t on t.name = ? where c.name = ?",
+        trigger.name, consumer_of(trigger.name),
+    )
     if not reached or reached[0][0] < change.offset:
         return "has not come to it yet: `stripe-feed deliver --once`"
-    (started,) = store.ask("select started_at from triggers where name = ?", trigger.name)[0]
+    started = reached[0][1]
     if (change.observed_at or change.occurred_at).timestamp() < started:
         return "did not fire: it happened before the trigger began; `stripe-feed triggers replay` sends it"
     if trigger.net:

@@ -1,0 +1,133 @@
+"""One process that keeps a copy fresh: webhooks ring, one thread reads, another delivers, and HTTP answers meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .errors import Fenced, StripeFeedError
+from .extract.rung import Rung
+from .feed import bell
+from .feed.consume import Feed
+from .feed.deliver import delivering
+from .feed.rules import Trigger
+from .feed.triggers import fire
+from .resources import CHANGES
+from .sync import Synced, sync
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+log = logging.getLogger("stripe_feed")
+
+DEBOUNCE = 0.3          # seconds without a ring before a reading begins
+MOST_DEBOUNCE = 2.0     # seconds that a reading waits for quiet
+MOST_BACK_OFF = 300.0
+WAIT_FOR_LOCK = 60.0
+AT_ONCE = 500           # rung events in one reading
+REMEMBERED = 30 * 86_400
+
+
+@dataclass
+class State:
+    """How the reading goes; `keeps_bodies` until it is known that the key may read events."""
+
+    synced_at: float | None = None
+    error: str | None = None
+    failures: int = 0
+    keeps_bodies: bool = True
+    stopped: threading.Event = field(default_factory=threading.Event)
+    rung: threading.Event = field(default_factory=threading.Event)
+
+    def health(self) -> Mapping[str, Any]:
+        """Freshness for `/health`: `synced_at` in Unix seconds, and the class of the last error."""
+        return {"synced_at": self.synced_at, "error": self.error, "failures": self.failures}
+
+
+def read_on(
+    feed: Feed, state: State, every: float, run: Callable[..., Synced] = sync, now: Callable[[], float] = time.time,
+    **arguments: Any,
+) -> None:
+    """Sync at once, when a webhook rings, and every so many seconds (0: only on rings), until stopped.
+
+    Rung events are noted as read when what they brought is in the feed. A run that fails is tried again, after a growing pause.
+    """
+    while not state.stopped.is_set():
+        state.rung.clear()
+        waiting = bell.waiting(feed.store, AT_ONCE)
+        try:
+            done = run(rung=[Rung(one.event_id, one.body) for one in waiting], wait=WAIT_FOR_LOCK, **arguments)
+            bell.read(feed.store, [one.event_id for one in waiting], now())
+            bell.prune(feed.store, now() - REMEMBERED)
+            state.synced_at, state.error, state.failures = now(), None, 0
+            state.keeps_bodies = CHANGES in done.refused
+        except StripeFeedError as fault:
+            _failed(state, type(fault).__name__, str(fault))
+        except Exception as fault:      # its words may hold data; the service goes on
+            _failed(state, type(fault).__name__, "unexpected; please report it")
+        _rest(state, every, more=len(waiting) == AT_ONCE)
+
+
+def _failed(state: State, kind: str, words: str) -> None:
+    state.error, state.failures = kind, state.failures + 1
+    log.warning("The copy could not be brought up to date (%s): %s", kind, words)
+
+
+def _rest(state: State, every: float, more: bool) -> None:
+    """Wait for a ring and for quiet after it, for the next turn, or for a fault to pass."""
+    if state.failures:
+        state.stopped.wait(min(2.0 ** state.failures, MOST_BACK_OFF))
+        return
+    if more or not state.rung.wait(every or None):
+        return
+    until = time.monotonic() + MOST_DEBOUNCE
+    while time.monotonic() < until and not state.stopped.is_set():
+        state.rung.clear()
+        if not state.rung.wait(DEBOUNCE):
+            return
+
+
+def deliver_on(feed: Feed, triggers: Sequence[Trigger], state: State, now: Callable[[], float] = time.time) -> None:
+    """Fire triggers and deliver messages until stopped; what is under way then is finished."""
+    def tick() -> None:
+        try:
+            fire(feed.store, triggers, now(), feed.ids)
+        except Fenced as fault:
+            log.warning("%s", fault)
+
+    with delivering(feed.store, triggers, now=now) as delivery:
+        delivery.follow(state.stopped, tick)
+
+
+def serve(
+    app: Starlette, host: str, port: int, state: State, threads: Sequence[threading.Thread], ready: Callable[[str], object]
+) -> None:
+    """Answer HTTP until SIGTERM or SIGINT, with these threads beside; then stop them and wait until they are through.
+
+    `ready` gets the URL once requests are answered; port 0 is any that is free.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                bound = self.servers[0].sockets[0].getsockname()[1]
+                ready(f"http://{f'[{host}]' if ':' in host else host}:{bound}")
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    for thread in threads:
+        thread.start()
+    try:
+        Server(config).run()
+    finally:
+        state.stopped.set()
+        state.rung.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,150 @@
+"""`stripe-feed serve` and `webhook …`: HTTP in and out. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import PartlyDone, SetupError
+from .options import (
+    AllowBase,
+    Database,
+    Dataset,
+    Destination,
+    EndpointRps,
+    GiveUp,
+    KeyFile,
+    Resources,
+    Rps,
+    StateDir,
+    Version,
+    key_in,
+    listed,
+)
+from .verbs import command
+
+webhook_app = typer.Typer(
+    name="webhook", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    help="The webhook endpoint at Stripe that tells `stripe-feed serve` of changes.",
+)
+SECRET = "STRIPE_WEBHOOK_SECRET"
+TOKEN = "STRIPE_FEED_TOKEN"
+HERE = "http://127.0.0.1:8787/stripe"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; others than loopback need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 is any that is free.")] = 8787,
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="Sync so often without a webhook, such as 5m; 0s never.")
+    ] = "5m",
+    triggers: Annotated[
+        str | None, typer.Option("--triggers", metavar="FILE", help="Rules; triggers.toml where there is one.")
+    ] = None,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+    resources: Resources = None, max_rps: Rps = None, endpoint_rps: EndpointRps = None, allow_api_base: AllowBase = False,
+    api_version: Version = None, api_key_file: KeyFile = None, give_up_after: GiveUp = 120.0,
+) -> None:
+    """Keep the copy fresh: Stripe's webhooks in, syncs, triggers, and the changes out over HTTP.
+
+    STRIPE_WEBHOOK_SECRET holds the secret of the endpoint at Stripe (several while one is replaced: separated by commas), and
+    STRIPE_FEED_TOKEN the token that readers of the changes show.
+    """
+    from .api import API_VERSION
+    from .credentials import find_key
+    from .destination import open_pipeline, settings
+    from .feed.consume import open_feed
+    from .feed.cursors import age
+    from .feed.rule_file import FILE, read_triggers
+    from .terminal import say
+
+    app_of, Serving, require_token = _http()
+    from .service import State, deliver_on, read_on
+    from .service import serve as run
+
+    secrets, token = secrets_in(SECRET), os.environ.get(TOKEN) or None
+    require_token(host, token)
+    found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
+    places: dict[str, Any] = {"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir}
+    reading = {
+        **places, "api_key": find_key(key_in(api_key_file)), "resources": listed(resources), "max_rps": max_rps,
+        "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
+        "give_up_after": give_up_after,
+    }
+    state = State()
+    with settings(), open_feed(open_pipeline(**places)) as feed:
+        serving = Serving(
+            feed=feed, secrets=secrets, token=token, triggers=found, keep_bodies=lambda: state.keeps_bodies,
+            rung=state.rung.set, health=state.health,
+        )
+        threads = [threading.Thread(target=read_on, args=(feed, state, float(age(every))), kwargs=reading, name="reader")]
+        threads += [threading.Thread(target=deliver_on, args=(feed, found, state), name="delivery")] if found else []
+        run(app_of(serving), host, port, state, threads, lambda url: say(
+            f"Serving at {url}: /changes, /health, /metrics{', /stripe for webhooks' if secrets else ''}. Ctrl-C ends it."
+            + (f" No webhooks: set {SECRET}." if not secrets else "")
+        ))
+
+
+def _http() -> tuple[Any, Any, Any]:
+    try:
+        from .feed.serve import Serving, app_of, require_token_for
+    except ModuleNotFoundError as fault:
+        raise SetupError(f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'") from None
+    return app_of, Serving, require_token_for
+
+
+def secrets_in(variable: str) -> list[str]:
+    """The secrets in an environment variable, separated by commas."""
+    return [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]
+
+
+@partial(command, webhook_app)
+def register(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where Stripe reaches `serve`, such as https://example.com/stripe.")],
+    resources: Resources = None,
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made; make nothing.")] = False,
+    allow_api_base: AllowBase = False, api_version: Version = None, api_key_file: KeyFile = None, give_up_after: GiveUp = 60.0,
+) -> None:
+    """Make the endpoint at Stripe, for exactly the events that the copy is kept by, and show its secret, this once."""
+    from contextlib import closing
+
+    from .api import API_VERSION, Api
+    from .endpoint import events_for
+    from .endpoint import register as make
+    from .terminal import say
+
+    names = listed(resources)
+    if is_dry_run:
+        sys.stdout.write("".join(f"{event}\n" for event in events_for(names)))
+        say(f"{len(events_for(names))} events would be sent to this URL; nothing was made.")
+        return
+    key = key_in(api_key_file)
+    with closing(Api(key, allow_api_base=allow_api_base, version=api_version or API_VERSION, give_up_after=give_up_after)) as api:
+        made = make(api, url, names)
+    say(f"{made.id} sends {len(made.enabled_events)} kinds of events. Its secret, shown this once, goes into {SECRET}:")
+    sys.stdout.write(f"{made.secret}\n")
+
+
+@partial(command, webhook_app)
+def test(
+    url: Annotated[str, typer.Argument(metavar="[URL]", help="Of `serve`; one on this machine by default.")] = HERE,
+) -> None:
+    """Send a signed sample to a webhook URL, as Stripe would; nothing changes by it."""
+    from .endpoint import ring
+    from .terminal import say
+
+    secrets = secrets_in(SECRET)
+    if not secrets:
+        raise SetupError(f"{SECRET} is not set. Put the secret of the endpoint there, or any whsec_… on both sides for a test.")
+    outcome = ring(url, secrets[0])
+    if not outcome.ok:
+        raise PartlyDone(f"The sample was not taken ({outcome.code}). {outcome.note}".rstrip())
+    say("The sample was taken: the signature is right.")
