@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check wheel bench bench-long long
+.PHONY: help demo test check wheel bench bench-long long test-browser test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,6 +34,15 @@ bench-long: .venv/.stamp  ## the same with the large sizes
 
 long: .venv/.stamp  ## the tests that take minutes
 	$(BIN)/pytest -m long
+
+test-browser: .venv/.stamp  ## the page, driven in headless Chromium; skipped where there is none
+	$(call install,.[dev,browser])
+	-$(BIN)/playwright install chromium
+	$(BIN)/pytest -m browser
+
+test-orchestrators: .venv/.stamp  ## the files for Dagster and Prefect, run by them
+	$(call install,.[dev,dagster,prefect])
+	$(BIN)/pytest -m orchestrators
 
 # The base install is enough to run; the tests need the dev extra, which includes it.
 .venv/.base: pyproject.toml

@@ -3,8 +3,6 @@
 `dagster dev -f dagster_job.py`. The key comes from STRIPE_SECRET_KEY or .dlt/secrets.toml.
 """
 
-from __future__ import annotations
-
 import os
 
 import dagster as dg
