@@ -67,6 +67,8 @@ def happen(box: Sandbox) -> None:
     active = [id for id, one in box.objects("subscriptions").items() if one["status"] == "active"]
     box.update("subscriptions", active[0], status="past_due")
     box.cancel(active[1])
+    due = next(id for id, one in box.objects("invoices").items() if one["status"] == "open" and one["currency"] in ("eur", "usd"))
+    box.update("invoices", due, attempt_count=1, attempted=True, amount_remaining=123_456)
     box.live(86_400, 120)
 
 
@@ -112,7 +114,9 @@ def test_zapier_gets_an_id_and_the_amount_in_major_units(sent: dict[str, list[Re
 
 
 def test_slack_gets_a_text(sent: dict[str, list[Received]]) -> None:
-    for one in bodies(sent["slack_payment_failed"]):
+    found = bodies(sent["slack_payment_failed"])
+    assert any("Payment of 1234.56 " in one["text"] for one in found)
+    for one in found:
         assert re.fullmatch(r"Payment of \d+\.\d\d (eur|usd) failed: in_\w+, customer cus_\w+", one["text"])
 
 

@@ -16,7 +16,9 @@ from .faults import Faults
 from .history import History
 from .objects import API_VERSION, Dice, Object
 from .objects import account as account_object
+from .repeats import Repeats
 from .table import Row, Table
+from .webhooks import Webhooks
 
 NAMES = {
     "customers": "customer",
@@ -94,6 +96,8 @@ class Account:
         self.mutations: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
         self.history = History(self)
+        self.webhooks = Webhooks(self)
+        self.repeats = Repeats()
         self.log: deque[Call] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from . import bystanders, changes, control, endpoints, life, oddities
+from . import bystanders, changes, control, endpoints, life, oddities, webhook_endpoints
 from .account import Account, Call, Mutation
 from .faults import Faults
 from .founding import Founding, Shape, Sizes, unwatched
 from .history import Event
-from .objects import API_VERSION, Object
+from .objects import API_VERSION, Object, decoded
 from .recording import known
 from .renderings import checked
 from .server import Answer, Request, serving
@@ -207,6 +207,26 @@ class Sandbox:
     def account_needs_permission(self, needed: bool) -> None:
         self.account.needs_permission = needed
 
+    def webhook_endpoint(self, url: str, enabled_events: Sequence[str] = ("*",), **more: Any) -> Object:
+        """Add an endpoint as `POST /v1/webhook_endpoints` does; the answer has its secret."""
+        with self.account.lock:
+            params = {"url": url, "enabled_events": list(enabled_events), **more}
+            return decoded(webhook_endpoints.created(self.account, "", "", params))
+
+    def drain_webhooks(self, timeout: float = 10.0) -> None:
+        """Wait until all webhooks that are due were sent once, with or without success; TimeoutError if that takes longer."""
+        self.account.webhooks.sender.drain(timeout)
+
+    def resend(self) -> int:
+        """Send all webhooks that have failed once more, and say how many: what Stripe does by itself for three days."""
+        return self.account.webhooks.sender.resend()
+
+    @property
+    def failed_webhooks(self) -> list[tuple[str, str, str]]:
+        """Those that wait for `resend`: event, URL, and why it failed."""
+        failed = list(self.account.webhooks.sender.failed)
+        return [(one.delivery.event, one.delivery.hook.object["url"], one.why) for one in failed]
+
     @property
     def faults(self) -> Faults:
         """What goes wrong: change its fields at any time."""
@@ -247,9 +267,15 @@ class Sandbox:
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve over HTTP on loopback in a thread of its own; gives the base URL. Raises what `on_request` raised."""
-        with serving(self, port) as url:
-            yield url
+        """Serve over HTTP on loopback in a thread of its own; gives the base URL. Raises what `on_request` raised.
+
+        Webhooks go out at any time, but those still on their way at the end have failed.
+        """
+        try:
+            with serving(self, port) as url:
+                yield url
+        finally:
+            self.account.webhooks.sender.close()
         if self.account.failures:
             raise self.account.failures.pop(0)
 

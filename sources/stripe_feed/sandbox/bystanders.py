@@ -19,8 +19,9 @@ def preview(account: Account, id: str) -> Object:
     given = {"subscription": id} if id in account.tables["subscriptions"].rows else _of_customer(account, id)
     name = account.history.dice.id("upcoming_in")
     found = draft_invoice(account, given | {"id": name, "created": account.now, "billing_reason": "upcoming"})
-    raw = msgspec.json.encode(rendered(account, "invoices", account.cut("invoices", found)[0], account.api_version))
-    account.history.add(Happening("invoice.upcoming", "previews", name, raw), account.now)
+    shown = account.cut("invoices", found)[0]
+    raw = msgspec.json.encode(rendered(account, "invoices", shown, account.api_version))
+    account.history.add(Happening("invoice.upcoming", "previews", name, raw, sides=(None, shown)), account.now)
     return found
 
 

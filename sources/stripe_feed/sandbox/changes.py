@@ -54,7 +54,7 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
     done = content(account, table, id)
     ends = table == "subscriptions" and done.get("status") == "canceled" != before.get("status")
     kind: Kind = "canceled" if ends else "updated"
-    reached = _reached(before.get("status"), done.get("status"))
+    reached = _reached(before.get("status"), done.get("status")) + _failed(table, before, done)
     hidden = account.whole.get(id) != whole
     tell(account, kind, table, before, done, "deleted" if ends else "updated", reached, hidden)
     return done
@@ -66,6 +66,12 @@ def _reached(before: str | None, status: str | None) -> tuple[str, ...]:
         return ()
     final = ("invoice.finalized",) if before == "draft" and status != "open" else ()
     return final + REACHED.get(status or "", ())
+
+
+def _failed(table: str, before: Object, done: Object) -> tuple[str, ...]:
+    """A payment that was tried and leaves its invoice open."""
+    tried = table == "invoices" and (done["attempt_count"] or 0) > (before["attempt_count"] or 0)
+    return ("invoice.payment_failed",) if tried and done["status"] == "open" else ()
 
 
 def _update_price(account: Account, table: str, id: str, fields: Object) -> Object:

@@ -137,6 +137,16 @@ def account(box: Sandbox, given: Given) -> Given:
     return {"id": box.account_id, "key": box.key, "now": box.now, "pid": os.getpid(), "start": box.account.start}
 
 
+def resend(box: Sandbox, given: Given) -> Given:
+    return {"resent": box.resend()}
+
+
+def webhooks(box: Sandbox, given: Given) -> Given:
+    """How many webhooks are due, and which have failed, why."""
+    named = ({"event": event, "url": url, "why": why} for event, url, why in box.failed_webhooks)
+    return {"due": box.account.webhooks.sender.left, "failed": list(named)}
+
+
 def reset_counts(box: Sandbox, given: Given) -> Given:
     box.reset_counts()
     return {}
@@ -162,8 +172,10 @@ CALLS: dict[tuple[str, str], Callable[[Sandbox, Given], Any]] = {
     ("POST", "restrict"): restrict,
     ("POST", "expire"): expire,
     ("POST", "reset_counts"): reset_counts,
+    ("POST", "resend"): resend,
     ("GET", "stats"): stats,
     ("GET", "account"): account,
     ("GET", "oddities"): oddities,
     ("GET", "events"): events,
+    ("GET", "webhooks"): webhooks,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -33,12 +34,12 @@ def answer(account: Account, request: Request) -> Answer:
         _check_version(request)
         account.faults.limit(template)
         fate = account.faults.strike(template)
-        params = parse(search)
+        reads = request.method == "GET"
+        params = parse(search if reads else _form(request, search))
         if account.on_request:
             account.on_request(template, params)
-        if request.method != "GET":
-            raise unknown_url(request.method, path)
-        status, body = 200, get(account, key, template, path, id, params)
+        do = get if reads else partial(write, request, headers)
+        status, body = 200, do(account, key, template, path, id, params)
     except Refusal as refusal:
         status, body = refusal.status, refusal.body(request_id, account.now, "" if account.livemode else "/test")
         headers |= refusal.headers
@@ -100,6 +101,26 @@ def get(account: Account, key: str, template: str, path: str, id: str, params: P
         raise unknown_url("GET", path)
     need(account, key, found.permission)
     return found.answer(account, path, id, params)
+
+
+def write(
+    request: Request, headers: dict[str, str], account: Account, key: str, template: str, path: str, id: str, params: Params
+) -> bytes:
+    """A change of a webhook endpoint, the only objects that are changed over the API; `headers` tell of a repeated one."""
+    found = sublists.WRITES.get((request.method, template))
+    if found is None:
+        raise unknown_url(request.method, path)
+    need(account, key, found.permission)
+    name = request.headers.get("idempotency-key", "")
+    if request.method != "POST" or not name:
+        return found.answer(account, path, id, params)
+    body, repeated = account.repeats.once(name, account.now, path, params, lambda: found.answer(account, path, id, params))
+    headers |= {"Idempotency-Key": name} | ({"Idempotent-Replayed": "true"} if repeated else {})
+    return body
+
+
+def _form(request: Request, search: str) -> str:
+    return "&".join(part for part in (search, request.body.decode(errors="replace")) if part)
 
 
 def need(account: Account, key: str, permission: str) -> None:

@@ -23,7 +23,7 @@ def listed(account: Account, path: str, id: str, params: Params) -> bytes:
     found, has_more = page(account, asked)
     turn = -1 if asked.before else 1        # the rows next to the cursor stay
     found = account.faults.shortened(found[::turn], has_more)[::turn]
-    return envelope(path, [event.body for event in found], has_more)
+    return envelope(path, [shown(account, event) for event in found], has_more)
 
 
 def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -32,12 +32,21 @@ def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:
     event = account.history.get(id)
     if event is None:
         raise missing("event", id)
-    return event.body
+    return shown(account, event)
+
+
+def shown(account: Account, event: Event) -> bytes:
+    """An event with the number of endpoints that have not taken it yet."""
+    count = len(account.webhooks.sender.pending.get(event.id, ()))
+    if not count:
+        return event.body
+    head, name, tail = event.body.rpartition(b'"pending_webhooks":')
+    return head + name + str(count).encode() + tail[1:]
 
 
 def page(account: Account, asked: Query) -> tuple[list[Event], bool]:
     """The events of one page, newest first, and whether there are more in its direction."""
-    history, match = account.history, matcher(asked.filters)
+    history, match = account.history, matcher(account, asked.filters)
     first, last = history.span(asked.created.lo, asked.created.hi)
     if asked.before:
         first = max(first, history.place(cursor(account, asked.before, "ending_before")) + 1)
@@ -61,11 +70,17 @@ def cursor(account: Account, id: str, param: str) -> Event:
     return event
 
 
-def matcher(filters: Params) -> Match | None:
+def matcher(account: Account, filters: Params) -> Match | None:
+    match = _typed(filters)
+    if "delivery_success" not in filters:
+        return match
+    reached, pending = boolean("delivery_success", filters["delivery_success"]), account.webhooks.sender.pending
+    return lambda event: (event.id not in pending) == reached and (match is None or match(event))
+
+
+def _typed(filters: Params) -> Match | None:
     if "type" in filters and "types" in filters:
         raise Refusal(400, "You may only specify one of these parameters: type, types.", param="types")
-    if "delivery_success" in filters and not boolean("delivery_success", filters["delivery_success"]):
-        return lambda event: False    # there are no webhooks here, so none has failed
     if "types" in filters:
         return _one_of(filters["types"])
     return _like(filters["type"]) if "type" in filters else None

@@ -48,6 +48,9 @@ class Faults:
     event_delay: float = 0.0      # each event shows up to so many seconds of the sandbox's clock after it was created
     lost_events: float = 0.0      # events that never show
     doubled_events: float = 0.0   # events that are recorded again, under another id
+    webhooks_lost: float = 0.0    # webhooks that are never sent, not even again
+    webhooks_doubled: float = 0.0    # webhooks that are sent twice
+    webhooks_shuffled: float = 0.0   # webhooks that are held back until others have overtaken them
     always: dict[str, Always] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 

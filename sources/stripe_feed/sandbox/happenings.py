@@ -22,6 +22,7 @@ class Happening(NamedTuple):
     id: str
     raw: bytes
     previous: Object | None = None
+    sides: tuple[Object | None, Object] | None = None    # before and after, as they are stored
 
 
 def happenings(account: Account, mutation: Mutation, raw: bytes, stubs: bool) -> Iterator[Happening]:
@@ -32,6 +33,7 @@ def happenings(account: Account, mutation: Mutation, raw: bytes, stubs: bool) ->
         raw = msgspec.json.encode(shown)
     if stubs and mutation.kind == "deleted":
         raw = msgspec.json.encode(stub(now))
+    sides = None if stubs and mutation.kind == "deleted" else (mutation.before, now)
     changed: Object | None = None
     if mutation.kind == "updated":
         before = mutation.before or {}
@@ -39,7 +41,7 @@ def happenings(account: Account, mutation: Mutation, raw: bytes, stubs: bool) ->
         if not changed and not mutation.hidden:
             return
     for type in mutation.events:
-        yield Happening(type, table, mutation.id, raw, changed if type.endswith(".updated") else None)
+        yield Happening(type, table, mutation.id, raw, changed if type.endswith(".updated") else None, sides)
     yield from discounts(account, mutation)
 
 
@@ -71,9 +73,19 @@ def held(account: Account, holder: Object | None) -> dict[str, Object]:
 def _switched(account: Account, before: Object, after: Object) -> Iterator[Happening]:
     if before != after:
         was, shown = (rendered(account, "discounts", side, account.api_version) for side in (before, after))
-        yield _discount(account, "updated", after)._replace(previous=previous(was, shown))
+        yield _discount(account, "updated", after)._replace(previous=previous(was, shown), sides=(before, after))
 
 
 def _discount(account: Account, what: str, found: Object) -> Happening:
     raw = msgspec.json.encode(rendered(account, "discounts", found, account.api_version))
-    return Happening(f"customer.discount.{what}", "discounts", found.get("id", ""), raw)
+    return Happening(f"customer.discount.{what}", "discounts", found.get("id", ""), raw, sides=(None, found))
+
+
+def shaped(account: Account, told: Happening, version: str) -> Happening:
+    """The same in the shape of another version than the account's own."""
+    if told.sides is None or version == account.api_version or (current(version) and current(account.api_version)):
+        return told
+    table = "invoices" if told.table == "previews" else told.table
+    before, after = (rendered(account, table, side or {}, version) for side in told.sides)
+    changed = None if told.previous is None else previous(before, after)
+    return told._replace(raw=msgspec.json.encode(after), previous=changed)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from .happenings import Happening, happenings
+from .happenings import Happening, happenings, shaped
 from .objects import Dice, Object
 
 if TYPE_CHECKING:
     from .account import Account, Mutation
 
 RETENTION = 30 * 86_400
+Body = Callable[[str, str, int], bytes]
+"""An event by its id, API version, and number of endpoints that still have to take it."""
+
 BITS = 62
 """A key is `created << BITS`, then 31 bits by chance, then a number: arbitrary inside a second, but stable."""
 
@@ -97,35 +101,36 @@ class History:
         faults = self.account.faults
         luck = faults.dice("events")
         lost = bool(faults.lost_events) and luck.random() < faults.lost_events
-        body = self._body(happening, created)
+        body = partial(self._body, happening, created)
         first = self._put(happening, created, lost, None, body)
         if faults.doubled_events and not lost and luck.random() < faults.doubled_events:
             self._put(happening, created, False, first, body)
 
-    def _body(self, happening: Happening, created: int) -> Callable[[str], bytes]:
-        data: dict[str, Any] = {"object": msgspec.Raw(happening.raw)}
-        if happening.previous is not None:
-            data["previous_attributes"] = happening.previous
+    def _body(self, happening: Happening, created: int, id: str, version: str, pending: int) -> bytes:
+        shown = shaped(self.account, happening, version)
+        data: dict[str, Any] = {"object": msgspec.Raw(shown.raw)}
+        if shown.previous is not None:
+            data["previous_attributes"] = shown.previous
         found = {
+            "id": id,
             "object": "event",
-            "api_version": self.account.api_version,
+            "api_version": version,
             "context": None,
             "created": created,
             "data": data,
             "livemode": self.account.livemode,
-            "pending_webhooks": 0,
+            "pending_webhooks": pending,
             "request": self._request,
-            "type": happening.type,
+            "type": shown.type,
         }
-        return lambda id: msgspec.json.encode({"id": id, **found})
+        return msgspec.json.encode(found)
 
-    def _put(
-        self, happening: Happening, created: int, lost: bool, twin_of: str | None, body: Callable[[str], bytes]
-    ) -> str:
+    def _put(self, happening: Happening, created: int, lost: bool, twin_of: str | None, body: Body) -> str:
         delay = self.account.faults.event_delay
         visible = created + self.account.faults.dice("events").random() * delay if delay else created
         id = self.dice.id("evt")
-        event = Event(id, happening.type, happening.table, happening.id, created, visible, lost, twin_of, body(id))
+        raw = body(id, self.account.api_version, 0)
+        event = Event(id, happening.type, happening.table, happening.id, created, visible, lost, twin_of, raw)
         key = (created << BITS) | (self.dice.getrandbits(31) << 31) | len(self.records)
         place = bisect_left(self._keys, key)
         self._keys.insert(place, key)
@@ -133,6 +138,7 @@ class History:
         self._places[id] = key
         self.records.append(event)
         self.by_id[id] = event
+        self.account.webhooks.tell(event, partial(body, id))
         return id
 
     def shown(self, event: Event) -> bool:

@@ -75,6 +75,15 @@ def not_expandable(path: str, hint: str = "") -> Refusal:
     return Refusal(400, message + (f" You may want to try expanding '{hint}' instead." if hint else ""), param="expand")
 
 
+def reused_key(key: str, what: str) -> Refusal:
+    return Refusal(
+        400,
+        f"Keys for idempotent requests can only be used {what}. "
+        f"Try using a key other than '{key}' if you meant to execute a different request.",
+        type="idempotency_error",
+    )
+
+
 def unknown_url(method: str, path: str) -> Refusal:
     return Refusal(404, f"Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs {HELP}")
 

@@ -1,4 +1,4 @@
-"""The endpoints around the six resources: what an object holds beyond the ten it shows, test clocks, and events."""
+"""The endpoints around the six resources: what an object holds beyond the ten it shows, test clocks, events, webhooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from . import events, expansions
+from . import events, expansions, webhook_endpoints
 from .account import CHILDREN, Account
 from .lists import envelope, slice_of
 from .parameters import Params, Query, query
@@ -110,4 +110,11 @@ ENDPOINTS = {
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
     "/v1/events": Endpoint("rak_event_read", events.listed),
     "/v1/events/:id": Endpoint("rak_event_read", events.retrieved),
+    "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.listed),
+    "/v1/webhook_endpoints/:id": Endpoint("rak_webhook_read", webhook_endpoints.retrieved),
+}
+WRITES = {
+    ("POST", "/v1/webhook_endpoints"): Endpoint("rak_webhook_write", webhook_endpoints.created),
+    ("POST", "/v1/webhook_endpoints/:id"): Endpoint("rak_webhook_write", webhook_endpoints.updated),
+    ("DELETE", "/v1/webhook_endpoints/:id"): Endpoint("rak_webhook_write", webhook_endpoints.deleted),
 }
