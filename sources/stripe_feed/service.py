@@ -82,7 +82,7 @@ def _rest(state: State, every: float, more: bool) -> None:
     if state.failures:
         state.stopped.wait(min(2.0 ** state.failures, MOST_BACK_OFF))
         return
-    if more or not state.rung.wait(every or None):
+    if more or state.stopped.is_set() or not state.rung.wait(every or None):
         return
     until = time.monotonic() + MOST_DEBOUNCE
     while time.monotonic() < until and not state.stopped.is_set():
@@ -108,6 +108,7 @@ def serve(
 ) -> None:
     """Answer HTTP until SIGTERM or SIGINT, with these threads beside; then stop them and wait until they are through.
 
+    Both signals must have handlers that return: at its end, uvicorn raises again what it heard.
     `ready` gets the URL once requests are answered; port 0 is any that is free.
     """
     import uvicorn

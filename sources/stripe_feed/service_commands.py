@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import PartlyDone, SetupError
+from .errors import PartlyDone, SetupError, UsageError
 from .options import (
     AllowBase,
     Database,
@@ -65,13 +65,17 @@ def serve(
     from .feed.cursors import age
     from .feed.rule_file import FILE, read_triggers
     from .terminal import say
+    from .trigger_words import stopping
 
     app_of, Serving, require_token = _http()
     from .service import State, deliver_on, read_on
     from .service import serve as run
 
     secrets, token = secrets_in(SECRET), os.environ.get(TOKEN) or None
-    require_token(host, token)
+    try:
+        require_token(host, token)
+    except UsageError as fault:
+        raise UsageError(f"{fault} The token goes into {TOKEN}.") from None
     found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
     places: dict[str, Any] = {"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir}
     reading = {
@@ -79,11 +83,11 @@ def serve(
         "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
         "give_up_after": give_up_after,
     }
-    state = State()
-    with settings(), open_feed(open_pipeline(**places)) as feed:
+    with stopping() as stopped, settings(), open_feed(open_pipeline(**places)) as feed:
+        state = State(stopped=stopped)
         serving = Serving(
             feed=feed, secrets=secrets, token=token, triggers=found, keep_bodies=lambda: state.keeps_bodies,
-            rung=state.rung.set, health=state.health,
+            rung=state.rung.set, health=state.health, stopped=state.stopped,
         )
         threads = [threading.Thread(target=read_on, args=(feed, state, float(age(every))), kwargs=reading, name="reader")]
         threads += [threading.Thread(target=deliver_on, args=(feed, found, state), name="delivery")] if found else []

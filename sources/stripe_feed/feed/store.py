@@ -66,6 +66,8 @@ create table if not exists attempts (
     message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
     primary key (message_id, number)
 ) without rowid;
+create table if not exists rung (event_id text primary key, rung_at real not null, body blob, read_at real) without rowid;
+create index if not exists rung_left on rung (rung_at, event_id) where read_at is null;
 pragma user_version = {FORMAT};
 commit;
 """

@@ -1,0 +1,208 @@
+"""From a change at Stripe to a signed message, over real HTTP: webhook in, one reading, trigger, delivery."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+import urllib3
+from standardwebhooks import Webhook
+
+from stripe_feed.errors import Unreachable
+from stripe_feed.feed import bell
+from stripe_feed.feed.consume import Feed
+from stripe_feed.feed.store import FeedStore
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.service import State, read_on
+from stripe_feed.sync import Synced
+from tests.receiver import Receiver, receiving
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
+BOUND = 60.0
+RULES = """
+[[trigger]]
+name = "standard"
+resource = "customers"
+deliver = {{ url = "{url}/standard", allow_private = true, secrets = ["env:HOOK_SECRET"] }}
+
+[[trigger]]
+name = "stripe"
+resource = "customers"
+deliver = {{ url = "{url}/stripe", allow_private = true, secrets = ["env:HOOK_SECRET"], format = "stripe" }}
+"""
+
+
+@dataclass
+class Running:
+    """`stripe-feed serve` in a process of its own, the account that rings it, and the receiver of its messages."""
+
+    box: Sandbox
+    url: str
+    receiver: Receiver
+    folder: Path
+    environment: dict[str, str]
+    port: int
+    process: subprocess.Popen[str] | None = None
+    ended: list[subprocess.Popen[str]] = field(default_factory=list)
+    readers: list[threading.Thread] = field(default_factory=list)
+    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=40))
+
+    def start(self) -> None:
+        """Begin, and wait until requests are answered."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stripe_feed.cli", "serve", "--port", str(self.port), "--max-rps", "2000", "--endpoint-rps",
+             "2000", "--give-up-after", "20"],
+            cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        self.ended.append(self.process)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith("Serving at"):
+                break
+        reader = threading.Thread(target=self.process.stderr.read, daemon=True)      # its pipe must not fill up
+        reader.start()
+        self.readers.append(reader)
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.http.request("GET", f"http://127.0.0.1:{self.port}{path}").data)
+
+    def synced(self) -> None:
+        """Wait for the first copy."""
+        until = time.monotonic() + BOUND
+        while self.get("/health").get("synced_at") is None:
+            assert time.monotonic() < until
+            self.get("/changes?wait=1")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(BOUND)
+
+    def delivered(self, trigger: str) -> dict[str, Any]:
+        """The messages that arrived for a trigger, by id: repetitions are the same."""
+        return {one.message_id: one for one in self.receiver.accepted if one.path.endswith(f"/{trigger}")}
+
+
+@contextmanager
+def running(folder: Path, **account: Any) -> Iterator[Running]:
+    box = Sandbox(now=int(time.time()), real_time=True, **account)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with box.serve() as url, receiving() as receiver:
+        (folder / "triggers.toml").write_text(RULES.format(url=receiver.url), encoding="utf-8")
+        hook = box.webhook_endpoint(f"http://127.0.0.1:{port}/stripe")
+        environment = {
+            **os.environ, "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key, "STRIPE_WEBHOOK_SECRET": hook["secret"],
+            "HOOK_SECRET": SECRET, "DLT_DATA_DIR": str(folder / "dlt"),
+        }
+        found = Running(box, url, receiver, folder, environment, port)
+        try:
+            yield found
+        finally:
+            if found.process is not None:
+                found.process.kill()
+                found.process.wait()
+            for reader, process in zip(found.readers, found.ended, strict=True):
+                reader.join(BOUND)
+                assert process.stderr is not None
+                process.stderr.close()
+
+
+def arrived(receiver: Receiver, count: int) -> None:
+    """Wait until so many more requests came."""
+    for _ in range(count):
+        assert receiver.arrived.acquire(timeout=BOUND)
+
+
+def test_a_change_reaches_both_kinds_of_receivers_signed(tmp_path: Path) -> None:
+    """Within seconds, though polling alone would wait for the settle time; SIGTERM ends it well."""
+    with running(tmp_path, seed=2, customers=5) as it:
+        it.start()
+        it.synced()
+        began = time.monotonic()
+        id = it.box.create("customers", name="<script>alert(1)</script>", email="new@example.com")["id"]
+        arrived(it.receiver, 2)
+        seconds = time.monotonic() - began
+        (standard,), (event,) = it.delivered("standard").values(), it.delivered("stripe").values()
+        told = Webhook(SECRET).verify(standard.body, dict(standard.headers))
+        assert (told["type"], told["data"]["id"]) == ("customer.created", id)
+        again: Any = stripe.Webhook.construct_event(event.body, event.headers["stripe-signature"], SECRET)  # type: ignore[no-untyped-call]
+        assert again.data.object["email"] == "new@example.com"
+        assert again.id == it.box.events[-1].id
+        assert [one["object_id"] for one in it.get("/changes?resource=customers")["data"]] == [id]
+        assert seconds < 40        # of a settle time of 60: it did not wait for it
+        assert it.stop() == 0
+
+
+def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
+    """`kill -9` in the middle of readings and deliveries: every change arrives, under one id."""
+    with running(tmp_path, seed=2, customers=5) as it:
+        it.start()
+        it.synced()
+        made = []
+        for n in range(4):
+            for _ in range(3):
+                made.append(it.box.create("customers")["id"])
+            if n % 2:
+                it.receiver.arrived.acquire(timeout=3)
+            it.stop(signal.SIGKILL)
+            it.start()
+        it.box.drain_webhooks()
+        while it.box.resend():
+            it.box.drain_webhooks()
+        until = time.monotonic() + BOUND
+        for name in ("standard", "stripe"):
+            while len(it.delivered(name)) < len(made) and time.monotonic() < until:
+                it.receiver.arrived.acquire(timeout=1)
+        for name in ("standard", "stripe"):
+            found = [json.loads(one.body) for one in it.delivered(name).values()]
+            ids = [one["data"]["id"] if name == "standard" else one["data"]["object"]["id"] for one in found]
+            assert sorted(ids) == sorted(made)
+
+
+def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path) -> None:
+    """A run that fails is tried again with the same events; the reason shows in the health, without its words."""
+    with FeedStore(tmp_path / "a.feed.sqlite") as store:
+        bell.ring(store, "evt_1", 1.0, b"{}")
+        state, runs = State(), list[list[str]]()
+
+        def run(rung: Any, wait: float) -> Synced:
+            runs.append([one.event_id for one in rung])
+            state.stopped.set()
+            if len(runs) == 1:
+                raise Unreachable("Stripe, of jane.canary@example.com, does not answer.")
+            return Synced({}, 1, 0.1, 1, "acct_1", False)
+
+        feed = Feed(None, store)
+        read_on(feed, state, 0, run, lambda: 2.0)
+        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]
+        assert state.health() == {"synced_at": None, "error": "Unreachable", "failures": 1}
+        state.stopped.clear()
+        read_on(feed, state, 0, run, lambda: 2.0)
+        assert (runs, bell.waiting(store, 10)) == ([["evt_1"], ["evt_1"]], [])
+        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0}
+        assert not state.keeps_bodies
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_others_than_loopback_need_a_token(tmp_path: Path, host: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stripe_feed.cli", "serve", "--host", host], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path)}, check=False, timeout=BOUND,
+    )
+    assert done.returncode == 2
+    assert "set a token" in done.stderr and len(done.stderr.splitlines()) == 1
