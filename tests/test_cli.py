@@ -23,7 +23,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from stripe_feed import cli
+from stripe_feed import cli, service_commands, trigger_commands
 from stripe_feed.api import API_VERSION
 from stripe_feed.extract.pages import Listing
 from stripe_feed.extract.windows import Planner
@@ -34,7 +34,7 @@ from stripe_feed.sync import Synced
 from stripe_feed.terminal import invoked, plain
 from tests.commands import COMMAND, Shell, ended, shell_of
 
-VERBS = ["demo", "doctor", "preview", "query", "reconcile", "sandbox", "status", "sync", "verify"]
+VERBS = ["deliver", "demo", "doctor", "preview", "query", "reconcile", "sandbox", "serve", "status", "sync", "verify"]
 HEAVY = ["dlt", "duckdb", "msgspec", "pendulum", "pyarrow", "rich", "stripe", "urllib3"]
 
 
@@ -91,7 +91,7 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
     said = shell.run("--help")
 
     assert said.code == 0
-    verbs = [*sorted(VERBS, key=list(_order()).index), "feed"]
+    verbs = [*sorted(VERBS, key=list(_order()).index), "feed", "triggers", "webhook"]
     assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == verbs
 
 
@@ -110,10 +110,10 @@ def test_every_verb_explains_itself(shell: Shell, verb: str) -> None:
 
 def test_every_command_is_short() -> None:
     """A command collects its options and calls the library; what it does is the library's."""
-    tree = ast.parse(Path(cli.__file__).read_text())
+    trees = [ast.parse(Path(module.__file__ or "").read_text()) for module in (cli, trigger_commands, service_commands)]
     bodies = {
         node.name: node.body[-1].end_lineno - node.body[0].lineno + 1      # type: ignore[operator]
-        for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in VERBS
+        for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in VERBS
     }
 
     assert bodies.keys() == set(VERBS)
@@ -682,7 +682,9 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
     kinds = {kind: int(count) for count, kind in re.findall(r"^ +(\d+) (added|updated|cancelled|removed)$", first.out, re.M)}
     assert len(kinds) == 4 and min(kinds.values()) > 0
     assert after["changes"] == [sum(kinds.values())] * 2
-    assert {path.name for path in shell.folder.iterdir()} == {"demo.duckdb", "demo.feed.sqlite"}
+    assert {path.name for path in shell.folder.iterdir()} == {
+        "demo.duckdb", "demo.feed.sqlite", "demo.feed.sqlite.deliver.lock",
+    }
 
 
 def _numbers(text: str) -> dict[str, list[int]]:

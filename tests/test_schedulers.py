@@ -117,9 +117,7 @@ def test_dagster_materializes_the_copy_and_starts_a_run_per_change(account: Sand
 @pytest.mark.orchestrators
 @pytest.mark.filterwarnings("default")
 def test_prefect_copies_and_tells_each_change_once(account: Sandbox, tmp_path: Path) -> None:
-    pytest.importorskip("prefect")
-    from prefect.testing.utilities import prefect_test_harness
-
+    prefect_test_harness = pytest.importorskip("prefect.testing.utilities").prefect_test_harness
     flow = script("prefect_flow")
     account.advance(SETTLED)
     with prefect_test_harness():

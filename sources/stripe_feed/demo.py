@@ -209,7 +209,7 @@ def make_room(file: Path, account: str) -> None:
         if foreign or state_of(copy).get("account") not in (None, account):
             raise SetupError(f"{file.name} holds something else than a demo. Choose another --database.")
     file.unlink()
-    for name in (f"{file.name}.wal", *(f"{file.stem}.feed.sqlite{end}" for end in ("", "-wal", "-shm"))):
+    for name in (f"{file.name}.wal", *(f"{file.stem}.feed.sqlite{end}" for end in ("", "-wal", "-shm", ".deliver.lock"))):
         file.with_name(name).unlink(missing_ok=True)
 
 

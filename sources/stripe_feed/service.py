@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import Fenced, StripeFeedError
+from .credentials import find_key
+from .destination import open_pipeline, settings
+from .errors import Fenced, SetupError, StripeFeedError
 from .extract.rung import Rung
 from .feed import bell
-from .feed.consume import Feed
+from .feed.consume import Feed, open_feed
 from .feed.deliver import delivering
 from .feed.rules import Trigger
 from .feed.triggers import fire
@@ -103,14 +105,37 @@ def deliver_on(feed: Feed, triggers: Sequence[Trigger], state: State, now: Calla
         delivery.follow(state.stopped, tick)
 
 
-def serve(
+def keep_fresh(
+    *, host: str, port: int, token: str | None, secrets: Sequence[str], triggers: Sequence[Trigger], every: float,
+    stopped: threading.Event, ready: Callable[[str], object], places: Mapping[str, Any], **reading: Any,
+) -> None:
+    """Read, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish what is under way.
+
+    Others than loopback as `host` need a `token`. `secrets`: of the webhook endpoint at Stripe; none, no webhooks. `every`:
+    seconds between readings without a webhook. `ready` gets the URL once requests are answered; port 0 is any that is free.
+    `places` are arguments of `open_pipeline`, the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
+    """
+    try:
+        from .feed.serve import Serving, app_of, require_token_for
+    except ModuleNotFoundError as fault:
+        raise SetupError(f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'") from None
+    require_token_for(host, token)
+    reading["api_key"] = find_key(reading.get("api_key"))
+    with settings(), open_feed(open_pipeline(**places)) as feed:
+        state = State(stopped=stopped)
+        serving = Serving(
+            feed=feed, secrets=secrets, token=token, triggers=triggers, keep_bodies=lambda: state.keeps_bodies,
+            rung=state.rung.set, health=state.health, stopped=stopped,
+        )
+        threads = [threading.Thread(target=read_on, args=(feed, state, every), kwargs={**places, **reading}, name="reader")]
+        threads += [threading.Thread(target=deliver_on, args=(feed, triggers, state), name="delivery")] if triggers else []
+        _serve(app_of(serving), host, port, state, threads, ready)
+
+
+def _serve(
     app: Starlette, host: str, port: int, state: State, threads: Sequence[threading.Thread], ready: Callable[[str], object]
 ) -> None:
-    """Answer HTTP until SIGTERM or SIGINT, with these threads beside; then stop them and wait until they are through.
-
-    Both signals must have handlers that return: at its end, uvicorn raises again what it heard.
-    `ready` gets the URL once requests are answered; port 0 is any that is free.
-    """
+    """Both signals must have handlers that return: at its end, uvicorn raises again what it heard."""
     import uvicorn
 
     class Server(uvicorn.Server):

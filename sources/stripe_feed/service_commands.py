@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .errors import PartlyDone, SetupError, UsageError
+from .errors import PartlyDone, SetupError
 from .options import (
     AllowBase,
     Database,
@@ -59,50 +58,23 @@ def serve(
     STRIPE_FEED_TOKEN the token that readers of the changes show.
     """
     from .api import API_VERSION
-    from .credentials import find_key
-    from .destination import open_pipeline, settings
-    from .feed.consume import open_feed
     from .feed.cursors import age
     from .feed.rule_file import FILE, read_triggers
+    from .service import keep_fresh
     from .terminal import say
     from .trigger_words import stopping
 
-    app_of, Serving, require_token = _http()
-    from .service import State, deliver_on, read_on
-    from .service import serve as run
-
-    secrets, token = secrets_in(SECRET), os.environ.get(TOKEN) or None
-    try:
-        require_token(host, token)
-    except UsageError as fault:
-        raise UsageError(f"{fault} The token goes into {TOKEN}.") from None
     found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
-    places: dict[str, Any] = {"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir}
-    reading = {
-        **places, "api_key": find_key(key_in(api_key_file)), "resources": listed(resources), "max_rps": max_rps,
-        "endpoint_rps": endpoint_rps, "allow_api_base": allow_api_base, "api_version": api_version or API_VERSION,
-        "give_up_after": give_up_after,
-    }
-    with stopping() as stopped, settings(), open_feed(open_pipeline(**places)) as feed:
-        state = State(stopped=stopped)
-        serving = Serving(
-            feed=feed, secrets=secrets, token=token, triggers=found, keep_bodies=lambda: state.keeps_bodies,
-            rung=state.rung.set, health=state.health, stopped=state.stopped,
+    secrets = secrets_in(SECRET)
+    hint = "" if secrets else f" No webhooks: set {SECRET}."
+    with stopping() as stopped:
+        keep_fresh(
+            host=host, port=port, token=os.environ.get(TOKEN) or None, secrets=secrets, triggers=found, every=float(age(every)),
+            stopped=stopped, ready=lambda url: say(f"Serving at {url}: /changes, /health, /metrics. Ctrl-C ends it.{hint}"),
+            places={"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir},
+            api_key=key_in(api_key_file), resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps,
+            allow_api_base=allow_api_base, api_version=api_version or API_VERSION, give_up_after=give_up_after,
         )
-        threads = [threading.Thread(target=read_on, args=(feed, state, float(age(every))), kwargs=reading, name="reader")]
-        threads += [threading.Thread(target=deliver_on, args=(feed, found, state), name="delivery")] if found else []
-        run(app_of(serving), host, port, state, threads, lambda url: say(
-            f"Serving at {url}: /changes, /health, /metrics{', /stripe for webhooks' if secrets else ''}. Ctrl-C ends it."
-            + (f" No webhooks: set {SECRET}." if not secrets else "")
-        ))
-
-
-def _http() -> tuple[Any, Any, Any]:
-    try:
-        from .feed.serve import Serving, app_of, require_token_for
-    except ModuleNotFoundError as fault:
-        raise SetupError(f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'") from None
-    return app_of, Serving, require_token_for
 
 
 def secrets_in(variable: str) -> list[str]:
