@@ -209,12 +209,22 @@ def feed(size: int = 200_000) -> None:
         show(name, value, target, good)
 
 
+def plays() -> None:
+    """From a change to another tool."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.plays import latency, rate
+
+    tools = sys.modules[__name__]
+    latency(tools)
+    rate(tools)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["cpu", "limit", "changes", "feed"])
+    parser.add_argument("--only", choices=["cpu", "limit", "changes", "feed", "plays"])
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:
@@ -229,6 +239,8 @@ def main() -> None:
         changes()
     if options.only in (None, "feed"):
         feed()
+    if options.only in (None, "plays"):
+        plays()
 
 
 if __name__ == "__main__":
