@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
 from tests.copies import Copy, copy_of
 from tests.feed_truth import assert_folds, before_of, changes
+from tests.test_feed_property import Died, dying
 
 DAY = 86_400
+SETTLED = 400
 SOME = ("customers", "products")
 ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
@@ -274,3 +277,36 @@ def test_only_what_was_asked_for_is_compared(copy: Copy) -> None:
     box.advance(1_000)
     assert set(compared(copy, "products").healed) == {"products"}
     assert copy.one("select count(*) from stripe.customers where name = 'lost'") == 0
+
+
+def test_a_backfill_that_was_left_for_a_month_is_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events of the first days are gone: what it listed then may have changed since, and nothing would tell."""
+    box = Sandbox(seed=5, customers=300, oddities=False)
+    with copy_of(box, tmp_path) as copy:
+        monkeypatch.setattr(pages, "BATCH_ROWS", 50)
+        with pytest.raises(Died), dying(3):
+            copy.sync(resources=["customers"], checkpoint_rows=100)
+        held = [id for id, in copy.select("select id from stripe.customers")]
+        assert 0 < len(held) < len(box.objects("customers"))
+        for id in held[:20]:
+            box.update("customers", id, name="Changed meanwhile")
+        box.delete("customers", held[20])
+        box.advance(31 * DAY)
+        copy.sync(resources=["customers"])
+        box.advance(SETTLED)
+        copy.sync(resources=["customers"])
+        copy.check("customers", found_later=True)
+
+
+def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: Path) -> None:
+    """The list shows nothing of it, and the events from then on do not either."""
+    box = Sandbox(seed=5, customers=20, oddities=False)
+    without = box.restrict(permissions=ALL - {"rak_event_read"})
+    with copy_of(box, tmp_path) as copy:
+        copy.sync(resources=["customers"], api_key=without)
+        box.advance(DAY)
+        box.delete("customers", next(iter(box.objects("customers"))))
+        box.advance(DAY)
+        copy.sync(resources=["customers"])
+        copy.check("customers", found_later=True)
+        assert not any("compare" in state for state in copy.states.values() if isinstance(state, dict))

@@ -81,7 +81,8 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
             ", ".join(gaps),
         )
-    due = [table for table in tables if _is_due(session, table)]
+    listed = dlt.current.source_state().get("resources", {})
+    due = [table for table in tables if _is_due(session, table, listed.get(table, {}))]
     if follow.yielded:              # the destination does not hold yet what the events brought: compare in the next package
         session.behind.update(table for table in due if table not in gaps)
         due = [table for table in due if table in gaps]
@@ -90,10 +91,10 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
         raise session.unreadable
 
 
-def _is_due(session: Session, table: str) -> bool:
-    """Whether the whole list is to be compared now: over a gap, or as asked and not just listed."""
+def _is_due(session: Session, table: str, listed: Mapping[str, Any]) -> bool:
+    """Whether the whole list is to be compared now: over a gap, after it was listed again, or as asked and not just listed."""
     where = session.standing.get(table)
-    asked = table in session.options.reconcile and table not in session.runs
+    asked = listed.get("compare", False) or (table in session.options.reconcile and table not in session.runs)
     return table not in session.reconciled and (where == "gap" or (where == "complete" and asked))
 
 

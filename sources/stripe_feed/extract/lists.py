@@ -1,7 +1,7 @@
 """Lists give what exists: each resource walks its list endpoint by `created` and yields Arrow tables with its state.
 
-State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of seconds not yet yielded; and
-`start`, the oldest second asked for. Nothing else: no ids, no cursors.
+State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of seconds not yet yielded;
+`start`, the oldest second asked for; and `compare`, where rows of before may be gone. Nothing else: no ids, no cursors.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Run:
     rest: bool = False             # of a listing that an earlier run began
     start: int | None = None       # the oldest second that this copy was ever asked for
     yielded: bool = False
+    compare: bool = False          # once it is complete, the whole list is compared: it shows nothing of what was deleted
     closed: bool = False           # its state is written, for this package
 
     @property
@@ -91,7 +92,8 @@ class Run:
     def state(self, options: Options) -> dict[str, Any]:
         """The resource's state once everything taken so far is loaded."""
         left = [[list(r) for r in walk] for walk in self.left[:len(self.resource.walks)]]    # test clocks: always whole
-        return {"t0": self.plan.t0, "left": left, "start": options.start or 0 if self.start is None else self.start}
+        start = options.start or 0 if self.start is None else self.start
+        return {"t0": self.plan.t0, "left": left, "start": start} | ({"compare": True} if self.compare else {})
 
 
 def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
@@ -231,6 +233,7 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], again: b
     left += [[(0, FAR)] for _ in listing.walks[len(left):]]
     run = Run(resource, planned, listing, left, rest=planned.t0 < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
+    run.compare = again or state.get("compare", False)
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))

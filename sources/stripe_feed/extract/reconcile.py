@@ -275,6 +275,9 @@ class Reconciling:
             log.info("%s: differences healed: %s", table, f"{len(changes):,}")
         listed = dlt.current.source_state()["resources"][table]
         listed.update(t0=self.t0, left=[[] for _ in self.resource.walks])
+        listed.pop("compare", None)
+        if table in self.session.runs:
+            self.session.runs[table].compare = False
         if self.cursors is not None:
             self.cursors["shape"] = shape_id(self.session, self.shape)
             if self.gap:
