@@ -1,4 +1,4 @@
-"""Airflow (2.9 or 3): an hourly copy, then the triggers. Put it into the dags folder, `stripe-feed` into the workers' environment.
+"""Airflow (2.9 or 3): an hourly copy, then the triggers. For the dags folder; `stripe-feed` goes where the workers run.
 
 The connection-free way: the key comes from STRIPE_SECRET_KEY of the workers, or .dlt/secrets.toml in STRIPE_FOLDER. Exit codes 3
 and 4 want a person, so they fail without a retry; 5 (Stripe unreachable or limiting) is worth one.

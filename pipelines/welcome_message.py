@@ -34,7 +34,8 @@ def main() -> int:
     """Run once and return the exit code."""
     try:
         welcome = trigger({
-            "name": "welcome", "preset": "customer_created", "where": "after.email != null", "enrol": "once", "deliver": receiver(),
+            "name": "welcome", "preset": "customer_created", "where": "after.email != null", "enrol": "once",
+            "deliver": receiver(),
         })
         done = sync(database=DATABASE, wait=600)
         with open_feed(open_pipeline(DATABASE)) as feed:

@@ -55,7 +55,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_home], ignore_errors=True)
 
 
-LONGEST = ("feed_property", "follow", "readme", "crash", "feed_crash", "mutants", "cli", "pipelines", "reconcile", "incremental")
+LONGEST = (
+    "feed_property", "readme", "follow", "feed_crash", "crash", "mutants", "delivery_kills", "reconcile", "incremental", "cli",
+    "pipelines", "rung", "service", "destinations", "deliver", "outlet", "serve",
+)
 """Files by the time that they take: a worker that gets one of them last keeps all others waiting."""
 
 

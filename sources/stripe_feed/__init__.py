@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["Change", "Feed", "StripeFeedError", "__version__", "open_feed", "stripe_source"]
+__all__ = [
+    "Change", "Feed", "StripeFeedError", "__version__", "deliver", "open_feed", "process_once", "read_triggers", "stripe_source",
+    "trigger",
+]
 
 if TYPE_CHECKING:
     from .errors import StripeFeedError
     from .extract.source import stripe_source
     from .feed.change import Change
     from .feed.consume import Feed, open_feed
+    from .feed.deliver import deliver
+    from .feed.once import process_once
+    from .feed.rule_file import read_triggers
+    from .feed.rule_file import trigger_of as trigger
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
@@ -30,10 +37,18 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
                 from .feed.change import Change as value
             case "Feed":
                 from .feed.consume import Feed as value
+            case "deliver":
+                from .feed.deliver import deliver as value
             case "open_feed":
                 from .feed.consume import open_feed as value
+            case "process_once":
+                from .feed.once import process_once as value
+            case "read_triggers":
+                from .feed.rule_file import read_triggers as value
             case "stripe_source":
                 from .extract.source import stripe_source as value
+            case "trigger":
+                from .feed.rule_file import trigger_of as value
             case _:
                 raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value

@@ -75,6 +75,9 @@ def consume(
         list[str] | None, typer.Option("--changed", metavar="PATH", help="Only where this field, such as metadata.plan, changed.")
     ] = None,
     follow: Follow = False,
+    keeps: Annotated[
+        bool, typer.Option("--keep-cursors", help="Keep positions in the destination, a server database: for disks that vanish.")
+    ] = False,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Hand the changes that NAME has not acknowledged to a command, or print them as JSON lines.
@@ -82,7 +85,7 @@ def consume(
     A change is acknowledged when its line is written, or when the command ends with 0; else it comes again.
     """
     moves = transitions(transition)
-    with opened(database, destination, dataset, state_dir) as feed:
+    with opened(database, destination, dataset, state_dir, keeps_cursors=keeps) as feed:
         found = feed.consume(
             name, resource=listed(resource), op=listed(op), transition=moves, changed=listed(changed), start=start, max=most,
             follow=follow,
@@ -180,7 +183,8 @@ def reset(
 
 @contextmanager
 def opened(
-    database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False
+    database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False,
+    keeps_cursors: bool = False,
 ) -> Iterator[Feed]:
     """The feed of a copy. Raises `SetupError` where there is none; an empty one is said."""
     from .destination import duckdb_file, open_pipeline, settings
@@ -192,7 +196,7 @@ def opened(
         file = duckdb_file(pipeline)
         if file is not None and not file.is_file():
             raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
-        feed = open_feed(pipeline)
+        feed = open_feed(pipeline, keeps_cursors=keeps_cursors)
     with feed:
         if not feed.head and not empty_is_fine:
             say("The feed is empty: nothing changed since the first load. `stripe-feed sync` brings new changes.")

@@ -145,6 +145,10 @@ def _serve(
                 bound = self.servers[0].sockets[0].getsockname()[1]
                 ready(f"http://{f'[{host}]' if ':' in host else host}:{bound}")
 
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            state.stopped.set()         # streams end by it
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
     )

@@ -78,12 +78,13 @@ def show(
 def asks(trigger: Trigger) -> str:
     """What a trigger waits for, in a few words."""
     from .feed.filters import UNASKED
+    from .feed.rules import side_words
 
     ops = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
     parts = ["/".join(trigger.wanted.resources) or "anything"]
     parts += ["/".join(ops[op] for op in trigger.wanted.ops)] * (trigger.wanted.ops != UNASKED)
     parts += [f"event {'/'.join(trigger.event)}"] * bool(trigger.event)
-    parts += [f"{path} changes to {new}" if old in ("*", ...) else f"{path} from {old} to {new}"
+    parts += [f"{path} changes to {side_words(new)}" if old == "*" else f"{path} from {side_words(old)} to {side_words(new)}"
               for path, (old, new) in trigger.transition.items()]
     parts += [f"{path} changes" for path in trigger.changed]
     parts += [f"where {trigger.where.text}"] if trigger.where else []

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def print_records(found: Sequence[Mapping[str, Any]], json: bool) -> None:
-    """Records of one form: a table for people, one JSON object per line."""
+    """Records of one form: a JSON object or a line each, with every id whole."""
     if json:
         print_json(*({name.replace(" ", "_"): value for name, value in one.items()} for one in found))
-    elif found:
-        data().print(table(list(found[0]), [["" if value is None else value for value in one.values()] for one in found]))
+        return
+    for one in found:
+        sys.stdout.write(plain("  ".join(f"{name} {value}" for name, value in one.items())) + "\n")
 
 
 def print_triggers(found: Sequence[Mapping[str, Any]], json: bool) -> None:
@@ -35,7 +36,7 @@ def print_triggers(found: Sequence[Mapping[str, Any]], json: bool) -> None:
         sys.stdout.write(plain(f"{one['trigger']} ({one['state']}): {one['waits_for']} -> {one['receiver']}") + "\n")
         parts = [f"fired {one['fired']:,}" + f", last {one['last_fired']}" * bool(one["last_fired"])]
         parts += [f"{count:,} {state}" for state, count in sorted(one["messages"].items())]
-        parts += [f"{one['behind']:,} changes behind"] * bool(one["behind"])
+        parts += [f"{one['behind']:,} changes behind"] if one["behind"] else []
         sys.stdout.write(f"  {', '.join(parts)}\n")
 
 

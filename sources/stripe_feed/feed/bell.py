@@ -8,11 +8,6 @@ from dataclasses import dataclass, field
 
 from .store import FeedStore
 
-SCHEMA = (
-    "create table if not exists rung (event_id text primary key, rung_at real not null, body blob, read_at real) without rowid",
-    "create index if not exists rung_left on rung (rung_at, event_id) where read_at is null",
-)
-
 _turn = threading.Lock()
 
 
@@ -23,12 +18,6 @@ class Rung:
     event_id: str
     rung_at: float
     body: bytes | None = field(default=None, repr=False)
-
-
-def prepare(store: FeedStore) -> None:
-    """Make the table where there is none."""
-    for statement in SCHEMA:
-        store.ask(statement)
 
 
 def ring(store: FeedStore, event_id: str, now: float, body: bytes | None = None) -> bool:

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..destination import lock
+from ..destination import duckdb_file, lock
 from ..errors import SetupError, UsageError
 from ..resources import RESOURCES
-from . import cursors, upkeep
+from . import cursors, remote, upkeep
 from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, wanted
@@ -29,7 +29,7 @@ UNRELAYED = "Going on with the changes relayed before. %s"
 
 
 def open_feed(
-    pipeline: Any, store: str | os.PathLike[str] | None = None, *,
+    pipeline: Any, store: str | os.PathLike[str] | None = None, *, keeps_cursors: bool = False,
     now: Callable[[], float] = time.time, wait: Callable[[float], None] = time.sleep,
 ) -> Feed:
     """Open the feed of a dlt pipeline, with the changes of all its completed loads.
@@ -39,11 +39,19 @@ def open_feed(
     another process is loading or has the DuckDB file open, the feed goes on with what was relayed before, and logs a line.
     Call again, or `relay`, after a load of your own; `stripe-feed sync` relays by itself. `now` and `wait` are the clock.
 
-    Raises `SetupError` where the store or the destination cannot be opened.
+    `keeps_cursors`: the destination, a server database, holds the consumers' positions (not those of triggers): they are taken
+    from there now and written there by `close`, so that a worker whose disk is gone goes on. A worker that ends before sees
+    its changes again; `close` raises `Fenced` where another moved the same consumer meanwhile.
+
+    Raises `SetupError` where the store or the destination cannot be opened, `UsageError` for `keeps_cursors` with DuckDB.
     """
+    if keeps_cursors and duckdb_file(pipeline) is not None:
+        raise UsageError("keeps_cursors is for server databases; with DuckDB the feed store lies beside the file.")
     feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
     try:
         feed.relay()
+        if keeps_cursors:
+            feed.take_cursors()
     except BaseException:
         feed.close()
         raise
@@ -62,10 +70,20 @@ class Feed:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pipeline, self._store, self._now, self._wait = pipeline, store, now, wait
+        self._taken: dict[str, str | None] | None = None      # the destination's cursors, where it keeps them
 
     def close(self) -> None:
-        """Close the store."""
-        self._store.close()
+        """Close the store; write the cursors where the destination keeps them."""
+        taken, self._taken = self._taken, None
+        try:
+            if taken is not None:
+                with_client(self._pipeline, lambda client: remote.save(self._store, client, taken))
+        finally:
+            self._store.close()
+
+    def take_cursors(self) -> None:
+        """Put the consumers where the destination says they stand; `close` writes them there."""
+        self._taken = with_client(self._pipeline, lambda client: remote.fetch(self._store, client))
 
     def __enter__(self) -> Feed:
         return self

@@ -184,6 +184,12 @@ def reset(store: FeedStore, name: str, place: Place, now: float) -> int:
     return position
 
 
+def place(store: FeedStore, name: str, position: int) -> None:
+    """Put a consumer behind a position, as it was noted elsewhere."""
+    with store.transaction() as db:
+        _put(store, db, name, position)
+
+
 def remove(store: FeedStore, name: str) -> None:
     """Forget a consumer. Raises `UsageError` where there is none of this name."""
     with store.transaction() as db:

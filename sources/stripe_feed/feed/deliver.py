@@ -23,7 +23,7 @@ from ..errors import StripeFeedError
 from .bodies import NotRenderable, Telling
 from .consume import Feed
 from .fold import between
-from .messages import Attempt, Message, due, skipped, tried
+from .messages import Attempt, Message, are_several_failing, due, skipped, tried
 from .receivers import Receiver
 from .rules import Trigger
 from .sinks import Outcome
@@ -261,7 +261,7 @@ class Delivery:
         why = "it answers 410 Gone" if outcome.gone else None
         if since is None:
             db.execute("update triggers set failing_since = ? where name = ?", (now, trigger))
-        elif now - since >= DISABLE_AFTER:
+        elif now - since >= DISABLE_AFTER and are_several_failing(db, trigger, since):
             why = why or f"it has only failed for {DISABLE_AFTER // 3_600} hours"
         if why is not None:
             self.lanes[trigger].disabled = True

@@ -7,7 +7,6 @@ import binascii
 import hmac
 import ipaddress
 import logging
-from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -34,7 +33,7 @@ def require_token_for(host: str, token: str | None) -> None:
     """Raise `UsageError` where a server at this address needs a token and has none, or one that is easily guessed."""
     if token is not None and (len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(
-            f"The token is too short, or holds blanks or odd characters: at least {SHORTEST}, such as `openssl rand -hex 24` makes."
+            f"The token has fewer than {SHORTEST} characters, or blanks or odd ones. `openssl rand -hex 24` makes a good one."
         )
     if token is None and not is_loopback(host):
         raise UsageError(f"{host or 'Every address'} can be reached by others: set a token, or listen on 127.0.0.1.")
@@ -119,12 +118,7 @@ def _name(host: str) -> str:
 
 def _is_foreign(headers: Headers) -> bool:
     """Browsers say from where a page sends something; other clients say nothing."""
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = headers.get("origin")
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:      # a page that sends no referrer has the origin "null" here, even for itself
+        return site not in ("same-origin", "none")
     return origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
-
-
-def words_of(fault: Any) -> str:
-    """What an HTTP fault of the router says, in our words."""
-    return {404: "There is no such page.", 405: "This is not done here with this method."}.get(fault.status_code, str(fault.detail))

@@ -113,6 +113,12 @@ def tried(
     )
 
 
+def are_several_failing(db: sqlite3.Connection, trigger: str, since: float) -> bool:
+    """Whether messages of several lanes failed since a time and did not arrive: of one, it may be the message's own fault."""
+    failed = f"trigger = ? and state in ({LEFT}) and tries > 0 and coalesce(ended_at, ?) >= ?"
+    return len(db.execute(f"select distinct lane from messages where {failed} limit 2", (trigger, since, since)).fetchall()) > 1
+
+
 def dead(store: FeedStore, trigger: str | None = None) -> list[Message]:
     """Messages that were given up, the oldest first."""
     return find(store, states=("dead",), trigger=trigger)

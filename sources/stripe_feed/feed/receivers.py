@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import SetupError, UsageError
-from .addresses import check_url
+from .addresses import check_url, may_call
 from .bodies import FORMATS, Body, Telling, Template, compile_template, render
 from .rules import Deliver
 from .signing import standard_headers, stripe_header
@@ -68,7 +68,7 @@ def deliver_of(said: Any) -> Deliver:
         synthetic=flag(said, "synthetic"),
     )
     _checked(lambda: compile_template(found.template) if found.template is not None else None, "template")
-    _checked(lambda: check_url(str(to), found.allow_private) if found.kind == "url" else None, "url")
+    _checked(lambda: _url(str(to), found.allow_private) if found.kind == "url" else None, "url")
     if found.format == "stripe" and found.kind == "url" and not found.secrets:
         raise Wrong("the format stripe is signed: give deliver.secrets", "deliver", "format")
     return found
@@ -79,6 +79,17 @@ def _checked(check: Callable[[], object], key: str) -> None:
         check()
     except UsageError as fault:
         raise Wrong(f"deliver.{key}: {fault}", "deliver", key) from None
+
+
+def _url(url: str, allow_private: bool) -> None:
+    """What can be told without the network; what a name leads to is judged when something is sent."""
+    host = check_url(url, allow_private).host
+    try:
+        is_fine = may_call("127.0.0.1" if host == "localhost" else host, allow_private)
+    except ValueError:
+        return
+    if not is_fine:
+        raise UsageError(f"{host} is not public; allow_private = true is for tools on this machine or network.")
 
 
 def _format(said: Mapping[str, Any]) -> str:

@@ -36,12 +36,7 @@ def read_triggers(path: str | Path = FILE) -> list[Trigger]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise UsageError(f"{file} cannot be read ({type(fault).__name__}). Write a triggers file, or name it.") from None
-    try:
-        said = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        place = re.search(r"\(at line (\d+)", str(fault))
-        line = place[1] if place else max(1, len(text.splitlines()))
-        raise UsageError(f"{file}:{line}: it is no TOML: {fault}.") from None
+    said = _parsed(file, text)
     for name in said:
         if name != "trigger":
             raise UsageError(f"{file}:{_line(text, -1, [name])}: unknown key {name!r}. A file is made of [[trigger]] tables.")
@@ -59,6 +54,15 @@ def read_triggers(path: str | Path = FILE) -> list[Trigger]:
             raise UsageError(f"{file}:{_line(text, n, keys)}: {_end(str(fault))}") from None
         found.append(trigger)
     return found
+
+
+def _parsed(file: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        place = re.search(r"\(at line (\d+)", str(fault))
+        line = place[1] if place else max(1, len(text.splitlines()))
+        raise UsageError(f"{file}:{line}: it is no TOML: {fault}.") from None
 
 
 def _end(text: str) -> str:
@@ -84,8 +88,10 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
     name = said.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,80}", name):
         raise Wrong("a trigger needs a name of letters, digits and the characters _ . -", "name")
-    presets = _chosen(said, "preset", tuple(PRESETS))
-    words = {**(PRESETS[presets[0]] if presets else {}), **said}
+    preset = said.get("preset")
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+        raise Wrong(f"there is no preset {preset!r}. Choose from: {', '.join(PRESETS)}", "preset")
+    words = {**(PRESETS[preset] if preset else {}), **said}
     transition = _transition(words.get("transition", {}))
     changed = _texts(words, "changed")
     try:

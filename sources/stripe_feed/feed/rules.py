@@ -142,7 +142,8 @@ def clauses(trigger: Trigger, change: Change) -> Iterator[Clause]:
     for path, (old, new) in trigger.transition.items():
         moved = (value_at(change.before, path), value_at(change.after, path))
         holds = wanted(transition={path: (old, new)}).matches(change)
-        yield Clause(f"transition of {path}", f"{_side(old)} -> {_side(new)}", f"{_side(moved[0])} -> {_side(moved[1])}", holds)
+        asks, found = (" -> ".join(map(side_words, sides)) for sides in ((old, new), moved))
+        yield Clause(f"transition of {path}", asks, found, holds)
     if trigger.changed:
         yield Clause(
             "changed", " or ".join(trigger.changed), change.changed, wanted(changed=trigger.changed).matches(change)
@@ -156,7 +157,8 @@ def _one_of(change: Change, name: str, values: tuple[str, ...]) -> Clause:
     return Clause(name, " or ".join(values), found, found in values)
 
 
-def _side(value: Any) -> str:
+def side_words(value: Any) -> str:
+    """One side of a transition in words."""
     if isinstance(value, list | tuple):
-        return " or ".join(map(_side, value))
+        return " or ".join(map(side_words, value))
     return "anything" if value is ... or value == "*" else "null" if value is None else str(value)

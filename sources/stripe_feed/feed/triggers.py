@@ -237,15 +237,19 @@ def _verdict(
         return f"fired; its message is {messages[-1].state}"
     if failed := [part.what for part in parts if not part.holds]:
         return f"did not fire: {', '.join(dict.fromkeys(failed))} does not hold"
+    name = trigger.name
     reached = store.ask(
-        "select c.position, t.started_at from consumers c join triggers t on t.name = ? where c.name = ?",
-        trigger.name, consumer_of(trigger.name),
+        "select c.position from consumers c join triggers t on t.name = ? where c.name = ?", name, consumer_of(name)
     )
     if not reached or reached[0][0] < change.offset:
         return "has not come to it yet: `stripe-feed deliver --once`"
-    started = reached[0][1]
-    if (change.observed_at or change.occurred_at).timestamp() < started:
-        return "did not fire: it happened before the trigger began; `stripe-feed triggers replay` sends it"
     if trigger.net:
         return "did not fire by itself: it is part of a net change"
-    return f"did not fire: {trigger.key(change)} was enrolled before ({trigger.enrol.kind})"
+    key, kind = trigger.key(change), trigger.enrol.kind
+    earlier = store.ask(
+        "select 1 from enrolled where trigger = ? and key = ? and at = 0 union all select 1 from messages m "
+        "join log l using (change_id) where m.trigger = ? and m.lane = ? and l.position < ?", name, key, name, key, change.offset,
+    )
+    if kind != "always" and earlier:
+        return f"did not fire: {key} was enrolled before ({kind})"
+    return "did not fire: it happened before the trigger began; `stripe-feed triggers replay` sends it"

@@ -1,0 +1,114 @@
+"""Changes out over HTTP: page by page behind a cursor, with a long poll, or as a stream. Who waits is no thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from hashlib import blake2b
+from math import ceil
+
+import anyio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ..errors import PositionLost
+from . import pulls
+from .change import Change
+from .desk import Desk, body_of, desk_of
+from .pulls import Asked, Cursor, Pulled
+from .store import FeedStore
+
+STREAMED = 100              # changes in memory, for each stream
+CHANGES = ("after", "limit", "resource", "op", "wait", "format", "consumer", "start")
+STREAM = ("after", "resource", "op")
+
+
+async def changes(request: Request) -> Response:
+    """`GET /changes`: a page behind a cursor; with `wait`, as soon as there is one."""
+    desk = desk_of(request)
+    question = pulls.asked(request.query_params.multi_items(), CHANGES)
+    if question.form == "zapier":
+        return _tagged(request, await desk.ask(_newest, question))
+    found = await desk.ask(pulls.pull, question, desk.settings.now())
+    for _ in range(ceil(question.wait / desk.settings.poll)):
+        if found.changes or found.has_more or desk.settings.stopped.is_set() or await request.is_disconnected():
+            break
+        await anyio.sleep(desk.settings.poll)
+        if await desk.head() != found.cursor.offset:
+            found = replace(await desk.ask(pulls.behind, found.cursor, question), epoch=found.epoch)
+    if question.form == "cloudevents":
+        headers = {"X-Next-Cursor": str(found.cursor), "X-Has-More": str(found.has_more).lower()}
+        return _tagged(request, pulls.as_cloudevents(found), "application/cloudevents-batch+json", headers)
+    return _tagged(request, pulls.as_json(question, found))
+
+
+def _newest(store: FeedStore, question: Asked) -> bytes:
+    return pulls.as_records(store.newest(question.limit, question.filters.resources, question.filters.ops))
+
+
+def _tagged(
+    request: Request, content: bytes, kind: str = "application/json", headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer with its ETag, or 304 where the client has it already."""
+    tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+    said = {**(headers or {}), "ETag": tag}
+    held = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")}
+    return Response(None, 304, said) if held & {tag, "*"} else Response(content, 200, said, kind)
+
+
+async def acknowledge(request: Request) -> Response:
+    """`POST /changes/ack`: move a consumer on."""
+    body = await body_of(request)
+    if isinstance(body, Response):
+        return body
+    desk = desk_of(request)
+    return JSONResponse(msgspec.to_builtins(await desk.ask(pulls.acknowledge, body, desk.settings.now())))
+
+
+async def stream(request: Request) -> Response:
+    """`GET /changes/stream`: server-sent events, from the newest change on, or from `after` or `Last-Event-ID`."""
+    desk = desk_of(request)
+    question = replace(pulls.asked(request.query_params.multi_items(), STREAM), limit=STREAMED)
+    last = request.headers.get("last-event-id")
+    after = pulls.place(last, "Last-Event-ID") if last else question.after
+    if after is None:
+        after = Cursor(await desk.ask(_head), 0)
+    cursor = await desk.ask(pulls.cursor_of, after)
+    found = await desk.ask(pulls.behind, cursor, question)      # what is lost is told before anything is sent
+    headers = {"X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(None, 200, headers, "text/event-stream")
+    return StreamingResponse(_events(desk, question, cursor, found), 200, headers, "text/event-stream")
+
+
+def _head(store: FeedStore) -> int:
+    return store.head
+
+
+async def _events(desk: Desk, question: Asked, cursor: Cursor, found: Pulled) -> AsyncIterator[bytes]:
+    """Pages are read when the one before was taken: a slow client costs one page of memory."""
+    settings, quiet = desk.settings, 0.0
+    yield f"retry: 2000\nid: {cursor}\n\n".encode()      # who drops before the first change comes again from here
+    while not settings.stopped.is_set():
+        if found.changes:
+            quiet = 0.0
+            yield b"".join(_event(replace(found.cursor, offset=one.offset), one) for one in found.changes)
+        elif quiet >= settings.heartbeat:
+            quiet = 0.0
+            yield f": nothing new\nid: {found.cursor}\n\n".encode()
+        if not found.has_more:
+            found = replace(found, changes=[])
+            await anyio.sleep(settings.poll)
+            quiet += settings.poll
+            if await desk.head() == found.cursor.offset:
+                continue
+        try:
+            found = await desk.ask(pulls.behind, found.cursor, question)
+        except PositionLost as fault:      # the client comes again, and is answered 410
+            yield b"event: lost\ndata: " + pulls.encoded({"error": str(fault)}) + b"\n\n"
+            return
+
+
+def _event(cursor: Cursor, change: Change) -> bytes:
+    return f"id: {cursor}\nevent: change\ndata: ".encode() + pulls.encoded(change.as_dict()) + b"\n\n"

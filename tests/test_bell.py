@@ -1,0 +1,109 @@
+"""The bell: what webhooks told of is there after a kill or a power cut, once, until it is read."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stripe_feed.feed import bell
+from stripe_feed.feed.bell import Rung
+from stripe_feed.feed.store import FeedStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedStore]:
+    with FeedStore(tmp_path / "feed.sqlite") as opened:
+        yield opened
+
+
+def test_an_event_rings_once(store: FeedStore) -> None:
+    assert bell.ring(store, "evt_1", 10.0)
+    assert not bell.ring(store, "evt_1", 11.0, b"{}")
+    assert bell.waiting(store, 10) == [Rung("evt_1", 10.0)]
+
+    bell.read(store, ["evt_1"], 12.0)
+    assert not bell.ring(store, "evt_1", 13.0)
+    assert bell.waiting(store, 10) == []
+
+
+def test_events_wait_in_the_order_in_which_they_rang(store: FeedStore) -> None:
+    for event_id, at in (("evt_c", 1.0), ("evt_b", 2.0), ("evt_a", 2.0), ("evt_d", 0.5)):
+        bell.ring(store, event_id, at, event_id.encode())
+
+    assert bell.waiting(store, 3) == [Rung("evt_d", 0.5, b"evt_d"), Rung("evt_c", 1.0, b"evt_c"), Rung("evt_a", 2.0, b"evt_a")]
+    bell.read(store, ["evt_d", "evt_c", "evt_unknown"], 3.0)
+    assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_a", "evt_b"]
+
+
+def test_what_is_read_keeps_no_body(store: FeedStore) -> None:
+    bell.ring(store, "evt_1", 1.0, b"secret")
+    assert "secret" not in repr(bell.waiting(store, 1))
+    bell.read(store, ["evt_1"], 2.0)
+    bell.read(store, ["evt_1"], 9.0)
+
+    assert store.ask("select body, read_at from rung") == [(None, 2.0)]
+
+
+def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:
+    for event_id in ("evt_1", "evt_2", "evt_3"):
+        bell.ring(store, event_id, 1.0)
+    bell.read(store, ["evt_1"], 5.0)
+    bell.read(store, ["evt_2"], 10.0)
+
+    assert bell.prune(store, 10.0) == 1
+    assert bell.ring(store, "evt_1", 20.0)
+    assert not bell.ring(store, "evt_2", 20.0)
+    assert bell.prune(store, 1e9) == 1
+    assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_3", "evt_1"]
+
+
+def test_a_ring_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:
+    said: list[str] = []
+    store._db.set_trace_callback(said.append)
+    bell.ring(store, "evt_1", 1.0)
+    bell.read(store, ["evt_1"], 2.0)
+
+    inside = said[said.index("pragma synchronous = full") : said.index("pragma synchronous = normal")]
+    assert [inside[1], inside[-1]] == ["begin immediate", "commit"]
+    assert store.ask("pragma synchronous") == [(1,)]
+
+
+def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
+    """One that ends must not turn off the sync of another."""
+    said: list[str] = []
+    store._db.set_trace_callback(said.append)
+    threads = [threading.Thread(target=bell.ring, args=(store, f"evt_{n}", 1.0)) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    level = "normal"
+    for words in said:
+        level = words.removeprefix("pragma synchronous = ") if words.startswith("pragma synchronous =") else level
+        assert words != "commit" or level == "full"
+    assert len(bell.waiting(store, 100)) == 40
+
+
+def test_a_store_that_cannot_be_written_says_so(store: FeedStore) -> None:
+    store.ask("pragma query_only = on")
+    with pytest.raises(sqlite3.OperationalError):
+        bell.ring(store, "evt_1", 1.0)
+    store.ask("pragma query_only = off")
+
+    assert bell.waiting(store, 1) == []
+    assert store.ask("pragma synchronous") == [(1,)]
+    assert bell.ring(store, "evt_1", 1.0)
+
+
+def test_a_store_of_an_older_version_gets_what_it_lacks(store: FeedStore) -> None:
+    store.ask("drop table rung")
+    store.ask("pragma user_version = 1")
+    store.close()
+    with FeedStore(store.path) as opened:
+        assert bell.ring(opened, "evt_1", 1.0)
+        assert [one.event_id for one in bell.waiting(opened, 1)] == ["evt_1"]

@@ -1,0 +1,329 @@
+"""The page, as a parser sees it: nothing that strangers wrote is markup, and only its own form can retry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from stripe_feed.feed import bell, messages
+from stripe_feed.feed.consume import Feed
+from stripe_feed.feed.messages import Attempt
+from stripe_feed.feed.page import look, page, tag, text
+from stripe_feed.feed.triggers import fire
+from tests.feed_kills import a_change
+from tests.web import NOW, Web, a_feed, a_trigger, add, basic, served
+
+SCRIPT = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
+VOID = ("meta", "link", "input")
+KEY = "the-key"
+
+
+class Tree(HTMLParser):
+    """Elements as (name, attributes, text inside); fails where the nesting is wrong."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str], list[str]]] = []
+        self.found: list[tuple[str, dict[str, str], list[str]]] = []
+        self.feed(markup)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attributes)) == len(attributes)
+        element = (name, {key: value or "" for key, value in attributes}, list[str]())
+        self.found.append(element)
+        self.open += [] if name in VOID else [element]
+
+    def handle_endtag(self, name: str) -> None:
+        assert self.open.pop()[0] == name
+
+    def handle_data(self, data: str) -> None:
+        for _, _, inside in self.open:
+            inside.append(data)
+
+    def all(self, name: str, /, **wanted: str) -> list[dict[str, str]]:
+        return [attributes for found, attributes, _ in self.found if found == name and wanted.items() <= attributes.items()]
+
+    def texts(self, name: str, /, **wanted: str) -> list[str]:
+        return [
+            "".join(inside) for found, attributes, inside in self.found if found == name and wanted.items() <= attributes.items()
+        ]
+
+
+def shown(feed: Feed, triggers: Any = (), **health: Any) -> Tree:
+    return Tree(page(look(feed.store), triggers, health, KEY, NOW))
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Iterator[Feed]:
+    with a_feed(tmp_path) as opened:
+        yield opened
+
+
+def give_up(feed: Feed, *names: str, note: str = "") -> list[str]:
+    """Let triggers fire for a change, and give their messages up; return the messages' ids."""
+    triggers = [a_trigger(name) for name in names]
+    fire(feed.store, triggers, NOW - 60)
+    n = feed.head + 1
+    add(feed, a_change(n))
+    fire(feed.store, triggers, NOW - 60)
+    waiting = messages.find(feed.store, states=("waiting",), change_id=f"evt_{n}")
+    with feed.store.transaction() as db:
+        for one in waiting:
+            messages.tried(db, one, Attempt(NOW - 30, 0.1, "500", note), "dead")
+    return [one.message_id for one in waiting]
+
+
+def test_an_empty_feed_has_a_page(feed: Feed) -> None:
+    found = shown(feed)
+    assert found.texts("h2") == ["Deliveries", "Triggers", "Last changes"]
+    assert found.texts("p", **{"class": "empty"}) == ["Nothing failed.", "There are none: see triggers.toml.", "There are none yet."]
+    assert found.texts("span", **{"class": "badge calm"}) == ["not synced yet"]
+
+
+def test_how_fresh_the_feed_is(feed: Feed) -> None:
+    add(feed, *(a_change(n) for n in range(1, 4)))
+    bell.ring(feed.store, "evt_x", NOW)
+    found = shown(feed, synced_at=NOW - 90, error=None)
+    facts = dict(zip(found.texts("dt"), found.texts("dd"), strict=True))
+
+    assert facts == {"Synced": "1 minute ago", "Newest change": "59 minutes ago", "Changes in the feed": "3", "Events to read": "1"}
+    assert found.all("time")[0] == {"datetime": "2026-01-01T00:58:30Z", "title": "2026-01-01 00:58:30 UTC"}
+    assert found.texts("span", **{"class": "badge good"}) == ["up to date"]
+    assert shown(feed, synced_at=NOW, error="RateLimited").texts("span", **{"class": "badge bad"}) == ["failing: RateLimited"]
+
+
+def test_the_last_changes_with_before_and_after_of_what_changed(feed: Feed) -> None:
+    image = {"id": "sub_1", "status": "past_due", "plan": {"name": "pro", "seats": 3}, "email": "not changed", "trial": None}
+    add(
+        feed,
+        a_change(1, after=image, previous={"status": "active", "plan": {"seats": 2}, "trial": 5}, changed=["status", "plan.seats", "trial"]),
+        a_change(2, "cus_2", "c", resource="customers", after={"id": "cus_2", "object": "customer", "name": "Zoë", "phone": None, "address": {}}, event_type=None, previous=None, before_quality="none"),
+        a_change(3, "cus_2", "d", resource="customers", previous={"id": "cus_2", "object": "customer", "name": "Zoë"}, event_type="customer.deleted", late=True),
+        a_change(4, before_quality="none", after={"id": "sub_1", "status": "s"}, changed=["status"]),
+        a_change(5, after=None, previous=None, changed=["status"]),
+    )
+    found = shown(feed)
+
+    assert [one["data-offset"] for one in found.all("article")] == ["5", "4", "3", "2", "1"]
+    titles = ["customer.subscription.updated", "customer.subscription.updated", "customer.deleted", "customers added", "customer.subscription.updated"]
+    assert found.texts("h3") == titles
+    cells = list(zip(found.texts("th", scope="row"), found.texts("td")[::2], found.texts("td")[1::2], strict=True))
+    assert cells == [
+        ("status", "unknown", "s"), ("id", "cus_2", "nothing"), ("name", "Zoë", "nothing"), ("id", "nothing", "cus_2"), ("name", "nothing", "Zoë"),
+        ("status", "active", "past_due"), ("plan.seats", "2", "3"), ("trial", "5", "nothing"),
+    ]  # fmt: skip
+    assert "not changed" not in "".join(found.texts("body"))
+    assert found.texts("span", **{"class": "badge warn"}) == ["late"]
+    assert "The object was forgotten." in found.texts("p", **{"class": "empty"})
+
+
+def test_only_the_last_changes_and_not_too_much_of_each(feed: Feed) -> None:
+    add(feed, *(a_change(n) for n in range(1, 71)))
+    wide = {"id": "sub_1", **{f"f{n}": "x" * 5_000 for n in range(60)}}
+    add(feed, a_change(71, after=wide, previous={}, changed=[name for name in wide if name != "id"]))
+    found = shown(feed)
+
+    assert len(found.all("article")) == 50
+    assert len(found.texts("th", scope="row")) == 49 + 40
+    assert "20 more paths changed." in found.texts("p", **{"class": "empty"})
+    assert max(map(len, found.texts("td"))) < 450
+
+
+def test_what_triggers_do(feed: Feed) -> None:
+    crm = a_trigger("crm", "https://user:hidden@hooks.example.com/T00/hidden")
+    fire(feed.store, [crm, a_trigger("gone")], NOW - 200)
+    add(feed, a_change(1), a_change(2))
+    fire(feed.store, [crm], NOW - 120)
+    found = shown(feed, [crm, a_trigger("new")])
+
+    assert found.texts("h3")[:3] == ["crm", "new", "gone"]
+    assert "Fired2Last2 minutes agoMessages2 waitingTohttps://hooks.example.com/…" in found.texts("dl")
+    assert "Fired0LastneverMessagesnoneTonot in the file any more" in found.texts("dl")
+    assert "hidden" not in str(found.found)
+    for column, why, state in (("held", "it would fire 9,999 times", "held"), ("disabled", "it answers 410 Gone", "disabled")):
+        feed.store.ask(f"update triggers set {column} = ? where name = 'crm'", why)
+        found = shown(feed, [crm])
+        assert [state in found.texts("span"), why in found.texts("p")] == [True, True]
+
+
+def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Feed) -> None:
+    (dead,) = give_up(feed, "crm", note="no such route")
+    add(feed, a_change(2, "sub_2"))
+    fire(feed.store, [a_trigger("crm")], NOW)
+    (failing,) = messages.find(feed.store, states=("waiting",))
+    with feed.store.transaction() as db:
+        messages.tried(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
+    found = shown(feed)
+
+    assert found.all("form") == [{"method": "post", "action": "/retry"}]
+    assert [(one["name"], one["value"]) for one in found.all("input")] == [("key", KEY), ("message_id", dead)]
+    assert found.all("button") == [{"type": "submit", "aria-label": "Retry crm for sub_1"}]
+    letters = [words for words in found.texts("li") if "sub_" in words]
+    assert ["500: no such route" in words for words in letters] == [True, False]
+    assert "Last answertimeoutAttempts1Next tryin 5 minutes" in letters[1]
+
+
+HOSTILE: dict[str, Any] = {
+    "object_id": SCRIPT, "customer_id": SCRIPT, "event_type": SCRIPT, "event_id": SCRIPT, "api_version": SCRIPT, "request_id": SCRIPT,
+    "request_idempotency_key": SCRIPT, "context": SCRIPT, "account_id": SCRIPT, "change_id": SCRIPT,
+}  # fmt: skip
+
+
+def test_a_script_in_every_text_is_text(feed: Feed) -> None:
+    image = {SCRIPT: SCRIPT, "id": SCRIPT, "name": SCRIPT, "metadata": {SCRIPT: SCRIPT}, "tags": [SCRIPT]}
+    changed = [SCRIPT, "name", f"metadata.{SCRIPT}", "tags"]
+    fire(feed.store, [a_trigger("crm")], NOW)
+    add(
+        feed, a_change(1, **HOSTILE, after=image, previous={**image, "name": SCRIPT + SCRIPT}, changed=changed),
+        a_change(2, **HOSTILE | {"change_id": SCRIPT + "2"}, op="c", after=image, previous=None, before_quality="none"),
+        a_change(3, **HOSTILE | {"change_id": SCRIPT + "3"}, op="d", previous=image, resource="customers"),
+    )
+    fire(feed.store, [a_trigger("crm")], NOW)
+    feed.store.ask("update triggers set name = ?", SCRIPT)
+    feed.store.ask("update messages set trigger = ?", SCRIPT)
+    feed.store.ask("update messages set lane = ?, object_id = ?, resource = ?, tries = 1", SCRIPT, SCRIPT, SCRIPT)
+    feed.store.ask("update messages set state = 'dead', message_id = ? where number = 1", SCRIPT)
+    for one in messages.find(feed.store):
+        feed.store.ask("insert into attempts values (?, 1, ?, 1, ?, ?)", one.message_id, NOW, SCRIPT, SCRIPT)
+    feed.store.ask("update triggers set held = ?, disabled = ?", SCRIPT, SCRIPT)
+    found = shown(feed, [a_trigger(SCRIPT, f"https://{SCRIPT}/")], synced_at=NOW, error=SCRIPT)
+
+    assert found.all("script") == [{"src": "/page.js", "defer": ""}]
+    assert found.all("img") == []
+    assert not [name for _, attributes, _ in found.found for name in attributes if name.startswith("on") or name == "style"]
+    everything = "".join(found.texts("html"))
+    assert everything.count(SCRIPT) > 25
+    assert [one["value"] for one in found.all("input", name="message_id")] == [SCRIPT]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("a\u202eb", "a\ufffdb"), ("a\x00b\x1b[2J", "a\ufffdb\ufffd[2J"), ("\ud800", "\ufffd"), ("\u2066x\u2069", "\ufffdx\ufffd"), ("tab\tline\n", "tab\tline\n"), ("Zoë 名前 שלום", "Zoë 名前 שלום")],
+)  # fmt: skip
+def test_characters_that_would_change_others_are_not_shown(given: str, shown: str) -> None:
+    assert text(given) == shown
+    assert tag("p", given, title=given) == f'<p title="{shown}">{shown}</p>'
+
+
+def test_the_page_can_be_read_without_eyes(feed: Feed) -> None:
+    give_up(feed, "crm")
+    found = shown(feed, [a_trigger("crm")])
+
+    assert found.all("html") == [{"lang": "en"}]
+    assert [len(found.all(name)) for name in ("main", "h1", "title", "footer")] == [1, 1, 1, 1]
+    ids = [attributes["id"] for _, attributes, _ in found.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(one["aria-labelledby"] in ids for one in found.all("section"))
+    assert all(one.get("aria-label") for name in ("table", "button") for one in found.all(name))
+    assert {one.get("scope") for one in found.all("th")} == {"row", "col"}
+    levels = [int(name[1]) for name, _, _ in found.found if re.fullmatch("h[1-6]", name)]
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+    assert found.all("a", **{"class": "skip"})[0]["href"].removeprefix("#") in ids
+
+
+def test_everything_comes_from_here(feed: Feed) -> None:
+    found = shown(feed)
+    loaded = [attributes.get("src") or attributes.get("href") for name, attributes, _ in found.found if name in ("script", "link")]
+    assert loaded == ["/icon.svg", "/page.css", "/page.js"]
+    for name in ("page.css", "page.js", "icon.svg"):
+        words = Path(page.__globals__["__file__"]).with_name(name).read_text(encoding="utf-8")
+        assert not re.search(r"https?:|//[a-z]|innerHTML|eval\(|@import", words.replace("http://www.w3.org/2000/svg", ""))
+
+
+# Over HTTP
+
+
+@pytest.fixture
+def web(feed: Feed) -> Iterator[Web]:
+    with served(feed, triggers=[a_trigger("crm")]) as web:
+        yield web
+
+
+def key_in(web: Web, **headers: str) -> str:
+    return Tree(web.get("/", **headers).body.decode()).all("input", name="key")[0]["value"]
+
+
+def pressed(web: Web, key: str, message_id: str, **headers: str) -> Any:
+    form = urlencode({"key": key, "message_id": message_id})
+    return web.post("/retry", form, **{"Content_Type": "application/x-www-form-urlencoded", **headers})
+
+
+def states(feed: Feed) -> list[str]:
+    return [one.state for one in messages.find(feed.store)]
+
+
+def test_the_page_and_what_it_loads_over_http(web: Web) -> None:
+    answer = web.get("/")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'; ")
+    for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icon.svg", "image/svg+xml")):
+        loaded = web.get(path)
+        assert (loaded.status, loaded.headers["content-type"].partition(";")[0], bool(loaded.body)) == (200, kind, True)
+
+
+def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
+    (dead,) = give_up(feed, "crm")
+    here = {"Origin": f"http://127.0.0.1:{web.port}", "Sec_Fetch_Site": "same-origin"}
+    answer = pressed(web, key_in(web), dead, **here)
+
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+    (message,) = messages.due(feed.store, "crm", NOW, False, 9)
+    assert (message.message_id, message.tries) == (dead, 0)
+    assert Tree(web.get("/").body.decode()).all("form") == []
+
+
+def test_a_script_that_presses_it_is_told_what_was_done(web: Web, feed: Feed) -> None:
+    (dead,) = give_up(feed, "crm")
+    key = key_in(web)
+    assert pressed(web, key, dead, Accept="application/json").json == {"retried": dead}
+    again = pressed(web, key, dead, Accept="application/json")
+    assert (again.status, "no dead letter" in again.error) == (400, True)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}])
+def test_no_page_of_another_origin_presses_it(web: Web, feed: Feed, headers: dict[str, str]) -> None:
+    (dead,) = give_up(feed, "crm")
+    assert pressed(web, key_in(web), dead, **headers).status == 403
+    assert states(feed) == ["dead"]
+
+
+@pytest.mark.parametrize("key", ["", "x", "é"])
+def test_nobody_presses_it_without_having_read_the_page(web: Web, feed: Feed, key: str) -> None:
+    (dead,) = give_up(feed, "crm")
+    assert pressed(web, key, dead).status == 403
+    assert states(feed) == ["dead"]
+
+
+def test_a_form_without_a_message_retries_nothing(web: Web, feed: Feed) -> None:
+    give_up(feed, "crm", "cio")
+    key = key_in(web)
+    assert [pressed(web, key, "").status, web.post("/retry", urlencode({"key": key})).status] == [400, 400]
+    assert states(feed) == ["dead", "dead"]
+
+
+def test_with_a_token_the_button_needs_it_too(feed: Feed) -> None:
+    (dead,) = give_up(feed, "crm")
+    token = "0123456789abcdef"
+    with served(feed, token=token) as web:
+        key = key_in(web, Authorization=basic(token))
+        assert pressed(web, key, dead).status == 401
+        assert pressed(web, key, dead, Authorization=basic(token)).status == 303
+    assert states(feed) == ["waiting"]
+
+
+def test_a_key_is_of_one_run(feed: Feed) -> None:
+    (dead,) = give_up(feed, "crm")
+    with served(feed) as web:
+        key = key_in(web)
+    with served(feed) as web:
+        assert key_in(web) != key
+        assert pressed(web, key, dead).status == 403

@@ -1,0 +1,337 @@
+"""`stripe-feed triggers …`, `deliver` and `feed dead …` as a user sees them: data on stdout, talk on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stripe_feed.cli import app
+from stripe_feed.feed.messages import id_of
+from stripe_feed.feed.store import FeedStore
+from tests.commands import Said, ended
+from tests.deliveries import NEW, add
+from tests.feed_kills import a_change, a_copy, load
+from tests.receiver import ERROR, GONE, LATE, OK, receiving
+
+CANARY = "canary@example.com"
+NAME = "Cassandra Canary"
+WAIT = 30.0
+
+
+def customer(n: int, **given: Any) -> Any:
+    image = {"id": f"cus_{n}", "email": CANARY, "name": NAME, "balance": n}
+    return a_change(n, f"cus_{n}", resource="customers", customer_id=f"cus_{n}", event_type="customer.created", after=image, **{**NEW, **given})
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("loaded")
+    load(a_copy(folder), [customer(1), customer(2), a_change(3, customer_id="cus_1")])
+    return (folder / "copy.duckdb").read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, loaded: bytes) -> Path:
+    """A folder with a copy whose feed has two new customers and a changed subscription."""
+    (tmp_path / "copy.duckdb").write_bytes(loaded)
+    return tmp_path
+
+
+def places(folder: Path) -> list[str]:
+    return ["--database", str(folder / "copy.duckdb"), "--state-dir", str(folder / "state")]
+
+
+def run(*arguments: object, folder: Path | None = None) -> Said:
+    more = places(folder) if folder else []
+    done = CliRunner().invoke(app, [str(one) for one in (*arguments, *more)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert "unexpected" not in done.stderr
+    assert CANARY not in done.stderr
+    assert NAME not in done.stderr
+    return Said(done.exit_code, done.stdout, done.stderr)
+
+
+def rule(deliver: str, **words: str) -> None:
+    """Write `triggers.toml`: new customers, unless something else is said."""
+    words = {"name": '"welcome"', "preset": '"customer_created"', **words}
+    Path("triggers.toml").write_text("\n".join(["[[trigger]]", *(f"{name} = {value}" for name, value in words.items()), f"deliver = {{ {deliver} }}"]))
+
+
+def store_of(folder: Path) -> FeedStore:
+    return FeedStore(folder / "copy.feed.sqlite")
+
+
+def begun(folder: Path, *rows: Any) -> None:
+    """The triggers have begun, and then these changes came."""
+    assert run("deliver", "--once", "--quiet", folder=folder).code == 0
+    with store_of(folder) as store:
+        add(store, *rows)
+
+
+def objects(said: Said) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+def message_of(n: int) -> str:
+    return id_of("welcome", f"evt_{n}", f"evt_{n}")
+
+
+def test_check_says_what_each_trigger_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
+    Path("mine.toml").write_text("""
+[[trigger]]
+name = "big"
+resource = "invoices"
+op = "updated"
+transition = { status = { from = ["draft", "open"], to = "paid" }, "metadata.plan" = { to = "null" } }
+changed = "total"
+where = "after.total > 5"
+enrol = "cooldown 7d"
+per = "customer_id"
+deliver = { url = "https://example.com/catch/h1dden", secrets = ["env:HOOK_SECRET"] }
+[[trigger]]
+name = "trial"
+preset = "trial_ending"
+deliver = { command = "./collect.sh" }
+""")
+
+    said = run("triggers", "check", "--triggers", "mine.toml")
+
+    assert (said.code, said.err) == (0, "2 triggers, all of them fine.\n")
+    assert said.out.splitlines() == [
+        "big: invoices, updated, status from draft or open to paid, metadata.plan changes to null, total changes, where after.total > 5, "
+        "cooldown per customer -> https://example.com/…",
+        "trial: subscriptions, event customer.subscription.trial_will_end -> ./collect.sh",
+    ]
+
+
+@pytest.mark.parametrize("command", [("check",), ("list",), ("test", "welcome"), ("explain", "evt_1"), ("replay", "welcome", "--since", "1d")])
+def test_a_wrong_file_is_one_line_and_exit_code_2(folder: Path, command: tuple[str, ...]) -> None:
+    rule('file = "out", format = "xml"')
+
+    said = run("triggers", *command, folder=None if command == ("check",) else folder)
+
+    assert (said.code, said.out) == (2, "")
+    assert said.error.startswith("triggers.toml:4: there is no format 'xml'.")
+
+
+def test_deliver_with_a_wrong_file_or_without_a_secret_sends_nothing(folder: Path) -> None:
+    rule('fil = "out"')
+    assert (run("deliver", "--once", folder=folder).code, run("deliver", folder=folder).code) == (2, 2)
+    rule('url = "https://example.com/", secrets = ["env:NOT_SET"]')
+    for command in (("triggers", "check"), ("deliver", "--once", *places(folder))):
+        said = run(*command)
+        assert (said.code, said.out) == (3, "")
+        assert said.error == "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."
+    Path("triggers.toml").unlink()
+    assert run("deliver", "--once", folder=folder).error.startswith("triggers.toml cannot be read")
+
+
+def test_deliver_once_sends_what_is_new(folder: Path) -> None:
+    rule('file = "out.jsonl"')
+    first = run("deliver", "--once", folder=folder)
+    assert (first.code, first.out) == (0, "")
+    assert first.err.splitlines()[-2:] == ["welcome is new: it fires for what changes from now on.", "0 fired, 0 sent."]
+    with store_of(folder) as store:
+        add(store, customer(4), customer(5))
+
+    said = run("deliver", "--once", folder=folder)
+
+    assert (said.code, said.err) == (0, "2 fired, 2 sent.\n")
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert sorted((one["data"]["email"], one["meta"]["message_id"]) for one in lines) == sorted((CANARY, message_of(n)) for n in (4, 5))
+    assert (run("deliver", "--once", "--quiet", folder=folder).err) == ""
+
+
+def test_deliver_as_json_is_one_object(folder: Path) -> None:
+    rule('command = "grep -q cus_4"')
+    begun(folder, customer(4), customer(5))
+
+    (found,) = objects(run("deliver", "--once", "--json", folder=folder))
+
+    assert found == {"fired": {"welcome": 2}, "sent": 1, "failed": 1, "dead": 0, "dropped": 0, "held": {}, "disabled": {}}
+
+
+def test_what_is_held_ends_with_4_each_time_until_it_is_released(folder: Path) -> None:
+    rule('file = "out.jsonl"', guard="{ max = 1 }")
+    begun(folder, customer(4), customer(5))
+
+    for _ in range(2):
+        said = run("deliver", "--once", folder=folder)
+        assert said.code == 4
+        assert said.error == (
+            "welcome is held: it would fire 2 times in one run, more than 1. Run `stripe-feed triggers release welcome`, or discard."
+        )
+    (listed,) = objects(run("triggers", "list", "--json", folder=folder))
+    assert (listed["state"], listed["messages"]) == ("held: it would fire 2 times in one run, more than 1", {"held": 2})
+    assert Path("out.jsonl").read_text() == ""
+
+    assert run("triggers", "release", "welcome", folder=folder).err == "welcome goes on; 2 messages are no longer held.\n"
+    assert run("deliver", "--once", folder=folder).code == 0
+    assert len(Path("out.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_is_discarded_is_not_sent(folder: Path) -> None:
+    rule('file = "out.jsonl"', guard="{ max = 1 }")
+    begun(folder, customer(4), customer(5))
+    run("deliver", "--once", folder=folder)
+
+    assert run("triggers", "discard", "welcome", folder=folder).err == "welcome goes on; 2 held messages were dropped.\n"
+    assert (run("deliver", "--once", folder=folder).code, Path("out.jsonl").read_text()) == (0, "")
+
+
+def test_a_receiver_that_is_gone_ends_with_4_each_time(folder: Path) -> None:
+    with receiving(GONE) as receiver:
+        rule(f'url = "{receiver.url}?k=h1dden", allow_private = true')
+        begun(folder, customer(4))
+        for _ in range(2):
+            said = run("deliver", "--once", folder=folder)
+            assert said.code == 4
+            assert said.error == "welcome is disabled: it answers 410 Gone. Mend the receiver, then `stripe-feed triggers release welcome`."
+        assert len(receiver.received) == 1
+        assert run("triggers", "list", folder=folder).out.startswith("welcome (disabled: it answers 410 Gone): customers, added -> http://127.0.0.1:")
+
+        run("triggers", "release", "welcome", folder=folder)
+        assert run("deliver", "--once", folder=folder).code == 0
+    assert [one.message_id for one in receiver.received] == [message_of(4)] * 2
+
+
+def test_dead_letters_are_listed_and_sent_again(folder: Path) -> None:
+    assert run("feed", "dead", "list", folder=folder).out == ""
+    with receiving(ERROR, OK) as receiver:
+        rule(f'url = "{receiver.url}", allow_private = true')
+        begun(folder, customer(4))
+        run("deliver", "--once", folder=folder)
+        with store_of(folder) as store, store.transaction() as db:
+            db.execute("update messages set tries = 9, due_at = 0")
+        receiver.script.insert(0, ERROR)
+        said = run("deliver", "--once", folder=folder)
+        assert (said.code, said.error) == (4, "1 messages were given up: `stripe-feed feed dead list`.")
+
+        (found,) = objects(run("feed", "dead", "list", "--json", folder=folder))
+        assert found.pop("given_up").startswith("20")
+        assert found == {
+            "message": message_of(4), "trigger": "welcome", "change": "evt_4", "resource": "customers", "object": "cus_4", "attempts": 2, "last": "500",
+        }
+        (line,) = run("feed", "dead", "list", folder=folder).out.splitlines()
+        assert line.startswith(f"message {message_of(4)}  trigger welcome  change evt_4  resource customers  object cus_4  attempts 2  last 500  given up 20")
+
+        assert run("feed", "dead", "retry", "msg_no", folder=folder).code == 2
+        assert run("feed", "dead", "retry", "--trigger", "other", folder=folder).err == "0 messages wait for `stripe-feed deliver`.\n"
+        assert run("feed", "dead", "retry", message_of(4), folder=folder).err == "1 messages wait for `stripe-feed deliver`.\n"
+        assert run("deliver", "--once", folder=folder).code == 0
+        assert {one.message_id for one in receiver.received} == {message_of(4)}
+
+
+def test_list_says_how_each_trigger_stands(folder: Path) -> None:
+    rule('command = "false"')
+    assert run("triggers", "list", folder=folder).out == "welcome (new): customers, added -> false\n  fired 0\n"
+    begun(folder, customer(4))
+    run("deliver", "--once", folder=folder)
+    with store_of(folder) as store:
+        add(store, customer(5))
+
+    lines = run("triggers", "list", folder=folder).out.splitlines()
+    (found,) = objects(run("triggers", "list", "--json", folder=folder))
+
+    assert lines[0] == "welcome (on): customers, added -> false"
+    assert lines[1].startswith("  fired 1, last 20") and lines[1].endswith(", 1 waiting, 1 changes behind")
+    assert found.pop("last_fired").startswith("20")
+    assert found == {
+        "trigger": "welcome", "waits_for": "customers, added", "receiver": "false", "fired": 1, "behind": 1, "messages": {"waiting": 1}, "state": "on",
+    }
+
+
+def test_a_trigger_is_tried_on_history(folder: Path) -> None:
+    rule('command = "false"')
+
+    (found,) = objects(run("triggers", "test", "welcome", "--since", "earliest", "--json", folder=folder))
+    said = run("triggers", "test", "welcome", "--since", "2026-01-01", folder=folder)
+
+    assert [found[name] for name in ("trigger", "changes", "fired", "days", "busiest_minute", "most_per_key")] == ["welcome", 3, 2, {"2026-01-01": 2}, 2, 1]
+    assert [(one["change_id"], one["body"]["data"]["email"]) for one in found["samples"]] == [("evt_1", CANARY), ("evt_2", CANARY)]
+    assert said.out.startswith("welcome would have fired 2 times for 3 changes: at most 2 in a minute, and 1 for one object or customer.")
+    assert run("triggers", "test", "none", folder=folder).error == "triggers.toml has no trigger 'none'. It has: welcome."
+    with store_of(folder) as store:
+        assert store.ask("select count(*) from messages union all select count(*) from triggers") == [(0,), (0,)]
+
+
+def test_explain_says_why(folder: Path) -> None:
+    rule('command = "false"', where="\"after.balance > 4 and after.name != 'x'\"")
+    begun(folder, customer(4), customer(5))
+    run("deliver", "--once", folder=folder)
+
+    (why,) = objects(run("triggers", "explain", "evt_5", "--json", folder=folder))
+    lines = run("triggers", "explain", "evt_4", folder=folder).out.splitlines()
+
+    assert (why["trigger"], why["verdict"]) == ("welcome", "fired; its message is waiting")
+    assert [(one["what"], one["found"], one["holds"]) for one in why["clauses"]][-2:] == [
+        ("where", {"after.balance": 5}, True), ("where", {"after.name": NAME}, True),
+    ]
+    ((message, (attempt,)),) = why["messages"]
+    assert (message["message_id"], attempt["code"]) == (message_of(5), "exit 1")
+    assert lines == [
+        "welcome: did not fire: where does not hold.",
+        "  yes  resource: customers; it is customers", "  yes  op: c; it is c", "  yes  origin: event or diff or list; it is event",
+        '  no   where: after.balance > 4; it is {"after.balance": 4}', f'  yes  where: after.name != \'x\'; it is {{"after.name": "{NAME}"}}',
+    ]
+    assert run("triggers", "explain", "evt_99", folder=folder).code == 2
+
+
+def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
+    rule('file = "out.jsonl"')
+
+    said = run("triggers", "replay", "welcome", "--since", "earliest", folder=folder)
+
+    assert (said.code, said.err) == (0, "2 messages of 3 changes wait for `stripe-feed deliver`.\n")
+    assert run("deliver", "--once", folder=folder).err == "0 fired, 2 sent.\n"
+    rule('file = "out.jsonl"', guard="{ max = 1 }")
+    said = run("triggers", "replay", "welcome", "--since", "1", folder=folder)
+    assert said.err == "2 messages of 3 changes are held: it would fire 2 times in one run, more than 1.\n"
+
+
+@pytest.mark.parametrize("verb", ["release", "discard"])
+def test_a_trigger_that_never_ran_cannot_be_released(folder: Path, verb: str) -> None:
+    said = run("triggers", verb, "none", folder=folder)
+
+    assert (said.code, said.error) == (2, "The trigger 'none' has not run yet. `stripe-feed triggers list` shows those that have.")
+
+
+def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stripe_feed.cli", *map(str, arguments), *places(folder)], cwd=os.getcwd(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+
+def test_deliver_goes_on_until_it_is_asked_to_end_and_is_the_only_one(folder: Path) -> None:
+    """What is under way when the signal comes is answered later, and counts."""
+    with receiving(OK, LATE) as receiver:
+        rule(f'url = "{receiver.url}", allow_private = true')
+        begun(folder, customer(4))
+        process = spawn(folder, "deliver")
+        assert receiver.arrived.acquire(timeout=WAIT)
+        with store_of(folder) as store:
+            add(store, customer(5))
+        assert receiver.arrived.acquire(timeout=WAIT)
+
+        second = run("deliver", "--once", folder=folder)
+        assert second.code == 3
+        assert second.error == f"`stripe-feed deliver` (process {process.pid}) delivers from this store already. Leave it to that one, or end it first."
+        process.send_signal(signal.SIGTERM)
+        receiver.released.set()
+        said = ended(process)
+
+    assert (said.code, said.out) == (0, "")
+    assert said.err.splitlines()[-1] == "2 fired, 2 sent."
+    with store_of(folder) as store:
+        assert store.ask("select change_id, state from messages") == [("evt_4", "sent"), ("evt_5", "sent")]
