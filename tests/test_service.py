@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ from stripe_feed.feed import bell
 from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.service import State, read_on
+from stripe_feed.service import State, deliver_on, read_on
 from stripe_feed.sync import Synced
 from tests.receiver import Receiver, receiving
 
@@ -71,7 +72,7 @@ class Running:
         self.ended.append(self.process)
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if line.startswith("Serving at"):
+            if line.startswith("Serving "):
                 break
         reader = threading.Thread(target=self.process.stderr.read, daemon=True)      # its pipe must not fill up
         reader.start()
@@ -180,21 +181,21 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         bell.ring(store, "evt_1", 1.0, b"{}")
         state, runs = State(), list[list[str]]()
 
-        def run(rung: Any, wait: float) -> Synced:
+        def run(rung: Any, wait: float, watch: Any) -> Synced:
             runs.append([one.event_id for one in rung])
-            state.stopped.set()
             if len(runs) == 1:
+                state.rung.set()
                 raise Unreachable("Stripe, of jane.canary@example.com, does not answer.")
-            return Synced({}, 1, 0.1, 1, "acct_1", False)
+            state.stopped.set()
+            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=("evt_1",) if len(runs) == 2 else ())
 
         feed = Feed(None, store)
         read_on(feed, state, 0, run, lambda: 2.0)
-        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]
-        assert state.health() == {"synced_at": None, "error": "Unreachable", "failures": 1}
+        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]       # the second could not read it yet
         state.stopped.clear()
         read_on(feed, state, 0, run, lambda: 2.0)
-        assert (runs, bell.waiting(store, 10)) == ([["evt_1"], ["evt_1"]], [])
-        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0}
+        assert (runs, bell.waiting(store, 10)) == ([["evt_1"]] * 3, [])
+        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0, "delivery": None}
         assert not state.keeps_bodies
 
 
@@ -206,3 +207,58 @@ def test_others_than_loopback_need_a_token(tmp_path: Path, host: str) -> None:
     )
     assert done.returncode == 2
     assert "set a token" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_long_outage_ends_no_thread(tmp_path: Path) -> None:
+    with FeedStore(tmp_path / "a.feed.sqlite") as store:
+        state = State(failures=5_000)
+
+        def run(**_: Any) -> Synced:
+            state.stopped.set()
+            raise ZeroDivisionError("jane.canary@example.com")
+
+        state.stopped.set()
+        state.stopped.clear()
+        threading.Timer(0.1, state.stop).start()
+        read_on(Feed(None, store), state, 0, run)
+
+
+def test_delivery_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its class shows in the health, its words nowhere."""
+    state, runs = State(), list[int]()
+
+    class Stumbling:
+        def follow(self, stop: threading.Event, tick: Any) -> None:
+            runs.append(1)
+            if len(runs) == 2:
+                state.stopped.set()
+                return
+            raise sqlite3.OperationalError("jane.canary@example.com")
+
+    stumbling: Any = Stumbling()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state.stopped, "wait", lambda seconds: None)
+        deliver_on(stumbling, lambda: None, state)
+    assert (len(runs), state.health()["error"]) == (2, "OperationalError")
+    assert "canary" not in caplog.text
+
+
+def test_a_busy_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-m", "stripe_feed.cli", "serve", "--port", str(taken.getsockname()[1])], cwd=tmp_path,
+            env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path)}, capture_output=True, text=True,
+            check=False, timeout=BOUND,
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "Choose another --host or --port." in done.stderr
+
+
+def test_sigterm_ends_it_in_the_middle_of_a_backfill(tmp_path: Path) -> None:
+    with running(tmp_path, seed=2, customers=300) as it:
+        it.box.faults.latency = 2.0
+        it.start()
+        it.get("/health")
+        began = time.monotonic()
+        assert it.stop() == 0
+        assert time.monotonic() - began < 25

@@ -223,6 +223,9 @@ def serve(flags: Sequence[str]) -> None:
         console.print(f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:")
         console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
         console.print(f"  {invoked()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in box.key else ''}")
+        console.print("For something to happen there: a customer's day, and an hour that passes")
+        console.print(f"""  curl -d '{{"seconds": 86400, "changes": 40}}' {box.url}/_sandbox/live""")
+        console.print(f"""  curl -d '{{"seconds": 3600}}' {box.url}/_sandbox/advance""")
         console.print("Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             box.process.wait()

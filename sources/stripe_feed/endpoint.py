@@ -7,12 +7,13 @@ import secrets as chance
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from .api import Api
-from .errors import UsageError
+from .errors import PermissionMissing, UsageError
 from .feed.addresses import check_url
 from .feed.signing import stripe_header
 from .feed.sinks import Outcome, Webhook
@@ -48,11 +49,14 @@ def events_for(resources: Sequence[str] | None = None) -> list[str]:
 def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Registered:
     """Make an endpoint at Stripe for the events of these resources, at the pinned API version.
 
-    Raises `UsageError` where one with this URL is there already: its secret cannot be read again.
+    The key must be allowed to write them (`rak_webhook_write`). Raises `UsageError` where one with this URL is there already,
+    and the key may see that: its secret cannot be read again.
     """
     target = check_url(url, allow_private=not api.live)
-    held = api.get(PATH, {"limit": 100}, _listed.decode).value
-    for one in held.data:
+    held: list[Registered] = []
+    with suppress(PermissionMissing):
+        held = api.get(PATH, {"limit": 100}, _listed.decode).value.data
+    for one in held:
         if one.url == url:
             raise UsageError(f"{one.id} has this URL at {target.host} already. Remove it at Stripe first, or use its secret.")
     params: dict[str, Any] = {"url": url, "enabled_events": events_for(resources), "api_version": api.version}

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .credentials import find_key
 from .destination import open_pipeline, settings
-from .errors import Fenced, SetupError, StripeFeedError
+from .errors import SetupError, StripeFeedError, UsageError
 from .extract.rung import Rung
+from .extract.session import Session
 from .feed import bell
 from .feed.consume import Feed, open_feed
-from .feed.deliver import delivering
+from .feed.deliver import Delivery, delivering, ticking
 from .feed.rules import Trigger
-from .feed.triggers import fire
 from .resources import CHANGES
 from .sync import Synced, sync
 
@@ -36,18 +38,32 @@ REMEMBERED = 30 * 86_400
 
 @dataclass
 class State:
-    """How the reading goes; `keeps_bodies` until it is known that the key may read events."""
+    """How reading and delivery go; `keeps_bodies` until it is known that the key may read events."""
 
     synced_at: float | None = None
     error: str | None = None
     failures: int = 0
+    delivery: str | None = None
     keeps_bodies: bool = True
+    session: Session | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     rung: threading.Event = field(default_factory=threading.Event)
 
     def health(self) -> Mapping[str, Any]:
-        """Freshness for `/health`: `synced_at` in Unix seconds, and the class of the last error."""
-        return {"synced_at": self.synced_at, "error": self.error, "failures": self.failures}
+        """Freshness for `/health`: `synced_at` in Unix seconds, and the classes of the last errors of reading and delivery."""
+        error = self.error or self.delivery
+        return {"synced_at": self.synced_at, "error": error, "failures": self.failures, "delivery": self.delivery}
+
+    def watch(self, session: Session) -> None:
+        """Know the reading under way, to stop it."""
+        self.session = session
+
+    def stop(self) -> None:
+        """End everything; a reading under way goes on in another run."""
+        self.stopped.set()
+        self.rung.set()
+        if self.session is not None:
+            self.session.api.close()
 
 
 def read_on(
@@ -60,21 +76,25 @@ def read_on(
     """
     while not state.stopped.is_set():
         state.rung.clear()
-        waiting = bell.waiting(feed.store, AT_ONCE)
+        waiting, more = list[bell.Rung](), False
         try:
-            done = run(rung=[Rung(one.event_id, one.body) for one in waiting], wait=WAIT_FOR_LOCK, **arguments)
-            bell.read(feed.store, [one.event_id for one in waiting], now())
+            waiting = bell.waiting(feed.store, AT_ONCE)
+            rung = [Rung(one.event_id, one.body) for one in waiting]
+            done = run(rung=rung, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
+            bell.read(feed.store, [one.event_id for one in waiting if one.event_id not in done.unread], now())
             bell.prune(feed.store, now() - REMEMBERED)
             state.synced_at, state.error, state.failures = now(), None, 0
-            state.keeps_bodies = CHANGES in done.refused
+            state.keeps_bodies, more = CHANGES in done.refused, len(waiting) == AT_ONCE and not done.unread
         except StripeFeedError as fault:
             _failed(state, type(fault).__name__, str(fault))
         except Exception as fault:      # its words may hold data; the service goes on
             _failed(state, type(fault).__name__, "unexpected; please report it")
-        _rest(state, every, more=len(waiting) == AT_ONCE)
+        _rest(state, every, more)
 
 
 def _failed(state: State, kind: str, words: str) -> None:
+    if state.stopped.is_set():
+        return
     state.error, state.failures = kind, state.failures + 1
     log.warning("The copy could not be brought up to date (%s): %s", kind, words)
 
@@ -82,7 +102,7 @@ def _failed(state: State, kind: str, words: str) -> None:
 def _rest(state: State, every: float, more: bool) -> None:
     """Wait for a ring and for quiet after it, for the next turn, or for a fault to pass."""
     if state.failures:
-        state.stopped.wait(min(2.0 ** state.failures, MOST_BACK_OFF))
+        state.stopped.wait(min(2.0 ** min(state.failures, 10), MOST_BACK_OFF))
         return
     if more or state.stopped.is_set() or not state.rung.wait(every or None):
         return
@@ -93,16 +113,27 @@ def _rest(state: State, every: float, more: bool) -> None:
             return
 
 
-def deliver_on(feed: Feed, triggers: Sequence[Trigger], state: State, now: Callable[[], float] = time.time) -> None:
-    """Fire triggers and deliver messages until stopped; what is under way then is finished."""
-    def tick() -> None:
+def deliver_on(delivery: Delivery, tick: Callable[[], object], state: State) -> None:
+    """Fire triggers and deliver messages until stopped; what is under way then is finished. A fault is logged, and passes."""
+    failures = 0
+    while not state.stopped.is_set():
         try:
-            fire(feed.store, triggers, now(), feed.ids)
-        except Fenced as fault:
-            log.warning("%s", fault)
+            delivery.follow(state.stopped, tick)
+        except Exception as fault:      # its words may hold data; the service goes on
+            failures, state.delivery = failures + 1, type(fault).__name__
+            log.warning("Delivery stumbled (%s), and begins anew.", state.delivery)
+            state.stopped.wait(min(2.0 ** min(failures, 10), MOST_BACK_OFF))
 
-    with delivering(feed.store, triggers, now=now) as delivery:
-        delivery.follow(state.stopped, tick)
+
+def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[[], None]:
+    """Runs the triggers, and notes in the state how it goes."""
+    run = ticking(feed, triggers)
+
+    def tick() -> None:
+        errors = [one.error for one in run() if one.error is not None]
+        state.delivery = "a trigger does not run" if errors else None
+
+    return tick
 
 
 def keep_fresh(
@@ -119,21 +150,41 @@ def keep_fresh(
         from .feed.serve import Serving, app_of, require_token_for
     except ModuleNotFoundError as fault:
         raise SetupError(f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'") from None
-    require_token_for(host, token)
+    try:
+        require_token_for(host, token)
+    except UsageError as fault:
+        raise UsageError(f"{fault} The command takes it from STRIPE_FEED_TOKEN.") from None
     reading["api_key"] = find_key(reading.get("api_key"))
-    with settings(), open_feed(open_pipeline(**places)) as feed:
+    with ExitStack() as held:
+        door = held.enter_context(listening(host, port))
+        held.enter_context(settings())
+        feed = held.enter_context(open_feed(open_pipeline(**places)))
         state = State(stopped=stopped)
         serving = Serving(
             feed=feed, secrets=secrets, token=token, triggers=triggers, keep_bodies=lambda: state.keeps_bodies,
             rung=state.rung.set, health=state.health, stopped=stopped,
         )
         threads = [threading.Thread(target=read_on, args=(feed, state, every), kwargs={**places, **reading}, name="reader")]
-        threads += [threading.Thread(target=deliver_on, args=(feed, triggers, state), name="delivery")] if triggers else []
-        _serve(app_of(serving), host, port, state, threads, ready)
+        if triggers:
+            delivery = held.enter_context(delivering(feed.store, triggers))
+            todo = (delivery, _ticking(feed, triggers, state), state)
+            threads.append(threading.Thread(target=deliver_on, args=todo, name="delivery"))
+        _serve(app_of(serving), host, door, state, threads, ready)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises `SetupError` where it cannot."""
+    try:
+        found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as fault:
+        why = getattr(fault, "strerror", None) or type(fault).__name__
+        raise SetupError(f"Nobody can listen at {host}, port {port} ({why}). Choose another --host or --port.") from None
+    return found
 
 
 def _serve(
-    app: Starlette, host: str, port: int, state: State, threads: Sequence[threading.Thread], ready: Callable[[str], object]
+    app: Starlette, host: str, door: socket.socket, state: State, threads: Sequence[threading.Thread],
+    ready: Callable[[str], object],
 ) -> None:
     """Both signals must have handlers that return: at its end, uvicorn raises again what it heard."""
     import uvicorn
@@ -142,22 +193,18 @@ def _serve(
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                bound = self.servers[0].sockets[0].getsockname()[1]
-                ready(f"http://{f'[{host}]' if ':' in host else host}:{bound}")
+                ready(f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}")
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             state.stopped.set()         # streams end by it
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-    )
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
     for thread in threads:
         thread.start()
     try:
-        Server(config).run()
+        Server(config).run([door])
     finally:
-        state.stopped.set()
-        state.rung.set()
+        state.stop()
         for thread in threads:
             thread.join()

@@ -34,6 +34,7 @@ webhook_app = typer.Typer(
 )
 SECRET = "STRIPE_WEBHOOK_SECRET"
 TOKEN = "STRIPE_FEED_TOKEN"
+NO_SECRET = f" No webhooks: set {SECRET}."
 HERE = "http://127.0.0.1:8787/stripe"
 
 
@@ -66,11 +67,11 @@ def serve(
 
     found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
     secrets = secrets_in(SECRET)
-    hint = "" if secrets else f" No webhooks: set {SECRET}."
+    said = f"Serving {{}}, /changes, /changes/stream, /health and /metrics. Ctrl-C ends it.{'' if secrets else NO_SECRET}"
     with stopping() as stopped:
         keep_fresh(
             host=host, port=port, token=os.environ.get(TOKEN) or None, secrets=secrets, triggers=found, every=float(age(every)),
-            stopped=stopped, ready=lambda url: say(f"Serving at {url}: /changes, /health, /metrics. Ctrl-C ends it.{hint}"),
+            stopped=stopped, ready=lambda url: say(said.format(url)),
             places={"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir},
             api_key=key_in(api_key_file), resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps,
             allow_api_base=allow_api_base, api_version=api_version or API_VERSION, give_up_after=give_up_after,

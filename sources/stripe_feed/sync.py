@@ -54,7 +54,7 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 class Synced:
     """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
     not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
-    new in the feed."""
+    new in the feed. `unread`: rung events that are still to be read."""
 
     rows: dict[str, int]
     requests: int
@@ -65,6 +65,7 @@ class Synced:
     refused: dict[str, str] = field(default_factory=dict)
     healed: dict[str, int] = field(default_factory=dict)
     relayed: int = 0
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def sync(
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
         dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
-        dict(session.healed), relayed,
+        dict(session.healed), relayed, tuple(one.event_id for one in session.rung),
     )
 
 

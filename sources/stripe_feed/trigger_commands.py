@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,14 +38,16 @@ SAMPLES = 3
 def check(triggers: File = "triggers.toml") -> None:
     """Read the file, and say what is wrong in it, or what it does."""
     from .feed.receivers import Receiver
-    from .feed.rule_file import read_triggers
+    from .feed.rule_file import doubts, read_triggers
     from .terminal import say
 
     found = read_triggers(triggers)
     for trigger in found:
         Receiver(trigger.name, trigger.deliver, lambda: 0.0).close()      # its secrets are set
         sys.stdout.write(f"{trigger.name}: {asks(trigger)} -> {trigger.deliver.shown}\n")
-    say(f"{len(found)} triggers, all of them fine.")
+        for line in doubts(trigger):
+            say(f"{trigger.name}: {line}")
+    say(f"{len(found)} triggers can be used.")
 
 
 @partial(command, triggers_app, name="list")
@@ -62,17 +64,32 @@ def show(
     found = []
     with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
         lags, left = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
-        for trigger in read_triggers(triggers):
-            rows = feed.store.ask("select fired, fired_at, held, disabled from triggers where name = ?", trigger.name)
-            fired, at, held, disabled = rows[0] if rows else (0, None, None, None)
+        known = read_triggers(triggers)
+        for trigger in known:
+            asked = "select fired, fired_at, held, disabled, failing_since from triggers where name = ?"
+            rows = feed.store.ask(asked, trigger.name)
+            fired, at, held, disabled, failing = rows[0] if rows else (0, None, None, None, None)
             lag, messages = lags.get(f"trigger:{trigger.name}"), left.get(trigger.name, {})
             found.append({
                 "trigger": trigger.name, "waits_for": asks(trigger), "receiver": trigger.deliver.shown, "fired": fired,
                 "last_fired": None if at is None else when(int(at)), "behind": lag.behind if lag else None,
                 "messages": messages,
-                "state": f"held: {held}" if held else f"disabled: {disabled}" if disabled else "on" if rows else "new",
+                "state": f"held: {held}" if held else f"disabled: {disabled}" if disabled
+                else f"failing since {when(int(failing))}" if failing else "on" if rows else "new",
             })
+    strays = {name: states for name, states in left.items() if name not in {one.name for one in known}}
     print_triggers(found, json)
+    tell_strays(strays)
+
+
+def tell_strays(left: Mapping[str, Mapping[str, int]]) -> None:
+    """Say what waits for triggers that are not in the file (any more)."""
+    from .terminal import say
+
+    for name, states in left.items():
+        if count := sum(states.get(state, 0) for state in ("waiting", "held", "dead")):
+            say(f"{count:,} messages are left of {name}, which is not in the file: put it back, or drop them with "
+                f"`stripe-feed triggers discard {name} --waiting`.")
 
 
 def asks(trigger: Trigger) -> str:
@@ -156,8 +173,9 @@ def release(
 
 @partial(command, triggers_app)
 def discard(
-    name: Name, database: Database = None, destination: Destination = None, dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    name: Name,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Also those that wait, or were given up.")] = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Drop the messages that a guard holds, and let the trigger go on."""
     import time
@@ -166,7 +184,7 @@ def discard(
     from .terminal import say
 
     with opened(database, destination, dataset, state_dir) as feed:
-        say(f"{name} goes on; {discard(feed.store, name, time.time()):,} held messages were dropped.")
+        say(f"{name} goes on; {discard(feed.store, name, time.time(), waiting):,} messages were dropped.")
 
 
 @partial(command, dead_app, name="list")
@@ -214,11 +232,9 @@ def deliver(
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Fire the triggers for what is new in the feed, and send what is due. SIGTERM lets what is under way finish."""
-    import time
-
-    from .feed.deliver import delivering
+    from .feed.deliver import delivering, ticking
+    from .feed.messages import counts
     from .feed.rule_file import read_triggers
-    from .feed.triggers import fire
     from .trigger_words import print_delivered, stopping
 
     found, fired = read_triggers(triggers), dict[str, Any]()
@@ -226,13 +242,17 @@ def deliver(
         stopping() as stop, opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed,
         delivering(feed.store, found) as delivery,
     ):
+        run = ticking(feed, found)
+
         def tick() -> None:
-            for one in fire(feed.store, found, time.time(), feed.ids):
+            for one in run():
                 fired[one.trigger] = one if one.trigger not in fired else fired[one.trigger].plus(one)
 
         tick()
         done = delivery.once(stop) if once else delivery.follow(stop, tick)
+        strays = {name: states for name, states in counts(feed.store).items() if name not in {one.name for one in found}}
     print_delivered(list(fired.values()), done, json, quiet)
+    tell_strays(strays)
     tell_trouble(list(fired.values()), done)
 
 
@@ -242,6 +262,7 @@ def tell_trouble(fired: Sequence[Fired], done: Any) -> None:
         f"{one.trigger} is held: {one.held}. Run `stripe-feed triggers release {one.trigger}`, or discard."
         for one in fired if one.held
     ]
+    said += [f"{one.trigger} did not run: {one.error}" for one in fired if one.error]
     said += [f"{name} is disabled: {why}. Mend the receiver, then `stripe-feed triggers release {name}`."
              for name, why in done.disabled.items()]
     said += [f"{done.dead:,} messages were given up: `stripe-feed feed dead list`."] * bool(done.dead)

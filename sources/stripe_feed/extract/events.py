@@ -50,6 +50,8 @@ class Event(msgspec.Struct, gc=False):
     api_version: str | None = None
     request: Request | str | None = None
     context: str | None = None
+    account: str | None = None          # of a connected account, where it is another's
+    livemode: bool | None = None
 
 
 class _Page(msgspec.Struct):

@@ -74,7 +74,7 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
         except PermissionMissing as refusal:
             session.unreadable = refusal
             session.behind.clear()
-    else:
+    if session.unreadable is not None:
         yield from follow.rung(tables)
     if gaps := [table for table in tables if session.standing.get(table) == "gap"]:
         log.warning(
@@ -176,20 +176,27 @@ class Follow:
         if not self.session.rung or any(self.session.standing.get(table) in ("listing", "again") for table in tables):
             return
         resources = [RESOURCES[table] for table in tables]
+        readable = [one for one in self.session.rung if one.body is not None or self.session.unreadable is None]
         events: list[Event] = []
-        for some in read_rung(self.session, self.session.rung):
+        for some in read_rung(self.session, readable):
             yield None
-            events += some
+            events += [event for event in some if self._is_ours(event)]
         names = {resource.object: resource for resource in resources}
         history = [
             one for event in sorted(events, key=lambda event: event.created) for one in told(event, names)
             if self.mine.get(one.resource.table, {}).get("since", 0) <= event.created and self._wanted(one)
         ]
         yield from self._apply(history, {resource.table: FAR for resource in resources})     # each may have been read before
-        self.session.rung, self.heard = (), {event.id for event in events}
+        self.session.rung = [one for one in self.session.rung if one not in readable]
+        self.heard = {event.id for event in events}
         for one in history:
             if (mine := self.mine.get(one.resource.table)) is not None:
                 mine["rung"] = max(mine.get("rung", 0), one.event.created)
+
+    def _is_ours(self, event: Event) -> bool:
+        """A webhook can bring events of connected accounts, and of the other mode."""
+        account = self.session.account
+        return event.account in (None, account.id) and event.livemode in (None, account.livemode)
 
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
         """Read the events of these resources up to now, and apply them in batches that end with a whole second."""

@@ -36,9 +36,12 @@ def ring(store: FeedStore, event_id: str, now: float, body: bytes | None = None)
 
 
 def waiting(store: FeedStore, limit: int) -> list[Rung]:
-    """The events that were not read yet, in the order in which they were rung: at most `limit`."""
+    """The events that were not read yet, in the order in which they were rung: at most `limit`.
+
+    Those with a body first: the others may wait for a permission.
+    """
     rows = store.ask(
-        "select event_id, rung_at, body from rung where read_at is null order by rung_at, event_id limit ?", limit
+        "select event_id, rung_at, body from rung where read_at is null order by body is null, rung_at, event_id limit ?", limit
     )
     return [Rung(*row) for row in rows]
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from ..destination import duckdb_file, lock
@@ -18,7 +19,7 @@ from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, wanted
 from .fold import Net, net
-from .relay import Locked, relay_pipeline, store_path, with_client
+from .relay import Locked, relay_pipeline, source_state, store_path, with_client
 from .store import FeedStore
 
 log = logging.getLogger("stripe_feed")
@@ -97,11 +98,22 @@ class Feed:
         return self._store
 
     def ids(self, query: str) -> list[str]:
-        """The first column of a query on the destination, in which `{invoices}` stands for that table's name there."""
+        """The first column of a query on the destination, in which `{invoices}` stands for that table's name there.
+
+        Raises `SetupError` while the first copy of a table that it asks is not complete.
+        """
+        tables = [name for _, name, _, _ in Formatter().parse(query) if name]
+
         def asked(client: Any) -> list[str]:
+            states = source_state(client).get("resources", {})
+            if any("t0" not in states.get(name, {}) or any(states[name]["left"]) for name in tables):
+                raise SetupError(f"The first copy of {', '.join(tables)} is not complete yet. Run `stripe-feed sync` to its end.")
             names = {table: client.make_qualified_table_name(table) for table in RESOURCES}
             return [str(row[0]) for row in client.execute_sql(query.format(**names)) if row[0] is not None]
 
+        file = duckdb_file(self._pipeline)
+        if file is not None and not file.exists():      # dlt would make it
+            raise SetupError(f"There is no copy of {', '.join(tables)} yet. Run `stripe-feed sync` first.")
         return with_client(self._pipeline, asked)
 
     @property

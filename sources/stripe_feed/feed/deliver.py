@@ -216,12 +216,15 @@ class Delivery:
         """Note what came of some tries, all in one transaction, and find what follows in their lanes."""
         if not ended:
             return
-        with self.store.transaction() as db:
-            for message, sent in ended:
-                self._noted(db, message, sent)
+        try:
+            with self.store.transaction() as db:
+                for message, sent in ended:
+                    self._noted(db, message, sent)
+        finally:      # what could not be noted is sent again
+            for message, _ in ended:
+                self.lanes[message.trigger].busy.discard(message.lane)
         for message, _ in ended:
             lanes = self.lanes[message.trigger]
-            lanes.busy.discard(message.lane)
             if not self._rests(lanes):
                 lanes.ready += due(self.store, message.trigger, self.until(), lanes.is_blocking, 1, message.lane)
 
@@ -260,6 +263,7 @@ class Delivery:
         (since,), = db.execute("select failing_since from triggers where name = ?", (trigger,)).fetchall() or [(None,)]
         why = "it answers 410 Gone" if outcome.gone else None
         if since is None:
+            log.warning("The receiver of the trigger %s fails (%s); it is tried again, ever more rarely.", trigger, outcome.code)
             db.execute("update triggers set failing_since = ? where name = ?", (now, trigger))
         elif now - since >= DISABLE_AFTER and are_several_failing(db, trigger, since):
             why = why or f"it has only failed for {DISABLE_AFTER // 3_600} hours"
@@ -269,6 +273,24 @@ class Delivery:
             db.execute("update triggers set disabled = ? where name = ?", (why, trigger))
             log.warning("The receiver of the trigger %s is disabled: %s. `stripe-feed triggers release %s` tries it again.",
                         trigger, why, trigger)
+
+
+def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = time.time) -> Callable[[], list[Fired]]:
+    """A function that runs the triggers over what is new, again and again; what goes wrong is logged once, and tried again."""
+    said: dict[str, str | None] = {}
+
+    def tick() -> list[Fired]:
+        try:
+            found = fire(feed.store, triggers, now(), feed.ids)
+        except sqlite3.Error as fault:
+            found = [Fired(one.name, 0, 0, error=f"the feed store cannot be used ({type(fault).__name__})") for one in triggers]
+        for one in found:
+            if one.error is not None and one.error != said.get(one.trigger):
+                log.warning("The trigger %s does not run: %s", one.trigger, one.error)
+            said[one.trigger] = one.error
+        return found
+
+    return tick
 
 
 @contextmanager

@@ -168,19 +168,25 @@ def release(store: FeedStore, trigger: str, now: float) -> int:
     return _let_go(store, trigger, "waiting", now)
 
 
-def discard(store: FeedStore, trigger: str, now: float) -> int:
-    """Drop what a guard holds, and let the trigger go on; return how many messages were dropped."""
-    return _let_go(store, trigger, "dropped", now)
+def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -> int:
+    """Drop what a guard holds, and let the trigger go on; return how many messages were dropped. `waiting`: also what waits, or
+    was given up."""
+    dropped = _let_go(store, trigger, "dropped", now)
+    if waiting:
+        with store.transaction() as db:
+            dropped += db.execute(
+                f"update messages set state = 'dropped', ended_at = ? where trigger = ? and state in ({LEFT})", (now, trigger)
+            ).rowcount
+    return dropped
 
 
 def _let_go(store: FeedStore, trigger: str, state: str, now: float) -> int:
     with store.transaction() as db:
-        found = db.execute("select disabled from triggers where name = ?", (trigger,)).fetchone()
-        if found is None:
+        if db.execute("select 1 from triggers where name = ?", (trigger,)).fetchone() is None:
             raise UsageError(f"The trigger {trigger!r} has not run yet. `stripe-feed triggers list` shows those that have.")
-        db.execute("update triggers set held = null, disabled = null, failing_since = null where name = ?", (trigger,))
-        if found[0] is not None:      # what failed meanwhile was not its own fault
-            db.execute("update messages set due_at = ? where trigger = ? and state = 'waiting'", (now, trigger))
+        afresh = "held = null, disabled = null, failing_since = null, released_at = ?"
+        db.execute(f"update triggers set {afresh} where name = ?", (now, trigger))
+        db.execute("update messages set due_at = ? where trigger = ? and state = 'waiting'", (now, trigger))
         return db.execute(
             "update messages set state = ?, due_at = ?, ended_at = case when ? = 'dropped' then ? end "
             "where trigger = ? and state = 'held'", (state, now, state, now, trigger),

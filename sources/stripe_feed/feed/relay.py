@@ -6,6 +6,9 @@ complete out of order, so what is left to relay is the set of completed loads le
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -180,6 +183,20 @@ def _select(client: Any, query: str, *values: Any) -> list[Sequence[Any]]:
         if not is_missing(fault):
             raise
         return []
+
+
+def source_state(client: Any) -> dict[str, Any]:
+    """The source's state as it is stored with the data: cursors, account, mode, API version; empty where there is none."""
+    rows = _select(
+        client, f"select s.state from {_table(client, '_dlt_pipeline_state')} s join {_table(client, '_dlt_loads')} l "
+        "on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc",
+    )
+    for (packed,) in rows:
+        sources = json.loads(zlib.decompress(base64.b64decode(packed))).get("sources", {})
+        if "stripe" in sources:
+            found: dict[str, Any] = sources["stripe"]
+            return found
+    return {}
 
 
 def is_missing(fault: Exception) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..resources import RESOURCES
+from ..resources import RESOURCES, fields
 from .cursors import age
-from .expressions import compile_expression
+from .expressions import compile_expression, fields_of
 from .filters import wanted
 from .receivers import Wrong, deliver_of, flag, known
 from .rules import ORIGINS, PRESETS, Enrol, Guard, Trigger
@@ -195,3 +195,17 @@ def _guard(said: Any) -> Guard:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise Wrong("guard.share is between 0 and 1", "guard")
     return Guard(most, float(share))
+
+
+def doubts(trigger: Trigger) -> Iterator[str]:
+    """What a rule names that no documented object of its resource has: it may be misspelt, or too new for this version."""
+    known = {name for table in trigger.wanted.resources for name in fields(RESOURCES[table])}
+    named = {path.removeprefix("after.").removeprefix("before.") for path in fields_of(trigger.where) if "." in path
+             and not path.startswith("change.")} if trigger.where else set()
+    for path in sorted({*trigger.transition, *trigger.changed, *named}):
+        first = re.split(r"[.\[]", path)[0]
+        if known and first not in known:
+            near = get_close_matches(first, known, 1)
+            yield f"{'/'.join(trigger.wanted.resources)} have no documented field {first!r}" + (
+                f"; did you mean {near[0]!r}?" if near else "."
+            )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -71,11 +72,16 @@ class Deliver:
 
     @property
     def shown(self) -> str:
-        """The receiver in a few words, without what may be secret: the path of a webhook's URL is."""
-        if self.kind != "url" or not isinstance(self.to, str):
-            return self.to if isinstance(self.to, str) else getattr(self.to, "__qualname__", "a callable")
-        scheme, _, rest = self.to.partition("://")
-        return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/…"
+        """The receiver in a few words, without what may be secret: all of a URL but its host, all of a command but its name."""
+        if not isinstance(self.to, str):
+            return getattr(self.to, "__qualname__", "a callable")
+        if self.kind == "command":
+            first, *more = self.to.split()
+            return f"{first} …" if more else first
+        if self.kind != "url":
+            return self.to
+        url = urlsplit(self.to)
+        return f"{url.scheme}://{url.hostname}{f':{url.port}' if url.port else ''}/…"
 
 
 @dataclass(frozen=True, slots=True)

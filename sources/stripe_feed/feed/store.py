@@ -52,6 +52,7 @@ create table if not exists consumers (
 create table if not exists totals (resource text primary key, objects integer not null) without rowid;
 create table if not exists triggers (
     name text primary key, rule text not null, started_at real not null, held text, disabled text, failing_since real,
+    released_at real not null default 0,
     fired integer not null default 0, fired_at real
 ) without rowid;
 create table if not exists enrolled (trigger text, key text, at real not null, primary key (trigger, key)) without rowid;

@@ -7,20 +7,20 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import StripeFeedError, UsageError
 from . import cursors
 from .change import Change
 from .cursors import Place
 from .enrolment import Enrolment
 from .fold import as_change, net
 from .messages import Attempt, Message, attempts, find, id_of, put
-from .relay import is_missing
 from .rules import Clause, Trigger, clauses
 from .store import FeedStore
 
 log = logging.getLogger("stripe_feed")
 
 PAGE = 500
+WINDOW = 600          # seconds over which a guard counts
 SHARE_FROM = 100      # a share of all objects counts from so many firings on: in a small account anything is a large share
 
 Firing = tuple[Change, Change, str]
@@ -36,10 +36,12 @@ class Fired:
     fired: int
     held: str | None = None
     is_new: bool = False
+    error: str | None = None      # why it could not run
 
     def plus(self, later: Fired) -> Fired:
         """Both runs as one."""
-        return Fired(self.trigger, self.seen + later.seen, self.fired + later.fired, later.held, self.is_new)
+        seen, fired = self.seen + later.seen, self.fired + later.fired
+        return Fired(self.trigger, seen, fired, later.held, self.is_new or later.is_new, later.error)
 
 
 def fire(
@@ -48,9 +50,16 @@ def fire(
     """Run each trigger over the changes that it has not seen, up to the newest; return what each did.
 
     A trigger that is new begins with the changes that come from now on. The messages of some changes and the step over these
-    are one transaction. `paid` answers the query for those that a new trigger's preset enrols at once.
+    are one transaction. `paid` answers the query for those that a new trigger's preset enrols at once. A trigger that cannot run
+    says so in `error`, and holds up no other.
     """
-    return [_fire(store, trigger, now, paid) for trigger in triggers]
+    found = []
+    for trigger in triggers:
+        try:
+            found.append(_fire(store, trigger, now, paid))
+        except StripeFeedError as fault:
+            found.append(Fired(trigger.name, 0, 0, error=str(fault)))
+    return found
 
 
 def consumer_of(name: str) -> str:
@@ -71,19 +80,14 @@ def _fire(store: FeedStore, trigger: Trigger, now: float, paid: Callable[[str], 
         if is_new:
             _begin(db, trigger, enrolled, now)
         upto = store.head
-    held = _judged(store, trigger, position, upto)
+    held = _judged(store, trigger, position, upto, now)
     made = _write(store, trigger, epoch, position, upto, now) if position < upto else 0
     return Fired(name, upto - position, made, held, is_new)
 
 
 def _enrolled(trigger: Trigger, paid: Callable[[str], Iterable[str]]) -> list[str]:
-    """Whom a trigger's preset enrols when it begins; nobody where the destination does not have the table."""
-    try:
-        return [] if trigger.enrolled_by is None else list(paid(trigger.enrolled_by))
-    except Exception as fault:
-        if not is_missing(fault):
-            raise
-        return []
+    """Whom a trigger's preset enrols when it begins."""
+    return [] if trigger.enrolled_by is None else list(paid(trigger.enrolled_by))
 
 
 def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], now: float) -> None:
@@ -91,12 +95,12 @@ def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], no
     db.executemany("insert or ignore into enrolled values (?, ?, 0)", [(trigger.name, key) for key in enrolled if key])
 
 
-def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int) -> str | None:
+def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: float) -> str | None:
     """Why the trigger is held, if it is, now that all that this run would make is known; noted before any of it is made."""
     (rule, held), = store.ask("select rule, held from triggers where name = ?", trigger.name)
     with store.transaction("deferred") as db:
         count = sum(1 for _ in firings(store, trigger, position, upto, Enrolment(trigger, db)))
-    why = _why_held(store, trigger, count, rule) if held is None and count else None
+    why = _why_held(store, trigger, count, rule, now) if held is None and count else None
     if why is not None:
         log.warning("The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.", trigger.name, why)
     with store.transaction() as db:
@@ -104,16 +108,22 @@ def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int) -> str
     return held or why
 
 
-def _why_held(store: FeedStore, trigger: Trigger, count: int, rule: str) -> str | None:
+def _why_held(store: FeedStore, trigger: Trigger, count: int, rule: str, now: float) -> str | None:
     if rule != trigger.rule:
         return f"its rule changed, and it would fire {count:,} times for changes of before"
+    (just_now,), = store.ask(      # a large load is relayed, and fired for, piece by piece
+        "select count(*) from messages where trigger = ?1 and made_at > max(?2, "
+        "(select coalesce(max(released_at), 0) from triggers where name = ?1))", trigger.name, now - WINDOW,
+    )
+    count += just_now
     if count > trigger.guard.most:
-        return f"it would fire {count:,} times in one run, more than {trigger.guard.most:,}"
+        return f"it would fire {count:,} times within {WINDOW // 60} minutes, more than {trigger.guard.most:,}"
     resources = trigger.wanted.resources
     where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
     (total,), = store.ask(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
     if total and count >= SHARE_FROM and count > trigger.guard.share * total:
-        return f"it would fire {count:,} times in one run, for more than {trigger.guard.share:.0%} of {total:,} objects"
+        share = f"{trigger.guard.share:.0%} of {total:,} objects"
+        return f"it would fire {count:,} times within {WINDOW // 60} minutes, for more than {share}"
     return None
 
 
@@ -194,7 +204,7 @@ def replay(
             one for one in firings(store, trigger, position, head, enrolment)
             if one[2] not in enrolment.enrolled or _was_fired(db, trigger, one)
         ]
-        why = _why_held(store, trigger, len(found), trigger.rule)
+        why = _why_held(store, trigger, len(found), trigger.rule, float("inf"))
         db.execute("update triggers set held = coalesce(held, ?) where name = ?", (why, name))
         (held,) = db.execute("select held from triggers where name = ?", (name,)).fetchone()
         _put(db, trigger, found, enrolment, now, again=True)

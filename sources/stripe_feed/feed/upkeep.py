@@ -80,7 +80,8 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     """Drop the changes that were read from Stripe longer ago than this; return how many. Offsets and ids are never used again.
 
     From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change of each object stays, and so
-    do those that a message which is not delivered is made of. The destination keeps all. A consumer that has not seen what goes
+    do those that a message which is not delivered is made of; messages that were delivered by then go, with their attempts. The
+    destination keeps all. A consumer that has not seen what goes
     raises `PositionLost` when it is used next.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
@@ -91,6 +92,10 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     with store.zeroing():
         for start in range(0, last, WINDOW):
             pruned += _prune(store, start, min(start + WINDOW, last), kept)
+        with store.transaction() as db:
+            old = "state in ('sent', 'dropped') and ended_at < ?"
+            db.execute(f"delete from attempts where message_id in (select message_id from messages where {old})", (cutoff / 1e6,))
+            db.execute(f"delete from messages where {old}", (cutoff / 1e6,))
     store.erase()
     return pruned
 
