@@ -262,4 +262,33 @@ MUTANTS = (
         "nothing before a lost creation", RECONCILE, "*healed, *self._untold(told_by_events), ", "*healed, ",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
     ),
+    Mutant(
+        "a list that is read again is not compared", LISTS, "run.compare = again or ", "run.compare = ",
+        "test_reconcile.py::test_a_permission_that_comes_later_brings_what_was_deleted_before", quick=False,
+    ),
+    Mutant(
+        "any account's webhook lands", FOLLOW,
+        "return event.account in (None, account.id) and event.livemode in (None, account.livemode)", "return True",
+        "test_rung.py::test_a_body_of_another_account_or_mode_is_passed_over", quick=False,
+    ),
+    Mutant(
+        "polling forgets what rang", FOLLOW, 'mine["rung"] = max(mine.get("rung", 0), one.event.created)', "pass",
+        "test_rung.py::test_polling_does_not_tell_it_again", quick=False,
+    ),
+    Mutant(
+        "rung events are read unread", "service.py", " for one in waiting if one.event_id not in done.unread]", " for one in waiting]",
+        "test_service.py::test_rung_events_are_noted_as_read_once_they_are_in_the_feed", quick=False,
+    ),
+    Mutant(
+        "signatures of the future", "feed/signing.py", "if int(time) > now + tolerance:", "if False:",
+        "test_signing.py", quick=False,
+    ),
+    Mutant(
+        "a guard counts a run only", "feed/triggers.py", "    count += just_now\n", "",
+        "test_triggers.py::test_a_large_load_that_comes_in_pieces_is_held_as_one", quick=False,
+    ),
+    Mutant(
+        "one trigger's fault is all triggers'", "feed/triggers.py", "        except StripeFeedError as fault:\n", "        except ZeroDivisionError as fault:\n",
+        "test_triggers.py::test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other", quick=False,
+    ),
 )

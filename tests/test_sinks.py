@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import select
 import shutil
@@ -617,26 +616,27 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
             Lines(path)
 
 
-def append(path: str, name: str, count: int) -> None:
-    lines = Lines(path)
+APPEND = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from stripe_feed.feed.sinks import Lines
 
-    def one(number: int) -> Outcome:
-        return lines.send("m", "t", json.dumps({"id": f"{name} {number}", "more": "x" * 5_000}).encode(), {})
+lines = Lines(sys.argv[1])
+def one(number):
+    body = json.dumps({"id": f"{sys.argv[2]} {number}", "more": "x" * 5_000}).encode()
+    return lines.send("m", "t", body, {}).ok
 
-    with ThreadPoolExecutor(4) as threads:
-        assert all(outcome.ok for outcome in threads.map(one, range(count)))
+with ThreadPoolExecutor(4) as threads:
+    assert all(threads.map(one, range(50)))
+"""
 
 
 def test_threads_and_processes_write_whole_lines_to_one_file(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=append, args=(str(tmp_path / "out.jsonl"), name, 50)) for name in ("a", "b")]
-    for other in others:
-        other.start()
-    append("out.jsonl", "c", 50)
-    for other in others:
-        other.join(60)
+    file = tmp_path / "out.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", APPEND, str(file), name]) for name in "abc"]
 
-    found = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    found = [json.loads(line)["id"] for line in file.read_text().splitlines()]
     assert sorted(found) == sorted(f"{name} {number}" for name in "abc" for number in range(50))
 
 
