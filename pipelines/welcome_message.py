@@ -44,7 +44,8 @@ def main() -> int:
         print(f"error: {fault}", file=sys.stderr)
         return fault.exit_code
     print(f"{sent.sent} sent, {sent.failed} to be tried again, {sent.dead} given up")
-    return PartlyDone.exit_code if done.refused or sent.dead or sent.disabled or any(one.held for one in fired) else 0
+    stuck = sent.dead or sent.disabled or any(one.held or one.error for one in fired)
+    return PartlyDone.exit_code if done.refused or stuck else 0
 
 
 if __name__ == "__main__":
