@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 
+from stripe_feed import open_feed
 from stripe_feed.destination import lock, open_pipeline
 from stripe_feed.extract.session import SETTLE
+from stripe_feed.feed.messages import release
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, loaded, shell_of
+from tests.receiver import ERROR, receiving
 
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
 A_WHILE = 3600      # seconds; what is read while it changes does not tell what was before
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
@@ -184,3 +190,29 @@ def test_a_play_that_fails_gets_its_change_again(tmp_path: Path) -> None:
 def play(shell: Shell, script: str = "watch_subscriptions.py") -> Said:
     """One run of the script."""
     return ended(start(shell, script))
+
+
+def test_a_new_customer_is_welcomed_once(tmp_path: Path) -> None:
+    """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
+    box = Sandbox(seed=5, customers=6)
+    with shell_of(box, tmp_path) as shell, receiving(ERROR) as receiver:
+        shell.env |= {"DLT_DATA_DIR": str(tmp_path / "home"), "WELCOME_URL": receiver.url, "WELCOME_SECRET": SECRET}
+        first = play(shell, "welcome_message.py")
+        box.advance(A_WHILE)
+        new = box.create("customers", name="Ada", email="ada@example.com")["id"]
+        box.create("customers", email=None)
+        box.advance(2 * SETTLE)
+        second, third = play(shell, "welcome_message.py"), play(shell, "welcome_message.py")
+        with open_feed(open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{tmp_path}/home/pipelines")) as feed:
+            release(feed.store, "welcome", 0.0)
+        fourth = play(shell, "welcome_message.py")
+
+    assert [(said.code, said.out) for said in (first, second, third, fourth)] == [
+        (0, "0 sent, 0 to be tried again, 0 given up\n"), (0, "0 sent, 1 to be tried again, 0 given up\n"),
+        (0, "0 sent, 0 to be tried again, 0 given up\n"), (0, "1 sent, 0 to be tried again, 0 given up\n"),
+    ]
+    assert [one.message_id for one in receiver.received] == [receiver.accepted[0].message_id] * 2
+    assert Webhook(SECRET).verify(receiver.accepted[0].body, dict(receiver.accepted[0].headers)) == {
+        "text": f"Welcome Ada! Your customer id is {new}.", "to": "ada@example.com", "id": new,
+    }
+
