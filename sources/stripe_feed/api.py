@@ -139,6 +139,8 @@ class Api:
         tries = 0
         final: StripeFeedError | None = None
         while True:
+            if self.stopped.is_set():
+                raise final or Unreachable(f"{endpoint}: stopped.")
             if not paid:
                 self._pay(endpoint, give_up_at, final)
             paid = False

@@ -57,6 +57,8 @@ class State:
     def watch(self, session: Session) -> None:
         """Know the reading under way, to stop it."""
         self.session = session
+        if self.stopped.is_set():
+            session.api.close()
 
     def stop(self) -> None:
         """End everything; a reading under way goes on in another run."""
@@ -117,10 +119,12 @@ def deliver_on(delivery: Delivery, tick: Callable[[], object], state: State) -> 
     """Fire triggers and deliver messages until stopped; what is under way then is finished. A fault is logged, and passes."""
     failures = 0
     while not state.stopped.is_set():
+        began = time.monotonic()
         try:
             delivery.follow(state.stopped, tick)
         except Exception as fault:      # its words may hold data; the service goes on
-            failures, state.delivery = failures + 1, type(fault).__name__
+            failures = 1 if time.monotonic() > began + MOST_BACK_OFF else failures + 1
+            state.delivery = type(fault).__name__
             log.warning("Delivery stumbled (%s), and begins anew.", state.delivery)
             state.stopped.wait(min(2.0 ** min(failures, 10), MOST_BACK_OFF))
 

@@ -69,8 +69,11 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             yield from follow.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()     # there from the start
         yield from prune(session, follow.writer, mine)
         try:
-            yield from follow.rung(tables)
-            yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
+            if any(mine.get(table, {}).get("put_off") for table in tables):
+                session.behind.update(tables)        # what was put off once comes before more events
+            else:
+                yield from follow.rung(tables)
+                yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
         except PermissionMissing as refusal:
             session.unreadable = refusal
             session.behind.clear()
@@ -85,6 +88,9 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     due = [table for table in tables if _is_due(session, table, listed.get(table, {}))]
     if follow.yielded:              # the destination does not hold yet what the events brought: compare in the next package
         session.behind.update(table for table in due if table not in gaps)
+        for table in due:
+            if table in mine and table not in gaps:
+                mine[table]["put_off"] = True
         due = [table for table in due if table in gaps]
     yield from reconcile(session, follow.writer, due, mine)
     if session.unreadable is not None:

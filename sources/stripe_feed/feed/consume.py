@@ -100,7 +100,7 @@ class Feed:
     def ids(self, query: str) -> list[str]:
         """The first column of a query on the destination, in which `{invoices}` stands for that table's name there.
 
-        Raises `SetupError` while the first copy of a table that it asks is not complete.
+        Raises `SetupError` while the first copy of a table that it asks is not complete, or another process is loading.
         """
         tables = [name for _, name, _, _ in Formatter().parse(query) if name]
 
@@ -114,7 +114,8 @@ class Feed:
         file = duckdb_file(self._pipeline)
         if file is not None and not file.exists():      # dlt would make it
             raise SetupError(f"There is no copy of {', '.join(tables)} yet. Run `stripe-feed sync` first.")
-        return with_client(self._pipeline, asked)
+        with lock(self._pipeline, "stripe-feed feed"):
+            return with_client(self._pipeline, asked)
 
     @property
     def path(self) -> Path:

@@ -39,6 +39,7 @@ JITTER = 0.2
 DISABLE_AFTER = 120 * 3_600      # seconds of nothing but failures
 AT_ONCE = 8                      # messages of one trigger under way
 READ = 1_000                     # lanes looked up at once
+REST = 30.0                      # seconds that a trigger which cannot run is left alone
 TICK = 0.5                       # seconds
 BUSY = "delivers from this store already. Leave it to that one, or end it first."
 
@@ -142,7 +143,11 @@ class Delivery:
                     if not any(lanes.ready for lanes in self.lanes.values()):
                         stop.wait(TICK)
         finally:      # whatever happened, what was sent is noted
-            self._note([(message, one.result()) for one, message in under_way.items()])
+            try:
+                self._note([(message, one.result()) for one, message in under_way.items()])
+            finally:
+                for lanes in self.lanes.values():
+                    lanes.busy.clear()
 
     def _begun(self, under_way: dict[Future[Sent], Message], stop: threading.Event) -> bool:
         """Begin what may begin now; whether anything is under way."""
@@ -187,6 +192,8 @@ class Delivery:
     def _send(self, lanes: Lanes, message: Message) -> Sent:
         began, clock = self.now(), time.monotonic()
         try:
+            if self.store.ask("select 1 from messages where number = ? and state = 'waiting'", message.number) == []:
+                return Outcome(False, "gone", note="it was dropped meanwhile"), began, 0.0
             telling = self._telling(message)
             if telling is None:
                 return Outcome(False, "gone", note="its change is no more in the feed"), began, 0.0
@@ -278,15 +285,20 @@ class Delivery:
 def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = time.time) -> Callable[[], list[Fired]]:
     """A function that runs the triggers over what is new, again and again; what goes wrong is logged once, and tried again."""
     said: dict[str, str | None] = {}
+    rests: dict[str, float] = {}
 
     def tick() -> list[Fired]:
         try:
-            found = fire(feed.store, triggers, now(), feed.ids)
+            able = [one for one in triggers if rests.get(one.name, 0.0) <= time.monotonic()]
+            found = fire(feed.store, able, now(), feed.ids)
+            found += [Fired(one.name, 0, 0, error=said[one.name]) for one in triggers if one not in able]
         except sqlite3.Error as fault:
             found = [Fired(one.name, 0, 0, error=f"the feed store cannot be used ({type(fault).__name__})") for one in triggers]
         for one in found:
             if one.error is not None and one.error != said.get(one.trigger):
                 log.warning("The trigger %s does not run: %s", one.trigger, one.error)
+            if one.error is not None and rests.get(one.trigger, 0.0) <= time.monotonic():
+                rests[one.trigger] = time.monotonic() + REST
             said[one.trigger] = one.error
         return found
 

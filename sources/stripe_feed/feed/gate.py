@@ -7,6 +7,7 @@ import binascii
 import hmac
 import ipaddress
 import logging
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -92,7 +93,8 @@ def refusal_of(scope: Scope, token: str | None) -> Response | None:
         return refused(421, "Without a token, only localhost, 127.0.0.1 and [::1] are answered. Start it with a token.")
     if token is None and any(name in headers for name in PROXIED):
         return refused(403, "This came through a proxy, so others can ask, too. Start it with a token.")
-    does = scope["method"] not in SAFE or b"consumer=" in scope.get("query_string", b"")      # a new consumer is noted
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    does = scope["method"] not in SAFE or "consumer" in query      # a new consumer is noted
     if does and _is_foreign(headers):
         return refused(403, "This was sent by a page of another origin.")
     return None

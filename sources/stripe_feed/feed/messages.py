@@ -108,7 +108,8 @@ def tried(
     )
     ended = None if state == "waiting" else attempt.at + attempt.seconds
     db.execute(
-        "update messages set state = ?, tries = tries + ?, due_at = coalesce(?, due_at), ended_at = ? where number = ?",
+        "update messages set state = ?, tries = tries + ?, due_at = coalesce(?, due_at), ended_at = ? "
+        "where number = ? and state = 'waiting'",
         (state, int(state in ("waiting", "dead")), due_at, ended, message.number),
     )
 
@@ -182,11 +183,13 @@ def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -
 
 def _let_go(store: FeedStore, trigger: str, state: str, now: float) -> int:
     with store.transaction() as db:
-        if db.execute("select 1 from triggers where name = ?", (trigger,)).fetchone() is None:
+        found = db.execute("select disabled, failing_since from triggers where name = ?", (trigger,)).fetchone()
+        if found is None:
             raise UsageError(f"The trigger {trigger!r} has not run yet. `stripe-feed triggers list` shows those that have.")
         afresh = "held = null, disabled = null, failing_since = null, released_at = ?"
         db.execute(f"update triggers set {afresh} where name = ?", (now, trigger))
-        db.execute("update messages set due_at = ? where trigger = ? and state = 'waiting'", (now, trigger))
+        if any(one is not None for one in found):      # the receiver may be mended
+            db.execute("update messages set due_at = ? where trigger = ? and state = 'waiting'", (now, trigger))
         return db.execute(
             "update messages set state = ?, due_at = ?, ended_at = case when ? = 'dropped' then ? end "
             "where trigger = ? and state = 'held'", (state, now, state, now, trigger),

@@ -20,7 +20,7 @@ from .change import CHANGE_ID, CUSTOMER_ID, OBJECT_ID, RESOURCE, STORED, Change,
 
 BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
-FORMAT = 2                # of the file: a newer one is refused, an older one gets what it lacks
+FORMAT = 3                # of the file: a newer one is refused, an older one gets what it lacks
 WINDOW = 5_000            # positions looked at in one select, however few of them match
 NEXT = "_next"            # suffix of the tables that a rebuild fills
 LEFT = "'waiting', 'held', 'dead'"      # states of messages that did not reach their receiver and may still
@@ -63,6 +63,7 @@ create table if not exists messages (
 );
 create index if not exists messages_left on messages (trigger, lane, number) where state in ({LEFT});
 create index if not exists messages_of on messages (change_id);
+create index if not exists messages_made on messages (trigger, made_at);
 create table if not exists attempts (
     message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
     primary key (message_id, number)
@@ -109,6 +110,8 @@ class FeedStore:
             self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
             if found < FORMAT:
                 self._db.executescript(SCHEMA)
+                if "released_at" not in {row[1] for row in self._db.execute("pragma table_info(triggers)")}:
+                    self._db.execute("alter table triggers add column released_at real not null default 0")
         except sqlite3.DatabaseError as fault:
             raise SetupError(
                 f"{self.path.name} is no feed store, or a damaged one ({type(fault).__name__}). "

@@ -59,6 +59,10 @@ def fire(
             found.append(_fire(store, trigger, now, paid))
         except StripeFeedError as fault:
             found.append(Fired(trigger.name, 0, 0, error=str(fault)))
+        except sqlite3.Error:
+            raise                           # of the store, which all share
+        except Exception as fault:          # its words may hold data
+            found.append(Fired(trigger.name, 0, 0, error=f"unexpected {type(fault).__name__}; please report it"))
     return found
 
 

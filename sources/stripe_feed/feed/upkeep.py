@@ -93,7 +93,7 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
         for start in range(0, last, WINDOW):
             pruned += _prune(store, start, min(start + WINDOW, last), kept)
         with store.transaction() as db:
-            old = "state in ('sent', 'dropped') and ended_at < ?"
+            old = "state in ('sent', 'dropped') and ended_at < ? and change_id not in (select change_id from log)"
             db.execute(f"delete from attempts where message_id in (select message_id from messages where {old})", (cutoff / 1e6,))
             db.execute(f"delete from messages where {old}", (cutoff / 1e6,))
     store.erase()
