@@ -137,7 +137,7 @@ class World:
         else:
             id = self.box.create("products", default_price=None)["id"]
             self.box.delete("products", id)
-            if a % 2:
+            if a % 2 and not self.box.stub_deletes:      # bare, nothing tells which of the two lives was the first
                 self.box.create("products", id=id, default_price=None)
 
     def discount(self, a: int, b: int) -> None:
