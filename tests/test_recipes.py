@@ -46,7 +46,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Re
             fired, done = deliver(feed, triggers)
         assert (done.failed, done.dead, done.sent) == (0, 0, sum(one.fired for one in fired))
         EVENTS.update({event.id: json.loads(event.body) for event in box.events})
-        LINES.extend(Path("canceled.jsonl").read_text(encoding="utf-8").splitlines())
+        LINES.extend(file.read_text(encoding="utf-8") for file in sorted(Path().glob("canceled-msg_*.json")))
         yield {name: [one for one in receiver.accepted if one.path.endswith(f"/{name}")] for name in BLOCKS}
 
 

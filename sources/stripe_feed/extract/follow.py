@@ -69,7 +69,7 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             yield from follow.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()     # there from the start
         yield from prune(session, follow.writer, mine)
         try:
-            if any(mine.get(table, {}).get("put_off") for table in tables):
+            if [table for table in tables if mine.get(table, {}).pop("put_off", False)]:
                 session.behind.update(tables)        # what was put off once comes before more events
             else:
                 yield from follow.rung(tables)
@@ -89,7 +89,7 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     if follow.yielded:              # the destination does not hold yet what the events brought: compare in the next package
         session.behind.update(table for table in due if table not in gaps)
         for table in due:
-            if table in mine and table not in gaps:
+            if table in mine and table not in gaps and table not in session.refused:
                 mine[table]["put_off"] = True
         due = [table for table in due if table in gaps]
     yield from reconcile(session, follow.writer, due, mine)

@@ -279,7 +279,6 @@ class Reconciling:
         if table in self.session.runs:
             self.session.runs[table].compare = False
         if self.cursors is not None:
-            self.cursors.pop("put_off", None)
             self.cursors["shape"] = shape_id(self.session, self.shape)
             if self.gap:
                 self.cursors.update(since=self.t0, cursor=self.t0)
