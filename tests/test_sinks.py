@@ -400,10 +400,11 @@ def test_the_time_limit_holds_while_tls_shakes_hands_and_for_its_answers(certifi
 
 
 def test_no_tls_where_it_is_expected(certificate: Path) -> None:
+    """The other side answers garbage, hangs up, or waits for the end of a line that the greeting may not hold."""
     with receiving(GARBAGE) as receiver:
-        outcome = send(Webhook(f"https://localhost:{receiver.port}/", allow_private=True, timeout=5))
+        outcome = send(Webhook(f"https://localhost:{receiver.port}/", allow_private=True, timeout=1))
 
-    assert (outcome.ok, outcome.code) in ((False, "tls"), (False, "reset"))
+    assert not outcome.ok and outcome.code in ("tls", "reset", "timeout")
 
 
 def test_a_body_that_nobody_reads_times_out() -> None:
