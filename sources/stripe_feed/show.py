@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from typing import Any
 
 from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, normalized, open_pipeline, settings
 from .errors import SetupError, UsageError
+from .feed.relay import state_in, states_query
 from .resources import CHANGES, RESOURCES, TABLES
 
 
@@ -207,18 +205,9 @@ def held(copy: Copy) -> list[Held]:
 def state_of(copy: Copy) -> dict[str, Any]:
     """The source's state as it is stored with the data: cursors, account, mode, API version."""
     try:
-        answer = copy.ask(
-            f"select s.state from {copy.name('_dlt_pipeline_state')} s "
-            f"join {copy.name('_dlt_loads')} l on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc"
-        )
+        return state_in(copy.ask(states_query(copy.name)).rows)
     except Missing:
         return {}
-    for (packed,) in answer.rows:
-        state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
-        if "stripe" in state.get("sources", {}):
-            found: dict[str, Any] = state["sources"]["stripe"]
-            return found
-    return {}
 
 
 def _loaded_at(copy: Copy) -> datetime | None:

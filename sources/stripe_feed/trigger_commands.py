@@ -77,16 +77,16 @@ def show(
                 "state": f"held: {held}" if held else f"disabled: {disabled}" if disabled
                 else f"failing since {when(int(failing))}" if failing else "on" if rows else "new",
             })
-    strays = {name: states for name, states in left.items() if name not in {one.name for one in known}}
     print_triggers(found, json)
-    tell_strays(strays)
+    tell_strays(left, known)
 
 
-def tell_strays(left: Mapping[str, Mapping[str, int]]) -> None:
+def tell_strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger]) -> None:
     """Say what waits for triggers that are not in the file (any more)."""
     from .terminal import say
 
-    for name, states in left.items():
+    for name in sorted(left.keys() - {one.name for one in known}):
+        states = left[name]
         if count := sum(states.get(state, 0) for state in ("waiting", "held", "dead")):
             say(f"{count:,} messages are left of {name}, which is not in the file: put it back, or drop them with "
                 f"`stripe-feed triggers discard {name} --waiting`.")
@@ -250,9 +250,9 @@ def deliver(
 
         tick()
         done = delivery.once(stop) if once else delivery.follow(stop, tick)
-        strays = {name: states for name, states in counts(feed.store).items() if name not in {one.name for one in found}}
+        left = counts(feed.store)
     print_delivered(list(fired.values()), done, json, quiet)
-    tell_strays(strays)
+    tell_strays(left, found)
     tell_trouble(list(fired.values()), done)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import islice, pairwise
 from pathlib import Path
@@ -173,23 +174,11 @@ def _table(client: Any, name: str) -> str:
     return str(client.make_qualified_table_name(name))
 
 
-def _select(client: Any, query: str, *values: Any) -> list[Sequence[Any]]:
-    """All rows of a small answer; none where the table does not exist."""
+def _select(client: Any, query: str, *values: Any, most: int | None = None) -> list[Sequence[Any]]:
+    """All rows of a small answer, or the first of a long one; none where the table does not exist."""
     try:
         with client.execute_query(query, *values) as cursor:
-            found: list[Sequence[Any]] = cursor.fetchall()
-            return found
-    except Exception as fault:
-        if not is_missing(fault):
-            raise
-        return []
-
-
-def _newest(client: Any, query: str) -> list[Sequence[Any]]:
-    """The first rows of a long answer."""
-    try:
-        with client.execute_query(query) as cursor:
-            found: list[Sequence[Any]] = cursor.fetchmany(10)
+            found: list[Sequence[Any]] = cursor.fetchall() if most is None else cursor.fetchmany(most)
             return found
     except Exception as fault:
         if not is_missing(fault):
@@ -199,10 +188,19 @@ def _newest(client: Any, query: str) -> list[Sequence[Any]]:
 
 def source_state(client: Any) -> dict[str, Any]:
     """The source's state as it is stored with the data: cursors, account, mode, API version; empty where there is none."""
-    rows = _newest(
-        client, f"select s.state from {_table(client, '_dlt_pipeline_state')} s join {_table(client, '_dlt_loads')} l "
-        "on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc",
+    return state_in(_select(client, states_query(partial(_table, client)), most=10))
+
+
+def states_query(name: Callable[[str], str]) -> str:
+    """The query for the states of completed loads, the newest first; `name` says what a table is called in it."""
+    return (
+        f"select s.state from {name('_dlt_pipeline_state')} s join {name('_dlt_loads')} l "
+        "on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc"
     )
+
+
+def state_in(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """The source's part of the first of these states that has one."""
     for (packed,) in rows:
         sources = json.loads(zlib.decompress(base64.b64decode(packed))).get("sources", {})
         if "stripe" in sources:
@@ -244,7 +242,7 @@ def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def _cut(client: Any, load_id: str) -> Iterator[Span]:
-    query = f"select seq from {_table(client, 'changes')} where _dlt_load_id = %s order by seq"
+    query = f"select seq from {_table(client, CHANGES)} where _dlt_load_id = %s order by seq"
     with client.execute_query(query, load_id) as cursor:
         numbers = [row[0] for n, row in enumerate(_fetched(cursor)) if n % READ_ROWS == 0 or row[0] is None]
     cuts = [] if None in numbers else list(dict.fromkeys(numbers[1:]))      # without an order, it is read whole
@@ -259,7 +257,7 @@ def _read(client: Any, span: Span) -> list[Sequence[Any]]:
     for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
         if bound is not None:
             where, values = [*where, condition], [*values, bound]
-    query = f"select {', '.join(SOURCE)} from {_table(client, 'changes')} where {' and '.join(where)}"
+    query = f"select {', '.join(SOURCE)} from {_table(client, CHANGES)} where {' and '.join(where)}"
     return sorted(_select(client, query, *values), key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])))
 
 

@@ -239,13 +239,15 @@ class FeedStore:
 
     def at(self, position: int) -> Change | None:
         """The change at a position."""
-        rows = self.ask(f"select position, object_version, {', '.join(STORED)} from log where position = ?", position)
-        return change(rows[0][0], rows[0][1], rows[0][2:]) if rows else None
+        return self._one("position", position)
 
     def by_id(self, change_id: str) -> Change | None:
         """The change with an id."""
-        rows = self.ask("select position from log where change_id = ?", change_id)
-        return self.at(rows[0][0]) if rows else None
+        return self._one("change_id", change_id)
+
+    def _one(self, column: str, value: int | str) -> Change | None:
+        rows = self.ask(f"select position, object_version, {', '.join(STORED)} from log where {column} = ?", value)
+        return change(rows[0][0], rows[0][1], rows[0][2:]) if rows else None
 
 
 def _own(path: Path) -> None:
