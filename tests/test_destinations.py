@@ -127,6 +127,64 @@ def test_a_merge_on_postgres_is_linear(postgres: str, tmp_path: Path) -> None:
     assert work < 30 * rows
 
 
+INDEXES = "select tablename, indexdef from pg_indexes where schemaname = '{}'"
+
+
+def indexed(pipeline: Any) -> list[str]:
+    """Table and columns of each index of a dataset."""
+    with pipeline.sql_client() as client:
+        found = client.execute_sql(INDEXES.format(pipeline.dataset_name)) or []
+    return sorted(f"{table} {definition[definition.index('('):]}" for table, definition in found if not table.startswith("_dlt"))
+
+
+def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None:
+    """By the run that first finds the tables; an index that is there already, whoever made it, is enough."""
+    box = Sandbox(seed=11, customers=5, oddities=False)
+    with copy_of(box, tmp_path) as copy, settings():
+        server = dlt.destinations.postgres(postgres)
+        pipeline = dlt.pipeline("indexed", destination=server, dataset_name="indexed", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline.run(copy.source())
+        assert indexed(pipeline) == []
+        with pipeline.sql_client() as client:
+            client.execute_sql("create unique index mine on customers (id, livemode)")
+        box.advance(400)
+        box.update("customers", box.create("customers")["id"], name="Changed")
+        box.advance(400)
+        pipeline.run(copy.source())
+        assert indexed(pipeline) == [
+            "customers (id, livemode)", "invoice_line_items (invoice)", "invoices (id)", "plans (id)", "prices (id)", "products (id)",
+            "subscription_items (subscription)", "subscriptions (id)",
+        ]
+        for _ in range(2):
+            pipeline.run(copy.source())
+        assert [one for one in indexed(pipeline) if "changes" in one] == [
+            "changes (_dlt_load_id)", "changes (change_id)", "changes (object_id)",
+        ]
+        assert len(indexed(pipeline)) == 11
+        assert_true(pipeline, box)
+
+
+def test_a_role_that_may_not_index_still_loads(postgres: str, tmp_path: Path) -> None:
+    """On Postgres only a table's owner may: without an index it is slower, and as right."""
+    box = Sandbox(seed=11, customers=5, oddities=False)
+    with copy_of(box, tmp_path) as copy, settings():
+        def load(server: str) -> Any:
+            destination = dlt.destinations.postgres(server)
+            pipeline = dlt.pipeline("lent", destination=destination, dataset_name="lent", pipelines_dir=str(tmp_path / "dlt"))
+            pipeline.run(copy.source())
+            return pipeline
+
+        with load(postgres).sql_client() as client:
+            client.execute_sql("create role loader login password 'x'")
+            for schema in ("lent", "lent_staging"):
+                client.execute_sql(f"grant all on schema {schema} to loader; grant all on all tables in schema {schema} to loader")
+        box.create("customers")
+        box.advance(400)
+        pipeline = load(postgres.replace("postgres:x@", "loader:x@"))
+        assert_true(pipeline, box)
+        assert indexed(pipeline) == []
+
+
 @pytest.mark.long
 def test_a_merge_of_100_000_rows_on_postgres_ends(postgres: str, tmp_path: Path) -> None:
     """The same with 100,000, in a process that is stopped when it hangs."""

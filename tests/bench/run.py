@@ -200,6 +200,14 @@ def changes() -> None:
     foreign(tools)
 
 
+def lookback() -> None:
+    """Reading again and keeping the newer, on Postgres."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.lookback import postgres
+
+    postgres(sys.modules[__name__])
+
+
 def feed(size: int = 200_000) -> None:
     """The feed store: relay, pages, consumers."""
     sys.path.insert(0, str(HERE.parents[1]))
@@ -224,7 +232,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["cpu", "limit", "changes", "feed", "plays"])
+    parser.add_argument("--only", choices=["cpu", "limit", "changes", "lookback", "feed", "plays"])
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:
@@ -237,6 +245,8 @@ def main() -> None:
         limit(options.rows)
     if options.only in (None, "changes"):
         changes()
+    if options.only in (None, "lookback"):
+        lookback()
     if options.only in (None, "feed"):
         feed()
     if options.only in (None, "plays"):

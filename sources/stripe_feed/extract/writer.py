@@ -17,6 +17,7 @@ from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
+from .indexes import index
 from .records import Stamp, children, parents, typed
 from .session import Session, check_owner
 from .shapes import Record, Shape
@@ -59,8 +60,8 @@ class Writer:
         load_id = ""
         if LoadPackageStateInjectableContext in Container():      # otherwise somebody just looks at the rows
             load_id = dlt.current.load_package_state()["load_id"]
-            self.client = self._client(load_id)
             self.destination = dlt.current.pipeline().destination.destination_type
+            self.client = self._client(load_id)
             self.names = {name: names_of(self.client, name) for name in self._tables()}
             self._check_owner()
         self.stamp = Stamp(session.account.id, load_id)
@@ -71,6 +72,7 @@ class Writer:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
             self.session.client = (load_id, pipeline.sql_client())
+            index(self.session.client[1], self.destination)
         return self.session.client[1]
 
     def _tables(self) -> list[str]:
