@@ -124,6 +124,7 @@ KILLS = (
     Kill("a page was read", 4),
     Kill("rows were handed to dlt", 3),
     Kill("between packages", 1, then=True),
+    Kill("the package is extracted", 1),
     Kill("the package is extracted", 2),
     Kill("in normalize", 2),
     Kill("normalized twice", 2),

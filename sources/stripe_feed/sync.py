@@ -226,7 +226,7 @@ def check_refresh(session: Session, names: Sequence[str], resources: Sequence[st
 
 def settle(pipeline: Any) -> Any:
     """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
-    _drop_twins(pipeline)
+    _drop_stuck(pipeline)
     while pipeline.has_pending_data:
         run(pipeline, None)
     pipeline = pipeline.drop()
@@ -234,10 +234,17 @@ def settle(pipeline: Any) -> Any:
     return pipeline
 
 
-def _drop_twins(pipeline: Any) -> None:
-    """A run killed at the end of dlt's normalize step leaves its package in two folders, and dlt stumbles over it for ever."""
-    for load_id in set(pipeline.list_extracted_load_packages()) & set(pipeline.list_normalized_load_packages()):
-        pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)     # the other one is whole
+def _drop_stuck(pipeline: Any) -> None:
+    """Delete extracted packages that dlt would stumble over, or pass over, for ever.
+
+    A run killed at the end of dlt's normalize step leaves its package in two folders, of which the other one is whole. One killed
+    before dlt has noted the first schema leaves a package that nothing normalizes: the cursors went with it, it is read again.
+    """
+    stuck = set(pipeline.list_extracted_load_packages())
+    if pipeline.default_schema_name:
+        stuck &= set(pipeline.list_normalized_load_packages())
+    for load_id in stuck:
+        pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
 
 
 def restore(pipeline: Any) -> None:
