@@ -98,8 +98,10 @@ def _key_before(at: Told | None, some: Sequence[Told], known: Known | None, look
     if before is None:
         return NOTHING if looked and at is None else None
     if not _comparable(some[0], before):
-        return None
-    return key(some[0].resource, before.image) if before.whole else _key_like(some, before.image)
+        return _key_like(some, before.image, all_told=True)
+    if before.whole:
+        return key(some[0].resource, before.image)
+    return _key_like(some, before.image) or _key_of_end(some, before.image)
 
 
 def _comparable(one: Told, known: Known) -> bool:
@@ -108,19 +110,33 @@ def _comparable(one: Told, known: Known) -> bool:
     return known.api_version == version or same_shape(one.resource, version, known.api_version or "")
 
 
-def _key_like(some: Sequence[Told], held: Image) -> str | None:
-    """The key of the image before one of the events that is like the row which is held, in all that they change."""
+def _key_like(some: Sequence[Told], held: Image, all_told: bool = False) -> str | None:
+    """The key of the image before one of the events that is like the one held, in all that they change; `all_told`: only where
+    that one tells of all of it, as one of another shape may not."""
     lists = {child.field for child in some[0].resource.children}
     moves = [(one, _image.decode(one.event.data.previous_attributes)) for one in some if one.role == "moves"]
     names = {name for _, previous in moves for name in previous} - lists
-    steps = [_step(one) for one in some if one.role in ("begins", "moves")]
-    again = {image for step in steps if step.role == "begins" for image in reached(steps, step.after)}      # of its next life
-    for one, previous in moves if names else ():
+    again = _next_life(some)
+    if not names or (all_told and not names <= held.keys()):
+        return None
+    for one, previous in moves:
         before = revert(_image.decode(one.event.data.object), previous)
         at = key(one.resource, before)
         if at not in again and all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
             return at
-    if any(step.before not in again for step in steps if step.role == "moves"):
+    return None
+
+
+def _next_life(some: Sequence[Told]) -> set[str]:
+    """The images that a creation leads to."""
+    steps = [_step(one) for one in some if one.role in ("begins", "moves")]
+    return {image for step in steps if step.role == "begins" for image in reached(steps, step.after)}
+
+
+def _key_of_end(some: Sequence[Told], held: Image) -> str | None:
+    """The key of the image that is deleted first, where nothing moves before that."""
+    again = _next_life(some)
+    if any(_step(one).before not in again for one in some if one.role == "moves"):
         return None
     end = next((one for one in some if one.role == "ends"), None)
     if end is None:
