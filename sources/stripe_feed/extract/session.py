@@ -59,7 +59,7 @@ class Session:
         self.rows: dict[str, int] = {}              # rows handed to dlt, by table
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
-        self.client: tuple[str, Any] | None = None  # the destination's SQL client, by load package
+        self.client: tuple[str, Any, str] | None = None     # the destination's SQL client and type, by load package
         self.standing: dict[str, Standing] = {}     # of the resources that entered this package
         self.behind: set[str] = set()               # resources whose events wait for the next package
         self.reconciled: set[str] = set()

@@ -60,20 +60,20 @@ class Writer:
         load_id = ""
         if LoadPackageStateInjectableContext in Container():      # otherwise somebody just looks at the rows
             load_id = dlt.current.load_package_state()["load_id"]
-            self.destination = dlt.current.pipeline().destination.destination_type
-            self.client = self._client(load_id)
+            self.client, self.destination = self._client(load_id)
             self.names = {name: names_of(self.client, name) for name in self._tables()}
             self._check_owner()
         self.stamp = Stamp(session.account.id, load_id)
 
-    def _client(self, load_id: str) -> Any:
-        """The destination's SQL client, made once for a package: dlt resolves its configuration each time."""
+    def _client(self, load_id: str) -> tuple[Any, str]:
+        """The destination's SQL client and type, made once for a package: dlt resolves its configuration each time."""
         if self.session.client is None or self.session.client[0] != load_id:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
-            self.session.client = (load_id, pipeline.sql_client())
-            index(self.session.client[1], self.destination)
-        return self.session.client[1]
+            client, destination = pipeline.sql_client(), pipeline.destination.destination_type
+            index(client, destination)
+            self.session.client = (load_id, client, destination)
+        return self.session.client[1:]
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds]
