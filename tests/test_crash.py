@@ -207,6 +207,22 @@ def test_a_killed_run_goes_on(outcomes: dict[Kill, Future[Outcome]], kill: Kill)
     assert len(again) <= 3 or kill.later            # a second may be cut, and the look-back is read again
 
 
+def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(tmp_path: Path) -> None:
+    """Killed when it was extracted: dlt would fail on it for ever."""
+    box = account()
+    runner = Runner()
+    with box.serve() as url:
+        copy = Copy(box, url, tmp_path)
+        statuses = [
+            runner.run(copy, resources=["customers"]),
+            runner.run(copy, "the package is extracted", 1, resources=TABLES),
+            runner.run(copy, resources=["customers", *TABLES]),
+        ]
+        runner.close()
+        copy.check("customers", *TABLES)
+    assert statuses == [0, -9, 0]
+
+
 def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
     """Killed in the third package: the two before it stay, and of the rows that were read not many more than one package's
     are read again."""

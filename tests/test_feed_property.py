@@ -280,7 +280,8 @@ SYNC = st.builds(Op, st.just("sync"), SMALL, SMALL)
 @st.composite
 def histories(draw: st.DrawFn, most: int = 30, runs: int = 2) -> list[Op]:
     """What happens, with a few runs in between; in every fourth, events are lost."""
-    parts = draw(st.lists(st.lists(HAPPENING, min_size=2, max_size=most // (runs + 1)), min_size=1, max_size=runs + 1))
+    size = most // (runs + 1)
+    parts = draw(st.lists(st.lists(HAPPENING, min_size=size, max_size=size), min_size=runs + 1, max_size=runs + 1))
     found = [op for part in parts[:-1] for op in [*part, draw(SYNC)]] + parts[-1]
     if draw(st.integers(0, 3)) == 0:
         found.insert(draw(st.integers(0, len(found))), draw(LOSING))

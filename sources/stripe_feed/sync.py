@@ -226,7 +226,7 @@ def check_refresh(session: Session, names: Sequence[str], resources: Sequence[st
 
 def settle(pipeline: Any) -> Any:
     """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
-    _drop_stuck(pipeline)
+    _drop_extracted(pipeline)
     while pipeline.has_pending_data:
         run(pipeline, None)
     pipeline = pipeline.drop()
@@ -234,16 +234,13 @@ def settle(pipeline: Any) -> Any:
     return pipeline
 
 
-def _drop_stuck(pipeline: Any) -> None:
-    """Delete extracted packages that dlt would stumble over, or pass over, for ever.
+def _drop_extracted(pipeline: Any) -> None:
+    """Delete what was extracted and not yet normalized: it is read again, since its cursors went with it.
 
-    A run killed at the end of dlt's normalize step leaves its package in two folders, of which the other one is whole. One killed
-    before dlt has noted the first schema leaves a package that nothing normalizes: the cursors went with it, it is read again.
+    dlt notes the schema of an extracted package only after it: where the run was killed in between, or at the end of the
+    normalize step, which leaves the package in two folders, dlt would pass over it, or fail on it, for ever.
     """
-    stuck = set(pipeline.list_extracted_load_packages())
-    if pipeline.default_schema_name:
-        stuck &= set(pipeline.list_normalized_load_packages())
-    for load_id in stuck:
+    for load_id in pipeline.list_extracted_load_packages():
         pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
 
 

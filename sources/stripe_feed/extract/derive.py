@@ -111,20 +111,19 @@ def _comparable(one: Told, known: Known) -> bool:
 
 
 def _key_like(some: Sequence[Told], held: Image, all_told: bool = False) -> str | None:
-    """The key of the image before one of the events that is like the one held, in all that they change; `all_told`: only where
-    that one tells of all of it, as one of another shape may not."""
+    """The key of the one image before an event that is like the one held, in all that they change but lists; `all_told`: only
+    where that one tells of all of it, as one of another shape may not."""
     lists = {child.field for child in some[0].resource.children}
     moves = [(one, _image.decode(one.event.data.previous_attributes)) for one in some if one.role == "moves"]
     names = {name for _, previous in moves for name in previous} - lists
-    again = _next_life(some)
     if not names or (all_told and not names <= held.keys()):
         return None
-    for one, previous in moves:
-        before = revert(_image.decode(one.event.data.object), previous)
-        at = key(one.resource, before)
-        if at not in again and all(_plain(before.get(name)) == _plain(held.get(name)) for name in names):
-            return at
-    return None
+    befores = [revert(_image.decode(one.event.data.object), previous) for one, previous in moves]
+    like = {
+        key(some[0].resource, before) for before in befores
+        if all(_plain(before.get(name)) == _plain(held.get(name)) for name in names)
+    } - _next_life(some)
+    return like.pop() if len(like) == 1 else None
 
 
 def _next_life(some: Sequence[Told]) -> set[str]:
