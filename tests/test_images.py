@@ -55,7 +55,7 @@ def test_nothing_changed_gives_nothing() -> None:
     assert revert(image, {}) == image
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ("1", 1), (None, {}), ([], {}), ([], None)])
+@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ("1", 1), (None, {}), ([], {}), ([], None), ([False], [0])])
 def test_values_that_only_look_alike_are_a_change(old: Any, new: Any) -> None:
     """Python takes some of them for equal; JSON does not."""
     assert difference({"field": old}, {"field": new}) == {"field": old}

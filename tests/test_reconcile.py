@@ -20,6 +20,7 @@ from tests.test_feed_property import Died, dying
 
 DAY = 86_400
 SETTLED = 400
+PIN = "2026-10-28.endive"
 SOME = ("customers", "products")
 ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
@@ -308,3 +309,28 @@ def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: 
         copy.sync(resources=["customers"])
         copy.check("customers", found_later=True)
         assert not any("compare" in state for state in copy.states.values() if isinstance(state, dict))
+
+
+@pytest.mark.parametrize("first, then", [
+    ("2024-06-20", PIN), ("2025-03-31.basil", PIN), (PIN, "2025-03-31.basil"), ("2024-06-20", "2025-09-30.clover"),
+])  # fmt: skip
+def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: str) -> None:
+    """Of objects that did not change; what no event told is told as what it is, without what the versions differ in."""
+    box = Sandbox(seed=9, customers=20)
+    with copy_of(box, tmp_path) as copy:
+        copy.sync(api_version=first)
+        box.advance(DAY)
+        assert not any(copy.sync(api_version=then, reconcile=True).healed.values())
+        assert told(copy, "object_id") == []
+
+        copy.sync(api_version=first, full_refresh=True)
+        subscription, invoice = ids(copy, "subscriptions")[2], ids(copy, "invoices")[1]
+        (item, *_) = [id for id, found in box.children("subscription_items").items() if found["subscription"] == subscription]
+        lost(copy, "subscriptions", subscription, metadata={"lost": "yes"}, items=[{"id": item, "quantity": 77}])
+        lost(copy, "invoices", invoice, description="lost")
+        box.advance(DAY)
+        done = copy.sync(api_version=then, reconcile=True)
+        assert {table: count for table, count in done.healed.items() if count} == {"subscriptions": 1, "invoices": 1}
+        changed = dict(told(copy, "object_id", "changed"))
+        assert changed[invoice] == ["description"]
+        assert [path for path in changed[subscription] if not path.startswith("metadata.")] == ["items.data"]

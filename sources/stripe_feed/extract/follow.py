@@ -18,7 +18,7 @@ from ..resources import CHANGES, RESOURCES, Resource
 from .apply import prepare
 from .cursors import rested, span, standing
 from .events import Call, Event, Stream, calls, oldest_first
-from .reconcile import prune, reconcile
+from .reconcile import prune, reconcile, shape_id
 from .rereads import read_again
 from .rung import read_rung
 from .session import Session
@@ -114,7 +114,8 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
         where = session.standing[table]
         if where in ("listing", "again"):
             if run is not None and (where == "again" or run.plan.first or table not in mine):
-                mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0}
+                shape = shape_id(session, session.shapes[table])
+                mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0, "shape": shape}
             session.behind.add(table)
 
 

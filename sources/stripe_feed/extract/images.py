@@ -40,12 +40,21 @@ def difference(before: Image, after: Image) -> Image:
 def _differences(before: Image, after: Image) -> Iterator[tuple[str, Any]]:
     for name in {**before, **after}:
         old, new = before.get(name), after.get(name)
-        if old == new and type(old) is type(new):
+        if _is_same(old, new):
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             yield name, difference(old, new)
         else:
             yield name, old
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Equal as JSON: Python takes 0 for False, also inside an array."""
+    if old != new or type(old) is not type(new):
+        return False
+    if isinstance(old, list):
+        return all(map(_is_same, old, new))
+    return not isinstance(old, dict) or all(_is_same(value, new[name]) for name, value in old.items())
 
 
 def paths(previous: Image, prefix: str = "") -> list[str]:
@@ -80,3 +89,22 @@ def _is_like(old: Image, new: Image | None) -> bool:
 def id_of(value: Any) -> Any:
     """Full objects inside another count by their id: they change without it."""
     return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+def in_shape_of(now: Any, old: Any, name: str = "") -> Any:
+    """An old value in the shape of another API version: keys that one of them does not have, or has null, are as they are now."""
+    if old is None or now is None or id_of(old) == id_of(now):
+        return now
+    if isinstance(old, dict) and isinstance(now, dict) and name not in MAPS:
+        return {key: in_shape_of(value, old.get(key), key) for key, value in now.items()}
+    if isinstance(old, list) and isinstance(now, list):
+        return _list_in_shape_of(now, old)
+    return old
+
+
+def _list_in_shape_of(now: list[Any], old: list[Any]) -> list[Any]:
+    """Items with ids belong together by these, others by their place; as it was where items came or went."""
+    by_id = {one["id"]: one for one in old if isinstance(one, dict) and "id" in one}
+    if len(by_id) == len(old) == len(now) and all(isinstance(one, dict) and one.get("id") in by_id for one in now):
+        return [{key: in_shape_of(value, by_id[one["id"]].get(key), key) for key, value in one.items()} for one in now]
+    return [in_shape_of(one, other) for one, other in zip(now, old, strict=True)] if len(now) == len(old) else old

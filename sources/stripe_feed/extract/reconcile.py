@@ -6,7 +6,7 @@ What an event explains is left to it. A difference is read again before it count
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ..resources import RESOURCES, Resource
 from . import prior
 from .changes import Change, diff
 from .derive import same_shape
-from .images import Image, with_lists_of
+from .images import Image, in_shape_of, with_lists_of
 from .lists import open_listing, whole_ranges
 from .records import typed
 from .rereads import Read, read_again
@@ -189,7 +189,8 @@ class Reconciling:
         ids = [read.record.row.id for read in reads]
         befores = self._images([id for id in ids if id in self.held and not self.held[id].deleted])
         afters = {read.record.row.id: self.shape.image(read.record.row) for read in reads}
-        shared = self._shared(befores, afters)
+        names = self._names()
+        shared = names if self._is_same_shape() else self._shared(names, befores, afters)
         yield from self.writer.rows([read.record for read in reads], [version_read(read.asked_at) for read in reads])
         changes = []
         for read in reads:
@@ -197,17 +198,24 @@ class Reconciling:
             before, after = befores.get(id), afters[id]
             if before is not None:
                 before = with_lists_of(before, after, [child.field for child in self.resource.children])
-                if all(before.get(name) == after.get(name) for name in shared):
+                if shared is not names:
+                    before = reshaped(before, after, shared)
+                if all(before.get(name) == after.get(name) for name in names):
                     continue                         # only what one side does not have
             changes.append(self._diff(id, before, after, read.record.hash))
         return changes
 
-    def _shared(self, befores: Mapping[str, Image], afters: Mapping[str, Image]) -> set[str]:
-        """The fields that both sides have: after another pin or column set, what is null everywhere on one side is new."""
+    def _names(self) -> set[str]:
+        """The fields that are compared."""
         names = {column.name for column in self.shape.columns} | {child.field for child in self.resource.children}
-        names -= set(self.resource.volatile)
-        if self.cursors is None or self.cursors.get("shape") in (None, shape_id(self.session, self.shape)):
-            return names
+        return names - set(self.resource.volatile)
+
+    def _is_same_shape(self) -> bool:
+        """Whether the rows were made with this API version and these columns."""
+        return self.cursors is None or self.cursors.get("shape") in (None, shape_id(self.session, self.shape))
+
+    def _shared(self, names: set[str], befores: Mapping[str, Image], afters: Mapping[str, Image]) -> set[str]:
+        """The fields that both shapes have: what is null everywhere on one side is new, or gone."""
         both = [(befores[id], afters[id]) for id in befores]
         return {
             name for name in names
@@ -282,6 +290,15 @@ class Reconciling:
             self.cursors["shape"] = shape_id(self.session, self.shape)
             if self.gap:
                 self.cursors.update(since=self.t0, cursor=self.t0)
+
+
+def reshaped(before: Image, after: Image, shared: Collection[str]) -> Image:
+    """A held image of another shape as it would be in this one: what only one of them has is as it is now."""
+    found = dict(after)
+    for name in shared:
+        old, now = before.get(name), after.get(name)
+        found[name] = old if old is None or now is None else in_shape_of(now, old, name)
+    return found
 
 
 def shape_id(session: Session, shape: Shape) -> str:

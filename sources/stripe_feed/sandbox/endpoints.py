@@ -14,7 +14,7 @@ from .account import NAMES, Account, Call
 from .lists import LISTINGS, envelope, page
 from .parameters import Params, expands, parse, query
 from .refusals import Refusal, bad_key, forbidden, missing, no_key, publishable, unknown_parameters, unknown_url
-from .renderings import VERSION
+from .renderings import VERSION, answered, current
 from .server import Answer, Request
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def answer(account: Account, request: Request) -> Answer:
     path, _, search = request.target.partition("?")
     template, id = templated(path)
     request_id = f"req_{account.faults.dice().getrandbits(70):014x}"
-    headers = {"Request-Id": request_id, "Stripe-Version": request.headers.get("stripe-version", account.api_version)}
+    version = request.headers.get("stripe-version", account.api_version)
+    headers = {"Request-Id": request_id, "Stripe-Version": version}
     fate: Fate = ""
     params: Params = {}
     try:
@@ -40,6 +41,8 @@ def answer(account: Account, request: Request) -> Answer:
             account.on_request(template, params)
         do = get if reads else partial(write, request, headers)
         status, body = 200, do(account, key, template, path, id, params)
+        if not current(version):
+            body = answered(account, body, version)
     except Refusal as refusal:
         status, body = refusal.status, refusal.body(request_id, account.now, "" if account.livemode else "/test")
         headers |= refusal.headers

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from .objects import Object, decoded, discount_of
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ REMOVED: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
 )  # fmt: skip
 """Versions, and the fields that those before them did not have."""
 
+TABLE_OF = {
+    "customer": "customers", "invoice": "invoices", "line_item": "lines", "plan": "plans", "price": "prices",
+    "product": "products", "subscription": "subscriptions", "subscription_item": "items",
+}  # fmt: skip
+
 BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
 
 
@@ -61,10 +68,31 @@ def previous(before: Object, after: Object) -> Object:
     found: Object = {}
     for name in (*before, *(name for name in after if name not in before)):
         old, new = before.get(name), after.get(name)
-        if old is new or (old == new and type(old) is type(new)):
+        if old is new or same(old, new):
             continue
         found[name] = previous(old, new) if isinstance(old, dict) and isinstance(new, dict) else old
     return found
+
+
+def same(old: object, new: object) -> bool:
+    """Equal as JSON: 0 is not false."""
+    if old != new or type(old) is not type(new):
+        return False
+    if isinstance(old, list) and isinstance(new, list):
+        return all(map(same, old, new))
+    return not (isinstance(old, dict) and isinstance(new, dict)) or all(same(value, new[name]) for name, value in old.items())
+
+
+def answered(account: Account, body: bytes, version: str) -> bytes:
+    """What is read over the API, in the shape of the version that was asked for; events keep theirs."""
+    found = decoded(body)
+    if found.get("object") == "list" and found["data"]:
+        table = TABLE_OF.get(found["data"][0].get("object"))
+        shown = table and found | {"data": [rendered(account, table, one, version) for one in found["data"]]}
+    else:
+        table = TABLE_OF.get(found.get("object", ""))
+        shown = table and rendered(account, table, found, version)
+    return msgspec.json.encode(shown) if shown else body
 
 
 def rendered(account: Account, table: str, found: Object, version: str) -> Object:
