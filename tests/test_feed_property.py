@@ -148,7 +148,10 @@ class World:
         self.box.burst(1 + a, 1 + b % 2)
 
     def live(self, a: int, b: int) -> None:
+        """With whole bodies: of two lives in a second whose end is bare, nothing tells which was the first."""
+        bare, self.box.stub_deletes = self.box.stub_deletes, False
         self.box.live((1, 60, 4_000)[b % 3], 2 + a * 3)
+        self.box.stub_deletes = bare
 
     def noise(self, a: int, b: int) -> None:
         self.box.noise(3)

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from .errors import SetupError
+from .errors import Locked, SetupError
+
+T = TypeVar("T")
 
 PIPELINE = "stripe_feed"
 DATASET = "stripe"
 DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 DUCKDB_JOBS = 2              # side by side, one thread each
+PAUSE = 0.2                  # seconds between two looks whether a lock is free
 WRITES = "is writing to this pipeline. Wait for it, or use --wait SECONDS."
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -141,7 +144,7 @@ def file_problem(file: Path, text: str) -> SetupError:
     holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
     if holder or is_lock(text):
         who = f"process {holder[2]}" if holder else "another process"
-        return SetupError(f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again.")
+        return Locked(f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again.")
     if "version number" in text or "serialized" in text.lower():
         return SetupError(
             f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
@@ -158,6 +161,40 @@ def file_problem(file: Path, text: str) -> SetupError:
 def is_lock(text: str) -> bool:
     """Whether DuckDB's words are about another process that has the file open; a damaged `block` is not."""
     return re.search(r"\block\b", text, re.IGNORECASE) is not None
+
+
+def patiently(work: Callable[[], T], wait: float) -> T:
+    """Do work that can be repeated until no other process has the file open. Raises `Locked` after `wait` seconds."""
+    waited = 0.0
+    while True:
+        try:
+            return work()
+        except Locked:
+            if waited >= wait:
+                raise
+            rest()
+            waited += PAUSE
+
+
+def rest() -> None:
+    """Let whoever is in the way go on."""
+    time.sleep(PAUSE)
+
+
+def patient(client: Any, file: Path, wait: float) -> None:
+    """Make a SQL client of a DuckDB file wait for other processes when it is opened."""
+    opened = client.open_connection
+
+    def opening() -> Any:
+        try:
+            return opened()
+        except Exception as fault:
+            words = str(fault)
+            if is_lock(words):
+                raise file_problem(file, words) from None
+            raise
+
+    client.open_connection = lambda: patiently(opening, wait)
 
 
 def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:
@@ -231,8 +268,8 @@ def lock_file(
             except BlockingIOError:
                 if waited >= wait:
                     raise SetupError(f"{_holder(file.read())} {does}") from None
-                pause(0.2)
-                waited += 0.2
+                pause(PAUSE)
+                waited += PAUSE
                 file.seek(0)
         file.seek(0)
         file.truncate()

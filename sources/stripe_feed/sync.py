@@ -8,29 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.exceptions import SignalReceivedException
-from dlt.destinations.exceptions import DestinationConnectionError
-from dlt.pipeline.exceptions import PipelineStepFailed
-
-from .destination import (
-    DATASET,
-    DUCKDB_JOBS,
-    PIPELINE,
-    check,
-    connection_problem,
-    duckdb_file,
-    file_problem,
-    give_back_memory,
-    held_open,
-    is_lock,
-    lock,
-    open_pipeline,
-    settings,
-)
-from .errors import StripeFeedError, UsageError
+from .destination import DATASET, PIPELINE, check, duckdb_file, give_back_memory, lock, open_pipeline, patiently, settings
+from .errors import Locked, UsageError
 from .extract import prior
 from .extract.cursors import span, standing
 from .extract.lists import plan
@@ -39,6 +21,7 @@ from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
 from .feed.store import FeedStore
+from .loading import restore, run, settle
 from .resources import CHANGES, RESOURCES
 
 if TYPE_CHECKING:
@@ -100,33 +83,32 @@ def sync(
     The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
     may not read is left out and named in the result. `reconcile`: compare the whole lists with the copy, heal what no event
     told, and tell it as changes of origin `diff`. `rung`: events that webhooks told of, read at once. `wait`: seconds to wait
-    for another command's lock. `watch` is called once, with the session whose listings show the progress. The other arguments
-    are those of `stripe_source` and of `open_pipeline`.
+    for another command's lock, and for another process that has the DuckDB file open. `watch` is called once, with the session
+    whose listings show the progress. The other arguments are those of `stripe_source` and of `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
     compared = frozenset(names if reconcile else ())
     session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
-    session.rung = rung
+    session.rung, session.wait = rung, wait
     began = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
         with lock(pipeline, f"stripe-feed {'reconcile' if reconcile else 'sync'}", wait), closing(session):
-            check(pipeline)
+            patiently(partial(check, pipeline), wait)
             account = session.account
-            pipeline = settle(pipeline)
+            pipeline = settle(pipeline, wait)
             if full_refresh:
                 check_owner(account, owner_in(pipeline))
                 check_refresh(session, names, resources)
             if watch is not None:
                 watch(session)
             try:
-                packages = _load(pipeline, session, names, full_refresh)
+                packages = _load(pipeline, session, names, full_refresh, wait)
                 requests = session.api.requests
-                with FeedStore(store_path(pipeline)) as store:
-                    relayed = relay_pipeline(pipeline, store)
+                relayed = _relay(pipeline, wait)
             except BaseException:
                 if not pipeline.has_pending_data:
                     pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
@@ -224,78 +206,23 @@ def check_refresh(session: Session, names: Sequence[str], resources: Sequence[st
         session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)      # raises where the key may not read it
 
 
-def settle(pipeline: Any) -> Any:
-    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
-    _drop_extracted(pipeline)
-    while pipeline.has_pending_data:
-        run(pipeline, None)
-    pipeline = pipeline.drop()
-    restore(pipeline)
-    return pipeline
+def _relay(pipeline: Any, wait: float) -> int:
+    """Take the changes over into the feed; whoever has the file open puts that off, and no more."""
+    with FeedStore(store_path(pipeline)) as store:
+        try:
+            return patiently(lambda: relay_pipeline(pipeline, store), wait)
+        except Locked as fault:
+            log.warning("All is loaded, but the feed takes its changes over later: %s", fault)
+            return 0
 
 
-def _drop_extracted(pipeline: Any) -> None:
-    """Delete what was extracted and not yet normalized: it is read again, since its cursors went with it.
-
-    dlt notes the schema of an extracted package only after it: where the run was killed in between, or at the end of the
-    normalize step, which leaves the package in two folders, dlt would pass over it, or fail on it, for ever.
-    """
-    for load_id in pipeline.list_extracted_load_packages():
-        pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
-
-
-def restore(pipeline: Any) -> None:
-    """Take state and schema from the destination."""
-    try:
-        pipeline.sync_destination()
-    except Exception as fault:
-        raise explained(fault, pipeline) from fault
-
-
-def run(pipeline: Any, source: Any, **options: Any) -> None:
-    """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's wrapping."""
-    try:
-        if source is not None:
-            pipeline.extract(source, **options)
-        if pipeline.list_extracted_load_packages():
-            pipeline.normalize()
-        if pipeline.list_normalized_load_packages():
-            with held_open(pipeline):
-                pipeline.load(**({"workers": DUCKDB_JOBS} if duckdb_file(pipeline) else {}))
-    except SignalReceivedException:
-        raise KeyboardInterrupt from None
-    except (PipelineStepFailed, DestinationConnectionError) as fault:
-        raise explained(fault, pipeline) from fault
-
-
-def explained(fault: BaseException, pipeline: Any) -> BaseException:
-    """Our error inside dlt's, or the one that stands for a destination that is locked or out of reach, or the fault itself."""
-    file = duckdb_file(pipeline)
-    chain = [fault]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(inner)
-    for inner in chain:
-        if isinstance(inner, StripeFeedError | KeyboardInterrupt):
-            return inner
-        if isinstance(inner, SignalReceivedException):
-            return KeyboardInterrupt()
-        if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and is_lock(str(inner)):
-            return file_problem(file, str(inner))
-    for inner in chain:
-        if isinstance(inner, ConfigurationException | DestinationConnectionError):
-            return connection_problem(pipeline, inner)
-    if file is None and isinstance(fault, PipelineStepFailed) and fault.step == "sync":     # the first contact
-        return connection_problem(pipeline, chain[-1])
-    return fault
-
-
-def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: bool) -> int:
+def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: bool, wait: float) -> int:
     refresh: dict[str, Any] = {"refresh": "drop_sources"} if full_refresh else {}
     packages = 0
     while True:
         session.begin_package()
         wanted = [name for name in (*names, CHANGES) if name not in session.refused]
-        run(pipeline, source_of(session).with_resources(*wanted), **refresh)
+        run(pipeline, source_of(session).with_resources(*wanted), wait, **refresh)
         refresh = {}
         packages += session.package_rows > 0
         give_back_memory()

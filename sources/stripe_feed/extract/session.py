@@ -68,6 +68,7 @@ class Session:
         self.unreadable: PermissionMissing | None = None    # why events cannot be read
         self.rung: Sequence[Any] = ()               # events that webhooks told of, still to be read
         self.probed = False
+        self.wait = 0.0                             # seconds to wait for a process that has the DuckDB file open
         self._lock = threading.Lock()
         self._running = self._ended = 0
         self._failed = False

@@ -12,7 +12,7 @@ import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
-from ..destination import require_merge
+from ..destination import duckdb_file, patient, require_merge
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
@@ -71,6 +71,8 @@ class Writer:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
+            if self.session.wait and (file := duckdb_file(pipeline)) is not None:
+                patient(client, file, self.session.wait)
             index(client, destination)
             self.session.client = (load_id, client, destination)
         return self.session.client[1:]

@@ -12,14 +12,14 @@ from string import Formatter
 from typing import Any
 
 from ..destination import duckdb_file, lock
-from ..errors import SetupError, UsageError
+from ..errors import Locked, SetupError, UsageError
 from ..resources import RESOURCES
 from . import cursors, remote, upkeep
 from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, wanted
 from .fold import Net, net
-from .relay import Locked, relay_pipeline, source_state, store_path, with_client
+from .relay import relay_pipeline, source_state, store_path, with_client
 from .store import FeedStore
 
 log = logging.getLogger("stripe_feed")

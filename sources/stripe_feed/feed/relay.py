@@ -18,8 +18,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..destination import DATASET, connection_problem, duckdb_file, file_problem, is_lock
-from ..errors import SetupError
+from ..destination import DATASET, connection_problem, duckdb_file, file_problem
+from ..errors import Locked
 from ..resources import CHANGES, RESOURCES
 from .change import SOURCE, Entry, entry
 from .store import FeedStore
@@ -31,10 +31,6 @@ DUCKDB_MEMORY = "50MB"    # enough for bodies of some ten kB
 
 T = TypeVar("T")
 SEQ, LOAD = SOURCE.index("seq"), SOURCE.index("_dlt_load_id")
-
-
-class Locked(SetupError):
-    """Another process has the destination open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +99,6 @@ def _opened(pipeline: Any, memory: str | None) -> Iterator[Any]:
             raise connection_problem(pipeline, fault) from None
         if "different configuration" in words:
             raise Locked(f"{file.name} is open in this very process, with other settings. Close it there.") from None
-        if is_lock(words):
-            raise Locked(str(file_problem(file, words))) from None
         raise file_problem(file, words) from None
     try:
         with _frugal(client, memory) if file is not None and memory else nullcontext():
