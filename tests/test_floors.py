@@ -15,13 +15,13 @@ FLOORS = (
     "rates, credentials, transport < api, destination",
     "extract, write, models",
     "feed",
-    "sync, show < verify, doctor, endpoint, service",
+    "loading < sync, show < verify, doctor, endpoint, service",
     "terminal < progress, verbs, options, trigger_words < feed_commands < trigger_commands, service_commands, demo < cli, __init__",
 )
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 
 ROOMS = {
-    "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch < hints, session < changes"
+    "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch, indexes < hints, session < changes"
     " < writer, derive, rereads, rung < lists < reconcile, snapshot, apply < follow < source",
     "feed": "change, addresses, signing, operations < filters, expressions, sinks < store < fold, relay, once"
     " < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote < rule_file, consume < triggers"

@@ -1,0 +1,148 @@
+"""`verify` finds every way in which a copy can be untrue, names fields and ids alone, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from stripe_feed.errors import SetupError
+from stripe_feed.resources import RESOURCES
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.verify import Difference, Verified, verify
+from tests.commands import Shell, shell_of
+from tests.copies import FAST, Copy, copy_of
+
+TABLES = ("customers", "products")
+EVERYTHING = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    """A copy whose customers all have changed since they were loaded."""
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
+        found.sync(resources=TABLES)
+        found.box.advance(3_600)
+        for id in found.box.objects("customers"):
+            found.box.update("customers", id, name="Changed")
+        found.box.advance(400)
+        found.sync(resources=TABLES)
+        yield found
+
+
+def verified(copy: Copy, **options: Any) -> Verified:
+    mine = {"api_key": copy.box.key, "api_base": copy.url, "database": str(copy.folder / copy.database), "resources": TABLES}
+    return verify(**mine | FAST | options)
+
+
+def first(copy: Copy) -> str:
+    return next(iter(copy.box.objects("customers")))
+
+
+def tamper(copy: Copy, statement: str) -> None:
+    with closing(duckdb.connect(str(copy.folder / copy.database))) as base:
+        base.execute(statement)
+
+
+def test_a_true_copy_has_no_difference(copy: Copy) -> None:
+    counts = {table: len(copy.box.objects(table)) for table in TABLES}
+    assert verified(copy) == Verified(counts, {"customers": 0, "products": 0}, [])
+    assert verified(copy, sample=2).compared == {"customers": 2, "products": 2}
+
+
+def test_what_a_sync_will_bring_waits(copy: Copy) -> None:
+    copy.box.update("customers", first(copy), name="Later")
+    found = verified(copy)
+    assert (found.compared["customers"], found.waiting["customers"], found.differences) == (5, 1, [])
+
+
+@pytest.mark.parametrize(("statement", "what"), [
+    ("update stripe.customers set name = 'Wrong', balance = 5 where id = '{}'", "the row differs from Stripe in name, balance"),
+    ("update stripe.customers set deleted_at = created where id = '{}'", "it is marked as deleted, but Stripe has it"),
+    ("update stripe.changes set after = replace(after::text, 'Changed', 'Wrong')::json where object_id = '{}'",
+     "its last change differs from the row in name"),
+    ("update stripe.changes set op = 'd', after = null where object_id = '{}'", "its last change is a deletion"),
+])  # fmt: skip
+def test_a_row_or_a_change_that_is_wrong_is_found(copy: Copy, statement: str, what: str) -> None:
+    tamper(copy, statement.format(first(copy)))
+    assert verified(copy).differences == [Difference("customers", first(copy), what)]
+
+
+def test_a_deletion_that_no_event_told_is_found(copy: Copy) -> None:
+    gone = first(copy)
+    copy.box.faults.lost_events = 1.0
+    copy.box.delete("customers", gone)
+    assert verified(copy).differences == [Difference("customers", gone, "Stripe does not have it any more")]
+
+
+def test_a_deletion_that_the_changes_do_not_tell_is_found(copy: Copy) -> None:
+    gone = first(copy)
+    copy.box.delete("customers", gone)
+    copy.box.advance(400)
+    copy.sync(resources=TABLES)
+    assert verified(copy).differences == []
+    tamper(copy, f"delete from stripe.changes where object_id = '{gone}' and op = 'd'")
+    assert verified(copy).differences == [Difference("customers", gone, "its last change is no deletion")]
+
+
+def test_without_a_copy_there_is_nothing_to_verify(copy: Copy) -> None:
+    with pytest.raises(SetupError, match=r"There is no copy yet\. Run `stripe-feed sync` first"):
+        verified(copy, database=str(copy.folder / "other.duckdb"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with shell_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
+        assert found.sync("--resources", "customers").code == 0
+        yield found
+
+
+def test_the_command_ends_with_4_where_something_differs(shell: Shell) -> None:
+    """It names the object and the fields, and no value."""
+    said = shell.run("verify", "--resources", "customers", "--sample", 3)
+    assert (said.code, said.err) == (0, "")
+
+    box = shell.box
+    box.faults.lost_events = 1.0
+    for id in box.objects("customers"):
+        box.update("customers", id, name="Secret name")
+    said = shell.run("verify", "--resources", "customers", "--sample", 3)
+    assert said.code == 4
+    assert said.err.strip() == "error: 3 of 3 objects differ. Run `stripe-feed reconcile`, then verify again."
+    assert said.out.count(": the row differs from Stripe in name") == 3
+    assert "Secret" not in said.out
+
+    told = json.loads(shell.run("verify", "--resources", "customers", "--json").out)
+    assert told["compared"] == {"customers": 6}
+    assert {one["what"] for one in told["differences"]} == {"the row differs from Stripe in name"}
+
+    assert shell.run("reconcile", "--resources", "customers").code == 0
+    assert shell.run("verify", "--resources", "customers").code == 0
+
+
+def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates(tmp_path: Path) -> None:
+    """Exit code 4 with one line; the comparison does without events, and so ends with 0."""
+    box = Sandbox(seed=4, customers=6, oddities=False)
+    without = box.restrict(permissions=EVERYTHING - {"rak_event_read"})
+    with shell_of(box, tmp_path) as shell:
+        said = shell.sync("--quiet", STRIPE_SECRET_KEY=without)
+        assert (said.code, shell.rows()) == (4, shell.truth())
+        assert said.err.splitlines() == [
+            "error: The key may not read events, so updates, cancellations and deletes of older objects are not seen: add the "
+            "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then. Everything else is loaded."
+        ]
+
+        box.advance(3_600)
+        for id in box.objects("customers"):
+            box.update("customers", id, name="Changed")
+        box.advance(3_600)
+        assert shell.sync("--quiet", STRIPE_SECRET_KEY=without).code == 4
+        assert shell.run("verify", "--resources", "customers", STRIPE_SECRET_KEY=without).code == 4
+        said = shell.run("reconcile", "--quiet", STRIPE_SECRET_KEY=without)
+        assert (said.code, said.err) == (0, "")
+        assert shell.run("verify", "--resources", "customers", STRIPE_SECRET_KEY=without).code == 0
