@@ -30,6 +30,7 @@ from stripe_feed.api import Api
 from stripe_feed.extract import events, pages
 from stripe_feed.extract.pages import Reader
 from stripe_feed.extract.writer import Writer
+from stripe_feed.feed.store import FeedStore
 
 PACKAGE_ROWS = 150
 BATCH_ROWS = 50
@@ -54,6 +55,9 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "the package is complete": (Load, "complete_package", "after"),
     "the local state is half gone": (FileStorage, "delete_folder", "half"),
     "the destination's state was taken": (Pipeline, "sync_destination", "after"),
+    "all is loaded": (syncing, "relay_pipeline", "before"),
+    "changes were relayed": (FeedStore, "append", "after"),
+    "the feed has it": (syncing, "relay_pipeline", "after"),
 }
 """Where the process dies: before or after a call of this function; `half`: a folder's deletion leaves half of it."""
 

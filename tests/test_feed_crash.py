@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from stripe_feed import open_feed
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy
 from tests.crash import POINTS
@@ -24,6 +25,9 @@ KILLS = (
     Kill("copied to staging", 2),
     Kill("merged", 1),
     Kill("merged", 3),
+    Kill("all is loaded", 1),
+    Kill("changes were relayed", 1),
+    Kill("the feed has it", 1),
 )
 """At least one between the rows and their changes, whichever of them is merged first."""
 
@@ -46,12 +50,22 @@ def live(box: Sandbox, seed: int) -> None:
 
 
 def check(copy: Copy) -> list[Row]:
-    """The tables equal the truth, and each change is there once, in its place."""
+    """The tables equal the truth, each change is there once, in its place, and a consumer of the feed gets each once."""
     copy.check(*TABLES, volatile=False)
     assert_in_order(copy)
     assert_folds(copy, TABLES)
     assert not copy.one("select count(*) - count(distinct change_id) from stripe.changes")
-    return assert_complete(copy, TABLES)
+    complete = assert_complete(copy, TABLES)
+    given = [*consumed(copy, 50), *consumed(copy)]
+    assert [offset for offset, _ in given] == list(range(1, len(given) + 1))
+    assert sorted(id for _, id in given) == sorted(id for id, in copy.select("select change_id from stripe.changes"))
+    return complete
+
+
+def consumed(copy: Copy, most: int | None = None) -> list[tuple[int, str]]:
+    """Offset and id of what a consumer gets."""
+    with open_feed(copy.pipeline) as feed:
+        return [(one.offset, one.change_id) for one in feed.consume("all", start="earliest", max=most)]
 
 
 def killed(runner: Runner, kill: Kill, folder: Path) -> tuple[Copy, list[int], int]:
