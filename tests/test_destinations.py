@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dlt
+import psycopg2
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import Feed, open_feed, stripe_source
 from stripe_feed.destination import open_pipeline, settings
 from stripe_feed.errors import Fenced, SetupError, UsageError
+from stripe_feed.extract import indexes
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.postgres import postgres_server
@@ -162,6 +165,25 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
         ]
         assert len(indexed(pipeline)) == 11
         assert_true(pipeline, box)
+
+
+def test_an_index_waits_for_nobody(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that somebody writes to is indexed by a later load; this one goes on."""
+    monkeypatch.setattr(indexes, "LOCK_TIMEOUT", "50ms")
+    box = Sandbox(seed=11, customers=5, oddities=False)
+    with copy_of(box, tmp_path) as copy, settings(), closing(psycopg2.connect(postgres)) as other:
+        server = dlt.destinations.postgres(postgres)
+        pipeline = dlt.pipeline("busy", destination=server, dataset_name="busy", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline.run(copy.source())
+        other.cursor().execute("lock table busy.customers in row exclusive mode")
+        box.create("customers")
+        box.advance(400)
+        pipeline.run(copy.source())
+        assert_true(pipeline, box)
+        assert "customers (id)" not in indexed(pipeline)
+        other.rollback()
+        pipeline.run(copy.source())
+        assert "customers (id)" in indexed(pipeline)
 
 
 def test_a_role_that_may_not_index_still_loads(postgres: str, tmp_path: Path) -> None:

@@ -20,19 +20,23 @@ MISSING = f"""
 select c.relname, a.attname from pg_class c
 join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
 where n.nspname = %s and c.relkind = 'r' and (c.relname, a.attname) in ({', '.join(['(%s, %s)'] * len(KEYS))})
-and not exists (select 1 from pg_index i where i.indrelid = c.oid and i.indkey[0] = a.attnum)
+and pg_has_role(c.relowner, 'usage') and has_schema_privilege(n.oid, 'create')
+and not exists (
+    select 1 from pg_index i where i.indrelid = c.oid and i.indkey[0] = a.attnum and i.indisvalid and i.indpred is null
+)
 """
+LOCK_TIMEOUT = "5s"         # whoever writes to the table is not waited for, nor made to wait behind us
 
 
 def index(client: Any, destination: str) -> None:
     """Index the ids of the tables that are there and have no index on them yet, whoever made it; a second or so per million rows.
 
-    Where the role may not, the copy is as right, only slower.
+    Where the role may not, or the table is in use, the copy is as right, only slower, and a later package tries again.
     """
     if destination not in INDEXED:
         return
-    with client:
+    with client, suppress(DatabaseException):
+        client.execute_sql(f"set lock_timeout = '{LOCK_TIMEOUT}'")
         for table, column in client.execute_sql(MISSING, client.dataset_name, *chain.from_iterable(KEYS)) or ():
-            name, key = client.make_qualified_table_name(table), client.escape_column_name(column)
-            with suppress(DatabaseException):
-                client.execute_sql(f"create index on {name} ({key})")
+            index, name = client.escape_column_name(f"{table}_{column}_idx"), client.make_qualified_table_name(table)
+            client.execute_sql(f"create index if not exists {index} on {name} ({client.escape_column_name(column)})")
