@@ -291,4 +291,20 @@ MUTANTS = (
         "one trigger's fault is all triggers'", "feed/triggers.py", "        except StripeFeedError as fault:\n", "        except ZeroDivisionError as fault:\n",
         "test_triggers.py::test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other", quick=False,
     ),
+    Mutant(
+        "one of two equal rows came first", DERIVE, "return like.pop() if len(like) == 1 else None", "return max(like, default=None)",
+        "test_derive.py::test_a_round_through_other_children_is_never_wrong_and_sure",
+    ),
+    Mutant(
+        "a shape of before tells nothing", DERIVE, "return _key_like(some, before.image, all_told=True)", "return None",
+        "test_derive.py::test_a_round_begins_like_the_image_before_whatever_its_shape", quick=False,
+    ),
+    Mutant(
+        "another version is a change", RECONCILE, "if shared is not names:", "if not names:",
+        "test_reconcile.py::test_another_api_version_makes_no_changes", quick=False,
+    ),
+    Mutant(
+        "what was extracted is kept", "loading.py", "for load_id in pipeline.list_extracted_load_packages():", "for load_id in ():",
+        "test_crash.py::test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again", quick=False,
+    ),
 )
