@@ -70,6 +70,7 @@ class Resource:
     clock_filtered: bool = False              # the list hides objects on a test clock unless `test_clock` is given
     events: tuple[str, ...] = ()              # the event types that tell of it
     deleted_by: str = ""                      # the one that means that it is gone
+    own_ids: bool = False                     # an account can choose ids, and so use one again
     same_since: str = ""                      # first API version whose field set, children included, is the pinned one's
     links: tuple[str, ...] = ()               # open to whoever holds them: in the table, in no change
     free_form: tuple[str, ...] = ()           # hashes whose keys come and go: null in `previous_attributes` is ambiguous
@@ -180,6 +181,7 @@ RESOURCES: dict[str, Resource] = table(
         label="Core > Products",
         events=types("product", "created updated deleted"),
         deleted_by="product.deleted",
+        own_ids=True,
         same_since="2026-09-30",
         columns=columns("""
         id                   text      Id; `prod_...` or chosen by the account.
@@ -211,6 +213,7 @@ RESOURCES: dict[str, Resource] = table(
         label="Billing > Prices",
         events=types("price", "created updated deleted"),
         deleted_by="price.deleted",
+        own_ids=True,
         same_since="2025-03-31",
         walks=((("active", "true"),), (("active", "false"),)),
         columns=columns("""
@@ -246,6 +249,7 @@ RESOURCES: dict[str, Resource] = table(
         label="Billing > Prices",
         events=types("plan", "created updated deleted"),
         deleted_by="plan.deleted",
+        own_ids=True,
         same_since="2025-03-31",
         columns=columns("""
         id                text      Id: of the price it mirrors, or chosen by the account.

@@ -56,13 +56,20 @@ def sequence(history: Sequence[Told], known: Known | None = None, looked: bool =
     found: list[Ordered] = []
     at: Told | None = None
     groups = [list(group) for _, group in groupby(history, key=lambda one: one.event.created)]
-    for some, following in zip(groups, [*groups[1:], []], strict=True):
-        sure = True
+    for group, following in zip(groups, [*groups[1:], []], strict=True):
+        some, sure = _born_once(group), True
         if len(some) > 1:
             some, sure = _in_order(some, _key_before(at, some, known, looked), _key_then(following))
         found += [Ordered(one, n, sure) for n, one in enumerate(some, 1)]
         at = some[-1]
     return found
+
+
+def _born_once(some: list[Told]) -> list[Told]:
+    """Without the twins of a creation, where Stripe gives out ids, and so each only once."""
+    births = sorted((one for one in some if one.role == "begins"), key=lambda one: (not one.seen, one.event.id))
+    twins = [] if some[0].resource.own_ids else [one.event.id for one in births[1:]]
+    return [one for one in some if one.event.id not in twins]
 
 
 def _in_order(some: Sequence[Told], known: str | None, then: str | None) -> tuple[list[Told], bool]:
