@@ -99,12 +99,12 @@ class World:
         """There and back in a second, or there only, or there and back and there.
 
         Nothing is read in that second, or so shortly before that the row may show what happened while the answer came: what was
-        before a round would not be known. Nor is a third step taken where events come twice: it could not be told from a twin.
+        before a round would not be known. Nor is a second step taken where events come twice: a twin could not be told from a third.
         """
         field = {"customers": "delinquent", "products": "active", "prices": "active", "plans": "active"}.get(self.table(a))
         id = self.one(self.table(a), b)
         self.box.advance(1 if self.box.on_request else 16)
-        for _ in range(1 + b % (2 if self.box.faults.doubled_events else 3) if field and id else 0):
+        for _ in range(1 + b % (1 if self.box.faults.doubled_events else 3) if field and id else 0):
             self.box.update(self.table(a), str(id), **{str(field): not self.box.objects(self.table(a))[str(id)][str(field)]})
         self.box.advance(1)
 
