@@ -471,3 +471,16 @@ def test_only_where_the_account_chooses_ids_one_is_born_twice(box: Sandbox, tabl
     if lives == 1:
         assert [one.told.role for one in found] == ["begins", "moves", "ends"]
         assert all(one.sure for one in found)
+
+
+def test_where_ids_are_given_out_a_deletion_is_the_last_whatever_the_shapes(box: Sandbox) -> None:
+    """Events of two API versions in one second form no trail."""
+    id = box.create("customers")["id"]
+    box.advance(20)
+    box.update("customers", id, name="A")
+    box.api_version = "2024-06-20"
+    box.update("customers", id, name="B")
+    box.delete("customers", id)
+    story = one_story(box, "customers", id).told[1:]
+    for read in permutations(story):
+        assert sequence(read)[-1].told.role == "ends"

@@ -27,6 +27,7 @@ class Last:
         self.created = ordered.told.created
         self.version = event.created * VERSION_STEP + ordered.number
         self.ends = event.created if ordered.told.role == "ends" else None
+        self.died: Last | None = None       # by an event that seemed not to be the last one
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Work:
         """The tables to yield: rows first, then the changes that led there."""
         rows = [*self.rows, *((read.record, version_read(read.asked_at), None) for read in self._worth())]
         yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
+        self._died()
         yield from self._ended()
         yield from self.writer.changes(sorted(self.changes, key=lambda change: change.occurred_at))
 
@@ -55,6 +57,13 @@ class Work:
         doubtful = [read.record for read in wanted if read.record.row.id not in self.last]
         held = {record.row.id for record in doubtful} - {record.row.id for record in self.writer.changed(doubtful)}
         return [read for read in wanted if read.record.row.id not in held]
+
+    def _died(self) -> None:
+        """Objects that could not be read again were gone, where an event of this batch says so, though another seemed later."""
+        read = {read.record.row.id for read in self.reads}
+        for id in self.again.keys() - read:
+            if (one := self.last.get(id)) is not None and one.died is not None:
+                self.ended[id] = one.died
 
     def _ended(self) -> Iterator[Any]:
         """Deleted objects whose event does not hold their content: the row that is held becomes their last."""
@@ -84,7 +93,8 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
         if all(one.told.seen for one in ordered):
             continue                                 # a twin of a change that was told
         work.changes += changes_of(ordered, known.get(id), pin)
-        work.last[id] = Last(ordered[-1], body_of(ordered, pin))
+        work.last[id] = last = Last(ordered[-1], body_of(ordered, pin))
+        last.died = next((Last(one, None) for one in reversed(ordered) if one.told.role == "ends"), None)
     work.changes = _once(writer, work.changes, work.last)
     _place(work)
     return work

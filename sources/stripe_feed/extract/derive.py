@@ -73,6 +73,10 @@ def _born_once(some: list[Told]) -> list[Told]:
 
 
 def _in_order(some: Sequence[Told], known: str | None, then: str | None) -> tuple[list[Told], bool]:
+    ends = sorted((one for one in some if one.role == "ends"), key=lambda one: (not one.seen, one.event.id))
+    if ends and not some[0].resource.own_ids:        # the only life of its id: whatever the shapes, that was the last
+        rest, sure = _in_order([one for one in some if one.role != "ends"], known, None)
+        return [*rest, ends[0]], sure
     where = {one.event.id: one for one in some}
     line, sure = in_order([_step(one) for one in some], known, then)
     return [where[step.id] for step in line], sure
