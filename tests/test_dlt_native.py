@@ -17,7 +17,8 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 
-from stripe_feed import stripe_source
+from stripe_feed import open_feed, stripe_source
+from stripe_feed.errors import SetupError
 from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
@@ -27,7 +28,8 @@ from tests.truth import assert_true
 
 SCRIPT = """
 import dlt
-from stripe_feed import stripe_source
+from stripe_feed import open_feed, stripe_source
+from stripe_feed.errors import SetupError
 
 pipeline = dlt.pipeline("stripe_feed", destination="duckdb", dataset_name="stripe")
 pipeline.run(stripe_source())
@@ -258,3 +260,36 @@ def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
 
     assert list(source.resources) == [*RESOURCES, "changes"]
     assert copy.box.counts.total() == 0
+
+
+def test_a_pipeline_that_began_in_another_folder_says_where_its_file_is(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """dlt remembers the first folder; a consumer there would be moved by whoever takes this for the file of his own folder."""
+    def pipeline() -> Any:
+        return dlt.pipeline("ours", destination="duckdb", dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
+
+    here, there = copy.folder / "here", copy.folder / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    pipeline().run(copy.source().with_resources("customers", "changes"))
+    open_feed(pipeline()).close()
+    assert "began in another folder" not in caplog.text
+
+    monkeypatch.chdir(there)
+    said = f"A pipeline named ours began in another folder, so its file is {here / 'ours.duckdb'}."
+    open_feed(pipeline()).close()
+    assert caplog.text.count(said) == 1
+    pipeline().run(copy.source().with_resources("customers", "changes"))
+    assert caplog.text.count(said) == 2
+    assert list(there.iterdir()) == []
+
+
+def test_where_nothing_was_loaded_there_is_no_feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is made."""
+    monkeypatch.chdir(tmp_path)
+    pipeline = dlt.pipeline("none", destination="duckdb", dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt"))
+    with pytest.raises(SetupError, match=r"There is no file none.duckdb yet\. Load it first"):
+        open_feed(pipeline)
+    assert not list(tmp_path.glob("*.sqlite"))

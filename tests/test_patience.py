@@ -91,9 +91,9 @@ def test_a_reader_holds_a_run_up_for_as_long_as_it_may_wait(
 
 @pytest.mark.parametrize("moment", [moment for moment in MOMENTS if moment not in ("before rows are looked up", "before the relay")])
 def test_without_waiting_it_says_who_is_in_the_way(
-    copy: Copy, reader: Reader, monkeypatch: pytest.MonkeyPatch, moment: str
+    copy: Copy, reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str
 ) -> None:
-    """And loses nothing: the next run goes on."""
+    """And loses nothing: the next run goes on, and says so where something was left to load."""
     before(monkeypatch, *MOMENTS[moment], reader.come)
     with pytest.raises(Locked, match=r"copy.duckdb is open in process \d+\. Close it there"):
         copy.sync(resources=TABLES)
@@ -101,6 +101,7 @@ def test_without_waiting_it_says_who_is_in_the_way(
     reader.leave()
     copy.sync(resources=TABLES)
     copy.check(*TABLES)
+    assert caplog.text.count("An earlier run was interrupted: what it had read is loaded first.") == (moment == "before the load")
 
 
 def test_who_looks_on_while_rows_are_looked_up_is_named_as_well(

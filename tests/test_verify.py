@@ -106,6 +106,7 @@ def test_the_command_ends_with_4_where_something_differs(shell: Shell) -> None:
     """It names the object and the fields, and no value."""
     said = shell.run("verify", "--resources", "customers", "--sample", 3)
     assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("No differences.\n")
 
     box = shell.box
     box.faults.lost_events = 1.0

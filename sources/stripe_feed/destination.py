@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import json
+import logging
 import os
 import re
 import time
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary
 from .errors import Locked, SetupError
 
 T = TypeVar("T")
+log = logging.getLogger("stripe_feed")
 
 PIPELINE = "stripe_feed"
 DATASET = "stripe"
@@ -104,6 +106,17 @@ def duckdb_file(pipeline: Any) -> Path | None:
 
 
 _FILES: WeakKeyDictionary[Any, Path | None] = WeakKeyDictionary()
+
+
+def tell_place(pipeline: Any) -> None:
+    """Say which file it is, where dlt takes a relative path from the folder that a pipeline of this name began in."""
+    file = duckdb_file(pipeline)
+    given = str(pipeline.destination.config_params.get("credentials") or "")
+    if file is not None and not os.path.isabs(given) and file.parent.resolve() != Path.cwd():
+        log.warning(
+            "A pipeline named %s began in another folder, so its file is %s. For one in this folder give the pipeline another "
+            "name, or dlt.destinations.duckdb an absolute path.", pipeline.pipeline_name, file,
+        )
 
 
 def check(pipeline: Any) -> None:

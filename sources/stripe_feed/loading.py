@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +16,14 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from .destination import DUCKDB_JOBS, connection_problem, duckdb_file, file_problem, held_open, is_lock, patiently
 from .errors import StripeFeedError
 
+log = logging.getLogger("stripe_feed")
+
 
 def settle(pipeline: Any, wait: float = 0.0) -> Any:
     """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
     _drop_extracted(pipeline)
+    if pipeline.has_pending_data:
+        log.warning("An earlier run was interrupted: what it had read is loaded first.")
     while pipeline.has_pending_data:
         run(pipeline, None, wait)
     pipeline = pipeline.drop()

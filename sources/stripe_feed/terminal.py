@@ -240,6 +240,8 @@ def print_verified(found: Verified, json: bool) -> None:
     data().print(table(["resource", "compared", "waiting for a sync"], rows))
     for one in found.differences:
         sys.stdout.write(plain(f"{one.resource} {one.object_id}: {one.what}") + "\n")
+    if not found.differences:
+        sys.stdout.write("No differences.\n")
 
 
 def print_plan(planned: Sequence[Planned], json: bool) -> None:

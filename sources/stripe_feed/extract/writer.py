@@ -12,7 +12,7 @@ import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
-from ..destination import duckdb_file, patient, require_merge
+from ..destination import duckdb_file, patient, require_merge, tell_place
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
@@ -70,6 +70,7 @@ class Writer:
         if self.session.client is None or self.session.client[0] != load_id:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
+            tell_place(pipeline)
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
                 patient(client, file, self.session.wait)
