@@ -44,16 +44,15 @@ def open_feed(
     from there now and written there by `close`, so that a worker whose disk is gone goes on. A worker that ends before sees
     its changes again; `close` raises `Fenced` where another moved the same consumer meanwhile.
 
-    Raises `SetupError` where the store or the destination cannot be opened, or nothing was loaded yet, `UsageError` for
-    `keeps_cursors` with DuckDB.
+    Raises `SetupError` where the store or the destination cannot be opened, `UsageError` for `keeps_cursors` with DuckDB.
     """
     if keeps_cursors and duckdb_file(pipeline) is not None:
         raise UsageError("keeps_cursors is for server databases; with DuckDB the feed store lies beside the file.")
     tell_place(pipeline)
-    place, file = Path(store or store_path(pipeline)), duckdb_file(pipeline)
-    if file is not None and not file.exists() and not place.exists():
-        raise SetupError(f"There is no file {file.name} yet. Load it first: `stripe-feed sync`, or pipeline.run(...).")
-    feed = Feed(pipeline, FeedStore(place), now=now, wait=wait)
+    file = duckdb_file(pipeline)
+    if file is not None and not file.exists():
+        log.warning("There is no file %s yet: the feed is empty until a load brings it.", file)
+    feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
     try:
         feed.relay()
         if keeps_cursors:
