@@ -311,6 +311,19 @@ def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: 
         assert not any("compare" in state for state in copy.states.values() if isinstance(state, dict))
 
 
+def test_what_came_and_went_untold_comes_before_it_goes(copy: Copy) -> None:
+    """A list brought it, no event told of its creation nor of its end."""
+    copy.box.faults.lost_events = 1.0
+    id = copy.box.create("customers")["id"]
+    copy.box.advance(SETTLED)
+    copy.sync(resources=("customers",))
+    copy.box.delete("customers", id)
+    copy.box.faults.lost_events = 0.0
+    copy.box.advance(1_000)
+    compared(copy, "customers")
+    assert told(copy, "object_id", "op") == [(id, "c"), (id, "d")]
+
+
 @pytest.mark.parametrize("first, then", [
     ("2024-06-20", PIN), ("2025-03-31.basil", PIN), (PIN, "2025-03-31.basil"), ("2024-06-20", "2025-09-30.clover"),
 ])  # fmt: skip

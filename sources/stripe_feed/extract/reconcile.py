@@ -103,7 +103,7 @@ class Reconciling:
             raise self.session.refused[table]
         gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
         healed = [*(yield from self._heal(reads)), *(yield from self._end(gone))]
-        changes = [*healed, *self._untold(told_by_events), *self._behind({*told_by_events, *self.suspects, *missing})]
+        changes = [*self._untold(told_by_events), *healed, *self._behind({*told_by_events, *self.suspects, *missing})]
         yield from self.writer.changes(changes)
         self._done(changes)
 
