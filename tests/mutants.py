@@ -259,7 +259,7 @@ MUTANTS = (
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
     ),
     Mutant(
-        "nothing before a lost creation", RECONCILE, "*healed, *self._untold(told_by_events), ", "*healed, ",
+        "nothing before a lost creation", RECONCILE, "*self._untold(told_by_events), *healed, ", "*healed, ",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
     ),
     Mutant(
