@@ -199,6 +199,23 @@ def test_what_the_list_does_not_show_is_not_gone(copy: Copy) -> None:
     copy.check(*tables)
 
 
+def test_a_price_that_changed_is_healed_and_not_what_embeds_it(copy: Copy) -> None:
+    """No event told of it. One in no list is seen inside its item; its subscription has not changed."""
+    tables = ("subscriptions", "prices", "plans")
+    box = copy.box
+    used = {item["price"]["id"] for item in box.children("subscription_items").values()}
+    (hidden,) = used & box.account.inline
+    other = min(used - box.account.inline)
+    for id in (hidden, other):
+        lost(copy, "prices", id, nickname="Changed")
+    box.advance(1_000)
+    compared(copy, *tables)
+    assert set(told(copy, "resource", "op", "origin", "object_id")) == {
+        (table, "u", "diff", id) for table in ("prices", "plans") for id in (hidden, other)
+    }
+    copy.check(*tables)
+
+
 def test_fields_that_change_without_meaning_heal_silently(copy: Copy) -> None:
     """The row is right again, and nobody is told."""
     id = ids(copy, "customers")[0]

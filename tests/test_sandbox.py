@@ -811,6 +811,23 @@ def test_an_archived_price_leaves_the_default_list(own: Caller) -> None:
     assert own.get(f"/v1/plans/{made['id']}")["active"] is False
 
 
+def test_items_show_a_price_as_it_is_now(own: Caller) -> None:
+    """Also one that is new since the first change of a price, and those beyond the ten; no event of theirs tells of it."""
+    made = own.box.create("prices", recurring={"interval": "month"}, active=True)
+    old = own.box.create("subscriptions", items=[{"price": made["id"]}])
+    own.box.update("prices", made["id"], nickname="first")
+    young = own.box.create("subscriptions", items=[{}] * 11 + [{"price": made["id"]}])
+    happened = len(own.box.account.history.records)
+    own.box.update("plans", made["id"], metadata={"a": "b"})
+
+    price, plan = own.get(f"/v1/prices/{made['id']}"), own.get(f"/v1/plans/{made['id']}")
+    assert (price["nickname"], plan["nickname"], price["metadata"], plan["metadata"]) == ("first", "first", *[{"a": "b"}] * 2)
+    shown = own.get(f"/v1/subscriptions/{old['id']}")["items"]["data"][0]
+    last = own.all(f"/v1/subscription_items?subscription={young['id']}")[-1]
+    assert [(item["price"], item["plan"]) for item in (shown, last)] == [(price, plan)] * 2
+    assert [event.table for event in own.box.account.history.records[happened:]] == ["plans", "prices"]
+
+
 def test_observers_see_every_change(own: Caller) -> None:
     """A price tells as plan too; a canceled subscription has Stripe's `deleted` event; that of a lost customer too."""
     box = own.box

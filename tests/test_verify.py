@@ -73,6 +73,20 @@ def test_a_row_or_a_change_that_is_wrong_is_found(copy: Copy, statement: str, wh
     assert verified(copy).differences == [Difference("customers", first(copy), what)]
 
 
+def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Path) -> None:
+    """They change without it, and count by their ids; also in the image of its last change."""
+    tables = ("subscriptions", "prices")
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as copy:
+        copy.sync(resources=tables)
+        copy.box.advance(3_600)
+        for what in ("subscriptions", "prices"):
+            for id in copy.box.objects(what):
+                copy.box.update(what, id, metadata={"changed": "yes"})
+            copy.box.advance(400)
+        copy.sync(resources=tables)
+        assert verified(copy, resources=tables).differences == []
+
+
 def test_a_deletion_that_no_event_told_is_found(copy: Copy) -> None:
     gone = first(copy)
     copy.box.faults.lost_events = 1.0

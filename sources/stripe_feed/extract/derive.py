@@ -13,7 +13,7 @@ from ..api import API_VERSION
 from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Request
-from .images import Image, difference, paths, revert, with_lists_of
+from .images import Image, counted, difference, paths, revert, with_lists_of
 from .order import NOTHING, Step, in_order, is_round, reached, start_of
 from .told import Told
 
@@ -130,11 +130,13 @@ def _key_like(some: Sequence[Told], held: Image, all_told: bool = False) -> str 
     if not names or (all_told and not names <= held.keys()):
         return None
     befores = [revert(_image.decode(one.event.data.object), previous) for one, previous in moves]
-    like = {
-        key(some[0].resource, before) for before in befores
-        if all(_plain(before.get(name)) == _plain(held.get(name)) for name in names)
-    } - _next_life(some)
+    at = _told_of(held, names)
+    like = {key(some[0].resource, before) for before in befores if _told_of(before, names) == at} - _next_life(some)
     return like.pop() if len(like) == 1 else None
+
+
+def _told_of(image: Image, names: Collection[str]) -> Image:
+    return counted({name: image.get(name) for name in names})
 
 
 def _next_life(some: Sequence[Told]) -> set[str]:
@@ -154,14 +156,10 @@ def _key_of_end(some: Sequence[Told], held: Image) -> str | None:
     return key(end.resource, held if end.stub else _image.decode(end.event.data.object))
 
 
-def _plain(value: object) -> object:
-    return value.get("id", value) if isinstance(value, dict) else value
-
-
 def key(resource: Resource, image: Image) -> str:
     """Equal for images that differ in nothing that counts."""
     left_out = {*resource.volatile, *resource.links, *resource.never}
-    content = {name: value for name, value in image.items() if name not in left_out}
+    content = counted({name: value for name, value in image.items() if name not in left_out})
     return blake2b(_sorted.encode(content), digest_size=16).hexdigest()
 
 
@@ -257,7 +255,8 @@ def _tell_said(change: Change, one: Told, known: Known | None) -> None:
     if not known.whole:
         before = with_lists_of(before, after, [child.field for child in one.resource.children])
         left_out |= {name for name in after if name not in before}
-    previous = {name: old for name, old in difference(before, after).items() if name not in left_out}
+    changed = difference(counted(before), counted(after)).keys() - left_out
+    previous = {name: old for name, old in difference(before, after).items() if name in changed}
     change.previous, change.changed, change.before_quality = msgspec.json.encode(previous), paths(previous), "exact"
 
 

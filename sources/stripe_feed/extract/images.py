@@ -83,12 +83,31 @@ def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
 
 
 def _is_like(old: Image, new: Image | None) -> bool:
-    return new is not None and all(id_of(old.get(name)) == id_of(new.get(name)) for name in {**old, **new})
+    if new is None:
+        return False
+    one, other = _with_ids(old), _with_ids(new)
+    return all(one.get(name) == other.get(name) for name in {**one, **other})
 
 
 def id_of(value: Any) -> Any:
     """Full objects inside another count by their id: they change without it."""
     return value["id"] if isinstance(value, dict) and "id" in value else value
+
+
+def counted(image: Image) -> Image:
+    """An image as it counts: full objects inside it, and inside the items of its lists, by their id."""
+    return {name: value if name in MAPS else _counted(value) for name, value in image.items()}
+
+
+def _counted(value: Any) -> Any:
+    items = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(items, list):
+        return id_of(value)
+    return {**value, "data": [_with_ids(item) if isinstance(item, dict) else item for item in items]}
+
+
+def _with_ids(item: Image) -> Image:
+    return {name: value if name in MAPS else id_of(value) for name, value in item.items()}
 
 
 def in_shape_of(now: Any, old: Any, name: str = "") -> Any:

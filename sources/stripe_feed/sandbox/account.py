@@ -12,6 +12,7 @@ import msgspec
 
 from .billing import Sold, items_url, lines_url
 from .catalog import plan_of
+from .copies import Copies
 from .faults import Faults
 from .history import History
 from .objects import API_VERSION, Dice, Object
@@ -89,6 +90,7 @@ class Account:
         self.tables = {name: Table() for name in NAMES}
         self.gone: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
         self.whole: dict[str, list[bytes]] = {}      # all children of an object that shows only ten
+        self.copies = Copies(self.tables["subscriptions"], self.whole)
         self.extras: dict[str, Object] = {}          # what the opt-in fields hold, where it was given
         self.inline: set[str] = set()                # prices made from `price_data`: in no list
         self.clocks: dict[str, Object] = {}
@@ -140,12 +142,17 @@ class Account:
             if whole:
                 self.whole[found["id"]] = whole
         self.gone[table].pop(found["id"], None)
-        if table in ("prices", "plans"):
-            self._sold.pop(found["id"], None)
         if not raw:
             self._encoder.encode_into(found, self._buffer)
             raw = bytes(self._buffer)    # as long as it is, where `encode` leaves a gap behind each
-        return self._place(table, found, raw)
+        if table in ("prices", "plans"):
+            self._sold.pop(found["id"], None)
+            if found["id"] in self.tables[table].rows:
+                self.copies.renew(found["id"], self.tables[table].rows[found["id"]].raw, raw)
+        row = self._place(table, found, raw)
+        if table == "subscriptions":
+            self.copies.written(row.id)
+        return row
 
     def store_price(self, found: Object) -> None:
         """A price, and the plan that it is too."""
