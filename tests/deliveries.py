@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from stripe_feed.api import API_VERSION
-from stripe_feed.extract.derive import Known, changes_of, sequence
+from stripe_feed.extract.derive import changes_of
 from stripe_feed.extract.events import Event
+from stripe_feed.extract.histories import Known, sequence
 from stripe_feed.extract.told import Told, told
 from stripe_feed.feed import cursors, deliver, triggers
 from stripe_feed.feed.change import SOURCE, Change, change, entry

@@ -27,6 +27,7 @@ EVENTS = "extract/events.py"
 ORDER = "extract/order.py"
 TOLD = "extract/told.py"
 DERIVE = "extract/derive.py"
+HISTORIES = "extract/histories.py"
 IMAGES = "extract/images.py"
 FOLLOW = "extract/follow.py"
 APPLY = "extract/apply.py"
@@ -213,7 +214,7 @@ MUTANTS = (
         "test_derive.py::test_seen_events_give_no_change_and_what_they_overtook_is_late", quick=False,
     ),
     Mutant(
-        "events of a second have one version", DERIVE, "Ordered(one, n, sure) for n, one", "Ordered(one, 1, sure) for n, one",
+        "events of a second have one version", HISTORIES, "Ordered(one, n, sure) for n, one", "Ordered(one, 1, sure) for n, one",
         "test_derive.py::test_numbers_count_within_a_second", quick=False,
     ),
     Mutant(
@@ -292,12 +293,16 @@ MUTANTS = (
         "test_triggers.py::test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other", quick=False,
     ),
     Mutant(
-        "one of two equal rows came first", DERIVE, "return like.pop() if len(like) == 1 else None", "return max(like, default=None)",
+        "one of two equal rows came first", HISTORIES, "return like.pop() if len(like) == 1 else None", "return max(like, default=None)",
         "test_derive.py::test_a_round_through_other_children_is_never_wrong_and_sure",
     ),
     Mutant(
-        "a shape of before tells nothing", DERIVE, "return _key_like(some, before.image, all_told=True)", "return None",
+        "a shape of before tells nothing", HISTORIES, "return _key_like(some, before.image, all_told=True)", "return None",
         "test_derive.py::test_a_round_begins_like_the_image_before_whatever_its_shape", quick=False,
+    ),
+    Mutant(
+        "a copy inside an item counts", HISTORIES, "content = counted({", "content = dict({",
+        "test_derive.py::test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription",
     ),
     Mutant(
         "another version is a change", RECONCILE, "if shared is not names:", "if not names:",

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from stripe_feed.api import API_VERSION
 from stripe_feed.errors import UsageError
 from stripe_feed.extract.changes import Change as Extracted
-from stripe_feed.extract.derive import Known, Ordered, changes_of
+from stripe_feed.extract.derive import changes_of
 from stripe_feed.extract.events import Event
+from stripe_feed.extract.histories import Known, Ordered
 from stripe_feed.extract.told import Told, is_discount, told
 from stripe_feed.feed.bodies import FORMATS, NotRenderable, Telling, Template, compile_template, render
 from stripe_feed.feed.change import SOURCE, Change, change, entry

@@ -14,8 +14,9 @@ import pytest
 
 from stripe_feed.api import API_VERSION
 from stripe_feed.extract.changes import Change
-from stripe_feed.extract.derive import Known, Ordered, body_of, changes_of, needs_known, same_shape, sequence
+from stripe_feed.extract.derive import body_of, changes_of
 from stripe_feed.extract.events import Data, Event
+from stripe_feed.extract.histories import Known, Ordered, needs_known, same_shape, sequence
 from stripe_feed.extract.told import Told, is_discount, told
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox

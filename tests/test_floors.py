@@ -22,7 +22,7 @@ FLOORS = (
 
 ROOMS = {
     "extract": "windows, images, order, cursors, shapes < pages, records, events < prior, told, fetch, indexes < hints, session < changes"
-    " < writer, derive, rereads, rung < lists < reconcile, snapshot, apply < follow < source",
+    " < writer, histories, rereads, rung < derive, lists < reconcile, snapshot, apply < follow < source",
     "feed": "change, addresses, signing, operations < filters, expressions, sinks < store < fold, relay, once"
     " < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote < rule_file, consume < triggers"
     " < deliver, rehearsal < gate, pulls, metrics < page, desk < outlet < serve",

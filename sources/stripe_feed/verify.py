@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .destination import DATASET, PIPELINE
 from .errors import PermissionMissing, SetupError
 from .extract import prior
-from .extract.derive import same_shape
+from .extract.histories import same_shape
 from .extract.images import Image, with_lists_of
 from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, session_of

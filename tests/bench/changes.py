@@ -13,8 +13,9 @@ from typing import Any
 
 from stripe_feed.api import API_VERSION
 from stripe_feed.extract.changes import change_table
-from stripe_feed.extract.derive import body_of, changes_of, needs_known, sequence
+from stripe_feed.extract.derive import body_of, changes_of
 from stripe_feed.extract.events import _page
+from stripe_feed.extract.histories import needs_known, sequence
 from stripe_feed.extract.records import Stamp
 from stripe_feed.extract.told import Told, is_discount, told
 from stripe_feed.resources import RESOURCES

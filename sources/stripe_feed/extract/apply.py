@@ -10,7 +10,8 @@ import dlt
 
 from . import prior
 from .changes import Change, list_id
-from .derive import Known, Ordered, body_of, changes_of, needs_known, sequence
+from .derive import body_of, changes_of
+from .histories import Known, Ordered, needs_known, sequence
 from .lists import TOLD_BY_LIST
 from .rereads import Read
 from .shapes import Record

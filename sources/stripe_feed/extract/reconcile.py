@@ -16,7 +16,7 @@ from ..errors import PermissionMissing
 from ..resources import RESOURCES, Resource
 from . import prior
 from .changes import Change, diff
-from .derive import same_shape
+from .histories import same_shape
 from .images import Image, in_shape_of, with_lists_of
 from .lists import open_listing, whole_ranges
 from .records import typed

@@ -8,8 +8,9 @@ from typing import Any
 from ..resources import Resource
 from . import prior
 from .changes import Change, customer_of, digest, encoded
-from .derive import body_before, sequence
+from .derive import body_before
 from .events import oldest_first
+from .histories import sequence
 from .images import Image
 from .session import Session
 from .told import Told, told
