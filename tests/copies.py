@@ -13,12 +13,16 @@ from dlt.extract import DltSource
 
 from stripe_feed import stripe_source
 from stripe_feed.destination import open_pipeline, settings
+from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced, sync
 from tests.truth import assert_true
 
 FAST: dict[str, Any] = {"max_rps": 2000, "endpoint_rps": 2000, "give_up_after": 20}
 """No pace: the sandbox has no limits unless it is told to."""
+
+PERMISSIONS = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+"""What a restricted key needs for everything."""
 
 
 @dataclass

@@ -27,11 +27,10 @@ from stripe_feed.progress import WAITING
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
-from tests.copies import copy_of
+from tests.copies import PERMISSIONS, copy_of
 
 FILE = "stripe_feed.duckdb"
 KEYS = "https://dashboard.stripe.com/apikeys"
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def test_a_wrong_key(shell: Shell) -> None:
 
 
 def test_an_expired_key(shell: Shell) -> None:
-    key = shell.box.restrict(permissions=ALL)
+    key = shell.box.restrict(permissions=PERMISSIONS)
     shell.box.expire(key)
 
     refused(shell.sync(STRIPE_SECRET_KEY=key), 3, (
@@ -128,7 +127,7 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
     """Prices and plans share one. The tables of what is left out stay as they were."""
     lacking = RESOURCES[table].permission
     left_out = [row.table for row in RESOURCES.values() if row.permission == lacking]
-    key = shell.box.restrict(permissions=ALL - {lacking})
+    key = shell.box.restrict(permissions=PERMISSIONS - {lacking})
 
     said = shell.sync("--database", "fresh.duckdb", STRIPE_SECRET_KEY=key)
 
@@ -148,7 +147,7 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
 
 
 def test_a_key_that_lacks_one_permission_keeps_what_was_loaded(shell: Shell) -> None:
-    key = shell.box.restrict(permissions=ALL - {"rak_customer_read"})
+    key = shell.box.restrict(permissions=PERMISSIONS - {"rak_customer_read"})
 
     assert shell.sync(STRIPE_SECRET_KEY=key).code == 4
 
@@ -167,7 +166,7 @@ def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(tmp_path
         box.advance(100)
         cursor = copy.states["changes"]["invoices"]
 
-        done = copy.sync(api_key=box.restrict(permissions=ALL - {"rak_invoice_read"}), reconcile=reconcile)
+        done = copy.sync(api_key=box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}), reconcile=reconcile)
 
         assert set(done.refused) == {"invoices"}
         assert copy.one(f"select name from stripe.customers where id = '{customer}'") == "Changed"
@@ -182,7 +181,7 @@ def test_a_resource_that_was_refused_at_first_is_told_of_since_it_is_loaded(tmp_
     box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
     box.advance(1000)
     with copy_of(box, tmp_path) as copy:
-        copy.sync(api_key=box.restrict(permissions=ALL - {"rak_invoice_read"}))
+        copy.sync(api_key=box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}))
         assert "invoices" not in copy.states["changes"]
         box.advance(1000)
         box.create("invoices", lines=15, customer=next(iter(box.objects("customers"))))
@@ -197,7 +196,7 @@ def test_a_refused_resource_does_not_end_the_others_in_a_later_package(shell: Sh
     """Of two resources one is refused in the first package; the other goes on alone. Rows come in small batches here."""
     monkeypatch.setattr(pages, "BATCH_ROWS", 50)
     with shell_of(Sandbox(seed=8, customers=5, invoices=350), shell.folder) as big:
-        key = big.box.restrict(permissions=ALL - {"rak_customer_read"})
+        key = big.box.restrict(permissions=PERMISSIONS - {"rak_customer_read"})
         options = ["--database", "fresh.duckdb", "--resources", "customers,invoices", "--checkpoint-rows", 100]
 
         said = big.sync(*options, "--json", STRIPE_SECRET_KEY=key)

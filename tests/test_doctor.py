@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from stripe_feed.destination import file_problem
-from stripe_feed.doctor import BREAKS, EVENTS, Finding, clock, dependencies, exit_code
+from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, holding, shell_of
-
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", EVENTS[2]}
+from tests.copies import PERMISSIONS
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_a_loaded_dataset_is_named(shell: Shell) -> None:
 
 
 def test_kind_and_mode_of_the_key(shell: Shell, tmp_path: Path) -> None:
-    restricted = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=ALL))
+    restricted = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS))
     with shell_of(Sandbox(seed=5, customers=5, livemode=True), tmp_path) as live:
         secret = live.run("doctor", "--json", "--allow-api-base")
 
@@ -98,7 +97,7 @@ def test_a_key_that_is_none(shell: Shell, key: str | None, words: str) -> None:
 
 
 def test_a_wrong_key_and_an_expired_one(shell: Shell) -> None:
-    key = shell.box.restrict(permissions=ALL)
+    key = shell.box.restrict(permissions=PERMISSIONS)
     shell.box.expire(key)
 
     wrong = shell.run("doctor", "--json", STRIPE_SECRET_KEY="sk_test_wrong")
@@ -114,7 +113,7 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
     """Prices and plans share one."""
     row = RESOURCES[table]
 
-    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=ALL - {row.permission}))
+    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {row.permission}))
 
     assert said.code == 3
     assert problems(said) == {
@@ -127,7 +126,7 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
 
 
 def test_a_key_that_may_not_read_events(shell: Shell) -> None:
-    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=ALL - {"rak_event_read"}))
+    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_event_read"}))
 
     assert said.code == 3
     assert problems(said) == {"changes": (
@@ -137,7 +136,7 @@ def test_a_key_that_may_not_read_events(shell: Shell) -> None:
 
 
 def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
-    said = shell.run("doctor", STRIPE_SECRET_KEY=shell.box.restrict(permissions=ALL - {"rak_invoice_read"}))
+    said = shell.run("doctor", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}))
 
     lines = said.out.splitlines()
     at = lines.index("problem  invoices       the key may not read /v1/invoices")

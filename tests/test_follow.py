@@ -14,14 +14,13 @@ import pytest
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of, first_copy
+from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, before_of, changes
 
 DAY = 86_400
 SETTLED = 61
 PIN = "2026-10-28.endive"
 LISTS = {"/v1/account", "/v1/events", *(row.path for row in RESOURCES.values())}
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 def account() -> Sandbox:
@@ -520,7 +519,7 @@ def test_a_selection_leaves_the_cursors_of_the_rest(copy: Copy) -> None:
 def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
     """The run loads what is new and says what it cannot see; once the permission is back, all the changes come."""
     box = copy.box
-    key = box.restrict(permissions=ALL - {"rak_event_read"})
+    key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     box.update("customers", some(copy, "customers"), name="Unseen")
     made = box.create("customers")["id"]
     with caplog.at_level(logging.WARNING, "stripe_feed"):
@@ -530,7 +529,7 @@ def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.Lo
     assert copy.one(f"select count(*) from stripe.customers where id = '{made}'") == 1
 
     box.advance(3_000)
-    box.restrict(key, permissions=ALL)
+    box.restrict(key, permissions=PERMISSIONS)
     assert settled(copy, "customers", api_key=key).refused == {}
     assert sorted(told(copy, "op", "origin")) == [("c", "event"), ("u", "event")]
     copy.check("customers")
@@ -540,21 +539,21 @@ def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.Lo
 def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy) -> None:
     """The cursor stays where the reading stopped."""
     box = copy.box
-    key = box.restrict(permissions=ALL)
+    key = box.restrict(permissions=PERMISSIONS)
     for n in range(250):
         box.advance(4)
         box.update("customers", some(copy, "customers", n % 3), name=f"N{n}")
 
     def forbid(template: str, params: Any) -> None:
         if template == "/v1/events" and box.counts[template, 200] >= 3:
-            box.restrict(key, permissions=ALL - {"rak_event_read"})
+            box.restrict(key, permissions=PERMISSIONS - {"rak_event_read"})
 
     box.on_request = forbid
     done = settled(copy, "customers", api_key=key)
     assert set(done.refused) == {"changes"}
     box.on_request = None
     box.advance(2_000)
-    box.restrict(key, permissions=ALL)
+    box.restrict(key, permissions=PERMISSIONS)
     settled(copy, "customers", api_key=key)
     copy.check("customers")
     assert len(assert_complete(copy, ["customers"])) == 250

@@ -20,16 +20,16 @@ from dlt.load.load import Load
 from stripe_feed.destination import open_pipeline
 from stripe_feed.errors import StripeFeedError
 from stripe_feed.extract import pages
-from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.show import opened, state_of
 from tests.commands import Said, Shell, holding, shell_of
+from tests.copies import PERMISSIONS
 
 KEY = "rk_test_canaryKey51Zx9QpL"
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea-Ōkami"
 CANARIES = [KEY, EMAIL, NAME, NAME.encode("unicode_escape").decode(), EMAIL.replace("@", "%40")]
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 @dataclass
@@ -69,7 +69,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """An account with canaries: in a customer, in its invoices, in what is sent only when it is expanded."""
     box = Sandbox(seed=11, customers=20)
-    box.restrict(KEY, ALL)
+    box.restrict(KEY, PERMISSIONS)
     for table in ("customers", "invoices", "products", "subscriptions"):
         first = next(iter(box.objects(table)))
         named = {"customers": {"email": EMAIL, "name": NAME}, "invoices": {"customer_email": EMAIL, "customer_name": NAME}}

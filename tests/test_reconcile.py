@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from stripe_feed.extract import pages
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of, first_copy
+from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import assert_folds, before_of, changes
 from tests.test_feed_property import Died, dying
 
@@ -22,7 +21,6 @@ DAY = 86_400
 SETTLED = 400
 PIN = "2026-10-28.endive"
 SOME = ("customers", "products")
-ALL = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 def account() -> Sandbox:
@@ -252,7 +250,7 @@ def test_what_a_list_brought_and_no_event_told_is_told(copy: Copy, told_of: bool
 def test_without_events_it_finds_the_updates(copy: Copy) -> None:
     """For a key that may not read them."""
     box = copy.box
-    key = box.restrict(permissions=ALL - {"rak_event_read"})
+    key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     changed, gone = ids(copy, "customers")[:2]
     box.update("customers", changed, name="unseen")
     box.delete("customers", gone)
@@ -317,7 +315,7 @@ def test_a_backfill_that_was_left_for_a_month_is_listed_again(tmp_path: Path, mo
 def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: Path) -> None:
     """The list shows nothing of it, and the events from then on do not either."""
     box = Sandbox(seed=5, customers=20, oddities=False)
-    without = box.restrict(permissions=ALL - {"rak_event_read"})
+    without = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     with copy_of(box, tmp_path) as copy:
         copy.sync(resources=["customers"], api_key=without)
         box.advance(DAY)

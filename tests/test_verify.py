@@ -12,14 +12,12 @@ import duckdb
 import pytest
 
 from stripe_feed.errors import SetupError
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.verify import Difference, Verified, verify
 from tests.commands import Shell, shell_of
-from tests.copies import FAST, Copy, copy_of
+from tests.copies import FAST, PERMISSIONS, Copy, copy_of
 
 TABLES = ("customers", "products")
-EVERYTHING = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
 
 
 @pytest.fixture
@@ -143,7 +141,7 @@ def test_the_command_ends_with_4_where_something_differs(shell: Shell) -> None:
 def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates(tmp_path: Path) -> None:
     """Exit code 4 with one line; the comparison does without events, and so ends with 0."""
     box = Sandbox(seed=4, customers=6, oddities=False)
-    without = box.restrict(permissions=EVERYTHING - {"rak_event_read"})
+    without = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     with shell_of(box, tmp_path) as shell:
         said = shell.sync("--quiet", STRIPE_SECRET_KEY=without)
         assert (said.code, shell.rows()) == (4, shell.truth())
