@@ -324,7 +324,10 @@ def test_an_answer_that_stays_broken(shell: Shell) -> None:
 
 def test_a_file_that_another_process_has_open(shell: Shell) -> None:
     with holding(shell.folder / FILE) as pid:
-        line = f"{FILE} is open in process {pid}. Close it there (a notebook, a shell, another sync), then run again."
+        line = (
+            f"{FILE} is open in process {pid}. Close it there (a notebook, a shell, another sync), then run again; "
+            "sync and reconcile can wait for it with --wait SECONDS."
+        )
         refused(shell.sync(), 3, line)
         refused(shell.run("query", "select 1"), 3, line)
         refused(shell.run("status"), 3, line)

@@ -217,6 +217,15 @@ def test_no_file_and_an_empty_feed_say_what_to_do(tmp_path: Path) -> None:
     assert "stripe-feed sync" in empty.err
 
 
+def test_a_feed_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
+    """It goes on with what it has, and does not call itself empty."""
+    with holding(tmp_path / "copy.duckdb") as pid:
+        found = run(tmp_path, "tail")
+    assert (found.code, found.out) == (0, "")
+    assert f"The newest changes may not be here yet: copy.duckdb is open in process {pid}." in found.err
+    assert "empty" not in found.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -11,9 +11,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 from weakref import WeakKeyDictionary
 
 from .errors import Locked, SetupError
@@ -157,7 +158,10 @@ def file_problem(file: Path, text: str) -> SetupError:
     holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
     if holder or is_lock(text):
         who = f"process {holder[2]}" if holder else "another process"
-        return Locked(f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again.")
+        return Locked(
+            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; "
+            "sync and reconcile can wait for it with --wait SECONDS."
+        )
     if "version number" in text or "serialized" in text.lower():
         return SetupError(
             f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
@@ -177,7 +181,7 @@ def is_lock(text: str) -> bool:
 
 
 def patiently(work: Callable[[], T], wait: float) -> T:
-    """Do work that can be repeated until no other process has the file open. Raises `Locked` after `wait` seconds."""
+    """Do work that can be repeated until no other process is in the way. Raises `Locked` after `wait` seconds."""
     waited = 0.0
     while True:
         try:
@@ -254,41 +258,35 @@ def settings() -> Iterator[None]:
 
 
 @contextmanager
-def lock(
-    pipeline: Any, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep
-) -> Iterator[None]:
-    """Hold the one lock of a pipeline directory. Raises `SetupError` that names the holder after `wait` seconds."""
-    with lock_file(Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock", what, wait, pause):
+def lock(pipeline: Any, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold the one lock of a pipeline directory. Raises `Locked` that names the holder after `wait` seconds."""
+    with lock_file(Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock", what, wait):
         yield
 
 
 @contextmanager
-def lock_file(
-    path: Path, what: str, wait: float = 0.0, pause: Callable[[float], None] = time.sleep, does: str = WRITES
-) -> Iterator[None]:
-    """Hold the lock that a file is. Raises `SetupError` that names the holder, and what it `does`, after `wait` seconds."""
+def lock_file(path: Path, what: str, wait: float = 0.0, does: str = WRITES) -> Iterator[None]:
+    """Hold the lock that a file is. Raises `Locked` that names the holder, and what it `does`, after `wait` seconds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as fault:
         raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). Choose another --state-dir.") from None
     with open(opened, "r+", encoding="utf-8") as file:
-        waited = 0.0
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if waited >= wait:
-                    raise SetupError(f"{_holder(file.read())} {does}") from None
-                pause(PAUSE)
-                waited += PAUSE
-                file.seek(0)
+        patiently(partial(_take, file, does), wait)
         file.seek(0)
         file.truncate()
         json.dump({"pid": os.getpid(), "command": what}, file)
         file.flush()
         yield
+
+
+def _take(file: TextIO, does: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise Locked(f"{_holder(file.read())} {does}") from None
 
 
 def _holder(text: str) -> str:

@@ -8,7 +8,7 @@
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
             PermissionMissing               a restricted key may not read one resource
             WrongAccount                    the dataset holds another account or mode
-            Locked                          another process has the destination's file open
+            Locked                          another process writes to this pipeline, or has the file open
             PositionLost                    a consumer stands before the oldest change that is kept
             Fenced                          another process took over this consumer
         PartlyDone                 exit 4   the rest is loaded; see which resources were left out
@@ -60,7 +60,7 @@ class SetupError(StripeFeedError):
 
 
 class Locked(SetupError):
-    """Another process has the destination's file open."""
+    """Another process writes to this pipeline, or has the destination's file open."""
 
 
 class PermissionMissing(SetupError):

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -26,7 +25,6 @@ log = logging.getLogger("stripe_feed")
 
 PAGE = 200               # changes in memory
 POLL_SECONDS = 1.0
-UNRELAYED = "Going on with the changes relayed before. %s"
 
 
 def open_feed(
@@ -76,6 +74,7 @@ class Feed:
     ) -> None:
         self._pipeline, self._store, self._now, self._wait = pipeline, store, now, wait
         self._taken: dict[str, str | None] | None = None      # the destination's cursors, where it keeps them
+        self.held_up: Locked | None = None                    # why the newest changes are not here yet
 
     def close(self) -> None:
         """Close the store; write the cursors where the destination keeps them."""
@@ -139,19 +138,16 @@ class Feed:
     def relay(self) -> int:
         """Take over the changes of loads completed since; return how many. The destination is closed again.
 
-        Nothing, and a line in the log, where another process is loading or has the DuckDB file open.
+        Nothing, and a line in the log, where another process is loading or has the DuckDB file open: `held_up` says which.
         """
-        with ExitStack() as held:
-            try:
-                held.enter_context(lock(self._pipeline, "stripe-feed feed"))
-            except SetupError as fault:
-                log.info(UNRELAYED, fault)
-                return 0
-            try:
+        self.held_up = None
+        try:
+            with lock(self._pipeline, "stripe-feed feed"):
                 return relay_pipeline(self._pipeline, self._store)
-            except Locked as fault:
-                log.info(UNRELAYED, fault)
-                return 0
+        except Locked as fault:
+            self.held_up = fault
+            log.info("Going on with the changes relayed before. %s", fault)
+            return 0
 
     def consume(
         self, name: str, *, resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None,
