@@ -514,6 +514,8 @@ def step(op: str, n: int, was: dict[str, Any] | None = None, now: dict[str, Any]
 
 
 A, B, C, D = image(), image(status="b"), image(status="b", n=2), image(n=2)
+SOLD, ARCHIVED = ({"data": [{"id": "si_1", "price": {"id": "price_1", "active": active}}]} for active in (True, False))
+E, F, G = image(items=SOLD), image(status="b", items=ARCHIVED), image(items=ARCHIVED)
 
 
 @pytest.mark.parametrize(
@@ -538,6 +540,8 @@ A, B, C, D = image(), image(status="b"), image(status="b", n=2), image(n=2)
         ([step("u", 1, A, B), step("u", 2, B, A, api_version="other")], ("u", A, A, ["status"])),  # not to be compared
         ([step("u", 2, A, B), step("u", 1, C, A, late=True)], ("u", A, B, ["status"])),            # a late one changes nothing
         ([step("u", 1, C, A, late=True)], None),
+        ([step("u", 1, E, F)], ("u", E, F, ["status"])),                    # a price is no part of what embeds it
+        ([step("u", 1, E, F), step("u", 2, F, G)], None),
     ],
 )
 def test_net_changes(tmp_path: Path, steps: list[Row], expected: Any) -> None:

@@ -10,7 +10,7 @@ from ..resources import Resource, fields
 from .changes import Change, Quality, encoded
 from .events import Request
 from .histories import Known, Ordered, comparable, known_after, same_shape
-from .images import Image, counted, difference, paths, revert, with_lists_of
+from .images import Image, difference_that_counts, paths, revert, with_lists_of
 from .told import Told
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -89,8 +89,7 @@ def _tell_said(change: Change, one: Told, known: Known | None) -> None:
     if not known.whole:
         before = with_lists_of(before, after, [child.field for child in one.resource.children])
         left_out |= {name for name in after if name not in before}
-    changed = difference(counted(before), counted(after)).keys() - left_out
-    previous = {name: old for name, old in difference(before, after).items() if name in changed}
+    previous = {name: old for name, old in difference_that_counts(before, after).items() if name not in left_out}
     change.previous, change.changed, change.before_quality = msgspec.json.encode(previous), paths(previous), "exact"
 
 

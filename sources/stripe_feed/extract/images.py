@@ -37,6 +37,12 @@ def difference(before: Image, after: Image) -> Image:
     return dict(_differences(before, after))
 
 
+def difference_that_counts(before: Image, after: Image) -> Image:
+    """The same without what differs only in copies of other objects, such as the price inside an item."""
+    names = difference(counted(before), counted(after)).keys()
+    return {name: old for name, old in difference(before, after).items() if name in names}
+
+
 def _differences(before: Image, after: Image) -> Iterator[tuple[str, Any]]:
     for name in {**before, **after}:
         old, new = before.get(name), after.get(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ..extract.images import Image, difference, paths
+from ..extract.images import Image, difference, difference_that_counts, paths
 from .change import Change, iso
 from .store import FeedStore
 
@@ -101,7 +101,7 @@ def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | 
 def _changed(store: FeedStore, first: Change, last: Change, before: Image | None) -> list[str]:
     """The paths that differ; where the two images cannot be compared, all that were touched."""
     if before is not None and last.after is not None and first.api_version == last.api_version:
-        return paths(difference(before, last.after))
+        return paths(difference_that_counts(before, last.after))
     rows = store.ask(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
         last.resource, last.object_id, first.offset, last.offset,
