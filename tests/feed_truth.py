@@ -203,9 +203,10 @@ def assert_folds(copy: Copy, tables: Collection[str] = tuple(RESOURCES)) -> int:
     for row in rows:
         versions[row["resource"], row["object_id"], int(row["occurred_at"])].add("late" if row["late"] else row["api_version"])
     true = {table: copy.box.objects(table) for table in tables}
+    living_on = _living_on(copy.box)
     count = 0
     for (table, id), row in last.items():
-        if table not in tables or versions[table, id, int(row["occurred_at"])] != {API_VERSION}:
+        if table not in tables or versions[table, id, int(row["occurred_at"])] != {API_VERSION} or (table, id) in living_on:
             continue
         count += 1
         shown = true[table].get(id)
@@ -217,6 +218,18 @@ def assert_folds(copy: Copy, tables: Collection[str] = tuple(RESOURCES)) -> int:
         else:
             assert (after is None) == (wanted is None), f"{table} {id}: the changes end otherwise"
     return count
+
+
+def _living_on(box: Sandbox) -> set[tuple[str, str]]:
+    """Prices and plans that were deleted without an event that tells of it, and that items still show: to a copy they are there."""
+    items = box.children("subscription_items").values()
+    shown = {(table, item[name]["id"]) for item in items for table, name in (("prices", "price"), ("plans", "plan"))}
+    forgotten = box.now - 29 * 86_400
+    untold = {
+        (event.table, event.object_id) for event in box.events
+        if event.type.endswith(".deleted") and (event.lost or event.created < forgotten)
+    }
+    return shown & untold
 
 
 def before_of(row: Row) -> Row:

@@ -414,7 +414,8 @@ def test_another_command_that_writes(shell: Shell) -> None:
     """It waits for an answer of Stripe's; the second one is told who it is. A killed process gives the lock back."""
     with stopped_at(shell, "/v1/invoices", "sync", "--state-dir", "state") as (first, go_on):
         refused(shell.sync("--state-dir", "state"), 3, (
-            f"`stripe-feed sync` (process {first.pid}) is writing to this pipeline. Wait for it, or use --wait SECONDS."
+            f"`stripe-feed sync` (process {first.pid}) is writing to this pipeline. Run again when it is done; "
+            "sync and reconcile can wait for it with --wait SECONDS."
         ))
         first.kill()
         ended(first)
@@ -435,7 +436,10 @@ def test_waiting_for_another_command(shell: Shell) -> None:
         said = shell.sync("--state-dir", "state", "--wait", 60)
         timer.join()
 
-    refused(in_vain, 3, "another command is writing to this pipeline. Wait for it, or use --wait SECONDS.")
+    refused(in_vain, 3, (
+        "another command is writing to this pipeline. Run again when it is done; "
+        "sync and reconcile can wait for it with --wait SECONDS."
+    ))
     assert said.code == 0
 
 

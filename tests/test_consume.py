@@ -366,7 +366,9 @@ def test_consumers_never_open_the_database(tmp_path: Path, caplog: pytest.LogCap
     with lock(pipeline, "stripe-feed sync"), open_feed(pipeline) as feed:
         assert feed.head == 3
         assert "`stripe-feed sync`" in caplog.text
+        assert "`stripe-feed sync`" in str(feed.held_up)
     with open_feed(pipeline) as feed:
+        assert feed.held_up is None
         assert offsets(feed.consume("c")) == [4]
 
 
@@ -516,6 +518,9 @@ def step(op: str, n: int, was: dict[str, Any] | None = None, now: dict[str, Any]
 A, B, C, D = image(), image(status="b"), image(status="b", n=2), image(n=2)
 SOLD, ARCHIVED = ({"data": [{"id": "si_1", "price": {"id": "price_1", "active": active}}]} for active in (True, False))
 E, F, G = image(items=SOLD), image(status="b", items=ARCHIVED), image(items=ARCHIVED)
+ROWS = {"object": "list", "data": [{"id": "si_1"}, {"id": "si_2"}], "has_more": False}
+SHOWN = {"object": "list", "data": [{"id": "si_2"}, {"id": "si_1"}], "has_more": False, "total_count": 2, "url": "/v1/subscription_items"}
+P, Q, R = image(items=ROWS, n=2), image(items=ROWS), image(items=SHOWN, status="b", n=2)
 
 
 @pytest.mark.parametrize(
@@ -540,6 +545,7 @@ E, F, G = image(items=SOLD), image(status="b", items=ARCHIVED), image(items=ARCH
         ([step("u", 1, A, B), step("u", 2, B, A, api_version="other")], ("u", A, A, ["status"])),  # not to be compared
         ([step("u", 2, A, B), step("u", 1, C, A, late=True)], ("u", A, B, ["status"])),            # a late one changes nothing
         ([step("u", 1, C, A, late=True)], None),
+        ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, R)], ("u", P, R, ["status"])),      # rows hold lists in another form
         ([step("u", 1, E, F)], ("u", E, F, ["status"])),                    # a price is no part of what embeds it
         ([step("u", 1, E, F), step("u", 2, F, G)], None),
     ],

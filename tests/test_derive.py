@@ -443,6 +443,24 @@ def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscri
     assert "status" in last.changed
 
 
+def test_what_is_part_of_an_object_counts_whole(box: Sandbox) -> None:
+    """A discount keeps its id when it changes, and metadata may have a key `id`."""
+    id = box.create("customers", metadata={"id": "1", "n": "1"}, discount=discount(1))["id"]
+    box.advance(20)
+    for n in (2, 3, 4):
+        box.update("customers", id, discount=discount(n))
+        box.update("customers", id, metadata={"id": "1", "n": str(n)})
+    story = [one for one in one_story(box, "customers", id).told if not is_discount(one)]
+    for turn in range(1, len(story)):
+        found = sequence([story[0], *story[turn:], *story[1:turn]])
+        assert ids(found) == [one.event.id for one in story]
+        assert all(one.sure for one in found)
+
+
+def discount(end: int) -> Image:
+    return {"id": "di_1", "object": "discount", "start": 1, "end": end}
+
+
 @pytest.mark.parametrize("told_first", ["2024-06-20", API_VERSION])
 def test_a_round_begins_like_the_image_before_whatever_its_shape(box: Sandbox, told_first: str) -> None:
     """There and back in a second: what was before tells which came first, also where that has the shape of another version."""

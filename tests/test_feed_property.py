@@ -126,17 +126,18 @@ class World:
     def delete(self, a: int, b: int) -> None:
         id = self.one(self.table(a), b)
         if id and self.table(a) != "subscriptions":
-            self.box.advance(self.box.faults.doubled_events > 0)      # not in the second of a creation that may have a twin
+            self.box.advance(self.doubled)       # not in the second of a creation that may have a twin
             self.box.delete(self.table(a), id)
 
     def again(self, a: int, b: int) -> None:
         """What was deleted is created anew under its id, or is deleted and created in one second."""
         gone = sorted(self.box.deleted("products"))
         if gone and b % 2:
+            self.box.advance(self.doubled)       # not in the second of a deletion that may have one
             self.box.create("products", id=gone[a % len(gone)], default_price=None)
         else:
             id = self.box.create("products", default_price=None)["id"]
-            self.box.advance(self.box.faults.doubled_events > 0)
+            self.box.advance(self.doubled)
             self.box.delete("products", id)
             if a % 2 and not self.box.stub_deletes:      # bare, nothing tells which of the two lives was the first
                 self.box.create("products", id=id, default_price=None)

@@ -214,6 +214,22 @@ def test_a_price_that_changed_is_healed_and_not_what_embeds_it(copy: Copy) -> No
     copy.check(*tables)
 
 
+def test_a_copy_of_a_price_that_is_older_than_the_price_does_no_harm(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of it directly stays, and nobody is told anything."""
+    tables = ("subscriptions", "prices", "plans")
+    box = copy.box
+    monkeypatch.setattr(box.account.copies, "renew", lambda *_: None)
+    used = {item["price"]["id"] for item in box.children("subscription_items").values()}
+    for id in (*(used & box.account.inline), min(used - box.account.inline)):
+        box.update("prices", id, nickname="Changed")
+    box.advance(1_000)
+    copy.sync(resources=tables)
+    before = told(copy, "change_id")
+    assert sum(compared(copy, *tables).healed.values()) == 0
+    assert told(copy, "change_id") == before
+    copy.check(*tables)
+
+
 def test_fields_that_change_without_meaning_heal_silently(copy: Copy) -> None:
     """The row is right again, and nobody is told."""
     id = ids(copy, "customers")[0]

@@ -129,18 +129,18 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
 
 
 def _as_now(box: Sandbox, table: str, name: str, expected: Expected, actual: dict[str, list[Any]]) -> list[Any]:
-    """Cells with a full object that changes without its owner: any version that it ever had stands for the one of now."""
+    """Cells with a full object that changes without its owner: a version that it had since stands for the one of now."""
     now = [msgspec.json.decode(expected.raws.get(id, b"{}"), type=Fields).get(name, b"null") for id in actual["id"]]
     true = [bytes(raw).decode() for raw in now]
     old = [n for n, cell in enumerate(actual[name]) if cell not in (None, true[n]) and true[n] != "null"]
     had: dict[str, list[Any]] = defaultdict(list)
     for mutation in box.history if old else ():
         if mutation.table == table:
-            had[mutation.id] += [mutation.before, mutation.after]
+            had[mutation.id].append((mutation.at, mutation.before))
     cells = list(actual[name])
     for n in old:
-        held = json.loads(cells[n])
-        if held["id"] == json.loads(true[n])["id"] and held in had[held["id"]]:
+        held, owned = json.loads(cells[n]), msgspec.json.decode(expected.raws[actual["id"][n]])["created"]
+        if held["id"] == json.loads(true[n])["id"] and any(before == held and at >= owned for at, before in had[held["id"]]):
             cells[n] = true[n]
     return cells
 

@@ -26,8 +26,9 @@ PIPELINE = "stripe_feed"
 DATASET = "stripe"
 DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 DUCKDB_JOBS = 2              # side by side, one thread each
+CAN_WAIT = "sync and reconcile can wait for it with --wait SECONDS."
 PAUSE = 0.2                  # seconds between two looks whether a lock is free
-WRITES = "is writing to this pipeline. Wait for it, or use --wait SECONDS."
+WRITES = f"is writing to this pipeline. Run again when it is done; {CAN_WAIT}"
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
@@ -159,8 +160,7 @@ def file_problem(file: Path, text: str) -> SetupError:
     if holder or is_lock(text):
         who = f"process {holder[2]}" if holder else "another process"
         return Locked(
-            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; "
-            "sync and reconcile can wait for it with --wait SECONDS."
+            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; {CAN_WAIT}"
         )
     if "version number" in text or "serialized" in text.lower():
         return SetupError(

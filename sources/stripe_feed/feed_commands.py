@@ -186,7 +186,7 @@ def opened(
     database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False,
     keeps_cursors: bool = False,
 ) -> Iterator[Feed]:
-    """The feed of a copy. Raises `SetupError` where there is none; that it is empty, or behind, is said."""
+    """The feed of a copy. Raises `SetupError` where there is none; an empty one is said."""
     from .destination import duckdb_file, open_pipeline, settings
     from .feed.consume import open_feed
     from .terminal import say
@@ -198,9 +198,7 @@ def opened(
             raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
         feed = open_feed(pipeline, keeps_cursors=keeps_cursors)
     with feed:
-        if feed.held_up:
-            say(f"The newest changes may not be here yet: {feed.held_up}")
-        elif not feed.head and not empty_is_fine:
+        if not feed.head and not empty_is_fine and feed.held_up is None:
             say("The feed is empty: nothing changed since the first load. `stripe-feed sync` brings new changes.")
         yield feed
 

@@ -101,30 +101,29 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
 
 def _differences(
     session: Session, resource: Resource, row: prior.Row, held: Image, read: Read | None,
-    last: tuple[str | None, Image | None] | None,
+    last: prior.LastImage | None,
 ) -> Iterator[str]:
     if read is None or row["deleted_at"] is not None:
         if read is not None:
             yield "it is marked as deleted, but Stripe has it"
         elif row["deleted_at"] is None:
             yield "Stripe does not have it any more"
-        elif last is not None and last[1] is not None:
+        elif last is not None and last.image is not None:
             yield "its last change is no deletion"
         return
-    now = session.shapes[resource.table].image(read.record.row)
-    names = [name for name in now if name not in resource.volatile]
+    shape = session.shapes[resource.table]
+    now, compared = shape.image(read.record.row), prior.compared(resource, shape)
     before = with_lists_of(held, now, [child.field for child in resource.children])
-    if wrong := [name for name in names if before.get(name) != now.get(name)]:
+    if wrong := [name for name in now if name in compared and before.get(name) != now.get(name)]:
         yield f"the row differs from Stripe in {', '.join(wrong)}"
-    elif last is not None and last[1] is None:
+    elif last is not None and last.image is None:
         yield "its last change is a deletion"
-    elif last is not None and last[1] is not None and (wrong := _unlike(session, resource, last, now)):
+    elif last is not None and (wrong := _unlike(session, resource, last, now)):
         yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
-def _unlike(session: Session, resource: Resource, last: tuple[str | None, Image | None], now: Image) -> list[str]:
+def _unlike(session: Session, resource: Resource, last: prior.LastImage, now: Image) -> list[str]:
     """The fields in which the image of a change differs from the row, if its shape is the row's."""
-    version, image = last
-    if image is None or not same_shape(resource, version, session.api.version):
+    if last.image is None or not same_shape(resource, last.api_version, session.api.version):
         return []
-    return prior.unlike(resource, session.shapes[resource.table], image, now)
+    return prior.unlike(resource, session.shapes[resource.table], last.image, now)

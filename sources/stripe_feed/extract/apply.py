@@ -133,7 +133,7 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
         rows = prior.rows(client, writer.shape, [id for id in asked if id not in images])
         held = prior.images(client, writer.shape, rows)
     found: dict[str, Known | None] = {
-        id: None if image is None else Known(image, version) for id, (version, image) in images.items()
+        id: None if last.image is None else Known(last.image, last.api_version, last.whole) for id, last in images.items()
     }
     for id in set(asked) - set(images):
         row = rows.get(id)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 MAPS = frozenset({"metadata"})      # hashes with keys of the account's own
+COPIES = frozenset({"price", "plan"})   # objects that are shown inside others as they are now, and change without these
 
 Image = dict[str, Any]
 
@@ -75,50 +76,47 @@ def paths(previous: Image, prefix: str = "") -> list[str]:
 
 
 def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
-    """A held image with the embedded lists of the object as it is now, where they hold the same items or are cut: tables have no
-    order, and hold them whole."""
+    """A held image with the embedded lists of the object as it is now, where they hold the same items or one of them is cut:
+    tables have no order, and hold them whole."""
     found = dict(held)
     for field in fields:
-        items, shown = held[field]["data"], now.get(field)
+        listed, shown = held[field], now.get(field)
         if not isinstance(shown, dict):
             continue
-        by_id = {item["id"]: item for item in shown["data"]}
+        items, by_id = listed["data"], {item["id"]: item for item in shown["data"]}
         same = len(items) == len(shown["data"]) and all(_is_like(item, by_id.get(item["id"])) for item in items)
-        found[field] = shown if same or shown.get("has_more") else {**shown, "data": items}
+        found[field] = shown if same or shown.get("has_more") or listed.get("has_more") else {**shown, "data": items}
     return found
 
 
 def _is_like(old: Image, new: Image | None) -> bool:
     if new is None:
         return False
-    one, other = _with_ids(old), _with_ids(new)
+    one, other = _without_copies(old), _without_copies(new)
     return all(one.get(name) == other.get(name) for name in {**one, **other})
 
 
 def id_of(value: Any) -> Any:
-    """Full objects inside another count by their id: they change without it."""
+    """The id of a full object, anything else as it is."""
     return value["id"] if isinstance(value, dict) and "id" in value else value
 
 
 def counted(image: Image) -> Image:
-    """An image as it counts: full objects inside it, and inside the items of its lists, by their id."""
-    return {name: value if name in MAPS else _counted(value) for name, value in image.items()}
+    """An image as it counts: with the copies of other objects, here and in the items of its lists, by their ids."""
+    found = _without_copies(image)
+    for name, value in found.items():
+        if isinstance(value, dict) and isinstance(value.get("data"), list):
+            found[name] = {**value, "data": [_without_copies(one) if isinstance(one, dict) else one for one in value["data"]]}
+    return found
 
 
-def _counted(value: Any) -> Any:
-    items = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(items, list):
-        return id_of(value)
-    return {**value, "data": [_with_ids(item) if isinstance(item, dict) else item for item in items]}
-
-
-def _with_ids(item: Image) -> Image:
-    return {name: value if name in MAPS else id_of(value) for name, value in item.items()}
+def _without_copies(image: Image) -> Image:
+    return {name: id_of(value) if name in COPIES else value for name, value in image.items()}
 
 
 def in_shape_of(now: Any, old: Any, name: str = "") -> Any:
     """An old value in the shape of another API version: keys that one of them does not have, or has null, are as they are now."""
-    if old is None or now is None or id_of(old) == id_of(now):
+    if old is None or now is None or old == now or (name not in MAPS and id_of(old) == id_of(now)):
         return now
     if isinstance(old, dict) and isinstance(now, dict) and name not in MAPS:
         return {key: in_shape_of(value, old.get(key), key) for key, value in now.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -47,19 +47,27 @@ def seen(client: Any, ids: Sequence[str]) -> set[str]:
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
-def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, tuple[str | None, Image | None]]:
-    """Return id -> API version and image after its newest change before a second; no image where that was a deletion.
+class LastImage(NamedTuple):
+    """What an object's newest change leads to: an image of this API version, none after a deletion. `whole`: as Stripe sent it,
+    where others are made of a row, and have its lists."""
 
-    What was told late came before another.
-    """
+    api_version: str | None
+    image: Image | None
+    whole: bool
+
+
+def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, LastImage]:
+    """Return id -> where its newest change before a second leads to. What was told late came before another."""
     query = (
-        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late from {_name(client, CHANGES)} "
+        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {_name(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
     older = [row for row in found if not row[7] and _time(row[1]).timestamp() < before[row[0]]]
     newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), row[2], row[3]))}
-    return {id: (row[4], None if row[5] == "d" else parsed(row[6])) for id, row in newest.items()}
+    return {
+        id: LastImage(row[4], None if row[5] == "d" else parsed(row[6]), row[8] == "event") for id, row in newest.items()
+    }
 
 
 def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:
@@ -101,6 +109,12 @@ def told(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[st
     return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, first=(resource,))}
 
 
+def compared(resource: Resource, shape: Shape) -> set[str]:
+    """The fields in which an object and its row may not differ: the documented ones and its lists, without the volatile."""
+    names = {column.name for column in shape.columns} | {child.field for child in resource.children}
+    return names - set(resource.volatile)
+
+
 def unlike(resource: Resource, shape: Shape, told: Image, held: Image) -> list[str]:
     """The documented fields in which a change's image differs from its row's, without lists: events cut them, and tables hold
     them apart."""
@@ -110,7 +124,9 @@ def unlike(resource: Resource, shape: Shape, told: Image, held: Image) -> list[s
 
 
 def _plain(column: Column, value: Any) -> Any:
-    return as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else id_of(value)
+    if column.kind == "ref":
+        return id_of(value)
+    return as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else value
 
 
 def remove_deleted(client: Any, table: str, before: int) -> None:

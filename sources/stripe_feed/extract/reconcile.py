@@ -189,7 +189,7 @@ class Reconciling:
         ids = [read.record.row.id for read in reads]
         befores = self._images([id for id in ids if id in self.held and not self.held[id].deleted])
         afters = {read.record.row.id: self.shape.image(read.record.row) for read in reads}
-        names = self._names()
+        names = prior.compared(self.resource, self.shape)
         shared = names if self._is_same_shape() else self._shared(names, befores, afters)
         yield from self.writer.rows([read.record for read in reads], [version_read(read.asked_at) for read in reads])
         changes = []
@@ -204,11 +204,6 @@ class Reconciling:
                     continue                         # only what one side does not have
             changes.append(self._diff(id, before, after, read.record.hash))
         return changes
-
-    def _names(self) -> set[str]:
-        """The fields that are compared."""
-        names = {column.name for column in self.shape.columns} | {child.field for child in self.resource.children}
-        return names - set(self.resource.volatile)
 
     def _is_same_shape(self) -> bool:
         """Whether the rows were made with this API version and these columns."""
@@ -263,7 +258,7 @@ class Reconciling:
             last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, self.session.api.now() + 1))
         found = []
         for id, after in self._images(list(last)).items():
-            version, before = last[id]
+            version, before, _ = last[id]
             if before is None:
                 found.append(self._diff(id, None, after, self.held[id].hash))
             elif same_shape(self.resource, version, self.session.api.version) and (

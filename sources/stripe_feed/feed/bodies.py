@@ -15,11 +15,11 @@ from hashlib import blake2b
 from typing import Any
 
 from ..errors import StripeFeedError, UsageError
-from ..extract.images import Image, difference
+from ..extract.images import Image, difference_that_counts
 from ..resources import RESOURCES
 from .change import EPOCH, Change, iso
 from .filters import value_at
-from .fold import Net
+from .fold import Net, previous_of
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
 VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
@@ -141,7 +141,9 @@ def _event(telling: Telling, synthetic: bool) -> Image:
 
 
 def _previous(about: Change | Net) -> Image | None:
-    return None if about.before is None or about.after is None else difference(about.before, about.after)
+    if isinstance(about, Net):
+        return previous_of(about)
+    return None if about.before is None or about.after is None else difference_that_counts(about.before, about.after)
 
 
 def _made_up_id(telling: Telling) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ..extract.images import Image, difference, difference_that_counts, paths
+from ..extract.images import Image, difference_that_counts, paths, with_lists_of
 from .change import Change, iso
 from .store import FeedStore
 
@@ -82,7 +82,7 @@ def as_change(found: Net) -> Change:
         quality = "exact"
     elif before is not None:
         quality = "derived" if "derived" in (found.first.before_quality, found.last.before_quality) else "exact"
-    previous = before if found.op == "d" else difference(before, after) if before and after else None
+    previous = before if found.op == "d" else _difference(found.first, found.last, before, after)
     return replace(found.last, op=found.op, changed=found.changed, previous=previous, before_quality=quality)
 
 
@@ -98,10 +98,28 @@ def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | 
     return Net(last.resource, last.object_id, last.customer_id, op, count, first, last, changed, before, last.after)
 
 
+def previous_of(found: Net) -> Image | None:
+    """The old values of what `changed` names; nothing where an image is not known."""
+    return _difference(found.first, found.last, found.before, found.after)
+
+
+def _difference(first: Change, last: Change, before: Image | None, after: Image | None) -> Image | None:
+    """Where one of two images was made of a row, which holds lists in another form, these count by their items."""
+    if before is None or after is None:
+        return None
+    if {first.origin, last.origin} != {"event"}:
+        before = with_lists_of(before, after, [name for name in after if _is_list(after[name]) and _is_list(before.get(name))])
+    return difference_that_counts(before, after)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("object") == "list" and isinstance(value.get("data"), list)
+
+
 def _changed(store: FeedStore, first: Change, last: Change, before: Image | None) -> list[str]:
     """The paths that differ; where the two images cannot be compared, all that were touched."""
     if before is not None and last.after is not None and first.api_version == last.api_version:
-        return paths(difference_that_counts(before, last.after))
+        return paths(_difference(first, last, before, last.after) or {})
     rows = store.ask(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
         last.resource, last.object_id, first.offset, last.offset,

@@ -1,4 +1,4 @@
-"""Prices and plans inside the items of subscriptions: Stripe shows them as they are now, without an event of the subscription."""
+"""Prices and plans inside the items of subscriptions: shown as they are now, and no event of the subscription tells of it."""
 
 from __future__ import annotations
 
