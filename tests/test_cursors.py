@@ -23,7 +23,8 @@ def read(since: int = NOW - 100, cursor: int = NOW - 100) -> dict[str, int]:
     ("state", "mine", "follows", "found"),
     [
         ({}, None, True, "listing"),                                                # nothing was ever read
-        (listed(), None, True, "again"),                                            # listed before events were followed
+        (listed(), None, True, "gap"),                                              # listed before events were followed
+        (listed(left=[[[1, 5]]]), None, True, "again"),                             # nor is that list complete
         (listed(), None, False, "complete"),
         (listed(NOW - 200), read(), True, "again"),                                 # an older list: a refresh, a restored file
         (listed(left=[[[1, 5]]]), read(), True, "listing"),                         # on its way

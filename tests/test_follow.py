@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
+from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
@@ -534,6 +536,38 @@ def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.Lo
     assert sorted(told(copy, "op", "origin")) == [("c", "event"), ("u", "event")]
     copy.check("customers")
     assert settled(copy, "customers", api_key=key).rows == {}
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["at once", "a run died"])
+def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """What happened since the last run is told as differences, rows and changes together; from then on events tell."""
+    box, table = account(), "customers"
+    with copy_of(box, tmp_path) as copy:
+        key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
+        settled(copy, table, api_key=key)
+        first, second = some(copy, table, 0), some(copy, table, 1)
+        box.update(table, first, name="Changed")
+        box.delete(table, second)
+        made = box.create(table)["id"]
+        box.advance(3_600)
+        box.restrict(key, permissions=PERMISSIONS)
+        if dies:
+            with monkeypatch.context() as patch, pytest.raises(PipelineStepFailed):
+                patch.setattr(Writer, "changes", lambda *_, **__: 1 / 0)
+                settled(copy, table, api_key=key)
+        with caplog.at_level(logging.WARNING, "stripe_feed"):
+            settled(copy, table, api_key=key)
+        assert f"Events are followed from now on: first the whole lists are compared with the copy ({table})." in caplog.text
+        wanted = [("u", "diff", first), ("d", "diff", second), ("c", "diff", made)]
+        assert sorted(told(copy, "op", "origin", "object_id")) == sorted(wanted)
+        copy.check(table, found_later=True)
+        box.update(table, first, name="Again")
+        settled(copy, table, api_key=key)
+        assert told(copy, "op", "origin", "object_id")[len(wanted):] == [("u", "event", first)]
+        copy.check(table, found_later=True)
+        assert settled(copy, table, api_key=key).rows == {}
 
 
 def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy) -> None:

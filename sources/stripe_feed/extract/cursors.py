@@ -24,7 +24,9 @@ def standing(listed: Mapping[str, Any], mine: Mapping[str, Any] | None, now: int
     """
     if "t0" not in listed:
         return "listing"
-    if follows and (mine is None or listed["t0"] < mine["since"]):
+    if follows and mine is None:
+        return "again" if any(listed["left"]) else "gap"
+    if follows and mine is not None and listed["t0"] < mine["since"]:
         return "again"
     if any(listed["left"]):
         return "again" if follows and listed["t0"] < now - TOO_OLD else "listing"

@@ -79,11 +79,8 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             session.behind.clear()
     if session.unreadable is not None:
         yield from follow.rung(tables)
-    if gaps := [table for table in tables if session.standing.get(table) == "gap"]:
-        log.warning(
-            "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
-            ", ".join(gaps),
-        )
+    gaps = [table for table in tables if session.standing.get(table) == "gap"]
+    _tell_gaps(gaps, mine)
     listed = dlt.current.source_state().get("resources", {})
     due = [table for table in tables if _is_due(session, table, listed.get(table, {}))]
     if follow.yielded:              # the destination does not hold yet what the events brought: compare in the next package
@@ -95,6 +92,17 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     yield from reconcile(session, follow.writer, due, mine)
     if session.unreadable is not None:
         raise session.unreadable
+
+
+def _tell_gaps(gaps: Sequence[str], mine: State) -> None:
+    old, late = ([table for table in gaps if bool(mine[table]["cursor"]) is followed] for followed in (True, False))
+    if old:
+        log.warning(
+            "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
+            ", ".join(old),
+        )
+    if late:
+        log.warning("Events are followed from now on: first the whole lists are compared with the copy (%s).", ", ".join(late))
 
 
 def _is_due(session: Session, table: str, listed: Mapping[str, Any]) -> bool:
@@ -117,6 +125,8 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
                 shape = shape_id(session, session.shapes[table])
                 mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0, "shape": shape}
             session.behind.add(table)
+        elif where == "gap":
+            mine.setdefault(table, {"since": 0, "cursor": 0})       # a gap until the comparison is done
 
 
 class Reading:
