@@ -63,7 +63,7 @@ def refused(said: Said, code: int, line: str) -> None:
     assert said.code == code, said.err
     assert said.out == ""
     assert re.fullmatch(pattern, said.error), said.error
-    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: ", WAITING))] == []
+    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: ", WAITING, "Waiting for up to "))] == []
 
 
 # -- the key ----------------------------------------------------------------------------------------------------------------
@@ -441,6 +441,7 @@ def test_waiting_for_another_command(shell: Shell) -> None:
         "sync and reconcile can wait for it with --wait SECONDS."
     ))
     assert said.code == 0
+    assert "Waiting for up to 60 s: another command is writing to this pipeline." in said.err.splitlines()
 
 
 def test_ctrl_c_while_reading(shell: Shell) -> None:

@@ -180,6 +180,24 @@ def test_lag_lists_the_consumers(folder: Path) -> None:
     assert found["seconds"] > 0
 
 
+def test_a_consumer_is_removed(folder: Path) -> None:
+    run(folder, "consume", "play", "--start", "earliest", "--max", 2)
+    assert "Consumer play is gone." in run(folder, "remove", "play").err
+    assert "There are no consumers yet" in run(folder, "lag").err
+    again = run(folder, "remove", "play")
+    assert (again.code, again.error) == (2, "There is no consumer 'play'. `stripe-feed feed lag` lists them.")
+
+
+def test_a_field_that_is_misspelt_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It could be a new one of Stripe's, and so is no error."""
+    said = "No field that is loaded is called {}: unless Stripe has it since, no change will match."
+    run(folder, "consume", "play", "--start", "earliest", "--transition", "stauts:active:past_due", "--changed", "metadata.plan")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said.format("stauts")]
+    caplog.clear()
+    run(folder, "consume", "other", "--resource", "customers", "--changed", "status", "--changed", "name")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said.format("status")]
+
+
 def test_reset_prune_and_what_a_consumer_behind_is_told(folder: Path) -> None:
     run(folder, "consume", "play", "--start", "earliest", "--max", 2)
     assert "3 changes pruned" in run(folder, "prune", "--older-than", "1d", "--keep-latest").err

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from stripe_feed import open_feed
 from stripe_feed.errors import SetupError
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.verify import Difference, Verified, verify
@@ -103,6 +104,30 @@ def test_what_has_an_id_counts_whole_and_what_is_unknown_not(tmp_path: Path, fie
         assert verified(copy).differences == ([Difference("customers", id, what)] if what else [])
         done = copy.sync(resources=TABLES, reconcile=True)
         assert (sum(done.healed.values()), verified(copy).differences) == (1 if what else 0, [])
+
+
+def test_what_was_forgotten_is_not_compared_with_its_changes(copy: Copy) -> None:
+    """The row is there, and its changes hold nothing any more."""
+    with open_feed(copy.pipeline) as feed:
+        assert feed.forget(first(copy)) > 0
+    assert verified(copy).differences == []
+
+
+def test_a_deleted_price_that_an_item_still_shows_is_no_difference(tmp_path: Path) -> None:
+    """`reconcile` leaves it, too: no list shows such a price, and no request tells it from one that is hidden."""
+    tables = ("subscriptions", "prices", "plans")
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as copy:
+        copy.sync(resources=tables)
+        copy.box.advance(3_600)
+        used = {item["price"]["id"] for item in copy.box.children("subscription_items").values()}
+        unused = set(copy.box.objects("prices")) - used
+        copy.box.faults.lost_events = 1.0
+        for id in (min(used), min(unused)):
+            copy.box.delete("prices", id)
+        copy.box.advance(400)
+        assert {one.object_id for one in verified(copy, resources=tables).differences} == {min(unused)}
+        copy.sync(resources=tables, reconcile=True)
+        assert verified(copy, resources=tables).differences == []
 
 
 def test_a_deletion_that_no_event_told_is_found(copy: Copy) -> None:

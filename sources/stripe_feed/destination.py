@@ -186,9 +186,11 @@ def patiently(work: Callable[[], T], wait: float) -> T:
     while True:
         try:
             return work()
-        except Locked:
+        except Locked as fault:
             if waited >= wait:
                 raise
+            if not waited:
+                log.info("Waiting for up to %g s: %s.", wait, str(fault).partition(". ")[0])
             rest()
             waited += PAUSE
 

@@ -181,6 +181,19 @@ def reset(
         say(f"Consumer {name} stands behind offset {feed.reset(name, to)} of {feed.head}.")
 
 
+@partial(command, app)
+def remove(
+    name: Name,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+) -> None:
+    """Forget a consumer; its changes stay."""
+    from .terminal import say
+
+    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
+        feed.remove(name)
+        say(f"Consumer {name} is gone.")
+
+
 @contextmanager
 def opened(
     database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False,

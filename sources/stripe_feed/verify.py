@@ -84,7 +84,9 @@ def _verify(
     found.compared[table], found.waiting[table] = len(settled), len(drawn) - len(settled)
     images = prior.images(client, shape, rows)
     last = prior.last_images(client, table, dict.fromkeys(settled, session.api.now() + 1)) if cursors else {}
-    for id in settled:
+    unread = [id for id in settled if reads[id] is None and rows[id]["deleted_at"] is None]
+    inside = {id for id in unread if prior.shown_inside(client, table, id)}       # as `reconcile` takes it, too
+    for id in [id for id in settled if id not in inside]:
         for what in _differences(session, resource, rows[id], images[id], reads[id], last.get(id)):
             found.differences.append(Difference(table, id, what))
 

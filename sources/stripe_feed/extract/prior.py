@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ..resources import CHANGES, Child, Column, Kind, Resource
+from ..resources import CHANGES, RESOURCES, Child, Column, Kind, Resource
 from .images import Image, id_of
 from .records import Stamp
 from .shapes import ARROW, MEMORY, Shape
@@ -57,7 +57,10 @@ class LastImage(NamedTuple):
 
 
 def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, LastImage]:
-    """Return id -> where its newest change before a second leads to. What was told late came before another."""
+    """Return id -> where its newest change before a second leads to; nothing where that was forgotten.
+
+    What was told late came before another.
+    """
     query = (
         f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {_name(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
@@ -66,8 +69,19 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     older = [row for row in found if not row[7] and _time(row[1]).timestamp() < before[row[0]]]
     newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), row[2], row[3]))}
     return {
-        id: LastImage(row[4], None if row[5] == "d" else parsed(row[6]), row[8] == "event") for id, row in newest.items()
+        id: LastImage(version, None if op == "d" else parsed(after), origin == "event")
+        for id, (*_, version, op, after, _, origin) in newest.items() if op == "d" or after is not None
     }
+
+
+def shown_inside(client: Any, table: str, id: str) -> bool:
+    """Whether a row that is held shows an object whole, as an item shows its price."""
+    children = [child for row in RESOURCES.values() for child in row.children]
+    for owner, column in [(child.table, name) for child in children for name, of in child.embeds if of == table]:
+        query = f"select count(*) from {_name(client, owner)} where cast({client.escape_column_name(column)} as varchar) like %s"
+        if any(count for (count,) in _select(client, query, f'%"{id}"%')):
+            return True
+    return False
 
 
 def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:

@@ -16,7 +16,7 @@ from ..resources import RESOURCES
 from . import cursors, remote, upkeep
 from .change import Change
 from .cursors import Lag, Place
-from .filters import Names, Transition, Wanted, wanted
+from .filters import Names, Transition, Wanted, unheard_of, wanted
 from .fold import Net, net
 from .relay import relay_pipeline, source_state, store_path, with_client
 from .store import FeedStore
@@ -140,13 +140,13 @@ class Feed:
 
         Nothing, and a line in the log, where another process is loading or has the DuckDB file open: `held_up` says which.
         """
-        self.held_up = None
+        before, self.held_up = self.held_up, None
         try:
             with lock(self._pipeline, "stripe-feed feed"):
                 return relay_pipeline(self._pipeline, self._store)
         except Locked as fault:
             self.held_up = fault
-            log.info("Going on with the changes relayed before. %s", fault)
+            log.log(logging.WARNING if before is None else logging.INFO, "Going on with the changes relayed before. %s", fault)
             return 0
 
     def consume(
@@ -168,6 +168,8 @@ class Feed:
         if max is not None and max < 1:
             raise UsageError("max is at least 1.")
         filters = wanted(resource, op, transition, changed)
+        for path in unheard_of(resource, [*(transition or ()), *((changed,) if isinstance(changed, str) else changed or ())]):
+            log.warning("No field that is loaded is called %s: unless Stripe has it since, no change will match.", path)
         position, epoch, is_new = cursors.enter(self._store, name, _place(start), self._now())
         if is_new:
             log.info(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
 from ..errors import UsageError
-from ..resources import RESOURCES
+from ..resources import RESOURCES, fields
 from .change import Change
 
 OPS = {"c": "c", "u": "u", "d": "d", "r": "r", "added": "c", "updated": "u", "removed": "d"}
@@ -45,6 +45,12 @@ def wanted(resource: Names = None, op: Names = None, transition: Transition = No
         return not paths or any(_touched(change, path) for path in paths)
 
     return Wanted(_resources(resource), _ops(op), matches)
+
+
+def unheard_of(resource: Names, paths: Iterable[str]) -> list[str]:
+    """Those of the paths that begin with no field of these resources: nothing would ever match them."""
+    known = {"object"}.union(*(fields(RESOURCES[table]) for table in _resources(resource) or RESOURCES))
+    return [path for path in paths if path.partition(".")[0] not in known]
 
 
 def _names(names: Names) -> tuple[str, ...]:
