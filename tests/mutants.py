@@ -305,6 +305,19 @@ MUTANTS = (
         "test_derive.py::test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription",
     ),
     Mutant(
+        "an image made of a row is an event's", "extract/prior.py", 'parsed(after), origin == "event")', "parsed(after), True)",
+        "test_snapshot.py::test_events_go_on_from_an_image_that_was_made_of_a_row", quick=False,
+    ),
+    Mutant(
+        "what happened before events were readable is untold", "extract/cursors.py",
+        'return "again" if any(listed["left"]) else "gap"', 'return "again"',
+        "test_follow.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first", quick=False,
+    ),
+    Mutant(
+        "a discount counts by its id", "extract/images.py", "id_of(value) if name in COPIES else value", "id_of(value)",
+        "test_derive.py::test_what_is_part_of_an_object_counts_whole", quick=False,
+    ),
+    Mutant(
         "another version is a change", RECONCILE, "if shared is not names:", "if not names:",
         "test_reconcile.py::test_another_api_version_makes_no_changes", quick=False,
     ),

@@ -80,8 +80,8 @@ def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
     tables have no order, and hold them whole."""
     found = dict(held)
     for field in fields:
-        listed, shown = held[field], now.get(field)
-        if not isinstance(shown, dict):
+        listed, shown = held.get(field), now.get(field)
+        if not isinstance(listed, dict) or not isinstance(shown, dict):
             continue
         items, by_id = listed["data"], {item["id"]: item for item in shown["data"]}
         same = len(items) == len(shown["data"]) and all(_is_like(item, by_id.get(item["id"])) for item in items)
