@@ -180,6 +180,13 @@ def test_lag_lists_the_consumers(folder: Path) -> None:
     assert found["seconds"] > 0
 
 
+def test_what_shows_nothing_says_why(folder: Path) -> None:
+    assert "Nothing changed in the end" in run(folder, "net", "--resource", "invoices").err
+    assert "No change tells of cus_nobody." in run(folder, "forget", "cus_nobody").err
+    run(folder, "prune", "--older-than", "0d")
+    assert "All changes were pruned; `stripe-feed feed rebuild`" in run(folder, "tail").err
+
+
 def test_a_consumer_is_removed(folder: Path) -> None:
     run(folder, "consume", "play", "--start", "earliest", "--max", 2)
     assert "Consumer play is gone." in run(folder, "remove", "play").err

@@ -33,6 +33,8 @@ Ops = Annotated[
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for more instead of ending.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer's name; its position is kept under it.")]
+NONE_OF_THESE = "Only snapshots so far, or nothing of these resources; --op r shows snapshots."
+ALL_PRUNED = "All changes were pruned; `stripe-feed feed rebuild` brings them back from the destination."
 PLACES = "latest, earliest, an offset, a change id, or a time such as 2026-01-31 or 30d"
 
 
@@ -50,7 +52,7 @@ def tail(
         head, shown = feed.head, feed.tail(count, resource=names, op=ops)
         show(shown, json)
         if not shown and head and not ops:
-            say("Only snapshots so far, or nothing of these resources; --op r shows snapshots.")
+            say(ALL_PRUNED if feed.horizon == head else NONE_OF_THESE)
         if follow:
             show(feed.follow(shown[-1].offset if shown else head, resource=names, op=ops), json)
 
@@ -105,8 +107,11 @@ def net(
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Show what changed in the end, one line per object."""
+    from .terminal import say
+
     with opened(database, destination, dataset, state_dir) as feed:
-        show(feed.net(since, until, resource=listed(resource)), json)
+        if not show(feed.net(since, until, resource=listed(resource)), json) and feed.head:
+            say("Nothing changed in the end, of what the feed holds of that time.")
 
 
 @partial(command, app)
@@ -165,7 +170,9 @@ def forget(
     from .terminal import say
 
     with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed, settings():
-        say(f"{feed.forget(object_id):,} changes hold no data of {object_id} any more; their ids and offsets stay.")
+        count = feed.forget(object_id)
+        found = f"{count:,} changes hold no data of {object_id} any more; their ids and offsets stay."
+        say(found if count else f"No change tells of {object_id}.")
 
 
 @partial(command, app)
@@ -216,10 +223,13 @@ def opened(
         yield feed
 
 
-def show(found: Iterable[Change | Net], json: bool) -> None:
-    """One line per change, each written at once."""
+def show(found: Iterable[Change | Net], json: bool) -> int:
+    """One line per change, each written at once; returns how many."""
+    count = 0
     for one in found:
         write(line_of(one) if json else words(one))
+        count += 1
+    return count
 
 
 def write(line: str) -> None:
