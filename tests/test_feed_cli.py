@@ -196,8 +196,8 @@ def test_a_consumer_is_removed(folder: Path) -> None:
 
 
 def test_a_field_that_is_misspelt_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It could be a new one of Stripe's, and so is no error."""
-    said = "No field that is loaded is called {}: unless Stripe has it since, no change will match."
+    """It could be one of another API version, and so is no error."""
+    said = "{} is no field of the API version that is loaded: only changes in another one could match."
     run(folder, "consume", "play", "--start", "earliest", "--transition", "stauts:active:past_due", "--changed", "metadata.plan")
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said.format("stauts")]
     caplog.clear()

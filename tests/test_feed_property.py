@@ -95,7 +95,7 @@ class World:
         if id:
             self.box.update(self.table(a), id, metadata={f"key_{b % 3}": f"value {a}", "n": str(len(self.box.events))})
 
-    def toggle(self, a: int, b: int) -> None:
+    def toggle(self, a: int, b: int, seconds: int = 16) -> None:
         """There and back in a second, or there only, or there and back and there.
 
         Nothing is read in that second, or so shortly before that the row may show what happened while the answer came: what was
@@ -103,7 +103,7 @@ class World:
         """
         field = {"customers": "delinquent", "products": "active", "prices": "active", "plans": "active"}.get(self.table(a))
         id = self.one(self.table(a), b)
-        self.box.advance(1 if self.box.on_request else 16)
+        self.box.advance(seconds)
         for _ in range(1 + b % (1 if self.box.faults.doubled_events else 3) if field and id else 0):
             self.box.update(self.table(a), str(id), **{str(field): not self.box.objects(self.table(a))[str(id)][str(field)]})
         self.box.advance(1)
@@ -201,7 +201,7 @@ class World:
 
     def meanwhile(self, a: int, b: int) -> None:
         """The account lives on while the next run reads."""
-        deeds = (self.update, self.delete, self.create, self.burst, lambda a, b: self.toggle(a, b - b % 6))     # there only
+        deeds = (self.update, self.delete, self.create, self.burst, lambda a, b: self.toggle(a, b - b % 6, 1))      # there only
 
         def live(template: str, params: Any) -> None:
             self.requests += 1

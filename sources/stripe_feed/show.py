@@ -180,7 +180,7 @@ def status_of(copy: Copy) -> Status:
     cursors = [
         Cursor(
             name, datetime.fromtimestamp(found["t0"], timezone.utc), sum(hi - lo for walk in found["left"] for lo, hi in walk),
-            datetime.fromtimestamp(followed[name]["cursor"], timezone.utc) if name in followed else None,
+            datetime.fromtimestamp(followed[name]["cursor"], timezone.utc) if followed.get(name, {}).get("cursor") else None,
         )
         for name in RESOURCES if "t0" in (found := resources.get(name, {}))
     ]

@@ -183,9 +183,10 @@ def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None =
 def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planned]:
     """What a run would read of the events; nothing before the lists are complete."""
     options = session.options
-    if not cursors or options.end is not None:
+    if options.end is not None or not any(mine["cursor"] for mine in cursors.values()):
         return []
-    spans = [span(mine, session.api.now(), options.look_back, options.settle) for mine in cursors.values()]
+    begun = [mine for mine in cursors.values() if mine["cursor"]]       # the others are compared first
+    spans = [span(mine, session.api.now(), options.look_back, options.settle) for mine in begun]
     since, until = min(lo for lo, _ in spans), max(hi for _, hi in spans)
     return [Planned(CHANGES, "events", since, until)] if since < until else []
 

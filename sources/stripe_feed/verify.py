@@ -14,6 +14,7 @@ from .extract.histories import same_shape
 from .extract.images import Image, with_lists_of
 from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, session_of
+from .extract.shapes import Shape
 from .extract.told import objects_told
 from .resources import CHANGES, RESOURCES, Resource
 from .sync import chosen, looking, states_of
@@ -85,10 +86,16 @@ def _verify(
     images = prior.images(client, shape, rows)
     last = prior.last_images(client, table, dict.fromkeys(settled, session.api.now() + 1)) if cursors else {}
     unread = [id for id in settled if reads[id] is None and rows[id]["deleted_at"] is None]
-    inside = {id for id in unread if prior.shown_inside(client, table, id)}       # as `reconcile` takes it, too
+    inside = {id for id in unread if _is_shown_inside(client, shape, rows[id])}      # as `reconcile` takes it, too
     for id in [id for id in settled if id not in inside]:
         for what in _differences(session, resource, rows[id], images[id], reads[id], last.get(id)):
             found.differences.append(Difference(table, id, what))
+
+
+def _is_shown_inside(client: Any, shape: Shape, row: prior.Row) -> bool:
+    """Whether what is held of an object is what an item shows of it: no list may show it."""
+    copies = map(shape.object, prior.copies(client, shape.name, row["id"]))
+    return any((copy.row.id, copy.hash) == (row["id"], row["_hash"]) for copy in copies)
 
 
 def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | None) -> set[str]:

@@ -18,10 +18,11 @@ from ..resources import CHANGES, RESOURCES, Resource
 from .apply import prepare
 from .cursors import rested, span, standing
 from .events import Call, Event, Stream, calls, oldest_first
-from .reconcile import prune, reconcile, shape_id
+from .reconcile import prune, reconcile
 from .rereads import read_again
 from .rung import read_rung
 from .session import Session
+from .shapes import shape_id
 from .snapshot import snapshot
 from .told import Told, told
 from .writer import Writer
@@ -122,11 +123,11 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
         where = session.standing[table]
         if where in ("listing", "again"):
             if run is not None and (where == "again" or run.plan.first or table not in mine):
-                shape = shape_id(session, session.shapes[table])
+                shape = shape_id(session.api.version, session.shapes[table])
                 mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0, "shape": shape}
             session.behind.add(table)
         elif where == "gap":
-            mine.setdefault(table, {"since": 0, "cursor": 0})       # a gap until the comparison is done
+            mine.setdefault(table, {"since": 0, "cursor": 0, "shape": states[table].get("shape")})     # until it is compared
 
 
 class Reading:
@@ -188,9 +189,9 @@ class Follow:
     def rung(self, tables: Sequence[str]) -> Iterator[Any]:
         """Apply the events that webhooks told of, whatever their age. The reading that comes to them later knows them.
 
-        Once all lists are complete: what is in a list that is under way, its events of before tell wrongly.
+        Once all lists are complete: what is in a list that is under way, or compared, its events of before tell wrongly.
         """
-        if not self.session.rung or any(self.session.standing.get(table) in ("listing", "again") for table in tables):
+        if not self.session.rung or any(self.session.standing.get(table) != "complete" for table in tables):
             return
         resources = [RESOURCES[table] for table in tables]
         readable = [one for one in self.session.rung if one.body is not None or self.session.unreadable is None]

@@ -76,17 +76,26 @@ def paths(previous: Image, prefix: str = "") -> list[str]:
 
 
 def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
-    """A held image with the embedded lists of the object as it is now, where they hold the same items or one of them is cut:
-    tables have no order, and hold them whole."""
+    """A held image with its embedded lists in the form and order of the object as it is now: tables have no order, and hold them
+    whole. Of a list that is cut, the items count that both show."""
     found = dict(held)
     for field in fields:
         listed, shown = held.get(field), now.get(field)
-        if not isinstance(listed, dict) or not isinstance(shown, dict):
-            continue
-        items, by_id = listed["data"], {item["id"]: item for item in shown["data"]}
-        same = len(items) == len(shown["data"]) and all(_is_like(item, by_id.get(item["id"])) for item in items)
-        found[field] = shown if same or shown.get("has_more") or listed.get("has_more") else {**shown, "data": items}
+        if isinstance(listed, dict) and isinstance(shown, dict):
+            found[field] = {**shown, "data": list(_items_of(listed, shown))}
     return found
+
+
+def _items_of(listed: Image, shown: Image) -> Iterator[Image]:
+    old = {item["id"]: item for item in listed["data"]}
+    for item in shown["data"]:
+        was = old.pop(item["id"], None)
+        if was is not None:
+            yield item if _is_like(was, item) else was
+        elif listed.get("has_more"):
+            yield item
+    if not shown.get("has_more"):
+        yield from old.values()
 
 
 def _is_like(old: Image, new: Image | None) -> bool:

@@ -1,7 +1,8 @@
 """Lists give what exists: each resource walks its list endpoint by `created` and yields Arrow tables with its state.
 
 State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of seconds not yet yielded;
-`start`, the oldest second asked for; and `compare`, where rows of before may be gone. Nothing else: no ids, no cursors.
+`start`, the oldest second asked for; `shape`, the one that the first rows have; and `compare`, where rows of before may be
+gone. Nothing else: no ids, no cursors.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .fetch import page_of
 from .pages import Listing
 from .records import typed
 from .session import Options, Session
-from .shapes import Record
+from .shapes import Record, shape_id
 from .windows import Planner, Range, subtract
 from .writer import Writer, version_read
 
@@ -82,6 +83,7 @@ class Run:
     start: int | None = None       # the oldest second that this copy was ever asked for
     yielded: bool = False
     compare: bool = False          # once it is complete, the whole list is compared: it shows nothing of what was deleted
+    shape: str | None = None       # which shape the rows of the first list have
     closed: bool = False           # its state is written, for this package
 
     @property
@@ -93,7 +95,8 @@ class Run:
         """The resource's state once everything taken so far is loaded."""
         left = [[list(r) for r in walk] for walk in self.left[:len(self.resource.walks)]]    # test clocks: always whole
         start = options.start or 0 if self.start is None else self.start
-        return {"t0": self.plan.t0, "left": left, "start": start} | ({"compare": True} if self.compare else {})
+        more: dict[str, Any] = ({"compare": True} if self.compare else {}) | ({"shape": self.shape} if self.shape else {})
+        return {"t0": self.plan.t0, "left": left, "start": start} | more
 
 
 def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
@@ -152,8 +155,11 @@ def _standing(session: Session, table: str, state: Mapping[str, Any], selected: 
         follows = session.may_follow()
     if CHANGES not in selected and session.options.end is None and not session.standing:
         log.warning("`changes` is not selected: updates, cancellations and deletes of older objects are not seen.")
-    session.standing[table] = standing(state, mine, session.api.now(), follows)
-    return session.standing[table]
+    where = standing(state, mine, session.api.now(), follows)
+    if where == "gap" and not session.may_follow():
+        where = standing(state, mine, session.api.now(), False)      # the list goes on by itself
+    session.standing[table] = where
+    return where
 
 
 def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], before: dict[str, Any]) -> Iterator[Any]:
@@ -234,6 +240,7 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], again: b
     run = Run(resource, planned, listing, left, rest=planned.t0 < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
     run.compare = again or state.get("compare", False)
+    run.shape = shape_id(session.api.version, session.shapes[resource.table]) if planned.first or again else state.get("shape")
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))

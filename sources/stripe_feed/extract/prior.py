@@ -74,14 +74,13 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     }
 
 
-def shown_inside(client: Any, table: str, id: str) -> bool:
-    """Whether a row that is held shows an object whole, as an item shows its price."""
+def copies(client: Any, table: str, id: str) -> Iterator[bytes]:
+    """The JSON of an object where rows that are held show it whole, as an item shows its price."""
     children = [child for row in RESOURCES.values() for child in row.children]
     for owner, column in [(child.table, name) for child in children for name, of in child.embeds if of == table]:
-        query = f"select count(*) from {_name(client, owner)} where cast({client.escape_column_name(column)} as varchar) like %s"
-        if any(count for (count,) in _select(client, query, f'%"{id}"%')):
-            return True
-    return False
+        text = f"cast({client.escape_column_name(column)} as varchar)"
+        for (found,) in _select(client, f"select distinct {text} from {_name(client, owner)} where {text} like %s", f'%"{id}"%'):
+            yield found.encode()
 
 
 def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:

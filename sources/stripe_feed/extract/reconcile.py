@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import dlt
@@ -22,7 +21,7 @@ from .lists import open_listing, whole_ranges
 from .records import typed
 from .rereads import Read, read_again
 from .session import Session
-from .shapes import Record, Shape
+from .shapes import Record, shape_id
 from .told import objects_told
 from .writer import VERSION_STEP, Writer, items_of, version_read
 
@@ -76,6 +75,10 @@ class Reconciling:
         self.resource, self.shape = writer.resource, writer.shape
         self.t0 = session.api.now()
         self.gap = session.standing.get(self.resource.table) == "gap"
+        self.asked: int = dlt.current.source_state()["resources"][self.resource.table].get("start", 0)    # by the lists so far
+        self.start = session.options.start or 0
+        if self.gap:
+            self.start = min(self.start, self.asked)             # all that was followed is to be followed on
         self.held: dict[str, Held] = {}
         self.listed: set[str] = set()
         self.suspects: dict[str, int | None] = {}
@@ -121,7 +124,7 @@ class Reconciling:
                 self.held[id] = Held(hash, version, deleted is not None, at, volatile, children)
 
     def _list(self) -> Iterator[Any]:
-        ranges = whole_ranges(self.session.options.start or 0, self.t0, self.session.account.created)
+        ranges = whole_ranges(self.start, self.t0, self.session.account.created)
         listing = open_listing(self.session, self.resource, [ranges for _ in self.resource.walks])
         self.session.compared.append(listing)
         while not (listing.finished and not listing.parts):
@@ -165,8 +168,7 @@ class Reconciling:
         return {id: at for id, at in missing.items() if copies.get(id) != self.held[id].hash}
 
     def _in_range(self, held: Held) -> bool:
-        start = self.session.options.start
-        return start is None or held.created is None or held.created >= start
+        return held.created is None or held.created >= self.start
 
     def _explained(self) -> Generator[Any, None, set[str]]:
         """The ids of objects whose events are still to be applied, unsettled ones included."""
@@ -175,9 +177,12 @@ class Reconciling:
         yield None
         lo = self.t0 if self.gap else self.cursors["cursor"]
         found: set[str] = set()
-        for some in objects_told(self.session.api, self.resource, lo):
-            found |= some
-            yield None
+        try:
+            for some in objects_told(self.session.api, self.resource, lo):
+                found |= some
+                yield None
+        except PermissionMissing as refusal:         # the comparison stands without them
+            self.session.unreadable = refusal
         return found
 
     def _heal(self, reads: Sequence[Read]) -> Generator[Any, None, list[Change]]:
@@ -196,6 +201,8 @@ class Reconciling:
         for read in reads:
             id = read.record.row.id
             before, after = befores.get(id), afters[id]
+            if id not in self.held and self._is_older(read):
+                continue                             # not new, but asked for only now
             if before is not None:
                 before = with_lists_of(before, after, [child.field for child in self.resource.children])
                 if shared is not names:
@@ -205,9 +212,13 @@ class Reconciling:
             changes.append(self._diff(id, before, after, read.record.hash))
         return changes
 
+    def _is_older(self, read: Read) -> bool:
+        created = typed(read.record.row.created, "timestamp")
+        return created is not None and created < self.asked
+
     def _is_same_shape(self) -> bool:
         """Whether the rows were made with this API version and these columns."""
-        return self.cursors is None or self.cursors.get("shape") in (None, shape_id(self.session, self.shape))
+        return self.cursors is None or self.cursors.get("shape") in (None, shape_id(self.session.api.version, self.shape))
 
     def _shared(self, names: set[str], befores: Mapping[str, Image], afters: Mapping[str, Image]) -> set[str]:
         """The fields that both shapes have: what is null everywhere on one side is new, or gone."""
@@ -277,12 +288,12 @@ class Reconciling:
         if changes:
             log.info("%s: differences healed: %s", table, f"{len(changes):,}")
         listed = dlt.current.source_state()["resources"][table]
-        listed.update(t0=self.t0, left=[[] for _ in self.resource.walks])
+        listed.update(t0=self.t0, left=[[] for _ in self.resource.walks], start=min(self.asked, self.start))
         listed.pop("compare", None)
         if table in self.session.runs:
             self.session.runs[table].compare = False
         if self.cursors is not None:
-            self.cursors["shape"] = shape_id(self.session, self.shape)
+            self.cursors["shape"] = shape_id(self.session.api.version, self.shape)
             if self.gap:
                 self.cursors.update(since=self.t0, cursor=self.t0)
 
@@ -294,9 +305,3 @@ def reshaped(before: Image, after: Image, shared: Collection[str]) -> Image:
         old, now = before.get(name), after.get(name)
         found[name] = old if old is None or now is None else in_shape_of(now, old, name)
     return found
-
-
-def shape_id(session: Session, shape: Shape) -> str:
-    """Which API version and columns the rows were made with."""
-    names = " ".join(column.name for _, one in [(None, shape), *shape.children] for column in one.columns)
-    return f"{session.api.version} {blake2b(names.encode(), digest_size=4).hexdigest()}"

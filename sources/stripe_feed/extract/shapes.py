@@ -267,3 +267,9 @@ def _is(raw: msgspec.Raw, kind: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def shape_id(version: str, shape: Shape) -> str:
+    """Which API version and columns rows are made with."""
+    names = " ".join(column.name for _, one in [(None, shape), *shape.children] for column in one.columns)
+    return f"{version} {blake2b(names.encode(), digest_size=4).hexdigest()}"

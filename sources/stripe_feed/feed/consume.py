@@ -169,7 +169,7 @@ class Feed:
             raise UsageError("max is at least 1.")
         filters = wanted(resource, op, transition, changed)
         for path in unheard_of(resource, [*(transition or ()), *((changed,) if isinstance(changed, str) else changed or ())]):
-            log.warning("No field that is loaded is called %s: unless Stripe has it since, no change will match.", path)
+            log.warning("%s is no field of the API version that is loaded: only changes in another one could match.", path)
         position, epoch, is_new = cursors.enter(self._store, name, _place(start), self._now())
         if is_new:
             log.info(
