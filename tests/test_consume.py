@@ -520,7 +520,9 @@ SOLD, ARCHIVED = ({"data": [{"id": "si_1", "price": {"id": "price_1", "active": 
 E, F, G = image(items=SOLD), image(status="b", items=ARCHIVED), image(items=ARCHIVED)
 ROWS = {"object": "list", "data": [{"id": "si_1"}, {"id": "si_2"}], "has_more": False}
 SHOWN = {"object": "list", "data": [{"id": "si_2"}, {"id": "si_1"}], "has_more": False, "total_count": 2, "url": "/v1/subscription_items"}
+CUT = SHOWN | {"data": [{"id": "si_1", "quantity": 7}], "has_more": True}
 P, Q, R = image(items=ROWS, n=2), image(items=ROWS), image(items=SHOWN, status="b", n=2)
+S = image(items=CUT, n=2)
 
 
 @pytest.mark.parametrize(
@@ -546,6 +548,7 @@ P, Q, R = image(items=ROWS, n=2), image(items=ROWS), image(items=SHOWN, status="
         ([step("u", 2, A, B), step("u", 1, C, A, late=True)], ("u", A, B, ["status"])),            # a late one changes nothing
         ([step("u", 1, C, A, late=True)], None),
         ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, R)], ("u", P, R, ["status"])),      # rows hold lists in another form
+        ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, S)], ("u", P, S, ["items.data"])),      # cut, but the first differs
         ([step("u", 1, E, F)], ("u", E, F, ["status"])),                    # a price is no part of what embeds it
         ([step("u", 1, E, F), step("u", 2, F, G)], None),
     ],

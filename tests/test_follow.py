@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from stripe_feed.extract.rung import Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -568,6 +569,96 @@ def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
         assert told(copy, "op", "origin", "object_id")[len(wanted):] == [("u", "event", first)]
         copy.check(table, found_later=True)
         assert settled(copy, table, api_key=key).rows == {}
+
+
+@pytest.fixture
+def unfollowed(tmp_path: Path) -> Iterator[Copy]:
+    """A new account, whose key `rk` may not read events, and no copy of it yet."""
+    box = account()
+    box.restrict("rk_test_1", permissions=PERMISSIONS - {"rak_event_read"})
+    with copy_of(box, tmp_path) as found:
+        yield found
+
+
+def test_a_comparison_that_begins_to_follow_knows_the_shape_of_the_rows(unfollowed: Copy) -> None:
+    """Another API version by then is no difference."""
+    copy, tables = unfollowed, ("subscriptions", "prices")
+    settled(copy, *tables, api_key="rk_test_1", api_version="2025-02-24.acacia")
+    copy.box.restrict("rk_test_1", permissions=PERMISSIONS)
+    settled(copy, *tables, api_key="rk_test_1")
+    assert told(copy, "op") == []
+    copy.check(*tables)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["a start first", "a start then"])
+def test_a_comparison_that_begins_to_follow_and_a_start_date(unfollowed: Copy, first: bool) -> None:
+    """What is older than asked for so far is written, and is no news; what was asked for once is compared and followed on."""
+    copy, box, table = unfollowed, unfollowed.box, "customers"
+    start = box.now - 50
+    settled(copy, table, api_key="rk_test_1", start_date=start if first else None)
+    old = some(copy, table)
+    box.update(table, old, name="Untold")
+    box.advance(3_600)
+    box.restrict("rk_test_1", permissions=PERMISSIONS)
+    settled(copy, table, api_key="rk_test_1", start_date=None if first else start)
+    settled(copy, table, api_key="rk_test_1")
+    assert told(copy, "op", "origin", "object_id") == ([] if first else [("u", "diff", old)])
+    copy.check(table)
+    assert copy.states[table]["start"] == 0
+
+
+def test_webhooks_do_not_tell_what_a_comparison_tells(unfollowed: Copy) -> None:
+    copy, box = unfollowed, unfollowed.box
+    settled(copy, "customers", api_key="rk_test_1")
+    box.update("customers", some(copy, "customers"), name="Changed")
+    event = box.events[-1].id
+    box.advance(100)
+    box.restrict("rk_test_1", permissions=PERMISSIONS)
+    copy.sync(resources=["customers"], api_key="rk_test_1", rung=[Rung(event)])
+    settled(copy, "customers", api_key="rk_test_1")
+    assert told(copy, "op", "origin") == [("u", "diff")]
+    copy.check("customers")
+
+
+def test_a_key_that_lost_its_permission_a_month_ago_still_loads(copy: Copy) -> None:
+    """What is new goes on coming; once events can be read again, the gap is healed."""
+    box, table = copy.box, "customers"
+    key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
+    made = set()
+    for _ in range(4):
+        box.advance(10 * DAY)
+        made.add(box.create(table)["id"])
+        done = settled(copy, table, api_key=key)
+        assert (set(done.refused), done.rows[table]) == ({"changes"}, 1)
+    box.update(table, some(copy, table), name="Untold")
+    box.advance(31 * DAY)
+    settled(copy, table, api_key=key)
+    box.restrict(key, permissions=PERMISSIONS)
+    settled(copy, table, api_key=key)
+    copy.check(table)
+    assert told(copy, "op", "origin")[-1:] == [("u", "diff")]
+    assert {id for op, id in told(copy, "op", "object_id") if op == "c"} == made
+
+
+def test_a_key_that_loses_its_permission_while_lists_are_compared(unfollowed: Copy) -> None:
+    """The comparison stands, and is not begun again."""
+    copy, box = unfollowed, unfollowed.box
+    settled(copy, "customers", api_key="rk_test_1")
+    box.update("customers", some(copy, "customers"), name="Untold")
+    box.restrict("rk_test_1", permissions=PERMISSIONS)
+
+    def forbid(template: str, params: Any) -> None:
+        if template == "/v1/customers":
+            box.restrict("rk_test_1", permissions=PERMISSIONS - {"rak_event_read"})
+
+    box.on_request = forbid
+    assert set(settled(copy, "customers", api_key="rk_test_1").refused) == {"changes"}
+    box.on_request = None
+    assert told(copy, "op", "origin") == [("u", "diff")]
+    copy.check("customers")
+    made = box.create("customers")["id"]
+    assert set(settled(copy, "customers", api_key="rk_test_1").refused) == {"changes"}
+    assert copy.one(f"select count(*) from stripe.customers where id = '{made}'") == 1
 
 
 def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy) -> None:

@@ -248,7 +248,7 @@ class Reconciling:
         """Objects created since the events are followed, whose creation no change tells."""
         if self.cursors is None or self.session.unreadable is not None:
             return []
-        since = self.t0 if self.gap else self.cursors["since"]
+        since = self.cursors["since"] or self.t0
         young = [
             id for id, held in self.held.items()
             if not held.deleted and held.created is not None and since <= held.created < self.t0
