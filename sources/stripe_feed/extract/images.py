@@ -98,9 +98,7 @@ def _items_of(listed: Image, shown: Image) -> Iterator[Image]:
         yield from old.values()
 
 
-def _is_like(old: Image, new: Image | None) -> bool:
-    if new is None:
-        return False
+def _is_like(old: Image, new: Image) -> bool:
     one, other = _without_copies(old), _without_copies(new)
     return all(one.get(name) == other.get(name) for name in {**one, **other})
 

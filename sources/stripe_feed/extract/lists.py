@@ -151,12 +151,10 @@ def _standing(session: Session, table: str, state: Mapping[str, Any], selected: 
     """What to do for the resource in this package; the reader of events asks for it too."""
     follows = session.follows(selected)
     mine = dlt.current.source_state().get("resources", {}).get(CHANGES, {}).get(table)
-    if follows and mine is None:
-        follows = session.may_follow()
     if CHANGES not in selected and session.options.end is None and not session.standing:
         log.warning("`changes` is not selected: updates, cancellations and deletes of older objects are not seen.")
     where = standing(state, mine, session.api.now(), follows)
-    if where == "gap" and not session.may_follow():
+    if follows and (mine is None or where == "gap") and not session.may_follow():
         where = standing(state, mine, session.api.now(), False)      # the list goes on by itself
     session.standing[table] = where
     return where

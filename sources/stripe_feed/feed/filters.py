@@ -48,7 +48,7 @@ def wanted(resource: Names = None, op: Names = None, transition: Transition = No
 
 
 def unheard_of(resource: Names, paths: Iterable[str]) -> list[str]:
-    """Those of the paths that begin with no field of these resources: nothing would ever match them."""
+    """Those of the paths that begin with no field that these resources have in the API version that is loaded."""
     known = {"object"}.union(*(fields(RESOURCES[table]) for table in _resources(resource) or RESOURCES))
     return [path for path in paths if path.partition(".")[0] not in known]
 
