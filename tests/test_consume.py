@@ -23,7 +23,8 @@ from stripe_feed.errors import Fenced, PositionLost, UsageError
 from stripe_feed.feed import cursors, relay
 from stripe_feed.feed.change import SOURCE, Change, change, entry
 from stripe_feed.feed.consume import Feed, open_feed
-from stripe_feed.feed.filters import value_at, wanted
+from stripe_feed.feed.filters import wanted
+from stripe_feed.feed.paths import value_at
 from stripe_feed.feed.store import FeedStore
 from tests.commands import holding
 from tests.feed_kills import BEGIN, Plain, Row, a_change, a_copy, load

@@ -219,8 +219,12 @@ def within(one: Any, other: Any) -> bool:
     return kind(one) == "text" and kind(other) in ("text", "object") and one in other
 
 
+def small(value: Any) -> bool:
+    return kind(value) == "number" and (isinstance(value, float) or abs(value) < 2**256)
+
+
 def computed(op: str, one: Any, other: Any) -> Any:
-    if kind(one) != "number" or kind(other) != "number":
+    if not small(one) or not small(other):
         return None
     try:
         return one + other if op == "+" else one - other if op == "-" else one * other
@@ -250,7 +254,7 @@ def oracle(tree: Tree, scope: dict[str, Any]) -> Any:
         case "not":
             return not one
         case "neg":
-            return -one if kind(one) == "number" else None
+            return -one if small(one) else None
         case "+" | "-" | "*":
             return computed(op, one, other)
         case "len":
@@ -290,6 +294,40 @@ def test_any_text_is_compiled_or_refused(text: str) -> None:
     except UsageError:
         return
     assert isinstance(rule.holds(made()), bool)
+
+
+class Counted(dict[str, Any]):
+    """A scope that counts how often a root is read."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> Any:
+        self.reads += 1
+        return super().__getitem__(name)
+
+
+NESTED = (
+    "0 != ({}) != 2", "0 < len({}) < 9", "({}) in [1, 2] in [true]", "not ({})", "({}) or after.x", "({}) and (after.x or 1)", "1 == ({}) == after.x",
+)
+
+
+@pytest.mark.parametrize("around", NESTED)
+def test_each_field_is_read_once_however_deeply_the_rule_is_nested(around: str) -> None:
+    text = "after.name"
+    for _ in range(12):
+        text = around.replace("{}", text)
+    (rule,) = compile_expression(f"({text}) or false").parts
+    scope = Counted(after={"name": "x"})
+
+    rule.evaluate(scope)
+
+    assert scope.reads <= text.count("after.")
+
+
+def test_numbers_stay_small() -> None:
+    rule = compile_expression(" * ".join(["after.huge"] * 40))
+    assert rule.parts[0].evaluate({"after": {"huge": 10**70}}) is None
+    assert holds("after.large * after.large > 0 and after.large * after.large * after.large * after.large * after.large is None")
 
 
 def test_json_that_is_nested_very_deeply_is_no_error() -> None:

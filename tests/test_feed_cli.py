@@ -257,6 +257,7 @@ def test_a_feed_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
         ["consume", "a b"], ["consume", "x", "--resource", "invoice"], ["consume", "x", "--op", "changed"],
         ["consume", "x", "--transition", "status:active"], ["consume", "x", "--start", "evt_99"], ["consume", "x", "--max", "0"],
         ["prune", "--older-than", "90 moons"], ["reset", "x", "--to", "nowhere"], ["net", "--since", "7 moons"], ["tail", "-n", "-1"],
+        ["tail", "-n", "9" * 23], ["reset", "x", "--to", "\udcff"], ["consume", "x", "--max", "9" * 23], ["consume", "x", "--changed", "metadata["],
     ],
 )  # fmt: skip
 def test_nonsense_is_exit_code_2(folder: Path, arguments: list[str]) -> None:

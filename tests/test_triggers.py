@@ -471,7 +471,7 @@ def test_t4_a_mass_change_is_held_and_released_once(store: FeedStore, caplog: py
 
 @pytest.mark.parametrize(
     ("objects", "count", "share", "is_held"),
-    [(200, 100, 0.5, False), (200, 101, 0.5, True), (199, 100, 0.5, True), (10, 99, 0.5, False), (10, 100, 0.5, True), (10, 100, 1, True), (0, 150, 0, False), (10**6, 100, 0, True)],
+    [(200, 100, 0.5, False), (200, 101, 0.5, True), (199, 100, 0.5, True), (10, 99, 0.5, False), (10, 100, 0.5, True), (10, 100, 1, False), (0, 150, 0, False), (10**6, 100, 0, True)],
 )  # fmt: skip
 def test_t4_a_share_of_all_objects_is_held(store: FeedStore, objects: int, count: int, share: float, is_held: bool) -> None:
     store.note_totals({"subscriptions": objects, "customers": 10**6})
@@ -479,8 +479,21 @@ def test_t4_a_share_of_all_objects_is_held(store: FeedStore, objects: int, count
     add(store, *updates(count, 500))
 
     assert ran(store, trigger) == [("t", count, is_held)]
-    reason = f"it would fire {count:,} times within 10 minutes, for more than {share:.0%} of {objects:,} objects"
+    reason = f"it would fire for {count:,} objects within 10 minutes, more than {share:.0%} of {objects:,} objects"
     assert status(store)[0] == (reason if is_held else None)
+
+
+def test_t4_a_share_counts_each_object_once_over_runs_too(store: FeedStore) -> None:
+    store.note_totals({"subscriptions": 200})
+    trigger = begun(store)
+    add(store, *updates(300, 100))
+    assert ran(store, trigger) == [("t", 300, False)]
+    add(store, *updates(50, 100, first=301))
+    assert ran(store, trigger) == [("t", 50, False)]
+
+    add(store, a_change(400, "sub_another"))
+
+    assert ran(store, trigger) == [("t", 1, True)]
 
 
 def test_t4_a_changed_rule_is_held_for_what_happened_before(store: FeedStore) -> None:

@@ -265,7 +265,7 @@ def sandbox(ctx: typer.Context) -> None:
 
 def moment(text: str | None) -> int | str | None:
     """A date as it is, Unix seconds as a number."""
-    return int(text) if text and text.isdigit() and len(text) > 8 else text
+    return int(text) if text and text.isascii() and text.isdigit() and 8 < len(text) < 12 else text
 
 
 def fields(names: Iterable[str] | None) -> dict[str, list[str]]:

@@ -40,7 +40,7 @@ PLACES = "latest, earliest, an offset, a change id, or a time such as 2026-01-31
 
 @partial(command, app)
 def tail(
-    count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many changes.")] = 10,
+    count: Annotated[int, typer.Option("-n", metavar="N", min=0, max=1_000_000, help="How many changes.")] = 10,
     follow: Follow = False, resource: Resources = None, op: Ops = None, json: Json = False,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
@@ -247,7 +247,7 @@ def line_of(found: Change | Net) -> str:
 
 def words(found: Change | Net) -> str:
     """`offset time op resource object_id changed…`, with old -> new of the plain values that changed."""
-    from .feed.filters import value_at
+    from .feed.paths import value_at
     from .terminal import cell, plain, when
 
     last: Change = found.last if hasattr(found, "last") else found
@@ -281,12 +281,15 @@ def execute(run: str, change: Change) -> None:
 
 def transitions(given: list[str] | None) -> dict[str, tuple[Any, Any]]:
     """`status:active:past_due` as path, from and to. Raises `UsageError` for other forms."""
+    from .feed.paths import outer
+
     found = {}
     for text in given or ():
-        parts = text.split(":")
-        if len(parts) != 3 or not all(parts):
+        path, rest = outer(text)      # a colon in quotes is part of a name
+        parts = rest.split(":")
+        if len(parts) != 3 or not all([path, *parts[1:]]) or parts[0]:
             raise UsageError(f"--transition takes FIELD:FROM:TO, such as status:active:past_due, not {text!r}.")
-        found[parts[0]] = (_values(parts[1]), _values(parts[2]))
+        found[path] = (_values(parts[1]), _values(parts[2]))
     return found
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
 import typer
 
-from .errors import StripeFeedError
+from .errors import StripeFeedError, UsageError
+
+MOST = 10**9            # of any number on the command line; seconds, rows and offsets are fewer
 
 
 def command(app: typer.Typer, function: Callable[..., int | None], **settings: Any) -> Callable[..., None]:
@@ -23,6 +25,7 @@ def command(app: typer.Typer, function: Callable[..., int | None], **settings: A
         code = 1
         try:
             with heard(bool(kwargs.get("quiet"))):
+                check(kwargs.values())
                 code = function(*args, **kwargs) or 0
             sys.stdout.flush()
         except StripeFeedError as fault:
@@ -46,3 +49,14 @@ def command(app: typer.Typer, function: Callable[..., int | None], **settings: A
 
     app.command(**settings)(guarded)
     return guarded
+
+
+def check(values: Iterable[Any]) -> None:
+    """Raise `UsageError` for a number that nobody means, NaN too, and for a text that is no UTF-8."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            check(value)
+        elif isinstance(value, int | float) and not -MOST <= value <= MOST:
+            raise UsageError("A number is out of range: give one of at most a thousand million.")
+        elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise UsageError("An argument holds bytes that are no UTF-8. Write it in UTF-8.")

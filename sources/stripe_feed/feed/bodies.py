@@ -18,8 +18,8 @@ from ..errors import StripeFeedError, UsageError
 from ..extract.images import Image, difference_that_counts
 from ..resources import RESOURCES
 from .change import EPOCH, Change, iso
-from .filters import value_at
 from .fold import Net, previous_of
+from .paths import QUOTED, outer, plain, value_at
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
 VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
@@ -28,7 +28,7 @@ WHOLE = ("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf", 0)      
 THOUSANDTHS = ("bhd jod kwd omr tnd", 3)                                        # ISK and UGX are sent with two decimals
 DECIMALS = {currency: count for names, count in (WHOLE, THOUSANDTHS) for currency in names.split()}
 AMOUNT = re.compile(r"(-?)(\d{1,40})(?:\.(\d{1,12}))?", re.ASCII)      # `*_decimal` fields are texts
-MARK = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+MARK = re.compile(rf"\{{\{{|\}}\}}|\{{((?:\[\s*(?:{QUOTED})\s*\]|[^{{}}\[]|\[(?!\s*[\"']))*)\}}|[{{}}]")
 
 Scope = Mapping[str, Any]
 Fill = Callable[[Scope], Any]
@@ -254,8 +254,9 @@ def _placeholder(inside: str | None, place: str, column: int) -> Fill:
     where = f"{place}, character {column}"
     if inside is None:
         raise UsageError(f"{where}: a brace without its other one. A brace of the text's own is written twice.")
-    path, bar, filter = inside.partition("|")
-    read = _path(path, where)
+    path, rest = outer(inside)
+    bar, filter = rest[:1], rest[1:]
+    read = _path(inside if bar == ":" else path, where)
     name, colon, argument = filter.partition(":")
     match name.strip(), bool(colon):
         case "", False if not bar:
@@ -269,13 +270,15 @@ def _placeholder(inside: str | None, place: str, column: int) -> Fill:
 
 
 def _path(text: str, where: str) -> Fill:
-    path = text.strip()
-    root, *names = path.split(".")
-    if root not in ROOTS or not all(names) or any(sign in path for sign in "|:"):
-        raise UsageError(f"{where}: {path!r} is no path. Paths begin with {', '.join(ROOTS)}; such as `after.email`.")
-    if (root in ("trigger", "account_id") and names) or (root == "change" and (names[:1] or [""])[0] not in META):
-        raise UsageError(f"{where}: there is no {path}. There are {', '.join(ROOTS[-2:])}, change.{', change.'.join(META)}.")
-    rest = ".".join(names)
+    try:
+        root, _, rest = plain(text).partition(".") if text.strip() else ("", "", "")
+    except UsageError as fault:
+        raise UsageError(f"{where}: {fault}") from None
+    if root not in ROOTS or outer(text)[1]:
+        raise UsageError(f"{where}: {text.strip()!r} is no path. Paths begin with {', '.join(ROOTS)}; such as `after.email`.")
+    if (root in ("trigger", "account_id") and rest) or (root == "change" and rest.partition(".")[0] not in META):
+        known = f"{', '.join(ROOTS[-2:])}, change.{', change.'.join(META)}"
+        raise UsageError(f"{where}: there is no {text.strip()}. There are {known}.")
     return lambda scope: value_at(scope[root], rest) if rest else scope[root]
 
 

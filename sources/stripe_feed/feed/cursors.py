@@ -14,7 +14,9 @@ from .store import FeedStore
 Place = str | int | datetime
 """Where to begin: "latest", "earliest", an offset, a change id, or a time (a datetime, ISO 8601, or `30d`, `12h`, `90m` ago)."""
 
-AGE = re.compile(r"(\d+)\s*([smhdw])")
+AGE = re.compile(r"([0-9]+)\s*([smhdw])")
+OFFSET = re.compile(r"[0-9]+")
+LONGEST_AGE = 36_525      # days
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -38,8 +40,11 @@ def age(text: str) -> int:
     """Seconds of `90d`, `12h`, `30m`, `45s` or `2w`. Raises `UsageError` for other forms."""
     found = AGE.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{text!r} is no length of time. Use forms such as 90d, 12h, 30m or 45s.")
-    return int(found[1]) * SECONDS[found[2]]
+        raise UsageError(f"{text[:40]!r} is no length of time. Use forms such as 90d, 12h, 30m or 45s.")
+    seconds = int(found[1][:12]) * SECONDS[found[2]]
+    if len(found[1]) > 12 or seconds > LONGEST_AGE * SECONDS["d"]:
+        raise UsageError(f"{text[:40]!r} is too long a time: {LONGEST_AGE}d, which are a hundred years, is the most.")
+    return seconds
 
 
 def position_before(store: FeedStore, place: Place, now: float) -> int:
@@ -52,8 +57,8 @@ def position_before(store: FeedStore, place: Place, now: float) -> int:
         return store.head
     if place == "earliest":
         return 0
-    if isinstance(place, int) or (isinstance(place, str) and place.isdigit()):
-        return _checked(store, int(place) - 1, f"offset {place}")
+    if isinstance(place, int) or (isinstance(place, str) and OFFSET.fullmatch(place)):
+        return _checked(store, int(str(place)[:20]) - 1, f"offset {str(place)[:20]}")
     when = _time(place, now)
     return _of_id(store, str(place)) if when is None else _since(store, when)
 
@@ -65,7 +70,8 @@ def _of_id(store: FeedStore, change_id: str) -> int:
     if store.ask("select 1 from pruned where change_id = ?", change_id):
         raise PositionLost(f"The change {change_id} was pruned. Start at \"earliest\" or \"latest\".")
     raise UsageError(
-        f"{change_id!r} is no place in the feed. Use latest, earliest, an offset, a change id, a time such as 2026-01-31 or 30d."
+        f"{change_id[:60]!r} is no place in the feed. Use latest, earliest, an offset, a change id, or a time "
+        "such as 2026-01-31 or 30d."
     )
 
 

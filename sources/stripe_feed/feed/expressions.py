@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from ..errors import UsageError
 from .change import Change
 from .operations import CALCULATIONS, COMPARISONS, FUNCTIONS
+from .paths import find
 
 LONGEST = 2_000        # characters
 DEEPEST = 50
@@ -245,16 +246,7 @@ def _step(key: str | int) -> str:
 
 
 def _reader(root: str, keys: list[str | int]) -> Value:
-    def read(scope: Scope) -> Any:
-        found = scope[root]
-        for key in keys:
-            if isinstance(key, str):
-                found = found.get(key) if isinstance(found, dict) else None
-            else:
-                found = found[key] if isinstance(found, list) and key < len(found) else None
-        return found
-
-    return read
+    return lambda scope: find(scope[root], keys)
 
 
 def _first(values: list[Value], wanted: bool) -> Value:
@@ -272,16 +264,23 @@ def _first(values: list[Value], wanted: bool) -> Value:
 
 
 def _comparison(at: _Reading, node: ast.Compare, depth: int) -> Value:
-    """A chain is its pairs, each of which must hold."""
-    values = [_value(at, one, depth + 1) for one in (node.left, *node.comparators)]
+    """A chain is its pairs, each of which must hold; what stands between two is evaluated once."""
+    first, *others = (_value(at, one, depth + 1) for one in (node.left, *node.comparators))
     for op, right in zip(node.ops, node.comparators, strict=True):
         if isinstance(op, ast.Is | ast.IsNot) and ast.unparse(right) not in ("None", "null"):
             _refuse(at, right, "`is` with anything but None")
-    pairs = [
-        _applied(COMPARISONS[type(op)], left, right)
-        for op, left, right in zip(node.ops, values[:-1], values[1:], strict=True)
-    ]
-    return pairs[0] if len(pairs) == 1 else _first(pairs, wanted=False)
+    steps = [(COMPARISONS[type(op)], value) for op, value in zip(node.ops, others, strict=True)]
+
+    def compare(scope: Scope) -> bool:
+        left = first(scope)
+        for test, value in steps:
+            right = value(scope)
+            if not test(left, right):
+                return False
+            left = right
+        return True
+
+    return compare
 
 
 def _call(at: _Reading, node: ast.Call, depth: int) -> Value:

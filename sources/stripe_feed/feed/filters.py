@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UsageError
 from ..resources import RESOURCES, fields
 from .change import Change
+from .paths import plain, value_at
 
 OPS = {"c": "c", "u": "u", "d": "d", "r": "r", "added": "c", "updated": "u", "removed": "d"}
 UNASKED = ("c", "u", "d")      # a snapshot's reads would fire for every object
@@ -36,8 +37,8 @@ def wanted(resource: Names = None, op: Names = None, transition: Transition = No
     path really changed matches; where the value before is unknown, only "anything" does.
     `changed`: dotted paths; one of them, or something below it, changed.
     """
-    sides = {path: _sides(path, pair) for path, pair in (transition or {}).items()}
-    paths = _names(changed)
+    sides = {plain(path): _sides(path, pair) for path, pair in (transition or {}).items()}
+    paths = [plain(path) for path in _names(changed)]
 
     def matches(change: Change) -> bool:
         if sides and not all(_moved(change, path, old, new) for path, (old, new) in sides.items()):
@@ -50,7 +51,7 @@ def wanted(resource: Names = None, op: Names = None, transition: Transition = No
 def unheard_of(resource: Names, paths: Iterable[str]) -> list[str]:
     """Those of the paths that begin with no field that these resources have in the API version that is loaded."""
     known = {"object"}.union(*(fields(RESOURCES[table]) for table in _resources(resource) or RESOURCES))
-    return [path for path in paths if path.partition(".")[0] not in known]
+    return [path for path in paths if plain(path).partition(".")[0] not in known]
 
 
 def _names(names: Names) -> tuple[str, ...]:
@@ -107,22 +108,16 @@ def _named(change: Change, path: str) -> bool:
 
 
 def _touched(change: Change, path: str) -> bool:
-    """Whether the path or something below it changed; of a hash that was replaced whole, the images tell."""
-    if any(one == path or one.startswith(f"{path}.") for one in change.changed):
+    """Whether the path or something below it changed; of a hash that was replaced whole, the images tell; so they do where the
+    path may be but the beginning of a key with dots."""
+    if path in change.changed:
         return True
     if not _named(change, path):
         return False
     before = change.before
-    return before is None or change.after is None or not _same(value_at(before, path), value_at(change.after, path))
-
-
-def value_at(image: Any, path: str) -> Any:
-    """The value at a dotted path (a number counts into an array); None where there is none."""
-    for name in path.split("."):
-        if isinstance(image, dict):
-            image = image.get(name)
-        elif isinstance(image, list) and name.isdecimal() and int(name) < len(image):
-            image = image[int(name)]
-        else:
-            return None
-    return image
+    if before is None or change.after is None:
+        return True
+    was, now = value_at(before, path), value_at(change.after, path)
+    if any(one.startswith(f"{path}.") for one in change.changed):
+        return was is not None or now is not None
+    return not _same(was, now)

@@ -7,9 +7,15 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+MOST_BITS = 256      # of a whole number to calculate with: what many factors make of each other stays small
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_calculable(value: Any) -> bool:
+    return _is_number(value) and (isinstance(value, float) or value.bit_length() <= MOST_BITS)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -58,8 +64,8 @@ def _of(kind: Callable[[Any], bool], function: Callable[..., Any], otherwise: An
 
 
 CALCULATIONS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Not: operator.not_, ast.USub: _of(_is_number, operator.neg), ast.Add: _of(_is_number, operator.add),
-    ast.Sub: _of(_is_number, operator.sub), ast.Mult: _of(_is_number, operator.mul),
+    ast.Not: operator.not_, ast.USub: _of(_is_calculable, operator.neg), ast.Add: _of(_is_calculable, operator.add),
+    ast.Sub: _of(_is_calculable, operator.sub), ast.Mult: _of(_is_calculable, operator.mul),
 }
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: _same, ast.NotEq: lambda one, other: not _same(one, other),

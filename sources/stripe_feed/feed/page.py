@@ -15,8 +15,8 @@ from typing import Any
 
 from .bell import waiting
 from .change import Change, iso
-from .filters import value_at
 from .messages import COLUMNS, Attempt, Message, attempts, counts
+from .paths import value_at
 from .rules import Trigger
 from .store import FeedStore
 

@@ -59,7 +59,7 @@ def deliver_of(said: Any) -> Deliver:
     if len(kinds) != 1:
         raise Wrong(f"deliver takes one of {', '.join(KINDS)}", "deliver")
     to = said[kinds[0]]
-    if not (isinstance(to, str) and to) and not (kinds[0] == "python" and callable(to)):
+    if not (isinstance(to, str) and to.strip() and "\0" not in to) and not (kinds[0] == "python" and callable(to)):
         raise Wrong(f"deliver.{kinds[0]} is a text", "deliver", kinds[0])
     found = Deliver(
         kind=kinds[0], to=to, format=_format(said), template=said.get("template"), secrets=_references(said.get("secrets", [])),

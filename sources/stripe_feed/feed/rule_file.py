@@ -14,6 +14,7 @@ from ..resources import RESOURCES, fields
 from .cursors import age
 from .expressions import compile_expression, fields_of
 from .filters import wanted
+from .paths import plain
 from .receivers import Wrong, deliver_of, flag, known
 from .rules import ORIGINS, PRESETS, Enrol, Guard, Trigger
 
@@ -33,7 +34,7 @@ def read_triggers(path: str | Path = FILE) -> list[Trigger]:
     """The triggers of a file. Raises `UsageError` with file, line and reason for the first thing that is wrong in it."""
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as fault:
         raise UsageError(f"{file} cannot be read ({type(fault).__name__}). Write a triggers file, or name it.") from None
     said = _parsed(file, text)
@@ -63,6 +64,8 @@ def _parsed(file: Path, text: str) -> dict[str, Any]:
         place = re.search(r"\(at line (\d+)", str(fault))
         line = place[1] if place else max(1, len(text.splitlines()))
         raise UsageError(f"{file}:{line}: it is no TOML: {fault}.") from None
+    except (ValueError, RecursionError):      # of a number with thousands of digits, of brackets in brackets
+        raise UsageError(f"{file}: it holds a number that is too long, or is nested too deeply.") from None
 
 
 def _end(text: str) -> str:
@@ -93,7 +96,7 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
         raise Wrong(f"there is no preset {preset!r}. Choose from: {', '.join(PRESETS)}", "preset")
     words = {**(PRESETS[preset] if preset else {}), **said}
     transition = _transition(words.get("transition", {}))
-    changed = _texts(words, "changed")
+    changed = tuple(_path(one, "changed") for one in _texts(words, "changed"))
     try:
         filters = wanted(_texts(words, "resource") or None, _texts(words, "op") or None, transition, changed)
     except UsageError as fault:
@@ -143,10 +146,17 @@ def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
     found = {}
     for path, sides in said.items():
         if isinstance(sides, Mapping) and set(sides) <= {"from", "to"} and sides and [] not in sides.values():
-            found[str(path)] = (_side(sides.get("from", "*")), _side(sides.get("to", "*")))
+            found[_path(path, "transition")] = (_side(sides.get("from", "*")), _side(sides.get("to", "*")))
         else:
             raise Wrong(f'the transition of {path!r} takes {{ from = "…", to = "…" }}', "transition", str(path))
     return found
+
+
+def _path(text: Any, *keys: str) -> str:
+    try:
+        return plain(str(text))
+    except UsageError as fault:
+        raise Wrong(str(fault), *keys, str(text)) from None
 
 
 def _side(value: Any) -> Any:

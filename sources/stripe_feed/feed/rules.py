@@ -13,7 +13,8 @@ import msgspec
 from ..resources import RESOURCES
 from .change import Change
 from .expressions import Expression
-from .filters import Wanted, value_at, wanted
+from .filters import Wanted, wanted
+from .paths import value_at
 
 ORIGINS = ("event", "diff", "list")        # a snapshot's reads would fire for every object
 EnrolKind = Literal["always", "once", "no_concurrency", "cooldown"]
@@ -45,7 +46,8 @@ class Enrol:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A run that fires more than `most` messages, or from 100 on more than this share of all objects, is held."""
+    """A run that fires more than `most` messages, or for more than this share of all objects and for 100, is held; a share of 1
+    holds nothing."""
 
     most: int = 1_000
     share: float = 0.5

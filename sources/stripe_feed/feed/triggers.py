@@ -21,7 +21,7 @@ log = logging.getLogger("stripe_feed")
 
 PAGE = 500
 WINDOW = 600          # seconds over which a guard counts
-SHARE_FROM = 100      # a share of all objects counts from so many firings on: in a small account anything is a large share
+SHARE_FROM = 100      # a share of all objects counts from so many on: in a small account anything is a large share
 
 Firing = tuple[Change, Change, str]
 """The first and the last change that a message is about (one, but for net changes), and its key."""
@@ -103,8 +103,9 @@ def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: f
     """Why the trigger is held, if it is, now that all that this run would make is known; noted before any of it is made."""
     (rule, held), = store.ask("select rule, held from triggers where name = ?", trigger.name)
     with store.transaction("deferred") as db:
-        count = sum(1 for _ in firings(store, trigger, position, upto, Enrolment(trigger, db)))
-    why = _why_held(store, trigger, count, rule, now) if held is None and count else None
+        found = firings(store, trigger, position, upto, Enrolment(trigger, db))
+        fired = [(last.resource, last.object_id) for _, last, _ in found]
+    why = _why_held(store, trigger, fired, rule, now) if held is None and fired else None
     if why is not None:
         log.warning("The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.", trigger.name, why)
     with store.transaction() as db:
@@ -112,22 +113,24 @@ def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: f
     return held or why
 
 
-def _why_held(store: FeedStore, trigger: Trigger, count: int, rule: str, now: float) -> str | None:
+def _why_held(store: FeedStore, trigger: Trigger, fired: Sequence[tuple[str, str]], rule: str, now: float) -> str | None:
+    """`fired`: the object of each message to be made."""
     if rule != trigger.rule:
-        return f"its rule changed, and it would fire {count:,} times for changes of before"
-    (just_now,), = store.ask(      # a large load is relayed, and fired for, piece by piece
-        "select count(*) from messages where trigger = ?1 and made_at > max(?2, "
-        "(select coalesce(max(released_at), 0) from triggers where name = ?1))", trigger.name, now - WINDOW,
-    )
-    count += just_now
+        return f"its rule changed, and it would fire {len(fired):,} times for changes of before"
+    since = "trigger = ?1 and made_at > max(?2, (select coalesce(max(released_at), 0) from triggers where name = ?1))"
+    just_now = f"from messages where {since}"      # a large load is relayed, and fired for, piece by piece
+    count = len(fired) + store.ask(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]
     if count > trigger.guard.most:
         return f"it would fire {count:,} times within {WINDOW // 60} minutes, more than {trigger.guard.most:,}"
+    if count < SHARE_FROM or trigger.guard.share >= 1:
+        return None
+    touched = len({*fired, *store.ask(f"select distinct resource, object_id {just_now}", trigger.name, now - WINDOW)})
     resources = trigger.wanted.resources
     where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
     (total,), = store.ask(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
-    if total and count >= SHARE_FROM and count > trigger.guard.share * total:
+    if total and touched >= SHARE_FROM and touched > trigger.guard.share * total:
         share = f"{trigger.guard.share:.0%} of {total:,} objects"
-        return f"it would fire {count:,} times within {WINDOW // 60} minutes, for more than {share}"
+        return f"it would fire for {touched:,} objects within {WINDOW // 60} minutes, more than {share}"
     return None
 
 
@@ -208,7 +211,9 @@ def replay(
             one for one in firings(store, trigger, position, head, enrolment)
             if one[2] not in enrolment.enrolled or _was_fired(db, trigger, one)
         ]
-        why = _why_held(store, trigger, len(found), trigger.rule, float("inf"))
+        why = _why_held(
+            store, trigger, [(last.resource, last.object_id) for _, last, _ in found], trigger.rule, float("inf")
+        )
         db.execute("update triggers set held = coalesce(held, ?) where name = ?", (why, name))
         (held,) = db.execute("select held from triggers where name = ?", (name,)).fetchone()
         _put(db, trigger, found, enrolment, now, again=True)
