@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from stripe_feed.feed import bell
 from stripe_feed.feed.bell import Rung
 from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.unusable import Unusable
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
 
 def test_a_store_that_cannot_be_written_says_so(store: FeedStore) -> None:
     store.ask("pragma query_only = on")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(Unusable, match="cannot be written"):
         bell.ring(store, "evt_1", 1.0)
     store.ask("pragma query_only = off")
 

@@ -519,7 +519,7 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
         with closing(sqlite3.connect(file)) as base:
             base.execute("pragma user_version = 99")
 
-    with pytest.raises(SetupError, match="no feed store" if damage == "garbage" else "newer stripe-feed"):
+    with pytest.raises(SetupError, match="damaged: it is no SQLite file" if damage == "garbage" else "newer stripe-feed"):
         FeedStore(file)
     with pytest.raises(SetupError, match="cannot be made"):
         FeedStore(tmp_path / "missing" / "copy.feed.sqlite")

@@ -22,6 +22,7 @@ from stripe_feed.feed.rehearsal import rehearsed
 from stripe_feed.feed.rules import Trigger
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.triggers import explain, fire, rehearse, replay
+from stripe_feed.feed.unusable import Unusable
 from stripe_feed.feed.upkeep import prune
 from tests.deliveries import NEW, NOW, a_trigger, add, kept, messages, ran, run_one, told_ids, updates
 from tests.feed_kills import BEGIN, Row, a_change
@@ -339,7 +340,7 @@ def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.Mo
             monkeypatch.setattr(triggers, "_put", real)
             with FeedStore(store.path) as other:
                 assert other.ask("pragma busy_timeout = 0") is not None
-                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                with pytest.raises(Unusable, match="held by another program"):
                     cursors.enter(other, "trigger:t", "latest", NOW)      # not within the other's transaction
         return real(*given)
 

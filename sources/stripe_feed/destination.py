@@ -271,7 +271,7 @@ def lock_file(path: Path, what: str, wait: float = 0.0, does: str = WRITES) -> I
     """Hold the lock that a file is. Raises `Locked` that names the holder, and what it `does`, after `wait` seconds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as fault:
         raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). Choose another --state-dir.") from None
     with open(opened, "r+", encoding="utf-8") as file:

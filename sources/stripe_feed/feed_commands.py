@@ -137,12 +137,16 @@ def lag(
 def rebuild(
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
-    """Make the log anew from the destination; consumers keep what they acknowledged."""
+    """Make the log anew from the destination; consumers keep what they acknowledged. A damaged store is mended first."""
     from .destination import settings
+    from .feed.consume import rebuild_feed
     from .terminal import say
 
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed, settings():
-        say(f"The feed holds {feed.rebuild():,} changes.")
+    with settings():
+        length, lost = rebuild_feed(copy_at(database, destination, dataset, state_dir))
+    say(f"The feed holds {length:,} changes.")
+    if lost:
+        raise PartlyDone(f"Of the damaged store, which is kept beside the new one, not all could be read: {', '.join(lost)}.")
 
 
 @partial(command, app)
@@ -201,22 +205,29 @@ def remove(
         say(f"Consumer {name} is gone.")
 
 
+def copy_at(database: str | None, destination: str | None, dataset: str, state_dir: str | None) -> Any:
+    """The pipeline of a copy that is there. Raises `SetupError` where it is not."""
+    from .destination import duckdb_file, open_pipeline
+
+    pipeline = open_pipeline(database, destination, dataset, state_dir)
+    file = duckdb_file(pipeline)
+    if file is not None and not file.is_file():
+        raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
+    return pipeline
+
+
 @contextmanager
 def opened(
     database: str | None, destination: str | None, dataset: str, state_dir: str | None, empty_is_fine: bool = False,
     keeps_cursors: bool = False,
 ) -> Iterator[Feed]:
     """The feed of a copy. Raises `SetupError` where there is none; an empty one is said."""
-    from .destination import duckdb_file, open_pipeline, settings
+    from .destination import settings
     from .feed.consume import open_feed
     from .terminal import say
 
     with settings():
-        pipeline = open_pipeline(database, destination, dataset, state_dir)
-        file = duckdb_file(pipeline)
-        if file is not None and not file.is_file():
-            raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
-        feed = open_feed(pipeline, keeps_cursors=keeps_cursors)
+        feed = open_feed(copy_at(database, destination, dataset, state_dir), keeps_cursors=keeps_cursors)
     with feed:
         if not feed.head and not empty_is_fine and feed.held_up is None:
             say("The feed is empty: nothing changed since the first load. `stripe-feed sync` brings new changes.")

@@ -23,7 +23,7 @@ class Rung:
 def ring(store: FeedStore, event_id: str, now: float, body: bytes | None = None) -> bool:
     """Note that an event happened, once; whether that is new. Once this returns, a power cut does not undo it.
 
-    Raises `sqlite3.Error` where the store cannot be written.
+    Raises `Unusable` where the store cannot be written.
     """
     with _turn:      # two at once would take the setting from each other
         # Stripe does not send again what was answered with 200. Elsewhere a lost commit is done anew, so only this one is synced.

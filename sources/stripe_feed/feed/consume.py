@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from ..destination import duckdb_file, lock, tell_place
+from ..destination import duckdb_file, lock, lock_file, tell_place
 from ..errors import Locked, SetupError, UsageError
 from ..resources import RESOURCES
 from . import cursors, remote, upkeep
@@ -18,13 +18,16 @@ from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, unheard_of, wanted
 from .fold import Net, net
+from .mend import mend
 from .relay import relay_pipeline, source_state, store_path, with_client
-from .store import FeedStore
+from .store import FeedStore, delivery_lock
+from .unusable import Damaged
 
 log = logging.getLogger("stripe_feed")
 
 PAGE = 200               # changes in memory
 POLL_SECONDS = 1.0
+WAITS = "uses this store. End it, then run again."
 
 
 def open_feed(
@@ -59,6 +62,29 @@ def open_feed(
         feed.close()
         raise
     return feed
+
+
+def rebuild_feed(pipeline: Any, store: str | os.PathLike[str] | None = None) -> tuple[int, list[str]]:
+    """Make the log of a feed anew (see `Feed.rebuild`), and first its store, where that is damaged.
+
+    Return the length of the log, and what could not be read of a damaged store, in words. That file is kept beside the new one.
+    """
+    path = Path(store or store_path(pipeline))
+
+    def rebuilt(client: Any) -> tuple[int, list[str]]:
+        try:
+            with FeedStore(path, mending=True) as found:
+                found.require_whole()
+                return upkeep.rebuild(found, client), []
+        except Damaged as fault:
+            log.warning("%s", fault)
+        with lock_file(delivery_lock(path), "stripe-feed feed rebuild", does=WAITS):
+            lost = mend(path)
+        with FeedStore(path, mending=True) as found:
+            return upkeep.rebuild(found, client), lost
+
+    with lock(pipeline, "stripe-feed feed rebuild"):
+        return with_client(pipeline, rebuilt)
 
 
 class Feed:

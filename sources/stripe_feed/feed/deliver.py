@@ -27,7 +27,7 @@ from .messages import Attempt, Message, are_several_failing, due, skipped, tried
 from .receivers import Receiver
 from .rules import Trigger
 from .sinks import Outcome
-from .store import FeedStore
+from .store import FeedStore, delivery_lock
 from .triggers import Fired, fire
 
 log = logging.getLogger("stripe_feed")
@@ -308,7 +308,7 @@ def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = 
 @contextmanager
 def delivering(store: FeedStore, triggers: Sequence[Trigger], **settings: Any) -> Iterator[Delivery]:
     """A delivery, and the only one of this store. Raises `SetupError` where another process delivers."""
-    with lock_file(store.path.with_name(f"{store.path.name}.deliver.lock"), "stripe-feed deliver", does=BUSY):
+    with lock_file(delivery_lock(store.path), "stripe-feed deliver", does=BUSY):
         delivery = Delivery(store, triggers, **settings)
         try:
             yield delivery

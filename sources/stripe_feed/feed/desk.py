@@ -24,13 +24,14 @@ from .gate import refused
 from .metrics import Late
 from .rules import Trigger
 from .store import FeedStore
+from .unusable import Unusable
 
 log = logging.getLogger("stripe_feed")
 
 MOST_BYTES = 1_000_000      # of a body; Stripe's webhooks have some ten thousand
 BODY_SECONDS = 10.0         # in which a body has to come
 RETRY_AFTER = "5"
-FAULTS = (HTTPException, UsageError, PositionLost, Fenced, sqlite3.Error)
+FAULTS = (HTTPException, UsageError, PositionLost, Fenced, Unusable, sqlite3.Error)
 WORDS = {404: "There is no such page.", 405: "This is not done here with this method."}
 
 T = TypeVar("T")

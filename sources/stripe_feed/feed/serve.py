@@ -27,6 +27,7 @@ from .desk import FAULTS, Desk, Serving, answer_to, body_of, desk_of
 from .gate import gate, refused, require_token_for
 from .outlet import acknowledge, changes, stream
 from .signing import BadSignature, verify_stripe
+from .unusable import Unusable
 
 __all__ = ["Serving", "app_of", "require_token_for"]
 
@@ -109,7 +110,7 @@ async def health(request: Request) -> Response:
     told = dict(desk.settings.health())
     try:
         head = await run_sync(lambda: desk.store.head)
-    except sqlite3.Error as fault:
+    except (Unusable, sqlite3.Error) as fault:
         return JSONResponse({"status": "failing", **told, "error": type(fault).__name__}, 503)
     failing = told.get("error") is not None
     return JSONResponse({"status": "failing" if failing else "ok", "head": head, **told}, 503 if failing else 200)

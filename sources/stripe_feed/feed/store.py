@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import time
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from typing import Any
 
 from ..errors import SetupError
 from .change import CHANGE_ID, CUSTOMER_ID, OBJECT_ID, RESOURCE, STORED, Change, Entry, change
+from .unusable import Unusable, damaged, unusable
 
 BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
-FORMAT = 3                # of the file: a newer one is refused, an older one gets what it lacks
+FORMAT = 4                # of the file: a newer one is refused, an older one gets what it lacks
 WINDOW = 5_000            # positions looked at in one select, however few of them match
+MENDING = "mending"       # a number that is set while the log has holes
 NEXT = "_next"            # suffix of the tables that a rebuild fills
 LEFT = "'waiting', 'held', 'dead'"      # states of messages that did not reach their receiver and may still
 
@@ -39,7 +43,6 @@ create table if not exists loads{0} (load_id text primary key) without rowid;
 insert or ignore into meta values ('head{0}', 0);
 """
 SCHEMA = f"""
-begin immediate;
 create table if not exists meta (name text primary key, value integer not null) without rowid;
 insert or ignore into meta values ('horizon', 0), ('pruned_until', 0);
 {LOG.format("")}
@@ -52,7 +55,6 @@ create table if not exists consumers (
 create table if not exists totals (resource text primary key, objects integer not null) without rowid;
 create table if not exists triggers (
     name text primary key, rule text not null, started_at real not null, held text, disabled text, failing_since real,
-    released_at real not null default 0,
     fired integer not null default 0, fired_at real
 ) without rowid;
 create table if not exists enrolled (trigger text, key text, at real not null, primary key (trigger, key)) without rowid;
@@ -61,7 +63,9 @@ create table if not exists messages (
     first_change_id text not null, resource text not null, object_id text not null, lane text not null,
     state text not null, tries integer not null default 0, due_at real not null, made_at real not null, ended_at real
 );
-create index if not exists messages_left on messages (trigger, lane, number) where state in ({LEFT});
+drop index if exists messages_left;
+create index if not exists messages_lanes on messages (trigger, lane, number, state) where state in ({LEFT});
+create index if not exists messages_dropped on messages (trigger) where state = 'dropped';
 create index if not exists messages_of on messages (change_id);
 create index if not exists messages_made on messages (trigger, made_at);
 create table if not exists attempts (
@@ -69,10 +73,17 @@ create table if not exists attempts (
     primary key (message_id, number)
 ) without rowid;
 create table if not exists rung (event_id text primary key, rung_at real not null, body blob, read_at real) without rowid;
-create index if not exists rung_left on rung (rung_at, event_id) where read_at is null;
-pragma user_version = {FORMAT};
-commit;
+create index if not exists rung_left on rung (rung_at, event_id) where read_at is null
 """
+ADDED = (      # to tables of an older file
+    ("triggers", "released_at", "real not null default 0"),
+    ("triggers", "held_for", "text"),               # 'replay': only what a replay made waits for a release
+    ("triggers", "paused_until", "real"),           # as the receiver asked
+    ("triggers", "failed_at", "real"),              # the last time
+    ("messages", "begun_at", "real"),               # its last attempt, or the one under way
+    ("messages", "replayed", "text"),               # the state that a replay found it in: 'new' where it made it
+    ("messages", "told", "integer not null default 0"),     # of a dead one: a later message of its lane named it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +99,51 @@ class Page:
 class FeedStore:
     """A feed store's file; it is made where there is none. `close` it, or use it in a `with` block."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, mending: bool = False) -> None:
         self.path = Path(path)
         self._turn = threading.RLock()
         _own(self.path)
-        self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        with self._told():
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._prepare()
+            with self._told():
+                self._prepare(mending)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, mending: bool) -> None:
+        found = self._db.execute("pragma user_version").fetchone()[0]
+        if found > FORMAT:
+            raise SetupError(f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`.")
+        tables = {name for (name,) in self._db.execute("select name from sqlite_master where type = 'table'")}
+        if tables and not tables & {"meta", "consumers", "log"}:
+            raise SetupError(f"{self.path.name} is no feed store, but a database of another program. Choose another place.")
+        _write_ahead(self._db)
+        self._db.execute("pragma synchronous = normal")      # a power cut can cost acknowledgements, never the order
+        self._db.execute("pragma secure_delete = fast")      # some builds overwrite always; see `zeroing`
+        self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
+        if found < FORMAT:
+            with self.transaction() as db:
+                for statement in SCHEMA.split(";"):
+                    db.execute(statement)
+                for table, column, kind in ADDED:
+                    if column not in {row[1] for row in db.execute(f"pragma table_info({table})")}:
+                        db.execute(f"alter table {table} add column {column} {kind}")
+                db.execute(f"pragma user_version = {FORMAT}")
+        if not mending and self.number(MENDING):
+            raise damaged(self.path, "its log is still to be made anew")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says of the file becomes `Unusable`, or `Damaged`."""
         try:
-            found = self._db.execute("pragma user_version").fetchone()[0]
-            if found > FORMAT:
-                raise SetupError(f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`.")
-            _write_ahead(self._db)
-            self._db.execute("pragma synchronous = normal")      # a power cut can cost acknowledgements, never the order
-            self._db.execute("pragma secure_delete = fast")      # some builds overwrite always; see `zeroing`
-            self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
-            if found < FORMAT:
-                self._db.executescript(SCHEMA)
-                if "released_at" not in {row[1] for row in self._db.execute("pragma table_info(triggers)")}:
-                    self._db.execute("alter table triggers add column released_at real not null default 0")
-        except sqlite3.DatabaseError as fault:
-            raise SetupError(
-                f"{self.path.name} is no feed store, or a damaged one ({type(fault).__name__}). "
-                "Delete it and run `stripe-feed feed rebuild`; consumers start anew."
-            ) from None
+            yield
+        except sqlite3.Error as fault:
+            found = unusable(self.path, fault)
+            if found is None:
+                raise
+            raise found from None
 
     def close(self) -> None:
         """Close the file."""
@@ -139,18 +166,25 @@ class FeedStore:
             if self._db.in_transaction:
                 yield self._db
                 return
-            self._db.execute(f"begin {kind}")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("rollback")
-                raise
-            self._db.execute("commit")
+            with self._told():
+                self._db.execute(f"begin {kind}")
+                try:
+                    yield self._db
+                    self._db.execute("commit")
+                except BaseException:
+                    if self._db.in_transaction:      # SQLite ends it by itself where the disk is full
+                        self._db.execute("rollback")
+                    raise
 
     def ask(self, sql: str, *values: Any) -> list[Any]:
         """The rows of one statement."""
-        with self._turn:
+        with self._turn, self._told():
             return self._db.execute(sql, values).fetchall()
+
+    def require_whole(self) -> None:
+        """Raise `Damaged` where any page of the file is; it reads them all."""
+        if self.ask("pragma integrity_check(1)") != [("ok",)]:
+            raise damaged(self.path, "some of its pages cannot be read")
 
     def erase(self) -> None:
         """Overwrite what a deletion left in the write-ahead log."""
@@ -225,7 +259,7 @@ class FeedStore:
                 f"select position, object_version, {', '.join(STORED)} from log "
                 f"where position > ? and position <= ?{where} order by position limit ?", (after, last, *values, limit),
             ).fetchall()
-        found = [change(row[0], row[1], row[2:]) for row in rows]
+        found = [self._change(row) for row in rows]
         return Page(found, found[-1].offset if len(found) == limit else max(last, after), head, numbers["horizon"])
 
     def newest(self, count: int, resources: Sequence[str] = (), ops: Sequence[str] = ()) -> list[Change]:
@@ -235,7 +269,7 @@ class FeedStore:
             f"select position, object_version, {', '.join(STORED)} from log where 1{where} order by position desc limit ?",
             *values, count,
         )
-        return [change(row[0], row[1], row[2:]) for row in reversed(rows)]
+        return [self._change(row) for row in reversed(rows)]
 
     def at(self, position: int) -> Change | None:
         """The change at a position."""
@@ -247,7 +281,18 @@ class FeedStore:
 
     def _one(self, column: str, value: int | str) -> Change | None:
         rows = self.ask(f"select position, object_version, {', '.join(STORED)} from log where {column} = ?", value)
-        return change(rows[0][0], rows[0][1], rows[0][2:]) if rows else None
+        return self._change(rows[0]) if rows else None
+
+    def _change(self, row: Sequence[Any]) -> Change:
+        try:
+            return change(row[0], row[1], row[2:])
+        except (ValueError, TypeError, ArithmeticError, zlib.error):
+            raise damaged(self.path, f"the change at offset {row[0]} cannot be read") from None
+
+
+def delivery_lock(path: Path) -> Path:
+    """The file that whoever delivers from a store holds."""
+    return path.with_name(f"{path.name}.deliver.lock")
 
 
 def _own(path: Path) -> None:
@@ -258,10 +303,14 @@ def _own(path: Path) -> None:
     try:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        if path.stat().st_mode & 0o077:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+            raise SetupError(f"The feed store {path} is {kind}, and is left alone. Move it away, or choose another place.")
+        if found.st_mode & 0o077:
             path.chmod(0o600)
     except OSError as fault:
-        raise SetupError(f"The feed store {path} cannot be made or read ({fault.strerror}). Choose another place.") from None
+        raise Unusable(f"The feed store {path} cannot be made or read ({fault.strerror}). Choose another place.") from None
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
@@ -270,8 +319,8 @@ def _write_ahead(db: sqlite3.Connection) -> None:
         try:
             db.execute("pragma journal_mode = wal")
             return
-        except sqlite3.OperationalError:
-            if attempt == 199:
+        except sqlite3.OperationalError as fault:
+            if attempt == 199 or "locked" not in str(fault):
                 raise
             time.sleep(0.02)
 

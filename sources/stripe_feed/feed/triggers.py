@@ -16,6 +16,7 @@ from .fold import as_change, net
 from .messages import Attempt, Message, attempts, find, id_of, put
 from .rules import Clause, Trigger, clauses
 from .store import FeedStore
+from .unusable import Unusable
 
 log = logging.getLogger("stripe_feed")
 
@@ -57,10 +58,10 @@ def fire(
     for trigger in triggers:
         try:
             found.append(_fire(store, trigger, now, paid))
+        except (Unusable, sqlite3.Error):
+            raise                           # of the store, which all share
         except StripeFeedError as fault:
             found.append(Fired(trigger.name, 0, 0, error=str(fault)))
-        except sqlite3.Error:
-            raise                           # of the store, which all share
         except Exception as fault:          # its words may hold data
             found.append(Fired(trigger.name, 0, 0, error=f"unexpected {type(fault).__name__}; please report it"))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import SetupError
 from ..resources import CHANGES
 from .relay import copy, is_missing
-from .store import LEFT, LOG, NEXT, WINDOW, FeedStore
+from .store import LEFT, LOG, MENDING, NEXT, WINDOW, FeedStore
 
 NEWEST = "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 TABLES = ("log", "objects", "loads")
@@ -51,13 +51,19 @@ def _anchor(db: sqlite3.Connection, length: int) -> None:
     """Put each consumer before the first change, in the new order, that it has not acknowledged in the old one.
 
     By the change ids of the whole log: two loads that were relayed in another order than now must not hide each other's rows.
+    Where a damaged log has holes, what now comes before the change that a consumer acknowledged last counts as acknowledged.
     """
+    has_holes = db.execute("select 1 from meta where name = ?", (MENDING,)).fetchone() is not None
     db.execute(
         f"create temp table was as select n.position as position, coalesce(o.position, p.position) as before from log{NEXT} n "
         "left join log o on o.change_id = n.change_id left join pruned p on p.change_id = n.change_id"
     )
-    for name, position in db.execute("select name, position from consumers").fetchall():
-        (first,) = db.execute("select min(position) from was where before is null or before > ?", (position,)).fetchone()
+    for name, position, last in db.execute("select name, position, change_id from consumers").fetchall():
+        own = db.execute(f"select position from log{NEXT} where change_id = ?", (last,)).fetchone() if has_holes else None
+        untold = "before is null and position > ?"
+        first, = db.execute(
+            f"select min(position) from was where before > ? or ({untold})", (position, own[0] if own else 0)
+        ).fetchone()
         now = length if first is None else first - 1
         db.execute(
             f"update consumers set position = ?, change_id = (select change_id from log{NEXT} where position = ?), accepted = 0, "
@@ -71,6 +77,7 @@ def _swap(db: sqlite3.Connection, length: int) -> None:
         db.execute(f"drop table {table}")
         db.execute(f"alter table {table}{NEXT} rename to {table}")
     db.execute("delete from pruned")
+    db.execute("delete from meta where name = ?", (MENDING,))
     db.execute("update meta set value = 0 where name in ('horizon', 'pruned_until')")
     db.execute("update meta set value = ? where name = 'head'", (length,))
     db.execute(f"delete from meta where name = 'head{NEXT}'")
@@ -92,12 +99,22 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     with store.zeroing():
         for start in range(0, last, WINDOW):
             pruned += _prune(store, start, min(start + WINDOW, last), kept)
-        with store.transaction() as db:
-            old = "state in ('sent', 'dropped') and ended_at < ? and change_id not in (select change_id from log)"
-            db.execute(f"delete from attempts where message_id in (select message_id from messages where {old})", (cutoff / 1e6,))
-            db.execute(f"delete from messages where {old}", (cutoff / 1e6,))
+        last_number = int(store.ask("select coalesce(max(number), 0) from messages")[0][0])
+        for start in range(0, last_number, WINDOW):
+            _prune_messages(store, start, start + WINDOW, cutoff / 1e6)
     store.erase()
     return pruned
+
+
+def _prune_messages(store: FeedStore, after: int, upto: int, ended_before: float) -> None:
+    where = (
+        "number > ? and number <= ? and state in ('sent', 'dropped') and ended_at < ? "
+        "and change_id not in (select change_id from log where log.change_id = messages.change_id)"
+    )
+    with store.transaction() as db:
+        values = (after, upto, ended_before)
+        db.execute(f"delete from attempts where message_id in (select message_id from messages where {where})", values)
+        db.execute(f"delete from messages where {where}", values)
 
 
 def _prune(store: FeedStore, after: int, upto: int, kept: str) -> int:
