@@ -285,8 +285,12 @@ MUTANTS = (
         "test_signing.py", quick=False,
     ),
     Mutant(
-        "a guard counts a run only", "feed/triggers.py", "    count += just_now\n", "",
+        "a guard counts a run only", "feed/triggers.py", ' + store.ask(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]\n', "\n",
         "test_triggers.py::test_a_large_load_that_comes_in_pieces_is_held_as_one", quick=False,
+    ),
+    Mutant(
+        "a share counts messages", "feed/triggers.py", "    touched = len({*fired,", "    touched = len([*fired,",
+        "test_triggers.py::test_t4_a_share_counts_each_object_once_over_runs_too", quick=False,
     ),
     Mutant(
         "one trigger's fault is all triggers'", "feed/triggers.py", "        except StripeFeedError as fault:\n", "        except ZeroDivisionError as fault:\n",

@@ -278,7 +278,7 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
 
     assert offsets(later.consume("quick")) == [11]
     assert [(one.consumer, one.position, one.behind, one.lost) for one in later.lag()] == [
-        ("dead", 1, 1, True), ("quick", 11, 0, False),
+        ("dead", 1, 10, True), ("quick", 11, 0, False),
     ]
     with pytest.raises(PositionLost, match="feed reset dead --to earliest"):
         later.consume("dead")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed_commands import app
 from tests.commands import Said, ended, holding
+from tests.deliveries import add
 from tests.feed_kills import a_change, a_copy, load
 
 NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": []}
@@ -100,6 +101,18 @@ def test_tail_as_json_is_one_object_per_line(folder: Path) -> None:
     assert [one["offset"] for one in objects(run(folder, "tail", "--json", "--op", "r", "--op", "d"))] == [5, 6]
 
 
+def test_tail_is_in_the_order_of_time_whatever_a_load_brought_first(folder: Path) -> None:
+    late = [a_change(n, f"in_{n}", resource="invoices") for n in (20, 21)]
+    run(folder, "tail")
+    with FeedStore(folder / "copy.feed.sqlite") as store:
+        add(store, *late, a_change(19, changed=["status"]), a_change(22, customer_id="cus_9"))
+
+    assert [one["change_id"] for one in objects(run(folder, "tail", "-n", 3, "--json"))] == ["evt_20", "evt_21", "evt_22"]
+    assert [one["change_id"] for one in objects(run(folder, "tail", "--json", "--customer", "cus_9"))] == ["evt_22"]
+    assert [one["last_change_id"] for one in objects(run(folder, "net", "--json", "--resource", "subscriptions", "--op", "added"))] == ["evt_22"]
+    assert [one["object_id"] for one in objects(run(folder, "net", "--json", "--changed", "status", "--since", 7))] == ["in_20", "in_21", "sub_1"]
+
+
 def test_consume_prints_and_acknowledges(folder: Path) -> None:
     first = run(folder, "consume", "play", "--start", "earliest", "--max", 2)
     assert [one["change_id"] for one in objects(first)] == ["evt_1", "evt_2"]
@@ -132,7 +145,7 @@ def test_a_new_consumer_says_where_it_starts(folder: Path) -> None:
         (["--transition", "status:*:*", "--transition", "livemode:false:true"], []),
         (["--changed", "metadata"], [3]),
         (["--changed", "metadata.plan,name"], [3, 4]),
-        (["--op", "r"], [6]),
+        (["--op", "r"], [6]), (["--customer", "cus_1,cus_2", "--origin", "event", "--changed", "name"], [4]), (["--origin", "diff"], []),
     ],
 )  # fmt: skip
 def test_consume_filters(folder: Path, filters: list[str], expected: list[int]) -> None:
@@ -211,6 +224,11 @@ def test_reset_prune_and_what_a_consumer_behind_is_told(folder: Path) -> None:
 
     lost = run(folder, "consume", "play")
     assert lost.code == 3
+    (lag,) = objects(run(folder, "lag", "--json"))
+    assert (lag["lost"], lag["behind"]) == (True, 4) and lag["seconds"] > 0
+    assert "some were pruned unseen" in run(folder, "lag").out
+    unknown = run(folder, "reset", "pley", "--to", "earliest")
+    assert (unknown.code, unknown.error) == (2, "There is no consumer 'pley'; did you mean 'play'?")
     assert "stripe-feed feed reset play --to earliest" in lost.error
     assert "stands behind offset 0 of 6" in run(folder, "reset", "play", "--to", "earliest").err
     assert [one["offset"] for one in objects(run(folder, "consume", "play"))] == [3, 5]

@@ -19,6 +19,7 @@ from stripe_feed.feed import cursors
 from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed_commands import app
+from tests.deliveries import a_trigger as rule_of
 from tests.feed_kills import Row, a_change
 from tests.web import BOUND, NOW, Web, a_feed, add, fields, served
 
@@ -332,6 +333,58 @@ def test_zapier_gets_the_newest_first_each_with_an_id(web: Web) -> None:
     assert [one["id"] for one in web.get("/changes?format=zapier&limit=5").json] == [f"evt_{n}" for n in range(12, 7, -1)]
     assert len(web.get("/changes?format=zapier").json) == 12
     assert web.get("/changes?format=zapier&op=removed").json == found[:1]
+
+
+def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(web.serving.feed, *some(150, 5_000), *some(300, 12_000))
+    answer = web.get("/changes?format=zapier")
+    assert [one["id"] for one in answer.json] == [f"evt_{n}" for n in range(12_299, 11_999, -1)]
+    assert answer.headers["x-has-more"] == "false"
+
+    few = web.get("/changes?format=zapier&limit=299")
+    assert (len(few.json), few.headers["x-has-more"]) == (299, "true")
+    assert web.get("/changes?format=zapier&limit=300").headers["x-has-more"] == "false"
+    some_of_them = web.get("/changes?format=zapier&transition=status:*:s12299,s12000,s5000,s5001,s5")
+    assert [one["id"] for one in some_of_them.json] == ["evt_12299", "evt_12000", "evt_5001", "evt_5000", "evt_5"]
+    for name, value in (("AMONG", 299), ("MOST_BYTES", 1_000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"stripe_feed.feed.pulls.{name}", value)
+            assert web.get("/changes?format=zapier").headers["x-has-more"] == "true"
+
+
+FILTERED = [
+    ("transition=status:*:s3,s5", [3, 5]), ("transition=status:s4:s5&op=updated", [5]), ("changed=status,name&after=8", [9, 10, 11, 13]), ("changed=metadata", [12]),
+    ('changed=metadata["a.b"]', [12]), ("origin=diff", [11]), ("origin=event,diff&after=9", [10, 11, 12, 13]), ("customer=cus_9", [13]), ("trigger=renamed", [13]),
+    ("trigger=renamed&resource=subscriptions", []), ("trigger=all&after=11", [12, 13]), ("changed=status&limit=2&after=3", [4, 5]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "found"), FILTERED)
+def test_the_filters_of_consumers_and_the_rules_of_triggers_can_be_asked_for(filtered: Web, query: str, found: list[int]) -> None:
+    query = query.replace('"', "%22")
+    assert offsets(filtered.get(f"/changes?{query}").json) == found
+    after = {"" if "after" in query else "&after=0"}.pop()
+    with filtered.opened(f"/changes/stream?{query}{after}".replace("&limit=2", "")) as stream:
+        (_, *events) = fields(stream, 1 + min(len(found), 2))
+        assert [json.loads(one["data"])["offset"] for one in events] == found[:2]
+
+
+@pytest.mark.parametrize("query", ["transition=status", "transition=:a:b", "changed=", "changed=metadata[", "origin=web", "trigger=rename", "trigger=", "changed=a&changed=b"])
+def test_a_wrong_filter_is_named(filtered: Web, query: str) -> None:
+    answer = filtered.get(f"/changes?{query}")
+    assert answer.status == 400
+    assert query.partition("=")[0] in answer.error
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    rows = [
+        *some(10), a_change(11, origin="diff"), a_change(12, changed=["metadata.a.b"], after={"metadata": {"a.b": "x"}}, previous={"metadata": {"a.b": "w"}}),
+        a_change(13, "cus_9", resource="customers", customer_id="cus_9", changed=["name"], after={"name": "x"}, previous={"name": "w"}),
+    ]
+    triggers = [rule_of(name="renamed", resource="customers", changed="name"), rule_of(name="all", resource=["customers", "subscriptions"], origin="event", op="updated")]
+    with a_feed(tmp_path_factory.mktemp("filtered"), *rows) as feed, served(feed, triggers=triggers, heartbeat=0.05) as web:
+        yield web
 
 
 def test_zapier_gets_what_was_forgotten_without_its_data(web: Web) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import PartlyDone, SetupError, UsageError
+from .errors import PartlyDone, SetupError
 from .options import Database, Dataset, Destination, Json, StateDir, listed
 from .verbs import command
 
@@ -31,6 +31,20 @@ Resources = Annotated[
 Ops = Annotated[
     list[str] | None, typer.Option("--op", metavar="OP", help="Only added (c), updated (u), removed (d), or r for snapshots.")
 ]
+Moves = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--transition", metavar="FIELD:FROM:TO",
+        help="Only this transition, such as status:active:past_due. * is anything, null is null, a,b is one of both.",
+    ),
+]
+Changed = Annotated[
+    list[str] | None, typer.Option("--changed", metavar="PATH", help="Only where this field, such as metadata.plan, changed.")
+]
+Origins = Annotated[
+    list[str] | None, typer.Option("--origin", metavar="A,B", help="Only known by event, diff, list or snapshot.")
+]
+Customers = Annotated[list[str] | None, typer.Option("--customer", metavar="ID", help="Only of this customer.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for more instead of ending.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer's name; its position is kept under it.")]
 NONE_OF_THESE = "Only snapshots so far, or nothing of these resources; --op r shows snapshots."
@@ -41,20 +55,21 @@ PLACES = "latest, earliest, an offset, a change id, or a time such as 2026-01-31
 @partial(command, app)
 def tail(
     count: Annotated[int, typer.Option("-n", metavar="N", min=0, max=1_000_000, help="How many changes.")] = 10,
-    follow: Follow = False, resource: Resources = None, op: Ops = None, json: Json = False,
+    follow: Follow = False, resource: Resources = None, op: Ops = None, transition: Moves = None, changed: Changed = None,
+    origin: Origins = None, customer: Customers = None, json: Json = False,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
-    """Show the newest changes."""
+    """Show the newest changes, in the order in which they happened."""
     from .terminal import say
 
-    names, ops = listed(resource), listed(op)
+    filters = filters_of(resource, op, transition, changed, origin, customer)
     with opened(database, destination, dataset, state_dir) as feed:
-        head, shown = feed.head, feed.tail(count, resource=names, op=ops)
+        head, shown = feed.head, feed.tail(count, **filters)
         show(shown, json)
-        if not shown and head and not ops:
+        if not shown and head and not op:
             say(ALL_PRUNED if feed.horizon == head else NONE_OF_THESE)
         if follow:
-            show(feed.follow(shown[-1].offset if shown else head, resource=names, op=ops), json)
+            show(feed.follow(max([head, *(one.offset for one in shown)]), **filters), json)
 
 
 @partial(command, app)
@@ -65,18 +80,8 @@ def consume(
     ] = None,
     most: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="End after so many changes.")] = None,
     start: Annotated[str, typer.Option("--start", metavar="PLACE", help=f"Where a new name begins: {PLACES}.")] = "latest",
-    resource: Resources = None, op: Ops = None,
-    transition: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--transition", metavar="FIELD:FROM:TO",
-            help="Only this transition, such as status:active:past_due. * is anything, null is null, a,b is one of both.",
-        ),
-    ] = None,
-    changed: Annotated[
-        list[str] | None, typer.Option("--changed", metavar="PATH", help="Only where this field, such as metadata.plan, changed.")
-    ] = None,
-    follow: Follow = False,
+    resource: Resources = None, op: Ops = None, transition: Moves = None, changed: Changed = None, origin: Origins = None,
+    customer: Customers = None, follow: Follow = False,
     keeps: Annotated[
         bool, typer.Option("--keep-cursors", help="Keep positions in the destination, a server database: for disks that vanish.")
     ] = False,
@@ -86,13 +91,9 @@ def consume(
 
     A change is acknowledged when its line is written, or when the command ends with 0; else it comes again.
     """
-    moves = transitions(transition)
+    filters = filters_of(resource, op, transition, changed, origin, customer)
     with opened(database, destination, dataset, state_dir, keeps_cursors=keeps) as feed:
-        found = feed.consume(
-            name, resource=listed(resource), op=listed(op), transition=moves, changed=listed(changed), start=start, max=most,
-            follow=follow,
-        )
-        for change in found:
+        for change in feed.consume(name, **filters, start=start, max=most, follow=follow):
             if run is None:
                 write(line_of(change))
             else:
@@ -103,14 +104,16 @@ def consume(
 def net(
     since: Annotated[str, typer.Option("--since", metavar="PLACE", help=f"{PLACES}.")] = "earliest",
     until: Annotated[str | None, typer.Option("--until", metavar="PLACE", help="The first change that is left out.")] = None,
-    resource: Resources = None, json: Json = False,
+    resource: Resources = None, op: Ops = None, transition: Moves = None, changed: Changed = None, origin: Origins = None,
+    customer: Customers = None, json: Json = False,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
     """Show what changed in the end, one line per object."""
     from .terminal import say
 
+    filters = filters_of(resource, op, transition, changed, origin, customer)
     with opened(database, destination, dataset, state_dir) as feed:
-        if not show(feed.net(since, until, resource=listed(resource)), json) and feed.head:
+        if not show(feed.net(since, until, **filters), json) and feed.head:
             say("Nothing changed in the end, of what the feed holds of that time.")
 
 
@@ -129,7 +132,8 @@ def lag(
     elif not found:
         terminal.say("There are no consumers yet. `stripe-feed feed consume NAME` begins one.")
     else:
-        rows = [(one.consumer, one.position, one.head, one.behind, round(one.seconds), "lost" * one.lost) for one in found]
+        lost = "some were pruned unseen: `feed reset`"
+        rows = [(one.consumer, one.position, one.head, one.behind, round(one.seconds), lost * one.lost) for one in found]
         terminal.data().print(terminal.table(["consumer", "offset", "head", "behind", "seconds", ""], rows))
 
 
@@ -234,6 +238,21 @@ def opened(
         yield feed
 
 
+def filters_of(
+    resource: list[str] | None, op: list[str] | None, transition: list[str] | None, changed: list[str] | None,
+    origin: list[str] | None, customer: list[str] | None,
+) -> dict[str, Any]:
+    """The filters as Python takes them. Raises `UsageError`."""
+    from .feed import paths
+    from .feed.filters import transitions
+
+    return {
+        "resource": listed(resource, "--resource"), "op": listed(op, "--op"), "transition": transitions(transition or ()),
+        "changed": paths.listed(changed or ()) or None, "origin": listed(origin, "--origin"),
+        "customer": listed(customer, "--customer"),
+    }
+
+
 def show(found: Iterable[Change | Net], json: bool) -> int:
     """One line per change, each written at once; returns how many."""
     count = 0
@@ -288,34 +307,3 @@ def execute(run: str, change: Change) -> None:
         raise PartlyDone(
             f"The command {how} at change {change.change_id} (offset {change.offset}). It is not acknowledged and comes again."
         )
-
-
-def transitions(given: list[str] | None) -> dict[str, tuple[Any, Any]]:
-    """`status:active:past_due` as path, from and to. Raises `UsageError` for other forms."""
-    from .feed.paths import outer
-
-    found = {}
-    for text in given or ():
-        path, rest = outer(text)      # a colon in quotes is part of a name
-        parts = rest.split(":")
-        if len(parts) != 3 or not all([path, *parts[1:]]) or parts[0]:
-            raise UsageError(f"--transition takes FIELD:FROM:TO, such as status:active:past_due, not {text!r}.")
-        found[path] = (_values(parts[1]), _values(parts[2]))
-    return found
-
-
-def _values(text: str) -> list[Any]:
-    """A word as itself, and as the number or truth value that it may stand for."""
-    return [value for word in text.split(",") for value in _readings(word)]
-
-
-def _readings(word: str) -> list[Any]:
-    import json
-
-    if word == "null":
-        return [None]
-    try:
-        read = json.loads(word)
-    except ValueError:
-        return [word]
-    return [word, read] if isinstance(read, int | float) else [word]

@@ -17,8 +17,9 @@ from . import cursors, remote, upkeep
 from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, unheard_of, wanted
-from .fold import Net, net
+from .fold import Net, as_change, net
 from .mend import mend
+from .newest import by_time
 from .relay import relay_pipeline, source_state, store_path, with_client
 from .store import FeedStore, delivery_lock
 from .unusable import Damaged
@@ -177,14 +178,15 @@ class Feed:
 
     def consume(
         self, name: str, *, resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None,
-        start: Place = "latest", max: int | None = None, follow: bool = False,
+        origin: Names = None, customer: Names = None, start: Place = "latest", max: int | None = None, follow: bool = False,
     ) -> Iterator[Change]:
         """Iterate over the changes that the consumer `name` has not acknowledged; asking for the next acknowledges one.
 
         Leaving the loop (`break`, an error, a crash) leaves the change at hand unacknowledged: it comes first next time.
         Changes that do not match are passed over for good. `resource`: a table's name, or several. `op`: c, u, d (all three by
         default), r, or added, updated, removed. `transition`: dotted path -> (from, to), where None is null, `...` is anything,
-        and a list is any of its values. `changed`: dotted paths of which one, or something below it, changed.
+        and a list is any of its values. `changed`: paths of which one, or something below it, changed. `origin`: event, diff,
+        list or snapshot. `customer`: ids.
         `start` is for a new name only: "latest" (what comes from this call on), "earliest", or the offset, the change id or the
         time of the first change. `max` ends after so many; `follow` waits for more instead of ending.
 
@@ -193,7 +195,7 @@ class Feed:
         """
         if max is not None and max < 1:
             raise UsageError("max is at least 1.")
-        filters = wanted(resource, op, transition, changed)
+        filters = wanted(resource, op, transition, changed, origin, customer)
         for path in unheard_of(resource, [*(transition or ()), *((changed,) if isinstance(changed, str) else changed or ())]):
             log.warning("%s is no field of the API version that is loaded: only changes in another one could match.", path)
         position, epoch, is_new = cursors.enter(self._store, name, _place(start), self._now())
@@ -248,36 +250,38 @@ class Feed:
             after = page.upto
         return found[:limit]
 
-    def tail(self, n: int = 10, *, resource: Names = None, op: Names = None) -> list[Change]:
-        """The newest `n` changes, oldest first."""
-        filters = wanted(resource, op)
-        return self._store.newest(n, filters.resources, filters.ops)
+    def tail(self, n: int = 10, **filters: Any) -> list[Change]:
+        """The newest `n` changes by the time when they happened, oldest first. `filters` as in `consume`."""
+        return by_time(self._store, wanted(**filters), n)
 
-    def follow(self, after: int, *, resource: Names = None, op: Names = None) -> Iterator[Change]:
-        """The changes behind an offset, for ever, as they are relayed. Nothing is acknowledged."""
-        filters = wanted(resource, op)
+    def follow(self, after: int, **filters: Any) -> Iterator[Change]:
+        """The changes behind an offset, for ever, as they are relayed. Nothing is acknowledged. `filters` as in `consume`."""
+        found = wanted(**filters)
         while True:
-            page = self._store.page(after, PAGE, filters.resources, filters.ops)
-            yield from page.changes
+            page = self._store.page(after, PAGE, found.resources, found.ops)
+            yield from filter(found.matches, page.changes)
             after = page.upto
             if after >= page.head:
                 self._wait(POLL_SECONDS)
 
-    def net(self, since: Place = "earliest", until: Place | None = None, *, resource: Names = None) -> Iterator[Net]:
+    def net(self, since: Place = "earliest", until: Place | None = None, **filters: Any) -> Iterator[Net]:
         """What changed in the end, per object: all changes from `since` on and before `until` (none: the newest too), folded.
 
         Created and deleted in between is nothing; several updates are one; fields that ended as they began are left out.
+        `filters` as in `consume`: they are asked of the whole.
         """
-        resources = wanted(resource).resources
+        found = wanted(**filters)
         after = cursors.position_before(self._store, _place(since), self._now())
         upto = self.head if until is None else cursors.position_before(self._store, _place(until), self._now())
-        return net(self._store, after, upto, resources)
+        ops = found.ops if filters.get("op") else (*found.ops, "r")
+        folded = net(self._store, after, upto, found.resources)
+        return (one for one in folded if one.op in ops and found.matches(as_change(one)))
 
     def lag(self, name: str | None = None) -> list[Lag]:
         """How far each consumer is, or only this one. Raises `UsageError` for an unknown name."""
         found = [one for one in cursors.lags(self._store, self._now()) if name in (None, one.consumer)]
         if name is not None and not found:
-            raise UsageError(f"There is no consumer {name!r}.")
+            raise cursors.unknown(self._store, name)
         return found
 
     def consumers(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from ..errors import Fenced, PositionLost, UsageError
@@ -24,7 +25,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 class Lag:
     """How far a consumer is: `behind` counts the changes after its position that are kept, whatever it filters.
 
-    `seconds` is the age of the next one, 0 where there is none. `lost`: changes that it has not seen were pruned.
+    `seconds` is the age of the next one, 0 where there is none. `lost`: changes that it has not seen were pruned; then `behind`
+    counts these, too, and `seconds` is the age of the newest of them.
     """
 
     consumer: str
@@ -181,9 +183,13 @@ def advance(db: Any, name: str, epoch: int, position: int, now: float) -> None:
 
 
 def reset(store: FeedStore, name: str, place: Place, now: float) -> int:
-    """Put a consumer, known or new, before the change at `place`; return its position. Whoever consumes now is fenced off."""
-    _named(name)
+    """Put a consumer before the change at `place`; return its position. Whoever consumes now is fenced off.
+
+    Raises `UsageError` for an unknown name.
+    """
     with store.transaction() as db:
+        if db.execute("select 1 from consumers where name = ?", (name,)).fetchone() is None:
+            raise unknown(store, name)
         position = position_before(store, place, now)
         _put(store, db, name, position)
         db.execute("update consumers set epoch = epoch + 1 where name = ?", (name,))
@@ -196,11 +202,18 @@ def place(store: FeedStore, name: str, position: int) -> None:
         _put(store, db, name, position)
 
 
+def unknown(store: FeedStore, name: str) -> UsageError:
+    """The error for a name that no consumer has, with the one that is most like it."""
+    near = get_close_matches(name[:100], [known for (known,) in store.ask("select name from consumers")], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ". `stripe-feed feed lag` lists them."
+    return UsageError(f"There is no consumer {name[:100]!r}{hint}")
+
+
 def remove(store: FeedStore, name: str) -> None:
     """Forget a consumer. Raises `UsageError` where there is none of this name."""
     with store.transaction() as db:
         if not db.execute("delete from consumers where name = ?", (name,)).rowcount:
-            raise UsageError(f"There is no consumer {name!r}. `stripe-feed feed lag` lists them.")
+            raise unknown(store, name)
 
 
 def lags(store: FeedStore, now: float) -> list[Lag]:
@@ -217,7 +230,9 @@ def lags(store: FeedStore, now: float) -> list[Lag]:
                 "select occurred_at from log where position > ? order by position limit 1", (position,)
             ).fetchone()
             when = moment(following[0]) if following else None
-            seconds = max(0.0, now - when.timestamp()) if when else 0.0
             lost = numbers["horizon"] > max(position, taken)
+            if lost:
+                waiting, when = numbers["head"] - max(position, taken), moment(numbers["pruned_until"])
+            seconds = max(0.0, now - when.timestamp()) if when else 0.0
             found.append(Lag(name, position, numbers["head"], waiting, seconds, change_id, lost))
     return found

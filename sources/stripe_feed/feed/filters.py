@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -10,10 +11,11 @@ from typing import Any
 from ..errors import UsageError
 from ..resources import RESOURCES, fields
 from .change import Change
-from .paths import plain, value_at
+from .paths import outer, plain, value_at
 
 OPS = {"c": "c", "u": "u", "d": "d", "r": "r", "added": "c", "updated": "u", "removed": "d"}
 UNASKED = ("c", "u", "d")      # a snapshot's reads would fire for every object
+ORIGINS = ("event", "diff", "list", "snapshot")
 
 Names = str | Collection[str] | None
 Value = Any                    # a JSON value, several of them, None for null or absent, `...` or "*" for anything
@@ -29,18 +31,24 @@ class Wanted:
     matches: Callable[[Change], bool]
 
 
-def wanted(resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None) -> Wanted:
+def wanted(
+    resource: Names = None, op: Names = None, transition: Transition = None, changed: Names = None, origin: Names = None,
+    customer: Names = None,
+) -> Wanted:
     """Compile the filters. Raises `UsageError` for names and forms that do not exist.
 
     `transition` maps a dotted path to (from, to), and all its entries must hold: `{"status": ("active", "past_due")}`. Each
     side is a value, a list of values, None for null or absent, `...` or "*" for anything. Only an update whose value at the
     path really changed matches; where the value before is unknown, only "anything" does.
-    `changed`: dotted paths; one of them, or something below it, changed.
+    `changed`: paths; one of them, or something below it, changed. `origin`: of `ORIGINS`. `customer`: ids.
     """
     sides = {plain(path): _sides(path, pair) for path, pair in (transition or {}).items()}
     paths = [plain(path) for path in _names(changed)]
+    origins, customers = _chosen(origin, ORIGINS, "origin"), _names(customer)
 
     def matches(change: Change) -> bool:
+        if (origins and change.origin not in origins) or (customers and change.customer_id not in customers):
+            return False
         if sides and not all(_moved(change, path, old, new) for path, (old, new) in sides.items()):
             return False
         return not paths or any(_touched(change, path) for path in paths)
@@ -58,20 +66,56 @@ def _names(names: Names) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
-def _resources(names: Names) -> tuple[str, ...]:
-    found = _names(names)
-    for name in found:
-        if name not in RESOURCES:
-            raise UsageError(f"There is no resource {name!r}. Choose from: {', '.join(RESOURCES)}.")
+def both(one: Wanted, other: Wanted) -> Wanted:
+    """What two filters want."""
+    return Wanted(
+        one.resources, one.ops, lambda change: (not other.resources or change.resource in other.resources)
+        and change.op in other.ops and one.matches(change) and other.matches(change),
+    )
+
+
+def transitions(texts: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """`status:active:past_due` as path, from and to; `*` is anything, `null` is null, `a,b` is one of both. Raises `UsageError`
+    for other forms."""
+    found = {}
+    for text in texts:
+        path, rest = outer(text)      # a colon in quotes is part of a name
+        sides = rest.split(":")
+        if len(sides) != 3 or not path or sides[0] or not sides[1] or not sides[2]:
+            raise UsageError(f"transition takes FIELD:FROM:TO, such as status:active:past_due, not {text[:80]!r}.")
+        found[path] = (_values(sides[1]), _values(sides[2]))
     return found
 
 
+def _values(text: str) -> list[Value]:
+    """A word as itself, and as the number or truth value that it may stand for."""
+    return [value for word in text.split(",") for value in _readings(word)]
+
+
+def _readings(word: str) -> list[Value]:
+    if word == "null":
+        return [None]
+    try:
+        read = json.loads(word)
+    except (ValueError, RecursionError):
+        return [word]
+    return [word, read] if isinstance(read, int | float) else [word]
+
+
+def _resources(names: Names) -> tuple[str, ...]:
+    return _chosen(names, RESOURCES, "resource")
+
+
 def _ops(names: Names) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(OPS[name] for name in _chosen(names, OPS, "kind of change"))) or UNASKED
+
+
+def _chosen(names: Names, known: Collection[str], what: str) -> tuple[str, ...]:
     found = _names(names)
     for name in found:
-        if name not in OPS:
-            raise UsageError(f"There is no kind of change {name!r}. Choose from: {', '.join(OPS)}.")
-    return tuple(dict.fromkeys(OPS[name] for name in found)) or UNASKED
+        if name not in known:
+            raise UsageError(f"There is no {what} {name[:60]!r}. Choose from: {', '.join(known)}.")
+    return found
 
 
 def _sides(path: str, pair: Sequence[Value]) -> tuple[list[Value] | EllipsisType, list[Value] | EllipsisType]:

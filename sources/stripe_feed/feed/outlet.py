@@ -20,16 +20,17 @@ from .pulls import Asked, Cursor, Pulled
 from .store import FeedStore
 
 STREAMED = 100              # changes in memory, for each stream
-CHANGES = ("after", "limit", "resource", "op", "wait", "format", "consumer", "start")
-STREAM = ("after", "resource", "op")
+CHANGES = ("after", "limit", *pulls.FILTERS, "wait", "format", "consumer", "start")
+STREAM = ("after", *pulls.FILTERS)
 
 
 async def changes(request: Request) -> Response:
     """`GET /changes`: a page behind a cursor; with `wait`, as soon as there is one."""
     desk = desk_of(request)
-    question = pulls.asked(request.query_params.multi_items(), CHANGES)
+    question = pulls.asked(request.query_params.multi_items(), CHANGES, desk.settings.triggers)
     if question.form == "zapier":
-        return _tagged(request, await desk.ask(_newest, question))
+        content, has_more = await desk.ask(pulls.as_records, question)
+        return _tagged(request, content, headers={"X-Has-More": str(has_more).lower()})
     found = await desk.ask(pulls.pull, question, desk.settings.now())
     for _ in range(ceil(question.wait / desk.settings.poll)):
         if found.changes or found.has_more or desk.settings.stopped.is_set() or await request.is_disconnected():
@@ -41,10 +42,6 @@ async def changes(request: Request) -> Response:
         headers = {"X-Next-Cursor": str(found.cursor), "X-Has-More": str(found.has_more).lower()}
         return _tagged(request, pulls.as_cloudevents(found), "application/cloudevents-batch+json", headers)
     return _tagged(request, pulls.as_json(question, found))
-
-
-def _newest(store: FeedStore, question: Asked) -> bytes:
-    return pulls.as_records(store.newest(question.limit, question.filters.resources, question.filters.ops))
 
 
 def _tagged(
@@ -69,7 +66,8 @@ async def acknowledge(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     """`GET /changes/stream`: server-sent events, from the newest change on, or from `after` or `Last-Event-ID`."""
     desk = desk_of(request)
-    question = replace(pulls.asked(request.query_params.multi_items(), STREAM), limit=STREAMED)
+    asked = pulls.asked(request.query_params.multi_items(), STREAM, desk.settings.triggers)
+    question = replace(asked, limit=STREAMED)
     last = request.headers.get("last-event-id")
     after = pulls.place(last, "Last-Event-ID") if last else question.after
     if after is None:

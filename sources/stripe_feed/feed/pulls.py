@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -17,12 +18,17 @@ from ..errors import PositionLost, UsageError
 from . import cursors
 from .bodies import Telling, render
 from .change import Change
-from .filters import Wanted, wanted
+from .filters import Wanted, both, transitions, wanted
+from .newest import AMONG, lately
+from .paths import listed
+from .rules import Trigger
 from .store import FeedStore
 
 LIMIT, MOST = 100, 1_000      # changes in one answer
+MOST_BYTES = 32_000_000       # of one to whoever polls without a place
 LONGEST_WAIT = 25             # seconds: proxies often end what is silent for 30
 WINDOWS = 20                  # of the log, looked through for one answer
+READ = 500                    # changes in memory, where few of them match
 FORMATS = ("json", "zapier", "cloudevents")
 RESERVED = "trigger:"         # consumers that are triggers: who acknowledged for them would swallow messages
 CURSOR = re.compile(r"(\d{1,18})(?::(\d{1,18}))?", re.ASCII)
@@ -48,7 +54,7 @@ class Asked:
 
     filters: Wanted
     after: Cursor | str | None = None
-    limit: int = LIMIT
+    limit: int | None = None
     wait: float = 0.0
     form: str = "json"
     consumer: str | None = None
@@ -81,8 +87,12 @@ class Acknowledged(msgspec.Struct, forbid_unknown_fields=True):
 Params = Iterable[tuple[str, str]]
 
 
-def asked(params: Params, names: Collection[str]) -> Asked:
-    """Read the parameters of a question; `UsageError` names the one that is wrong, or not among `names`."""
+FILTERS = ("resource", "op", "transition", "changed", "origin", "customer", "trigger")
+
+
+def asked(params: Params, names: Collection[str], triggers: Iterable[Trigger] = ()) -> Asked:
+    """Read the parameters of a question; `UsageError` names the one that is wrong, or not among `names`. `triggers`: those whose
+    rules can be asked for by name."""
     found: dict[str, str] = {}
     for name, value in params:
         if name not in names:
@@ -91,7 +101,7 @@ def asked(params: Params, names: Collection[str]) -> Asked:
             raise UsageError(f"{name} is given twice.")
         found[name] = value
     read = {"form" if name == "format" else name: _READ[name](value) for name, value in found.items() if name in _READ}
-    question = Asked(_filters(found), **read)
+    question = Asked(_filters(found, triggers), **read)
     _together(question, found)
     return question
 
@@ -105,17 +115,35 @@ def _together(question: Asked, found: Mapping[str, str]) -> None:
         raise UsageError("start goes with consumer: it says where a new one begins.")
 
 
-def _filters(found: Mapping[str, str]) -> Wanted:
-    for name in ("resource", "op"):
-        try:
-            wanted(**{name: _list(found.get(name))})     # type: ignore[arg-type]
-        except UsageError as fault:
-            raise UsageError(f"{name}: {fault}") from None
-    return wanted(_list(found.get("resource")), _list(found.get("op")))
+def _filters(found: Mapping[str, str], triggers: Iterable[Trigger]) -> Wanted:
+    read: dict[str, Any] = {}
+    for name in FILTERS[:-1]:
+        if name in found:
+            try:
+                read[name] = _FILTERS[name](found[name])
+                wanted(**{name: read[name]})
+            except UsageError as fault:
+                raise UsageError(f"{name}: {fault}") from None
+    return both(wanted(**read), _rule(found["trigger"], triggers)) if "trigger" in found else wanted(**read)
 
 
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [one.strip() for one in text.split(",")]
+def _rule(name: str, triggers: Iterable[Trigger]) -> Wanted:
+    """What a trigger's rule holds for, whoever is enrolled."""
+    known = {one.name: one for one in triggers}
+    if name not in known:
+        near = "".join(f" Did you mean {one!r}?" for one in get_close_matches(name[:100], known, 1))
+        raise UsageError(f"trigger: there is no trigger {name[:60]!r} here.{near}")
+    return replace(known[name].wanted, matches=known[name].fires)
+
+
+def _list(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",")]
+
+
+_FILTERS: dict[str, Callable[[str], Any]] = {
+    "resource": _list, "op": _list, "origin": _list, "customer": _list, "transition": lambda text: transitions([text]),
+    "changed": lambda text: listed([text]) or [""],
+}
 
 
 def place(text: str, name: str = "after") -> Cursor | str:
@@ -190,17 +218,22 @@ def cursor_of(store: FeedStore, after: Cursor | str | None) -> Cursor:
 def behind(store: FeedStore, cursor: Cursor, question: Asked) -> Pulled:
     """The next changes behind a cursor that match, out of some ten thousand positions. Raises `PositionLost`."""
     found, after, accepted = list[Change](), cursor.offset, cursor.accepted
-    for _ in range(WINDOWS):
-        filters = question.filters
-        page = store.page(after, question.limit - len(found), filters.resources, filters.ops)
+    filters, limit = question.filters, question.limit or LIMIT
+    for turn in range(WINDOWS):
+        page = store.page(after, READ if turn else limit, filters.resources, filters.ops)
         accepted = page.horizon if accepted is None else accepted
         if page.horizon > max(after, accepted):
             raise cursors.lost_at(after, page.horizon)
         if after > page.head:
             raise PositionLost(f"Offset {after} is of another feed: this one goes up to {page.head}. Begin at 0.")
-        found += page.changes
+        matching = [one for one in page.changes if filters.matches(one)]
+        if len(found) + len(matching) >= limit:
+            found += matching[: limit - len(found)]
+            after = found[-1].offset
+            break
+        found += matching
         after = page.upto
-        if len(found) == question.limit or after >= page.head:
+        if after >= page.head:
             break
     return Pulled(found, Cursor(after, accepted), page.head)
 
@@ -237,15 +270,27 @@ def as_json(question: Asked, found: Pulled) -> bytes:
 
 def as_cloudevents(found: Pulled) -> bytes:
     """https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format"""
-    return b"[" + b",".join(render("cloudevents", Telling(one, "", one.change_id)).content for one in found.changes) + b"]"
+    return _joined(render("cloudevents", Telling(one, "", one.change_id)).content for one in found.changes)
 
 
-def as_records(changes: Iterable[Change]) -> bytes:
-    """Newest first, each the object with `id` (of the change: what Zapier tells new ones by), `object_id` and `change_…`.
+def as_records(store: FeedStore, question: Asked) -> tuple[bytes, bool]:
+    """The newest changes, newest first, for whoever keeps no place: `limit`, or else those of the last hour and at least `LIMIT`;
+    and whether more of the hour were left out. Each is the object with `id` (of the change: what Zapier tells new ones by),
+    `object_id` and `change_…`.
 
     https://docs.zapier.com/platform/build/deduplication
     """
-    return encoded([_record(one) for one in reversed(list(changes))])
+    found, size = list[bytes](), 0
+    for one, is_recent in lately(store, question.filters):
+        if len(found) >= (question.limit or (AMONG if is_recent else LIMIT)) or size > MOST_BYTES:
+            return _joined(found), is_recent
+        found.append(encoded(_record(one)))
+        size += len(found[-1])
+    return _joined(found), False
+
+
+def _joined(found: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(found) + b"]"
 
 
 def _record(one: Change) -> dict[str, Any]:
