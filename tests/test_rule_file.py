@@ -27,7 +27,7 @@ REFERENCES = "takes references such as env:HOOK_SECRET or dlt:my_section.hook_se
 AUTH = 'deliver.auth is one of { bearer = "env:T" }, { basic = ["env:USER", "env:PASSWORD"] }, { header = ["X-Api-Key", "env:KEY"] }.'
 PRIVATE = "is not public; allow_private = true is for tools on this machine or network."
 RULES = (
-    "has no place in a rule. Rules know before, after, change, texts, numbers, true, false, null, lists of these, comparisons, in, and, "
+    "has no place in a rule. Rules know before, after, change, customer, subscription, invoice, texts, numbers, true, false, null, lists of these, comparisons, in, and, "
     "or, not, + - *, len, lower, upper, startswith, endswith."
 )
 
@@ -136,7 +136,7 @@ WRONG: list[tuple[str, int, str]] = [
     (to_file('format = "xml"'), 4, f"there is no format 'xml'. Choose from: {FORMATS}."),
     (to_file('format = "record", template = { a = "b" }'), 4, "deliver takes a format or a template, not both."),
     (to_file('template = { a = "{after.email" }'), 4, "deliver.template: template.a, character 1: a brace without its other one. A brace of the text's own is written twice."),
-    (to_file('template = { a = "{email}" }'), 4, "deliver.template: template.a, character 1: 'email' is no path. Paths begin with after, before, change, trigger, account_id; such as `after.email`."),
+    (to_file('template = { a = "{email}" }'), 4, "deliver.template: template.a, character 1: 'email' is no path. Paths begin with after, before, change, customer, subscription, invoice, trigger, account_id; such as `after.email`."),
     (to_file('template = { a = ["x {after.x|upper}"] }'), 4, "deliver.template: template.a[0], character 3: there is no filter 'upper'. There are: money:<path of the currency>, date."),
     (to_url(f'secrets = ["env:A", "whsec_{HIDDEN}"]'), 4, f"deliver.secrets {REFERENCES}"),
     (to_url(f'secrets = "{HIDDEN}"'), 4, f"deliver.secrets {REFERENCES}"),

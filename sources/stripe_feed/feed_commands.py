@@ -193,6 +193,7 @@ def reset(
     from .terminal import say
 
     with opened(database, destination, dataset, state_dir) as feed:
+        feed.lag(name)      # a new name would be a mistake here
         say(f"Consumer {name} stands behind offset {feed.reset(name, to)} of {feed.head}.")
 
 

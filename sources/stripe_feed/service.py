@@ -170,7 +170,7 @@ def keep_fresh(
         )
         threads = [threading.Thread(target=read_on, args=(feed, state, every), kwargs={**places, **reading}, name="reader")]
         if triggers:
-            delivery = held.enter_context(delivering(feed.store, triggers))
+            delivery = held.enter_context(delivering(feed.store, triggers, lookups=feed.lookups))
             todo = (delivery, _ticking(feed, triggers, state), state)
             threads.append(threading.Thread(target=deliver_on, args=todo, name="delivery"))
         _serve(app_of(serving), host, door, state, threads, ready)

@@ -120,7 +120,7 @@ def test(
 
     trigger = named(triggers, name)
     with opened(database, destination, dataset, state_dir) as feed:
-        print_rehearsal(rehearsed(feed.store, trigger, since, SAMPLES), json)
+        print_rehearsal(rehearsed(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
 
 
 @partial(command, triggers_app)
@@ -135,7 +135,7 @@ def explain(
     from .trigger_words import print_explained
 
     with opened(database, destination, dataset, state_dir) as feed:
-        print_explained(explain(feed.store, read_triggers(triggers), change_id), json)
+        print_explained(explain(feed.store, read_triggers(triggers), change_id, feed.lookups), json)
 
 
 @partial(command, triggers_app)
@@ -151,7 +151,7 @@ def replay(
 
     trigger = named(triggers, name)
     with opened(database, destination, dataset, state_dir) as feed:
-        done = replay(feed.store, trigger, since, time.time(), feed.ids)
+        done = replay(feed.store, trigger, since, time.time(), feed.ids, feed.lookups)
     what = f"are held: {done.held}" if done.held else "wait for `stripe-feed deliver`"
     say(f"{done.fired:,} messages of {done.seen:,} changes {what}.")
 
@@ -240,7 +240,7 @@ def deliver(
     found, fired = read_triggers(triggers), dict[str, Any]()
     with (
         stopping() as stop, opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed,
-        delivering(feed.store, found) as delivery,
+        delivering(feed.store, found, lookups=feed.lookups) as delivery,
     ):
         run = ticking(feed, found)
 

@@ -18,12 +18,14 @@ from ..errors import StripeFeedError, UsageError
 from ..extract.images import Image, difference_that_counts
 from ..resources import RESOURCES
 from .change import EPOCH, Change, iso
+from .expressions import BESIDE
 from .fold import Net, previous_of
 from .paths import QUOTED, outer, plain, value_at
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
 VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
 DEEPEST = 50
+BEYOND = 10**4_000        # whole numbers with more digits are not written out by Python
 WHOLE = ("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf", 0)      # https://docs.stripe.com/currencies#zero-decimal
 THOUSANDTHS = ("bhd jod kwd omr tnd", 3)                                        # ISK and UGX are sent with two decimals
 DECIMALS = {currency: count for names, count in (WHOLE, THOUSANDTHS) for currency in names.split()}
@@ -40,12 +42,14 @@ class NotRenderable(StripeFeedError):
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """What a message tells, which trigger tells it, and the message's id; `skipped`: changes of its lane that never arrived."""
+    """What a message tells, which trigger tells it, and the message's id; `skipped`: changes of its lane that never arrived;
+    `beside`: what its template looks up."""
 
     about: Change | Net
     trigger: str
     message_id: str
     skipped: tuple[str, ...] = ()
+    beside: Mapping[str, Image | None] = field(default_factory=dict, repr=False)
 
     @property
     def last(self) -> Change:
@@ -63,9 +67,15 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A compiled shape."""
+    """A compiled shape, and the paths that it reads."""
 
     fill: Fill = field(repr=False)
+    paths: tuple[str, ...] = ()
+
+    @property
+    def looks_up(self) -> frozenset[str]:
+        """What must be looked up beside a change."""
+        return frozenset(path.partition(".")[0] for path in self.paths) & {*BESIDE}
 
 
 def render(form: str | Template, telling: Telling, synthetic: bool = False) -> Body:
@@ -192,7 +202,7 @@ META = (
 )
 """What a template finds in `change`: `meta` of the format standard, and more."""
 
-ROOTS = ("after", "before", "change", "trigger", "account_id")
+ROOTS = ("after", "before", "change", *BESIDE, "trigger", "account_id")
 
 
 def _scope(telling: Telling) -> Scope:
@@ -200,8 +210,8 @@ def _scope(telling: Telling) -> Scope:
     event = {} if isinstance(about, Net) else {"event_id": last.event_id, "event_type": last.event_type}
     more = {"occurred_at": iso(last.occurred_at), "type": _type(telling), "livemode": last.livemode, **event}
     return {
-        "after": about.after, "before": meta["before"], "change": {**meta, **more}, "trigger": telling.trigger,
-        "account_id": last.account_id,
+        **dict.fromkeys(BESIDE), **telling.beside, "after": about.after, "before": meta["before"], "change": {**meta, **more},
+        "trigger": telling.trigger, "account_id": last.account_id,
     }
 
 
@@ -209,37 +219,39 @@ def compile_template(value: Any) -> Template:
     """Compile a shape of JSON whose texts hold placeholders; `UsageError` names the place of what is wrong in it.
 
     `{after.email}`, `{before.…}`, `{change.type}`, `{trigger}`, `{account_id}`; `{after.total|money:after.currency}` is a decimal
-    text in major units, `{after.created|date}` a time in UTC. A text that is one placeholder becomes the value itself, in others
-    it is inserted, null as nothing. `{{` and `}}` are braces.
+    text in major units, `{after.created|date}` a time in UTC; `{customer.…}`, `{subscription.…}` and `{invoice.…}` are looked up.
+    A text that is one placeholder becomes the value itself, in others it is inserted, null as nothing. `{{` and `}}` are braces.
     """
-    return Template(_compiled(value, "template", 0))
+    paths: list[str] = []
+    return Template(_compiled(value, "template", 0, paths), tuple(dict.fromkeys(paths)))
 
 
-def _compiled(value: Any, place: str, depth: int) -> Fill:
+def _compiled(value: Any, place: str, depth: int, paths: list[str]) -> Fill:
     if depth > DEEPEST:
         raise UsageError(f"{place} is nested more than {DEEPEST} deep.")
     if isinstance(value, str):
-        return _text(value, place)
+        return _text(value, place, paths)
     if isinstance(value, list | tuple):
-        items = [_compiled(one, f"{place}[{n}]", depth + 1) for n, one in enumerate(value)]
+        items = [_compiled(one, f"{place}[{n}]", depth + 1, paths) for n, one in enumerate(value)]
         return lambda scope: [fill(scope) for fill in items]
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise UsageError(f"{place} has a key that is no text.")
-        fields = {name: _compiled(one, f"{place}.{name}", depth + 1) for name, one in value.items()}
+        fields = {name: _compiled(one, f"{place}.{name}", depth + 1, paths) for name, one in value.items()}
         return lambda scope: {name: fill(scope) for name, fill in fields.items()}
-    if not (value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
+    is_number = abs(value) < BEYOND if isinstance(value, int) else isinstance(value, float) and math.isfinite(value)
+    if value is not None and not is_number:
         raise UsageError(f"{place} is no JSON but a {type(value).__name__}. Write it as a text.")
     return lambda scope: value
 
 
-def _text(text: str, place: str) -> Fill:
+def _text(text: str, place: str, paths: list[str]) -> Fill:
     pieces: list[str | Fill] = []
     end = 0
     for mark in MARK.finditer(text):
         pieces.append(text[end : mark.start()])
         end = mark.end()
-        pieces.append(mark[0][0] if mark[0] in ("{{", "}}") else _placeholder(mark[1], place, mark.start() + 1))
+        pieces.append(mark[0][0] if mark[0] in ("{{", "}}") else _placeholder(mark[1], place, mark.start() + 1, paths))
     pieces = [piece for piece in [*pieces, text[end:]] if piece != ""]
     if len(pieces) == 1 and not isinstance(pieces[0], str):
         return pieces[0]
@@ -250,26 +262,26 @@ def _inserted(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else _json(value).decode()
 
 
-def _placeholder(inside: str | None, place: str, column: int) -> Fill:
+def _placeholder(inside: str | None, place: str, column: int, paths: list[str]) -> Fill:
     where = f"{place}, character {column}"
     if inside is None:
         raise UsageError(f"{where}: a brace without its other one. A brace of the text's own is written twice.")
     path, rest = outer(inside)
     bar, filter = rest[:1], rest[1:]
-    read = _path(inside if bar == ":" else path, where)
+    read = _path(inside if bar == ":" else path, where, paths)
     name, colon, argument = filter.partition(":")
     match name.strip(), bool(colon):
         case "", False if not bar:
             return read
         case "money", True:
-            currency = _path(argument, where)
+            currency = _path(argument, where, paths)
             return lambda scope: _money(read(scope), currency(scope))
         case "date", False:
             return lambda scope: _date(read(scope))
     raise UsageError(f"{where}: there is no filter {filter.strip()!r}. There are: money:<path of the currency>, date.")
 
 
-def _path(text: str, where: str) -> Fill:
+def _path(text: str, where: str, paths: list[str]) -> Fill:
     try:
         root, _, rest = plain(text).partition(".") if text.strip() else ("", "", "")
     except UsageError as fault:
@@ -279,6 +291,7 @@ def _path(text: str, where: str) -> Fill:
     if (root in ("trigger", "account_id") and rest) or (root == "change" and rest.partition(".")[0] not in META):
         known = f"{', '.join(ROOTS[-2:])}, change.{', change.'.join(META)}"
         raise UsageError(f"{where}: there is no {text.strip()}. There are {known}.")
+    paths.append(f"{root}.{rest}" if rest else root)
     return lambda scope: value_at(scope[root], rest) if rest else scope[root]
 
 

@@ -18,9 +18,10 @@ from .change import Change
 from .cursors import Lag, Place
 from .filters import Names, Transition, Wanted, unheard_of, wanted
 from .fold import Net, as_change, net
+from .lookups import Lookups, reader, require_complete
 from .mend import mend
 from .newest import by_time
-from .relay import relay_pipeline, source_state, store_path, with_client
+from .relay import relay_pipeline, store_path, with_client
 from .store import FeedStore, delivery_lock
 from .unusable import Damaged
 
@@ -100,6 +101,7 @@ class Feed:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pipeline, self._store, self._now, self._wait = pipeline, store, now, wait
+        self.lookups = Lookups(store, reader(pipeline))       # for rules and templates
         self._taken: dict[str, str | None] | None = None      # the destination's cursors, where it keeps them
         self.held_up: Locked | None = None                    # why the newest changes are not here yet
 
@@ -135,9 +137,7 @@ class Feed:
         tables = [name for _, name, _, _ in Formatter().parse(query) if name]
 
         def asked(client: Any) -> list[str]:
-            states = source_state(client).get("resources", {})
-            if any("t0" not in states.get(name, {}) or any(states[name]["left"]) for name in tables):
-                raise SetupError(f"The first copy of {', '.join(tables)} is not complete yet. Run `stripe-feed sync` to its end.")
+            require_complete(client, tables)
             names = {table: client.make_qualified_table_name(table) for table in RESOURCES}
             return [str(row[0]) for row in client.execute_sql(query.format(**names)) if row[0] is not None]
 

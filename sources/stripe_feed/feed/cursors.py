@@ -183,13 +183,9 @@ def advance(db: Any, name: str, epoch: int, position: int, now: float) -> None:
 
 
 def reset(store: FeedStore, name: str, place: Place, now: float) -> int:
-    """Put a consumer before the change at `place`; return its position. Whoever consumes now is fenced off.
-
-    Raises `UsageError` for an unknown name.
-    """
+    """Put a consumer, known or new, before the change at `place`; return its position. Whoever consumes now is fenced off."""
+    _named(name)
     with store.transaction() as db:
-        if db.execute("select 1 from consumers where name = ?", (name,)).fetchone() is None:
-            raise unknown(store, name)
         position = position_before(store, place, now)
         _put(store, db, name, position)
         db.execute("update consumers set epoch = epoch + 1 where name = ?", (name,))

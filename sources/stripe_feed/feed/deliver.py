@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..errors import StripeFeedError
 from .bodies import NotRenderable, Telling
 from .consume import Feed
 from .fold import between
+from .lookups import NOWHERE, Lookups, NotNow
 from .messages import Attempt, Message, are_several_failing, due, skipped, tried
 from .receivers import Receiver
 from .rules import Trigger
@@ -39,6 +40,7 @@ JITTER = 0.2
 DISABLE_AFTER = 120 * 3_600      # seconds of nothing but failures
 AT_ONCE = 8                      # messages of one trigger under way
 READ = 1_000                     # lanes looked up at once
+LATER = 5.0                      # seconds until what cannot be looked up is tried again
 REST = 30.0                      # seconds that a trigger which cannot run is left alone
 TICK = 0.5                       # seconds
 BUSY = "delivers from this store already. Leave it to that one, or end it first."
@@ -86,8 +88,9 @@ class Delivery:
 
     def __init__(
         self, store: FeedStore, triggers: Sequence[Trigger], *, now: Callable[[], float] = time.time,
-        dice: random.Random | None = None, at_once: int = AT_ONCE, **network: Any,
+        dice: random.Random | None = None, at_once: int = AT_ONCE, lookups: Lookups = NOWHERE, **network: Any,
     ) -> None:
+        self.lookups = lookups
         self.store, self.now, self.dice, self.at_once = store, now, dice or random.Random(), at_once
         self.until = now               # what is due by then is sent
         self.done = Delivered()
@@ -171,8 +174,16 @@ class Delivery:
         if lanes.ready or not lanes.has_more or self._rests(lanes):
             return
         found = due(self.store, lanes.trigger.name, self.until(), lanes.is_blocking, READ)
+        self._look_up(lanes, found)
         lanes.has_more = len(found) == READ
         lanes.ready += [one for one in found if one.lane not in lanes.busy]
+
+    def _look_up(self, lanes: Lanes, found: Sequence[Message]) -> None:
+        """Read what these messages look up at once; where it cannot be read, each of them will say so."""
+        if found and lanes.receiver.looks_up:
+            changes = filter(None, (self.store.by_id(one.change_id) for one in found))
+            with suppress(StripeFeedError):
+                self.lookups.fetch(changes, lanes.receiver.looks_up)
 
     def _rests(self, lanes: Lanes) -> bool:
         return lanes.disabled or self.now() < lanes.paused_until
@@ -194,19 +205,21 @@ class Delivery:
         try:
             if self.store.ask("select 1 from messages where number = ? and state = 'waiting'", message.number) == []:
                 return Outcome(False, "gone", note="it was dropped meanwhile"), began, 0.0
-            telling = self._telling(message)
+            telling = self._telling(message, lanes.receiver.looks_up)
             if telling is None:
                 return Outcome(False, "gone", note="its change is no more in the feed"), began, 0.0
             outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
         except NotRenderable as fault:
             return Outcome(False, "gone", note=str(fault)), began, 0.0
+        except NotNow as fault:
+            return Outcome(False, "later", note=str(fault)), began, 0.0
         except StripeFeedError as fault:
             outcome = Outcome(False, "setup", note=str(fault))
         except Exception as fault:      # its words may hold data
             outcome = Outcome(False, f"error {type(fault).__name__}")
         return outcome, began, time.monotonic() - clock
 
-    def _telling(self, message: Message) -> Telling | None:
+    def _telling(self, message: Message, looks_up: frozenset[str]) -> Telling | None:
         """What a message tells, made of its changes; nothing where they were pruned."""
         last = self.store.by_id(message.change_id)
         first = last if message.first_change_id == message.change_id else self.store.by_id(message.first_change_id)
@@ -217,7 +230,8 @@ class Delivery:
         about = last if first is last else between(self.store, first, last)
         if about is None:
             raise NotRenderable("The object ended as it began.")
-        return Telling(about, message.trigger, message.message_id, tuple(skipped(self.store, message)))
+        beside = self.lookups.of(last, looks_up) if looks_up else {}
+        return Telling(about, message.trigger, message.message_id, tuple(skipped(self.store, message)), beside)
 
     def _note(self, ended: Sequence[tuple[Message, Sent]]) -> None:
         """Note what came of some tries, all in one transaction, and find what follows in their lanes."""
@@ -242,6 +256,10 @@ class Delivery:
             self.done.sent += 1
             tried(db, message, attempt, "sent")
             db.execute("update triggers set failing_since = null where name = ?", (message.trigger,))
+        elif outcome.code == "later":      # no try: nothing was sent
+            self.done.failed += 1
+            log.warning("The trigger %s cannot look up what its template names yet: %s", message.trigger, outcome.note)
+            db.execute("update messages set due_at = ? where number = ?", (began + LATER, message.number))
         elif outcome.code == "gone":
             self.done.dropped += 1
             tried(db, message, attempt, "dropped")
@@ -290,7 +308,7 @@ def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = 
     def tick() -> list[Fired]:
         try:
             able = [one for one in triggers if rests.get(one.name, 0.0) <= time.monotonic()]
-            found = fire(feed.store, able, now(), feed.ids)
+            found = fire(feed.store, able, now(), feed.ids, feed.lookups)
             found += [Fired(one.name, 0, 0, error=said[one.name]) for one in triggers if one not in able]
         except sqlite3.Error as fault:
             found = [Fired(one.name, 0, 0, error=f"the feed store cannot be used ({type(fault).__name__})") for one in triggers]
@@ -325,6 +343,6 @@ def deliver(
     What fails is tried again by a later call, on the schedule. Raises `SetupError` where another process delivers from this
     feed, or a secret is not set, before anything is sent.
     """
-    with delivering(feed.store, triggers, now=now, **settings) as delivery:
-        fired = fire(feed.store, triggers, now(), feed.ids)
+    with delivering(feed.store, triggers, now=now, **{"lookups": feed.lookups, **settings}) as delivery:
+        fired = fire(feed.store, triggers, now(), feed.ids, feed.lookups)
         return fired, delivery.once(stop)

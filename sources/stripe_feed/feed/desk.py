@@ -21,6 +21,7 @@ from starlette.responses import Response
 from ..errors import Fenced, PositionLost, UsageError
 from .consume import Feed
 from .gate import refused
+from .lookups import NotNow
 from .metrics import Late
 from .rules import Trigger
 from .store import FeedStore
@@ -31,7 +32,7 @@ log = logging.getLogger("stripe_feed")
 MOST_BYTES = 1_000_000      # of a body; Stripe's webhooks have some ten thousand
 BODY_SECONDS = 10.0         # in which a body has to come
 RETRY_AFTER = "5"
-FAULTS = (HTTPException, UsageError, PositionLost, Fenced, Unusable, sqlite3.Error)
+FAULTS = (HTTPException, UsageError, PositionLost, Fenced, NotNow, Unusable, sqlite3.Error)
 WORDS = {404: "There is no such page.", 405: "This is not done here with this method."}
 
 T = TypeVar("T")
@@ -101,6 +102,8 @@ async def answer_to(request: Request, fault: Exception) -> Response:
             return refused(409, str(fault))
         case PositionLost():
             return refused(410, str(fault))
+        case NotNow():
+            return refused(503, str(fault), Retry_After=RETRY_AFTER)
     log.warning("The feed store cannot be used (%s).", type(fault).__name__)
     return refused(503, "The feed store cannot be used now. Try again.", Retry_After=RETRY_AFTER)
 

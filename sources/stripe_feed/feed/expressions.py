@@ -27,6 +27,7 @@ LINE_END = re.compile(r"\r\n|\r|\n")      # as Python counts lines
 
 Scope = Mapping[str, Any]
 Value = Callable[[Scope], Any]
+NOTHING: Scope = {}
 
 WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
 FACTS: dict[str, Callable[[Change], Any]] = {
@@ -37,7 +38,10 @@ FACTS: dict[str, Callable[[Change], Any]] = {
 }
 """What `change` offers."""
 
-ROOTS = ("before", "after", "change")
+BESIDE = ("customer", "subscription", "invoice")
+"""What is looked up beside the object that changed."""
+
+ROOTS = ("before", "after", "change", *BESIDE)
 NAMES = {
     ast.NamedExpr: "An assignment", ast.IfExp: "`if … else`", ast.JoinedStr: "An f-string", ast.Starred: "A star",
     ast.BinOp: "An operator other than + - *", ast.UnaryOp: "An operator other than - and not",
@@ -70,21 +74,26 @@ class Expression:
     parts: tuple[Part, ...]
     roots: frozenset[str] = field(repr=False)
 
-    def holds(self, change: Change) -> bool:
-        """Whether all conditions hold."""
-        scope = self._scope(change)
+    @property
+    def looks_up(self) -> frozenset[str]:
+        """What must be looked up beside a change."""
+        return self.roots & {*BESIDE}
+
+    def holds(self, change: Change, beside: Scope = NOTHING) -> bool:
+        """Whether all conditions hold; `beside` has what `looks_up` names."""
+        scope = self._scope(change, beside)
         return all(part.evaluate(scope) for part in self.parts)
 
-    def explain(self, change: Change) -> list[Found]:
+    def explain(self, change: Change, beside: Scope = NOTHING) -> list[Found]:
         """Each condition with the values in it, those behind a failed one too."""
-        scope = self._scope(change)
+        scope = self._scope(change, beside)
         return [
             Found(part.text, bool(part.evaluate(scope)), {path: read(scope) for path, read in part.fields.items()})
             for part in self.parts
         ]
 
-    def _scope(self, change: Change) -> Scope:
-        scope: dict[str, Any] = {"after": change.after}
+    def _scope(self, change: Change, beside: Scope) -> Scope:
+        scope: dict[str, Any] = {**dict.fromkeys(BESIDE), **beside, "after": change.after}
         if "before" in self.roots:      # computed, thus not for nothing
             scope["before"] = change.before
         if "change" in self.roots:
@@ -143,7 +152,7 @@ def _refuse(at: _Reading, node: ast.expr, what: str = "") -> NoReturn:
     line = LINE_END.split(at.source)[node.lineno - 1].encode()[: node.col_offset].decode()
     place = _place(node.lineno, len(line) + (node.lineno > 1))      # the first line begins with a bracket of ours
     raise UsageError(
-        f"{what or NAMES.get(type(node), type(node).__name__)} {place} has no place in a rule. Rules know before, after, change, "
+        f"{what or NAMES.get(type(node), type(node).__name__)} {place} has no place in a rule. Rules know {', '.join(ROOTS)}, "
         f"texts, numbers, true, false, null, lists of these, comparisons, in, and, or, not, + - *, {', '.join(FUNCTIONS)}."
     )
 
@@ -215,10 +224,12 @@ def _field(at: _Reading, node: ast.expr) -> Value:
         keys.append(_key(at, end))
         end = end.value
     if not isinstance(end, ast.Name):
-        _refuse(at, node, "A field of something other than before, after and change")
+        _refuse(at, node, "A field of something other than before, after, change, customer, subscription and invoice")
     if end.id not in ROOTS:
         _refuse(at, end, f"The name {end.id!r}")
     keys.reverse()
+    if end.id in BESIDE and not keys:
+        _refuse(at, end, f"{end.id} without a field, such as {end.id}.id,")
     if end.id == "change" and (not keys or keys[0] not in FACTS):
         _refuse(at, node, f"{'.'.join(map(str, ['change', *keys[:1]]))} (there is change.{', change.'.join(FACTS)})")
     if len(keys) > DEEPEST:

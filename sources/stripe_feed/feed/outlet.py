@@ -9,16 +9,21 @@ from math import ceil
 
 import anyio
 import msgspec
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ..errors import PositionLost
+from ..errors import PositionLost, SetupError
+from ..resources import TABLES
 from . import pulls
 from .change import Change
-from .desk import Desk, body_of, desk_of
+from .desk import RETRY_AFTER, Desk, body_of, desk_of
+from .gate import refused
+from .lookups import NotNow
 from .pulls import Asked, Cursor, Pulled
 from .store import FeedStore
 
+AGAIN = 2.0                 # seconds
 STREAMED = 100              # changes in memory, for each stream
 CHANGES = ("after", "limit", *pulls.FILTERS, "wait", "format", "consumer", "start")
 STREAM = ("after", *pulls.FILTERS)
@@ -27,7 +32,7 @@ STREAM = ("after", *pulls.FILTERS)
 async def changes(request: Request) -> Response:
     """`GET /changes`: a page behind a cursor; with `wait`, as soon as there is one."""
     desk = desk_of(request)
-    question = pulls.asked(request.query_params.multi_items(), CHANGES, desk.settings.triggers)
+    question = pulls.asked(request.query_params.multi_items(), CHANGES, desk.settings.triggers, desk.settings.feed.lookups)
     if question.form == "zapier":
         content, has_more = await desk.ask(pulls.as_records, question)
         return _tagged(request, content, headers={"X-Has-More": str(has_more).lower()})
@@ -54,6 +59,18 @@ def _tagged(
     return Response(None, 304, said) if held & {tag, "*"} else Response(content, 200, said, kind)
 
 
+async def row(request: Request) -> Response:
+    """`GET /objects/{table}/{id}`: the row of the copy as JSON; 404 where there is none, 503 while it cannot be read."""
+    desk, table, id = desk_of(request), request.path_params["table"], request.path_params["id"]
+    if table not in TABLES:
+        return refused(404, f"There is no table {table[:40]!r}. There are: {', '.join(TABLES)}.")
+    try:
+        found = await run_sync(desk.settings.feed.lookups.one, table, id)
+    except SetupError as fault:
+        return refused(503, str(fault), Retry_After=RETRY_AFTER)
+    return _tagged(request, pulls.encoded(found)) if found else refused(404, f"{table} has no object of this id.")
+
+
 async def acknowledge(request: Request) -> Response:
     """`POST /changes/ack`: move a consumer on."""
     body = await body_of(request)
@@ -66,7 +83,7 @@ async def acknowledge(request: Request) -> Response:
 async def stream(request: Request) -> Response:
     """`GET /changes/stream`: server-sent events, from the newest change on, or from `after` or `Last-Event-ID`."""
     desk = desk_of(request)
-    asked = pulls.asked(request.query_params.multi_items(), STREAM, desk.settings.triggers)
+    asked = pulls.asked(request.query_params.multi_items(), STREAM, desk.settings.triggers, desk.settings.feed.lookups)
     question = replace(asked, limit=STREAMED)
     last = request.headers.get("last-event-id")
     after = pulls.place(last, "Last-Event-ID") if last else question.after
@@ -103,6 +120,9 @@ async def _events(desk: Desk, question: Asked, cursor: Cursor, found: Pulled) ->
                 continue
         try:
             found = await desk.ask(pulls.behind, found.cursor, question)
+        except NotNow:                     # what a rule looks up
+            found = replace(found, changes=[])
+            await anyio.sleep(AGAIN)
         except PositionLost as fault:      # the client comes again, and is answered 410
             yield b"event: lost\ndata: " + pulls.encoded({"error": str(fault)}) + b"\n\n"
             return

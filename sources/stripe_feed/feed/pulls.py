@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from . import cursors
 from .bodies import Telling, render
 from .change import Change
 from .filters import Wanted, both, transitions, wanted
+from .lookups import NOWHERE, Lookups
 from .newest import AMONG, lately
 from .paths import listed
 from .rules import Trigger
@@ -90,9 +92,11 @@ Params = Iterable[tuple[str, str]]
 FILTERS = ("resource", "op", "transition", "changed", "origin", "customer", "trigger")
 
 
-def asked(params: Params, names: Collection[str], triggers: Iterable[Trigger] = ()) -> Asked:
+def asked(
+    params: Params, names: Collection[str], triggers: Iterable[Trigger] = (), lookups: Lookups = NOWHERE
+) -> Asked:
     """Read the parameters of a question; `UsageError` names the one that is wrong, or not among `names`. `triggers`: those whose
-    rules can be asked for by name."""
+    rules can be asked for by name, with what they look up."""
     found: dict[str, str] = {}
     for name, value in params:
         if name not in names:
@@ -101,7 +105,7 @@ def asked(params: Params, names: Collection[str], triggers: Iterable[Trigger] = 
             raise UsageError(f"{name} is given twice.")
         found[name] = value
     read = {"form" if name == "format" else name: _READ[name](value) for name, value in found.items() if name in _READ}
-    question = Asked(_filters(found, triggers), **read)
+    question = Asked(_filters(found, triggers, lookups), **read)
     _together(question, found)
     return question
 
@@ -115,7 +119,7 @@ def _together(question: Asked, found: Mapping[str, str]) -> None:
         raise UsageError("start goes with consumer: it says where a new one begins.")
 
 
-def _filters(found: Mapping[str, str], triggers: Iterable[Trigger]) -> Wanted:
+def _filters(found: Mapping[str, str], triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
     read: dict[str, Any] = {}
     for name in FILTERS[:-1]:
         if name in found:
@@ -124,16 +128,16 @@ def _filters(found: Mapping[str, str], triggers: Iterable[Trigger]) -> Wanted:
                 wanted(**{name: read[name]})
             except UsageError as fault:
                 raise UsageError(f"{name}: {fault}") from None
-    return both(wanted(**read), _rule(found["trigger"], triggers)) if "trigger" in found else wanted(**read)
+    return both(wanted(**read), _rule(found["trigger"], triggers, lookups)) if "trigger" in found else wanted(**read)
 
 
-def _rule(name: str, triggers: Iterable[Trigger]) -> Wanted:
+def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
     """What a trigger's rule holds for, whoever is enrolled."""
     known = {one.name: one for one in triggers}
     if name not in known:
         near = "".join(f" Did you mean {one!r}?" for one in get_close_matches(name[:100], known, 1))
         raise UsageError(f"trigger: there is no trigger {name[:60]!r} here.{near}")
-    return replace(known[name].wanted, matches=known[name].fires)
+    return replace(known[name].wanted, matches=partial(known[name].fires, lookups=lookups))
 
 
 def _list(text: str) -> list[str]:

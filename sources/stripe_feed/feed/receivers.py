@@ -159,12 +159,17 @@ def form_of(deliver: Deliver) -> Callable[[Telling], Body]:
     return lambda telling: render(form, telling, deliver.synthetic)
 
 
+def looked_up_by(deliver: Deliver) -> frozenset[str]:
+    """What messages to a receiver look up beside their changes."""
+    return frozenset() if deliver.template is None else compile_template(deliver.template).looks_up
+
+
 class Receiver:
     """What sends the messages of one trigger. Raises `SetupError` for secrets that cannot be found, before anything is sent."""
 
     def __init__(self, trigger: str, deliver: Deliver, now: Callable[[], float], **network: Any) -> None:
         self.trigger, self.deliver, self.now = trigger, deliver, now
-        self.body = form_of(deliver)
+        self.body, self.looks_up = form_of(deliver), looked_up_by(deliver)
         self.secrets = [looked_up(one) for one in deliver.secrets]
         self.headers("msg_0", Body(b""))
         self.sink = _sink(deliver, now, **network)

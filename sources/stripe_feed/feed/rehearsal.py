@@ -12,8 +12,9 @@ from typing import Any
 from .bodies import NotRenderable, Telling
 from .cursors import Place, position_before
 from .fold import between
+from .lookups import NOWHERE, Lookups
 from .messages import id_of
-from .receivers import form_of
+from .receivers import form_of, looked_up_by
 from .rules import Trigger
 from .store import FeedStore
 from .triggers import Firing, rehearse
@@ -43,27 +44,31 @@ class Rehearsed:
     samples: list[Sample]
 
 
-def rehearsed(store: FeedStore, trigger: Trigger, since: Place, samples: int = 3, now: float | None = None) -> Rehearsed:
+def rehearsed(
+    store: FeedStore, trigger: Trigger, since: Place, samples: int = 3, now: float | None = None, lookups: Lookups = NOWHERE
+) -> Rehearsed:
     """Try a trigger on the changes from a place on; nothing is written or sent."""
     at = time.time() if now is None else now
     days, minutes, keys = Counter[str](), Counter[int](), Counter[str]()
     newest: list[Firing] = []
-    for firing in rehearse(store, trigger, since, at):
+    for firing in rehearse(store, trigger, since, at, lookups):
         _, last, key = firing
         days[last.occurred_at.date().isoformat()] += 1
         minutes[int(last.occurred_at.timestamp()) // 60] += 1
         keys[key] += 1
         newest = [*newest, firing][-samples:] if samples else []
+    shown = [_sample(store, trigger, one, lookups) for one in newest]
     return Rehearsed(
         trigger.name, store.head - position_before(store, since, at), sum(days.values()), dict(sorted(days.items())),
-        max(minutes.values(), default=0), max(keys.values(), default=0), [_sample(store, trigger, one) for one in newest],
+        max(minutes.values(), default=0), max(keys.values(), default=0), shown,
     )
 
 
-def _sample(store: FeedStore, trigger: Trigger, firing: Firing) -> Sample:
+def _sample(store: FeedStore, trigger: Trigger, firing: Firing, lookups: Lookups) -> Sample:
     first, last, _ = firing
     about = last if first.change_id == last.change_id else between(store, first, last) or last
-    telling = Telling(about, trigger.name, id_of(trigger.name, first.change_id, last.change_id))
+    beside = lookups.of(last, looked_up_by(trigger.deliver))
+    telling = Telling(about, trigger.name, id_of(trigger.name, first.change_id, last.change_id), beside=beside)
     try:
         body: Any = json.loads(form_of(trigger.deliver)(telling).content)
     except NotRenderable as fault:

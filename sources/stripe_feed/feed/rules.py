@@ -14,6 +14,7 @@ from ..resources import RESOURCES
 from .change import Change
 from .expressions import Expression
 from .filters import Wanted, wanted
+from .lookups import NOWHERE, Lookups
 from .paths import value_at
 
 ORIGINS = ("event", "diff", "list")        # a snapshot's reads would fire for every object
@@ -104,14 +105,26 @@ class Trigger:
     guard: Guard = Guard()
     enrolled_by: str | None = None
 
-    def fires(self, change: Change) -> bool:
-        """Whether every clause holds; who was enrolled before is another matter."""
+    @property
+    def looks_up(self) -> frozenset[str]:
+        """What its rule must look up beside a change."""
+        return self.where.looks_up if self.where else frozenset()
+
+    def fires(self, change: Change, lookups: Lookups = NOWHERE) -> bool:
+        """Whether every clause holds; who was enrolled before is another matter. Raises `NotNow` where something must be
+        looked up and cannot be."""
+        return self.asks_for(change) and (self.where is None or self._holds(self.where, change, lookups))
+
+    def _holds(self, where: Expression, change: Change, lookups: Lookups) -> bool:
+        return where.holds(change, lookups.of(change, self.looks_up)) if self.looks_up else where.holds(change)
+
+    def asks_for(self, change: Change) -> bool:
+        """Whether every clause but `where` holds."""
         return (
             (not self.wanted.resources or change.resource in self.wanted.resources)
             and change.op in self.wanted.ops and change.origin in self.origin
             and (not self.event or change.event_type in self.event)
             and self.wanted.matches(change)
-            and (self.where is None or self.where.holds(change))
         )
 
     def key(self, change: Change) -> str:
@@ -138,7 +151,7 @@ class Clause:
     holds: bool
 
 
-def clauses(trigger: Trigger, change: Change) -> Iterator[Clause]:
+def clauses(trigger: Trigger, change: Change, lookups: Lookups = NOWHERE) -> Iterator[Clause]:
     """Every part of a rule, with what the change has there; all hold where the trigger `fires`."""
     resources, ops = trigger.wanted.resources or tuple(RESOURCES), trigger.wanted.ops
     one_of = partial(_one_of, change)
@@ -156,7 +169,8 @@ def clauses(trigger: Trigger, change: Change) -> Iterator[Clause]:
         yield Clause(
             "changed", " or ".join(trigger.changed), change.changed, wanted(changed=trigger.changed).matches(change)
         )
-    for part in trigger.where.explain(change) if trigger.where else ():
+    beside = lookups.of(change, trigger.looks_up)
+    for part in trigger.where.explain(change, beside) if trigger.where else ():
         yield Clause("where", part.text, part.values, part.holds)
 
 

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from . import bell, messages, metrics, page
 from .desk import FAULTS, Desk, Serving, answer_to, body_of, desk_of
 from .gate import gate, refused, require_token_for
-from .outlet import acknowledge, changes, stream
+from .outlet import acknowledge, changes, row, stream
 from .signing import BadSignature, verify_stripe
 from .unusable import Unusable
 
@@ -52,7 +52,7 @@ def app_of(settings: Serving) -> Starlette:
     routes = [
         Route("/stripe", webhook, methods=["POST"]), Route("/changes", changes), Route("/changes/stream", stream),
         Route("/changes/ack", acknowledge, methods=["POST"]), Route("/health", health), Route("/metrics", numbers),
-        Route("/", home), Route("/retry", retry, methods=["POST"]),
+        Route("/objects/{table}/{id:path}", row), Route("/", home), Route("/retry", retry, methods=["POST"]),
         *(Route(path, static(kind, content)) for path, kind, content in page.files()),
     ]
     app = Starlette(

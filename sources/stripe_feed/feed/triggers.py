@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ..errors import StripeFeedError, UsageError
 from . import cursors
@@ -13,6 +14,7 @@ from .change import Change
 from .cursors import Place
 from .enrolment import Enrolment
 from .fold import as_change, net
+from .lookups import NOWHERE, Lookups
 from .messages import Attempt, Message, attempts, find, id_of, put
 from .rules import Clause, Trigger, clauses
 from .store import FeedStore
@@ -46,7 +48,8 @@ class Fired:
 
 
 def fire(
-    store: FeedStore, triggers: Sequence[Trigger], now: float, paid: Callable[[str], Iterable[str]] = lambda query: ()
+    store: FeedStore, triggers: Sequence[Trigger], now: float, paid: Callable[[str], Iterable[str]] = lambda query: (),
+    lookups: Lookups = NOWHERE,
 ) -> list[Fired]:
     """Run each trigger over the changes that it has not seen, up to the newest; return what each did.
 
@@ -57,7 +60,7 @@ def fire(
     found = []
     for trigger in triggers:
         try:
-            found.append(_fire(store, trigger, now, paid))
+            found.append(_fire(store, trigger, now, paid, lookups))
         except (Unusable, sqlite3.Error):
             raise                           # of the store, which all share
         except StripeFeedError as fault:
@@ -72,7 +75,9 @@ def consumer_of(name: str) -> str:
     return f"trigger:{name}"
 
 
-def _fire(store: FeedStore, trigger: Trigger, now: float, paid: Callable[[str], Iterable[str]]) -> Fired:
+def _fire(
+    store: FeedStore, trigger: Trigger, now: float, paid: Callable[[str], Iterable[str]], lookups: Lookups
+) -> Fired:
     name = trigger.name
     rows = store.ask("select t.rule, t.held, c.position from triggers t join consumers c on c.name = ? where t.name = ?",
                      consumer_of(name), name)
@@ -85,8 +90,8 @@ def _fire(store: FeedStore, trigger: Trigger, now: float, paid: Callable[[str], 
         if is_new:
             _begin(db, trigger, enrolled, now)
         upto = store.head
-    held = _judged(store, trigger, position, upto, now)
-    made = _write(store, trigger, epoch, position, upto, now) if position < upto else 0
+    held = _judged(store, trigger, position, upto, now, lookups)
+    made = _write(store, trigger, epoch, position, upto, now, lookups) if position < upto else 0
     return Fired(name, upto - position, made, held, is_new)
 
 
@@ -100,11 +105,11 @@ def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], no
     db.executemany("insert or ignore into enrolled values (?, ?, 0)", [(trigger.name, key) for key in enrolled if key])
 
 
-def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: float) -> str | None:
+def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: float, lookups: Lookups) -> str | None:
     """Why the trigger is held, if it is, now that all that this run would make is known; noted before any of it is made."""
     (rule, held), = store.ask("select rule, held from triggers where name = ?", trigger.name)
     with store.transaction("deferred") as db:
-        found = firings(store, trigger, position, upto, Enrolment(trigger, db))
+        found = firings(store, trigger, position, upto, Enrolment(trigger, db), lookups)
         fired = [(last.resource, last.object_id) for _, last, _ in found]
     why = _why_held(store, trigger, fired, rule, now) if held is None and fired else None
     if why is not None:
@@ -135,7 +140,9 @@ def _why_held(store: FeedStore, trigger: Trigger, fired: Sequence[tuple[str, str
     return None
 
 
-def _write(store: FeedStore, trigger: Trigger, epoch: int, position: int, upto: int, now: float) -> int:
+def _write(
+    store: FeedStore, trigger: Trigger, epoch: int, position: int, upto: int, now: float, lookups: Lookups
+) -> int:
     """Make the messages, page by page, and return how many; those of a net run are one transaction, for they are made of all
     its changes."""
     made, step = 0, upto - position if trigger.net else PAGE
@@ -143,7 +150,7 @@ def _write(store: FeedStore, trigger: Trigger, epoch: int, position: int, upto: 
         high = min(low + step, upto)
         with store.transaction() as db:
             enrolment = Enrolment(trigger, db)
-            made += _put(db, trigger, list(firings(store, trigger, low, high, enrolment)), enrolment, now)
+            made += _put(db, trigger, list(firings(store, trigger, low, high, enrolment, lookups)), enrolment, now)
             cursors.advance(db, consumer_of(trigger.name), epoch, high, now)
     return made
 
@@ -161,11 +168,12 @@ def _put(
 
 
 def firings(
-    store: FeedStore, trigger: Trigger, after: int, upto: int, enrolment: Enrolment
+    store: FeedStore, trigger: Trigger, after: int, upto: int, enrolment: Enrolment, lookups: Lookups = NOWHERE
 ) -> Iterator[Firing]:
     """What a trigger fires for among the changes behind `after` up to `upto`, in their order."""
-    for first, last, change in _spans(store, trigger, after, upto):
-        if trigger.fires(change):
+    spans = _spans(store, trigger, after, upto)
+    for first, last, change in _looked_up(spans, trigger, lookups) if trigger.looks_up else spans:
+        if trigger.fires(change, lookups):
             key = trigger.key(change)
             if enrolment.admits(key, change.occurred_at.timestamp()):
                 yield first, last, key
@@ -183,18 +191,31 @@ def _spans(store: FeedStore, trigger: Trigger, after: int, upto: int) -> Iterato
         after = page.upto
 
 
-def rehearse(store: FeedStore, trigger: Trigger, since: Place, now: float) -> Iterator[Firing]:
+Spans = Iterator[tuple[Change, Change, Change]]
+
+
+def _looked_up(spans: Spans, trigger: Trigger, lookups: Lookups) -> Spans:
+    """The same, with what is beside the changes read for many at once."""
+    while some := list(islice(spans, PAGE)):
+        lookups.fetch([change for *_, change in some if trigger.asks_for(change)], trigger.looks_up)
+        yield from some
+
+
+def rehearse(
+    store: FeedStore, trigger: Trigger, since: Place, now: float, lookups: Lookups = NOWHERE
+) -> Iterator[Firing]:
     """What a trigger would have fired for from a place in the feed on, had it been there; nothing is written or sent.
 
     Whom its preset enrolled when it began stays enrolled. A net trigger sees the span as one run.
     """
     position, head = cursors.position_before(store, since, now), store.head
     with store.transaction("deferred") as db:
-        yield from firings(store, trigger, position, head, Enrolment(trigger, db, position))
+        yield from firings(store, trigger, position, head, Enrolment(trigger, db, position), lookups)
 
 
 def replay(
-    store: FeedStore, trigger: Trigger, since: Place, now: float, paid: Callable[[str], Iterable[str]] = lambda query: ()
+    store: FeedStore, trigger: Trigger, since: Place, now: float, paid: Callable[[str], Iterable[str]] = lambda query: (),
+    lookups: Lookups = NOWHERE,
 ) -> Fired:
     """Make the messages from a place in the feed on (again), with the ids that they had; return how many.
 
@@ -209,7 +230,7 @@ def replay(
             _begin(db, trigger, enrolled, now)
         enrolment = Enrolment(trigger, db, position, again=True)
         found = [
-            one for one in firings(store, trigger, position, head, enrolment)
+            one for one in firings(store, trigger, position, head, enrolment, lookups)
             if one[2] not in enrolment.enrolled or _was_fired(db, trigger, one)
         ]
         why = _why_held(
@@ -236,7 +257,7 @@ class Explained:
     messages: list[tuple[Message, list[Attempt]]]
 
 
-def explain(store: FeedStore, triggers: Sequence[Trigger], change_id: str) -> list[Explained]:
+def explain(store: FeedStore, triggers: Sequence[Trigger], change_id: str, lookups: Lookups = NOWHERE) -> list[Explained]:
     """Why each trigger fired for a change, or did not. Raises `UsageError` where the feed has no such change."""
     change = store.at(cursors.position_before(store, change_id, 0) + 1)
     if change is None or change.change_id != change_id:
@@ -244,7 +265,7 @@ def explain(store: FeedStore, triggers: Sequence[Trigger], change_id: str) -> li
     found = []
     for trigger in triggers:
         messages = [one for one in find(store, change_id=change_id) if one.trigger == trigger.name]
-        parts = list(clauses(trigger, change))
+        parts = list(clauses(trigger, change, lookups))
         verdict = _verdict(store, trigger, change, parts, messages)
         found.append(Explained(trigger.name, parts, verdict, [(one, attempts(store, one.message_id)) for one in messages]))
     return found
