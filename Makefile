@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check wheel bench bench-long long test-browser test-orchestrators
+.PHONY: help demo test check wheel bench bench-long long test-browser test-nginx test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,9 @@ test-browser: .venv/.stamp  ## the page, driven in headless Chromium; skipped wh
 	$(call install,.[dev,browser])
 	-$(BIN)/playwright install chromium
 	$(BIN)/pytest -m browser
+
+test-nginx: .venv/.stamp  ## `serve` behind a real nginx; skipped where there is none
+	$(BIN)/pytest -m nginx
 
 test-orchestrators: .venv/.stamp  ## the files for Dagster and Prefect, run by them
 	$(call install,.[dev,dagster,prefect])

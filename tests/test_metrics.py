@@ -58,7 +58,7 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
 
 
 def numbers(feed: Feed, triggers: Any = (), health: Any = None, late: Late | None = None) -> Numbers:
-    return parsed(metrics(feed.store, triggers, health or {}, late or Late(), NOW))
+    return parsed(metrics(feed.store, triggers, health or {}, late or Late(), {"webhook_refused": 2}, NOW))
 
 
 def test_how_far_the_feed_is(feed: Feed) -> None:

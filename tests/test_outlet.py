@@ -228,7 +228,7 @@ def test_hundreds_wait_without_a_thread_each(tmp_path: Path) -> None:
         before = threading.active_count()
         waiting = [socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) for _ in range(300)]
         for one in waiting:
-            one.sendall(b"GET /changes?after=1&wait=25 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            one.sendall(b"GET /changes?after=1&wait=25 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + web.shown + b"\r\n")
         web.get("/changes?after=1&wait=1")
         threads = threading.active_count() - before
         add(feed, a_change(2))
@@ -499,7 +499,7 @@ def test_who_does_not_read_costs_one_page(web: Web) -> None:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         slow.settimeout(BOUND)
         slow.connect(("127.0.0.1", web.port))
-        slow.sendall(b"GET /changes/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        slow.sendall(b"GET /changes/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n" + web.shown + b"\r\n")
         slow.recv(1_000)
         with web.opened("/changes/stream") as other:
             fields(other, 8)      # time to do wrong

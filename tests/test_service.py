@@ -28,11 +28,14 @@ from stripe_feed.feed import bell
 from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.service import State, deliver_on, read_on
+from stripe_feed.service import Opened, State, deliver_on, read_on
+from stripe_feed.service_commands import tell_opened
 from stripe_feed.sync import Synced
 from tests.receiver import Receiver, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
+TOKEN = "0123456789abcdef"
+SHOWN = {"Authorization": f"Bearer {TOKEN}"}
 BOUND = 60.0
 RULES = """
 [[trigger]]
@@ -72,14 +75,14 @@ class Running:
         self.ended.append(self.process)
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            if line.startswith("Serving "):
+            if line.startswith("The page"):
                 break
         reader = threading.Thread(target=self.process.stderr.read, daemon=True)      # its pipe must not fill up
         reader.start()
         self.readers.append(reader)
 
     def get(self, path: str) -> Any:
-        return json.loads(self.http.request("GET", f"http://127.0.0.1:{self.port}{path}").data)
+        return json.loads(self.http.request("GET", f"http://127.0.0.1:{self.port}{path}", headers=SHOWN).data)
 
     def synced(self) -> None:
         """Wait for the first copy."""
@@ -108,7 +111,7 @@ def running(folder: Path, **account: Any) -> Iterator[Running]:
         hook = box.webhook_endpoint(f"http://127.0.0.1:{port}/stripe")
         environment = {
             **os.environ, "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key, "STRIPE_WEBHOOK_SECRET": hook["secret"],
-            "HOOK_SECRET": SECRET, "DLT_DATA_DIR": str(folder / "dlt"),
+            "HOOK_SECRET": SECRET, "STRIPE_FEED_TOKEN": TOKEN, "DLT_DATA_DIR": str(folder / "dlt"),
         }
         found = Running(box, url, receiver, folder, environment, port)
         try:
@@ -199,14 +202,23 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         assert not state.keeps_bodies
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
-def test_others_than_loopback_need_a_token(tmp_path: Path, host: str) -> None:
+@pytest.mark.parametrize(("token", "host", "words"), [("short", "127.0.0.1", "STRIPE_FEED_TOKEN"), ("", "192.0.2.1", "Choose another --host")])
+def test_what_cannot_be_served_is_said_in_a_line(tmp_path: Path, token: str, host: str, words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stripe_feed.cli", "serve", "--host", host], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path)}, check=False, timeout=BOUND,
+        env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path), "STRIPE_FEED_TOKEN": token},
+        check=False, timeout=BOUND,
     )
-    assert done.returncode == 2
-    assert "set a token" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == (2 if token else 3)
+    assert words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_token_it_makes_one_and_shows_it_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tell_opened(Opened("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
+    assert f"http://127.0.0.1:1/?token={'0' * 48} (kept in a.feed.token" in capsys.readouterr().err
+    tell_opened(Opened("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
+    said = capsys.readouterr().err
+    assert str(tmp_path / "a.feed.token") in said and "0" * 48 not in said
 
 
 def test_a_long_outage_ends_no_thread(tmp_path: Path) -> None:

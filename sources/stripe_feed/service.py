@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from .credentials import find_key
 from .destination import open_pipeline, settings
@@ -22,9 +22,6 @@ from .feed.deliver import Delivery, delivering, ticking
 from .feed.rules import Trigger
 from .resources import CHANGES
 from .sync import Synced, sync
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
 
 log = logging.getLogger("stripe_feed")
 
@@ -66,6 +63,15 @@ class State:
         self.rung.set()
         if self.session is not None:
             self.session.api.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Where requests are answered; the file that holds the token, where none was given, and the token if it was made just now."""
+
+    url: str
+    token_file: Path | None
+    new_token: str | None = field(repr=False)
 
 
 def read_on(
@@ -142,30 +148,38 @@ def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[
 
 def keep_fresh(
     *, host: str, port: int, token: str | None, secrets: Sequence[str], triggers: Sequence[Trigger], every: float,
-    stopped: threading.Event, ready: Callable[[str], object], places: Mapping[str, Any], **reading: Any,
+    stopped: threading.Event, ready: Callable[[Opened], object], places: Mapping[str, Any], **reading: Any,
 ) -> None:
     """Read, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish what is under way.
 
-    Others than loopback as `host` need a `token`. `secrets`: of the webhook endpoint at Stripe; none, no webhooks. `every`:
-    seconds between readings without a webhook. `ready` gets the URL once requests are answered; port 0 is any that is free.
-    `places` are arguments of `open_pipeline`, the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
+    Without a `token` it makes one, and keeps it in a private file beside the feed store. `secrets`: of the webhook endpoint at
+    Stripe; none, no webhooks. `every`: seconds between readings without a webhook. `ready` is told where once requests are
+    answered; port 0 is any that is free. `places` are arguments of `open_pipeline`, the others those of `sync`. Raises
+    `UsageError` and `SetupError` before it starts.
     """
     try:
-        from .feed.serve import Serving, app_of, require_token_for
+        from .feed.gate import check_token, kept_token
+        from .feed.listener import listening, serve
+        from .feed.serve import Serving, app_of
     except ModuleNotFoundError as fault:
         raise SetupError(f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'") from None
-    try:
-        require_token_for(host, token)
-    except UsageError as fault:
-        raise UsageError(f"{fault} The command takes it from STRIPE_FEED_TOKEN.") from None
+    if token is not None:
+        try:
+            check_token(token)
+        except UsageError as fault:
+            raise UsageError(f"{fault} The command takes it from STRIPE_FEED_TOKEN.") from None
     reading["api_key"] = find_key(reading.get("api_key"))
     with ExitStack() as held:
         door = held.enter_context(listening(host, port))
         held.enter_context(settings())
         feed = held.enter_context(open_feed(open_pipeline(**places)))
+        file = None if token is not None else feed.store.path.with_suffix(".token")
+        is_new = False
+        if file is not None:
+            token, is_new = kept_token(file)
         state = State(stopped=stopped)
         serving = Serving(
-            feed=feed, secrets=secrets, token=token, triggers=triggers, keep_bodies=lambda: state.keeps_bodies,
+            feed=feed, token=token or "", secrets=secrets, triggers=triggers, keep_bodies=lambda: state.keeps_bodies,
             rung=state.rung.set, health=state.health, stopped=stopped,
         )
         threads = [threading.Thread(target=read_on, args=(feed, state, every), kwargs={**places, **reading}, name="reader")]
@@ -173,42 +187,12 @@ def keep_fresh(
             delivery = held.enter_context(delivering(feed.store, triggers, lookups=feed.lookups))
             todo = (delivery, _ticking(feed, triggers, state), state)
             threads.append(threading.Thread(target=deliver_on, args=todo, name="delivery"))
-        _serve(app_of(serving), host, door, state, threads, ready)
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises `SetupError` where it cannot."""
-    try:
-        found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, UnicodeError) as fault:
-        why = getattr(fault, "strerror", None) or type(fault).__name__
-        raise SetupError(f"Nobody can listen at {host}, port {port} ({why}). Choose another --host or --port.") from None
-    return found
-
-
-def _serve(
-    app: Starlette, host: str, door: socket.socket, state: State, threads: Sequence[threading.Thread],
-    ready: Callable[[str], object],
-) -> None:
-    """Both signals must have handlers that return: at its end, uvicorn raises again what it heard."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready(f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}")
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            state.stopped.set()         # streams end by it
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    for thread in threads:
-        thread.start()
-    try:
-        Server(config).run([door])
-    finally:
-        state.stop()
         for thread in threads:
-            thread.join()
+            thread.start()
+        try:
+            shown = serving.token if is_new else None
+            serve(app_of(serving), host, door, stopped, lambda url: ready(Opened(url, file, shown)), serving.counts)
+        finally:
+            state.stop()
+            for thread in threads:
+                thread.join()

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,19 +28,21 @@ from .options import (
 )
 from .verbs import command
 
+if TYPE_CHECKING:
+    from .service import Opened
+
 webhook_app = typer.Typer(
     name="webhook", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     help="The webhook endpoint at Stripe that tells `stripe-feed serve` of changes.",
 )
 SECRET = "STRIPE_WEBHOOK_SECRET"
 TOKEN = "STRIPE_FEED_TOKEN"
-NO_SECRET = f" No webhooks: set {SECRET}."
 HERE = "http://127.0.0.1:8787/stripe"
 
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; others than loopback need a token.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 is any that is free.")] = 8787,
     every: Annotated[
@@ -55,27 +57,38 @@ def serve(
 ) -> None:
     """Keep the copy fresh: Stripe's webhooks in, syncs, triggers, and the changes out over HTTP.
 
-    STRIPE_WEBHOOK_SECRET holds the secret of the endpoint at Stripe (several while one is replaced: separated by commas), and
-    STRIPE_FEED_TOKEN the token that readers of the changes show.
+    STRIPE_WEBHOOK_SECRET holds the secret of the endpoint at Stripe (several while one is replaced: separated by commas).
+    Every route but /stripe and /health asks for a token: that of STRIPE_FEED_TOKEN, or one that is made at the first start.
     """
     from .api import API_VERSION
     from .feed.cursors import age
     from .feed.rule_file import FILE, read_triggers
     from .service import keep_fresh
-    from .terminal import say
     from .trigger_words import stopping
 
     found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
     secrets = secrets_in(SECRET)
-    said = f"Serving {{}}, /changes, /changes/stream, /health and /metrics. Ctrl-C ends it.{'' if secrets else NO_SECRET}"
     with stopping() as stopped:
         keep_fresh(
             host=host, port=port, token=os.environ.get(TOKEN) or None, secrets=secrets, triggers=found, every=float(age(every)),
-            stopped=stopped, ready=lambda url: say(said.format(url)),
+            stopped=stopped, ready=lambda opened: tell_opened(opened, bool(secrets)),
             places={"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir},
             api_key=key_in(api_key_file), resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps,
             allow_api_base=allow_api_base, api_version=api_version or API_VERSION, give_up_after=give_up_after,
         )
+
+
+def tell_opened(opened: Opened, takes_webhooks: bool) -> None:
+    """Say where it is served, and how to get in; the link with the token only when the token is new."""
+    from .terminal import say
+
+    no_secret = "" if takes_webhooks else f" No webhooks: set {SECRET}."
+    say(f"Serving {opened.url}, /changes, /changes/stream, /health and /metrics. Ctrl-C ends it.{no_secret}")
+    if opened.new_token is not None and opened.token_file is not None:
+        file = opened.token_file.name
+        say(f"The page, with its token: {opened.url}/?token={opened.new_token} (kept in {file}, not shown again).")
+    else:
+        say(f"The page and the changes ask for the token in {opened.token_file or TOKEN}.")
 
 
 def secrets_in(variable: str) -> list[str]:

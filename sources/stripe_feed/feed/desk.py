@@ -7,6 +7,7 @@ import secrets as chance
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,19 +44,21 @@ P = ParamSpec("P")
 class Serving:
     """What is served, and who may ask.
 
-    `secrets` are those of the webhook endpoint at Stripe; none: no webhooks. `token`: see `require_token_for`. `keep_bodies`:
-    whether the key cannot read events, so that a webhook's body is all there is. `rung` is called, in a thread, after an event
-    was stored. `health` tells `synced_at` (Unix seconds) and `error` (a class) of the reading. `stopped` ends streams and waits.
+    `token`: what every route but `/health` and `/stripe` asks for. `secrets` are those of the webhook endpoint at Stripe; none:
+    no webhooks. `counts`: what strangers did, for `/metrics`. `keep_bodies`: whether the key cannot read events, so that a
+    webhook's body is all there is. `rung` is called, in a thread, after an event was stored. `health` tells `synced_at` (Unix
+    seconds) and `error` (a class) of the reading. `stopped` ends streams and waits.
     `poll` and `heartbeat` are seconds.
     """
 
     feed: Feed
+    token: str = field(repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
-    token: str | None = field(default=None, repr=False)
     triggers: Sequence[Trigger] = ()
     keep_bodies: Callable[[], bool] = lambda: False
     rung: Callable[[], object] = lambda: None
     health: Callable[[], Mapping[str, Any]] = dict
+    counts: Counter[str] = field(default_factory=Counter)
     now: Callable[[], float] = time.time
     stopped: threading.Event = field(default_factory=threading.Event)
     poll: float = 0.25

@@ -48,10 +48,13 @@ class Late:
         return self.count
 
 
-def metrics(store: FeedStore, triggers: Sequence[Trigger], health: Mapping[str, Any], late: Late, now: float) -> str:
-    """All numbers of a store, in the text format: https://prometheus.io/docs/instrumenting/exposition_formats/"""
+def metrics(
+    store: FeedStore, triggers: Sequence[Trigger], health: Mapping[str, Any], late: Late, counts: Mapping[str, int], now: float
+) -> str:
+    """All numbers of a store and of its server, in the text format: https://prometheus.io/docs/instrumenting/exposition_formats/"""
     with store.transaction("deferred"):
-        families = [*_feed(store, late), *_consumers(store, now), *_triggers(store, triggers), *_reading(health)]
+        families = [*_feed(store, late), *_consumers(store, now), *_triggers(store, triggers)]
+    families += [*_reading(health), *_strangers(counts)]
     return "".join(line + "\n" for family in families for line in _lines(family))
 
 
@@ -121,3 +124,11 @@ def _reading(health: Mapping[str, Any]) -> Iterator[Family]:
         value = health.get(field_name)
         if isinstance(value, int | float):
             yield Family(name, "gauge", help, [({}, value)])
+
+
+def _strangers(counts: Mapping[str, int]) -> Iterator[Family]:
+    webhooks: list[Sample] = [({"result": name}, counts.get(f"webhook_{name}", 0)) for name in ("taken", "refused")]
+    yield Family("webhooks_total", "counter", "Webhooks that came, by whether they were signed by Stripe.", webhooks)
+    turned_away, cut = counts.get("turned_away", 0), counts.get("cut", 0)
+    yield Family("turned_away_total", "counter", "Requests without the right token.", [({}, turned_away)])
+    yield Family("connections_cut_total", "counter", "Connections that were closed because nothing whole came.", [({}, cut)])

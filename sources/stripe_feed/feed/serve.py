@@ -24,12 +24,12 @@ from starlette.routing import Route
 
 from . import bell, messages, metrics, page
 from .desk import FAULTS, Desk, Serving, answer_to, body_of, desk_of
-from .gate import gate, refused, require_token_for
+from .gate import check_token, gate, refused
 from .outlet import acknowledge, changes, row, stream
 from .signing import BadSignature, verify_stripe
 from .unusable import Unusable
 
-__all__ = ["Serving", "app_of", "require_token_for"]
+__all__ = ["Serving", "app_of"]
 
 log = logging.getLogger("stripe_feed")
 
@@ -37,7 +37,8 @@ EVENT_ID = re.compile(r"evt_[A-Za-z0-9_]{1,250}")
 
 
 def app_of(settings: Serving) -> Starlette:
-    """The app; the store is open while it runs. Raises `SetupError` for secrets that sign nothing."""
+    """The app; the store is open while it runs. Raises `UsageError` and `SetupError` for a bad token or secret."""
+    check_token(settings.token)
     if settings.secrets:
         check_secrets(settings.secrets)
 
@@ -56,7 +57,7 @@ def app_of(settings: Serving) -> Starlette:
         *(Route(path, static(kind, content)) for path, kind, content in page.files()),
     ]
     app = Starlette(
-        routes=routes, lifespan=running, middleware=[Middleware(gate, token=settings.token)],
+        routes=routes, lifespan=running, middleware=[Middleware(gate, token=settings.token, counts=settings.counts)],
         exception_handlers=dict.fromkeys(FAULTS, answer_to),
     )
     app.router.redirect_slashes = False
@@ -86,16 +87,25 @@ async def webhook(request: Request) -> Response:
     try:
         verify_stripe(body, request.headers.get("stripe-signature", ""), settings.secrets, settings.now())
     except BadSignature as fault:
+        settings.counts["webhook_refused"] += 1
         log.warning("A webhook was refused. %s", fault)
         return refused(400, "The signature does not hold.")
+    event_id = event_in(body)
+    if event_id is None:
+        settings.counts["webhook_refused"] += 1
+        return refused(400, "The body is no event of Stripe's.")
+    await run_sync(_rung, desk, event_id, body)
+    settings.counts["webhook_taken"] += 1
+    return JSONResponse({"received": True})
+
+
+def event_in(body: bytes) -> str | None:
+    """The id of the event that a webhook's body is."""
     try:
         event = msgspec.json.decode(body, type=_Event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return refused(400, "The body is no event of Stripe's.")
-    if event.object != "event" or not EVENT_ID.fullmatch(event.id):
-        return refused(400, "The body is no event of Stripe's.")
-    await run_sync(_rung, desk, event.id, body)
-    return JSONResponse({"received": True})
+        return None
+    return event.id if event.object == "event" and EVENT_ID.fullmatch(event.id) else None
 
 
 def _rung(desk: Desk, event_id: str, body: bytes) -> None:
@@ -120,7 +130,7 @@ async def numbers(request: Request) -> Response:
     """`GET /metrics`."""
     desk = desk_of(request)
     settings = desk.settings
-    found = await desk.ask(metrics.metrics, settings.triggers, settings.health(), desk.late, settings.now())
+    found = await desk.ask(metrics.metrics, settings.triggers, settings.health(), desk.late, settings.counts, settings.now())
     return Response(found, 200, media_type=metrics.CONTENT_TYPE)
 
 
