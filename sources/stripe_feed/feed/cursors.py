@@ -228,7 +228,7 @@ def lags(store: FeedStore, now: float) -> list[Lag]:
             when = moment(following[0]) if following else None
             lost = numbers["horizon"] > max(position, taken)
             if lost:
-                waiting, when = numbers["head"] - max(position, taken), moment(numbers["pruned_until"])
+                waiting, when = numbers["head"] - max(position, taken), moment(numbers["pruned_until"] or None) or when
             seconds = max(0.0, now - when.timestamp()) if when else 0.0
             found.append(Lag(name, position, numbers["head"], waiting, seconds, change_id, lost))
     return found
