@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stripe_feed.api import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
 from stripe_feed.extract import events
-from stripe_feed.extract.events import MOST_TYPES, Event, Stream, calls, oldest_first, page
+from stripe_feed.extract.events import MOST_TYPES, Event, OddEvent, Stream, calls, oldest_first, page
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST
@@ -325,6 +325,58 @@ def test_a_list_that_stays_empty_is_told() -> None:
     api: Any = Empty_()
     with pytest.raises(Unreachable, match="stays empty"):
         read(api, 400, 600)
+
+
+class Answers:
+    """Pages one after the other; the last one stays."""
+
+    def __init__(self, *bodies: bytes) -> None:
+        self.bodies, self.count = list(bodies), 0
+
+    def get(self, path: str, params: Any, decode: Callable[[bytes], Any]) -> Reply[Any]:
+        self.count += 1
+        return Reply(decode(self.bodies.pop(0) if len(self.bodies) > 1 else self.bodies[0]), 0)
+
+
+def test_an_empty_page_that_has_more_is_asked_again() -> None:
+    """The first one too."""
+    some = b'{"data":[{"id":"evt_1","type":"customer.updated","created":500,"data":{"object":{}}}],"has_more":false}'
+    api: Any = Answers(b'{"data":[],"has_more":true}', some)
+    assert [event.id for event in read(api, 400, 600)] == ["evt_1"]
+    assert api.count == 2
+
+
+@pytest.mark.parametrize("cursor", ["ending_before", "starting_after"])
+def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
+    """Rather than asked for ever, however many events share the second."""
+    history = [(500, f"evt_{n:05}") for n in range(50)] + ([(100, "evt_a")] if cursor == "ending_before" else [])
+    api: Any = Refusing(Listed(history, 7), *range(10_000), of=(cursor,))      # type: ignore[arg-type]
+    with pytest.raises(Unreachable, match="refuses one cursor after the other"):
+        read(api, 400, 600)
+    assert api.count < 500
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_odd", "created"),
+    [
+        (b'{"id":"evt_1","type":"customer.updated","created":7,"data":null}', True, 7),
+        (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"request":5}', False, 7),
+        (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"context":{},"account":[]}', False, 7),
+        (b'{"id":"evt_1","type":"customer.updated","created":"7","data":{"object":{}}}', True, 9),
+        (b'{"id":"evt_1","created":7}', True, 7), (b'{"id":"evt_1","type":5,"created":7,"data":{"object":{}}}', True, 7),
+        (b'{"id":null,"type":"customer.updated","created":7,"data":{"object":{}}}', None, 7), (b"5", None, 7), (b"{}", None, 7),
+    ],
+)
+def test_an_event_that_is_not_as_documented_leads_the_pager_all_the_same(sent: bytes, is_odd: bool | None, created: int) -> None:
+    """Unless it has no id; the others of its page are read."""
+    good = b'{"id":"evt_%d","type":"customer.updated","created":%d,"data":{"object":{}}}'
+    api: Any = Answers(b'{"data":[%s,%s,%s],"has_more":false}' % (good % (2, 9), sent, good % (0, 5)))
+    found, _ = page(api, CUSTOMER, 0, 10)
+
+    assert [event.id for event in found if event.id != "evt_1"] == ["evt_2", "evt_0"]
+    assert [(isinstance(event, OddEvent), event.created) for event in found if event.id == "evt_1"] == (
+        [] if is_odd is None else [(is_odd, created)]
+    )
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)

@@ -7,11 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
+from msgspec import Raw
 
+from stripe_feed.extract import follow
+from stripe_feed.extract.events import Call, Data, Event
 from stripe_feed.extract.rung import Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
@@ -315,6 +318,27 @@ def test_children_follow_their_parent_beyond_the_ten_that_an_event_shows(copy: C
 
 
 # -- time -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["BATCH_EVENTS", "BATCH_BYTES"])
+@pytest.mark.parametrize("seconds", [[5] * 40, [1, 2, 2] + [5] * 40 + [6, 7], [1] * 12 + [2] * 12, []])
+def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[int], limit: str
+) -> None:
+    """Each event comes once, and no second is cut."""
+    monkeypatch.setattr(follow, limit, 10)
+    events = [Event(f"evt_{n}", "customer.updated", at, Data(Raw(b"{}"))) for n, at in enumerate(seconds)]
+    pages = [events[n:n + 5] for n in range(0, len(events), 5)]
+    monkeypatch.setattr(follow, "oldest_first", lambda *_: iter(pages))
+    reading, batches = follow.Reading(Call((), ()), cast(Any, None), 0, 10), list[list[Event]]()
+    while not reading.ended:
+        while not reading.ready:
+            reading.wait()
+        batches.append(reading.take())
+        assert len(batches) <= len(seconds) + 1, "it goes on without end"
+
+    assert [event.id for batch in batches for event in batch] == [event.id for event in events]
+    assert len({(n, event.created) for n, batch in enumerate(batches) for event in batch}) == len(set(seconds))
 
 
 def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:

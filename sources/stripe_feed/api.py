@@ -35,9 +35,11 @@ from .errors import (
     UsageError,
 )
 from .rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS, Budget, endpoint_of
+from .repair import decoded
 from .transport import BytesClient
 
 API_VERSION = "2026-10-28.endive"
+OLDEST_VERSION = "2019-12-03"      # before, a line has its subscription's id, on each of its invoices
 MAX_TRIES = 9
 GIVE_UP_AFTER = 120.0      # seconds
 
@@ -101,7 +103,7 @@ class Api:
         self.base = find_base(base, key, allow_api_base)
         self.live = is_live(key)
         self.kind = "restricted" if key.startswith("rk_") else "secret"
-        self.version = version
+        self.version = _usable(version)
         self.threads = threads
         self.clock = clock or Clock()
         self.give_up_after = give_up_after
@@ -230,7 +232,7 @@ class Api:
                 if status == 200:
                     self._budget.succeeded(endpoint, ended)
         try:
-            value = decode(self._http.last.body)
+            value = decoded(decode, self._http.last.body)
         except UnicodeDecodeError:
             raise Malformed("no UTF-8") from None
         return Reply(value, int(date - (ended - began)))
@@ -273,6 +275,18 @@ class Api:
             f"{endpoint}: cannot reach {urlsplit(self.base).hostname} ({first_word(fault)}). "
             "Check the network, proxy and STRIPE_API_BASE, then run again."
         )
+
+
+def _usable(version: str) -> str:
+    """An API version whose objects the tables can hold. Raises `UsageError`."""
+    if not re.match(r"\d{4}-\d\d-\d\d", version):
+        raise UsageError(f"{version!r} is no API version: give one like {API_VERSION}, or leave it out.")
+    if version < OLDEST_VERSION:
+        raise UsageError(
+            f"API version {version}: before {OLDEST_VERSION}, lines of different invoices have one id, so rows would vanish. "
+            "Give a newer one, or leave it out."
+        )
+    return version
 
 
 class _AccountBody(msgspec.Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
@@ -124,11 +124,13 @@ def sync(
     with Progress(terminal.talk(), quiet) as progress:
         done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    tell_refused(done.refused)
+    tell_refused(done.refused, done.left_out)
 
 
-def tell_refused(refused: Iterable[str]) -> None:
-    """Raise `PartlyDone` where the key may not read something."""
+def tell_refused(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `PartlyDone` where the key may not read something, or something cannot be taken."""
+    from .extract.odd import words
+
     tables = [name for name in refused if name != CHANGES]
     said = [f"The key may not read {', '.join(tables)}: left out."] if tables else []
     if CHANGES in refused:
@@ -136,6 +138,7 @@ def tell_refused(refused: Iterable[str]) -> None:
             "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
             "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
         )
+    said += words(left_out)
     if said:
         raise PartlyDone(f"{' '.join(said)} Everything else is loaded.")
 
@@ -161,7 +164,7 @@ def reconcile(
             watch=progress.watch,
         )
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    tell_refused(name for name in done.refused if name != CHANGES)      # the comparison does without
+    tell_refused((name for name in done.refused if name != CHANGES), done.left_out)      # the comparison does without
 
 
 @command

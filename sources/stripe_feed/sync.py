@@ -37,7 +37,8 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 class Synced:
     """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
     not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
-    new in the feed. `unread`: rung events that are still to be read."""
+    new in the feed. `unread`: rung events that are still to be read. `left_out`: objects that cannot be taken, by table
+    and name, each with the reason."""
 
     rows: dict[str, int]
     requests: int
@@ -49,6 +50,7 @@ class Synced:
     healed: dict[str, int] = field(default_factory=dict)
     relayed: int = 0
     unread: tuple[str, ...] = ()
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def sync(
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
         dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
-        dict(session.healed), relayed, tuple(one.event_id for one in session.rung),
+        dict(session.healed), relayed, tuple(one.event_id for one in session.rung), session.left_out.why,
     )
 
 

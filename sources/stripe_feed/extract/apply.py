@@ -13,6 +13,7 @@ from .changes import Change, list_id
 from .derive import body_of, changes_of
 from .histories import Known, Ordered, needs_known, sequence
 from .lists import TOLD_BY_LIST
+from .odd import Odd
 from .rereads import Read
 from .shapes import Record
 from .told import Told, is_discount
@@ -24,6 +25,7 @@ class Last:
 
     def __init__(self, ordered: Ordered, body: bytes | None) -> None:
         event = ordered.told.event
+        self.id = ordered.told.id
         self.body = body
         self.created = ordered.told.created
         self.version = event.created * VERSION_STEP + ordered.number
@@ -62,7 +64,7 @@ class Work:
     def _died(self) -> None:
         """Objects that could not be read again were gone, where an event of this batch says so, though another seemed later."""
         read = {read.record.row.id for read in self.reads}
-        for id in self.again.keys() - read:
+        for id in self.again.keys() - read - self.writer.session.left_out.ids(self.writer.resource.table):
             if (one := self.last.get(id)) is not None and one.died is not None:
                 self.ended[id] = one.died
 
@@ -174,10 +176,20 @@ def _place(work: Work) -> None:
             bodies.append(one)
     records = shape.objects([one.body or b"" for one in bodies]) if bodies else []
     for record, one in zip(records, bodies, strict=True):
-        if one.ends is None and _is_cut(work.writer, record):
+        if isinstance(record, Odd):
+            _put_aside(work, record, one)
+        elif one.ends is None and _is_cut(work.writer, record):
             work.again[record.row.id] = one.created
         else:
             work.rows.append((record, one.version, one.ends))
+
+
+def _put_aside(work: Work, odd: Odd, one: Last) -> None:
+    """An event's content that cannot be taken: the object is read again, or was deleted as it is held."""
+    if one.ends is None:
+        work.again[one.id] = one.created
+    else:
+        work.ended[one.id] = one
 
 
 def _is_cut(writer: Writer, record: Record) -> bool:

@@ -6,6 +6,7 @@ The API is newest first. One page is enough where little happened. Otherwise an 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,13 @@ from typing import Any
 
 import msgspec
 
-from ..api import Api
+from ..api import Api, Malformed
 from ..errors import CursorGone, Unreachable
 from ..resources import Resource
+from .odd import read, usable_id
+from .windows import MOST_EMPTY, MOST_REFUSED
+
+log = logging.getLogger("stripe_feed")
 
 PATH = "/v1/events"
 MOST_TYPES = 20            # Stripe's limit for `types[]`
@@ -54,12 +59,70 @@ class Event(msgspec.Struct, gc=False):
     livemode: bool | None = None
 
 
+class OddEvent(Event):
+    """An event that cannot be read, but for its id and time."""
+
+
 class _Page(msgspec.Struct):
     data: list[Event]
     has_more: bool
 
 
+class _Raws(msgspec.Struct):
+    data: list[msgspec.Raw]
+    has_more: bool
+
+
+_event = msgspec.json.Decoder(Event)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _page = msgspec.json.Decoder(_Page)
+_raws = msgspec.json.Decoder(_Raws)
+
+
+def event_of(body: bytes | msgspec.Raw, created: int = 0) -> Event:
+    """One event; of one that is not as documented, what is: its parts that can be read, or its id and time (else `created`).
+
+    Raises `Malformed` where it is no event at all.
+    """
+    try:
+        return _event.decode(body)
+    except msgspec.ValidationError:
+        pass
+    try:
+        fields = _fields.decode(body)
+    except msgspec.ValidationError:
+        raise Malformed("no event") from None
+    found = {name: value for name, raw in fields.items() if name in KINDS and (value := read(raw, KINDS[name])) is not None}
+    if usable_id(found.get("id")) is None:
+        raise Malformed("an event without an id")
+    if {"type", "created", "data"} <= found.keys():
+        return Event(**found)
+    return OddEvent(found["id"], found.get("type", ""), found.get("created", created), Data(msgspec.Raw(b"null")))
+
+
+KINDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Event)}
+
+
+def _decoded(body: bytes) -> tuple[list[Event], bool]:
+    try:
+        found = _page.decode(body)
+        return found.data, found.has_more
+    except msgspec.ValidationError:
+        pass
+    try:
+        raws = _raws.decode(body)
+    except msgspec.ValidationError:
+        raise Malformed("no list of events") from None
+    events: list[Event] = []
+    for raw in raws.data:
+        try:
+            events.append(event_of(raw, events[-1].created if events else 0))
+        except Malformed:
+            log.warning("An event without an id is left out.")       # nothing could ask for it again
+    first = next((event.created for event in events if event.created), 0)
+    for event in events:
+        event.created = event.created or first
+    return events, raws.has_more
 
 
 @dataclass(frozen=True)
@@ -85,10 +148,16 @@ def calls(resources: Sequence[Resource]) -> list[Call]:
 
 
 def page(api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, **cursor: Any) -> tuple[list[Event], bool]:
-    """One page of [lo, hi), newest first, and whether there is more. `lo` 0: without a lower bound."""
+    """One page of [lo, hi), newest first, and whether there is more. `lo` 0: without a lower bound.
+
+    One that is empty and says that there is more is asked for again.
+    """
     created = {"lt": hi, **({"gte": lo} if lo > 0 else {})}
-    found = api.get(PATH, {"types": list(types), "created": created, "limit": limit, **cursor}, _page.decode).value
-    return found.data, found.has_more
+    for _ in range(MOST_EMPTY + 1):
+        events, has_more = api.get(PATH, {"types": list(types), "created": created, "limit": limit, **cursor}, _decoded).value
+        if events or not has_more:
+            return events, has_more
+    raise Unreachable(f"{PATH} says that it has more but stays empty. Run again; if it stays, report it.")
 
 
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
@@ -110,7 +179,7 @@ def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[l
 
 def _forward(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
     """By an anchor and `ending_before`; the anchor that is gone is replaced by time."""
-    anchor, reached = None, lo
+    anchor, reached, refused = None, lo, 0
     edge: set[str] = set()             # ids of the second that was reached
     while reached < hi:
         if anchor is None:
@@ -126,33 +195,40 @@ def _forward(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> 
             try:
                 newest, has_more = page(api, types, 0, hi, ending_before=anchor)
             except CursorGone:
-                anchor = None
+                anchor, refused = None, _one_more(refused)
                 continue
             found = newest[::-1]
         fresh = [event for event in found if event.id not in edge and event.created >= lo]
         if fresh:
+            refused = 0
             yield fresh
         if found:
             anchor, reached = found[-1].id, found[-1].created
             edge = {event.id for event in found if event.created == reached} | (edge if found[0].created == reached else set())
         if not has_more:
             return
-        if not found:
-            raise Unreachable(f"{PATH} says that it has more but stays empty. Run again; if it stays, report it.")
+
+
+def _one_more(refused: int) -> int:
+    if refused >= MOST_REFUSED:
+        raise Unreachable(f"{PATH} refuses one cursor after the other. Run again; if it stays, report it.")
+    return refused + 1
 
 
 def _backward(api: Api, types: Sequence[str], lo: int, hi: int) -> list[Event]:
     """All events of [lo, hi), newest first."""
     found: dict[str, Event] = {}
     cursor: dict[str, Any] = {}
+    refused = 0
     while True:
         try:
             some, has_more = page(api, types, lo, hi, **cursor)
         except CursorGone:
-            cursor, hi = {}, min(event.created for event in found.values()) + 1
+            cursor, hi, refused = {}, min(event.created for event in found.values()) + 1, _one_more(refused)
             continue
+        refused = refused if found.keys() >= {event.id for event in some} else 0
         found.update((event.id, event) for event in some)
-        if not has_more or not some:
+        if not has_more:
             return sorted(found.values(), key=lambda event: -event.created)
         cursor = {"starting_after": some[-1].id}
 

@@ -9,15 +9,20 @@ from urllib.parse import quote
 import msgspec
 
 from ..api import Api, Malformed
-from ..errors import CursorGone, NotFound, Unreachable
+from ..errors import CursorGone, NotFound, RequestRefused, StripeFeedError, Unreachable
 from ..rates import endpoint_of
 from ..resources import Child, Column, Expandable, Params, Resource
+from .odd import Odd
 from .pages import Page
 from .records import typed
 from .shapes import NULL, Record, Shape
 from .windows import Ask, Head
 
 MOST_RESTARTS = 3
+
+
+class Restless(Unreachable):
+    """A list that changes all the time, or says so."""
 
 
 class _Cut(msgspec.Struct):
@@ -40,37 +45,55 @@ _head = msgspec.json.Decoder(_Head)
 
 def page_of(
     api: Api, resource: Resource, shape: Shape, walk: Params, ask: Ask, test_clocks: bool = False,
-    only: Collection[str] | None = None, paid: bool = True,
+    only: Collection[str] | None = None, paid: bool = True, leave_out: Callable[[Odd], None] = lambda odd: None,
 ) -> Page[Record]:
     """Ask for one page, its token being `paid`, and complete what is cut in it.
 
-    An object that was deleted between the page and its embedded list is left out. Rows on a test clock are left out unless
-    asked for, and all but `only` these ids.
+    An object that was deleted before the page, or between it and its embedded list, is not in it. Rows on a test clock are left
+    out unless asked for, and all but `only` these ids; what cannot be taken is handed to `leave_out`.
     """
     expand = [f"data.{expandable.column.name}" for expandable in shape.expanded]
     params: dict[str, Any] = {**dict(walk), **ask.params(), **({"expand": expand} if expand else {})}
     size = 0
 
-    def decode(body: bytes) -> tuple[list[Record], bool]:
+    def decode(body: bytes) -> tuple[list[Record | Odd], bool]:
         nonlocal size
         size = len(body)
         return shape.page(body)
 
     reply = api.get(resource.path, params, decode, paid=paid)
-    records, has_more = reply.value
-    heads = [Head(record.row.id, typed(record.row.created, "timestamp")) for record in records]
+    found, has_more = reply.value
 
-    def wanted(record: Record) -> bool:
-        if only is not None and record.row.id not in only:
-            return False
-        return test_clocks or not typed(getattr(record.row, "test_clock", None), "ref")
+    def is_wanted(id: str | None, clock: Any) -> bool:
+        return (only is None or id in only) and (test_clocks or not typed(clock, "ref"))
 
-    rows = [record if wanted(record) and complete(api, resource, shape, record) else None for record in records]
-    return Page(rows, heads, has_more, size, reply.asked_at)
+    heads: dict[str, Head] = {}
+    rows: list[Record | None] = []
+    for one in found:
+        if isinstance(one, Odd):
+            id, created, row = one.id, one.created, None
+            if is_wanted(id, None):
+                leave_out(one)
+        else:
+            id, created, row = one.row.id, typed(one.row.created, "timestamp"), one
+        if id is None or id in heads:
+            continue
+        heads[id] = Head(id, created)
+        if row is not None and (shape.is_stub(row.row) or not is_wanted(id, getattr(row.row, "test_clock", None))):
+            row = None
+        try:
+            rows.append(row if row is not None and complete(api, resource, shape, row) else None)
+        except Odd as odd:
+            rows.append(None)
+            leave_out(odd)
+    return Page(rows, list(heads.values()), has_more, size, reply.asked_at)
 
 
 def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool:
-    """Read the rest of every embedded list of an object that is cut; False where the object is gone meanwhile."""
+    """Read the rest of every embedded list of an object that is cut; False where the object is gone meanwhile.
+
+    Raises `Odd` where one cannot be taken.
+    """
     row = record.row
     again = False
     try:
@@ -88,9 +111,26 @@ def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool
                 again = True
     except NotFound:
         return False
+    except (Odd, RequestRefused, Restless) as fault:
+        raise Odd(resource.table, row.id, typed(row.created, "timestamp"), _why(fault)) from None
     if again:
         record.hash = shape.hash(row)
     return True
+
+
+def _why(fault: StripeFeedError) -> str:
+    match fault:
+        case Odd():
+            return f"of its {fault.table}, {fault.id or 'one'}: {fault.why}"
+        case RequestRefused():
+            return f"Stripe refuses one of its lists ({fault.code or 'no code'})"
+        case _:
+            return "one of its lists changes faster than it can be read"
+
+
+def in_path(id: str) -> str:
+    """An id as one segment of a path; `.` and `..` would be taken for folders."""
+    return quote(id, safe="") if id.strip(".") else id.replace(".", "%2E")
 
 
 def whole(
@@ -98,7 +138,7 @@ def whole(
 ) -> list[Any]:
     """Read a sub-list from its beginning. It starts over when the row it goes on from is deleted meanwhile, and when the list
     says that it has more but brings nothing new."""
-    path = where.path.format(id=quote(parent, safe=""))
+    path = where.path.format(id=in_path(parent))
     fixed: Mapping[str, str] = {name: value.format(id=parent) for name, value in where.params}
     for _ in range(MOST_RESTARTS + 1):
         found: dict[str, Any] = {}
@@ -115,7 +155,7 @@ def whole(
                 cursor = {"starting_after": items[-1][0]}
         except CursorGone:
             continue
-    raise Unreachable(f"{endpoint_of(path)}: one list changes faster than it can be read. Run again; if it stays, report it.")
+    raise Restless(f"{endpoint_of(path)}: one list changes faster than it can be read. Run again; if it stays, report it.")
 
 
 CLOCKS = Expandable(Column("test_clocks", "json", "The account's test clocks."), path="/v1/test_helpers/test_clocks")
@@ -128,6 +168,9 @@ def test_clocks(api: Api) -> list[str]:
 
 def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
     rows, has_more = shape.rows(body)
+    for row in rows:
+        if isinstance(row, Odd):
+            raise row
     return [(row.id, row) for row in rows], has_more
 
 

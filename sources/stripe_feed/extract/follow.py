@@ -18,13 +18,14 @@ from ..resources import CHANGES, RESOURCES, Resource
 from .apply import prepare
 from .cursors import rested, span, standing
 from .events import Call, Event, Stream, calls, oldest_first
+from .odd import EVENTS, Odd
 from .reconcile import prune, reconcile
 from .rereads import read_again
-from .rung import read_rung
+from .rung import Rung, read_rung
 from .session import Session
 from .shapes import shape_id
 from .snapshot import snapshot
-from .told import Told, told
+from .told import Told, is_odd, told
 from .writer import Writer
 
 log = logging.getLogger("stripe_feed")
@@ -143,12 +144,18 @@ class Reading:
     @property
     def ready(self) -> bool:
         """Whether a batch can be taken, having looked what has come."""
-        while not self.last and len(self.waiting) < BATCH_EVENTS and self.size < BATCH_BYTES:
+        while not (self.last or self._is_full):
             try:
                 self._add(self.stream.take(0))
             except Empty:
                 return False
         return True
+
+    @property
+    def _is_full(self) -> bool:
+        """A second is never cut, however many events it holds."""
+        enough = len(self.waiting) >= BATCH_EVENTS or self.size >= BATCH_BYTES
+        return enough and self.waiting[0].created < self.waiting[-1].created
 
     def wait(self) -> None:
         """Wait a moment for the next page."""
@@ -161,13 +168,17 @@ class Reading:
         self.ended, self.cut = self.last, self.hi if self.last else self.waiting[-1].created
         batch = [event for event in self.waiting if event.created < self.cut]
         self.waiting = [event for event in self.waiting if event.created >= self.cut]
-        self.size = 0
+        self.size = _size(self.waiting)
         return batch
 
     def _add(self, some: list[Event] | None) -> None:
         self.last = some is None
         self.waiting += some or []
-        self.size += sum(len(bytes(event.data.object)) for event in some or [])
+        self.size += _size(some or [])
+
+
+def _size(events: Sequence[Event]) -> int:
+    return sum(len(bytes(event.data.object)) for event in events)
 
 
 class Follow:
@@ -191,21 +202,26 @@ class Follow:
 
         Once all lists are complete: what is in a list that is under way, or compared, its events of before tell wrongly.
         """
-        if not self.session.rung or any(self.session.standing.get(table) != "complete" for table in tables):
+        if any(self.session.standing.get(table) != "complete" for table in tables):
+            return
+        again = [] if self.session.unreadable else [Rung(id) for id in self.session.left_out.waiting(EVENTS)]
+        if not (self.session.rung or again):
             return
         resources = [RESOURCES[table] for table in tables]
         readable = [one for one in self.session.rung if one.body is not None or self.session.unreadable is None]
         events: list[Event] = []
-        for some in read_rung(self.session, readable):
+        for some in read_rung(self.session, [*readable, *again]):
             yield None
             events += [event for event in some if self._is_ours(event)]
         names = {resource.object: resource for resource in resources}
         history = [
-            one for event in sorted(events, key=lambda event: event.created) for one in told(event, names)
+            one for event in sorted(events, key=lambda event: event.created) for one in self._of(event, names)
             if self.mine.get(one.resource.table, {}).get("since", 0) <= event.created and self._wanted(one)
         ]
         yield from self._apply(history, {resource.table: FAR for resource in resources})     # each may have been read before
         self.session.rung = [one for one in self.session.rung if one not in readable]
+        self.session.left_out.took(EVENTS, [one.event_id for one in again])
+        self.session.left_out.keep(EVENTS)
         self.heard = {event.id for event in events}
         for one in history:
             if (mine := self.mine.get(one.resource.table)) is not None:
@@ -267,11 +283,19 @@ class Follow:
     def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
         names = {r.object: r for r in call.resources}
         found = [
-            one for event in batch for one in told(event, names)
+            one for event in batch for one in self._of(event, names)
             if spans[one.resource.table][0] <= event.created and self._wanted(one)
         ]
         for one in found:
             one.seen = one.event.id in self.heard
+        return found
+
+    def _of(self, event: Event, names: Mapping[str, Resource]) -> list[Told]:
+        """What an event tells; one that should tell of something and cannot be read is left out."""
+        found = told(event, names)
+        if not found and is_odd(event, names):
+            self.session.left_out.add(Odd(EVENTS, event.id, event.created, "its object is not as documented"))
+            self.session.left_out.keep(EVENTS)
         return found
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
@@ -300,6 +324,8 @@ class Follow:
             yield None
             for table, read in reads:
                 works[table].reads.append(read)
+        for table in wanted:
+            self.session.left_out.keep(table)
         for table, work in works.items():
             for found in work.tables() if table not in self.session.refused else ():      # its events wait for a key that may
                 self.yielded = True

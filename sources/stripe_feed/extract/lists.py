@@ -23,6 +23,7 @@ from .cursors import Standing, rested, standing
 from .fetch import page_of
 from .pages import Listing
 from .records import typed
+from .rereads import Read, read_again
 from .session import Options, Session
 from .shapes import Record, shape_id
 from .windows import Planner, Range, subtract
@@ -122,6 +123,7 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
     state = dlt.current.resource_state()
     writer = Writer(session, resource)               # first: it refuses another account's dataset before anything is read
     where = _standing(session, resource.table, state, selected)
+    yield from _try_again(session, writer)
     run = session.runs.get(resource.table)
     if run is not None:
         run.closed = False
@@ -145,6 +147,25 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
         _replace(state, before)
         session.reader.drop(run.listing)
         raise
+
+
+def _try_again(session: Session, writer: Writer) -> Iterator[Any]:
+    """Read what earlier runs had to leave out."""
+    table = writer.resource.table
+    ids = session.left_out.waiting(table)
+    if not ids:
+        return
+    reads: list[Read] = []
+    for some in read_again(session, {table: dict.fromkeys(ids)}, {table: writer.client}):
+        yield None
+        reads += [read for _, read in some]
+    if table in session.refused:
+        raise session.refused[table]
+    clocks = session.options.test_clocks
+    reads = [read for read in reads if clocks or not typed(getattr(read.record.row, "test_clock", None), "ref")]
+    yield from writer.rows([read.record for read in reads], [version_read(read.asked_at) for read in reads])
+    session.left_out.took(table, ids)
+    session.left_out.keep(table)
 
 
 def _standing(session: Session, table: str, state: Mapping[str, Any], selected: Sequence[str]) -> Standing:
@@ -182,8 +203,10 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
         for table in tables:
             run.yielded = True
             yield table
+        session.left_out.keep(run.resource.table)
         if tables and not keeps_cursor:
             state.update(run.state(session.options))     # after the yield: a run that is stopped there reads the batch again
+    session.left_out.keep(run.resource.table)
     if run.done:
         session.reader.drop(run.listing)
     if not keeps_cursor:
@@ -252,7 +275,7 @@ def open_listing(session: Session, resource: Resource, left: Sequence[Sequence[R
     walks: list[Params] = [*resource.walks, *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.walks)]
     listing: Listing[Record] = Listing(
         resource.table, resource.path,
-        lambda walk, ask: page_of(api, resource, shape, walks[walk], ask, options.test_clocks),
+        lambda walk, ask: page_of(api, resource, shape, walks[walk], ask, options.test_clocks, leave_out=session.left_out.add),
         [*(Planner(ranges) for ranges in left), *(Planner([(0, FAR)]) for _ in walks[len(left):])],
     )
     session.reader.open(listing)

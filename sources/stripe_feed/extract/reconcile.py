@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import dlt
@@ -18,6 +19,7 @@ from .changes import Change, diff
 from .histories import same_shape
 from .images import Image, in_shape_of, with_lists_of
 from .lists import open_listing, whole_ranges
+from .odd import Odd
 from .records import typed
 from .rereads import Read, read_again
 from .session import Session
@@ -104,7 +106,8 @@ class Reconciling:
             reads += [read for _, read in some]
         if table in self.session.refused:
             raise self.session.refused[table]
-        gone = [id for id in missing if id in wanted and id not in {read.record.row.id for read in reads}]
+        there = {read.record.row.id for read in reads} | self.session.left_out.ids(table)
+        gone = [id for id in missing if id in wanted and id not in there]
         healed = [*(yield from self._heal(reads)), *(yield from self._end(gone))]
         changes = [*self._untold(told_by_events), *healed, *self._behind({*told_by_events, *self.suspects, *missing})]
         yield from self.writer.changes(changes)
@@ -160,8 +163,9 @@ class Reconciling:
                 shape, found = self.session.shapes[table], self.copies.setdefault(table, {})
                 for item in items_of(record, child):
                     if bytes(getattr(item, name)).startswith(b"{"):
-                        copy = shape.object(bytes(getattr(item, name)))
-                        found[copy.row.id] = copy.hash
+                        with suppress(Odd):          # it is told where it is written
+                            copy = shape.object(bytes(getattr(item, name)))
+                            found[copy.row.id] = copy.hash
 
     def _without_copies(self, missing: Mapping[str, int | None]) -> dict[str, int | None]:
         copies = self.copies.get(self.resource.table, {})
@@ -284,6 +288,7 @@ class Reconciling:
 
     def _done(self, changes: Sequence[Change]) -> None:
         table = self.resource.table
+        self.session.left_out.keep(table)
         self.session.healed[table] = len(changes)
         if changes:
             log.info("%s: differences healed: %s", table, f"{len(changes):,}")

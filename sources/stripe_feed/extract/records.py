@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..resources import Child, Kind
 from .shapes import ABSENT, ARROW, DECODED, MEMORY, UTC_TIME, Record, Ref, Shape
 
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799      # of the years 1 and 9999: drivers read no others
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -109,8 +111,10 @@ def _typed(n: int, value: Any, kind: Any, keep: Callable[[int, Any], None]) -> A
 
 
 def typed(value: Any, kind: Kind) -> Any:
-    """A field's value; nothing where it does not have its documented type."""
+    """A field's value; nothing where it does not have its documented type, or is no time."""
     found = _typed(0, value, DECODED[kind], lambda n, value: None)
+    if kind == "timestamp" and found is not None and not FIRST_SECOND <= found <= LAST_SECOND:
+        return None
     return found.id if isinstance(found, Ref) else found
 
 
@@ -134,7 +138,11 @@ def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> 
 
 def _plain(kind: Kind, values: list[Any]) -> pa.Array:
     if kind == "timestamp":
-        return pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=MEMORY).cast(UTC_TIME, memory_pool=MEMORY)
+        seconds = pa.array(values, pa.int64(), memory_pool=MEMORY)
+        ends = pc.min_max(seconds)
+        if ends["min"].is_valid and not FIRST_SECOND <= ends["min"].as_py() <= ends["max"].as_py() <= LAST_SECOND:
+            raise OverflowError
+        return seconds.cast(pa.timestamp("s", tz="UTC"), memory_pool=MEMORY).cast(UTC_TIME, memory_pool=MEMORY)
     if kind == "decimal":
         distinct = pa.array(values, pa.string(), memory_pool=MEMORY).dictionary_encode()     # few, and dear to convert
         return distinct.dictionary.cast(ARROW["decimal"], memory_pool=MEMORY).take(distinct.indices)

@@ -7,15 +7,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
 from ..api import Api
-from ..errors import CursorGone, NotFound, PermissionMissing, Unreachable
+from ..errors import CursorGone, NotFound, PermissionMissing, RequestRefused, Unreachable
 from ..resources import RESOURCES, Params, Resource
 from . import prior
-from .fetch import complete, page_of
+from .fetch import complete, in_path, page_of
+from .odd import Odd
 from .session import Session
 from .shapes import Record, Shape
 from .windows import Planner, Range, Stuck
@@ -34,7 +34,7 @@ class Read(NamedTuple):
 
 
 class _Stub(msgspec.Struct):
-    deleted: bool = False
+    deleted: msgspec.Raw = msgspec.Raw(b"false")
 
 
 _stub = msgspec.json.Decoder(_Stub)
@@ -109,22 +109,35 @@ def plan(
 
 
 def _one(session: Session, resource: Resource, id: str) -> list[Read]:
-    found = retrieve(session.api, resource, session.shapes[resource.table], id)
+    try:
+        found = retrieve(session.api, resource, session.shapes[resource.table], id)
+    except Odd as odd:
+        session.left_out.add(odd)
+        return []
     return [] if found is None else [found]
 
 
 def retrieve(api: Api, resource: Resource, shape: Shape, id: str) -> Read | None:
-    """One object, its embedded lists complete; nothing where it does not exist (any more)."""
+    """One object, its embedded lists complete; nothing where it does not exist (any more).
+
+    Raises `Odd` where it cannot be taken.
+    """
     expand = [expandable.column.name for expandable in shape.expanded]
 
     def decode(body: bytes) -> Record | None:
-        return None if _stub.decode(body).deleted else shape.object(body)
+        return None if bytes(_stub.decode(body).deleted) == b"true" else shape.object(body)
 
     try:
-        reply = api.get(f"{resource.path}/{quote(id, safe='')}", {"expand": expand} if expand else {}, decode)
+        reply = api.get(f"{resource.path}/{in_path(id)}", {"expand": expand} if expand else {}, decode)
     except NotFound:
         return None
+    except CursorGone:
+        raise
+    except RequestRefused as fault:
+        raise Odd(resource.table, id, None, f"Stripe refuses it ({fault.code or 'no code'})") from None
     record = reply.value
+    if record is not None and record.row.id != id:
+        raise Odd(resource.table, id, None, "Stripe answers with another object")
     return Read(record, reply.asked_at) if record is not None and complete(api, resource, shape, record) else None
 
 
@@ -136,7 +149,7 @@ def _listed(session: Session, resource: Resource, span: Range, ids: Sequence[str
             found.update((read.record.row.id, read) for read in _walked(session, resource, walk, span, only))
     except Stuck as stuck:
         raise Unreachable(f"{resource.path} {stuck}. Run again; if it stays, report it.") from None
-    rest = [read for id in only - set(found) for read in _one(session, resource, id)]
+    rest = [read for id in only - set(found) - session.left_out.ids(resource.table) for read in _one(session, resource, id)]
     return [*found.values(), *rest]
 
 
@@ -144,7 +157,9 @@ def _walked(session: Session, resource: Resource, walk: Params, span: Range, onl
     planner = Planner([(span[0], span[1] + 1)])
     while (ask := planner.take()) is not None:
         try:
-            page = page_of(session.api, resource, session.shapes[resource.table], walk, ask, True, only, paid=False)
+            page = page_of(
+                session.api, resource, session.shapes[resource.table], walk, ask, True, only, False, session.left_out.add
+            )
         except CursorGone:
             planner.refused(ask)
             continue

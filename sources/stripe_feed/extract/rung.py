@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
 from ..api import Api
 from ..errors import NotFound
-from .events import PATH, Event
+from ..repair import decoded
+from .events import PATH, Event, event_of
+from .fetch import in_path
 from .session import Session
-
-_event = msgspec.json.Decoder(Event)
 
 
 class Rung(NamedTuple):
@@ -39,13 +38,13 @@ def read_rung(session: Session, rung: Collection[Rung]) -> Iterator[list[Event]]
 
 def _retrieved(api: Api, id: str) -> Event | None:
     try:
-        return api.get(f"{PATH}/{quote(id, safe='')}", {}, _event.decode).value
+        return api.get(f"{PATH}/{in_path(id)}", {}, event_of).value
     except NotFound:
         return None
 
 
 def _decoded(body: bytes) -> Event | None:
     try:
-        return _event.decode(body)
-    except msgspec.DecodeError:
+        return decoded(event_of, body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

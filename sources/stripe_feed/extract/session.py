@@ -18,6 +18,7 @@ from ..resources import CHANGES, RESOURCES, Resource
 from .cursors import Standing
 from .events import page
 from .fetch import test_clocks
+from .odd import LeftOut, words
 from .pages import Listing, Reader
 from .shapes import Record, Shape
 
@@ -59,6 +60,7 @@ class Session:
         self.rows: dict[str, int] = {}              # rows handed to dlt, by table
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
+        self.left_out = LeftOut()                   # objects that cannot be taken
         self.client: tuple[str, Any, str] | None = None     # the destination's SQL client and type, by load package
         self.standing: dict[str, Standing] = {}     # of the resources that entered this package
         self.behind: set[str] = set()               # resources whose events wait for the next package
@@ -175,6 +177,9 @@ class Session:
         refusal = self.refused[needed[0]] if all(table in self.refused for table in needed) else None
         if self._running == 0 and not self.kept and (self._failed or self._ended >= len(selected)):
             self.close()
+            for sentence in words(self.left_out.why):
+                log.warning("%s", sentence)
+            self.left_out = LeftOut()
             self.refused.clear()
             self.reconciled.clear()
             self.compared.clear()

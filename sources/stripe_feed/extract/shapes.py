@@ -7,6 +7,7 @@ fields that changed their type, so neither ever fails a load.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -18,9 +19,11 @@ import pyarrow as pa
 
 from ..api import Malformed
 from ..resources import Child, Column, Kind, Resource
+from .odd import Odd, odd, usable_id
 
 log = logging.getLogger("stripe_feed")
 
+UNFIT = re.compile(r'[\\"\x00-\x1f]')      # in names of fields, for a struct
 NULL = msgspec.Raw(b"null")
 ABSENT = msgspec.Raw(b"")
 MEMORY = pa.system_memory_pool()      # gives memory back; Arrow's default pool keeps several times as much
@@ -60,7 +63,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 class _Raws(msgspec.Struct):
-    data: list[dict[str, msgspec.Raw]]
+    data: list[msgspec.Raw]
     has_more: bool
 
 
@@ -74,7 +77,7 @@ class Shape:
     """How the objects of one table are decoded and laid out."""
 
     def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
-        self.name = row.table
+        self.name, self.kind = row.table, row.object
         expandable = row.expandable if isinstance(row, Resource) else ()
         self.expanded = tuple(e for e in expandable if e.column.name in set(expand))
         self.columns = (*row.columns, *(e.column for e in self.expanded))
@@ -99,10 +102,11 @@ class Shape:
         self._page: Any
         self._define()
 
-    def page(self, body: bytes) -> tuple[list[Record], bool]:
-        """Decode a list into records. Raises `Malformed` where the body is no list of objects with ids."""
+    def page(self, body: bytes) -> tuple[list[Record | Odd], bool]:
+        """Decode a list into records; what cannot be taken is in its place, with the reason. Raises `Malformed` where the body is
+        no list."""
         rows, has_more = self.rows(body)
-        return [Record(row, self.hash(row)) for row in rows], has_more
+        return [row if isinstance(row, Odd) else self._record(row) for row in rows], has_more
 
     def rows(self, body: bytes) -> tuple[list[Any], bool]:
         """Decode a list into structs; as `page` does."""
@@ -110,8 +114,33 @@ class Shape:
             page = self._page.decode(body)
         except msgspec.ValidationError:
             self._learn(body)
-            page = self._page.decode(body)
+            try:
+                page = self._page.decode(body)
+            except msgspec.ValidationError:
+                raws = _raws.decode(body)
+                return [self._row(raw) for raw in raws.data], raws.has_more
         return page.data, page.has_more
+
+    def _row(self, raw: msgspec.Raw) -> Any:
+        try:
+            fields = {UNFIT.sub("_", name): value for name, value in _fields(raw).items()}
+            return msgspec.json.decode(msgspec.json.encode(fields) if fields else raw, type=self.struct)
+        except msgspec.ValidationError as fault:
+            return odd(self.name, raw, fault)
+
+    def is_stub(self, row: Any) -> bool:
+        """Whether it only says that the object was deleted."""
+        attribute = self.unknown.get("deleted")
+        return attribute is not None and bytes(getattr(row, attribute, ABSENT)) == b"true" and row.created is None
+
+    def _record(self, row: Any) -> Record | Odd:
+        """An object of this table that can be kept."""
+        created = row.created if isinstance(row.created, int) else None
+        if usable_id(row.id) is None:
+            return Odd(self.name, None, created, "it has no id")
+        if row.object != self.kind and row.object is not None:
+            return Odd(self.name, row.id, created, f"it is no {self.kind}")
+        return Record(row, self.hash(row))
 
     def list_in(self, embedded: Any) -> Any:
         """The embedded list of an object, decoded; nothing where it is none."""
@@ -123,10 +152,13 @@ class Shape:
             return None
 
     def object(self, body: bytes) -> Record:
-        """Decode one object; as `page` does."""
-        return self.objects([body])[0]
+        """Decode one object. Raises `Odd` where it cannot be taken."""
+        (found,) = self.objects([body])
+        if isinstance(found, Odd):
+            raise found
+        return found
 
-    def objects(self, bodies: Sequence[bytes]) -> list[Record]:
+    def objects(self, bodies: Sequence[bytes]) -> list[Record | Odd]:
         """Decode objects; as `page` does."""
         records, _ = self.page(b'{"has_more":false,"data":[' + b",".join(bodies) + b"]}")
         return records
@@ -204,13 +236,12 @@ class Shape:
             self._learn_objects(objects)
             self._define()
 
-    def _learn_objects(self, objects: Sequence[dict[str, msgspec.Raw]]) -> None:
+    def _learn_objects(self, raws: Sequence[msgspec.Raw]) -> None:
         kinds = {column.name: column.kind for column in self.columns}
         shapes = {child.field: shape for child, shape in self.children}
-        for obj in objects:
-            if not _is(obj.get("id", NULL), str):
-                raise Malformed("an object without an id")
-            for name, raw in obj.items():
+        for obj in filter(None, map(_fields, raws)):
+            for given, raw in obj.items():
+                name = UNFIT.sub("_", given)
                 if name in shapes:
                     self._learn_embedded(name, shapes[name], raw)
                 elif name not in self.known:
@@ -241,8 +272,15 @@ class Shape:
 
 
 class _Embedded(msgspec.Struct):
-    data: list[dict[str, msgspec.Raw]]
+    data: list[msgspec.Raw]
     has_more: bool = False
+
+
+def _fields(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
+    try:
+        return _map.decode(raw)
+    except msgspec.ValidationError:
+        return {}                                    # no object
 
 
 def _embedded_id(raw: msgspec.Raw) -> Any:

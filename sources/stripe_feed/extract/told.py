@@ -8,7 +8,8 @@ import msgspec
 
 from ..api import Api
 from ..resources import Resource
-from .events import Event, oldest_first
+from .events import Event, OddEvent, oldest_first
+from .odd import read, usable_id
 from .order import Role
 
 DISCOUNT = "discount"
@@ -16,12 +17,12 @@ DISCOUNT = "discount"
 
 class _Head(msgspec.Struct, gc=False):
     object: str | None = None
-    id: str | None = None
-    created: int | None = None
+    id: msgspec.Raw = msgspec.Raw(b"null")
+    created: msgspec.Raw = msgspec.Raw(b"null")
     customer: msgspec.Raw = msgspec.Raw(b"null")
     subscription: msgspec.Raw = msgspec.Raw(b"null")
     test_clock: msgspec.Raw = msgspec.Raw(b"null")
-    deleted: bool = False
+    deleted: msgspec.Raw = msgspec.Raw(b"false")
 
 
 class _Ref(msgspec.Struct, gc=False):
@@ -59,13 +60,24 @@ def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
         owners = (("customer", head.customer), ("subscription", head.subscription))
         found = [(resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))]
         return [Told(event, resource, id, "says", True) for resource, id in found]
-    resource = resources.get(head.object or "")
-    if resource is None or head.id is None or event.type not in resource.events:
+    resource, id = resources.get(head.object or ""), usable_id(read(head.id, str))
+    if resource is None or id is None or event.type not in resource.events:
         return []
-    customer = head.id if resource.object == "customer" else _ref(head.customer)
+    customer = id if resource.object == "customer" else _ref(head.customer)
     clock = bytes(head.test_clock) != b"null"
-    stub = head.deleted and head.created is None
-    return [Told(event, resource, head.id, _role(event, resource), stub, head.created, customer, clock)]
+    created = read(head.created, int)
+    stub = bytes(head.deleted) == b"true" and created is None
+    return [Told(event, resource, id, _role(event, resource), stub, created, customer, clock)]
+
+
+def is_odd(event: Event, resources: Mapping[str, Resource]) -> bool:
+    """Whether an event that tells of nothing should tell of one of these resources."""
+    try:
+        name = _head.decode(event.data.object).object
+    except msgspec.ValidationError:
+        name = None
+    concerned = [resource.object for resource in resources.values() if event.type in resource.events]
+    return (isinstance(event, OddEvent) and not event.type) or (bool(concerned) and name in (None, *concerned))
 
 
 def _ref(raw: msgspec.Raw) -> str | None:

@@ -18,6 +18,7 @@ from . import prior
 from .changes import Change, change_hints, change_table
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
+from .odd import Odd
 from .records import Stamp, children, parents, typed
 from .session import Session, check_owner
 from .shapes import Record, Shape
@@ -184,7 +185,11 @@ class Writer:
             return                                   # an id, or nothing: no full object
         if key not in self.session.embedded_seen:
             self.session.embedded_seen.add(key)
-            fresh[key] = shape.object(bytes(raw))
+            try:
+                fresh[key] = shape.object(bytes(raw))
+            except Odd as odd:
+                self.session.left_out.add(odd)
+                self.session.left_out.keep(odd.table)
 
     def _mark(self, name: str, table: pa.Table, child: Child | None = None) -> Any:
         """Tell dlt where a table goes, and count its rows; copies from inside other objects are not counted."""
