@@ -172,6 +172,40 @@ def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Fe
     assert "Last answertimeoutAttempts1Next tryin 5 minutes" in letters[1]
 
 
+def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
+    fire(feed.store, [a_trigger("crm"), a_trigger("other")], NOW)
+    add(feed, *(a_change(n, f"sub_{n}") for n in range(1, 101)))
+    fire(feed.store, [a_trigger("crm")], NOW)
+    with feed.store.transaction() as db:
+        for one in messages.find(feed.store, states=("waiting",)):
+            messages.tried(db, one, Attempt(NOW, 0.1, "503", ""), "waiting", NOW + 300 + one.number)
+    (card,) = [words for words in shown(feed, [a_trigger("crm")]).texts("li") if "503" in words]
+
+    assert card.startswith("crmsub_1 ") and " and 99 more" in card
+
+
+def test_a_trigger_that_is_in_no_file_any_more_says_so(feed: Feed) -> None:
+    fire(feed.store, [a_trigger("gone")], NOW)
+    assert shown(feed, [a_trigger("crm")]).texts("span", **{"class": "badge calm"})[1:] == ["new", "deleted"]
+
+
+def test_times_and_money_are_for_people_and_ids_lead_to_stripe(feed: Feed) -> None:
+    image = {"id": "in_1", "currency": "jpy", "total": 1250, "due_date": 1_767_225_600, "amount_due": None, "attempt_count": 3}
+    old = {"currency": "eur", "total": 1250}
+    paths = ["total", "due_date", "amount_due", "attempt_count"]
+    ids = {"account_id": "acct_1", "livemode": False}
+    add(
+        feed, a_change(1, "in_1", resource="invoices", after=image, previous=old, changed=paths, **ids),
+        a_change(2, "sub_1", **{**ids, "livemode": True}), a_change(3, "sub_2", op="d", **ids), a_change(4, "a/../b", **ids),
+    )
+    found = shown(feed)
+
+    assert found.texts("td")[-8:-4] == ["12.50 EUR", "1250 JPY", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
+    assert found.texts("td")[-2:] == ["3", "3"]
+    places = [one["href"] for one in found.all("a") if "class" not in one]
+    assert places == ["https://dashboard.stripe.com/acct_1/subscriptions/sub_1", "https://dashboard.stripe.com/acct_1/test/invoices/in_1"]
+
+
 HOSTILE: dict[str, Any] = {
     "object_id": SCRIPT, "customer_id": SCRIPT, "event_type": SCRIPT, "event_id": SCRIPT, "api_version": SCRIPT, "request_id": SCRIPT,
     "request_idempotency_key": SCRIPT, "context": SCRIPT, "account_id": SCRIPT, "change_id": SCRIPT,

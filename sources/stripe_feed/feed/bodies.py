@@ -275,9 +275,9 @@ def _placeholder(inside: str | None, place: str, column: int, paths: list[str]) 
             return read
         case "money", True:
             currency = _path(argument, where, paths)
-            return lambda scope: _money(read(scope), currency(scope))
+            return lambda scope: in_major_units(read(scope), currency(scope))
         case "date", False:
-            return lambda scope: _date(read(scope))
+            return lambda scope: as_iso(read(scope))
     raise UsageError(f"{where}: there is no filter {filter.strip()!r}. There are: money:<path of the currency>, date.")
 
 
@@ -295,7 +295,7 @@ def _path(text: str, where: str, paths: list[str]) -> Fill:
     return lambda scope: value_at(scope[root], rest) if rest else scope[root]
 
 
-def _money(amount: Any, currency: Any) -> str | None:
+def in_major_units(amount: Any, currency: Any) -> str | None:
     """An amount in minor units as a decimal in major ones, exact; null where one of the two is none."""
     found = AMOUNT.fullmatch(str(amount)) if isinstance(amount, int | str) and not isinstance(amount, bool) else None
     if found is None or not isinstance(currency, str):
@@ -307,7 +307,7 @@ def _money(amount: Any, currency: Any) -> str | None:
     return f"{sign}{major}{'.' if minor else ''}{minor}"
 
 
-def _date(seconds: Any) -> str | None:
+def as_iso(seconds: Any) -> str | None:
     """Unix seconds as ISO 8601 in UTC; null for anything else."""
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         return None

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from ..resources import RESOURCES
 from .bell import waiting
+from .bodies import as_iso, in_major_units
 from .change import Change, iso
 from .messages import COLUMNS, Attempt, Message, attempts, counts
 from .paths import value_at
@@ -25,6 +27,8 @@ LETTERS = 50          # of each kind
 PATHS = 40            # of one change
 LONGEST = 400         # characters of a value
 RINGS = 1_000
+COLUMNS_OF = {name: {column.name: column for column in row.columns} for name, row in RESOURCES.items()}
+PLAIN = re.compile(r"[A-Za-z0-9_]{1,255}")      # of ids that go into a link
 OPS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
 ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u202a-\u202e\u2066-\u2069\ud800-\udfff]")      # would change what is beside them
 SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
@@ -62,7 +66,7 @@ class Shown:
     standing: Mapping[str, Sequence[Any]]                       # by trigger: fired, fired_at, held, disabled, failing_since
     counts: Mapping[str, Mapping[str, int]]
     dead: list[tuple[Message, Attempt | None]]
-    failing: list[tuple[Message, Attempt | None]]
+    failing: list[tuple[Message, Attempt | None, int]]      # of each trigger, the one due next; how many
 
 
 def look(store: FeedStore) -> Shown:
@@ -71,7 +75,7 @@ def look(store: FeedStore) -> Shown:
         rows = store.ask("select name, fired, fired_at, held, disabled, failing_since from triggers order by name")
         return Shown(
             store.head, len(waiting(store, RINGS)), store.newest(CHANGES)[::-1], {row[0]: row[1:] for row in rows}, counts(store),
-            _letters(store, "state = 'dead'", "ended_at desc"), _letters(store, "state = 'waiting' and tries > 0", "due_at"),
+            _letters(store, "state = 'dead'", "ended_at desc"), _failing(store),
         )
 
 
@@ -79,6 +83,19 @@ def _letters(store: FeedStore, where: str, order: str) -> list[tuple[Message, At
     rows = store.ask(f"select {COLUMNS} from messages where {where} order by {order} limit ?", LETTERS)
     found = [Message(*row) for row in rows]
     return [(one, next(reversed(attempts(store, one.message_id)), None)) for one in found]
+
+
+def _failing(store: FeedStore) -> list[tuple[Message, Attempt | None, int]]:
+    """Messages that are tried again, as one of each trigger: a receiver that is down has thousands of them."""
+    where = "state = 'waiting' and tries > 0"
+    rows = store.ask(f"select trigger, count(*) from messages where {where} group by trigger order by trigger limit ?", LETTERS)
+    found = []
+    for trigger, count in rows:
+        next_due = f"select {COLUMNS} from messages where {where} and trigger = ? order by due_at, number limit 1"
+        (row,) = store.ask(next_due, trigger)
+        one = Message(*row)
+        found.append((one, next(reversed(attempts(store, one.message_id)), None), int(count)))
+    return found
 
 
 def page(shown: Shown, triggers: Sequence[Trigger], health: Mapping[str, Any], key: str, now: float) -> str:
@@ -143,19 +160,20 @@ def _troubles(shown: Shown, key: str, now: float) -> Html:
         cards = joined(_letter(one, last, now, key) for one, last in shown.dead)
         parts += [tag("h3", f"Given up ({total:,})"), tag("ul", cards, class_="cards", id="dead")]
     if shown.failing:
-        cards = joined(_letter(one, last, now, None) for one, last in shown.failing)
+        cards = joined(_letter(one, last, now, None, count) for one, last, count in shown.failing)
         parts += [tag("h3", "Tried again later"), tag("ul", cards, class_="cards", id="failing")]
     return _section("troubles", "Failing deliveries", *parts)
 
 
-def _letter(one: Message, last: Attempt | None, now: float, key: str | None) -> Html:
-    """A message that failed; with a button where it was given up."""
+def _letter(one: Message, last: Attempt | None, now: float, key: str | None, count: int = 1) -> Html:
+    """A message that failed; with a button where it was given up. `count`: how many fail like it."""
     why = f"{last.code}{f': {last.note}' if last.note else ''}" if last else "no attempt"
     when = ("given up", _ago(one.ended_at, now)) if key else ("next try", _ago(one.due_at, now))
     facts = {"Last answer": why, "Attempts": one.tries, when[0].capitalize(): when[1]}
     listed = joined(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items())
+    others = f" and {count - 1:,} more" if count > 1 else ""
     return tag(
-        "li", tag("h4", one.trigger), tag("p", tag("code", one.object_id), " ", tag("small", one.message_id)),
+        "li", tag("h4", one.trigger), tag("p", tag("code", one.object_id), " ", tag("small", one.message_id), others),
         tag("dl", listed), _retry(one, key) if key else "", class_="card bad" if key else "card",
     )
 
@@ -182,8 +200,9 @@ def _trigger(shown: Shown, name: str, receiver: str | None, now: float) -> Html:
     stands = shown.standing.get(name)
     fired, fired_at, held, disabled, failing = stands or (0, None, None, None, None)
     state, kind, why = (
-        ("disabled", "bad", disabled) if disabled else ("held", "warn", held) if held else ("failing", "warn", None) if failing
-        else ("on", "good", None) if stands else ("new", "calm", None)
+        ("deleted", "calm", None) if receiver is None
+        else ("disabled", "bad", disabled) if disabled else ("held", "warn", held) if held
+        else ("failing", "warn", None) if failing else ("on", "good", None) if stands else ("new", "calm", None)
     )
     left = ", ".join(f"{count:,} {state}" for state, count in sorted(shown.counts.get(name, {}).items()))
     facts = {
@@ -206,10 +225,20 @@ def _changes(shown: Shown, now: float) -> Html:
 def _change(one: Change, now: float) -> Html:
     what = one.event_type or f"{one.resource} {OPS[one.op]}"
     head = tag(
-        "header", _badge(OPS[one.op], {"c": "good", "d": "bad"}.get(one.op, "calm")), tag("h3", what), tag("code", one.object_id),
+        "header", _badge(OPS[one.op], {"c": "good", "d": "bad"}.get(one.op, "calm")), tag("h3", what), _linked(one),
         _badge("late", "warn") if one.late else "", tag("span", _ago(one.occurred_at.timestamp(), now), class_="when"),
     )
     return tag("article", head, _difference(one), class_="change", data_offset=one.offset)
+
+
+def _linked(one: Change) -> Html:
+    """The object's id, as a link to Stripe's Dashboard where there is a page for it."""
+    shown = tag("code", one.object_id)
+    if one.op == "d" or not (PLAIN.fullmatch(one.object_id) and PLAIN.fullmatch(one.account_id or "")):
+        return shown
+    mode = "" if one.livemode else "/test"
+    place = f"https://dashboard.stripe.com/{one.account_id}{mode}/{one.resource}/{one.object_id}"
+    return tag("a", shown, href=place, rel="noreferrer", aria_label=f"{one.object_id} at Stripe")
 
 
 def _difference(one: Change) -> Html:
@@ -227,8 +256,8 @@ def _difference(one: Change) -> Html:
 
 
 def _row(path: str, before: Any, after: Any, one: Change) -> Html:
-    old = "unknown" if before is None and one.op == "u" else _value(before, path)
-    new = _value(after, path)
+    old = "unknown" if before is None and one.op == "u" else _value(one.resource, before, path)
+    new = _value(one.resource, after, path)
     return tag("tr", tag("th", path, scope="row"), _cell(old, "old"), _cell(new, "new"))
 
 
@@ -236,8 +265,16 @@ def _cell(value: str, kind: str) -> Html:
     return tag("td", tag("del" if kind == "old" else "ins", value) if value else tag("span", "nothing", class_="none"))
 
 
-def _value(image: Any, path: str) -> str:
+def _value(resource: str, image: Any, path: str) -> str:
+    """What an image has at a path: times and amounts as people write them."""
     found = value_at(image, path)
+    column = COLUMNS_OF.get(resource, {}).get(path)
+    if column is not None and column.kind == "timestamp" and (when := as_iso(found)):
+        return when
+    if column is not None and column.kind == "bigint" and "minor units" in column.description:
+        currency = image.get("currency") if isinstance(image, Mapping) else None
+        if (amount := in_major_units(found, currency)) is not None:
+            return f"{amount} {str(currency).upper()}"
     said = found if isinstance(found, str) else "" if found is None else json.dumps(found, ensure_ascii=False)
     return said if len(said) <= LONGEST else f"{said[:LONGEST]} … ({len(said):,} characters)"
 
