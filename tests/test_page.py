@@ -193,7 +193,7 @@ def test_times_and_money_are_for_people_and_ids_lead_to_stripe(feed: Feed) -> No
     image = {"id": "in_1", "currency": "jpy", "total": 1250, "due_date": 1_767_225_600, "amount_due": None, "attempt_count": 3}
     old = {"currency": "eur", "total": 1250}
     paths = ["total", "due_date", "amount_due", "attempt_count"]
-    ids = {"account_id": "acct_1", "livemode": False}
+    ids: dict[str, Any] = {"account_id": "acct_1", "livemode": False}
     add(
         feed, a_change(1, "in_1", resource="invoices", after=image, previous=old, changed=paths, **ids),
         a_change(2, "sub_1", **{**ids, "livemode": True}), a_change(3, "sub_2", op="d", **ids), a_change(4, "a/../b", **ids),
