@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.destination import file_problem
+from stripe_feed.destination_errors import file_problem
 from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
 
 FLOORS = (
     "errors, resources, sandbox",
-    "rates, credentials, transport, repair < api, destination",
+    "rates, credentials, transport, repair, destination_errors < api, destination, preflight",
     "extract, write, models",
     "feed",
     "loading < sync, show < verify, doctor, endpoint, service",

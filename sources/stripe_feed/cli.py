@@ -47,6 +47,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary
 def main() -> NoReturn:
     """The entry point of `stripe-feed`."""
     arguments = sys.argv[1:]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:      # closed by who called
+            setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115
+    sys.stdout.reconfigure(errors="backslashreplace")       # type: ignore[union-attr]
     if "--debug" in arguments:      # wherever it stands: it is added to a command that failed
         arguments.remove("--debug")
         os.environ["STRIPE_FEED_DEBUG"] = "1"
@@ -74,7 +78,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show what led to an error; it can hold data.")] = False,
 ) -> None:
     """`--debug` is taken out of the arguments by `main`, and here for the help."""
 

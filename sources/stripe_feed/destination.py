@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 from weakref import WeakKeyDictionary
 
+from .destination_errors import CAN_WAIT, file_problem, is_lock
 from .errors import Locked, SetupError
 
 T = TypeVar("T")
@@ -26,13 +27,13 @@ PIPELINE = "stripe_feed"
 DATASET = "stripe"
 DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 DUCKDB_JOBS = 2              # side by side, one thread each
-CAN_WAIT = "sync and reconcile can wait for it with --wait SECONDS."
 PAUSE = 0.2                  # seconds between two looks whether a lock is free
 WRITES = f"is writing to this pipeline. Run again when it is done; {CAN_WAIT}"
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
     "LOAD__TRUNCATE_STAGING_DATASET": "true",       # nor a second copy in the destination
+    "ENABLE_RUNTIME_TRACE": "false",                # it would keep what a database says of a row that it refuses
 }
 
 
@@ -152,34 +153,6 @@ def check_file(file: Path) -> None:
         raise file_problem(file, str(fault)) from None
 
 
-def file_problem(file: Path, text: str) -> SetupError:
-    """The error for DuckDB's words about a file."""
-    import duckdb
-
-    holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
-    if holder or is_lock(text):
-        who = f"process {holder[2]}" if holder else "another process"
-        return Locked(
-            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; {CAN_WAIT}"
-        )
-    if "version number" in text or "serialized" in text.lower():
-        return SetupError(
-            f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "
-            "Upgrade with `pip install -U duckdb`, or choose another --database."
-        )
-    if "permission denied" in text.lower() or "read-only file system" in text.lower():
-        return SetupError(
-            f"{file.name} cannot be opened: permission denied. "
-            "Give your user the rights to it and to its folder, or choose another --database."
-        )
-    return SetupError(f"{file.name} is no DuckDB database, or a damaged one. Restore it, or choose another --database.")
-
-
-def is_lock(text: str) -> bool:
-    """Whether DuckDB's words are about another process that has the file open; a damaged `block` is not."""
-    return re.search(r"\block\b", text, re.IGNORECASE) is not None
-
-
 def patiently(work: Callable[[], T], wait: float) -> T:
     """Do work that can be repeated until no other process is in the way. Raises `Locked` after `wait` seconds."""
     waited = 0.0
@@ -214,15 +187,6 @@ def patient(client: Any, file: Path, wait: float) -> None:
             raise
 
     client.open_connection = lambda: patiently(opening, wait)
-
-
-def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:
-    """The error for a destination that cannot be reached. The driver's words are left out: they can hold a password."""
-    name = pipeline.destination.destination_name
-    return SetupError(
-        f"Cannot connect to {name} ({type(fault).__name__}). "
-        f"Check [destination.{name}.credentials] in .dlt/secrets.toml, or DESTINATION__{name.upper()}__CREDENTIALS."
-    )
 
 
 @contextmanager

@@ -1,11 +1,17 @@
-"""dlt's packages: what an earlier run left, the state from the destination, and each load with our patience and our words."""
+"""dlt's packages: what an earlier run left, the state from the destination, and each load with our patience and our words.
+
+No package holds up a pipeline: what a destination does not take is dropped, and read again by the cursors that it holds itself.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigurationException
@@ -13,22 +19,39 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from .destination import DUCKDB_JOBS, connection_problem, duckdb_file, file_problem, held_open, is_lock, patiently
-from .errors import StripeFeedError
+from .destination import DUCKDB_JOBS, duckdb_file, held_open, patiently
+from .destination_errors import chain, connection_problem, explained, file_problem, is_lock, lost, refusal
+from .errors import Locked, StripeFeedError, TryLater
+from .resources import CHANGES, RESOURCES, TABLES
 
 log = logging.getLogger("stripe_feed")
 
+CHILDREN = frozenset(child.table for resource in RESOURCES.values() for child in resource.children)
 
-def settle(pipeline: Any, wait: float = 0.0) -> Any:
-    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth."""
+
+def settle(pipeline: Any, wait: float = 0.0) -> tuple[Any, Counter[str]]:
+    """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth.
+
+    Return the pipeline, and the rows by table that were left and are loaded now.
+    """
     _drop_extracted(pipeline)
+    loaded: Counter[str] = Counter()
     if pipeline.has_pending_data:
         log.warning("An earlier run was interrupted: what it had read is loaded first.")
     while pipeline.has_pending_data:
-        run(pipeline, None, wait)
+        waiting = _rows_in(pipeline)
+        try:
+            run(pipeline, None, wait)
+            loaded += waiting
+        except (Locked, TryLater):
+            raise
+        except Exception as fault:
+            drop_pending(pipeline)
+            words = str(fault).partition(". ")[0] if isinstance(fault, StripeFeedError) else type(fault).__name__
+            log.warning("It cannot be loaded, and is read again: %s.", words)
     pipeline = pipeline.drop()
     patiently(partial(restore, pipeline), wait)
-    return pipeline
+    return pipeline, loaded
 
 
 def _drop_extracted(pipeline: Any) -> None:
@@ -41,23 +64,64 @@ def _drop_extracted(pipeline: Any) -> None:
         pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
 
 
+def drop_pending(pipeline: Any) -> None:
+    """Delete what waits to be loaded; rows of a load that is half done are replaced when they are read again."""
+    pipeline._delete_pending_packages()
+
+
+def _rows_in(pipeline: Any) -> Counter[str]:
+    """The rows that wait to be loaded, by table; the marks of a child's parent aside, which are no rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: Counter[str] = Counter()
+    for load_id in pipeline.list_normalized_load_packages():
+        jobs = [job for some in pipeline.get_load_package_info(load_id).jobs.values() for job in some]
+        for job in jobs:
+            table = job.job_file_info.table_name
+            if job.job_file_info.file_format == "parquet" and (table in TABLES or table == CHANGES):
+                try:
+                    column = [] if table == CHANGES else ["deleted_at"]
+                    file = pq.read_table(job.file_path, columns=column, memory_map=True)
+                except (OSError, pa.ArrowException):        # it will not be loaded either
+                    continue
+                found[table] += file["deleted_at"].null_count if table in CHILDREN else file.num_rows
+    return found
+
+
+def _forget_words(pipeline: Any) -> None:
+    """Delete what dlt keeps of a database's words beside a package that is loaded later: they can hold rows."""
+    packages = pipeline._get_load_storage().normalized_packages
+    for load_id in pipeline.list_normalized_load_packages():
+        for folder in Path(packages.storage.make_full_path(packages.get_package_path(load_id))).glob(".exceptions"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def restore(pipeline: Any) -> None:
     """Take state and schema from the destination."""
-    try:
+    with _explaining(pipeline):
         pipeline.sync_destination()
-    except Exception as fault:
-        raise explained(fault, pipeline) from fault
 
 
 def run(pipeline: Any, source: Any, wait: float = 0.0, **options: Any) -> None:
-    """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's wrapping."""
+    """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's wrapping.
+
+    A package that the destination refuses is dropped; one that could be loaded another time waits for the next run.
+    """
     with _explaining(pipeline):
         if source is not None:
             pipeline.extract(source, **options)
         if pipeline.list_extracted_load_packages():
             pipeline.normalize()
     if pipeline.list_normalized_load_packages():
-        patiently(partial(_load_package, pipeline), wait)
+        try:
+            patiently(partial(_load_package, pipeline), wait)
+        except Exception as fault:
+            if not isinstance(fault, Locked | TryLater):
+                drop_pending(pipeline)
+            raise
+        finally:
+            _forget_words(pipeline)
 
 
 def _load_package(pipeline: Any) -> None:
@@ -71,26 +135,32 @@ def _explaining(pipeline: Any) -> Iterator[None]:
         yield
     except SignalReceivedException:
         raise KeyboardInterrupt from None
-    except (PipelineStepFailed, DestinationConnectionError) as fault:
-        raise explained(fault, pipeline) from fault
+    except Exception as fault:
+        if (known := in_our_words(fault, pipeline)) is None:
+            raise
+        raise known from None           # what a database says can hold rows
 
 
-def explained(fault: BaseException, pipeline: Any) -> BaseException:
-    """Our error inside dlt's, or the one that stands for a destination that is locked or out of reach, or the fault itself."""
-    file = duckdb_file(pipeline)
-    chain = [fault]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(inner)
-    for inner in chain:
+def in_our_words(fault: Exception, pipeline: Any) -> BaseException | None:
+    """Our error inside dlt's, or the one that stands for what the destination says; nothing for a defect."""
+    file, causes = duckdb_file(pipeline), chain(fault)
+    step = fault.step if isinstance(fault, PipelineStepFailed) else "load"
+    for inner in causes:
         if isinstance(inner, StripeFeedError | KeyboardInterrupt):
             return inner
         if isinstance(inner, SignalReceivedException):
             return KeyboardInterrupt()
         if type(inner).__module__.startswith(("duckdb", "_duckdb")) and file is not None and is_lock(str(inner)):
             return file_problem(file, str(inner))
-    for inner in chain:
-        if isinstance(inner, ConfigurationException | DestinationConnectionError):
+    name, dataset = pipeline.destination.destination_name, pipeline.dataset_name
+    for inner in causes:
+        if isinstance(inner, ConfigurationException):
             return connection_problem(pipeline, inner)
-    if file is None and isinstance(fault, PipelineStepFailed) and fault.step == "sync":     # the first contact
-        return connection_problem(pipeline, chain[-1])
-    return fault
+        if isinstance(inner, DestinationConnectionError):
+            if file is not None:
+                return file_problem(file, str(causes[-1]))
+            return connection_problem(pipeline, inner) if step == "sync" else lost(name)
+    known = explained(fault, name, dataset)
+    if known is None and file is None and step == "sync":       # the first contact
+        return connection_problem(pipeline, causes[-1])
+    return refusal(fault, name, dataset) if known is None and step == "load" else known

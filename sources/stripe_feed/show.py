@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .destination import DATASET, PIPELINE, check_stem, connection_problem, file_problem, normalized, open_pipeline, settings
+from .destination import DATASET, PIPELINE, check_stem, normalized, open_pipeline, settings
+from .destination_errors import connection_problem, file_problem
 from .errors import SetupError, UsageError
 from .feed.relay import state_in, states_query
 from .resources import CHANGES, RESOURCES, TABLES

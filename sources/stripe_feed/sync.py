@@ -101,14 +101,15 @@ def sync(
         with lock(pipeline, f"stripe-feed {'reconcile' if reconcile else 'sync'}", wait), closing(session):
             patiently(partial(check, pipeline), wait)
             account = session.account
-            pipeline = settle(pipeline, wait)
+            pipeline, left = settle(pipeline, wait)
+            session.rows.update(left)
             if full_refresh:
                 check_owner(account, owner_in(pipeline))
                 check_refresh(session, names, resources)
             if watch is not None:
                 watch(session)
             try:
-                packages = _load(pipeline, session, names, full_refresh, wait)
+                packages = bool(left) + _load(pipeline, session, names, full_refresh, wait)
                 requests = session.api.requests
                 relayed = _relay(pipeline, wait)
             except BaseException:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
 import typer
 
-from .errors import StripeFeedError, UsageError
+from .destination_errors import chain, explained
+from .errors import UsageError
 
 MOST = 10**9            # of any number on the command line; seconds, rows and offsets are fewer
+
+
+def unexpected(fault: BaseException) -> str:
+    """The words for a defect; those of the exception may hold keys or data."""
+    what = f"{type(fault).__module__}.{type(fault).__qualname__}"
+    return f"unexpected {what}. Run again with --debug for the traceback, and please report it."
+
+
+def show_causes(fault: BaseException) -> None:
+    """The traceback with all that led there, for `--debug`: what databases and libraries say can hold data."""
+    for one in chain(fault):
+        one.__suppress_context__ = False
+    traceback.print_exception(type(fault), fault, fault.__traceback__)
 
 
 def command(app: typer.Typer, function: Callable[..., int | None], **settings: Any) -> Callable[..., None]:
@@ -28,22 +43,24 @@ def command(app: typer.Typer, function: Callable[..., int | None], **settings: A
                 check(kwargs.values())
                 code = function(*args, **kwargs) or 0
             sys.stdout.flush()
-        except StripeFeedError as fault:
-            say(f"error: {fault}")
-            code = fault.exit_code
         except KeyboardInterrupt:
             say("Interrupted; run again to go on.")
             code = 130
         except typer.Exit:
             raise
-        except Exception as fault:      # its words may hold keys or data
+        except Exception as fault:
             if isinstance(fault, BrokenPipeError) and gone(sys.stdout):     # `| head`: it has all that it wants
                 hush(sys.stdout)
                 return
             if os.environ.get("STRIPE_FEED_DEBUG"):
-                raise
-            what = f"{type(fault).__module__}.{type(fault).__qualname__}"
-            say(f"error: unexpected {what}. Run again with --debug for the traceback, and please report it.")
+                show_causes(fault)
+            try:
+                sys.stdout.flush()
+            except OSError:
+                hush(sys.stdout)                                            # Python would try it once more when it ends
+            known = explained(fault)
+            say(f"error: {known or unexpected(fault)}")
+            code = 1 if known is None else known.exit_code
         if code:
             raise typer.Exit(code)
 

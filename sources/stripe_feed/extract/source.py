@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import dlt
 from dlt.extract import DltResource
 
 from ..api import API_VERSION, GIVE_UP_AFTER
-from ..resources import CHANGES, RESOURCES, Resource
+from ..resources import CHANGES, RESOURCES, TABLES, Resource
 from .changes import change_hints
 from .follow import read_changes
 from .hints import table_hints
@@ -19,10 +20,17 @@ from .session import LOOK_BACK, SETTLE, Deletes, Session, session_of
 
 
 class _Quiet(logging.Filter):
-    """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives."""
+    """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives.
+
+    And of a job that fails it logs what the database says, which can hold rows; the error that ends the run tells of it.
+    """
+
+    FAILED = re.compile(rf"[jJ]ob (for )?({'|'.join((*TABLES, CHANGES))})\.")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "several column hints were different" not in record.getMessage()
+        message = record.getMessage()
+        failed = record.levelno >= logging.WARNING and self.FAILED.search(message)
+        return not failed and "several column hints were different" not in message
 
 
 logging.getLogger("dlt").addFilter(_Quiet())

@@ -18,7 +18,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..destination import DATASET, connection_problem, duckdb_file, file_problem
+from ..destination import DATASET, duckdb_file
+from ..destination_errors import connection_problem, file_problem
 from ..errors import Locked
 from ..resources import CHANGES, RESOURCES
 from .change import SOURCE, Entry, entry
