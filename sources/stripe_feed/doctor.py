@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -14,6 +14,8 @@ from .destination import DATASET, check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events import PATH
 from .extract.session import check_owner
+from .loading import explaining
+from .preflight import require_place
 from .resources import CHANGES, RESOURCES
 from .show import opened, state_of
 
@@ -135,24 +137,27 @@ def place(
         with tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt makes a working folder
             pipeline = open_pipeline(database, destination, dataset, folder)
             check(pipeline)
-            file = duckdb_file(pipeline)
-        where = pipeline.destination.destination_name if file is None else file.name
-        if file is not None and not file.exists():
-            yield Finding("destination", True, f"{where} does not exist yet; the first sync makes it")
-            return
-        yield Finding("destination", True, f"{where} can merge" if file is None else f"{where} can be opened and written")
+            file, state = duckdb_file(pipeline), {}
+            if file is None or file.exists():
+                with opened(database, destination, dataset) as copy:
+                    state = state_of(copy)
+                with explaining(pipeline):
+                    require_place(pipeline, state)
     except StripeFeedError as fault:
         yield problem("destination", fault)
         return
-    yield owner(account, database, destination, dataset)
+    where = pipeline.destination.destination_name if file is None else file.name
+    if file is not None and not file.exists():
+        yield Finding("destination", True, f"{where} does not exist yet; the first sync makes it")
+        return
+    yield Finding("destination", True, f"{where} can merge" if file is None else f"{where} can be opened and written")
+    yield owner(account, state, dataset)
 
 
-def owner(account: Account | None, database: str | None, destination: str | None, dataset: str) -> Finding:
+def owner(account: Account | None, state: Mapping[str, Any], dataset: str) -> Finding:
     """Whether the dataset holds the account of the key."""
+    held: Any = (state["account"], state["livemode"]) if "account" in state else None
     try:
-        with opened(database, destination, dataset) as copy:
-            state = state_of(copy)
-        held: Any = (state["account"], state["livemode"]) if "account" in state else None
         if account is not None:
             check_owner(account, held)
     except StripeFeedError as fault:

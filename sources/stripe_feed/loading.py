@@ -99,7 +99,7 @@ def _forget_words(pipeline: Any) -> None:
 
 def restore(pipeline: Any) -> None:
     """Take state and schema from the destination."""
-    with _explaining(pipeline):
+    with explaining(pipeline):
         pipeline.sync_destination()
 
 
@@ -108,7 +108,7 @@ def run(pipeline: Any, source: Any, wait: float = 0.0, **options: Any) -> None:
 
     A package that the destination refuses is dropped; one that could be loaded another time waits for the next run.
     """
-    with _explaining(pipeline):
+    with explaining(pipeline):
         if source is not None:
             pipeline.extract(source, **options)
         if pipeline.list_extracted_load_packages():
@@ -125,12 +125,13 @@ def run(pipeline: Any, source: Any, wait: float = 0.0, **options: Any) -> None:
 
 
 def _load_package(pipeline: Any) -> None:
-    with _explaining(pipeline), held_open(pipeline):
+    with explaining(pipeline), held_open(pipeline):
         pipeline.load(**({"workers": DUCKDB_JOBS} if duckdb_file(pipeline) else {}))
 
 
 @contextmanager
-def _explaining(pipeline: Any) -> Iterator[None]:
+def explaining(pipeline: Any) -> Iterator[None]:
+    """Raise our errors in place of those of dlt and of the destination."""
     try:
         yield
     except SignalReceivedException:
@@ -159,8 +160,8 @@ def in_our_words(fault: Exception, pipeline: Any) -> BaseException | None:
         if isinstance(inner, DestinationConnectionError):
             if file is not None:
                 return file_problem(file, str(causes[-1]))
-            return connection_problem(pipeline, inner) if step == "sync" else lost(name)
+            return connection_problem(pipeline, causes[-1]) if step == "sync" else lost(name)
     known = explained(fault, name, dataset)
-    if known is None and file is None and step == "sync":       # the first contact
+    if file is None and step == "sync" and (known is None or isinstance(known, TryLater)):      # the first contact
         return connection_problem(pipeline, causes[-1])
     return refusal(fault, name, dataset) if known is None and step == "load" else known

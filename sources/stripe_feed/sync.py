@@ -21,7 +21,8 @@ from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
 from .feed.store import FeedStore
-from .loading import restore, run, settle
+from .loading import explaining, restore, run, settle
+from .preflight import require_no_views, require_place
 from .resources import CHANGES, RESOURCES
 
 if TYPE_CHECKING:
@@ -103,9 +104,12 @@ def sync(
             account = session.account
             pipeline, left = settle(pipeline, wait)
             session.rows.update(left)
-            if full_refresh:
-                check_owner(account, owner_in(pipeline))
-                check_refresh(session, names, resources)
+            with explaining(pipeline):
+                require_place(pipeline, _source_state(pipeline))
+                if full_refresh:
+                    check_owner(account, owner_in(pipeline))
+                    check_refresh(session, names, resources)
+                    require_no_views(pipeline)
             if watch is not None:
                 watch(session)
             try:
@@ -157,7 +161,9 @@ def looking(
         file = duckdb_file(pipeline)
         if file is None or file.exists():       # dlt would create it
             restore(pipeline)
-            check_owner(session.account, owner_in(pipeline))
+            with explaining(pipeline):
+                require_place(pipeline, _source_state(pipeline))
+                check_owner(session.account, owner_in(pipeline))
         yield pipeline
 
 

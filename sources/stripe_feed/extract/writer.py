@@ -13,6 +13,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
 from ..destination import duckdb_file, patient, require_merge, tell_place
+from ..preflight import require_place
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
@@ -72,6 +73,7 @@ class Writer:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
             tell_place(pipeline)
+            require_place(pipeline, dlt.current.source_state())
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
                 patient(client, file, self.session.wait)

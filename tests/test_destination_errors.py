@@ -1,0 +1,189 @@
+"""What a destination answers, in our words: never in its own, which hold rows and passwords."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pyarrow as pa
+import pytest
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
+from dlt.common.configuration.providers.toml import TomlProviderReadException
+from dlt.common.exceptions import MissingDependencyException
+from dlt.destinations.exceptions import DatabaseTerminalException
+from dlt.pipeline.exceptions import InvalidPipelineName
+
+from stripe_feed.destination_errors import SQLSTATES, WORDS, chain, explained, reason_of, refusal, settings_problem
+from stripe_feed.errors import SetupError, StripeFeedError, TryLater, UsageError
+
+CANARY = "jane.canary@example.com"
+
+
+class Refused(Exception):
+    """As drivers tell it: a code, and words that quote the row."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"ERROR: {CANARY}")
+        self.sqlstate = code
+
+
+def raised(work: Callable[[], Any]) -> Exception:
+    """What a call raises."""
+    try:
+        work()
+    except Exception as fault:
+        return fault
+    raise AssertionError
+
+
+def by_duckdb(statement: str) -> Exception:
+    with duckdb.connect() as base:
+        base.execute("create table t (id text not null, n int check (n < 5)); create unique index one on t (id)")
+        base.execute("insert into t values (?, 1)", [CANARY])
+        return raised(lambda: base.execute(statement))
+
+
+def by_sqlite(statement: str) -> Exception:
+    base = sqlite3.connect(":memory:")
+    base.executescript(f"create table t (id text unique not null, n int check (n < 5)); insert into t values ('{CANARY}', 1)")
+    fault = raised(lambda: base.execute(statement))
+    base.close()
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (by_duckdb(f"insert into t values ('{CANARY}', 1)"), "a unique index or constraint refuses rows"),
+        (by_duckdb(f"insert into t values ('{CANARY} NOT NULL', 7)"), "a check, a trigger or a foreign key refuses"),
+        (by_duckdb("insert into t values (null, 1)"), "a column that may not be null (t.id) gets no value"),
+        (by_duckdb(f"select cast('{CANARY}' as int)"), "a column has another type"),
+        (by_duckdb("select * from missing"), "a table or a column is missing"),
+        (by_duckdb("alter table t add column m int not null"), "it cannot do what the load asks of it"),
+        (duckdb.IOException(f"IO Error: Could not write file {CANARY}: No space left on device"), "no space is left"),
+        (duckdb.OutOfMemoryException(CANARY), "it ran out of memory"),
+        (duckdb.FatalException(CANARY), "its files cannot be read or written"),
+        (by_sqlite(f"insert into t values ('{CANARY}', 1)"), "a unique index or constraint (t.id) refuses"),
+        (by_sqlite("insert into t values ('b', 7)"), "a check, a trigger or a foreign key refuses"),
+        (by_sqlite("insert into t values (null, 1)"), "a column that may not be null (t.id) gets no value"),
+        (by_sqlite("select * from missing"), "a table or a column is missing"),
+        (sqlite3.OperationalError("database or disk is full"), "no space is left"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "it can only be read"),
+        (Refused("23505"), "a unique index or constraint refuses"),
+        (Refused("42501"), "the user lacks a right"),
+        (Refused("53100"), "no space is left"),
+        (Refused("25006"), "it can only be read"),
+        (Refused("57014"), "a statement was cancelled, or took longer"),
+        (Refused("99999"), "it refuses (99999)"),
+        (pa.ArrowInvalid(CANARY), "its files cannot be read or written"),
+    ],
+)
+def test_a_refusal_says_why_and_what_to_do(fault: Exception, words: str) -> None:
+    """In whatever wrapping it comes; without a word of what the driver says."""
+    wrapped = DatabaseTerminalException(fault)
+    wrapped.job_id = "customers.d9f0.0.parquet"       # type: ignore[attr-defined]
+    for one in (fault, wrapped):
+        said = refusal(one, "duckdb", "stripe")
+        assert isinstance(said, SetupError)
+        assert words in str(said)
+        assert str(said).endswith(", then run again.")
+        assert CANARY not in str(said)
+    assert str(said).startswith("duckdb cannot load customers: ")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Refused("40P01"), Refused("40001"), Refused("55P03"), Refused("57P01"), Refused("08006"), Refused("53300"),
+        sqlite3.OperationalError("database is locked"), psycopg2.OperationalError(f"server closed the connection {CANARY}"),
+        duckdb.TransactionException(f"TransactionContext Error: Conflict {CANARY}"), ConnectionResetError(104, CANARY), TimeoutError(CANARY),
+    ],
+)
+def test_what_passes_is_to_be_tried_again(fault: Exception) -> None:
+    """Exit code 5."""
+    said = explained(fault)
+    assert isinstance(said, TryLater)
+    assert str(said).endswith("Run again.")
+    assert CANARY not in str(said)
+
+
+def test_every_reason_is_a_sentence() -> None:
+    """Of what went wrong, and of what to do unless it passes."""
+    for one in [*SQLSTATES.values(), *(reason for patterns in WORDS.values() for _, reason in patterns)]:
+        assert one.passes != bool(one.fix)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (OSError(errno.ENOSPC, "x", "/srv/state"), "/srv/state: No space left on device. Mend that, then run again."),
+        (OSError(errno.EROFS, "x"), "Read-only file system. Mend that, then run again."),
+        (PermissionError(errno.EACCES, "x", "/srv/state"), "/srv/state: Permission denied. Mend that, then run again."),
+        (MemoryError(), "The machine has too little memory left."),
+        (ModuleNotFoundError("x", name="alembic"), "The module alembic is not installed."),
+        (MissingDependencyException("Postgres destination", ["dlt[postgres]"]), "Run `pip install 'stripe-feed[postgres]'`."),
+        (MissingDependencyException("Snowflake destination", ["dlt[snowflake]>=1"]), "Run `pip install 'dlt[snowflake]>=1'`."),
+        (ConfigValueCannotBeCoercedException("workers", CANARY, int), "dlt refuses: ConfigValueCannotBeCoercedException (workers)."),
+        (InvalidPipelineName(CANARY, CANARY), "dlt refuses: InvalidPipelineName."),
+    ],
+)
+def test_what_happens_to_any_program_is_no_defect(fault: Exception, words: str) -> None:
+    said = explained(fault)
+    assert isinstance(said, SetupError)
+    assert words in str(said)
+    assert CANARY not in str(said)
+
+
+def test_a_defect_of_ours_stays_one() -> None:
+    """Also where it came up while a database's error was handled, and where dlt has wrapped it."""
+    assert explained(KeyError("x")) is None
+    assert explained(ModuleNotFoundError("x", name="stripe_feed.nope")) is None
+    assert reason_of(KeyError("ABCDE")) is None
+
+
+def test_our_own_error_is_found_in_any_wrapping() -> None:
+    ours = UsageError("Give it like a,b.")
+    outer = RuntimeError("wrapped")
+    outer.__cause__ = ours
+    assert explained(outer) is ours
+
+
+def test_a_circle_of_causes_ends() -> None:
+    one, other = ValueError("a"), ValueError("b")
+    one.__cause__, other.__cause__ = other, one
+    assert chain(one) == [one, other]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[sources\napi_key = "sk_canary"\n', "secrets.toml cannot be read: line 1 is no valid TOML."),
+        (b'[a]\napi_key = "sk_canary\n', "secrets.toml cannot be read: line 2 is no valid TOML."),
+        (b'[a]\nb = 1\n[a]\nb = 2\n', "secrets.toml cannot be read: line 3 is no valid TOML."),
+        (b'\xef\xbb\xbf[a]\nb = "sk_canary"\n', "secrets.toml cannot be read: it begins with a byte order mark."),
+        (b'[a]\nb = "sk_canary\xff"\n', "secrets.toml cannot be read: line 2 is not UTF-8."),
+    ],
+)
+def test_settings_that_cannot_be_read_are_named_with_their_line(tmp_path: Path, content: bytes, words: str) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "secrets.toml"
+    good.write_text("[a]\nb = 1\n")
+    bad.write_bytes(content)
+    fault = TomlProviderReadException("secrets.toml", "secrets.toml", [str(tmp_path / "none.toml"), str(good), str(bad)], "sk_canary")
+
+    said = settings_problem(fault)
+
+    assert isinstance(explained(fault), StripeFeedError)
+    assert words in str(said)
+    assert "canary" not in str(said)
+
+
+def test_a_missing_setting_is_named() -> None:
+    """`ConfigFieldMissingException` prints where it looked, and what it found there."""
+    fault = ConfigFieldMissingException.__new__(ConfigFieldMissingException)
+    fault.spec_name, fault.fields = "PostgresCredentials", ["database"]
+    assert "ConfigFieldMissingException (PostgresCredentials)" in str(explained(fault))
