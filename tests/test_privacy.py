@@ -23,8 +23,9 @@ from stripe_feed.extract import pages
 from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.show import opened, state_of
-from tests.commands import Said, Shell, holding, shell_of
+from tests.commands import Said, Shell, holding, loaded, shell_of
 from tests.copies import PERMISSIONS
+from tests.postgres import postgres_server
 
 KEY = "rk_test_canaryKey51Zx9QpL"
 EMAIL = "jane.canary@example.com"
@@ -193,6 +194,48 @@ def test_no_canary_shows_up(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPa
         with opened("copy.duckdb") as copy:
             (change,) = copy.ask("select op, after, previous from changes").rows
         assert change[0] == "u" and EMAIL in change[1] and EMAIL in change[2]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres", "sqlalchemy"])
+def test_a_row_that_a_destination_refuses_is_told_nowhere(
+    shell: Shell, spy: Spy, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Somebody made e-mails unique; two customers have the same. And when that is mended the next run loads them."""
+    monkeypatch.setenv("DLT_DATA_DIR", str(shell.folder / "dlt"))
+    url = request.getfixturevalue("postgres") if kind == "postgres" else f"sqlite:///{shell.folder / 'copy.duckdb.db'}?timeout=60"
+    monkeypatch.setenv(f"DESTINATION__{kind.upper()}__CREDENTIALS", url)
+    where = ["--resources", "customers", "--state-dir", "state"]
+    where += ["--database", "copy.duckdb"] if kind == "duckdb" else ["--destination", kind]
+    assert shell.sync(*where).code == 0
+    pipeline = open_pipeline("copy.duckdb" if kind == "duckdb" else None, kind, state_dir="mine")
+    with pipeline.sql_client() as client:
+        table = client.make_qualified_table_name("customers")
+        on = "stripe__customers (email)" if kind == "sqlalchemy" else f"{table} (email)"
+        client.execute_sql(f"update {table} set email = id")
+        client.execute_sql(f"create unique index {'stripe.' if kind == 'sqlalchemy' else ''}one_mail on {on.removeprefix('stripe__')}")
+    for id in [id for id, one in loaded(shell.box, "customers").items() if one["email"] != EMAIL][:2]:
+        shell.box.update("customers", id, email=EMAIL, name=NAME)
+    shell.box.advance(400)
+
+    said = shell.sync(*where)
+    texts = {"stdout": said.out, "stderr": said.err, "log": "\n".join(spy.lines)}
+    with pipeline.sql_client() as client:
+        client.execute_sql("drop index stripe.one_mail")
+    after = shell.sync(*where)
+
+    assert (said.code, after.code) == (3, 0), said.err + after.err
+    assert f"{kind} cannot load customers: a unique index or constraint" in said.error
+    assert found_in(texts | files(shell.folder)) == []
+    assert leftovers(shell.folder) == []
+    with pipeline.sql_client() as client:
+        ((count,),) = client.execute_sql(f"select count(*) from {table} where email = '{EMAIL}'")
+    assert count == 2
 
 
 @pytest.mark.parametrize("key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")])
