@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed.bodies import Telling
 from stripe_feed.feed.receivers import Receiver, looked_up
-from stripe_feed.feed.rule_file import read_triggers, trigger_of
+from stripe_feed.feed.rule_file import examine, read_triggers, trigger_of
 from stripe_feed.feed.rules import Enrol, Guard
 from tests.deliveries import made, nothing
 from tests.feed_kills import a_change
@@ -117,6 +118,8 @@ WRONG: list[tuple[str, int, str]] = [
     (to(""), 4, "deliver takes one of url, command, python, file."),
     (to('file = "a", command = "b"'), 4, "deliver takes one of url, command, python, file."),
     (to("file = 1"), 4, "deliver.file is a text."),
+    (to_file("template = { a = 0x1_ffff_ffff_ffff_ffff }"), 1, "it holds a whole number of more than 64 bits."),
+    (to_file("template = " + "[" * 90 + "]" * 90), 1, "it is nested more than 60 deep."),
     (to('command = ""'), 4, "deliver.command is a text."),
     (to('command = " "'), 4, "deliver.command is a text."),
     (to('file = "a\\u0000b"'), 4, "deliver.file is a text."),
@@ -187,11 +190,34 @@ def test_a_trigger_that_is_fine_before_it_does_not_hide_it(text: str, line: int)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^none\.toml cannot be read \(FileNotFoundError\)"):
+    with pytest.raises(UsageError, match=r"^There is no file none\.toml\. `stripe-feed triggers init`"):
         read_triggers("none.toml")
     Path("odd.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match=r"^odd\.toml cannot be read \(UnicodeDecodeError\)"):
         read_triggers(Path("odd.toml"))
+
+
+@pytest.mark.parametrize("value", ["[" * 3_000 + "]" * 3_000, "9" * 5_000])
+def test_what_is_beyond_the_reader_of_toml_is_refused(value: str) -> None:
+    Path("odd.toml").write_text(rule(f"x = {value}"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"^odd\.toml: it holds a number that is too long, or is nested too deeply\.$"):
+        read_triggers("odd.toml")
+
+
+ANYTHING = ("0", "-1", "1e400", "nan", "true", '""', '"x"', "[]", "[[]]", "[{}]", "{}", "{ a = 1 }", "2026-01-01", "12:00:00", '["", 1]')
+KEYS = ("name", "preset", "resource", "op", "event", "origin", "transition", "changed", "where", "enrol", "per", "net", "guard", "guard.max", "guard.share", "deliver",
+        "deliver.url", "deliver.command", "deliver.python", "deliver.format", "deliver.template", "deliver.secrets", "deliver.auth", "deliver.headers", "deliver.timeout",
+        "deliver.on_exhausted", "deliver.allow_private", "transition.status", "transition.status.to")  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_value_of_any_key_is_fine_or_refused(key: str) -> None:
+    for value in ANYTHING:
+        rest = [line for line in ('name = "t"', 'resource = "invoices"', 'deliver.file = "out"') if not line.startswith(key.partition(".")[0])]
+        Path("any.toml").write_text("\ufeff" + "\n\t".join(["[[trigger]]", *rest, f"{key} = {value}"]), encoding="utf-8")
+        with suppress(UsageError):
+            for trigger in examine("any.toml").triggers:
+                assert trigger.rule and trigger.deliver.shown
 
 
 def test_an_empty_file_has_no_triggers() -> None:

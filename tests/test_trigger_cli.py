@@ -134,7 +134,7 @@ def test_deliver_with_a_wrong_file_or_without_a_secret_sends_nothing(folder: Pat
         assert (said.code, said.out) == (3, "")
         assert said.error == "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."
     Path("triggers.toml").unlink()
-    assert run("deliver", "--once", folder=folder).error.startswith("triggers.toml cannot be read")
+    assert run("deliver", "--once", folder=folder).error.startswith("There is no file triggers.toml.")
 
 
 def test_deliver_once_sends_what_is_new(folder: Path) -> None:
@@ -340,14 +340,55 @@ def test_deliver_goes_on_until_it_is_asked_to_end_and_is_the_only_one(folder: Pa
 
 
 def test_check_doubts_fields_that_no_object_has(folder: Path) -> None:
-    """Each would never fire, or say nothing; what this version does not know may still be right."""
-    Path("triggers.toml").write_text(
-        '[[trigger]]\nname = "t"\nresource = "invoices"\ntransition = { statuss = { to = "paid" } }\n'
-        'where = "after.amountpaid > 100 and change.op == \'u\'"\ndeliver = { file = "out.jsonl" }\n', encoding="utf-8",
-    )
+    """Each would never fire, or say nothing; what this version does not know may still be right, so that it can be used."""
+    text = """[[trigger]]
+name = "t"
+resource = "invoices"
+transition = { statuss = { to = "paid" }, status = { from = ["open", "*"], to = "payed" } }
+changed = ["custmer", "metadata.any.thing"]
+where = "after.amountpaid > 100 and change.op == 'updated' and after.status in ['draft', 'opne'] and customer.adress.city == 'x'"
+deliver = { file = "out.jsonl", template = "{after.customer.email} {customer.email} {after.lines.data.amount|money:after.curency}" }
+"""
+    Path("triggers.toml").write_text(text, encoding="utf-8")
     said = run("triggers", "check")
-    assert said.code == 0
-    assert "did you mean 'status'?" in said.err and "did you mean 'amount_paid'?" in said.err
+    assert (said.code, said.err.splitlines()[-2]) == (4, "1 triggers can be used.")
+    assert said.err.splitlines()[:-2] == [
+        "triggers.toml:4: t: invoices has no documented field 'statuss'; did you mean 'status'?",
+        "triggers.toml:4: t: status is never 'payed'; did you mean 'paid'?",
+        "triggers.toml:5: t: invoices has no documented field 'custmer'; did you mean 'customer'?",
+        "triggers.toml:6: t: invoices has no documented field 'amountpaid'; did you mean 'amount_paid'?",
+        "triggers.toml:6: t: change.op is never 'updated'; there are: c, d, r, u.",
+        "triggers.toml:6: t: status is never 'opne'; did you mean 'open'?",
+        "triggers.toml:6: t: customers has no documented field 'adress'; did you mean 'address'?",
+        "triggers.toml:7: t: invoices customer is an id in changes, without fields; customer.email looks it up.",
+        "triggers.toml:7: t: invoices lines.data is a list: name one of it by its number, such as lines.data.0.",
+        "triggers.toml:7: t: invoices has no documented field 'curency'; did you mean 'currency'?",
+    ]
+
+
+def test_check_tells_all_mistakes_at_once(folder: Path) -> None:
+    wrong = '[[trigger]]\nname = "a"\nresource = "invoice"\nop = "new"\nenrol = "twice"\ndeliver = { fil = "x" }\n'
+    Path("triggers.toml").write_text(f'{wrong}{wrong.replace("invoice", "invoices")}\n[more]\n', encoding="utf-8")
+    said = run("triggers", "check")
+    assert (said.code, said.out) == (2, "")
+    assert [line.split(":")[2] for line in said.err.splitlines()] == ["14", "3", "4", "5", "6", "10", "11", "12"]
+    assert all(line.startswith("error: triggers.toml:") for line in said.err.splitlines())
+    assert "And 7 more: `stripe-feed triggers check`." in run("triggers", "list", folder=folder).error
+
+
+def test_no_file_offers_a_starter_that_is_right_and_never_written_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for verb in (("check",), ("list",)):
+        missing = run("triggers", *verb, folder=None if verb == ("check",) else folder)
+        assert missing.code == 2 and "There is no file triggers.toml. `stripe-feed triggers init`" in missing.error
+    assert run("triggers", "init").code == 0
+    assert run("triggers", "check").err == "0 triggers can be used.\n"
+    starter = Path("triggers.toml").read_text(encoding="utf-8")
+    Path("triggers.toml").write_text(re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8")
+    monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
+    assert run("triggers", "check").err == "3 triggers can be used.\n"
+    again = run("triggers", "init")
+    assert again.code == 2 and "stays as it is" in again.error
+    assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
 
 
 def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(folder: Path) -> None:

@@ -36,18 +36,35 @@ SAMPLES = 3
 
 @partial(command, triggers_app)
 def check(triggers: File = "triggers.toml") -> None:
-    """Read the file, and say what is wrong in it, or what it does."""
+    """Read the file, and say all that is wrong in it or doubtful, or what it does."""
     from .feed.receivers import Receiver
-    from .feed.rule_file import doubts, read_triggers
+    from .feed.rule_file import examine
     from .terminal import say
 
-    found = read_triggers(triggers)
-    for trigger in found:
+    found = examine(triggers)
+    for line in found.doubts:
+        say(line)
+    if found.mistakes:
+        *others, last = found.mistakes
+        for line in others:
+            say(f"error: {line}")
+        raise UsageError(last)
+    for trigger in found.triggers:
         Receiver(trigger.name, trigger.deliver, lambda: 0.0).close()      # its secrets are set
         sys.stdout.write(f"{trigger.name}: {asks(trigger)} -> {trigger.deliver.shown}\n")
-        for line in doubts(trigger):
-            say(f"{trigger.name}: {line}")
-    say(f"{len(found)} triggers can be used.")
+    say(f"{len(found.triggers)} triggers can be used.")
+    if found.doubts:
+        raise PartlyDone(f"{len(found.doubts)} doubts: what is misspelt never holds, or says nothing. See the lines above.")
+
+
+@partial(command, triggers_app)
+def init(triggers: File = "triggers.toml") -> None:
+    """Write a file with commented examples, to begin with. One that is there stays as it is."""
+    from .feed.rule_file import write_starter
+    from .terminal import say
+
+    write_starter(triggers)
+    say(f"{triggers} holds examples. Take the # from what you want; `stripe-feed triggers check` reads it.")
 
 
 @partial(command, triggers_app, name="list")

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from ..errors import UsageError
@@ -27,6 +28,7 @@ LINE_END = re.compile(r"\r\n|\r|\n")      # as Python counts lines
 
 Scope = Mapping[str, Any]
 Value = Callable[[Scope], Any]
+Path = tuple[str | int, ...]
 NOTHING: Scope = {}
 
 WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
@@ -50,11 +52,14 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the conditions that `and` joins; `fields` reads each of its fields by its dotted path."""
+    """One of the conditions that `and` joins; `fields` reads each of its fields by its dotted path. `paths`: the same as names;
+    `words`: the texts that a field is compared with."""
 
     text: str
     evaluate: Value = field(repr=False, compare=False)
     fields: dict[str, Value] = field(repr=False, compare=False)
+    paths: tuple[Path, ...] = field(repr=False, compare=False)
+    words: tuple[tuple[Path, str], ...] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +147,12 @@ def _place(line: int, column: int) -> str:
 
 @dataclass(slots=True)
 class _Reading:
-    """The part that is being compiled; `fields` grows."""
+    """The part that is being compiled; all but `source` grows."""
 
     source: str
-    fields: dict[str, Value]
+    fields: dict[str, Value] = field(default_factory=dict)
+    paths: list[Path] = field(default_factory=list)
+    words: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def _refuse(at: _Reading, node: ast.expr, what: str = "") -> NoReturn:
@@ -158,9 +165,9 @@ def _refuse(at: _Reading, node: ast.expr, what: str = "") -> NoReturn:
 
 
 def _part(source: str, node: ast.expr) -> Part:
-    at = _Reading(source, {})
+    at = _Reading(source)
     value = _value(at, node, 1)
-    return Part(ast.get_source_segment(source, node) or "", value, at.fields)
+    return Part(ast.get_source_segment(source, node) or "", value, at.fields, tuple(at.paths), tuple(at.words))
 
 
 def _value(at: _Reading, node: ast.expr, depth: int) -> Value:
@@ -236,6 +243,7 @@ def _field(at: _Reading, node: ast.expr) -> Value:
         _refuse(at, node, f"Nesting more than {DEEPEST} deep")
     read = _reader(end.id, keys)
     at.fields[end.id + "".join(map(_step, keys))] = read
+    at.paths.append((end.id, *keys))
     return read
 
 
@@ -277,6 +285,9 @@ def _first(values: list[Value], wanted: bool) -> Value:
 def _comparison(at: _Reading, node: ast.Compare, depth: int) -> Value:
     """A chain is its pairs, each of which must hold; what stands between two is evaluated once."""
     first, *others = (_value(at, one, depth + 1) for one in (node.left, *node.comparators))
+    for left, right in pairwise((node.left, *node.comparators)):
+        _note_words(at, left, right)
+        _note_words(at, right, left)
     for op, right in zip(node.ops, node.comparators, strict=True):
         if isinstance(op, ast.Is | ast.IsNot) and ast.unparse(right) not in ("None", "null"):
             _refuse(at, right, "`is` with anything but None")
@@ -292,6 +303,14 @@ def _comparison(at: _Reading, node: ast.Compare, depth: int) -> Value:
         return True
 
     return compare
+
+
+def _note_words(at: _Reading, node: ast.expr, other: ast.expr) -> None:
+    """Remember which texts a field is compared with."""
+    if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(other, ast.Constant | ast.List | ast.Tuple):
+        _field(at, node)
+        path, found = at.paths.pop(), _literal(at, other)
+        at.words += [(path, word) for word in (found if isinstance(found, list) else [found]) if isinstance(word, str)]
 
 
 def _call(at: _Reading, node: ast.Call, depth: int) -> Value:

@@ -31,6 +31,7 @@ class Wrong(UsageError):
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
         self.keys = keys
+        self.others: tuple[Wrong, ...] = ()      # what else is wrong with the trigger
 
 
 def known(said: Mapping[str, Any], names: Sequence[str], where: str) -> None:
