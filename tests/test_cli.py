@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,6 +98,16 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
 
 def _order() -> Iterator[str]:
     return (command.callback.__name__ for command in cli.app.registered_commands if command.callback)
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["sync", "-h"], ["feed", "tail", "-h"]])
+def test_help_has_a_short_form(shell: Shell, arguments: list[str]) -> None:
+    assert shell.run(*arguments) == shell.run(*arguments[:-1], "--help")
+
+
+def test_the_package_is_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "stripe_feed", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("stripe-feed ")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -555,12 +566,13 @@ def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> No
 
 
 def test_query_as_table_json_and_csv(copy: Shell) -> None:
-    values = "12345678901234567890123 as big, null as nothing, timestamp '2026-01-31' as day"
+    nested = "{'a': [1, 2]} as deep, true as yes"
+    values = f"12345678901234567890123 as big, null as nothing, timestamp '2026-01-31' as day, {nested}"
     sql = f"select id, created, metadata, {values} from plans order by id limit 2"
 
     as_table = copy.run("query", sql)
     as_json = [json.loads(line) for line in copy.run("query", "--json", sql).out.splitlines()]
-    as_csv = list(csv.DictReader(io.StringIO(copy.run("query", "--csv", sql).out)))
+    as_csv = list(csv.DictReader(io.StringIO(copy.run("query", "--csv", "-", stdin=sql).out)))
 
     ids = sorted(copy.box.objects("plans"))[:2]
     assert all(id in as_table.out for id in ids)
@@ -570,6 +582,8 @@ def test_query_as_table_json_and_csv(copy: Shell) -> None:
     assert as_json[0]["day"] == "2026-01-31T00:00:00Z"
     assert (as_json[0]["big"], as_json[0]["nothing"]) == (12345678901234567890123, None)
     assert (as_csv[0]["big"], as_csv[0]["nothing"]) == ("12345678901234567890123", "")
+    assert (as_csv[0]["deep"], as_csv[0]["yes"], as_csv[0]["day"]) == ('{"a":[1,2]}', "true", "2026-01-31T00:00:00+00:00")
+    assert (as_json[0]["deep"], json.loads(as_csv[0]["metadata"])) == ({"a": [1, 2]}, as_json[0]["metadata"])
 
 
 @pytest.mark.parametrize(
@@ -715,14 +729,17 @@ def test_the_demo_leaves_a_foreign_file_alone(copy: Shell) -> None:
 def test_the_sandbox_says_what_to_export_and_ends_with_ctrl_c(shell: Shell) -> None:
     process = shell.spawn("sandbox", "--customers", "5")
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(4)]
+    lines = [process.stdout.readline() for _ in range(6)]
     found = dict(re.findall(r"(\w+)=(\S+)", lines[1]))
 
     told = shell.run("doctor", **found)
+    for body, place in re.findall(r"curl -d '(.+)' (\S+)", "".join(lines)):
+        urllib.request.urlopen(place, body.encode(), timeout=30).close()
+    later = shell.run("doctor", **found)
     process.send_signal(signal.SIGINT)
     said = ended(process)
 
-    assert told.code == 0, told.out
+    assert (told.code, later.code) == (0, 0), told.out + later.out
     assert (said.code, said.err) == (0, "")
 
 

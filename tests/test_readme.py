@@ -157,8 +157,8 @@ def recipe(match: re.Match[str]) -> str:
 
 
 def timeless(lines: Sequence[str]) -> list[str]:
-    """Without what differs from run to run: times, the port, and the number of requests, which depends on the pace."""
-    return [re.sub(r"\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip() for line in lines]
+    """Without what differs from run to run: days, times, the port, and the number of requests, which depends on the pace."""
+    return [re.sub(r"\d{4}-\d\d-\d\d|\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip() for line in lines]
 
 
 def agree(expected: Sequence[str], said: Sequence[str]) -> bool:

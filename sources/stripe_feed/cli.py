@@ -35,7 +35,8 @@ from .service_commands import serve, webhook_app
 from .trigger_commands import deliver, triggers_app
 
 app = typer.Typer(
-    name="stripe-feed", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="stripe-feed", no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
     help="A true, queryable copy of a Stripe account in DuckDB or any other dlt destination.",
     epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 setup or credentials, 4 partly done, 5 Stripe unreachable or limiting, "
     "130 interrupted (run again to go on).",
@@ -223,7 +224,7 @@ def preview(
 
 @command
 def query(
-    sql: Annotated[str, typer.Argument(help='One select, such as "select count(*) from customers".')],
+    sql: Annotated[str, typer.Argument(help='One select, such as "select count(*) from customers"; - reads it from stdin.')],
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
 ) -> None:
@@ -231,7 +232,7 @@ def query(
     from . import show, terminal
 
     with show.opened(database, destination, dataset) as copy:
-        terminal.print_rows(show.query(copy, sql), json, csv)
+        terminal.print_rows(show.query(copy, sys.stdin.read() if sql == "-" else sql), json, csv)
 
 
 @command

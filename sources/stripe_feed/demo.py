@@ -32,6 +32,8 @@ from .terminal import data, invoked, table
 
 SEED = 7
 A_DAY = 86_400
+BEGINS = 73_600         # seconds after midnight, UTC: the same each day, so that the demo shows the same
+BEHIND = 240            # seconds that a sandbox's clock begins behind: what is let pass there does not lead it ahead of ours
 WIDE = 110
 USAGE = UsageError.exit_code
 SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
@@ -84,7 +86,7 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     """Load a look-alike's account, let it live for a day, load again, and show what came. Prints to stdout."""
     file, console = Path(database), data()
     logging.getLogger("stripe_feed").setLevel(logging.WARNING)
-    with sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock") as box:
+    with sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", str(evening(time.time()))) as box:
         make_room(file, box.account)
         console.print(f"A look-alike of Stripe runs at {box.url}: {customers:,} customers, made up. No account, no network.\n")
         with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
@@ -113,6 +115,11 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
         found = query(copy, SAMPLE)
     console.print(table(found.columns, found.rows))
     console.print(NEXT.format(database=database, command=invoked()))
+
+
+def evening(now: float) -> int:
+    """The evening of the day before yesterday: the day that passes in the demo is over by now."""
+    return int(now) // A_DAY * A_DAY - 2 * A_DAY + BEGINS
 
 
 def welcome(url: str) -> Trigger:
@@ -218,14 +225,14 @@ def serve(flags: Sequence[str]) -> None:
     if {"-h", "--help"} & set(flags):
         sys.stdout.write(subprocess.run([*SANDBOX, "--help"], check=True, stdout=subprocess.PIPE, text=True).stdout)
         return
-    with sandbox("--now", str(int(time.time())), *flags) as box:        # of two the last one counts
+    with sandbox("--now", str(int(time.time()) - BEHIND), *flags) as box:        # of two the last one counts
         console = data()
         console.print(f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:")
         console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
         console.print(f"  {invoked()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in box.key else ''}")
-        console.print("For something to happen there: a customer's day, and an hour that passes")
-        console.print(f"""  curl -d '{{"seconds": 86400, "changes": 40}}' {box.url}/_sandbox/live""")
-        console.print(f"""  curl -d '{{"seconds": 3600}}' {box.url}/_sandbox/advance""")
+        console.print("For something to happen there: forty changes, and the time after which events are read")
+        console.print(f"""  curl -d '{{"seconds": {BEHIND // 2}, "changes": 40}}' {box.url}/_sandbox/live""")
+        console.print(f"""  curl -d '{{"seconds": {BEHIND // 2}}}' {box.url}/_sandbox/advance""")
         console.print("Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             box.process.wait()

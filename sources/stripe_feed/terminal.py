@@ -170,7 +170,7 @@ def print_rows(found: Rows, json: bool, as_csv: bool = False) -> None:
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(found.columns)
-        writer.writerows(found.rows)
+        writer.writerows(map(_text, row) for row in found.rows)
     else:
         _print_table(found)
 
@@ -190,7 +190,28 @@ def print_json(*objects: Any) -> None:
     import msgspec
 
     for found in objects:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(found, enc_hook=str).decode() + "\n")
+
+
+def _text(value: Any) -> Any:
+    """A value of CSV: what is nested as JSON, times as ISO 8601, truth as true and false."""
+    import msgspec
+
+    match value:
+        case dict() | list() | tuple():
+            return msgspec.json.encode(value, enc_hook=str).decode()
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return _zoned(value).isoformat()
+        case bytes():
+            return value.hex()
+    return value
+
+
+def _zoned(moment: datetime) -> datetime:
+    """A time of the copy: those without a zone are in UTC."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
 def _kinds(found: Rows) -> list[bool]:
@@ -204,9 +225,7 @@ def _value(value: Any, is_json: bool) -> Any:
         return msgspec.Raw(value.encode())
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return msgspec.Raw(str(value).encode())
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    return value
+    return _zoned(value) if isinstance(value, datetime) else value
 
 
 def print_synced(
