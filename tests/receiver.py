@@ -30,6 +30,7 @@ Fate = Literal[
     "trickle_head",     # a byte now and then, before the status is known
     "trickle",          # the same, after the head
     "endless",          # a body that does not end
+    "early",            # informational answers, then the answer, and stays
 ]
 
 
@@ -60,6 +61,7 @@ GARBAGE = Behaviour(500, "garbage")
 TRICKLE = Behaviour(200, "trickle")
 TRICKLE_HEAD = Behaviour(500, "trickle_head")
 ENDLESS = Behaviour(200, "endless")
+EARLY = Behaviour(200, "early")
 
 
 def redirect(location: str, status: int = 302) -> Behaviour:
@@ -195,6 +197,9 @@ class _Handler(socketserver.StreamRequestHandler):
                 self.wfile.write(b"\x00\xff\x16\x03 what?\r\n\r\n")
             case "trickle_head":
                 self.trickle(head + body)
+            case "early":
+                hints = "".join(f"HTTP/1.1 {status} Soon\r\nLink: </style.css>\r\n\r\n" for status in (100, 102, 103, 103))
+                self.wfile.write(hints.encode() + head + body)
             case "trickle":
                 self.wfile.write(head)
                 self.trickle(b" " * (1 << 20))
@@ -204,7 +209,7 @@ class _Handler(socketserver.StreamRequestHandler):
                     self.wfile.write(b" " * 65_536)
             case _:
                 self.wfile.write(head + body)
-        return not fate
+        return fate in ("", "early")
 
     def wait(self) -> None:
         """Until the sender hangs up or the receiver is released."""

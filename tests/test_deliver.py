@@ -17,15 +17,17 @@ import pytest
 
 from stripe_feed import deliver as deliver_all
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed import deliver
+from stripe_feed.feed import deliver, lanes
 from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.deliver import DISABLE_AFTER, JITTER, SCHEDULE, Delivery, delivering
-from stripe_feed.feed.messages import attempts, counts, dead, release, retry
+from stripe_feed.feed.deliver import JITTER, SCHEDULE, Delivery, delivering
+from stripe_feed.feed.messages import attempts, counts, dead, left, release, retry
 from stripe_feed.feed.rules import Trigger
 from stripe_feed.feed.signing import standard_headers
 from stripe_feed.feed.sinks import Outcome
+from stripe_feed.feed.standing import DISABLE_AFTER
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.triggers import replay
+from stripe_feed.feed.unusable import Unusable
 from tests.deliveries import (
     NEW,
     NOW,
@@ -754,3 +756,186 @@ def test_a_creation_an_update_and_a_deletion_are_told_in_order(store: FeedStore,
     once(store, trigger, sink, clock)
 
     assert [(said["meta"]["op"], said["meta"]["before"] is None) for _, said in sink.taken] == [("c", True), ("u", False), ("d", False)]
+
+
+# What lasts from one run to the next, and what a clock or a disk does in between
+
+
+def throttling(seconds: float) -> Scripted:
+    return Scripted(lambda *_: Outcome(False, "429", seconds, throttled=True))
+
+
+def test_quiet_that_a_receiver_asks_for_holds_for_later_runs(store: FeedStore, clock: Clock) -> None:
+    trigger, asked, later = a_trigger(), throttling(3_600.0), Scripted()
+    filled(store, trigger, *updates(20, 20))
+
+    once(store, trigger, asked, clock, at_once=4)
+    assert len(asked.seen) == 4
+    for _ in range(3):
+        clock.at += 1_000
+        once(store, trigger, later, clock)
+    assert later.seen == []
+    add(store, a_change(21, "sub_21"))
+    run_one(store, trigger, clock.at)
+    clock.at += 700
+    assert once(store, trigger, later, clock).sent == 21
+
+
+def test_a_release_ends_the_quiet(store: FeedStore, clock: Clock) -> None:
+    trigger, later = a_trigger(), Scripted()
+    filled(store, trigger, *updates(3, 3))
+    once(store, trigger, throttling(3_600.0), clock)
+
+    release(store, "t", clock.at)
+
+    assert once(store, trigger, later, clock).sent == 3
+
+
+@pytest.mark.parametrize("ahead", [12 * HOUR, 30 * 24 * HOUR], ids=["hours", "a month"])
+@pytest.mark.parametrize("outcome", [REFUSED, Outcome(False, "503", 86_400.0, throttled=True)], ids=["refused", "throttled"])
+def test_a_clock_that_was_ahead_leaves_no_message_waiting(store: FeedStore, clock: Clock, ahead: int, outcome: Outcome) -> None:
+    """Neither those that were tried then, nor those that were made then."""
+    trigger, sink = a_trigger(), Scripted()
+    run_one(store, trigger)
+    clock.at += ahead
+    add(store, *updates(6, 3))
+    run_one(store, trigger, clock.at)
+    once(store, trigger, Scripted(lambda *_: outcome), clock, at_once=2)
+
+    clock.at -= ahead
+    assert once(store, trigger, sink, clock).sent == 6
+    assert sorted(sink.changes) == [f"evt_{n}" for n in range(1, 7)]
+
+
+def test_a_small_step_of_the_clock_changes_no_pause(store: FeedStore, clock: Clock) -> None:
+    trigger, sink = a_trigger(), Scripted(lambda *_: REFUSED)
+    filled(store, trigger, a_change(1))
+    once(store, trigger, sink, clock)
+    clock.at -= 2
+    once(store, trigger, sink, clock)
+    assert len(sink.seen) == 1
+
+
+@pytest.mark.usefixtures("still")
+@pytest.mark.parametrize(("hours", "disabled"), [((0, 168), False), ((0, 1, 168, 169), False), ((0, 30, 60, 90, 121), True), ((0, 30, 67, 104, 141), False)])
+def test_d2_failures_must_be_spread_over_the_120_hours(store: FeedStore, clock: Clock, hours: tuple[int, ...], disabled: bool) -> None:
+    trigger = a_trigger()
+    filled(store, trigger, *updates(3, 3))
+    for n, hour in enumerate(hours):
+        clock.at = NOW + hour * HOUR
+        add(store, *updates(2, 2, first=10 * n + 10))
+        run_one(store, trigger, clock.at)
+        done = once(store, trigger, Scripted(lambda *_: REFUSED), clock)
+    assert bool(done.disabled) is disabled
+
+
+def test_what_cannot_be_noted_is_not_sent(store: FeedStore, clock: Clock) -> None:
+    trigger, sink = a_trigger(), Scripted()
+    filled(store, trigger, *updates(20, 20))
+    store.ask("pragma query_only = on")
+    for _ in range(3):
+        with pytest.raises(Unusable, match="cannot be written"):
+            once(store, trigger, sink, clock)
+    assert sink.seen == []
+
+    store.ask("pragma query_only = off")
+    assert once(store, trigger, sink, clock).sent == 20
+
+
+def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(store: FeedStore, clock: Clock) -> None:
+    """As long as this process lasts."""
+    trigger = a_trigger()
+    filled(store, trigger, *updates(6, 3))
+
+    together = threading.Barrier(3)
+
+    def answer(id: str, body: Any, n: int) -> Outcome:
+        if len(sink.seen) <= 3:
+            together.wait(WAIT)
+            store.ask("pragma query_only = on")
+        return OK
+
+    sink = Scripted(answer)
+    with delivering_to(store, [(trigger, sink)], clock, at_once=3) as delivery:
+        for _ in range(3):
+            with pytest.raises(Unusable):
+                delivery.once()
+        assert (len(sink.seen), delivery.done.sent) == (3, 0)
+        store.ask("pragma query_only = off")
+        assert delivery.once().sent == 6
+    assert set(sink.tries.values()) == {1}
+    assert len(store.ask("select 1 from attempts")) == 6
+
+
+def test_lanes_that_hang_take_no_places_of_others(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hang until all others have arrived."""
+    monkeypatch.setattr(lanes, "GUESS", 0.0)
+    trigger = a_trigger(deliver={"url": "https://example.com/hook"})
+    filled(store, trigger, *updates(80, 40))
+    all_there, waited = threading.Event(), list[bool]()
+
+    def answer(id: str, body: Any, n: int) -> Outcome:
+        if int(body["meta"]["object_id"][4:]) < 20:
+            waited.append(all_there.wait(WAIT))
+        elif len(sink.taken) == 39:
+            all_there.set()
+        return OK
+
+    sink = Scripted(answer)
+
+    assert once(store, trigger, sink, clock, at_once=3).sent == 80
+    assert set(waited) == {True}
+
+
+def test_commands_that_take_long_keep_their_places() -> None:
+    """They wait for this machine: more of them would only take longer."""
+    nothing: Any = None
+    many = lanes.Lanes(a_trigger(deliver={"command": "true"}), nothing, nothing, 2)
+    many.busy = {"a": 0.0, "b": 0.0}
+    assert not many.has_place()
+    few = lanes.Lanes(a_trigger(deliver={"url": "https://example.com/"}), nothing, nothing, 2)
+    few.busy = {"a": 0.0, "b": 0.0}
+    assert few.has_place()
+    few.busy = {str(n): 0.0 for n in range(lanes.MOST)}
+    assert not few.has_place()
+
+
+def steps_of(store: FeedStore, work: Callable[[], object]) -> int:
+    """How many steps SQLite's machine takes for some work."""
+    steps = itertools.count()
+
+    def count() -> int:
+        next(steps)
+        return 0
+
+    store._db.set_progress_handler(count, 10)
+    try:
+        work()
+    finally:
+        store._db.set_progress_handler(None, 0)
+    return next(steps)
+
+
+def test_a_message_costs_the_same_whatever_was_sent_before(store: FeedStore, clock: Clock) -> None:
+    trigger, needed = a_trigger(), list[int]()
+    run_one(store, trigger)
+    for n in (1, 31):
+        add(store, *updates(30, 10, first=n))
+        run_one(store, trigger)
+
+        def work() -> None:
+            once(store, trigger, Scripted(), clock, at_once=1)
+            dead(store)
+            retry(store, clock.at)
+            release(store, "t", clock.at)
+            left(store)
+
+        needed.append(steps_of(store, work))
+        store.ask(
+            "insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, "
+            "made_at) with recursive n (n) as (select 1 union all select n + 1 from n where n < 20000) select 'msg_' || n, 't', "
+            "'old_' || n, 'old_' || n, 'subscriptions', 'sub_' || n % 10, 'sub_' || n % 10, 'sent', 0, 0 from n"
+        ) if n == 1 else None
+
+    assert counts(store) == {"t": {"sent": 20_060}}
+    assert needed[1] < needed[0] * 1.2

@@ -103,7 +103,7 @@ def test_what_triggers_and_deliveries_did(feed: Feed) -> None:
     fire(feed.store, triggers[:1], NOW)
     add(feed, *(a_change(n, f"sub_{n}") for n in range(11, 14)))
     fire(feed.store, triggers[:1], NOW)
-    one, two, _ = messages.due(feed.store, "crm", NOW, False, 9)
+    one, two, _ = messages.due(feed.store, "crm", NOW, NOW, False, 9)
     with feed.store.transaction() as db:
         for _ in range(2):
             messages.tried(db, one, Attempt(NOW, 0.1, "500", ""), "waiting", NOW)

@@ -310,7 +310,7 @@ def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
     answer = pressed(web, key_in(web), dead, **here)
 
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    (message,) = messages.due(feed.store, "crm", NOW, False, 9)
+    (message,) = messages.due(feed.store, "crm", NOW, NOW, False, 9)
     assert (message.message_id, message.tries) == (dead, 0)
     assert Tree(web.get("/").body.decode()).all("form") == []
 

@@ -12,7 +12,7 @@ import pytest
 
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed.bodies import Telling
-from stripe_feed.feed.receivers import Receiver, looked_up
+from stripe_feed.feed.receivers import Receiver, looked_up, variables
 from stripe_feed.feed.rule_file import examine, read_triggers, trigger_of
 from stripe_feed.feed.rules import Enrol, Guard
 from tests.deliveries import made, nothing
@@ -343,6 +343,33 @@ def test_a_secret_that_is_not_there_is_said_before_anything_is_sent(words: Any, 
     with pytest.raises(SetupError) as fault:
         receiver_of(**words)
     assert str(fault.value) == message
+
+
+def test_a_url_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown by its name, and looked up before anything is sent."""
+    monkeypatch.setenv("SLACK_URL", f"https://hooks.example.com/{HIDDEN}\n")
+    receiver = receiver_of(url="env:SLACK_URL")
+
+    assert receiver.sink._connections.target.host == "hooks.example.com"  # type: ignore[attr-defined]
+    assert receiver.deliver.shown == "env:SLACK_URL"
+    assert HIDDEN not in repr(receiver.deliver)
+    receiver.close()
+
+
+@pytest.mark.parametrize("url", [f"http://example.com/{HIDDEN}", f"{HIDDEN}", f"https://10.0.0.1/{HIDDEN}", f"https://{HIDDEN}@example.com/"])
+def test_a_secret_that_is_no_url_is_said_without_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_URL", url)
+    with pytest.raises(SetupError, match="The secret env:SLACK_URL is no URL that can be called") as fault:
+        receiver_of(url="env:SLACK_URL")
+    assert HIDDEN not in str(fault.value)
+    with pytest.raises(SetupError, match="The secret env:NOT_SET is not set"):
+        receiver_of(url="env:NOT_SET")
+
+
+def test_the_secrets_of_all_receivers_are_hidden_from_commands() -> None:
+    words = ({"url": "env:SLACK_URL", "secrets": ["dlt:hooks.old"]}, {"url": "https://example.com/", "auth": {"basic": ["env:USER_1", "env:PW"]}})
+    found = [trigger_of({"name": "t", "resource": "subscriptions", "deliver": one}).deliver for one in words]
+    assert variables(found) == {"SLACK_URL", "HOOKS__OLD", "USER_1", "PW"}
 
 
 def test_headers_carry_the_id_the_time_and_a_signature_per_secret(monkeypatch: pytest.MonkeyPatch) -> None:

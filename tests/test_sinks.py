@@ -29,6 +29,7 @@ from stripe_feed.feed import addresses, sinks
 from stripe_feed.feed.sinks import Command, Function, Lines, Outcome, Sink, Webhook, retry_after
 from tests.receiver import (
     CUT,
+    EARLY,
     ENDLESS,
     ERROR,
     GARBAGE,
@@ -248,15 +249,41 @@ def test_the_receiver_is_told_the_host_that_the_url_names(url: str, host: str, m
     assert receiver.received[0].headers["host"] == host
 
 
-def test_no_answer_is_taken_for_that_to_another_message() -> None:
-    """After 1xx the real answer follows, on the same connection."""
-    with receiving(Behaviour(103, body=b""), OK) as receiver:
+def test_informational_answers_are_no_answers() -> None:
+    """After 1xx the real answer follows, on the same connection; 101 is an answer."""
+    with receiving(EARLY, Behaviour(500, "early"), OK, Behaviour(101, "close", body=b"")) as receiver:
         webhook = Webhook(receiver.url, allow_private=True)
-        codes = [send(webhook, number).code for number in range(2)]
+        codes = [send(webhook, number).code for number in range(4)]
         webhook.close()
 
-    assert codes == ["103", "200"]
-    assert [one.connection for one in receiver.received] == [1, 2]
+    assert codes == ["200", "500", "200", "101"]
+    assert [one.connection for one in receiver.received] == [1] * 4
+
+
+def kept_and_then(monkeypatch: pytest.MonkeyPatch, *behaviours: Behaviour) -> tuple[list[str], int, int]:
+    """Codes, requests and connections where a kept connection ends unseen between two messages."""
+    monkeypatch.setattr(addresses.Timed, "is_good", lambda *_: True)
+    with receiving(*behaviours) as receiver:
+        webhook = Webhook(receiver.url, allow_private=True)
+        codes = []
+        for number in range(2):
+            codes.append(send(webhook, number).code)
+            if behaviours[number].fate == "hang_up":
+                assert select.select(webhook._connections._idle, [], [], 10)[0]
+        webhook.close()
+        return codes, len(receiver.received), receiver.connections
+
+
+def test_a_kept_connection_that_ended_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a byte of an answer came: the message goes once more, over a new one, with the same id."""
+    assert kept_and_then(monkeypatch, Behaviour(200, "hang_up"), OK) == (["200", "200"], 2, 2)
+    assert kept_and_then(monkeypatch, OK, RESET, OK) == (["200", "200"], 3, 2)
+
+
+@pytest.mark.parametrize(("behaviours", "codes"), [((OK, CUT), ["200", "reset"]), ((RESET, OK), ["reset", "200"]), ((OK, RESET, RESET), ["200", "reset"])])
+def test_a_connection_that_ends_otherwise_is_one(behaviours: tuple[Behaviour, ...], codes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an answer, or on a connection that was just made: once more and no oftener."""
+    assert kept_and_then(monkeypatch, *behaviours)[:2] == (codes, len(behaviours))
 
 
 def test_an_idle_connection_is_not_trusted() -> None:
@@ -294,7 +321,7 @@ def test_no_message_is_taken_for_sent_at_a_receiver_that_fails_at_random() -> No
         webhook.close()
 
     assert {one.message_id for one in receiver.accepted} == {f"msg_{number}" for number in range(500)}
-    assert sum(tries) >= len(receiver.received) > 600
+    assert 2 * sum(tries) >= len(receiver.received) > 600
     assert {one.body for one in receiver.received} == {BODY}
 
 
@@ -328,7 +355,7 @@ def test_values_that_no_header_may_have_are_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), ("", None), ("0", 0.0), ("120", 120.0), (" 5 ", 5.0), ("86401", 86_400.0), ("9" * 15, 86_400.0), ("9" * 5_000, None),
+        (None, None), ("", None), ("0", 0.0), ("120", 120.0), (" 5 ", 5.0), ("86401", 86_400.0), ("9" * 15, 86_400.0), ("9" * 5_000, 86_400.0),
         ("-5", None), ("1.5", None), ("1e3", None), ("soon", None), ("٣", None), ("inf", None), ("nan", None), ("5, 6", None),
         (formatdate(NOW + 60, usegmt=True), 60.0), (formatdate(NOW - 60, usegmt=True), 0.0), (formatdate(NOW + 1e6, usegmt=True), 86_400.0),
         (formatdate(NOW + 60), 60.0), ("Thu, 99 Foo 2026 00:00:00 GMT", None), ("Thu, 01 Jan 99999 00:00:00 GMT", None),
@@ -336,6 +363,7 @@ def test_values_that_no_header_may_have_are_refused(value: str) -> None:
 )
 def test_a_receiver_may_ask_to_wait_for_a_day_at_most(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
+    assert retry_after(value, NOW + 1e8, formatdate(NOW, usegmt=True)) == seconds      # whatever our own clock says
 
 
 @pytest.fixture(scope="module")
@@ -418,6 +446,21 @@ def test_a_command_gets_the_message_on_its_stdin_and_what_it_is_in_its_environme
 
     assert send(command) == Outcome(True, "exit 0")
     assert (tmp_path / "got").read_bytes() == BODY + b"\nmsg_1 welcome\n"
+
+
+def test_a_command_inherits_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = (
+        "STRIPE_SECRET_KEY", "STRIPE_FEED_TOKEN", "STRIPE_WEBHOOK_SECRET", "DESTINATION__POSTGRES__CREDENTIALS", "CREDENTIALS",
+        "SOURCES__STRIPE__API_KEY", "MY_PIPE__DESTINATION__DUCKDB__CREDENTIALS", "CREDENTIALS__PASSWORD", "HOOK_SECRET", "HOOKS__URL",
+    )
+    for name in (*ours, "PLAY_TOKEN", "SOURCES_OF_TRUTH"):
+        monkeypatch.setenv(name, "canary")
+    command = Command("env > got", hidden=("HOOK_SECRET", "HOOKS__URL"))
+
+    assert send(command).ok
+    got = {line.partition("=")[0] for line in (tmp_path / "got").read_text().splitlines()}
+    assert not got & set(ours)
+    assert {"PLAY_TOKEN", "SOURCES_OF_TRUTH", "PATH", "STRIPE_FEED_MESSAGE_ID"} <= got
 
 
 def test_what_a_command_prints_is_talk(capfd: pytest.CaptureFixture[str]) -> None:
@@ -612,9 +655,24 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing" / "out.jsonl"):
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null"), tmp_path / "missing" / "out.jsonl"):
         with pytest.raises(UsageError, match="Choose another"):
             Lines(path)
+
+
+def test_a_link_is_left_alone(tmp_path: Path) -> None:
+    """When it is there at the beginning, and when it comes later."""
+    other, file = tmp_path / "other", tmp_path / "out.jsonl"
+    other.write_text("mine")
+    other.chmod(0o644)
+    lines = Lines(file)
+    file.unlink()
+    file.symlink_to(other)
+
+    with pytest.raises(UsageError, match="is a link"):
+        Lines(file)
+    assert send(lines).code == "setup"
+    assert (other.read_text(), stat.S_IMODE(other.stat().st_mode)) == ("mine", 0o644)
 
 
 APPEND = """

@@ -394,7 +394,7 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(folder: P
 def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(folder: Path) -> None:
     rule('command = "false"')
     begun(folder, customer(4))
-    assert run("deliver", "--once", folder=folder).code == 0
+    assert run("deliver", "--once", folder=folder).code == 4
     Path("triggers.toml").write_text("", encoding="utf-8")
     for verb in (("triggers", "list"), ("deliver", "--once")):
         assert "1 messages are left of welcome" in run(*verb, folder=folder).err

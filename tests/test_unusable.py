@@ -20,6 +20,7 @@ from stripe_feed.feed.consume import Feed, rebuild_feed
 from stripe_feed.feed.deliver import delivering
 from stripe_feed.feed.mend import mend
 from stripe_feed.feed.relay import relay
+from stripe_feed.feed.schema import ADDED
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.unusable import Damaged, Unusable, unusable
 from tests.deliveries import a_trigger, messages, packed, run_one
@@ -130,6 +131,20 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, kind: str) -> None:
     if kind == "foreign":
         with closing(sqlite3.connect(file)) as base:
             assert base.execute("select name from sqlite_master").fetchall() == [("books",)]
+
+
+def test_a_store_of_an_older_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    with FeedStore(tmp_path / "a.sqlite") as store:
+        names = store.ask("select name from sqlite_master order by name")
+        store.ask("drop index messages_lanes")
+        store.ask("create index messages_left on messages (trigger, lane, number) where state = 'waiting'")
+        for table, column, _ in ADDED:
+            store.ask(f"alter table {table} drop column {column}")
+        store.ask("pragma user_version = 3")
+    with FeedStore(tmp_path / "a.sqlite") as store:
+        for table, column, _ in ADDED:
+            assert store.ask(f"select {column} from {table}") == []
+        assert store.ask("select name from sqlite_master order by name") == names
 
 
 def filled(file: Path, plain: Plain, count: int = 400) -> None:

@@ -298,11 +298,17 @@ def _shown(cell: Any, value: object) -> str:
 
 
 def execute(run: str, change: Change) -> None:
-    """Run a shell command with the change as JSON on its stdin. Raises `PartlyDone` where it does not end with 0."""
+    """Run a shell command, which inherits no key, with the change as JSON on its stdin.
+
+    Raises `PartlyDone` where it does not end with 0.
+    """
     import subprocess
 
+    from .feed.sinks import environment_of_child
+
     sys.stdout.flush()
-    ended = subprocess.run(run, shell=True, input=line_of(change) + "\n", text=True, check=False)
+    environment = environment_of_child()
+    ended = subprocess.run(run, shell=True, input=line_of(change) + "\n", text=True, check=False, env=environment)
     if ended.returncode:
         how = f"ended with {ended.returncode}" if ended.returncode > 0 else f"was killed by signal {-ended.returncode}"
         raise PartlyDone(

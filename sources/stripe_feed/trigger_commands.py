@@ -194,14 +194,17 @@ def discard(
     waiting: Annotated[bool, typer.Option("--waiting", help="Also those that wait, or were given up.")] = False,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
 ) -> None:
-    """Drop the messages that a guard holds, and let the trigger go on."""
+    """Drop the messages that a guard holds, and let the trigger go on. A replay that is held goes first, and alone."""
     import time
 
     from .feed.messages import discard
     from .terminal import say
 
     with opened(database, destination, dataset, state_dir) as feed:
-        say(f"{name} goes on; {discard(feed.store, name, time.time(), waiting):,} messages were dropped.")
+        dropped = discard(feed.store, name, time.time(), waiting)
+        (held,), = feed.store.ask("select held from triggers where name = ?", name)
+    goes = f"is still held: {held}; run it again to drop that, too" if held else "goes on"
+    say(f"{name} {goes}; {dropped:,} messages were dropped.")
 
 
 @partial(command, dead_app, name="list")
@@ -250,7 +253,7 @@ def deliver(
 ) -> None:
     """Fire the triggers for what is new in the feed, and send what is due. SIGTERM lets what is under way finish."""
     from .feed.deliver import delivering, ticking
-    from .feed.messages import counts
+    from .feed.messages import left
     from .feed.rule_file import read_triggers
     from .trigger_words import print_delivered, stopping
 
@@ -259,7 +262,7 @@ def deliver(
         stopping() as stop, opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed,
         delivering(feed.store, found, lookups=feed.lookups) as delivery,
     ):
-        run = ticking(feed, found)
+        run = ticking(feed, found, patient=not once)
 
         def tick() -> None:
             for one in run():
@@ -267,14 +270,14 @@ def deliver(
 
         tick()
         done = delivery.once(stop) if once else delivery.follow(stop, tick)
-        left = counts(feed.store)
+        waiting = left(feed.store)
     print_delivered(list(fired.values()), done, json, quiet)
-    tell_strays(left, found)
-    tell_trouble(list(fired.values()), done)
+    tell_strays(waiting, found)
+    tell_trouble(list(fired.values()), done, once)
 
 
-def tell_trouble(fired: Sequence[Fired], done: Any) -> None:
-    """Raise `PartlyDone` where something waits for a person."""
+def tell_trouble(fired: Sequence[Fired], done: Any, once: bool) -> None:
+    """Raise `PartlyDone` where something waits for a person, or for another run."""
     said = [
         f"{one.trigger} is held: {one.held}. Run `stripe-feed triggers release {one.trigger}`, or discard."
         for one in fired if one.held
@@ -283,6 +286,8 @@ def tell_trouble(fired: Sequence[Fired], done: Any) -> None:
     said += [f"{name} is disabled: {why}. Mend the receiver, then `stripe-feed triggers release {name}`."
              for name, why in done.disabled.items()]
     said += [f"{done.dead:,} messages were given up: `stripe-feed feed dead list`."] * bool(done.dead)
+    if once and done.failed and not said:
+        said = [f"{done.failed:,} {'messages' if done.failed > 1 else 'message'} failed; a later run tries again."]
     if said:
         raise PartlyDone(" ".join(said))
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
@@ -161,8 +162,19 @@ class Connections:
         `Unreachable` where the name has no address, and `OSError` or `HTTPException` where no whole head of an answer came.
         """
         give_up_at = time.monotonic() + timeout
-        sock, is_reusable = self._socket(give_up_at), False
+        sock, is_kept = self._socket(give_up_at)
+        try:
+            return self._posted(sock, body, headers, give_up_at)
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            if not is_kept or sock.has_heard:
+                raise
+        fresh = connect(self.target, self._addresses(), self._context, give_up_at)      # the kept one had ended (RFC 9112, 9.3.1)
+        return self._posted(fresh, body, headers, give_up_at)
+
+    def _posted(self, sock: Timed, body: bytes, headers: Mapping[str, str], give_up_at: float) -> HTTPResponse:
+        is_reusable, sock.has_heard = False, False
         http = HTTPConnection(self.target.host, self.target.port)
+        http.response_class = _Final
         http.sock, http.auto_open = sock, 0     # by itself it would look the name up
         try:
             sock.arm(give_up_at)
@@ -183,13 +195,14 @@ class Connections:
             while self._idle:
                 self._idle.pop().close()
 
-    def _socket(self, give_up_at: float) -> Timed:
+    def _socket(self, give_up_at: float) -> tuple[Timed, bool]:
+        """A connection, and whether it was kept from another message."""
         addresses = self._addresses()
         while sock := self._taken():
             if sock.is_good(addresses, self._monotonic()):
-                return sock
+                return sock, True
             sock.close()
-        return connect(self.target, addresses, self._context, give_up_at)
+        return connect(self.target, addresses, self._context, give_up_at), False
 
     def _addresses(self) -> list[str]:
         with self._looking:
@@ -212,11 +225,12 @@ class Connections:
 
 
 class Timed(socket.socket):
-    """A socket that gives up at a time of the monotonic clock, however slowly bytes trickle. `ended`: the other side closed."""
+    """A socket that gives up at a time of the monotonic clock, however slowly bytes trickle. `ended`: the other side closed;
+    `has_heard`: it said something."""
 
     address = ""
     used_at = give_up_at = 0.0
-    ended = False
+    ended = has_heard = False
 
     def arm(self, give_up_at: float) -> None:
         """Give up then. Raises `TimeoutError` where that is past."""
@@ -230,7 +244,7 @@ class Timed(socket.socket):
         """As a socket's own."""
         self.arm(self.give_up_at)
         count = super().recv_into(*args)
-        self.ended = not count
+        self.ended, self.has_heard = not count, self.has_heard or count > 0
         return count
 
     def send(self, *args: Any) -> int:
@@ -247,6 +261,14 @@ class Timed(socket.socket):
 
 class _TimedTls(Timed, ssl.SSLSocket):
     pass
+
+
+class _Final(HTTPResponse):
+    """The answer behind informational ones (1xx), of which http.client passes over 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, HTTPStatus.CONTINUE if 100 < status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS else status, reason
 
 
 def _drained(sock: Timed, answer: HTTPResponse) -> bool:

@@ -11,25 +11,28 @@ import random
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..destination import lock_file
 from ..errors import StripeFeedError
+from . import standing
 from .bodies import NotRenderable, Telling
 from .consume import Feed
 from .fold import between
+from .lanes import MOST, Lanes, Sent
 from .lookups import NOWHERE, Lookups, NotNow
-from .messages import Attempt, Message, are_several_failing, due, skipped, tried
-from .receivers import Receiver
+from .messages import Attempt, Message, begun, due, skipped, told, tried
+from .receivers import Receiver, variables
 from .rules import Trigger
 from .sinks import Outcome
 from .store import FeedStore, delivery_lock
 from .triggers import Fired, fire
+from .unusable import Unusable
 
 log = logging.getLogger("stripe_feed")
 
@@ -37,8 +40,8 @@ SCHEDULE = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Seconds before the 2nd, 3rd, … attempt: https://www.standardwebhooks.com (deliverability)."""
 
 JITTER = 0.2
-DISABLE_AFTER = 120 * 3_600      # seconds of nothing but failures
-AT_ONCE = 8                      # messages of one trigger under way
+AT_ONCE = 8                      # messages of one trigger under way, without those that take much longer than others
+SOON = 0.02                      # seconds between two looks whether a place is free
 READ = 1_000                     # lanes looked up at once
 LATER = 5.0                      # seconds until what cannot be looked up is tried again
 REST = 30.0                      # seconds that a trigger which cannot run is left alone
@@ -58,28 +61,6 @@ class Delivered:
     disabled: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class Lanes:
-    """The messages of one trigger that are due, and those under way."""
-
-    trigger: Trigger
-    receiver: Receiver
-    pool: ThreadPoolExecutor
-    ready: deque[Message] = field(default_factory=deque)
-    busy: set[str] = field(default_factory=set)
-    has_more: bool = True           # lanes that were not looked up yet may be due
-    paused_until: float = 0.0
-    disabled: bool = False
-
-    @property
-    def is_blocking(self) -> bool:
-        """Whether a message that was given up holds its lane."""
-        return self.trigger.deliver.on_exhausted == "block"
-
-
-Sent = tuple[Outcome, float, float]      # what came of it, when it began, and for how long
-
-
 class Delivery:
     """Sends what is due, from one store, for these triggers; `close` it.
 
@@ -94,9 +75,15 @@ class Delivery:
         self.store, self.now, self.dice, self.at_once = store, now, dice or random.Random(), at_once
         self.until = now               # what is due by then is sent
         self.done = Delivered()
+        self.ended: SimpleQueue[Sent] = SimpleQueue()
+        self.under_way = 0
+        self.unnoted: list[Sent] = []      # it was sent, and could not be written down yet
+        hidden = variables(one.deliver for one in triggers)
         self.lanes = {
-            one.name: Lanes(one, Receiver(one.name, one.deliver, now, **network), ThreadPoolExecutor(at_once, one.name))
-            for one in triggers
+            one.name: Lanes(
+                one, Receiver(one.name, one.deliver, now, hidden, **network),
+                ThreadPoolExecutor(MOST if one.deliver.kind == "url" else at_once, one.name), at_once,
+            ) for one in triggers
         }
 
     def close(self) -> None:
@@ -131,13 +118,12 @@ class Delivery:
         return self.done
 
     def _pump(self, stop: threading.Event, go_on: Callable[[], bool]) -> None:
-        under_way: dict[Future[Sent], Message] = {}
         try:
+            self._note([])
             self._look()
-            while self._begun(under_way, stop) or not stop.is_set():
-                if under_way:
-                    done, _ = wait(under_way, TICK, FIRST_COMPLETED)
-                    self._note([(under_way.pop(one), one.result()) for one in done])
+            while self._begin(stop) or not stop.is_set():
+                if self.under_way:
+                    self._note(self._ended())
                     if not stop.is_set():
                         go_on()
                 elif not self._look():
@@ -146,26 +132,47 @@ class Delivery:
                     if not any(lanes.ready for lanes in self.lanes.values()):
                         stop.wait(TICK)
         finally:      # whatever happened, what was sent is noted
+            rest = [self.ended.get() for _ in range(self.under_way)]
+            self.under_way = 0
             try:
-                self._note([(message, one.result()) for one, message in under_way.items()])
-            finally:
-                for lanes in self.lanes.values():
-                    lanes.busy.clear()
+                self._note(rest)
+            finally:      # what could not be noted is not sent again by this one
+                for name, lanes in self.lanes.items():
+                    lanes.busy = {one.message.lane: 0.0 for one in self.unnoted if one.message.trigger == name}
 
-    def _begun(self, under_way: dict[Future[Sent], Message], stop: threading.Event) -> bool:
-        """Begin what may begin now; whether anything is under way."""
-        for message in self._next() if not stop.is_set() else ():
-            lanes = self.lanes[message.trigger]
-            lanes.busy.add(message.lane)
-            under_way[lanes.pool.submit(self._send, lanes, message)] = message
-        return bool(under_way)
+    def _begin(self, stop: threading.Event) -> bool:
+        """Begin what may begin now, once that is noted: where nothing can be noted, nothing is sent. Whether any is under way."""
+        chosen = [] if stop.is_set() else list(self._next())
+        if chosen:
+            now = self.now()
+            with self.store.transaction() as db:
+                alive = [begun(db, message, now) for message in chosen]
+            for message, is_alive in zip(chosen, alive, strict=True):
+                lanes = self.lanes[message.trigger]
+                if is_alive:
+                    self.under_way += 1
+                    lanes.pool.submit(self._send, lanes, message)
+                else:      # it was dropped meanwhile
+                    del lanes.busy[message.lane]
+                    self._go_on(lanes, message.lane)
+        return self.under_way > 0
+
+    def _ended(self) -> list[Sent]:
+        """The tries that have ended by now: at least one, unless it takes long."""
+        found = list[Sent]()
+        with suppress(Empty):
+            found.append(self.ended.get(timeout=SOON if any(one.ready for one in self.lanes.values()) else TICK))
+            while True:
+                found.append(self.ended.get_nowait())
+        self.under_way -= len(found)
+        return found
 
     def _look(self) -> bool:
         """Find the lanes whose first message is due; whether there are any."""
-        disabled = dict(self.store.ask("select name, disabled from triggers where disabled is not null"))
+        disabled, pauses = standing.disabled(self.store), standing.pauses(self.store, self.now())
         self.done.disabled = {name: disabled[name] for name in self.lanes if name in disabled}
         for name, lanes in self.lanes.items():
-            lanes.disabled, lanes.has_more = name in disabled, True
+            lanes.disabled, lanes.paused_until, lanes.has_more = name in disabled, pauses.get(name, 0.0), True
             self._fill(lanes)
         return any(lanes.ready for lanes in self.lanes.values())
 
@@ -173,7 +180,7 @@ class Delivery:
         """Look up some of the lanes of a trigger whose first message is due, where none of them is known."""
         if lanes.ready or not lanes.has_more or self._rests(lanes):
             return
-        found = due(self.store, lanes.trigger.name, self.until(), lanes.is_blocking, READ)
+        found = due(self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, READ)
         self._look_up(lanes, found)
         lanes.has_more = len(found) == READ
         lanes.ready += [one for one in found if one.lane not in lanes.busy]
@@ -185,6 +192,11 @@ class Delivery:
             with suppress(StripeFeedError):
                 self.lookups.fetch(changes, lanes.receiver.looks_up)
 
+    def _go_on(self, lanes: Lanes, lane: str) -> None:
+        """Find what follows in a lane."""
+        if not self._rests(lanes):
+            lanes.ready += due(self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, 1, lane)
+
     def _rests(self, lanes: Lanes) -> bool:
         return lanes.disabled or self.now() < lanes.paused_until
 
@@ -194,30 +206,33 @@ class Delivery:
             if self._rests(lanes):
                 lanes.ready.clear()
                 lanes.has_more = True
-            while len(lanes.busy) < self.at_once:
+            while lanes.has_place():
                 self._fill(lanes)
                 if not lanes.ready:
                     break
-                yield lanes.ready.popleft()
+                message = lanes.ready.popleft()
+                lanes.busy[message.lane] = time.monotonic()
+                yield message
 
-    def _send(self, lanes: Lanes, message: Message) -> Sent:
+    def _send(self, lanes: Lanes, message: Message) -> None:
         began, clock = self.now(), time.monotonic()
         try:
-            if self.store.ask("select 1 from messages where number = ? and state = 'waiting'", message.number) == []:
-                return Outcome(False, "gone", note="it was dropped meanwhile"), began, 0.0
             telling = self._telling(message, lanes.receiver.looks_up)
             if telling is None:
-                return Outcome(False, "gone", note="its change is no more in the feed"), began, 0.0
-            outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
+                outcome = Outcome(False, "gone", note="its change is no more in the feed")
+            else:
+                outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
         except NotRenderable as fault:
-            return Outcome(False, "gone", note=str(fault)), began, 0.0
+            outcome = Outcome(False, "gone", note=str(fault))
         except NotNow as fault:
-            return Outcome(False, "later", note=str(fault)), began, 0.0
+            outcome = Outcome(False, "later", note=str(fault))
+        except Unusable as fault:
+            outcome = Outcome(False, "later", note=str(fault))
         except StripeFeedError as fault:
             outcome = Outcome(False, "setup", note=str(fault))
         except Exception as fault:      # its words may hold data
             outcome = Outcome(False, f"error {type(fault).__name__}")
-        return outcome, began, time.monotonic() - clock
+        self.ended.put(Sent(message, outcome, began, 0.0 if outcome.code in ("gone", "later") else time.monotonic() - clock))
 
     def _telling(self, message: Message, looks_up: frozenset[str]) -> Telling | None:
         """What a message tells, made of its changes; nothing where they were pruned."""
@@ -233,75 +248,67 @@ class Delivery:
         beside = self.lookups.of(last, looks_up) if looks_up else {}
         return Telling(about, message.trigger, message.message_id, tuple(skipped(self.store, message)), beside)
 
-    def _note(self, ended: Sequence[tuple[Message, Sent]]) -> None:
+    def _note(self, ended: Sequence[Sent]) -> None:
         """Note what came of some tries, all in one transaction, and find what follows in their lanes."""
-        if not ended:
+        self.unnoted += ended
+        if not self.unnoted:
             return
-        try:
-            with self.store.transaction() as db:
-                for message, sent in ended:
-                    self._noted(db, message, sent)
-        finally:      # what could not be noted is sent again
-            for message, _ in ended:
-                self.lanes[message.trigger].busy.discard(message.lane)
-        for message, _ in ended:
-            lanes = self.lanes[message.trigger]
-            if not self._rests(lanes):
-                lanes.ready += due(self.store, message.trigger, self.until(), lanes.is_blocking, 1, message.lane)
+        with self.store.transaction() as db:
+            came = [self._noted(db, one) for one in self.unnoted]
+        noted, self.unnoted = self.unnoted, []
+        for one, what in zip(noted, came, strict=True):
+            lanes = self.lanes[one.message.trigger]
+            lanes.busy.pop(one.message.lane, None)
+            setattr(self.done, what, getattr(self.done, what) + 1)
+            if one.outcome.ok:
+                lanes.takes += (one.seconds - lanes.takes) / 8
+        for one in noted:
+            self._go_on(self.lanes[one.message.trigger], one.message.lane)
 
-    def _noted(self, db: sqlite3.Connection, message: Message, sent: Sent) -> None:
-        outcome, began, seconds = sent
-        attempt = Attempt(began, seconds, outcome.code, outcome.note)
+    def _noted(self, db: sqlite3.Connection, sent: Sent) -> str:
+        """Note what came of a try; return it in the words of `Delivered`."""
+        message, outcome = sent.message, sent.outcome
+        attempt = Attempt(sent.began, sent.seconds, outcome.code, outcome.note)
         if outcome.ok:
-            self.done.sent += 1
             tried(db, message, attempt, "sent")
-            db.execute("update triggers set failing_since = null where name = ?", (message.trigger,))
-        elif outcome.code == "later":      # no try: nothing was sent
-            self.done.failed += 1
-            log.warning("The trigger %s cannot look up what its template names yet: %s", message.trigger, outcome.note)
-            db.execute("update messages set due_at = ? where number = ?", (began + LATER, message.number))
-        elif outcome.code == "gone":
-            self.done.dropped += 1
+            told(db, message)
+            standing.succeeded(db, message.trigger)
+            return "sent"
+        if outcome.code == "later":      # no try: nothing was sent
+            log.warning("The trigger %s cannot make a message yet: %s", message.trigger, outcome.note)
+            db.execute("update messages set due_at = ? where number = ?", (sent.began + LATER, message.number))
+            return "failed"
+        if outcome.code == "gone":
             tried(db, message, attempt, "dropped")
-        else:
-            self._failed(db, message, attempt, outcome)
+            return "dropped"
+        return self._failed(db, message, attempt, outcome)
 
-    def _failed(self, db: sqlite3.Connection, message: Message, attempt: Attempt, outcome: Outcome) -> None:
+    def _failed(self, db: sqlite3.Connection, message: Message, attempt: Attempt, outcome: Outcome) -> str:
         now = attempt.at + attempt.seconds
-        if outcome.throttled and outcome.retry_after:
-            self.lanes[message.trigger].paused_until = now + outcome.retry_after
-        self._disable(db, message.trigger, now, outcome)
+        lanes = self.lanes[message.trigger]
+        until, why = standing.failed(db, message.trigger, now, outcome)
+        lanes.paused_until = max(lanes.paused_until, until or 0.0)
+        if why is not None:
+            lanes.disabled, self.done.disabled[message.trigger] = True, why
         if message.tries >= len(SCHEDULE):
-            self.done.dead += 1
             tried(db, message, attempt, "dead")
             log.warning(
                 "The message %s of the trigger %s is given up after %d attempts (%s): `stripe-feed feed dead list`.",
                 message.message_id, message.trigger, message.tries + 1, outcome.code,
             )
-            return
-        self.done.failed += 1
+            return "dead"
         pause = SCHEDULE[message.tries] * self.dice.uniform(1 - JITTER, 1 + JITTER)
         tried(db, message, attempt, "waiting", now + max(pause, outcome.retry_after or 0.0))
-
-    def _disable(self, db: sqlite3.Connection, trigger: str, now: float, outcome: Outcome) -> None:
-        """Give up on a receiver that is gone, or that has only failed for days."""
-        (since,), = db.execute("select failing_since from triggers where name = ?", (trigger,)).fetchall() or [(None,)]
-        why = "it answers 410 Gone" if outcome.gone else None
-        if since is None:
-            log.warning("The receiver of the trigger %s fails (%s); it is tried again, ever more rarely.", trigger, outcome.code)
-            db.execute("update triggers set failing_since = ? where name = ?", (now, trigger))
-        elif now - since >= DISABLE_AFTER and are_several_failing(db, trigger, since):
-            why = why or f"it has only failed for {DISABLE_AFTER // 3_600} hours"
-        if why is not None:
-            self.lanes[trigger].disabled = True
-            self.done.disabled[trigger] = why
-            db.execute("update triggers set disabled = ? where name = ?", (why, trigger))
-            log.warning("The receiver of the trigger %s is disabled: %s. `stripe-feed triggers release %s` tries it again.",
-                        trigger, why, trigger)
+        return "failed"
 
 
-def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = time.time) -> Callable[[], list[Fired]]:
-    """A function that runs the triggers over what is new, again and again; what goes wrong is logged once, and tried again."""
+def ticking(
+    feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = time.time, patient: bool = True
+) -> Callable[[], list[Fired]]:
+    """A function that runs the triggers over what is new, again and again; what goes wrong is logged once, and tried again.
+
+    Where the store cannot be used, it raises `Unusable`, unless it is `patient`.
+    """
     said: dict[str, str | None] = {}
     rests: dict[str, float] = {}
 
@@ -310,8 +317,11 @@ def ticking(feed: Feed, triggers: Sequence[Trigger], now: Callable[[], float] = 
             able = [one for one in triggers if rests.get(one.name, 0.0) <= time.monotonic()]
             found = fire(feed.store, able, now(), feed.ids, feed.lookups)
             found += [Fired(one.name, 0, 0, error=said[one.name]) for one in triggers if one not in able]
-        except sqlite3.Error as fault:
-            found = [Fired(one.name, 0, 0, error=f"the feed store cannot be used ({type(fault).__name__})") for one in triggers]
+        except (Unusable, sqlite3.Error) as fault:
+            if not patient:
+                raise
+            words = str(fault) if isinstance(fault, Unusable) else f"the feed store cannot be used ({type(fault).__name__})"
+            found = [Fired(one.name, 0, 0, error=words) for one in triggers]
         for one in found:
             if one.error is not None and one.error != said.get(one.trigger):
                 log.warning("The trigger %s does not run: %s", one.trigger, one.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from .rules import Trigger
-from .store import LEFT
+from .schema import LEFT
 
 
 class Enrolment:
@@ -16,7 +16,7 @@ class Enrolment:
         self.trigger, self.db, self.is_history = trigger, db, upto is not None
         self.added: dict[str, float] = {}
         self.known = {} if upto is None else self._history(upto)
-        all = db.execute("select key from enrolled where trigger = ?", (trigger.name,)) if again else ()
+        all = db.execute("select key from enrolled where trigger = ? and at >= 0", (trigger.name,)) if again else ()
         self.enrolled = {key for (key,) in all}
 
     def admits(self, key: str, at: float) -> bool:
@@ -45,7 +45,8 @@ class Enrolment:
     def _stored(self, key: str) -> float | None:
         if self.is_history:
             return self.known.get(key)
-        found = self.db.execute("select at from enrolled where trigger = ? and key = ?", (self.trigger.name, key)).fetchone()
+        query = "select at from enrolled where trigger = ? and key = ? and at >= 0"
+        found = self.db.execute(query, (self.trigger.name, key)).fetchone()
         return None if found is None else float(found[0])
 
     def _waits(self, key: str) -> bool:
@@ -55,10 +56,11 @@ class Enrolment:
             self.added[key] = 0.0
         return waits
 
-    def store(self) -> None:
-        """Write down who was added; a key that was enrolled for a later change stays so."""
+    def store(self, held: bool = False) -> None:
+        """Write down who was added; a key that was enrolled for a later change stays so. `held`: by a replay that waits for a
+        release, which does not count until then, and is written as a negative time."""
         if self.trigger.enrol.kind in ("once", "cooldown"):
             self.db.executemany(
                 "insert into enrolled values (?, ?, ?) on conflict do update set at = max(at, excluded.at)",
-                [(self.trigger.name, key, at) for key, at in self.added.items()],
+                [(self.trigger.name, key, -at if held else at) for key, at in self.added.items()],
             )

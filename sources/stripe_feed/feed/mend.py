@@ -13,7 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from .store import MENDING, FeedStore, marks
+from .schema import MENDING
+from .store import FeedStore, marks
 
 SAVED = {
     "meta": "", "log": "", "pruned": "", "totals": "",

@@ -20,6 +20,7 @@ from .change import Change, iso
 from .messages import COLUMNS, Attempt, Message, attempts, counts
 from .paths import value_at
 from .rules import Trigger
+from .schema import LEFT
 from .store import FeedStore
 
 CHANGES = 50
@@ -80,7 +81,8 @@ def look(store: FeedStore) -> Shown:
 
 
 def _letters(store: FeedStore, where: str, order: str) -> list[tuple[Message, Attempt | None]]:
-    rows = store.ask(f"select {COLUMNS} from messages where {where} order by {order} limit ?", LETTERS)
+    few = f"messages indexed by messages_lanes where state in ({LEFT})"      # however many were sent
+    rows = store.ask(f"select {COLUMNS} from {few} and {where} order by {order} limit ?", LETTERS)
     found = [Message(*row) for row in rows]
     return [(one, next(reversed(attempts(store, one.message_id)), None)) for one in found]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from ..errors import SetupError, UsageError
@@ -69,7 +70,7 @@ def deliver_of(said: Any) -> Deliver:
         synthetic=flag(said, "synthetic"),
     )
     _checked(lambda: compile_template(found.template) if found.template is not None else None, "template")
-    _checked(lambda: _url(str(to), found.allow_private) if found.kind == "url" else None, "url")
+    _checked(lambda: _url(str(to), found.allow_private) if found.kind == "url" and not is_reference(to) else None, "url")
     if found.format == "stripe" and found.kind == "url" and not found.secrets:
         raise Wrong("the format stripe is signed: give deliver.secrets", "deliver", "format")
     return found
@@ -165,15 +166,32 @@ def looked_up_by(deliver: Deliver) -> frozenset[str]:
     return frozenset() if deliver.template is None else compile_template(deliver.template).looks_up
 
 
-class Receiver:
-    """What sends the messages of one trigger. Raises `SetupError` for secrets that cannot be found, before anything is sent."""
+def is_reference(value: Any) -> bool:
+    """Whether a text names a secret instead of being one."""
+    return isinstance(value, str) and REFERENCE.fullmatch(value) is not None
 
-    def __init__(self, trigger: str, deliver: Deliver, now: Callable[[], float], **network: Any) -> None:
+
+def variables(delivers: Iterable[Deliver]) -> set[str]:
+    """The names of the environment that hold secrets of these receivers."""
+    named = [part for one in delivers for part in (str(one.to), *one.secrets, *chain.from_iterable(one.auth.values()))]
+    found = [part.partition(":") for part in named if is_reference(part)]
+    return {name if kind == "env" else name.upper().replace(".", "__") for kind, _, name in found}
+
+
+class Receiver:
+    """What sends the messages of one trigger. Raises `SetupError` for secrets that cannot be found, before anything is sent.
+
+    `hidden`: names of the environment that no command gets.
+    """
+
+    def __init__(
+        self, trigger: str, deliver: Deliver, now: Callable[[], float], hidden: Collection[str] = (), **network: Any
+    ) -> None:
         self.trigger, self.deliver, self.now = trigger, deliver, now
         self.body, self.looks_up = form_of(deliver), looked_up_by(deliver)
         self.secrets = [looked_up(one) for one in deliver.secrets]
         self.headers("msg_0", Body(b""))
-        self.sink = _sink(deliver, now, **network)
+        self.sink = _sink(deliver, now, {*hidden, *variables([deliver])}, **network)
 
     def headers(self, message_id: str, body: Body) -> dict[str, str]:
         """What goes with a body now: its type, the message's id and the time, and signatures where there are secrets."""
@@ -192,19 +210,34 @@ class Receiver:
         self.sink.close()
 
 
-def _sink(deliver: Deliver, now: Callable[[], float], **network: Any) -> Sink:
+def _sink(deliver: Deliver, now: Callable[[], float], hidden: Collection[str], **network: Any) -> Sink:
     match deliver.kind:
         case "url":
             headers = {**deliver.headers, **_credentials(deliver.auth)}
-            return Webhook(
-                str(deliver.to), headers=headers, allow_private=deliver.allow_private, timeout=deliver.timeout, now=now, **network
-            )
+            how = {"allow_private": deliver.allow_private, "timeout": deliver.timeout, **network}
+            return Webhook(_address(deliver), headers=headers, now=now, **how)
         case "command":
-            return Command(str(deliver.to), timeout=deliver.timeout)
+            return Command(str(deliver.to), timeout=deliver.timeout, hidden=hidden)
         case "python":
             return Function(deliver.to)
         case "file":
             return Lines(str(deliver.to))
+
+
+def _address(deliver: Deliver) -> str:
+    """The URL, looked up where it is a secret, too. Raises `SetupError` for a secret that is no such URL."""
+    reference = str(deliver.to)
+    if not is_reference(reference):
+        return reference
+    url = looked_up(reference)
+    try:
+        _url(url, deliver.allow_private)
+    except UsageError:      # its words name the host
+        raise SetupError(
+            f"The secret {reference} is no URL that can be called: https://… without a user, a fragment or blanks, at a public "
+            "host (others with allow_private = true)."
+        ) from None
+    return url
 
 
 def _credentials(auth: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

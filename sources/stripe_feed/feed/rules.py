@@ -58,7 +58,8 @@ class Guard:
 class Deliver:
     """Where messages go, and how. `to` is a URL, a shell command, `module:function`, a callable or a file, by `kind`.
 
-    `secrets`, and the values of `auth`, are references (`env:NAME`, `dlt:section.key`), looked up when something is sent.
+    `secrets`, and the values of `auth`, are references (`env:NAME`, `dlt:section.key`), looked up when something is sent; a URL
+    may be one.
     """
 
     kind: Literal["url", "command", "python", "file"]
@@ -81,7 +82,7 @@ class Deliver:
         if self.kind == "command":
             first, *more = self.to.split()
             return f"{first} …" if more else first
-        if self.kind != "url":
+        if self.kind != "url" or self.to.startswith(("env:", "dlt:")):
             return self.to
         url = urlsplit(self.to)
         return f"{url.scheme}://{url.hostname}{f':{url.port}' if url.port else ''}/…"

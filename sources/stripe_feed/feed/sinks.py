@@ -14,11 +14,12 @@ import os
 import re
 import signal
 import ssl
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timezone
@@ -37,6 +38,7 @@ TIMEOUT = 15.0                # seconds for one message
 RETRY_AFTER_SECONDS = 86_400.0
 KILL_SECONDS = 2.0            # between asking a command to end and ending it
 THROTTLED = (429, 502, 503, 504)
+OUR_SECRETS = re.compile(r"^STRIPE_|(^|__)((SOURCES|DESTINATION)(__|$)|CREDENTIALS)")      # dlt's names hold two underscores
 OURS = ("host", "content-length", "transfer-encoding", "connection")
 
 
@@ -100,7 +102,7 @@ class Webhook:
         status = answer.status
         if 200 <= status < 300:
             return Outcome(True, str(status))
-        wait = retry_after(answer.getheader("Retry-After"), self._now())
+        wait = retry_after(answer.getheader("Retry-After"), self._now(), answer.getheader("Date"))
         note = "redirects are not followed" * (300 <= status < 400)
         return Outcome(False, str(status), wait, status == 410, status in THROTTLED, note)
 
@@ -126,18 +128,27 @@ def _merged(base: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
     return dict({one[0].lower(): one for one in (*base.items(), *more.items())}.values())
 
 
-def retry_after(value: str | None, now: float) -> float | None:
-    """The seconds that a `Retry-After` asks for, at most a day; None for what is neither seconds nor a date."""
+def retry_after(value: str | None, now: float, date: str | None = None) -> float | None:
+    """The seconds that a `Retry-After` asks for, at most a day; None for what is neither seconds nor a date.
+
+    A date counts from the `date` of the answer, for the receiver's clock may not be ours.
+    """
     text = (value or "").strip()
+    if re.fullmatch("[0-9]+", text):
+        return min(float(text[:15]), RETRY_AFTER_SECONDS)
+    until = _seconds_of(text)
+    if until is None:
+        return None
+    since = _seconds_of(date or "")
+    return min(max(until - (now if since is None else since), 0.0), RETRY_AFTER_SECONDS)
+
+
+def _seconds_of(date: str) -> float | None:
     try:
-        if re.fullmatch("[0-9]{1,15}", text):
-            seconds = float(text)
-        else:
-            date = parsedate_to_datetime(text)
-            seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now
+        found = parsedate_to_datetime(date)
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS)
 
 
 def _broken(fault: OSError | HTTPException) -> Outcome:
@@ -160,19 +171,21 @@ def _broken(fault: OSError | HTTPException) -> Outcome:
 class Command:
     """Runs a shell command with the body and a newline on its stdin; exit 0 is success. What it prints goes to our stderr.
 
-    It finds `STRIPE_FEED_MESSAGE_ID` and `STRIPE_FEED_TRIGGER` in its environment, and leads a process group, which ends
-    with it after `timeout` seconds, when this process is interrupted, and when the sink is closed.
+    It finds `STRIPE_FEED_MESSAGE_ID` and `STRIPE_FEED_TRIGGER` in its environment, which holds no secret of ours (`hidden`: the
+    names of more), and leads a process group, which ends with it after `timeout` seconds, when this process is interrupted, and
+    when the sink is closed.
     """
 
-    def __init__(self, run: str, *, timeout: float = TIMEOUT) -> None:
-        self._run, self._timeout = run, timeout
+    def __init__(self, run: str, *, timeout: float = TIMEOUT, hidden: Collection[str] = ()) -> None:
+        self._run, self._timeout, self._hidden = run, timeout, hidden
         self._turn = threading.RLock()          # a signal's handler may close the sink
         self._children: set[subprocess.Popen[bytes]] = set()
         self._closed = False
 
     def send(self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         """Run once."""
-        environment = {**os.environ, "STRIPE_FEED_MESSAGE_ID": message_id, "STRIPE_FEED_TRIGGER": trigger}
+        told = {"STRIPE_FEED_MESSAGE_ID": message_id, "STRIPE_FEED_TRIGGER": trigger}
+        environment = {**environment_of_child(self._hidden), **told}
         try:
             with self._turn:
                 if self._closed:
@@ -207,6 +220,11 @@ class Command:
                     self._children.discard(child)
         status = child.returncode
         return Outcome(not status, f"exit {status}" if status >= 0 else f"signal {-status}")
+
+
+def environment_of_child(hidden: Collection[str] = ()) -> dict[str, str]:
+    """The environment without our keys, the credentials of sources and destinations, and what else is `hidden`."""
+    return {name: value for name, value in os.environ.items() if name not in hidden and not OUR_SECRETS.search(name.upper())}
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -259,18 +277,16 @@ class Lines:
     """Appends each body as one line to a file that only its owner may read; a line that a kill cut short is ended first.
 
     A message is on the disk when `send` returns. Threads and processes may write to one file. Raises `UsageError` for a path
-    that cannot be such a file.
+    that cannot be such a file: links, pipes, devices and folders are left alone.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_file():
-            raise UsageError(f"{self.path} is no regular file. Choose another.")
         try:
-            os.close(self._open())
-            self.path.chmod(0o600)
+            opened = self._open()
         except OSError as fault:
             raise UsageError(f"{self.path} cannot be written ({fault.strerror}). Choose another file.") from None
+        os.close(opened)
 
     def send(self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         """Append once."""
@@ -279,6 +295,8 @@ class Lines:
             with open(self._open(), "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _append(file.fileno(), line)
+        except UsageError as fault:
+            return Outcome(False, "setup", note=str(fault))
         except OSError as fault:
             return Outcome(False, f"error {errno.errorcode.get(fault.errno or 0, 'OSError')}")
         return Outcome(True, "ok")
@@ -287,7 +305,20 @@ class Lines:
         """Nothing is open."""
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        """Open it where it is a regular file, or make it; each time, for it may have been moved away."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):      # to open a device may do things
+            raise UsageError(f"{self.path} is a link or no regular file, and is left alone. Choose another file.")
+        opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            found = os.fstat(opened).st_mode
+            if not stat.S_ISREG(found):
+                raise UsageError(f"{self.path} is no regular file. Choose another file.")
+            if found & 0o077:
+                os.fchmod(opened, 0o600)
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened
 
 
 def _append(opened: int, line: bytes) -> None:

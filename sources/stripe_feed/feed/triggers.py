@@ -107,23 +107,30 @@ def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], no
 
 def _judged(store: FeedStore, trigger: Trigger, position: int, upto: int, now: float, lookups: Lookups) -> str | None:
     """Why the trigger is held, if it is, now that all that this run would make is known; noted before any of it is made."""
-    (rule, held), = store.ask("select rule, held from triggers where name = ?", trigger.name)
+    (rule, held, held_for), = store.ask("select rule, held, held_for from triggers where name = ?", trigger.name)
+    is_held = held is not None and held_for is None      # a replay that waits holds nothing that happens now
     with store.transaction("deferred") as db:
         found = firings(store, trigger, position, upto, Enrolment(trigger, db), lookups)
         fired = [(last.resource, last.object_id) for _, last, _ in found]
-    why = _why_held(store, trigger, fired, rule, now) if held is None and fired else None
+    why = _why_held(store, trigger, fired, rule, now) if fired and not is_held else None
     if why is not None:
         log.warning("The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.", trigger.name, why)
     with store.transaction() as db:
-        db.execute("update triggers set rule = ?, held = coalesce(held, ?) where name = ?", (trigger.rule, why, trigger.name))
-    return held or why
+        db.execute(
+            "update triggers set rule = ?1, held = coalesce(?2, held), held_for = case when ?2 is null then held_for end "
+            "where name = ?3", (trigger.rule, why, trigger.name),
+        )
+    return why or held
 
 
 def _why_held(store: FeedStore, trigger: Trigger, fired: Sequence[tuple[str, str]], rule: str, now: float) -> str | None:
     """`fired`: the object of each message to be made."""
     if rule != trigger.rule:
         return f"its rule changed, and it would fire {len(fired):,} times for changes of before"
-    since = "trigger = ?1 and made_at > max(?2, (select coalesce(max(released_at), 0) from triggers where name = ?1))"
+    since = (      # what a clock noted that was ahead does not count, nor what was replayed
+        "trigger = ?1 and replayed is null and made_at <= ?2 + 660 and made_at > max(?2, (select coalesce(max(released_at), 0) "
+        "from triggers where name = ?1 and released_at <= ?2 + 660))"
+    )
     just_now = f"from messages where {since}"      # a large load is relayed, and fired for, piece by piece
     count = len(fired) + store.ask(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]
     if count > trigger.guard.most:
@@ -159,9 +166,10 @@ def _put(
     db: sqlite3.Connection, trigger: Trigger, found: Sequence[Firing], enrolment: Enrolment, now: float, again: bool = False
 ) -> int:
     """Make messages, which wait for a release where the trigger is held by now, and enrol whom they are for."""
-    (held,) = db.execute("select held from triggers where name = ?", (trigger.name,)).fetchone()
-    made = put(db, trigger.name, found, "waiting" if held is None else "held", now, again)
-    enrolment.store()
+    held, held_for = db.execute("select held, held_for from triggers where name = ?", (trigger.name,)).fetchone()
+    waits = held is not None and (again or held_for is None)
+    made = put(db, trigger.name, found, "held" if waits else "waiting", now, again)
+    enrolment.store(held=waits and again)
     if made:
         db.execute("update triggers set fired = fired + ?, fired_at = ? where name = ?", (made, now, trigger.name))
     return made
@@ -219,32 +227,42 @@ def replay(
 ) -> Fired:
     """Make the messages from a place in the feed on (again), with the ids that they had; return how many.
 
-    The guard holds for them as for a run. For those who are enrolled already, only what was fired is sent again.
+    The guard holds for them as for a run, and for nothing that happens meanwhile; what waits already is left as it is. For those
+    who are enrolled already, only what was fired is sent again. Killed in between, it may be run again.
     """
     position, head, name = cursors.position_before(store, since, now), store.head, trigger.name
     is_new = not store.ask("select 1 from triggers where name = ?", name)
     enrolled = _enrolled(trigger, paid) if is_new else []
-    with store.transaction() as db:
-        if is_new:
+    if is_new:
+        with store.transaction() as db:
             cursors.enter(store, consumer_of(name), "latest", now)
             _begin(db, trigger, enrolled, now)
-        enrolment = Enrolment(trigger, db, position, again=True)
-        found = [
-            one for one in firings(store, trigger, position, head, enrolment, lookups)
-            if one[2] not in enrolment.enrolled or _was_fired(db, trigger, one)
-        ]
-        why = _why_held(
-            store, trigger, [(last.resource, last.object_id) for _, last, _ in found], trigger.rule, float("inf")
+
+    def found() -> Iterator[tuple[Firing, Enrolment]]:
+        with store.transaction("deferred") as db:
+            enrolment = Enrolment(trigger, db, position, again=True)
+        for one in firings(store, trigger, position, head, enrolment, lookups):
+            if one[2] not in enrolment.enrolled or _was_fired(store, trigger, one):
+                yield one, enrolment
+
+    fired = [(last.resource, last.object_id) for (_, last, _), _ in found()]
+    why = _why_held(store, trigger, fired, trigger.rule, float("inf"))
+    with store.transaction() as db:
+        db.execute(
+            "update triggers set held_for = case when held is null and ?1 is not null then 'replay' else held_for end, "
+            "held = coalesce(held, ?1) where name = ?2", (why, name),
         )
-        db.execute("update triggers set held = coalesce(held, ?) where name = ?", (why, name))
-        (held,) = db.execute("select held from triggers where name = ?", (name,)).fetchone()
-        _put(db, trigger, found, enrolment, now, again=True)
-    return Fired(name, head - position, len(found), held)
+    left = found()
+    while some := list(islice(left, PAGE)):      # they are read outside of the transaction: nobody waits for long
+        with store.transaction() as db:
+            _put(db, trigger, [one for one, _ in some], some[0][1], now, again=True)
+    (held,), = store.ask("select held from triggers where name = ?", name)
+    return Fired(name, head - position, len(fired), held)
 
 
-def _was_fired(db: sqlite3.Connection, trigger: Trigger, firing: Firing) -> bool:
+def _was_fired(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:
     id = id_of(trigger.name, firing[0].change_id, firing[1].change_id)
-    return db.execute("select 1 from messages where message_id = ?", (id,)).fetchone() is not None
+    return bool(store.ask("select 1 from messages where message_id = ?", id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import SetupError
 from ..resources import CHANGES
 from .relay import copy, is_missing
-from .store import LEFT, LOG, MENDING, NEXT, WINDOW, FeedStore
+from .schema import LEFT, LOG, MENDING, NEXT
+from .store import WINDOW, FeedStore
 
 NEWEST = "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 TABLES = ("log", "objects", "loads")
