@@ -75,6 +75,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for another process does not rest in between, so that the longest wait takes no time."""
+    monkeypatch.setattr("stripe_feed.locks.rest", lambda: None)
+
+
 def _only_loopback() -> None:
     """Makes a test fail that reaches for another host, even where the code under test catches every Exception."""
 

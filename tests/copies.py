@@ -76,6 +76,22 @@ class Copy:
         return found
 
 
+class PostgresCopy(Copy):
+    """The same on a Postgres server, whose address is in the environment."""
+
+    def sync(self, **options: Any) -> Synced:
+        return super().sync(**{"database": None, "destination": "postgres"} | options)
+
+    @property
+    def pipeline(self) -> Any:
+        return open_pipeline(None, "postgres", state_dir=str(self.folder / self.state))
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        with self.pipeline.sql_client() as client, client.execute_query(query) as cursor:
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
+
+
 @contextmanager
 def copy_of(box: Sandbox, folder: Path) -> Iterator[Copy]:
     """Serve an account and give an empty copy of it."""

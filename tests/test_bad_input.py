@@ -21,7 +21,6 @@ import pytest
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 
-from stripe_feed.destination import open_pipeline
 from stripe_feed.extract import pages
 from stripe_feed.progress import WAITING
 from stripe_feed.resources import RESOURCES, TABLES
@@ -328,9 +327,9 @@ def test_a_file_that_another_process_has_open(shell: Shell) -> None:
             f"{FILE} is open in process {pid}. Close it there (a notebook, a shell, another sync), then run again; "
             "sync and reconcile can wait for it with --wait SECONDS."
         )
-        refused(shell.sync(), 3, line)
-        refused(shell.run("query", "select 1"), 3, line)
-        refused(shell.run("status"), 3, line)
+        refused(shell.sync("--wait", 0), 3, line)
+        refused(shell.run("query", "select 1", "--wait", 0), 3, line)
+        refused(shell.run("status", "--wait", 0), 3, line)
 
 
 def test_a_file_of_a_newer_duckdb(shell: Shell) -> None:
@@ -413,8 +412,8 @@ def test_a_database_beside_another_destination(shell: Shell) -> None:
 def test_another_command_that_writes(shell: Shell) -> None:
     """It waits for an answer of Stripe's; the second one is told who it is. A killed process gives the lock back."""
     with stopped_at(shell, "/v1/invoices", "sync", "--state-dir", "state") as (first, go_on):
-        refused(shell.sync("--state-dir", "state"), 3, (
-            f"`stripe-feed sync` (process {first.pid}) is writing to this pipeline. Run again when it is done; "
+        refused(shell.sync("--state-dir", "other", "--wait", 0), 3, (
+            f"`stripe-feed sync` (process {first.pid}) is writing to this copy. Run again when it is done; "
             "sync and reconcile can wait for it with --wait SECONDS."
         ))
         first.kill()
@@ -426,9 +425,7 @@ def test_another_command_that_writes(shell: Shell) -> None:
 
 def test_waiting_for_another_command(shell: Shell) -> None:
     """The lock is free again while the second command waits."""
-    folder = Path(open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=str(shell.folder / "state")).pipelines_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "stripe_feed.lock", "w") as file:
+    with open(shell.folder / "stripe_feed.sync.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         in_vain = shell.sync("--state-dir", "state", "--wait", 0.3)
         timer = threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN))
@@ -437,11 +434,11 @@ def test_waiting_for_another_command(shell: Shell) -> None:
         timer.join()
 
     refused(in_vain, 3, (
-        "another command is writing to this pipeline. Run again when it is done; "
+        "another command is writing to this copy. Run again when it is done; "
         "sync and reconcile can wait for it with --wait SECONDS."
     ))
     assert said.code == 0
-    assert "Waiting for up to 60 s: another command is writing to this pipeline." in said.err.splitlines()
+    assert "Waiting for up to 60 s: another command is writing to this copy." in said.err.splitlines()
 
 
 def test_ctrl_c_while_reading(shell: Shell) -> None:

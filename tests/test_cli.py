@@ -295,7 +295,7 @@ def test_a_quiet_sync_says_nothing(copy: Shell) -> None:
 ASKED: Mapping[str, Any] = {
     "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
     "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "max_rps": None,
-    "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 0,
+    "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 30.0,
     "checkpoint_rows": None, "deletes": "soft", "snapshot": False,
 }
 
@@ -699,7 +699,7 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
     assert len(kinds) == 4 and min(kinds.values()) > 0
     assert after["changes"] == [sum(kinds.values())] * 2
     assert {path.name for path in shell.folder.iterdir()} == {
-        "demo.duckdb", "demo.feed.sqlite", "demo.feed.sqlite.deliver.lock",
+        "demo.duckdb", "demo.feed.sqlite", "demo.feed.sqlite.deliver.lock", "demo.sync.lock",
     }
 
 

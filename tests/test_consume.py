@@ -350,6 +350,7 @@ def test_several_threads_consume_from_one_feed(feed: Feed) -> None:
     assert got == {name: list(range(1, 500)) for name in "abcd"}
 
 
+@pytest.mark.usefixtures("hurried")
 def test_consumers_never_open_the_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "stripe_feed")
     pipeline = a_copy(tmp_path)
@@ -373,6 +374,7 @@ def test_consumers_never_open_the_database(tmp_path: Path, caplog: pytest.LogCap
         assert offsets(feed.consume("c")) == [4]
 
 
+@pytest.mark.usefixtures("hurried")
 def test_a_database_open_in_this_process_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import duckdb
 

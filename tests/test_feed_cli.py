@@ -260,6 +260,7 @@ def test_no_file_and_an_empty_feed_say_what_to_do(tmp_path: Path) -> None:
     assert "stripe-feed sync" in empty.err
 
 
+@pytest.mark.usefixtures("hurried")
 def test_a_feed_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
     """It goes on with what it has, and does not call itself empty."""
     with holding(tmp_path / "copy.duckdb") as pid:
@@ -285,6 +286,7 @@ def test_nonsense_is_exit_code_2(folder: Path, arguments: list[str]) -> None:
     assert said.out == ""
 
 
+@pytest.mark.usefixtures("hurried")
 def test_a_locked_database_is_said_and_the_feed_goes_on(folder: Path) -> None:
     run(folder, "tail")
     with holding(folder / "copy.duckdb") as pid:

@@ -14,12 +14,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.destination import open_pipeline
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import Synced
-from tests.copies import Copy, copy_of, first_copy
+from tests.copies import Copy, PostgresCopy, copy_of, first_copy
 from tests.feed_truth import assert_complete, assert_folds, assert_in_order
 from tests.postgres import postgres_server
 
@@ -342,22 +340,6 @@ def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(loaded: Path,
 
 
 # -- on Postgres ------------------------------------------------------------------------------------------------------------
-
-
-class PostgresCopy(Copy):
-    """The same on a Postgres server, whose address is in the environment."""
-
-    def sync(self, **options: Any) -> Synced:
-        return super().sync(**{"database": None, "destination": "postgres"} | options)
-
-    @property
-    def pipeline(self) -> Any:
-        return open_pipeline(None, "postgres", state_dir=str(self.folder / self.state))
-
-    def select(self, query: str) -> list[tuple[Any, ...]]:
-        with self.pipeline.sql_client() as client, client.execute_query(query) as cursor:
-            found: list[tuple[Any, ...]] = cursor.fetchall()
-            return found
 
 
 @pytest.fixture(scope="module")

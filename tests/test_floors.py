@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
 
 FLOORS = (
     "errors, resources, sandbox",
-    "rates, credentials, transport, repair, destination_errors < api, destination, preflight",
+    "rates, credentials, transport, repair, locks, place < destination_errors < api, destination, preflight, lease",
     "extract, write, models",
     "feed",
     "loading < sync, show < verify, doctor, endpoint, service",
-    "terminal < progress, verbs, options, trigger_words < feed_commands < trigger_commands, service_commands, demo < cli, __init__",
+    "terminal < progress, verbs, options, trigger_words < feed_commands < trigger_commands, service_commands, demo < cli, __init__ < __main__",
 )
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed import destination, loading, open_feed
+from stripe_feed import loading, locks, open_feed
 from stripe_feed import sync as syncing
 from stripe_feed.errors import Locked, SetupError
 from stripe_feed.extract.writer import Writer
@@ -53,7 +53,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
 @pytest.fixture
 def reader(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     found = Reader(copy.folder / copy.database)
-    monkeypatch.setattr(destination, "rest", found.leave)
+    monkeypatch.setattr(locks, "rest", found.leave)
     yield found
     found.stack.close()
 
@@ -96,7 +96,7 @@ def test_without_waiting_it_says_who_is_in_the_way(
     """And loses nothing: the next run goes on, and says so where something was left to load."""
     before(monkeypatch, *MOMENTS[moment], reader.come)
     with pytest.raises(Locked, match=r"copy.duckdb is open in process \d+\. Close it there"):
-        copy.sync(resources=TABLES)
+        copy.sync(resources=TABLES, wait=0)
     assert reader.waits == 0
     reader.leave()
     copy.sync(resources=TABLES)
@@ -109,7 +109,7 @@ def test_who_looks_on_while_rows_are_looked_up_is_named_as_well(
 ) -> None:
     before(monkeypatch, Writer, "changed", reader.come)
     with pytest.raises(SetupError, match=r"copy.duckdb is open in process \d+\. Close it there"):
-        copy.sync(resources=TABLES)
+        copy.sync(resources=TABLES, wait=0)
     reader.leave()
     copy.sync(resources=TABLES)
     copy.check(*TABLES)
@@ -121,7 +121,7 @@ def test_all_is_loaded_when_only_the_relay_was_held_up(
     """The run succeeds, says so, and the feed takes the changes over when the file is free."""
     caplog.set_level(logging.WARNING, "stripe_feed")
     before(monkeypatch, syncing, "relay_pipeline", reader.come)
-    assert copy.sync(resources=TABLES).relayed == 0
+    assert copy.sync(resources=TABLES, wait=0).relayed == 0
     assert "All is loaded, but the feed takes its changes over later: copy.duckdb is open in process" in caplog.text
     reader.leave()
     copy.check(*TABLES)

@@ -131,7 +131,7 @@ def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(ra
     said, (line,) = ran["locked"].said, ran["locked"].lines
 
     assert (said.code, said.out, ran["locked"].shell.rows()) == (3, "", {})
-    assert line.startswith(f"ERROR `the nightly run` (process {os.getpid()}) is writing to this pipeline.")
+    assert line.startswith(f"ERROR `the nightly run` (process {os.getpid()}) is writing to this copy.")
 
 
 def test_a_play_handles_each_change_once(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def locked_meanwhile(shell: Shell) -> Said:
 
     shell.box.on_request = hold
     try:
-        return sync(shell)
+        return sync(shell, "--wait", "0")
     finally:
         holder.__exit__(None, None, None)
 

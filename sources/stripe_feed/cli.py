@@ -13,6 +13,7 @@ import typer
 from . import verbs
 from .errors import Drift, PartlyDone, UsageError
 from .feed_commands import feed_app
+from .locks import PATIENCE
 from .options import (
     AllowBase,
     Database,
@@ -101,7 +102,7 @@ def sync(
     endpoint_rps: EndpointRps = None,
     checkpoint_rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")] = None,
     state_dir: StateDir = None,
-    wait: Wait = 0.0,
+    wait: Wait = PATIENCE,
     give_up_after: GiveUp = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
@@ -151,7 +152,7 @@ def tell_refused(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str
 @command
 def reconcile(
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", resources: Resources = None,
-    max_rps: Rps = None, endpoint_rps: EndpointRps = None, state_dir: StateDir = None, wait: Wait = 0.0,
+    max_rps: Rps = None, endpoint_rps: EndpointRps = None, state_dir: StateDir = None, wait: Wait = PATIENCE,
     give_up_after: GiveUp = 120.0, allow_api_base: AllowBase = False, api_version: Version = None, api_key_file: KeyFile = None,
     json: Json = False, quiet: Quiet = False,
 ) -> None:
@@ -177,7 +178,7 @@ def verify(
     sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="So many objects of each resource.")] = 100,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", resources: Resources = None,
     max_rps: Rps = None, endpoint_rps: EndpointRps = None, give_up_after: GiveUp = 120.0, allow_api_base: AllowBase = False,
-    api_version: Version = None, api_key_file: KeyFile = None, json: Json = False,
+    api_version: Version = None, api_key_file: KeyFile = None, wait: Wait = PATIENCE, json: Json = False,
 ) -> None:
     """Compare a sample with Stripe, object by object: the row, and what its changes lead to. Exit 4 where they differ."""
     from . import terminal
@@ -187,7 +188,7 @@ def verify(
     found = verify(
         sample=sample, api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
         resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps, allow_api_base=allow_api_base,
-        api_version=api_version or API_VERSION, give_up_after=give_up_after,
+        api_version=api_version or API_VERSION, give_up_after=give_up_after, wait=wait,
     )
     terminal.print_verified(found, json)
     if found.differences:
@@ -201,37 +202,40 @@ command(serve)
 
 @command
 def status(
-    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", state_dir: StateDir = None,
+    wait: Wait = PATIENCE, json: Json = False,
 ) -> None:
-    """Show tables, cursors and freshness of the copy."""
+    """Show tables, cursors and freshness of the copy, and where its files are."""
     from . import show, terminal
 
-    terminal.print_status(show.status(database, destination, dataset), json)
+    terminal.print_status(show.status(database, destination, dataset, state_dir, wait), json)
 
 
 @command
 def preview(
     table: Annotated[str, typer.Argument(help="A table, such as customers.")],
     rows: Annotated[int, typer.Option("-n", "--rows", metavar="N", min=1, help="How many rows.")] = 5,
-    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", wait: Wait = PATIENCE,
+    json: Json = False,
 ) -> None:
     """Show the newest rows of a table."""
     from . import show, terminal
 
-    with show.opened(database, destination, dataset) as copy:
+    with show.opened(database, destination, dataset, wait) as copy:
         terminal.print_rows(show.preview(copy, table, rows), json)
 
 
 @command
 def query(
     sql: Annotated[str, typer.Argument(help='One select, such as "select count(*) from customers"; - reads it from stdin.')],
-    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", json: Json = False,
+    database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", wait: Wait = PATIENCE,
+    json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
 ) -> None:
     """Answer a query in SQL; it only reads."""
     from . import show, terminal
 
-    with show.opened(database, destination, dataset) as copy:
+    with show.opened(database, destination, dataset, wait) as copy:
         terminal.print_rows(show.query(copy, sys.stdin.read() if sql == "-" else sql), json, csv)
 
 

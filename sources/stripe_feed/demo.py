@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from .destination import DATASET, open_pipeline
+from .destination import open_pipeline
 from .errors import SetupError, UsageError
 from .extract.session import SETTLE
 from .feed.change import Change
@@ -26,6 +26,7 @@ from .feed.deliver import deliver
 from .feed.rule_file import trigger_of
 from .feed.rules import Trigger
 from .feed_commands import words
+from .place import DATASET
 from .show import Held, held, opened, query, state_of
 from .sync import Synced, sync
 from .terminal import data, invoked, table

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import json
 import logging
 import os
-import re
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any
 
-from .destination_errors import CAN_WAIT, file_problem, is_lock
-from .errors import Locked, SetupError
+from .destination_errors import connection_problem, file_problem, is_lock
+from .errors import SetupError
+from .locks import PATIENCE, lock_file, patiently
+from .place import DATASET, LOCK, Place, beside, in_file, normalized, place_of, remember
 
-T = TypeVar("T")
 log = logging.getLogger("stripe_feed")
 
 PIPELINE = "stripe_feed"
-DATASET = "stripe"
 DUCKDB_MEMORY = "200MB"      # a package needs no more; DuckDB's own default would keep whole files in memory
 DUCKDB_JOBS = 2              # side by side, one thread each
-PAUSE = 0.2                  # seconds between two looks whether a lock is free
-WRITES = f"is writing to this pipeline. Run again when it is done; {CAN_WAIT}"
 SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",          # no personal data stays in dlt's folder
@@ -43,41 +35,61 @@ def open_pipeline(
 ) -> Any:
     """Return the dlt pipeline of a copy. `database` is a DuckDB file; `destination` any dlt destination by name.
 
-    dlt's working files go to `state_dir` (its own folder by default), below that into a folder per destination and dataset: what
+    dlt's working files go to `state_dir` (its own folder by default), below that into a folder per database and dataset: what
     a run left behind for one is never loaded into another, and syncs to different databases do not wait for each other.
 
-    Nothing is opened yet. Raises `SetupError` for a DuckDB file named like its dataset, and for unknown destinations.
+    Nothing is opened yet. Raises `SetupError` for a DuckDB file named like its dataset, for unknown destinations, and for those
+    without credentials.
     """
     import dlt
-    from dlt.common.destination.exceptions import UnknownDestinationModule
+
+    found = place_named(database, destination, dataset, name)
+    where: Any = destination
+    if destination in (None, "duckdb"):
+        where = dlt.destinations.duckdb(str(Path(database or f"{name}.duckdb").absolute()), destination_name="duckdb")
+    folder = state_root(state_dir) / found.key
+    pipeline = dlt.pipeline(name, destination=where, dataset_name=found.dataset, pipelines_dir=str(folder))
+    remember(pipeline, found)
+    return pipeline
+
+
+def state_root(state_dir: str | None) -> Path:
+    """The folder of `--state-dir`; dlt's own by default."""
     from dlt.common.pipeline import get_dlt_pipelines_dir
 
-    where: Any = destination or "duckdb"
+    return Path(state_dir or get_dlt_pipelines_dir())
+
+
+def place_named(database: str | None, destination: str | None, dataset: str = DATASET, name: str = PIPELINE) -> Place:
+    """Where a copy is that is named as for `open_pipeline`."""
     dataset = normalized(dataset)
-    place = f"{where} {os.getcwd()} {dataset}"
-    if database is not None and where != "duckdb":
-        raise SetupError("--database names a DuckDB file; it does not go with another --destination.")
-    if where == "duckdb":
-        file = Path(database or f"{name}.duckdb")
-        check_stem(file, dataset)
-        if not file.absolute().parent.is_dir():
-            raise SetupError(f"The folder of {file} does not exist. Create it, or choose another --database.")
-        where = dlt.destinations.duckdb(str(file.absolute()), destination_name="duckdb")
-        place = f"duckdb {file.absolute().resolve()} {dataset}"
-    folder = Path(state_dir or get_dlt_pipelines_dir(), blake2b(place.encode(), digest_size=6).hexdigest())
+    if destination not in (None, "duckdb"):
+        if database is not None:
+            raise SetupError("--database names a DuckDB file; it does not go with another --destination.")
+        return _place(destination, dataset, name)
+    file = Path(database or f"{name}.duckdb")
+    check_stem(file, dataset)
+    if not file.absolute().parent.is_dir():
+        raise SetupError(f"The folder of {file} does not exist. Create it, or choose another --database.")
+    return in_file("duckdb", file, dataset)
+
+
+def _place(destination: str, dataset: str, name: str) -> Place:
+    """Where dlt's configuration leads to, asked of a pipeline that is thrown away: its folder would have to be known before."""
+    import dlt
+    from dlt.common.destination.exceptions import UnknownDestinationModule
+
     try:
-        return dlt.pipeline(name, destination=where, dataset_name=dataset, pipelines_dir=str(folder))
+        with tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:
+            trial = dlt.pipeline(name, destination=destination, dataset_name=dataset, pipelines_dir=folder)
+            try:
+                return place_of(trial)
+            except Exception as fault:
+                raise connection_problem(trial, fault) from None
+            finally:
+                trial.deactivate()
     except UnknownDestinationModule:
         raise SetupError(f"dlt knows no destination {destination!r}; it knows duckdb, postgres, snowflake, bigquery, …") from None
-
-
-def normalized(dataset: str) -> str:
-    """The name that dlt gives to a dataset in the destination."""
-    if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", dataset):
-        return dataset
-    from dlt.common.normalizers.naming.snake_case import NamingConvention
-
-    return NamingConvention().normalize_identifier(dataset)
 
 
 def check_stem(file: Path, dataset: str) -> None:
@@ -102,13 +114,7 @@ def duckdb_file(pipeline: Any) -> Path | None:
     """The DuckDB file of a pipeline; nothing for other destinations."""
     if pipeline.destination.destination_type != "dlt.destinations.duckdb":
         return None
-    if pipeline not in _FILES:       # dlt resolves the whole configuration each time
-        found = pipeline.destination_client().config.credentials.database
-        _FILES[pipeline] = None if str(found).startswith((":", "md:")) else Path(found)
-    return _FILES[pipeline]
-
-
-_FILES: WeakKeyDictionary[Any, Path | None] = WeakKeyDictionary()
+    return place_of(pipeline).file
 
 
 def tell_place(pipeline: Any) -> None:
@@ -131,16 +137,21 @@ def check(pipeline: Any) -> None:
         check_file(file)
 
 
-def check_file(file: Path) -> None:
-    """Raise `SetupError` where a DuckDB file cannot be opened for writing, or made. A missing file is fine."""
-    import duckdb
-
+def check_folder(file: Path) -> None:
+    """Raise `SetupError` where a file cannot be made beside a database."""
     folder = file.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):        # DuckDB writes its log beside the file
         raise SetupError(
             f"The folder {folder.name} of {file.name} cannot be written. "
             "Allow it with `chmod u+wx` (as its owner), or choose another --database."
         )
+
+
+def check_file(file: Path) -> None:
+    """Raise `SetupError` where a DuckDB file cannot be opened for writing, or made. A missing file is fine."""
+    import duckdb
+
+    check_folder(file)
     if not file.exists():
         return
     if not os.access(file, os.W_OK):
@@ -153,24 +164,6 @@ def check_file(file: Path) -> None:
         raise file_problem(file, str(fault)) from None
 
 
-def patiently(work: Callable[[], T], wait: float) -> T:
-    """Do work that can be repeated until no other process is in the way. Raises `Locked` after `wait` seconds."""
-    waited = 0.0
-    while True:
-        try:
-            return work()
-        except Locked as fault:
-            if waited >= wait:
-                raise
-            if not waited:
-                log.info("Waiting for up to %g s: %s.", wait, str(fault).partition(". ")[0])
-            rest()
-            waited += PAUSE
-
-
-def rest() -> None:
-    """Let whoever is in the way go on."""
-    time.sleep(PAUSE)
 
 
 def patient(client: Any, file: Path, wait: float) -> None:
@@ -224,41 +217,25 @@ def settings() -> Iterator[None]:
 
 
 @contextmanager
-def lock(pipeline: Any, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold the one lock of a pipeline directory. Raises `Locked` that names the holder after `wait` seconds."""
-    with lock_file(Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}.lock", what, wait):
+def lock(pipeline: Any, what: str, wait: float = PATIENCE) -> Iterator[None]:
+    """Hold the one lock of a copy on this machine. Raises `Locked` that names the holder after `wait` seconds."""
+    file = place_of(pipeline).file
+    if file is not None:
+        check_folder(file)
+    with lock_file(beside(pipeline, LOCK), what, wait):
+        if _is_half_gone(pipeline):
+            pipeline.drop()
         yield
 
 
-@contextmanager
-def lock_file(path: Path, what: str, wait: float = 0.0, does: str = WRITES) -> Iterator[None]:
-    """Hold the lock that a file is. Raises `Locked` that names the holder, and what it `does`, after `wait` seconds."""
+def _is_half_gone(pipeline: Any) -> bool:
+    """Whether a run was killed while it deleted the working folder of a copy: dlt would stumble over the rest for ever.
+
+    What is in it, a package that waits too, comes from the destination and from Stripe again.
+    """
+    from dlt.common.exceptions import DltException
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as fault:
-        raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). Choose another --state-dir.") from None
-    with open(opened, "r+", encoding="utf-8") as file:
-        patiently(partial(_take, file, does), wait)
-        file.seek(0)
-        file.truncate()
-        json.dump({"pid": os.getpid(), "command": what}, file)
-        file.flush()
-        yield
-
-
-def _take(file: TextIO, does: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise Locked(f"{_holder(file.read())} {does}") from None
-
-
-def _holder(text: str) -> str:
-    try:
-        held = json.loads(text)
-        who = f"`{held['command']}` (process {held['pid']})"
-    except (ValueError, KeyError, TypeError):
-        who = "another command"
-    return who
+        return pipeline.default_schema_name is not None and pipeline.default_schema is None
+    except (DltException, OSError, ValueError):
+        return Path(pipeline.pipelines_dir).name == place_of(pipeline).key

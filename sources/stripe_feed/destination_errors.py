@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Locked, SetupError, StripeFeedError, TryLater
+from .locks import CAN_WAIT
 
-CAN_WAIT = "sync and reconcile can wait for it with --wait SECONDS."
 EXTRAS = {"postgres": "stripe-feed[postgres]"}      # what brings a destination's driver
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from .api import API_VERSION, Account, Api
 from .credentials import KEYS_PAGE, STRIPE_BASE
-from .destination import DATASET, check, duckdb_file, open_pipeline, settings
+from .destination import check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events import PATH
 from .extract.session import check_owner
 from .loading import explaining
+from .place import DATASET
 from .preflight import require_place
 from .resources import CHANGES, RESOURCES
 from .show import opened, state_of

@@ -5,12 +5,14 @@ No package holds up a pipeline: what a destination does not take is dropped, and
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +21,42 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from .destination import DUCKDB_JOBS, duckdb_file, held_open, patiently
+from .api import Account
+from .destination import DUCKDB_JOBS, duckdb_file, held_open
 from .destination_errors import chain, connection_problem, explained, file_problem, is_lock, lost, refusal
 from .errors import Locked, StripeFeedError, TryLater
+from .extract import prior
+from .extract.session import check_owner
+from .feed.relay import source_state
+from .locks import PATIENCE, patiently
 from .resources import CHANGES, RESOURCES, TABLES
 
 log = logging.getLogger("stripe_feed")
 
 CHILDREN = frozenset(child.table for resource in RESOURCES.values() for child in resource.children)
+SOURCE = "stripe"
+BASE = "read_upon"          # in dlt's local state: what the destination held when the package was read
 
 
-def settle(pipeline: Any, wait: float = 0.0) -> tuple[Any, Counter[str]]:
+def settle(
+    pipeline: Any, account: Account, wait: float = PATIENCE, holds: Callable[[], None] = lambda: None
+) -> tuple[Any, Counter[str]]:
     """Finish what an earlier run left behind, then take state and schema from the destination: it is the only truth.
 
-    Return the pipeline, and the rows by table that were left and are loaded now.
+    Return the pipeline, and the rows by table that were left and are loaded now. Raises `WrongAccount` where the destination is
+    not the account's, before anything is loaded into it.
     """
     _drop_extracted(pipeline)
     loaded: Counter[str] = Counter()
+    if pipeline.has_pending_data and not patiently(partial(_belongs, pipeline, account), wait):
+        log.warning("An earlier run was interrupted: what it had read does not go with what is here now, and is read again.")
+        pipeline = pipeline.drop()
     if pipeline.has_pending_data:
         log.warning("An earlier run was interrupted: what it had read is loaded first.")
     while pipeline.has_pending_data:
         waiting = _rows_in(pipeline)
         try:
-            run(pipeline, None, wait)
+            run(pipeline, None, wait, holds)
             loaded += waiting
         except (Locked, TryLater):
             raise
@@ -52,6 +67,31 @@ def settle(pipeline: Any, wait: float = 0.0) -> tuple[Any, Counter[str]]:
     pipeline = pipeline.drop()
     patiently(partial(restore, pipeline), wait)
     return pipeline, loaded
+
+
+def _belongs(pipeline: Any, account: Account) -> bool:
+    """Whether what is pending was read for this account, and upon what the destination holds now.
+
+    Else its cursors would pass over what is missing: a backup was restored, another worker went on, or the name of the server
+    leads to another one.
+    """
+    mine = pipeline.state.get("sources", {}).get(SOURCE, {})
+    with explaining(pipeline):
+        with pipeline.sql_client() as client:
+            stored = source_state(client)
+        held = prior.owner_in(stored, pipeline.sql_client(), list(RESOURCES))
+    check_owner(account, held)
+    upon = pipeline.state["_local"].get(BASE)
+    return mine.get("account", account.id) == account.id and _digest(stored) in (upon, _digest(mine))
+
+
+def _note_base(pipeline: Any) -> None:
+    """Keep in mind upon which state of the destination a package is read."""
+    pipeline.set_local_state_val(BASE, _digest(pipeline.state.get("sources", {}).get(SOURCE, {})))
+
+
+def _digest(state: Any) -> str:
+    return blake2b(json.dumps(state, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 
 def _drop_extracted(pipeline: Any) -> None:
@@ -103,17 +143,22 @@ def restore(pipeline: Any) -> None:
         pipeline.sync_destination()
 
 
-def run(pipeline: Any, source: Any, wait: float = 0.0, **options: Any) -> None:
+def run(
+    pipeline: Any, source: Any, wait: float = PATIENCE, holds: Callable[[], None] = lambda: None, **options: Any
+) -> None:
     """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's wrapping.
 
-    A package that the destination refuses is dropped; one that could be loaded another time waits for the next run.
+    A package that the destination refuses is dropped; one that could be loaded another time waits for the next run. `holds`
+    raises where somebody else may write by now: it is asked before the load.
     """
     with explaining(pipeline):
         if source is not None:
+            _note_base(pipeline)
             pipeline.extract(source, **options)
         if pipeline.list_extracted_load_packages():
             pipeline.normalize()
     if pipeline.list_normalized_load_packages():
+        holds()
         try:
             patiently(partial(_load_package, pipeline), wait)
         except Exception as fault:

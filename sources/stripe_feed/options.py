@@ -32,7 +32,9 @@ AllowBase = Annotated[bool, typer.Option("--allow-api-base", help="Send a live k
 Version = Annotated[str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")]
 GiveUp = Annotated[float, typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again.")]
 Resources = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")]
-Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so many seconds for whoever has the file open.")]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait so long for who writes to the copy or has its file open.")
+]
 Rps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")]
 EndpointRps = Annotated[float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")]
 

@@ -6,15 +6,17 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .destination import DATASET, PIPELINE, check_stem, normalized, open_pipeline, settings
+from .destination import PIPELINE, check_stem, open_pipeline, place_named, settings, state_root
 from .destination_errors import connection_problem, file_problem
 from .errors import SetupError, UsageError
 from .feed.relay import state_in, states_query
+from .locks import PATIENCE, patiently
+from .place import DATASET, STORE, file_at, normalized
 from .resources import CHANGES, RESOURCES, TABLES
 
 
@@ -49,7 +51,8 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the copy holds and how fresh it is; all empty before the first load."""
+    """What the copy holds and how fresh it is; all empty before the first load. And where dlt's working folder and the feed's
+    store are, there yet or not."""
 
     account_id: str | None = None
     livemode: bool | None = None
@@ -57,6 +60,8 @@ class Status:
     loaded_at: datetime | None = None
     tables: list[Held] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
+    working_folder: str | None = None
+    feed_store: str | None = None
 
 
 class Missing(Exception):
@@ -74,12 +79,12 @@ class Copy:
 
 @contextmanager
 def opened(
-    database: str | None = None, destination: str | None = None, dataset: str = DATASET
+    database: str | None = None, destination: str | None = None, dataset: str = DATASET, wait: float = PATIENCE
 ) -> Iterator[Copy]:
-    """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be opened."""
+    """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be opened within `wait` seconds."""
     dataset = normalized(dataset)
     if destination in (None, "duckdb"):
-        with _duckdb(_file(database, dataset), dataset) as copy:
+        with _duckdb(_file(database, dataset), dataset, wait) as copy:
             yield copy
     else:
         with (
@@ -96,15 +101,19 @@ def _file(database: str | None, dataset: str) -> Path:
 
 
 @contextmanager
-def _duckdb(file: Path, dataset: str) -> Iterator[Copy]:
+def _duckdb(file: Path, dataset: str, wait: float) -> Iterator[Copy]:
     import duckdb
 
     if not file.is_file():
         raise SetupError(f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database.")
-    try:
-        connection = duckdb.connect(str(file), read_only=True)
-    except duckdb.Error as fault:
-        raise file_problem(file, str(fault)) from None
+
+    def connected() -> duckdb.DuckDBPyConnection:
+        try:
+            return duckdb.connect(str(file), read_only=True)
+        except duckdb.Error as fault:
+            raise file_problem(file, str(fault)) from None
+
+    connection = patiently(connected, wait)
 
     def ask(sql: str) -> Rows:
         try:
@@ -164,13 +173,19 @@ def first_line(fault: BaseException) -> str:
 
 
 def status(
-    database: str | None = None, destination: str | None = None, dataset: str = DATASET
+    database: str | None = None, destination: str | None = None, dataset: str = DATASET, state_dir: str | None = None,
+    wait: float = PATIENCE,
 ) -> Status:
-    """What the copy holds and how fresh it is; empty where there is none yet. A file that was named has to be there."""
-    if destination in (None, "duckdb") and database is None and not _file(database, dataset).exists():
-        return Status()
-    with opened(database, destination, dataset) as copy:
-        return status_of(copy)
+    """What the copy holds and how fresh it is, and where its files are; empty where there is none yet.
+
+    A file that was named has to be there.
+    """
+    place, root = place_named(database, destination, dataset), state_root(state_dir)
+    places: Any = {"working_folder": str(root / place.key / PIPELINE), "feed_store": str(file_at(place, root, STORE))}
+    if place.file is not None and database is None and destination in (None, "duckdb") and not place.file.exists():
+        return replace(Status(), **places)
+    with opened(database, destination, dataset, wait) as copy:
+        return replace(status_of(copy), **places)
 
 
 def status_of(copy: Copy) -> Status:

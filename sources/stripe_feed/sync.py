@@ -6,12 +6,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .destination import DATASET, PIPELINE, check, duckdb_file, give_back_memory, lock, open_pipeline, patiently, settings
+from .destination import PIPELINE, check, duckdb_file, give_back_memory, lock, open_pipeline, patient, require_merge, settings
 from .errors import Locked, UsageError
 from .extract import prior
 from .extract.cursors import span, standing
@@ -21,7 +21,10 @@ from .extract.session import Reading, Session, check_owner, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
 from .feed.store import FeedStore
+from .lease import leased
 from .loading import explaining, restore, run, settle
+from .locks import PATIENCE, patiently
+from .place import DATASET
 from .preflight import require_no_views, require_place
 from .resources import CHANGES, RESOURCES
 
@@ -74,7 +77,7 @@ def sync(
     resources: Sequence[str] | None = None,
     full_refresh: bool = False,
     checkpoint_rows: int | None = None,
-    wait: float = 0.0,
+    wait: float = PATIENCE,
     watch: Callable[[Session], None] | None = None,
     reconcile: bool = False,
     rung: Sequence[Rung] = (),
@@ -99,10 +102,12 @@ def sync(
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
-        with lock(pipeline, f"stripe-feed {'reconcile' if reconcile else 'sync'}", wait), closing(session):
+        what = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
+        require_merge(pipeline.destination)
+        with lock(pipeline, what, wait), leased(pipeline, what, wait) as holds, closing(session):
             patiently(partial(check, pipeline), wait)
             account = session.account
-            pipeline, left = settle(pipeline, wait)
+            pipeline, left = settle(pipeline, account, wait, holds)
             session.rows.update(left)
             with explaining(pipeline):
                 require_place(pipeline, _source_state(pipeline))
@@ -113,7 +118,7 @@ def sync(
             if watch is not None:
                 watch(session)
             try:
-                packages = bool(left) + _load(pipeline, session, names, full_refresh, wait)
+                packages = bool(left) + _load(pipeline, session, names, full_refresh, wait, holds)
                 requests = session.api.requests
                 relayed = _relay(pipeline, wait)
             except BaseException:
@@ -148,18 +153,23 @@ def dry_run(
 
 @contextmanager
 def looking(
-    session: Session, database: str | None, destination: str | None, dataset: str, pipeline_name: str
+    session: Session, database: str | None, destination: str | None, dataset: str, pipeline_name: str, wait: float = PATIENCE
 ) -> Iterator[Any]:
     """The pipeline of a copy with the destination's state, checked to be of the key's account; nothing is written.
 
-    At the end the session is closed. Raises the errors of `stripe_feed.errors`.
+    A DuckDB file stays open meanwhile. At the end the session is closed. Raises the errors of `stripe_feed.errors`.
     """
-    with settings(), tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder, closing(session):
+    with ExitStack() as held, tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder, closing(session):
+        held.enter_context(settings())
         _ = session.api
         pipeline = open_pipeline(database, destination, dataset, folder, pipeline_name)      # dlt's copy of the state
-        check(pipeline)
+        patiently(partial(check, pipeline), wait)
         file = duckdb_file(pipeline)
         if file is None or file.exists():       # dlt would create it
+            if file is not None:
+                client = pipeline.sql_client()
+                patient(client, file, wait)
+                held.enter_context(client)
             restore(pipeline)
             with explaining(pipeline):
                 require_place(pipeline, _source_state(pipeline))
@@ -226,13 +236,15 @@ def _relay(pipeline: Any, wait: float) -> int:
             return 0
 
 
-def _load(pipeline: Any, session: Session, names: Sequence[str], full_refresh: bool, wait: float) -> int:
+def _load(
+    pipeline: Any, session: Session, names: Sequence[str], full_refresh: bool, wait: float, holds: Callable[[], None]
+) -> int:
     refresh: dict[str, Any] = {"refresh": "drop_sources"} if full_refresh else {}
     packages = 0
     while True:
         session.begin_package()
         wanted = [name for name in (*names, CHANGES) if name not in session.refused]
-        run(pipeline, source_of(session).with_resources(*wanted), wait, **refresh)
+        run(pipeline, source_of(session).with_resources(*wanted), wait, holds, **refresh)
         refresh = {}
         packages += session.package_rows > 0
         give_back_memory()

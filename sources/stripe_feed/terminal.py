@@ -311,6 +311,8 @@ def _print_status(found: Status) -> None:
     console.print(table(["table", "rows", "newest (UTC)"], [(t.table, t.rows, t.newest) for t in found.tables]))
     rows = [(c.resource, when(c.until), _left(c.seconds_left), when(c.followed)) for c in found.cursors]
     console.print(table(["resource", "listed up to (UTC)", "still to list", "events up to (UTC)"], rows))
+    for what, where in (("feed store", found.feed_store), ("dlt's working folder", found.working_folder)):
+        console.print(plain(f"{what}: {where}"), soft_wrap=True)
 
 
 def _left(seconds: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .destination import DATASET, PIPELINE
+from .destination import PIPELINE
 from .errors import PermissionMissing, SetupError
 from .extract import prior
 from .extract.histories import same_shape
@@ -16,6 +16,8 @@ from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, session_of
 from .extract.shapes import Shape
 from .extract.told import objects_told
+from .locks import PATIENCE
+from .place import DATASET
 from .resources import CHANGES, RESOURCES, Resource
 from .sync import chosen, looking, states_of
 
@@ -52,6 +54,7 @@ def verify(
     pipeline_name: str = PIPELINE,
     resources: Sequence[str] | None = None,
     seed: int | None = None,
+    wait: float = PATIENCE,
     **reading: Unpack[Reading],
 ) -> Verified:
     """Compare up to `sample` objects of each resource, drawn by chance, with Stripe and with their last change.
@@ -61,7 +64,7 @@ def verify(
     """
     session = session_of(reading, kept=True)
     dice = random.Random(seed)
-    with looking(session, database, destination, dataset, pipeline_name) as pipeline:
+    with looking(session, database, destination, dataset, pipeline_name, wait) as pipeline:
         states, found = states_of(pipeline), Verified({}, {})
         if not states:
             raise SetupError("There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset.")

@@ -10,8 +10,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from ..destination import duckdb_file, lock, lock_file, tell_place
+from ..destination import duckdb_file, lock, tell_place
 from ..errors import Locked, SetupError, UsageError
+from ..lease import leased
+from ..locks import MOMENT, PATIENCE, lock_file, patiently
 from ..resources import RESOURCES
 from . import cursors, remote, upkeep
 from .change import Change
@@ -57,7 +59,7 @@ def open_feed(
         log.warning("There is no file %s yet: the feed is empty until a load brings it.", file)
     feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
     try:
-        feed.relay()
+        feed.relay(MOMENT)
         if keeps_cursors:
             feed.take_cursors()
     except BaseException:
@@ -86,7 +88,7 @@ def rebuild_feed(pipeline: Any, store: str | os.PathLike[str] | None = None) -> 
             return upkeep.rebuild(found, client), lost
 
     with lock(pipeline, "stripe-feed feed rebuild"):
-        return with_client(pipeline, rebuilt)
+        return patiently(lambda: with_client(pipeline, rebuilt), PATIENCE)
 
 
 class Feed:
@@ -144,7 +146,7 @@ class Feed:
         file = duckdb_file(self._pipeline)
         if file is not None and not file.exists():      # dlt would make it
             raise SetupError(f"There is no copy of {', '.join(tables)} yet. Run `stripe-feed sync` first.")
-        with lock(self._pipeline, "stripe-feed feed"):
+        with lock(self._pipeline, "stripe-feed feed", 0.0):
             return with_client(self._pipeline, asked)
 
     @property
@@ -162,15 +164,16 @@ class Feed:
         """The newest offset that was pruned; 0 where nothing was."""
         return self._store.horizon
 
-    def relay(self) -> int:
+    def relay(self, wait: float = 0.0) -> int:
         """Take over the changes of loads completed since; return how many. The destination is closed again.
 
-        Nothing, and a line in the log, where another process is loading or has the DuckDB file open: `held_up` says which.
+        Nothing, and a line in the log, where another process is loading or has the DuckDB file open for longer than `wait`
+        seconds: `held_up` says which.
         """
         before, self.held_up = self.held_up, None
         try:
-            with lock(self._pipeline, "stripe-feed feed"):
-                return relay_pipeline(self._pipeline, self._store)
+            with lock(self._pipeline, "stripe-feed feed", wait):
+                return patiently(lambda: relay_pipeline(self._pipeline, self._store), wait)
         except Locked as fault:
             self.held_up = fault
             log.log(logging.WARNING if before is None else logging.INFO, "Going on with the changes relayed before. %s", fault)
@@ -322,8 +325,11 @@ class Feed:
         For good: they do not come back, and later changes of it are kept without images. Ids, times and offsets stay. Returns
         how many changes of the store were concerned. Run it again if the destination failed.
         """
-        with lock(self._pipeline, "stripe-feed feed forget"):
-            return with_client(self._pipeline, lambda client: upkeep.forget(self._store, client, object_id))
+        what = "stripe-feed feed forget"
+        with lock(self._pipeline, what), leased(self._pipeline, what):
+            return patiently(
+                lambda: with_client(self._pipeline, lambda client: upkeep.forget(self._store, client, object_id)), PATIENCE
+            )
 
 
 def _place(place: Place) -> Place:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..destination import lock_file
 from ..errors import StripeFeedError
+from ..locks import lock_file
 from . import standing
 from .bodies import NotRenderable, Telling
 from .consume import Feed

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..destination import duckdb_file, lock, patiently
+from ..destination import duckdb_file, lock
 from ..errors import SetupError, StripeFeedError
 from ..extract.images import Image
+from ..locks import patiently
 from ..resources import RESOURCES, TABLES
 from .change import Change
 from .paths import value_at

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..destination import DATASET, duckdb_file
+from ..destination import duckdb_file
 from ..destination_errors import connection_problem, file_problem
 from ..errors import Locked
+from ..place import STORE, beside
 from ..resources import CHANGES, RESOURCES
 from .change import SOURCE, Entry, entry
 from .store import FeedStore
@@ -45,19 +45,10 @@ class Span:
 
 
 def store_path(pipeline: Any) -> Path:
-    """Where the feed store of a pipeline is: beside its DuckDB file, else in dlt's pipelines folder.
-
-    `stripe.duckdb` with the dataset `stripe` has `stripe.feed.sqlite`; another dataset stands in the name.
-    """
-    file, dataset = duckdb_file(pipeline), str(pipeline.dataset_name)
-    if file is not None:
-        return file.with_name(f"{file.stem}.feed.sqlite" if dataset == DATASET else f"{file.stem}.{dataset}.feed.sqlite")
-    from dlt.common.pipeline import get_dlt_pipelines_dir
-
-    place = f"{pipeline.destination_client().config.fingerprint()} {dataset}"
-    folder = Path(get_dlt_pipelines_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"stripe_feed-{blake2b(place.encode(), digest_size=6).hexdigest()}.feed.sqlite"
+    """Where the feed store of a pipeline is: beside its database file, else in the state folder, named after the database."""
+    found = beside(pipeline, STORE)
+    found.parent.mkdir(parents=True, exist_ok=True)
+    return found
 
 
 def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
