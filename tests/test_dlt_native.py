@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import open_feed, stripe_source
+from stripe_feed.errors import UsageError
 from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
@@ -142,6 +145,70 @@ def test_a_limit_brings_some_rows_and_the_next_run_the_rest(copy: Copy) -> None:
 
     assert min(sample.values()) > 0
     copy.check()
+
+
+def test_a_limit_counts_pages(tmp_path: Path) -> None:
+    """Not batches of thousands of rows: a sample of a large account is quick, and the next run brings the rest."""
+    box = Sandbox(seed=3, customers=250, oddities=False)
+    with copy_of(box, tmp_path) as copy:
+        for least, by_rows in (1, False), (101, True):
+            copy.run(copy.source().with_resources("customers").add_limit(least, count_rows=by_rows), refresh="drop_sources")
+            assert least <= copy.one("select count(*) from stripe.customers") < least + 100
+        copy.run(copy.source().with_resources("customers"))
+        copy.check("customers")
+
+
+HINTS: list[tuple[dict[str, Any], str]] = [
+    ({"table_name": "people"}, "customers: it keeps its name, for others refer to it. Use another dataset_name, or a view."),
+    *(({name: value}, f"customers: {name} cannot be set, since rows are merged by id and version. Leave it out.") for name, value in (
+        ("write_disposition", "append"), ("write_disposition", {"disposition": "merge", "strategy": "upsert"}),
+        ("primary_key", "email"), ("merge_key", "email"), ("incremental", dlt.sources.incremental("created")),
+    )),
+]
+
+
+@pytest.mark.parametrize(("hints", "sentence"), HINTS, ids=[" ".join(map(str, hints.items())) for hints, _ in HINTS])
+def test_what_would_double_or_lose_rows_is_refused_at_once(copy: Copy, hints: dict[str, Any], sentence: str) -> None:
+    """As a hint of a resource, and for a whole run; before anything is read or written."""
+    source = copy.source()
+    with pytest.raises(UsageError) as refused:
+        source.customers.apply_hints(**hints)
+    assert str(refused.value) == sentence
+    if "incremental" not in hints and "merge_key" not in hints:      # a run takes no such argument
+        with pytest.raises(PipelineStepFailed, match=r"UsageError'>\ncustomers: "):
+            copy.run(copy.source(), **hints)
+
+    assert copy.box.counts.total() == 0
+    assert tables(copy) == set()
+
+
+def test_a_resource_keeps_its_name(copy: Copy) -> None:
+    """Its state and its tables go by it."""
+    with pytest.raises(UsageError, match=r"^customers: it keeps its name"):
+        copy.source().customers.with_name("people")
+
+
+def test_what_changes_nothing_is_taken(copy: Copy) -> None:
+    """`parallelize` too: all is read side by side anyway."""
+    source = copy.source().with_resources(*SOME).parallelize()
+    source.customers.apply_hints(primary_key="id", write_disposition="merge", columns={"email": {"name": "email", "description": "Mine."}})
+    source.max_table_nesting = 2
+    copy.run(source, write_disposition="merge")
+
+    copy.check(*SOME)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_no_rows_stay_in_dlt_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool) -> None:
+    """Which is the user's alone; unless the settings say otherwise."""
+    if keeps:
+        monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")
+    with copy_of(account(), tmp_path) as copy:
+        pipeline = dlt.pipeline(f"private_{keeps}", destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")), pipelines_dir=str(tmp_path))
+        pipeline.run(copy.source().with_resources("customers"))
+
+    assert stat.S_IMODE(Path(pipeline.working_dir).stat().st_mode) == 0o700
+    assert any(Path(pipeline.working_dir).rglob("customers*.parquet")) is keeps
 
 
 @pytest.mark.parametrize("yields", [1, 2, 3, 4, 6])

@@ -21,6 +21,7 @@ from ..resources import CHANGES, Params, Resource
 from .changes import Change, customer_of, encoded, list_id
 from .cursors import Standing, rested, standing
 from .fetch import page_of
+from .native import is_limited
 from .pages import Listing
 from .records import typed
 from .rereads import Read, read_again
@@ -262,6 +263,7 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], again: b
     run.start = min(options.start or 0, state.get("start", options.start or 0))
     run.compare = again or state.get("compare", False)
     run.shape = shape_id(session.api.version, session.shapes[resource.table]) if planned.first or again else state.get("shape")
+    run.listing.page_wise = is_limited(Container()[SourceInjectableContext].source.resources.get(resource.table))
     session.runs[resource.table] = run
     if not planned.keeps_cursor:
         _replace(state, run.state(options))

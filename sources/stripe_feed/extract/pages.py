@@ -60,6 +60,7 @@ class Listing(Generic[Rows]):
     rows_read: int = 0
     pages_read: int = 0
     error: BaseException | None = None
+    page_wise: bool = False         # each page is a batch
     delivering: bool = False        # a page has moved its planner, but its rows do not wait yet
 
     @property
@@ -75,7 +76,7 @@ class Listing(Generic[Rows]):
     @property
     def batch_ready(self) -> bool:
         """Whether a whole batch waits, or the last rows do."""
-        full = self.rows_waiting >= BATCH_ROWS or self.bytes_waiting >= BATCH_BYTES
+        full = bool(self.page_wise and self.parts) or self.rows_waiting >= BATCH_ROWS or self.bytes_waiting >= BATCH_BYTES
         return full or (self.finished and bool(self.parts))
 
     def pages_left(self) -> float:
@@ -119,7 +120,8 @@ class Reader:
                 return []
             taken: list[Part[Rows]] = []
             rows = size = 0
-            while listing.parts and rows < BATCH_ROWS and size < BATCH_BYTES:
+            most = 1 if listing.page_wise else BATCH_ROWS
+            while listing.parts and rows < most and size < BATCH_BYTES:
                 part = listing.parts.popleft()
                 taken.append(part)
                 rows += len(part.rows)

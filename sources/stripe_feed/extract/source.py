@@ -16,6 +16,7 @@ from .changes import change_hints
 from .follow import read_changes
 from .hints import table_hints
 from .lists import list_rows
+from .native import StripeResource
 from .session import LOOK_BACK, SETTLE, Deletes, Session, session_of
 
 
@@ -95,7 +96,7 @@ def source_of(session: Any) -> Iterable[DltResource]:
 
 def _changes(session: Session) -> DltResource:
     """The reader of events: no hints of its own, since the variants of all tables would inherit them."""
-    found: DltResource = dlt.resource(read_changes, name=CHANGES)(session)
+    found: DltResource = dlt.resource(read_changes, name=CHANGES, _impl_cls=StripeResource)(session)
     for row in RESOURCES.values():
         shape = session.shapes[row.table]
         for child, one in [(None, shape), *shape.children]:
@@ -105,7 +106,7 @@ def _changes(session: Session) -> DltResource:
 
 
 def _resource(session: Session, row: Resource) -> DltResource:
-    found: DltResource = dlt.resource(list_rows, name=row.table)(session, row)
+    found: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(session, row)
     shape = session.shapes[row.table]
     for child, child_shape in shape.children:      # before the resource's own hints, which variants would inherit
         found.apply_hints(**table_hints(child_shape, child), create_table_variant=True)

@@ -19,6 +19,7 @@ from . import prior
 from .changes import Change, change_hints, change_table
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
+from .native import keep_private
 from .odd import Odd
 from .records import Stamp, children, parents, typed
 from .session import Session, check_owner
@@ -73,6 +74,7 @@ class Writer:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
             tell_place(pipeline)
+            keep_private(pipeline)
             require_place(pipeline, dlt.current.source_state())
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
