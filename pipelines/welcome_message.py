@@ -4,8 +4,8 @@ The message goes to the URL in WELCOME_URL (a hook of Slack, Customer.io, n8n, Z
 (whsec_..., https://www.standardwebhooks.com) it is signed. The first run loads everything and greets nobody; each later one
 greets those who came since. A message that fails is tried again by later runs, for three days, with the same `webhook-id`.
 
-Exit codes: 0 all is well; 3 fix the key, a secret or the database; 4 something was left out, held or given up; 5 Stripe is
-unreachable or limiting, the next run goes on. The key comes from STRIPE_SECRET_KEY, or from .dlt/secrets.toml.
+What is due is sent whatever became of the copy. Exit codes: 0 all is well; 3 fix the key, a secret or the database; 4 something
+was left out, held or given up; 5 Stripe is unreachable or limiting. The key comes from STRIPE_SECRET_KEY or .dlt/secrets.toml.
 """
 
 from __future__ import annotations
@@ -25,9 +25,17 @@ MESSAGE = {"text": "Welcome {after.name}! Your customer id is {after.id}.", "to"
 
 def receiver() -> dict[str, Any]:
     """Where messages go; a receiver on this machine or network needs `allow_private`."""
-    url = os.environ["WELCOME_URL"]
-    secrets = ["env:WELCOME_SECRET"] if "WELCOME_SECRET" in os.environ else []
+    url, secrets = os.environ["WELCOME_URL"], ["env:WELCOME_SECRET"] if "WELCOME_SECRET" in os.environ else []
     return {"url": url, "template": MESSAGE, "secrets": secrets, "allow_private": url.startswith("http://127.0.0.1")}
+
+
+def copied() -> int:
+    """Bring the copy up to date and return the exit code."""
+    try:
+        return PartlyDone.exit_code if sync(database=DATABASE, wait=600).refused else 0
+    except StripeFeedError as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return fault.exit_code
 
 
 def main() -> int:
@@ -37,7 +45,7 @@ def main() -> int:
             "name": "welcome", "preset": "customer_created", "where": "after.email != null", "enrol": "once",
             "deliver": receiver(),
         })
-        done = sync(database=DATABASE, wait=600)
+        code = copied()
         with open_feed(open_pipeline(DATABASE)) as feed:
             fired, sent = deliver(feed, [welcome])
     except StripeFeedError as fault:
@@ -45,7 +53,7 @@ def main() -> int:
         return fault.exit_code
     print(f"{sent.sent} sent, {sent.failed} to be tried again, {sent.dead} given up")
     stuck = sent.dead or sent.disabled or any(one.held or one.error for one in fired)
-    return PartlyDone.exit_code if done.refused or stuck else 0
+    return code or (PartlyDone.exit_code if stuck else 0)
 
 
 if __name__ == "__main__":

@@ -106,6 +106,11 @@ def test_n8n_gets_a_flat_record(sent: dict[str, list[Received]]) -> None:
     assert found[0].headers["x-api-key"] == SECRET
 
 
+def test_dunning_gets_the_address_of_the_customer(sent: dict[str, list[Received]]) -> None:
+    found = bodies(sent["dunning_mail"])
+    assert found and all("@" in one["to"] and one["name"] and one["subscription"].startswith("sub_") for one in found)
+
+
 def test_zapier_gets_an_id_and_the_amount_in_major_units(sent: dict[str, list[Received]]) -> None:
     found = bodies(sent["zapier_paid"])
     assert found and len({one["id"] for one in found}) == len(found)
@@ -128,5 +133,5 @@ def test_a_script_gets_the_change(sent: dict[str, list[Received]]) -> None:
 def test_every_recipe_is_tested() -> None:
     assert set(BLOCKS) == {
         "customerio_new_customer", "customerio_identify", "n8n_subscriptions", "n8n_past_due", "zapier_paid",
-        "slack_payment_failed", "script",
+        "slack_payment_failed", "dunning_mail", "script",
     }
