@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,13 +23,19 @@ from stripe_feed.sandbox import Sandbox
 COMMAND = [sys.executable, "-m", "stripe_feed.cli"]
 
 
+STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", re.M)
+
+
 @dataclass(frozen=True)
 class Said:
-    """What a command ended with."""
+    """What a command ended with; its log without the times."""
 
     code: int
     out: str
     err: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "err", STAMP.sub("", self.err))
 
     @property
     def error(self) -> str:

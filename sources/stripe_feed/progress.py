@@ -1,4 +1,4 @@
-"""How far a sync is: a live table on a terminal, a log line per resource every ten seconds elsewhere.
+"""How far a sync is: a live table on a terminal, a log line per resource and minute elsewhere.
 
 Both tell when Stripe does not answer: the requests are made again in silence until they give up.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .terminal import say, table
+from .terminal import note, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .extract.pages import Listing
     from .extract.session import Session
 
-EVERY = 10.0        # seconds between log lines
+EVERY = 60.0        # seconds between log lines
 RECENT = 10.0       # seconds over which speed is measured
 PATIENCE = 3.0      # seconds without an answer that are worth a line
 WAITING = "Waiting for Stripe, the database or another command …"
@@ -180,7 +180,7 @@ class Progress:
         self._ended = threading.Event()
         self._live: Any = None
         self._thread: threading.Thread | None = None
-        self._before = threading.Timer(PATIENCE, say, [WAITING])        # unless the session begins to read
+        self._before = threading.Timer(PATIENCE, note, [WAITING])        # unless the session begins to read
         self._before.daemon = True
 
     def __enter__(self) -> Progress:
@@ -224,13 +224,13 @@ class Progress:
     def report(self) -> None:
         """One log line per listing."""
         for reading in self.meter.look() if self.meter else []:
-            say(reading.sentence())
+            note(reading.sentence())
 
     def complain(self, known: set[str]) -> set[str]:
         """One log line per endpoint that does not answer and is not `known` for it; returns all of them."""
         troubles = self.requests.look()
         for endpoint in troubles.keys() - known:
-            say(troubles[endpoint])
+            note(troubles[endpoint])
         return set(troubles)
 
     def _report(self) -> None:

@@ -9,6 +9,7 @@ import select
 import shlex
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,16 @@ def say(line: str) -> None:
         sys.stderr.write(f"{plain(line)}\n")
     except BrokenPipeError:
         hush(sys.stderr)
+
+
+def note(line: str, at: float | None = None) -> None:
+    """One line of a log: with its time where no terminal shows it as it comes. `at`: Unix seconds; now by default."""
+    try:
+        is_watched = sys.stderr.isatty()
+    except ValueError:      # closed
+        is_watched = False
+    moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
+    say(line if is_watched else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
 
 
 def gone(stream: TextIO) -> bool:
@@ -110,7 +121,7 @@ class _Talk(logging.Handler):
             self.unknown[line.partition(":")[0]] += 1
         elif line not in self.said:
             self.said.add(line)
-            say(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}")
+            note(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}", record.created)
 
     def tell_unknown(self) -> None:
         """One line for all of them, at the end."""
@@ -191,6 +202,15 @@ def print_json(*objects: Any) -> None:
 
     for found in objects:
         sys.stdout.write(msgspec.json.encode(found, enc_hook=str).decode() + "\n")
+
+
+def print_failure(kind: str, words: str, code: int) -> None:
+    """What a command that was asked for JSON answers where it failed: `{"error": {"kind", "message", "exit_code"}}`."""
+    try:
+        print_json({"error": {"kind": kind, "message": words, "exit_code": code}})
+        sys.stdout.flush()
+    except OSError:
+        hush(sys.stdout)
 
 
 def _text(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from .destination_errors import chain, explained
-from .errors import UsageError
+from .errors import PartlyDone, UsageError
 
 MOST = 10**9            # of any number on the command line; seconds, rows and offsets are fewer
 
@@ -35,7 +35,7 @@ def command(app: typer.Typer, function: Callable[..., int | None], **settings: A
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        from .terminal import gone, heard, hush, say
+        from .terminal import gone, heard, hush, print_failure, say
 
         code = 1
         try:
@@ -61,6 +61,8 @@ def command(app: typer.Typer, function: Callable[..., int | None], **settings: A
             known = explained(fault)
             say(f"error: {known or unexpected(fault)}")
             code = 1 if known is None else known.exit_code
+            if kwargs.get("json") and code != PartlyDone.exit_code:         # after that one, the answer is there
+                print_failure(type(known or fault).__name__, str(known or unexpected(fault)), code)
         if code:
             raise typer.Exit(code)
 
