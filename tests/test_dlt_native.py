@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dlt.common.pipeline import PipelineContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import open_feed, stripe_source
-from stripe_feed.errors import UsageError
+from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.extract import pages
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
@@ -327,28 +328,43 @@ def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
     assert copy.box.counts.total() == 0
 
 
-def test_a_pipeline_that_began_in_another_folder_says_where_its_file_is(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """dlt remembers the first folder; a consumer there would be moved by whoever takes this for the file of his own folder."""
+@pytest.mark.parametrize("given", [None, "sub/ours.duckdb"])
+def test_a_pipeline_that_began_in_another_folder_is_refused_there(copy: Copy, monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    """dlt would take the first folder's file; the error names both. A file in a folder below is where it should be."""
     def pipeline() -> Any:
-        return dlt.pipeline("ours", destination="duckdb", dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
+        where: Any = dlt.destinations.duckdb(given) if given else "duckdb"
+        return dlt.pipeline("ours", destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
 
     here, there = copy.folder / "here", copy.folder / "there"
-    here.mkdir()
-    there.mkdir()
+    for folder in (here, there):
+        (folder / "sub").mkdir(parents=True)
     monkeypatch.chdir(here)
-    pipeline().run(copy.source().with_resources("customers", "changes"))
+    pipeline().run(copy.source().with_resources("customers"))
     open_feed(pipeline()).close()
-    assert "began in another folder" not in caplog.text
 
     monkeypatch.chdir(there)
-    said = f"A pipeline named ours began in another folder, so its file is {here / 'ours.duckdb'}."
-    open_feed(pipeline()).close()
-    assert caplog.text.count(said) == 1
-    pipeline().run(copy.source().with_resources("customers", "changes"))
-    assert caplog.text.count(said) == 2
-    assert list(there.iterdir()) == []
+    name = given or "ours.duckdb"
+    words = f"A pipeline named ours began in another folder, so its file is {here / name}, not {there / name}. Give this one"
+    with pytest.raises(SetupError, match=re.escape(words)):
+        open_feed(pipeline())
+    with pytest.raises(PipelineStepFailed, match=re.escape(words)):
+        pipeline().run(copy.source().with_resources("customers"))
+    assert [path.name for path in there.rglob("*")] == ["sub"]
+
+
+def test_a_pipeline_that_goes_to_another_database_is_refused(copy: Copy) -> None:
+    """The cursors that dlt keeps for it would pass over what is in the first one only."""
+    def run(file: str, name: str = "ours") -> None:
+        where = dlt.destinations.duckdb(str(copy.folder / file))
+        pipeline = dlt.pipeline(name, destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
+        pipeline.run(copy.source().with_resources("customers"))
+
+    run("a.duckdb")
+    run("b.duckdb", "theirs")
+    words = f"The pipeline ours went to {copy.folder / 'a.duckdb'}, dataset stripe before, and goes to {copy.folder / 'b.duckdb'}, dataset stripe now."
+    with pytest.raises(PipelineStepFailed, match=re.escape(words)):
+        run("b.duckdb")
+    run("a.duckdb")
 
 
 def test_where_nothing_was_loaded_the_feed_says_so(

@@ -117,17 +117,6 @@ def duckdb_file(pipeline: Any) -> Path | None:
     return place_of(pipeline).file
 
 
-def tell_place(pipeline: Any) -> None:
-    """Say which file it is, where dlt takes a relative path from the folder that a pipeline of this name began in."""
-    file = duckdb_file(pipeline)
-    given = str(pipeline.destination.config_params.get("credentials") or "")
-    if file is not None and not os.path.isabs(given) and file.parent.resolve() != Path.cwd():
-        log.warning(
-            "A pipeline named %s began in another folder, so its file is %s. For one in this folder give the pipeline another "
-            "name, or dlt.destinations.duckdb an absolute path.", pipeline.pipeline_name, file,
-        )
-
-
 def check(pipeline: Any) -> None:
     """Raise `SetupError` where the destination cannot take a load: no merge, or a file that is locked or too new."""
     require_merge(pipeline.destination)

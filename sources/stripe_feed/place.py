@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .errors import SetupError
+
 DATASET = "stripe"
 STORE = ".feed.sqlite"        # endings of the files that belong to a copy
 LOCK = ".sync.lock"
+PLACE = "place"             # in dlt's local state: where a pipeline went
 FILES = {"duckdb", "sqlite"}
 PARTS = (
     "drivername", "host", "hostaddr", "server_hostname", "port", "service", "database", "dbname", "project_id", "catalog",
@@ -24,10 +29,11 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One dataset in one database. `key` is a digest of both; `file` that of DuckDB and SQLite."""
+    """One dataset in one database. `key` is a digest of both, `label` is for people; `file` that of DuckDB and SQLite."""
 
     key: str
     dataset: str
+    label: str
     file: Path | None = None
 
 
@@ -51,13 +57,15 @@ def place(config: Any, dataset: str) -> Place:
     file, kind = _file(config.credentials), config.destination_type.rpartition(".")[2]
     if file is not None:
         return in_file(kind, file, dataset)
-    return Place(_digest(kind, list(_parts(config)), dataset), dataset)
+    parts = list(_parts(config))
+    where = "/".join(dict.fromkeys(value for name, value in parts if name not in ("drivername", "port")))
+    return Place(_digest(kind, parts, dataset), dataset, f"{kind} {where}, dataset {dataset}")
 
 
 def in_file(kind: str, file: Path, dataset: str) -> Place:
     """A dataset in a file, symbolic links followed: by whatever name, it is the same one."""
     real = file.absolute().resolve()
-    return Place(_digest(kind, [("file", str(real))], dataset), dataset, real)
+    return Place(_digest(kind, [("file", str(real))], dataset), dataset, f"{real}, dataset {dataset}", real)
 
 
 def _digest(kind: str, parts: Sequence[tuple[str, str]], dataset: str) -> str:
@@ -124,3 +132,39 @@ def state_folder(pipeline: Any) -> Path:
     """The folder of `--state-dir`, or where a pipeline of one's own has its working folder."""
     folder = Path(pipeline.pipelines_dir)
     return folder.parent if folder.name == place_of(pipeline).key else folder
+
+
+def require_own_file(pipeline: Any) -> None:
+    """Raise `SetupError` where dlt takes a relative path from the folder that a pipeline of this name began in, not from this."""
+    import dlt
+
+    file, settings = place_of(pipeline).file, pipeline.destination.config_params
+    began, here = settings.get("local_dir"), os.path.abspath(dlt.current.run_context().local_dir)
+    if file is None or began is None or began == here or began != pipeline.get_local_state_val("initial_cwd"):
+        return
+    try:
+        settings["local_dir"] = here
+        other = _file(pipeline.destination_client().config.credentials)
+    finally:
+        settings["local_dir"] = began
+    if other is not None and other.absolute().resolve() != file:
+        raise SetupError(
+            f"A pipeline named {pipeline.pipeline_name} began in another folder, so its file is {file}, not {other}. "
+            "Give this one another name or pipelines_dir, or its destination an absolute path."
+        )
+
+
+def require_same_place(pipeline: Any) -> None:
+    """Raise `SetupError` where the cursors that dlt keeps for a pipeline are those of another database; note the place else.
+
+    To be called while it extracts: what was read into one database would be passed over in the next.
+    """
+    found, known = place_of(pipeline), None
+    with suppress(KeyError):
+        known = pipeline.get_local_state_val(PLACE)
+    if known is not None and known["key"] != found.key:
+        raise SetupError(
+            f"The pipeline {pipeline.pipeline_name} went to {known['label']} before, and goes to {found.label} now. Give it "
+            f"another name; where the database only moved, delete {pipeline.working_dir}: its cursors are in the database, too."
+        )
+    pipeline.set_local_state_val(PLACE, {"key": found.key, "label": found.label})

@@ -12,7 +12,8 @@ import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
-from ..destination import duckdb_file, patient, require_merge, tell_place
+from ..destination import duckdb_file, patient, require_merge
+from ..place import require_own_file, require_same_place
 from ..preflight import require_place
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
@@ -73,7 +74,8 @@ class Writer:
         if self.session.client is None or self.session.client[0] != load_id:
             pipeline = dlt.current.pipeline()
             require_merge(pipeline.destination)
-            tell_place(pipeline)
+            require_own_file(pipeline)
+            require_same_place(pipeline)
             keep_private(pipeline)
             require_place(pipeline, dlt.current.source_state())
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type

@@ -10,10 +10,11 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from ..destination import duckdb_file, lock, tell_place
+from ..destination import duckdb_file, lock
 from ..errors import Locked, SetupError, UsageError
 from ..lease import leased
 from ..locks import MOMENT, PATIENCE, lock_file, patiently
+from ..place import require_own_file
 from ..resources import RESOURCES
 from . import cursors, remote, upkeep
 from .change import Change
@@ -53,7 +54,7 @@ def open_feed(
     """
     if keeps_cursors and duckdb_file(pipeline) is not None:
         raise UsageError("keeps_cursors is for server databases; with DuckDB the feed store lies beside the file.")
-    tell_place(pipeline)
+    require_own_file(pipeline)
     file = duckdb_file(pipeline)
     if file is not None and not file.exists():
         log.warning("There is no file %s yet: the feed is empty until a load brings it.", file)
