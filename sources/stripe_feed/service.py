@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .feed import bell
 from .feed.consume import Feed, open_feed
 from .feed.deliver import Delivery, delivering, ticking
 from .feed.rules import Trigger
+from .feed.watched import Watched
 from .resources import CHANGES
 from .sync import Synced, sync
 
@@ -29,6 +31,7 @@ DEBOUNCE = 0.3          # seconds without a ring before a reading begins
 MOST_DEBOUNCE = 2.0     # seconds that a reading waits for quiet
 MOST_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
+LOOK = 1.0              # seconds between looks for a file of rules
 AT_ONCE = 500           # rung events in one reading
 REMEMBERED = 30 * 86_400
 
@@ -121,13 +124,63 @@ def _rest(state: State, every: float, more: bool) -> None:
             return
 
 
-def deliver_on(delivery: Delivery, tick: Callable[[], object], state: State) -> None:
-    """Fire triggers and deliver messages until stopped; what is under way then is finished. A fault is logged, and passes."""
-    failures = 0
+class Turn(threading.Event):
+    """Set when the service stops, or by whoever delivers in this turn."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        super().__init__()
+        self.stopped = stopped
+
+    def is_set(self) -> bool:
+        return super().is_set() or self.stopped.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.stopped.wait(timeout) or self.is_set()
+
+
+def deliver_by(
+    rules: Watched, feed: Feed, state: State, current: ExitStack, delivery: Delivery | None
+) -> None:
+    """Fire and deliver until stopped; where the file of the rules changed, begin anew with them. `current` holds the delivery."""
     while not state.stopped.is_set():
+        over, run = Turn(state.stopped), _ticking(feed, rules.triggers, state)
+        if delivery is None:
+            while not over.wait(LOOK) and not rules.changed():
+                pass
+        else:
+            deliver_on(delivery, partial(_tick, rules, over, run), state, over)
+        current.close()
+        delivery = _begun(rules, feed, state, current)
+
+
+def _tick(rules: Watched, over: Turn, run: Callable[[], object]) -> None:
+    if rules.changed():
+        over.set()
+    elif not over.is_set():
+        run()
+
+
+def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Delivery | None:
+    while rules.triggers and not state.stopped.is_set():
+        try:
+            return current.enter_context(delivering(feed.store, rules.triggers, lookups=feed.lookups))
+        except StripeFeedError as fault:
+            state.delivery = type(fault).__name__
+            log.warning("Delivery cannot begin: %s", fault)
+            state.stopped.wait(MOST_DEBOUNCE)
+    return None
+
+
+def deliver_on(
+    delivery: Delivery, tick: Callable[[], object], state: State, over: threading.Event | None = None
+) -> None:
+    """Fire triggers and deliver messages until stopped, or `over`; what is under way then is finished. A fault is logged, and
+    passes."""
+    failures, over = 0, over or state.stopped
+    while not over.is_set():
         began = time.monotonic()
         try:
-            delivery.follow(state.stopped, tick)
+            delivery.follow(over, tick)
         except Exception as fault:      # its words may hold data; the service goes on
             failures = 1 if time.monotonic() > began + MOST_BACK_OFF else failures + 1
             state.delivery = type(fault).__name__
@@ -147,15 +200,15 @@ def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[
 
 
 def keep_fresh(
-    *, host: str, port: int, token: str | None, secrets: Sequence[str], triggers: Sequence[Trigger], every: float,
+    *, host: str, port: int, token: str | None, secrets: Sequence[str], rules: Watched, every: float,
     stopped: threading.Event, ready: Callable[[Opened], object], places: Mapping[str, Any], **reading: Any,
 ) -> None:
     """Read, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish what is under way.
 
     Without a `token` it makes one, and keeps it in a private file beside the feed store. `secrets`: of the webhook endpoint at
-    Stripe; none, no webhooks. `every`: seconds between readings without a webhook. `ready` is told where once requests are
-    answered; port 0 is any that is free. `places` are arguments of `open_pipeline`, the others those of `sync`. Raises
-    `UsageError` and `SetupError` before it starts.
+    Stripe; none, no webhooks. `rules` are followed. `every`: seconds between readings without a webhook. `ready` is told
+    where once requests are answered; port 0 is any that is free. `places` are arguments of `open_pipeline`, the others those of
+    `sync`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:
         from .feed.gate import check_token, kept_token
@@ -179,14 +232,14 @@ def keep_fresh(
             token, is_new = kept_token(file)
         state = State(stopped=stopped)
         serving = Serving(
-            feed=feed, token=token or "", secrets=secrets, triggers=triggers, keep_bodies=lambda: state.keeps_bodies,
+            feed=feed, token=token or "", secrets=secrets, triggers=rules.triggers, keep_bodies=lambda: state.keeps_bodies,
             rung=state.rung.set, health=state.health, stopped=stopped,
         )
         threads = [threading.Thread(target=read_on, args=(feed, state, every), kwargs={**places, **reading}, name="reader")]
-        if triggers:
-            delivery = held.enter_context(delivering(feed.store, triggers, lookups=feed.lookups))
-            todo = (delivery, _ticking(feed, triggers, state), state)
-            threads.append(threading.Thread(target=deliver_on, args=todo, name="delivery"))
+        current, delivery = held.enter_context(ExitStack()), None
+        if rules.triggers:
+            delivery = current.enter_context(delivering(feed.store, rules.triggers, lookups=feed.lookups))
+        threads.append(threading.Thread(target=deliver_by, args=(rules, feed, state, current, delivery), name="delivery"))
         for thread in threads:
             thread.start()
         try:

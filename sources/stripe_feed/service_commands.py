@@ -63,14 +63,15 @@ def serve(
     from .api import API_VERSION
     from .feed.cursors import age
     from .feed.rule_file import FILE, read_triggers
+    from .feed.watched import Watched
     from .service import keep_fresh
     from .trigger_words import stopping
 
-    found = read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else []
+    rules = Watched(read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else [], Path(triggers or FILE))
     secrets = secrets_in(SECRET)
     with stopping() as stopped:
         keep_fresh(
-            host=host, port=port, token=os.environ.get(TOKEN) or None, secrets=secrets, triggers=found, every=float(age(every)),
+            host=host, port=port, token=os.environ.get(TOKEN) or None, secrets=secrets, rules=rules, every=float(age(every)),
             stopped=stopped, ready=lambda opened: tell_opened(opened, bool(secrets)),
             places={"database": database, "destination": destination, "dataset": dataset, "state_dir": state_dir},
             api_key=key_in(api_key_file), resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps,

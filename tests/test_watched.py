@@ -1,0 +1,83 @@
+"""A service follows its file of rules: what is right comes into force, what is wrong leaves the rules of before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from stripe_feed.errors import SetupError
+from stripe_feed.feed.deliver import delivering
+from stripe_feed.feed.rule_file import read_triggers
+from stripe_feed.feed.watched import Watched
+from stripe_feed.service import State, deliver_by
+from tests.deliveries import updates
+from tests.web import a_feed, add
+
+BOUND = 60.0
+FILE = Path("triggers.toml")
+
+
+def write(name: str, more: str = "") -> None:
+    FILE.write_text(f'[[trigger]]\nname = "{name}"\nresource = "subscriptions"\n{more}\ndeliver.file = "{name}.jsonl"\n', encoding="utf-8")
+
+
+def lines(name: str) -> int:
+    file = Path(f"{name}.jsonl")
+    return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
+
+
+def test_a_file_is_read_again_where_it_changed_and_is_right(caplog: pytest.LogCaptureFixture) -> None:
+    rules = Watched([], FILE)
+    assert not rules.changed()
+    write("one")
+    assert rules.changed() and [one.name for one in rules.triggers] == ["one"]
+    assert not rules.changed()
+    for wrong in ('where = "open"', 'deliver.secrets = "env:NOT_SET"'):
+        write("another", wrong)
+        assert not rules.changed()
+        assert "triggers.toml changed, and is wrong: the rules of before stay. " in caplog.messages[-1]
+        assert not rules.changed() and len(caplog.messages) == len(set(caplog.messages))
+    FILE.unlink()
+    assert not rules.changed() and [one.name for one in rules.triggers] == ["one"]
+    write("two", 'op = "updated"')
+    assert rules.changed() and [one.name for one in rules.triggers] == ["two"]
+    assert not Watched(rules.triggers).changed()
+
+
+def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
+    write("one")
+    rules, state = Watched(read_triggers(), FILE), State()
+    with a_feed(tmp_path) as feed, ExitStack() as current:
+        delivery = current.enter_context(delivering(feed.store, rules.triggers))
+        thread = threading.Thread(target=deliver_by, args=(rules, feed, state, current, delivery))
+        thread.start()
+
+        def until(done: Callable[[], object]) -> None:
+            for _ in range(int(BOUND / 0.02)):
+                if done() or not thread.is_alive():
+                    break
+                thread.join(0.02)
+            assert done()
+
+        def has_begun(name: str) -> bool:
+            return bool(feed.store.ask("select 1 from triggers where name = ?", name))
+
+        try:
+            until(lambda: has_begun("one"))
+            add(feed, *updates(1))
+            until(lambda: lines("one") == 1)
+            write("two")
+            until(lambda: has_begun("two"))
+            with pytest.raises(SetupError), delivering(feed.store, []):      # it is the one that delivers
+                pass
+            add(feed, *updates(1, first=2))
+            until(lambda: lines("two") == 1)
+        finally:
+            state.stopped.set()
+            thread.join(BOUND)
+    assert not thread.is_alive()
+    assert lines("one") == lines("two") == 1
