@@ -164,6 +164,9 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
             "changes (_dlt_load_id)", "changes (change_id)", "changes (object_id)",
         ]
         assert len(indexed(pipeline)) == 11
+        with pipeline.sql_client() as client:
+            bare = "select attname from pg_attribute where attrelid = 'customers'::regclass and attnum > 0 and not attisdropped"
+            assert client.execute_sql(f"{bare} and col_description(attrelid, attnum) is null") == []
         assert_true(pipeline, box)
 
 

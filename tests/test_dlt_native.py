@@ -287,6 +287,27 @@ def test_every_column_is_described_in_the_schema(copy: Copy) -> None:
         assert {c.name: c.description for c in row.columns}.items() <= {n: c["description"] for n, c in columns.items()}.items()
 
 
+def test_every_column_is_described_in_the_database(copy: Copy) -> None:
+    """By `sync` at once, by a plain run with the next one; a comment of the user's own stays, and nothing is done twice."""
+    comments = "select table_name, column_name, comment from duckdb_columns() where schema_name = 'stripe'"
+    copy.run()
+    assert {comment for _, _, comment in copy.select(comments)} == {None}
+    copy.select("comment on column stripe.customers.email is 'Ask first.'")
+    copy.box.advance(400)
+    copy.run()
+
+    tables = copy.pipeline.default_schema.tables
+    described = {(table, column): comment for table, column, comment in copy.select(comments) if table in (*TABLES, "changes")}
+    assert described.pop(("customers", "email")) == "Ask first."
+    assert described == {key: tables[key[0]]["columns"][key[1]]["description"] for key in described}
+    assert len(described) > 250 and any("'" in str(comment) for comment in described.values())
+
+    copy.sync(full_refresh=True)
+    fresh = copy.select(f"{comments} and comment is null")
+    assert [table for table, _, _ in fresh if table in (*TABLES, "changes")] == []
+    copy.check()
+
+
 def test_a_dataset_with_a_space_in_its_name(copy: Copy) -> None:
     """dlt makes a name for the database of it; the conditions of the merges use that one."""
     destination = dlt.destinations.duckdb(str(copy.folder / "other.duckdb"))

@@ -26,6 +26,7 @@ from .destination import DUCKDB_JOBS, duckdb_file, held_open
 from .destination_errors import chain, connection_problem, explained, file_problem, is_lock, lost, refusal
 from .errors import Locked, StripeFeedError, TryLater
 from .extract import prior
+from .extract.comments import describe
 from .extract.session import check_owner
 from .feed.relay import source_state
 from .locks import PATIENCE, patiently
@@ -172,6 +173,8 @@ def run(
 def _load_package(pipeline: Any) -> None:
     with explaining(pipeline), held_open(pipeline):
         pipeline.load(**({"workers": DUCKDB_JOBS} if duckdb_file(pipeline) else {}))
+        if pipeline.default_schema_name is not None:
+            describe(pipeline.sql_client(), pipeline.destination.destination_type, pipeline.default_schema.tables)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ..preflight import require_place
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
+from .comments import describe
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
 from .native import keep_private
@@ -82,6 +83,8 @@ class Writer:
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
                 patient(client, file, self.session.wait)
             index(client, destination)
+            if not self.session.kept:            # whoever keeps it loads by itself, and describes then
+                describe(client, destination, dlt.current.source_schema().tables)
             self.session.client = (load_id, client, destination)
         return self.session.client[1:]
 
