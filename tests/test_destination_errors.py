@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import InvalidPipelineName
 
+from stripe_feed.destination import open_pipeline
 from stripe_feed.destination_errors import SQLSTATES, WORDS, chain, explained, reason_of, refusal, settings_problem
 from stripe_feed.errors import SetupError, StripeFeedError, TryLater, UsageError
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Shell
 
 CANARY = "jane.canary@example.com"
 
@@ -187,3 +192,40 @@ def test_a_missing_setting_is_named() -> None:
     fault = ConfigFieldMissingException.__new__(ConfigFieldMissingException)
     fault.spec_name, fault.fields = "PostgresCredentials", ["database"]
     assert "ConfigFieldMissingException (PostgresCredentials)" in str(explained(fault))
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        (":memory:", "in memory would be gone"), ("md:mine", "--destination motherduck"), ("", "names a DuckDB file"),
+        ("postgres://u:canary@h/d", "names a DuckDB file"), ("folder", "is a folder. Give --database a file in it"), ("pipe", "no ordinary file"),
+        ("/dev/null", "no ordinary file"), ("x" * 300, "cannot be used: File name too long"), ("loop", "cannot be used: Too many levels"),
+        ("dangling", "links to a folder that does not exist"), ("lite.duckdb", "is an SQLite database"), ("empty.duckdb", "is empty. Remove it"),
+        ("text.duckdb", "is no DuckDB database, or a damaged one"),
+    ],
+)
+def test_what_is_no_duckdb_file_is_said_by_readers_and_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, words: str
+) -> None:
+    """None of them hangs on it or writes to it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.duckdb").touch()
+    (tmp_path / "text.duckdb").write_text("text" * 999)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere/x.duckdb")
+    with closing(sqlite3.connect(tmp_path / "lite.duckdb")) as base:
+        base.execute("create table t (id)")
+    shell = Shell(Sandbox(seed=1, customers=1), "http://127.0.0.1:1", tmp_path)
+    for arguments in (["status"], ["feed", "tail"]):
+        said = shell.run(*arguments, "--database", database)
+        assert said.code == 3
+        assert words in said.error
+        assert "canary" not in said.error
+
+
+@pytest.mark.parametrize("dataset", ["", "  ", "x" * 300, "a\0b", "information_schema", "PG_Catalog", "temp"])
+def test_what_is_no_dataset_is_usage(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(UsageError, match="--dataset"):
+        open_pipeline(str(tmp_path / "x.duckdb"), dataset=dataset, state_dir=str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -99,9 +100,44 @@ def test_without_waiting_it_says_who_is_in_the_way(
         copy.sync(resources=TABLES, wait=0)
     assert reader.waits == 0
     reader.leave()
+    done = copy.sync(resources=TABLES)
+    copy.check(*TABLES)
+    assert done.rows == {"customers": 2, "products": 1, "changes": 2}        # what was left is counted as well
+    assert done.packages == 1
+    assert caplog.text.count("An earlier run was interrupted: what it had read is loaded first.") == (moment == "before the load")
+
+
+def test_a_package_that_cannot_be_loaded_holds_up_no_run(
+    copy: Copy, reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is dropped, with one line, and read again by the same run."""
+    before(monkeypatch, *MOMENTS["before the load"], reader.come)
+    with pytest.raises(Locked):
+        copy.sync(resources=TABLES, wait=0)
+    reader.leave()
+    for file in (copy.folder / copy.state).rglob("customers.*.parquet"):
+        file.write_bytes(file.read_bytes()[:-9])
+    done = copy.sync(resources=TABLES)
+    copy.check(*TABLES)
+    assert done.rows == {"customers": 2, "products": 1, "changes": 2}
+    assert re.findall("It cannot be loaded, .*", caplog.text) == ["It cannot be loaded, and is read again: duckdb cannot load customers: it cannot do what the load asks of it."]
+    with open_feed(copy.pipeline) as feed:
+        assert len(list(feed.read())) == 2
+
+
+def test_a_package_that_is_refused_waits_for_nobody(copy: Copy) -> None:
+    """Nothing of it stays in dlt's folder; when what is in the way is gone, the next run reads it again."""
+    copy.select("create unique index one_name on stripe.products (name)")
+    for product in list(copy.box.objects("products"))[:2]:
+        copy.box.update("products", product, name="One name")
+    copy.box.advance(400)
+    with pytest.raises(SetupError, match="duckdb cannot load products: a unique index or constraint"):
+        copy.sync(resources=TABLES)
+    assert not copy.pipeline.has_pending_data
+    assert list((copy.folder / copy.state).rglob("*.parquet")) == []
+    copy.select("drop index stripe.one_name")
     copy.sync(resources=TABLES)
     copy.check(*TABLES)
-    assert caplog.text.count("An earlier run was interrupted: what it had read is loaded first.") == (moment == "before the load")
 
 
 def test_who_looks_on_while_rows_are_looked_up_is_named_as_well(

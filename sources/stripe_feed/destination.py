@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .destination_errors import connection_problem, file_problem, is_lock
+from .destination_errors import connection_problem, file_problem, is_lock, require_dataset, require_file
 from .errors import SetupError
 from .locks import PATIENCE, lock_file, patiently
 from .place import DATASET, LOCK, Place, beside, in_file, normalized, place_of, remember
@@ -62,11 +62,13 @@ def state_root(state_dir: str | None) -> Path:
 
 def place_named(database: str | None, destination: str | None, dataset: str = DATASET, name: str = PIPELINE) -> Place:
     """Where a copy is that is named as for `open_pipeline`."""
+    require_dataset(dataset)
     dataset = normalized(dataset)
     if destination not in (None, "duckdb"):
         if database is not None:
             raise SetupError("--database names a DuckDB file; it does not go with another --destination.")
         return _place(destination, dataset, name)
+    require_file(f"{name}.duckdb" if database is None else database)
     file = Path(database or f"{name}.duckdb")
     check_stem(file, dataset)
     if not file.absolute().parent.is_dir():

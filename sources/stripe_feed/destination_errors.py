@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import Locked, SetupError, StripeFeedError, TryLater
+from .errors import Locked, SetupError, StripeFeedError, TryLater, UsageError
 from .locks import CAN_WAIT
 
+LONGEST = 100            # characters of a dataset's name; it stands in names of files
+RESERVED = frozenset({"information_schema", "pg_catalog", "pg_toast", "sys", "system", "temp"})
 EXTRAS = {"postgres": "stripe-feed[postgres]"}      # what brings a destination's driver
 
 
@@ -186,7 +189,48 @@ def file_problem(file: Path, text: str) -> SetupError:
         )
     if re.search("no space left", text, re.IGNORECASE):
         return SetupError(f"{file.name} cannot be written: no space is left on the disk. Make room, then run again.")
+    try:
+        with open(file, "rb") as content:
+            begins = content.read(16)
+    except OSError:
+        begins = b"?"
+    if not begins:
+        return SetupError(f"{file.name} is empty. Remove it, or choose another --database.")
+    if begins.startswith(b"SQLite format"):
+        return SetupError(f"{file.name} is an SQLite database. Choose another --database, or --destination sqlalchemy for it.")
     return SetupError(f"{file.name} is no DuckDB database, or a damaged one. Restore it, or choose another --database.")
+
+
+def require_dataset(dataset: str) -> None:
+    """Raise `UsageError` for what cannot be the name of a dataset."""
+    if not dataset.strip() or "\0" in dataset or len(dataset) > LONGEST:
+        raise UsageError(f"--dataset takes a name of 1 to {LONGEST} characters.")
+    if dataset.strip().lower() in RESERVED:
+        raise UsageError(f"The schema {dataset} belongs to the database itself. Choose another --dataset.")
+
+
+def require_file(database: str) -> None:
+    """Raise `SetupError` for what cannot be a DuckDB file: another kind of database, a folder, a device."""
+    if database.startswith(":"):
+        raise SetupError("A database in memory would be gone when the command ends. Give --database a file.")
+    if database.startswith("md:"):
+        raise SetupError(
+            "--database names a file. For MotherDuck give --destination motherduck, with its credentials in .dlt/secrets.toml."
+        )
+    if not database.strip() or "://" in database or "\0" in database:
+        raise SetupError("--database names a DuckDB file on this machine. For a server give --destination NAME.")
+    try:
+        mode = Path(database).stat().st_mode
+    except FileNotFoundError:
+        if not Path(database).is_symlink() or Path(database).resolve().parent.is_dir():
+            return
+        raise SetupError(f"{database} links to a folder that does not exist. Choose another --database.") from None
+    except OSError as fault:
+        raise SetupError(f"{database} cannot be used: {os.strerror(fault.errno or 0)}. Choose another --database.") from None
+    if stat.S_ISDIR(mode):
+        raise SetupError(f"{database} is a folder. Give --database a file in it, such as {Path(database, 'stripe_feed.duckdb')}.")
+    if not stat.S_ISREG(mode):
+        raise SetupError(f"{database} is no ordinary file, but a device, a pipe or a socket. Choose another --database.")
 
 
 def is_lock(text: str) -> bool:
@@ -197,19 +241,31 @@ def is_lock(text: str) -> bool:
 def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:
     """The error for a destination that cannot be reached. The driver's words are left out: they can hold a password."""
     name = pipeline.destination.destination_name
-    where = f"[destination.{name}.credentials] in .dlt/secrets.toml, or DESTINATION__{name.upper()}__CREDENTIALS"
     for one in chain(fault):
-        if isinstance(one, SetupError):
-            return one
-        match type(one).__name__:
-            case "MissingDependencyException":
-                return missing_driver(one, name)
-            case "TomlProviderReadException":
-                return settings_problem(one)
-            case "ConfigFieldMissingException":
-                fields = ", ".join(getattr(one, "fields", ()))
-                return SetupError(f"{name} has no credentials ({fields}). Set {where}.")
-    return SetupError(f"Cannot connect to {name} ({type(fault).__name__}). Check {where}.")
+        known = one if isinstance(one, SetupError) else _known(one, name)
+        if known is not None:
+            return known
+    return SetupError(f"Cannot connect to {name} ({type(fault).__name__}). Check {_credentials(name)}.")
+
+
+def _credentials(name: str) -> str:
+    return f"[destination.{name}.credentials] in .dlt/secrets.toml, or DESTINATION__{name.upper()}__CREDENTIALS"
+
+
+def _known(one: BaseException, name: str | None = None) -> SetupError | None:
+    """The error for what dlt misses before it reaches a destination: a driver, credentials, a file of settings it can read."""
+    match type(one).__name__:
+        case "MissingDependencyException":
+            caller = str(getattr(one, "caller", "the destination"))
+            return missing_driver(one, name or caller.partition(" ")[0].lower())
+        case "TomlProviderReadException":
+            return settings_problem(one)
+        case "ConfigFieldMissingException":
+            fields, config = getattr(one, "fields", ()), getattr(one, "config", None)
+            name = name or str(getattr(config, "destination_type", None) or "").rpartition(".")[2]
+            if name:
+                return SetupError(f"{name} lacks {', '.join(fields)}. Set {_credentials(name)}.")
+    return None
 
 
 def missing_driver(fault: BaseException, name: str) -> SetupError:
@@ -265,10 +321,8 @@ def explained(fault: BaseException, name: str = "The database", dataset: str = "
     for one in causes:
         if isinstance(one, StripeFeedError):
             return one
-        if type(one).__name__ == "TomlProviderReadException":
-            return settings_problem(one)
-        if type(one).__name__ == "MissingDependencyException":
-            return missing_driver(one, re.sub(r"\W.*", "", str(getattr(one, "caller", "the destination"))).lower())
+        if (known := _known(one)) is not None:
+            return known
     if reason_of(fault) is not None:
         return refusal(fault, name, dataset)
     for one in reversed(causes):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,8 +133,8 @@ def _forget_words(pipeline: Any) -> None:
     """Delete what dlt keeps of a database's words beside a package that is loaded later: they can hold rows."""
     packages = pipeline._get_load_storage().normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
-        for folder in Path(packages.storage.make_full_path(packages.get_package_path(load_id))).glob(".exceptions"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for file in Path(packages.storage.make_full_path(packages.get_package_path(load_id))).glob(".exceptions/*"):
+            file.unlink(missing_ok=True)
 
 
 def restore(pipeline: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .destination import PIPELINE, check_stem, open_pipeline, place_named, settings, state_root
-from .destination_errors import connection_problem, file_problem
+from .destination_errors import connection_problem, file_problem, require_dataset, require_file
 from .errors import SetupError, UsageError
 from .feed.relay import state_in, states_query
 from .locks import PATIENCE, patiently
@@ -82,6 +82,7 @@ def opened(
     database: str | None = None, destination: str | None = None, dataset: str = DATASET, wait: float = PATIENCE
 ) -> Iterator[Copy]:
     """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be opened within `wait` seconds."""
+    require_dataset(dataset)
     dataset = normalized(dataset)
     if destination in (None, "duckdb"):
         with _duckdb(_file(database, dataset), dataset, wait) as copy:
@@ -95,6 +96,7 @@ def opened(
 
 
 def _file(database: str | None, dataset: str) -> Path:
+    require_file(f"{PIPELINE}.duckdb" if database is None else database)
     file = Path(database or f"{PIPELINE}.duckdb")
     check_stem(file, dataset)
     return file
