@@ -99,8 +99,8 @@ def copy_of(box: Sandbox, folder: Path) -> Iterator[Copy]:
         yield Copy(box, url, folder)
 
 
-def first_copy(box: Sandbox, folder: Path) -> Path:
+def first_copy(box: Sandbox, folder: Path, **options: Any) -> Path:
     """The database after a first sync of an account."""
     with copy_of(box, folder) as copy:
-        copy.sync()
+        copy.sync(**options)
         return copy.folder / copy.database

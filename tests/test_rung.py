@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,29 @@ import pytest
 from stripe_feed.extract.rung import Rung
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from tests.copies import Copy, copy_of
+from tests.copies import Copy, copy_of, first_copy
 
 TABLES = ("customers", "subscriptions", "invoices")
 SETTLED = 400
 
 
+def account() -> Sandbox:
+    box = Sandbox(seed=3, customers=8)
+    box.advance(SETTLED)
+    return box
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database after a first sync."""
+    return first_copy(account(), tmp_path_factory.mktemp("loaded"), resources=TABLES)
+
+
 @pytest.fixture
-def copy(tmp_path: Path) -> Iterator[Copy]:
-    with copy_of(Sandbox(seed=3, customers=8), tmp_path) as found:
-        found.sync(resources=TABLES)
+def copy(tmp_path: Path, loaded: Path) -> Iterator[Copy]:
+    with copy_of(account(), tmp_path) as found:
+        shutil.copy(loaded, tmp_path / found.database)
         found.box.advance(SETTLED)
-        found.sync(resources=TABLES)
         yield found
 
 
@@ -50,20 +62,56 @@ def test_a_rung_event_is_there_before_it_settles(copy: Copy) -> None:
     assert box.events[-1].id in ids(copy)
 
 
-def test_polling_does_not_tell_it_again(copy: Copy) -> None:
-    """Its order among the changes of the object stays, and what it overtook is late."""
+def told_of(copy: Copy, id: str) -> list[tuple[str, bool]]:
+    """The changes of an object in the order of the feed, each with whether it says `late`."""
+    return copy.select(f"select change_id, late from stripe.changes where object_id = '{id}' order by _dlt_load_id, seq")
+
+
+def twice(copy: Copy, seconds: int) -> tuple[str, str, str]:
+    """A customer that is updated twice; its id and those of the events."""
     box = copy.box
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
     box.update("customers", id, name="First")
-    box.advance(1)
+    box.advance(seconds)
     box.update("customers", id, name="Second")
     first, second = (event.id for event in box.events[-2:])
-    copy.sync(resources=TABLES, rung=[Rung(second)])
-    box.advance(SETTLED)
+    return id, first, second
+
+
+@pytest.mark.parametrize(("seconds", "polls"), [(0, False), (3, False), (70, True)])
+def test_what_came_before_a_rung_event_is_told_before_it(copy: Copy, seconds: int, polls: bool) -> None:
+    """Though its webhook comes later, or never; and nothing tells it again."""
+    id, first, second = twice(copy, seconds)
+    copy.sync(resources=TABLES, rung=[Rung(second)], polls=polls)
+    assert told_of(copy, id) == [(first, False), (second, False)]
+    copy.sync(resources=TABLES, rung=[Rung(first), Rung(second)], polls=False)
+    copy.box.advance(SETTLED)
     copy.sync(resources=TABLES)
-    assert copy.select(f"select change_id, late from stripe.changes where object_id = '{id}' order by _dlt_load_id, seq") == [
-        (second, False), (first, True),
-    ]
+    assert told_of(copy, id) == [(first, False), (second, False)]
+    copy.check(*TABLES)
+
+
+def hide(copy: Copy, event_id: str, seconds: float) -> None:
+    """The API shows an event only after so many seconds."""
+    history = copy.box.account.history
+    event = history.by_id[event_id]
+    history.by_id[event_id] = later = event._replace(visible_at=copy.box.now + seconds)
+    for some in (history.records, history._order):
+        some[some.index(event)] = later
+
+
+@pytest.mark.parametrize(("seconds", "rings"), [(0, True), (3, True), (3, False)])
+def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, rings: bool) -> None:
+    """By its own webhook or by polling, long before the newer one is polled; the row stays where the newer one led."""
+    id, first, second = twice(copy, seconds)
+    hide(copy, first, 60)
+    copy.sync(resources=TABLES, rung=[Rung(second)], polls=False)
+    copy.box.advance(61 + seconds)
+    copy.sync(resources=TABLES, rung=[Rung(first)] if rings else [], polls=not rings)
+    assert told_of(copy, id) == [(second, False), (first, True)]
+    copy.box.advance(SETTLED)
+    copy.sync(resources=TABLES)
+    assert told_of(copy, id) == [(second, False), (first, True)]
     copy.check(*TABLES)
 
 

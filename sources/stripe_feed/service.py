@@ -15,8 +15,8 @@ from typing import Any
 from .credentials import find_key
 from .destination import open_pipeline, settings
 from .errors import SetupError, StripeFeedError, UsageError
-from .extract.rung import Rung
-from .extract.session import Session
+from .extract.rung import Rung, head_of
+from .extract.session import LOOK_BACK, Session
 from .feed import bell
 from .feed.consume import Feed, open_feed
 from .feed.deliver import Delivery, delivering, ticking
@@ -32,7 +32,8 @@ MOST_DEBOUNCE = 2.0     # seconds that a reading waits for quiet
 MOST_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
 LOOK = 1.0              # seconds between looks for a file of rules
-AT_ONCE = 500           # rung events in one reading
+IDS = 10_000            # rung events in one reading
+BODIES = 500            # the same, where their bodies are kept
 REMEMBERED = 30 * 86_400
 
 
@@ -79,28 +80,56 @@ class Opened:
 
 def read_on(
     feed: Feed, state: State, every: float, run: Callable[..., Synced] = sync, now: Callable[[], float] = time.time,
-    **arguments: Any,
+    clock: Callable[[], float] = time.monotonic, **arguments: Any,
 ) -> None:
     """Sync at once, when a webhook rings, and every so many seconds (0: only on rings), until stopped.
 
-    Rung events are noted as read when what they brought is in the feed. A run that fails is tried again, after a growing pause.
+    A ring has only its events read, and what happened until then; all the rest when it is time for it. Rung events are noted as
+    read when what they brought is in the feed. A run that fails is tried again, after a growing pause; every second time without
+    the rung events, so that none of them can stop the rest.
     """
+    synced: float | None = None
     while not state.stopped.is_set():
         state.rung.clear()
-        waiting, more = list[bell.Rung](), False
+        rests, more = every, False
         try:
-            waiting = bell.waiting(feed.store, AT_ONCE)
-            rung = [Rung(one.event_id, one.body) for one in waiting]
-            done = run(rung=rung, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
-            bell.read(feed.store, [one.event_id for one in waiting if one.event_id not in done.unread], now())
-            bell.prune(feed.store, now() - REMEMBERED)
+            waiting = [] if state.failures % 2 else bell.waiting(feed.store, BODIES if state.keeps_bodies else IDS, now())
+            rung = [Rung(one.event_id, one.body, head_of(one.head), alone=one.tries > 0) for one in waiting]
+            due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung
+            began, polls = clock(), due or state.keeps_bodies or state.failures > 0
+            done = run(rung=rung, polls=polls, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
+            more = _answered(feed, [one.event_id for one in waiting], done, now())
             state.synced_at, state.error, state.failures = now(), None, 0
-            state.keeps_bodies, more = CHANGES in done.refused, len(waiting) == AT_ONCE and not done.unread
+            state.keeps_bodies = CHANGES in done.refused
+            if polls or synced is None:
+                synced = began
+            rests = _rests(every and synced + every - clock(), bell.next_due(feed.store, now()))
         except StripeFeedError as fault:
             _failed(state, type(fault).__name__, str(fault))
         except Exception as fault:      # its words may hold data; the service goes on
-            _failed(state, type(fault).__name__, "unexpected; please report it")
-        _rest(state, every, more)
+            _failed(state, type(fault).__name__, "it is tried again; `stripe-feed sync --debug` shows more")
+        _rest(state, rests, more)
+
+
+def _rests(until_sync: float, until_due: float | None) -> float:
+    """Seconds until something is due without a ring; 0: never."""
+    found = [max(rest, 0.1) for rest in (until_sync or None, until_due) if rest is not None]
+    return min(found, default=0.0)
+
+
+def _answered(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -> bool:
+    """Note what became of rung events; return whether others may be read at once."""
+    left = {*done.unread, *done.failed}
+    given_up = bell.failed(feed.store, done.failed, now)
+    if given_up:
+        log.warning(
+            "%d events that webhooks told of could not be read in %d tries and are given up (%s: %s). Polling tells the rest.",
+            len(given_up), bell.MOST_TRIES, given_up[0], done.failed[given_up[0]],
+        )
+    read = [one for one in waiting if one not in left]
+    bell.read(feed.store, read, now)
+    bell.prune(feed.store, now - REMEMBERED)
+    return bool(read) and (bool(done.unread) or len(waiting) in (BODIES, IDS))
 
 
 def _failed(state: State, kind: str, words: str) -> None:

@@ -41,8 +41,8 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 class Synced:
     """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
     not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
-    new in the feed. `unread`: rung events that are still to be read. `left_out`: objects that cannot be taken, by table
-    and name, each with the reason."""
+    new in the feed. `unread`: rung events that are still to be read; `failed`: those that could not be, with the errors' classes.
+    `left_out`: objects that cannot be taken, by table and name, each with the reason."""
 
     rows: dict[str, int]
     requests: int
@@ -55,6 +55,7 @@ class Synced:
     relayed: int = 0
     unread: tuple[str, ...] = ()
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def sync(
     watch: Callable[[Session], None] | None = None,
     reconcile: bool = False,
     rung: Sequence[Rung] = (),
+    polls: bool = True,
     **reading: Unpack[Reading],
 ) -> Synced:
     """Bring the copy up to date and return what was loaded: rows, and the changes that led there.
@@ -88,16 +90,17 @@ def sync(
     A crash or an interrupt costs at most the package under way (`checkpoint_rows` objects); the next run goes on from there.
     The destination is the only truth: dlt's local state is replaced by the one stored with the data. A resource that the key
     may not read is left out and named in the result. `reconcile`: compare the whole lists with the copy, heal what no event
-    told, and tell it as changes of origin `diff`. `rung`: events that webhooks told of, read at once. `wait`: seconds to wait
-    for another command's lock, and for another process that has the DuckDB file open. `watch` is called once, with the session
-    whose listings show the progress. The other arguments are those of `stripe_source` and of `open_pipeline`.
+    told, and tell it as changes of origin `diff`. `rung`: events that webhooks told of, read at once, with all that happened
+    until then; without `polls`, nothing else is read. `wait`: seconds to wait for another command's lock, and for another
+    process that has the DuckDB file open. `watch` is called once, with the session whose listings show the progress. The other
+    arguments are those of `stripe_source` and of `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination is at fault.
     """
     names = chosen(resources)
     compared = frozenset(names if reconcile else ())
     session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
-    session.rung, session.wait = rung, wait
+    session.rung, session.polls, session.tables, session.wait = rung, polls, names, wait
     began = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
@@ -128,7 +131,7 @@ def sync(
     refused = {table: str(refusal) for table, refusal in session.refused.items()}
     return Synced(
         dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
-        dict(session.healed), relayed, tuple(one.event_id for one in session.rung), session.left_out.why,
+        dict(session.healed), relayed, tuple(one.event_id for one in session.rung), session.left_out.why, dict(session.failed),
     )
 
 
@@ -243,7 +246,7 @@ def _load(
     packages = 0
     while True:
         session.begin_package()
-        wanted = [name for name in (*names, CHANGES) if name not in session.refused]
+        wanted = [name for name in (*(names if session.polls else ()), CHANGES) if name not in session.refused]
         run(pipeline, source_of(session).with_resources(*wanted), wait, holds, **refresh)
         refresh = {}
         packages += session.package_rows > 0

@@ -11,7 +11,7 @@ import dlt
 from . import prior
 from .changes import Change, list_id
 from .derive import body_of, changes_of
-from .histories import Known, Ordered, needs_known, sequence
+from .histories import Known, Ordered, held, needs_known, sequence
 from .lists import TOLD_BY_LIST
 from .odd import Odd
 from .rereads import Read
@@ -21,7 +21,8 @@ from .writer import VERSION_STEP, Writer, is_before, version_read
 
 
 class Last:
-    """Where an object stands after its events; `body`: its content of the pinned shape, where an event holds it."""
+    """Where an object stands after its events; `body`: its content of the pinned shape, where an event holds it. `held`: the copy
+    has it, because its last event was told before."""
 
     def __init__(self, ordered: Ordered, body: bytes | None) -> None:
         event = ordered.told.event
@@ -30,6 +31,7 @@ class Last:
         self.created = ordered.told.created
         self.version = event.created * VERSION_STEP + ordered.number
         self.ends = event.created if ordered.told.role == "ends" else None
+        self.held = ordered.told.held and ordered.sure
         self.died: Last | None = None       # by an event that seemed not to be the last one
 
 
@@ -47,11 +49,16 @@ class Work:
 
     def tables(self) -> Iterator[Any]:
         """The tables to yield: rows first, then the changes that led there."""
-        rows = [*self.rows, *((read.record, version_read(read.asked_at), None) for read in self._worth())]
+        rows = [*self.rows, *((read.record, self._version(read), None) for read in self._worth())]
         yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
         self._died()
         yield from self._ended()
         yield from self.writer.changes(sorted(self.changes, key=lambda change: change.occurred_at))
+
+    def _version(self, read: Read) -> int:
+        """What was read because of an event shows it, however short ago that happened."""
+        last = self.last.get(read.record.row.id)
+        return max(version_read(read.asked_at), 0 if last is None else last.version)
 
     def _worth(self) -> list[Read]:
         """Without objects on test clocks, and what only a discount led to if it is held as it is."""
@@ -84,7 +91,7 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
     Events before `started` may have been seen by an earlier run.
     """
     work = Work(writer)
-    objects = _new(writer, history, started)
+    objects, compared = _new(writer, history, started)
     known, pin = _known(writer, objects), writer.session.api.version
     for id, some in objects.items():
         events = [one for one in some if not is_discount(one)]
@@ -95,7 +102,7 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
         ordered = sequence(events, known.get(id), id in known)
         if all(one.told.seen for one in ordered):
             continue                                 # a twin of a change that was told
-        work.changes += changes_of(ordered, known.get(id), pin)
+        work.changes += changes_of(ordered, known.get(id), pin, compared.get(id, 0))
         work.last[id] = last = Last(ordered[-1], body_of(ordered, pin))
         last.died = next((Last(one, None) for one in reversed(ordered) if one.told.role == "ends"), None)
     work.changes = _once(writer, work.changes, work.last)
@@ -103,8 +110,11 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
     return work
 
 
-def _new(writer: Writer, history: Sequence[Told], started: int) -> dict[str, list[Told]]:
-    """The events by object, of objects with one that was not seen before."""
+def _new(writer: Writer, history: Sequence[Told], started: int) -> tuple[dict[str, list[Told]], dict[str, int]]:
+    """The events by object, of objects with one that was not seen before; and when a comparison told of these last.
+
+    Where one is older than what an earlier run may have seen, what that told of its object since belongs to its history.
+    """
     distinct = {(one.event.id, one.id): one for one in history}
     old = [one.event.id for one in distinct.values() if one.event.created < started]
     if old and writer.client is not None:
@@ -115,7 +125,22 @@ def _new(writer: Writer, history: Sequence[Told], started: int) -> dict[str, lis
     objects: dict[str, list[Told]] = {}
     for one in distinct.values():
         objects.setdefault(one.id, []).append(one)
-    return {id: some for id, some in objects.items() if not all(one.seen for one in some)}
+    found = {id: some for id, some in objects.items() if not all(one.seen for one in some)}
+    since = {id: min(one.event.created for one in some if not one.seen) for id, some in found.items()}
+    overtaken = {id: second for id, second in since.items() if second < started}
+    if not overtaken or writer.client is None:
+        return found, {}
+    with writer.client as client:
+        told_before = prior.told_since(client, writer.resource.table, overtaken)
+    compared: dict[str, int] = {}
+    for row in told_before:
+        if row.event_id is None:
+            compared[row.object_id] = row.occurred_at
+        elif (row.event_id, row.object_id) not in distinct:
+            found[row.object_id] += held(row, writer.resource)
+    for id in overtaken:
+        found[id].sort(key=lambda one: one.event.created)
+    return found, compared
 
 
 def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known | None]:
@@ -166,6 +191,10 @@ def _place(work: Work) -> None:
     bodies: list[Last] = []
     shape = work.writer.shape
     for id, one in work.last.items():
+        if one.held:
+            if id in work.again:
+                work.again[id] = one.created
+            continue
         if one.ends is None and (one.body is None or shape.expanded or id in work.again):
             work.again[id] = one.created
             continue

@@ -17,15 +17,16 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _image = msgspec.json.Decoder(dict)
 
 
-def changes_of(history: Sequence[Ordered], known: Known | None, pin: str) -> list[Change]:
-    """The changes of one object that were not seen before; what came after a seen one is late otherwise."""
+def changes_of(history: Sequence[Ordered], known: Known | None, pin: str, compared: int = 0) -> list[Change]:
+    """The changes of one object that were not seen before: late where a seen one came after it, or a comparison with Stripe did,
+    in the second `compared`."""
     found: list[Change] = []
     last_seen = max((n for n, one in enumerate(history) if one.told.seen), default=-1)
     at: Told | None = None
     for n, one in enumerate(history):
         if not one.told.seen:
             before = known if at is None else known_after(at)
-            found.append(_change(one.told, before, pin, n < last_seen))
+            found.append(_change(one.told, before, pin, n < last_seen or one.told.event.created < compared))
         at = one.told
     return found
 
@@ -133,7 +134,7 @@ def body_of(history: Sequence[Ordered], pin: str) -> bytes | None:
     """The object's last content, from its last event or the one before a bare deletion; nothing where its shape is another, or
     where it cannot be told which event was the last."""
     last = history[-1].told
-    if not history[-1].sure and last.role != "ends":
+    if last.held or (not history[-1].sure and last.role != "ends"):
         return None
     if last.role == "ends" and last.stub:
         if len(history) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from queue import Empty
 from typing import Any
 
@@ -13,15 +14,16 @@ from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
 from ..api import Api
-from ..errors import PermissionMissing
+from ..errors import NotFound, PermissionMissing
 from ..resources import CHANGES, RESOURCES, Resource
+from . import prior
 from .apply import prepare
 from .cursors import rested, span, standing
 from .events import Call, Event, Stream, calls, oldest_first
 from .odd import EVENTS, Odd
 from .reconcile import prune, reconcile
 from .rereads import read_again
-from .rung import Rung, read_rung
+from .rung import ALONE, Rung, in_bodies, listed_from, read_alone, worth_reading
 from .session import Session
 from .shapes import shape_id
 from .snapshot import snapshot
@@ -63,7 +65,8 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     while any(table not in session.standing and table not in session.refused for table in lists):
         yield None                                       # each list looks at its state first
     mine: State = dlt.current.resource_state()
-    tables = [table for table in lists or (t for t in RESOURCES if t in mine) if table not in session.refused]
+    followed = lists or [table for table in RESOURCES if table in mine and table in (session.tables or RESOURCES)]
+    tables = [table for table in followed if table not in session.refused]
     follow = Follow(session, mine)
     if session.unreadable is None:
         _begin(session, tables, mine)
@@ -74,13 +77,13 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             if [table for table in tables if mine.get(table, {}).pop("put_off", False)]:
                 session.behind.update(tables)        # what was put off once comes before more events
             else:
-                yield from follow.rung(tables)
                 yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
+                yield from follow.alone(tables)
         except PermissionMissing as refusal:
             session.unreadable = refusal
             session.behind.clear()
     if session.unreadable is not None:
-        yield from follow.rung(tables)
+        yield from follow.bodies(tables)
     gaps = [table for table in tables if session.standing.get(table) == "gap"]
     _tell_gaps(gaps, mine)
     listed = dlt.current.source_state().get("resources", {})
@@ -188,7 +191,6 @@ class Follow:
         self.session = session
         self.mine = mine
         self.writers: dict[str, Writer] = {}
-        self.heard: set[str] = set()        # events that webhooks told of, read in this package
         self.yielded = False
 
     def writer(self, resource: Resource) -> Writer:
@@ -197,35 +199,60 @@ class Follow:
             self.writers[resource.table] = Writer(self.session, resource, CHANGES)
         return self.writers[resource.table]
 
-    def rung(self, tables: Sequence[str]) -> Iterator[Any]:
-        """Apply the events that webhooks told of, whatever their age. The reading that comes to them later knows them.
+    def alone(self, tables: Sequence[str]) -> Iterator[Any]:
+        """Read by id the events that webhooks told of and no list shows; in a package of their own, because what was told of
+        their objects must be in the destination.
 
         Once all lists are complete: what is in a list that is under way, or compared, its events of before tell wrongly.
         """
-        if any(self.session.standing.get(table) != "complete" for table in tables):
+        session = self.session
+        some = [one for one in session.rung if one.alone][:ALONE]
+        if not some or session.behind or not self._is_complete:
             return
-        again = [] if self.session.unreadable else [Rung(id) for id in self.session.left_out.waiting(EVENTS)]
-        if not (self.session.rung or again):
+        if self.yielded:
+            session.only_alone = True
+            session.behind.update(tables)
             return
-        resources = [RESOURCES[table] for table in tables]
-        readable = [one for one in self.session.rung if one.body is not None or self.session.unreadable is None]
         events: list[Event] = []
-        for some in read_rung(self.session, [*readable, *again]):
+        for found in read_alone(session, some):
             yield None
-            events += [event for event in some if self._is_ours(event)]
-        names = {resource.object: resource for resource in resources}
+            events += found
+        session.rung = [one for one in session.rung if one not in some]
+        yield from self._tell(events, tables)
+        read = {one.event_id for one in some if session.failed.get(one.event_id) in (None, NotFound.__name__)}
+        if read & session.again:
+            session.left_out.took(EVENTS, read & session.again)
+            session.left_out.keep(EVENTS)
+
+    def bodies(self, tables: Sequence[str]) -> Iterator[Any]:
+        """Apply the events whose bodies webhooks brought, for a key that may not read events."""
+        if self._is_complete:
+            kept = [one for one in self.session.rung if one.body is not None]
+            self.session.rung = [one for one in self.session.rung if one.body is None]
+            yield from self._tell(in_bodies(kept), tables)
+
+    @property
+    def _is_complete(self) -> bool:
+        standing, refused = self.session.standing, self.session.refused
+        return all(where == "complete" for table, where in standing.items() if table not in refused)
+
+    def _tell(self, events: Sequence[Event], tables: Sequence[str]) -> Iterator[Any]:
+        """Apply events of any age, each of which may have been read before."""
+        names = {RESOURCES[table].object: RESOURCES[table] for table in tables}
         history = [
-            one for event in sorted(events, key=lambda event: event.created) for one in self._of(event, names)
-            if self.mine.get(one.resource.table, {}).get("since", 0) <= event.created and self._wanted(one)
+            one for event in sorted(filter(self._is_ours, events), key=attrgetter("created")) for one in self._of(event, names)
+            if self._is_due(one, 0) and self._wanted(one)
         ]
-        yield from self._apply(history, {resource.table: FAR for resource in resources})     # each may have been read before
-        self.session.rung = [one for one in self.session.rung if one not in readable]
-        self.session.left_out.took(EVENTS, [one.event_id for one in again])
-        self.session.left_out.keep(EVENTS)
-        self.heard = {event.id for event in events}
-        for one in history:
-            if (mine := self.mine.get(one.resource.table)) is not None:
-                mine["rung"] = max(mine.get("rung", 0), one.event.created)
+        yield from self._apply(history, dict.fromkeys(tables, FAR))
+        self._ahead(history)
+
+    def _ahead(self, history: Sequence[Told]) -> None:
+        """Note up to when events were told ahead of the cursor: polling comes to them later, and knows them."""
+        now = self.session.api.now()
+        for one in history if self.yielded else ():
+            mine = self.mine.get(one.resource.table)
+            if mine is not None and one.event.created >= mine["cursor"] and one.resource.table not in self.session.refused:
+                mine["rung"] = min(max(mine.get("rung", 0), one.event.created), now)
 
     def _is_ours(self, event: Event) -> bool:
         """A webhook can bring events of connected accounts, and of the other mode."""
@@ -233,16 +260,31 @@ class Follow:
         return event.account in (None, account.id) and event.livemode in (None, account.livemode)
 
     def run(self, resources: Sequence[Resource]) -> Iterator[Any]:
-        """Read the events of these resources up to now, and apply them in batches that end with a whole second."""
+        """Read the events of these resources and apply them in batches that end with a whole second.
+
+        Up to those that may not all be visible yet; of resources for which a webhook rang, up to now. The cursor never passes
+        the former.
+        """
         options, now = self.session.options, self.session.api.now()
+        if self.session.only_alone:
+            self.session.only_alone = False
+            return
         yield from self._snapshots(resources, now)
-        hi = now - options.settle
-        spans = {r.table: span(self.mine[r.table], now, options.look_back, options.settle) for r in resources}
+        self._listen(resources)
+        if self.session.polls:
+            again = self.session.left_out.waiting(EVENTS)
+            self.session.again.update(again)
+            self.session.rung = [*self.session.rung, *(Rung(id, alone=True) for id in again)]
+        settled, polls = now - options.settle, self.session.polls
+        spans = self._spans(resources, now)
         started = {r.table: max(self.mine[r.table]["cursor"], self.mine[r.table].get("rung", -1) + 1) for r in resources}
         newest: dict[str, int] = {}
         readings = [
-            Reading(call, self.session.api, min(spans[r.table][0] for r in call.resources), hi)
-            for call in calls([r for r in resources if spans[r.table][0] < spans[r.table][1]])
+            Reading(
+                call, self.session.api,
+                min(spans[r.table][0] for r in call.resources), max(spans[r.table][1] for r in call.resources),
+            )
+            for call in calls([r for r in resources if r.table in spans and spans[r.table][0] < spans[r.table][1]])
         ]
         try:
             while (going := [one for one in readings if not one.ended]) and not self.session.full:
@@ -253,19 +295,24 @@ class Follow:
                 for one in history:
                     newest[one.resource.table] = max(newest.get(one.resource.table, 0), one.event.created)
                 yield from self._apply(history, started)
-                for reading in going if self.yielded else ():
+                for reading in going if self.yielded and polls else ():
                     for r in self._allowed(reading.call.resources):
-                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], reading.cut)
+                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], min(reading.cut, settled))
+                self._ahead(history)
         finally:
             for reading in readings:
                 reading.stream.close()
         if self.session.full and any(not one.ended for one in readings):
             self.session.behind.update(r.table for r in resources)
             return
-        for r in self._allowed(resources):
+        if self._is_complete:
+            self.session.rung = [one._replace(alone=True) for one in self.session.rung]
+        for r in self._allowed(resources) if polls else ():
             mine = self.mine[r.table]
-            if hi > mine["cursor"] and (self.yielded or rested(mine["cursor"], hi, options.look_back, newest.get(r.table))):
-                mine["cursor"] = hi
+            if settled > mine["cursor"] and (
+                self.yielded or rested(mine["cursor"], settled, options.look_back, newest.get(r.table))
+            ):
+                mine["cursor"] = settled
                 yield from self._rest(r.table)
 
     def _rest(self, table: str) -> Iterator[Any]:
@@ -280,14 +327,40 @@ class Follow:
     def _allowed(self, resources: Sequence[Resource]) -> list[Resource]:
         return [r for r in resources if r.table not in self.session.refused]
 
+    def _listen(self, resources: Sequence[Resource]) -> None:
+        """Forget what webhooks told of that is told already, or concerns nobody."""
+        session = self.session
+        if not session.rung or not resources:
+            return
+        types = {type for table in session.standing for type in RESOURCES[table].events}
+        session.rung = worth_reading(session.rung, session.account, types)
+        if (client := self.writer(resources[0]).client) is not None:
+            with client:
+                seen = prior.seen(client, [one.event_id for one in session.rung])
+            session.rung = [one for one in session.rung if one.event_id not in seen]
+
+    def _spans(self, resources: Sequence[Resource], now: int) -> dict[str, tuple[int, int]]:
+        """The seconds [lo, hi) whose events are read, by resource."""
+        options, found = self.session.options, {}
+        for r in resources:
+            mine = self.mine[r.table]
+            lo, hi = span(mine, now, options.look_back, options.settle)
+            rang = [one for one in self.session.rung if not one.alone and one.tells_of(r.events)]
+            if rang:
+                found[r.table] = (lo if self.session.polls else listed_from(mine, rang, lo), now + 1)
+            elif self.session.polls:
+                found[r.table] = (lo, hi)
+        return found
+
     def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
-        names = {r.object: r for r in call.resources}
+        names, rang = {r.object: r for r in call.resources}, {one.event_id for one in self.session.rung}
         found = [
             one for event in batch for one in self._of(event, names)
-            if spans[one.resource.table][0] <= event.created and self._wanted(one)
+            if self._is_due(one, 0 if event.id in rang else spans[one.resource.table][0]) and self._wanted(one)
         ]
-        for one in found:
-            one.seen = one.event.id in self.heard
+        if rang:
+            listed = {event.id for event in batch}
+            self.session.rung = [one for one in self.session.rung if one.event_id not in listed]
         return found
 
     def _of(self, event: Event, names: Mapping[str, Resource]) -> list[Told]:
@@ -297,6 +370,10 @@ class Follow:
             self.session.left_out.add(Odd(EVENTS, event.id, event.created, "its object is not as documented"))
             self.session.left_out.keep(EVENTS)
         return found
+
+    def _is_due(self, one: Told, lo: int) -> bool:
+        """Whether an event is from a second on, and what the list does not hold."""
+        return one.event.created >= max(lo, self.mine.get(one.resource.table, {}).get("since", 0))
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
         """Before its first events, the objects of a resource as they were when its list began; where asked for."""

@@ -11,12 +11,25 @@ import msgspec
 
 from ..api import API_VERSION
 from ..resources import Resource
+from .events import Data, Event
 from .images import Image, counted, revert
 from .order import NOTHING, Step, in_order, is_round, reached, start_of
-from .told import Told
+from .prior import Before
+from .told import Told, told
 
 _image = msgspec.json.Decoder(dict)
 _sorted = msgspec.json.Encoder(order="sorted")
+
+
+def held(row: Before, resource: Resource) -> list[Told]:
+    """An event as what the copy holds of it tells. Of a deletion that is not the content that it had itself."""
+    stub = msgspec.json.encode({"id": row.object_id, "object": resource.object, "deleted": True})
+    data = Data(msgspec.Raw(row.after or stub), msgspec.Raw(b"" if row.op == "d" else row.previous or b""))
+    event = Event(row.event_id or "", row.event_type or "", row.occurred_at, data, row.api_version)
+    found = told(event, {resource.object: resource})
+    for one in found:
+        one.seen = one.held = True
+    return found
 
 
 def same_shape(resource: Resource, version: str | None, pin: str) -> bool:

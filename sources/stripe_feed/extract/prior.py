@@ -59,19 +59,55 @@ class LastImage(NamedTuple):
 def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, LastImage]:
     """Return id -> where its newest change before a second leads to; nothing where that was forgotten.
 
-    What was told late came before another.
+    What was told late came before the others of its second.
     """
     query = (
         f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {_name(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
-    older = [row for row in found if not row[7] and _time(row[1]).timestamp() < before[row[0]]]
-    newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), row[2], row[3]))}
+    older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
+    newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), not row[7], row[2], row[3]))}
     return {
         id: LastImage(version, None if op == "d" else parsed(after), origin == "event")
         for id, (*_, version, op, after, _, origin) in newest.items() if op == "d" or after is not None
     }
+
+
+class Before(NamedTuple):
+    """A change that was told; of one that no event told, `event_id` is None."""
+
+    object_id: str
+    event_id: str | None
+    event_type: str | None
+    occurred_at: int
+    api_version: str | None
+    op: str
+    after: bytes | None
+    previous: bytes | None
+
+
+def told_since(client: Any, resource: str, since: Mapping[str, int]) -> list[Before]:
+    """The changes of some objects from a second on, in the order in which they happened as far as that is known."""
+    query = (
+        "select object_id, event_id, event_type, occurred_at, api_version, op, after, previous, late, _dlt_load_id, seq "
+        f"from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
+        "and resource = %s and occurred_at >= %s and object_id in"
+    )
+    oldest = datetime.fromtimestamp(min(since.values()), timezone.utc)
+    rows = [
+        (Before(id, event, type, int(_time(at).timestamp()), version, op, _raw(after), _raw(previous)), (not late, load, seq))
+        for id, event, type, at, version, op, after, previous, late, load, seq
+        in _by_ids(client, query, list(since), first=(resource, oldest))
+    ]
+    rows.sort(key=lambda row: (row[0].occurred_at, row[1]))
+    return [one for one, _ in rows if one.occurred_at >= since[one.object_id]]
+
+
+def _raw(value: Any) -> bytes | None:
+    """A JSON cell as bytes, whatever the driver makes of it."""
+    found = value if isinstance(value, str | bytes) else msgspec.json.encode(value)
+    return None if found in ("null", b"null") else found.encode() if isinstance(found, str) else found
 
 
 def copies(client: Any, table: str, id: str) -> Iterator[bytes]:

@@ -69,6 +69,11 @@ class Session:
         self.healed: dict[str, int] = {}            # differences that reconcile found, by table
         self.unreadable: PermissionMissing | None = None    # why events cannot be read
         self.rung: Sequence[Any] = ()               # events that webhooks told of, still to be read
+        self.failed: dict[str, str] = {}            # those that could not be read, each with the class of its error
+        self.again: set[str] = set()                # odd events that earlier runs left out
+        self.only_alone = False                     # whether this package is for those that no list shows
+        self.polls = True                           # whether events are read that no webhook told of
+        self.tables: Sequence[str] = ()             # whose events are read where no list runs; none: of all that were
         self.probed = False
         self.wait = 0.0                             # seconds to wait for a process that has the DuckDB file open
         self._lock = threading.Lock()

@@ -34,7 +34,7 @@ _id = msgspec.json.Decoder(str | _Ref | None)
 
 
 class Told(msgspec.Struct, gc=False):
-    """An event about one object."""
+    """An event about one object. `held`: made of what the copy holds of it, without links; it was seen."""
 
     event: Event
     resource: Resource
@@ -45,6 +45,7 @@ class Told(msgspec.Struct, gc=False):
     customer: str | None = None
     clock: bool = False
     seen: bool = False
+    held: bool = False
 
 
 def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:

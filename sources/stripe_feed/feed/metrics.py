@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import cursors
+from . import bell, cursors
 from .change import moment
 from .messages import counts
 from .rules import Trigger
@@ -88,6 +88,9 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
     yield Family("consumer_position_lost", "gauge", "1 where changes that a consumer has not seen were pruned.", lost)
     (waiting, since), = store.ask("select count(*), min(rung_at) from rung where read_at is null")
     yield Family("rung_events_waiting", "gauge", "Events that a webhook told of and that are not read yet.", [({}, waiting)])
+    trouble = bell.trouble(store)
+    yield Family("rung_events_failing", "gauge", "Of these, the ones that could not be read so far.", [({}, trouble.waiting)])
+    yield Family("rung_events_given_up_total", "counter", "Events that were given up, of 30 days.", [({}, trouble.given_up)])
     oldest = {"rung": now - since if waiting else 0.0, "consumer": max((lag.seconds for lag in lags), default=0.0)}
     days: list[Sample] = [({"of": name}, max(0.0, value) / DAY) for name, value in oldest.items()]
     yield Family("oldest_event_age_days", "gauge", "The oldest that waits; Stripe keeps events for 30 days.", days)

@@ -59,4 +59,8 @@ ADDED = (      # to tables of an older file
     ("messages", "begun_at", "real"),               # its last attempt, or the one under way
     ("messages", "replayed", "text"),               # the state that a replay found it in: 'new' where it made it
     ("messages", "told", "integer not null default 0"),     # of a dead one: a later message of its lane named it
+    ("rung", "head", "blob"),                       # what the webhook's body said of the event
+    ("rung", "tries", "integer not null default 0"),
+    ("rung", "due_at", "real not null default 0"),  # of the next try
+    ("rung", "fault", "text"),                      # the error of the last try; with `read_at`, of one that was given up
 )

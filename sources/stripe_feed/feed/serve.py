@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from ..extract.rung import head_of
 from . import bell, messages, metrics, page
 from .desk import FAULTS, Desk, Serving, answer_to, body_of, desk_of
 from .gate import check_token, gate, refused
@@ -110,7 +111,8 @@ def event_in(body: bytes) -> str | None:
 
 def _rung(desk: Desk, event_id: str, body: bytes) -> None:
     settings = desk.settings
-    if bell.ring(desk.door, event_id, settings.now(), body if settings.keep_bodies() else None):
+    kept, head = body if settings.keep_bodies() else None, msgspec.json.encode(head_of(body))
+    if bell.ring(desk.door, event_id, settings.now(), kept, head):
         settings.rung()
 
 
