@@ -274,11 +274,19 @@ MUTANTS = (
         "test_rung.py::test_a_body_of_another_account_or_mode_is_passed_over", quick=False,
     ),
     Mutant(
-        "polling forgets what rang", FOLLOW, 'mine["rung"] = max(mine.get("rung", 0), one.event.created)', "pass",
-        "test_rung.py::test_polling_does_not_tell_it_again", quick=False,
+        "polling forgets what rang", FOLLOW, 'mine["rung"] = min(max(mine.get("rung", 0), one.event.created), now)', "pass",
+        "test_rung.py::test_what_shows_only_after_a_newer_one_says_late", quick=False,
     ),
     Mutant(
-        "rung events are read unread", "service.py", " for one in waiting if one.event_id not in done.unread]", " for one in waiting]",
+        "what was told is not asked", APPLY, "if second < started}", "if False}",
+        "test_rung.py::test_what_shows_only_after_a_newer_one_says_late", quick=False,
+    ),
+    Mutant(
+        "a row read again is older than its event", APPLY, "0 if last is None else last.version)", "0)",
+        "test_rung.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second", quick=False,
+    ),
+    Mutant(
+        "rung events are read unread", "service.py", "read = [one for one in waiting if one not in left]", "read = waiting",
         "test_service.py::test_rung_events_are_noted_as_read_once_they_are_in_the_feed", quick=False,
     ),
     Mutant(

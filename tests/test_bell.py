@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stripe_feed.feed import bell
-from stripe_feed.feed.bell import Rung
+from stripe_feed.feed.bell import Rung, Trouble
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.unusable import Unusable
 
@@ -59,6 +59,31 @@ def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:
     assert not bell.ring(store, "evt_2", 20.0)
     assert bell.prune(store, 1e9) == 1
     assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_3", "evt_1"]
+
+
+def test_what_cannot_be_read_is_tried_again_after_growing_pauses_and_given_up(store: FeedStore) -> None:
+    bell.ring(store, "evt_odd", 0.0, b"body", b"head")
+    bell.ring(store, "evt_good", 1.0)
+    now, tries = 10.0, 0
+    while bell.failed(store, {"evt_odd": "NotFound", "evt_never_rang": "NotFound"}, now) == []:
+        tries += 1
+        assert [one.event_id for one in bell.waiting(store, 10, now)] == ["evt_good"]      # it holds up no other
+        assert bell.next_due(store, now) == 2.0 ** tries
+        now += 2.0 ** tries
+        assert bell.waiting(store, 1, now) == [Rung("evt_odd", 0.0, b"body", b"head", tries)]
+        assert bell.trouble(store) == Trouble(1, 0)
+    assert (tries, now) == (bell.MOST_TRIES - 1, 10.0 + 2.0 ** bell.MOST_TRIES - 2.0)
+    assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_good"]
+    assert (bell.trouble(store), bell.next_due(store, now)) == (Trouble(0, 1), None)
+    assert store.ask("select body, head from rung where event_id = 'evt_odd'") == [(None, None)]
+    assert not bell.ring(store, "evt_odd", now)
+
+
+def test_a_clock_that_was_ahead_makes_no_event_wait(store: FeedStore) -> None:
+    bell.ring(store, "evt_1", 0.0)
+    bell.failed(store, {"evt_1": "NotFound"}, 1e9)
+    assert [one.event_id for one in bell.waiting(store, 10, 5.0)] == ["evt_1"]
+    assert bell.next_due(store, 5.0) == bell.LONGEST_WAIT
 
 
 def test_a_ring_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:

@@ -548,7 +548,10 @@ S = image(items=CUT, n=2)
         ([step("u", 1, A, B, before_quality="none")], ("u", None, B, ["status"])),
         ([step("u", 1, A, B, before_quality="none"), step("u", 2, B, C)], ("u", None, C, ["status", "n"])),
         ([step("u", 1, A, B), step("u", 2, B, A, api_version="other")], ("u", A, A, ["status"])),  # not to be compared
-        ([step("u", 2, A, B), step("u", 1, C, A, late=True)], ("u", A, B, ["status"])),            # a late one changes nothing
+        ([step("u", 2, A, B), step("u", 1, D, A, late=True)], ("u", D, B, ["status", "n"])),       # it begins with a late one
+        ([step("u", 3, B, C), step("u", 2, A, B, late=True), step("c", 1, None, A, late=True)], ("c", None, C, [])),
+        ([step("u", 3, A, B), step("u", 1, C, D, late=True)], ("u", A, B, ["status"])),            # which does not lead there
+        ([step("u", 2, A, B), step("u", 3, B, C), step("u", 1, D, C, late=True)], ("u", A, C, ["status", "n"])),
         ([step("u", 1, C, A, late=True)], None),
         ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, R)], ("u", P, R, ["status"])),      # rows hold lists in another form
         ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, S)], ("u", P, S, ["items.data"])),      # cut, but the first differs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from stripe_feed.extract.rung import Head, Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -60,6 +62,11 @@ class World:
     dies_at: int = 0
     requests: int = 0
     ran: int = field(default=0)
+    offered: int = 0             # events whose webhooks were sent
+    waiting: list[Rung] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.offered = len(self.box.events)
 
     @property
     def box(self) -> Sandbox:
@@ -215,14 +222,28 @@ class World:
         """The next run ends at its n-th table."""
         self.dies_at = 1 + a
 
-    def sync(self, a: int, b: int) -> None:
+    def sync(self, a: int, b: int, **options: Any) -> None:
         self.ran += 1
         try:
             with dying(self.dies_at):
-                self.copy.sync(resources=self.tables, **({"checkpoint_rows": 3} if b % 3 == 1 else {}))
+                self.copy.sync(resources=self.tables, **({"checkpoint_rows": 3} if b % 3 == 1 else {}), **options)
         except Died:
             pass
         self.calm()
+
+    def rings(self, a: int, b: int) -> None:
+        """Webhooks come in any order, over runs, doubled or never, and are read; every second time, polling too."""
+        dice, known = random.Random(8 * a + b), self.offered
+        self.offered = len(self.box.events)
+        self.waiting += [
+            Rung(event.id, head=Head(event.type, event.created) if a % 4 else Head())
+            for event in self.box.events[known:] if dice.random() < 0.8 for _ in range(dice.choice((1, 1, 2)))
+        ]
+        dice.shuffle(self.waiting)
+        half = len(self.waiting) // 2 + 1
+        rung, self.waiting = self.waiting[:half], self.waiting[half:]
+        self.late = True
+        self.sync(a, b, rung=rung, polls=bool(b % 2))
 
     def calm(self) -> None:
         """Faults of a run end with it."""
@@ -283,12 +304,15 @@ LOSING = st.builds(Op, st.sampled_from(("loses", "outage", "loses")), SMALL)
 SYNC = st.builds(Op, st.just("sync"), SMALL, SMALL)
 
 
+RINGS = st.builds(Op, st.sampled_from(("rings", "rings", "sync")), SMALL, SMALL)
+
+
 @st.composite
-def histories(draw: st.DrawFn, most: int = 30, runs: int = 2) -> list[Op]:
+def histories(draw: st.DrawFn, most: int = 30, runs: int = 2, run: st.SearchStrategy[Op] = SYNC) -> list[Op]:
     """What happens, with a few runs in between; in every fourth, events are lost."""
     size = most // (runs + 1)
     parts = draw(st.lists(st.lists(HAPPENING, min_size=size, max_size=size), min_size=runs + 1, max_size=runs + 1))
-    found = [op for part in parts[:-1] for op in [*part, draw(SYNC)]] + parts[-1]
+    found = [op for part in parts[:-1] for op in [*part, draw(run)]] + parts[-1]
     if draw(st.integers(0, 3)) == 0:
         found.insert(draw(st.integers(0, len(found))), draw(LOSING))
     return found
@@ -335,6 +359,24 @@ def test_whatever_happens_the_copy_becomes_true(loaded: Path, history: list[Op],
 @settings(max_examples=500, print_blob=True, **QUIETLY)
 @given(history=histories(100, 5), tables=st.sampled_from(TABLES))
 def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
+    """The same with new and longer cases each time."""
+    play(history, tables, loaded)
+
+
+@settings(derandomize=True, max_examples=4, phases=[Phase.generate], **QUIETLY)
+@given(history=histories(30, 5, RINGS), tables=st.sampled_from(TABLES[:6]))
+def test_webhooks_in_any_order_lead_to_the_same(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
+    """The same where webhooks come in any order, minutes apart, doubled or never, between polls and kills: what is not `late` is
+    told in order, and the changes end where Stripe is."""
+    play(history, tables, loaded)
+
+
+@pytest.mark.long
+@settings(max_examples=300, print_blob=True, **QUIETLY)
+@given(history=histories(60, 10, RINGS), tables=st.sampled_from(TABLES))
+def test_webhooks_in_any_order_lead_to_the_same_in_many_more_cases(
+    loaded: Path, history: list[Op], tables: tuple[str, ...]
+) -> None:
     """The same with new and longer cases each time."""
     play(history, tables, loaded)
 

@@ -22,7 +22,7 @@ FLOORS = (
 
 ROOMS = {
     "extract": "windows, images, order, cursors, odd < shapes < pages, records, events < prior, told, fetch, indexes, comments, native < hints, session < changes"
-    " < writer, histories, rereads, rung < derive, lists < reconcile, snapshot, apply < follow < source",
+    " < writer, histories, rereads, rung, reading < derive, lists < reconcile, snapshot, apply < follow < source",
     "feed": "listener, change, addresses, signing, operations, paths, unusable, schema < filters, expressions, sinks < store < fold, relay, once, mend, newest"
     " < lookups < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote, documented < standing, lanes, rule_file, consume < triggers, watched"
     " < deliver, rehearsal < gate, pulls, metrics < page, desk < outlet < serve",

@@ -13,7 +13,7 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from msgspec import Raw
 
-from stripe_feed.extract import follow
+from stripe_feed.extract import reading as reader
 from stripe_feed.extract.events import Call, Data, Event
 from stripe_feed.extract.rung import Rung
 from stripe_feed.extract.writer import Writer
@@ -326,11 +326,11 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch, seconds: list[int], limit: str
 ) -> None:
     """Each event comes once, and no second is cut."""
-    monkeypatch.setattr(follow, limit, 10)
+    monkeypatch.setattr(reader, limit, 10)
     events = [Event(f"evt_{n}", "customer.updated", at, Data(Raw(b"{}"))) for n, at in enumerate(seconds)]
     pages = [events[n:n + 5] for n in range(0, len(events), 5)]
-    monkeypatch.setattr(follow, "oldest_first", lambda *_: iter(pages))
-    reading, batches = follow.Reading(Call((), ()), cast(Any, None), 0, 10), list[list[Event]]()
+    monkeypatch.setattr(reader, "oldest_first", lambda *_: iter(pages))
+    reading, batches = reader.Reading(Call((), ()), cast(Any, None), 0, 10), list[list[Event]]()
     while not reading.ended:
         while not reading.ready:
             reading.wait()
@@ -761,8 +761,7 @@ def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 4])
 def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """`add_limit` stops the reader after any yield; later runs bring the rest, each change once."""
-    monkeypatch.setattr("stripe_feed.extract.apply.BATCH_EVENTS", 20, raising=False)
-    monkeypatch.setattr("stripe_feed.extract.follow.BATCH_EVENTS", 20, raising=False)
+    monkeypatch.setattr("stripe_feed.extract.reading.BATCH_EVENTS", 20, raising=False)
     box = copy.box
     for n in range(90):
         box.advance(1)

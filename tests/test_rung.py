@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stripe_feed.extract.rung import Rung
+from stripe_feed.errors import Unreachable
+from stripe_feed.extract.rung import FEW, Head, Rung, head_of, listed_from, read_alone
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
@@ -190,3 +194,136 @@ def test_what_cannot_be_read_yet_is_left(tmp_path: Path) -> None:
         done = copy.sync(resources=["customers"], api_key=key, rung=[Rung(one.id), Rung(two.id, two.body)])
         assert done.unread == (one.id,)
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Two"
+
+
+def asked(copy: Copy) -> dict[str, int]:
+    """How often events were asked for, one by one and by the page."""
+    found = {"/v1/events": 0, "/v1/events/:id": 0}
+    for (path, _), count in copy.box.counts.items():
+        if path in found:
+            found[path] += count
+    return found
+
+
+def rung_of(copy: Copy, since: int) -> list[Rung]:
+    """The events from the n-th on, as webhooks bring them: each says of which type it is, and when it was."""
+    return [Rung(event.id, head=Head(type=event.type, created=event.created)) for event in copy.box.events[since:]]
+
+
+def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
+    """In two readings, the second of which does not begin with the first once more; nothing is asked for twice, or by id."""
+    box, known = copy.box, len(copy.box.events)
+    ids = sorted(box.objects("customers"))
+    box.reset_counts()
+    told = 0
+    for part in range(2):
+        for n in range(450):
+            box.update("customers", ids[n % len(ids)], name=f"{part} {n}")
+            box.advance(n % 3 == 0)
+        rung = rung_of(copy, known)
+        assert copy.sync(resources=TABLES, rung=rung[::-1], polls=False).unread == ()
+        told += 450
+    assert asked(copy)["/v1/events/:id"] == 0
+    assert asked(copy)["/v1/events"] <= told / 100 + 6
+    assert [row for (row,) in copy.select("select change_id from stripe.changes order by _dlt_load_id, seq")] == [
+        event.id for event in box.events[known:]
+    ]
+    assert not copy.one("select count(*) from stripe.changes where late")
+    box.reset_counts()
+    copy.sync(resources=TABLES, rung=rung, polls=False)
+    assert sum(asked(copy).values()) == 0
+
+
+def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
+    box, held = copy.box, copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    box.update("customers", held, name="Rung")
+    event = box.events[-1]
+    customer = Head(type="customer.updated")
+    box.faults.always["/v1/events/:id"] = 400
+    done = copy.sync(resources=TABLES, rung=[Rung("evt_odd", head=customer), Rung(event.id), Rung("evt_old", alone=True)], polls=False)
+    assert (done.failed, done.unread) == ({"evt_odd": "RequestRefused", "evt_old": "RequestRefused"}, ())
+    assert ids(copy) == {event.id}
+    box.faults.always.clear()
+    done = copy.sync(resources=TABLES, rung=[Rung("evt_odd", head=customer, alone=True)], polls=False)
+    assert done.failed == {"evt_odd": "NotFound"}
+
+
+def test_nothing_is_asked_for_what_concerns_nobody(copy: Copy) -> None:
+    """Types that no table is made of, connected accounts, the other mode."""
+    copy.box.reset_counts()
+    heads = Head(type="charge.succeeded"), Head(type="customer.updated", account="acct_2"), Head(livemode=True)
+    done = copy.sync(resources=TABLES, rung=[Rung(f"evt_{n}", head=head) for n, head in enumerate(heads)], polls=False)
+    assert (done.unread, done.failed, sum(asked(copy).values())) == ((), {}, 0)
+
+
+def test_a_row_is_right_at_once_whatever_the_order_in_its_second(copy: Copy) -> None:
+    """There, back and there, and once more: the object is read again, and what was read then is newer than its events."""
+    id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    for name in ("one", "two", "one", "two", "one", "three", "one", "four"):
+        copy.box.update("customers", id, name=name)
+    copy.sync(resources=TABLES, rung=[Rung(copy.box.events[-1].id)], polls=False)
+    copy.box.update("customers", id, name="five")
+    for name in ("one", "two", "one", "two", "one", "three", "one", "six"):
+        copy.box.update("customers", id, name=name)
+    copy.sync(resources=TABLES, rung=[Rung(copy.box.events[-1].id)], polls=False)
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "six"
+
+
+def test_bodies_that_come_in_reverse_say_late(tmp_path: Path) -> None:
+    """Without the permission, in two runs; one that is no event stops none of them."""
+    with copy_of(account(), tmp_path) as copy:
+        box = copy.box
+        key = box.restrict(permissions={"rak_customer_read"})
+        copy.sync(resources=["customers"], api_key=key)
+        box.advance(SETTLED)
+        id, first, second = twice(copy, 3)
+        bodies = {event.id: event.body for event in box.events[-2:]}
+        odd = json.dumps({**json.loads(bodies[first]), "id": "evt_odd", "data": {"object": []}}).encode()
+        far = json.dumps({**json.loads(bodies[first]), "id": "evt_far", "created": 10**18}).encode()
+        copy.sync(resources=["customers"], api_key=key, rung=[Rung(second, bodies[second]), Rung("evt_odd", odd), Rung("evt_far", far)])
+        done = copy.sync(resources=["customers"], api_key=key, rung=[Rung(first, bodies[first])])
+        assert (done.unread, told_of(copy, id)) == ((), [(second, False), (first, True)])
+        assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Second"
+
+
+class Slow:
+    """An API of which some events never come, and a clock that goes on whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.clock, self.stopped = self, threading.Event()
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        self.time += 1
+        return self.time
+
+    def get(self, path: str, params: Any, decode: Any) -> Any:
+        if path.endswith("slow"):
+            self.stopped.wait(10)
+        if path.endswith("down"):
+            raise Unreachable("of Stripe's words: jane.canary@example.com")
+        event = {"id": path.rpartition("/")[2], "type": "x", "created": 1, "data": {"object": {}}}
+        return SimpleNamespace(value=decode(json.dumps(event).encode()))
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    api = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        session: Any = SimpleNamespace(api=api, pool=pool, failed={})
+        found = [event.id for some in read_alone(session, [Rung(f"evt_{n}") for n in ("slow", "down", "good")]) for event in some]
+        api.stopped.set()
+    assert (found, session.failed) == (["evt_good"], {"evt_slow": "Unreachable", "evt_down": "Unreachable"})
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"type": 1}', b'{"created": -1}', b'{"created": 1e300}', b"\xff", b"[" * 100_000])
+def test_an_odd_head_says_nothing(body: bytes) -> None:
+    assert head_of(body) == Head()
+
+
+def test_the_list_begins_where_it_ended_or_with_those_of_before() -> None:
+    mine = {"cursor": 100, "rung": 500}
+    late = [Rung(f"evt_{n}", head=Head(created=n)) for n in range(200, 200 + FEW)]
+    assert listed_from({"cursor": 100}, late, 50) == 100
+    assert listed_from(mine, late, 50) == 500
+    assert listed_from(mine, [*late, Rung("evt_1", head=Head(created=300))], 50) == 300
+    assert listed_from(mine, [*late, Rung("evt_1", head=Head(created=300))], 400) == 400

@@ -184,22 +184,57 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         bell.ring(store, "evt_1", 1.0, b"{}")
         state, runs = State(), list[list[str]]()
 
-        def run(rung: Any, wait: float, watch: Any) -> Synced:
+        def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
             runs.append([one.event_id for one in rung])
             if len(runs) == 1:
                 state.rung.set()
                 raise Unreachable("Stripe, of jane.canary@example.com, does not answer.")
-            state.stopped.set()
-            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=("evt_1",) if len(runs) == 2 else ())
+            if rung:
+                state.stopped.set()
+            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=("evt_1",) if len(runs) == 3 else ())
 
         feed = Feed(None, store)
-        read_on(feed, state, 0, run, lambda: 2.0)
-        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]       # the second could not read it yet
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(state.stopped, "wait", lambda seconds: None)
+            patch.setattr("stripe_feed.service._rest", lambda *_: None)
+            read_on(feed, state, 0, run, lambda: 2.0)
+        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]       # the third could not read it yet
         state.stopped.clear()
         read_on(feed, state, 0, run, lambda: 2.0)
-        assert (runs, bell.waiting(store, 10)) == ([["evt_1"]] * 3, [])
+        assert (runs, bell.waiting(store, 10)) == ([["evt_1"], [], ["evt_1"], ["evt_1"]], [])      # once without, after a fault
         assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0, "delivery": None}
         assert not state.keeps_bodies
+
+
+def test_rings_have_only_their_events_read_until_it_is_time_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that cannot be read is tried again, and given up with one line."""
+    with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bell, "MOST_TRIES", 2)
+        state, runs, time = State(keeps_bodies=False), list[tuple[list[str], bool, bool]](), [0.0]
+
+        def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
+            runs.append(([one.event_id for one in rung], polls, any(one.alone for one in rung)))
+            return Synced({}, 1, 0.1, 1, "acct_1", False, failed={"evt_odd": "NotFound"} if "evt_odd" in runs[-1][0] else {})
+
+        def rest(state: State, every: float, more: bool) -> None:
+            if len(runs) == 1:
+                bell.ring(store, "evt_odd", 1.0)
+                bell.ring(store, "evt_1", 1.0)
+            time[0] += {1: 1.0, 2: every, 3: 1.0}.get(len(runs), 300.0)
+            if len(runs) == 5:
+                state.stopped.set()
+            elif len(runs) > 2:
+                bell.ring(store, f"evt_{len(runs)}", 1.0)
+
+        patch.setattr("stripe_feed.service._rest", rest)
+        read_on(Feed(None, store), state, 300.0, run, lambda: time[0], lambda: time[0])
+        assert runs == [
+            ([], True, False), (["evt_1", "evt_odd"], False, False), (["evt_odd"], False, True), (["evt_3"], False, False),
+            (["evt_4"], True, False),
+        ]
+        assert [record.getMessage() for record in caplog.records] == [
+            "1 events that webhooks told of could not be read in 2 tries and are given up (evt_odd: NotFound). Polling tells the rest."
+        ]
 
 
 @pytest.mark.parametrize(("token", "host", "words"), [("short", "127.0.0.1", "STRIPE_FEED_TOKEN"), ("", "192.0.2.1", "Choose another --host")])

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
-from queue import Empty
 from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
-from ..api import Api
 from ..errors import NotFound, PermissionMissing
 from ..resources import CHANGES, RESOURCES, Resource
 from . import prior
 from .apply import prepare
 from .cursors import rested, span, standing
-from .events import Call, Event, Stream, calls, oldest_first
+from .events import Call, Event, calls
 from .odd import EVENTS, Odd
+from .reading import Reading
 from .reconcile import prune, reconcile
 from .rereads import read_again
 from .rung import ALONE, Rung, in_bodies, listed_from, read_alone, worth_reading
@@ -32,8 +30,6 @@ from .writer import Writer
 
 log = logging.getLogger("stripe_feed")
 
-BATCH_EVENTS = 2_000
-BATCH_BYTES = 16_000_000
 FAR = 10**11
 State = dict[str, dict[str, Any]]
 
@@ -132,56 +128,6 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
             session.behind.add(table)
         elif where == "gap":
             mine.setdefault(table, {"since": 0, "cursor": 0, "shape": states[table].get("shape")})     # until it is compared
-
-
-class Reading:
-    """The events of one call on their way, cut into batches that end with a whole second; `cut` is where the next one begins."""
-
-    def __init__(self, call: Call, api: Api, lo: int, hi: int) -> None:
-        self.call, self.hi, self.cut = call, hi, lo
-        self.stream = Stream(oldest_first(api, call.types, lo, hi))
-        self.waiting: list[Event] = []
-        self.size = 0
-        self.last = self.ended = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether a batch can be taken, having looked what has come."""
-        while not (self.last or self._is_full):
-            try:
-                self._add(self.stream.take(0))
-            except Empty:
-                return False
-        return True
-
-    @property
-    def _is_full(self) -> bool:
-        """A second is never cut, however many events it holds."""
-        enough = len(self.waiting) >= BATCH_EVENTS or self.size >= BATCH_BYTES
-        return enough and self.waiting[0].created < self.waiting[-1].created
-
-    def wait(self) -> None:
-        """Wait a moment for the next page."""
-        if not self.ready:
-            with suppress(Empty):
-                self._add(self.stream.take(0.05))
-
-    def take(self) -> list[Event]:
-        """A batch; after it `cut` has moved on."""
-        self.ended, self.cut = self.last, self.hi if self.last else self.waiting[-1].created
-        batch = [event for event in self.waiting if event.created < self.cut]
-        self.waiting = [event for event in self.waiting if event.created >= self.cut]
-        self.size = _size(self.waiting)
-        return batch
-
-    def _add(self, some: list[Event] | None) -> None:
-        self.last = some is None
-        self.waiting += some or []
-        self.size += _size(some or [])
-
-
-def _size(events: Sequence[Event]) -> int:
-    return sum(len(bytes(event.data.object)) for event in events)
 
 
 class Follow:
@@ -373,7 +319,8 @@ class Follow:
 
     def _is_due(self, one: Told, lo: int) -> bool:
         """Whether an event is from a second on, and what the list does not hold."""
-        return one.event.created >= max(lo, self.mine.get(one.resource.table, {}).get("since", 0))
+        since: int = self.mine.get(one.resource.table, {}).get("since", 0)
+        return one.event.created >= max(lo, since)
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
         """Before its first events, the objects of a resource as they were when its list began; where asked for."""

@@ -46,31 +46,50 @@ def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) 
     """Fold the changes behind `after` up to `upto`, per object, in the order of their last ones.
 
     Created and deleted within is nothing; deleted and created again is an update; fields that end as they began are not among
-    `changed`, and an update that ends where it began is nothing. Changes that arrived late count no more: newer ones stand.
+    `changed`, and an update that ends where it began is nothing. Changes that arrived late never end it, for newer ones stand;
+    it begins with them where they lead to what it would begin with.
     """
     where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
-    query = (
-        "select min(position), max(position), count(*) from log where position > ? and position <= ? and not late"
-        f"{where} group by resource, object_id order by 2"
-    )
+    span = f"from log where position > ? and position <= ?{where}"
+    grouped = f"select min(position), max(position), count(*) {span} and not late group by resource, object_id order by 2"
     with store.transaction("deferred") as db:
-        numbers = array("q", chain.from_iterable(db.execute(query, (after, upto, *resources))))     # 24 bytes per object
+        numbers = array("q", chain.from_iterable(db.execute(grouped, (after, upto, *resources))))     # 24 bytes per object
+        late: dict[tuple[str, str], list[int]] = {}
+        for position, *of in db.execute(f"select position, resource, object_id {span} and late", (after, upto, *resources)):
+            late.setdefault((of[0], of[1]), []).append(position)
     spans = iter(numbers)
     for low, high, count in zip(spans, spans, spans, strict=True):
         first, last = store.at(low), store.at(high)
         if first is not None and last is not None:      # else pruned meanwhile
-            found = _folded(store, first, last, count)
+            first = _begun(store, first, late.get((first.resource, first.object_id), []))
+            found = _folded(store, first, last, count + first.late)
             if found is not None:
                 yield found
+
+
+def _begun(store: FeedStore, first: Change, late: Sequence[int]) -> Change:
+    """The change that came before all others of a span: one that arrived late, where the others go on from it."""
+    left = [one for one in map(store.at, late) if one is not None and one.offset > first.offset]
+    while (one := next((one for one in left if _leads_to(one, first)), None)) is not None:
+        left.remove(one)
+        first = one
+    return first
+
+
+def _leads_to(one: Change, other: Change) -> bool:
+    before = other.before
+    if one.occurred_at > other.occurred_at or one.api_version != other.api_version or before is None or one.after is None:
+        return False
+    return not difference_that_counts(one.after, before) and not difference_that_counts(before, one.after)
 
 
 def between(store: FeedStore, first: Change, last: Change) -> Net | None:
     """The net of one object's changes from `first` to `last`; nothing where it ends as it began."""
     (count,) = store.ask(
         "select count(*) from log where position between ? and ? and not late and resource = ? and object_id = ?",
-        first.offset, last.offset, last.resource, last.object_id,
+        *sorted((first.offset, last.offset)), last.resource, last.object_id,
     )[0]
-    return _folded(store, first, last, count)
+    return _folded(store, first, last, count + first.late)
 
 
 def as_change(found: Net) -> Change:
@@ -122,6 +141,6 @@ def _changed(store: FeedStore, first: Change, last: Change, before: Image | None
         return paths(_difference(first, last, before, last.after) or {})
     rows = store.ask(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
-        last.resource, last.object_id, first.offset, last.offset,
+        last.resource, last.object_id, *sorted((first.offset, last.offset)),
     )
     return list(dict.fromkeys(path for (text,) in rows for path in json.loads(text) or []))
