@@ -155,7 +155,7 @@ MUTANTS = (
         "test_cursors.py::test_the_span_that_is_read",
     ),
     Mutant(
-        "settle dropped", FOLLOW, "hi = now - options.settle", "hi = now",
+        "settle dropped", FOLLOW, "settled, polls = now - options.settle,", "settled, polls = now,",
         "test_follow.py::test_an_event_is_applied_once_it_is_settled",
     ),
     Mutant(
@@ -203,7 +203,7 @@ MUTANTS = (
         "test_derive.py::test_images_of_another_shape_are_derived_and_make_no_row",
     ),
     Mutant(
-        "doubtful snapshot is the row", DERIVE, 'if not history[-1].sure and last.role != "ends":', "if False:",
+        "doubtful snapshot is the row", DERIVE, 'if last.held or (not history[-1].sure and last.role != "ends"):', "if False:",
         "test_derive.py::test_an_order_that_is_not_sure_gives_no_content", quick=False,
     ),
     Mutant(
@@ -211,7 +211,7 @@ MUTANTS = (
         "test_derive.py::test_bare_deletions_have_the_whole_object_before",
     ),
     Mutant(
-        "late is not told", DERIVE, "pin, n < last_seen)", "pin, False)",
+        "late is not told", DERIVE, "n < last_seen or", "False or",
         "test_derive.py::test_seen_events_give_no_change_and_what_they_overtook_is_late", quick=False,
     ),
     Mutant(
@@ -245,7 +245,7 @@ MUTANTS = (
     ),
     Mutant(
         "cursor advanced on a 403", FOLLOW, "            while (going := [",
-        '            for r in resources:\n                self.mine[r.table]["cursor"] = hi\n            while (going := [',
+        '            for r in resources:\n                self.mine[r.table]["cursor"] = settled\n            while (going := [',
         "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event", quick=False,
     ),
     Mutant(
