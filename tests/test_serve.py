@@ -73,7 +73,7 @@ def test_a_webhook_rings(web: Web, rings: list[int]) -> None:
     answer = send(web, event())
 
     assert (answer.status, answer.json) == (200, {"received": True})
-    assert bell.waiting(web.store, 9) == [bell.Rung("evt_1", NOW)]
+    assert bell.waiting(web.store, 9) == [bell.Rung("evt_1", NOW, head=b'{"type":"customer.updated"}')]
     assert rings == [1]
 
 
