@@ -36,7 +36,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         case "duckdb":
             return dlt.destinations.duckdb(str(tmp_path / "copy.duckdb"))
         case "sqlite":
-            return dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}?timeout=60")      # jobs wait for each other
+            return dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}")
         case _:
             return dlt.destinations.postgres(request.getfixturevalue("postgres"))
 

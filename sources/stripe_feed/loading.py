@@ -29,6 +29,7 @@ from .extract.comments import describe
 from .extract.session import check_owner
 from .feed.relay import source_state
 from .locks import PATIENCE, patiently
+from .place import place_of
 from .resources import CHANGES, RESOURCES, TABLES
 
 log = logging.getLogger("stripe_feed")
@@ -171,9 +172,16 @@ def run(
 
 def _load_package(pipeline: Any) -> None:
     with explaining(pipeline), held_open(pipeline):
-        pipeline.load(**({"workers": DUCKDB_JOBS} if duckdb_file(pipeline) else {}))
+        pipeline.load(**_workers(pipeline))
         if pipeline.default_schema_name is not None:
             describe(pipeline.sql_client(), pipeline.destination.destination_type, pipeline.default_schema.tables)
+
+
+def _workers(pipeline: Any) -> dict[str, int]:
+    """Jobs side by side, where a database in a file has one writer."""
+    if duckdb_file(pipeline):
+        return {"workers": DUCKDB_JOBS}
+    return {"workers": 1} if place_of(pipeline).is_sqlite else {}
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class Place:
     dataset: str
     label: str
     file: Path | None = None
+    is_sqlite: bool = False
 
 
 def place_of(pipeline: Any) -> Place:
@@ -65,7 +66,7 @@ def place(config: Any, dataset: str) -> Place:
 def in_file(kind: str, file: Path, dataset: str) -> Place:
     """A dataset in a file, symbolic links followed: by whatever name, it is the same one."""
     real = file.absolute().resolve()
-    return Place(_digest(kind, [("file", str(real))], dataset), dataset, f"{real}, dataset {dataset}", real)
+    return Place(_digest(kind, [("file", str(real))], dataset), dataset, f"{real}, dataset {dataset}", real, kind != "duckdb")
 
 
 def _digest(kind: str, parts: Sequence[tuple[str, str]], dataset: str) -> str:

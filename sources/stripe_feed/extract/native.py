@@ -11,6 +11,7 @@ import dlt
 from dlt.extract import DltResource
 
 from ..errors import UsageError
+from ..place import place_of
 
 OURS: dict[str, tuple[Any, ...]] = {
     "parent_table_name": (), "primary_key": ("id", ["id"], ("id",)), "merge_key": (), "incremental": (),
@@ -64,3 +65,9 @@ def keep_private(pipeline: Any) -> None:
     for name in PRIVATE:
         if dlt.config.get(f"load.{name}") is None:
             dlt.config[f"{pipeline.pipeline_name}.load.{name}"] = True
+
+
+def load_in_turn(pipeline: Any) -> None:
+    """Let SQLite's jobs, which would only get in each other's way, follow each other, unless the settings say otherwise."""
+    if place_of(pipeline).is_sqlite and dlt.config.get("load.workers") is None:
+        dlt.config[f"{pipeline.pipeline_name}.load.workers"] = 1

@@ -21,7 +21,7 @@ from .changes import Change, change_hints, change_table
 from .comments import describe
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
-from .native import keep_private
+from .native import keep_private, load_in_turn
 from .odd import Odd
 from .records import Stamp, children, parents, typed
 from .session import Session, check_owner
@@ -78,6 +78,7 @@ class Writer:
             require_own_file(pipeline)
             require_same_place(pipeline)
             keep_private(pipeline)
+            load_in_turn(pipeline)
             require_place(pipeline, dlt.current.source_state())
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
