@@ -298,8 +298,24 @@ MUTANTS = (
         "test_triggers.py::test_a_large_load_that_comes_in_pieces_is_held_as_one", quick=False,
     ),
     Mutant(
-        "a share counts messages", "feed/triggers.py", "    touched = len({*fired,", "    touched = len([*fired,",
+        "a share counts messages", "feed/triggers.py", "    if total and touched >= SHARE_FROM and touched >", "    if total and count >= SHARE_FROM and count >",
         "test_triggers.py::test_t4_a_share_counts_each_object_once_over_runs_too", quick=False,
+    ),
+    Mutant(
+        "the middle of a chain twice", "feed/expressions.py", "            right = value(scope)\n", "            right = value(scope) or value(scope)\n",
+        "test_expressions.py::test_each_field_is_read_once_however_deeply_the_rule_is_nested", quick=False,
+    ),
+    Mutant(
+        "a copy in use is null", "feed/lookups.py", "            raise NotNow(str(fault)) from None\n", "            self._known |= dict.fromkeys(missing, (now, None))\n",
+        "test_lookups.py::test_a_copy_that_cannot_be_read_is_later_and_never_null", quick=False,
+    ),
+    Mutant(
+        "what was forgotten is looked up", "feed/lookups.py", "return {root: None if image is not None and self._is_forgotten(image) else image", "return {root: image",
+        "test_lookups.py::test_a_message_says_what_is_beside_its_change_when_it_is_sent", quick=False,
+    ),
+    Mutant(
+        "a poll gets a hundred", "feed/pulls.py", "(AMONG if is_recent else LIMIT)", "LIMIT",
+        "test_outlet.py::test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more", quick=False,
     ),
     Mutant(
         "one trigger's fault is all triggers'", "feed/triggers.py", "        except StripeFeedError as fault:\n", "        except ZeroDivisionError as fault:\n",

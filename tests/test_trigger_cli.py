@@ -398,5 +398,7 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
     Path("triggers.toml").write_text("", encoding="utf-8")
     for verb in (("triggers", "list"), ("deliver", "--once")):
         assert "1 messages are left of welcome" in run(*verb, folder=folder).err
+    (gone,) = objects(run("triggers", "list", "--json", folder=folder))
+    assert (gone["trigger"], gone["state"], gone["messages"]) == ("welcome", "not in the file", {"waiting": 1})
     assert "1 messages were dropped" in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
     assert "left of" not in run("triggers", "list", folder=folder).err

@@ -82,31 +82,39 @@ def show(
     with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
         lags, left = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
         known = read_triggers(triggers)
-        for trigger in known:
+        names = {one.name: one for one in known}
+        for name in (*names, *strays(left, known)):
             asked = "select fired, fired_at, held, disabled, failing_since from triggers where name = ?"
-            rows = feed.store.ask(asked, trigger.name)
+            rows = feed.store.ask(asked, name)
             fired, at, held, disabled, failing = rows[0] if rows else (0, None, None, None, None)
-            lag, messages = lags.get(f"trigger:{trigger.name}"), left.get(trigger.name, {})
+            lag, trigger = lags.get(f"trigger:{name}"), names.get(name)
             found.append({
-                "trigger": trigger.name, "waits_for": asks(trigger), "receiver": trigger.deliver.shown, "fired": fired,
+                "trigger": name, "waits_for": asks(trigger) if trigger else "nothing any more",
+                "receiver": trigger.deliver.shown if trigger else "nobody", "fired": fired,
                 "last_fired": None if at is None else when(int(at)), "behind": lag.behind if lag else None,
-                "messages": messages,
-                "state": f"held: {held}" if held else f"disabled: {disabled}" if disabled
-                else f"failing since {when(int(failing))}" if failing else "on" if rows else "new",
+                "messages": left.get(name, {}),
+                "state": "not in the file" if trigger is None else f"held: {held}" if held
+                else f"disabled: {disabled}" if disabled else f"failing since {when(int(failing))}" if failing
+                else "on" if rows else "new",
             })
     print_triggers(found, json)
     tell_strays(left, known)
+
+
+def strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger]) -> dict[str, int]:
+    """Triggers that are not in the file (any more), and how many messages wait for them, or were given up."""
+    gone = sorted(left.keys() - {one.name for one in known})
+    counted = {name: sum(left[name].get(state, 0) for state in ("waiting", "held", "dead")) for name in gone}
+    return {name: count for name, count in counted.items() if count}
 
 
 def tell_strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger]) -> None:
     """Say what waits for triggers that are not in the file (any more)."""
     from .terminal import say
 
-    for name in sorted(left.keys() - {one.name for one in known}):
-        states = left[name]
-        if count := sum(states.get(state, 0) for state in ("waiting", "held", "dead")):
-            say(f"{count:,} messages are left of {name}, which is not in the file: put it back, or drop them with "
-                f"`stripe-feed triggers discard {name} --waiting`.")
+    for name, count in strays(left, known).items():
+        say(f"{count:,} messages are left of {name}, which is not in the file: put it back, or drop them with "
+            f"`stripe-feed triggers discard {name} --waiting`.")
 
 
 def asks(trigger: Trigger) -> str:
