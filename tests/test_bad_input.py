@@ -242,6 +242,23 @@ def test_an_unknown_resource(shell: Shell) -> None:
     ))
 
 
+@pytest.mark.parametrize("version", ["2018-02-28", "2019-11-05", "2014-10-31"])
+def test_an_api_version_whose_objects_the_tables_cannot_hold(shell: Shell, version: str) -> None:
+    """Lines would take each other's place; nothing is read."""
+    before = shell.box.counts.total()
+    refused(shell.sync("--api-version", version), 2, (
+        f"API version {version}: before 2019-12-03, lines of different invoices have one id, so rows would vanish. "
+        "Give a newer one, or leave it out."
+    ))
+    assert shell.box.counts.total() == before
+
+
+def test_something_that_is_no_api_version(shell: Shell) -> None:
+    refused(shell.sync("--api-version", "acacia"), 2, (
+        "'acacia' is no API version: give one like 2026-10-28.endive, or leave it out."
+    ))
+
+
 def test_a_start_date_in_the_future(shell: Shell) -> None:
     refused(shell.sync("--start-date", "2199-01-01"), 2, (
         "start_date is in the future. Give an earlier one, or leave it out."

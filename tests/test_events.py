@@ -363,6 +363,7 @@ def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
         (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"request":5}', False, 7),
         (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"context":{},"account":[]}', False, 7),
         (b'{"id":"evt_1","type":"customer.updated","created":"7","data":{"object":{}}}', True, 9),
+        (b'{"id":"evt_1","type":"customer.updated","created":253402300800,"data":{"object":{}}}', True, 9),
         (b'{"id":"evt_1","created":7}', True, 7), (b'{"id":"evt_1","type":5,"created":7,"data":{"object":{}}}', True, 7),
         (b'{"id":null,"type":"customer.updated","created":7,"data":{"object":{}}}', None, 7), (b"5", None, 7), (b"{}", None, 7),
     ],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.images import Image, difference, paths, revert
+from stripe_feed.extract.images import Image, difference, in_shape_of, paths, revert, with_lists_of
 from stripe_feed.resources import RESOURCES, Column, Resource
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.renderings import previous
@@ -158,3 +158,13 @@ def test_the_events_of_a_life_lead_back() -> None:
         assert one.before is not None and one.after is not None
         assert revert(one.after, previous(one.before, one.after)) == one.before
         assert difference(one.before, one.after) == previous(one.before, one.after)
+
+
+@pytest.mark.parametrize("data", [None, 5, "x", {}, [None, 5, {}, {"id": None}, {"id": ["x"]}]])
+def test_a_list_that_is_none_ends_nothing(data: object) -> None:
+    """Events of old versions and odd ones come with what they have; what is held stays as it is."""
+    held = {"id": "in_1", "lines": {"data": [{"id": "il_1"}], "has_more": False}}
+
+    assert with_lists_of(held, {"lines": {"data": data, "has_more": False}}, ["lines"])["lines"]["data"] == [{"id": "il_1"}]
+    assert with_lists_of({"lines": {"data": data}}, held, ["lines"])["lines"]["data"] == []
+    assert in_shape_of([{"id": ["x"]}], [{"id": ["y"]}]) == [{"id": ["y"]}]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Full, Queue
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,6 +28,7 @@ MOST_TYPES = 20            # Stripe's limit for `types[]`
 SLICE_PAGES = 60           # per slice, where several are read ahead
 SLICES = 4
 FAR_BEHIND = 150           # pages; a slice costs two requests more
+LAST_SECOND = 253_402_300_799    # of the year 9999
 FEW_PAGES = 10             # of a slice that is read newest first, for want of an anchor
 
 
@@ -50,7 +51,7 @@ class Event(msgspec.Struct, gc=False):
 
     id: str
     type: str
-    created: int
+    created: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
     data: Data
     api_version: str | None = None
     request: Request | str | None = None

@@ -87,8 +87,8 @@ def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
 
 
 def _items_of(listed: Image, shown: Image) -> Iterator[Image]:
-    old = {item["id"]: item for item in listed["data"]}
-    for item in shown["data"]:
+    old = {item["id"]: item for item in _named(listed)}
+    for item in _named(shown):
         was = old.pop(item["id"], None)
         if was is not None:
             yield item if _is_like(was, item) else was
@@ -96,6 +96,14 @@ def _items_of(listed: Image, shown: Image) -> Iterator[Image]:
             yield item
     if not shown.get("has_more"):
         yield from old.values()
+
+
+def _named(listed: Image) -> Iterator[Image]:
+    """The items of a list that have an id; others could not be told apart."""
+    data = listed.get("data")
+    for item in data if isinstance(data, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("id"), str):
+            yield item
 
 
 def _is_like(old: Image, new: Image) -> bool:
@@ -134,7 +142,9 @@ def in_shape_of(now: Any, old: Any, name: str = "") -> Any:
 
 def _list_in_shape_of(now: list[Any], old: list[Any]) -> list[Any]:
     """Items with ids belong together by these, others by their place; as it was where items came or went."""
-    by_id = {one["id"]: one for one in old if isinstance(one, dict) and "id" in one}
-    if len(by_id) == len(old) == len(now) and all(isinstance(one, dict) and one.get("id") in by_id for one in now):
+    by_id = {one["id"]: one for one in old if isinstance(one, dict) and isinstance(one.get("id"), str)}
+    if len(by_id) == len(old) == len(now) and all(
+        isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"] in by_id for one in now
+    ):
         return [{key: in_shape_of(value, by_id[one["id"]].get(key), key) for key, value in one.items()} for one in now]
     return [in_shape_of(one, other) for one, other in zip(now, old, strict=True)] if len(now) == len(old) else old
