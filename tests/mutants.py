@@ -354,4 +354,20 @@ MUTANTS = (
         "what was extracted is kept", "loading.py", "for load_id in pipeline.list_extracted_load_packages():", "for load_id in ():",
         "test_crash.py::test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again", quick=False,
     ),
+    Mutant(
+        "a replay takes over what waits", "feed/messages.py", "where = \"state not in ('waiting', 'held')\" if again", 'where = "1" if again',
+        "test_replays.py::test_a_replay_that_is_discarded_leaves_what_waits", quick=False,
+    ),
+    Mutant(
+        "a discarded replay hides what happens", "feed/messages.py", "else \"replayed = 'new' and state in ('held', 'dropped')\"", 'else "0"',
+        "test_replays.py::test_what_a_discarded_replay_saw_first_is_sent_all_the_same", quick=False,
+    ),
+    Mutant(
+        "quiet is forgotten between runs", "feed/deliver.py", "pauses.get(name, 0.0), True", "0.0, True",
+        "test_deliver.py::test_quiet_that_a_receiver_asks_for_holds_for_later_runs", quick=False,
+    ),
+    Mutant(
+        "two failures disable", "feed/standing.py", "<= APART:", "<= 1e12:",
+        "test_deliver.py::test_d2_failures_must_be_spread_over_the_120_hours", quick=False,
+    ),
 )

@@ -1,7 +1,9 @@
-"""Plays: how long a change takes from Stripe to a receiver, and how many messages go out per second."""
+"""Plays: how long a change takes from Stripe to a receiver, how many messages go out per second, and what slow lanes and old
+messages cost."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import time
@@ -9,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from stripe_feed.feed.deliver import Delivery
+from stripe_feed.feed.messages import left
 from stripe_feed.feed.rule_file import trigger_of
 from stripe_feed.feed.store import FeedStore
-from tests.deliveries import filled, updates
-from tests.receiver import ERROR, RESET, THROTTLED, at_random, receiving
+from stripe_feed.feed.triggers import fire
+from tests.deliveries import add, filled, updates
+from tests.receiver import ERROR, HANG, OK, RESET, THROTTLED, at_random, receiving
 from tests.test_service import arrived, running
 
 CHANGES = 9
@@ -61,3 +65,58 @@ def rate(tools: Any) -> None:
         tools.show(f"messages per second, {name}", f"{per_second:,.0f}/s", ">= 300/s", per_second >= 300 and len(ids) == MESSAGES,
                    f"{LANES} lanes, {rounds} rounds, {len(ids):,} of {MESSAGES:,} arrived")
 
+
+
+SENT, MORE = 1_000_000, 100
+SLOW_SHARE = 20          # every 20th lane hangs, until the trigger gives up
+
+
+def slow_lanes(tools: Any) -> None:
+    """2,000 messages of as many lanes, of which 5 % hang: when the last of the others arrives."""
+    with tempfile.TemporaryDirectory() as folder, receiving(
+        choose=lambda request, _: HANG if int(json.loads(request.body)["data"]["id"][4:]) % SLOW_SHARE == 0 else OK
+    ) as receiver, FeedStore(Path(folder) / "a.feed.sqlite") as store:
+        where = {"url": receiver.url, "allow_private": True, "timeout": 5}
+        trigger = trigger_of({"name": "t", "resource": "subscriptions", "guard": {"max": 5_000, "share": 1}, "deliver": where})
+        filled(store, trigger, *updates(2_000, 2_000))
+        arrived_at: list[float] = []
+        take = receiver.take
+        receiver.take = lambda request: (arrived_at.append(time.monotonic()), take(request))[1]  # type: ignore[method-assign]
+        delivery = Delivery(store, [trigger])
+        began = time.monotonic()
+        delivery.once()
+        whole = time.monotonic() - began
+        delivery.close()
+        done = delivery.done
+    assert (done.sent, done.failed) == (1_900, 100)
+    last = arrived_at[-1] - began
+    tools.show("2,000 messages, 5 % of their lanes hang", f"{last:.2f} s", "< 3 s", last < 3, f"until the last began; {whole:.1f} s in all")
+
+
+def history(tools: Any) -> None:
+    """CPU of 100 messages to a file, behind none and behind a million that were sent."""
+    took = {}
+    for behind in (0, SENT):
+        with tempfile.TemporaryDirectory() as folder, FeedStore(Path(folder) / "a.feed.sqlite") as store:
+            where = {"file": str(Path(folder) / "out.jsonl")}
+            trigger = trigger_of({"name": "t", "resource": "subscriptions", "guard": {"max": 5_000, "share": 1}, "deliver": where})
+            filled(store, trigger)
+            store.ask(
+                "insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, "
+                "made_at) with recursive n (n) as (select 1 union all select n + 1 from n where n < ?) select 'msg_' || n, 't', "
+                "'old_' || n, 'old_' || n, 'subscriptions', 'sub_' || n % 5000, 'sub_' || n % 5000, 'sent', 0, 0 from n "
+                "where n <= ?", behind, behind,
+            )
+            best = []
+            for turn in range(5):
+                add(store, *updates(MORE, MORE, first=1 + turn * MORE))
+                began = time.process_time()
+                fire(store, [trigger], time.time())
+                delivery = Delivery(store, [trigger], at_once=1)
+                delivery.once()
+                delivery.close()
+                left(store)
+                best.append(time.process_time() - began)
+            took[behind] = min(best)
+    ratio = took[SENT] / took[0]
+    tools.show("100 messages behind 1,000,000 sent", f"{ratio:.2f}x", "<= 1.2x", ratio <= 1.2, f"{took[0] * 1e3:.0f} ms behind none")

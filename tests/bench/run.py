@@ -220,11 +220,11 @@ def feed(size: int = 200_000) -> None:
 def plays() -> None:
     """From a change to another tool."""
     sys.path.insert(0, str(HERE.parents[1]))
-    from tests.bench.plays import latency, rate
+    from tests.bench.plays import history, latency, rate, slow_lanes
 
     tools = sys.modules[__name__]
-    latency(tools)
-    rate(tools)
+    for figure in (latency, rate, slow_lanes, history):
+        figure(tools)
 
 
 def main() -> None:
