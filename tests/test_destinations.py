@@ -12,11 +12,13 @@ from typing import Any
 import dlt
 import psycopg2
 import pytest
+from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import Feed, open_feed, stripe_source
 from stripe_feed.destination import open_pipeline, settings
-from stripe_feed.errors import Fenced, SetupError, UsageError
+from stripe_feed.destination_errors import refusal
+from stripe_feed.errors import Fenced, SetupError, TryLater, UsageError
 from stripe_feed.extract import indexes
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
@@ -168,6 +170,24 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
             bare = "select attname from pg_attribute where attrelid = 'customers'::regclass and attnum > 0 and not attisdropped"
             assert client.execute_sql(f"{bare} and col_description(attrelid, attnum) is null") == []
         assert_true(pipeline, box)
+
+
+def test_on_postgres_two_runs_cannot_double_a_row(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a user may do, and what another run does, are told apart. Rows that are there twice already are said."""
+    where = dlt.destinations.postgres(postgres)
+    with dlt.pipeline("once", destination=where, dataset_name="once").sql_client() as client:
+        client.execute_sql("drop schema if exists once cascade; create schema once; create table once.plans (id text)")
+        client.execute_sql("create table once.customers (id text); insert into once.customers values ('cus_1'), ('cus_1')")
+        indexes.index(client, "dlt.destinations.postgres")
+        assert "customers holds some rows twice. Run `stripe-feed reconcile`." in caplog.text
+        with dlt.pipeline("once", destination=where, dataset_name="once").sql_client() as other:
+            other.execute_sql("insert into once.plans values ('plan_1')")
+            with pytest.raises(DatabaseTerminalException) as raised:
+                other.execute_sql("insert into once.plans values ('plan_1')")
+        refused = refusal(raised.value, "postgres", "once")
+        assert (type(refused), str(refused)) == (
+            TryLater, "postgres cannot load plans: another run wrote to it at the same time. Run again."
+        )
 
 
 def test_an_index_waits_for_nobody(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ class Reason:
 
 
 UNIQUE = Reason("a unique index or constraint{} refuses rows that Stripe has", "Drop it")
+ONCE = "_once"       # the end of the names of our own unique indexes
+TURNS = Reason("another run wrote to it at the same time", passes=True)
 CHECK = Reason("a check, a trigger or a foreign key{} refuses rows that Stripe has", "Drop it")
 NULL = Reason("a column that may not be null{} gets no value", "Allow nulls there, or undo what was changed in dlt's settings")
 DEPENDENT = Reason("something else{} depends on it", "Drop that")
@@ -130,6 +132,8 @@ def _worded(one: BaseException) -> Reason | None:
 def refusal(fault: BaseException, name: str, dataset: str) -> StripeFeedError:
     """The error for a load or a select that a destination refused, with the table where it is known."""
     reason, one = reason_of(fault) or (UNKNOWN, chain(fault)[-1])
+    if reason is UNIQUE and named(one).endswith(f"{ONCE})"):
+        reason = TURNS
     table = table_of(fault)
     what = f"{name} cannot load {table}" if table else f"{name} cannot go on"
     words = reason.words.format(named(one))
