@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .errors import SetupError
+from .errors import SetupError, UsageError
 
 DATASET = "stripe"
 STORE = ".feed.sqlite"        # endings of the files that belong to a copy
@@ -85,6 +85,8 @@ def normalized(dataset: str) -> str:
     """The name that dlt gives to a dataset in the destination."""
     if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", dataset):
         return dataset
+    if not re.search(r"\w", dataset):
+        raise UsageError("--dataset names nothing: give it a letter or a digit, or leave it out.")
     from dlt.common.normalizers.naming.snake_case import NamingConvention
 
     return NamingConvention().normalize_identifier(dataset)
