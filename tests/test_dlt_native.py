@@ -168,14 +168,13 @@ HINTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("hints", "sentence"), HINTS, ids=[" ".join(map(str, hints.items())) for hints, _ in HINTS])
-def test_what_would_double_or_lose_rows_is_refused_at_once(copy: Copy, hints: dict[str, Any], sentence: str) -> None:
+def test_what_would_double_or_lose_rows_is_refused_at_once(copy: Copy) -> None:
     """As a hint of a resource, and for a whole run; before anything is read or written."""
-    source = copy.source()
-    with pytest.raises(UsageError) as refused:
-        source.customers.apply_hints(**hints)
-    assert str(refused.value) == sentence
-    if "incremental" not in hints and "merge_key" not in hints:      # a run takes no such argument
+    for hints, sentence in HINTS:
+        with pytest.raises(UsageError) as refused:
+            copy.source().customers.apply_hints(**hints)
+        assert str(refused.value) == sentence
+    for hints, _ in HINTS[:2]:
         with pytest.raises(PipelineStepFailed, match=r"UsageError'>\ncustomers: "):
             copy.run(copy.source(), **hints)
 
