@@ -130,10 +130,11 @@ def test_every_reason_is_a_sentence() -> None:
         (OSError(errno.EROFS, "x"), "Read-only file system. Mend that, then run again."),
         (PermissionError(errno.EACCES, "x", "/srv/state"), "/srv/state: Permission denied. Mend that, then run again."),
         (MemoryError(), "The machine has too little memory left."),
+        (RuntimeError("can't start new thread"), "The machine gives no more threads."),
         (ModuleNotFoundError("x", name="alembic"), "The module alembic is not installed."),
         (MissingDependencyException("Postgres destination", ["dlt[postgres]"]), "Run `pip install 'stripe-feed[postgres]'`."),
         (MissingDependencyException("Snowflake destination", ["dlt[snowflake]>=1"]), "Run `pip install 'dlt[snowflake]>=1'`."),
-        (ConfigValueCannotBeCoercedException("workers", CANARY, int), "dlt refuses: ConfigValueCannotBeCoercedException (workers)."),
+        (ConfigValueCannotBeCoercedException("workers", CANARY, int), "dlt's setting workers has a value of another type."),
         (InvalidPipelineName(CANARY, CANARY), "dlt refuses: InvalidPipelineName."),
     ],
 )
@@ -229,3 +230,9 @@ def test_what_is_no_duckdb_file_is_said_by_readers_and_writers(
 def test_what_is_no_dataset_is_usage(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(UsageError, match="--dataset"):
         open_pipeline(str(tmp_path / "x.duckdb"), dataset=dataset, state_dir=str(tmp_path))
+
+
+def test_a_level_of_dlts_log_that_does_not_exist_is_a_setting(tmp_path: Path) -> None:
+    """dlt raises a bare `ValueError`; it takes its settings over once in a process."""
+    said = Shell(Sandbox(seed=1, customers=1), "http://127.0.0.1:1", tmp_path).apart("sync", RUNTIME__LOG_LEVEL="LOUD")
+    assert (said.code, said.error) == (3, "dlt refuses its settings (ValueError). Check .dlt/config.toml and the environment.")

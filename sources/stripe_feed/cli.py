@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from . import verbs
+from .destination_errors import explained
 from .errors import Drift, PartlyDone, UsageError
 from .feed_commands import feed_app
 from .locks import PATIENCE
@@ -39,8 +40,8 @@ app = typer.Typer(
     name="stripe-feed", no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="A true, queryable copy of a Stripe account in DuckDB or any other dlt destination.",
-    epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 setup or credentials, 4 partly done, 5 Stripe unreachable or limiting, "
-    "130 interrupted (run again to go on).",
+    epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 setup or credentials, 4 partly done, 5 Stripe or the destination out of "
+    "reach, 130 interrupted (run again to go on).",
 )
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary; warnings and errors stay.")]
@@ -49,14 +50,21 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary
 def main() -> NoReturn:
     """The entry point of `stripe-feed`."""
     arguments = sys.argv[1:]
-    for name in ("stdout", "stderr"):
+    for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:      # closed by who called
-            setattr(sys, name, open(os.devnull, "w"))       # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))       # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")       # type: ignore[union-attr]
     if "--debug" in arguments:      # wherever it stands: it is added to a command that failed
         arguments.remove("--debug")
         os.environ["STRIPE_FEED_DEBUG"] = "1"
-    app(arguments, prog_name="stripe-feed")
+    try:
+        app(arguments, prog_name="stripe-feed")
+    except OSError as fault:                # the help cannot be written
+        from .terminal import hush, say
+
+        hush(sys.stdout)
+        say(f"error: {explained(fault)}")
+        sys.exit(3)
     sys.exit(0)
 
 

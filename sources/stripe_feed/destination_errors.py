@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,8 @@ def file_problem(file: Path, text: str) -> SetupError:
         )
     if re.search("no space left", text, re.IGNORECASE):
         return SetupError(f"{file.name} cannot be written: no space is left on the disk. Make room, then run again.")
+    if re.search(r"(could not|cannot) (write|fsync|truncate)|file too large|quota", text, re.IGNORECASE):
+        return SetupError(f"{file.name} cannot be written as it should. Check the disk and the limits on it, then run again.")
     try:
         with open(file, "rb") as content:
             begins = content.read(16)
@@ -264,6 +267,11 @@ def _known(one: BaseException, name: str | None = None) -> SetupError | None:
             return missing_driver(one, name or caller.partition(" ")[0].lower())
         case "TomlProviderReadException":
             return settings_problem(one)
+        case "ConfigValueCannotBeCoercedException":
+            field = getattr(one, "field_name", "")
+            return SetupError(f"dlt's setting {field} has a value of another type. Mend it (.dlt/config.toml, the environment).")
+        case "ImportError" | "ModuleNotFoundError" if name:
+            return missing_driver(one, name)
         case "ConfigFieldMissingException":
             fields, config = getattr(one, "fields", ()), getattr(one, "config", None)
             name = name or str(getattr(config, "destination_type", None) or "").rpartition(".")[2]
@@ -274,7 +282,7 @@ def _known(one: BaseException, name: str | None = None) -> SetupError | None:
 
 def missing_driver(fault: BaseException, name: str) -> SetupError:
     """The error for a destination whose driver is not installed."""
-    wanted = [EXTRAS[name]] if name in EXTRAS else list(getattr(fault, "dependencies", ()))
+    wanted = [EXTRAS[name]] if name in EXTRAS else list(getattr(fault, "dependencies", [f"dlt[{name}]"]))
     packages = " ".join(f"'{one}'" for one in wanted)
     return SetupError(f"The driver for {name} is not installed. Run `pip install {packages}`.")
 
@@ -336,14 +344,25 @@ def explained(fault: BaseException, name: str = "The database", dataset: str = "
             case OSError(errno=int(number)):
                 where = f"{one.filename}: " if one.filename is not None else ""
                 return SetupError(f"{where}{os.strerror(number)}. Mend that, then run again.")
+            case RuntimeError(args=("can't start new thread",)):
+                return SetupError("The machine gives no more threads. Raise the limits on processes and memory, then run again.")
             case MemoryError():
                 return SetupError("The machine has too little memory left. Give it more, or choose smaller --checkpoint-rows.")
             case ModuleNotFoundError(name=str(name)) if not name.startswith("stripe_feed"):
                 return SetupError(f"The module {name} is not installed. Run `pip install -U stripe-feed`.")
+    if _from_settings(causes[-1]):
+        return SetupError(f"dlt refuses its settings ({type(causes[-1]).__name__}). Check .dlt/config.toml and the environment.")
     own = [one for one in causes if type(one).__module__.startswith("dlt.") and type(one).__name__ not in WRAPPERS]
     if own:
         return SetupError(f"dlt refuses: {_words(own[-1])}. Check its settings (.dlt/config.toml, environment), then run again.")
     return None
+
+
+def _from_settings(fault: BaseException) -> bool:
+    """Whether it came up where dlt takes its settings over, such as the level of its log."""
+    files = [frame.f_code.co_filename.replace(os.sep, "/") for frame, _ in traceback.walk_tb(fault.__traceback__)]
+    ours = max((n for n, file in enumerate(files) if "/stripe_feed/" in file), default=-1)
+    return any("/dlt/common/runtime/" in file or "/dlt/common/configuration/" in file for file in files[ours + 1:])
 
 
 WRAPPERS = ("PipelineStepFailed", "ResourceExtractionError", "PipeGenInvalid")      # dlt's, around whatever was raised

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .api import Api
-from .errors import PermissionMissing, UsageError
+from .errors import PermissionMissing, RequestRefused, SetupError, UsageError
 from .feed.addresses import check_url
 from .feed.signing import stripe_header
 from .feed.sinks import Outcome, Webhook
@@ -60,7 +60,13 @@ def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Regi
         if one.url == url:
             raise UsageError(f"{one.id} has this URL at {target.host} already. Remove it at Stripe first, or use its secret.")
     params: dict[str, Any] = {"url": url, "enabled_events": events_for(resources), "api_version": api.version}
-    return api.post(PATH, {**params, "description": "stripe-feed"}, _registered.decode).value
+    try:
+        return api.post(PATH, {**params, "description": "stripe-feed"}, _registered.decode).value
+    except RequestRefused as refusal:
+        about = ", ".join(one for one in (refusal.code, refusal.param) if one) or "no reason given"
+        raise SetupError(
+            f"Stripe does not take this endpoint ({about}). Give a public https URL; an account has at most 16 endpoints."
+        ) from refusal
 
 
 def ring(url: str, secret: str, now: Callable[[], float] = time.time) -> Outcome:

@@ -13,7 +13,7 @@
             Fenced                          another process took over this consumer
         PartlyDone                 exit 4   the rest is loaded; see which resources were left out
         Drift                      exit 4   the copy differs from the account: reconcile
-        TryLater                   exit 5   Stripe is unreachable or limiting: run again
+        TryLater                   exit 5   Stripe or the destination is out of reach, or limits: run again
             RateLimited
             Unreachable
 
@@ -97,7 +97,7 @@ class PartlyDone(StripeFeedError):
 
 
 class TryLater(StripeFeedError):
-    """Nothing to mend here: Stripe did not answer in time."""
+    """Nothing to mend here: Stripe or the destination did not answer in time, or something was in the way that passes."""
 
     exit_code = 5
 

@@ -19,7 +19,8 @@ MOST = 10**9            # of any number on the command line; seconds, rows and o
 
 def unexpected(fault: BaseException) -> str:
     """The words for a defect; those of the exception may hold keys or data."""
-    what = f"{type(fault).__module__}.{type(fault).__qualname__}"
+    first = chain(fault)[-1]
+    what = f"{type(first).__module__}.{type(first).__qualname__}"
     return f"unexpected {what}. Run again with --debug for the traceback, and please report it."
 
 
