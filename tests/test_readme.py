@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import tomlkit
 
-from stripe_feed import cli, errors, feed_commands, open_feed, options, rates, service_commands, trigger_commands
+from stripe_feed import cli, errors, feed_commands, locks, open_feed, options, rates, service_commands, trigger_commands
 from stripe_feed.destination import SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.changes import COLUMNS
@@ -302,15 +302,17 @@ def test_the_numbers_are_those_of_the_code() -> None:
     budget = f"{rates.LIVE_RPS:.0f} requests per second in live mode, {rates.TEST_RPS:.0f} in test mode, "
 
     assert f"{budget}{rates.ENDPOINT_RPS:.0f} per endpoint" in README
-    assert set(re.findall(r"(\d+) seconds", README)) == {str(LOOK_BACK), str(SETTLE)}
+    assert set(re.findall(r"(\d+) seconds", README)) == {str(LOOK_BACK), str(SETTLE), f"{locks.PATIENCE:.0f}"}
     assert set(re.findall(r"(\d+) days", README)) == {str(RETENTION // DAY), str(TOO_OLD // DAY)}
 
 
 def test_the_settings_are_those_of_sync() -> None:
     (block,) = [block for block in blocks(README) if block.body.startswith("# .dlt/config.toml")]
-    sections: dict[str, dict[str, Any]] = tomlkit.parse(block.body).unwrap()
+    found: dict[str, Any] = tomlkit.parse(block.body).unwrap()
 
-    flat = {f"{section}__{name}".upper(): str(value).lower() for section, all in sections.items() for name, value in all.items()}
+    flat = {name.upper(): str(value).lower() for name, value in found.items() if not isinstance(value, dict)}
+    sections = {section: all for section, all in found.items() if isinstance(all, dict)}
+    flat |= {f"{section}__{name}".upper(): str(value).lower() for section, all in sections.items() for name, value in all.items()}
 
     assert flat == SETTINGS
 
