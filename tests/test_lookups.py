@@ -169,7 +169,7 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(tmp_path: Path, mo
             assert web.get(f"/objects/subscription_items/{item}").json["subscription"] == id
             customer = web.get(f"/objects/customers/{gone}").json
             assert (customer["email"], customer["deleted_at"] is None) == ("g@example.com", False)
-            assert [web.get(f"/objects/{path}").status for path in ("customers/cus_none", "customers/a%2Fb", "changes/evt_1", "invoices/in_1")] == [404, 404, 404, 503]
+            assert [web.get(f"/objects/{path}").status for path in ("customers/cus_none", "customers/a%2Fb", "customers/a%00b", "customers/%FF", "changes/evt_1", "invoices/in_1")] == [404] * 5 + [503]
             with lock(copy.pipeline, "stripe-feed sync"):
                 busy = web.get(f"/objects/customers/{gone}")
                 assert (busy.status, "stripe-feed sync" in busy.error) == (503, True)

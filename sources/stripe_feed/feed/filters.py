@@ -69,7 +69,7 @@ def _names(names: Names) -> tuple[str, ...]:
 def both(one: Wanted, other: Wanted) -> Wanted:
     """What two filters want."""
     return Wanted(
-        one.resources, one.ops, lambda change: (not other.resources or change.resource in other.resources)
+        one.resources or other.resources, one.ops, lambda change: (not other.resources or change.resource in other.resources)
         and change.op in other.ops and one.matches(change) and other.matches(change),
     )
 

@@ -128,7 +128,10 @@ def _filters(found: Mapping[str, str], triggers: Iterable[Trigger], lookups: Loo
                 wanted(**{name: read[name]})
             except UsageError as fault:
                 raise UsageError(f"{name}: {fault}") from None
-    return both(wanted(**read), _rule(found["trigger"], triggers, lookups)) if "trigger" in found else wanted(**read)
+    if "trigger" not in found:
+        return wanted(**read)
+    rule = _rule(found["trigger"], triggers, lookups)
+    return both(wanted(**{"op": rule.ops, **read}), rule)      # a rule may be about snapshots
 
 
 def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
