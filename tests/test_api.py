@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -20,11 +22,14 @@ import stripe
 import stripe.oauth_error
 import urllib3
 
-from stripe_feed.api import API_VERSION, MAX_TRIES, Account, Api, Clock, Malformed, Reply, problem
+from stripe_feed import transport
+from stripe_feed.answers import problem
+from stripe_feed.api import API_VERSION, FEW_TRIES, MAX_TRIES, Account, Api, Clock, Malformed, Reply
 from stripe_feed.credentials import STRIPE_BASE, find_base, find_key, is_live
 from stripe_feed.errors import (
     CursorGone,
     NotFound,
+    NotReadable,
     PermissionMissing,
     RateLimited,
     RequestRefused,
@@ -36,7 +41,7 @@ from stripe_feed.errors import (
 )
 from stripe_feed.rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
 from stripe_feed.transport import CA_VARIABLES
-from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, scripted
+from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, Seen, scripted
 
 KEY = "rk_test_canary51SecretOfTheKey"
 CANARY = "jane.canary@example.com"
@@ -111,6 +116,11 @@ def refusal(status: int, headers: dict[str, str] | None = None, **error: str) ->
 FINE = Answer(body=b'"fine"')
 
 
+def dated(seconds: int) -> Answer:
+    """A fine answer whose `Date` is so far from now."""
+    return Answer(body=b'"fine"', date=formatdate(NOW + seconds, usegmt=True))
+
+
 def test_a_request_is_signed_versioned_and_encoded_by_the_sdk(server: Scripted, make: Make) -> None:
     """Nested parameters as Stripe reads them, the pinned version, the key as a bearer, gzip asked for, no telemetry."""
     server.answers = [FINE]
@@ -183,14 +193,67 @@ def test_only_the_last_try_counts_for_the_time_of_a_reply(server: Scripted, make
 
 def test_now_is_stripes_clock_and_moves_on(server: Scripted, make: Make, time: Time) -> None:
     """The local clock, here 5,000 seconds ahead, has no say; the newest answer has."""
-    server.answers = [FINE, Answer(body=b'"fine"', date=formatdate(NOW + 100, usegmt=True))]
+    server.answers = [FINE, dated(50)]
     api = make()
     api.get(PATH, {}, text)
     time.pass_(7.5)
     before = api.now()
     api.get(PATH, {}, text)
 
-    assert (before, api.now()) == (NOW + 7, NOW + 100)
+    assert (before, api.now()) == (NOW + 7, NOW + 50)
+
+
+HOURS = 7_200
+
+
+@pytest.mark.parametrize(
+    ("dates", "now"),
+    [
+        ([0, 0, HOURS], 0), ([0, 0, -HOURS], 0), ([HOURS, 0, 0], 0), ([-HOURS, 0, 0], 0), ([0, HOURS, 0, -HOURS, 0], 0),
+        ([HOURS, 0], 0), ([0, HOURS], 0), ([HOURS, HOURS], HOURS), ([0, 0, HOURS, HOURS], HOURS),
+    ],
+)
+def test_one_answer_with_another_time_has_no_say(server: Scripted, make: Make, dates: list[int], now: int) -> None:
+    """One server's clock is wrong, or a cache repeats itself: two answers in a row must agree; at first, the earlier one counts."""
+    server.answers = [dated(seconds) for seconds in dates]
+    api = make(endpoint_rps=1000, max_rps=1000)
+    asked_at = [api.get(PATH, {}, text).asked_at for _ in dates]
+
+    assert api.now() == NOW + now
+    assert asked_at[-1] <= NOW + now
+
+
+def test_the_age_of_an_answer_out_of_a_cache_counts(server: Scripted, make: Make) -> None:
+    """What it holds is as old as its `Date`, the time is not."""
+    server.answers = [Answer(body=b'"fine"', headers={"Age": "5000"})]
+    api = make()
+
+    assert api.get(PATH, {}, text).asked_at == NOW
+    assert api.now() == NOW + 5_000
+    assert server.seen[0].headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 2001 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_date_before_something_happened_is_wrong(
+    server: Scripted, make: Make, caplog: pytest.LogCaptureFixture, date: str
+) -> None:
+    """Nothing happens at Stripe before the account exists. The local clock counts, and it is said once."""
+    server.answers = [Answer(body=b'{"id": "acct_1", "created": 1600000000}', date=date)]
+    api = make()
+    api.account()
+    api.account()
+
+    assert api.now() == NOW + 6_000
+    assert [record.message for record in caplog.records] == [
+        "Stripe's answers have no `Date` that can be used (does a proxy change it?): this machine's clock serves instead."
+    ]
+
+
+def test_a_date_without_a_zone_is_utc(server: Scripted, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's zone is."""
+    server.answers = [Answer(body=b'"fine"', date="Thu, 28 May 2026 20:26:40 -0000")]
+
+    assert make().get(PATH, {}, text).asked_at == NOW
 
 
 def test_now_asks_for_the_account_when_nothing_was_asked_yet(server: Scripted, make: Make) -> None:
@@ -221,18 +284,27 @@ def test_without_a_usable_date_the_last_one_counts_on(server: Scripted, make: Ma
     assert api.get(PATH, {}, text).asked_at == NOW + 30
 
 
-def test_without_any_date_the_local_clock_counts(server: Scripted, make: Make) -> None:
-    """Better than nothing."""
-    server.answers = [Answer(body=b'"fine"', date=None)]
+@pytest.mark.parametrize("date", [None, "2026-11-29T20:00:00Z", "Mon, 99 Foo 99999 99:99:99 GMT", ""])
+def test_without_any_date_the_local_clock_counts(
+    server: Scripted, make: Make, time: Time, caplog: pytest.LogCaptureFixture, date: str | None
+) -> None:
+    """For what is read and for what time it is; said once."""
+    server.answers = [Answer(body=b'"fine"', date=date)]
+    api = make()
 
-    assert make().get(PATH, {}, text).asked_at == NOW + 5_000 + 1_000
+    assert api.get(PATH, {}, text).asked_at == NOW + 5_000 + 1_000
+    time.pass_(30)
+    assert api.now() == NOW + 5_000 + 1_030
+    assert (api.skew(), api.has_date) == (0, False)
+    assert [record.message[:35] for record in caplog.records] == ["Stripe's answers have no `Date` tha"]
 
 
 PASSING = {
     "500": Answer(500), "502, not Stripe's": Answer(502, b"<html>Bad Gateway"), "503": refusal(503, type="api_error"),
-    "409": refusal(409, type="api_error"), "dropped": Answer(0), "cut in the middle": Answer(body=b'"fine"', sends=3),
-    "cut before the body": Answer(body=b'"fine"', sends=0), "cut JSON": Answer(body=b'"fin'), "no JSON": Answer(body=b"<html>"),
-    "empty": Answer(body=b""), "no UTF-8": Answer(body=b'"\xff"'), "JSON of another kind": Answer(body=b"[]"),
+    "408, not Stripe's": Answer(408, b"<html>Request Timeout"), "424": refusal(424, type="api_error"), "425": Answer(425, b""),
+    "409": refusal(409, type="api_error"), "504": Answer(504, b""), "dropped": Answer(0), "cut in the middle": Answer(body=b'"fine"', sends=3),
+    "cut before the body": Answer(body=b'"fine"', sends=0), "cut JSON": Answer(body=b'"fin'), "no JSON": Answer(body=b"OK"),
+    "empty": Answer(body=b""), "no UTF-8": Answer(body=b'"\xff"'), "204": Answer(204, b""),
     "broken gzip": Answer(body=b"x", headers={"Content-Encoding": "deflate"}), "lock": refusal(429, code="lock_timeout"),
     "429": refusal(429, code="rate_limit"), "429, not Stripe's": Answer(429, b"slow down"),
     "400 of old": refusal(400, code="rate_limit"),
@@ -264,6 +336,112 @@ def test_a_fault_that_stays_ends_in_try_later(server: Scripted, make: Make, time
     assert isinstance(refused.value, RateLimited) or len(server.seen) <= MAX_TRIES
     assert "canary" not in str(refused.value).lower()
     assert refused.value.__context__ is None or refused.value.__suppress_context__
+
+
+def test_what_is_not_stripe_is_told_at_once(server: Scripted, make: Make) -> None:
+    """A login page of the network, or another API: three tries, then what to look at. Where Stripe was met before, it may pass."""
+    page, other = b"<html>Log in, " + CANARY.encode(), b'{"error": {"message": "Canary"}}'
+    for body, what in ((page, "a web page"), (b"\n " + page, "a web page"), (b"{}", "JSON"), (b"[]", "JSON"), (other, "JSON")):
+        server.seen.clear()
+        server.answers = [Answer(body=body)]
+        api = make()
+
+        with pytest.raises(SetupError, match=rf"^{PATH}: 127\.0\.0\.1 answers with {what}.* Check the proxy, .*STRIPE_API_BASE") as told:
+            api.get(PATH, {}, text)
+        assert len(server.seen) == FEW_TRIES
+        assert "canary" not in str(told.value).lower()
+
+        server.answers = [FINE, Answer(body=body)]
+        api.get(PATH, {}, text)
+        with pytest.raises(Unreachable, match="keeps sending broken answers"):
+            api.get(PATH, {}, text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(301, b"", {"Location": "https://login.example/"}), Answer(302, b"<html>"), Answer(307, b""), Answer(401, b"<html>"),
+        Answer(404, b'{"message": "no route"}'), Answer(404, b'{"error": "not found"}'), Answer(400, b'{"error": null}'),
+        Answer(403, b'{"error": {"message": 5}}'), Answer(400, b'{"error": []}'), Answer(511, b"<html>"), Answer(404, b"\xff"),
+    ],
+)
+def test_a_refusal_that_is_not_stripes(server: Scripted, make: Make, answer: Answer) -> None:
+    """A redirection is not followed: the key would go along."""
+    server.answers = [answer]
+
+    with pytest.raises(SetupError, match=rf"answers {answer.status} in Stripe's place\. Check the proxy, .* and STRIPE_API_BASE"):
+        make().get(PATH, {}, text)
+    assert len(server.seen) == 1
+
+
+def limit_of(request: Seen) -> int:
+    return int(request.path.partition("limit=")[2])
+
+
+@pytest.mark.parametrize("too_big", ["cut", "dropped", 413, 504])
+def test_pages_that_do_not_arrive_whole_are_made_smaller(
+    server: Scripted, make: Make, caplog: pytest.LogCaptureFixture, too_big: str | int
+) -> None:
+    """By half, until they do; later pages of that list begin there. It is said once, whatever else is cut."""
+    fates = {"cut": Answer(body=b'{"data": [1, 2,'), "dropped": Answer(body=b'"fine"', sends=3)}
+
+    def answer(request: Seen) -> Answer:
+        if limit_of(request) <= 30:
+            return FINE
+        return fates[too_big] if isinstance(too_big, str) else Answer(too_big, b"<html>")
+
+    server.reply = answer
+    api = make(endpoint_rps=1000, max_rps=1000)
+    found = [api.get(path, {"limit": 100}, text).value for path in (PATH, PATH, "/v1/events")]
+
+    tries = 1 if too_big == 413 else 2
+    first = [limit_of(request) for request in server.seen if request.path.startswith(PATH)]
+    assert found == ["fine"] * 3
+    assert first == [100] * tries + [50] * tries + [25, 25]
+    assert [record.message for record in caplog.records] == [
+        f"{PATH}: big pages do not arrive whole, so smaller ones are asked for (of 25)."
+    ]
+
+
+def test_pages_that_are_never_whole_end(server: Scripted, make: Make) -> None:
+    """Down to one object."""
+    server.answers = [Answer(body=b'{"data": [')]
+
+    with pytest.raises(TryLater, match="keeps sending broken answers"):
+        make(endpoint_rps=1000, max_rps=1000).get(PATH, {"limit": 100}, text)
+    assert [limit_of(request) for request in server.seen][:13:2] == [100, 50, 25, 12, 6, 3, 1]
+    assert len(server.seen) == 12 + MAX_TRIES
+
+
+def drip(server: socket.socket, head: bytes, stop: threading.Event) -> None:
+    """Answers one connection after the other with a head at once, and then a byte now and then, for ever."""
+    while not stop.is_set():
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(head)
+                while not stop.wait(0.05):
+                    connection.sendall(b"a")
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
+)
+def test_an_answer_that_drips_in_ends_in_time(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    """Each byte would begin a socket's own time-out anew, in the head as in the body."""
+    monkeypatch.setattr(transport, "SHORTEST", 0.2)
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server, head, stop))
+        thread.start()
+        try:
+            with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(ReadTimeoutError\)"):
+                ask(f"http://127.0.0.1:{server.getsockname()[1]}")
+        finally:
+            stop.set()
+            with suppress(OSError):
+                socket.create_connection(server.getsockname()).close()
+            thread.join()
 
 
 def test_a_request_that_was_too_fast_has_not_failed(server: Scripted, make: Make) -> None:
@@ -433,7 +611,31 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "401 expired": (refusal(401, code="api_key_expired", message="Expired API Key provided: x"), SetupError, "key is expired"),
     "403": (
         refusal(403, message="Key 'rk_test_***' may not on account 'acct_1'. Having the 'rak_customer_read' permission would"),
-        PermissionMissing, "/v1/customers: .* Add the permission rak_customer_read at https",
+        PermissionMissing, "/v1/customers/:id: .* Add the permission rak_customer_read at https",
+    ),
+    "403 in words of 2026": (
+        refusal(403, message='Permission denied on account `acct_1`. Enabling "Prices Read" (`plan_read`) permissions would help'),
+        PermissionMissing, "Add the permission plan_read at https",
+    ),
+    "401 of a live key": (
+        refusal(401, message="Key 'rk_live_***' may not on account 'acct_1'. Having the 'rak_plan_read' permission would"),
+        PermissionMissing, r"this key may not read it \(401, request req_1\)\. Add the permission rak_plan_read at https",
+    ),
+    "401 of an address": (
+        refusal(401, message="The API key provided does not allow requests from your IP address."), SetupError,
+        r"from this machine's IP address \(401, request req_1\)\. Add the address to those that the key allows at https",
+    ),
+    "403 of another account": (
+        refusal(403, code="account_invalid", message="The key does not have access to account 'acct_1'"), SetupError,
+        "no access to the account",
+    ),
+    "400 of a version": (
+        refusal(400, message="Invalid Stripe API version: 2026-99-99.x. You can view your versions at ..."), UsageError,
+        "does not know this API version .* Leave out --api-version",
+    ),
+    "404 of a list below": (
+        refusal(404, message="Unrecognized request URL (GET: /v1/customers/x). Please see https://stripe.com/docs"), NotReadable,
+        "no such list at this address",
     ),
     "403 of another kind": (refusal(403), PermissionMissing, "Check the key's permissions at https"),
     "404": (refusal(404, code="resource_missing", param="id"), NotFound, "no such object"),
@@ -459,7 +661,7 @@ def test_an_error_that_stays_is_raised_at_once(
     server.answers = [answer]
 
     with pytest.raises(error, match=says) as refused:
-        make().get(PATH, {}, text)
+        make().get(f"{PATH}/cus_1", {}, text)
 
     assert type(refused.value) is error
     assert len(server.seen) == 1
@@ -472,8 +674,36 @@ def test_a_refusal_carries_stripes_code_and_parameter(server: Scripted, make: Ma
     server.answers = [refusal(400, code="parameter_unknown", param="colour")]
 
     with pytest.raises(RequestRefused) as refused:
-        make().get(PATH, {}, text)
+        make().get(f"{PATH}/cus_1", {}, text)
     assert (refused.value.code, refused.value.param) == ("parameter_unknown", "colour")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (refusal(400, message="Your account is not set up to use Issuing."), "the account is not set up for it .400, no code"),
+        (refusal(404, message="Unrecognized request URL (GET: /v1/customers)."), "no such list at this address .404"),
+        (refusal(404, code="resource_missing", param="id"), "Stripe refuses the list .404, resource_missing, param id"),
+        (refusal(400, code="parameter_unknown", param="colour"), "Stripe refuses the list .400, parameter_unknown, param colour"),
+        (refusal(402), "Stripe refuses the list .402"), (refusal(405), "Stripe refuses the list .405"),
+    ],
+)
+def test_a_list_that_is_refused_says_why(server: Scripted, make: Make, answer: Answer, says: str) -> None:
+    """It is left out; the others are read."""
+    server.answers = [answer]
+
+    with pytest.raises(NotReadable, match=rf"^{PATH}: .*{says}.*[Ll]eave it out") as refused:
+        make().get(PATH, {}, text)
+    assert type(refused.value) is NotReadable
+    assert "canary" not in str(refused.value).lower()
+
+
+def test_what_an_answer_names_is_shown_only_if_it_is_a_name(server: Scripted, make: Make) -> None:
+    """Whoever sent it."""
+    server.answers = [refusal(400, {"Request-Id": f"req {CANARY}"}, code=f"no {CANARY}", param=CANARY)]
+
+    with pytest.raises(NotReadable, match="400, no code, param None, no request id"):
+        make().get(PATH, {}, text)
 
 
 def test_a_missing_permission_carries_its_name_and_the_account(server: Scripted, make: Make) -> None:
@@ -521,7 +751,7 @@ def test_every_error_class_of_the_sdk_is_mapped(error: type[stripe.StripeError])
     ours, status = SDK_ERRORS[error.__name__]
     fault = _made(error, status)
 
-    assert type(problem(fault, PATH)) is ours
+    assert type(problem(fault, f"{PATH}/:id")) is ours
 
 
 def _made(error: type[stripe.StripeError], status: int | None) -> stripe.StripeError:
@@ -695,7 +925,7 @@ def test_a_proxys_credentials_are_sent_decoded(server: Scripted, proxy: Scripted
     )["proxy-authorization"]
 
 
-@pytest.mark.parametrize("proxy_url", ["socks5://127.0.0.1:1080", "http://[", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("proxy_url", ["socks5://127.0.0.1:1080", "http://[", "ftp://127.0.0.1", "http://", "http://127.0.0.1:x", "http://:8080"])
 def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy_url: str) -> None:
     """Going around it would be worse."""
     monkeypatch.setenv("HTTPS_PROXY", proxy_url)
@@ -733,18 +963,25 @@ def test_the_certificates_can_be_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert ask(server.url) == "fine"
 
 
-@pytest.mark.parametrize("bundle", [None, "missing.pem"])
-def test_an_unknown_certificate_is_not_trusted_and_not_tried_again(monkeypatch: pytest.MonkeyPatch, bundle: str | None) -> None:
+def test_an_unknown_certificate_is_not_trusted_and_not_tried_again() -> None:
     """It will not become right by itself; the key is never sent."""
-    if bundle is not None:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     with scripted(FINE, tls=True) as server:
         api = Api(KEY, base=server.url, threads=1)
-        with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(SSLError\)"):
+        with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(SSLError\)\. Check the certificates \(SSL_CERT_FILE\)"):
             api.get(PATH, {}, text)
         api.close()
 
         assert (server.seen, api.requests) == ([], 1)
+
+
+@pytest.mark.parametrize("name", CA_VARIABLES)
+def test_certificates_that_are_none_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """By the variable that names them."""
+    (tmp_path / "notes.txt").write_text("no certificate")
+    for path in ("missing.pem", "notes.txt"):
+        monkeypatch.setenv(name, str(tmp_path / path))
+        with pytest.raises(SetupError, match=f"^{name} names no file or folder of certificates"):
+            Api(KEY)
 
 
 def test_the_pool_reuses_its_connections(server: Scripted, make: Make) -> None:

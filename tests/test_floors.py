@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
 
 FLOORS = (
     "errors, resources, sandbox",
-    "rates, credentials, transport, repair, locks, place < destination_errors < api, destination, preflight, lease",
+    "rates, credentials, transport, repair, stripe_time, locks, place < destination_errors, answers < api, destination, preflight, lease",
     "extract, write, models",
     "feed",
     "loading < sync, show < verify, doctor, endpoint, service",

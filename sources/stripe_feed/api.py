@@ -12,9 +12,6 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import monotonic, time
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -22,44 +19,28 @@ from uuid import uuid4
 import msgspec
 import stripe
 
-from .credentials import KEYS_PAGE, find_base, find_key, is_live
-from .errors import (
-    CursorGone,
-    NotFound,
-    PermissionMissing,
-    RateLimited,
-    RequestRefused,
-    SetupError,
-    StripeFeedError,
-    Unreachable,
-    UsageError,
-)
-from .rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS, Budget, endpoint_of
+from .answers import TOO_BIG, Malformed, code_of, first_word, is_cut, not_stripe, problem
+from .credentials import find_base, find_key, is_live
+from .errors import PermissionMissing, RateLimited, SetupError, StripeFeedError, Unreachable, UsageError
+from .rates import ENDPOINT_RPS, LIVE_RPS, MOST_ON_A_PAGE, TEST_RPS, Budget, PageSize, endpoint_of
 from .repair import decoded
+from .stripe_time import Clock, StripeTime
 from .transport import BytesClient
+
+__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Account", "Api", "Clock", "Malformed", "Reply"]
 
 API_VERSION = "2026-10-28.endive"
 OLDEST_VERSION = "2019-12-03"      # before, a line has its subscription's id, on each of its invoices
 MAX_TRIES = 9
+FEW_TRIES = 3              # where somebody else answers
+CUTS = 2                   # in a row: then a smaller page is asked for
+CUT_ON_THE_WAY = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
 GIVE_UP_AFTER = 120.0      # seconds
 
 log = logging.getLogger("stripe_feed")
 stripe.enable_telemetry = False
 
 T = TypeVar("T")
-
-
-class Malformed(msgspec.DecodeError):
-    """A body that is JSON but not an answer of Stripe's: read it again."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The one place where time comes from; tests hand in another."""
-
-    time: Callable[[], float] = time
-    monotonic: Callable[[], float] = monotonic
-    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
 
 
 class Reply(msgspec.Struct, Generic[T], frozen=True):
@@ -80,10 +61,11 @@ class Account(msgspec.Struct, frozen=True):
 class Api:
     """Reads from one Stripe account in one mode; safe to share among threads.
 
-    Requests are paced by a budget that learns from 429 answers; the budget is the wait. Answers of 5xx, connection faults,
-    lock time-outs and bodies that are cut or no JSON are asked again with jittered backoff. A request gives up with
-    `TryLater` after `give_up_after` seconds. `max_rps` and `endpoint_rps` are requests per second; by default 80 % of
-    Stripe's documented limits (https://docs.stripe.com/rate-limits).
+    Requests are paced by a budget that learns from 429 answers; the budget is the wait. Answers of 408, 409, 424, 425 and 5xx,
+    connection faults, lock time-outs and bodies that are cut or no JSON are asked again with jittered backoff, and pages that do
+    not arrive whole as smaller ones. A request gives up with `TryLater` after `give_up_after` seconds, whatever drips in.
+    `max_rps` and `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
+    (https://docs.stripe.com/rate-limits).
     """
 
     def __init__(
@@ -110,7 +92,10 @@ class Api:
         self.stopped = threading.Event()
         self.counts: Counter[tuple[str, int]] = Counter()   # (endpoint, HTTP status; 0: no answer)
         self._lock = threading.Lock()
-        self._offset: float | None = None                   # Stripe's time minus our monotonic clock
+        self._time = StripeTime(self.clock)
+        self._sizes: dict[str, PageSize] = {}
+        self._cut_said = False
+        self._met = False                                   # Stripe has answered
         rps = (LIVE_RPS if self.live else TEST_RPS) if max_rps is None else max_rps
         per_endpoint = ENDPOINT_RPS if endpoint_rps is None else endpoint_rps
         if rps <= 0 or per_endpoint <= 0:
@@ -138,7 +123,8 @@ class Api:
     def _request(self, method: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T], paid: bool) -> Reply[T]:
         endpoint = endpoint_of(path)
         give_up_at = self.clock.monotonic() + self.give_up_after
-        tries = 0
+        size = self._sizes.setdefault(endpoint, PageSize())
+        tries = cuts = 0
         final: StripeFeedError | None = None
         while True:
             if self.stopped.is_set():
@@ -146,36 +132,93 @@ class Api:
             if not paid:
                 self._pay(endpoint, give_up_at, final)
             paid = False
+            limit = min(params.get("limit", 1), size.most)
+            asked = {**params, "limit": limit} if "limit" in params else params
+            self._http.allow(give_up_at - self.clock.monotonic())
             try:
-                return self._ask(method, endpoint, path, params, decode)
-            except (stripe.APIConnectionError, msgspec.DecodeError) as fault:
-                tries += 1
-                final = Unreachable(self._why(endpoint, fault))
-                if tries >= MAX_TRIES or not getattr(fault, "should_retry", True):
-                    raise final from None
-                self._back_off(tries)
-            except stripe.StripeError as fault:
-                final = problem(fault, endpoint)
-                too_fast = isinstance(final, RateLimited) and code_of(fault) != "lock_timeout"
+                reply = self._ask(method, endpoint, path, asked, decode)
+            except (stripe.StripeError, msgspec.DecodeError) as fault:
+                final = self._problem(fault, endpoint)
+                too_fast = isinstance(final, RateLimited) and code_of(fault) != "lock_timeout"  # type: ignore[arg-type]
                 tries += not too_fast           # a 429 says nothing of the request
-                if too_fast:
-                    self._limited(endpoint, fault)
-                elif isinstance(final, RateLimited) or (isinstance(final, Unreachable) and tries < MAX_TRIES):
-                    self._back_off(tries)
-                else:
+                cuts = cuts + 1 if self._is_cut(fault) else 0
+                if limit > 1 and cuts and (cuts >= CUTS or getattr(fault, "http_status", None) == 413):
+                    size.cut(limit)
+                    tries = cuts = 0
+                elif not self._may_pass(final, fault, tries):
                     raise final from None
+                if too_fast:
+                    self._limited(endpoint, fault)  # type: ignore[arg-type]
+                else:
+                    self._back_off(max(1, tries))
+            else:
+                if "limit" in params:
+                    self._whole(endpoint, size)
+                return reply
             if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
                 raise final
 
+    def _problem(self, fault: Exception, endpoint: str) -> StripeFeedError:
+        host = urlsplit(self.base).hostname
+        if isinstance(fault, msgspec.DecodeError):
+            other = None if self._met else not_stripe(host, endpoint, self._http.last.body)
+            return other or Unreachable(f"{endpoint}: {host} keeps sending broken answers. Run again later.")
+        if isinstance(fault, stripe.APIConnectionError):
+            name = first_word(fault)
+            check = "certificates (SSL_CERT_FILE)" if name == "SSLError" else "network"
+            return Unreachable(
+                f"{endpoint}: cannot reach {host} ({name}). Check the {check}, proxy and STRIPE_API_BASE, then run again."
+            )
+        assert isinstance(fault, stripe.StripeError)
+        return problem(fault, endpoint)
+
+    def _may_pass(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
+        """Whether it is worth to ask again."""
+        if isinstance(final, RateLimited):
+            return True
+        if isinstance(fault, msgspec.DecodeError):
+            return tries < (FEW_TRIES if isinstance(final, SetupError) else MAX_TRIES)
+        return isinstance(final, Unreachable) and tries < MAX_TRIES and getattr(fault, "should_retry", True) is not False
+
+    def _is_cut(self, fault: Exception) -> bool:
+        """Whether an answer may be too big for whoever stands between."""
+        if isinstance(fault, stripe.APIConnectionError):
+            return first_word(fault) in CUT_ON_THE_WAY
+        if isinstance(fault, stripe.StripeError):
+            return fault.http_status in TOO_BIG
+        return is_cut(self._http.last.body)
+
+    def _whole(self, endpoint: str, size: PageSize) -> None:
+        with self._lock:
+            told, self._cut_said = self._cut_said, self._cut_said or size.most < MOST_ON_A_PAGE
+            most = size.most
+            size.whole()
+        if not told and self._cut_said:
+            log.warning("%s: big pages do not arrive whole, so smaller ones are asked for (of %s).", endpoint, most)
+
     def now(self) -> int:
-        """Stripe's time now in Unix seconds, from the `Date` of the newest answer; asks for the account if none came yet."""
-        if self._offset is None:
-            self.account()
-        return int(self.clock.monotonic() + (self._offset or 0.0))
+        """Stripe's time now in Unix seconds, by the `Date` of its answers; asks for the account if none came yet."""
+        self._hear()
+        return int(self._time.now())
 
     def skew(self) -> float:
         """Seconds that the local clock is ahead of Stripe's (behind: negative); `Date` has whole seconds."""
-        return self.clock.time() - (self.clock.monotonic() + (self._offset or 0.0))
+        self._hear()
+        return self._time.skew()
+
+    @property
+    def has_date(self) -> bool:
+        """Whether Stripe's answers say what time it is."""
+        return self._time.is_known
+
+    def prove(self, second: int) -> None:
+        """Something at Stripe happened then: a clock that is behind that is wrong."""
+        with self._lock:
+            self._time.prove(second)
+
+    def _hear(self) -> None:
+        if not any(status for _, status in self.counts):
+            self.account()
 
     def account(self) -> Account:
         """The account of the key. A restricted key that may not read it learns the id from Stripe's refusal."""
@@ -185,6 +228,7 @@ class Api:
             if refusal.account_id is None:
                 raise
             return Account(refusal.account_id, self.live)
+        self.prove(found.created or 0)
         return Account(found.id, self.live, found.created or 0)
 
     def ready_in(self, endpoint: str) -> float:
@@ -228,23 +272,15 @@ class Api:
             with self._lock:
                 self.counts[endpoint, status] += 1
                 if status:
-                    date = self._stripe_time(ended)
+                    date = self._time.heard(self._http.last.headers, ended)
                 if status == 200:
                     self._budget.succeeded(endpoint, ended)
         try:
             value = decoded(decode, self._http.last.body)
-        except UnicodeDecodeError:
-            raise Malformed("no UTF-8") from None
-        return Reply(value, int(date - (ended - began)))
-
-    def _stripe_time(self, ended: float) -> float:
-        """Stripe's time of the answer that just came; the local clock's where it has no usable `Date`."""
-        try:
-            date = parsedate_to_datetime(self._http.last.headers["Date"]).timestamp()
-        except (KeyError, TypeError, ValueError):
-            return ended + self._offset if self._offset is not None else self.clock.time()
-        self._offset = date - ended
-        return date
+        except (UnicodeDecodeError, RecursionError):
+            raise Malformed("no UTF-8, or too deep") from None
+        self._met = self._met or decode is not bytes
+        return Reply(value, int(date - max(0.0, ended - began)))
 
     def _pay(self, endpoint: str, give_up_at: float, last: StripeFeedError | None) -> None:
         """Wait for a token. Raises what ended the last try, if there was one, when time is up."""
@@ -268,14 +304,6 @@ class Api:
     def _back_off(self, tries: int) -> None:
         self.clock.wait(self.stopped, min(0.25 * 2 ** (tries - 1), 8.0) * random.uniform(0.5, 1.0))
 
-    def _why(self, endpoint: str, fault: Exception) -> str:
-        if isinstance(fault, msgspec.DecodeError):
-            return f"{endpoint}: {urlsplit(self.base).hostname} keeps sending broken answers. Run again later."
-        return (
-            f"{endpoint}: cannot reach {urlsplit(self.base).hostname} ({first_word(fault)}). "
-            "Check the network, proxy and STRIPE_API_BASE, then run again."
-        )
-
 
 def _usable(version: str) -> str:
     """An API version whose objects the tables can hold. Raises `UsageError`."""
@@ -296,58 +324,3 @@ class _AccountBody(msgspec.Struct):
 
 class _Account:
     decode = msgspec.json.Decoder(_AccountBody).decode
-
-
-def first_word(fault: BaseException) -> str:
-    """The class of a connection fault, as the transport named it."""
-    words = re.findall(r"\w+", str(fault))
-    return words[0] if words else type(fault).__name__
-
-
-def code_of(fault: stripe.StripeError) -> str | None:
-    """Stripe's error code; the SDK fills `code` for some classes only."""
-    error = getattr(fault, "error", None)
-    return fault.code or (getattr(error, "code", None) if error is not None else None)
-
-
-def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
-    """Our error for one of the SDK's. Stripe's sentence is read for hints, never quoted: it can hold key or personal data."""
-    text = str(fault)
-    trace = f"request {fault.request_id}" if fault.request_id else "no request id"
-    match fault:
-        case stripe.AuthenticationError():
-            word = "expired" if "expired" in text.lower() else "not valid"
-            return SetupError(f"Stripe says that this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}.")
-        case stripe.PermissionError():
-            needed = re.search(r"'?(rak_\w+)'?", text)
-            account = re.search(r"'?(acct_\w+)'?", text)
-            fix = f"Add the permission {needed[1]} at {KEYS_PAGE}." if needed else f"Check the key's permissions at {KEYS_PAGE}."
-            return PermissionMissing(
-                f"{endpoint}: this key may not read it (403, {trace}). {fix}",
-                needed[1] if needed else None, account[1] if account else None,
-            )
-        case _ if fault.http_status == 429 or isinstance(fault, stripe.RateLimitError):
-            return RateLimited(
-                f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
-            )
-        case stripe.InvalidRequestError() | stripe.IdempotencyError() | stripe.CardError():
-            return _refusal(fault, endpoint, trace)
-        case stripe.APIError() if fault.http_status in range(400, 500) and fault.error is None:
-            return SetupError(
-                f"{endpoint}: something answers {fault.http_status} in Stripe's place. Check the proxy and STRIPE_API_BASE."
-            )
-        case _ if fault.http_status in range(400, 500) and fault.http_status != 409:
-            return _refusal(fault, endpoint, trace)
-        case _:
-            status = fault.http_status or "no status"
-            return Unreachable(f"{endpoint}: Stripe keeps answering {status} ({trace}). Run again later.")
-
-
-def _refusal(fault: stripe.StripeError, endpoint: str, trace: str) -> RequestRefused:
-    code, param = code_of(fault), getattr(fault, "param", None)
-    what = f"{endpoint}: Stripe refuses the request ({fault.http_status}, {code or 'no code'}, param {param}, {trace})."
-    if param in ("starting_after", "ending_before"):
-        return CursorGone(what, code, param)
-    if fault.http_status == 404 or code == "resource_missing":      # 400 where a parameter names the object
-        return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
-    return RequestRefused(f"{what} Please report this.", code, param)

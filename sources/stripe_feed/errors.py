@@ -6,7 +6,8 @@
             CursorGone                      the id to page from was deleted meanwhile
         UsageError                 exit 2   change the command
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
-            PermissionMissing               a restricted key may not read one resource
+            NotReadable                     Stripe does not give one list; the others can be read
+                PermissionMissing           a restricted key may not read it
             WrongAccount                    the dataset holds another account or mode
             Locked                          another process writes to this pipeline, or has the file open
             PositionLost                    a consumer stands before the oldest change that is kept
@@ -63,7 +64,11 @@ class Locked(SetupError):
     """Another process writes to this pipeline, or has the destination's file open."""
 
 
-class PermissionMissing(SetupError):
+class NotReadable(SetupError):
+    """Stripe does not give one list, whatever the reason: it is left out, and the others are read."""
+
+
+class PermissionMissing(NotReadable):
     """The restricted key lacks `permission`, named as Stripe names it (`rak_customer_read`)."""
 
     def __init__(self, message: str, permission: str | None = None, account_id: str | None = None) -> None:

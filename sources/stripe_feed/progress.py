@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from .answers import is_passing
 from .terminal import note, table
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Watch:
 
     def _troubles(self, counts: dict[str, dict[int, int]]) -> Iterator[tuple[str, str]]:
         for endpoint, statuses in counts.items():
-            failed = {status: n for status, n in statuses.items() if is_failure(status)}
+            failed = {status: n for status, n in statuses.items() if is_passing(status)}
             answers, failures = sum(statuses.values()) - sum(failed.values()), sum(failed.values())
             seen = self._seen.setdefault(endpoint, Silence())
             if answers > seen.answers:
@@ -156,11 +157,6 @@ def _by_endpoint(counts: Mapping[tuple[str, int], int]) -> dict[str, dict[int, i
     for (endpoint, status), n in list(counts.items()):      # a copy: the reader's threads count meanwhile
         found.setdefault(endpoint, {})[status] = n
     return found
-
-
-def is_failure(status: int) -> bool:
-    """Whether a request with this HTTP status is made again; 0: there was no answer."""
-    return status in (0, 409, 429) or status >= 500
 
 
 def complaint(failed: Mapping[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""How fast we may ask: token buckets for the account and for each endpoint, which learn from 429 answers.
+"""How fast we may ask, and for how much: token buckets for the account and for each endpoint, which learn from 429 answers.
 
 Pure: no clock and no I/O of its own; every call is told the time in monotonic seconds. The default budget is 80 % of what
 Stripe documents, because the account's own traffic shares the limits (https://docs.stripe.com/rate-limits).
@@ -17,6 +17,7 @@ BURST_SECONDS = 0.15
 SLOWEST = 0.5
 DUST = 1e-9          # what rounding leaves of a token: a wait so short that the clock does not move would never end
 RECOVER_PATIENCE = 60.0
+MOST_ON_A_PAGE = 100
 
 
 class Bucket:
@@ -129,6 +130,26 @@ class Budget:
         if bucket is None:
             bucket = self.endpoints[endpoint] = Bucket(self.endpoint_rps, now)
         return bucket
+
+
+class PageSize:
+    """How many objects one page of an endpoint may hold: fewer where pages do not arrive whole, and slowly more again."""
+
+    def __init__(self) -> None:
+        self.most = MOST_ON_A_PAGE
+        self.patience = 10          # whole pages before a bigger one is tried
+        self.good = 0
+
+    def whole(self) -> None:
+        """A page came."""
+        self.good += 1
+        if self.most < MOST_ON_A_PAGE and self.good >= self.patience:
+            self.most, self.good = min(MOST_ON_A_PAGE, 2 * self.most), 0
+
+    def cut(self, limit: int) -> None:
+        """A page of so many did not come whole."""
+        if limit <= self.most:      # otherwise another thread has learned it already
+            self.most, self.good, self.patience = max(1, limit // 2), 0, 2 * self.patience
 
 
 def endpoint_of(path: str) -> str:
