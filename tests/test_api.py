@@ -25,7 +25,7 @@ import urllib3
 from stripe_feed import transport
 from stripe_feed.answers import problem
 from stripe_feed.api import API_VERSION, FEW_TRIES, MAX_TRIES, Account, Api, Clock, Malformed, Reply
-from stripe_feed.credentials import STRIPE_BASE, find_base, find_key, is_live
+from stripe_feed.credentials import STRIPE_BASE, find_base, find_key, is_live, read_key
 from stripe_feed.errors import (
     CursorGone,
     NotFound,
@@ -727,7 +727,7 @@ SDK_ERRORS: dict[str, tuple[type[StripeFeedError], int | None]] = {
     "InvalidPaymentMethodError": REFUSED, "InvalidPayoutMethodError": REFUSED, "InvalidVaultedCredentialError": REFUSED,
     "NotCancelableError": REFUSED, "QuotaExceededError": REFUSED, "RecipientNotNotifiableError": REFUSED,
     "TemporarySessionExpiredError": REFUSED, "VerificationAttemptFailedError": REFUSED, "VerificationExpiredError": REFUSED,
-    "VerificationNotInitiatedError": REFUSED, "OAuthError": REFUSED, "InvalidClientError": (RequestRefused, 401),
+    "VerificationNotInitiatedError": REFUSED, "OAuthError": REFUSED, "InvalidClientError": (SetupError, 401),
     "InvalidGrantError": REFUSED, "InvalidScopeError": REFUSED, "UnsupportedGrantTypeError": REFUSED,
     "UnsupportedResponseTypeError": REFUSED,
 }
@@ -797,17 +797,49 @@ def test_an_account_without_a_date_is_fine(server: Scripted, make: Make, body: b
     assert make().account().created == 0
 
 
-@pytest.mark.parametrize("key", ["sk_test_1", "sk_live_1", "rk_test_1", "rk_live_1", " rk_test_1\n", "sk_1"])
+@pytest.mark.parametrize(
+    "key",
+    ["sk_test_1", "sk_live_1", "rk_test_1", "rk_live_1", " rk_test_1\n", "sk_1", '"rk_test_1"', "'sk_test_1'\r\n", "\ufeffrk_test_1"],
+)
 def test_keys_that_can_read(key: str) -> None:
-    """Secret and restricted ones; white space around them is no part of them."""
-    assert find_key(key) == key.strip()
+    """Secret and restricted ones; what copying brings along is no part of them."""
+    assert find_key(key) == key.strip(" \r\n'\"\ufeff")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"rk_test_1\n", ""), (b"\xef\xbb\xbfrk_test_1\r\n", ""), ("rk_test_1\n".encode("utf-16"), ""), (b'"rk_test_1"', ""),
+        (b"", "is empty"), (b" \n", "is empty"), (b"rk_test_1" * 1000, "is too big"), (b"\x80\x81", "UnicodeDecodeError"),
+        (None, "IsADirectoryError"),
+    ],
+)
+def test_the_key_in_a_file(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """As editors and shells write it."""
+    file = tmp_path / "key"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    if not says:
+        assert read_key(str(file)) == "rk_test_1"
+        return
+    with pytest.raises(SetupError, match=says):
+        read_key(str(file))
+
+
+@pytest.mark.parametrize("name", ["missing", "a\0b", "x" * 5000])
+def test_a_key_file_that_is_none(name: str) -> None:
+    with pytest.raises(SetupError, match=r"^The key file .* cannot be read"):
+        read_key(name)
 
 
 @pytest.mark.parametrize(
     ("key", "says"),
     [
         ("", "No Stripe key. Set STRIPE_SECRET_KEY"), ("  ", "No Stripe key"), ("pk_test_1", "publishable key"),
-        ("pk_live_1", "publishable key"), ("sk_org_live_1", "Organization keys"), ("whsec_1", "no Stripe key"),
+        ("pk_live_1", "publishable key"), ("sk_org_live_1", "Organization keys"), ("whsec_1", "signing secret"),
+        ("ek_test_1", "ephemeral key"), ("sk_test_" + "a" * 300, "no Stripe key"),
         ("acct_1", "no Stripe key"), ("sk_test_a b", "no Stripe key"), ("sk_test_a\nb", "no Stripe key"),
         ("sk_test_a\0b", "no Stripe key"), ("sk_test_\x1b[1m", "no Stripe key"), ("sk_test_é", "no Stripe key"),
     ],
@@ -845,7 +877,40 @@ def test_the_base_is_the_one_given_then_the_environments_then_stripes(monkeypatc
     assert find_base("https://example.com/", KEY) == "https://example.com"
 
 
-@pytest.mark.parametrize("base", ["api.stripe.com", "ftp://api.stripe.com", "http://", "http://[", "127.0.0.1:12111"])
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        (" https://api.stripe.com/v1/ ", STRIPE_BASE), ('"https://api.stripe.com"', STRIPE_BASE), ("https://API.Stripe.com", STRIPE_BASE),
+        ("HTTPS://api.stripe.com//", STRIPE_BASE), ("http://[::1]:12111/", "http://[::1]:12111"),
+        ("https://gateway.example/Stripe/", "https://gateway.example/Stripe"), ("https://gateway.example/x/v1", "https://gateway.example/x"),
+    ],
+)
+def test_a_base_as_people_write_it(base: str, found: str) -> None:
+    """With a slash, with the version, in capitals, below a path."""
+    assert find_base(base, KEY) == found
+    if found == STRIPE_BASE:
+        assert find_base(base, "sk_live_1") == found
+
+
+def test_a_base_with_a_password_is_refused() -> None:
+    """It would be shown with the base; Stripe has no use for it."""
+    with pytest.raises(SetupError, match="holds a user or a password") as refused:
+        find_base(f"https://jane:{CANARY}@example.com", KEY)
+    assert "canary" not in str(refused.value)
+
+
+def test_a_base_below_a_path_is_asked_below_it(server: Scripted, make: Make) -> None:
+    """As a gateway has it."""
+    server.answers = [FINE]
+    make(base=f"{server.url}/stripe").get(PATH, {}, text)
+
+    assert server.seen[0].path == f"/stripe{PATH}"
+
+
+@pytest.mark.parametrize("base", [
+        "api.stripe.com", "ftp://api.stripe.com", "http://", "http://[", "127.0.0.1:12111", "http://127.0.0.1:x", "http://a:99999",
+        "https://a b", "https://a?x=1", "https://a#b", "https://.", "https://" + "a" * 70 + ".example", "https:\\\\a", "v1", "/",
+    ])
 def test_a_base_that_is_no_url_is_refused(base: str) -> None:
     """Before any request."""
     with pytest.raises(SetupError, match="STRIPE_API_BASE is no URL"):

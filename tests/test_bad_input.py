@@ -27,6 +27,7 @@ from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
 from tests.copies import PERMISSIONS, copy_of
+from tests.scripted import Answer, scripted
 
 FILE = "stripe_feed.duckdb"
 KEYS = "https://dashboard.stripe.com/apikeys"
@@ -131,7 +132,7 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
     said = shell.sync("--database", "fresh.duckdb", STRIPE_SECRET_KEY=key)
 
     assert said.code == 4
-    assert said.error == f"The key may not read {', '.join(left_out)}: left out. Everything else is loaded."
+    assert said.error == f"Left out: {', '.join(left_out)}; the warnings say why. Everything else is loaded."
     for name in left_out:
         line = (
             f"warning: {name} is left out: {RESOURCES[name].path}: this key may not read it (403, request req_…). "
@@ -143,6 +144,33 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
     assert {name: rows[name] for name in TABLES if name not in theirs} == {
         name: count for name, count in shell.truth().items() if name not in theirs
     }
+
+
+def test_a_key_for_what_is_asked_for_is_enough(shell: Shell) -> None:
+    """Nobody asked for the others, nor for events; what those would bring is said once."""
+    key = shell.box.restrict(permissions={"rak_customer_read"})
+
+    said = shell.sync("--quiet", "--database", "fresh.duckdb", "--resources", "customers", STRIPE_SECRET_KEY=key)
+
+    assert (said.code, shell.rows("fresh.duckdb")["customers"]) == (0, shell.truth()["customers"])
+    assert said.err.splitlines() == [
+        "warning: The key may not read events, so updates, cancellations and deletes of older objects are not seen: add the "
+        "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+    ]
+
+
+@pytest.mark.parametrize(("status", "says"), [(400, "Stripe refuses the list (400, "), (404, "Stripe refuses the list (404, ")])
+def test_a_list_that_stripe_refuses_is_left_out(shell: Shell, status: int, says: str) -> None:
+    """As where an account is not set up for it."""
+    shell.box.faults.always["/v1/plans"] = status
+
+    said = shell.sync("--database", "fresh.duckdb")
+    compared = shell.run("reconcile", "--quiet")
+
+    assert (said.code, said.error) == (4, "Left out: plans; the warnings say why. Everything else is loaded.")
+    assert f"warning: plans is left out: /v1/plans: {says}" in said.err
+    assert shell.rows("fresh.duckdb")["customers"] == shell.truth()["customers"]
+    assert (compared.code, compared.error) == (4, said.error)
 
 
 def test_a_key_that_lacks_one_permission_keeps_what_was_loaded(shell: Shell) -> None:
@@ -327,6 +355,16 @@ def test_a_broken_answer_is_asked_for_again(shell: Shell) -> None:
     assert said.code == 0, said.err
     assert left == {}
     assert shell.rows("fresh.duckdb") == shell.truth()
+
+
+def test_a_server_that_is_not_stripe(shell: Shell) -> None:
+    """The login page of a hotel, say; the doctor says the same."""
+    with scripted(Answer(body=b"<html><h1>Welcome</h1>")) as page:
+        line = "/v1/account: 127.0.0.1 answers with a web page. Check the proxy, the network's login page and STRIPE_API_BASE."
+        refused(shell.sync(STRIPE_API_BASE=page.url), 3, line)
+        said = shell.run("doctor", STRIPE_API_BASE=page.url)
+    assert said.code == 3
+    assert "account: 127.0.0.1 answers with a web page\n" in said.out
 
 
 def test_an_answer_that_stays_broken(shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -138,23 +139,29 @@ def sync(
     with Progress(terminal.talk(), quiet) as progress:
         done = sync(**asked, state_dir=state_dir, checkpoint_rows=checkpoint_rows, wait=wait, watch=progress.watch)
     terminal.print_synced(done, json, quiet, database=database, destination=destination, dataset=dataset)
-    tell_refused(done.refused, done.left_out)
+    if resources and CHANGES in done.refused:       # nobody asked for them
+        logging.getLogger("stripe_feed").warning(NO_EVENTS)
+    tell_refused((name for name in done.refused if name != CHANGES or not resources), done.left_out)
 
 
 def tell_refused(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise `PartlyDone` where the key may not read something, or something cannot be taken."""
+    """Raise `PartlyDone` where something cannot be read, or taken."""
     from .extract.odd import words
 
-    tables = [name for name in refused if name != CHANGES]
-    said = [f"The key may not read {', '.join(tables)}: left out."] if tables else []
-    if CHANGES in refused:
-        said.append(
-            "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
-            "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
-        )
+    names = list(refused)
+    tables = [name for name in names if name != CHANGES]
+    said = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
+    if CHANGES in names:
+        said.append(NO_EVENTS)
     said += words(left_out)
     if said:
         raise PartlyDone(f"{' '.join(said)} Everything else is loaded.")
+
+
+NO_EVENTS = (
+    "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
+    "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+)
 
 
 @command

@@ -13,14 +13,15 @@ from .credentials import KEYS_PAGE, STRIPE_BASE
 from .destination import check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events import PATH
+from .extract.fetch import raw_rows
 from .extract.session import check_owner
 from .loading import explaining
 from .place import DATASET
 from .preflight import require_place
 from .resources import CHANGES, RESOURCES
 from .show import opened, state_of
+from .stripe_time import DOUBT
 
-MOST_SKEW = 300.0       # seconds
 EVENTS = (CHANGES, PATH, "rak_event_read", "Core > Events")      # table, path, permission and its place in the Dashboard
 BREAKS = {
     "duckdb": "breaks dlt's `.arrow()` and ducklake",
@@ -66,7 +67,7 @@ def examine(
         try:
             account = api.account()
             yield Finding("account", True, f"{account.id}{_at(api)}")
-            yield clock(api.skew())
+            yield clock(api.skew() if api.has_date else None)
             yield from permissions(api)
         except StripeFeedError as fault:
             yield problem("account", fault)
@@ -106,12 +107,14 @@ def dependencies() -> Iterator[Finding]:
         yield Finding(wanted.name, fits, f"{version}{'' if fits else f' {why}'}", "" if fits else pip, 0 if fits else 3)
 
 
-def clock(skew: float) -> Finding:
-    """Whether this machine's clock agrees with Stripe's."""
-    if abs(skew) <= MOST_SKEW:
+def clock(skew: float | None) -> Finding:
+    """Whether this machine's clock agrees with Stripe's; it serves where Stripe's answers do not say."""
+    if skew is None:
+        return Finding("clock", True, "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves")
+    if abs(skew) <= DOUBT:
         return Finding("clock", True, f"within {max(1, round(abs(skew)))} s of Stripe's")
     words = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
-    return Finding("clock", False, words, "Turn on time synchronisation (NTP).", 3)
+    return Finding("clock", False, words, "Turn on time synchronisation (NTP), here or on the proxy between.", 3)
 
 
 def permissions(api: Api) -> Iterator[Finding]:
@@ -119,7 +122,7 @@ def permissions(api: Api) -> Iterator[Finding]:
     lists = [(row.table, row.path, row.permission, row.label) for row in RESOURCES.values()]
     for table, path, permission, label in (*lists, EVENTS):
         try:
-            api.get(path, {"limit": 1}, bytes)
+            api.get(path, {"limit": 1}, raw_rows)
             yield Finding(table, True, f"may be read ({permission})")
         except PermissionMissing:
             fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."

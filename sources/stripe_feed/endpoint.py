@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .api import Api
-from .errors import PermissionMissing, RequestRefused, SetupError, UsageError
+from .errors import NotReadable, RequestRefused, SetupError, UsageError
 from .feed.addresses import check_url
 from .feed.signing import stripe_header
 from .feed.sinks import Outcome, Webhook
@@ -54,7 +54,7 @@ def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Regi
     """
     target = check_url(url, allow_private=not api.live)
     held: list[Registered] = []
-    with suppress(PermissionMissing):
+    with suppress(NotReadable):
         held = api.get(PATH, {"limit": 100}, _listed.decode).value.data
     for one in held:
         if one.url == url:

@@ -26,7 +26,7 @@ from .loading import explaining, restore, run, settle
 from .locks import PATIENCE, patiently
 from .place import DATASET
 from .preflight import require_no_views, require_place
-from .resources import CHANGES, RESOURCES
+from .resources import CHANGES, RESOURCES, TABLES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,7 +39,7 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What one run did. `refused`: resources that the key may not read, each with the reason; `changes` among them where it may
+    """What one run did. `refused`: resources that cannot be read, each with the reason; `changes` among them where the key may
     not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
     new in the feed. `unread`: rung events that are still to be read; `failed`: those that could not be, with the errors' classes.
     `left_out`: objects that cannot be taken, by table and name, each with the reason."""
@@ -128,9 +128,10 @@ def sync(
                 if not pipeline.has_pending_data:
                     pipeline.drop()      # dlt keeps the rows of a package that was not extracted to its end
                 raise
-    refused = {table: str(refusal) for table, refusal in session.refused.items()}
+    refused = {table: str(session.refused[table]) for table in (*RESOURCES, CHANGES) if table in session.refused}
+    rows = {table: session.rows[table] for table in (*TABLES, CHANGES) if table in session.rows}
     return Synced(
-        dict(session.rows), requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
+        rows, requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
         dict(session.healed), relayed, tuple(one.event_id for one in session.rung), session.left_out.why, dict(session.failed),
     )
 

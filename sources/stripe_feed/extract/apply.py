@@ -10,6 +10,7 @@ import dlt
 
 from . import prior
 from .changes import Change, list_id
+from .cursors import VERSION_STEP
 from .derive import body_of, changes_of
 from .histories import Known, Ordered, held, needs_known, sequence
 from .lists import TOLD_BY_LIST
@@ -17,7 +18,7 @@ from .odd import Odd
 from .rereads import Read
 from .shapes import Record
 from .told import Told, is_discount
-from .writer import VERSION_STEP, Writer, is_before, version_read
+from .writer import Writer, is_before, version_read
 
 
 class Last:

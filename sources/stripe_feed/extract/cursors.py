@@ -13,6 +13,8 @@ DAY = 86_400
 RETENTION = 30 * DAY               # Stripe keeps events so long
 TOO_OLD = RETENTION - DAY          # a cursor that is older counts as a gap
 REST = 6 * 3600                    # an idle cursor is stored this often
+VERSION_STEP = 1_000_000           # `_version` of a row is second * step + order
+UNPROVEN = "unproven"              # in the source's state: rows of versions beyond this second may be older than they say
 
 Standing = Literal["listing", "again", "complete", "gap"]
 

@@ -161,6 +161,12 @@ def page(api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, 
     raise Unreachable(f"{PATH} says that it has more but stays empty. Run again; if it stays, report it.")
 
 
+def newest(api: Api) -> int:
+    """When the newest event of any type was created; 0 where there is none."""
+    found = api.get(PATH, {"limit": 1}, _page.decode).value.data
+    return found[0].created if found else 0
+
+
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
     """The events of [lo, hi) in pages, the oldest first; within a second in no order."""
     newest, has_more = page(api, types, lo, hi)

@@ -163,7 +163,7 @@ CLOCKS = Expandable(Column("test_clocks", "json", "The account's test clocks."),
 
 def test_clocks(api: Api) -> list[str]:
     """The ids of the account's test clocks."""
-    return [_head.decode(raw).id for raw in whole(api, CLOCKS, "", _raw_rows)]
+    return [_head.decode(raw).id for raw in whole(api, CLOCKS, "", raw_rows)]
 
 
 def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
@@ -174,7 +174,8 @@ def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
     return [(row.id, row) for row in rows], has_more
 
 
-def _raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+def raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+    """The ids and objects of a page as they are, and whether there is more."""
     try:
         page = _raws.decode(body)
         return [(_head.decode(raw).id, raw) for raw in page.data], page.has_more
@@ -190,6 +191,6 @@ def _is_cut(raw: msgspec.Raw) -> bool:
 
 
 def _whole_raw(api: Api, expandable: Expandable, parent: str) -> msgspec.Raw:
-    rows = whole(api, expandable, parent, _raw_rows)
+    rows = whole(api, expandable, parent, raw_rows)
     body = {"object": "list", "data": rows, "has_more": False, "url": expandable.path.format(id=parent)}
     return msgspec.Raw(msgspec.json.encode(body))

@@ -11,7 +11,7 @@ import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
-from ..errors import NotFound, PermissionMissing
+from ..errors import NotFound, NotReadable
 from ..resources import CHANGES, RESOURCES, Resource
 from . import prior
 from .apply import prepare
@@ -41,7 +41,7 @@ def read_changes(session: Session) -> Iterator[Any]:
     failed = False
     try:
         yield from _read_changes(session, [table for table in selected if table in RESOURCES])
-    except PermissionMissing as refusal:
+    except NotReadable as refusal:
         session.refused[CHANGES] = refusal
         if not session.kept:        # whoever keeps it open says so in its own words
             log.warning(
@@ -75,7 +75,7 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
             else:
                 yield from follow.run([RESOURCES[table] for table in tables if session.standing[table] == "complete"])
                 yield from follow.alone(tables)
-        except PermissionMissing as refusal:
+        except NotReadable as refusal:
             session.unreadable = refusal
             session.behind.clear()
     if session.unreadable is not None:
@@ -124,7 +124,8 @@ def _begin(session: Session, tables: Sequence[str], mine: State) -> None:
         if where in ("listing", "again"):
             if run is not None and (where == "again" or run.plan.first or table not in mine):
                 shape = shape_id(session.api.version, session.shapes[table])
-                mine[table] = {"since": run.plan.t0, "cursor": run.plan.t0, "shape": shape}
+                since = session.proven(run.plan.t0)
+                mine[table] = {"since": since, "cursor": since, "shape": shape}
             session.behind.add(table)
         elif where == "gap":
             mine.setdefault(table, {"since": 0, "cursor": 0, "shape": states[table].get("shape")})     # until it is compared
@@ -243,7 +244,7 @@ class Follow:
                 yield from self._apply(history, started)
                 for reading in going if self.yielded and polls else ():
                     for r in self._allowed(reading.call.resources):
-                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], min(reading.cut, settled))
+                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], self.session.proven(min(reading.cut, settled)))
                 self._ahead(history)
         finally:
             for reading in readings:
@@ -251,6 +252,7 @@ class Follow:
         if self.session.full and any(not one.ended for one in readings):
             self.session.behind.update(r.table for r in resources)
             return
+        settled = self.session.proven(settled)
         if self._is_complete:
             self.session.rung = [one._replace(alone=True) for one in self.session.rung]
         for r in self._allowed(resources) if polls else ():
@@ -300,6 +302,7 @@ class Follow:
 
     def _told(self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]) -> list[Told]:
         names, rang = {r.object: r for r in call.resources}, {one.event_id for one in self.session.rung}
+        self.session.newest = max((self.session.newest, *(event.created for event in batch)))
         found = [
             one for event in batch for one in self._of(event, names)
             if self._is_due(one, 0 if event.id in rang else spans[one.resource.table][0]) and self._wanted(one)

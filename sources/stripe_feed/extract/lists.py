@@ -16,7 +16,7 @@ import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
-from ..errors import PermissionMissing, UsageError
+from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, Params, Resource
 from .changes import Change, customer_of, encoded, list_id
 from .cursors import Standing, rested, standing
@@ -108,7 +108,7 @@ def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
     failed = False
     try:
         yield from _list_rows(session, resource, selected)
-    except PermissionMissing as refusal:
+    except NotReadable as refusal:
         session.refused[resource.table] = refusal
         log.warning("%s is left out: %s", resource.table, refusal)
     except Exception:
@@ -142,7 +142,7 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
             before = dict(state)
             run = _begin(session, resource, state)
             yield from _walk(session, run, writer, state, before)
-    except PermissionMissing:
+    except NotReadable:
         if run.plan.first:                           # its events are followed from the listing that brings it
             dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace(state, before)
@@ -194,6 +194,8 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
             run.left[part.walk] = subtract(run.left[part.walk], part.cover)
         versions = {id(record): version_read(part.asked_at) for part in parts for record in part.rows}
         records = [record for part in parts for record in part.rows]
+        if session.is_in_doubt:
+            session.newest = max((session.newest, *_dates(records)))
         if not run.plan.first:
             records = writer.changed(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
@@ -210,10 +212,18 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
     session.left_out.keep(run.resource.table)
     if run.done:
         session.reader.drop(run.listing)
+        run.plan = replace(run.plan, t0=session.proven(run.plan.t0))
     if not keeps_cursor:
         rests = rested(before.get("t0", 0), run.plan.t0, session.options.look_back, None)
         worth = not run.done or run.yielded or rests or any(before.get("left", ()))
         _replace(state, run.state(session.options) if worth else before)     # an idle run writes nothing
+
+
+def _dates(records: Sequence[Record]) -> Iterator[int]:
+    """When objects were created, those on test clocks aside: these have a time of their own."""
+    for record in records:
+        if not typed(getattr(record.row, "test_clock", None), "ref"):
+            yield typed(record.row.created, "timestamp") or 0
 
 
 def _creations(session: Session, writer: Writer, records: Sequence[Record]) -> list[Any]:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import dlt
 
-from ..errors import PermissionMissing
+from ..errors import NotReadable
 from ..resources import RESOURCES, Resource
 from . import prior
 from .changes import Change, diff
+from .cursors import VERSION_STEP
 from .histories import same_shape
 from .images import Image, in_shape_of, with_lists_of
 from .lists import open_listing, whole_ranges
@@ -25,7 +26,7 @@ from .rereads import Read, read_again
 from .session import Session
 from .shapes import Record, shape_id
 from .told import objects_told
-from .writer import VERSION_STEP, Writer, items_of, version_read
+from .writer import Writer, items_of, version_read
 
 log = logging.getLogger("stripe_feed")
 
@@ -61,7 +62,7 @@ def reconcile(session: Session, writers: Writers, tables: Sequence[str], mine: S
     for table in sorted(tables, key=lambda name: not RESOURCES[name].children):      # what they embed is compared with it
         try:
             yield from Reconciling(session, writers(RESOURCES[table]), mine.get(table), copies).run()
-        except PermissionMissing as refusal:
+        except NotReadable as refusal:
             session.refused.setdefault(table, refusal)
             log.warning("%s is not compared: %s", table, refusal)
         session.reconciled.add(table)
@@ -185,7 +186,7 @@ class Reconciling:
             for some in objects_told(self.session.api, self.resource, lo):
                 found |= some
                 yield None
-        except PermissionMissing as refusal:         # the comparison stands without them
+        except NotReadable as refusal:         # the comparison stands without them
             self.session.unreadable = refusal
         return found
 
@@ -293,14 +294,15 @@ class Reconciling:
         if changes:
             log.info("%s: differences healed: %s", table, f"{len(changes):,}")
         listed = dlt.current.source_state()["resources"][table]
-        listed.update(t0=self.t0, left=[[] for _ in self.resource.walks], start=min(self.asked, self.start))
+        t0 = self.session.proven(self.t0)
+        listed.update(t0=t0, left=[[] for _ in self.resource.walks], start=min(self.asked, self.start))
         listed.pop("compare", None)
         if table in self.session.runs:
             self.session.runs[table].compare = False
         if self.cursors is not None:
             self.cursors["shape"] = shape_id(self.session.api.version, self.shape)
             if self.gap:
-                self.cursors.update(since=self.t0, cursor=self.t0)
+                self.cursors.update(since=t0, cursor=t0)
 
 
 def reshaped(before: Image, after: Image, shared: Collection[str]) -> Image:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..api import Api
-from ..errors import CursorGone, NotFound, PermissionMissing, RequestRefused, Unreachable
+from ..errors import CursorGone, NotFound, NotReadable, RequestRefused, Unreachable
 from ..resources import RESOURCES, Params, Resource
 from . import prior
 from .fetch import complete, in_path, page_of
@@ -71,7 +71,7 @@ def _result(session: Session, table: str, future: Future[list[Read]]) -> list[Re
     """What a job has read; nothing of a resource that the key may not read."""
     try:
         return future.result()
-    except PermissionMissing as refusal:
+    except NotReadable as refusal:
         session.refused.setdefault(table, refusal)
         return []
 

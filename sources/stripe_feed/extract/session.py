@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, TypedDict, get_args
 
+import dlt
 import pendulum
 
 from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
-from ..errors import PermissionMissing, UsageError, WrongAccount
+from ..errors import NotReadable, UsageError, WrongAccount
 from ..resources import CHANGES, RESOURCES, Resource
-from .cursors import Standing
-from .events import page
+from ..stripe_time import DOUBT
+from .cursors import DAY, UNPROVEN, Standing
+from .events import newest
 from .fetch import test_clocks
 from .odd import LeftOut, words
 from .pages import Listing, Reader
@@ -56,7 +58,7 @@ class Session:
         self.kept = kept
         self.shapes = {table: Shape(row, options.expand.get(table, ())) for table, row in RESOURCES.items()}
         self.runs: dict[str, Any] = {}              # live listings by table, for packages that follow each other
-        self.refused: dict[str, PermissionMissing] = {}
+        self.refused: dict[str, NotReadable] = {}
         self.rows: dict[str, int] = {}              # rows handed to dlt, by table
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
@@ -67,7 +69,7 @@ class Session:
         self.reconciled: set[str] = set()
         self.compared: list[Listing[Record]] = []   # whole lists, read to be compared
         self.healed: dict[str, int] = {}            # differences that reconcile found, by table
-        self.unreadable: PermissionMissing | None = None    # why events cannot be read
+        self.unreadable: NotReadable | None = None    # why events cannot be read
         self.rung: Sequence[Any] = ()               # events that webhooks told of, still to be read
         self.failed: dict[str, str] = {}            # those that could not be read, each with the class of its error
         self.again: set[str] = set()                # odd events that earlier runs left out
@@ -75,6 +77,9 @@ class Session:
         self.polls = True                           # whether events are read that no webhook told of
         self.tables: Sequence[str] = ()             # whose events are read where no list runs; none: of all that were
         self.probed = False
+        self.newest = 0             # the newest second of Stripe's of which something is known
+        self.settled = ""           # the load whose beginning looked at what a wrong clock had left
+        self.sure: int | None = None                # the second that was proven then
         self.wait = 0.0                             # seconds to wait for a process that has the DuckDB file open
         self._lock = threading.Lock()
         self._running = self._ended = 0
@@ -161,10 +166,26 @@ class Session:
         if not self.probed:
             self.probed = True
             try:
-                page(self.api, ("customer.created",), 0, self.api.now(), limit=1)
-            except PermissionMissing as refusal:
+                self.saw(newest(self.api))
+            except NotReadable as refusal:
                 self.unreadable = refusal
         return self.unreadable is None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether Stripe's `Date` is ahead of this machine's clock by up to a day: one of them is wrong. By more, it is believed:
+        where a cursor is so far ahead, the next run sees it."""
+        return DOUBT < self.api.now() - self.api.clock.time() <= DAY
+
+    def proven(self, second: int) -> int:
+        """The latest second up to this one that has surely passed at Stripe: a cursor must not be ahead of it."""
+        return min(second, max(int(self.api.clock.time()), self.newest)) if self.is_in_doubt else second
+
+    def saw(self, second: int) -> None:
+        """Something happened at Stripe then."""
+        if second <= max(self.api.now(), self.api.clock.time()) + DOUBT:       # otherwise it is odd itself
+            self.newest = max(self.newest, second)
+            self.api.prove(second)
 
     def enter(self) -> None:
         """A resource begins to run."""
@@ -211,6 +232,8 @@ class Session:
         """Count rows that go to dlt; a package is measured in objects, without their children."""
         self.rows[table] = self.rows.get(table, 0) + rows
         self.package_rows += rows if table in RESOURCES else 0
+        if rows and self.sure is not None and self.is_in_doubt:
+            dlt.current.source_state()[UNPROVEN] = self.sure
 
 
 class Reading(TypedDict, total=False):

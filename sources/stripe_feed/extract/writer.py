@@ -18,7 +18,9 @@ from ..preflight import require_place
 from ..resources import CHANGES, RESOURCES, Child, Resource
 from . import prior
 from .changes import Change, change_hints, change_table
+from .clocks import settle
 from .comments import describe
+from .cursors import VERSION_STEP
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
 from .native import keep_private, load_in_turn
@@ -29,7 +31,6 @@ from .shapes import Record, Shape
 
 log = logging.getLogger("stripe_feed")
 
-VERSION_STEP = 1_000_000           # `_version` is second * step + order
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
 MOST_ELAPSED = 10                  # seconds that an answer takes at most, as a rule
 
@@ -68,6 +69,9 @@ class Writer:
             self.client, self.destination = self._client(load_id)
             self.names = {name: names_of(self.client, name) for name in self._tables()}
             self._check_owner()
+            if self.session.settled != load_id:
+                self.session.settled = load_id
+                settle(self.session, self.client, dlt.current.source_state())
         self.stamp = Stamp(session.account.id, load_id)
 
     def _client(self, load_id: str) -> tuple[Any, str]:
