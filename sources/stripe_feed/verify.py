@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .destination import PIPELINE
-from .errors import PermissionMissing, SetupError
+from .errors import NotReadable, SetupError
 from .extract import prior
 from .extract.histories import same_shape
 from .extract.images import Image, with_lists_of
@@ -107,7 +107,7 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
         return set()
     try:
         return set().union(*objects_told(session.api, resource, cursors["cursor"]))
-    except PermissionMissing:
+    except NotReadable:
         return set()
 
 

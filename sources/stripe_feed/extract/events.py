@@ -126,6 +126,17 @@ def _decoded(body: bytes) -> tuple[list[Event], bool]:
     return events, raws.has_more
 
 
+class _Dated(msgspec.Struct):
+    created: int | None = None
+
+
+class _Dates(msgspec.Struct):
+    data: list[_Dated]
+
+
+_dates = msgspec.json.Decoder(_Dates)
+
+
 @dataclass(frozen=True)
 class Call:
     """Resources that are read together: their types fit into one request."""
@@ -161,10 +172,10 @@ def page(api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, 
     raise Unreachable(f"{PATH} says that it has more but stays empty. Run again; if it stays, report it.")
 
 
-def newest(api: Api) -> int:
-    """When the newest event of any type was created; 0 where there is none."""
-    found = api.get(PATH, {"limit": 1}, _page.decode).value.data
-    return found[0].created if found else 0
+def newest(api: Api, path: str = PATH) -> int:
+    """When the newest object of a list was created, the newest event by default; 0 where there is none."""
+    found = api.get(path, {"limit": 1}, _dates.decode).value.data
+    return (found[0].created or 0) if found else 0
 
 
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:

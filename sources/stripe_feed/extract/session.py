@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, TypedDict, get_args
@@ -166,7 +167,11 @@ class Session:
         if not self.probed:
             self.probed = True
             try:
-                self.saw(newest(self.api))
+                at = newest(self.api)
+                if not at and self.api.now() < self.api.clock.time() - DAY:         # is Stripe's `Date` from before its objects?
+                    with suppress(NotReadable):
+                        at = newest(self.api, RESOURCES["customers"].path)
+                self.saw(at)
             except NotReadable as refusal:
                 self.unreadable = refusal
         return self.unreadable is None
