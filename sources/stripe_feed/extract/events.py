@@ -126,17 +126,6 @@ def _decoded(body: bytes) -> tuple[list[Event], bool]:
     return events, raws.has_more
 
 
-class _Dated(msgspec.Struct):
-    created: int | None = None
-
-
-class _Dates(msgspec.Struct):
-    data: list[_Dated]
-
-
-_dates = msgspec.json.Decoder(_Dates)
-
-
 @dataclass(frozen=True)
 class Call:
     """Resources that are read together: their types fit into one request."""
@@ -174,8 +163,12 @@ def page(api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, 
 
 def newest(api: Api, path: str = PATH) -> int:
     """When the newest object of a list was created, the newest event by default; 0 where there is none."""
-    found = api.get(path, {"limit": 1}, _dates.decode).value.data
-    return (found[0].created or 0) if found else 0
+    found = api.get(path, {"limit": 1}, _raws.decode).value.data
+    try:
+        created = _fields.decode(found[0]).get("created") if found else None
+    except msgspec.ValidationError:
+        return 0
+    return 0 if created is None else read(created, int) or 0
 
 
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
