@@ -33,7 +33,7 @@ PERMISSION = re.compile(r"\b(rak_\w{1,60})|[`'\"](\w{1,60}_(?:read|write))[`'\"]
 NOT_SET_UP = re.compile(r"not (?:set up|enabled|activated|available|eligible)|not have access to|must be activated|sign up")
 
 
-class Malformed(msgspec.DecodeError):
+class Malformed(msgspec.ValidationError):
     """A body that is JSON but not an answer of Stripe's: read it again."""
 
 
