@@ -17,7 +17,7 @@ AROUND = " \t\r\n\v\f'\"`\ufeff\u200b\xa0"       # what copying brings along
 MOST_BYTES = 4_096
 NO_KEYS = {
     "pk_": "This is a publishable key (pk_), which cannot read.",
-    "sk_org": "Organization keys (sk_org_) are not supported.",
+    "sk_org": "Organization keys (sk_org_) are not supported, keys of one account are.",
     "whsec_": "This is the signing secret of a webhook (whsec_), which cannot read.",
     "ek_": "This is an ephemeral key (ek_), which cannot read.",
 }
@@ -37,7 +37,7 @@ def find_key(api_key: str | None) -> str:
         )
     for prefix, what in NO_KEYS.items():
         if key.startswith(prefix):
-            raise SetupError(f"{what} Use a restricted key of one account from {KEYS_PAGE}.")
+            raise SetupError(f"{what} Use a restricted key from {KEYS_PAGE}.")
     if not re.fullmatch(r"[sr]k_[!-~]{1,250}", key):
         raise SetupError(f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS_PAGE}.")
     return key

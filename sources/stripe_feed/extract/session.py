@@ -18,7 +18,7 @@ from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..errors import NotReadable, UsageError, WrongAccount
 from ..resources import CHANGES, RESOURCES, Resource
 from ..stripe_time import DOUBT
-from .cursors import DAY, UNPROVEN, Standing
+from .cursors import DAY, RETENTION, UNPROVEN, Standing
 from .events import newest
 from .fetch import test_clocks
 from .odd import LeftOut, words
@@ -167,14 +167,19 @@ class Session:
         if not self.probed:
             self.probed = True
             try:
-                at = newest(self.api)
-                if not at and self.api.now() < self.api.clock.time() - DAY:         # is Stripe's `Date` from before its objects?
-                    with suppress(NotReadable):
-                        at = newest(self.api, RESOURCES["customers"].path)
-                self.saw(at)
+                self.saw(newest(self.api) or self._long_after())
             except NotReadable as refusal:
                 self.unreadable = refusal
         return self.unreadable is None
+
+    def _long_after(self) -> int:
+        """When the newest customer was made, if that is long after Stripe's `Date`: without events nothing else tells."""
+        now = self.api.now()
+        if now < self.api.clock.time() - RETENTION:
+            with suppress(NotReadable):
+                found = newest(self.api, RESOURCES["customers"].path)
+                return found if found > now + RETENTION else 0
+        return 0
 
     @property
     def is_in_doubt(self) -> bool:
