@@ -243,8 +243,9 @@ class Follow:
                     newest[one.resource.table] = max(newest.get(one.resource.table, 0), one.event.created)
                 yield from self._apply(history, started)
                 for reading in going if self.yielded and polls else ():
+                    reached = self.session.proven(min(reading.cut, settled))
                     for r in self._allowed(reading.call.resources):
-                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], self.session.proven(min(reading.cut, settled)))
+                        self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], reached)
                 self._ahead(history)
         finally:
             for reading in readings:
