@@ -54,8 +54,8 @@ def code_of(fault: stripe.StripeError) -> str | None:
     return _word(fault.code or getattr(error, "code", None))
 
 
-def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
-    """Our error for one of the SDK's."""
+def problem(fault: stripe.StripeError, endpoint: str, is_list: bool = False) -> StripeFeedError:
+    """Our error for one of the SDK's; `is_list`: a list was asked for, which can be left out."""
     text, status = str(fault).lower(), fault.http_status or 0
     trace = f"request {id}" if (id := _word(fault.request_id)) else "no request id"
     if status == 429 or isinstance(fault, stripe.RateLimitError):
@@ -71,7 +71,7 @@ def problem(fault: stripe.StripeError, endpoint: str) -> StripeFeedError:
         return _locked_out(fault, status, endpoint, trace, text)
     if status == 400 and re.search(r"stripe[- ](?:api[- ])?version|\bapi version", text):
         return UsageError(f"Stripe does not know this API version (400, {trace}). Leave out --api-version, or give another.")
-    return _refusal(fault, endpoint, trace, text)
+    return _refusal(fault, endpoint, trace, text, is_list)
 
 
 def not_stripe(host: str | None, endpoint: str, body: bytes) -> SetupError | None:
@@ -123,10 +123,9 @@ def _locked_out(fault: stripe.StripeError, status: int, endpoint: str, trace: st
     )
 
 
-def _refusal(fault: stripe.StripeError, endpoint: str, trace: str, text: str) -> StripeFeedError:
+def _refusal(fault: stripe.StripeError, endpoint: str, trace: str, text: str, is_list: bool) -> StripeFeedError:
     code, param, status = code_of(fault), _word(getattr(fault, "param", None)), fault.http_status
     what = f"({status}, {code or 'no code'}, param {param}, {trace})"
-    is_list = ":id" not in endpoint and endpoint != "/v1/account"
     if param in ("starting_after", "ending_before"):
         return CursorGone(f"{endpoint}: Stripe refuses the request {what}.", code, param)
     if code == "resource_missing" and not (is_list and param in (None, "id")):      # 400 where a parameter names the object

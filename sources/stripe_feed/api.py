@@ -36,6 +36,7 @@ FEW_TRIES = 3              # where somebody else answers
 CUTS = 2                   # in a row: then a smaller page is asked for
 CUT_ON_THE_WAY = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
 GIVE_UP_AFTER = 120.0      # seconds
+ACCOUNT = "/v1/account"
 
 log = logging.getLogger("stripe_feed")
 stripe.enable_telemetry = False
@@ -138,7 +139,7 @@ class Api:
             try:
                 reply = self._ask(method, endpoint, path, asked, decode)
             except (stripe.StripeError, msgspec.DecodeError) as fault:
-                final = self._problem(fault, endpoint)
+                final = self._problem(fault, endpoint, method)
                 too_fast = isinstance(final, RateLimited) and code_of(fault) != "lock_timeout"  # type: ignore[arg-type]
                 tries += not too_fast           # a 429 says nothing of the request
                 cuts = cuts + 1 if self._is_cut(fault) else 0
@@ -158,7 +159,7 @@ class Api:
             if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
                 raise final
 
-    def _problem(self, fault: Exception, endpoint: str) -> StripeFeedError:
+    def _problem(self, fault: Exception, endpoint: str, method: str) -> StripeFeedError:
         host = urlsplit(self.base).hostname
         if isinstance(fault, msgspec.DecodeError):
             other = None if self._met else not_stripe(host, endpoint, self._http.last.body)
@@ -170,7 +171,7 @@ class Api:
                 f"{endpoint}: cannot reach {host} ({name}). Check the {check}, proxy and STRIPE_API_BASE, then run again."
             )
         assert isinstance(fault, stripe.StripeError)
-        return problem(fault, endpoint)
+        return problem(fault, endpoint, is_list=method == "get" and ":id" not in endpoint and endpoint != ACCOUNT)
 
     def _may_pass(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
         """Whether it is worth to ask again."""
@@ -223,7 +224,7 @@ class Api:
     def account(self) -> Account:
         """The account of the key. A restricted key that may not read it learns the id from Stripe's refusal."""
         try:
-            found = self.get("/v1/account", {}, _Account.decode).value
+            found = self.get(ACCOUNT, {}, _Account.decode).value
         except PermissionMissing as refusal:
             if refusal.account_id is None:
                 raise
