@@ -370,4 +370,16 @@ MUTANTS = (
         "two failures disable", "feed/standing.py", "<= APART:", "<= 1e12:",
         "test_deliver.py::test_d2_failures_must_be_spread_over_the_120_hours", quick=False,
     ),
+    Mutant(
+        "two databases are one place", "place.py", '"port", "service", "database", "dbname",', '"port", "service",',
+        "test_place.py::test_another_database_is_another_place", quick=False,
+    ),
+    Mutant(
+        "what waits is loaded anywhere", "loading.py", "_digest(stored) in (upon, _digest(mine))", "True",
+        "test_place.py::test_what_waits_is_read_again_where_a_backup_was_restored", quick=False,
+    ),
+    Mutant(
+        "a lease that everybody gets", "lease.py", "if not cursor.fetchone()[0]:", "if cursor.fetchone() is None:",
+        "test_two_workers.py::test_one_at_a_time_holds_a_dataset", quick=False,
+    ),
 )

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.destination import open_pipeline
-from stripe_feed.errors import Fenced, PositionLost, SetupError
+from stripe_feed.errors import Fenced, PositionLost, SetupError, WrongAccount
 from stripe_feed.feed import cursors, relay, upkeep
 from stripe_feed.feed.change import SOURCE, change, entry
 from stripe_feed.feed.consume import Feed, open_feed
@@ -455,6 +455,19 @@ def test_only_the_owner_may_read_the_store(copy: Path) -> None:
             assert feed.path.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(mask)
+
+
+def test_a_store_takes_the_changes_of_one_account(tmp_path: Path) -> None:
+    """Where a server's name leads to another database than before, the store of the first would get the changes of both."""
+    pipeline = a_copy(tmp_path)
+    load(pipeline, [a_change(1)])
+    open_feed(pipeline).close()
+    load(pipeline, [a_change(2, account_id="acct_2")])
+    words = "copy.feed.sqlite holds the changes of account acct_1 in test mode, and the destination those of acct_2 in test mode."
+    with pytest.raises(WrongAccount, match=f"^{words} Move the file away, or choose another --state-dir.$"):
+        open_feed(pipeline)
+    with FeedStore(tmp_path / "copy.feed.sqlite") as store:
+        assert store.head == 1
 
 
 def test_a_store_lies_beside_its_database(tmp_path: Path) -> None:

@@ -388,7 +388,9 @@ def test_the_snippets_are_enough_for_a_feed(tmp_path: Path) -> None:
     assert line.startswith(f"{late} cus_") and line.endswith("['status']")
     assert (first, third) == ("", "")
     assert f"{late}  status: active -> past_due" in tail
-    assert {path.name for path in folder.iterdir() if path.suffix != ".py"} == {"stripe_feed.duckdb", "stripe_feed.feed.sqlite"}
+    assert {path.name for path in folder.iterdir() if path.suffix != ".py"} == {
+        "stripe_feed.duckdb", "stripe_feed.feed.sqlite", "stripe_feed.sync.lock",
+    }
 
 
 def block_with(words: str) -> Block:

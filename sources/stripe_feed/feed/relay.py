@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from ..destination import duckdb_file
 from ..destination_errors import connection_problem, file_problem
-from ..errors import Locked
+from ..errors import Locked, WrongAccount
 from ..place import STORE, beside
 from ..resources import CHANGES, RESOURCES
-from .change import SOURCE, Entry, entry
+from .change import SOURCE, STORED, Entry, entry
 from .store import FeedStore
 
 TRANSACTION_ROWS = 500      # consumers acknowledge in between
@@ -32,6 +32,7 @@ DUCKDB_MEMORY = "50MB"    # enough for bodies of some ten kB
 
 T = TypeVar("T")
 SEQ, LOAD = SOURCE.index("seq"), SOURCE.index("_dlt_load_id")
+ACCOUNT, LIVEMODE = STORED.index("account_id"), STORED.index("livemode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,24 @@ def copy(store: FeedStore, client: Any, into: str) -> int:
     pending, new = sorted(set(_completed(client)) - store.relayed(into)), 0
     for span in _spans(client, pending):
         rows = [entry(row) for row in _read(client, span)]
+        _require_owner(store, rows)
         new += _write(store, rows, span.loads if span.is_last else [], into)
     return new
+
+
+def _require_owner(store: FeedStore, rows: Sequence[Entry]) -> None:
+    """Raise `WrongAccount` where a store would get another account's changes: the name of a server can lead to another one."""
+    for known in store.ask("select account_id, livemode from log order by position desc limit 1"):
+        for found in {(row[ACCOUNT], row[LIVEMODE]) for row in rows} - {known}:
+            if None not in (*known, *found):
+                raise WrongAccount(
+                    f"{store.path.name} holds the changes of account {known[0]}{_mode(known[1])}, and the destination those of "
+                    f"{found[0]}{_mode(found[1])}. Move the file away, or choose another --state-dir."
+                )
+
+
+def _mode(live: int) -> str:
+    return " in live mode" if live else " in test mode"
 
 
 def _write(store: FeedStore, rows: list[Entry], done: list[str], into: str) -> int:
