@@ -26,7 +26,7 @@ class _Quiet(logging.Filter):
     And of a job that fails it logs what the database says, which can hold rows; the error that ends the run tells of it.
     """
 
-    FAILED = re.compile(rf"[jJ]ob (for )?({'|'.join((*TABLES, CHANGES))})\.")
+    FAILED = re.compile(rf"[jJ]ob (for )?({'|'.join((*TABLES, CHANGES))}|_dlt_\w+)\.")
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
