@@ -265,6 +265,22 @@ MUTANTS = (
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told", quick=False,
     ),
     Mutant(
+        "a copy in an item proves its price", RECONCILE, " or not is_copy(held.version, held.created, held.active)", "",
+        "test_deleted_prices.py::test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it", quick=False,
+    ),
+    Mutant(
+        "what was never held is not marked as gone", "extract/apply.py", "in EMBEDDED:", "in ():",
+        "test_deleted_prices.py::test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item", quick=False,
+    ),
+    Mutant(
+        "the digest that was loaded vouches for the row", RECONCILE, "held.content != content or held.hash != record.hash",
+        "held.hash != record.hash", "test_damage.py::test_a_comparison_restores_whatever_was_done_and_tells_nobody", quick=False,
+    ),
+    Mutant(
+        "an empty table counts as listed", LISTS, "if prior.is_empty(client, writer.resource.table):", "if False:",
+        "test_damage.py::test_a_table_that_is_gone_or_empty_is_listed_again", quick=False,
+    ),
+    Mutant(
         "a list that is read again is not compared", LISTS, "run.compare = again or ", "run.compare = ",
         "test_reconcile.py::test_a_permission_that_comes_later_brings_what_was_deleted_before", quick=False,
     ),
@@ -334,7 +350,7 @@ MUTANTS = (
         "test_derive.py::test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription",
     ),
     Mutant(
-        "an image made of a row is an event's", "extract/prior.py", 'parsed(after), origin == "event")', "parsed(after), True)",
+        "an image made of a row is an event's", "extract/prior.py", 'parsed(after), origin == "event", int(', "parsed(after), True, int(",
         "test_snapshot.py::test_events_go_on_from_an_image_that_was_made_of_a_row", quick=False,
     ),
     Mutant(

@@ -272,7 +272,7 @@ def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
     found = json.loads((origin.folder / "synced.json").read_text())
 
     assert found.keys() == {
-        "rows", "requests", "seconds", "packages", "account_id", "livemode", "refused", "healed", "relayed", "unread", "left_out",
+        "rows", "requests", "seconds", "packages", "account_id", "livemode", "refused", "healed", "restored", "relayed", "unread", "left_out",
     }
     assert found["account_id"] == origin.box.account_id
     assert found["rows"]["customers"] == origin.truth()["customers"]

@@ -21,8 +21,8 @@ FLOORS = (
 """From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
 
 ROOMS = {
-    "extract": "windows, images, order, cursors, odd < shapes < pages, records, events < prior, told, fetch, indexes, comments, native < hints, session < changes, clocks"
-    " < writer, histories, rereads, rung, reading < derive, lists < reconcile, snapshot, apply < follow < source",
+    "extract": "windows, images, order, cursors, odd < shapes < pages, records, events < prior, told, fetch, indexes, comments, native, dropped < contents, astray, hints, session < changes, clocks"
+    " < writer, histories, rereads, rung, reading < derive, lists, held < reconcile, snapshot, apply < follow < source",
     "feed": "listener, change, addresses, signing, operations, paths, unusable, schema < filters, expressions, sinks < store < fold, relay, once, mend, newest"
     " < lookups < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote, documented < standing, lanes, rule_file, consume < triggers, watched"
     " < deliver, rehearsal < gate, pulls, metrics < page, desk < outlet < serve",

@@ -190,7 +190,7 @@ def reconcile(
 
 @command
 def verify(
-    sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="So many objects of each resource.")] = 100,
+    sample: Annotated[int, typer.Option("--sample", metavar="N", min=1, help="So many of each resource, from both sides.")] = 100,
     database: Database = None, destination: Destination = None, dataset: Dataset = "stripe", resources: Resources = None,
     max_rps: Rps = None, endpoint_rps: EndpointRps = None, give_up_after: GiveUp = 120.0, allow_api_base: AllowBase = False,
     api_version: Version = None, api_key_file: KeyFile = None, wait: Wait = PATIENCE, json: Json = False,
@@ -200,11 +200,12 @@ def verify(
     from .api import API_VERSION
     from .verify import verify
 
-    found = verify(
-        sample=sample, api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
-        resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps, allow_api_base=allow_api_base,
-        api_version=api_version or API_VERSION, give_up_after=give_up_after, wait=wait,
-    )
+    with terminal.working() as watch:
+        found = verify(
+            sample=sample, api_key=key_in(api_key_file), database=database, destination=destination, dataset=dataset,
+            resources=listed(resources), max_rps=max_rps, endpoint_rps=endpoint_rps, allow_api_base=allow_api_base,
+            api_version=api_version or API_VERSION, give_up_after=give_up_after, wait=wait, watch=watch,
+        )
     terminal.print_verified(found, json)
     if found.differences:
         count = sum(found.compared.values())

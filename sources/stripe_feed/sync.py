@@ -40,9 +40,10 @@ CHECKPOINT_ROWS = 40_000      # objects, their children aside
 @dataclass(frozen=True, slots=True)
 class Synced:
     """What one run did. `refused`: resources that cannot be read, each with the reason; `changes` among them where the key may
-    not read events. `healed`: differences that a comparison with the whole list found, by resource. `relayed`: changes that are
-    new in the feed. `unread`: rung events that are still to be read; `failed`: those that could not be, with the errors' classes.
-    `left_out`: objects that cannot be taken, by table and name, each with the reason."""
+    not read events. `healed`: differences that a comparison with the whole list found, by resource; `restored`: rows that it
+    found wrong although nothing had happened at Stripe, which nobody is told. `relayed`: changes that are new in the feed.
+    `unread`: rung events that are still to be read; `failed`: those that could not be, with the errors' classes. `left_out`:
+    objects that cannot be taken, by table and name, each with the reason."""
 
     rows: dict[str, int]
     requests: int
@@ -52,6 +53,7 @@ class Synced:
     livemode: bool
     refused: dict[str, str] = field(default_factory=dict)
     healed: dict[str, int] = field(default_factory=dict)
+    restored: dict[str, int] = field(default_factory=dict)
     relayed: int = 0
     unread: tuple[str, ...] = ()
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -132,7 +134,8 @@ def sync(
     rows = {table: session.rows[table] for table in (*TABLES, CHANGES) if table in session.rows}
     return Synced(
         rows, requests, time.monotonic() - began, packages, account.id, account.livemode, refused,
-        dict(session.healed), relayed, tuple(one.event_id for one in session.rung), session.left_out.why, dict(session.failed),
+        dict(session.healed), dict(session.restored), relayed, tuple(one.event_id for one in session.rung),
+        session.left_out.why, dict(session.failed),
     )
 
 

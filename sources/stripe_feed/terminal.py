@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
@@ -66,6 +66,17 @@ def note(line: str, at: float | None = None) -> None:
         is_watched = False
     moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
     say(line if is_watched else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
+
+
+@contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """What shows how far something is, on a terminal; nothing elsewhere."""
+    console = talk()
+    if not console.is_terminal:
+        yield lambda words: None
+        return
+    with console.status("") as status:
+        yield lambda words: status.update(plain(words))
 
 
 def gone(stream: TextIO) -> bool:

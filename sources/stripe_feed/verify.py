@@ -1,21 +1,30 @@
-"""A sample of the copy against Stripe: the row held, the object as Stripe shows it now, and what the changes lead to."""
+"""A sample of the copy against Stripe, and of Stripe against the copy: the row held, the object as Stripe shows it now, and what
+the changes lead to."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .destination import PIPELINE
 from .errors import NotReadable, SetupError
-from .extract import prior
+from .extract import astray, prior
+from .extract.contents import as_plain, images_of
+from .extract.cursors import VERSION_STEP
+from .extract.fetch import page_of
+from .extract.held import LEEWAY
 from .extract.histories import same_shape
-from .extract.images import Image, with_lists_of
+from .extract.images import Image
+from .extract.lists import FIRST_ACCOUNT
+from .extract.odd import Odd
+from .extract.records import Stamp, typed
 from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, session_of
-from .extract.shapes import Shape
 from .extract.told import objects_told
+from .extract.windows import Planner
+from .extract.writer import is_copy
 from .locks import PATIENCE
 from .place import DATASET
 from .resources import CHANGES, RESOURCES, Resource
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SAMPLE = 100
+MOST_PAGES = 10         # of Stripe's lists, from moments drawn by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +65,15 @@ def verify(
     resources: Sequence[str] | None = None,
     seed: int | None = None,
     wait: float = PATIENCE,
+    watch: Callable[[str], None] | None = None,
     **reading: Unpack[Reading],
 ) -> Verified:
-    """Compare up to `sample` objects of each resource, drawn by chance, with Stripe and with their last change.
+    """Compare up to `sample` objects of each resource, drawn by chance from the copy, and as many that Stripe's lists show, with
+    Stripe and with their last change; and look for rows that are missing, doubled, or nobody's.
 
     Nothing is written. Objects with events that are not applied yet are counted as waiting. Fields that change without an event
-    (the volatile ones) are left out. The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
+    (the volatile ones) are left out. `watch` is told how far it is. The other arguments are those of `sync`. Raises the errors
+    of `stripe_feed.errors`.
     """
     session = session_of(reading, kept=True)
     dice = random.Random(seed)
@@ -70,35 +83,153 @@ def verify(
             raise SetupError("There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset.")
         for name in chosen(resources):
             with pipeline.sql_client() as client:
-                _verify(session, client, RESOURCES[name], states.get(CHANGES, {}).get(name), sample, dice, found)
+                Verifying(session, client, RESOURCES[name], states, sample, dice, watch or _unheard).run(found)
         return found
 
 
-def _verify(
-    session: Session, client: Any, resource: Resource, cursors: Mapping[str, int] | None, sample: int, dice: random.Random,
-    found: Verified,
-) -> None:
-    shape, table = session.shapes[resource.table], resource.table
-    ids = sorted(id for (id,) in prior.all_rows(client, table, ["id"]))
-    drawn = dice.sample(ids, min(sample, len(ids)))
-    rows = prior.rows(client, shape, drawn)
-    reads = dict(zip(drawn, session.pool.map(lambda id: retrieve(session.api, resource, shape, id), drawn), strict=True))
-    told_later = _waiting(session, resource, cursors)
-    settled = [id for id in drawn if id not in told_later]
-    found.compared[table], found.waiting[table] = len(settled), len(drawn) - len(settled)
-    images = prior.images(client, shape, rows)
-    last = prior.last_images(client, table, dict.fromkeys(settled, session.api.now() + 1)) if cursors else {}
-    unread = [id for id in settled if reads[id] is None and rows[id]["deleted_at"] is None]
-    inside = {id for id in unread if _is_shown_inside(client, shape, rows[id])}      # as `reconcile` takes it, too
-    for id in [id for id in settled if id not in inside]:
-        for what in _differences(session, resource, rows[id], images[id], reads[id], last.get(id)):
-            found.differences.append(Difference(table, id, what))
+def _unheard(words: str) -> None:
+    """Nobody looks on."""
 
 
-def _is_shown_inside(client: Any, shape: Shape, row: prior.Row) -> bool:
-    """Whether what is held of an object is what an item shows of it: no list may show it."""
-    copies = map(shape.object, prior.copies(client, shape.name, row["id"]))
-    return any((copy.row.id, copy.hash) == (row["id"], row["_hash"]) for copy in copies)
+class Verifying:
+    """One resource being verified."""
+
+    def __init__(
+        self, session: Session, client: Any, resource: Resource, states: Mapping[str, Any], sample: int, dice: random.Random,
+        watch: Callable[[str], None],
+    ) -> None:
+        self.session, self.client, self.resource, self.sample, self.dice = session, client, resource, sample, dice
+        self.watch = watch
+        self.table, self.shape = resource.table, session.shapes[resource.table]
+        self.listed: Mapping[str, Any] = states.get(self.table, {})
+        self.cursors: Mapping[str, Any] | None = states.get(CHANGES, {}).get(self.table)
+        self.until = min(self.listed.get("t0", 0), (self.cursors or self.listed).get("cursor", self.listed.get("t0", 0)))
+        self.hidden: set[str] = set()      # held where a list was read, and not in it
+        self.odd: set[str] = set()         # cannot be taken
+
+    def run(self, found: Verified) -> None:
+        """Add what is compared and what differs."""
+        self.watch(f"{self.table}: lists")
+        shown = self._shown() if self.until else {}
+        held = {str(id) for (id,) in prior.all_rows(self.client, self.table, ["id"]) if id is not None}
+        drawn = self.dice.sample(sorted(held), min(self.sample, len(held)))
+        there = sorted(shown.keys() & held)
+        drawn += [id for id in self.dice.sample(there, min(self.sample, len(there))) if id not in drawn]
+        drawn += [id for id in sorted(self.hidden)[:self.sample] if id not in drawn]
+        reads = self._read(drawn, shown)
+        told_later = _waiting(self.session, self.resource, self.cursors)
+        drawn = [id for id in drawn if id not in self.odd]
+        settled = [id for id in drawn if id not in told_later]
+        found.compared[self.table], found.waiting[self.table] = len(settled), len(drawn) - len(settled)
+        whats = [*self._missing(shown, held, told_later), *self._astray(), *self._wrong(settled, reads)]
+        found.differences.extend(Difference(table, id, what) for table, id, what in whats)
+
+    def _shown(self) -> dict[str, Read]:
+        """What Stripe's lists show: the newest, and the pages before some moments drawn by chance."""
+        oldest = self.session.account.created or FIRST_ACCOUNT
+        more = min(MOST_PAGES, max(1, self.sample // 50))
+        moments = [self.until, *(self.dice.randint(min(oldest, self.until), self.until) for _ in range(more))]
+        found: dict[str, Read] = {}
+        for moment in moments:
+            spans, here = [], dict[str, Read]()
+            for walk in self.resource.walks:
+                ask = Planner([(0, moment)]).take()
+                if ask is None:
+                    continue
+                page = page_of(self.session.api, self.resource, self.shape, walk, ask, paid=False)
+                here |= {row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None}
+                last = page.heads[-1].created if page.heads and page.has_more else None
+                spans.append((last or 0) if page.has_more else -1)
+            found |= here
+            read_down_to = max(spans, default=moment)
+            self.hidden |= astray.living_between(self.client, self.table, read_down_to, moment, self.sample) - here.keys()
+        return found
+
+    def _read(self, ids: Sequence[str], shown: Mapping[str, Read]) -> dict[str, Read | None]:
+        """The objects as they are now: those that no list has shown are asked for one by one."""
+        reads: dict[str, Read | None] = {id: shown[id] for id in ids if id in shown}
+        rest = [id for id in ids if id not in shown]
+        for id, read in zip(rest, self.session.pool.map(self._retrieve, rest), strict=True):
+            reads[id] = read
+            self.watch(f"{self.table}: {len(reads):,} of {len(ids):,} objects")
+        return reads
+
+    def _retrieve(self, id: str) -> Read | None:
+        try:
+            return retrieve(self.session.api, self.resource, self.shape, id)
+        except Odd:
+            self.odd.add(id)
+            return None
+
+    def _missing(
+        self, shown: Mapping[str, Read], held: Collection[str], told_later: Collection[str]
+    ) -> Iterator[tuple[str, str, str]]:
+        start = self.listed.get("start", 0)
+        for id, read in sorted(shown.items()):
+            created = typed(read.record.row.created, "timestamp") or 0
+            if id not in held and id not in told_later and start <= created < self.until:
+                yield self.table, id, "Stripe has it, and the copy does not"
+
+    def _astray(self) -> Iterator[tuple[str, str, str]]:
+        """Rows that no run writes, and ids with several rows."""
+        newest = (self.session.api.now() + LEEWAY) * VERSION_STEP
+        for table in (self.table, *(child.table for child in self.resource.children)):
+            yield from ((table, id, f"it is there {count} times") for id, count in astray.twice(self.client, table, self.sample))
+            for id in astray.foreign(self.client, table, self.session.account.id, self.sample):
+                yield table, id, "it is not of this account"
+            for id in astray.ahead(self.client, table, newest, self.sample):
+                yield table, id, "its version lies in the future"
+        for child in self.resource.children:
+            for id in astray.orphans(self.client, child, self.table, self.sample):
+                yield child.table, id, f"its {child.parent} is not there"
+
+    def _wrong(self, settled: Sequence[str], reads: Mapping[str, Read | None]) -> Iterator[tuple[str, str, str]]:
+        rows = prior.rows(self.client, self.shape, settled)
+        images = prior.images(self.client, self.shape, rows)
+        known = [read for id in settled if (read := reads[id]) is not None]
+        stamp = Stamp(self.session.account.id, "")
+        true = dict(zip(
+            [read.record.row.id for read in known],
+            images_of(self.resource, self.shape, [read.record for read in known], stamp), strict=True,
+        ))
+        last: Mapping[str, prior.LastImage] = {}
+        if self.cursors:
+            last = prior.last_images(self.client, self.table, dict.fromkeys(settled, prior.EVER))
+        for id in settled:
+            if id not in rows or (reads[id] is None and self._is_known_from_items(rows[id])):
+                continue
+            for what in self._differences(rows[id], images[id], true.get(id), reads[id], last.get(id)):
+                yield self.table, id, what
+
+    def _is_known_from_items(self, row: prior.Row) -> bool:
+        """Whether no list ever showed it, and an item still shows it as it is held; `reconcile` takes it so, too."""
+        created = prior.as_json("timestamp", row["created"])
+        if row["deleted_at"] is not None or not is_copy(row["_version"] or 0, created, bool(row.get("active"))):
+            return False
+        copies = self.shape.objects(list(prior.copies(self.client, self.table, row["id"])))
+        return any((one.row.id, one.hash) == (row["id"], row["_hash"]) for one in copies if not isinstance(one, Odd))
+
+    def _differences(
+        self, row: prior.Row, held: Image, true: Image | None, read: Read | None, last: prior.LastImage | None
+    ) -> Iterator[str]:
+        if read is None or true is None or row["deleted_at"] is not None:
+            if read is not None:
+                yield "it is marked as deleted, but Stripe has it"
+            elif row["deleted_at"] is None:
+                yield "Stripe does not have it any more"
+            elif last is not None and last.image is not None:
+                yield "its last change is no deletion"
+            return
+        compared, lists = prior.compared(self.resource, self.shape), [child.field for child in self.resource.children]
+        if wrong := [
+            name for name in true
+            if name in compared and as_plain(held.get(name), name in lists) != as_plain(true[name], name in lists)
+        ]:
+            yield f"the row differs from Stripe in {', '.join(wrong)}"
+        elif last is not None and last.image is None:
+            yield "its last change is a deletion"
+        elif last is not None and (wrong := _unlike(self.session, self.resource, last, self.shape.image(read.record.row))):
+            yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
 def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | None) -> set[str]:
@@ -109,29 +240,6 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
         return set().union(*objects_told(session.api, resource, cursors["cursor"]))
     except NotReadable:
         return set()
-
-
-def _differences(
-    session: Session, resource: Resource, row: prior.Row, held: Image, read: Read | None,
-    last: prior.LastImage | None,
-) -> Iterator[str]:
-    if read is None or row["deleted_at"] is not None:
-        if read is not None:
-            yield "it is marked as deleted, but Stripe has it"
-        elif row["deleted_at"] is None:
-            yield "Stripe does not have it any more"
-        elif last is not None and last.image is not None:
-            yield "its last change is no deletion"
-        return
-    shape = session.shapes[resource.table]
-    now, compared = shape.image(read.record.row), prior.compared(resource, shape)
-    before = with_lists_of(held, now, [child.field for child in resource.children])
-    if wrong := [name for name in now if name in compared and before.get(name) != now.get(name)]:
-        yield f"the row differs from Stripe in {', '.join(wrong)}"
-    elif last is not None and last.image is None:
-        yield "its last change is a deletion"
-    elif last is not None and (wrong := _unlike(session, resource, last, now)):
-        yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
 def _unlike(session: Session, resource: Resource, last: prior.LastImage, now: Image) -> list[str]:

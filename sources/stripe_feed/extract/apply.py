@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dlt
+import msgspec
 
+from ..resources import RESOURCES
 from . import prior
 from .changes import Change, list_id
 from .cursors import VERSION_STEP
@@ -15,10 +17,14 @@ from .derive import body_of, changes_of
 from .histories import Known, Ordered, held, needs_known, sequence
 from .lists import TOLD_BY_LIST
 from .odd import Odd
+from .records import typed
 from .rereads import Read
 from .shapes import Record
 from .told import Told, is_discount
 from .writer import Writer, is_before, version_read
+
+EMBEDDED = frozenset(table for row in RESOURCES.values() for child in row.children for _, table in child.embeds)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Last:
@@ -29,6 +35,7 @@ class Last:
         event = ordered.told.event
         self.id = ordered.told.id
         self.body = body
+        self.told = ordered.told
         self.created = ordered.told.created
         self.version = event.created * VERSION_STEP + ordered.number
         self.ends = event.created if ordered.told.role == "ends" else None
@@ -51,6 +58,7 @@ class Work:
     def tables(self) -> Iterator[Any]:
         """The tables to yield: rows first, then the changes that led there."""
         rows = [*self.rows, *((read.record, self._version(read), None) for read in self._worth())]
+        rows = [one for one in rows if not self._lies_ahead(one[0])]
         yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
         self._died()
         yield from self._ended()
@@ -69,6 +77,12 @@ class Work:
         held = {record.row.id for record in doubtful} - {record.row.id for record in self.writer.changed(doubtful)}
         return [read for read in wanted if read.record.row.id not in held]
 
+    def _lies_ahead(self, record: Record) -> bool:
+        """Whether an object will be created in the future, which no clock explains: the list brings it in its time."""
+        created = typed(record.row.created, "timestamp")
+        ahead = created is not None and created >= self.writer.session.api.now()
+        return ahead and not typed(getattr(record.row, "test_clock", None), "ref")
+
     def _died(self) -> None:
         """Objects that could not be read again were gone, where an event of this batch says so, though another seemed later."""
         read = {read.record.row.id for read in self.reads}
@@ -81,9 +95,16 @@ class Work:
         if not self.ended or self.writer.client is None:
             return
         with self.writer.client as client:
-            held = list(prior.rows(client, self.writer.shape, list(self.ended)).values())
-        ends = [self.ended[row["id"]] for row in held]
-        yield from self.writer.ended(held, [one.version for one in ends], [one.ends or 0 for one in ends])
+            held = prior.rows(client, self.writer.shape, list(self.ended))
+        ends = [self.ended[id] for id in held]
+        yield from self.writer.ended(list(held.values()), [one.version for one in ends], [one.ends or 0 for one in ends])
+        if self.writer.resource.table in EMBEDDED:       # a copy inside an item may come at any time: it must not live
+            ends = [one for id, one in self.ended.items() if id not in held]
+            records = self.writer.shape.objects([_as_known(self.writer, one.told) for one in ends]) if ends else []
+            whole = [(one, record) for one, record in zip(ends, records, strict=True) if not isinstance(record, Odd)]
+            yield from self.writer.rows(
+                [record for _, record in whole], [one.version for one, _ in whole], [one.ends for one, _ in whole]
+            )
 
 
 def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
@@ -220,6 +241,13 @@ def _put_aside(work: Work, odd: Odd, one: Last) -> None:
         work.again[one.id] = one.created
     else:
         work.ended[one.id] = one
+
+
+def _as_known(writer: Writer, one: Told) -> bytes:
+    """An object by its last event, whatever its API version: in the fields that are documented."""
+    names = {column.name for column in writer.shape.columns}
+    kept = {name: raw for name, raw in _fields.decode(one.event.data.object).items() if name in names}
+    return msgspec.json.encode(kept)
 
 
 def _is_cut(writer: Writer, record: Record) -> bool:

@@ -1,7 +1,8 @@
 """The cursors: how far the list of a resource and the reading of its events have come, and what that allows.
 
 State of a list: `{t0, left, start}`. State of the reader, per resource: `{since, cursor}`. `since` is the time at which the list
-began that its events go on from; `cursor` the time up to which they were read. All are Unix seconds of Stripe's clock.
+began that its events go on from; `cursor` the time up to which they were read; `told`, where changes were lost, the time since
+which they are told again. All are Unix seconds of Stripe's clock.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ def standing(listed: Mapping[str, Any], mine: Mapping[str, Any] | None, now: int
     if any(listed["left"]):
         return "again" if follows and listed["t0"] < now - TOO_OLD else "listing"
     return "gap" if follows and mine is not None and mine["cursor"] < now - TOO_OLD else "complete"
+
+
+def told_anew(mine: dict[str, Any], now: int) -> None:
+    """Move a reader's cursor back as far as Stripe remembers; `told`: whose creation is older, nobody is told of again."""
+    mine["cursor"] = mine["told"] = max(mine["since"], min(mine["cursor"], now - TOO_OLD + DAY))
+    mine.pop("rung", None)
 
 
 def span(mine: Mapping[str, Any], now: int, look_back: int, settle: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from ..resources import Child, Column, Expandable, Params, Resource
 from .odd import Odd
 from .pages import Page
 from .records import typed
-from .shapes import NULL, Record, Shape
+from .shapes import NULL, Record, Shape, own
 from .windows import Ask, Head
 
 MOST_RESTARTS = 3
@@ -103,6 +103,7 @@ def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool
                 rows = whole(api, child, row.id, lambda body, s=child_shape: _rows(s, body))   # type: ignore[misc]
                 embedded = child_shape.embedded(data=rows)
             if embedded is not getattr(row, child.field):
+                own(child, row.id, embedded)
                 setattr(row, child.field, embedded)
                 again = True
         for expandable in shape.expanded:

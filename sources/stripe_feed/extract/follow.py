@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import NotFound, NotReadable
 from ..resources import CHANGES, RESOURCES, Resource
 from . import prior
 from .apply import prepare
-from .cursors import rested, span, standing
+from .cursors import rested, span, standing, told_anew
 from .events import Call, Event, calls
 from .odd import EVENTS, Odd
 from .reading import Reading
@@ -26,7 +26,7 @@ from .session import Session
 from .shapes import shape_id
 from .snapshot import snapshot
 from .told import Told, is_odd, told
-from .writer import Writer
+from .writer import HAS_TOLD, Writer
 
 log = logging.getLogger("stripe_feed")
 
@@ -69,6 +69,7 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
         if not dlt.current.source_schema().tables.get(CHANGES, {}).get("columns"):
             yield from follow.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()     # there from the start
         yield from prune(session, follow.writer, mine)
+        _tell_anew(session, follow.writer, tables, mine)
         try:
             if [table for table in tables if mine.get(table, {}).pop("put_off", False)]:
                 session.behind.update(tables)        # what was put off once comes before more events
@@ -93,6 +94,25 @@ def _read_changes(session: Session, lists: Sequence[str]) -> Iterator[Any]:
     yield from reconcile(session, follow.writer, due, mine)
     if session.unreadable is not None:
         raise session.unreadable
+
+
+def _tell_anew(session: Session, writers: Callable[[Resource], Writer], tables: Sequence[str], mine: State) -> None:
+    """Read the events again where the destination has lost the changes."""
+    followed = [table for table in tables if session.standing[table] == "complete" and "put_off" not in mine[table]]
+    if not followed or not dlt.current.source_state().get(HAS_TOLD):
+        return
+    writer = writers(RESOURCES[followed[0]])
+    if writer.client is None:
+        return
+    with writer.client as client:
+        if not prior.is_empty(client, CHANGES):
+            return
+    log.warning(
+        "%s is gone or empty in the destination: what Stripe still knows of the last 28 days is told again, under the same ids. "
+        "Older changes are lost here; the feed has those that it took over.", CHANGES,
+    )
+    for table in followed:
+        told_anew(mine[table], session.api.now())
 
 
 def _tell_gaps(gaps: Sequence[str], mine: State) -> None:

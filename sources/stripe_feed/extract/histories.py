@@ -69,7 +69,11 @@ def sequence(history: Sequence[Told], known: Known | None = None, looked: bool =
     for group, following in zip(groups, [*groups[1:], []], strict=True):
         some, sure = _born_once(group), True
         if len(some) > 1:
-            some, sure = _in_order(some, _key_before(at, some, known, looked), _key_then(following))
+            before, then = _key_before(at, some, known, looked), _key_then(following)
+            if found and not found[-1].sure:         # where that second ended, and so this one began, is a guess
+                sure = _in_order(some, None, then)[1]
+            some, told = _in_order(some, before, then)
+            sure = sure and told
         found += [Ordered(one, n, sure) for n, one in enumerate(some, 1)]
         at = some[-1]
     return found

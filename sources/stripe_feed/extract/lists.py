@@ -1,8 +1,8 @@
 """Lists give what exists: each resource walks its list endpoint by `created` and yields Arrow tables with its state.
 
 State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of seconds not yet yielded;
-`start`, the oldest second asked for; `shape`, the one that the first rows have; and `compare`, where rows of before may be
-gone. Nothing else: no ids, no cursors.
+`start`, the oldest second asked for; `shape`, the one that the first rows have; `compare`, where rows of before may be gone;
+and `childless`, where a whole list had not one child. Nothing else: no ids, no cursors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dlt.extract.source import SourceInjectableContext
 
 from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, Params, Resource
+from . import prior
 from .changes import Change, customer_of, encoded, list_id
 from .cursors import Standing, rested, standing
 from .fetch import page_of
@@ -28,7 +29,7 @@ from .rereads import Read, read_again
 from .session import Options, Session
 from .shapes import Record, shape_id
 from .windows import Planner, Range, subtract
-from .writer import Writer, version_read
+from .writer import Writer, items_of, version_read
 
 log = logging.getLogger("stripe_feed")
 
@@ -47,8 +48,11 @@ class Plan:
     keeps_cursor: bool             # a fixed range: state is left alone
 
 
-def plan(state: dict[str, Any], options: Options, walks: int, now: int, account_created: int) -> Plan:
-    """Decide what to list: go on where a listing stopped, or what is new since the last one, or everything."""
+def plan(
+    state: dict[str, Any], options: Options, walks: int, now: int, account_created: int, lost: bool = False
+) -> Plan:
+    """Decide what to list: go on where a listing stopped, or what is new since the last one, or everything; also where the
+    destination has `lost` its rows. One range, so that an empty list costs one request."""
     start = options.start or 0
     if start >= now:
         raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
@@ -58,6 +62,8 @@ def plan(state: dict[str, Any], options: Options, walks: int, now: int, account_
         return Plan(now, whole, False, True)
     if "t0" not in state:
         return Plan(now, whole, True, False)
+    if lost:
+        return Plan(now, [[(min(start, state["start"]), until)] for _ in range(walks)], False, False)
     older = [(start, state["start"])] if start < state["start"] else []
     left = [[*older, *((lo, hi) for lo, hi in walk)] for walk in state["left"]]
     if any(state["left"]):
@@ -84,8 +90,11 @@ class Run:
     rest: bool = False             # of a listing that an earlier run began
     start: int | None = None       # the oldest second that this copy was ever asked for
     yielded: bool = False
+    lost: str = ""                 # a table that is gone or empty, for which all is listed again
+    known: int = 0                 # what was created before that second was listed once
     compare: bool = False          # once it is complete, the whole list is compared: it shows nothing of what was deleted
     shape: str | None = None       # which shape the rows of the first list have
+    childless: bool = False        # the whole list has no child
     closed: bool = False           # its state is written, for this package
 
     @property
@@ -98,6 +107,7 @@ class Run:
         left = [[list(r) for r in walk] for walk in self.left[:len(self.resource.walks)]]    # test clocks: always whole
         start = options.start or 0 if self.start is None else self.start
         more: dict[str, Any] = ({"compare": True} if self.compare else {}) | ({"shape": self.shape} if self.shape else {})
+        more |= {"childless": True} if self.childless else {}
         return {"t0": self.plan.t0, "left": left, "start": start} | more
 
 
@@ -132,10 +142,12 @@ def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) ->
         return                                       # an earlier package of this session brought all there is
     if where == "gap" or (where == "complete" and resource.table in session.options.reconcile):
         return                                       # the whole list is compared instead
+    run = _resume(session, resource, state) if where != "again" else None
+    lost = _lost(writer, state) if run is None and where != "again" else ""
     before = dict(state)
     if where == "again":
         _replace(state, {})
-    run = _resume(session, resource, state) or _begin(session, resource, state, again=where == "again")
+    run = run or _resume(session, resource, state) or _begin(session, resource, state, again=where == "again", lost=lost)
     try:
         yield from _walk(session, run, writer, state, {} if where == "again" else before)
         if run.done and run.rest:                    # it ended where an earlier run began: go on with what came since
@@ -196,13 +208,17 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
         records = [record for part in parts for record in part.rows]
         if session.is_in_doubt:
             session.newest = max((session.newest, *_dates(records)))
+        run.childless = run.childless and not any(items_of(one, child) for one in records for child in run.resource.children)
         if not run.plan.first:
             records = writer.changed(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
         if not tables and not run.yielded and (run.plan.first or run.rest):
             tables = writer.empty_tables()
         if tables and session.unreadable is not None and not (run.plan.first or run.rest or keeps_cursor):
-            tables += _creations(session, writer, records)
+            tables += _creations(session, writer, records, run.known)
+        if run.lost and any((typed(record.row.created, "timestamp") or 0) < run.known for record in records):
+            log.warning("%s is gone or empty in the destination: %s are listed again.", run.lost, run.resource.table)
+            run.lost = ""
         for table in tables:
             run.yielded = True
             yield table
@@ -215,7 +231,7 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
         run.plan = replace(run.plan, t0=session.proven(run.plan.t0))
     if not keeps_cursor:
         rests = rested(before.get("t0", 0), run.plan.t0, session.options.look_back, None)
-        worth = not run.done or run.yielded or rests or any(before.get("left", ()))
+        worth = not run.done or run.yielded or rests or any(before.get("left", ())) or run.childless != ("childless" in before)
         _replace(state, run.state(session.options) if worth else before)     # an idle run writes nothing
 
 
@@ -226,10 +242,14 @@ def _dates(records: Sequence[Record]) -> Iterator[int]:
             yield typed(record.row.created, "timestamp") or 0
 
 
-def _creations(session: Session, writer: Writer, records: Sequence[Record]) -> list[Any]:
-    """Changes for new objects, where the key may not read the events that would tell of them."""
+def _creations(session: Session, writer: Writer, records: Sequence[Record], known: int) -> list[Any]:
+    """Changes for new objects, where the key may not read the events that would tell of them; not for those that were listed
+    before the destination lost them."""
     resource, shape = writer.resource, writer.shape
-    new = [record for record in records if record.row.id not in writer.held]
+    new = [
+        record for record in records
+        if record.row.id not in writer.held and (not known or (typed(record.row.created, "timestamp") or 0) >= known)
+    ]
     if not new:
         return []
     dlt.current.source_state()[TOLD_BY_LIST] = True
@@ -257,10 +277,24 @@ def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run 
     return None
 
 
-def _begin(session: Session, resource: Resource, state: dict[str, Any], again: bool = False) -> Run:
-    """Start a listing; its `t0` is in the state before its first request. `again`: the destination holds rows already."""
+def _lost(writer: Writer, state: dict[str, Any]) -> str:
+    """The table that the destination has lost, the resource's or its children's; they can be empty at Stripe, too."""
+    if "t0" not in state or writer.client is None or writer.session.options.end is not None:
+        return ""
+    with writer.client as client:
+        if prior.is_empty(client, writer.resource.table):
+            return writer.resource.table
+        empty = next((child.table for child in writer.resource.children if prior.is_empty(client, child.table)), "")
+    if not empty:
+        state.pop("childless", None)
+    return "" if state.get("childless") else empty
+
+
+def _begin(session: Session, resource: Resource, state: dict[str, Any], again: bool = False, lost: str = "") -> Run:
+    """Start a listing; its `t0` is in the state before its first request. `again`: the destination holds rows already; `lost`:
+    a table that it has not."""
     options, now = session.options, session.api.now()
-    planned = plan(state, options, len(resource.walks), now, session.account.created)
+    planned = plan(state, options, len(resource.walks), now, session.account.created, bool(lost))
     if again:
         planned = replace(planned, first=False)
     if not planned.first:
@@ -271,6 +305,9 @@ def _begin(session: Session, resource: Resource, state: dict[str, Any], again: b
     left += [[(0, FAR)] for _ in listing.walks[len(left):]]
     run = Run(resource, planned, listing, left, rest=planned.t0 < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
+    if lost:
+        run.lost, run.known = lost, state["t0"] - options.look_back
+    run.childless = state.get("childless", False) or (bool(lost) and lost != resource.table)      # until a child comes
     run.compare = again or state.get("compare", False)
     run.shape = shape_id(session.api.version, session.shapes[resource.table]) if planned.first or again else state.get("shape")
     run.listing.page_wise = is_limited(Container()[SourceInjectableContext].source.resources.get(resource.table))

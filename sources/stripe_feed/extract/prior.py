@@ -17,43 +17,40 @@ from .records import Stamp
 from .shapes import ARROW, MEMORY, Shape
 
 IDS_PER_SELECT = 500
+EVER = 10**11               # a second after all others: a difference is told at our time, which may be ahead of the next run's
 
 Row = dict[str, Any]        # a row that is held, by column, as the destination's driver gives it
 
 
 def hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
     """Return id -> `_hash` of the rows that a complete load brought and that are not deleted; nothing where there is no table."""
-    query = f"select id, _hash from {_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
+    query = f"select id, _hash from {named(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
     return dict(_by_ids(client, f"{query} and id in", ids))
 
 
 def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[str, int]:
     """Return id -> how many children are held that came with the row that is held: a run can stop between the two."""
     query = (
-        f"select c.{child.parent}, count(*) from {_name(client, child.table)} c "
-        f"join {_name(client, table)} p on p.id = c.{child.parent} where p._version = c._version and p.id in"
+        f"select c.{child.parent}, count(*) from {named(client, child.table)} c "
+        f"join {named(client, table)} p on p.id = c.{child.parent} where p._version = c._version and p.id in"
     )
     return dict(_by_ids(client, query, ids, f" group by c.{child.parent}"))
 
 
-def counts(client: Any, child: Child) -> dict[str, int]:
-    """Return parent's id -> how many children are held."""
-    return dict(_select(client, f"select {child.parent}, count(*) from {_name(client, child.table)} group by {child.parent}"))
-
-
 def seen(client: Any, ids: Sequence[str]) -> set[str]:
     """Those of these change ids that a complete load brought."""
-    query = f"select change_id from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
+    query = f"select change_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
 class LastImage(NamedTuple):
     """What an object's newest change leads to: an image of this API version, none after a deletion. `whole`: as Stripe sent it,
-    where others are made of a row, and have its lists."""
+    where others are made of a row, and have its lists. `at`: when it happened."""
 
     api_version: str | None
     image: Image | None
     whole: bool
+    at: int
 
 
 def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, LastImage]:
@@ -62,15 +59,15 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     What was told late came before the others of its second.
     """
     query = (
-        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {_name(client, CHANGES)} "
+        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {named(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
     older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
     newest = {row[0]: row for row in sorted(older, key=lambda row: (_time(row[1]), not row[7], row[2], row[3]))}
     return {
-        id: LastImage(version, None if op == "d" else parsed(after), origin == "event")
-        for id, (*_, version, op, after, _, origin) in newest.items() if op == "d" or after is not None
+        id: LastImage(version, None if op == "d" else parsed(after), origin == "event", int(_time(at).timestamp()))
+        for id, (_, at, *_, version, op, after, _, origin) in newest.items() if op == "d" or after is not None
     }
 
 
@@ -91,7 +88,7 @@ def told_since(client: Any, resource: str, since: Mapping[str, int]) -> list[Bef
     """The changes of some objects from a second on, in the order in which they happened as far as that is known."""
     query = (
         "select object_id, event_id, event_type, occurred_at, api_version, op, after, previous, late, _dlt_load_id, seq "
-        f"from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
+        f"from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
         "and resource = %s and occurred_at >= %s and object_id in"
     )
     oldest = datetime.fromtimestamp(min(since.values()), timezone.utc)
@@ -115,24 +112,24 @@ def copies(client: Any, table: str, id: str) -> Iterator[bytes]:
     children = [child for row in RESOURCES.values() for child in row.children]
     for owner, column in [(child.table, name) for child in children for name, of in child.embeds if of == table]:
         text = f"cast({client.escape_column_name(column)} as varchar)"
-        for (found,) in _select(client, f"select distinct {text} from {_name(client, owner)} where {text} like %s", f'%"{id}"%'):
+        for (found,) in select(client, f"select distinct {text} from {named(client, owner)} where {text} like %s", f'%"{id}"%'):
             yield found.encode()
 
 
 def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:
     """Return id -> the whole row that is held, deleted or not."""
     columns = [column for column in shape.all_columns if column.name != "_dlt_load_id"]
-    names = ", ".join(client.escape_column_name(column.name) for column in columns)
-    held = _by_ids(client, f"select {names} from {_name(client, shape.name)} where id in", ids)
+    names = _cells(client, shape.name, [column.name for column in columns])
+    held = _by_ids(client, f"select {names} from {named(client, shape.name)} where id in", ids)
     return {row["id"]: row for row in (dict(zip([c.name for c in columns], one, strict=True)) for one in held)}
 
 
 def items(client: Any, shape: Shape, parent: str, parents: Sequence[str]) -> dict[str, list[Image]]:
     """Return parent's id -> its children as the objects that they were."""
     columns = shape.columns
-    names = ", ".join(client.escape_column_name(column.name) for column in (*columns, Column("extra", "json", "")))
+    names = _cells(client, shape.name, [*(column.name for column in columns), "extra"])
     found: dict[str, list[Image]] = {}
-    for one in _by_ids(client, f"select {names} from {_name(client, shape.name)} where {parent} in", parents):
+    for one in _by_ids(client, f"select {names} from {named(client, shape.name)} where {parent} in", parents):
         row = dict(zip([*(column.name for column in columns), "extra"], one, strict=True))
         found.setdefault(row[parent], []).append(image(shape, row))
     return found
@@ -151,11 +148,20 @@ def images(client: Any, shape: Shape, rows: Mapping[str, Row]) -> dict[str, Imag
 def told(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
     """The objects of a resource, or those of these, that any change of a complete load tells of."""
     query = (
-        f"select distinct object_id from {_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s"
+        f"select distinct object_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s"
     )
     if ids is None:
-        return {id for (id,) in _select(client, query, resource)}
+        return {id for (id,) in select(client, query, resource)}
     return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, first=(resource,))}
+
+
+def told_gone(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
+    """Those of these objects whose deletion a change of a complete load tells of."""
+    query = (
+        f"select object_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s "
+        "and op = 'd' and object_id in"
+    )
+    return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
 
 
 def compared(resource: Resource, shape: Shape) -> set[str]:
@@ -178,21 +184,30 @@ def _plain(column: Column, value: Any) -> Any:
     return as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else value
 
 
+def is_empty(client: Any, table: str) -> bool:
+    """Whether a table is not there, or has no row."""
+    return not select(client, f"select 1 from {named(client, table)} limit 1")
+
+
+def complete_loads(client: Any) -> set[str]:
+    """The ids of the loads that were completed."""
+    return {str(id) for (id,) in select(client, _complete(client))}
+
+
 def remove_deleted(client: Any, table: str, before: int) -> None:
     """Delete the rows of objects that were deleted before a Unix second."""
     try:
         client.execute_sql(
-            f"delete from {_name(client, table)} where deleted_at < %s", datetime.fromtimestamp(before, timezone.utc)
+            f"delete from {named(client, table)} where deleted_at < %s", datetime.fromtimestamp(before, timezone.utc)
         )
     except DestinationUndefinedEntity:
         return
 
 
 def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Some columns of every row of a table; nothing where there is no table."""
-    columns = ", ".join(client.escape_column_name(name) for name in names)
+    """Some columns of every row of a table, null where it lacks one; nothing where there is no table."""
     try:
-        with client.execute_query(f"select {columns} from {_name(client, table)}") as cursor:
+        with client.execute_query(f"select {_cells(client, table, names)} from {named(client, table)}") as cursor:
             while found := cursor.fetchmany(10_000):
                 yield from found
     except DestinationUndefinedEntity:
@@ -206,7 +221,7 @@ def owner_in(state: Mapping[str, Any], client: Any, tables: Sequence[str]) -> tu
         return state["account"], state["livemode"]
     with client:
         for table in tables if client.has_dataset() else ():
-            for account_id, livemode in _select(client, f"select distinct account_id, livemode from {_name(client, table)}"):
+            for account_id, livemode in select(client, f"select distinct account_id, livemode from {named(client, table)}"):
                 return str(account_id), bool(livemode)
     return None
 
@@ -236,8 +251,11 @@ def as_json(kind: Kind, value: Any) -> Any:
 
 
 def parsed(value: Any) -> Any:
-    """A JSON cell, whatever the driver makes of it."""
-    return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
+    """A JSON cell, whatever the driver makes of it; a text that is no JSON as it is."""
+    try:
+        return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
+    except msgspec.DecodeError:
+        return value
 
 
 def as_table(
@@ -245,7 +263,7 @@ def as_table(
 ) -> pa.Table:
     """Held rows as they are, but with another version and time of deletion."""
     own: Mapping[str, Sequence[Any]] = {
-        "_version": versions, "_dlt_load_id": [stamp.load_id] * len(held),
+        "_version": versions, "_dlt_load_id": [stamp.load_id] * len(held), "account_id": [stamp.account_id] * len(held),
         "deleted_at": [None if end is None else datetime.fromtimestamp(end, timezone.utc) for end in deleted_at],
     }
     arrays = [
@@ -281,16 +299,30 @@ def _time(value: Any) -> datetime:
 
 def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
     """How many rows are held that were created in [lo, hi], Unix seconds."""
-    query = f"select count(*) from {_name(client, resource.table)} where created >= %s and created <= %s"
+    query = f"select count(*) from {named(client, resource.table)} where created >= %s and created <= %s"
     times = [datetime.fromtimestamp(at, timezone.utc) for at in (lo, hi)]
-    return next((int(count) for (count,) in _select(client, query, *times)), 0)
+    return next((int(count) for (count,) in select(client, query, *times)), 0)
 
 
 def _complete(client: Any) -> str:
-    return f"select load_id from {_name(client, '_dlt_loads')} where status = 0"
+    return f"select load_id from {named(client, '_dlt_loads')} where status = 0"
 
 
-def _name(client: Any, table: str) -> str:
+def _cells(client: Any, table: str, names: Sequence[str]) -> str:
+    """What to select for these columns: null for one that somebody has dropped."""
+    quoted = [client.escape_column_name(name) for name in names]
+    try:
+        with client.execute_query(f"select * from {named(client, table)} where 1 = 0") as cursor:
+            there = {column[0].lower() for column in cursor.native_cursor.description or ()}
+    except DestinationUndefinedEntity:
+        there = set()
+    return ", ".join(
+        name if not there or plain.lower() in there else f"null as {name}" for plain, name in zip(names, quoted, strict=True)
+    )
+
+
+def named(client: Any, table: str) -> str:
+    """The qualified name of a table."""
     return str(client.make_qualified_table_name(table))
 
 
@@ -299,10 +331,11 @@ def _by_ids(
 ) -> Iterator[tuple[Any, ...]]:
     for start in range(0, len(ids), IDS_PER_SELECT):
         some = ids[start:start + IDS_PER_SELECT]
-        yield from _select(client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some)
+        yield from select(client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some)
 
 
-def _select(client: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
+def select(client: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """All rows of an answer; none where the table does not exist."""
     try:
         with client.execute_query(query, *values) as cursor:
             found: list[tuple[Any, ...]] = cursor.fetchall()

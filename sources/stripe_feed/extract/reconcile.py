@@ -8,15 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import dlt
 
 from ..errors import NotReadable
 from ..resources import RESOURCES, Resource
-from . import prior
+from . import astray, prior
 from .changes import Change, diff
+from .contents import Content, contents_of
 from .cursors import VERSION_STEP
+from .held import Held, doubled, look
 from .histories import same_shape
 from .images import Image, in_shape_of, with_lists_of
 from .lists import open_listing, whole_ranges
@@ -26,23 +28,12 @@ from .rereads import Read, read_again
 from .session import Session
 from .shapes import Record, shape_id
 from .told import objects_told
-from .writer import Writer, items_of, version_read
+from .writer import Writer, is_copy, items_of, version_read
 
 log = logging.getLogger("stripe_feed")
 
 State = dict[str, dict[str, Any]]
 Writers = Callable[[Resource], Writer]
-
-
-class Held(NamedTuple):
-    """What the destination says of an object."""
-
-    hash: str
-    version: int
-    deleted: bool
-    created: int | None
-    volatile: tuple[Any, ...]
-    children: tuple[int, ...]
 
 
 def prune(session: Session, writers: Writers, mine: State) -> Iterator[Any]:
@@ -78,14 +69,18 @@ class Reconciling:
         self.resource, self.shape = writer.resource, writer.shape
         self.t0 = session.api.now()
         self.gap = session.standing.get(self.resource.table) == "gap"
-        self.asked: int = dlt.current.source_state()["resources"][self.resource.table].get("start", 0)    # by the lists so far
+        listed = dlt.current.source_state()["resources"][self.resource.table]
+        self.asked: int = listed.get("start", 0)             # by the lists so far
+        self.listed_until: int = listed.get("t0", 0)
         self.start = session.options.start or 0
         if self.gap:
             self.start = min(self.start, self.asked)             # all that was followed is to be followed on
         self.held: dict[str, Held] = {}
         self.listed: set[str] = set()
         self.suspects: dict[str, int | None] = {}
-        self.silent: list[tuple[Record, int]] = []     # only volatile fields differ, or rows of children are missing
+        self.absent: list[tuple[Record, int]] = []     # listed and not held
+        self.silent: list[tuple[Record, int]] = []     # right at Stripe, and nothing happened there
+        self.restored: set[str] = set()                # of these, those whose rows were wrong
 
     def run(self) -> Iterator[Any]:
         """Yield what heals the resource."""
@@ -115,17 +110,8 @@ class Reconciling:
         self._done(changes)
 
     def _look(self) -> None:
-        names = ["id", "_hash", "_version", "deleted_at", "created", *self.resource.volatile]
-        kinds = {column.name: column.kind for column in self.shape.columns}
         with self.writer.client as client:
-            counts = [prior.counts(client, child) for child in self.resource.children]
-            for id, hash, version, deleted, created, *rest in prior.all_rows(client, self.resource.table, names):
-                volatile = tuple(
-                    prior.as_json(kinds[name], value) for name, value in zip(self.resource.volatile, rest, strict=True)
-                )
-                at = prior.as_json("timestamp", created)
-                children = tuple(found.get(id, 0) for found in counts)
-                self.held[id] = Held(hash, version, deleted is not None, at, volatile, children)
+            self.held = look(client, self.resource, self.shape, self.session.account.id, self.session.api.now())
 
     def _list(self) -> Iterator[Any]:
         ranges = whole_ranges(self.start, self.t0, self.session.account.created)
@@ -136,26 +122,53 @@ class Reconciling:
             if not parts:
                 yield None
             for part in parts:
-                for record in part.rows:
-                    self._compare(record, part.asked_at)
-            if self.silent:
-                records, versions = [record for record, _ in self.silent], [version for _, version in self.silent]
-                self.silent = []
-                yield from self.writer.rows(records, versions)
+                contents = contents_of(self.resource, self.shape, part.rows, self.writer.stamp)
+                for record, content in zip(part.rows, contents, strict=True):
+                    self._compare(record, content, part.asked_at)
+            self._lost()
+            yield from self._restore()
         self.session.reader.drop(listing)
 
-    def _compare(self, record: Record, asked_at: int) -> None:
+    def _compare(self, record: Record, content: Content, asked_at: int) -> None:
         id = record.row.id
         self.listed.add(id)
         self._copies_of(record)
         held = self.held.get(id)
-        if held is None or held.deleted or held.hash != record.hash:
+        if held is None:
+            self.absent.append((record, version_read(asked_at)))
+        elif held.deleted or (held.content.counted != content.counted and held.hash != record.hash):
             self.suspects[id] = typed(record.row.created, "timestamp")
-        else:
-            volatile = tuple(getattr(record.row, name) for name in self.resource.volatile)
-            children = tuple(len(items_of(record, child)) for child in self.resource.children)
-            if (held.volatile, held.children) != (volatile, children):
-                self.silent.append((record, max(version_read(asked_at), held.version)))
+        elif held.odd or held.content != content or held.hash != record.hash:
+            self.silent.append((record, max(version_read(asked_at), held.version)))
+            if held.odd or held.content.counted != content.counted:
+                self.restored.add(id)      # it is what was loaded once: somebody has changed the row
+
+    def _lost(self) -> None:
+        """Of what is not held: what was there before anything is told of, and of which nothing was told, was there once."""
+        old = [(record, version) for record, version in self.absent if self._is_old(record)]
+        with self.writer.client as client:
+            told = prior.told(client, self.resource.table, [record.row.id for record, _ in old])
+        lost = [(record, version) for record, version in old if record.row.id not in told]
+        self.silent += lost
+        self.restored.update(record.row.id for record, _ in lost)
+        for record, _ in self.absent:
+            if record.row.id not in self.restored:
+                self.suspects[record.row.id] = typed(record.row.created, "timestamp")
+        self.absent = []
+
+    def _is_old(self, record: Record) -> bool:
+        """Whether an object was there before its changes are told."""
+        created = typed(record.row.created, "timestamp")
+        return created is None or created < (self._told_since() or self.listed_until - self.session.options.look_back)
+
+    def _told_since(self) -> int:
+        """The time since which changes are told; 0 where they are not yet."""
+        return max(self.cursors["since"], self.cursors.get("told", 0)) if self.cursors is not None else 0
+
+    def _restore(self) -> Iterator[Any]:
+        """Write what is right at Stripe, and tell nobody."""
+        some, self.silent = self.silent, []
+        yield from self.writer.rows([record for record, _ in some], [version for _, version in some])
 
     def _copies_of(self, record: Record) -> None:
         """Prices and plans inside items: the list may not show them."""
@@ -169,8 +182,12 @@ class Reconciling:
                             found[copy.row.id] = copy.hash
 
     def _without_copies(self, missing: Mapping[str, int | None]) -> dict[str, int | None]:
+        """Without what no list ever showed, if an item still shows it as it is held."""
         copies = self.copies.get(self.resource.table, {})
-        return {id: at for id, at in missing.items() if copies.get(id) != self.held[id].hash}
+        return {
+            id: at for id, at in missing.items()
+            if copies.get(id) != (held := self.held[id]).hash or not is_copy(held.version, held.created, held.active)
+        }
 
     def _in_range(self, held: Held) -> bool:
         return held.created is None or held.created >= self.start
@@ -192,30 +209,57 @@ class Reconciling:
 
     def _heal(self, reads: Sequence[Read]) -> Generator[Any, None, list[Change]]:
         """Write what was read again and still differs; the changes that this makes."""
-        reads = [
-            read for read in reads
-            if (held := self.held.get(read.record.row.id)) is None or held.deleted or held.hash != read.record.hash
-        ]
+        contents = contents_of(self.resource, self.shape, [read.record for read in reads], self.writer.stamp)
+        reads = [read for read, content in zip(reads, contents, strict=True) if self._differs(read, content)]
         ids = [read.record.row.id for read in reads]
         befores = self._images([id for id in ids if id in self.held and not self.held[id].deleted])
+        with self.writer.client as client:
+            last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, prior.EVER))
         afters = {read.record.row.id: self.shape.image(read.record.row) for read in reads}
         names = prior.compared(self.resource, self.shape)
         shared = names if self._is_same_shape() else self._shared(names, befores, afters)
-        yield from self.writer.rows([read.record for read in reads], [version_read(read.asked_at) for read in reads])
+        versions = [self._version(read) for read in reads]
+        yield from self.writer.rows([read.record for read in reads], versions)
         changes = []
         for read in reads:
             id = read.record.row.id
             before, after = befores.get(id), afters[id]
-            if id not in self.held and self._is_older(read):
-                continue                             # not new, but asked for only now
             if before is not None:
                 before = with_lists_of(before, after, [child.field for child in self.resource.children])
                 if shared is not names:
                     before = reshaped(before, after, shared)
-                if all(before.get(name) == after.get(name) for name in names):
-                    continue                         # only what one side does not have
+            if (found := last.get(id)) is not None and found.image is not None:
+                before = self._before(found, read, before, after)
+            elif id not in self.held and self._is_older(read):
+                continue                             # not new, but asked for only now
+            elif id in self.held and self.held[id].hash == read.record.hash and found is None:
+                before = after                       # it is what was loaded once
+            if before is not None and all(before.get(name) == after.get(name) for name in names):
+                if shared is names:                  # else only what one side does not have
+                    self.restored.add(id)
+                continue
             changes.append(self._diff(id, before, after, read.record.hash))
         return changes
+
+    def _differs(self, read: Read, content: Content) -> bool:
+        held = self.held.get(read.record.row.id)
+        return held is None or held.deleted or held.odd or held.content != content or held.hash != read.record.hash
+
+    def _version(self, read: Read) -> int:
+        held = self.held.get(read.record.row.id)
+        return max(version_read(read.asked_at), held.version if held else 0)
+
+    def _before(self, last: prior.LastImage, read: Read, before: Image | None, after: Image) -> Image:
+        """The image before a difference, by what was told last: a row that somebody changed by hand tells wrongly."""
+        held = self.held.get(read.record.row.id)
+        if not same_shape(self.resource, last.api_version, self.session.api.version) or last.image is None:
+            is_known = held is not None and not held.deleted and held.hash != read.record.hash
+            return before if before is not None and is_known else after
+        names = prior.unlike(self.resource, self.shape, last.image, after)
+        found = after | {name: last.image.get(name) for name in names}
+        if held is not None and before is not None and held.hash != read.record.hash:
+            found |= {child.field: before[child.field] for child in self.resource.children}
+        return found
 
     def _is_older(self, read: Read) -> bool:
         created = typed(read.record.row.created, "timestamp")
@@ -238,26 +282,45 @@ class Reconciling:
             return prior.images(client, self.shape, prior.rows(client, self.shape, ids))
 
     def _end(self, gone: Sequence[str]) -> Generator[Any, None, list[Change]]:
-        """Rows of objects that do not exist any more."""
-        if not gone:
+        """Rows of objects that do not exist any more; those of objects that never did go without a word. What was deleted before
+        and has odd rows is written once more."""
+        left = [
+            id for id, held in self.held.items() if held.deleted and id not in self.listed and (held.odd or not held.ours)
+        ]
+        if not gone and not left:
             return []
-        now = self.session.api.now()
+        now, table = self.session.api.now(), self.resource.table
         with self.writer.client as client:
-            rows = prior.rows(client, self.shape, gone)
+            foreign = self._foreign(client, [*gone, *left])
+            astray.remove(client, table, sorted(foreign))
+            for child in self.resource.children if foreign else ():
+                astray.remove_orphans(client, child, table)
+            rows = prior.rows(client, self.shape, [id for id in (*gone, *left) if id not in foreign])
             befores = prior.images(client, self.shape, rows)
-        versions = [max(version_read(now), row["_version"] + 1) for row in rows.values()]
-        yield from self.writer.ended(list(rows.values()), versions, [now] * len(rows))
-        return [self._diff(id, befores[id], None, "") for id in rows]
+            last = prior.last_images(client, table, dict.fromkeys(rows, prior.EVER))
+        ends = {id: last[id].at for id in rows if id in last and last[id].image is None}      # told already
+        ends |= {id: prior.as_json("timestamp", rows[id]["deleted_at"]) or now for id in left if id in rows and id not in ends}
+        self.restored.update(foreign, ends)
+        versions = [max(version_read(now), self.held[id].version + 1) for id in rows]
+        yield from self.writer.ended(list(rows.values()), versions, [ends.get(id, now) for id in rows])
+        return [self._diff(id, befores[id], None, "") for id in rows if id not in ends]
+
+    def _foreign(self, client: Any, gone: Sequence[str]) -> set[str]:
+        """Of rows without an object, those that no run can have written: another account's, of no load, or copied from another
+        row, whose digest covers its id."""
+        told = prior.told(client, self.resource.table, gone)
+        copied = doubled(self.held.values())
+        return {id for id in gone if id not in told and (not self.held[id].ours or self.held[id].hash in copied)}
 
     def _untold(self, told_by_events: set[str]) -> list[Change]:
         """Objects created since the events are followed, whose creation no change tells."""
         if self.cursors is None or self.session.unreadable is not None:
             return []
-        since = self.cursors["since"] or self.t0
+        since = self._told_since() or self.t0
         young = [
             id for id, held in self.held.items()
             if not held.deleted and held.created is not None and since <= held.created < self.t0
-            and id not in told_by_events and id not in self.suspects
+            and id not in told_by_events and id not in self.suspects and id not in self.restored
         ]
         with self.writer.client as client:
             told = prior.told(client, self.resource.table, young)
@@ -269,12 +332,12 @@ class Reconciling:
         if self.cursors is None or self.session.unreadable is not None:
             return []
         with self.writer.client as client:
-            told = prior.told(client, self.resource.table) & self.listed - left_out
+            told = prior.told(client, self.resource.table) & self.listed - left_out - self.restored
             ids = [id for id in sorted(told) if not self.held[id].deleted and self.held[id].version % VERSION_STEP == 0]
-            last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, self.session.api.now() + 1))
+            last = prior.last_images(client, self.resource.table, dict.fromkeys(ids, prior.EVER))
         found = []
         for id, after in self._images(list(last)).items():
-            version, before, _ = last[id]
+            version, before, *_ = last[id]
             if before is None:
                 found.append(self._diff(id, None, after, self.held[id].hash))
             elif same_shape(self.resource, version, self.session.api.version) and (
@@ -293,6 +356,12 @@ class Reconciling:
         self.session.healed[table] = len(changes)
         if changes:
             log.info("%s: differences healed: %s", table, f"{len(changes):,}")
+        if self.restored:
+            self.session.restored[table] = len(self.restored)
+            log.warning(
+                "%s: rows in the destination that were not as Stripe has them, though nothing happened there, are restored: %s",
+                table, f"{len(self.restored):,}",
+            )
         listed = dlt.current.source_state()["resources"][table]
         t0 = self.session.proven(self.t0)
         listed.update(t0=t0, left=[[] for _ in self.resource.walks], start=min(self.asked, self.start))

@@ -70,6 +70,7 @@ class Session:
         self.reconciled: set[str] = set()
         self.compared: list[Listing[Record]] = []   # whole lists, read to be compared
         self.healed: dict[str, int] = {}            # differences that reconcile found, by table
+        self.restored: dict[str, int] = {}          # rows that it found wrong although nothing had happened at Stripe
         self.unreadable: NotReadable | None = None    # why events cannot be read
         self.rung: Sequence[Any] = ()               # events that webhooks told of, still to be read
         self.failed: dict[str, str] = {}            # those that could not be read, each with the class of its error

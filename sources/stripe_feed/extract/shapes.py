@@ -140,6 +140,8 @@ class Shape:
             return Odd(self.name, None, created, "it has no id")
         if row.object != self.kind and row.object is not None:
             return Odd(self.name, row.id, created, f"it is no {self.kind}")
+        for child, _ in self.children:
+            own(child, row.id, getattr(row, child.field))
         return Record(row, self.hash(row))
 
     def list_in(self, embedded: Any) -> Any:
@@ -305,6 +307,13 @@ def _is(raw: msgspec.Raw, kind: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+def own(child: Child, parent: str, embedded: Any) -> None:
+    """Name the parent in the children of an object: some leave it open."""
+    for item in [] if embedded is None or isinstance(embedded, msgspec.Raw) else embedded.data:
+        if getattr(item, child.parent) != parent:
+            setattr(item, child.parent, parent)
 
 
 def shape_id(version: str, shape: Shape) -> str:

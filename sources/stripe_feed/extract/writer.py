@@ -21,6 +21,7 @@ from .changes import Change, change_hints, change_table
 from .clocks import settle
 from .comments import describe
 from .cursors import VERSION_STEP
+from .dropped import make_again
 from .hints import NO_EMPTY_FILES, Names, names_of, newer_wins, table_hints, whole_lists
 from .indexes import index
 from .native import keep_private, load_in_turn
@@ -31,6 +32,7 @@ from .shapes import Record, Shape
 
 log = logging.getLogger("stripe_feed")
 
+HAS_TOLD = "has_told"              # in the source's state: there are changes, so that an empty table of them has lost them
 VERSION_LAG = 5                    # seconds that a listed row yields to an event of the same time
 MOST_ELAPSED = 10                  # seconds that an answer takes at most, as a rule
 
@@ -38,6 +40,12 @@ MOST_ELAPSED = 10                  # seconds that an answer takes at most, as a 
 def version_read(asked_at: int) -> int:
     """The version of a row that was read directly, by Stripe's time when it was asked for."""
     return (asked_at - VERSION_LAG) * VERSION_STEP
+
+
+def is_copy(version: int, created: int | None, active: bool) -> bool:
+    """Whether a price or plan is known only from inside items, or from its creation: made for one subscription it is in no list,
+    and never active. Others lists have shown."""
+    return not active and version // VERSION_STEP == created
 
 
 def is_before(version: int, second: int) -> bool:
@@ -87,6 +95,7 @@ class Writer:
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
             if self.session.wait and (file := duckdb_file(pipeline)) is not None:
                 patient(client, file, self.session.wait)
+            make_again(pipeline)
             index(client, destination)
             if not self.session.kept:            # whoever keeps it loads by itself, and describes then
                 describe(client, destination, dlt.current.source_schema().tables)
@@ -140,6 +149,8 @@ class Writer:
         """The table to yield for some changes, in their order; one without rows only if it may be `empty`."""
         if self.client is None or not (changes or (empty and self.destination not in NO_EMPTY_FILES)):
             return []
+        if changes:
+            dlt.current.source_state()[HAS_TOLD] = True
         first = self.session.count_changes(len(changes))
         table = change_table(changes, self.stamp, self.session.account.livemode, self.session.api.now(), first)
         if CHANGES not in self.hinted:
@@ -185,6 +196,10 @@ class Writer:
             for _, rows, _ in families:
                 for row in rows:
                     self._collect(fresh, self.session.shapes[table], getattr(row, name))
+            if fresh and self.client is not None and self.session.options.deletes == "hard":     # its row may be removed
+                with self.client as client:
+                    gone = prior.told_gone(client, table, [record.row.id for record in fresh.values()])
+                fresh = {key: record for key, record in fresh.items() if record.row.id not in gone}
             if fresh:
                 records = list(fresh.values())
                 versions = [(typed(record.row.created, "timestamp") or 0) * VERSION_STEP for record in records]
