@@ -349,7 +349,7 @@ def test_an_empty_page_that_has_more_is_asked_again() -> None:
 @pytest.mark.parametrize("cursor", ["ending_before", "starting_after"])
 def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
     """Rather than asked for ever, however many events share the second."""
-    history = [(500, f"evt_{n:05}") for n in range(50)] + ([(100, "evt_a")] if cursor == "ending_before" else [])
+    history = [(500, f"evt_{n:05}") for n in range(300)] + ([(100, "evt_a")] if cursor == "ending_before" else [])
     api: Any = Refusing(Listed(history, 7), *range(10_000), of=(cursor,))      # type: ignore[arg-type]
     with pytest.raises(Unreachable, match="refuses one cursor after the other"):
         read(api, 400, 600)

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from queue import Full, Queue
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ SLICE_PAGES = 60           # per slice, where several are read ahead
 SLICES = 4
 FAR_BEHIND = 150           # pages; a slice costs two requests more
 LAST_SECOND = 253_402_300_799    # of the year 9999
+NEAR_PAGES = 20            # read newest first, at the end of a span: as many as a batch holds
 FEW_PAGES = 10             # of a slice that is read newest first, for want of an anchor
 
 
@@ -173,12 +175,12 @@ def newest(api: Api, path: str = PATH) -> int:
 
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
     """The events of [lo, hi) in pages, the oldest first; within a second in no order."""
-    newest, has_more = page(api, types, lo, hi)
+    newest, has_more = _backward(api, types, lo, hi, NEAR_PAGES)
     if not has_more:
         if newest:
             yield newest[::-1]
         return
-    seconds = max(newest[0].created - newest[-1].created, 1)      # that a page takes, here at the end
+    seconds = max((newest[0].created - newest[-1].created) // NEAR_PAGES, 1)      # that a page takes, here at the end
     last = newest[-1].created      # what is newer than that second is there already
     if (hi - lo) / seconds <= FAR_BEHIND:
         yield from _forward(api, types, lo, last + 1, seconds)
@@ -198,7 +200,7 @@ def _forward(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> 
             anchor = before[0].id if before else None
         if anchor is None:
             mid = min(hi, reached + FEW_PAGES * seconds)
-            found, has_more = _backward(api, types, reached, mid)[::-1], mid < hi
+            found, has_more = _backward(api, types, reached, mid)[0][::-1], mid < hi
             if not found:
                 reached, seconds = mid, seconds * 2
                 continue
@@ -226,12 +228,12 @@ def _one_more(refused: int) -> int:
     return refused + 1
 
 
-def _backward(api: Api, types: Sequence[str], lo: int, hi: int) -> list[Event]:
-    """All events of [lo, hi), newest first."""
+def _backward(api: Api, types: Sequence[str], lo: int, hi: int, pages: int | None = None) -> tuple[list[Event], bool]:
+    """All events of [lo, hi), newest first; or those of so many pages, and whether there is more."""
     found: dict[str, Event] = {}
     cursor: dict[str, Any] = {}
     refused = 0
-    while True:
+    for n in count(1):
         try:
             some, has_more = page(api, types, lo, hi, **cursor)
         except CursorGone:
@@ -239,9 +241,10 @@ def _backward(api: Api, types: Sequence[str], lo: int, hi: int) -> list[Event]:
             continue
         refused = refused if found.keys() >= {event.id for event in some} else 0
         found.update((event.id, event) for event in some)
-        if not has_more:
-            return sorted(found.values(), key=lambda event: -event.created)
+        if not has_more or n == pages:
+            break
         cursor = {"starting_after": some[-1].id}
+    return sorted(found.values(), key=lambda event: -event.created), has_more
 
 
 def _ahead(api: Api, types: Sequence[str], lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
