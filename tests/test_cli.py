@@ -273,6 +273,7 @@ def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
 
     assert found.keys() == {
         "rows", "requests", "seconds", "packages", "account_id", "livemode", "refused", "healed", "restored", "relayed", "unread", "left_out",
+        "failed",
     }
     assert found["account_id"] == origin.box.account_id
     assert found["rows"]["customers"] == origin.truth()["customers"]

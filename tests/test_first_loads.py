@@ -12,6 +12,7 @@ from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.feed_truth import assert_complete
 
+SETTLED = 5 * 86_400        # by then what was created in the future is there, which events have told of before
 WRITES = 100        # a second
 PACES = (25, 10, 50, 4, 100)        # requests a second, by which the account's time goes on
 
@@ -31,7 +32,7 @@ def load(seed: int, folder: Path, customers: int) -> None:
         box.on_request = live
         copy.sync(**({"checkpoint_rows": 200} if seed % 3 == 0 else {}))
         box.on_request = None
-        box.advance(700)
+        box.advance(SETTLED)
         copy.sync()
         copy.check(volatile=False)
         since = copy.states["changes"]

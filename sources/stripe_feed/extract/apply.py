@@ -17,7 +17,6 @@ from .derive import body_of, changes_of
 from .histories import Known, Ordered, held, needs_known, sequence
 from .lists import TOLD_BY_LIST
 from .odd import Odd
-from .records import typed
 from .rereads import Read
 from .shapes import Record
 from .told import Told, is_discount
@@ -58,7 +57,6 @@ class Work:
     def tables(self) -> Iterator[Any]:
         """The tables to yield: rows first, then the changes that led there."""
         rows = [*self.rows, *((read.record, self._version(read), None) for read in self._worth())]
-        rows = [one for one in rows if not self._lies_ahead(one[0])]
         yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
         self._died()
         yield from self._ended()
@@ -76,12 +74,6 @@ class Work:
         doubtful = [read.record for read in wanted if read.record.row.id not in self.last]
         held = {record.row.id for record in doubtful} - {record.row.id for record in self.writer.changed(doubtful)}
         return [read for read in wanted if read.record.row.id not in held]
-
-    def _lies_ahead(self, record: Record) -> bool:
-        """Whether an object will be created in the future, which no clock explains: the list brings it in its time."""
-        created = typed(record.row.created, "timestamp")
-        ahead = created is not None and created >= self.writer.session.api.now()
-        return ahead and not typed(getattr(record.row, "test_clock", None), "ref")
 
     def _died(self) -> None:
         """Objects that could not be read again were gone, where an event of this batch says so, though another seemed later."""
