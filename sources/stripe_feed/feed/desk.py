@@ -121,7 +121,7 @@ async def body_of(request: Request, most: int = MOST_BYTES) -> bytes | Response:
     """The body, or the refusal of one that is too long or comes too slowly: its rest is not read."""
     too_long = refused(413, f"The body is longer than {most:,} bytes.", Connection="close")
     told = request.headers.get("content-length", "0")
-    if not told.isdecimal() or int(told) > most:
+    if not told.isdecimal() or len(told) > 19 or int(told) > most:
         return too_long
     found = bytearray()
     try:
