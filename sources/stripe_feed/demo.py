@@ -34,7 +34,8 @@ from .terminal import data, invoked, table
 SEED = 7
 A_DAY = 86_400
 BEGINS = 73_600         # seconds after midnight, UTC: the same each day, so that the demo shows the same
-BEHIND = 240            # seconds that a sandbox's clock begins behind: what is let pass there does not lead it ahead of ours
+BEHIND = 55             # seconds that a sandbox's clock begins behind ours: by what is let pass there it is as much ahead
+LIVED, PASSED = 20, 90  # seconds: of the changes, and the time after which events are read
 WIDE = 110
 USAGE = UsageError.exit_code
 SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
@@ -232,8 +233,8 @@ def serve(flags: Sequence[str]) -> None:
         console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
         console.print(f"  {invoked()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in box.key else ''}")
         console.print("For something to happen there: forty changes, and the time after which events are read")
-        console.print(f"""  curl -d '{{"seconds": {BEHIND // 2}, "changes": 40}}' {box.url}/_sandbox/live""")
-        console.print(f"""  curl -d '{{"seconds": {BEHIND // 2}}}' {box.url}/_sandbox/advance""")
+        console.print(f"""  curl -d '{{"seconds": {LIVED}, "changes": 40}}' {box.url}/_sandbox/live""")
+        console.print(f"""  curl -d '{{"seconds": {PASSED}}}' {box.url}/_sandbox/advance""")
         console.print("Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):
             box.process.wait()
