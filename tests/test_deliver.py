@@ -17,7 +17,7 @@ import pytest
 
 from stripe_feed import deliver as deliver_all
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed import deliver, lanes
+from stripe_feed.feed import deliver, lanes, page
 from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.deliver import JITTER, SCHEDULE, Delivery, delivering
 from stripe_feed.feed.messages import attempts, counts, dead, left, release, retry
@@ -929,6 +929,7 @@ def test_a_message_costs_the_same_whatever_was_sent_before(store: FeedStore, clo
             retry(store, clock.at)
             release(store, "t", clock.at)
             left(store)
+            page._failing(store)
 
         needed.append(steps_of(store, work))
         store.ask(

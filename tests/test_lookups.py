@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from stripe_feed.errors import Locked, SetupError, UsageError
 from stripe_feed.feed import lookups as module
 from stripe_feed.feed.expressions import compile_expression
 from stripe_feed.feed.lookups import FRESH, MOST, Lookups, NotNow
+from stripe_feed.feed.pulls import as_records, asked, pull
 from stripe_feed.feed.rehearsal import rehearsed
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.triggers import explain, fire, replay
@@ -95,6 +97,20 @@ def test_a_run_reads_once_for_all_its_changes(store: FeedStore) -> None:
     assert told.clauses[-1].found == {"customer.email": "c@example.com"}
 
 
+def test_a_question_for_a_rule_reads_once_for_a_page(store: FeedStore) -> None:
+    trigger = a_trigger(where="customer.email != null")
+    add(store, *(a_change(n, f"sub_{n}", customer_id=f"cus_{n}", op="u" if n % 2 else "r") for n in range(1, 61)))
+
+    for form in ("json", "zapier"):
+        lookups = Lookups(store, shelf := Shelf())
+        question = asked({"trigger": "t", "format": form}.items(), ("trigger", "format"), [trigger], lookups)
+        if form == "json":
+            assert [one.change_id for one in pull(store, question, NOW).changes] == ["evt_1"]
+        else:
+            assert [one["id"] for one in json.loads(as_records(store, question)[0])] == ["evt_1"]
+        assert shelf.reads == [("customers", sorted(f"cus_{n}" for n in range(1, 61, 2)))]
+
+
 def test_a_copy_that_cannot_be_read_is_later_and_never_null(store: FeedStore) -> None:
     shelf, clock = Shelf(is_open=False), Clock(0.0)
     trigger, lookups = a_trigger(where="customer.email == null"), Lookups(store, shelf, clock)
@@ -110,7 +126,7 @@ def test_a_copy_that_cannot_be_read_is_later_and_never_null(store: FeedStore) ->
     assert fire(store, [trigger], NOW, lookups=lookups)[0].fired == 3
 
 
-def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedStore) -> None:
+def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedStore, caplog: pytest.LogCaptureFixture) -> None:
     shelf, at, clock = Shelf(is_open=False), Clock(), Clock(0.0)
     trigger = a_trigger(deliver={"template": {"to": "{customer.email}", "text": "{subscription.status} of {customer.metadata[\"tier.x\"]}{invoice.number}"}})
     run_one(store, trigger)
@@ -120,6 +136,7 @@ def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedSto
     with delivering_to(store, [(trigger, sink)], at, lookups=lookups) as delivery:
         assert delivery.once().sent == 0
         assert ([one.tries for one in messages(store, "waiting")], sink.seen) == ([0, 0, 0], [])
+        assert [one.getMessage() for one in caplog.records] == ["The trigger t cannot make a message yet: Somebody loads."]
         shelf.is_open, clock.at, at.at = True, 2.0, at.at + 6
         assert delivery.once().sent == 3
     assert sorted((said for _, said in sink.seen), key=str) == [{"to": "c@example.com", "text": f"s{n} of gold"} for n in (1, 2, 3)]

@@ -75,9 +75,10 @@ def test_a_replay_that_is_discarded_leaves_what_waits(store: FeedStore) -> None:
     assert counts(store) == {"t": {"sent": 3, "dropped": 10}}
 
 
-def test_what_happens_while_a_replay_is_held_is_sent(store: FeedStore) -> None:
+@pytest.mark.parametrize("enrol", ["always", "no_concurrency"])
+def test_what_happens_while_a_replay_is_held_is_sent(store: FeedStore, enrol: str) -> None:
     """In the lanes of the replay, too."""
-    trigger = guarded()
+    trigger = guarded(enrol=enrol)
     history(store, trigger)
     replay(store, trigger, "earliest", NOW)
     add(store, *updates(3, 3, first=11))
@@ -177,13 +178,16 @@ def test_a_rule_that_is_edited_while_a_replay_is_held_loses_nothing(store: FeedS
 
 def test_a_long_replay_is_written_piece_by_piece(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "PAGE", 7)
-    trigger, pieces, put = a_trigger(guard={"max": 1_000, "share": 1.0}), list[int](), triggers._put
+    trigger, pieces, put = a_trigger(guard={"max": 1_000, "share": 1.0}, enrol="once"), list[int](), triggers._put
     add(store, *updates(50, 50))
     run_one(store, trigger)
 
     def putting(db: Any, trigger: Trigger, found: Any, *more: Any, **named: Any) -> int:
+        before = db.total_changes
+        made = put(db, trigger, found, *more, **named)
         pieces.append(len(found))
-        return put(db, trigger, found, *more, **named)
+        assert db.total_changes - before == 2 * len(found) + 1      # messages, enrolments, and the trigger itself
+        return made
 
     monkeypatch.setattr(triggers, "_put", putting)
     assert replay(store, trigger, "earliest", NOW).fired == 50

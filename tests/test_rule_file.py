@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed.bodies import Telling
+from stripe_feed.feed.bodies import Body, Telling
 from stripe_feed.feed.receivers import Receiver, looked_up, variables
 from stripe_feed.feed.rule_file import examine, read_triggers, trigger_of
 from stripe_feed.feed.rules import Enrol, Guard
@@ -354,6 +354,15 @@ def test_a_url_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert receiver.deliver.shown == "env:SLACK_URL"
     assert HIDDEN not in repr(receiver.deliver)
     receiver.close()
+
+
+def test_of_a_url_that_is_a_secret_no_note_tells_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_URL", f"https://{HIDDEN}.example.com/")
+    deliver = trigger_of({"name": "t", "resource": "subscriptions", "deliver": {"url": "env:HOOK_URL"}}).deliver
+    for address, words in ("10.0.0.1", "env:HOOK_URL leads to an address that is not public."), (None, "No address was found for env:HOOK_URL."):
+        found = [(0, 1, 6, "", (address, 443))] if address else []
+        receiver = Receiver("t", deliver, lambda: 0.0, lookup=lambda *_, found=found, **__: found)
+        assert receiver.send("msg_1", Body(b"{}")).note.startswith(words)
 
 
 @pytest.mark.parametrize("url", [f"http://example.com/{HIDDEN}", f"{HIDDEN}", f"https://10.0.0.1/{HIDDEN}", f"https://{HIDDEN}@example.com/"])

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed import bell, desk
+from stripe_feed.feed import bell, desk, page
 from stripe_feed.feed.gate import check_token, kept_token
 from stripe_feed.feed.listener import QUIET, Seldom
 from stripe_feed.feed.serve import Serving, app_of
 from stripe_feed.feed.signing import stripe_header
+from stripe_feed.feed.store import FeedStore
 from tests.feed_kills import a_change
 from tests.web import BOUND, NOW, TOKEN, Answer, Web, a_feed, basic, served
 
@@ -105,6 +106,27 @@ def test_a_webhook_waits_for_nobody_who_reads(web: Web) -> None:
         db.execute("select count(*) from log").fetchone()
         assert send(web, event()).status == 200
         assert web.get("/changes").status == 200
+
+
+def test_health_waits_for_no_long_question(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, told, ended = threading.Event(), threading.Event(), list[bool]()
+
+    def long(store: FeedStore) -> None:
+        with store.transaction("deferred"):
+            asked.set()
+            ended.append(told.wait(BOUND / 2))
+        raise UsageError("That was long.")
+
+    monkeypatch.setattr(page, "look", long)
+    reader = threading.Thread(target=web.get, args=("/",))
+    reader.start()
+    try:
+        assert asked.wait(BOUND)
+        assert web.get("/health").status == 200
+        assert not ended
+    finally:
+        told.set()
+        reader.join()
 
 
 @pytest.mark.parametrize("secrets", [(OLD,), (NEW,), (NEW, OLD), (FOREIGN, OLD)])
@@ -319,7 +341,8 @@ def test_the_link_opens_the_page_and_leaves_a_cookie(web: Web) -> None:
 
     held = cookie.partition(";")[0]
     for path in ("/", "/changes", "/page.css", "/metrics"):
-        assert web.get(path, Authorization="", Cookie=f"other=1; {held}").status == 200
+        for other in ("other=1", 'a={"b": [1]}', "path=/", "x; y z", '"'):      # of other servers on this host
+            assert web.get(path, Authorization="", Cookie=f"{other}; {held}").status == 200
     assert web.post("/retry", Authorization="", Cookie=held, Sec_Fetch_Site="cross-site").status == 403
     assert web.get("/changes", Authorization="", Cookie=held[:-1]).status == 401
     assert web.get("/changes", Authorization="", Cookie="a=b; =; ;\u00e9=1").status == 401

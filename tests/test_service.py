@@ -206,6 +206,27 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         assert not state.keeps_bodies
 
 
+def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> None:
+    """Though nothing rings any more; ever more rarely where they fail the run each time."""
+    with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
+        bell.ring(store, "evt_1", 1.0)
+        state, rests = State(), list[float]()
+
+        def run(rung: Any, **_: Any) -> Synced:
+            if rung and len(rests) < 6:
+                raise Unreachable("Stripe does not answer.")
+            return Synced({}, 1, 0.1, 1, "acct_1", False)
+
+        def rest(state: State, every: float, more: bool) -> None:
+            rests.append(0.0 if state.failures else every)
+            if len(rests) == 7:
+                state.stopped.set()
+
+        patch.setattr("stripe_feed.service._rest", rest)
+        read_on(Feed(None, store), state, 0, run, lambda: 2.0)
+        assert (rests, bell.waiting(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
+
+
 def test_rings_have_only_their_events_read_until_it_is_time_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One that cannot be read is tried again, and given up with one line."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:

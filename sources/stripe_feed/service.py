@@ -86,14 +86,16 @@ def read_on(
 
     A ring has only its events read, and what happened until then; all the rest when it is time for it. Rung events are noted as
     read when what they brought is in the feed. A run that fails is tried again, after a growing pause; every second time without
-    the rung events, so that none of them can stop the rest.
+    the rung events, so that none of them can stop the rest. Those are tried again soon, after a growing pause of their own.
     """
     synced: float | None = None
+    left_out = 0      # times that the rung events were, since they were read last
     while not state.stopped.is_set():
         state.rung.clear()
         rests, more = every, False
         try:
-            waiting = [] if state.failures % 2 else bell.waiting(feed.store, BODIES if state.keeps_bodies else IDS, now())
+            leaves_out = state.failures % 2 == 1
+            waiting = [] if leaves_out else bell.waiting(feed.store, BODIES if state.keeps_bodies else IDS, now())
             rung = [Rung(one.event_id, one.body, head_of(one.head), alone=one.tries > 0) for one in waiting]
             due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung
             began, polls = clock(), due or state.keeps_bodies or state.failures > 0
@@ -103,7 +105,11 @@ def read_on(
             state.keeps_bodies = CHANGES in done.refused
             if polls or synced is None:
                 synced = began
-            rests = _rests(every and synced + every - clock(), bell.next_due(feed.store, now()))
+            left_out = left_out + 1 if leaves_out else 0
+            if due:      # it looks at all that are remembered
+                bell.prune(feed.store, now() - REMEMBERED)
+            soon = _pause(left_out) if leaves_out else bell.next_due(feed.store, now())
+            rests = _rests(every and synced + every - clock(), soon)
         except StripeFeedError as fault:
             _failed(state, type(fault).__name__, str(fault))
         except Exception as fault:      # its words may hold data; the service goes on
@@ -128,7 +134,6 @@ def _answered(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -> b
         )
     read = [one for one in waiting if one not in left]
     bell.read(feed.store, read, now)
-    bell.prune(feed.store, now - REMEMBERED)
     return bool(read) and (bool(done.unread) or len(waiting) in (BODIES, IDS))
 
 
@@ -139,10 +144,15 @@ def _failed(state: State, kind: str, words: str) -> None:
     log.warning("The copy could not be brought up to date (%s): %s", kind, words)
 
 
+def _pause(failures: int) -> float:
+    """Seconds until the next try, after so many that failed."""
+    return min(2.0 ** min(failures, 10), MOST_BACK_OFF)
+
+
 def _rest(state: State, every: float, more: bool) -> None:
     """Wait for a ring and for quiet after it, for the next turn, or for a fault to pass."""
     if state.failures:
-        state.stopped.wait(min(2.0 ** min(state.failures, 10), MOST_BACK_OFF))
+        state.stopped.wait(_pause(state.failures))
         return
     if more or state.stopped.is_set() or not state.rung.wait(every or None):
         return
@@ -214,7 +224,7 @@ def deliver_on(
             failures = 1 if time.monotonic() > began + MOST_BACK_OFF else failures + 1
             state.delivery = type(fault).__name__
             log.warning("Delivery stumbled (%s), and begins anew.", state.delivery)
-            state.stopped.wait(min(2.0 ** min(failures, 10), MOST_BACK_OFF))
+            state.stopped.wait(_pause(failures))
 
 
 def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[[], None]:

@@ -267,15 +267,18 @@ class Delivery:
 
     def _noted(self, db: sqlite3.Connection, sent: Sent) -> str:
         """Note what came of a try; return it in the words of `Delivered`."""
-        message, outcome = sent.message, sent.outcome
+        message, outcome, lanes = sent.message, sent.outcome, self.lanes[sent.message.trigger]
         attempt = Attempt(sent.began, sent.seconds, outcome.code, outcome.note)
         if outcome.ok:
             tried(db, message, attempt, "sent")
             told(db, message)
             standing.succeeded(db, message.trigger)
+            lanes.waits_for = ""
             return "sent"
         if outcome.code == "later":      # no try: nothing was sent
-            log.warning("The trigger %s cannot make a message yet: %s", message.trigger, outcome.note)
+            if outcome.note != lanes.waits_for:
+                log.warning("The trigger %s cannot make a message yet: %s", message.trigger, outcome.note)
+            lanes.waits_for = outcome.note
             db.execute("update messages set due_at = ? where number = ?", (sent.began + LATER, message.number))
             return "failed"
         if outcome.code == "gone":

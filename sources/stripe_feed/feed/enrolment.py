@@ -50,17 +50,22 @@ class Enrolment:
         return None if found is None else float(found[0])
 
     def _waits(self, key: str) -> bool:
-        query = f"select 1 from messages where trigger = ? and lane = ? and state in ({LEFT}) and state <> 'dead'"
+        query = (      # a replay that is held may be discarded, and nothing that happens meanwhile with it
+            f"select 1 from messages where trigger = ? and lane = ? and state in ({LEFT}) and state <> 'dead' "
+            "and not (state = 'held' and replayed is not null)"
+        )
         waits = key in self.added or self.db.execute(query, (self.trigger.name, key)).fetchone() is not None
         if not waits:
             self.added[key] = 0.0
         return waits
 
     def store(self, held: bool = False) -> None:
-        """Write down who was added; a key that was enrolled for a later change stays so. `held`: by a replay that waits for a
-        release, which does not count until then, and is written as a negative time."""
+        """Write down who was added since the last time; a key that was enrolled for a later change stays so. `held`: by a replay
+        that waits for a release, which does not count until then, and is written as a negative time."""
         if self.trigger.enrol.kind in ("once", "cooldown"):
             self.db.executemany(
                 "insert into enrolled values (?, ?, ?) on conflict do update set at = max(at, excluded.at)",
                 [(self.trigger.name, key, -at if held else at) for key, at in self.added.items()],
             )
+        self.known |= self.added
+        self.added = {}

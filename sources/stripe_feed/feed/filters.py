@@ -24,11 +24,18 @@ Transition = Mapping[str, Sequence[Value]] | None
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`resources` (none: all) and `ops` are looked up in the store; `matches` decides on the change itself."""
+    """`resources` (none: all) and `ops` are looked up in the store; `matches` decides on the change itself. `fetch` reads at once
+    what it looks up beside some changes."""
 
     resources: tuple[str, ...]
     ops: tuple[str, ...]
     matches: Callable[[Change], bool]
+    fetch: Callable[[Sequence[Change]], object] = lambda changes: None
+
+    def among(self, changes: Sequence[Change]) -> list[Change]:
+        """Those of some changes that match."""
+        self.fetch(changes)
+        return [one for one in changes if self.matches(one)]
 
 
 def wanted(
@@ -71,6 +78,7 @@ def both(one: Wanted, other: Wanted) -> Wanted:
     return Wanted(
         one.resources or other.resources, one.ops, lambda change: (not other.resources or change.resource in other.resources)
         and change.op in other.ops and one.matches(change) and other.matches(change),
+        lambda changes: (one.fetch(changes), other.fetch(changes)),
     )
 
 

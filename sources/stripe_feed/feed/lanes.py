@@ -31,6 +31,7 @@ class Lanes:
     takes: float = GUESS            # seconds, of late
     has_more: bool = True           # lanes that were not looked up yet may be due
     paused_until: float = 0.0
+    waits_for: str = ""             # why a message could not be made, the last time
     disabled: bool = False
 
     @property

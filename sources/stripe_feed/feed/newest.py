@@ -18,9 +18,8 @@ def by_time(store: FeedStore, filters: Wanted, count: int) -> list[Change]:
     query, values = _newest("position, occurred_at", filters)
     rows = store.ask(f"select position from ({query}) order by occurred_at desc, position desc", *values, max(count, AMONG))
     found = list[Change]()
-    for one in _read(store, [position for (position,) in rows]) if count else ():
-        if filters.matches(one):
-            found.append(one)
+    for one in _read(store, [position for (position,) in rows], filters) if count else ():
+        found.append(one)
         if len(found) == count:
             break
     return sorted(found, key=lambda one: (one.occurred_at, one.offset))
@@ -32,9 +31,8 @@ def lately(store: FeedStore, filters: Wanted) -> Iterator[tuple[Change, bool]]:
     rows = store.ask(query, *values, AMONG + 1)
     since = max((at for _, at in rows), default=0) - RECENT * 1_000_000
     last = min((position for position, at in rows if at >= since), default=0)
-    for one in _read(store, [position for position, _ in rows]):
-        if filters.matches(one):
-            yield one, one.offset >= last
+    for one in _read(store, [position for position, _ in rows], filters):
+        yield one, one.offset >= last
 
 
 def _newest(columns: str, filters: Wanted) -> tuple[str, list[str]]:
@@ -46,11 +44,13 @@ def _newest(columns: str, filters: Wanted) -> tuple[str, list[str]]:
     return f"select {columns} from log where {where} order by position desc limit ?", [*filters.resources, *filters.ops]
 
 
-def _read(store: FeedStore, positions: Sequence[int]) -> Iterator[Change]:
-    """The changes at these positions, in this order, some at a time."""
+def _read(store: FeedStore, positions: Sequence[int], filters: Wanted) -> Iterator[Change]:
+    """The changes at these positions that match, in this order, some at a time."""
     for start in range(0, len(positions), READ):
         some = positions[start : start + READ]
         columns = f"position, object_version, {', '.join(STORED)}"
         rows = store.ask(f"select {columns} from log where position in ({marks(some)})", *some)
         found = {row[0]: row for row in rows}
-        yield from (change(row[0], row[1], row[2:]) for position in some if (row := found.get(position)) is not None)
+        yield from filters.among(
+            [change(row[0], row[1], row[2:]) for position in some if (row := found.get(position)) is not None]
+        )

@@ -89,7 +89,7 @@ def _letters(store: FeedStore, where: str, order: str) -> list[tuple[Message, At
 
 def _failing(store: FeedStore) -> list[tuple[Message, Attempt | None, int]]:
     """Messages that are tried again, as one of each trigger: a receiver that is down has thousands of them."""
-    where = "state = 'waiting' and tries > 0"
+    where = f"state in ({LEFT}) and state = 'waiting' and tries > 0"      # so that those that were sent are not looked at
     rows = store.ask(f"select trigger, count(*) from messages where {where} group by trigger order by trigger limit ?", LETTERS)
     found = []
     for trigger, count in rows:

@@ -140,7 +140,8 @@ def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
     if name not in known:
         near = "".join(f" Did you mean {one!r}?" for one in get_close_matches(name[:100], known, 1))
         raise UsageError(f"trigger: there is no trigger {name[:60]!r} here.{near}")
-    return replace(known[name].wanted, matches=partial(known[name].fires, lookups=lookups))
+    rule = known[name]
+    return replace(rule.wanted, matches=partial(rule.fires, lookups=lookups), fetch=partial(rule.look_up, lookups=lookups))
 
 
 def _list(text: str) -> list[str]:
@@ -233,7 +234,7 @@ def behind(store: FeedStore, cursor: Cursor, question: Asked) -> Pulled:
             raise cursors.lost_at(after, page.horizon)
         if after > page.head:
             raise PositionLost(f"Offset {after} is of another feed: this one goes up to {page.head}. Begin at 0.")
-        matching = [one for one in page.changes if filters.matches(one)]
+        matching = filters.among(page.changes)
         if len(found) + len(matching) >= limit:
             found += matching[: limit - len(found)]
             after = found[-1].offset

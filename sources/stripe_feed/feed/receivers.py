@@ -6,6 +6,7 @@ import base64
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
@@ -192,6 +193,8 @@ class Receiver:
         self.secrets = [looked_up(one) for one in deliver.secrets]
         self.headers("msg_0", Body(b""))
         self.sink = _sink(deliver, now, {*hidden, *variables([deliver])}, **network)
+        is_secret = deliver.kind == "url" and is_reference(deliver.to)
+        self.host = check_url(_address(deliver), deliver.allow_private).host if is_secret else None
 
     def headers(self, message_id: str, body: Body) -> dict[str, str]:
         """What goes with a body now: its type, the message's id and the time, and signatures where there are secrets."""
@@ -203,7 +206,10 @@ class Receiver:
 
     def send(self, message_id: str, body: Body) -> Outcome:
         """Try once."""
-        return self.sink.send(message_id, self.trigger, body.content, self.headers(message_id, body))
+        outcome = self.sink.send(message_id, self.trigger, body.content, self.headers(message_id, body))
+        if self.host is None:
+            return outcome
+        return replace(outcome, note=outcome.note.replace(self.host, str(self.deliver.to)))      # all of the URL is secret
 
     def close(self) -> None:
         """Let go of connections and files."""

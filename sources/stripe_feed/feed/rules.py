@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -118,6 +118,11 @@ class Trigger:
 
     def _holds(self, where: Expression, change: Change, lookups: Lookups) -> bool:
         return where.holds(change, lookups.of(change, self.looks_up)) if self.looks_up else where.holds(change)
+
+    def look_up(self, changes: Iterable[Change], lookups: Lookups) -> None:
+        """Read at once what must be looked up beside these changes. Raises `NotNow`."""
+        if self.looks_up:
+            lookups.fetch([one for one in changes if self.asks_for(one)], self.looks_up)
 
     def asks_for(self, change: Change) -> bool:
         """Whether every clause but `where` holds."""

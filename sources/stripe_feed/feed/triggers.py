@@ -205,7 +205,7 @@ Spans = Iterator[tuple[Change, Change, Change]]
 def _looked_up(spans: Spans, trigger: Trigger, lookups: Lookups) -> Spans:
     """The same, with what is beside the changes read for many at once."""
     while some := list(islice(spans, PAGE)):
-        lookups.fetch([change for *_, change in some if trigger.asks_for(change)], trigger.looks_up)
+        trigger.look_up([change for *_, change in some], lookups)
         yield from some
 
 
