@@ -136,6 +136,8 @@ def test_changes_that_are_lost_are_told_again_as_far_as_stripe_remembers(copy: C
     copy.sync(reconcile=True)
     assert told(copy) == []
     copy.check(found_later=True)
+    caplog.clear()
+    assert (copy.sync().rows, caplog.text) == ({}, "")          # Stripe knows of none: that is said once
 
 
 WRONG = {

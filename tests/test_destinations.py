@@ -180,6 +180,12 @@ def test_on_postgres_two_runs_cannot_double_a_row(postgres: str, caplog: pytest.
         client.execute_sql("create table once.customers (id text); insert into once.customers values ('cus_1'), ('cus_1')")
         indexes.index(client, "dlt.destinations.postgres")
         assert "customers holds some rows twice. Run `stripe-feed reconcile`." in caplog.text
+        with client:
+            client.execute_sql("delete from once.customers")
+        indexes.index(client, "dlt.destinations.postgres")
+        with client:        # what is mended is kept so
+            names = client.execute_sql("select indexname from pg_indexes where schemaname = 'once'") or ()
+        assert ("customers_id_once",) in names
         with dlt.pipeline("once", destination=where, dataset_name="once").sql_client() as other:
             other.execute_sql("insert into once.plans values ('plan_1')")
             with pytest.raises(DatabaseTerminalException) as raised:

@@ -145,7 +145,8 @@ def test_late_changes_are_looked_for_once(feed: Feed) -> None:
 
 def test_how_the_reading_goes(feed: Feed) -> None:
     assert numbers(feed, health={"synced_at": None, "failures": 0})["sync_failures"] == {(): 0}
-    found = numbers(feed, health={"synced_at": NOW - 0.25, "error": "x", "failures": 3})
+    found = numbers(feed, health={"synced_at": NOW - 0.25, "error": "x", "failures": 3, "left_out": 2})
+    assert found["objects_left_out"] == {(): 2}
     assert (found["last_sync_timestamp_seconds"], found["sync_failures"]) == ({(): NOW - 0.25}, {(): 3})
 
 

@@ -13,6 +13,8 @@ import pytest
 from stripe_feed.cli import tell_refused
 from stripe_feed.errors import PartlyDone
 from stripe_feed.extract.odd import MOST_KEPT, MOST_TOLD, STATE, LeftOut, Odd, words
+from stripe_feed.extract.rung import Rung
+from stripe_feed.extract.session import session_of
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox import events as sandbox_events
 from tests.copies import Copy, copy_of
@@ -158,6 +160,7 @@ def test_what_is_kept_for_the_next_run_is_bounded(monkeypatch: pytest.MonkeyPatc
     for n in range(MOST_KEPT + 1):
         found.add(Odd("plans", f"plan_{n:05}", None, "it is no plan"))
     found.keep("plans")
+    found.keep("plans")
 
     assert len(state[STATE]["plans"]) == MOST_KEPT
     assert caplog.messages == ["plans: more than 1,000 objects cannot be taken: `stripe-feed reconcile` finds all."]
@@ -167,3 +170,12 @@ def test_what_is_kept_for_the_next_run_is_bounded(monkeypatch: pytest.MonkeyPatc
     again.took("plans", [f"plan_{n:05}" for n in range(MOST_KEPT)])
     again.keep("plans")
     assert state[STATE]["plans"] == ["plan_00007"]
+
+
+def test_a_source_that_runs_again_begins_anew() -> None:
+    """What one run could not read any more, the next one takes from the state."""
+    session = session_of({})
+    session.rung, session.only_alone, session.again, session.failed = [Rung("evt_1", alone=True)], True, {"evt_1"}, {"evt_1": "X"}
+    session.enter()
+    session.leave(["customers"], False)
+    assert not (session.rung or session.only_alone or session.again or session.failed)

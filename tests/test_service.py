@@ -191,7 +191,8 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
                 raise Unreachable("Stripe, of jane.canary@example.com, does not answer.")
             if rung:
                 state.stopped.set()
-            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=("evt_1",) if len(runs) == 3 else ())
+            unread = ("evt_1",) if len(runs) == 3 else ()
+            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=unread, left_out={"plans": {"plan_1": "it is no plan"}})
 
         feed = Feed(None, store)
         with pytest.MonkeyPatch.context() as patch:
@@ -202,7 +203,7 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         state.stopped.clear()
         read_on(feed, state, 0, run, lambda: 2.0)
         assert (runs, bell.waiting(store, 10)) == ([["evt_1"], [], ["evt_1"], ["evt_1"]], [])      # once without, after a fault
-        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0, "delivery": None}
+        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0, "delivery": None, "left_out": 1}
         assert not state.keeps_bodies
 
 
@@ -225,6 +226,18 @@ def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> N
         patch.setattr("stripe_feed.service._rest", rest)
         read_on(Feed(None, store), state, 0, run, lambda: 2.0)
         assert (rests, bell.waiting(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
+
+
+def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Until it is taken; a reading of webhooks does not try it again."""
+    state, odd = State(), {"plans": {"plan_1": "it is no plan"}}
+    for found, polls, count in ((odd, True, 1), (odd, True, 1), ({}, False, 1), ({"prices": {"price_1": "x"}}, False, 2), ({}, True, 0)):
+        state.leave_out(found, polls)
+        assert state.health()["left_out"] == count
+    assert caplog.messages == [
+        "Left out of plans: plan_1 (it is no plan). The next run tries again.",
+        "Left out of prices: price_1 (x). The next run tries again.",
+    ]
 
 
 def test_rings_have_only_their_events_read_until_it_is_time_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -102,6 +102,17 @@ def test_rows_that_are_missing_doubled_or_nobodys_are_found(copy: Copy) -> None:
     assert [one for one in wanted if one not in found] == []
 
 
+def test_what_cannot_be_taken_is_a_difference(copy: Copy) -> None:
+    """Held or only listed; the others are compared."""
+    id = first(copy)
+    copy.box.put("customers", copy.box.objects("customers")[id] | {"object": "card"})
+    odd = [Difference("customers", id, "it cannot be taken: it is no customer")]
+    found = verified(copy)
+    assert (found.compared["customers"], found.differences) == (5, odd)
+    tamper(copy, f"delete from stripe.customers where id = '{id}'")
+    assert verified(copy).differences == odd
+
+
 def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Path) -> None:
     """They change without it, and count by their ids."""
     tables = ("subscriptions", "prices")

@@ -15,6 +15,7 @@ from typing import Any
 from .credentials import find_key
 from .destination import open_pipeline, settings
 from .errors import SetupError, StripeFeedError, UsageError
+from .extract.odd import words
 from .extract.rung import Rung, head_of
 from .extract.session import LOOK_BACK, Session
 from .feed import bell
@@ -39,21 +40,33 @@ REMEMBERED = 30 * 86_400
 
 @dataclass
 class State:
-    """How reading and delivery go; `keeps_bodies` until it is known that the key may read events."""
+    """How reading and delivery go; `keeps_bodies` until it is known that the key may read events. `left_out`: objects that cannot
+    be taken, by table and name, each with the reason."""
 
     synced_at: float | None = None
     error: str | None = None
     failures: int = 0
     delivery: str | None = None
     keeps_bodies: bool = True
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     session: Session | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     rung: threading.Event = field(default_factory=threading.Event)
 
     def health(self) -> Mapping[str, Any]:
-        """Freshness for `/health`: `synced_at` in Unix seconds, and the classes of the last errors of reading and delivery."""
-        error = self.error or self.delivery
-        return {"synced_at": self.synced_at, "error": error, "failures": self.failures, "delivery": self.delivery}
+        """Freshness for `/health`: `synced_at` in Unix seconds, the classes of the last errors of reading and delivery, and how
+        many objects are left out."""
+        return {
+            "synced_at": self.synced_at, "error": self.error or self.delivery, "failures": self.failures,
+            "delivery": self.delivery, "left_out": sum(map(len, self.left_out.values())),
+        }
+
+    def leave_out(self, found: Mapping[str, Mapping[str, str]], polls: bool) -> None:
+        """Say what is left out that was not before; a reading that polls tried all again."""
+        known, self.left_out = words(self.left_out), found if polls else {**self.left_out, **found}
+        for sentence in words(self.left_out):
+            if sentence not in known:
+                log.warning("%s", sentence)
 
     def watch(self, session: Session) -> None:
         """Know the reading under way, to stop it."""
@@ -102,6 +115,7 @@ def read_on(
             done = run(rung=rung, polls=polls, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
             more = _answered(feed, [one.event_id for one in waiting], done, now())
             state.synced_at, state.error, state.failures = now(), None, 0
+            state.leave_out(done.left_out, polls)
             state.keeps_bodies = CHANGES in done.refused
             if polls or synced is None:
                 synced = began

@@ -18,7 +18,7 @@ from .extract.held import LEEWAY
 from .extract.histories import same_shape
 from .extract.images import Image
 from .extract.lists import FIRST_ACCOUNT
-from .extract.odd import Odd
+from .extract.odd import NAMELESS, Odd
 from .extract.records import Stamp, typed
 from .extract.rereads import Read, retrieve
 from .extract.session import Reading, Session, session_of
@@ -105,7 +105,7 @@ class Verifying:
         self.cursors: Mapping[str, Any] | None = states.get(CHANGES, {}).get(self.table)
         self.until = min(self.listed.get("t0", 0), (self.cursors or self.listed).get("cursor", self.listed.get("t0", 0)))
         self.hidden: set[str] = set()      # held where a list was read, and not in it
-        self.odd: set[str] = set()         # cannot be taken
+        self.odd: dict[str, str] = {}      # what cannot be taken, with the reason
 
     def run(self, found: Verified) -> None:
         """Add what is compared and what differs."""
@@ -121,7 +121,8 @@ class Verifying:
         drawn = [id for id in drawn if id not in self.odd]
         settled = [id for id in drawn if id not in told_later]
         found.compared[self.table], found.waiting[self.table] = len(settled), len(drawn) - len(settled)
-        whats = [*self._missing(shown, held, told_later), *self._astray(), *self._wrong(settled, reads)]
+        cannot = [(self.table, id, f"it cannot be taken: {why}") for id, why in sorted(self.odd.items())]
+        whats = [*cannot, *self._missing(shown, held, told_later), *self._astray(), *self._wrong(settled, reads)]
         found.differences.extend(Difference(table, id, what) for table, id, what in whats)
 
     def _shown(self) -> dict[str, Read]:
@@ -136,7 +137,7 @@ class Verifying:
                 ask = Planner([(0, moment)]).take()
                 if ask is None:
                     continue
-                page = page_of(self.session.api, self.resource, self.shape, walk, ask, paid=False)
+                page = page_of(self.session.api, self.resource, self.shape, walk, ask, paid=False, leave_out=self._leave_out)
                 here |= {row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None}
                 last = page.heads[-1].created if page.heads and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
@@ -157,9 +158,12 @@ class Verifying:
     def _retrieve(self, id: str) -> Read | None:
         try:
             return retrieve(self.session.api, self.resource, self.shape, id)
-        except Odd:
-            self.odd.add(id)
+        except Odd as odd:
+            self._leave_out(odd)
             return None
+
+    def _leave_out(self, odd: Odd) -> None:
+        self.odd[odd.id or NAMELESS] = odd.why
 
     def _missing(
         self, shown: Mapping[str, Read], held: Collection[str], told_later: Collection[str]

@@ -111,6 +111,7 @@ def _tell_anew(session: Session, writers: Callable[[Resource], Writer], tables: 
         "%s is gone or empty in the destination: what Stripe still knows of the last 28 days is told again, under the same ids. "
         "Older changes are lost here; the feed has those that it took over.", CHANGES,
     )
+    del dlt.current.source_state()[HAS_TOLD]         # until there are some again: Stripe may know of none
     for table in followed:
         told_anew(mine[table], session.api.now())
 

@@ -28,6 +28,7 @@ where n.nspname = %s and c.relkind = 'r' and (c.relname, a.attname) in ({', '.jo
 and pg_has_role(c.relowner, 'usage') and has_schema_privilege(n.oid, 'create')
 and not exists (
     select 1 from pg_index i where i.indrelid = c.oid and i.indkey[0] = a.attnum and i.indisvalid and i.indpred is null
+    and (i.indisunique or (c.relname, a.attname) not in ({', '.join(['(%s, %s)'] * len(SINGLE))}))
 )
 """
 LOCK_TIMEOUT = "5s"         # whoever writes to the table is not waited for, nor made to wait behind us
@@ -43,7 +44,7 @@ def index(client: Any, destination: str) -> None:
         return
     with client, suppress(DatabaseException):
         client.execute_sql(f"set lock_timeout = '{LOCK_TIMEOUT}'")
-        for table, column in client.execute_sql(MISSING, client.dataset_name, *chain.from_iterable(KEYS)) or ():
+        for table, column in client.execute_sql(MISSING, client.dataset_name, *chain.from_iterable((*KEYS, *SINGLE))) or ():
             if (table, column) not in SINGLE or not _create(client, table, column, "unique index", ONCE):
                 _create(client, table, column, "index", "_idx")
 

@@ -71,6 +71,7 @@ class LeftOut:
         self.named: dict[str, set[str]] = {}
         self.mended: dict[str, set[str]] = {}
         self.tried: set[str] = set()
+        self.many: set[str] = set()
         self._lock = Lock()
 
     def add(self, one: Odd) -> None:
@@ -104,7 +105,8 @@ class LeftOut:
         ids = sorted((set(held) - self.mended.get(table, set())) | self.ids(table))
         if ids == list(held):
             return
-        if len(ids) > MOST_KEPT:
+        if len(ids) > MOST_KEPT and table not in self.many:
+            self.many.add(table)
             log.warning("%s: more than %s objects cannot be taken: `stripe-feed reconcile` finds all.", table, f"{MOST_KEPT:,}")
         state[STATE] = {**state.get(STATE, {}), table: ids[:MOST_KEPT]}
 

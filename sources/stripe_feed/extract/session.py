@@ -217,6 +217,9 @@ class Session:
             for sentence in words(self.left_out.why):
                 log.warning("%s", sentence)
             self.left_out = LeftOut()
+            self.rung, self.only_alone = (), False
+            self.again.clear()
+            self.failed.clear()
             self.refused.clear()
             self.reconciled.clear()
             self.compared.clear()

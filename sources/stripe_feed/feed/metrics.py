@@ -122,6 +122,7 @@ def _reading(health: Mapping[str, Any]) -> Iterator[Family]:
     told = {
         "synced_at": ("last_sync_timestamp_seconds", "When the copy was brought up to date last, in Unix seconds."),
         "failures": ("sync_failures", "Runs that failed since."),
+        "left_out": ("objects_left_out", "Objects that the last run could not take; the log names them."),
     }
     for field_name, (name, help) in told.items():
         value = health.get(field_name)
