@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import logging
 import os
 import re
 import resource
@@ -32,7 +33,7 @@ from stripe_feed.progress import WAITING, Meter, Progress, Reading, Watch
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync import Synced
-from stripe_feed.terminal import invoked, plain
+from stripe_feed.terminal import heard, invoked, plain
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
 
 VERBS = ["deliver", "demo", "doctor", "preview", "query", "reconcile", "sandbox", "serve", "status", "sync", "verify"]
@@ -222,6 +223,17 @@ def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.M
     said = shell.run("status")
 
     assert (said.code, said.error) == (5, "A connection broke off (BrokenPipeError). Run again.")
+
+
+def test_a_service_says_the_same_line_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that was said on another day is news; a clock that was ahead hides nothing."""
+    log = logging.getLogger("stripe_feed")
+    with heard():
+        for at in (100.0, 159.0, 160.0, 50.0):
+            record = log.makeRecord(log.name, logging.WARNING, "", 0, "It fails.", (), None)
+            record.created = at
+            log.handle(record)
+    assert [line[14:] for line in capsys.readouterr().err.splitlines()] == [f"{at}Z warning: It fails." for at in ("01:40", "02:40", "00:50")]
 
 
 def test_the_version(shell: Shell) -> None:
@@ -423,7 +435,7 @@ def test_the_key_comes_from_dlt_s_secrets_file(copy: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "cannot be read (FileNotFoundError)"), ("\n", "is empty"), (b"\xff\xfe", "(UnicodeDecodeError)")],
+    [(None, "cannot be read (FileNotFoundError)"), ("\n", "is empty"), (b"\xff\xfe\x00", "(UnicodeDecodeError)")],
 )
 def test_a_key_file_without_a_key_is_refused(shell: Shell, content: str | bytes | None, words: str) -> None:
     if content is not None:

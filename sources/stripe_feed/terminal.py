@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .verify import Verified
 
 WIDEST = 40     # characters of a value in a table
+QUIET = 60.0    # seconds between two log lines that say the same
+MOST_LINES = 1_000      # different ones that are remembered
 UNKNOWN = "a field that this version does not know"     # what `extract.records` logs for each
 
 
@@ -119,19 +121,21 @@ def heard(quiet: bool = False) -> Iterator[None]:
 
 
 class _Talk(logging.Handler):
-    """Says each line once, and counts the fields that this version does not know: each has a line of its own."""
+    """Says the same line once a minute, and counts the fields that this version does not know: each has a line of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: set[str] = set()
+        self.said: dict[str, float] = {}
         self.unknown: Counter[str] = Counter()      # by table
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         if UNKNOWN in line:
             self.unknown[line.partition(":")[0]] += 1
-        elif line not in self.said:
-            self.said.add(line)
+        elif line not in self.said or not 0 <= record.created - self.said[line] < QUIET:
+            if len(self.said) >= MOST_LINES:
+                self.said.clear()
+            self.said[line] = record.created
             note(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}", record.created)
 
     def tell_unknown(self) -> None:
