@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from stripe_feed.rates import BURST_SECONDS, PACE, SLOWEST, Bucket, Budget, endpoint_of
+from stripe_feed.rates import BURST_SECONDS, MOST_ON_A_PAGE, PACE, SLOWEST, Bucket, Budget, PageSize, endpoint_of
 
 ENDPOINT = "/v1/customers"
 OTHER = "/v1/invoices"
@@ -366,3 +366,26 @@ def test_few_of_two_thousand_requests_are_refused(limit: float) -> None:
 
     assert found.successes >= 1980
     assert found.refused < 0.02 * 2000
+
+
+def test_after_an_outage_pages_are_soon_whole_again() -> None:
+    """Though they were made as small as can be."""
+    size, pages = PageSize(), 0
+    while size.most > 1:
+        size.cut(size.most)
+    while size.most < MOST_ON_A_PAGE:
+        size.whole()
+        pages += 1
+    assert pages == 70
+
+
+def test_bigger_pages_are_tried_ever_more_rarely_where_they_are_cut() -> None:
+    """Each try costs an answer that is of no use."""
+    size, cuts = PageSize(), 0
+    for _ in range(2_000):
+        if size.most > 30:
+            size.cut(size.most)
+            cuts += 1
+        else:
+            size.whole()
+    assert (size.most, cuts) == (25, 9)

@@ -133,23 +133,26 @@ class Budget:
 
 
 class PageSize:
-    """How many objects one page of an endpoint may hold: fewer where pages do not arrive whole, and slowly more again."""
+    """How many objects one page of an endpoint may hold: fewer where pages do not arrive whole, and more again after some that
+    do; ever more rarely where bigger ones are cut each time."""
 
     def __init__(self) -> None:
         self.most = MOST_ON_A_PAGE
         self.patience = 10          # whole pages before a bigger one is tried
         self.good = 0
+        self.tries = False          # a bigger one
 
     def whole(self) -> None:
         """A page came."""
         self.good += 1
         if self.most < MOST_ON_A_PAGE and self.good >= self.patience:
-            self.most, self.good = min(MOST_ON_A_PAGE, 2 * self.most), 0
+            self.most, self.good, self.tries = min(MOST_ON_A_PAGE, 2 * self.most), 0, True
 
     def cut(self, limit: int) -> None:
         """A page of so many did not come whole."""
         if limit <= self.most:      # otherwise another thread has learned it already
-            self.most, self.good, self.patience = max(1, limit // 2), 0, 2 * self.patience
+            self.patience *= 2 if self.tries else 1         # an outage halves the page many times, and passes
+            self.most, self.good, self.tries = max(1, limit // 2), 0, False
 
 
 def endpoint_of(path: str) -> str:
