@@ -21,6 +21,7 @@ import pytest
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 
+from stripe_feed.errors import PermissionMissing
 from stripe_feed.extract import pages
 from stripe_feed.progress import WAITING
 from stripe_feed.resources import RESOURCES, TABLES
@@ -120,6 +121,19 @@ def test_a_base_that_is_no_url(shell: Shell) -> None:
     refused(shell.sync(STRIPE_API_BASE="localhost:12111"), 3, (
         "STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
     ))
+
+
+def test_a_full_refresh_drops_no_rows_that_would_not_come_back(tmp_path: Path) -> None:
+    """Of what was never read there are none."""
+    with copy_of(Sandbox(seed=4, customers=2, oddities=False), tmp_path) as copy:
+        key = copy.box.restrict(permissions=PERMISSIONS - {"rak_product_read"})
+        for _ in range(2):
+            assert list(copy.sync(api_key=key, full_refresh=True).refused) == ["products"]
+        copy.sync()
+        held = copy.select("select id from stripe.products")
+        with pytest.raises(PermissionMissing, match="rak_product_read"):
+            copy.sync(api_key=key, full_refresh=True)
+        assert held and copy.select("select id from stripe.products") == held
 
 
 @pytest.mark.parametrize("table", ["invoices", "prices"])

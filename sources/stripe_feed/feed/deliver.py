@@ -181,16 +181,19 @@ class Delivery:
         if lanes.ready or not lanes.has_more or self._rests(lanes):
             return
         found = due(self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, READ)
-        self._look_up(lanes, found)
+        lanes.unread = found if lanes.receiver.looks_up else []
         lanes.has_more = len(found) == READ
         lanes.ready += [one for one in found if one.lane not in lanes.busy]
 
-    def _look_up(self, lanes: Lanes, found: Sequence[Message]) -> None:
-        """Read what these messages look up at once; where it cannot be read, each of them will say so."""
-        if found and lanes.receiver.looks_up:
-            changes = filter(None, (self.store.by_id(one.change_id) for one in found))
-            with suppress(StripeFeedError):
-                self.lookups.fetch(changes, lanes.receiver.looks_up)
+    def _look_up(self, lanes: Lanes) -> None:
+        """Read at once what the messages of a trigger look up; the first that is sent does it, and no other trigger waits for that.
+        Where it cannot be read, each of them will say so."""
+        with lanes.looking:
+            found, lanes.unread = lanes.unread, []
+            if found:
+                changes = filter(None, (self.store.by_id(one.change_id) for one in found))
+                with suppress(StripeFeedError):
+                    self.lookups.fetch(changes, lanes.receiver.looks_up)
 
     def _go_on(self, lanes: Lanes, lane: str) -> None:
         """Find what follows in a lane."""
@@ -217,6 +220,7 @@ class Delivery:
     def _send(self, lanes: Lanes, message: Message) -> None:
         began, clock = self.now(), time.monotonic()
         try:
+            self._look_up(lanes)
             telling = self._telling(message, lanes.receiver.looks_up)
             if telling is None:
                 outcome = Outcome(False, "gone", note="its change is no more in the feed")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -31,6 +33,8 @@ class Lanes:
     takes: float = GUESS            # seconds, of late
     has_more: bool = True           # lanes that were not looked up yet may be due
     paused_until: float = 0.0
+    unread: Sequence[Message] = ()      # what they look up is not read yet
+    looking: threading.Lock = field(default_factory=threading.Lock)
     waits_for: str = ""             # why a message could not be made, the last time
     disabled: bool = False
 
