@@ -186,7 +186,7 @@ class Delivery:
         lanes.ready += [one for one in found if one.lane not in lanes.busy]
 
     def _look_up(self, lanes: Lanes) -> None:
-        """Read at once what the messages of a trigger look up; the first that is sent does it, and no other trigger waits for that.
+        """Read at once what the messages of a trigger look up; the first that is sent does it, and no other trigger waits for it.
         Where it cannot be read, each of them will say so."""
         with lanes.looking:
             found, lanes.unread = lanes.unread, []
