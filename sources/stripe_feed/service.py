@@ -29,7 +29,7 @@ from .sync import Synced, sync
 log = logging.getLogger("stripe_feed")
 
 DEBOUNCE = 0.3          # seconds without a ring before a reading begins
-MOST_DEBOUNCE = 2.0     # seconds that a reading waits for quiet
+MOST_DEBOUNCE = 4.0     # seconds that a reading waits for quiet
 MOST_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
 LOOK = 1.0              # seconds between looks for a file of rules

@@ -217,6 +217,16 @@ def feed(size: int = 200_000) -> None:
         show(name, value, target, good)
 
 
+def burst() -> None:
+    """From a burst of webhooks to the feed."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.burst import figures
+
+    for events in (1_700, 5_000):
+        for name, value, target, good in figures(events):
+            show(name, value, target, good)
+
+
 def plays() -> None:
     """From a change to another tool."""
     sys.path.insert(0, str(HERE.parents[1]))
@@ -232,7 +242,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["cpu", "limit", "changes", "lookback", "feed", "plays"])
+    parser.add_argument("--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays"])
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:
@@ -249,6 +259,8 @@ def main() -> None:
         lookback()
     if options.only in (None, "feed"):
         feed()
+    if options.only in (None, "burst"):
+        burst()
     if options.only in (None, "plays"):
         plays()
 

@@ -30,7 +30,7 @@ SLICE_PAGES = 60           # per slice, where several are read ahead
 SLICES = 4
 FAR_BEHIND = 150           # pages; a slice costs two requests more
 LAST_SECOND = 253_402_300_799    # of the year 9999
-NEAR_PAGES = 20            # read newest first, at the end of a span: as many as a batch holds
+NEAR_PAGES = 40            # read newest first, at the end of a span, and in memory until they are all there
 FEW_PAGES = 10             # of a slice that is read newest first, for want of an anchor
 
 
