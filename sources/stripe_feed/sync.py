@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .destination import PIPELINE, check, duckdb_file, give_back_memory, lock, open_pipeline, patient, require_merge, settings
-from .errors import Locked, UsageError
+from .errors import Locked, NotReadable, UsageError
 from .extract import prior
 from .extract.cursors import span, standing
 from .extract.lists import plan
@@ -118,7 +118,7 @@ def sync(
                 require_place(pipeline, _source_state(pipeline))
                 if full_refresh:
                     check_owner(account, owner_in(pipeline))
-                    check_refresh(session, names, resources)
+                    check_refresh(pipeline, session, names, resources)
                     require_no_views(pipeline)
             if watch is not None:
                 watch(session)
@@ -225,12 +225,17 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
     return list(resources or RESOURCES)
 
 
-def check_refresh(session: Session, names: Sequence[str], resources: Sequence[str] | None) -> None:
-    """A full refresh drops every table: refuse it where some would not come back."""
+def check_refresh(pipeline: Any, session: Session, names: Sequence[str], resources: Sequence[str] | None) -> None:
+    """A full refresh drops every table: refuse it where rows would not come back."""
     if resources:
         raise UsageError(REFRESH_ALL)
     for name in names:
-        session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)      # raises where the key may not read it
+        try:
+            session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)
+        except NotReadable:
+            with pipeline.sql_client() as client:
+                if not prior.is_empty(client, name):
+                    raise
 
 
 def _relay(pipeline: Any, wait: float) -> int:
