@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ from stripe_feed.feed.expressions import compile_expression
 from stripe_feed.feed.lookups import FRESH, MOST, Lookups, NotNow
 from stripe_feed.feed.pulls import as_records, asked, pull
 from stripe_feed.feed.rehearsal import rehearsed
+from stripe_feed.feed.sinks import Outcome
 from stripe_feed.feed.store import FeedStore
 from stripe_feed.feed.triggers import explain, fire, replay
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
-from tests.deliveries import NOW, Clock, Scripted, a_trigger, add, delivering_to, made, messages, run_one, told_ids, updates
+from tests.deliveries import NOW, OK, Clock, Scripted, a_trigger, add, delivering_to, made, messages, run_one, told_ids, updates
 from tests.feed_kills import a_change
 from tests.web import served
 
@@ -145,6 +147,28 @@ def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedSto
     store.ask("insert into forgotten values ('cus_1')")
     assert lookups.of(made(a_change(9)), {"customer"}) == {"customer": None}
     assert told_ids(store, "sent") == ["evt_1", "evt_2", "evt_3"]
+
+
+def test_a_trigger_that_waits_for_the_copy_holds_no_other(store: FeedStore) -> None:
+    told, waited = threading.Event(), list[bool]()
+
+    def read(table: str, ids: Sequence[str]) -> Mapping[str, Any]:
+        waited.append(told.wait(5.0))
+        return {}
+
+    looks, plain = a_trigger("a", deliver={"template": {"to": "{customer.email}"}}), a_trigger("b")
+    fire(store, [looks, plain], NOW)
+    add(store, *updates(3, 3))
+    fire(store, [looks, plain], NOW)
+
+    def take(*_: object) -> Outcome:
+        told.set()
+        return OK
+
+    sinks = [(looks, Scripted()), (plain, Scripted(take))]
+    with delivering_to(store, sinks, Clock(), lookups=Lookups(store, read)) as delivery:
+        assert delivery.once().sent == 6
+    assert waited == [True]
 
 
 def test_an_object_is_read_again_after_a_minute_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
