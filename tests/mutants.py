@@ -155,7 +155,7 @@ MUTANTS = (
         "test_cursors.py::test_the_span_that_is_read",
     ),
     Mutant(
-        "settle dropped", FOLLOW, "settled, polls = now - options.settle,", "settled, polls = now,",
+        "settle dropped", CURSORS, "look_back), now - settle", "look_back), now",
         "test_follow.py::test_an_event_is_applied_once_it_is_settled",
     ),
     Mutant(
