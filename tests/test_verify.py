@@ -113,6 +113,17 @@ def test_what_cannot_be_taken_is_a_difference(copy: Copy) -> None:
     assert verified(copy).differences == odd
 
 
+def test_what_nobody_asked_for_is_neither_a_difference_nor_lost(tmp_path: Path) -> None:
+    """Even if it cannot be taken; a comparison without a start brings the rest."""
+    with copy_of(Sandbox(seed=5, customers=4, oddities=False), tmp_path) as copy:
+        copy.sync(resources=TABLES[:1], start_date=copy.box.now - 60)
+        id = first(copy)
+        copy.box.put("customers", copy.box.objects("customers")[id] | {"object": "card"})
+        assert verified(copy, resources=TABLES[:1]).differences == []
+        done = copy.sync(resources=TABLES[:1], reconcile=True)
+        assert (list(done.left_out), done.rows, done.healed, done.restored) == (["customers"], {"customers": 3}, {"customers": 0}, {})
+
+
 def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Path) -> None:
     """They change without it, and count by their ids."""
     tables = ("subscriptions", "prices")

@@ -159,11 +159,13 @@ class Verifying:
         try:
             return retrieve(self.session.api, self.resource, self.shape, id)
         except Odd as odd:
-            self._leave_out(odd)
+            self.odd[id] = odd.why
             return None
 
     def _leave_out(self, odd: Odd) -> None:
-        self.odd[odd.id or NAMELESS] = odd.why
+        """Note what a list shows that cannot be taken; older things than were asked for do not count."""
+        if odd.created is None or odd.created >= self.listed.get("start", 0):
+            self.odd[odd.id or NAMELESS] = odd.why
 
     def _missing(
         self, shown: Mapping[str, Read], held: Collection[str], told_later: Collection[str]

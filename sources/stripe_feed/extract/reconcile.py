@@ -148,11 +148,11 @@ class Reconciling:
         old = [(record, version) for record, version in self.absent if self._is_old(record)]
         with self.writer.client as client:
             told = prior.told(client, self.resource.table, [record.row.id for record, _ in old])
-        lost = [(record, version) for record, version in old if record.row.id not in told]
-        self.silent += lost
-        self.restored.update(record.row.id for record, _ in lost)
+        lost = {record.row.id: (record, version) for record, version in old if record.row.id not in told}
+        self.silent += lost.values()
+        self.restored.update(id for id, (record, _) in lost.items() if not self._is_older(record))
         for record, _ in self.absent:
-            if record.row.id not in self.restored:
+            if record.row.id not in lost:
                 self.suspects[record.row.id] = typed(record.row.created, "timestamp")
         self.absent = []
 
@@ -230,7 +230,7 @@ class Reconciling:
                     before = reshaped(before, after, shared)
             if (found := last.get(id)) is not None and found.image is not None:
                 before = self._before(found, read, before, after)
-            elif id not in self.held and self._is_older(read):
+            elif id not in self.held and self._is_older(read.record):
                 continue                             # not new, but asked for only now
             elif id in self.held and self.held[id].hash == read.record.hash and found is None:
                 before = after                       # it is what was loaded once
@@ -261,8 +261,9 @@ class Reconciling:
             found |= {child.field: before[child.field] for child in self.resource.children}
         return found
 
-    def _is_older(self, read: Read) -> bool:
-        created = typed(read.record.row.created, "timestamp")
+    def _is_older(self, record: Record) -> bool:
+        """Whether an object was created before all that the lists so far were asked for."""
+        created = typed(record.row.created, "timestamp")
         return created is not None and created < self.asked
 
     def _is_same_shape(self) -> bool:
