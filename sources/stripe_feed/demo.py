@@ -20,7 +20,7 @@ from typing import Any
 from .destination import open_pipeline
 from .errors import SetupError, UsageError
 from .extract.session import SETTLE
-from .feed.change import Change
+from .feed.change import OP_WORDS, Change
 from .feed.consume import open_feed
 from .feed.deliver import deliver
 from .feed.rule_file import trigger_of
@@ -177,7 +177,7 @@ def kind_of(change: Change) -> str:
     """What happened, in plain words; a cancelled subscription is updated, and stays."""
     if change.op == "u" and change.event_type == "customer.subscription.deleted":
         return "cancelled"
-    return {"c": "added", "u": "updated", "d": "removed"}[change.op]
+    return OP_WORDS[change.op]
 
 
 NEXT = """\

@@ -119,12 +119,12 @@ def tell_strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger])
 
 def asks(trigger: Trigger) -> str:
     """What a trigger waits for, in a few words."""
+    from .feed.change import OP_WORDS
     from .feed.filters import UNASKED
     from .feed.rules import side_words
 
-    ops = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
     parts = ["/".join(trigger.wanted.resources) or "anything"]
-    parts += ["/".join(ops[op] for op in trigger.wanted.ops)] * (trigger.wanted.ops != UNASKED)
+    parts += ["/".join(OP_WORDS[op] for op in trigger.wanted.ops)] * (trigger.wanted.ops != UNASKED)
     parts += [f"event {'/'.join(trigger.event)}"] * bool(trigger.event)
     parts += [f"{path} changes to {side_words(new)}" if old == "*" else f"{path} from {side_words(old)} to {side_words(new)}"
               for path, (old, new) in trigger.transition.items()]

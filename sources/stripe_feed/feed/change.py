@@ -30,6 +30,9 @@ CHANGE_ID, RESOURCE, OBJECT_ID, CUSTOMER_ID = (
     STORED.index(name) for name in ("change_id", "resource", "object_id", "customer_id")
 )
 
+OP_WORDS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
+"""What an `op` is called for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

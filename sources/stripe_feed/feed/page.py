@@ -16,7 +16,7 @@ from typing import Any
 from ..resources import RESOURCES
 from .bell import waiting
 from .bodies import as_iso, in_major_units
-from .change import Change, iso
+from .change import OP_WORDS, Change, iso
 from .messages import COLUMNS, Attempt, Message, attempts, counts
 from .paths import value_at
 from .rules import Trigger
@@ -30,7 +30,6 @@ LONGEST = 400         # characters of a value
 RINGS = 1_000
 COLUMNS_OF = {name: {column.name: column for column in row.columns} for name, row in RESOURCES.items()}
 PLAIN = re.compile(r"[A-Za-z0-9_]{1,255}")      # of ids that go into a link
-OPS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
 ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u202a-\u202e\u2066-\u2069\ud800-\udfff]")      # would change what is beside them
 SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
@@ -225,9 +224,9 @@ def _changes(shown: Shown, now: float) -> Html:
 
 
 def _change(one: Change, now: float) -> Html:
-    what = one.event_type or f"{one.resource} {OPS[one.op]}"
+    what = one.event_type or f"{one.resource} {OP_WORDS[one.op]}"
     head = tag(
-        "header", _badge(OPS[one.op], {"c": "good", "d": "bad"}.get(one.op, "calm")), tag("h3", what), _linked(one),
+        "header", _badge(OP_WORDS[one.op], {"c": "good", "d": "bad"}.get(one.op, "calm")), tag("h3", what), _linked(one),
         _badge("late", "warn") if one.late else "", tag("span", _ago(one.occurred_at.timestamp(), now), class_="when"),
     )
     return tag("article", head, _difference(one), class_="change", data_offset=one.offset)

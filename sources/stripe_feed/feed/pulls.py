@@ -18,7 +18,7 @@ import msgspec
 from ..errors import PositionLost, UsageError
 from . import cursors
 from .bodies import Telling, render
-from .change import Change
+from .change import OP_WORDS, Change
 from .filters import Wanted, both, transitions, wanted
 from .lookups import NOWHERE, Lookups
 from .newest import AMONG, lately
@@ -35,7 +35,6 @@ FORMATS = ("json", "zapier", "cloudevents")
 RESERVED = "trigger:"         # consumers that are triggers: who acknowledged for them would swallow messages
 CURSOR = re.compile(r"(\d{1,18})(?::(\d{1,18}))?", re.ASCII)
 ID = re.compile(r"[\w.-]{1,255}", re.ASCII)
-WORDS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +305,7 @@ def _record(one: Change) -> dict[str, Any]:
     names = ("resource", "event_type", "occurred_at", "offset", "customer_id", "changed", "before")
     image = one.after if one.op != "d" else one.before
     return {
-        **(image or {}), "id": one.change_id, "object_id": one.object_id, "change_op": WORDS[one.op],
+        **(image or {}), "id": one.change_id, "object_id": one.object_id, "change_op": OP_WORDS[one.op],
         **{f"change_{name}": told[name] for name in names},
     }
 
