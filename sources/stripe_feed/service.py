@@ -102,7 +102,7 @@ def read_on(
     the rung events, so that none of them can stop the rest. Those are tried again soon, after a growing pause of their own.
     """
     synced: float | None = None
-    left_out = 0      # times that the rung events were, since they were read last
+    without = 0       # runs without the rung events, since they were read last
     while not state.stopped.is_set():
         state.rung.clear()
         rests, more = every, False
@@ -119,10 +119,10 @@ def read_on(
             state.keeps_bodies = CHANGES in done.refused
             if polls or synced is None:
                 synced = began
-            left_out = left_out + 1 if leaves_out else 0
+            without = without + 1 if leaves_out else 0
             if due:      # it looks at all that are remembered
                 bell.prune(feed.store, now() - REMEMBERED)
-            soon = _pause(left_out) if leaves_out else bell.next_due(feed.store, now())
+            soon = _pause(without) if leaves_out else bell.next_due(feed.store, now())
             rests = _rests(every and synced + every - clock(), soon)
         except StripeFeedError as fault:
             _failed(state, type(fault).__name__, str(fault))
