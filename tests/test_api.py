@@ -230,6 +230,8 @@ def test_the_age_of_an_answer_out_of_a_cache_counts(server: Scripted, make: Make
 
     assert api.get(PATH, {}, text).asked_at == NOW
     assert api.now() == NOW + 5_000
+    api.prove(NOW + 5_000)
+    assert api.get(PATH, {}, text).asked_at == NOW
     assert server.seen[0].headers["cache-control"] == "no-cache"
 
 

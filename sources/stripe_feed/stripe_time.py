@@ -62,7 +62,7 @@ class StripeTime:
     def heard(self, headers: Mapping[str, str], ended: float) -> float:
         """Stripe's time of an answer that came at `ended`."""
         date = date_of(headers)
-        if date is None or date < self.proven - DOUBT:
+        if date is None or date + _age(headers) < self.proven - DOUBT:
             if self.offset is None:
                 self._tell()
             return self.now()
