@@ -694,7 +694,7 @@ def test_a_key_that_loses_its_permission_within_a_run_loses_no_event(copy: Copy)
         box.update("customers", some(copy, "customers", n % 3), name=f"N{n}")
 
     def forbid(template: str, params: Any) -> None:
-        if template == "/v1/events" and box.counts[template, 200] >= 3:
+        if template == "/v1/events" and box.counts[template, 200] >= 2:
             box.restrict(key, permissions=PERMISSIONS - {"rak_event_read"})
 
     box.on_request = forbid
