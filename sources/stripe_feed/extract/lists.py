@@ -212,7 +212,8 @@ def _walk(session: Session, run: Run, writer: Writer, state: dict[str, Any], bef
         if not run.plan.first:
             records = writer.changed(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
-        if not tables and not run.yielded and (run.plan.first or run.rest):
+        # a limit asks for rows: a page without any, from before the account was made, does not count
+        if not tables and not run.yielded and (run.plan.first or run.rest) and (run.done or not run.listing.page_wise):
             tables = writer.empty_tables()
         if tables and session.unreadable is not None and not (run.plan.first or run.rest or keeps_cursor):
             tables += _creations(session, writer, records, run.known)
