@@ -157,7 +157,7 @@ def sync(shell: Shell, *arguments: str, **environment: str) -> Said:
 RUNS: dict[str, tuple[int, Callable[[Shell], Said]]] = {
     "all is well": (0, sync),
     "a malformed page": (5, fails_at("/v1/customers", "malformed")),
-    "an answer that Stripe never gives": (1, fails_at("/v1/invoices", 418)),
+    "an answer that Stripe never gives": (4, fails_at("/v1/invoices", 418)),
     "an error after some rows": (5, fails_after_rows),
     "an interrupt": (130, interrupted),
     "a lock": (3, locked_meanwhile),
