@@ -177,7 +177,7 @@ def test_two_workers_take_turns(tmp_path: Path, database: str) -> None:
     require_turns(found)
     first, second = ([status for status, _ in both] for both in found)
     assert first in ([0, 3], [0, 0])
-    assert second == [-9, 0]
+    assert second in ([-9, 0], [0, 0])      # it has nothing to merge where the other was first
 
 
 @pytest.mark.long
