@@ -172,12 +172,12 @@ def require_turns(found: list[list[tuple[int, str]]]) -> None:
 
 
 def test_two_workers_take_turns(tmp_path: Path, database: str) -> None:
-    """One waits, or one is refused; one dies after its merge, and the other goes on."""
-    found = rounds([({"wait": 60}, {"wait": 0}), ({"wait": 60, "point": "merged"}, {"wait": 60})], tmp_path, database, 3)
+    """One waits, or one is refused; whoever merges first dies after it, and what it left is loaded once."""
+    found = rounds([({"wait": 60}, {"wait": 0}), ({"wait": 60, "point": "merged"}, {"wait": 60, "point": "merged"})], tmp_path, database, 3)
     require_turns(found)
     first, second = ([status for status, _ in both] for both in found)
     assert first in ([0, 3], [0, 0])
-    assert second in ([-9, 0], [0, 0])      # it has nothing to merge where the other was first
+    assert -9 in second      # whoever is first; the other may find nothing left to merge
 
 
 @pytest.mark.long
