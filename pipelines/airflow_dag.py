@@ -13,9 +13,7 @@ import pendulum
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 
-from stripe_feed import StripeFeedError, deliver, open_feed, read_triggers
-from stripe_feed.destination import open_pipeline
-from stripe_feed.sync import sync
+from stripe_feed import StripeFeedError, deliver, open_feed, open_pipeline, read_triggers, sync
 
 FOLDER = os.environ.get("STRIPE_FOLDER", "/srv/stripe")
 DATABASE = f"{FOLDER}/stripe_feed.duckdb"

@@ -7,9 +7,7 @@ import os
 
 import dagster as dg
 
-from stripe_feed import open_feed
-from stripe_feed.destination import open_pipeline
-from stripe_feed.sync import sync
+from stripe_feed import open_feed, open_pipeline, sync
 
 DATABASE = os.environ.get("STRIPE_DATABASE", "stripe_feed.duckdb")
 

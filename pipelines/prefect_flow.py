@@ -11,9 +11,7 @@ import sys
 from prefect import flow, task
 from prefect.events import emit_event
 
-from stripe_feed import StripeFeedError, open_feed
-from stripe_feed.destination import open_pipeline
-from stripe_feed.sync import sync
+from stripe_feed import StripeFeedError, open_feed, open_pipeline, sync
 
 DATABASE = os.environ.get("STRIPE_DATABASE", "stripe_feed.duckdb")
 

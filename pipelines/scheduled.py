@@ -11,9 +11,7 @@ import argparse
 import logging
 import sys
 
-from stripe_feed import StripeFeedError
-from stripe_feed.errors import PartlyDone
-from stripe_feed.sync import sync
+from stripe_feed import PartlyDone, StripeFeedError, sync
 
 log = logging.getLogger("scheduled")
 

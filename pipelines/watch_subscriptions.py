@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from stripe_feed import Change, StripeFeedError, open_feed
-from stripe_feed.destination import open_pipeline
-from stripe_feed.errors import PartlyDone
-from stripe_feed.sync import sync
+from stripe_feed import Change, PartlyDone, StripeFeedError, open_feed, open_pipeline, sync
 
 DATABASE = "stripe_feed.duckdb"
 CONSUMER = "watch_subscriptions"    # its position is kept under this name

@@ -14,10 +14,7 @@ import os
 import sys
 from typing import Any
 
-from stripe_feed import StripeFeedError, deliver, open_feed, trigger
-from stripe_feed.destination import open_pipeline
-from stripe_feed.errors import PartlyDone
-from stripe_feed.sync import sync
+from stripe_feed import PartlyDone, StripeFeedError, deliver, open_feed, open_pipeline, sync, trigger
 
 DATABASE = "stripe_feed.duckdb"
 MESSAGE = {"text": "Welcome {after.name}! Your customer id is {after.id}.", "to": "{after.email}", "id": "{after.id}"}

@@ -15,7 +15,7 @@ from stripe_feed import stripe_source
 from stripe_feed.destination import open_pipeline, settings
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import Synced, sync
+from stripe_feed.sync_run import Synced, sync
 from tests.truth import assert_true
 
 FAST: dict[str, Any] = {"max_rps": 2000, "endpoint_rps": 2000, "give_up_after": 20}

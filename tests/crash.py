@@ -25,7 +25,7 @@ from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 from dlt.pipeline.pipeline import Pipeline
 
-from stripe_feed import sync as syncing
+from stripe_feed import sync_run as syncing
 from stripe_feed.api import Api
 from stripe_feed.extract import events, pages
 from stripe_feed.extract.pages import Reader

@@ -32,7 +32,7 @@ from stripe_feed.extract.windows import Planner
 from stripe_feed.progress import WAITING, Meter, Progress, Reading, Watch
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import Synced
+from stripe_feed.sync_run import Synced
 from stripe_feed.terminal import heard, invoked, plain
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
 
@@ -344,7 +344,7 @@ def test_every_option_reaches_the_library(
         asked.update(options)
         return Synced({}, 1, 0.1, 0, "acct_1", False)
 
-    monkeypatch.setattr("stripe_feed.sync.sync", noted)
+    monkeypatch.setattr("stripe_feed.sync_run.sync", noted)
 
     said = shell.run("sync", *arguments)
 

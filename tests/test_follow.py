@@ -19,7 +19,7 @@ from stripe_feed.extract.rung import Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import Synced
+from stripe_feed.sync_run import Synced
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, before_of, changes
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stripe_feed import loading, locks, open_feed
-from stripe_feed import sync as syncing
+from stripe_feed import sync_run as syncing
 from stripe_feed.errors import Locked, SetupError
 from stripe_feed.extract.writer import Writer
 from stripe_feed.sandbox import Sandbox

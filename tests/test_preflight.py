@@ -11,12 +11,12 @@ import dlt
 import psycopg2
 import pytest
 
-from stripe_feed import sync as syncing
+from stripe_feed import sync_run as syncing
 from stripe_feed.destination import open_pipeline, settings
 from stripe_feed.errors import SetupError
 from stripe_feed.preflight import require_no_views, require_place
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import dry_run
+from stripe_feed.sync_run import dry_run
 from tests.commands import Shell
 from tests.copies import FAST, Copy, copy_of
 from tests.postgres import postgres_server

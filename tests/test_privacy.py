@@ -284,7 +284,7 @@ def test_a_script_of_the_user_s_own_tells_no_key(shell: Shell, spy: Spy, monkeyp
 
 def test_what_we_raise_holds_no_canary(shell: Shell) -> None:
     """The text of our errors, their chain of causes included: what an orchestrator prints."""
-    from stripe_feed.sync import sync as run
+    from stripe_feed.sync_run import sync as run
 
     texts = {}
     options: dict[str, Any] = {"api_base": shell.url, "database": "copy.duckdb", "state_dir": "state", "give_up_after": 0}

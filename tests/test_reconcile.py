@@ -12,7 +12,7 @@ import pytest
 
 from stripe_feed.extract import pages
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sync import Synced
+from stripe_feed.sync_run import Synced
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import assert_folds, before_of, changes
 from tests.test_feed_property import Died, dying

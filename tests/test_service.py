@@ -30,7 +30,7 @@ from stripe_feed.feed.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.service import Opened, State, deliver_on, read_on
 from stripe_feed.service_commands import tell_opened
-from stripe_feed.sync import Synced
+from stripe_feed.sync_run import Synced
 from tests.receiver import Receiver, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()

@@ -14,7 +14,7 @@ import pytest
 from stripe_feed import open_feed
 from stripe_feed.errors import SetupError
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.verify import Difference, Verified, verify
+from stripe_feed.verify_run import Difference, Verified, verify
 from tests.commands import Shell, shell_of
 from tests.copies import FAST, PERMISSIONS, Copy, copy_of
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "Change", "Feed", "StripeFeedError", "__version__", "deliver", "open_feed", "process_once", "read_triggers", "stripe_source",
-    "trigger",
+    "TABLES", "Change", "Feed", "PartlyDone", "StripeFeedError", "__version__", "deliver", "open_feed", "open_pipeline",
+    "process_once", "read_triggers", "run_sandbox", "stripe_source", "sync", "trigger", "verify",
 ]
 
 if TYPE_CHECKING:
-    from .errors import StripeFeedError
+    from .demo import run_sandbox
+    from .destination import open_pipeline
+    from .errors import PartlyDone, StripeFeedError
     from .extract.source import stripe_source
     from .feed.change import Change
     from .feed.consume import Feed, open_feed
@@ -21,36 +23,42 @@ if TYPE_CHECKING:
     from .feed.once import process_once
     from .feed.rule_file import read_triggers
     from .feed.rule_file import trigger_of as trigger
+    from .resources import TABLES
+    from .sync_run import sync
+    from .verify_run import verify
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
+    _HOMES = {
+        "Change": ".feed.change:Change",
+        "Feed": ".feed.consume:Feed",
+        "PartlyDone": ".errors:PartlyDone",
+        "StripeFeedError": ".errors:StripeFeedError",
+        "TABLES": ".resources:TABLES",
+        "deliver": ".feed.deliver:deliver",
+        "open_feed": ".feed.consume:open_feed",
+        "open_pipeline": ".destination:open_pipeline",
+        "process_once": ".feed.once:process_once",
+        "read_triggers": ".feed.rule_file:read_triggers",
+        "run_sandbox": ".demo:run_sandbox",
+        "stripe_source": ".extract.source:stripe_source",
+        "sync": ".sync_run:sync",
+        "trigger": ".feed.rule_file:trigger_of",
+        "verify": ".verify_run:verify",
+    }
 
     def __getattr__(name: str) -> object:
-        match name:
-            case "StripeFeedError":
-                from .errors import StripeFeedError as value
-            case "__version__":
-                from importlib.metadata import version
+        if name == "__version__":
+            from importlib.metadata import version
 
-                value = version("stripe-feed")
-            case "Change":
-                from .feed.change import Change as value
-            case "Feed":
-                from .feed.consume import Feed as value
-            case "deliver":
-                from .feed.deliver import deliver as value
-            case "open_feed":
-                from .feed.consume import open_feed as value
-            case "process_once":
-                from .feed.once import process_once as value
-            case "read_triggers":
-                from .feed.rule_file import read_triggers as value
-            case "stripe_source":
-                from .extract.source import stripe_source as value
-            case "trigger":
-                from .feed.rule_file import trigger_of as value
-            case _:
-                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            value = version("stripe-feed")
+        elif name in _HOMES:
+            from importlib import import_module
+
+            module, _, attribute = _HOMES[name].partition(":")
+            value = getattr(import_module(module, __name__), attribute)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value
         return value
 

@@ -124,7 +124,7 @@ def sync(
     from . import terminal
     from .api import API_VERSION
     from .progress import Progress
-    from .sync import dry_run, sync
+    from .sync_run import dry_run, sync
 
     asked: dict[str, Any] = {
         "api_key": key_in(api_key_file), "database": database, "destination": destination, "dataset": dataset,
@@ -175,7 +175,7 @@ def reconcile(
     from . import terminal
     from .api import API_VERSION
     from .progress import Progress
-    from .sync import sync
+    from .sync_run import sync
 
     with Progress(terminal.talk(), quiet) as progress:
         done = sync(
@@ -198,7 +198,7 @@ def verify(
     """Compare a sample with Stripe, object by object: the row, and what its changes lead to. Exit 4 where they differ."""
     from . import terminal
     from .api import API_VERSION
-    from .verify import verify
+    from .verify_run import verify
 
     with terminal.working() as watch:
         found = verify(

@@ -28,7 +28,7 @@ from .feed.rules import Trigger
 from .feed_commands import words
 from .place import DATASET
 from .show import Held, held, opened, query, state_of
-from .sync import Synced, sync
+from .sync_run import Synced, sync
 from .terminal import data, invoked, table
 
 SEED = 7
@@ -49,7 +49,7 @@ limit 6"""
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningSandbox:
     """A sandbox in a process of its own."""
 
     url: str
@@ -65,7 +65,7 @@ class Running:
 
 
 @contextmanager
-def sandbox(*flags: str) -> Iterator[Running]:
+def run_sandbox(*flags: str) -> Iterator[RunningSandbox]:
     """Run a sandbox with these flags until the block ends. Raises `UsageError` for wrong ones, `SetupError` where it fails."""
     command = [*SANDBOX, "--exit-with-parent", *flags]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -79,7 +79,7 @@ def sandbox(*flags: str) -> Iterator[Running]:
                     raise UsageError(f"{words[-1]}. See `stripe-feed sandbox --help`.")
                 raise SetupError(f"The sandbox did not start: {words[-1]}")
             said = json.loads(first)
-            yield Running(said["url"], said["key"], said["account"], process)
+            yield RunningSandbox(said["url"], said["key"], said["account"], process)
         finally:
             process.terminate()
 
@@ -88,7 +88,8 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     """Load a look-alike's account, let it live for a day, load again, and show what came. Prints to stdout."""
     file, console = Path(database), data()
     logging.getLogger("stripe_feed").setLevel(logging.WARNING)
-    with sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", str(evening(time.time()))) as box:
+    begins = str(evening(time.time()))
+    with run_sandbox("--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", begins) as box:
         make_room(file, box.account)
         console.print(f"A look-alike of Stripe runs at {box.url}: {customers:,} customers, made up. No account, no network.\n")
         with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
@@ -193,7 +194,7 @@ With your own account:
   {command} sync"""
 
 
-def load(box: Running, database: str, folder: str) -> tuple[Synced, list[Held]]:
+def load(box: RunningSandbox, database: str, folder: str) -> tuple[Synced, list[Held]]:
     """One sync, and what the tables hold after it."""
     done = sync(
         api_key=box.key, api_base=box.url, database=database, state_dir=folder, max_rps=1000, endpoint_rps=1000,
@@ -227,7 +228,7 @@ def serve(flags: Sequence[str]) -> None:
     if {"-h", "--help"} & set(flags):
         sys.stdout.write(subprocess.run([*SANDBOX, "--help"], check=True, stdout=subprocess.PIPE, text=True).stdout)
         return
-    with sandbox("--now", str(int(time.time()) - BEHIND), *flags) as box:        # of two the last one counts
+    with run_sandbox("--now", str(int(time.time()) - BEHIND), *flags) as box:        # of two the last one counts
         console = data()
         console.print(f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:")
         console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")

@@ -18,7 +18,7 @@ from .feed.addresses import check_url
 from .feed.signing import stripe_header
 from .feed.sinks import Outcome, Webhook
 from .resources import RESOURCES
-from .sync import chosen
+from .sync_run import chosen
 
 PATH = "/v1/webhook_endpoints"
 SAMPLE = "customer.updated"

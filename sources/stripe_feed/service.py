@@ -24,7 +24,7 @@ from .feed.deliver import Delivery, delivering, ticking
 from .feed.rules import Trigger
 from .feed.watched import Watched
 from .resources import CHANGES
-from .sync import Synced, sync
+from .sync_run import Synced, sync
 
 log = logging.getLogger("stripe_feed")
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from .doctor import Finding
     from .show import Rows, Status
-    from .sync import Planned, Synced
-    from .verify import Verified
+    from .sync_run import Planned, Synced
+    from .verify_run import Verified
 
 WIDEST = 40     # characters of a value in a table
 QUIET = 60.0    # seconds between two log lines that say the same

@@ -28,7 +28,7 @@ from .extract.writer import is_copy
 from .locks import PATIENCE
 from .place import DATASET
 from .resources import CHANGES, RESOURCES, Resource
-from .sync import chosen, looking, states_of
+from .sync_run import chosen, looking, states_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
