@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -75,8 +74,6 @@ class Shell:
         self, *arguments: object, first: str = "", environment: Mapping[str, str | None] | None = None
     ) -> subprocess.Popen[str]:
         """Start a command in a process of its own; `first` is Python that it runs before."""
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # of a background job; a child would inherit it
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         env = {**os.environ, **self.environment, **(environment or {})}
         return subprocess.Popen(
             [sys.executable, "-c", f"{first}\nfrom stripe_feed.cli import main\nmain()", *map(str, arguments)],

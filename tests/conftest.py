@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +48,19 @@ def pytest_configure(config: pytest.Config) -> None:
         "RUNTIME__DLTHUB_TELEMETRY": "false",
     }
     (home / "run").mkdir(mode=0o700)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # of a background job; all commands under test would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("dlt").addHandler(_ToStderr())
     if not getattr(config.option, "numprocesses", None):     # the process that starts workers keeps the folder they look from
         os.chdir(home)
     _only_loopback()
+
+
+class _ToStderr(logging.Handler):
+    """In place of dlt's own, which keeps what stderr was when it was made: that of a command in an earlier test, closed since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -50,6 +50,11 @@ MUTANTS = (
         "test_extract_small.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one",
     ),
     Mutant(
+        "state written before the rows are yielded", LISTS, "        for table in tables:\n            run.yielded = True\n",
+        "        state.update(run.state(session.options))\n        for table in tables:\n            run.yielded = True\n",
+        "test_extract_small.py::test_a_run_that_stops_after_any_yield_loses_nothing", quick=False,
+    ),
+    Mutant(
         "stale row wins", HINTS, 'return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}', "return dict(MERGE)",
         "test_extract_small.py::test_a_stale_row_does_not_replace_a_newer_one",
     ),

@@ -421,6 +421,20 @@ def test_an_order_that_is_not_sure_gives_no_content(box: Sandbox) -> None:
     assert body_of(found, API_VERSION) is None
 
 
+def test_a_second_that_follows_a_guess_is_a_guess(box: Sandbox) -> None:
+    """There and back twice: what the first second ended with decides the order of the next. Known before, both are sure."""
+    id = box.create("customers", delinquent=False)["id"]
+    for _ in range(2):
+        box.advance(1)
+        for late in (True, False):
+            box.update("customers", id, delinquent=late)
+    story = one_story(box, "customers", id).told
+    first, second = story[1:3], story[3:5]
+    assert [one.sure for one in sequence(story)] == [True] * 5
+    for read in ([*first, *second], [*first[::-1], *second], [*first, *second[::-1]]):
+        assert [one.sure for one in sequence(read)] == [False] * 4
+
+
 def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription(box: Sandbox) -> None:
     """Items show it as it is at each event: the trail goes on, and a cancellation does not say that items changed."""
     price = box.create("prices", recurring={"interval": "month"}, nickname="A")["id"]

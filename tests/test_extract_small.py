@@ -120,10 +120,16 @@ def test_children_are_complete_and_follow_their_parent(copy: Copy) -> None:
     assert held(copy, "select count(*) from stripe.invoice_line_items where deleted_at is not null or id = invoice") == [0]
 
 
-@pytest.mark.parametrize("yields", [0, 1, 2])
-def test_a_run_that_stops_after_any_yield_loses_nothing(copy: Copy, yields: int) -> None:
-    """A page is yielded as several tables; the state counts it once the last of them is handed over."""
+@pytest.mark.parametrize(("yields", "is_first"), [(0, True), (1, True), (2, True), (1, False)])
+def test_a_run_that_stops_after_any_yield_loses_nothing(copy: Copy, yields: int, is_first: bool) -> None:
+    """A page is yielded as several tables; the state counts it once the last of them is handed over. A table that stayed empty
+    would be listed again in any case, so the later run is the one that shows it."""
+    if not is_first:
+        copy.run(copy.source().with_resources("invoices"))
+        copy.box.advance(10 * LOOK_BACK)
+        copy.box.create("invoices", lines=2)
+        copy.box.advance(10 * LOOK_BACK)
     copy.run(copy.source().with_resources("invoices").add_limit(yields))
     copy.run(copy.source().with_resources("invoices"))
 
-    copy.check("invoices")
+    copy.check("invoices", volatile=False)

@@ -61,8 +61,6 @@ def places(folder: Path) -> list[str]:
 
 
 def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # of a background job; a child would inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = "from stripe_feed.feed_commands import app; app()"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(

@@ -506,6 +506,8 @@ SAME = {
     "unknown field of a line": changed(INVOICE, "lines", "data", 0, "new_field", to=1),
     "link of the list": changed(INVOICE, "lines", "url", to="/v2/x"),
     "size of the list": changed(INVOICE, "lines", "total_count", to=2),
+    "lines that name their invoice": changed(INVOICE, "lines", "data", 0, "invoice", to=INVOICE["id"]),
+    "lines that name none": changed(INVOICE, "lines", "data", 0, "invoice", to=None),
 }
 OTHER = {
     "number": changed(INVOICE, "total", to=1501),
