@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed import bell, desk, page
 from stripe_feed.feed.gate import check_token, kept_token
-from stripe_feed.feed.listener import QUIET, Seldom
+from stripe_feed.feed.listener import PATIENCE, QUIET, Seldom
 from stripe_feed.feed.serve import Serving, app_of
 from stripe_feed.feed.signing import stripe_header
 from stripe_feed.feed.store import FeedStore
@@ -228,6 +229,21 @@ def test_a_body_that_does_not_come_is_given_up(web: Web, monkeypatch: pytest.Mon
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
         plain.sendall(b"POST /stripe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert plain.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
+
+
+def test_bodies_that_do_not_come_are_not_given_up_all_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor later than the listener cuts off whoever sends nothing: it would do so without an answer."""
+    given, real = list[float](), anyio.fail_after
+
+    def noted(seconds: float) -> Any:
+        given.append(seconds)
+        return real(seconds)
+
+    monkeypatch.setattr(anyio, "fail_after", noted)
+    for _ in range(20):
+        assert send(web, BODY).status == 200
+    assert len(set(given)) > 10
+    assert desk.BODY_SECONDS <= min(given) and max(given) < PATIENCE
 
 
 def test_a_client_that_hangs_up_does_no_harm(web: Web, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import secrets as chance
 import sqlite3
 import threading
@@ -32,6 +33,7 @@ log = logging.getLogger("stripe_feed")
 
 MOST_BYTES = 1_000_000      # of a body; Stripe's webhooks have some ten thousand
 BODY_SECONDS = 10.0         # in which a body has to come
+SPREAD = 1.4                # up to so many times that: what comes all at once is not refused all at once
 RETRY_AFTER = "5"
 FAULTS = (HTTPException, UsageError, PositionLost, Fenced, NotNow, Unusable, sqlite3.Error)
 WORDS = {404: "There is no such page.", 405: "This is not done here with this method."}
@@ -125,7 +127,7 @@ async def body_of(request: Request, most: int = MOST_BYTES) -> bytes | Response:
         return too_long
     found = bytearray()
     try:
-        with anyio.fail_after(BODY_SECONDS):
+        with anyio.fail_after(BODY_SECONDS * random.uniform(1, SPREAD)):
             async for piece in request.stream():
                 found += piece
                 if len(found) > most:
