@@ -69,7 +69,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "feed_property", "readme", "follow", "feed_crash", "crash", "mutants", "delivery_kills", "reconcile", "incremental", "cli",
+    "feed_property", "docs", "follow", "feed_crash", "crash", "mutants", "delivery_kills", "reconcile", "incremental", "cli",
     "pipelines", "rung", "service", "destinations", "deliver", "outlet", "serve",
 )
 """Files by the time that they take: a worker that gets one of them last keeps all others waiting."""

@@ -18,7 +18,7 @@ from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.receiver import Received, receiving
 
-TEXT = (Path(__file__).resolve().parents[1] / "pipelines" / "RECIPES.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = {re.search(r'name = "(\w+)"', block)[1]: block for block in re.findall(r"```toml\n(.*?)```", TEXT, re.S)}  # type: ignore[index]
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
 SETTLED = 400
