@@ -20,7 +20,7 @@ from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed import deliver, lanes, page
 from stripe_feed.feed.consume import Feed
 from stripe_feed.feed.deliver import JITTER, SCHEDULE, Delivery, delivering
-from stripe_feed.feed.messages import attempts, counts, dead, left, release, retry
+from stripe_feed.feed.messages import attempts, begun, counts, dead, left, release, retry
 from stripe_feed.feed.rules import Trigger
 from stripe_feed.feed.signing import standard_headers
 from stripe_feed.feed.sinks import Outcome
@@ -865,6 +865,36 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(store:
         assert delivery.once().sent == 6
     assert set(sink.tries.values()) == {1}
     assert len(store.ask("select 1 from attempts")) == 6
+
+
+@pytest.mark.parametrize("outcome", [OK, REFUSED, Outcome(False, "later"), None], ids=["sent", "refused", "later", "nothing noted"])
+def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
+    store: FeedStore, clock: Clock, outcome: Outcome | None
+) -> None:
+    """On a disk that is nearly full each run would note that it begins, and could not note what came of it."""
+    trigger = a_trigger()
+    filled(store, trigger, *updates(1))
+    if outcome is None:
+        with store.transaction() as db:
+            assert begun(db, messages(store)[0], clock.at)      # the process ends here
+    else:
+        once(store, trigger, Scripted(lambda *_: outcome), clock)
+    clock.at += 1_000
+    add(store, *updates(2, first=2))
+    run_one(store, trigger, clock.at)
+    ((pages,),) = store.ask("pragma page_count")
+    store.ask(f"pragma max_page_count = {pages + 10}")
+    for _ in range(2):
+        sink = Scripted()
+        if outcome is None:
+            with pytest.raises(Unusable, match="the disk is full"):
+                once(store, trigger, sink, clock)
+            assert sink.seen == []
+        else:
+            once(store, trigger, sink, clock)
+    store.ask(f"pragma max_page_count = {pages + 1_000}")
+    once(store, trigger, Scripted(), clock)
+    assert counts(store) == {"t": {"sent": 3}}
 
 
 def test_lanes_that_hang_take_no_places_of_others(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

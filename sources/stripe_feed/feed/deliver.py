@@ -26,7 +26,7 @@ from .consume import Feed
 from .fold import between
 from .lanes import MOST, Lanes, Sent
 from .lookups import NOWHERE, Lookups, NotNow
-from .messages import Attempt, Message, begun, due, skipped, told, tried
+from .messages import Attempt, Message, begun, due, is_in_doubt, skipped, told, tried
 from .receivers import Receiver, variables
 from .rules import Trigger
 from .sinks import Outcome
@@ -77,6 +77,7 @@ class Delivery:
         self.done = Delivered()
         self.ended: SimpleQueue[Sent] = SimpleQueue()
         self.under_way = 0
+        self.has_room = False              # what comes of a try can be noted, as far as one can know
         self.unnoted: list[Sent] = []      # it was sent, and could not be written down yet
         hidden = variables(one.deliver for one in triggers)
         self.lanes = {
@@ -145,6 +146,9 @@ class Delivery:
         chosen = [] if stop.is_set() else list(self._next())
         if chosen:
             now = self.now()
+            if not self.has_room and is_in_doubt(self.store):      # or every run sends it again on a disk that is nearly full
+                self.store.require_room()
+            self.has_room = True
             with self.store.transaction() as db:
                 alive = [begun(db, message, now) for message in chosen]
             for message, is_alive in zip(chosen, alive, strict=True):
@@ -283,7 +287,7 @@ class Delivery:
             if outcome.note != lanes.waits_for:
                 log.warning("The trigger %s cannot make a message yet: %s", message.trigger, outcome.note)
             lanes.waits_for = outcome.note
-            db.execute("update messages set due_at = ? where number = ?", (sent.began + LATER, message.number))
+            db.execute("update messages set due_at = ?, begun_at = null where number = ?", (sent.began + LATER, message.number))
             return "failed"
         if outcome.code == "gone":
             tried(db, message, attempt, "dropped")

@@ -116,6 +116,14 @@ def begun(db: sqlite3.Connection, message: Message, now: float) -> bool:
     ).rowcount == 1
 
 
+def is_in_doubt(store: FeedStore) -> bool:
+    """Whether a message may have been sent already: its try began, and nobody noted what came of it."""
+    return bool(store.ask(
+        f"select 1 from messages m where state in ({LEFT}) and state = 'waiting' and begun_at is not null "
+        "and not exists (select 1 from attempts a where a.message_id = m.message_id and a.at >= m.begun_at) limit 1"
+    ))
+
+
 def skipped(store: FeedStore, message: Message) -> list[str]:
     """The changes of its lane that were given up since one was last sent."""
     rows = store.ask(f"select change_id from messages where {GIVEN_UP} order by number", *_lane_of(message))

@@ -24,6 +24,7 @@ from .unusable import Unusable, damaged, unusable
 
 BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
+ROOM = 250_000            # bytes
 WINDOW = 5_000            # positions looked at in one select, however few of them match
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,12 @@ class FeedStore:
         """Raise `Damaged` where any page of the file is; it reads them all."""
         if self.ask("pragma integrity_check(1)") != [("ok",)]:
             raise damaged(self.path, "some of its pages cannot be read")
+
+    def require_room(self) -> None:
+        """Raise `Unusable` where the disk has no place for some hundred notes."""
+        with self.transaction() as db:
+            db.execute("insert or replace into meta values ('room', zeroblob(?))", (ROOM,))
+        self.ask("delete from meta where name = 'room'")
 
     def erase(self) -> None:
         """Overwrite what a deletion left in the write-ahead log."""
