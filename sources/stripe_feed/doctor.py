@@ -9,12 +9,12 @@ from importlib import metadata
 from typing import Any
 
 from .api import API_VERSION, Account, Api
+from .copy_state import check_owner
 from .credentials import KEYS_PAGE, STRIPE_BASE
 from .destination import check, duckdb_file, open_pipeline, settings
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events import PATH
 from .extract.fetch import raw_rows
-from .extract.session import check_owner
 from .loading import explaining
 from .place import DATASET
 from .preflight import require_place

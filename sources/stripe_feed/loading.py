@@ -21,13 +21,11 @@ from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .api import Account
+from .copy_state import check_owner, owner_in, source_state
 from .destination import DUCKDB_JOBS, duckdb_file, held_open
 from .destination_errors import chain, connection_problem, explained, file_problem, is_lock, lost, refusal
 from .errors import Locked, StripeFeedError, TryLater
-from .extract import prior
 from .extract.comments import describe
-from .extract.session import check_owner
-from .feed.relay import source_state
 from .locks import PATIENCE, patiently
 from .place import place_of
 from .resources import CHANGES, RESOURCES, TABLES
@@ -80,7 +78,7 @@ def _belongs(pipeline: Any, account: Account) -> bool:
     with explaining(pipeline):
         with pipeline.sql_client() as client:
             stored = source_state(client)
-        held = prior.owner_in(stored, pipeline.sql_client(), list(RESOURCES))
+        held = owner_in(stored, pipeline.sql_client(), list(RESOURCES))
     check_owner(account, held)
     upon = pipeline.state["_local"].get(BASE)
     return mine.get("account", account.id) == account.id and _digest(stored) in (upon, _digest(mine))

@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .copy_state import state_in, states_query
 from .destination import PIPELINE, check_stem, open_pipeline, place_named, settings, state_root
 from .destination_errors import connection_problem, file_problem, require_dataset, require_file
 from .errors import SetupError, UsageError
-from .feed.relay import state_in, states_query
 from .locks import PATIENCE, patiently
 from .place import DATASET, STORE, file_at, normalized
 from .resources import CHANGES, RESOURCES, TABLES

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .copy_state import check_owner, owner_in
 from .destination import PIPELINE, check, duckdb_file, give_back_memory, lock, open_pipeline, patient, require_merge, settings
 from .errors import Locked, NotReadable, UsageError
 from .extract import prior
 from .extract.cursors import span, standing
 from .extract.lists import plan
 from .extract.rung import Rung
-from .extract.session import Reading, Session, check_owner, session_of
+from .extract.session import Reading, Session, session_of
 from .extract.source import source_of
 from .feed.relay import relay_pipeline, store_path
 from .feed.store import FeedStore
@@ -117,7 +118,7 @@ def sync(
             with explaining(pipeline):
                 require_place(pipeline, _source_state(pipeline))
                 if full_refresh:
-                    check_owner(account, owner_in(pipeline))
+                    check_owner(account, _owner(pipeline))
                     check_refresh(pipeline, session, names, resources)
                     require_no_views(pipeline)
             if watch is not None:
@@ -180,13 +181,13 @@ def looking(
             restore(pipeline)
             with explaining(pipeline):
                 require_place(pipeline, _source_state(pipeline))
-                check_owner(session.account, owner_in(pipeline))
+                check_owner(session.account, _owner(pipeline))
         yield pipeline
 
 
-def owner_in(pipeline: Any) -> tuple[str, bool] | None:
+def _owner(pipeline: Any) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether they are live."""
-    return prior.owner_in(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
+    return owner_in(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
 
 
 def plan_sync(pipeline: Any, session: Session, resources: Sequence[str] | None = None) -> list[Planned]:

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from ..copy_state import select_rows, table_name
 from ..resources import CHANGES, RESOURCES, Child, Column, Kind, Resource
 from .images import Image, id_of
 from .records import Stamp
@@ -24,22 +25,24 @@ Row = dict[str, Any]        # a row that is held, by column, as the destination'
 
 def hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
     """Return id -> `_hash` of the rows that a complete load brought and that are not deleted; nothing where there is no table."""
-    query = f"select id, _hash from {named(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
+    query = (
+        f"select id, _hash from {table_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
+    )
     return dict(_by_ids(client, f"{query} and id in", ids))
 
 
 def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[str, int]:
     """Return id -> how many children are held that came with the row that is held: a run can stop between the two."""
     query = (
-        f"select c.{child.parent}, count(*) from {named(client, child.table)} c "
-        f"join {named(client, table)} p on p.id = c.{child.parent} where p._version = c._version and p.id in"
+        f"select c.{child.parent}, count(*) from {table_name(client, child.table)} c "
+        f"join {table_name(client, table)} p on p.id = c.{child.parent} where p._version = c._version and p.id in"
     )
     return dict(_by_ids(client, query, ids, f" group by c.{child.parent}"))
 
 
 def seen(client: Any, ids: Sequence[str]) -> set[str]:
     """Those of these change ids that a complete load brought."""
-    query = f"select change_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
+    query = f"select change_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
@@ -59,8 +62,8 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     What was told late came before the others of its second.
     """
     query = (
-        f"select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin from {named(client, CHANGES)} "
-        f"where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
+        "select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin "
+        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
     )
     found = _by_ids(client, query, list(before), first=(resource,))
     older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
@@ -88,7 +91,7 @@ def told_since(client: Any, resource: str, since: Mapping[str, int]) -> list[Bef
     """The changes of some objects from a second on, in the order in which they happened as far as that is known."""
     query = (
         "select object_id, event_id, event_type, occurred_at, api_version, op, after, previous, late, _dlt_load_id, seq "
-        f"from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
+        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
         "and resource = %s and occurred_at >= %s and object_id in"
     )
     oldest = datetime.fromtimestamp(min(since.values()), timezone.utc)
@@ -112,7 +115,8 @@ def copies(client: Any, table: str, id: str) -> Iterator[bytes]:
     children = [child for row in RESOURCES.values() for child in row.children]
     for owner, column in [(child.table, name) for child in children for name, of in child.embeds if of == table]:
         text = f"cast({client.escape_column_name(column)} as varchar)"
-        for (found,) in select(client, f"select distinct {text} from {named(client, owner)} where {text} like %s", f'%"{id}"%'):
+        query = f"select distinct {text} from {table_name(client, owner)} where {text} like %s"
+        for (found,) in select_rows(client, query, f'%"{id}"%'):
             yield found.encode()
 
 
@@ -120,7 +124,7 @@ def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:
     """Return id -> the whole row that is held, deleted or not."""
     columns = [column for column in shape.all_columns if column.name != "_dlt_load_id"]
     names = _cells(client, shape.name, [column.name for column in columns])
-    held = _by_ids(client, f"select {names} from {named(client, shape.name)} where id in", ids)
+    held = _by_ids(client, f"select {names} from {table_name(client, shape.name)} where id in", ids)
     return {row["id"]: row for row in (dict(zip([c.name for c in columns], one, strict=True)) for one in held)}
 
 
@@ -129,7 +133,7 @@ def items(client: Any, shape: Shape, parent: str, parents: Sequence[str]) -> dic
     columns = shape.columns
     names = _cells(client, shape.name, [*(column.name for column in columns), "extra"])
     found: dict[str, list[Image]] = {}
-    for one in _by_ids(client, f"select {names} from {named(client, shape.name)} where {parent} in", parents):
+    for one in _by_ids(client, f"select {names} from {table_name(client, shape.name)} where {parent} in", parents):
         row = dict(zip([*(column.name for column in columns), "extra"], one, strict=True))
         found.setdefault(row[parent], []).append(image(shape, row))
     return found
@@ -148,17 +152,18 @@ def images(client: Any, shape: Shape, rows: Mapping[str, Row]) -> dict[str, Imag
 def told(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
     """The objects of a resource, or those of these, that any change of a complete load tells of."""
     query = (
-        f"select distinct object_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s"
+        f"select distinct object_id from {table_name(client, CHANGES)} "
+        f"where _dlt_load_id in ({_complete(client)}) and resource = %s"
     )
     if ids is None:
-        return {id for (id,) in select(client, query, resource)}
+        return {id for (id,) in select_rows(client, query, resource)}
     return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, first=(resource,))}
 
 
 def told_gone(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
     """Those of these objects whose deletion a change of a complete load tells of."""
     query = (
-        f"select object_id from {named(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s "
+        f"select object_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s "
         "and op = 'd' and object_id in"
     )
     return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
@@ -186,19 +191,19 @@ def _plain(column: Column, value: Any) -> Any:
 
 def is_empty(client: Any, table: str) -> bool:
     """Whether a table is not there, or has no row."""
-    return not select(client, f"select 1 from {named(client, table)} limit 1")
+    return not select_rows(client, f"select 1 from {table_name(client, table)} limit 1")
 
 
 def complete_loads(client: Any) -> set[str]:
     """The ids of the loads that were completed."""
-    return {str(id) for (id,) in select(client, _complete(client))}
+    return {str(id) for (id,) in select_rows(client, _complete(client))}
 
 
 def remove_deleted(client: Any, table: str, before: int) -> None:
     """Delete the rows of objects that were deleted before a Unix second."""
     try:
         client.execute_sql(
-            f"delete from {named(client, table)} where deleted_at < %s", datetime.fromtimestamp(before, timezone.utc)
+            f"delete from {table_name(client, table)} where deleted_at < %s", datetime.fromtimestamp(before, timezone.utc)
         )
     except DestinationUndefinedEntity:
         return
@@ -207,23 +212,11 @@ def remove_deleted(client: Any, table: str, before: int) -> None:
 def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Some columns of every row of a table, null where it lacks one; nothing where there is no table."""
     try:
-        with client.execute_query(f"select {_cells(client, table, names)} from {named(client, table)}") as cursor:
+        with client.execute_query(f"select {_cells(client, table, names)} from {table_name(client, table)}") as cursor:
             while found := cursor.fetchmany(10_000):
                 yield from found
     except DestinationUndefinedEntity:
         return
-
-
-def owner_in(state: Mapping[str, Any], client: Any, tables: Sequence[str]) -> tuple[str, bool] | None:
-    """The account whose rows the dataset holds, and whether they are live; asked of the rows where the source's state does not
-    say. Nothing for an empty dataset."""
-    if "account" in state:
-        return state["account"], state["livemode"]
-    with client:
-        for table in tables if client.has_dataset() else ():
-            for account_id, livemode in select(client, f"select distinct account_id, livemode from {named(client, table)}"):
-                return str(account_id), bool(livemode)
-    return None
 
 
 def image(shape: Shape, row: Row) -> Image:
@@ -299,20 +292,20 @@ def _time(value: Any) -> datetime:
 
 def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
     """How many rows are held that were created in [lo, hi], Unix seconds."""
-    query = f"select count(*) from {named(client, resource.table)} where created >= %s and created <= %s"
+    query = f"select count(*) from {table_name(client, resource.table)} where created >= %s and created <= %s"
     times = [datetime.fromtimestamp(at, timezone.utc) for at in (lo, hi)]
-    return next((int(count) for (count,) in select(client, query, *times)), 0)
+    return next((int(count) for (count,) in select_rows(client, query, *times)), 0)
 
 
 def _complete(client: Any) -> str:
-    return f"select load_id from {named(client, '_dlt_loads')} where status = 0"
+    return f"select load_id from {table_name(client, '_dlt_loads')} where status = 0"
 
 
 def _cells(client: Any, table: str, names: Sequence[str]) -> str:
     """What to select for these columns: null for one that somebody has dropped."""
     quoted = [client.escape_column_name(name) for name in names]
     try:
-        with client.execute_query(f"select * from {named(client, table)} where 1 = 0") as cursor:
+        with client.execute_query(f"select * from {table_name(client, table)} where 1 = 0") as cursor:
             there = {column[0].lower() for column in cursor.native_cursor.description or ()}
     except DestinationUndefinedEntity:
         there = set()
@@ -321,24 +314,9 @@ def _cells(client: Any, table: str, names: Sequence[str]) -> str:
     )
 
 
-def named(client: Any, table: str) -> str:
-    """The qualified name of a table."""
-    return str(client.make_qualified_table_name(table))
-
-
 def _by_ids(
     client: Any, query: str, ids: Sequence[str], end: str = "", first: Sequence[Any] = ()
 ) -> Iterator[tuple[Any, ...]]:
     for start in range(0, len(ids), IDS_PER_SELECT):
         some = ids[start:start + IDS_PER_SELECT]
-        yield from select(client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some)
-
-
-def select(client: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    """All rows of an answer; none where the table does not exist."""
-    try:
-        with client.execute_query(query, *values) as cursor:
-            found: list[tuple[Any, ...]] = cursor.fetchall()
-            return found
-    except DestinationUndefinedEntity:
-        return []
+        yield from select_rows(client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some)

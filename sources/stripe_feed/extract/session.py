@@ -15,7 +15,7 @@ import dlt
 import pendulum
 
 from ..api import API_VERSION, GIVE_UP_AFTER, Account, Api
-from ..errors import NotReadable, UsageError, WrongAccount
+from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, RESOURCES, Resource
 from ..stripe_time import DOUBT
 from .cursors import DAY, RETENTION, UNPROVEN, Standing
@@ -333,17 +333,3 @@ def _seconds(name: str, moment: Moment | None) -> int | None:
     except ValueError:
         raise UsageError(f"{name} is no date: give it like 2026-01-31, or with a time, or as Unix seconds.") from None
     return int(found.timestamp())
-
-
-def check_owner(account: Account, held: tuple[str, bool] | None) -> None:
-    """Raise `SetupError` where the dataset holds another account's rows or the other mode's."""
-    if held is None or held == (account.id, account.livemode):
-        return
-    theirs, mine = (_words(*held), _words(account.id, account.livemode))
-    raise WrongAccount(f"The dataset holds {theirs}, but the key is for {mine}. Use another --dataset or the other key.")
-
-
-def _words(account_id: str, livemode: bool) -> str:
-    return f"account {account_id} in {'live' if livemode else 'test'} mode"
-
-

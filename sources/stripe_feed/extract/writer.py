@@ -12,6 +12,7 @@ import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
+from ..copy_state import check_owner, owner_in
 from ..destination import duckdb_file, patient, require_merge
 from ..place import require_own_file, require_same_place
 from ..preflight import require_place
@@ -27,7 +28,7 @@ from .indexes import index
 from .native import keep_private, load_in_turn
 from .odd import Odd
 from .records import Stamp, children, parents, typed
-from .session import Session, check_owner
+from .session import Session
 from .shapes import Record, Shape
 
 log = logging.getLogger("stripe_feed")
@@ -110,7 +111,7 @@ class Writer:
         """One dataset holds one account in one mode; asked of the rows themselves where the state does not say."""
         account = self.session.account
         state = dlt.current.source_state()
-        check_owner(account, prior.owner_in(state, self.client, list(RESOURCES)))
+        check_owner(account, owner_in(state, self.client, list(RESOURCES)))
         state.update(account=account.id, livemode=account.livemode)
         if state.get("api_version") != self.session.api.version:
             if "api_version" in state:

@@ -18,8 +18,8 @@ from ..errors import StripeFeedError, UsageError
 from ..extract.images import Image, difference_that_counts
 from ..resources import RESOURCES
 from .change import EPOCH, Change, iso
-from .expressions import BESIDE
 from .fold import Net, previous_of
+from .lookups import BESIDE
 from .paths import QUOTED, outer, plain, value_at
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")

@@ -27,7 +27,7 @@ from .fold import between
 from .lanes import MOST, Lanes, Sent
 from .lookups import NOWHERE, Lookups, NotNow
 from .messages import Attempt, Message, begun, due, is_in_doubt, skipped, told, tried
-from .receivers import Receiver, variables
+from .receivers import Receiver, Route, variables
 from .rules import Trigger
 from .sinks import Outcome
 from .store import FeedStore, delivery_lock
@@ -68,7 +68,7 @@ class Delivery:
     """
 
     def __init__(
-        self, store: FeedStore, triggers: Sequence[Trigger], *, now: Callable[[], float] = time.time,
+        self, store: FeedStore, triggers: Sequence[Route], *, now: Callable[[], float] = time.time,
         dice: random.Random | None = None, at_once: int = AT_ONCE, lookups: Lookups = NOWHERE, **network: Any,
     ) -> None:
         self.lookups = lookups
@@ -345,7 +345,7 @@ def ticking(
 
 
 @contextmanager
-def delivering(store: FeedStore, triggers: Sequence[Trigger], **settings: Any) -> Iterator[Delivery]:
+def delivering(store: FeedStore, triggers: Sequence[Route], **settings: Any) -> Iterator[Delivery]:
     """A delivery, and the only one of this store. Raises `SetupError` where another process delivers."""
     with lock_file(delivery_lock(store.path), "stripe-feed deliver", does=BUSY):
         delivery = Delivery(store, triggers, **settings)

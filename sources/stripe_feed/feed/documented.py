@@ -12,9 +12,8 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from ..resources import RESOURCES, fields
 from .bodies import compile_template
-from .expressions import BESIDE
 from .filters import ORIGINS
-from .lookups import ROOTS
+from .lookups import BESIDE
 from .rules import Trigger
 
 Name = str | int
@@ -63,7 +62,7 @@ def _said(tables: Sequence[str], names: Names, word: str, *keys: str) -> Iterato
 
 
 def _tables(tables: Sequence[str], root: str | int) -> Sequence[str]:
-    return [ROOTS[str(root)]] if root in ROOTS else tables if root in ("after", "before") else []
+    return [BESIDE[str(root)]] if root in BESIDE else tables if root in ("after", "before") else []
 
 
 def doubt(tables: Sequence[str], names: Sequence[Name]) -> str | None:

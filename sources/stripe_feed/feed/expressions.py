@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from ..errors import UsageError
 from .change import Change
+from .lookups import BESIDE
 from .operations import CALCULATIONS, COMPARISONS, FUNCTIONS
 from .paths import find
 
@@ -40,8 +41,6 @@ FACTS: dict[str, Callable[[Change], Any]] = {
 }
 """What `change` offers."""
 
-BESIDE = ("customer", "subscription", "invoice")
-"""What is looked up beside the object that changed."""
 
 ROOTS = ("before", "after", "change", *BESIDE)
 NAMES = {

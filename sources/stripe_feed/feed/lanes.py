@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from .messages import Message
-from .receivers import Receiver
-from .rules import Trigger
+from .receivers import Receiver, Route
 from .sinks import Outcome
 
 MOST = 256                       # the same with these, at a URL: such wait for an answer and for nothing of this machine
@@ -24,7 +23,7 @@ GUESS = 0.2                      # seconds that a try takes, before any is known
 class Lanes:
     """The messages of one trigger that are due, and those under way: per lane, since when on the monotonic clock."""
 
-    trigger: Trigger
+    trigger: Route
     receiver: Receiver
     pool: ThreadPoolExecutor
     at_once: int

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ..copy_state import source_state
 from ..destination import duckdb_file, lock
 from ..errors import SetupError, StripeFeedError
 from ..extract.images import Image
@@ -19,10 +20,10 @@ from ..locks import patiently
 from ..resources import RESOURCES, TABLES
 from .change import Change
 from .paths import value_at
-from .relay import source_state, with_client
+from .relay import with_client
 from .store import FeedStore, marks
 
-ROOTS = {"customer": "customers", "subscription": "subscriptions", "invoice": "invoices"}
+BESIDE = {"customer": "customers", "subscription": "subscriptions", "invoice": "invoices"}
 """What can be looked up beside a change, and its table."""
 
 PATHS = {
@@ -53,7 +54,7 @@ class Lookups:
 
     def fetch(self, changes: Iterable[Change], roots: Collection[str]) -> None:
         """Read what these changes will be asked for, all at once. Raises `NotNow`."""
-        wanted = {(ROOTS[root], id) for one in changes for root in roots if not is_own(one, root) and (id := id_of(one, root))}
+        wanted = {(BESIDE[root], id) for one in changes for root in roots if not is_own(one, root) and (id := id_of(one, root))}
         with self._turn:
             self._read(wanted)
 
@@ -61,7 +62,7 @@ class Lookups:
         """What is beside a change, by root; null where there is none, or it was forgotten. Raises as `fetch`."""
         found: dict[str, Image | None] = {root: image_of(change) for root in roots if is_own(change, root)}
         ids = {root: id_of(change, root) for root in roots if root not in found}
-        keys = {root: (ROOTS[root], id) for root, id in ids.items() if id is not None}
+        keys = {root: (BESIDE[root], id) for root, id in ids.items() if id is not None}
         with self._turn:
             self._read(set(keys.values()))
             found |= {root: self._known[keys[root]][1] if root in keys else None for root in ids}
@@ -105,7 +106,7 @@ NOWHERE = Lookups(None, _nowhere)
 
 def is_own(change: Change, root: str) -> bool:
     """Whether the change is of the object itself."""
-    return change.resource == ROOTS[root]
+    return change.resource == BESIDE[root]
 
 
 def image_of(change: Change) -> Image | None:

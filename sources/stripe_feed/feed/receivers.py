@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import SetupError, UsageError
 from .addresses import check_url, may_call
@@ -25,6 +25,16 @@ DELIVER_KEYS = (
 AUTH = {"bearer": 1, "basic": 2, "header": 2}
 REFERENCE = re.compile(r"(env:\w+|dlt:[\w.]+)")
 MOST_SECONDS = 120.0
+
+
+class Route(Protocol):
+    """What has messages to send: its name, and where they go."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def deliver(self) -> Deliver: ...
 
 
 class Wrong(UsageError):

@@ -6,17 +6,14 @@ complete out of order, so what is left to relay is the set of completed loads le
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..copy_state import select_rows, table_name
 from ..destination import duckdb_file
 from ..destination_errors import connection_problem, file_problem
 from ..errors import Locked, WrongAccount
@@ -133,7 +130,7 @@ def relay(store: FeedStore, client: Any) -> int:
 
 def _totals(client: Any) -> Iterator[tuple[str, int]]:
     for table in RESOURCES:
-        for (count,) in _select(client, f"select count(*) from {_table(client, table)}"):
+        for (count,) in select_rows(client, f"select count(*) from {table_name(client, table)}"):
             yield table, int(count)
 
 
@@ -170,53 +167,8 @@ def _write(store: FeedStore, rows: list[Entry], done: list[str], into: str) -> i
 
 
 def _completed(client: Any) -> list[str]:
-    return [str(row[0]) for row in _select(client, f"select load_id from {_table(client, '_dlt_loads')} where status = 0")]
-
-
-def _table(client: Any, name: str) -> str:
-    return str(client.make_qualified_table_name(name))
-
-
-def _select(client: Any, query: str, *values: Any, most: int | None = None) -> list[Sequence[Any]]:
-    """All rows of a small answer, or the first of a long one; none where the table does not exist."""
-    try:
-        with client.execute_query(query, *values) as cursor:
-            found: list[Sequence[Any]] = cursor.fetchall() if most is None else cursor.fetchmany(most)
-            return found
-    except Exception as fault:
-        if not is_missing(fault):
-            raise
-        return []
-
-
-def source_state(client: Any) -> dict[str, Any]:
-    """The source's state as it is stored with the data: cursors, account, mode, API version; empty where there is none."""
-    return state_in(_select(client, states_query(partial(_table, client)), most=10))
-
-
-def states_query(name: Callable[[str], str]) -> str:
-    """The query for the states of completed loads, the newest first; `name` says what a table is called in it."""
-    return (
-        f"select s.state from {name('_dlt_pipeline_state')} s join {name('_dlt_loads')} l "
-        "on l.load_id = s._dlt_load_id where l.status = 0 order by l.load_id desc"
-    )
-
-
-def state_in(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
-    """The source's part of the first of these states that has one."""
-    for (packed,) in rows:
-        sources = json.loads(zlib.decompress(base64.b64decode(packed))).get("sources", {})
-        if "stripe" in sources:
-            found: dict[str, Any] = sources["stripe"]
-            return found
-    return {}
-
-
-def is_missing(fault: Exception) -> bool:
-    """Whether a destination says that a table or a dataset does not exist."""
-    from dlt.common.destination.exceptions import DestinationUndefinedEntity
-
-    return isinstance(fault, DestinationUndefinedEntity)
+    query = f"select load_id from {table_name(client, '_dlt_loads')} where status = 0"
+    return [str(row[0]) for row in select_rows(client, query)]
 
 
 def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
@@ -236,16 +188,16 @@ def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
 
 
 def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
-    changes, left = _table(client, CHANGES), iter(pending)
+    changes, left = table_name(client, CHANGES), iter(pending)
     while ids := list(islice(left, IDS)):
         where = f"where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id"
-        rows = _select(client, f"select _dlt_load_id, count(*) from {changes} {where}", *ids)
+        rows = select_rows(client, f"select _dlt_load_id, count(*) from {changes} {where}", *ids)
         found = {str(row[0]): int(row[1]) for row in rows}
         yield from ((load_id, found.get(load_id, 0)) for load_id in ids)
 
 
 def _cut(client: Any, load_id: str) -> Iterator[Span]:
-    query = f"select seq from {_table(client, CHANGES)} where _dlt_load_id = %s order by seq"
+    query = f"select seq from {table_name(client, CHANGES)} where _dlt_load_id = %s order by seq"
     with client.execute_query(query, load_id) as cursor:
         numbers = [row[0] for n, row in enumerate(_fetched(cursor)) if n % READ_ROWS == 0 or row[0] is None]
     cuts = [] if None in numbers else list(dict.fromkeys(numbers[1:]))      # without an order, it is read whole
@@ -260,8 +212,8 @@ def _read(client: Any, span: Span) -> list[Sequence[Any]]:
     for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
         if bound is not None:
             where, values = [*where, condition], [*values, bound]
-    query = f"select {', '.join(SOURCE)} from {_table(client, CHANGES)} where {' and '.join(where)}"
-    return sorted(_select(client, query, *values), key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])))
+    query = f"select {', '.join(SOURCE)} from {table_name(client, CHANGES)} where {' and '.join(where)}"
+    return sorted(select_rows(client, query, *values), key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])))
 
 
 def _fetched(cursor: Any) -> Iterator[Sequence[Any]]:

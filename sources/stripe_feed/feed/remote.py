@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..copy_state import is_missing
 from ..errors import Fenced
 from . import cursors
-from .relay import is_missing
 from .store import FeedStore
 
 TABLE = "_stripe_feed_cursors"

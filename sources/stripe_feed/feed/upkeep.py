@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from ..copy_state import is_missing
 from ..errors import SetupError
 from ..resources import CHANGES
-from .relay import copy, is_missing
+from .relay import copy
 from .schema import LEFT, LOG, MENDING, NEXT
 from .store import WINDOW, FeedStore
 

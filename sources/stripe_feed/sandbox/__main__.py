@@ -112,7 +112,7 @@ async def run(box: Sandbox, port: int, exit_with_parent: bool) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    listening = await listen(box, port)
+    listening = await listen(box.account, box.answer, port)
     box.account.cpu_seconds = time.thread_time()
     box.account.cpu_before = -box.account.cpu_seconds
     if exit_with_parent:

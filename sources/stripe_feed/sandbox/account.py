@@ -14,12 +14,10 @@ from .billing import Sold, items_url, lines_url
 from .catalog import plan_of
 from .copies import Copies
 from .faults import Faults
-from .history import History
 from .objects import API_VERSION, Dice, Object
 from .objects import account as account_object
 from .repeats import Repeats
 from .table import Row, Table
-from .webhooks import Webhooks
 
 NAMES = {
     "customers": "customer",
@@ -97,8 +95,6 @@ class Account:
         self.other_mode: dict[str, str] = {}         # an id per table that exists in the other mode
         self.mutations: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
-        self.history = History(self)
-        self.webhooks = Webhooks(self)
         self.repeats = Repeats()
         self.log: deque[Call] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from . import expansions
-from .account import Account
 from .billing import ENDED
 from .drafts import draft_invoice
 from .happenings import Happening
 from .objects import Object
 from .renderings import rendered
 from .table import naming
+from .world import World
 
 
-def preview(account: Account, id: str) -> Object:
+def preview(account: World, id: str) -> Object:
     """Tell of the next invoice of a customer or a subscription: `invoice.upcoming`, with an object that is none yet."""
     given = {"subscription": id} if id in account.tables["subscriptions"].rows else _of_customer(account, id)
     name = account.history.dice.id("upcoming_in")
@@ -25,7 +25,7 @@ def preview(account: Account, id: str) -> Object:
     return found
 
 
-def _of_customer(account: Account, id: str) -> Object:
+def _of_customer(account: World, id: str) -> Object:
     if id not in account.tables["customers"].rows:
         raise KeyError(f"no such customer or subscription: {id}")
     rows = filter(naming("customer", id), account.tables["subscriptions"].rows.values())
@@ -33,7 +33,7 @@ def _of_customer(account: Account, id: str) -> Object:
     return {"customer": id} | ({"subscription": running} if running else {})
 
 
-def noise(account: Account, count: int) -> None:
+def noise(account: World, count: int) -> None:
     """So many events about cards, tax ids and payments."""
     history = account.history
     for _ in range(count):
@@ -50,7 +50,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-def _other(account: Account, table: str, customer: Object) -> Object:
+def _other(account: World, table: str, customer: Object) -> Object:
     dice = account.history.dice
     if table == "sources":
         return expansions.card(dice, customer["id"])

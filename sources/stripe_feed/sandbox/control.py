@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from .account import CHILDREN, NAMES
 from .faults import Faults
 from .server import Answer, Request
-
-if TYPE_CHECKING:
-    from .box import Sandbox
+from .simulation import Simulation
 
 Given = dict[str, Any]
 
 
-def answer(box: Sandbox, request: Request) -> Answer:
+def answer(box: Simulation, request: Request) -> Answer:
     path = request.target.partition("?")[0].removeprefix("/_sandbox/")
     try:
         if request.method == "GET" and path.startswith("deleted/"):
@@ -40,7 +38,7 @@ def _error(message: str) -> bytes:
     return msgspec.json.encode({"error": {"message": message, "type": "sandbox_error"}})
 
 
-def truth(box: Sandbox, table: str) -> bytes:
+def truth(box: Simulation, table: str) -> bytes:
     """All objects of a table by id, joined from their bytes."""
     if table not in NAMES and table not in CHILDREN:
         raise ValueError(f"no such table: {table}")
@@ -53,7 +51,7 @@ def truth(box: Sandbox, table: str) -> bytes:
         return b"{" + b",".join(pairs()) + b"}"
 
 
-def set_faults(box: Sandbox, given: Given) -> Given:
+def set_faults(box: Simulation, given: Given) -> Given:
     """Change what is named, leave the rest."""
     known = {field.name for field in fields(Faults)} - {"clock"}
     if strange := sorted(set(given) - known):
@@ -63,49 +61,49 @@ def set_faults(box: Sandbox, given: Given) -> Given:
     return {name: value for name, value in asdict(box.faults).items() if name in known}
 
 
-def live(box: Sandbox, given: Given) -> Any:
+def live(box: Simulation, given: Given) -> Any:
     return box.live(given["seconds"], given.get("changes", 50))
 
 
-def advance(box: Sandbox, given: Given) -> Given:
+def advance(box: Simulation, given: Given) -> Given:
     box.advance(given["seconds"])
     return {"now": box.now}
 
 
-def create(box: Sandbox, given: Given) -> Any:
+def create(box: Simulation, given: Given) -> Any:
     return box.create(given.pop("table"), **given)
 
 
-def update(box: Sandbox, given: Given) -> Any:
+def update(box: Simulation, given: Given) -> Any:
     return box.update(given.pop("table"), given.pop("id"), **given)
 
 
-def delete(box: Sandbox, given: Given) -> Any:
+def delete(box: Simulation, given: Given) -> Any:
     return box.delete(given["table"], given["id"])
 
 
-def put(box: Sandbox, given: Given) -> Any:
+def put(box: Simulation, given: Given) -> Any:
     return box.put(given["table"], given["object"])
 
 
-def cancel(box: Sandbox, given: Given) -> Any:
+def cancel(box: Simulation, given: Given) -> Any:
     return box.cancel(given["id"])
 
 
-def burst(box: Sandbox, given: Given) -> Any:
+def burst(box: Simulation, given: Given) -> Any:
     return box.burst(given["count"], given.get("seconds", 1))
 
 
-def preview(box: Sandbox, given: Given) -> Any:
+def preview(box: Simulation, given: Given) -> Any:
     return box.preview(given["id"])
 
 
-def noise(box: Sandbox, given: Given) -> Given:
+def noise(box: Simulation, given: Given) -> Given:
     box.noise(given["count"])
     return {}
 
 
-def settings(box: Sandbox, given: Given) -> Given:
+def settings(box: Simulation, given: Given) -> Given:
     """Change what is named of the account's `api_version` and `stub_deletes`."""
     if strange := sorted(set(given) - {"api_version", "stub_deletes"}):
         raise ValueError(f"no such setting: {', '.join(strange)}")
@@ -114,49 +112,49 @@ def settings(box: Sandbox, given: Given) -> Given:
     return {"api_version": box.api_version, "stub_deletes": box.stub_deletes}
 
 
-def events(box: Sandbox, given: Given) -> Any:
+def events(box: Simulation, given: Given) -> Any:
     """All events ever, in the order in which they happened."""
     return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in box.events]
 
 
-def restrict(box: Sandbox, given: Given) -> Given:
+def restrict(box: Simulation, given: Given) -> Given:
     return {"key": box.restrict(given.get("key"), given.get("permissions", ()))}
 
 
-def expire(box: Sandbox, given: Given) -> Given:
+def expire(box: Simulation, given: Given) -> Given:
     box.expire(given["key"])
     return {}
 
 
-def stats(box: Sandbox, given: Given) -> Given:
+def stats(box: Simulation, given: Given) -> Given:
     counts = [{"template": template, "status": status, "count": n} for (template, status), n in box.counts.items()]
     return {"counts": counts, "cpu_seconds": box.cpu_seconds, "requests": sum(box.counts.values())}
 
 
-def account(box: Sandbox, given: Given) -> Given:
+def account(box: Simulation, given: Given) -> Given:
     return {"id": box.account_id, "key": box.key, "now": box.now, "pid": os.getpid(), "start": box.account.start}
 
 
-def resend(box: Sandbox, given: Given) -> Given:
+def resend(box: Simulation, given: Given) -> Given:
     return {"resent": box.resend()}
 
 
-def webhooks(box: Sandbox, given: Given) -> Given:
+def webhooks(box: Simulation, given: Given) -> Given:
     """How many webhooks are due, and which have failed, why."""
     named = ({"event": event, "url": url, "why": why} for event, url, why in box.failed_webhooks)
     return {"due": box.account.webhooks.sender.left, "failed": list(named)}
 
 
-def reset_counts(box: Sandbox, given: Given) -> Given:
+def reset_counts(box: Simulation, given: Given) -> Given:
     box.reset_counts()
     return {}
 
 
-def oddities(box: Sandbox, given: Given) -> Given:
+def oddities(box: Simulation, given: Given) -> Given:
     return dict(box.oddities())
 
 
-CALLS: dict[tuple[str, str], Callable[[Sandbox, Given], Any]] = {
+CALLS: dict[tuple[str, str], Callable[[Simulation, Given], Any]] = {
     ("POST", "faults"): set_faults,
     ("POST", "live"): live,
     ("POST", "advance"): advance,

@@ -16,12 +16,13 @@ from .parameters import Params, expands, parse, query
 from .refusals import Refusal, bad_key, forbidden, missing, no_key, publishable, unknown_parameters, unknown_url
 from .renderings import VERSION, answered, current
 from .server import Answer, Request
+from .world import World
 
 if TYPE_CHECKING:
     from .faults import Fate
 
 
-def answer(account: Account, request: Request) -> Answer:
+def answer(account: World, request: Request) -> Answer:
     """What Stripe would answer to this."""
     path, _, search = request.target.partition("?")
     template, id = templated(path)
@@ -85,7 +86,7 @@ def _check_version(request: Request) -> None:
         raise Refusal(400, f"Invalid Stripe API version: {version}")
 
 
-def get(account: Account, key: str, template: str, path: str, id: str, params: Params) -> bytes:
+def get(account: World, key: str, template: str, path: str, id: str, params: Params) -> bytes:
     table = template.split("/")[2] if template.count("/") > 1 else ""
     if table in NAMES:
         if template == f"/v1/{table}":
@@ -107,7 +108,7 @@ def get(account: Account, key: str, template: str, path: str, id: str, params: P
 
 
 def write(
-    request: Request, headers: dict[str, str], account: Account, key: str, template: str, path: str, id: str, params: Params
+    request: Request, headers: dict[str, str], account: World, key: str, template: str, path: str, id: str, params: Params
 ) -> bytes:
     """A change of a webhook endpoint, the only objects that are changed over the API; `headers` tell of a repeated one."""
     found = sublists.WRITES.get((request.method, template))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from .account import Account
 from .history import Event
 from .lists import envelope
 from .parameters import Params, Query, boolean, query
 from .refusals import Refusal, missing, not_expandable, unknown_parameters
+from .world import World
 
 FILTERS = frozenset({"created", "type", "types", "delivery_success"})
 MOST_TYPES = 20
 Match = Callable[[Event], bool]
 
 
-def listed(account: Account, path: str, id: str, params: Params) -> bytes:
+def listed(account: World, path: str, id: str, params: Params) -> bytes:
     asked = query(params, FILTERS)
     if asked.expand:
         raise not_expandable(asked.expand[0])
@@ -26,7 +26,7 @@ def listed(account: Account, path: str, id: str, params: Params) -> bytes:
     return envelope(path, [shown(account, event) for event in found], has_more)
 
 
-def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:
+def retrieved(account: World, path: str, id: str, params: Params) -> bytes:
     if strange := [name for name in params if name != "expand"]:
         raise unknown_parameters(strange)
     event = account.history.get(id)
@@ -35,7 +35,7 @@ def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:
     return shown(account, event)
 
 
-def shown(account: Account, event: Event) -> bytes:
+def shown(account: World, event: Event) -> bytes:
     """An event with the number of endpoints that have not taken it yet."""
     count = len(account.webhooks.sender.pending.get(event.id, ()))
     if not count:
@@ -44,7 +44,7 @@ def shown(account: Account, event: Event) -> bytes:
     return head + name + str(count).encode() + tail[1:]
 
 
-def page(account: Account, asked: Query) -> tuple[list[Event], bool]:
+def page(account: World, asked: Query) -> tuple[list[Event], bool]:
     """The events of one page, newest first, and whether there are more in its direction."""
     history, match = account.history, matcher(account, asked.filters)
     first, last = history.span(asked.created.lo, asked.created.hi)
@@ -62,7 +62,7 @@ def taken(events: Iterator[Event], match: Match | None, count: int) -> list[Even
     return list(islice(events if match is None else filter(match, events), count))
 
 
-def cursor(account: Account, id: str, param: str) -> Event:
+def cursor(account: World, id: str, param: str) -> Event:
     """The event a page starts from; one that is too old is as unknown as any other."""
     event = account.history.get(id)
     if event is None:
@@ -70,7 +70,7 @@ def cursor(account: Account, id: str, param: str) -> Event:
     return event
 
 
-def matcher(account: Account, filters: Params) -> Match | None:
+def matcher(account: World, filters: Params) -> Match | None:
     match = _typed(filters)
     if "delivery_success" not in filters:
         return match

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from .account import Account, Mutation
 from .objects import Object, discount_of
 from .renderings import current, previous, rendered, stub
-
-if TYPE_CHECKING:
-    from .account import Account, Mutation
 
 
 class Happening(NamedTuple):

@@ -6,15 +6,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from .account import Account, Mutation
 from .happenings import Happening, happenings, shaped
 from .objects import Dice, Object
-
-if TYPE_CHECKING:
-    from .account import Account, Mutation
 
 RETENTION = 30 * 86_400
 Body = Callable[[str, str, int], bytes]
@@ -53,8 +51,8 @@ class Kept(NamedTuple):
 class History:
     """All events of an account. `records` has them in the order in which they happened, which the API does not tell."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, account: Account, tell: Callable[[Event, Callable[[str, int], bytes]], None]) -> None:
+        self.account, self.tell = account, tell
         self.dice = Dice(f"history {account.seed}")    # its own, so that events do not change what happens
         self.dice.livemode, self.dice.account = account.livemode, account.id
         self.stub_deletes = False
@@ -138,7 +136,7 @@ class History:
         self._places[id] = key
         self.records.append(event)
         self.by_id[id] = event
-        self.account.webhooks.tell(event, partial(body, id))
+        self.tell(event, partial(body, id))
         return id
 
     def shown(self, event: Event) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import changes
-from .account import Account
 from .billing import ENDED
 from .habits import HABITS, TAGGED, Deed, one
 from .objects import LAST, Object, decoded
 from .table import Row
+from .world import World
 
 
-def live(account: Account, seconds: int, count: int) -> list[Deed]:
+def live(account: World, seconds: int, count: int) -> list[Deed]:
     """Do `count` things, spread over the next `seconds`; the clock stands at their end afterwards."""
     dice = account.dice
     moments = sorted(int(dice.random() * seconds) for _ in range(count))
@@ -26,7 +26,7 @@ def live(account: Account, seconds: int, count: int) -> list[Deed]:
     return done
 
 
-def burst(account: Account, count: int, seconds: int) -> list[Deed]:
+def burst(account: World, count: int, seconds: int) -> list[Deed]:
     """Update `count` objects, spread over `seconds` whole ones; the clock stops in the last of them that has a change."""
     dice = account.dice
     before, done = 0, []
@@ -38,7 +38,7 @@ def burst(account: Account, count: int, seconds: int) -> list[Deed]:
     return done
 
 
-def _touch(account: Account) -> Deed:
+def _touch(account: World) -> Deed:
     """A quick change of any object."""
     table = account.dice.pick(TAGGED)
     row = one(account, table)
@@ -49,13 +49,13 @@ def _touch(account: Account) -> Deed:
     return "updated", table, row.id
 
 
-def _act(account: Account) -> Deed:
+def _act(account: World) -> Deed:
     """One thing; where there is nothing to do it to, a customer comes instead."""
     with account.history.action():
         return _drawn(account)
 
 
-def _drawn(account: Account) -> Deed:
+def _drawn(account: World) -> Deed:
     drawn = account.dice.random() * sum(weight for weight, _ in DEEDS)
     for weight, deed in DEEDS:
         drawn -= weight
@@ -64,11 +64,11 @@ def _drawn(account: Account) -> Deed:
     return _join(account)
 
 
-def _join(account: Account) -> Deed:
+def _join(account: World) -> Deed:
     return "created", "customers", changes.create(account, "customers", {})["id"]
 
 
-def _move(account: Account) -> Deed | None:
+def _move(account: World) -> Deed | None:
     row = one(account, "customers")
     if row is None:
         return None
@@ -81,7 +81,7 @@ def _move(account: Account) -> Deed | None:
     return "updated", "customers", row.id
 
 
-def _leave(account: Account) -> Deed | None:
+def _leave(account: World) -> Deed | None:
     row = one(account, "customers")
     if row is None:
         return None
@@ -89,7 +89,7 @@ def _leave(account: Account) -> Deed | None:
     return "deleted", "customers", row.id
 
 
-def _subscribe(account: Account) -> Deed:
+def _subscribe(account: World) -> Deed:
     dice = account.dice
     inline = [{"price_data": {"unit_amount": 1000 + int(dice.random() * 9000)}}]
     items = inline if dice.chance(0.15) else dice.pick((1, 1, 2))
@@ -101,7 +101,7 @@ def _subscribe(account: Account) -> Deed:
     return "created", "subscriptions", made["id"]
 
 
-def _change_subscription(account: Account) -> Deed | None:
+def _change_subscription(account: World) -> Deed | None:
     row = one(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
@@ -113,7 +113,7 @@ def _change_subscription(account: Account) -> Deed | None:
     return "updated", "subscriptions", row.id
 
 
-def _other_items(account: Account, row: Row) -> list[Object]:
+def _other_items(account: World, row: Row) -> list[Object]:
     """Another quantity, one more, or one less."""
     items: list[Object] = [{"id": decoded(raw)["id"]} for raw in account.children("subscriptions", row)]
     drawn = account.dice.random()
@@ -124,7 +124,7 @@ def _other_items(account: Account, row: Row) -> list[Object]:
     return [items[0] | {"quantity": 2 + int(drawn * 40)}, *items[1:]]
 
 
-def _cancel(account: Account) -> Deed | None:
+def _cancel(account: World) -> Deed | None:
     row = one(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
@@ -132,7 +132,7 @@ def _cancel(account: Account) -> Deed | None:
     return "canceled", "subscriptions", row.id
 
 
-def _bill(account: Account) -> Deed:
+def _bill(account: World) -> Deed:
     dice = account.dice
     row = one(account, "customers")
     fields = {"lines": dice.pick((1, 2, 3, 12)), "status": dice.pick(("draft", "open"))}
@@ -140,7 +140,7 @@ def _bill(account: Account) -> Deed:
     return "created", "invoices", made["id"]
 
 
-def _settle(account: Account) -> Deed | None:
+def _settle(account: World) -> Deed | None:
     row = one(account, "invoices", lambda row: b'"status":"open"' in row.raw or b'"status":"draft"' in row.raw)
     if row is None:
         return None
@@ -150,7 +150,7 @@ def _settle(account: Account) -> Deed | None:
     return "updated", "invoices", row.id
 
 
-def _throw_away(account: Account) -> Deed | None:
+def _throw_away(account: World) -> Deed | None:
     row = one(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
     if row is None:
         return None
@@ -158,16 +158,16 @@ def _throw_away(account: Account) -> Deed | None:
     return "deleted", "invoices", row.id
 
 
-def _launch(account: Account) -> Deed:
+def _launch(account: World) -> Deed:
     return "created", "products", changes.create(account, "products", {})["id"]
 
 
-def _price(account: Account) -> Deed:
+def _price(account: World) -> Deed:
     fields = {"unit_amount": 100 * (1 + int(account.dice.random() * 90)), "recurring": {"interval": "month"}}
     return "created", "prices", changes.create(account, "prices", fields)["id"]
 
 
-def _rename(account: Account) -> Deed | None:
+def _rename(account: World) -> Deed | None:
     row = one(account, "products")
     if row is None:
         return None
@@ -175,7 +175,7 @@ def _rename(account: Account) -> Deed | None:
     return "updated", "products", row.id
 
 
-def _archive(account: Account) -> Deed | None:
+def _archive(account: World) -> Deed | None:
     row = one(account, "prices", lambda row: row.group == "active")
     if row is None:
         return None
@@ -183,7 +183,7 @@ def _archive(account: Account) -> Deed | None:
     return "updated", "prices", row.id
 
 
-DEEDS: tuple[tuple[int, Callable[[Account], Deed | None]], ...] = (
+DEEDS: tuple[tuple[int, Callable[[World], Deed | None]], ...] = (
     (16, _join), (20, _move), (4, _leave), (10, _subscribe), (12, _change_subscription), (6, _cancel), (10, _bill),
     (14, _settle), (2, _throw_away), (2, _launch), (3, _price), (3, _rename), (2, _archive),
     *HABITS,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from .account import Account
 from .objects import Object, decoded, discount_of
-
-if TYPE_CHECKING:
-    from .account import Account
 
 VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 NEWEST, OLDEST = "2026-09-30", "2024-04-10"

@@ -8,15 +8,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from .account import Account
 from .faults import Fate
-
-if TYPE_CHECKING:
-    from .box import Sandbox
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
@@ -42,11 +40,16 @@ class Answer(NamedTuple):
     fate: Fate = ""
 
 
+Answering = Callable[[Request], Answer]
+
+
 class Connection(asyncio.Protocol):
     """Answers the requests of one connection one after the other, however the bytes come in."""
 
-    def __init__(self, box: Sandbox, loop: asyncio.AbstractEventLoop, all: set[Connection]) -> None:
-        self.box, self.loop, self.all = box, loop, all
+    def __init__(
+        self, account: Account, answer: Answering, loop: asyncio.AbstractEventLoop, all: set[Connection]
+    ) -> None:
+        self.account, self.answer, self.loop, self.all = account, answer, loop, all
         self.buffer = bytearray()
         self.busy = False
         self.transport: asyncio.Transport
@@ -70,7 +73,7 @@ class Connection(asyncio.Protocol):
             if request is None:
                 break
             self.serve(request)
-        self.box.account.cpu_seconds = time.thread_time()
+        self.account.cpu_seconds = time.thread_time()
 
     def next_request(self) -> Request | None:
         """The next request that is there whole."""
@@ -97,7 +100,7 @@ class Connection(asyncio.Protocol):
         return Request(method, target, headers, body)
 
     def serve(self, request: Request) -> None:
-        answer = self.box.answer(request)
+        answer = self.answer(request)
         if answer.delay > 0:
             self.busy = True
             self.loop.call_later(answer.delay, self.late, request, answer)
@@ -116,7 +119,7 @@ class Connection(asyncio.Protocol):
             return
         last = request.headers.get("connection", "").lower() == "close"
         body, headers = answer.body, dict(answer.headers)
-        if self.box.account.gzip and "gzip" in request.headers.get("accept-encoding", ""):
+        if self.account.gzip and "gzip" in request.headers.get("accept-encoding", ""):
             body, headers = gzip.compress(body, 1), headers | {"Content-Encoding": "gzip"}
         head = self.head(answer.status, headers, len(body), last)
         if answer.fate == "truncate":
@@ -132,7 +135,7 @@ class Connection(asyncio.Protocol):
         lines = [
             f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}",
             "Server: nginx",
-            f"Date: {formatdate(self.box.account.now, usegmt=True)}",
+            f"Date: {formatdate(self.account.now, usegmt=True)}",
             "Content-Type: application/json",
             f"Content-Length: {length}",
             f"Connection: {'close' if last else 'keep-alive'}",
@@ -163,17 +166,17 @@ class Listening(NamedTuple):
         await asyncio.sleep(0)
 
 
-async def listen(box: Sandbox, port: int) -> Listening:
+async def listen(account: Account, answer: Answering, port: int) -> Listening:
     loop, connections = asyncio.get_running_loop(), set[Connection]()
-    server = await loop.create_server(lambda: Connection(box, loop, connections), "127.0.0.1", port, backlog=512)
+    server = await loop.create_server(lambda: Connection(account, answer, loop, connections), "127.0.0.1", port, backlog=512)
     return Listening(server, connections, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 @contextmanager
-def serving(box: Sandbox, port: int) -> Iterator[str]:
+def serving(account: Account, answer: Answering, port: int) -> Iterator[str]:
     """Serve in a thread while the block runs; gives the base URL."""
     loop = asyncio.new_event_loop()
-    listening = loop.run_until_complete(listen(box, port))
+    listening = loop.run_until_complete(listen(account, answer, port))
     thread = threading.Thread(target=loop.run_forever, name="sandbox", daemon=True)
     thread.start()
     try:
@@ -183,4 +186,4 @@ def serving(box: Sandbox, port: int) -> Iterator[str]:
         thread.join()
         loop.run_until_complete(listening.close())
         loop.close()
-        box.account.cpu_before, box.account.cpu_seconds = box.cpu_seconds, 0.0
+        account.cpu_before, account.cpu_seconds = account.cpu_before + account.cpu_seconds, 0.0

@@ -14,6 +14,7 @@ from .lists import envelope, slice_of
 from .parameters import Params, Query, query
 from .refusals import Refusal, missing, required, unknown_parameters
 from .table import Row
+from .world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Endpoint:
     """`answer` takes account, path, the id in the path, and parameters."""
 
     permission: str
-    answer: Callable[[Account, str, str, Params], bytes]
+    answer: Callable[[World, str, str, Params], bytes]
 
 
 def lines(account: Account, path: str, id: str, params: Params) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,16 +16,14 @@ from .posting import loopback
 from .refusals import Refusal, bad_choice, missing, required, unknown_parameters
 from .renderings import checked
 from .sending import Hook
-
-if TYPE_CHECKING:
-    from .account import Account
+from .world import World
 
 MOST = 16
 CREATED = frozenset({"api_version", "connect", "description", "enabled_events", "expand", "metadata", "url"})
 UPDATED = frozenset({"description", "disabled", "enabled_events", "expand", "metadata", "url"})
 
 
-def created(account: Account, path: str, id: str, params: Params) -> bytes:
+def created(account: World, path: str, id: str, params: Params) -> bytes:
     """The answer has the secret, this once."""
     _known(params, CREATED)
     for name in ("url", "enabled_events"):
@@ -53,18 +51,18 @@ def created(account: Account, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode(found | {"secret": hook.secret})
 
 
-def listed(account: Account, path: str, id: str, params: Params) -> bytes:
+def listed(account: World, path: str, id: str, params: Params) -> bytes:
     newest = [msgspec.json.encode(hook.object) for hook in reversed(account.webhooks.hooks.values())]
     shown, has_more = slice_of(newest, query(params, ()), "webhook endpoint")
     return envelope(path, shown, has_more)
 
 
-def retrieved(account: Account, path: str, id: str, params: Params) -> bytes:
+def retrieved(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
     return msgspec.json.encode(_hook(account, id).object)
 
 
-def updated(account: Account, path: str, id: str, params: Params) -> bytes:
+def updated(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, UPDATED)
     hook = _hook(account, id)
     hook.object = hook.object | _fields(account, params, hook.object)
@@ -73,7 +71,7 @@ def updated(account: Account, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode(hook.object)
 
 
-def deleted(account: Account, path: str, id: str, params: Params) -> bytes:
+def deleted(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
     hook = _hook(account, id)
     del account.webhooks.hooks[id]
@@ -82,7 +80,7 @@ def deleted(account: Account, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode({"id": id, "object": "webhook_endpoint", "deleted": True})
 
 
-def _hook(account: Account, id: str) -> Hook:
+def _hook(account: World, id: str) -> Hook:
     if id not in account.webhooks.hooks:
         raise missing("webhook endpoint", id)
     return account.webhooks.hooks[id]
@@ -93,7 +91,7 @@ def _known(params: Params, names: frozenset[str]) -> None:
         raise unknown_parameters(strange)
 
 
-def _fields(account: Account, params: Params, held: Object) -> Object:
+def _fields(account: World, params: Params, held: Object) -> Object:
     """What the parameters make of the fields."""
     found = {name: read(account, params[name], held) for name, read in READ.items() if name in params}
     found.pop("connect", None)    # there are no connected accounts
@@ -108,7 +106,7 @@ def _text(name: str, given: Any) -> str:
     return given
 
 
-def _url(account: Account, given: Any, held: Object) -> str:
+def _url(account: World, given: Any, held: Object) -> str:
     url = _text("url", given)
     try:
         parts = urlsplit(url)
@@ -124,7 +122,7 @@ def _url(account: Account, given: Any, held: Object) -> str:
     return url
 
 
-def _types(account: Account, given: Any, held: Object) -> list[str]:
+def _types(account: World, given: Any, held: Object) -> list[str]:
     if not isinstance(given, list) or not given:
         raise Refusal(400, "Invalid array", param="enabled_events")
     for place, type in enumerate(given):
@@ -133,7 +131,7 @@ def _types(account: Account, given: Any, held: Object) -> list[str]:
     return given
 
 
-def _metadata(account: Account, given: Any, held: Object) -> dict[str, str]:
+def _metadata(account: World, given: Any, held: Object) -> dict[str, str]:
     """Keys are added to those that are there; an empty value takes one away, an empty string all."""
     if given == "":
         return {}
@@ -143,14 +141,14 @@ def _metadata(account: Account, given: Any, held: Object) -> dict[str, str]:
     return {key: value for key, value in both.items() if value}
 
 
-def _version(account: Account, given: Any, held: Object) -> str:
+def _version(account: World, given: Any, held: Object) -> str:
     try:
         return checked(_text("api_version", given))
     except ValueError as error:
         raise Refusal(400, f"Invalid API version: {error}", param="api_version") from error
 
 
-READ: dict[str, Callable[[Account, Any, Object], Any]] = {
+READ: dict[str, Callable[[World, Any, Object], Any]] = {
     "url": _url,
     "enabled_events": _types,
     "description": lambda account, given, held: _text("description", given) or None,

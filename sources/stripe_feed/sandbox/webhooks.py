@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from .account import Account
+from .history import Event
 from .objects import Dice
 from .sending import Delivery, Hook, Sender
-
-if TYPE_CHECKING:
-    from .account import Account
-    from .history import Event
 
 
 class Webhooks:

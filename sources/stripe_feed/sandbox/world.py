@@ -1,0 +1,16 @@
+"""The account, with its events and its webhook endpoints."""
+
+from __future__ import annotations
+
+from .account import Account
+from .history import History
+from .webhooks import Webhooks
+
+
+class World(Account):
+    """An account that records its events and sends them to its webhook endpoints."""
+
+    def __init__(self, seed: int, now: int, start: int, livemode: bool, real_time: bool) -> None:
+        super().__init__(seed, now, start, livemode, real_time)
+        self.webhooks = Webhooks(self)
+        self.history = History(self, self.webhooks.tell)
