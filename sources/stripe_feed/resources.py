@@ -100,8 +100,8 @@ def _column(line: str) -> Column:
 
 def table(*rows: Resource) -> dict[str, Resource]:
     """Key the rows by table, in their order; a table or a field that is declared twice is refused."""
-    _distinct("tables", [row.table for row in _with_children(rows)])
-    for row in _with_children(rows):
+    _distinct("tables", [row.table for row in with_children(rows)])
+    for row in with_children(rows):
         _distinct(row.table, fields(row))
     return {row.table: row for row in rows}
 
@@ -116,7 +116,8 @@ def fields(row: Resource | Child) -> list[str]:
     return names
 
 
-def _with_children(rows: Iterable[Resource]) -> Iterator[Resource | Child]:
+def with_children(rows: Iterable[Resource]) -> Iterator[Resource | Child]:
+    """Yield each row, followed by its children."""
     for row in rows:
         yield row
         yield from row.children
@@ -127,7 +128,7 @@ def _distinct(where: str, names: list[str]) -> None:
         raise ValueError(f"{where}: declared twice: {', '.join(twice)}")
 
 
-RESOURCES: dict[str, Resource] = table(
+CORE: tuple[Resource, ...] = (
     Resource(
         table="customers",
         object="customer",
@@ -503,9 +504,12 @@ RESOURCES: dict[str, Resource] = table(
         ),
     ),
 )
+"""The default group."""
+
+RESOURCES: dict[str, Resource] = table(*CORE)
 """Every resource by table, in the order of display."""
 
-TABLES: dict[str, Resource | Child] = {row.table: row for row in _with_children(RESOURCES.values())}
+TABLES: dict[str, Resource | Child] = {row.table: row for row in with_children(RESOURCES.values())}
 """Every table, each child after its parent."""
 
 CHANGES = "changes"
