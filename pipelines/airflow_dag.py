@@ -1,7 +1,9 @@
-"""Airflow (2.9 or 3): an hourly copy, then the triggers. For the dags folder; `stripe-feed` goes where the workers run.
+"""Airflow (2.9 or 3): an hourly copy, then the triggers. For the dags folder; `stripe-feed` goes
+where the workers run.
 
-The connection-free way: the key comes from STRIPE_SECRET_KEY of the workers, or .dlt/secrets.toml in STRIPE_FOLDER. Exit codes 3
-and 4 want a person, so they fail without a retry; 5 (Stripe unreachable or limiting) is worth one.
+The connection-free way: the key comes from STRIPE_SECRET_KEY of the workers, or .dlt/secrets.toml
+in STRIPE_FOLDER. Exit codes 3 and 4 want a person, so they fail without a retry; 5 (Stripe
+unreachable or limiting) is worth one.
 """
 
 from __future__ import annotations
@@ -24,8 +26,13 @@ def only_if_it_helps(fault: StripeFeedError) -> Exception:
     return fault if fault.exit_code == 5 else AirflowFailException(str(fault))
 
 
-@dag(schedule="@hourly", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, max_active_runs=1,
-     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)})
+@dag(
+    schedule="@hourly",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+)
 def stripe() -> None:
     """Copy, then plays."""
 
@@ -36,7 +43,7 @@ def stripe() -> None:
         except StripeFeedError as fault:
             raise only_if_it_helps(fault) from None
 
-    @task(trigger_rule="all_done")      # what is due is sent, whatever became of the copy
+    @task(trigger_rule="all_done")  # what is due is sent, whatever became of the copy
     def plays() -> int:
         with open_feed(open_pipeline(DATABASE)) as feed:
             return deliver(feed, read_triggers(f"{FOLDER}/triggers.toml"))[1].sent

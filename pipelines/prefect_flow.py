@@ -1,6 +1,8 @@
-"""Prefect: an hourly copy, then the triggers, with an event for each change that a flow can be started by.
+"""Prefect: an hourly copy, then the triggers, with an event for each change that a flow can be
+started by.
 
-`python prefect_flow.py` serves the schedule; `python prefect_flow.py --once` runs it now. The key comes from STRIPE_SECRET_KEY.
+`python prefect_flow.py` serves the schedule; `python prefect_flow.py --once` runs it now. The key
+comes from STRIPE_SECRET_KEY.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ DATABASE = os.environ.get("STRIPE_DATABASE", "stripe_feed.duckdb")
 def may_pass(_task: object, _run: object, state: object) -> bool:
     """Only what time mends is tried again: Stripe unreachable or limiting."""
     try:
-        state.result()                                             # type: ignore[attr-defined]
+        state.result()  # type: ignore[attr-defined]
     except StripeFeedError as fault:
         return fault.exit_code == 5
     except Exception:
@@ -35,12 +37,15 @@ def copy() -> dict[str, int]:
 
 @task
 def tell() -> int:
-    """Emit an event for each change that was not told yet; ids only, for events are kept where many may read."""
+    """Emit an event for each change that was not told yet; ids only, for events are kept where many
+    may read.
+    """
     told = 0
     with open_feed(open_pipeline(DATABASE)) as feed:
         for change in feed.consume("prefect"):
             emit_event(
-                f"stripe.{change.resource}.{change.op}", {"prefect.resource.id": f"stripe.{change.object_id}"},
+                f"stripe.{change.resource}.{change.op}",
+                {"prefect.resource.id": f"stripe.{change.object_id}"},
                 payload={"change_id": change.change_id, "changed": change.changed},
             )
             told += 1

@@ -1,6 +1,7 @@
 """Load a Stripe account into stripe_feed.duckdb; run it again for what happened since.
 
-The key comes from STRIPE_SECRET_KEY, or from `api_key` under [sources.stripe_feed] in .dlt/secrets.toml.
+The key comes from STRIPE_SECRET_KEY, or from `api_key` under [sources.stripe_feed] in
+.dlt/secrets.toml.
 """
 
 import dlt

@@ -1,11 +1,14 @@
-"""A play: each new customer gets a welcome message, once. Run it on a schedule, such as every five minutes.
+"""A play: each new customer gets a welcome message, once. Run it on a schedule, such as every five
+minutes.
 
-The message goes to the URL in WELCOME_URL (a hook of Slack, Customer.io, n8n, Zapier or your own); with WELCOME_SECRET
-(whsec_..., https://www.standardwebhooks.com) it is signed. The first run loads everything and greets nobody; each later one
-greets those who came since. A message that fails is tried again by later runs, for three days, with the same `webhook-id`.
+The message goes to the URL in WELCOME_URL (a hook of Slack, Customer.io, n8n, Zapier or your own);
+with WELCOME_SECRET (whsec_..., https://www.standardwebhooks.com) it is signed. The first run loads
+everything and greets nobody; each later one greets those who came since. A message that fails is
+tried again by later runs, for three days, with the same `webhook-id`.
 
-What is due is sent whatever became of the copy. Exit codes: 0 all is well; 3 fix the key, a secret or the database; 4 something
-was left out, held or given up; 5 Stripe is unreachable or limiting. The key comes from STRIPE_SECRET_KEY or .dlt/secrets.toml.
+What is due is sent whatever became of the copy. Exit codes: 0 all is well; 3 fix the key, a secret
+or the database; 4 something was left out, held or given up; 5 Stripe is unreachable or limiting.
+The key comes from STRIPE_SECRET_KEY or .dlt/secrets.toml.
 """
 
 from __future__ import annotations
@@ -14,16 +17,36 @@ import os
 import sys
 from typing import Any
 
-from stripe_feed import PartlyDone, StripeFeedError, deliver, open_feed, open_pipeline, sync, trigger
+from stripe_feed import (
+    PartlyDone,
+    StripeFeedError,
+    deliver,
+    open_feed,
+    open_pipeline,
+    sync,
+    trigger,
+)
 
 DATABASE = "stripe_feed.duckdb"
-MESSAGE = {"text": "Welcome {after.name}! Your customer id is {after.id}.", "to": "{after.email}", "id": "{after.id}"}
+MESSAGE = {
+    "text": "Welcome {after.name}! Your customer id is {after.id}.",
+    "to": "{after.email}",
+    "id": "{after.id}",
+}
 
 
 def receiver() -> dict[str, Any]:
     """Where messages go; a receiver on this machine or network needs `allow_private`."""
-    url, secrets = os.environ["WELCOME_URL"], ["env:WELCOME_SECRET"] if "WELCOME_SECRET" in os.environ else []
-    return {"url": url, "template": MESSAGE, "secrets": secrets, "allow_private": url.startswith("http://127.0.0.1")}
+    url, secrets = (
+        os.environ["WELCOME_URL"],
+        ["env:WELCOME_SECRET"] if "WELCOME_SECRET" in os.environ else [],
+    )
+    return {
+        "url": url,
+        "template": MESSAGE,
+        "secrets": secrets,
+        "allow_private": url.startswith("http://127.0.0.1"),
+    }
 
 
 def copied() -> int:
@@ -38,10 +61,15 @@ def copied() -> int:
 def main() -> int:
     """Run once and return the exit code."""
     try:
-        welcome = trigger({
-            "name": "welcome", "preset": "customer_created", "where": "after.email != null", "enrol": "once",
-            "deliver": receiver(),
-        })
+        welcome = trigger(
+            {
+                "name": "welcome",
+                "preset": "customer_created",
+                "where": "after.email != null",
+                "enrol": "once",
+                "deliver": receiver(),
+            }
+        )
         code = copied()
         with open_feed(open_pipeline(DATABASE)) as feed:
             fired, sent = deliver(feed, [welcome])

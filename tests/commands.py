@@ -15,11 +15,11 @@ from typing import Any
 import duckdb
 from typer.testing import CliRunner
 
-from stripe_feed.cli import app
+from stripe_feed.cli.main import app
 from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 
-COMMAND = [sys.executable, "-m", "stripe_feed.cli"]
+COMMAND = [sys.executable, "-m", "stripe_feed.cli.main"]
 
 
 STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", re.M)
@@ -61,24 +61,40 @@ class Shell:
 
     def run(self, *arguments: object, stdin: str | None = None, **environment: str | None) -> Said:
         """Run a command in this process; an environment variable that is None is unset."""
-        done = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, env={**self.environment, **environment})
+        done = CliRunner().invoke(
+            app, [str(a) for a in arguments], input=stdin, env={**self.environment, **environment}
+        )
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Said(done.exit_code, done.stdout, done.stderr)
 
     def sync(self, *arguments: object, **environment: str | None) -> Said:
         """`stripe-feed sync` without a pace: the sandbox has no limits unless it is told to."""
-        return self.run("sync", "--max-rps", 2000, "--endpoint-rps", 2000, *arguments, **environment)
+        return self.run(
+            "sync", "--max-rps", 2000, "--endpoint-rps", 2000, *arguments, **environment
+        )
 
     def spawn(
-        self, *arguments: object, first: str = "", environment: Mapping[str, str | None] | None = None
+        self,
+        *arguments: object,
+        first: str = "",
+        environment: Mapping[str, str | None] | None = None,
     ) -> subprocess.Popen[str]:
         """Start a command in a process of its own; `first` is Python that it runs before."""
         env = {**os.environ, **self.environment, **(environment or {})}
         return subprocess.Popen(
-            [sys.executable, "-c", f"{first}\nfrom stripe_feed.cli import main\nmain()", *map(str, arguments)],
-            cwd=self.folder, env={name: value for name, value in env.items() if value is not None},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "-c",
+                f"{first}\nfrom stripe_feed.cli.main import main\nmain()",
+                *map(str, arguments),
+            ],
+            cwd=self.folder,
+            env={name: value for name, value in env.items() if value is not None},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def apart(self, *arguments: object, **environment: str | None) -> Said:
@@ -90,11 +106,17 @@ class Shell:
         if not (self.folder / database).exists():
             return {}
         with duckdb.connect(str(self.folder / database), read_only=True) as connection:
-            known = {name for (name,) in connection.execute(
-                "select table_name from information_schema.tables where table_schema = ?", [dataset]
-            ).fetchall()}
+            known = {
+                name
+                for (name,) in connection.execute(
+                    "select table_name from information_schema.tables where table_schema = ?",
+                    [dataset],
+                ).fetchall()
+            }
             return {
-                table: _one(connection, f'select count(*) from "{dataset}"."{table}"') for table in TABLES if table in known
+                table: _one(connection, f'select count(*) from "{dataset}"."{table}"')
+                for table in TABLES
+                if table in known
             }
 
     def truth(self) -> dict[str, int]:
@@ -108,13 +130,20 @@ def ended(process: subprocess.Popen[str], seconds: float = 60) -> Said:
 
 
 def loaded(box: Sandbox, table: str) -> dict[str, dict[str, Any]]:
-    """The objects of an account that belong into a table: not those on a test clock, nor those created in the future."""
+    """The objects of an account that belong into a table: not those on a test clock, nor those
+    created in the future.
+    """
     if table in ("subscription_items", "invoice_line_items"):
-        parent, name = ("subscriptions", "subscription") if table == "subscription_items" else ("invoices", "invoice")
+        parent, name = (
+            ("subscriptions", "subscription")
+            if table == "subscription_items"
+            else ("invoices", "invoice")
+        )
         parents = loaded(box, parent)
         return {id: item for id, item in box.children(table).items() if item[name] in parents}
     return {
-        id: found for id, found in box.objects(table).items()
+        id: found
+        for id, found in box.objects(table).items()
         if not found.get("test_clock") and (found["created"] or 0) < box.now
     }
 
@@ -129,7 +158,9 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
 def holding(file: Path) -> Iterator[int]:
     """Another process that has a DuckDB file open; gives its id."""
     code = f"import duckdb; c = duckdb.connect({str(file)!r}); print(flush=True); input()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     process.stdout.readline()
     try:

@@ -1,4 +1,6 @@
-"""Keeps the suite to itself: no network but loopback, no key, no setting and no folder of whoever runs it."""
+"""Keeps the suite to itself: no network but loopback, no key, no setting and no folder of whoever
+runs it.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,12 @@ _home = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test module is imported: dlt reads `.dlt/` of the working directory once, when it is imported."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)     # the commands under test would be compiled anew each time
+    """Before any test module is imported: dlt reads `.dlt/` of the working directory once, when it
+    is imported.
+    """
+    os.environ.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # the commands under test would be compiled anew each time
     for name in list(os.environ):
         proxy = name.lower().endswith("_proxy")
         if proxy or (name.startswith(FOREIGN) and name != "STRIPE_FIXTURES"):
@@ -48,16 +54,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "RUNTIME__DLTHUB_TELEMETRY": "false",
     }
     (home / "run").mkdir(mode=0o700)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # of a background job; all commands under test would inherit it
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # of a background job; all commands under test would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("dlt").addHandler(_ToStderr())
-    if not getattr(config.option, "numprocesses", None):     # the process that starts workers keeps the folder they look from
+    if not getattr(
+        config.option, "numprocesses", None
+    ):  # the process that starts workers keeps the folder they look from
         os.chdir(home)
     _only_loopback()
 
 
 class _ToStderr(logging.Handler):
-    """In place of dlt's own, which keeps what stderr was when it was made: that of a command in an earlier test, closed since."""
+    """In place of dlt's own, which keeps what stderr was when it was made: that of a command in an
+    earlier test, closed since.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
@@ -69,15 +81,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "feed_property", "docs", "follow", "feed_crash", "crash", "mutants", "delivery_kills", "reconcile", "incremental", "cli",
-    "pipelines", "rung", "service", "destinations", "deliver", "outlet", "serve",
+    "feed_property",
+    "docs",
+    "follow",
+    "feed_crash",
+    "crash",
+    "mutants",
+    "delivery_kills",
+    "reconcile",
+    "incremental",
+    "cli",
+    "pipelines",
+    "rung",
+    "service",
+    "destinations",
+    "deliver",
+    "outlet",
+    "serve",
 )
 """Files by the time that they take: a worker that gets one of them last keeps all others waiting."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {f"test_{name}": n for n, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))      # stable: the rest stays as it was
+    items.sort(
+        key=lambda item: place.get(item.path.stem, len(place))
+    )  # stable: the rest stays as it was
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +119,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for another process does not rest in between, so that the longest wait takes no time."""
-    monkeypatch.setattr("stripe_feed.locks.rest", lambda: None)
+    """Whoever waits for another process does not rest in between, so that the longest wait takes no
+    time.
+    """
+    monkeypatch.setattr("stripe_feed.destination.locks.rest", lambda: None)
 
 
 def _only_loopback() -> None:
-    """Makes a test fail that reaches for another host, even where the code under test catches every Exception."""
+    """Makes a test fail that reaches for another host, even where the code under test catches every
+    Exception.
+    """
 
     def guarded(real: Callable[..., Any], host_of: Callable[..., object]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -107,7 +140,9 @@ def _only_loopback() -> None:
         return call
 
     def peer(_: socket.socket, address: Any) -> object:
-        return address[0] if isinstance(address, tuple) else "localhost"    # not a tuple: the path of a Unix socket
+        return (
+            address[0] if isinstance(address, tuple) else "localhost"
+        )  # not a tuple: the path of a Unix socket
 
     def named(host: object, *_: object, **__: object) -> object:
         return host

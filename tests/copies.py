@@ -12,7 +12,7 @@ import duckdb
 from dlt.extract import DltSource
 
 from stripe_feed import stripe_source
-from stripe_feed.destination import open_pipeline, settings
+from stripe_feed.destination.pipeline import open_pipeline, settings
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced, sync
@@ -21,7 +21,10 @@ from tests.truth import assert_true
 FAST: dict[str, Any] = {"max_rps": 2000, "endpoint_rps": 2000, "give_up_after": 20}
 """No pace: the sandbox has no limits unless it is told to."""
 
-PERMISSIONS = frozenset(row.permission for row in RESOURCES.values()) | {"rak_accounts_kyc_basic_read", "rak_event_read"}
+PERMISSIONS = frozenset(row.permission for row in RESOURCES.values()) | {
+    "rak_accounts_kyc_basic_read",
+    "rak_event_read",
+}
 """What a restricted key needs for everything."""
 
 
@@ -37,7 +40,11 @@ class Copy:
 
     def sync(self, **options: Any) -> Synced:
         """`stripe-feed sync`."""
-        mine = {"api_key": self.box.key, "api_base": self.url, "database": str(self.folder / self.database)}
+        mine = {
+            "api_key": self.box.key,
+            "api_base": self.url,
+            "database": str(self.folder / self.database),
+        }
         return sync(**mine | {"state_dir": str(self.folder / self.state)} | FAST | options)
 
     def source(self, **options: Any) -> DltSource:
@@ -53,7 +60,9 @@ class Copy:
 
     @property
     def pipeline(self) -> Any:
-        return open_pipeline(str(self.folder / self.database), state_dir=str(self.folder / self.state))
+        return open_pipeline(
+            str(self.folder / self.database), state_dir=str(self.folder / self.state)
+        )
 
     def check(self, *tables: str, **options: Any) -> None:
         """Fail unless every table equals the truth."""
@@ -72,7 +81,9 @@ class Copy:
     @property
     def states(self) -> dict[str, Any]:
         """dlt's state of each resource."""
-        found: dict[str, Any] = self.pipeline.state.get("sources", {}).get("stripe", {}).get("resources", {})
+        found: dict[str, Any] = (
+            self.pipeline.state.get("sources", {}).get("stripe", {}).get("resources", {})
+        )
         return found
 
 

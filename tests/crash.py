@@ -1,7 +1,9 @@
-"""Runs `sync` in processes that kill themselves (SIGKILL) at a named point: python crash.py, one JSON job per line on stdin.
+"""Runs `sync` in processes that kill themselves (SIGKILL) at a named point: python crash.py, one
+JSON job per line on stdin.
 
-A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}; the answer is the exit status as
-JSON, -9 when it was killed. The packages are imported once and each job is a fork, so that a kill costs no start-up.
+A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}; the
+answer is the exit status as JSON, -9 when it was killed. The packages are imported once and each
+job is a fork, so that a kill costs no start-up.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from dlt.normalize.normalize import Normalize
 from dlt.pipeline.pipeline import Pipeline
 
 from stripe_feed import sync_run as syncing
-from stripe_feed.api import Api
-from stripe_feed.extract import events, pages
-from stripe_feed.extract.pages import Reader
+from stripe_feed.api.client import Api
+from stripe_feed.extract.events import reader
+from stripe_feed.extract.paging import reader as paging_reader
+from stripe_feed.extract.paging.reader import Reader
 from stripe_feed.extract.writer import Writer
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage.store import FeedStore
 
 PACKAGE_ROWS = 150
 BATCH_ROWS = 50
@@ -40,7 +43,7 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was asked for": (Api, "_ask", "before"),
     "a page was read": (Reader, "_deliver", "after"),
     "rows were handed to dlt": (Writer, "rows", "after"),
-    "a page of events was read": (events, "page", "after"),
+    "a page of events was read": (reader, "page", "after"),
     "changes were handed to dlt": (Writer, "changes", "after"),
     "between packages": (syncing, "run", "after"),
     "the package is extracted": (Extract, "commit_packages", "after"),
@@ -59,7 +62,9 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "changes were relayed": (FeedStore, "append", "after"),
     "the feed has it": (syncing, "relay_pipeline", "after"),
 }
-"""Where the process dies: before or after a call of this function; `half`: a folder's deletion leaves half of it."""
+"""Where the process dies: before or after a call of this function; `half`: a folder's deletion
+leaves half of it.
+"""
 
 
 def die() -> None:
@@ -93,8 +98,10 @@ def delete_half(folder: Path) -> None:
 
 
 def in_small_steps() -> None:
-    """Several batches per package, and little read ahead, so that a small account has every state in between."""
-    pages.BATCH_ROWS = BATCH_ROWS
+    """Several batches per package, and little read ahead, so that a small account has every state
+    in between.
+    """
+    paging_reader.BATCH_ROWS = BATCH_ROWS
     assert Api.__init__.__kwdefaults__ is not None
     Api.__init__.__kwdefaults__["threads"] = THREADS
 

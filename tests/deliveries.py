@@ -1,7 +1,9 @@
-"""For tests of triggers and deliveries: stores filled directly, a clock, sinks that answer from a script, and a sandbox's changes.
+"""For tests of triggers and deliveries: stores filled directly, a clock, sinks that answer from a
+script, and a sandbox's changes.
 
-As a program it forks a delivery per JSON job on stdin, like `feed_kills`: {"point": where it is killed, or null, "at": which time
-the point is reached, "folder": where the store is, "url": of the receiver, "now": its clock}.
+As a program it forks a delivery per JSON job on stdin, like `feed_kills`: {"point": where it is
+killed, or null, "at": which time the point is reached, "folder": where the store is, "url": of the
+receiver, "now": its clock}.
 """
 
 from __future__ import annotations
@@ -18,24 +20,26 @@ from typing import Any
 
 import msgspec
 
-from stripe_feed.api import API_VERSION
-from stripe_feed.extract.derive import changes_of
-from stripe_feed.extract.events import Event
-from stripe_feed.extract.histories import Known, sequence
-from stripe_feed.extract.told import Told, told
-from stripe_feed.feed import cursors, deliver, triggers
+from stripe_feed.api.client import API_VERSION
+from stripe_feed.delivery import worker
+from stripe_feed.delivery.endpoint import Receiver
+from stripe_feed.delivery.outbox import Message, find
+from stripe_feed.delivery.transports import Outcome
+from stripe_feed.delivery.worker import Delivered, Delivery
+from stripe_feed.extract.events.classify import Told, told
+from stripe_feed.extract.events.derive import changes_of
+from stripe_feed.extract.events.history import Known, sequence
+from stripe_feed.extract.events.reader import Event
+from stripe_feed.feed import consumers
 from stripe_feed.feed.change import SOURCE, Change, change, entry
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.deliver import Delivered, Delivery
-from stripe_feed.feed.messages import Message, find
-from stripe_feed.feed.receivers import Receiver
-from stripe_feed.feed.rule_file import trigger_of
-from stripe_feed.feed.rules import Trigger
-from stripe_feed.feed.sinks import Outcome
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.triggers import Fired, fire
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.triggers import engine
+from stripe_feed.triggers.config import trigger_of
+from stripe_feed.triggers.engine import Fired, fire
+from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
 from tests.feed_kills import BEGIN, Row, a_change
 
@@ -65,11 +69,20 @@ def nothing(body: Any, message_id: str) -> None:
 
 
 def a_trigger(name: str = "t", **words: Any) -> Trigger:
-    """A trigger on every change of subscriptions, unless something else is said; `deliver` may hold a few words only."""
+    """A trigger on every change of subscriptions, unless something else is said; `deliver` may hold
+    a few words only.
+    """
     to = {"deliver": {"python": nothing, **words.pop("deliver", {})}}
     if {"url", "command", "file"} & set(to["deliver"]):
         del to["deliver"]["python"]
-    return trigger_of({"name": name, **({} if "preset" in words else {"resource": "subscriptions"}), **words, **to})
+    return trigger_of(
+        {
+            "name": name,
+            **({} if "preset" in words else {"resource": "subscriptions"}),
+            **words,
+            **to,
+        }
+    )
 
 
 @contextmanager
@@ -113,7 +126,9 @@ Answer = Callable[[str, Any, int], Outcome]
 
 @dataclass
 class Scripted:
-    """A sink that answers from a function of the message's id, its body, and which try it is; it remembers what it got."""
+    """A sink that answers from a function of the message's id, its body, and which try it is; it
+    remembers what it got.
+    """
 
     answer: Answer = lambda id, body, n: OK
     seen: list[tuple[str, Any]] = field(default_factory=list)
@@ -121,7 +136,9 @@ class Scripted:
     tries: dict[str, int] = field(default_factory=dict)
     turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+    def send(
+        self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
+    ) -> Outcome:
         said = json.loads(body)
         with self.turn:
             self.tries[message_id] = self.tries.get(message_id, 0) + 1
@@ -143,7 +160,10 @@ class Scripted:
 
 @contextmanager
 def delivering_to(
-    store: FeedStore, pairs: Sequence[tuple[Trigger, Scripted]], clock: Callable[[], float], **settings: Any
+    store: FeedStore,
+    pairs: Sequence[tuple[Trigger, Scripted]],
+    clock: Callable[[], float],
+    **settings: Any,
 ) -> Iterator[Delivery]:
     """A delivery whose triggers send to these sinks."""
     delivery = Delivery(store, [trigger for trigger, _ in pairs], now=clock, **settings)
@@ -155,7 +175,9 @@ def delivering_to(
         delivery.close()
 
 
-def once(store: FeedStore, trigger: Trigger, sink: Scripted, clock: Callable[[], float], **settings: Any) -> Delivered:
+def once(
+    store: FeedStore, trigger: Trigger, sink: Scripted, clock: Callable[[], float], **settings: Any
+) -> Delivered:
     """One delivery, as of a new process."""
     with delivering_to(store, [(trigger, sink)], clock, **settings) as delivery:
         return delivery.once()
@@ -182,10 +204,20 @@ def images(box: Sandbox) -> dict[tuple[str, str], Any]:
 
 def an_event(box: Sandbox, type: str, image: Any) -> bytes:
     """An event that the sandbox never sends by itself."""
-    return msgspec.json.encode({
-        "id": f"evt_{type}", "object": "event", "api_version": API_VERSION, "created": box.now, "context": None, "livemode": False,
-        "data": {"object": image}, "pending_webhooks": 0, "request": {"id": None, "idempotency_key": None}, "type": type,
-    })
+    return msgspec.json.encode(
+        {
+            "id": f"evt_{type}",
+            "object": "event",
+            "api_version": API_VERSION,
+            "created": box.now,
+            "context": None,
+            "livemode": False,
+            "data": {"object": image},
+            "pending_webhooks": 0,
+            "request": {"id": None, "idempotency_key": None},
+            "type": type,
+        }
+    )
 
 
 def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> list[Row]:
@@ -199,8 +231,15 @@ def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> li
         known = Known(start[key], API_VERSION) if key in start else None
         for derived in changes_of(sequence(story, known), known, API_VERSION):
             row: Row = {name: getattr(derived, name, None) for name in SOURCE}
-            row |= {"occurred_at": datetime.fromtimestamp(derived.occurred_at, timezone.utc), "seq": 0, "livemode": False}
-            found[derived.event_id] = row | {"observed_at": row["occurred_at"], "account_id": "acct_1"}
+            row |= {
+                "occurred_at": datetime.fromtimestamp(derived.occurred_at, timezone.utc),
+                "seq": 0,
+                "livemode": False,
+            }
+            found[derived.event_id] = row | {
+                "observed_at": row["occurred_at"],
+                "account_id": "acct_1",
+            }
     return [found[event.id] for event in map(event_of, events) if event.id in found]
 
 
@@ -208,14 +247,14 @@ def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> li
 
 
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "a trigger begins": (triggers, "_begin", "after"),
-    "a run was judged": (triggers, "_judged", "after"),
-    "before a page": (triggers, "_put", "before"),
-    "messages were made": (triggers, "_put", "after"),
-    "the page is done, not committed": (cursors, "advance", "after"),
+    "a trigger begins": (engine, "_begin", "after"),
+    "a run was judged": (engine, "_judged", "after"),
+    "before a page": (engine, "_put", "before"),
+    "messages were made": (engine, "_put", "after"),
+    "the page is done, not committed": (consumers, "advance", "after"),
     "before sending": (Receiver, "send", "before"),
     "sent": (Receiver, "send", "after"),
-    "noted, not committed": (deliver, "tried", "after"),
+    "noted, not committed": (worker, "tried", "after"),
     "noted": (Delivery, "_note", "after"),
 }
 
@@ -227,11 +266,11 @@ def both(url: str) -> list[Trigger]:
 
 
 def run(job: dict[str, Any]) -> None:
-    triggers.PAGE = 7
+    engine.PAGE = 7
     if job["point"]:
         feed_kills.arm(job["point"], job["at"])
     with FeedStore(Path(job["folder"]) / "copy.feed.sqlite") as store:
-        deliver.deliver(Feed(None, store), both(job["url"]), now=lambda: job["now"], at_once=3)
+        worker.deliver(Feed(None, store), both(job["url"]), now=lambda: job["now"], at_once=3)
 
 
 if __name__ == "__main__":

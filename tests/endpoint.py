@@ -1,4 +1,6 @@
-"""A list endpoint in memory with Stripe's rules, for the pager alone: newest first, windows of `created`, strict cursors."""
+"""A list endpoint in memory with Stripe's rules, for the pager alone: newest first, windows of
+`created`, strict cursors.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from stripe_feed.api import Api
+from stripe_feed.api.client import Api
 from stripe_feed.errors import CursorGone
-from stripe_feed.extract.pages import Listing, Part, Reader
-from stripe_feed.extract.windows import Ask, Head
+from stripe_feed.extract.paging.reader import Listing, Part, Reader
+from stripe_feed.extract.paging.windows import Ask, Head
 
-UNDATED = -1        # where objects without `created` stand: older than everything
+UNDATED = -1  # where objects without `created` stand: older than everything
 
 Key = tuple[int, int]
 
@@ -22,7 +24,7 @@ class Endpoint:
 
     def __init__(self, created: Iterable[int | None] = (), size: int = 100) -> None:
         self.size = size
-        self.order: list[Key] = []          # oldest first
+        self.order: list[Key] = []  # oldest first
         self.keys: dict[str, Key] = {}
         self.ever: dict[str, int | None] = {}
         self.asked: list[dict[str, Any]] = []
@@ -51,7 +53,9 @@ class Endpoint:
         return {f"cus_{number}" for _, number in self.order[first:last]}
 
     def page(self, ask: Ask) -> tuple[list[Head], bool]:
-        """One page and `has_more`. Raises `CursorGone` as Stripe does, for an id that does not exist."""
+        """One page and `has_more`. Raises `CursorGone` as Stripe does, for an id that does not
+        exist.
+        """
         params = ask.params()
         self.asked.append(dict(params))
         assert params.pop("limit") == 100
@@ -64,7 +68,7 @@ class Endpoint:
             if key is None:
                 raise CursorGone("deleted", "resource_missing", "starting_after")
             last = min(last, bisect_left(self.order, key))
-        rows = self.order[max(first, last - self.size):last]
+        rows = self.order[max(first, last - self.size) : last]
         return list(_heads(rows[::-1])), last - first > self.size
 
 
@@ -74,7 +78,9 @@ def _heads(keys: Iterable[Key]) -> Iterator[Head]:
 
 
 def _bounds(created: Any) -> tuple[int, int]:
-    """The half-open range that `gte`, `gt`, `lt` and `lte` mean; without a lower bound the undated ones belong to it."""
+    """The half-open range that `gte`, `gt`, `lt` and `lte` mean; without a lower bound the undated
+    ones belong to it.
+    """
     known = {"gte": 0, "gt": 1, "lt": 0, "lte": 1}
     assert set(created) <= set(known), f"unknown bounds: {created}"
     lows = [value + known[name] for name, value in created.items() if name.startswith("g")]
@@ -84,7 +90,9 @@ def _bounds(created: Any) -> tuple[int, int]:
 
 @dataclass
 class Tokens:
-    """What the reader needs of an `Api`, without HTTP: tokens are there at once, unless `waits` says how long one takes."""
+    """What the reader needs of an `Api`, without HTTP: tokens are there at once, unless `waits`
+    says how long one takes.
+    """
 
     threads: int = 4
     in_flight_ceiling: int = 99

@@ -1,7 +1,9 @@
-"""Feeds for tests: changes to load, a destination without dlt, and a process that forks jobs and kills them (SIGKILL).
+"""Feeds for tests: changes to load, a destination without dlt, and a process that forks jobs and
+kills them (SIGKILL).
 
-As a program it reads one JSON job per line: {"kind": "relay" | "rebuild" | "consume", "point": name or null, "at": which time the
-point is reached, "folder": where `plain.db` is}. The answer is the exit status, -9 when it was killed.
+As a program it reads one JSON job per line: {"kind": "relay" | "rebuild" | "consume", "point": name
+or null, "at": which time the point is reached, "folder": where `plain.db` is}. The answer is the
+exit status, -9 when it was killed.
 """
 
 from __future__ import annotations
@@ -20,31 +22,52 @@ from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from stripe_feed.destination import open_pipeline
-from stripe_feed.feed import cursors, relay, store, upkeep
+from stripe_feed.destination.pipeline import open_pipeline
+from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage import maintenance, store
+from stripe_feed.feed.storage.store import FeedStore
 
 Row = dict[str, Any]
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JSON = ("after", "previous", "changed")
 KINDS = {
-    **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"), **dict.fromkeys(("late", "livemode"), "bool"), "seq": "bigint",
+    **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"),
+    **dict.fromkeys(("late", "livemode"), "bool"),
+    "seq": "bigint",
 }
 
 
 def a_change(n: int, object_id: str = "sub_1", op: str = "u", **given: Any) -> Row:
-    """A change that happened n seconds after `BEGIN`; of a subscription's status, unless something else is given."""
+    """A change that happened n seconds after `BEGIN`; of a subscription's status, unless something
+    else is given.
+    """
     seconds = timedelta(seconds=n)
     image = {"id": object_id, "status": f"s{n}", "metadata": {}}
     found = {
-        "change_id": f"evt_{n}", "resource": "subscriptions", "object_id": object_id, "customer_id": "cus_1", "op": op,
-        "origin": "event", "event_id": f"evt_{n}", "event_type": "customer.subscription.updated", "api_version": "2026-06-24",
-        "request_id": None, "request_idempotency_key": None, "context": None, "before_quality": "exact", "account_id": "acct_1",
-        "occurred_at": BEGIN + seconds, "observed_at": BEGIN + seconds + timedelta(minutes=1), "late": False, "livemode": False,
-        "seq": n, "changed": ["status"] if op == "u" else [], "after": image if op != "d" else None,
+        "change_id": f"evt_{n}",
+        "resource": "subscriptions",
+        "object_id": object_id,
+        "customer_id": "cus_1",
+        "op": op,
+        "origin": "event",
+        "event_id": f"evt_{n}",
+        "event_type": "customer.subscription.updated",
+        "api_version": "2026-06-24",
+        "request_id": None,
+        "request_idempotency_key": None,
+        "context": None,
+        "before_quality": "exact",
+        "account_id": "acct_1",
+        "occurred_at": BEGIN + seconds,
+        "observed_at": BEGIN + seconds + timedelta(minutes=1),
+        "late": False,
+        "livemode": False,
+        "seq": n,
+        "changed": ["status"] if op == "u" else [],
+        "after": image if op != "d" else None,
         "previous": {"u": {"status": f"s{n - 1}"}, "d": image}.get(op),
     }
     return found | given
@@ -57,7 +80,9 @@ def as_text(row: Row) -> Row:
 
 def load(pipeline: Any, rows: Sequence[Row], json_type: str = "json") -> str:
     """Load changes with dlt, as the source does; return the load's id."""
-    return str(pipeline.run(resource_of(rows, json_type), loader_file_format="parquet").loads_ids[0])
+    return str(
+        pipeline.run(resource_of(rows, json_type), loader_file_format="parquet").loads_ids[0]
+    )
 
 
 def resource_of(rows: Sequence[Row], json_type: str = "json") -> Any:
@@ -65,12 +90,17 @@ def resource_of(rows: Sequence[Row], json_type: str = "json") -> Any:
     import dlt
 
     columns: Any = {
-        name: {"data_type": json_type if name in JSON else KINDS.get(name, "text"), "nullable": name not in ("change_id", "_dlt_load_id")}
+        name: {
+            "data_type": json_type if name in JSON else KINDS.get(name, "text"),
+            "nullable": name not in ("change_id", "_dlt_load_id"),
+        }
         for name in SOURCE
     }
 
     @dlt.resource(
-        name="changes", primary_key="change_id", columns=columns,
+        name="changes",
+        primary_key="change_id",
+        columns=columns,
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
     )
     def changes() -> Iterator[list[Row]]:
@@ -86,7 +116,9 @@ def a_copy(folder: Path) -> Any:
 
 
 class Plain:
-    """A destination in SQLite, with what the relay uses of dlt's SQL client; loads begin, complete and repeat as one likes."""
+    """A destination in SQLite, with what the relay uses of dlt's SQL client; loads begin, complete
+    and repeat as one likes.
+    """
 
     def __init__(self, file: str = ":memory:") -> None:
         self.base = sqlite3.connect(file, isolation_level=None)
@@ -107,11 +139,16 @@ class Plain:
         """Append rows under a load."""
         for row in rows:
             values = as_text(row) | {"_dlt_load_id": load_id}
-            texts = [one.isoformat() if isinstance(one := values[name], datetime) else one for name in SOURCE]
+            texts = [
+                one.isoformat() if isinstance(one := values[name], datetime) else one
+                for name in SOURCE
+            ]
             self.base.execute(f"insert into changes values ({store.marks(SOURCE)})", texts)
 
     def complete(self, *load_ids: str) -> None:
-        self.base.executemany("insert into _dlt_loads values (?, 0)", [(load_id,) for load_id in load_ids])
+        self.base.executemany(
+            "insert into _dlt_loads values (?, 0)", [(load_id,) for load_id in load_ids]
+        )
 
     def make_qualified_table_name(self, name: str) -> str:
         return name
@@ -121,7 +158,9 @@ class Plain:
         try:
             yield self.base.execute(sql.replace("%s", "?"), values)
         except sqlite3.OperationalError as fault:
-            raise DestinationUndefinedEntity(fault) if "no such table" in str(fault) else fault from None
+            raise (
+                DestinationUndefinedEntity(fault) if "no such table" in str(fault) else fault
+            ) from None
 
     def execute_sql(self, sql: str, *values: Any) -> list[Any]:
         return self.base.execute(sql.replace("%s", "?"), values).fetchall()
@@ -142,20 +181,30 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before rows are stored": (FeedStore, "append", "before"),
     "stored, not committed": (store, "_number", "after"),
     "rows are stored": (FeedStore, "append", "after"),
-    "the new log is full": (upkeep, "copy", "after"),
-    "cursors are anchored": (upkeep, "_anchor", "after"),
-    "swapped, not committed": (upkeep, "_swap", "after"),
+    "the new log is full": (maintenance, "copy", "after"),
+    "cursors are anchored": (maintenance, "_anchor", "after"),
+    "swapped, not committed": (maintenance, "_swap", "after"),
     "swapped": (FeedStore, "erase", "before"),
-    "delivered": (cursors, "acknowledge", "before"),
-    "acknowledged": (cursors, "acknowledge", "after"),
+    "delivered": (consumers, "acknowledge", "before"),
+    "acknowledged": (consumers, "acknowledge", "after"),
 }
 """Where a process dies: before or after a call of this function."""
 
 OF_KIND = {
-    "relay": ("rows were read", "before rows are stored", "stored, not committed", "rows are stored"),
+    "relay": (
+        "rows were read",
+        "before rows are stored",
+        "stored, not committed",
+        "rows are stored",
+    ),
     "rebuild": (
-        "rows were read", "stored, not committed", "rows are stored", "the new log is full", "cursors are anchored",
-        "swapped, not committed", "swapped",
+        "rows were read",
+        "stored, not committed",
+        "rows are stored",
+        "the new log is full",
+        "cursors are anchored",
+        "swapped, not committed",
+        "swapped",
     ),
     "consume": ("delivered", "acknowledged"),
 }
@@ -180,7 +229,7 @@ def arm(point: str, at: int) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    relay.READ_ROWS, relay.TRANSACTION_ROWS, relay.IDS = 20, 7, 2       # many small steps
+    relay.READ_ROWS, relay.TRANSACTION_ROWS, relay.IDS = 20, 7, 2  # many small steps
     folder = Path(job["folder"])
     if job["point"]:
         arm(job["point"], job["at"])
@@ -189,7 +238,7 @@ def run(job: dict[str, Any]) -> None:
             _consume(Feed(None, opened), folder)
             return
         with closing(Plain(str(folder / "plain.db"))) as client:
-            (relay.relay if job["kind"] == "relay" else upkeep.rebuild)(opened, client)
+            (relay.relay if job["kind"] == "relay" else maintenance.rebuild)(opened, client)
 
 
 def _consume(feed: Feed, folder: Path) -> None:

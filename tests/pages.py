@@ -1,6 +1,7 @@
 """Reads a page as a person does: its blocks run, one after the other, in one folder.
 
-Plain commands of ours and Python run in this process, which saves the imports of a new one; whatever needs a shell gets one.
+Plain commands of ours and Python run in this process, which saves the imports of a new one;
+whatever needs a shell gets one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from unittest.mock import patch
 import tomlkit
 from dlt.common.runtime.run_context import RunContext, switched_run_context
 
-from stripe_feed import api
+from stripe_feed.api import client
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Shell
 from tests.postgres import postgres_server
@@ -32,10 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 NGINX = (ROOT / "pipelines" / "nginx.conf").read_text(encoding="utf-8")
-PROJECT: dict[str, Any] = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]
+PROJECT: dict[str, Any] = tomlkit.parse(
+    (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+).unwrap()["project"]
 CRON_FOLDER = "/srv/stripe"
 NEEDS_A_SHELL = re.compile(r"[|&;<>$`]")
-NO_LIMIT = 2000.0      # requests per second: the look-alike has none
+NO_LIMIT = 2000.0  # requests per second: the look-alike has none
 SECONDS, CHANGES, SETTLED = 20, 15, 120
 """What happens in the account before a second `sync`, and the time after which events are read."""
 
@@ -57,7 +60,9 @@ class Block:
 def blocks(page: str, text: str) -> list[Block]:
     """The fenced blocks of a page."""
     fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
-    return [Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2]) for match in fences]
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2]) for match in fences
+    ]
 
 
 @dataclass
@@ -68,24 +73,28 @@ class Reader:
     folder: Path
     env: dict[str, str]
     stack: ExitStack
-    printed: dict[str, str] = field(default_factory=dict)      # by the place of the block
+    printed: dict[str, str] = field(default_factory=dict)  # by the place of the block
     synced: bool = False
 
     def read(self, block: Block) -> None:
         """Run a block as its language says."""
         run = getattr(self, f"run_{block.language}", None)
-        assert run, f"{block.place}: nothing runs a {block.language!r} block; `text` is for what is no code"
+        assert run, (
+            f"{block.place}: nothing runs a {block.language!r} block; `text` is for what is no code"
+        )
         self.printed[block.place] = run(block) or ""
 
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
-        """The reader's folder and environment, also for dlt, which looks for settings when it is imported."""
+        """The reader's folder and environment, also for dlt, which looks for settings when it is
+        imported.
+        """
         ours = {name: value for name, value in os.environ.items() if not name.startswith("STRIPE_")}
         with (
             contextlib.chdir(self.folder) if sys.version_info >= (3, 11) else _chdir(self.folder),
             patch.dict(os.environ, {**ours, **self.env}, clear=True),
             switched_run_context(RunContext(str(self.folder))),
-            patch.multiple(api, TEST_RPS=NO_LIMIT, ENDPOINT_RPS=NO_LIMIT),
+            patch.multiple(client, TEST_RPS=NO_LIMIT, ENDPOINT_RPS=NO_LIMIT),
         ):
             yield
 
@@ -94,19 +103,29 @@ class Reader:
         name, *arguments = shlex.split(line, comments=True)
         assert name == "stripe-feed", f"{place}: {line}"
         with self.here():
-            done = Shell(self.box, self.env["STRIPE_API_BASE"], self.folder, self.env.get("STRIPE_SECRET_KEY", "")).run(
-                *arguments, STRIPE_SECRET_KEY=self.env.get("STRIPE_SECRET_KEY")
-            )
+            done = Shell(
+                self.box,
+                self.env["STRIPE_API_BASE"],
+                self.folder,
+                self.env.get("STRIPE_SECRET_KEY", ""),
+            ).run(*arguments, STRIPE_SECRET_KEY=self.env.get("STRIPE_SECRET_KEY"))
         assert done.code == 0, f"{place}: `{line}` ends with {done.code}\n{done.out}\n{done.err}"
         return done.out
 
     def shell(self, script: str, place: str, env: dict[str, str] | None = None) -> str:
         """Run a script in a shell."""
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=env or {**os.environ, **self.env},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=env or {**os.environ, **self.env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
-        assert done.returncode == 0, f"{place}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, (
+            f"{place}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done.stdout
 
     def run_bash(self, block: Block) -> str:
@@ -124,11 +143,15 @@ class Reader:
         if words[0] == "export":
             self.env |= dict(word.split("=", 1) for word in words[1:])
         elif words[0] == "make":
-            assert re.search(rf"^{words[1]}:", MAKEFILE, re.M), f"{block.place}: there is no `make {words[1]}`"
+            assert re.search(rf"^{words[1]}:", MAKEFILE, re.M), (
+                f"{block.place}: there is no `make {words[1]}`"
+            )
         elif words[:2] == ["pip", "install"]:
             found = re.fullmatch(rf"({PROJECT['name']}|\.)(?:\[([a-z,]+)\])?", words[2])
             assert found, f"{block.place}: {line}"
-            assert {*(found[2] or "").split(",")} - {""} <= PROJECT["optional-dependencies"].keys(), f"{block.place}: {line}"
+            assert {*(found[2] or "").split(",")} - {""} <= PROJECT[
+                "optional-dependencies"
+            ].keys(), f"{block.place}: {line}"
         else:
             return False
         return True
@@ -145,7 +168,9 @@ class Reader:
         first, *expected = block.body.splitlines()
         command = re.sub(r"^make (\w+)$", target, first.removeprefix("$ "))
         printed = self.command(command, block.place)
-        assert agree(timeless(expected), timeless(printed.splitlines())), f"{block.place}: it really prints\n{printed}"
+        assert agree(timeless(expected), timeless(printed.splitlines())), (
+            f"{block.place}: it really prints\n{printed}"
+        )
         return printed
 
     def run_python(self, block: Block) -> str:
@@ -163,18 +188,27 @@ class Reader:
         name, text = block.body.splitlines()[0].removeprefix("# "), block.body
         given: dict[str, Any] = tomlkit.parse(text).unwrap()
         if "sources" in given:
-            assert given["sources"]["stripe_feed"]["api_key"] == self.env.pop("STRIPE_SECRET_KEY")   # or the file would not matter
+            assert given["sources"]["stripe_feed"]["api_key"] == self.env.pop(
+                "STRIPE_SECRET_KEY"
+            )  # or the file would not matter
         if "destination" in given:
-            text = text.replace(given["destination"]["postgres"]["credentials"], self.stack.enter_context(postgres_server()))
+            text = text.replace(
+                given["destination"]["postgres"]["credentials"],
+                self.stack.enter_context(postgres_server()),
+            )
         file = self.folder / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"{file.read_text() if file.exists() else ''}{text}\n", encoding="utf-8")
 
     def run_crontab(self, block: Block) -> str:
         """The command, with no key but the one in the folder."""
-        line = re.fullmatch(r"((?:\S+ ){5})cd (\S+) && \.venv/bin/(stripe-feed .*) >> sync\.log 2>&1\n", block.body)
+        line = re.fullmatch(
+            r"((?:\S+ ){5})cd (\S+) && \.venv/bin/(stripe-feed .*) >> sync\.log 2>&1\n", block.body
+        )
         assert line and line[2] == CRON_FOLDER, f"{block.place}: the command is not as expected"
-        assert all(re.fullmatch(r"\*|\*/\d+|\d+", part) for part in line[1].split()), f"{block.place}: {line[1]}"
+        assert all(re.fullmatch(r"\*|\*/\d+|\d+", part) for part in line[1].split()), (
+            f"{block.place}: {line[1]}"
+        )
         secrets = self.folder / ".dlt" / "secrets.toml"
         secrets.parent.mkdir(exist_ok=True)
         secrets.write_text(f'sources.stripe_feed.api_key = "{self.env.pop("STRIPE_SECRET_KEY")}"\n')
@@ -184,7 +218,9 @@ class Reader:
         """A part of the file that a test of its own runs."""
         lines = [re.sub(r"\s*#.*", "", line).strip() for line in NGINX.splitlines()]
         part = [line.strip() for line in block.body.splitlines()]
-        assert "\n".join(part) in "\n".join(lines), f"{block.place}: this is not in pipelines/nginx.conf"
+        assert "\n".join(part) in "\n".join(lines), (
+            f"{block.place}: this is not in pipelines/nginx.conf"
+        )
 
     def run_text(self, block: Block) -> None:
         """Pictures."""
@@ -208,8 +244,13 @@ def target(match: re.Match[str]) -> str:
 
 
 def timeless(lines: Sequence[str]) -> list[str]:
-    """Without what differs from run to run: days, times, the port, and the number of requests, which depends on the pace."""
-    return [re.sub(r"\d{4}-\d\d-\d\d|\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip() for line in lines]
+    """Without what differs from run to run: days, times, the port, and the number of requests,
+    which depends on the pace.
+    """
+    return [
+        re.sub(r"\d{4}-\d\d-\d\d|\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip()
+        for line in lines
+    ]
 
 
 def agree(expected: Sequence[str], printed: Sequence[str]) -> bool:

@@ -1,4 +1,6 @@
-"""A receiver of webhooks on loopback that behaves well or badly, request by request, and remembers all it was sent."""
+"""A receiver of webhooks on loopback that behaves well or badly, request by request, and remembers
+all it was sent.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +17,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-BOUND = 30.0        # seconds: nothing here waits longer
-PACE = 0.02         # seconds between the bytes of an answer that trickles
+BOUND = 30.0  # seconds: nothing here waits longer
+PACE = 0.02  # seconds between the bytes of an answer that trickles
 
 Fate = Literal[
-    "",                 # answers, and stays for the next request
-    "close",            # answers, says that it closes and does
-    "hang_up",          # answers, and closes without a word
-    "reset",            # RST instead of an answer
-    "hang",             # no answer until the sender gives up or the receiver is released
-    "late",             # the same, then answers
-    "cut",              # ends in the middle of the head
-    "garbage",          # answers in no protocol
-    "trickle_head",     # a byte now and then, before the status is known
-    "trickle",          # the same, after the head
-    "endless",          # a body that does not end
-    "early",            # informational answers, then the answer, and stays
+    "",  # answers, and stays for the next request
+    "close",  # answers, says that it closes and does
+    "hang_up",  # answers, and closes without a word
+    "reset",  # RST instead of an answer
+    "hang",  # no answer until the sender gives up or the receiver is released
+    "late",  # the same, then answers
+    "cut",  # ends in the middle of the head
+    "garbage",  # answers in no protocol
+    "trickle_head",  # a byte now and then, before the status is known
+    "trickle",  # the same, after the head
+    "endless",  # a body that does not end
+    "early",  # informational answers, then the answer, and stays
 ]
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What happens to one request. `takes`: the receiver has the message, whatever the sender gets to know of it."""
+    """What happens to one request. `takes`: the receiver has the message, whatever the sender gets
+    to know of it.
+    """
 
     status: int = 200
     fate: Fate = ""
@@ -70,7 +74,9 @@ def redirect(location: str, status: int = 302) -> Behaviour:
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it came in; header names are in lower case. `connection` numbers the connections from 1."""
+    """One request as it came in; header names are in lower case. `connection` numbers the
+    connections from 1.
+    """
 
     path: str
     headers: Mapping[str, str]
@@ -87,18 +93,22 @@ Choose = Callable[[Received, int], Behaviour]
 
 
 class Receiver:
-    """`received` and `accepted` (2xx meant for it) are in the order of arrival. `script` is used up first, then `choose` decides."""
+    """`received` and `accepted` (2xx meant for it) are in the order of arrival. `script` is used up
+    first, then `choose` decides.
+    """
 
-    def __init__(self, url: str, port: int, script: Iterable[Behaviour], choose: Choose | None) -> None:
+    def __init__(
+        self, url: str, port: int, script: Iterable[Behaviour], choose: Choose | None
+    ) -> None:
         self.url, self.port = url, port
         self.script = list(script)
         self.choose: Choose = choose or (lambda *_: OK)
         self.received: list[Received] = []
         self.accepted: list[Received] = []
         self.tries: dict[str, int] = {}
-        self.names: list[str | None] = []       # asked for by TLS
+        self.names: list[str | None] = []  # asked for by TLS
         self.connections = 0
-        self.arrived = threading.Semaphore(0)   # once per request
+        self.arrived = threading.Semaphore(0)  # once per request
         self.released = threading.Event()
         self._turn = threading.Lock()
 
@@ -121,6 +131,7 @@ class Receiver:
 
 def at_random(chances: Mapping[Behaviour, float], seed: int) -> Choose:
     """Behaviours by chance, the same for the same message and try, however threads run; else `OK`."""
+
     def choose(request: Received, count: int) -> Behaviour:
         drawn = random.Random(f"{seed} {request.message_id} {count}").random()
         for behaviour, share in chances.items():
@@ -158,7 +169,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         number = self.server.receiver.connected()
         with suppress(OSError):
-            while (request := self.read(number)) and self.answer(self.server.receiver.take(request)):
+            while (request := self.read(number)) and self.answer(
+                self.server.receiver.take(request)
+            ):
                 pass
 
     def finish(self) -> None:
@@ -174,18 +187,24 @@ class _Handler(socketserver.StreamRequestHandler):
             name, _, value = line.partition(":")
             more = [headers[name.lower()]] if name.lower() in headers else []
             headers[name.lower()] = ", ".join([*more, value.strip()])
-        return Received(first[1], headers, self.rfile.read(int(headers.get("content-length", "0"))), number)
+        return Received(
+            first[1], headers, self.rfile.read(int(headers.get("content-length", "0"))), number
+        )
 
     def answer(self, behaviour: Behaviour) -> bool:
         """Do it; whether the connection goes on."""
         fate, body = behaviour.fate, behaviour.body
         length = {"trickle": 1 << 20, "endless": 1 << 40}.get(fate, len(body))
         lines = [f"HTTP/1.1 {behaviour.status} Whatever", f"Content-Length: {length}"]
-        lines += [f"{name}: {value}" for name, value in behaviour.headers.items()] + ["Connection: close"] * (fate == "close")
+        lines += [f"{name}: {value}" for name, value in behaviour.headers.items()] + [
+            "Connection: close"
+        ] * (fate == "close")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode()
         match fate:
             case "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
             case "hang":
                 self.wait()
             case "late":
@@ -198,7 +217,10 @@ class _Handler(socketserver.StreamRequestHandler):
             case "trickle_head":
                 self.trickle(head + body)
             case "early":
-                hints = "".join(f"HTTP/1.1 {status} Soon\r\nLink: </style.css>\r\n\r\n" for status in (100, 102, 103, 103))
+                hints = "".join(
+                    f"HTTP/1.1 {status} Soon\r\nLink: </style.css>\r\n\r\n"
+                    for status in (100, 102, 103, 103)
+                )
                 self.wfile.write(hints.encode() + head + body)
             case "trickle":
                 self.wfile.write(head)
@@ -214,7 +236,10 @@ class _Handler(socketserver.StreamRequestHandler):
     def wait(self) -> None:
         """Until the sender hangs up or the receiver is released."""
         for _ in range(int(BOUND / PACE)):
-            if self.server.receiver.released.is_set() or select.select([self.connection], [], [], PACE)[0]:
+            if (
+                self.server.receiver.released.is_set()
+                or select.select([self.connection], [], [], PACE)[0]
+            ):
                 return
 
     def trickle(self, data: bytes) -> None:
@@ -225,11 +250,15 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def receiving(*script: Behaviour, choose: Choose | None = None, certificate: Path | None = None) -> Iterator[Receiver]:
+def receiving(
+    *script: Behaviour, choose: Choose | None = None, certificate: Path | None = None
+) -> Iterator[Receiver]:
     """Serve while the block runs; with TLS where a certificate (and its key, in one file) is given."""
     server = _Server(("127.0.0.1", 0), _Handler)
     port = server.server_address[1]
-    server.receiver = Receiver(f"http{'s' if certificate else ''}://127.0.0.1:{port}/hook", port, script, choose)
+    server.receiver = Receiver(
+        f"http{'s' if certificate else ''}://127.0.0.1:{port}/hook", port, script, choose
+    )
     if certificate is not None:
         server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.context.load_cert_chain(certificate)

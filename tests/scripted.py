@@ -1,4 +1,6 @@
-"""A real HTTP server on loopback that answers from a script, and a proxy: for what only the wire can show."""
+"""A real HTTP server on loopback that answers from a script, and a proxy: for what only the wire
+can show.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,16 @@ NOW = 1_780_000_000
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: whole, cut after so many bytes (`sends`), or none at all (`status` 0: the connection is dropped)."""
+    """One answer: whole, cut after so many bytes (`sends`), or none at all (`status` 0: the
+    connection is dropped).
+    """
 
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
     date: str | None = formatdate(NOW, usegmt=True)
     sends: int | None = None
-    meanwhile: Callable[[], None] | None = None     # called before the answer leaves
+    meanwhile: Callable[[], None] | None = None  # called before the answer leaves
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Scripted:
         self.url = url
         self.answers: list[Answer] = []
         self.seen: list[Seen] = []
-        self.reply: Callable[[Seen], Answer] | None = None     # instead of a script
+        self.reply: Callable[[Seen], Answer] | None = None  # instead of a script
 
     def next(self, request: Seen) -> Answer:
         self.seen.append(request)
@@ -66,11 +70,13 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 20          # head and body leave together, or each answer waits for an acknowledgement
+    wbufsize = 1 << 20  # head and body leave together, or each answer waits for an acknowledgement
     server: _Server
 
     def do_GET(self) -> None:
-        answer = self.server.scripted.next(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        answer = self.server.scripted.next(
+            Seen(self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
         if answer.meanwhile is not None:
             answer.meanwhile()
         if not answer.status:
@@ -81,16 +87,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response_only(answer.status)
         if answer.headers.get("Content-Encoding") == "gzip":
             body = gzip.compress(body)
-        for name, value in (({"Date": answer.date} if answer.date else {}) | dict(answer.headers)).items():
+        for name, value in (
+            ({"Date": answer.date} if answer.date else {}) | dict(answer.headers)
+        ).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:answer.sends])
+        self.wfile.write(body[: answer.sends])
         self.close_connection = answer.sends is not None
 
     def do_CONNECT(self) -> None:
         """As a proxy: a tunnel to the host asked for."""
-        self.server.scripted.next(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.server.scripted.next(
+            Seen(self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
         host, _, port = self.path.rpartition(":")
         with socket.create_connection((host, int(port))) as there:
             self.send_response_only(200)

@@ -1,4 +1,6 @@
-"""No message goes to an address that is not meant for the public, however the address is written or a name is looked up."""
+"""No message goes to an address that is not meant for the public, however the address is written or
+a name is looked up.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,17 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.delivery import addresses
+from stripe_feed.delivery.addresses import (
+    Blocked,
+    Connections,
+    Lookup,
+    Target,
+    check_url,
+    may_call,
+    resolve,
+)
 from stripe_feed.errors import SetupError, Unreachable, UsageError
-from stripe_feed.feed import addresses
-from stripe_feed.feed.addresses import Blocked, Connections, Lookup, Target, check_url, may_call, resolve
 
 PUBLIC = "8.8.8.8"
 
@@ -82,13 +92,20 @@ NEVER = [
     "http://[5f00::1]/",
 ]
 GOOD = [
-    "https://8.8.8.8/", "https://1.1.1.1:8443/x", "https://134744072/", "https://172.15.255.255/", "https://172.32.0.1/",
-    "https://[2606:4700:4700::1111]/", "https://[::ffff:8.8.8.8]/",
+    "https://8.8.8.8/",
+    "https://1.1.1.1:8443/x",
+    "https://134744072/",
+    "https://172.15.255.255/",
+    "https://172.32.0.1/",
+    "https://[2606:4700:4700::1111]/",
+    "https://[::ffff:8.8.8.8]/",
 ]
 
 
 def numbers(host: str, port: int, **more: Any) -> Iterable[Any]:
-    """The system's own reading of an address, without a name server; the suite's guard would stop at the odd forms."""
+    """The system's own reading of an address, without a name server; the suite's guard would stop
+    at the odd forms.
+    """
     return _socket.getaddrinfo(host, port, type=more["type"], flags=_socket.AI_NUMERICHOST)
 
 
@@ -143,9 +160,14 @@ def test_a_local_name_is_judged_by_its_address() -> None:
             resolve(check_url(f"https://{name}/").host, 443)
 
 
-@pytest.mark.parametrize("found", [[PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], [PUBLIC, "::1"], ["2606:4700::1", "fe80::1%1"]])
+@pytest.mark.parametrize(
+    "found",
+    [[PUBLIC, "127.0.0.1"], ["127.0.0.1", PUBLIC], [PUBLIC, "::1"], ["2606:4700::1", "fe80::1%1"]],
+)
 def test_one_address_that_may_not_be_called_blocks_the_name(found: list[str]) -> None:
-    with pytest.raises(Blocked, match=r"^hooks\.example\.com leads to an address that is not public\."):
+    with pytest.raises(
+        Blocked, match=r"^hooks\.example\.com leads to an address that is not public\."
+    ):
         resolve("hooks.example.com", 443, lookup=answering(found)[0])
 
 
@@ -167,7 +189,9 @@ def test_a_name_without_an_address_may_have_one_later(fault: Exception) -> None:
 
 
 @pytest.mark.parametrize("later", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1"])
-def test_a_name_that_turns_private_is_not_followed(later: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_turns_private_is_not_followed(
+    later: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DNS rebinding: what is dialled is what was judged, and the next look-up is judged anew."""
     dialled: list[list[str]] = []
     seconds = [0.0]
@@ -178,7 +202,9 @@ def test_a_name_that_turns_private_is_not_followed(later: str, monkeypatch: pyte
 
     monkeypatch.setattr(addresses, "connect", refuses)
     lookup, asked = answering([PUBLIC], [later])
-    connections = Connections(check_url("https://hooks.example.com/"), lookup=lookup, monotonic=lambda: seconds[0])
+    connections = Connections(
+        check_url("https://hooks.example.com/"), lookup=lookup, monotonic=lambda: seconds[0]
+    )
 
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
@@ -230,9 +256,21 @@ def test_a_silent_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPat
     ("url", "target", "authority"),
     [
         ("https://Example.com", Target(True, "example.com", 443, "/"), "example.com"),
-        ("https://example.com.:8443/a?b=c", Target(True, "example.com", 8443, "/a?b=c"), "example.com:8443"),
-        ("https://bücher.example/ü/%20?q=é", Target(True, "xn--bcher-kva.example", 443, "/%C3%BC/%20?q=%C3%A9"), "xn--bcher-kva.example"),
-        ("https://[2606:4700::0:1]:444/", Target(True, "2606:4700::1", 444, "/"), "[2606:4700::1]:444"),
+        (
+            "https://example.com.:8443/a?b=c",
+            Target(True, "example.com", 8443, "/a?b=c"),
+            "example.com:8443",
+        ),
+        (
+            "https://bücher.example/ü/%20?q=é",
+            Target(True, "xn--bcher-kva.example", 443, "/%C3%BC/%20?q=%C3%A9"),
+            "xn--bcher-kva.example",
+        ),
+        (
+            "https://[2606:4700::0:1]:444/",
+            Target(True, "2606:4700::1", 444, "/"),
+            "[2606:4700::1]:444",
+        ),
         ("https://a_b.example?x=1", Target(True, "a_b.example", 443, "/?x=1"), "a_b.example"),
         ("https://example.com:80/", Target(True, "example.com", 80, "/"), "example.com:80"),
     ],
@@ -243,27 +281,60 @@ def test_a_url_is_split_as_it_goes_over_the_wire(url: str, target: Target, autho
 
 
 def test_http_takes_leave() -> None:
-    assert check_url("http://localhost:5678/webhook/x", allow_private=True) == Target(False, "localhost", 5678, "/webhook/x")
-    with pytest.raises(UsageError, match="must begin with https://; http:// takes allow_private = true"):
+    assert check_url("http://localhost:5678/webhook/x", allow_private=True) == Target(
+        False, "localhost", 5678, "/webhook/x"
+    )
+    with pytest.raises(
+        UsageError, match="must begin with https://; http:// takes allow_private = true"
+    ):
         check_url("http://localhost:5678/webhook/x")
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "", "example.com/s3cret", "https:///s3cret", "https://", "https:example.com", "//example.com/s3cret", "ftp://example.com/s3cret",
-        "file:///s3cret", "https://user:s3cret@example.com/", "https://s3cret@example.com/", "https://@example.com/s3cret",
-        "https://example.com/#s3cret", "https://example.com/s3cret#", "https://example.com:0/s3cret", "https://example.com:65536/s3cret",
-        "https://example.com:-1/s3cret", "https://example.com:x/s3cret", "https://exa mple.com/s3cret", "https://example.com/s3cret x",
-        "https://example.com/s3cret\r\nHost: x", "https://example.com/\ts3cret", " https://example.com/s3cret",
-        "https://example.com\\@127.0.0.1/s3cret", "https://example.com/s3cret\\x", "https://a..example/s3cret", "https://.example.com/s3cret",
-        "https://[::1/s3cret", "https://[fe80::1%25eth0]/s3cret", "https://[v1.x]/s3cret", "https://exa%6dple.com/s3cret",
-        f"https://{'a' * 64}.com/s3cret", f"https://{'a.' * 127}com/s3cret", "https://example.com\u2100.x/s3cret", "https://a;b/s3cret",
-        "https://example.com/s3cret\u200b", "https://example.com/s3cret\x00",
+        "",
+        "example.com/s3cret",
+        "https:///s3cret",
+        "https://",
+        "https:example.com",
+        "//example.com/s3cret",
+        "ftp://example.com/s3cret",
+        "file:///s3cret",
+        "https://user:s3cret@example.com/",
+        "https://s3cret@example.com/",
+        "https://@example.com/s3cret",
+        "https://example.com/#s3cret",
+        "https://example.com/s3cret#",
+        "https://example.com:0/s3cret",
+        "https://example.com:65536/s3cret",
+        "https://example.com:-1/s3cret",
+        "https://example.com:x/s3cret",
+        "https://exa mple.com/s3cret",
+        "https://example.com/s3cret x",
+        "https://example.com/s3cret\r\nHost: x",
+        "https://example.com/\ts3cret",
+        " https://example.com/s3cret",
+        "https://example.com\\@127.0.0.1/s3cret",
+        "https://example.com/s3cret\\x",
+        "https://a..example/s3cret",
+        "https://.example.com/s3cret",
+        "https://[::1/s3cret",
+        "https://[fe80::1%25eth0]/s3cret",
+        "https://[v1.x]/s3cret",
+        "https://exa%6dple.com/s3cret",
+        f"https://{'a' * 64}.com/s3cret",
+        f"https://{'a.' * 127}com/s3cret",
+        "https://example.com\u2100.x/s3cret",
+        "https://a;b/s3cret",
+        "https://example.com/s3cret\u200b",
+        "https://example.com/s3cret\x00",
     ],
 )
 @pytest.mark.parametrize("allow_private", [False, True])
-def test_what_no_url_may_be_is_told_in_one_line_without_its_secrets(url: str, allow_private: bool) -> None:
+def test_what_no_url_may_be_is_told_in_one_line_without_its_secrets(
+    url: str, allow_private: bool
+) -> None:
     with pytest.raises(UsageError) as refusal:
         check_url(url, allow_private)
 
@@ -274,7 +345,9 @@ def test_what_no_url_may_be_is_told_in_one_line_without_its_secrets(url: str, al
 
 def test_a_blocked_name_is_a_matter_of_set_up() -> None:
     assert issubclass(Blocked, SetupError)
-    assert may_call(PUBLIC) and not may_call("127.0.0.1") and may_call("127.0.0.1", allow_private=True)
+    assert (
+        may_call(PUBLIC) and not may_call("127.0.0.1") and may_call("127.0.0.1", allow_private=True)
+    )
 
 
 def test_certificates_are_always_verified(tmp_path: Any) -> None:

@@ -1,4 +1,6 @@
-"""The transport over real HTTP on loopback: errors, retries within bounded time, Stripe's clock, proxies, certificates, keys."""
+"""The transport over real HTTP on loopback: errors, retries within bounded time, Stripe's clock,
+proxies, certificates, keys.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,21 @@ import stripe
 import stripe.oauth_error
 import urllib3
 
-from stripe_feed import transport
-from stripe_feed.answers import problem
-from stripe_feed.api import API_VERSION, FEW_TRIES, MAX_TRIES, Account, Api, Clock, Malformed, Reply
-from stripe_feed.credentials import STRIPE_BASE, find_base, find_key, is_live, read_key
+from stripe_feed.api import transport
+from stripe_feed.api.client import (
+    API_VERSION,
+    FEW_TRIES,
+    MAX_TRIES,
+    Account,
+    Api,
+    Clock,
+    Malformed,
+    Reply,
+)
+from stripe_feed.api.credentials import STRIPE_BASE, find_base, find_key, is_live, read_key
+from stripe_feed.api.rate_limits import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
+from stripe_feed.api.responses import problem
+from stripe_feed.api.transport import CA_VARIABLES
 from stripe_feed.errors import (
     CursorGone,
     NotFound,
@@ -39,8 +52,6 @@ from stripe_feed.errors import (
     Unreachable,
     UsageError,
 )
-from stripe_feed.rates import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
-from stripe_feed.transport import CA_VARIABLES
 from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, Seen, scripted
 
 KEY = "rk_test_canary51SecretOfTheKey"
@@ -65,7 +76,9 @@ class Time:
         return stopped.is_set()
 
     def clock(self) -> Clock:
-        return Clock(time=lambda: NOW + 5_000.0 + self.now, monotonic=lambda: self.now, wait=self.wait)
+        return Clock(
+            time=lambda: NOW + 5_000.0 + self.now, monotonic=lambda: self.now, wait=self.wait
+        )
 
 
 Make = Callable[..., Api]
@@ -122,14 +135,20 @@ def dated(seconds: int) -> Answer:
 
 
 def test_a_request_is_signed_versioned_and_encoded_by_the_sdk(server: Scripted, make: Make) -> None:
-    """Nested parameters as Stripe reads them, the pinned version, the key as a bearer, gzip asked for, no telemetry."""
+    """Nested parameters as Stripe reads them, the pinned version, the key as a bearer, gzip asked
+    for, no telemetry.
+    """
     server.answers = [FINE]
 
-    reply = make().get(PATH, {"limit": 100, "created": {"lt": 5, "gte": 1}, "expand": ["data.tax"]}, text)
+    reply = make().get(
+        PATH, {"limit": 100, "created": {"lt": 5, "gte": 1}, "expand": ["data.tax"]}, text
+    )
 
     (request,) = server.seen
     assert reply.value == "fine"
-    assert unquote(request.path) == f"{PATH}?limit=100&created[lt]=5&created[gte]=1&expand[0]=data.tax"
+    assert (
+        unquote(request.path) == f"{PATH}?limit=100&created[lt]=5&created[gte]=1&expand[0]=data.tax"
+    )
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["stripe-version"] == API_VERSION
     assert request.headers["accept-encoding"] == "gzip"
@@ -174,7 +193,9 @@ def test_requests_are_counted_by_endpoint_and_status(server: Scripted, make: Mak
     assert api.requests == 3
 
 
-@pytest.mark.parametrize(("elapsed", "asked_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)])
+@pytest.mark.parametrize(
+    ("elapsed", "asked_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)]
+)
 def test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time(
     server: Scripted, make: Make, time: Time, elapsed: float, asked_at: int
 ) -> None:
@@ -184,7 +205,9 @@ def test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time(
     assert make().get(PATH, {}, text) == Reply("fine", asked_at)
 
 
-def test_only_the_last_try_counts_for_the_time_of_a_reply(server: Scripted, make: Make, time: Time) -> None:
+def test_only_the_last_try_counts_for_the_time_of_a_reply(
+    server: Scripted, make: Make, time: Time
+) -> None:
     """Waits and failed tries before it are not part of the request."""
     server.answers = [Answer(500, meanwhile=lambda: time.pass_(60)), FINE]
 
@@ -209,12 +232,23 @@ HOURS = 7_200
 @pytest.mark.parametrize(
     ("dates", "now"),
     [
-        ([0, 0, HOURS], 0), ([0, 0, -HOURS], 0), ([HOURS, 0, 0], 0), ([-HOURS, 0, 0], 0), ([0, HOURS, 0, -HOURS, 0], 0),
-        ([HOURS, 0], 0), ([0, HOURS], 0), ([HOURS, HOURS], HOURS), ([0, 0, HOURS, HOURS], HOURS),
+        ([0, 0, HOURS], 0),
+        ([0, 0, -HOURS], 0),
+        ([HOURS, 0, 0], 0),
+        ([-HOURS, 0, 0], 0),
+        ([0, HOURS, 0, -HOURS, 0], 0),
+        ([HOURS, 0], 0),
+        ([0, HOURS], 0),
+        ([HOURS, HOURS], HOURS),
+        ([0, 0, HOURS, HOURS], HOURS),
     ],
 )
-def test_one_answer_with_another_time_has_no_say(server: Scripted, make: Make, dates: list[int], now: int) -> None:
-    """One server's clock is wrong, or a cache repeats itself: two answers in a row must agree; at first, the earlier one counts."""
+def test_one_answer_with_another_time_has_no_say(
+    server: Scripted, make: Make, dates: list[int], now: int
+) -> None:
+    """One server's clock is wrong, or a cache repeats itself: two answers in a row must agree; at
+    first, the earlier one counts.
+    """
     server.answers = [dated(seconds) for seconds in dates]
     api = make(endpoint_rps=1000, max_rps=1000)
     asked_at = [api.get(PATH, {}, text).asked_at for _ in dates]
@@ -239,7 +273,9 @@ def test_the_age_of_an_answer_out_of_a_cache_counts(server: Scripted, make: Make
 def test_a_date_before_something_happened_is_wrong(
     server: Scripted, make: Make, caplog: pytest.LogCaptureFixture, date: str
 ) -> None:
-    """Nothing happens at Stripe before the account exists. The local clock counts, and it is said once."""
+    """Nothing happens at Stripe before the account exists. The local clock counts, and it is said
+    once.
+    """
     server.answers = [Answer(body=b'{"id": "acct_1", "created": 1600000000}', date=date)]
     api = make()
     api.account()
@@ -251,7 +287,9 @@ def test_a_date_before_something_happened_is_wrong(
     ]
 
 
-def test_a_date_without_a_zone_is_utc(server: Scripted, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_date_without_a_zone_is_utc(
+    server: Scripted, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever this machine's zone is."""
     server.answers = [Answer(body=b'"fine"', date="Thu, 28 May 2026 20:26:40 -0000")]
 
@@ -276,7 +314,9 @@ def test_skew_is_how_far_the_local_clock_is_ahead(server: Scripted, make: Make) 
 
 
 @pytest.mark.parametrize("date", [None, "yesterday"])
-def test_without_a_usable_date_the_last_one_counts_on(server: Scripted, make: Make, time: Time, date: str | None) -> None:
+def test_without_a_usable_date_the_last_one_counts_on(
+    server: Scripted, make: Make, time: Time, date: str | None
+) -> None:
     """A proxy may drop the header or break it."""
     server.answers = [FINE, Answer(body=b'"fine"', date=date)]
     api = make()
@@ -286,7 +326,9 @@ def test_without_a_usable_date_the_last_one_counts_on(server: Scripted, make: Ma
     assert api.get(PATH, {}, text).asked_at == NOW + 30
 
 
-@pytest.mark.parametrize("date", [None, "2026-11-29T20:00:00Z", "Mon, 99 Foo 99999 99:99:99 GMT", ""])
+@pytest.mark.parametrize(
+    "date", [None, "2026-11-29T20:00:00Z", "Mon, 99 Foo 99999 99:99:99 GMT", ""]
+)
 def test_without_any_date_the_local_clock_counts(
     server: Scripted, make: Make, time: Time, caplog: pytest.LogCaptureFixture, date: str | None
 ) -> None:
@@ -298,17 +340,32 @@ def test_without_any_date_the_local_clock_counts(
     time.pass_(30)
     assert api.now() == NOW + 5_000 + 1_030
     assert (api.skew(), api.has_date) == (0, False)
-    assert [record.message[:35] for record in caplog.records] == ["Stripe's answers have no `Date` tha"]
+    assert [record.message[:35] for record in caplog.records] == [
+        "Stripe's answers have no `Date` tha"
+    ]
 
 
 PASSING = {
-    "500": Answer(500), "502, not Stripe's": Answer(502, b"<html>Bad Gateway"), "503": refusal(503, type="api_error"),
-    "408, not Stripe's": Answer(408, b"<html>Request Timeout"), "424": refusal(424, type="api_error"), "425": Answer(425, b""),
-    "409": refusal(409, type="api_error"), "504": Answer(504, b""), "dropped": Answer(0), "cut in the middle": Answer(body=b'"fine"', sends=3),
-    "cut before the body": Answer(body=b'"fine"', sends=0), "cut JSON": Answer(body=b'"fin'), "no JSON": Answer(body=b"OK"),
-    "empty": Answer(body=b""), "no UTF-8": Answer(body=b'"\xff"'), "204": Answer(204, b""),
-    "broken gzip": Answer(body=b"x", headers={"Content-Encoding": "deflate"}), "lock": refusal(429, code="lock_timeout"),
-    "429": refusal(429, code="rate_limit"), "429, not Stripe's": Answer(429, b"slow down"),
+    "500": Answer(500),
+    "502, not Stripe's": Answer(502, b"<html>Bad Gateway"),
+    "503": refusal(503, type="api_error"),
+    "408, not Stripe's": Answer(408, b"<html>Request Timeout"),
+    "424": refusal(424, type="api_error"),
+    "425": Answer(425, b""),
+    "409": refusal(409, type="api_error"),
+    "504": Answer(504, b""),
+    "dropped": Answer(0),
+    "cut in the middle": Answer(body=b'"fine"', sends=3),
+    "cut before the body": Answer(body=b'"fine"', sends=0),
+    "cut JSON": Answer(body=b'"fin'),
+    "no JSON": Answer(body=b"OK"),
+    "empty": Answer(body=b""),
+    "no UTF-8": Answer(body=b'"\xff"'),
+    "204": Answer(204, b""),
+    "broken gzip": Answer(body=b"x", headers={"Content-Encoding": "deflate"}),
+    "lock": refusal(429, code="lock_timeout"),
+    "429": refusal(429, code="rate_limit"),
+    "429, not Stripe's": Answer(429, b"slow down"),
     "400 of old": refusal(400, code="rate_limit"),
 }
 each_passing = pytest.mark.parametrize("fault", PASSING.values(), ids=list(PASSING))
@@ -324,7 +381,9 @@ def test_a_passing_fault_is_asked_again(server: Scripted, make: Make, fault: Ans
 
 
 @each_passing
-def test_a_fault_that_stays_ends_in_try_later(server: Scripted, make: Make, time: Time, fault: Answer) -> None:
+def test_a_fault_that_stays_ends_in_try_later(
+    server: Scripted, make: Make, time: Time, fault: Answer
+) -> None:
     """Within the time allowed, with an exit code of its own and a sentence without Stripe's words."""
     server.answers = [fault]
     api = make(give_up_after=60, endpoint_rps=4)
@@ -341,14 +400,25 @@ def test_a_fault_that_stays_ends_in_try_later(server: Scripted, make: Make, time
 
 
 def test_what_is_not_stripe_is_told_at_once(server: Scripted, make: Make) -> None:
-    """A login page of the network, or another API: three tries, then what to look at. Where Stripe was met before, it may pass."""
+    """A login page of the network, or another API: three tries, then what to look at. Where Stripe
+    was met before, it may pass.
+    """
     page, other = b"<html>Log in, " + CANARY.encode(), b'{"error": {"message": "Canary"}}'
-    for body, what in ((page, "a web page"), (b"\n " + page, "a web page"), (b"{}", "JSON"), (b"[]", "JSON"), (other, "JSON")):
+    for body, what in (
+        (page, "a web page"),
+        (b"\n " + page, "a web page"),
+        (b"{}", "JSON"),
+        (b"[]", "JSON"),
+        (other, "JSON"),
+    ):
         server.seen.clear()
         server.answers = [Answer(body=body)]
         api = make()
 
-        with pytest.raises(SetupError, match=rf"^{PATH}: 127\.0\.0\.1 answers with {what}.* Check the proxy, .*STRIPE_API_BASE") as told:
+        with pytest.raises(
+            SetupError,
+            match=rf"^{PATH}: 127\.0\.0\.1 answers with {what}.* Check the proxy, .*STRIPE_API_BASE",
+        ) as told:
             api.get(PATH, {}, text)
         assert len(server.seen) == FEW_TRIES
         assert "canary" not in str(told.value).lower()
@@ -362,16 +432,27 @@ def test_what_is_not_stripe_is_told_at_once(server: Scripted, make: Make) -> Non
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(301, b"", {"Location": "https://login.example/"}), Answer(302, b"<html>"), Answer(307, b""), Answer(401, b"<html>"),
-        Answer(404, b'{"message": "no route"}'), Answer(404, b'{"error": "not found"}'), Answer(400, b'{"error": null}'),
-        Answer(403, b'{"error": {"message": 5}}'), Answer(400, b'{"error": []}'), Answer(511, b"<html>"), Answer(404, b"\xff"),
+        Answer(301, b"", {"Location": "https://login.example/"}),
+        Answer(302, b"<html>"),
+        Answer(307, b""),
+        Answer(401, b"<html>"),
+        Answer(404, b'{"message": "no route"}'),
+        Answer(404, b'{"error": "not found"}'),
+        Answer(400, b'{"error": null}'),
+        Answer(403, b'{"error": {"message": 5}}'),
+        Answer(400, b'{"error": []}'),
+        Answer(511, b"<html>"),
+        Answer(404, b"\xff"),
     ],
 )
 def test_a_refusal_that_is_not_stripes(server: Scripted, make: Make, answer: Answer) -> None:
     """A redirection is not followed: the key would go along."""
     server.answers = [answer]
 
-    with pytest.raises(SetupError, match=rf"answers {answer.status} in Stripe's place\. Check the proxy, .* and STRIPE_API_BASE"):
+    with pytest.raises(
+        SetupError,
+        match=rf"answers {answer.status} in Stripe's place\. Check the proxy, .* and STRIPE_API_BASE",
+    ):
         make().get(PATH, {}, text)
     assert len(server.seen) == 1
 
@@ -384,7 +465,9 @@ def limit_of(request: Seen) -> int:
 def test_pages_that_do_not_arrive_whole_are_made_smaller(
     server: Scripted, make: Make, caplog: pytest.LogCaptureFixture, too_big: str | int
 ) -> None:
-    """By half, until they do; later pages of that list begin there. It is said once, whatever else is cut."""
+    """By half, until they do; later pages of that list begin there. It is said once, whatever else
+    is cut.
+    """
     fates = {"cut": Answer(body=b'{"data": [1, 2,'), "dropped": Answer(body=b'"fine"', sends=3)}
 
     def answer(request: Seen) -> Answer:
@@ -416,7 +499,9 @@ def test_pages_that_are_never_whole_end(server: Scripted, make: Make) -> None:
 
 
 def drip(server: socket.socket, head: bytes, stop: threading.Event) -> None:
-    """Answers one connection after the other with a head at once, and then a byte now and then, for ever."""
+    """Answers one connection after the other with a head at once, and then a byte now and then, for
+    ever.
+    """
     while not stop.is_set():
         with suppress(OSError):
             connection, _ = server.accept()
@@ -427,7 +512,13 @@ def drip(server: socket.socket, head: bytes, stop: threading.Event) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
+    "head",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
 )
 def test_an_answer_that_drips_in_ends_in_time(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     """Each byte would begin a socket's own time-out anew, in the head as in the body."""
@@ -437,7 +528,9 @@ def test_an_answer_that_drips_in_ends_in_time(monkeypatch: pytest.MonkeyPatch, h
         thread = threading.Thread(target=drip, args=(server, head, stop))
         thread.start()
         try:
-            with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(ReadTimeoutError\)"):
+            with pytest.raises(
+                Unreachable, match=r"cannot reach 127\.0\.0\.1 \(ReadTimeoutError\)"
+            ):
                 ask(f"http://127.0.0.1:{server.getsockname()[1]}")
         finally:
             stop.set()
@@ -468,7 +561,9 @@ def test_a_malformed_answer_is_what_the_decoder_says_it_is(server: Scripted, mak
     assert len(server.seen) == 2
 
 
-def test_the_pause_between_tries_grows_and_is_jittered(server: Scripted, make: Make, time: Time) -> None:
+def test_the_pause_between_tries_grows_and_is_jittered(
+    server: Scripted, make: Make, time: Time
+) -> None:
     """From a quarter of a second, doubling, up to eight; each at random between half and all of it."""
     server.answers = [Answer(500)]
     with pytest.raises(Unreachable, match="keeps answering 500"):
@@ -490,9 +585,13 @@ def test_slow_faults_end_within_the_time_allowed(server: Scripted, make: Make, t
     assert len(server.seen) == 3
 
 
-def test_a_permanent_429_ends_within_the_time_allowed(server: Scripted, make: Make, time: Time) -> None:
+def test_a_permanent_429_ends_within_the_time_allowed(
+    server: Scripted, make: Make, time: Time
+) -> None:
     """The bucket is the wait: requests get slower instead of sleeping longer and longer."""
-    server.answers = [refusal(429, {"Stripe-Rate-Limited-Reason": "endpoint-rate"}, code="rate_limit")]
+    server.answers = [
+        refusal(429, {"Stripe-Rate-Limited-Reason": "endpoint-rate"}, code="rate_limit")
+    ]
     with pytest.raises(RateLimited, match=r"/v1/customers: .*429.*--max-rps"):
         make(give_up_after=30, endpoint_rps=20).get(PATH, {}, text)
 
@@ -528,19 +627,31 @@ def test_an_api_that_is_closed_stops_waiting(server: Scripted, make: Make, time:
 
 
 def test_an_unreachable_host_is_named_with_the_kind_of_fault(make: Make) -> None:
-    """Nothing listens there. The class of the fault is told, not its text: that can hold a URL with parameters."""
+    """Nothing listens there. The class of the fault is told, not its text: that can hold a URL with
+    parameters.
+    """
     with scripted() as gone:
         pass
 
-    with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(NewConnectionError\)\. Check the network, proxy"):
+    with pytest.raises(
+        Unreachable,
+        match=r"cannot reach 127\.0\.0\.1 \(NewConnectionError\)\. Check the network, proxy",
+    ):
         make(base=gone.url).get(PATH, {"email": CANARY}, text)
 
 
 @pytest.mark.parametrize(
     ("reason", "slower"),
-    [("global-rate", "account"), ("endpoint-rate", PATH), ("", PATH), ("global-concurrency", "ceiling")],
+    [
+        ("global-rate", "account"),
+        ("endpoint-rate", PATH),
+        ("", PATH),
+        ("global-concurrency", "ceiling"),
+    ],
 )
-def test_a_429_teaches_what_its_reason_names(server: Scripted, make: Make, reason: str, slower: str) -> None:
+def test_a_429_teaches_what_its_reason_names(
+    server: Scripted, make: Make, reason: str, slower: str
+) -> None:
     """The header `Stripe-Rate-Limited-Reason` says whose limit it was."""
     headers = {"Stripe-Rate-Limited-Reason": reason} if reason else {}
     server.answers = [refusal(429, headers, code="rate_limit"), FINE]
@@ -559,7 +670,10 @@ def test_a_lock_timeout_is_no_rate_limit(server: Scripted, make: Make, time: Tim
     api = make()
     api.get(PATH, {}, text)
 
-    assert all(bucket.rate == bucket.top for bucket in (api._budget.account, *api._budget.endpoints.values()))
+    assert all(
+        bucket.rate == bucket.top
+        for bucket in (api._budget.account, *api._budget.endpoints.values())
+    )
     assert 0.125 <= time.waits[0] <= 0.25
 
 
@@ -573,7 +687,9 @@ def test_requests_are_paced(server: Scripted, make: Make, time: Time) -> None:
     assert time.now - 1_000 == pytest.approx((100 - 2) / 9.9)
 
 
-def test_a_request_that_was_paid_takes_no_token_but_its_repetitions_do(server: Scripted, make: Make, time: Time) -> None:
+def test_a_request_that_was_paid_takes_no_token_but_its_repetitions_do(
+    server: Scripted, make: Make, time: Time
+) -> None:
     """The scheduler pays before it hands out a job."""
     server.answers = [FINE]
     api = make(endpoint_rps=10)
@@ -586,13 +702,17 @@ def test_a_request_that_was_paid_takes_no_token_but_its_repetitions_do(server: S
 
     server.answers = [Answer(body=b"<html>"), FINE]
     api.get(PATH, {}, text, paid=True)
-    assert len(time.waits) in (1, 2)            # the pause, and what of the token's time is left after it
+    assert len(time.waits) in (1, 2)  # the pause, and what of the token's time is left after it
     assert time.now - 1_000 >= 1 / 9.9
 
 
 @pytest.mark.parametrize(("key", "rps"), [("sk_test_1", TEST_RPS), ("rk_live_1", LIVE_RPS)])
-def test_the_default_budget_is_four_fifths_of_the_documented_limits(make: Make, key: str, rps: float) -> None:
-    """100 a second live, 25 in a sandbox, 25 for an endpoint: the account's own traffic shares them."""
+def test_the_default_budget_is_four_fifths_of_the_documented_limits(
+    make: Make, key: str, rps: float
+) -> None:
+    """100 a second live, 25 in a sandbox, 25 for an endpoint: the account's own traffic shares
+    them.
+    """
     api = make(key, allow_api_base=True)
     api.pay(PATH)
 
@@ -610,47 +730,96 @@ def test_a_budget_of_nothing_is_refused(make: Make, limits: dict[str, float]) ->
 
 STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "401": (refusal(401), SetupError, r"key is not valid \(401, request req_1\)"),
-    "401 expired": (refusal(401, code="api_key_expired", message="Expired API Key provided: x"), SetupError, "key is expired"),
+    "401 expired": (
+        refusal(401, code="api_key_expired", message="Expired API Key provided: x"),
+        SetupError,
+        "key is expired",
+    ),
     "403": (
-        refusal(403, message="Key 'rk_test_***' may not on account 'acct_1'. Having the 'rak_customer_read' permission would"),
-        PermissionMissing, "/v1/customers/:id: .* Add the permission rak_customer_read at https",
+        refusal(
+            403,
+            message="Key 'rk_test_***' may not on account 'acct_1'. Having the 'rak_customer_read' permission would",
+        ),
+        PermissionMissing,
+        "/v1/customers/:id: .* Add the permission rak_customer_read at https",
     ),
     "403 in words of 2026": (
-        refusal(403, message='Permission denied on account `acct_1`. Enabling "Prices Read" (`plan_read`) permissions would help'),
-        PermissionMissing, "Add the permission plan_read at https",
+        refusal(
+            403,
+            message='Permission denied on account `acct_1`. Enabling "Prices Read" (`plan_read`) permissions would help',
+        ),
+        PermissionMissing,
+        "Add the permission plan_read at https",
     ),
     "401 of a live key": (
-        refusal(401, message="Key 'rk_live_***' may not on account 'acct_1'. Having the 'rak_plan_read' permission would"),
-        PermissionMissing, r"this key may not read it \(401, request req_1\)\. Add the permission rak_plan_read at https",
+        refusal(
+            401,
+            message="Key 'rk_live_***' may not on account 'acct_1'. Having the 'rak_plan_read' permission would",
+        ),
+        PermissionMissing,
+        r"this key may not read it \(401, request req_1\)\. Add the permission rak_plan_read at https",
     ),
     "401 of an address": (
-        refusal(401, message="The API key provided does not allow requests from your IP address."), SetupError,
+        refusal(401, message="The API key provided does not allow requests from your IP address."),
+        SetupError,
         r"from this machine's IP address \(401, request req_1\)\. Add the address to those that the key allows at https",
     ),
     "403 of another account": (
-        refusal(403, code="account_invalid", message="The key does not have access to account 'acct_1'"), SetupError,
+        refusal(
+            403, code="account_invalid", message="The key does not have access to account 'acct_1'"
+        ),
+        SetupError,
         "no access to the account",
     ),
     "400 of a version": (
-        refusal(400, message="Invalid Stripe API version: 2026-99-99.x. You can view your versions at ..."), UsageError,
+        refusal(
+            400,
+            message="Invalid Stripe API version: 2026-99-99.x. You can view your versions at ...",
+        ),
+        UsageError,
         "does not know this API version .* Leave out --api-version",
     ),
     "404 of a list below": (
-        refusal(404, message="Unrecognized request URL (GET: /v1/customers/x). Please see https://stripe.com/docs"), NotReadable,
+        refusal(
+            404,
+            message="Unrecognized request URL (GET: /v1/customers/x). Please see https://stripe.com/docs",
+        ),
+        NotReadable,
         "no such list at this address",
     ),
-    "403 of another kind": (refusal(403), PermissionMissing, "Check the key's permissions at https"),
+    "403 of another kind": (
+        refusal(403),
+        PermissionMissing,
+        "Check the key's permissions at https",
+    ),
     "404": (refusal(404, code="resource_missing", param="id"), NotFound, "no such object"),
-    "400 of a cursor": (refusal(400, code="resource_missing", param="starting_after"), CursorGone, "param starting_after"),
-    "400 of a cursor back": (refusal(400, code="resource_missing", param="ending_before"), CursorGone, "param ending_before"),
-    "400 of a parent": (refusal(400, code="resource_missing", param="subscription"), NotFound, "no such object"),
+    "400 of a cursor": (
+        refusal(400, code="resource_missing", param="starting_after"),
+        CursorGone,
+        "param starting_after",
+    ),
+    "400 of a cursor back": (
+        refusal(400, code="resource_missing", param="ending_before"),
+        CursorGone,
+        "param ending_before",
+    ),
+    "400 of a parent": (
+        refusal(400, code="resource_missing", param="subscription"),
+        NotFound,
+        "no such object",
+    ),
     "400": (
-        refusal(400, code="parameter_unknown", param="colour"), RequestRefused,
+        refusal(400, code="parameter_unknown", param="colour"),
+        RequestRefused,
         r"refuses the request \(400, parameter_unknown, param colour, request req_1\)\. Please report",
     ),
     "402": (refusal(402, type="card_error"), RequestRefused, r"\(402, no code"),
     "405": (refusal(405), RequestRefused, r"\(405"),
-    "403 of a firewall": (Answer(403, b"<html>Blocked"), SetupError, "answers 403 in Stripe's place. Check the proxy"),
+    "403 of a firewall": (
+        Answer(403, b"<html>Blocked"),
+        SetupError,
+        "answers 403 in Stripe's place. Check the proxy",
+    ),
     "407 of a proxy": (Answer(407, b""), SetupError, "answers 407 in Stripe's place"),
 }
 
@@ -659,7 +828,9 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
 def test_an_error_that_stays_is_raised_at_once(
     server: Scripted, make: Make, answer: Answer, error: type[StripeFeedError], says: str
 ) -> None:
-    """One request; our class, our sentence with the endpoint or the key as its subject, nothing that Stripe's sentence holds."""
+    """One request; our class, our sentence with the endpoint or the key as its subject, nothing
+    that Stripe's sentence holds.
+    """
     server.answers = [answer]
 
     with pytest.raises(error, match=says) as refused:
@@ -683,14 +854,29 @@ def test_a_refusal_carries_stripes_code_and_parameter(server: Scripted, make: Ma
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (refusal(400, message="Your account is not set up to use Issuing."), "the account is not set up for it .400, no code"),
-        (refusal(404, message="Unrecognized request URL (GET: /v1/customers)."), "no such list at this address .404"),
-        (refusal(404, code="resource_missing", param="id"), "Stripe refuses the list .404, resource_missing, param id"),
-        (refusal(400, code="parameter_unknown", param="colour"), "Stripe refuses the list .400, parameter_unknown, param colour"),
-        (refusal(402), "Stripe refuses the list .402"), (refusal(405), "Stripe refuses the list .405"),
+        (
+            refusal(400, message="Your account is not set up to use Issuing."),
+            "the account is not set up for it .400, no code",
+        ),
+        (
+            refusal(404, message="Unrecognized request URL (GET: /v1/customers)."),
+            "no such list at this address .404",
+        ),
+        (
+            refusal(404, code="resource_missing", param="id"),
+            "Stripe refuses the list .404, resource_missing, param id",
+        ),
+        (
+            refusal(400, code="parameter_unknown", param="colour"),
+            "Stripe refuses the list .400, parameter_unknown, param colour",
+        ),
+        (refusal(402), "Stripe refuses the list .402"),
+        (refusal(405), "Stripe refuses the list .405"),
     ],
 )
-def test_a_list_that_is_refused_says_why(server: Scripted, make: Make, answer: Answer, says: str) -> None:
+def test_a_list_that_is_refused_says_why(
+    server: Scripted, make: Make, answer: Answer, says: str
+) -> None:
     """It is left out; the others are read."""
     server.answers = [answer]
 
@@ -702,13 +888,17 @@ def test_a_list_that_is_refused_says_why(server: Scripted, make: Make, answer: A
 
 def test_what_an_answer_names_is_shown_only_if_it_is_a_name(server: Scripted, make: Make) -> None:
     """Whoever sent it."""
-    server.answers = [refusal(400, {"Request-Id": f"req {CANARY}"}, code=f"no {CANARY}", param=CANARY)]
+    server.answers = [
+        refusal(400, {"Request-Id": f"req {CANARY}"}, code=f"no {CANARY}", param=CANARY)
+    ]
 
     with pytest.raises(NotReadable, match="400, no code, param None, no request id"):
         make().get(PATH, {}, text)
 
 
-def test_a_missing_permission_carries_its_name_and_the_account(server: Scripted, make: Make) -> None:
+def test_a_missing_permission_carries_its_name_and_the_account(
+    server: Scripted, make: Make
+) -> None:
     """Read from Stripe's sentence, which says both."""
     server.answers = [STAYING["403"][0]]
 
@@ -719,35 +909,66 @@ def test_a_missing_permission_carries_its_name_and_the_account(server: Scripted,
 
 REFUSED = (RequestRefused, 400)
 SDK_ERRORS: dict[str, tuple[type[StripeFeedError], int | None]] = {
-    "StripeError": (Unreachable, None), "APIError": (Unreachable, 500), "APIConnectionError": (Unreachable, None),
-    "StripeErrorWithParamCode": REFUSED, "CardError": (RequestRefused, 402), "IdempotencyError": REFUSED,
-    "InvalidRequestError": REFUSED, "AuthenticationError": (SetupError, 401), "PermissionError": (PermissionMissing, 403),
-    "RateLimitError": (RateLimited, 429), "SignatureVerificationError": (Unreachable, None),
-    "AlreadyCanceledError": REFUSED, "BlockedByStripeError": REFUSED, "CannotProceedError": REFUSED,
-    "CapabilityNotEnabledError": REFUSED, "ControlledByAlternateResourceError": REFUSED, "FeatureNotEnabledError": REFUSED,
-    "FinancialAccountNotOpenError": REFUSED, "FxQuoteNeedsRefreshError": REFUSED, "InsufficientFundsError": REFUSED,
-    "InvalidPaymentMethodError": REFUSED, "InvalidPayoutMethodError": REFUSED, "InvalidVaultedCredentialError": REFUSED,
-    "NotCancelableError": REFUSED, "QuotaExceededError": REFUSED, "RecipientNotNotifiableError": REFUSED,
-    "TemporarySessionExpiredError": REFUSED, "VerificationAttemptFailedError": REFUSED, "VerificationExpiredError": REFUSED,
-    "VerificationNotInitiatedError": REFUSED, "OAuthError": REFUSED, "InvalidClientError": (SetupError, 401),
-    "InvalidGrantError": REFUSED, "InvalidScopeError": REFUSED, "UnsupportedGrantTypeError": REFUSED,
+    "StripeError": (Unreachable, None),
+    "APIError": (Unreachable, 500),
+    "APIConnectionError": (Unreachable, None),
+    "StripeErrorWithParamCode": REFUSED,
+    "CardError": (RequestRefused, 402),
+    "IdempotencyError": REFUSED,
+    "InvalidRequestError": REFUSED,
+    "AuthenticationError": (SetupError, 401),
+    "PermissionError": (PermissionMissing, 403),
+    "RateLimitError": (RateLimited, 429),
+    "SignatureVerificationError": (Unreachable, None),
+    "AlreadyCanceledError": REFUSED,
+    "BlockedByStripeError": REFUSED,
+    "CannotProceedError": REFUSED,
+    "CapabilityNotEnabledError": REFUSED,
+    "ControlledByAlternateResourceError": REFUSED,
+    "FeatureNotEnabledError": REFUSED,
+    "FinancialAccountNotOpenError": REFUSED,
+    "FxQuoteNeedsRefreshError": REFUSED,
+    "InsufficientFundsError": REFUSED,
+    "InvalidPaymentMethodError": REFUSED,
+    "InvalidPayoutMethodError": REFUSED,
+    "InvalidVaultedCredentialError": REFUSED,
+    "NotCancelableError": REFUSED,
+    "QuotaExceededError": REFUSED,
+    "RecipientNotNotifiableError": REFUSED,
+    "TemporarySessionExpiredError": REFUSED,
+    "VerificationAttemptFailedError": REFUSED,
+    "VerificationExpiredError": REFUSED,
+    "VerificationNotInitiatedError": REFUSED,
+    "OAuthError": REFUSED,
+    "InvalidClientError": (SetupError, 401),
+    "InvalidGrantError": REFUSED,
+    "InvalidScopeError": REFUSED,
+    "UnsupportedGrantTypeError": REFUSED,
     "UnsupportedResponseTypeError": REFUSED,
 }
-"""Every error class of the pinned SDK: what it means to us, and the status that it comes with (none: no answer at all)."""
+"""Every error class of the pinned SDK: what it means to us, and the status that it comes with
+(none: no answer at all).
+"""
 
 
-def sdk_errors(base: type[stripe.StripeError] = stripe.StripeError) -> Iterator[type[stripe.StripeError]]:
+def sdk_errors(
+    base: type[stripe.StripeError] = stripe.StripeError,
+) -> Iterator[type[stripe.StripeError]]:
     yield base
     for error in base.__subclasses__():
         yield from sdk_errors(error)
 
 
 def test_every_error_class_of_the_sdk_is_known() -> None:
-    """A class that an SDK release adds or drops shows here: decide what the user should do about it."""
+    """A class that an SDK release adds or drops shows here: decide what the user should do about
+    it.
+    """
     assert {error.__name__ for error in sdk_errors()} == set(SDK_ERRORS)
 
 
-@pytest.mark.parametrize("error", list(sdk_errors()), ids=lambda error: f"{error.__module__}.{error.__name__}")
+@pytest.mark.parametrize(
+    "error", list(sdk_errors()), ids=lambda error: f"{error.__module__}.{error.__name__}"
+)
 def test_every_error_class_of_the_sdk_is_mapped(error: type[stripe.StripeError]) -> None:
     """One of ours, by what the user should do."""
     ours, status = SDK_ERRORS[error.__name__]
@@ -758,23 +979,37 @@ def test_every_error_class_of_the_sdk_is_mapped(error: type[stripe.StripeError])
 
 def _made(error: type[stripe.StripeError], status: int | None) -> stripe.StripeError:
     body = {"error": {"message": CANARY, "type": "api_error"}}
-    given: dict[str, Any] = {"http_status": status, "json_body": body, "message": CANARY, "headers": {}}
+    given: dict[str, Any] = {
+        "http_status": status,
+        "json_body": body,
+        "message": CANARY,
+        "headers": {},
+    }
     needed = {
-        name: given.get(name) for name, parameter in inspect.signature(error).parameters.items()
-        if name in given or (parameter.default is inspect.Parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+        name: given.get(name)
+        for name, parameter in inspect.signature(error).parameters.items()
+        if name in given
+        or (
+            parameter.default is inspect.Parameter.empty
+            and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        )
     }
     return error(**needed)
 
 
 def test_the_account_is_asked_for(server: Scripted, make: Make) -> None:
     """Its id, its mode by the key, and when it was made: the history begins there."""
-    server.answers = [Answer(body=b'{"id": "acct_1", "created": 1600000000, "email": "x@example.com"}')]
+    server.answers = [
+        Answer(body=b'{"id": "acct_1", "created": 1600000000, "email": "x@example.com"}')
+    ]
 
     assert make().account() == Account("acct_1", False, 1_600_000_000)
 
 
 def test_a_403_on_the_account_teaches_its_id(server: Scripted, make: Make) -> None:
-    """A restricted key without that permission works all the same; when the account was made stays unknown."""
+    """A restricted key without that permission works all the same; when the account was made stays
+    unknown.
+    """
     server.answers = [STAYING["403"][0]]
     api = make()
 
@@ -801,7 +1036,17 @@ def test_an_account_without_a_date_is_fine(server: Scripted, make: Make, body: b
 
 @pytest.mark.parametrize(
     "key",
-    ["sk_test_1", "sk_live_1", "rk_test_1", "rk_live_1", " rk_test_1\n", "sk_1", '"rk_test_1"', "'sk_test_1'\r\n", "\ufeffrk_test_1"],
+    [
+        "sk_test_1",
+        "sk_live_1",
+        "rk_test_1",
+        "rk_live_1",
+        " rk_test_1\n",
+        "sk_1",
+        '"rk_test_1"',
+        "'sk_test_1'\r\n",
+        "\ufeffrk_test_1",
+    ],
 )
 def test_keys_that_can_read(key: str) -> None:
     """Secret and restricted ones; what copying brings along is no part of them."""
@@ -811,8 +1056,14 @@ def test_keys_that_can_read(key: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"rk_test_1\n", ""), (b"\xef\xbb\xbfrk_test_1\r\n", ""), ("rk_test_1\n".encode("utf-16"), ""), (b'"rk_test_1"', ""),
-        (b"", "is empty"), (b" \n", "is empty"), (b"rk_test_1" * 1000, "is too big"), (b"\x80\x81", "UnicodeDecodeError"),
+        (b"rk_test_1\n", ""),
+        (b"\xef\xbb\xbfrk_test_1\r\n", ""),
+        ("rk_test_1\n".encode("utf-16"), ""),
+        (b'"rk_test_1"', ""),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"rk_test_1" * 1000, "is too big"),
+        (b"\x80\x81", "UnicodeDecodeError"),
         (None, "IsADirectoryError"),
     ],
 )
@@ -839,11 +1090,20 @@ def test_a_key_file_that_is_none(name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("", "No Stripe key. Set STRIPE_SECRET_KEY"), ("  ", "No Stripe key"), ("pk_test_1", "publishable key"),
-        ("pk_live_1", "publishable key"), ("sk_org_live_1", "Organization keys"), ("whsec_1", "signing secret"),
-        ("ek_test_1", "ephemeral key"), ("sk_test_" + "a" * 300, "no Stripe key"),
-        ("acct_1", "no Stripe key"), ("sk_test_a b", "no Stripe key"), ("sk_test_a\nb", "no Stripe key"),
-        ("sk_test_a\0b", "no Stripe key"), ("sk_test_\x1b[1m", "no Stripe key"), ("sk_test_é", "no Stripe key"),
+        ("", "No Stripe key. Set STRIPE_SECRET_KEY"),
+        ("  ", "No Stripe key"),
+        ("pk_test_1", "publishable key"),
+        ("pk_live_1", "publishable key"),
+        ("sk_org_live_1", "Organization keys"),
+        ("whsec_1", "signing secret"),
+        ("ek_test_1", "ephemeral key"),
+        ("sk_test_" + "a" * 300, "no Stripe key"),
+        ("acct_1", "no Stripe key"),
+        ("sk_test_a b", "no Stripe key"),
+        ("sk_test_a\nb", "no Stripe key"),
+        ("sk_test_a\0b", "no Stripe key"),
+        ("sk_test_\x1b[1m", "no Stripe key"),
+        ("sk_test_é", "no Stripe key"),
     ],
 )
 def test_keys_that_cannot_read(monkeypatch: pytest.MonkeyPatch, key: str, says: str) -> None:
@@ -863,14 +1123,17 @@ def test_the_key_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("key", "live"), [("sk_live_1", True), ("rk_live_1", True), ("sk_test_live_1", False), ("rk_test_1", False)]
+    ("key", "live"),
+    [("sk_live_1", True), ("rk_live_1", True), ("sk_test_live_1", False), ("rk_test_1", False)],
 )
 def test_the_mode_is_told_from_the_prefix(key: str, live: bool) -> None:
     """Whatever the rest of the key looks like."""
     assert is_live(key) is live
 
 
-def test_the_base_is_the_one_given_then_the_environments_then_stripes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_base_is_the_one_given_then_the_environments_then_stripes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Without a slash at its end."""
     monkeypatch.delenv("STRIPE_API_BASE", raising=False)
     assert find_base(None, KEY) == STRIPE_BASE
@@ -882,9 +1145,13 @@ def test_the_base_is_the_one_given_then_the_environments_then_stripes(monkeypatc
 @pytest.mark.parametrize(
     ("base", "found"),
     [
-        (" https://api.stripe.com/v1/ ", STRIPE_BASE), ('"https://api.stripe.com"', STRIPE_BASE), ("https://API.Stripe.com", STRIPE_BASE),
-        ("HTTPS://api.stripe.com//", STRIPE_BASE), ("http://[::1]:12111/", "http://[::1]:12111"),
-        ("https://gateway.example/Stripe/", "https://gateway.example/Stripe"), ("https://gateway.example/x/v1", "https://gateway.example/x"),
+        (" https://api.stripe.com/v1/ ", STRIPE_BASE),
+        ('"https://api.stripe.com"', STRIPE_BASE),
+        ("https://API.Stripe.com", STRIPE_BASE),
+        ("HTTPS://api.stripe.com//", STRIPE_BASE),
+        ("http://[::1]:12111/", "http://[::1]:12111"),
+        ("https://gateway.example/Stripe/", "https://gateway.example/Stripe"),
+        ("https://gateway.example/x/v1", "https://gateway.example/x"),
     ],
 )
 def test_a_base_as_people_write_it(base: str, found: str) -> None:
@@ -909,10 +1176,26 @@ def test_a_base_below_a_path_is_asked_below_it(server: Scripted, make: Make) -> 
     assert server.seen[0].path == f"/stripe{PATH}"
 
 
-@pytest.mark.parametrize("base", [
-        "api.stripe.com", "ftp://api.stripe.com", "http://", "http://[", "127.0.0.1:12111", "http://127.0.0.1:x", "http://a:99999",
-        "https://a b", "https://a?x=1", "https://a#b", "https://.", "https://" + "a" * 70 + ".example", "https:\\\\a", "v1", "/",
-    ])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "api.stripe.com",
+        "ftp://api.stripe.com",
+        "http://",
+        "http://[",
+        "127.0.0.1:12111",
+        "http://127.0.0.1:x",
+        "http://a:99999",
+        "https://a b",
+        "https://a?x=1",
+        "https://a#b",
+        "https://.",
+        "https://" + "a" * 70 + ".example",
+        "https:\\\\a",
+        "v1",
+        "/",
+    ],
+)
 def test_a_base_that_is_no_url_is_refused(base: str) -> None:
     """Before any request."""
     with pytest.raises(SetupError, match="STRIPE_API_BASE is no URL"):
@@ -920,11 +1203,19 @@ def test_a_base_that_is_no_url_is_refused(base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["http://127.0.0.1:12111", "http://api.stripe.com", "https://api.stripe.com.example.com", "https://api.stripe.com:444"]
+    "base",
+    [
+        "http://127.0.0.1:12111",
+        "http://api.stripe.com",
+        "https://api.stripe.com.example.com",
+        "https://api.stripe.com:444",
+    ],
 )
 def test_a_live_key_goes_to_stripe_only(base: str) -> None:
     """Anything else, plain HTTP included, needs a word of its own. A test key goes anywhere."""
-    with pytest.raises(SetupError, match=r"live key would be sent to .* --allow-api-base") as refused:
+    with pytest.raises(
+        SetupError, match=r"live key would be sent to .* --allow-api-base"
+    ) as refused:
         find_base(base, "sk_live_1")
     assert "sk_live_1" not in str(refused.value)
 
@@ -982,18 +1273,33 @@ def test_no_proxy_names_the_hosts_that_are_asked_directly(
     assert proxy.seen == []
 
 
-def test_a_proxys_credentials_are_sent_decoded(server: Scripted, proxy: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxys_credentials_are_sent_decoded(
+    server: Scripted, proxy: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A password in a URL is percent-encoded; the header must hold the password."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://jane:p%40ss%3Aword@"))
     ask(server.url)
 
-    assert proxy.seen[0].headers["proxy-authorization"] == urllib3.make_headers(
-        proxy_basic_auth="jane:p@ss:word"
-    )["proxy-authorization"]
+    assert (
+        proxy.seen[0].headers["proxy-authorization"]
+        == urllib3.make_headers(proxy_basic_auth="jane:p@ss:word")["proxy-authorization"]
+    )
 
 
-@pytest.mark.parametrize("proxy_url", ["socks5://127.0.0.1:1080", "http://[", "ftp://127.0.0.1", "http://", "http://127.0.0.1:x", "http://:8080"])
-def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy_url: str) -> None:
+@pytest.mark.parametrize(
+    "proxy_url",
+    [
+        "socks5://127.0.0.1:1080",
+        "http://[",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://127.0.0.1:x",
+        "http://:8080",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, proxy_url: str
+) -> None:
     """Going around it would be worse."""
     monkeypatch.setenv("HTTPS_PROXY", proxy_url)
 
@@ -1001,7 +1307,9 @@ def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch,
         Api(KEY)
 
 
-def test_https_goes_through_a_tunnel_of_the_proxy(proxy: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_https_goes_through_a_tunnel_of_the_proxy(
+    proxy: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The proxy sees the host, never the key."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
@@ -1015,7 +1323,9 @@ def test_https_goes_through_a_tunnel_of_the_proxy(proxy: Scripted, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", CA_VARIABLES)
-def test_the_certificates_of_the_environment_are_trusted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_certificates_of_the_environment_are_trusted(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Companies that look into TLS give their own."""
     monkeypatch.setenv(name, str(CERTIFICATE))
     with scripted(FINE, tls=True) as server:
@@ -1034,7 +1344,10 @@ def test_an_unknown_certificate_is_not_trusted_and_not_tried_again() -> None:
     """It will not become right by itself; the key is never sent."""
     with scripted(FINE, tls=True) as server:
         api = Api(KEY, base=server.url, threads=1)
-        with pytest.raises(Unreachable, match=r"cannot reach 127\.0\.0\.1 \(SSLError\)\. Check the certificates \(SSL_CERT_FILE\)"):
+        with pytest.raises(
+            Unreachable,
+            match=r"cannot reach 127\.0\.0\.1 \(SSLError\)\. Check the certificates \(SSL_CERT_FILE\)",
+        ):
             api.get(PATH, {}, text)
         api.close()
 
@@ -1042,7 +1355,9 @@ def test_an_unknown_certificate_is_not_trusted_and_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("name", CA_VARIABLES)
-def test_certificates_that_are_none_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+def test_certificates_that_are_none_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     """By the variable that names them."""
     (tmp_path / "notes.txt").write_text("no certificate")
     for path in ("missing.pem", "notes.txt"):

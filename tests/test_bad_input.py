@@ -1,4 +1,6 @@
-"""What can go wrong in use: one line that names the problem and the fix, the right exit code, and nothing lost."""
+"""What can go wrong in use: one line that names the problem and the fix, the right exit code, and
+nothing lost.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ import pytest
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 
+from stripe_feed.cli.progress import WAITING
 from stripe_feed.errors import PermissionMissing
-from stripe_feed.extract import pages
-from stripe_feed.progress import WAITING
+from stripe_feed.extract.paging import reader
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
@@ -50,7 +52,9 @@ def origin(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture
 def shell(origin: Shell, tmp_path: Path) -> Iterator[Shell]:
-    """An account and a copy of it; whatever a test does to the database, every row is there afterwards."""
+    """An account and a copy of it; whatever a test does to the database, every row is there
+    afterwards.
+    """
     shutil.copy(origin.folder / FILE, tmp_path)
     shell = Shell(origin.box, origin.url, tmp_path)
     yield shell
@@ -64,44 +68,65 @@ def refused(said: Said, code: int, line: str) -> None:
     assert said.code == code, said.err
     assert said.out == ""
     assert re.fullmatch(pattern, said.error), said.error
-    assert [other for other in said.err.splitlines() if not other.startswith(("error: ", "warning: ", WAITING, "Waiting for up to "))] == []
+    assert [
+        other
+        for other in said.err.splitlines()
+        if not other.startswith(("error: ", "warning: ", WAITING, "Waiting for up to "))
+    ] == []
 
 
-# -- the key ----------------------------------------------------------------------------------------------------------------
+# -- the key
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_no_key(shell: Shell) -> None:
-    refused(shell.sync(STRIPE_SECRET_KEY=None), 3, (
-        "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
-        "without an account, try `stripe-feed demo`."
-    ))
+    refused(
+        shell.sync(STRIPE_SECRET_KEY=None),
+        3,
+        (
+            "No Stripe key. Set STRIPE_SECRET_KEY, or api_key under [sources.stripe_feed] in .dlt/secrets.toml; "
+            "without an account, try `stripe-feed demo`."
+        ),
+    )
 
 
 def test_a_publishable_key(shell: Shell) -> None:
-    refused(shell.sync(STRIPE_SECRET_KEY="pk_test_51"), 3, (
-        f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS}."
-    ))
+    refused(
+        shell.sync(STRIPE_SECRET_KEY="pk_test_51"),
+        3,
+        (f"This is a publishable key (pk_), which cannot read. Use a restricted key from {KEYS}."),
+    )
 
 
 def test_something_that_is_no_key(shell: Shell) -> None:
-    refused(shell.sync(STRIPE_SECRET_KEY="hunter2"), 3, (
-        f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS}."
-    ))
+    refused(
+        shell.sync(STRIPE_SECRET_KEY="hunter2"),
+        3,
+        (f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS}."),
+    )
 
 
 def test_a_wrong_key(shell: Shell) -> None:
-    refused(shell.sync(STRIPE_SECRET_KEY="sk_test_wrong"), 3, (
-        f"Stripe says that this key is not valid (401, request req_…). Copy a valid one from {KEYS}."
-    ))
+    refused(
+        shell.sync(STRIPE_SECRET_KEY="sk_test_wrong"),
+        3,
+        (
+            f"Stripe says that this key is not valid (401, request req_…). Copy a valid one from {KEYS}."
+        ),
+    )
 
 
 def test_an_expired_key(shell: Shell) -> None:
     key = shell.box.restrict(permissions=PERMISSIONS)
     shell.box.expire(key)
 
-    refused(shell.sync(STRIPE_SECRET_KEY=key), 3, (
-        f"Stripe says that this key is expired (401, request req_…). Copy a valid one from {KEYS}."
-    ))
+    refused(
+        shell.sync(STRIPE_SECRET_KEY=key),
+        3,
+        (
+            f"Stripe says that this key is expired (401, request req_…). Copy a valid one from {KEYS}."
+        ),
+    )
 
 
 def test_a_live_key_with_a_foreign_base(shell: Shell) -> None:
@@ -110,17 +135,25 @@ def test_a_live_key_with_a_foreign_base(shell: Shell) -> None:
 
     said = shell.sync(STRIPE_SECRET_KEY="sk_live_51")
 
-    refused(said, 3, (
-        "A live key would be sent to 127.0.0.1 instead of Stripe. "
-        "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
-    ))
+    refused(
+        said,
+        3,
+        (
+            "A live key would be sent to 127.0.0.1 instead of Stripe. "
+            "Unset STRIPE_API_BASE, or pass --allow-api-base if you mean it."
+        ),
+    )
     assert sum(shell.box.counts.values()) == before
 
 
 def test_a_base_that_is_no_url(shell: Shell) -> None:
-    refused(shell.sync(STRIPE_API_BASE="localhost:12111"), 3, (
-        "STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
-    ))
+    refused(
+        shell.sync(STRIPE_API_BASE="localhost:12111"),
+        3,
+        (
+            "STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
+        ),
+    )
 
 
 def test_a_full_refresh_drops_no_rows_that_would_not_come_back(tmp_path: Path) -> None:
@@ -146,15 +179,22 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
     said = shell.sync("--database", "fresh.duckdb", STRIPE_SECRET_KEY=key)
 
     assert said.code == 4
-    assert said.error == f"Left out: {', '.join(left_out)}; the warnings say why. Everything else is loaded."
+    assert (
+        said.error
+        == f"Left out: {', '.join(left_out)}; the warnings say why. Everything else is loaded."
+    )
     for name in left_out:
         line = (
             f"warning: {name} is left out: {RESOURCES[name].path}: this key may not read it (403, request req_…). "
             f"Add the permission {lacking} at {KEYS}."
         )
-        assert re.search("^" + ".*".join(map(re.escape, line.split("…"))) + "$", said.err, re.M), said.err
+        assert re.search("^" + ".*".join(map(re.escape, line.split("…"))) + "$", said.err, re.M), (
+            said.err
+        )
     rows = shell.rows("fresh.duckdb")
-    theirs = {child.table for name in left_out for child in RESOURCES[name].children} | set(left_out)
+    theirs = {child.table for name in left_out for child in RESOURCES[name].children} | set(
+        left_out
+    )
     assert {name: rows[name] for name in TABLES if name not in theirs} == {
         name: count for name, count in shell.truth().items() if name not in theirs
     }
@@ -164,7 +204,9 @@ def test_a_key_for_what_is_asked_for_is_enough(shell: Shell) -> None:
     """Nobody asked for the others, nor for events; what those would bring is said once."""
     key = shell.box.restrict(permissions={"rak_customer_read"})
 
-    said = shell.sync("--quiet", "--database", "fresh.duckdb", "--resources", "customers", STRIPE_SECRET_KEY=key)
+    said = shell.sync(
+        "--quiet", "--database", "fresh.duckdb", "--resources", "customers", STRIPE_SECRET_KEY=key
+    )
 
     assert (said.code, shell.rows("fresh.duckdb")["customers"]) == (0, shell.truth()["customers"])
     assert said.err.splitlines() == [
@@ -173,7 +215,10 @@ def test_a_key_for_what_is_asked_for_is_enough(shell: Shell) -> None:
     ]
 
 
-@pytest.mark.parametrize(("status", "says"), [(400, "Stripe refuses the list (400, "), (404, "Stripe refuses the list (404, ")])
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(400, "Stripe refuses the list (400, "), (404, "Stripe refuses the list (404, ")],
+)
 def test_a_list_that_stripe_refuses_is_left_out(shell: Shell, status: int, says: str) -> None:
     """As where an account is not set up for it."""
     shell.box.faults.always["/v1/plans"] = status
@@ -181,7 +226,10 @@ def test_a_list_that_stripe_refuses_is_left_out(shell: Shell, status: int, says:
     said = shell.sync("--database", "fresh.duckdb")
     compared = shell.run("reconcile", "--quiet")
 
-    assert (said.code, said.error) == (4, "Left out: plans; the warnings say why. Everything else is loaded.")
+    assert (said.code, said.error) == (
+        4,
+        "Left out: plans; the warnings say why. Everything else is loaded.",
+    )
     assert f"warning: plans is left out: /v1/plans: {says}" in said.err
     assert shell.rows("fresh.duckdb")["customers"] == shell.truth()["customers"]
     assert (compared.code, compared.error) == (4, said.error)
@@ -194,8 +242,12 @@ def test_a_key_that_lacks_one_permission_keeps_what_was_loaded(shell: Shell) -> 
 
 
 @pytest.mark.parametrize("reconcile", [False, True])
-def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(tmp_path: Path, reconcile: bool) -> None:
-    """An invoice whose lines do not fit into its event must be read, which the key may not. Its events wait for one that may."""
+def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(
+    tmp_path: Path, reconcile: bool
+) -> None:
+    """An invoice whose lines do not fit into its event must be read, which the key may not. Its
+    events wait for one that may.
+    """
     box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
     box.advance(1000)
     with copy_of(box, tmp_path) as copy:
@@ -207,13 +259,18 @@ def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(tmp_path
         box.advance(100)
         cursor = copy.states["changes"]["invoices"]
 
-        done = copy.sync(api_key=box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}), reconcile=reconcile)
+        done = copy.sync(
+            api_key=box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}),
+            reconcile=reconcile,
+        )
 
         assert set(done.refused) == {"invoices"}
         assert copy.one(f"select name from stripe.customers where id = '{customer}'") == "Changed"
         assert copy.states["changes"]["invoices"] == cursor
         copy.sync()
-        assert copy.select(f"select op from stripe.changes where object_id = '{invoice}'")[0] == ("c",)
+        assert copy.select(f"select op from stripe.changes where object_id = '{invoice}'")[0] == (
+            "c",
+        )
         copy.check()
 
 
@@ -233,12 +290,23 @@ def test_a_resource_that_was_refused_at_first_is_told_of_since_it_is_loaded(tmp_
         copy.check()
 
 
-def test_a_refused_resource_does_not_end_the_others_in_a_later_package(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two resources one is refused in the first package; the other goes on alone. Rows come in small batches here."""
-    monkeypatch.setattr(pages, "BATCH_ROWS", 50)
+def test_a_refused_resource_does_not_end_the_others_in_a_later_package(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two resources one is refused in the first package; the other goes on alone. Rows come in
+    small batches here.
+    """
+    monkeypatch.setattr(reader, "BATCH_ROWS", 50)
     with shell_of(Sandbox(seed=8, customers=5, invoices=350), shell.folder) as big:
         key = big.box.restrict(permissions=PERMISSIONS - {"rak_customer_read"})
-        options = ["--database", "fresh.duckdb", "--resources", "customers,invoices", "--checkpoint-rows", 100]
+        options = [
+            "--database",
+            "fresh.duckdb",
+            "--resources",
+            "customers,invoices",
+            "--checkpoint-rows",
+            100,
+        ]
 
         said = big.sync(*options, "--json", STRIPE_SECRET_KEY=key)
 
@@ -252,16 +320,21 @@ def test_a_key_that_may_read_nothing(shell: Shell) -> None:
 
     assert said.code == 3
     assert re.fullmatch(
-        rf"/v1/\w+: this key may not read it \(403, request req_\w+\)\. Add the permission rak_\w+_read at {KEYS}\.", said.error
+        rf"/v1/\w+: this key may not read it \(403, request req_\w+\)\. Add the permission rak_\w+_read at {KEYS}\.",
+        said.error,
     )
 
 
 def test_another_account_s_key(shell: Shell, tmp_path: Path) -> None:
     with shell_of(Sandbox(seed=9, customers=5), tmp_path) as other:
-        refused(other.sync(), 3, (
-            f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
-            f"{other.box.account_id} in test mode. Use another --dataset or the other key."
-        ))
+        refused(
+            other.sync(),
+            3,
+            (
+                f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
+                f"{other.box.account_id} in test mode. Use another --dataset or the other key."
+            ),
+        )
         refused(other.sync("--full-refresh"), 3, "The dataset holds account …")
         refused(other.run("sync", "--dry-run"), 3, "The dataset holds account …")
 
@@ -269,85 +342,125 @@ def test_another_account_s_key(shell: Shell, tmp_path: Path) -> None:
 def test_the_other_mode(shell: Shell, tmp_path: Path) -> None:
     with shell_of(Sandbox(seed=8, customers=5, livemode=True), tmp_path) as other:
         assert other.box.account_id == shell.box.account_id
-        refused(other.sync("--allow-api-base"), 3, (
-            f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
-            f"{shell.box.account_id} in live mode. Use another --dataset or the other key."
-        ))
+        refused(
+            other.sync("--allow-api-base"),
+            3,
+            (
+                f"The dataset holds account {shell.box.account_id} in test mode, but the key is for account "
+                f"{shell.box.account_id} in live mode. Use another --dataset or the other key."
+            ),
+        )
 
 
-# -- what is asked for ------------------------------------------------------------------------------------------------------
+# -- what is asked for
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_resource(shell: Shell) -> None:
-    refused(shell.sync("--resources", "customers,charges"), 2, (
-        "There is no resource 'charges'. Choose from: customers, products, prices, plans, subscriptions, invoices."
-    ))
+    refused(
+        shell.sync("--resources", "customers,charges"),
+        2,
+        (
+            "There is no resource 'charges'. Choose from: customers, products, prices, plans, subscriptions, invoices."
+        ),
+    )
 
 
 @pytest.mark.parametrize("version", ["2018-02-28", "2019-11-05", "2014-10-31"])
 def test_an_api_version_whose_objects_the_tables_cannot_hold(shell: Shell, version: str) -> None:
     """Lines would take each other's place; nothing is read."""
     before = shell.box.counts.total()
-    refused(shell.sync("--api-version", version), 2, (
-        f"API version {version}: before 2019-12-03, lines of different invoices have one id, so rows would vanish. "
-        "Give a newer one, or leave it out."
-    ))
+    refused(
+        shell.sync("--api-version", version),
+        2,
+        (
+            f"API version {version}: before 2019-12-03, lines of different invoices have one id, so rows would vanish. "
+            "Give a newer one, or leave it out."
+        ),
+    )
     assert shell.box.counts.total() == before
 
 
 def test_something_that_is_no_api_version(shell: Shell) -> None:
-    refused(shell.sync("--api-version", "acacia"), 2, (
-        "'acacia' is no API version: give one like 2026-10-28.endive, or leave it out."
-    ))
+    refused(
+        shell.sync("--api-version", "acacia"),
+        2,
+        ("'acacia' is no API version: give one like 2026-10-28.endive, or leave it out."),
+    )
 
 
 def test_a_start_date_in_the_future(shell: Shell) -> None:
-    refused(shell.sync("--start-date", "2199-01-01"), 2, (
-        "start_date is in the future. Give an earlier one, or leave it out."
-    ))
+    refused(
+        shell.sync("--start-date", "2199-01-01"),
+        2,
+        ("start_date is in the future. Give an earlier one, or leave it out."),
+    )
 
 
 def test_a_start_date_after_the_end(shell: Shell) -> None:
-    refused(shell.sync("--start-date", "2026-02-01", "--end-date", "2026-01-01"), 2, (
-        "start_date is not before end_date. Swap them, or leave one out."
-    ))
+    refused(
+        shell.sync("--start-date", "2026-02-01", "--end-date", "2026-01-01"),
+        2,
+        ("start_date is not before end_date. Swap them, or leave one out."),
+    )
 
 
 def test_a_date_that_is_none(shell: Shell) -> None:
-    refused(shell.sync("--start-date", "yesterday"), 2, (
-        "start_date is no date: give it like 2026-01-31, or with a time, or as Unix seconds."
-    ))
+    refused(
+        shell.sync("--start-date", "yesterday"),
+        2,
+        ("start_date is no date: give it like 2026-01-31, or with a time, or as Unix seconds."),
+    )
 
 
 def test_a_field_that_does_not_expand(shell: Shell) -> None:
-    refused(shell.sync("--expand", "customers.email"), 2, "Cannot expand customers.email. customers can expand: …tax_ids…")
+    refused(
+        shell.sync("--expand", "customers.email"),
+        2,
+        "Cannot expand customers.email. customers can expand: …tax_ids…",
+    )
 
 
-# -- Stripe -----------------------------------------------------------------------------------------------------------------
+# -- Stripe
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_stripe_out_of_reach(shell: Shell) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        said = shell.sync("--give-up-after", 1, STRIPE_API_BASE=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        said = shell.sync(
+            "--give-up-after", 1, STRIPE_API_BASE=f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        )
 
-    refused(said, 5, (
-        "/v1/account: cannot reach 127.0.0.1 (NewConnectionError). Check the network, proxy and STRIPE_API_BASE, then run again."
-    ))
+    refused(
+        said,
+        5,
+        (
+            "/v1/account: cannot reach 127.0.0.1 (NewConnectionError). Check the network, proxy and STRIPE_API_BASE, then run again."
+        ),
+    )
 
 
 def test_a_permanent_429(shell: Shell) -> None:
     shell.box.faults.always["/v1/invoices"] = 429
 
-    refused(shell.sync("--give-up-after", 1), 5, (
-        "/v1/invoices: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
-    ))
+    refused(
+        shell.sync("--give-up-after", 1),
+        5,
+        (
+            "/v1/invoices: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
+        ),
+    )
 
 
 def test_a_permanent_500(shell: Shell) -> None:
     shell.box.faults.always["/v1/plans"] = 500
 
-    refused(shell.sync("--give-up-after", 0), 5, "/v1/plans: Stripe keeps answering 500 (request req_…). Run again later.")
+    refused(
+        shell.sync("--give-up-after", 0),
+        5,
+        "/v1/plans: Stripe keeps answering 500 (request req_…). Run again later.",
+    )
 
 
 def test_a_broken_answer_is_asked_for_again(shell: Shell) -> None:
@@ -358,7 +471,7 @@ def test_a_broken_answer_is_asked_for_again(shell: Shell) -> None:
     def breaks(template: str, parameters: object) -> None:
         shell.box.faults.always.clear()
         if template in left:
-            shell.box.faults.always[template] = left.pop(template)      # type: ignore[assignment]
+            shell.box.faults.always[template] = left.pop(template)  # type: ignore[assignment]
 
     shell.box.on_request = breaks
     try:
@@ -384,10 +497,15 @@ def test_a_server_that_is_not_stripe(shell: Shell) -> None:
 def test_an_answer_that_stays_broken(shell: Shell) -> None:
     shell.box.faults.always["/v1/customers"] = "malformed"
 
-    refused(shell.sync("--give-up-after", 0), 5, "/v1/customers: 127.0.0.1 keeps sending broken answers. Run again later.")
+    refused(
+        shell.sync("--give-up-after", 0),
+        5,
+        "/v1/customers: 127.0.0.1 keeps sending broken answers. Run again later.",
+    )
 
 
-# -- the destination --------------------------------------------------------------------------------------------------------
+# -- the destination
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_another_process_has_open(shell: Shell) -> None:
@@ -402,7 +520,9 @@ def test_a_file_that_another_process_has_open(shell: Shell) -> None:
 
 
 def test_a_file_of_a_newer_duckdb(shell: Shell) -> None:
-    """The file's first block is a checksum of the rest of it, four letters, the storage version, and more."""
+    """The file's first block is a checksum of the rest of it, four letters, the storage version,
+    and more.
+    """
     file = shell.folder / FILE
     content = file.read_bytes()
     assert content[:8] == checksum(content[8:4096])
@@ -430,18 +550,27 @@ def checksum(content: bytes) -> bytes:
 def test_a_file_that_is_no_database_or_damaged(shell: Shell) -> None:
     """DuckDB's words about a damaged `block` are not about a lock."""
     content = (shell.folder / FILE).read_bytes()
-    for name, bad in {"notes.txt": b"dear diary, " * 1000, "bad.duckdb": content[:30] + b"?" + content[31:]}.items():
+    for name, bad in {
+        "notes.txt": b"dear diary, " * 1000,
+        "bad.duckdb": content[:30] + b"?" + content[31:],
+    }.items():
         (shell.folder / name).write_bytes(bad)
 
-        refused(shell.sync("--database", name), 3, (
-            f"{name} is no DuckDB database, or a damaged one. Restore it, or choose another --database."
-        ))
+        refused(
+            shell.sync("--database", name),
+            3,
+            (
+                f"{name} is no DuckDB database, or a damaged one. Restore it, or choose another --database."
+            ),
+        )
         assert (shell.folder / name).read_bytes() == bad
 
 
 def test_a_file_named_like_its_dataset(shell: Shell) -> None:
-    line = "The file stripe.duckdb and the dataset stripe have the same name, and DuckDB could not tell them apart. " \
-           "Choose another --database or --dataset."
+    line = (
+        "The file stripe.duckdb and the dataset stripe have the same name, and DuckDB could not tell them apart. "
+        "Choose another --database or --dataset."
+    )
 
     refused(shell.sync("--database", "stripe.duckdb"), 3, line)
     refused(shell.run("sync", "--dry-run", "--database", "stripe.duckdb"), 3, line)
@@ -450,41 +579,60 @@ def test_a_file_named_like_its_dataset(shell: Shell) -> None:
 
 
 def test_a_folder_that_does_not_exist(shell: Shell) -> None:
-    refused(shell.sync("--database", "nowhere/x.duckdb"), 3, (
-        "The folder of nowhere/x.duckdb does not exist. Create it, or choose another --database."
-    ))
+    refused(
+        shell.sync("--database", "nowhere/x.duckdb"),
+        3,
+        ("The folder of nowhere/x.duckdb does not exist. Create it, or choose another --database."),
+    )
 
 
 def test_a_destination_that_cannot_merge(shell: Shell) -> None:
     lake = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{shell.folder}/lake"}
 
-    refused(shell.sync("--destination", "filesystem", **lake), 3, (
-        "The destination filesystem cannot merge with delete-insert, so rows would pile up or double. "
-        "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
-    ))
+    refused(
+        shell.sync("--destination", "filesystem", **lake),
+        3,
+        (
+            "The destination filesystem cannot merge with delete-insert, so rows would pile up or double. "
+            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+        ),
+    )
     assert not (shell.folder / "lake").exists()
 
 
 def test_an_unknown_destination(shell: Shell) -> None:
-    refused(shell.sync("--destination", "excel"), 3, "dlt knows no destination 'excel'; it knows duckdb, postgres, …")
+    refused(
+        shell.sync("--destination", "excel"),
+        3,
+        "dlt knows no destination 'excel'; it knows duckdb, postgres, …",
+    )
 
 
 def test_a_database_beside_another_destination(shell: Shell) -> None:
-    refused(shell.sync("--destination", "postgres", "--database", FILE), 3, (
-        "--database names a DuckDB file; it does not go with another --destination."
-    ))
+    refused(
+        shell.sync("--destination", "postgres", "--database", FILE),
+        3,
+        ("--database names a DuckDB file; it does not go with another --destination."),
+    )
 
 
-# -- other commands, and Ctrl-C ---------------------------------------------------------------------------------------------
+# -- other commands, and Ctrl-C
+# ---------------------------------------------------------------------------------------------
 
 
 def test_another_command_that_writes(shell: Shell) -> None:
-    """It waits for an answer of Stripe's; the second one is told who it is. A killed process gives the lock back."""
+    """It waits for an answer of Stripe's; the second one is told who it is. A killed process gives
+    the lock back.
+    """
     with stopped_at(shell, "/v1/invoices", "sync", "--state-dir", "state") as (first, go_on):
-        refused(shell.sync("--state-dir", "other", "--wait", 0), 3, (
-            f"`stripe-feed sync` (process {first.pid}) is writing to this copy. Run again when it is done; "
-            "sync and reconcile can wait for it with --wait SECONDS."
-        ))
+        refused(
+            shell.sync("--state-dir", "other", "--wait", 0),
+            3,
+            (
+                f"`stripe-feed sync` (process {first.pid}) is writing to this copy. Run again when it is done; "
+                "sync and reconcile can wait for it with --wait SECONDS."
+            ),
+        )
         first.kill()
         ended(first)
         go_on()
@@ -502,21 +650,41 @@ def test_waiting_for_another_command(shell: Shell) -> None:
         said = shell.sync("--state-dir", "state", "--wait", 60)
         timer.join()
 
-    refused(in_vain, 3, (
-        "another command is writing to this copy. Run again when it is done; "
-        "sync and reconcile can wait for it with --wait SECONDS."
-    ))
+    refused(
+        in_vain,
+        3,
+        (
+            "another command is writing to this copy. Run again when it is done; "
+            "sync and reconcile can wait for it with --wait SECONDS."
+        ),
+    )
     assert said.code == 0
-    assert "Waiting for up to 60 s: another command is writing to this copy." in said.err.splitlines()
+    assert (
+        "Waiting for up to 60 s: another command is writing to this copy." in said.err.splitlines()
+    )
 
 
 def test_ctrl_c_while_reading(shell: Shell) -> None:
-    """The next run goes on, without what was loaded before, and the copy equals the account. Rows come in small batches here."""
+    """The next run goes on, without what was loaded before, and the copy equals the account. Rows
+    come in small batches here.
+    """
     small = "from stripe_feed.extract import pages\npages.BATCH_ROWS = 50"
     box = Sandbox(seed=8, customers=700, subscriptions=5, invoices=5)
-    options = ["--resources", "customers", "--database", "fresh.duckdb", "--state-dir", "state", "--checkpoint-rows", 200]
+    options = [
+        "--resources",
+        "customers",
+        "--database",
+        "fresh.duckdb",
+        "--state-dir",
+        "state",
+        "--checkpoint-rows",
+        200,
+    ]
     with shell_of(box, shell.folder) as big:
-        with stopped_at(big, "/v1/customers", "sync", *options, request=6, first=small) as (process, go_on):
+        with stopped_at(big, "/v1/customers", "sync", *options, request=6, first=small) as (
+            process,
+            go_on,
+        ):
             process.send_signal(signal.SIGINT)
             go_on()
             said = ended(process)
@@ -535,7 +703,7 @@ def test_ctrl_c_while_reading(shell: Shell) -> None:
 @pytest.mark.parametrize("step", [Normalize, Load])
 def test_ctrl_c_in_a_later_step(shell: Shell, monkeypatch: pytest.MonkeyPatch, step: type) -> None:
     """dlt ends what is under way first."""
-    real = step.run      # type: ignore[attr-defined]
+    real = step.run  # type: ignore[attr-defined]
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,6 @@
-"""Bodies of messages, as their receivers read them: whole texts for known changes, and Stripe's own events again."""
+"""Bodies of messages, as their receivers read them: whole texts for known changes, and Stripe's own
+events again.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.api import API_VERSION
+from stripe_feed.api.client import API_VERSION
+from stripe_feed.delivery.payloads import (
+    FORMATS,
+    NotRenderable,
+    Telling,
+    Template,
+    compile_template,
+    render,
+)
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.changes import Change as Extracted
-from stripe_feed.extract.derive import changes_of
-from stripe_feed.extract.events import Event
-from stripe_feed.extract.histories import Known, Ordered
-from stripe_feed.extract.told import Told, is_discount, told
-from stripe_feed.feed.bodies import FORMATS, NotRenderable, Telling, Template, compile_template, render
+from stripe_feed.extract.events.classify import Told, is_discount, told
+from stripe_feed.extract.events.derive import changes_of
+from stripe_feed.extract.events.history import Known, Ordered
+from stripe_feed.extract.events.reader import Event
+from stripe_feed.extract.tables.changes import Change as Extracted
 from stripe_feed.feed.change import SOURCE, Change, change, entry
-from stripe_feed.feed.fold import Net
+from stripe_feed.feed.net import Net
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.feed_kills import a_change
@@ -50,19 +59,33 @@ def customer(**given: Any) -> Change:
 
 
 def moved(**given: Any) -> Change:
-    row = {"op": "u", "event_type": "customer.updated", "previous": {"name": "Wile"}, "changed": ["name"]}
+    row = {
+        "op": "u",
+        "event_type": "customer.updated",
+        "previous": {"name": "Wile"},
+        "changed": ["name"],
+    }
     return customer(**{**row, **given})
 
 
 def gone(**given: Any) -> Change:
-    return customer(**{"op": "d", "event_type": "customer.deleted", "after": None, "previous": CUSTOMER, **given})
+    return customer(
+        **{
+            "op": "d",
+            "event_type": "customer.deleted",
+            "after": None,
+            "previous": CUSTOMER,
+            **given,
+        }
+    )
 
 
 def body(form: str | Template, about: Change | Net, synthetic: bool = False) -> Any:
     return json.loads(render(form, Telling(about, "welcome", "msg_1"), synthetic).content)
 
 
-# --- whole bodies -------------------------------------------------------------------------------------------------
+# --- whole bodies
+# -------------------------------------------------------------------------------------------------
 
 DATA = (
     '{"id":"cus_NffrFeUfNV2Hib","object":"customer","address":null,"balance":0,"created":1680893993,"currency":null,"default_source":null,'
@@ -93,7 +116,9 @@ DATA = (
 def test_a_new_customer_in_each_format(form: str, wanted: str) -> None:
     found = render(form, Telling(customer(), "welcome", "msg_1"))
     assert found.content.decode() == wanted
-    assert found.content_type == ("application/cloudevents+json" if form == "cloudevents" else "application/json")
+    assert found.content_type == (
+        "application/cloudevents+json" if form == "cloudevents" else "application/json"
+    )
     assert "coyote" not in repr(found)
 
 
@@ -101,7 +126,10 @@ def test_customer_io_finds_the_person_where_its_guide_says() -> None:
     """Find or create the person by `data.email`, set the attribute `id` to `data.id`
     (https://customer.io/docs/journeys/stripe-webhook-customer-created/)."""
     found = body("standard", customer())
-    assert (found["data"]["email"], found["data"]["id"]) == ("wile.e.coyote@example.com", "cus_NffrFeUfNV2Hib")
+    assert (found["data"]["email"], found["data"]["id"]) == (
+        "wile.e.coyote@example.com",
+        "cus_NffrFeUfNV2Hib",
+    )
 
     identify = compile_template({"email": "{after.email}", "attributes": {"id": "{after.id}"}})
     assert render(identify, Telling(customer(), "welcome", "msg_1")).content == (
@@ -147,14 +175,30 @@ def test_a_flat_row_for_a_table() -> None:
     )
 
 
-# --- the formats --------------------------------------------------------------------------------------------------
+# --- the formats
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_odd_values_arrive_as_they_are(form: str) -> None:
-    odd = {**CUSTOMER, "name": "Zoë\u2028 \"\\ 😀 \x00", "balance": 2**70, "tax": -(2**53) - 1, "rate": 1e-7, "half": "\ud800"}
-    found = body(form, customer(after=json.dumps(odd)))      # as text, which is how destinations give it
-    held = {"standard": ["data"], "stripe": ["data", "object"], "change": ["after"], "record": [], "cloudevents": ["data"]}[form]
+    odd = {
+        **CUSTOMER,
+        "name": 'Zoë\u2028 "\\ 😀 \x00',
+        "balance": 2**70,
+        "tax": -(2**53) - 1,
+        "rate": 1e-7,
+        "half": "\ud800",
+    }
+    found = body(
+        form, customer(after=json.dumps(odd))
+    )  # as text, which is how destinations give it
+    held = {
+        "standard": ["data"],
+        "stripe": ["data", "object"],
+        "change": ["after"],
+        "record": [],
+        "cloudevents": ["data"],
+    }[form]
     for name in held:
         found = found[name]
     assert found == odd
@@ -162,20 +206,37 @@ def test_odd_values_arrive_as_they_are(form: str) -> None:
 
 def test_an_update_tells_what_was_before() -> None:
     found = body("standard", moved())
-    assert (found["type"], found["meta"]["before"], found["meta"]["changed"]) == ("customer.updated", {**CUSTOMER, "name": "Wile"}, ["name"])
-    assert body("stripe", moved())["data"] == {"object": CUSTOMER, "previous_attributes": {"name": "Wile"}}
+    assert (found["type"], found["meta"]["before"], found["meta"]["changed"]) == (
+        "customer.updated",
+        {**CUSTOMER, "name": "Wile"},
+        ["name"],
+    )
+    assert body("stripe", moved())["data"] == {
+        "object": CUSTOMER,
+        "previous_attributes": {"name": "Wile"},
+    }
 
 
 def test_a_deletion_tells_what_was_deleted() -> None:
     found = body("standard", gone())
-    assert (found["type"], found["data"], found["meta"]["before"], found["meta"]["op"]) == ("customer.deleted", CUSTOMER, CUSTOMER, "d")
+    assert (found["type"], found["data"], found["meta"]["before"], found["meta"]["op"]) == (
+        "customer.deleted",
+        CUSTOMER,
+        CUSTOMER,
+        "d",
+    )
     assert body("record", gone()) == {**CUSTOMER, "deleted": True}
     assert body("stripe", gone())["data"] == {"object": CUSTOMER}
 
 
-@pytest.mark.parametrize(("form", "held"), [("standard", "data"), ("cloudevents", "data"), ("record", None)])
+@pytest.mark.parametrize(
+    ("form", "held"), [("standard", "data"), ("cloudevents", "data"), ("record", None)]
+)
 def test_of_an_object_that_is_not_known_its_id_remains(form: str, held: str | None) -> None:
-    unknown, forgotten = gone(previous=None, before_quality="none"), moved(after=None, previous=None)
+    unknown, forgotten = (
+        gone(previous=None, before_quality="none"),
+        moved(after=None, previous=None),
+    )
     found = [body(form, one)[held] if held else body(form, one) for one in (unknown, forgotten)]
     stub = {"id": CUSTOMER["id"], "object": "customer"}
     assert found == [{**stub, "deleted": True}, stub]
@@ -185,14 +246,23 @@ def test_of_an_object_that_is_not_known_its_id_remains(form: str, held: str | No
     ("customers", "c", "customer.created"), ("customers", "d", "customer.deleted"), ("subscriptions", "u", "customer.subscription.updated"),
     ("invoices", "u", "invoice.updated"), ("plans", "r", "plan.read"), ("widgets", "c", "widgets.created"),
 ])  # fmt: skip
-def test_what_was_no_event_has_the_type_that_the_event_would_have(resource: str, op: str, wanted: str) -> None:
+def test_what_was_no_event_has_the_type_that_the_event_would_have(
+    resource: str, op: str, wanted: str
+) -> None:
     one = made(resource=resource, op=op, origin="diff", event_id=None, event_type=None)
     assert body("standard", one)["type"] == wanted
     assert body("cloudevents", one)["type"] == f"com.stripe.{wanted}"
 
 
 def test_no_event_is_made_up_unless_asked_for() -> None:
-    one = moved(change_id="chg_1", origin="diff", event_id=None, event_type=None, request_id=None, request_idempotency_key=None)
+    one = moved(
+        change_id="chg_1",
+        origin="diff",
+        event_id=None,
+        event_type=None,
+        request_id=None,
+        request_idempotency_key=None,
+    )
     with pytest.raises(NotRenderable, match="chg_1 was no event"):
         body("stripe", one)
 
@@ -202,7 +272,10 @@ def test_no_event_is_made_up_unless_asked_for() -> None:
         "object": "event", "api_version": "2026-06-24", "context": None, "created": 1680893993, "type": "customer.updated", "livemode": False,
         "data": {"object": CUSTOMER, "previous_attributes": {"name": "Wile"}}, "pending_webhooks": 0, "request": {"id": None, "idempotency_key": None},
     }  # fmt: skip
-    again, other = moved(change_id="chg_1", offset=9, origin="diff", event_id=None), moved(change_id="chg_2", origin="diff", event_id=None)
+    again, other = (
+        moved(change_id="chg_1", offset=9, origin="diff", event_id=None),
+        moved(change_id="chg_2", origin="diff", event_id=None),
+    )
     made_up = [body("stripe", each, synthetic=True)["id"] for each in (one, again, other)]
     assert made_up[0] == made_up[1] != made_up[2]
 
@@ -218,13 +291,19 @@ def a_net(op: str = "u", changes: int = 3, **given: Any) -> Net:
         "last": moved(offset=8, change_id="evt_8", event_id="evt_8"),
         "before": {**CUSTOMER, "name": "Wile", "email": "w@example.com"}, "after": CUSTOMER, **given,
     }  # fmt: skip
-    return Net("customers", CUSTOMER["id"], CUSTOMER["id"], op, changes, changed=["name", "email"], **found)
+    return Net(
+        "customers", CUSTOMER["id"], CUSTOMER["id"], op, changes, changed=["name", "email"], **found
+    )
 
 
 def test_a_net_change_is_told_under_its_last_one() -> None:
     net = a_net()
     found = body("standard", net)
-    assert (found["type"], found["timestamp"], found["data"]) == ("customer.updated", "2023-04-07T18:59:53Z", CUSTOMER)
+    assert (found["type"], found["timestamp"], found["data"]) == (
+        "customer.updated",
+        "2023-04-07T18:59:53Z",
+        CUSTOMER,
+    )
     assert found["meta"] == {
         "change_id": "evt_8", "offset": 8, "object_version": 2, "op": "u", "origin": "event", "resource": "customers", "object_id": CUSTOMER["id"],
         "customer_id": CUSTOMER["id"], "before": net.before, "changed": ["name", "email"], "before_quality": "derived", "late": False,
@@ -232,32 +311,45 @@ def test_a_net_change_is_told_under_its_last_one() -> None:
     }  # fmt: skip
     assert body("change", net) == net.as_dict()
     assert body("record", net) == CUSTOMER
-    assert body(compile_template("{before.email} {change.changes}{change.event_type}"), net) == "w@example.com 3"
+    assert (
+        body(compile_template("{before.email} {change.changes}{change.event_type}"), net)
+        == "w@example.com 3"
+    )
     assert body("record", a_net("d", after=None, last=gone())) == {**CUSTOMER, "deleted": True}
     assert body("standard", a_net("d", after=None, last=gone(previous=None)))["data"] == net.before
 
 
 def test_a_net_change_is_an_event_only_if_it_is_one_change() -> None:
-    assert body("stripe", a_net(changes=1)) == body("stripe", moved(change_id="evt_8", event_id="evt_8"))
+    assert body("stripe", a_net(changes=1)) == body(
+        "stripe", moved(change_id="evt_8", event_id="evt_8")
+    )
     with pytest.raises(NotRenderable):
         body("stripe", a_net())
     found = body("stripe", a_net(), synthetic=True)
-    assert found["data"] == {"object": CUSTOMER, "previous_attributes": {"name": "Wile", "email": "w@example.com"}}
+    assert found["data"] == {
+        "object": CUSTOMER,
+        "previous_attributes": {"name": "Wile", "email": "w@example.com"},
+    }
     assert found["id"].startswith("evt_syn_") and found["type"] == "customer.updated"
 
 
 def test_what_a_receiver_missed_is_named() -> None:
     assert "skipped" not in body("standard", customer())["meta"]
-    found = json.loads(render("standard", Telling(customer(), "welcome", "msg_1", ("evt_8", "evt_9"))).content)
+    found = json.loads(
+        render("standard", Telling(customer(), "welcome", "msg_1", ("evt_8", "evt_9"))).content
+    )
     assert found["meta"]["skipped"] == ["evt_8", "evt_9"]
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(UsageError, match="'xml'\\. Choose from: standard, stripe, change, record, cloudevents"):
+    with pytest.raises(
+        UsageError, match="'xml'\\. Choose from: standard, stripe, change, record, cloudevents"
+    ):
         body("xml", customer())
 
 
-# --- Stripe's events, rebuilt -------------------------------------------------------------------------------------
+# --- Stripe's events, rebuilt
+# -------------------------------------------------------------------------------------
 
 NAMES = {row.object: row for row in RESOURCES.values()}
 
@@ -275,7 +367,7 @@ def read(one: Extracted, position: int) -> Change:
 def happened(box: Sandbox) -> list[tuple[Told, bytes, Change]]:
     """Every event with its change; what was before an event is what the object's last one held."""
     found: list[tuple[Told, bytes, Change]] = []
-    held: dict[tuple[str, str], Known] = {}      # a price and its plan have one id
+    held: dict[tuple[str, str], Known] = {}  # a price and its plan have one id
     for record in box.events:
         for one in told(msgspec.json.decode(record.body, type=Event), NAMES):
             if is_discount(one):
@@ -289,8 +381,9 @@ def happened(box: Sandbox) -> list[tuple[Told, bytes, Change]]:
 
 @pytest.mark.parametrize("stubs", [False, True], ids=["whole deletions", "bare deletions"])
 def test_stripes_events_come_again(stubs: bool) -> None:
-    """Equal as parsed JSON, but for: links that open to whoever holds them, a `request` that is null, how a deletion is told, and
-    `pending_webhooks`, which is 0."""
+    """Equal as parsed JSON, but for: links that open to whoever holds them, a `request` that is
+    null, how a deletion is told, and `pending_webhooks`, which is 0.
+    """
     box = Sandbox(seed=5, customers=15)
     box.stub_deletes = stubs
     box.live(400, 500)
@@ -307,11 +400,14 @@ def test_stripes_events_come_again(stubs: bool) -> None:
         assert list(found) == list({"id": 0, **wanted})
 
     assert {one.role for one, _, _ in stories} == {"begins", "moves", "says", "ends"}
-    assert any(one.role == "says" and each.previous for one, _, each in stories)      # known, but not told by Stripe
+    assert any(
+        one.role == "says" and each.previous for one, _, each in stories
+    )  # known, but not told by Stripe
     assert {one.resource.table for one, _, _ in stories} == set(RESOURCES)
 
 
-# --- templates ----------------------------------------------------------------------------------------------------
+# --- templates
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("template", "wanted"), [
@@ -329,7 +425,11 @@ def test_a_template_is_filled(template: Any, wanted: Any) -> None:
 
 
 def test_a_template_over_a_deletion_is_filled_with_nothing() -> None:
-    assert body(compile_template(["{after.id}", "<{after}>", "{before.id}"]), gone()) == [None, "<>", CUSTOMER["id"]]
+    assert body(compile_template(["{after.id}", "<{after}>", "{before.id}"]), gone()) == [
+        None,
+        "<>",
+        CUSTOMER["id"],
+    ]
 
 
 @pytest.mark.parametrize(("template", "place"), [

@@ -25,18 +25,30 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from stripe_feed import cli, service_commands, trigger_commands
-from stripe_feed.api import API_VERSION
-from stripe_feed.extract.pages import Listing
-from stripe_feed.extract.windows import Planner
-from stripe_feed.progress import WAITING, Meter, Progress, Reading, Watch
+from stripe_feed.api.client import API_VERSION
+from stripe_feed.cli import main, serve, triggers
+from stripe_feed.cli.output import heard, invoked, plain
+from stripe_feed.cli.progress import WAITING, Meter, Progress, Reading, Watch
+from stripe_feed.extract.paging.reader import Listing
+from stripe_feed.extract.paging.windows import Planner
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
-from stripe_feed.terminal import heard, invoked, plain
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
 
-VERBS = ["deliver", "demo", "doctor", "preview", "query", "reconcile", "sandbox", "serve", "status", "sync", "verify"]
+VERBS = [
+    "deliver",
+    "demo",
+    "doctor",
+    "preview",
+    "query",
+    "reconcile",
+    "sandbox",
+    "serve",
+    "status",
+    "sync",
+    "verify",
+]
 HEAVY = ["dlt", "duckdb", "msgspec", "pendulum", "pyarrow", "rich", "stripe", "urllib3"]
 
 
@@ -50,7 +62,9 @@ def origin(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """An account, loaded once."""
     folder = tmp_path_factory.mktemp("origin")
     with shell_of(box, folder) as shell:
-        done = shell.sync("--database", folder / "stripe_feed.duckdb", "--state-dir", folder / "state", "--json")
+        done = shell.sync(
+            "--database", folder / "stripe_feed.duckdb", "--state-dir", folder / "state", "--json"
+        )
         assert done.code == 0, done.err
         (folder / "synced.json").write_text(done.out)
         (folder / "talk.txt").write_text(done.err)
@@ -70,7 +84,8 @@ def copy(origin: Shell, shell: Shell) -> Shell:
     return shell
 
 
-# -- the frame --------------------------------------------------------------------------------------------------------------
+# -- the frame
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
@@ -81,9 +96,11 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         subprocess.run([*COMMAND, "--help"], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    code = "import sys; from stripe_feed.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from stripe_feed.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
 
-    done = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True
+    )
 
     assert min(taken) < 0.3
     assert set(done.stderr.split()) & set(HEAVY) == set()
@@ -98,7 +115,9 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
 
 
 def _order() -> Iterator[str]:
-    return (command.callback.__name__ for command in cli.app.registered_commands if command.callback)
+    return (
+        command.callback.__name__ for command in main.app.registered_commands if command.callback
+    )
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["sync", "-h"], ["feed", "tail", "-h"]])
@@ -107,7 +126,12 @@ def test_help_has_a_short_form(shell: Shell, arguments: list[str]) -> None:
 
 
 def test_the_package_is_a_command_too() -> None:
-    done = subprocess.run([sys.executable, "-m", "stripe_feed", "--version"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "stripe_feed", "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.startswith("stripe-feed ")
 
 
@@ -122,10 +146,14 @@ def test_every_verb_explains_itself(shell: Shell, verb: str) -> None:
 
 def test_every_command_is_short() -> None:
     """A command collects its options and calls the library; what it does is the library's."""
-    trees = [ast.parse(Path(module.__file__ or "").read_text()) for module in (cli, trigger_commands, service_commands)]
+    trees = [
+        ast.parse(Path(module.__file__ or "").read_text()) for module in (main, triggers, serve)
+    ]
     bodies = {
-        node.name: node.body[-1].end_lineno - node.body[0].lineno + 1      # type: ignore[operator]
-        for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in VERBS
+        node.name: node.body[-1].end_lineno - node.body[0].lineno + 1  # type: ignore[operator]
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name in VERBS
     }
 
     assert bodies.keys() == set(VERBS)
@@ -146,17 +174,23 @@ def test_an_unknown_option_is_usage(shell: Shell) -> None:
     assert "--nonsense" in said.err
 
 
-def test_an_unexpected_error_is_one_line_without_its_words(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line_without_its_words(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The words of a foreign exception may hold keys or data."""
+
     def broken(*_: object) -> None:
         raise RuntimeError("canary")
 
-    monkeypatch.setattr("stripe_feed.show.status", broken)
+    monkeypatch.setattr("stripe_feed.destination.read.status", broken)
 
     said = shell.run("status")
 
     assert said.code == 1
-    assert said.error == "unexpected builtins.RuntimeError. Run again with --debug for the traceback, and please report it."
+    assert (
+        said.error
+        == "unexpected builtins.RuntimeError. Run again with --debug for the traceback, and please report it."
+    )
     assert "canary" not in said.out + said.err
 
 
@@ -177,35 +211,71 @@ def test_a_reader_that_goes_away_is_no_error(copy: Shell) -> None:
     """`stripe-feed query … | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
-    env = {name: value for name, value in {**os.environ, **copy.environment}.items() if value is not None}
+    env = {
+        name: value
+        for name, value in {**os.environ, **copy.environment}.items()
+        if value is not None
+    }
 
     done = subprocess.run(
-        [*COMMAND, "query", "--csv", "select * from invoices, customers"], cwd=copy.folder, env=env, stdout=writing,
-        stderr=subprocess.PIPE, text=True,
+        [*COMMAND, "query", "--csv", "select * from invoices, customers"],
+        cwd=copy.folder,
+        env=env,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     os.close(writing)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [["query", "select * from invoices, customers limit 1000"], ["status"], ["status", "--json"]])
-def test_a_reader_that_goes_away_is_no_error_for_tables_either(copy: Shell, arguments: list[str]) -> None:
-    """Rich would end the process with 1; and what is still in the buffer when Python ends is no error."""
+@pytest.mark.parametrize(
+    "arguments",
+    [["query", "select * from invoices, customers limit 1000"], ["status"], ["status", "--json"]],
+)
+def test_a_reader_that_goes_away_is_no_error_for_tables_either(
+    copy: Shell, arguments: list[str]
+) -> None:
+    """Rich would end the process with 1; and what is still in the buffer when Python ends is no
+    error.
+    """
     done = subprocess.run(
-        ["bash", "-c", 'set -o pipefail; "$@" | true', "bash", *COMMAND, *arguments], cwd=copy.folder, capture_output=True, text=True,
-        env={name: value for name, value in {**os.environ, **copy.environment}.items() if value is not None},
+        ["bash", "-c", 'set -o pipefail; "$@" | true', "bash", *COMMAND, *arguments],
+        cwd=copy.folder,
+        capture_output=True,
+        text=True,
+        env={
+            name: value
+            for name, value in {**os.environ, **copy.environment}.items()
+            if value is not None
+        },
     )
 
-    assert (done.returncode, "Traceback" in done.stderr, "error" in done.stderr) == (0, False, False), done.stderr
+    assert (done.returncode, "Traceback" in done.stderr, "error" in done.stderr) == (
+        0,
+        False,
+        False,
+    ), done.stderr
 
 
 def test_a_sync_goes_on_when_nobody_listens_any_more(shell: Shell) -> None:
     """`stripe-feed sync 2>&1 | head -1`: the copy is complete all the same."""
     reading, writing = os.pipe()
     os.close(reading)
-    env = {name: value for name, value in {**os.environ, **shell.environment}.items() if value is not None}
+    env = {
+        name: value
+        for name, value in {**os.environ, **shell.environment}.items()
+        if value is not None
+    }
 
-    done = subprocess.run([*COMMAND, "sync", "--resources", "products"], cwd=shell.folder, env=env, stdout=writing, stderr=writing)
+    done = subprocess.run(
+        [*COMMAND, "sync", "--resources", "products"],
+        cwd=shell.folder,
+        env=env,
+        stdout=writing,
+        stderr=writing,
+    )
     os.close(writing)
 
     assert done.returncode == 0
@@ -214,11 +284,12 @@ def test_a_sync_goes_on_when_nobody_listens_any_more(shell: Shell) -> None:
 
 def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that a database's connection breaks with says nothing about our reader."""
+
     def broken(*_: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("stripe_feed.show.status", broken)
-    monkeypatch.setattr("stripe_feed.terminal.gone", lambda stream: False)
+    monkeypatch.setattr("stripe_feed.destination.read.status", broken)
+    monkeypatch.setattr("stripe_feed.cli.output.gone", lambda stream: False)
 
     said = shell.run("status")
 
@@ -233,7 +304,9 @@ def test_a_service_says_the_same_line_once_a_minute(capsys: pytest.CaptureFixtur
             record = log.makeRecord(log.name, logging.WARNING, "", 0, "It fails.", (), None)
             record.created = at
             log.handle(record)
-    assert [line[14:] for line in capsys.readouterr().err.splitlines()] == [f"{at}Z warning: It fails." for at in ("01:40", "02:40", "00:50")]
+    assert [line[14:] for line in capsys.readouterr().err.splitlines()] == [
+        f"{at}Z warning: It fails." for at in ("01:40", "02:40", "00:50")
+    ]
 
 
 def test_the_version(shell: Shell) -> None:
@@ -268,14 +341,19 @@ def test_what_is_said_to_run_next_can_be_run(
     assert invoked() == words.format(bin=known)
 
 
-# -- sync -------------------------------------------------------------------------------------------------------------------
+# -- sync
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_sync_loads_the_account_and_says_so(origin: Shell) -> None:
     talk = (origin.folder / "talk.txt").read_text()
 
     assert origin.rows() == origin.truth()
-    assert re.search(r"^[\d,]+ rows written to \S+/stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.$", talk, re.M)
+    assert re.search(
+        r"^[\d,]+ rows written to \S+/stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.$",
+        talk,
+        re.M,
+    )
     assert re.search(r"^  customers +\d+$", talk, re.M)
     assert re.search(r'^Next: stripe-feed query --database \S+ "select .*"$', talk, re.M)
 
@@ -284,7 +362,18 @@ def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
     found = json.loads((origin.folder / "synced.json").read_text())
 
     assert found.keys() == {
-        "rows", "requests", "seconds", "packages", "account_id", "livemode", "refused", "healed", "restored", "relayed", "unread", "left_out",
+        "rows",
+        "requests",
+        "seconds",
+        "packages",
+        "account_id",
+        "livemode",
+        "refused",
+        "healed",
+        "restored",
+        "relayed",
+        "unread",
+        "left_out",
         "failed",
     }
     assert found["account_id"] == origin.box.account_id
@@ -295,7 +384,10 @@ def test_a_second_sync_has_nothing_new(copy: Shell) -> None:
     said = copy.sync()
 
     assert (said.code, said.out) == (0, "")
-    assert re.match(r"Nothing new for stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.\nNext: ", said.err)
+    assert re.match(
+        r"Nothing new for stripe_feed.duckdb, dataset stripe: \d+ requests, \d+\.\d s\.\nNext: ",
+        said.err,
+    )
     assert "--database" not in said.err
 
 
@@ -306,10 +398,26 @@ def test_a_quiet_sync_says_nothing(copy: Shell) -> None:
 
 
 ASKED: Mapping[str, Any] = {
-    "api_key": None, "database": None, "destination": None, "dataset": "stripe", "state_dir": None, "resources": None,
-    "start_date": None, "end_date": None, "expand": {}, "test_clocks": False, "full_refresh": False, "max_rps": None,
-    "endpoint_rps": None, "allow_api_base": False, "api_version": API_VERSION, "give_up_after": 120.0, "wait": 30.0,
-    "checkpoint_rows": None, "deletes": "soft", "snapshot": False,
+    "api_key": None,
+    "database": None,
+    "destination": None,
+    "dataset": "stripe",
+    "state_dir": None,
+    "resources": None,
+    "start_date": None,
+    "end_date": None,
+    "expand": {},
+    "test_clocks": False,
+    "full_refresh": False,
+    "max_rps": None,
+    "endpoint_rps": None,
+    "allow_api_base": False,
+    "api_version": API_VERSION,
+    "give_up_after": 120.0,
+    "wait": 30.0,
+    "checkpoint_rows": None,
+    "deletes": "soft",
+    "snapshot": False,
 }
 
 
@@ -317,22 +425,44 @@ ASKED: Mapping[str, Any] = {
     ("arguments", "changed"),
     [
         ([], {}),
-        (["--database", "x.duckdb", "--dataset", "live", "--state-dir", "s"],
-         {"database": "x.duckdb", "dataset": "live", "state_dir": "s"}),
+        (
+            ["--database", "x.duckdb", "--dataset", "live", "--state-dir", "s"],
+            {"database": "x.duckdb", "dataset": "live", "state_dir": "s"},
+        ),
         (["--destination", "postgres"], {"destination": "postgres"}),
         (["--resources", "customers, invoices"], {"resources": ["customers", "invoices"]}),
-        (["--resources", "plans,invoices", "--resources", "prices,", "--resources", "plans"],
-         {"resources": ["plans", "invoices", "prices"]}),
-        (["--start-date", "2026-01-31", "--end-date", "1780000000"], {"start_date": "2026-01-31", "end_date": 1_780_000_000}),
-        (["--expand", "customers.tax_ids", "--expand", "customers.sources", "--expand", "prices.tiers"],
-         {"expand": {"customers": ["tax_ids", "sources"], "prices": ["tiers"]}}),
-        (["--test-clocks", "--full-refresh", "--allow-api-base"],
-         {"test_clocks": True, "full_refresh": True, "allow_api_base": True}),
-        (["--max-rps", "90", "--endpoint-rps", "22.5", "--checkpoint-rows", "1000"],
-         {"max_rps": 90.0, "endpoint_rps": 22.5, "checkpoint_rows": 1000}),
+        (
+            ["--resources", "plans,invoices", "--resources", "prices,", "--resources", "plans"],
+            {"resources": ["plans", "invoices", "prices"]},
+        ),
+        (
+            ["--start-date", "2026-01-31", "--end-date", "1780000000"],
+            {"start_date": "2026-01-31", "end_date": 1_780_000_000},
+        ),
+        (
+            [
+                "--expand",
+                "customers.tax_ids",
+                "--expand",
+                "customers.sources",
+                "--expand",
+                "prices.tiers",
+            ],
+            {"expand": {"customers": ["tax_ids", "sources"], "prices": ["tiers"]}},
+        ),
+        (
+            ["--test-clocks", "--full-refresh", "--allow-api-base"],
+            {"test_clocks": True, "full_refresh": True, "allow_api_base": True},
+        ),
+        (
+            ["--max-rps", "90", "--endpoint-rps", "22.5", "--checkpoint-rows", "1000"],
+            {"max_rps": 90.0, "endpoint_rps": 22.5, "checkpoint_rows": 1000},
+        ),
         (["--deletes", "hard", "--snapshot"], {"deletes": "hard", "snapshot": True}),
-        (["--wait", "60", "--give-up-after", "5", "--api-version", "2026-01-01.x"],
-         {"wait": 60.0, "give_up_after": 5.0, "api_version": "2026-01-01.x"}),
+        (
+            ["--wait", "60", "--give-up-after", "5", "--api-version", "2026-01-01.x"],
+            {"wait": 60.0, "give_up_after": 5.0, "api_version": "2026-01-01.x"},
+        ),
     ],
 )
 def test_every_option_reaches_the_library(
@@ -367,7 +497,8 @@ def test_a_list_of_resources_without_a_name_is_usage(shell: Shell, names: list[s
     said = shell.run("sync", *(part for name in names for part in ("--resources", name)))
 
     assert (said.code, said.error) == (
-        2, "--resources names nothing. Give it like a,b, or leave it out for all."
+        2,
+        "--resources names nothing. Give it like a,b, or leave it out for all.",
     )
 
 
@@ -375,7 +506,10 @@ def test_a_list_of_resources_without_a_name_is_usage(shell: Shell, names: list[s
 def test_a_full_refresh_of_some_resources_is_usage(copy: Shell, more: list[str]) -> None:
     said = copy.run("sync", "--resources", "prices", "--full-refresh", *more)
 
-    assert (said.code, said.error) == (2, "--full-refresh drops all tables and loads all; leave out --resources.")
+    assert (said.code, said.error) == (
+        2,
+        "--full-refresh drops all tables and loads all; leave out --resources.",
+    )
     assert copy.rows() == copy.truth()
 
 
@@ -383,10 +517,15 @@ def test_fields_that_this_version_does_not_know_are_one_line(tmp_path: Path) -> 
     """Each is logged for itself; their names stay out of it."""
     box = Sandbox(seed=4, customers=3)
     with shell_of(box, tmp_path) as shell:
-        for table, fields in {"customers": {"canary_a": 1, "canary_b": 2}, "products": {"canary_a": 1}}.items():
+        for table, fields in {
+            "customers": {"canary_a": 1, "canary_b": 2},
+            "products": {"canary_a": 1},
+        }.items():
             box.update(table, next(iter(box.objects(table))), **fields)
         said = shell.sync("--resources", "customers,products")
-        quiet = shell.sync("--resources", "customers,products", "--database", "other.duckdb", "--quiet")
+        quiet = shell.sync(
+            "--resources", "customers,products", "--database", "other.duckdb", "--quiet"
+        )
 
     assert re.findall("^.*does not know.*$", said.err, re.M) == [
         "3 fields that this version does not know: kept in `extra` of customers, products."
@@ -395,7 +534,8 @@ def test_fields_that_this_version_does_not_know_are_one_line(tmp_path: Path) -> 
     assert (quiet.code, quiet.err) == (0, "")
 
 
-# -- the key ----------------------------------------------------------------------------------------------------------------
+# -- the key
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stdin", [False, True])
@@ -404,7 +544,13 @@ def test_the_key_comes_from_a_file_or_stdin(copy: Shell, stdin: bool) -> None:
     file.write_text(f"{copy.box.key}\n")
     key = copy.box.key
 
-    said = copy.run("doctor", "--api-key-file", "-" if stdin else file, stdin=key if stdin else None, STRIPE_SECRET_KEY=None)
+    said = copy.run(
+        "doctor",
+        "--api-key-file",
+        "-" if stdin else file,
+        stdin=key if stdin else None,
+        STRIPE_SECRET_KEY=None,
+    )
 
     assert "ok       key            a secret key in test mode" in said.out
 
@@ -414,7 +560,9 @@ def test_a_key_file_wins_over_dlt_which_wins_over_the_environment(copy: Shell) -
     (copy.folder / "key").write_text(copy.box.key)
     pk, org = "pk_test_51", "sk_org_test_51"
 
-    first = copy.run("doctor", "--api-key-file", "key", SOURCES__STRIPE_FEED__API_KEY=pk, STRIPE_SECRET_KEY=org)
+    first = copy.run(
+        "doctor", "--api-key-file", "key", SOURCES__STRIPE_FEED__API_KEY=pk, STRIPE_SECRET_KEY=org
+    )
     second = copy.run("doctor", SOURCES__STRIPE_FEED__API_KEY=pk, STRIPE_SECRET_KEY=copy.box.key)
     third = copy.run("doctor", STRIPE_SECRET_KEY=org)
 
@@ -426,7 +574,9 @@ def test_a_key_file_wins_over_dlt_which_wins_over_the_environment(copy: Shell) -
 def test_the_key_comes_from_dlt_s_secrets_file(copy: Shell) -> None:
     """dlt reads the file when it is imported, so in a process of its own."""
     (copy.folder / ".dlt").mkdir()
-    (copy.folder / ".dlt" / "secrets.toml").write_text(f'[sources.stripe_feed]\napi_key = "{copy.box.key}"\n')
+    (copy.folder / ".dlt" / "secrets.toml").write_text(
+        f'[sources.stripe_feed]\napi_key = "{copy.box.key}"\n'
+    )
 
     said = copy.apart("sync", "--dry-run", STRIPE_SECRET_KEY=None)
 
@@ -435,11 +585,19 @@ def test_the_key_comes_from_dlt_s_secrets_file(copy: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "cannot be read (FileNotFoundError)"), ("\n", "is empty"), (b"\xff\xfe\x00", "(UnicodeDecodeError)")],
+    [
+        (None, "cannot be read (FileNotFoundError)"),
+        ("\n", "is empty"),
+        (b"\xff\xfe\x00", "(UnicodeDecodeError)"),
+    ],
 )
-def test_a_key_file_without_a_key_is_refused(shell: Shell, content: str | bytes | None, words: str) -> None:
+def test_a_key_file_without_a_key_is_refused(
+    shell: Shell, content: str | bytes | None, words: str
+) -> None:
     if content is not None:
-        (shell.folder / "key").write_bytes(content if isinstance(content, bytes) else content.encode())
+        (shell.folder / "key").write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
 
     said = shell.run("sync", "--api-key-file", "key")
 
@@ -447,7 +605,8 @@ def test_a_key_file_without_a_key_is_refused(shell: Shell, content: str | bytes 
     assert words in said.error
 
 
-# -- sync --dry-run ---------------------------------------------------------------------------------------------------------
+# -- sync --dry-run
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_plans_everything_and_writes_nothing(shell: Shell) -> None:
@@ -472,28 +631,45 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
     fresh = copy.run("sync", "--dry-run", "--json", "--full-refresh")
 
     now = copy.box.now
-    new = json.loads(said.out)       # no line for events: none is old enough
+    new = json.loads(said.out)  # no line for events: none is old enough
     planned = [json.loads(line) for line in fresh.out.splitlines()]
     everything = planned[0]
-    assert (new["resource"], new["kind"], everything["resource"], everything["kind"]) == ("customers", "new", "customers", "everything")
-    assert 0 <= _seconds(new["since"]) - (now - 300) < 60 and 0 <= _seconds(new["until"]) - now < 60     # Stripe's time goes on
-    assert [one["resource"] for one in planned] == list(RESOURCES)       # no events before the lists are complete
+    assert (new["resource"], new["kind"], everything["resource"], everything["kind"]) == (
+        "customers",
+        "new",
+        "customers",
+        "everything",
+    )
+    assert (
+        0 <= _seconds(new["since"]) - (now - 300) < 60 and 0 <= _seconds(new["until"]) - now < 60
+    )  # Stripe's time goes on
+    assert [one["resource"] for one in planned] == list(
+        RESOURCES
+    )  # no events before the lists are complete
     assert everything["since"] is None and 0 <= _seconds(everything["until"]) - now < 60
     assert json.loads(fixed.out) == {
-        "resource": "plans", "kind": "range", "since": "2026-01-01T00:00:00Z", "until": "2026-02-01T00:00:00Z",
+        "resource": "plans",
+        "kind": "range",
+        "since": "2026-01-01T00:00:00Z",
+        "until": "2026-02-01T00:00:00Z",
     }
     assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
     assert [path.name for path in copy.folder.iterdir()] == ["stripe_feed.duckdb"]
 
 
-# -- status -----------------------------------------------------------------------------------------------------------------
+# -- status
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_status_before_the_first_load(shell: Shell) -> None:
     said = shell.run("status")
     as_json = shell.run("status", "--json")
 
-    assert (said.code, said.out, said.err) == (0, "", "Nothing is loaded yet. Run `stripe-feed sync`.\n")
+    assert (said.code, said.out, said.err) == (
+        0,
+        "",
+        "Nothing is loaded yet. Run `stripe-feed sync`.\n",
+    )
     assert json.loads(as_json.out)["tables"] == []
     assert list(shell.folder.iterdir()) == []
 
@@ -502,15 +678,28 @@ def test_status_shows_tables_cursors_and_freshness(copy: Shell) -> None:
     said = copy.run("status")
     found = json.loads(copy.run("status", "--json").out)
 
-    newest = max(customer["created"] for customer in copy.box.objects("customers").values() if customer["created"])
+    newest = max(
+        customer["created"]
+        for customer in copy.box.objects("customers").values()
+        if customer["created"]
+    )
     with duckdb.connect("stripe_feed.duckdb", read_only=True) as connection:
-        ((loaded_at,),) = connection.execute("select floor(epoch(max(inserted_at))) from stripe._dlt_loads").fetchall()
-    assert f"account {copy.box.account_id}, test mode, API version {API_VERSION}, last load 20" in said.out
-    assert re.search(r"^ customers +2026-05-28 20:2\d:\d\d +nothing +2026-05-28 20:2\d:\d\d *$", said.out, re.M)
+        ((loaded_at,),) = connection.execute(
+            "select floor(epoch(max(inserted_at))) from stripe._dlt_loads"
+        ).fetchall()
+    assert (
+        f"account {copy.box.account_id}, test mode, API version {API_VERSION}, last load 20"
+        in said.out
+    )
+    assert re.search(
+        r"^ customers +2026-05-28 20:2\d:\d\d +nothing +2026-05-28 20:2\d:\d\d *$", said.out, re.M
+    )
     assert {row["table"]: row["rows"] for row in found["tables"]} == copy.truth() | {"changes": 0}
     assert _seconds(found["tables"][0]["newest"]) <= newest
     assert _seconds(found["loaded_at"]) == loaded_at
-    assert [(cursor["resource"], cursor["seconds_left"]) for cursor in found["cursors"]] == [(name, 0) for name in RESOURCES]
+    assert [(cursor["resource"], cursor["seconds_left"]) for cursor in found["cursors"]] == [
+        (name, 0) for name in RESOURCES
+    ]
     assert all(0 <= _seconds(cursor["until"]) - copy.box.now < 60 for cursor in found["cursors"])
 
 
@@ -529,7 +718,9 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
         said = shell.sync(*two, "--checkpoint-rows", 1, "--give-up-after", 0)
         status = shell.run("status")
         found = json.loads(shell.run("status", "--json").out)
-        planned = [json.loads(line) for line in shell.run("sync", "--dry-run", "--json").out.splitlines()]
+        planned = [
+            json.loads(line) for line in shell.run("sync", "--dry-run", "--json").out.splitlines()
+        ]
         box.faults.always.clear()
         box.advance(86_400)
         assert shell.sync(*two).code == 0
@@ -538,23 +729,35 @@ def test_status_tells_an_unfinished_backfill(shell: Shell) -> None:
     left = {cursor["resource"]: cursor["seconds_left"] for cursor in found["cursors"]}
     assert said.code == 5
     assert left["invoices"] > 0
-    assert re.search(r"^ invoices +2026-05-28 20:2\d:\d\d +.*[\d,]+ days\b.* +2026-05-28 20:2\d:\d\d *$", status.out, re.M)
-    assert "…" not in status.out        # it fits into 80 columns
+    assert re.search(
+        r"^ invoices +2026-05-28 20:2\d:\d\d +.*[\d,]+ days\b.* +2026-05-28 20:2\d:\d\d *$",
+        status.out,
+        re.M,
+    )
+    assert "…" not in status.out  # it fits into 80 columns
     assert {p["kind"] for p in planned if p["resource"] == "invoices"} == {"the rest"}
     assert {cursor["seconds_left"] for cursor in later["cursors"]} == {0}
     assert later["cursors"][0]["resource"] == "customers"
-    assert 0 <= _seconds(later["cursors"][0]["until"]) - box.now < 60     # Stripe's time goes on between its answers
+    assert (
+        0 <= _seconds(later["cursors"][0]["until"]) - box.now < 60
+    )  # Stripe's time goes on between its answers
 
 
-# -- preview and query ------------------------------------------------------------------------------------------------------
+# -- preview and query
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_preview_shows_the_newest_rows_and_names_the_columns_that_do_not_fit(copy: Shell) -> None:
     said = copy.run("preview", "customers", "-n", "2")
-    whole = [json.loads(line) for line in copy.run("preview", "customers", "-n", "2", "--json").out.splitlines()]
+    whole = [
+        json.loads(line)
+        for line in copy.run("preview", "customers", "-n", "2", "--json").out.splitlines()
+    ]
 
     newest = sorted((row["created"] for row in whole), reverse=True)
-    assert [line.split()[0] for line in said.out.splitlines() if " cus_" in line] == [row["id"] for row in whole]
+    assert [line.split()[0] for line in said.out.splitlines() if " cus_" in line] == [
+        row["id"] for row in whole
+    ]
     assert [row["created"] for row in whole] == newest
     assert set(whole[0]) >= {column.name for column in RESOURCES["customers"].columns}
     assert re.match(r"Not shown: .*metadata.*\. --json shows all\.\n", said.err)
@@ -574,20 +777,36 @@ def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> No
         connection.execute("drop table stripe.plans")
     missing = copy.run("preview", "plans")
 
-    assert (unknown.code, unknown.error) == (2, f"There is no table 'charges'. Choose from: {', '.join([*TABLES, 'changes'])}.")
-    assert (missing.code, missing.error) == (3, "The table plans is not loaded yet. Run `stripe-feed sync --resources plans`.")
+    assert (unknown.code, unknown.error) == (
+        2,
+        f"There is no table 'charges'. Choose from: {', '.join([*TABLES, 'changes'])}.",
+    )
+    assert (missing.code, missing.error) == (
+        3,
+        "The table plans is not loaded yet. Run `stripe-feed sync --resources plans`.",
+    )
 
 
-@pytest.mark.parametrize("arguments", [["status", "--dataset", "x", "--database", "none.duckdb"], ["query", "select 1", "--database", "none.duckdb"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--dataset", "x", "--database", "none.duckdb"],
+        ["query", "select 1", "--database", "none.duckdb"],
+    ],
+)
 def test_a_failure_is_json_where_json_was_asked_for(shell: Shell, arguments: list[str]) -> None:
     said = shell.run(*arguments, "--json")
-    assert json.loads(said.out) == {"error": {"kind": "SetupError", "message": said.error, "exit_code": 3}}
+    assert json.loads(said.out) == {
+        "error": {"kind": "SetupError", "message": said.error, "exit_code": 3}
+    }
     assert shell.run(*arguments).out == ""
 
 
 def test_query_as_table_json_and_csv(copy: Shell) -> None:
     nested = "{'a': [1, 2]} as deep, true as yes"
-    values = f"12345678901234567890123 as big, null as nothing, timestamp '2026-01-31' as day, {nested}"
+    values = (
+        f"12345678901234567890123 as big, null as nothing, timestamp '2026-01-31' as day, {nested}"
+    )
     sql = f"select id, created, metadata, {values} from plans order by id limit 2"
 
     as_table = copy.run("query", sql)
@@ -602,14 +821,24 @@ def test_query_as_table_json_and_csv(copy: Shell) -> None:
     assert as_json[0]["day"] == "2026-01-31T00:00:00Z"
     assert (as_json[0]["big"], as_json[0]["nothing"]) == (12345678901234567890123, None)
     assert (as_csv[0]["big"], as_csv[0]["nothing"]) == ("12345678901234567890123", "")
-    assert (as_csv[0]["deep"], as_csv[0]["yes"], as_csv[0]["day"]) == ('{"a":[1,2]}', "true", "2026-01-31T00:00:00+00:00")
-    assert (as_json[0]["deep"], json.loads(as_csv[0]["metadata"])) == ({"a": [1, 2]}, as_json[0]["metadata"])
+    assert (as_csv[0]["deep"], as_csv[0]["yes"], as_csv[0]["day"]) == (
+        '{"a":[1,2]}',
+        "true",
+        "2026-01-31T00:00:00+00:00",
+    )
+    assert (as_json[0]["deep"], json.loads(as_csv[0]["metadata"])) == (
+        {"a": [1, 2]},
+        as_json[0]["metadata"],
+    )
 
 
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("select nope from customers", 'Binder Error: Referenced column "nope" not found in FROM clause!'),
+        (
+            "select nope from customers",
+            'Binder Error: Referenced column "nope" not found in FROM clause!',
+        ),
         ("select * from nope", "Catalog Error: Table with name nope does not exist!"),
         ("selec", 'Parser Error: syntax error at or near "selec"'),
     ],
@@ -633,7 +862,8 @@ def test_a_database_that_is_named_has_to_be_there(shell: Shell, arguments: list[
     said = shell.run(*arguments, "--database", "nope.duckdb")
 
     assert (said.code, said.error) == (
-        3, "There is no file nope.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+        3,
+        "There is no file nope.duckdb yet. Run `stripe-feed sync` first, or name another --database.",
     )
 
 
@@ -642,7 +872,8 @@ def test_reading_before_the_first_load(shell: Shell, arguments: list[str]) -> No
     said = shell.run(*arguments)
 
     assert (said.code, said.error) == (
-        3, "There is no file stripe_feed.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+        3,
+        "There is no file stripe_feed.duckdb yet. Run `stripe-feed sync` first, or name another --database.",
     )
     assert list(shell.folder.iterdir()) == []
 
@@ -674,7 +905,10 @@ def test_another_destination_is_read_through_dlt(shell: Shell) -> None:
     status = json.loads(shell.run("status", *where, "--json").out)
     preview = shell.run("preview", "customers", *where, "--json")
     query = shell.run("query", "select count(*) as n from invoices", *where, "--json")
-    refused = {sql: shell.run("query", sql, *where) for sql in ("delete from plans", "select 1; select 2", "select nope")}
+    refused = {
+        sql: shell.run("query", sql, *where)
+        for sql in ("delete from plans", "select 1; select 2", "select nope")
+    }
 
     assert empty.err == "Nothing is loaded yet. Run `stripe-feed sync`.\n"
     assert synced.code == 0
@@ -700,7 +934,8 @@ def test_a_destination_out_of_reach_is_one_line_without_its_password(shell: Shel
         assert "canary" not in said.out + said.err
 
 
-# -- demo and sandbox -------------------------------------------------------------------------------------------------------
+# -- demo and sandbox
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
@@ -710,16 +945,26 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
     before, after = map(_numbers, first.out.split("Second sync"))
     assert (first.code, again.code) == (0, 0), first.err
     assert set(before) == {*TABLES, "changes"}
-    assert [after[name] for name in TABLES] == [[after[name][0], after[name][0] - before[name][0]] for name in TABLES]
+    assert [after[name] for name in TABLES] == [
+        [after[name][0], after[name][0] - before[name][0]] for name in TABLES
+    ]
     assert after["customers"][1] > 0
     assert "select strftime" in first.out and "stripe-feed doctor" in first.out
-    assert "minor_units desc" not in first.out       # amounts of different currencies do not compare
+    assert "minor_units desc" not in first.out  # amounts of different currencies do not compare
     assert _timeless(first.out) == _timeless(again.out)
-    kinds = {kind: int(count) for count, kind in re.findall(r"^ +(\d+) (added|updated|cancelled|removed)$", first.out, re.M)}
+    kinds = {
+        kind: int(count)
+        for count, kind in re.findall(
+            r"^ +(\d+) (added|updated|cancelled|removed)$", first.out, re.M
+        )
+    }
     assert len(kinds) == 4 and min(kinds.values()) > 0
     assert after["changes"] == [sum(kinds.values())] * 2
     assert {path.name for path in shell.folder.iterdir()} == {
-        "demo.duckdb", "demo.feed.sqlite", "demo.feed.sqlite.deliver.lock", "demo.sync.lock",
+        "demo.duckdb",
+        "demo.feed.sqlite",
+        "demo.feed.sqlite.deliver.lock",
+        "demo.sync.lock",
     }
 
 
@@ -741,8 +986,14 @@ def test_the_demo_leaves_a_foreign_file_alone(copy: Shell) -> None:
     loaded = copy.run("demo", "--database", "stripe_feed.duckdb")
     foreign = copy.run("demo", "--database", "mine.duckdb")
 
-    assert (loaded.code, loaded.error) == (3, "stripe_feed.duckdb holds something else than a demo. Choose another --database.")
-    assert (foreign.code, foreign.error) == (3, "mine.duckdb holds something else than a demo. Choose another --database.")
+    assert (loaded.code, loaded.error) == (
+        3,
+        "stripe_feed.duckdb holds something else than a demo. Choose another --database.",
+    )
+    assert (foreign.code, foreign.error) == (
+        3,
+        "mine.duckdb holds something else than a demo. Choose another --database.",
+    )
     assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
 
 
@@ -769,7 +1020,10 @@ def test_a_sandbox_that_cannot_start_says_why(shell: Shell) -> None:
     said = shell.run("sandbox", "--port", port)
 
     assert said.code == 3
-    assert said.error.startswith("The sandbox did not start: ") and "address already in use" in said.error
+    assert (
+        said.error.startswith("The sandbox did not start: ")
+        and "address already in use" in said.error
+    )
 
 
 def test_the_sandbox_explains_its_options(shell: Shell) -> None:
@@ -792,19 +1046,23 @@ def test_the_sandbox_explains_its_options(shell: Shell) -> None:
         (["--latency", "much"], "argument --latency: 'much' is no number from 0 on"),
     ],
 )
-def test_wrong_options_of_the_sandbox_are_usage(shell: Shell, arguments: list[str], words: str) -> None:
+def test_wrong_options_of_the_sandbox_are_usage(
+    shell: Shell, arguments: list[str], words: str
+) -> None:
     said = shell.run("sandbox", *arguments)
 
     assert (said.code, said.err) == (2, f"error: {words}. See `stripe-feed sandbox --help`.\n")
 
 
-# -- progress ---------------------------------------------------------------------------------------------------------------
+# -- progress
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def watched(*listings: Listing[Any]) -> Any:
     """A session as the meter sees it."""
     return SimpleNamespace(
-        runs={listing.name: SimpleNamespace(listing=listing) for listing in listings}, api=SimpleNamespace(counts=Counter())
+        runs={listing.name: SimpleNamespace(listing=listing) for listing in listings},
+        api=SimpleNamespace(counts=Counter()),
     )
 
 
@@ -812,7 +1070,9 @@ def listing(*windows: tuple[int, int], rows: int = 0, pages: int = 0) -> Listing
     def never(walk: int, ask: object) -> Any:
         raise AssertionError
 
-    return Listing("customers", "/v1/customers", never, [Planner(windows)], rows_read=rows, pages_read=pages)
+    return Listing(
+        "customers", "/v1/customers", never, [Planner(windows)], rows_read=rows, pages_read=pages
+    )
 
 
 def test_before_the_first_page_the_share_is_unknown() -> None:
@@ -835,7 +1095,10 @@ def test_share_speed_position_and_time_left_come_from_the_windows() -> None:
 
     assert reading == Reading("customers", 1000, 10, 10.0, 1_700_432_000, 500.0, 5.0)
     assert (reading.share, reading.seconds_left) == (0.5, 2.0)
-    assert reading.sentence() == "customers: 1,000 rows, 10 pages, 500 rows/s, back to 2023-11-19, 50% done, 0:02 left"
+    assert (
+        reading.sentence()
+        == "customers: 1,000 rows, 10 pages, 500 rows/s, back to 2023-11-19, 50% done, 0:02 left"
+    )
 
 
 def test_a_listing_that_ended_is_done() -> None:
@@ -871,7 +1134,9 @@ def test_a_session_that_closed_keeps_its_last_reading() -> None:
     assert [reading.rows for reading in meter.look()] == [3]
 
 
-def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     screen = io.StringIO()
     with Progress(Console(file=screen, force_terminal=True, width=100)) as live:
         live.watch(watched(listing((100, 200), rows=1234, pages=13)))
@@ -890,17 +1155,25 @@ def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(capsys: pytest.Captur
     assert "All read, loading …" in screen.getvalue()
     (line,) = capsys.readouterr().err.splitlines()
     assert STAMP.match(line)
-    assert STAMP.sub("", line) == "customers: 1,234 rows, 13 pages, … rows/s, back to 1970-01-01, … done, … left"
+    assert (
+        STAMP.sub("", line)
+        == "customers: 1,234 rows, 13 pages, … rows/s, back to 1970-01-01, … done, … left"
+    )
 
 
 @pytest.mark.parametrize(
     ("statuses", "words"),
     [
-        ({0: 2}, "no answer from Stripe"), ({503: 2}, "Stripe answers 503"), ({429: 2, 0: 1}, "Stripe answers 429"),
-        ({403: 2}, ""), ({200: 1, 500: 1}, ""),
+        ({0: 2}, "no answer from Stripe"),
+        ({503: 2}, "Stripe answers 503"),
+        ({429: 2, 0: 1}, "Stripe answers 429"),
+        ({403: 2}, ""),
+        ({200: 1, 500: 1}, ""),
     ],
 )
-def test_an_endpoint_that_only_fails_for_three_seconds_is_named(statuses: dict[int, int], words: str) -> None:
+def test_an_endpoint_that_only_fails_for_three_seconds_is_named(
+    statuses: dict[int, int], words: str
+) -> None:
     """One that answers, if only with a refusal, is none; what others do does not matter."""
     times = iter([0.0, 2.9, 3.0, 9.0, 9.0])
     counts = Counter({("/v1/plans", 200): 5, ("/v1/invoices", 200): 3, ("/v1/plans", 429): 1})
@@ -922,7 +1195,9 @@ def test_an_endpoint_that_only_fails_for_three_seconds_is_named(statuses: dict[i
     assert found == [{}, {}, {}, {name: text.format(6) for name, text in line.items()}, {}]
 
 
-def test_an_endpoint_that_does_not_answer_is_said_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endpoint_that_does_not_answer_is_said_and_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     times = iter([0.0, 5.0, 5.0, 5.0])
     progress = Progress(Console(width=100))
     progress.meter = Meter(watched(listing((100, 200))))
@@ -936,11 +1211,16 @@ def test_an_endpoint_that_does_not_answer_is_said_and_shown(capsys: pytest.Captu
     Console(file=screen, width=100).print(progress.picture())
 
     assert "/v1/customers: no answer from Stripe for 9 s, asking again …" in screen.getvalue()
-    assert STAMP.sub("", capsys.readouterr().err) == "/v1/customers: no answer from Stripe for 5 s, asking again …\n"
+    assert (
+        STAMP.sub("", capsys.readouterr().err)
+        == "/v1/customers: no answer from Stripe for 5 s, asking again …\n"
+    )
 
 
-def test_a_long_wait_before_the_first_request_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.progress.PATIENCE", 0.01)
+def test_a_long_wait_before_the_first_request_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.cli.progress.PATIENCE", 0.01)
     for quiet in (True, False):
         with Progress(Console(), quiet) as waiting:
             if not quiet:

@@ -1,4 +1,6 @@
-"""Wrong clocks, of whoever writes the `Date` and of this machine: nothing is skipped, nothing told twice, no row stays behind."""
+"""Wrong clocks, of whoever writes the `Date` and of this machine: nothing is skipped, nothing told
+twice, no row stays behind.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stripe_feed import stripe_time
-from stripe_feed.api import Api, Clock
-from stripe_feed.extract import session
+from stripe_feed.api import stripe_time
+from stripe_feed.api.client import Api, Clock
+from stripe_feed.extract import run
 from stripe_feed.sandbox import Sandbox
 from tests.copies import PERMISSIONS, Copy, copy_of
 
@@ -43,7 +45,9 @@ def set_clocks(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Set:
         return None if found is None else found + off["date"]
 
     monkeypatch.setattr(stripe_time, "date_of", date_of)
-    monkeypatch.setattr(session, "Api", partial(Api, clock=Clock(time=lambda: float(copy.box.now + off["local"]))))
+    monkeypatch.setattr(
+        run, "Api", partial(Api, clock=Clock(time=lambda: float(copy.box.now + off["local"])))
+    )
     return lambda date, local: off.update(date=date, local=local)
 
 
@@ -60,18 +64,26 @@ def first_of(copy: Copy) -> str:
 
 
 def told(copy: Copy) -> list[str]:
-    found = copy.select("select event_id from stripe.changes where resource = 'customers' and origin = 'event'")
+    found = copy.select(
+        "select event_id from stripe.changes where resource = 'customers' and origin = 'event'"
+    )
     return sorted(str(id) for (id,) in found)
 
 
 @pytest.mark.parametrize(
     ("date", "local", "bad"),
     [
-        (2 * HOUR, 0, 0), (2 * HOUR, -HOUR, 1),
-        *(pytest.param(*some, marks=pytest.mark.long) for some in ((-2 * HOUR, 0, 0), (-2 * HOUR, 0, 1), (0, -2 * HOUR, 0))),
+        (2 * HOUR, 0, 0),
+        (2 * HOUR, -HOUR, 1),
+        *(
+            pytest.param(*some, marks=pytest.mark.long)
+            for some in ((-2 * HOUR, 0, 0), (-2 * HOUR, 0, 1), (0, -2 * HOUR, 0))
+        ),
     ],
 )
-def test_a_time_that_is_wrong_in_a_whole_run(copy: Copy, set_clocks: Set, date: int, local: int, bad: int) -> None:
+def test_a_time_that_is_wrong_in_a_whole_run(
+    copy: Copy, set_clocks: Set, date: int, local: int, bad: int
+) -> None:
     """The next runs read what happened meanwhile, and its rows are those of now."""
     box = copy.box
     before = {event.id for event in box.events}
@@ -84,18 +96,26 @@ def test_a_time_that_is_wrong_in_a_whole_run(copy: Copy, set_clocks: Set, date: 
     copy.sync(resources=[T])
 
     copy.check(T)
-    mine = {event.id for event in box.events if event.type.startswith("customer.") and event.id not in before}
+    mine = {
+        event.id
+        for event in box.events
+        if event.type.startswith("customer.") and event.id not in before
+    }
     assert len(mine) == 6
     assert mine <= set(told(copy))
     assert len(told(copy)) == len(set(told(copy)))
     if date > 0 or bad:
-        assert mine == set(told(copy))       # and no more
+        assert mine == set(told(copy))  # and no more
     assert copy.sync(resources=[T]).rows == {}
 
 
 @pytest.mark.parametrize("local", [0, pytest.param(YEARS, marks=pytest.mark.long)])
-def test_cursors_of_the_future_go_back(copy: Copy, set_clocks: Set, caplog: pytest.LogCaptureFixture, local: int) -> None:
-    """Where the clocks are years ahead: the next run compares everything, and then goes on as ever. Nothing old is told."""
+def test_cursors_of_the_future_go_back(
+    copy: Copy, set_clocks: Set, caplog: pytest.LogCaptureFixture, local: int
+) -> None:
+    """Where the clocks are years ahead: the next run compares everything, and then goes on as ever.
+    Nothing old is told.
+    """
     set_clocks(YEARS, local)
     turn(copy, "Untold")
     set_clocks(0, 0)

@@ -1,4 +1,6 @@
-"""Named consumers: at least once, in order, acknowledged when the next one is asked for, and only by the newest owner."""
+"""Named consumers: at least once, in order, acknowledged when the next one is asked for, and only
+by the newest owner.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stripe_feed.destination import lock
+from stripe_feed.destination.pipeline import lock
 from stripe_feed.errors import Fenced, PositionLost, UsageError
-from stripe_feed.feed import cursors, relay
+from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE, Change, change, entry
-from stripe_feed.feed.consume import Feed, open_feed
+from stripe_feed.feed.feed import Feed, open_feed
 from stripe_feed.feed.filters import wanted
 from stripe_feed.feed.paths import value_at
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage.store import FeedStore
 from tests.commands import holding
 from tests.feed_kills import BEGIN, Plain, Row, a_change, a_copy, load
 
@@ -87,7 +89,9 @@ def test_max_ends_after_so_many_and_acknowledges_them(feed: Feed) -> None:
         feed.consume("c", max=0)
 
 
-def test_a_new_consumer_starts_at_the_latest_when_it_is_made(feed: Feed, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_consumer_starts_at_the_latest_when_it_is_made(
+    feed: Feed, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "stripe_feed")
     changes = feed.consume("c")
     add(feed, a_change(11), a_change(12))
@@ -96,7 +100,7 @@ def test_a_new_consumer_starts_at_the_latest_when_it_is_made(feed: Feed, caplog:
     assert "Consumer c is new and starts behind offset 10 of 10" in caplog.text
     assert "earliest" in caplog.text
     caplog.clear()
-    assert offsets(feed.consume("c", start="earliest")) == []      # it is not new any more
+    assert offsets(feed.consume("c", start="earliest")) == []  # it is not new any more
     assert caplog.text == ""
 
 
@@ -109,7 +113,9 @@ def test_a_new_consumer_starts_at_the_latest_when_it_is_made(feed: Feed, caplog:
     ],
 )  # fmt: skip
 def test_a_start_is_the_first_change_that_comes(feed: Feed, start: Any, first: int | None) -> None:
-    assert offsets(feed.consume("c", start=start)) == ([] if first is None else list(range(first, 11)))
+    assert offsets(feed.consume("c", start=start)) == (
+        [] if first is None else list(range(first, 11))
+    )
 
 
 @pytest.mark.parametrize("start", ["evt_99", 12, "12", 0, "yesterday", ""])
@@ -125,27 +131,36 @@ def test_names_are_plain(feed: Feed, name: str) -> None:
         feed.consume(name)
 
 
-def test_changes_passed_over_are_acknowledged_without_a_commit_each(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_passed_over_are_acknowledged_without_a_commit_each(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(feed, *(a_change(n, "cus_1", resource="customers") for n in range(11, 2_000)))
     calls = []
-    real = cursors.acknowledge
+    real = consumers.acknowledge
 
     def counted(*given: Any) -> None:
         calls.append(given[3])
         real(*given)
 
-    monkeypatch.setattr(cursors, "acknowledge", counted)
+    monkeypatch.setattr(consumers, "acknowledge", counted)
 
-    assert offsets(feed.consume("c", resource="subscriptions", start="earliest")) == list(range(1, 11))
+    assert offsets(feed.consume("c", resource="subscriptions", start="earliest")) == list(
+        range(1, 11)
+    )
     assert feed.lag("c")[0].position == 1_999
     assert len(calls) == 11
     assert offsets(feed.consume("c")) == []
 
 
-def test_sparse_matches_are_found_all_over_the_log(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.store.WINDOW", 7)
-    monkeypatch.setattr("stripe_feed.feed.consume.PAGE", 2)
-    add(feed, *(a_change(n, resource="invoices" if n % 9 == 0 else "customers") for n in range(11, 100)))
+def test_sparse_matches_are_found_all_over_the_log(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.feed.storage.store.WINDOW", 7)
+    monkeypatch.setattr("stripe_feed.feed.feed.PAGE", 2)
+    add(
+        feed,
+        *(a_change(n, resource="invoices" if n % 9 == 0 else "customers") for n in range(11, 100)),
+    )
     expected = [n for n in range(11, 100) if n % 9 == 0]
 
     assert offsets(feed.consume("c", resource="invoices", start="earliest")) == expected
@@ -175,9 +190,9 @@ def test_a_stale_owner_is_fenced(feed: Feed) -> None:
 
 
 def test_an_acknowledgement_never_goes_back(feed: Feed) -> None:
-    _, epoch, _ = cursors.enter(feed._store, "c", "earliest", 0.0)
+    _, epoch, _ = consumers.enter(feed._store, "c", "earliest", 0.0)
     for position, stands in ((3, 3), (2, 3), (3, 3), (7, 7)):
-        cursors.acknowledge(feed._store, "c", epoch, position, 0.0)
+        consumers.acknowledge(feed._store, "c", epoch, position, 0.0)
         assert feed.lag("c")[0].position == stands
 
 
@@ -231,9 +246,9 @@ class Owners(RuleBasedStateMachine):
             return
         if newest:
             self.position = max(self.position, given[-1]) if given else self.position
-            assert got == self.position + 1      # nothing left out, nothing twice
+            assert got == self.position + 1  # nothing left out, nothing twice
         else:
-            assert given == []                   # it can read on, but not acknowledge
+            assert given == []  # it can read on, but not acknowledge
         given.append(got)
 
     @rule(place=st.sampled_from(["latest", "earliest"]))
@@ -256,7 +271,9 @@ class Owners(RuleBasedStateMachine):
 
 
 TestC2CursorIsMonotoneAndStaleOwnersAreFenced = Owners.TestCase
-TestC2CursorIsMonotoneAndStaleOwnersAreFenced.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestC2CursorIsMonotoneAndStaleOwnersAreFenced.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None
+)
 
 
 class ManyOwners(Owners):
@@ -278,12 +295,13 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
 
     assert offsets(later.consume("quick")) == [11]
     assert [(one.consumer, one.position, one.behind, one.lost) for one in later.lag()] == [
-        ("dead", 1, 10, True), ("quick", 11, 0, False),
+        ("dead", 1, 10, True),
+        ("quick", 11, 0, False),
     ]
     with pytest.raises(PositionLost, match="feed reset dead --to earliest"):
         later.consume("dead")
     with pytest.raises(PositionLost):
-        later.consume("dead", start="latest")      # a start is for new names
+        later.consume("dead", start="latest")  # a start is for new names
     later.reset("dead", "earliest")
     assert offsets(later.consume("dead")) == [11]
     with pytest.raises(PositionLost):
@@ -297,7 +315,7 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
 
 
 def test_a_consumer_pruned_while_it_runs_stops(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.consume.PAGE", 2)
+    monkeypatch.setattr("stripe_feed.feed.feed.PAGE", 2)
     changes = feed.consume("c", start="earliest")
     assert [next(changes).offset, next(changes).offset] == [1, 2]
     Feed(None, feed._store, now=lambda: BEGIN.timestamp() + 86_400).prune(60)
@@ -311,8 +329,11 @@ def test_lag_counts_what_is_behind_and_how_old_the_next_is(feed: Feed) -> None:
         pass
     list(feed.consume("all", start="earliest"))
 
-    assert [(one.consumer, one.position, one.head, one.behind, one.seconds) for one in feed.lag()] == [
-        ("all", 10, 10, 0, 0.0), ("some", 3, 10, 7, 16.0),
+    assert [
+        (one.consumer, one.position, one.head, one.behind, one.seconds) for one in feed.lag()
+    ] == [
+        ("all", 10, 10, 0, 0.0),
+        ("some", 3, 10, 7, 16.0),
     ]
     assert feed.lag("some")[0].change_id == "evt_3"
     assert feed.consumers() == ["all", "some"]
@@ -326,6 +347,7 @@ def test_lag_counts_what_is_behind_and_how_old_the_next_is(feed: Feed) -> None:
 def test_following_waits_for_more(tmp_path: Path) -> None:
     counter = itertools.count(1)
     with FeedStore(tmp_path / "feed.sqlite") as store:
+
         def arrive(seconds: float) -> None:
             add(growing, a_change(next(counter)))
 
@@ -339,7 +361,11 @@ def test_several_threads_consume_from_one_feed(feed: Feed) -> None:
     add(feed, *(a_change(n) for n in range(11, 500)))
     got: dict[str, list[int]] = {}
     threads = [
-        threading.Thread(target=lambda name=name: got.update({name: offsets(feed.consume(name, start="earliest"))}))
+        threading.Thread(
+            target=lambda name=name: got.update(
+                {name: offsets(feed.consume(name, start="earliest"))}
+            )
+        )
         for name in ("a", "b", "c", "d")
     ]
     for thread in threads:
@@ -351,19 +377,24 @@ def test_several_threads_consume_from_one_feed(feed: Feed) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_consumers_never_open_the_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_consumers_never_open_the_database(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "stripe_feed")
     pipeline = a_copy(tmp_path)
     load(pipeline, [a_change(n) for n in range(1, 4)])
     with open_feed(pipeline) as feed:
         changes = feed.consume("c", start="earliest")
         assert next(changes).offset == 1
-        load(pipeline, [a_change(4)])       # would fail while a reader has it open
+        load(pipeline, [a_change(4)])  # would fail while a reader has it open
         with holding(tmp_path / "copy.duckdb") as pid:
             assert offsets(changes) == [2, 3]
             with open_feed(pipeline) as other:
                 assert other.head == 3
-            assert f"Going on with the changes relayed before. copy.duckdb is open in process {pid}." in caplog.text
+            assert (
+                f"Going on with the changes relayed before. copy.duckdb is open in process {pid}."
+                in caplog.text
+            )
     caplog.clear()
     with lock(pipeline, "stripe-feed sync"), open_feed(pipeline) as feed:
         assert feed.head == 3
@@ -375,7 +406,9 @@ def test_consumers_never_open_the_database(tmp_path: Path, caplog: pytest.LogCap
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_database_open_in_this_process_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_open_in_this_process_is_no_obstacle(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import duckdb
 
     caplog.set_level(logging.INFO, "stripe_feed")
@@ -388,11 +421,24 @@ def test_a_database_open_in_this_process_is_no_obstacle(tmp_path: Path, caplog: 
         own.execute("set memory_limit = '1GiB'; set threads = 2")
         with open_feed(pipeline) as feed:
             assert feed.head == 1
-        assert own.execute("select current_setting('memory_limit'), current_setting('threads')").fetchone() == ("1.0 GiB", 2)
+        assert own.execute(
+            "select current_setting('memory_limit'), current_setting('threads')"
+        ).fetchone() == ("1.0 GiB", 2)
 
 
-STATUS = {"id": "sub_1", "status": "past_due", "plan": {"id": "p2", "tier": 3}, "metadata": {"plan": "pro"}, "flag": True}
-WAS = {"status": "active", "plan": {"tier": 2}, "metadata": {"plan": None, "old": "1"}, "flag": False}
+STATUS = {
+    "id": "sub_1",
+    "status": "past_due",
+    "plan": {"id": "p2", "tier": 3},
+    "metadata": {"plan": "pro"},
+    "flag": True,
+}
+WAS = {
+    "status": "active",
+    "plan": {"tier": 2},
+    "metadata": {"plan": None, "old": "1"},
+    "flag": False,
+}
 PATHS = ["status", "plan.tier", "metadata.plan", "metadata.old", "flag"]
 
 
@@ -437,9 +483,28 @@ def test_transitions_of_an_update(given: Any, matches: bool) -> None:
     ("row", "from_any", "from_active"),
     [
         (a_change(1, after=STATUS, previous=WAS, changed=PATHS), True, True),
-        (a_change(1, after=STATUS, previous=WAS, changed=PATHS, origin="diff", before_quality="derived"), True, True),
-        (a_change(1, after=STATUS, previous=None, changed=PATHS, before_quality="none"), True, False),
-        (a_change(1, after=STATUS, previous=None, changed=["plan"], before_quality="none"), False, False),
+        (
+            a_change(
+                1,
+                after=STATUS,
+                previous=WAS,
+                changed=PATHS,
+                origin="diff",
+                before_quality="derived",
+            ),
+            True,
+            True,
+        ),
+        (
+            a_change(1, after=STATUS, previous=None, changed=PATHS, before_quality="none"),
+            True,
+            False,
+        ),
+        (
+            a_change(1, after=STATUS, previous=None, changed=["plan"], before_quality="none"),
+            False,
+            False,
+        ),
         (a_change(1, after=STATUS, **CREATED), False, False),
         (a_change(1, after=STATUS, **CREATED | {"op": "r"}), False, False),
         (a_change(1, op="d", after=None, previous=STATUS), False, False),
@@ -472,7 +537,9 @@ def test_values_inside_arrays_are_found() -> None:
 
 def test_resources_and_kinds(feed: Feed) -> None:
     add(
-        feed, a_change(11, "in_1", resource="invoices", **CREATED), a_change(12, "in_1", "d", resource="invoices"),
+        feed,
+        a_change(11, "in_1", resource="invoices", **CREATED),
+        a_change(12, "in_1", "d", resource="invoices"),
         a_change(13, "cus_1", resource="customers", **CREATED | {"op": "r"}),
     )
 
@@ -506,7 +573,13 @@ def image(**fields: Any) -> dict[str, Any]:
     return {"id": "sub_1", "status": "a", "n": 1, **fields}
 
 
-def step(op: str, n: int, was: dict[str, Any] | None = None, now: dict[str, Any] | None = None, **given: Any) -> Row:
+def step(
+    op: str,
+    n: int,
+    was: dict[str, Any] | None = None,
+    now: dict[str, Any] | None = None,
+    **given: Any,
+) -> Row:
     """A change from one image to another."""
     match op:
         case "c" | "r":
@@ -519,10 +592,19 @@ def step(op: str, n: int, was: dict[str, Any] | None = None, now: dict[str, Any]
 
 
 A, B, C, D = image(), image(status="b"), image(status="b", n=2), image(n=2)
-SOLD, ARCHIVED = ({"data": [{"id": "si_1", "price": {"id": "price_1", "active": active}}]} for active in (True, False))
+SOLD, ARCHIVED = (
+    {"data": [{"id": "si_1", "price": {"id": "price_1", "active": active}}]}
+    for active in (True, False)
+)
 E, F, G = image(items=SOLD), image(status="b", items=ARCHIVED), image(items=ARCHIVED)
 ROWS = {"object": "list", "data": [{"id": "si_1"}, {"id": "si_2"}], "has_more": False}
-SHOWN = {"object": "list", "data": [{"id": "si_2"}, {"id": "si_1"}], "has_more": False, "total_count": 2, "url": "/v1/subscription_items"}
+SHOWN = {
+    "object": "list",
+    "data": [{"id": "si_2"}, {"id": "si_1"}],
+    "has_more": False,
+    "total_count": 2,
+    "url": "/v1/subscription_items",
+}
 CUT = SHOWN | {"data": [{"id": "si_1", "quantity": 7}], "has_more": True}
 P, Q, R = image(items=ROWS, n=2), image(items=ROWS), image(items=SHOWN, status="b", n=2)
 S = image(items=CUT, n=2)
@@ -535,7 +617,10 @@ S = image(items=CUT, n=2)
         ([step("c", 1, None, A), step("u", 2, A, B)], ("c", None, B, [])),
         ([step("r", 1, None, A), step("u", 2, A, B)], ("r", None, B, [])),
         ([step("u", 1, A, B), step("u", 2, B, C)], ("u", A, C, ["status", "n"])),
-        ([step("u", 1, A, B), step("u", 2, B, C), step("u", 3, C, D)], ("u", A, D, ["n"])),       # the status flapped
+        (
+            [step("u", 1, A, B), step("u", 2, B, C), step("u", 3, C, D)],
+            ("u", A, D, ["n"]),
+        ),  # the status flapped
         ([step("u", 1, A, B), step("u", 2, B, A)], None),
         ([step("c", 1, None, A), step("d", 2, A)], None),
         ([step("c", 1, None, A), step("u", 2, A, B), step("d", 3, B)], None),
@@ -546,16 +631,40 @@ S = image(items=CUT, n=2)
         ([step("c", 1, None, A), step("d", 2, A), step("c", 3, None, B)], ("c", None, B, [])),
         ([step("d", 1, A)], ("d", A, None, [])),
         ([step("u", 1, A, B, before_quality="none")], ("u", None, B, ["status"])),
-        ([step("u", 1, A, B, before_quality="none"), step("u", 2, B, C)], ("u", None, C, ["status", "n"])),
-        ([step("u", 1, A, B), step("u", 2, B, A, api_version="other")], ("u", A, A, ["status"])),  # not to be compared
-        ([step("u", 2, A, B), step("u", 1, D, A, late=True)], ("u", D, B, ["status", "n"])),       # it begins with a late one
-        ([step("u", 3, B, C), step("u", 2, A, B, late=True), step("c", 1, None, A, late=True)], ("c", None, C, [])),
-        ([step("u", 3, A, B), step("u", 1, C, D, late=True)], ("u", A, B, ["status"])),            # which does not lead there
-        ([step("u", 2, A, B), step("u", 3, B, C), step("u", 1, D, C, late=True)], ("u", A, C, ["status", "n"])),
+        (
+            [step("u", 1, A, B, before_quality="none"), step("u", 2, B, C)],
+            ("u", None, C, ["status", "n"]),
+        ),
+        (
+            [step("u", 1, A, B), step("u", 2, B, A, api_version="other")],
+            ("u", A, A, ["status"]),
+        ),  # not to be compared
+        (
+            [step("u", 2, A, B), step("u", 1, D, A, late=True)],
+            ("u", D, B, ["status", "n"]),
+        ),  # it begins with a late one
+        (
+            [step("u", 3, B, C), step("u", 2, A, B, late=True), step("c", 1, None, A, late=True)],
+            ("c", None, C, []),
+        ),
+        (
+            [step("u", 3, A, B), step("u", 1, C, D, late=True)],
+            ("u", A, B, ["status"]),
+        ),  # which does not lead there
+        (
+            [step("u", 2, A, B), step("u", 3, B, C), step("u", 1, D, C, late=True)],
+            ("u", A, C, ["status", "n"]),
+        ),
         ([step("u", 1, C, A, late=True)], None),
-        ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, R)], ("u", P, R, ["status"])),      # rows hold lists in another form
-        ([step("u", 1, P, Q, origin="diff"), step("u", 2, Q, S)], ("u", P, S, ["items.data"])),      # cut, but the first differs
-        ([step("u", 1, E, F)], ("u", E, F, ["status"])),                    # a price is no part of what embeds it
+        (
+            [step("u", 1, P, Q, origin="diff"), step("u", 2, Q, R)],
+            ("u", P, R, ["status"]),
+        ),  # rows hold lists in another form
+        (
+            [step("u", 1, P, Q, origin="diff"), step("u", 2, Q, S)],
+            ("u", P, S, ["items.data"]),
+        ),  # cut, but the first differs
+        ([step("u", 1, E, F)], ("u", E, F, ["status"])),  # a price is no part of what embeds it
         ([step("u", 1, E, F), step("u", 2, F, G)], None),
     ],
 )
@@ -568,16 +677,28 @@ def test_net_changes(tmp_path: Path, steps: list[Row], expected: Any) -> None:
 
 
 def test_net_of_a_span(feed: Feed) -> None:
-    assert [(one.object_id, one.changes, one.first.offset, one.last.offset) for one in feed.net()] == [
-        ("sub_2", 3, 2, 8), ("sub_0", 3, 3, 9), ("sub_1", 4, 1, 10),
+    assert [
+        (one.object_id, one.changes, one.first.offset, one.last.offset) for one in feed.net()
+    ] == [
+        ("sub_2", 3, 2, 8),
+        ("sub_0", 3, 3, 9),
+        ("sub_1", 4, 1, 10),
     ]
-    assert [(one.object_id, one.changes) for one in feed.net(since=5, until="evt_8")] == [("sub_2", 1), ("sub_0", 1), ("sub_1", 1)]
+    assert [(one.object_id, one.changes) for one in feed.net(since=5, until="evt_8")] == [
+        ("sub_2", 1),
+        ("sub_0", 1),
+        ("sub_1", 1),
+    ]
     assert list(feed.net(resource="invoices")) == []
     assert next(feed.net()).as_dict()["first_change_id"] == "evt_2"
 
 
 def test_a_relay_in_another_store_goes_on_while_consumed(tmp_path: Path) -> None:
-    with closing(Plain()) as plain, FeedStore(tmp_path / "f.sqlite") as one, FeedStore(tmp_path / "f.sqlite") as two:
+    with (
+        closing(Plain()) as plain,
+        FeedStore(tmp_path / "f.sqlite") as one,
+        FeedStore(tmp_path / "f.sqlite") as two,
+    ):
         plain.put("1", a_change(1), a_change(2))
         plain.complete("1")
         relay.relay(one, plain)

@@ -20,10 +20,10 @@ import duckdb
 import msgspec
 import pytest
 
-from stripe_feed.extract import pages
+from stripe_feed.extract.paging import reader
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.server import Answer, Request
+from stripe_feed.sandbox.protocol.messages import Answer, Request
 from tests.copies import FAST, Copy
 from tests.crash import BATCH_ROWS, PACKAGE_ROWS, POINTS, THREADS
 
@@ -41,7 +41,9 @@ class Watched(Sandbox):
         found = super().answer(request)
         table = PATHS.get(request.target.partition("?")[0])
         if table and found.status == 200:
-            self.sent.update((table, one.id) for one in msgspec.json.decode(found.body, type=_Page).data)
+            self.sent.update(
+                (table, one.id) for one in msgspec.json.decode(found.body, type=_Page).data
+            )
         return found
 
 
@@ -58,15 +60,24 @@ class Runner:
 
     def __init__(self) -> None:
         program = Path(__file__).with_name("crash.py")
-        path = os.pathsep.join([str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         environment = os.environ | {"PYTHONPATH": path}
         self.process = subprocess.Popen(
-            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def run(self, copy: Copy, point: str | None = None, at: int = 1, **options: Any) -> int:
         """Sync; return the exit status."""
-        files = {"database": str(copy.folder / copy.database), "state_dir": str(copy.folder / copy.state)}
+        files = {
+            "database": str(copy.folder / copy.database),
+            "state_dir": str(copy.folder / copy.state),
+        }
         arguments = {"api_key": copy.box.key, "api_base": copy.url} | files | FAST | options
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin and stdout
@@ -89,7 +100,11 @@ def loaded(file: Path) -> set[tuple[str, str]]:
         query = "select table_name from duckdb_tables() where schema_name = 'stripe'"
         names = {name for (name,) in base.execute(query).fetchall()}
         tables = [table for table in RESOURCES if {table, "_dlt_loads"} <= names]
-        return {(t, id) for t in tables for (id,) in base.execute(f"select id from stripe.{t} where {done}").fetchall()}
+        return {
+            (t, id)
+            for t in tables
+            for (id,) in base.execute(f"select id from stripe.{t} where {done}").fetchall()
+        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,10 @@ class Outcome:
     after: Counter[tuple[str, str]]
 
 
-TABLES = ("prices", "subscriptions")        # with `subscription_items`: all there is to a merge, in few tables
+TABLES = (
+    "prices",
+    "subscriptions",
+)  # with `subscription_items`: all there is to a merge, in few tables
 KILLS = (
     Kill("a page was read", 4),
     Kill("rows were handed to dlt", 3),
@@ -139,7 +157,9 @@ KILLS = (
 
 
 def account() -> Watched:
-    """Some 500 rows: lists that are cut, prices that no list shows, what is new within the look-back."""
+    """Some 500 rows: lists that are cut, prices that no list shows, what is new within the
+    look-back.
+    """
     box = Watched(seed=5, customers=40, subscriptions=140, products=25)
     box.create("subscriptions", items=25)
     box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}, {}])
@@ -148,18 +168,34 @@ def account() -> Watched:
 
 
 def change(box: Sandbox) -> None:
-    """What the next run sees: items that vanish, stay and come, a list that grows beyond ten; and what is new."""
-    young = [id for id, found in box.objects("subscriptions").items() if found["created"] >= box.now - 100]
+    """What the next run sees: items that vanish, stay and come, a list that grows beyond ten; and
+    what is new.
+    """
+    young = [
+        id
+        for id, found in box.objects("subscriptions").items()
+        if found["created"] >= box.now - 100
+    ]
     for id in young:
-        items = [found["id"] for found in box.children("subscription_items").values() if found["subscription"] == id]
-        box.update("subscriptions", id, items=[{"id": items[-1], "quantity": 77}, *[{}] * (30 - len(items))])
+        items = [
+            found["id"]
+            for found in box.children("subscription_items").values()
+            if found["subscription"] == id
+        ]
+        box.update(
+            "subscriptions",
+            id,
+            items=[{"id": items[-1], "quantity": 77}, *[{}] * (30 - len(items))],
+        )
     for _ in range(30):
         box.create("subscriptions", items=2)
     box.create("prices", currency="eur", unit_amount=1, recurring={"interval": "month"})
     box.advance(50)
 
 
-def killed(runner: Runner, kill: Kill, folder: Path, box: Watched, tables: Sequence[str] = TABLES) -> Outcome:
+def killed(
+    runner: Runner, kill: Kill, folder: Path, box: Watched, tables: Sequence[str] = TABLES
+) -> Outcome:
     """Kill a run and let another one finish."""
     with box.serve() as url:
         copy = Copy(box, url, folder)
@@ -199,12 +235,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Fu
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
 def test_a_killed_run_goes_on(outcomes: dict[Kill, Future[Outcome]], kill: Kill) -> None:
-    """Killed at a named point and run again: the tables equal the truth, and what was loaded is not read again."""
+    """Killed at a named point and run again: the tables equal the truth, and what was loaded is not
+    read again.
+    """
     done = outcomes[kill].result()
     assert done.statuses == [0] * kill.later + [-9, 0]
     done.copy.check(*TABLES)
     again = [id for table, id in done.held & set(done.after) if table == "subscriptions"]
-    assert len(again) <= 3 or kill.later            # a second may be cut, and the look-back is read again
+    assert len(again) <= 3 or kill.later  # a second may be cut, and the look-back is read again
 
 
 def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(tmp_path: Path) -> None:
@@ -224,8 +262,9 @@ def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(tmp_path: P
 
 
 def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
-    """Killed in the third package: the two before it stay, and of the rows that were read not many more than one package's
-    are read again."""
+    """Killed in the third package: the two before it stay, and of the rows that were read not many
+    more than one package's are read again.
+    """
     box = Watched(seed=6, customers=1400)
     runner = Runner()
     done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"])
@@ -238,9 +277,13 @@ def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [None, 1_600_000_000], ids=["cursor", "range"])
-def test_a_run_in_packages_reads_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int | None) -> None:
-    """Each package goes on where the one before it ended, and what is finished is not asked for again."""
-    monkeypatch.setattr(pages, "BATCH_ROWS", BATCH_ROWS)
+def test_a_run_in_packages_reads_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int | None
+) -> None:
+    """Each package goes on where the one before it ended, and what is finished is not asked for
+    again.
+    """
+    monkeypatch.setattr(reader, "BATCH_ROWS", BATCH_ROWS)
     box = Watched(seed=5, customers=300, subscriptions=140, products=25)
     with box.serve() as url:
         copy = Copy(box, url, tmp_path)
@@ -248,7 +291,9 @@ def test_a_run_in_packages_reads_nothing_twice(tmp_path: Path, monkeypatch: pyte
         done = copy.sync(resources=["customers", *TABLES], checkpoint_rows=PACKAGE_ROWS, **period)
         copy.check("customers", *TABLES, since=start)
     assert done.packages >= 3
-    assert box.sent.total() < 1.3 * len(box.sent)               # windows that are split after they were asked for overlap
+    assert box.sent.total() < 1.3 * len(
+        box.sent
+    )  # windows that are split after they were asked for overlap
     assert box.counts["/v1/customers", 200] <= 6
 
 
@@ -262,7 +307,9 @@ def runner() -> Iterator[Runner]:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100))
 def test_random_kills(runner: Runner, tmp_path: Path, seed: int) -> None:
-    """Up to four runs of all tables killed at random, the account moving on in between, then one that ends."""
+    """Up to four runs of all tables killed at random, the account moving on in between, then one
+    that ends.
+    """
     dice = random.Random(seed)
     box = Watched(seed=seed, customers=40, subscriptions=60, invoices=40, products=8)
     box.create("invoices", lines=25)

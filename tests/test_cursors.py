@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.extract.cursors import DAY, REST, TOO_OLD, rested, span, standing
+from stripe_feed.extract.next_step import DAY, REST, TOO_OLD, rested, span, standing
 
 NOW = 1_780_000_000
 
@@ -22,21 +22,33 @@ def read(since: int = NOW - 100, cursor: int = NOW - 100) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("state", "mine", "follows", "found"),
     [
-        ({}, None, True, "listing"),                                                # nothing was ever read
-        (listed(), None, True, "gap"),                                              # listed before events were followed
-        (listed(left=[[[1, 5]]]), None, True, "again"),                             # nor is that list complete
+        ({}, None, True, "listing"),  # nothing was ever read
+        (listed(), None, True, "gap"),  # listed before events were followed
+        (listed(left=[[[1, 5]]]), None, True, "again"),  # nor is that list complete
         (listed(), None, False, "complete"),
-        (listed(NOW - 200), read(), True, "again"),                                 # an older list: a refresh, a restored file
-        (listed(left=[[[1, 5]]]), read(), True, "listing"),                         # on its way
-        (listed(NOW - TOO_OLD - 1, [[[1, 5]]]), read(NOW - TOO_OLD - 1), True, "again"),    # its events are gone
+        (listed(NOW - 200), read(), True, "again"),  # an older list: a refresh, a restored file
+        (listed(left=[[[1, 5]]]), read(), True, "listing"),  # on its way
+        (
+            listed(NOW - TOO_OLD - 1, [[[1, 5]]]),
+            read(NOW - TOO_OLD - 1),
+            True,
+            "again",
+        ),  # its events are gone
         (listed(NOW - TOO_OLD - 1, [[[1, 5]]]), None, False, "listing"),
         (listed(), read(), True, "complete"),
         (listed(), read(NOW - 40 * DAY, NOW - TOO_OLD), True, "complete"),
         (listed(), read(NOW - 40 * DAY, NOW - TOO_OLD - 1), True, "gap"),
-        (listed(NOW), read(NOW - 40 * DAY, NOW - TOO_OLD - 1), False, "complete"),  # nobody follows: the list goes on
+        (
+            listed(NOW),
+            read(NOW - 40 * DAY, NOW - TOO_OLD - 1),
+            False,
+            "complete",
+        ),  # nobody follows: the list goes on
     ],
 )
-def test_what_to_do_for_a_resource(state: dict[str, Any], mine: dict[str, int] | None, follows: bool, found: str) -> None:
+def test_what_to_do_for_a_resource(
+    state: dict[str, Any], mine: dict[str, int] | None, follows: bool, found: str
+) -> None:
     """Go on with its listing, list again, follow its events, or heal a gap."""
     assert standing(state, mine, NOW, follows) == found
 
@@ -45,8 +57,11 @@ def test_what_to_do_for_a_resource(state: dict[str, Any], mine: dict[str, int] |
     ("mine", "found"),
     [
         (read(NOW - DAY, NOW - 1_000), (NOW - 1_300, NOW - 60)),
-        (read(NOW - 1_100, NOW - 1_000), (NOW - 1_100, NOW - 60)),          # nothing that was before the list
-        (read(NOW - 5, NOW - 5), (NOW - 5, NOW - 60)),                      # nothing is settled yet
+        (
+            read(NOW - 1_100, NOW - 1_000),
+            (NOW - 1_100, NOW - 60),
+        ),  # nothing that was before the list
+        (read(NOW - 5, NOW - 5), (NOW - 5, NOW - 60)),  # nothing is settled yet
     ],
 )
 def test_the_span_that_is_read(mine: dict[str, int], found: tuple[int, int]) -> None:

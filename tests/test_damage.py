@@ -1,5 +1,6 @@
-"""What people do to the tables of a copy: `sync` sees that a table is gone, `reconcile` restores every row, and nobody is told of
-what did not happen at Stripe."""
+"""What people do to the tables of a copy: `sync` sees that a table is gone, `reconcile` restores
+every row, and nobody is told of what did not happen at Stripe.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ SETTLED = 400
 def account() -> Sandbox:
     """A few objects of each kind, each changed once since it was loaded, some of them deleted."""
     box = Sandbox(seed=6, customers=8, oddities=False)
-    box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active")      # its price is in no list
+    box.create(
+        "subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active"
+    )  # its price is in no list
     box.create("subscriptions", items=12, status="active")
     box.advance(DAY)
     return box
@@ -72,16 +75,26 @@ def damage(copy: Copy, *statements: str) -> None:
         copy.select(statement)
 
 
-@pytest.mark.parametrize("how", ["drop table stripe.{}", "delete from stripe.{}"], ids=["dropped", "emptied"])
-def test_a_table_that_is_gone_or_empty_is_listed_again(copy: Copy, how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """By the next `sync`, with a word for each; children too. Nobody is told of anything, and the run after that has nothing to do."""
+@pytest.mark.parametrize(
+    "how", ["drop table stripe.{}", "delete from stripe.{}"], ids=["dropped", "emptied"]
+)
+def test_a_table_that_is_gone_or_empty_is_listed_again(
+    copy: Copy, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the next `sync`, with a word for each; children too. Nobody is told of anything, and the
+    run after that has nothing to do.
+    """
     before, lost = told(copy), ("customers", "prices", "subscription_items", "invoice_line_items")
     damage(copy, *(how.format(table) for table in lost))
     with caplog.at_level(logging.WARNING, "stripe_feed"):
         copy.sync()
-    assert {record.getMessage() for record in caplog.records if "listed again" in record.getMessage()} == {
-        f"{table} is gone or empty in the destination: {listed} are listed again." for table, listed in
-        zip(lost, ("customers", "prices", "subscriptions", "invoices"), strict=True)
+    assert {
+        record.getMessage() for record in caplog.records if "listed again" in record.getMessage()
+    } == {
+        f"{table} is gone or empty in the destination: {listed} are listed again."
+        for table, listed in zip(
+            lost, ("customers", "prices", "subscriptions", "invoices"), strict=True
+        )
     }
     copy.check()
     assert told(copy) == before
@@ -92,20 +105,29 @@ def test_a_table_that_is_gone_or_empty_is_listed_again(copy: Copy, how: str, cap
     assert (caplog.text, len(copy.box.log) < 15) == ("", True)
 
 
-def test_what_is_empty_at_stripe_too_costs_an_idle_run_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """No invoices at all; then one without lines, for which all are listed once, and a line that is lost later."""
+def test_what_is_empty_at_stripe_too_costs_an_idle_run_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No invoices at all; then one without lines, for which all are listed once, and a line that is
+    lost later.
+    """
     box = Sandbox(seed=6, customers=2, invoices=0, subscriptions=0, oddities=False)
     with copy_of(box, tmp_path) as copy:
         copy.sync(resources=["invoices"])
         box.advance(DAY)
         with caplog.at_level(logging.WARNING, "stripe_feed"):
             box.reset_counts()
-            assert (copy.sync(resources=["invoices"]).rows, box.counts["/v1/invoices", 200]) == ({}, 1)
+            assert (copy.sync(resources=["invoices"]).rows, box.counts["/v1/invoices", 200]) == (
+                {},
+                1,
+            )
             invoice = box.create("invoices", lines=[])["id"]
             for _ in range(3):
                 box.advance(DAY)
                 copy.sync(resources=["invoices"])
-            assert [call.params["created"] for call in box.log if call.template == "/v1/invoices"][-1].get("gte", 0)
+            assert [call.params["created"] for call in box.log if call.template == "/v1/invoices"][
+                -1
+            ].get("gte", 0)
             assert caplog.text == ""
         box.update("invoices", invoice, lines=[{}])
         for n in range(3):
@@ -116,7 +138,9 @@ def test_what_is_empty_at_stripe_too_costs_an_idle_run_nothing(tmp_path: Path, c
                 damage(copy, "delete from stripe.invoice_line_items")
 
 
-def test_changes_that_are_lost_are_told_again_as_far_as_stripe_remembers(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+def test_changes_that_are_lost_are_told_again_as_far_as_stripe_remembers(
+    copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
     """Under the same ids, so that no consumer gets one twice; what is older is not made up."""
     before = told(copy)
     with open_feed(copy.pipeline) as feed:
@@ -137,7 +161,7 @@ def test_changes_that_are_lost_are_told_again_as_far_as_stripe_remembers(copy: C
     assert told(copy) == []
     copy.check(found_later=True)
     caplog.clear()
-    assert (copy.sync().rows, caplog.text) == ({}, "")          # Stripe knows of none: that is said once
+    assert (copy.sync().rows, caplog.text) == ({}, "")  # Stripe knows of none: that is said once
 
 
 WRONG = {
@@ -167,14 +191,23 @@ WRONG = {
 
 
 def test_a_comparison_restores_whatever_was_done_and_tells_nobody(copy: Copy) -> None:
-    """All of it at once, as `reconcile` looks at each row by itself; a second comparison finds nothing."""
+    """All of it at once, as `reconcile` looks at each row by itself; a second comparison finds
+    nothing.
+    """
     before = told(copy)
     damage(copy, *WRONG.values())
     done = copy.sync(reconcile=True)
     copy.check()
-    assert [(row['resource'], row['object_id'], row['op'], row['changed']) for row in changes(copy) if row['change_id'] not in before] == []
+    assert [
+        (row["resource"], row["object_id"], row["op"], row["changed"])
+        for row in changes(copy)
+        if row["change_id"] not in before
+    ] == []
     assert sum(done.healed.values()) == 0
-    assert all(done.restored[table] for table in ("customers", "products", "prices", "plans", "subscriptions", "invoices"))
+    assert all(
+        done.restored[table]
+        for table in ("customers", "products", "prices", "plans", "subscriptions", "invoices")
+    )
     assert copy.sync(reconcile=True).rows == {}
 
 
@@ -189,7 +222,8 @@ def test_a_comparison_restores_each_by_itself(copy: Copy, what: str) -> None:
     assert copy.sync(reconcile=True).rows == {}
 
 
-# -- drawn by chance -----------------------------------------------------------------------------------------------------------
+# -- drawn by chance
+# -----------------------------------------------------------------------------------------------------------
 
 GONE = ("drop table stripe.{table}", "delete from stripe.{table}")
 SOME = (
@@ -205,19 +239,31 @@ SOME = (
 )
 TABLE = st.sampled_from(sorted(TABLES))
 LOST = st.lists(st.tuples(st.sampled_from(GONE), TABLE), min_size=1, max_size=3)
-HURT = st.lists(st.tuples(st.sampled_from((*SOME, *GONE)), TABLE, st.integers(0, 2), st.integers(0, 99)), min_size=1, max_size=6)
-QUIETLY: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+HURT = st.lists(
+    st.tuples(st.sampled_from((*SOME, *GONE)), TABLE, st.integers(0, 2), st.integers(0, 99)),
+    min_size=1,
+    max_size=6,
+)
+QUIETLY: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 def statements(drawn: list[tuple[Any, ...]]) -> Iterator[str]:
     for what, table, *more in drawn:
         n, m = more or (0, 0)
-        names = [column.name for column in TABLES[table].columns if column.name not in ("id", "created")]
+        names = [
+            column.name for column in TABLES[table].columns if column.name not in ("id", "created")
+        ]
         yield what.format(table=table, n=n, column=f'"{names[m % len(names)]}"')
 
 
 def play(loaded: Path, hurt: list[tuple[Any, ...]], compare: bool, dies: int, moves: bool) -> None:
-    """Damage a copy, perhaps let Stripe live on, let a run die, and judge what the next one makes of it."""
+    """Damage a copy, perhaps let Stripe live on, let a run die, and judge what the next one makes
+    of it.
+    """
     box = account()
     lived(box)
     with tempfile.TemporaryDirectory() as folder, copy_of(box, Path(folder)) as copy:
@@ -230,7 +276,7 @@ def play(loaded: Path, hurt: list[tuple[Any, ...]], compare: bool, dies: int, mo
         for statement in statements(hurt):
             try:
                 copy.select(statement)
-            except Exception as fault:          # the table or the column is gone already
+            except Exception as fault:  # the table or the column is gone already
                 if "does not" not in str(fault) and "not found" not in str(fault):
                     raise
         for at in (dies, 0):
@@ -244,25 +290,33 @@ def play(loaded: Path, hurt: list[tuple[Any, ...]], compare: bool, dies: int, mo
 
 @settings(derandomize=True, max_examples=3, phases=[Phase.generate], **QUIETLY)
 @given(hurt=HURT, dies=st.integers(0, 4), moves=st.booleans())
-def test_whatever_is_done_to_the_tables_a_comparison_restores(loaded: Path, hurt: list[Any], dies: int, moves: bool) -> None:
+def test_whatever_is_done_to_the_tables_a_comparison_restores(
+    loaded: Path, hurt: list[Any], dies: int, moves: bool
+) -> None:
     play(loaded, hurt, True, dies, moves)
 
 
 @settings(derandomize=True, max_examples=2, phases=[Phase.generate], **QUIETLY)
 @given(hurt=LOST, dies=st.integers(0, 4), moves=st.booleans())
-def test_whatever_table_is_gone_a_sync_lists_it_again(loaded: Path, hurt: list[Any], dies: int, moves: bool) -> None:
+def test_whatever_table_is_gone_a_sync_lists_it_again(
+    loaded: Path, hurt: list[Any], dies: int, moves: bool
+) -> None:
     play(loaded, hurt, False, dies, moves)
 
 
 @pytest.mark.long
 @settings(max_examples=200, print_blob=True, **QUIETLY)
 @given(hurt=HURT, dies=st.integers(0, 8), moves=st.booleans())
-def test_a_comparison_restores_in_many_more_cases(loaded: Path, hurt: list[Any], dies: int, moves: bool) -> None:
+def test_a_comparison_restores_in_many_more_cases(
+    loaded: Path, hurt: list[Any], dies: int, moves: bool
+) -> None:
     play(loaded, hurt, True, dies, moves)
 
 
 @pytest.mark.long
 @settings(max_examples=100, print_blob=True, **QUIETLY)
 @given(hurt=LOST, dies=st.integers(0, 8), moves=st.booleans())
-def test_a_sync_lists_again_in_many_more_cases(loaded: Path, hurt: list[Any], dies: int, moves: bool) -> None:
+def test_a_sync_lists_again_in_many_more_cases(
+    loaded: Path, hurt: list[Any], dies: int, moves: bool
+) -> None:
     play(loaded, hurt, False, dies, moves)

@@ -1,4 +1,6 @@
-"""One dataset holds one account in one mode: another key is refused before anything is written, whoever remembers the owner."""
+"""One dataset holds one account in one mode: another key is refused before anything is written,
+whoever remembers the owner.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from stripe_feed.errors import WrongAccount
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 
-OTHERS: dict[str, dict[str, Any]] = {"another account": {"seed": 9}, "the other mode": {"seed": 8, "livemode": True}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "another account": {"seed": 9},
+    "the other mode": {"seed": 8, "livemode": True},
+}
 SOME = ("customers", "invoices")
 SMALL: dict[str, Any] = {"customers": 3, "invoices": 2, "subscriptions": 2, "oddities": False}
 WITHOUT = {
@@ -45,10 +50,15 @@ def by_a_plain_refresh(copy: Copy, **options: Any) -> None:
 LOADS = (by_sync, by_a_full_refresh, by_a_plain_run, by_a_plain_refresh)
 
 CASES = [
-    *(("another account", load, without) for load in LOADS for without in ("all remembered", "no state in the destination")),
+    *(
+        ("another account", load, without)
+        for load in LOADS
+        for without in ("all remembered", "no state in the destination")
+    ),
     *(("another account", load, "state only here") for load in (by_sync, by_a_plain_run)),
     *(
-        ("the other mode", load, without) for load in (by_sync, by_a_plain_run)
+        ("the other mode", load, without)
+        for load in (by_sync, by_a_plain_run)
         for without in ("no local state", "no state in the destination")
     ),
 ]
@@ -86,7 +96,9 @@ def forget(copy: Copy, *what: str) -> None:
 
 def content(copy: Copy) -> dict[str, tuple[Any, ...]]:
     """Every table of the database with its number of rows and a checksum of them."""
-    names = copy.select("select database_name, schema_name, table_name from duckdb_tables() where not internal")
+    names = copy.select(
+        "select database_name, schema_name, table_name from duckdb_tables() where not internal"
+    )
     found = {}
     for names_of in sorted(names):
         table = ".".join(f'"{name}"' for name in names_of)
@@ -105,9 +117,15 @@ def reason(fault: BaseException) -> WrongAccount:
 
 @pytest.mark.parametrize(("whose", "load", "without"), CASES)
 def test_another_key_is_refused_before_anything_is_written(
-    mine: Copy, others: dict[str, tuple[Sandbox, str]], whose: str, load: Callable[..., None], without: str
+    mine: Copy,
+    others: dict[str, tuple[Sandbox, str]],
+    whose: str,
+    load: Callable[..., None],
+    without: str,
 ) -> None:
-    """The state names the owner, in the destination or locally; where both are lost, the rows do. No list is asked for."""
+    """The state names the owner, in the destination or locally; where both are lost, the rows do.
+    No list is asked for.
+    """
     box, url = others[whose]
     forget(mine, *WITHOUT[without])
     before = content(mine)
@@ -116,7 +134,9 @@ def test_another_key_is_refused_before_anything_is_written(
         load(mine, api_key=box.key, api_base=url, allow_api_base=True)
 
     key_is_for = f"the key is for account {box.account_id} in {box.account.mode} mode"
-    assert f"holds account {mine.box.account_id} in test mode, but {key_is_for}" in str(reason(raised.value))
+    assert f"holds account {mine.box.account_id} in test mode, but {key_is_for}" in str(
+        reason(raised.value)
+    )
     assert content(mine) == before
     assert {path for path, _ in box.counts} <= {"/v1/account"}
     assert not mine.pipeline.has_pending_data
@@ -136,7 +156,9 @@ def test_the_right_key_goes_on_after_a_refusal(
     mine.check(*SOME)
 
 
-def test_rows_of_any_table_name_the_owner(mine: Copy, others: dict[str, tuple[Sandbox, str]]) -> None:
+def test_rows_of_any_table_name_the_owner(
+    mine: Copy, others: dict[str, tuple[Sandbox, str]]
+) -> None:
     """Also where they are of a resource that is not asked for."""
     box, url = others["another account"]
     with mine.pipeline.sql_client() as client:
@@ -146,13 +168,25 @@ def test_rows_of_any_table_name_the_owner(mine: Copy, others: dict[str, tuple[Sa
         mine.sync(api_key=box.key, api_base=url, allow_api_base=True, resources=["customers"])
 
 
-def test_another_dataset_in_the_same_file_has_an_owner_of_its_own(mine: Copy, others: dict[str, tuple[Sandbox, str]]) -> None:
+def test_another_dataset_in_the_same_file_has_an_owner_of_its_own(
+    mine: Copy, others: dict[str, tuple[Sandbox, str]]
+) -> None:
     """As the refusal proposes."""
     box, url = others["the other mode"]
     mine.sync(
-        api_key=box.key, api_base=url, allow_api_base=True, dataset="theirs", pipeline_name="theirs", resources=["customers"]
+        api_key=box.key,
+        api_base=url,
+        allow_api_base=True,
+        dataset="theirs",
+        pipeline_name="theirs",
+        resources=["customers"],
     )
 
-    found = {id for (id,) in mine.select("select distinct account_id || ' ' || livemode from theirs.customers")}
+    found = {
+        id
+        for (id,) in mine.select(
+            "select distinct account_id || ' ' || livemode from theirs.customers"
+        )
+    }
     assert found == {f"{box.account_id} {str(box.account.livemode).lower()}"}
     mine.check(*SOME)

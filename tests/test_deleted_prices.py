@@ -1,4 +1,6 @@
-"""Prices and plans that were deleted, while items of subscriptions still show a copy: a copy proves only that they once were."""
+"""Prices and plans that were deleted, while items of subscriptions still show a copy: a copy proves
+only that they once were.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.extract.session import Deletes
+from stripe_feed.extract.options import Deletes
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 
@@ -30,13 +32,24 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
 
 def live(copy: Copy) -> dict[str, bool]:
     """Of prices and plans, whether they are held as what there is."""
-    union = " union all ".join(f"select id, deleted_at from stripe.{table}" for table in ("prices", "plans"))
-    return {id: bool(there) for id, there in copy.select(f"select id, bool_or(deleted_at is null) from ({union}) group by id")}
+    union = " union all ".join(
+        f"select id, deleted_at from stripe.{table}" for table in ("prices", "plans")
+    )
+    return {
+        id: bool(there)
+        for id, there in copy.select(
+            f"select id, bool_or(deleted_at is null) from ({union}) group by id"
+        )
+    }
 
 
 @pytest.mark.parametrize("stub", [False, True], ids=["whole", "bare"])
-def test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item(copy: Copy, stub: bool) -> None:
-    """In an account of an older API version, whose events hold no row; with `deletes="hard"` as well."""
+def test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item(
+    copy: Copy, stub: bool
+) -> None:
+    """In an account of an older API version, whose events hold no row; with `deletes="hard"` as
+    well.
+    """
     box = copy.box
     box.api_version, box.stub_deletes = OLD, stub
     price = box.create("prices", recurring={"interval": "month"}, unit_amount=700)["id"]
@@ -44,18 +57,24 @@ def test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item(copy: C
     box.delete("plans", price)
     for deletes in ("soft", "hard", "hard"):
         box.advance(3_600)
-        box.update("subscriptions", subscription, metadata={"still": deletes})      # the copy comes again
+        box.update(
+            "subscriptions", subscription, metadata={"still": deletes}
+        )  # the copy comes again
         box.advance(100)
         copy.sync(resources=TABLES, deletes=deletes)
         assert not live(copy).get(price, False)
 
 
 def test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it(copy: Copy) -> None:
-    """It is asked for, since lists showed it once; a price that was made for one subscription is not, and lives on."""
+    """It is asked for, since lists showed it once; a price that was made for one subscription is
+    not, and lives on.
+    """
     box = copy.box
     used = {item["price"]["id"] for item in box.children("subscription_items").values()}
     gone = min(used - box.account.inline)
-    inline = box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active")["items"]["data"][0]["price"]["id"]
+    inline = box.create(
+        "subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active"
+    )["items"]["data"][0]["price"]["id"]
     box.update("prices", gone, active=False)
     box.advance(45 * DAY)
     box.delete("prices", gone)
@@ -71,7 +90,9 @@ def test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it(copy: Copy) -
 
 def deed(box: Sandbox, dice: random.Random) -> None:
     drawn, prices = dice.random(), sorted(box.objects("prices"))
-    running = [id for id, one in box.objects("subscriptions").items() if one["status"] != "canceled"]
+    running = [
+        id for id, one in box.objects("subscriptions").items() if one["status"] != "canceled"
+    ]
     if drawn < 0.2:
         price = box.create("prices", recurring={"interval": "month"}, unit_amount=100)["id"]
         box.create("subscriptions", items=[{"price": price}], status="active")
@@ -86,7 +107,11 @@ def deed(box: Sandbox, dice: random.Random) -> None:
         price = dice.choice(prices)
         box.update("prices", price, active=not box.objects("prices")[price]["active"])
     elif drawn < 0.95 and running:
-        box.update("subscriptions", dice.choice(running), **dice.choice(({"metadata": {"a": str(drawn)}}, {"items": [{}]})))
+        box.update(
+            "subscriptions",
+            dice.choice(running),
+            **dice.choice(({"metadata": {"a": str(drawn)}}, {"items": [{}]})),
+        )
     elif running:
         box.cancel(dice.choice(running))
 
@@ -105,17 +130,21 @@ def play(seed: int, deletes: Deletes = "soft") -> None:
                 box.advance(dice.choice((0, 1, 5, 61, 400, 4_000)))
             if dice.random() < 0.3:
                 days = dice.choice((31, 45))
-                box.advance(DAY * (days if inline <= box.account.inline else 1))     # nobody asks for what no list ever showed
+                box.advance(
+                    DAY * (days if inline <= box.account.inline else 1)
+                )  # nobody asks for what no list ever showed
             if dice.random() < 0.8:
                 box.advance(61)
                 copy.sync(resources=TABLES, deletes=deletes)
                 inline = set(box.account.inline)
-                box.advance(400)         # the account's clock stands still while a run reads, and ours does not
+                box.advance(
+                    400
+                )  # the account's clock stands still while a run reads, and ours does not
         box.advance(700)
         copy.sync(resources=TABLES, deletes=deletes)
         copy.check(*TABLES, volatile=False, last=False, found_later=True, pruned=deletes == "hard")
         if deletes == "hard":
-            for _ in range(2):          # an idle run does not move on
+            for _ in range(2):  # an idle run does not move on
                 box.create("prices", recurring={"interval": "month"}, unit_amount=100)
                 box.advance(500)
                 copy.sync(resources=TABLES, deletes=deletes)

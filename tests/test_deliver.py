@@ -1,4 +1,6 @@
-"""Messages to receivers: nothing lost, lanes in order, the schedule kept, and one that fails in nobody's way."""
+"""Messages to receivers: nothing lost, lanes in order, the schedule kept, and one that fails in
+nobody's way.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,19 @@ from typing import Any
 import pytest
 
 from stripe_feed import deliver as deliver_all
+from stripe_feed.delivery import queues, worker
+from stripe_feed.delivery.endpoint_health import DISABLE_AFTER
+from stripe_feed.delivery.outbox import attempts, begun, counts, dead, left, release, retry
+from stripe_feed.delivery.signatures import standard_headers
+from stripe_feed.delivery.transports import Outcome
+from stripe_feed.delivery.worker import JITTER, SCHEDULE, Delivery, delivering
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed import deliver, lanes, page
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.deliver import JITTER, SCHEDULE, Delivery, delivering
-from stripe_feed.feed.messages import attempts, begun, counts, dead, left, release, retry
-from stripe_feed.feed.rules import Trigger
-from stripe_feed.feed.signing import standard_headers
-from stripe_feed.feed.sinks import Outcome
-from stripe_feed.feed.standing import DISABLE_AFTER
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.triggers import replay
-from stripe_feed.feed.unusable import Unusable
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.feed.storage.store_errors import Unusable
+from stripe_feed.server import page
+from stripe_feed.triggers.engine import replay
+from stripe_feed.triggers.trigger import Trigger
 from tests.deliveries import (
     NEW,
     NOW,
@@ -45,11 +48,20 @@ from tests.deliveries import (
     updates,
 )
 from tests.feed_kills import a_change
-from tests.receiver import ERROR, LATE, RESET, TAKEN_THEN_RESET, THROTTLED, Receiver, at_random, receiving
+from tests.receiver import (
+    ERROR,
+    LATE,
+    RESET,
+    TAKEN_THEN_RESET,
+    THROTTLED,
+    Receiver,
+    at_random,
+    receiving,
+)
 
 HOUR = 3_600
 CANARY = "canary@example.com"
-WAIT = 30.0      # seconds until a test that hangs fails
+WAIT = 30.0  # seconds until a test that hangs fails
 
 
 @pytest.fixture
@@ -66,7 +78,7 @@ def clock() -> Clock:
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """A try takes no time."""
-    monkeypatch.setattr(deliver, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 def refusing(*change_ids: str) -> Scripted:
@@ -78,11 +90,15 @@ def states(store: FeedStore) -> dict[str, str]:
 
 
 def next_due(store: FeedStore, after: float = 0.0) -> float:
-    return min((one.due_at for one in messages(store, "waiting") if one.due_at > after), default=after)
+    return min(
+        (one.due_at for one in messages(store, "waiting") if one.due_at > after), default=after
+    )
 
 
 def to_the_end(store: FeedStore, delivery: Delivery, clock: Clock) -> int:
-    """Deliver, and move the clock to whatever is due next, until nothing waits; how many rounds it took."""
+    """Deliver, and move the clock to whatever is due next, until nothing waits; how many rounds it
+    took.
+    """
     for n in range(1, 1_000):
         delivery.once()
         if not messages(store, "waiting"):
@@ -110,7 +126,9 @@ def test_what_is_due_is_sent_in_the_order_of_each_lane(store: FeedStore, clock: 
 
 
 @pytest.mark.parametrize(("lanes", "at_once"), [(1, 1), (20, 8), (20, 3)])
-def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(store: FeedStore, clock: Clock, lanes: int, at_once: int) -> None:
+def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(
+    store: FeedStore, clock: Clock, lanes: int, at_once: int
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, *updates(60, lanes))
     under_way, most, turn = Counter[str](), [0], threading.Lock()
@@ -123,7 +141,7 @@ def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(store: FeedSto
             most[0] = max(most[0], sum(under_way.values()))
             assert under_way[lane] == 1
         if len(sink.seen) <= at_once:
-            together.wait(WAIT)      # so many are under way at once
+            together.wait(WAIT)  # so many are under way at once
         with turn:
             under_way[lane] -= 1
         return OK
@@ -134,19 +152,23 @@ def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(store: FeedSto
     assert most[0] == at_once
 
 
-def test_more_lanes_than_are_looked_up_at_once(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "READ", 5)
+def test_more_lanes_than_are_looked_up_at_once(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "READ", 5)
     trigger, sink = a_trigger(), refusing("evt_3", "evt_11")
     filled(store, trigger, *updates(90, 43))
 
     done = once(store, trigger, sink, clock, at_once=3)
 
-    assert (done.sent, done.failed) == (85, 2)      # and what is behind those two in their lanes waits
+    assert (done.sent, done.failed) == (85, 2)  # and what is behind those two in their lanes waits
     assert max(Counter(sink.changes).values()) == 1
     assert states(store)["evt_46"] == states(store)["evt_54"] == "waiting"
 
 
-def test_what_fails_holds_its_lane_only_and_waits_for_another_call(store: FeedStore, clock: Clock) -> None:
+def test_what_fails_holds_its_lane_only_and_waits_for_another_call(
+    store: FeedStore, clock: Clock
+) -> None:
     """Even where so much time passes that it would be due again."""
     trigger = a_trigger()
     filled(store, trigger, *updates(20, 5))
@@ -164,19 +186,28 @@ def test_what_fails_holds_its_lane_only_and_waits_for_another_call(store: FeedSt
     assert [one.tries for one in messages(store, "waiting")] == [1, 0, 0, 0]
     sink.answer = lambda id, body, n: OK
     assert once(store, trigger, sink, clock).sent == 4
-    assert [one for one in sink.changes if int(one[4:]) % 5 == 2] == ["evt_2", "evt_7", "evt_12", "evt_17"]
+    assert [one for one in sink.changes if int(one[4:]) % 5 == 2] == [
+        "evt_2",
+        "evt_7",
+        "evt_12",
+        "evt_17",
+    ]
 
 
 def test_lanes_may_be_customers(store: FeedStore, clock: Clock) -> None:
     trigger, sink = a_trigger(per="customer_id"), refusing("evt_1")
-    filled(store, trigger, *(a_change(n, f"sub_{n}", customer_id=f"cus_{n % 2}") for n in range(1, 7)))
+    filled(
+        store, trigger, *(a_change(n, f"sub_{n}", customer_id=f"cus_{n % 2}") for n in range(1, 7))
+    )
 
     once(store, trigger, sink, clock)
 
     assert sink.changes == ["evt_2", "evt_4", "evt_6"]
 
 
-def test_a_try_says_what_goes_wrong_and_nothing_of_the_data(store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_try_says_what_goes_wrong_and_nothing_of_the_data(
+    store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, *(a_change(n, f"sub_{n}", after={"email": CANARY}) for n in (1, 2, 3)))
     caplog.set_level(logging.DEBUG)
@@ -191,13 +222,21 @@ def test_a_try_says_what_goes_wrong_and_nothing_of_the_data(store: FeedStore, cl
     once(store, trigger, Scripted(answer), clock)
 
     found = [attempts(store, one.message_id) for one in messages(store)]
-    assert [(one.code, one.note, one.at) for (one,) in found] == [("error KeyError", "", NOW), ("setup", "Mend this.", NOW), ("tls", "expired", NOW)]
-    assert CANARY not in caplog.text + str(store.ask("select * from attempts")) + str(store.ask("select * from messages"))
+    assert [(one.code, one.note, one.at) for (one,) in found] == [
+        ("error KeyError", "", NOW),
+        ("setup", "Mend this.", NOW),
+        ("tls", "expired", NOW),
+    ]
+    assert CANARY not in caplog.text + str(store.ask("select * from attempts")) + str(
+        store.ask("select * from messages")
+    )
 
 
 def test_deliver_fires_and_sends(store: FeedStore, clock: Clock) -> None:
     got: list[tuple[str, str]] = []
-    trigger = a_trigger(deliver={"python": lambda body, id: got.append((body["data"]["status"], id))})
+    trigger = a_trigger(
+        deliver={"python": lambda body, id: got.append((body["data"]["status"], id))}
+    )
     feed = Feed(None, store)
     assert deliver_all(feed, [trigger], now=clock)[0][0].is_new
     add(store, *updates(2))
@@ -205,7 +244,9 @@ def test_deliver_fires_and_sends(store: FeedStore, clock: Clock) -> None:
     fired, done = deliver_all(feed, [trigger], now=clock)
 
     assert ([(one.trigger, one.fired) for one in fired], done.sent) == ([("t", 2)], 2)
-    assert sorted(got) == sorted((f"s{one.change_id[4:]}", one.message_id) for one in messages(store))
+    assert sorted(got) == sorted(
+        (f"s{one.change_id[4:]}", one.message_id) for one in messages(store)
+    )
 
 
 # The flaky receiver
@@ -220,7 +261,9 @@ SECRET = "whsec_" + "QUFB" * 8
 
 
 def check_received(receiver: Receiver, expected: dict[str, str]) -> None:
-    """Nothing is lost or made up, the first deliveries of each lane are in order, and what comes twice is the same."""
+    """Nothing is lost or made up, the first deliveries of each lane are in order, and what comes
+    twice is the same.
+    """
     assert {one.message_id for one in receiver.accepted} == set(expected)
     bodies, lanes = defaultdict(set), defaultdict(list)
     for one in receiver.accepted:
@@ -250,17 +293,24 @@ def flaky(store: FeedStore, clock: Clock, count: int, lanes: int, seed: int) -> 
         for one in receiver.received[:: count // 10]:
             at = int(one.headers["webhook-timestamp"])
             assert NOW <= at <= clock.at
-            assert standard_headers(one.message_id, at, one.body, [SECRET]).items() <= one.headers.items()
+            assert (
+                standard_headers(one.message_id, at, one.body, [SECRET]).items()
+                <= one.headers.items()
+            )
 
 
-def test_d1_a_flaky_receiver_loses_nothing_and_keeps_lanes_in_order(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_d1_a_flaky_receiver_loses_nothing_and_keeps_lanes_in_order(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     flaky(store, clock, 1_000, 100, 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
-def test_d1_ten_thousand_messages(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_d1_ten_thousand_messages(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     flaky(store, clock, 10_000, 500, seed)
 
@@ -273,7 +323,9 @@ def test_d2_ten_attempts_on_the_schedule_with_jitter(store: FeedStore, clock: Cl
     trigger, lanes = a_trigger(), 200
     filled(store, trigger, *updates(lanes, lanes))
     drawn: list[list[float]] = [[] for _ in SCHEDULE]
-    with delivering_to(store, [(trigger, Scripted(lambda *_: REFUSED))], clock, dice=random.Random(7)) as delivery:
+    with delivering_to(
+        store, [(trigger, Scripted(lambda *_: REFUSED))], clock, dice=random.Random(7)
+    ) as delivery:
         for n, pause in enumerate(SCHEDULE):
             done = delivery.once()
             assert done.failed == lanes * (n + 1)
@@ -286,7 +338,9 @@ def test_d2_ten_attempts_on_the_schedule_with_jitter(store: FeedStore, clock: Cl
         assert 1.15 < max(shares) <= 1 + JITTER
     assert (len(SCHEDULE) + 1, round(sum(SCHEDULE) / HOUR, 1)) == (10, 75.6)
     assert {len(attempts(store, one.message_id)) for one in dead(store)} == {10}
-    assert {(one.state, one.tries, one.ended_at) for one in messages(store)} == {("dead", 10, clock.at)}
+    assert {(one.state, one.tries, one.ended_at) for one in messages(store)} == {
+        ("dead", 10, clock.at)
+    }
 
 
 @pytest.mark.usefixtures("still")
@@ -308,20 +362,34 @@ def test_d2_a_message_is_not_tried_before_it_is_due(store: FeedStore, clock: Clo
     ("asked", "expected"), [(10_000.0, 10_000.0), (5.9, 6.0), (1.0, 6.0), (0.0, 6.0), (None, 6.0)],
 )  # fmt: skip
 @pytest.mark.usefixtures("still")
-def test_d2_retry_after_is_honoured_where_it_is_later(store: FeedStore, clock: Clock, asked: float | None, expected: float) -> None:
+def test_d2_retry_after_is_honoured_where_it_is_later(
+    store: FeedStore, clock: Clock, asked: float | None, expected: float
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, a_change(1))
     dice = SimpleNamespace(uniform=lambda low, high: high)
 
-    once(store, trigger, Scripted(lambda *_: Outcome(False, "503", asked, throttled=True)), clock, dice=dice)
+    once(
+        store,
+        trigger,
+        Scripted(lambda *_: Outcome(False, "503", asked, throttled=True)),
+        clock,
+        dice=dice,
+    )
 
     assert next_due(store) == NOW + expected
 
 
-def test_d2_who_has_too_much_to_do_gets_nothing_for_that_long(store: FeedStore, clock: Clock) -> None:
+def test_d2_who_has_too_much_to_do_gets_nothing_for_that_long(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, *updates(10, 10))
-    sink = Scripted(lambda id, body, n: Outcome(False, "429", 60.0, throttled=True) if len(sink.seen) == 3 else OK)
+    sink = Scripted(
+        lambda id, body, n: (
+            Outcome(False, "429", 60.0, throttled=True) if len(sink.seen) == 3 else OK
+        )
+    )
     with delivering_to(store, [(trigger, sink)], clock, at_once=1) as delivery:
         delivery.once()
         assert len(sink.seen) == 3
@@ -333,16 +401,24 @@ def test_d2_who_has_too_much_to_do_gets_nothing_for_that_long(store: FeedStore, 
     assert sink.changes[-1] == "evt_10"
 
 
-def test_d2_a_wait_that_only_one_message_is_asked_for_holds_no_other(store: FeedStore, clock: Clock) -> None:
+def test_d2_a_wait_that_only_one_message_is_asked_for_holds_no_other(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, *updates(4, 4))
-    sink = Scripted(lambda id, body, n: Outcome(False, "500", 600.0) if body["meta"]["change_id"] == "evt_1" else OK)
+    sink = Scripted(
+        lambda id, body, n: (
+            Outcome(False, "500", 600.0) if body["meta"]["change_id"] == "evt_1" else OK
+        )
+    )
 
     assert once(store, trigger, sink, clock, at_once=1).sent == 3
     assert next_due(store) >= NOW + 600
 
 
-def test_d2_a_receiver_that_is_gone_is_disabled_at_once(store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_d2_a_receiver_that_is_gone_is_disabled_at_once(
+    store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     trigger, other = a_trigger(), a_trigger("other")
     for one in (trigger, other):
         run_one(store, one)
@@ -356,7 +432,7 @@ def test_d2_a_receiver_that_is_gone_is_disabled_at_once(store: FeedStore, clock:
     assert (len(gone.seen), done.sent, done.disabled) == (1, 5, {"t": "it answers 410 Gone"})
     assert "The receiver of the trigger t is disabled" in caplog.text
     clock.at += 500 * HOUR
-    again = once(store, trigger, gone, clock)      # it is said each time, and nothing is sent
+    again = once(store, trigger, gone, clock)  # it is said each time, and nothing is sent
     assert (len(gone.seen), again.disabled) == (1, {"t": "it answers 410 Gone"})
     add(store, *updates(1, 5, first=6))
     run_one(store, trigger)
@@ -365,7 +441,9 @@ def test_d2_a_receiver_that_is_gone_is_disabled_at_once(store: FeedStore, clock:
     back = Scripted()
     assert once(store, trigger, back, clock).sent == 6
     assert sorted(back.changes) == [f"evt_{n}" for n in range(1, 7)]
-    assert store.ask("select disabled, failing_since from triggers where name = 't'") == [(None, None)]
+    assert store.ask("select disabled, failing_since from triggers where name = 't'") == [
+        (None, None)
+    ]
 
 
 def test_d2_a_release_makes_what_failed_due(store: FeedStore, clock: Clock) -> None:
@@ -388,7 +466,15 @@ def hourly(store: FeedStore, clock: Clock, ok: Callable[[int], bool], hours: int
         clock.at = NOW + n * HOUR
         add(store, a_change(n + 1, f"sub_{n}"))
         run_one(store, trigger)
-        if once(store, trigger, Scripted(lambda id, body, _: OK if ok(int(body["meta"]["change_id"][4:]) - 1) else REFUSED), clock, at_once=1).disabled:
+        if once(
+            store,
+            trigger,
+            Scripted(
+                lambda id, body, _: OK if ok(int(body["meta"]["change_id"][4:]) - 1) else REFUSED
+            ),
+            clock,
+            at_once=1,
+        ).disabled:
             found.append(n)
     return found
 
@@ -429,14 +515,20 @@ def test_d2_one_lane_that_only_fails_disables_nothing(store: FeedStore, clock: C
 # D3: poison
 
 
-def test_d3_poison_holds_its_own_lane_until_it_is_given_up(store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_d3_poison_holds_its_own_lane_until_it_is_given_up(
+    store: FeedStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     trigger, sink = a_trigger(), refusing("evt_100", "evt_200")
     filled(store, trigger, *updates(500, 100))
     with delivering_to(store, [(trigger, sink)], clock) as delivery:
         assert (delivery.once().sent, delivery.done.failed) == (495, 1)
         assert to_the_end(store, delivery, clock) == 1 + 9 + 9
 
-    skipped = {said["meta"]["change_id"]: said["meta"].get("skipped") for _, said in sink.taken if said["meta"]["object_id"] == "sub_0"}
+    skipped = {
+        said["meta"]["change_id"]: said["meta"].get("skipped")
+        for _, said in sink.taken
+        if said["meta"]["object_id"] == "sub_0"
+    }
     assert skipped == {"evt_300": ["evt_100", "evt_200"], "evt_400": None, "evt_500": None}
     assert [(one.change_id, one.tries) for one in dead(store)] == [("evt_100", 10), ("evt_200", 10)]
     assert caplog.text.count("is given up after 10 attempts (500)") == 2
@@ -449,7 +541,9 @@ def test_d3_a_lane_may_be_blocked_by_what_was_given_up(store: FeedStore, clock: 
         for _ in range(12):
             delivery.once()
             clock.at = next_due(store, clock.at)
-    assert states(store) == {f"evt_{n}": "sent" if n % 2 else "dead" if n == 2 else "waiting" for n in range(1, 9)}
+    assert states(store) == {
+        f"evt_{n}": "sent" if n % 2 else "dead" if n == 2 else "waiting" for n in range(1, 9)
+    }
 
     sink.answer = lambda id, body, n: OK
     assert once(store, trigger, sink, clock).sent == 0
@@ -466,10 +560,15 @@ def test_dead_letters_are_sent_again_with_the_same_ids(store: FeedStore, clock: 
     run_one(store, one)
     with delivering_to(store, [(one, refused), (two, refused)], clock) as delivery:
         to_the_end(store, delivery, clock)
-    ids = {trigger: [message.message_id for message in dead(store, trigger)] for trigger in ("one", "two")}
+    ids = {
+        trigger: [message.message_id for message in dead(store, trigger)]
+        for trigger in ("one", "two")
+    }
     assert (len(ids["one"]), len(ids["two"]), len(dead(store))) == (6, 3, 9)
 
-    with pytest.raises(UsageError, match=r"'msg_no' is no dead letter\. `stripe-feed feed dead list` shows them\."):
+    with pytest.raises(
+        UsageError, match=r"'msg_no' is no dead letter\. `stripe-feed feed dead list` shows them\."
+    ):
         retry(store, clock.at, [ids["one"][0], "msg_no"])
     with pytest.raises(UsageError, match="is no dead letter"):
         retry(store, clock.at, ids["one"], "two")
@@ -483,19 +582,30 @@ def test_dead_letters_are_sent_again_with_the_same_ids(store: FeedStore, clock: 
     assert [id for id, _ in again["one"].taken] == [ids["one"][1]]
     assert sorted(id for id, _ in again["two"].taken) == sorted(ids["two"])
     assert retry(store, clock.at) == 5
-    assert [(message.state, message.tries, message.ended_at) for message in messages(store, "waiting")] == [("waiting", 0, None)] * 5
+    assert [
+        (message.state, message.tries, message.ended_at) for message in messages(store, "waiting")
+    ] == [("waiting", 0, None)] * 5
 
 
 # Each trigger for itself
 
 
-def test_a_receiver_that_hangs_holds_no_other_trigger(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even one with more lanes than are looked up at once, or with messages that are dropped in between."""
-    monkeypatch.setattr(deliver, "READ", 5)
+def test_a_receiver_that_hangs_holds_no_other_trigger(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one with more lanes than are looked up at once, or with messages that are dropped in
+    between.
+    """
+    monkeypatch.setattr(worker, "READ", 5)
     stuck, other = a_trigger("stuck"), a_trigger("other", deliver={"format": "stripe"})
     for trigger in (stuck, other):
         run_one(store, trigger)
-    add(store, *updates(60, 20), *(a_change(n, f"sub_{n % 20}", origin="diff") for n in range(61, 81)), *updates(20, 20, first=81))
+    add(
+        store,
+        *updates(60, 20),
+        *(a_change(n, f"sub_{n % 20}", origin="diff") for n in range(61, 81)),
+        *updates(20, 20, first=81),
+    )
     for trigger in (stuck, other):
         run_one(store, trigger)
     all_there, waited = threading.Event(), list[bool]()
@@ -518,7 +628,9 @@ def test_a_receiver_that_hangs_holds_no_other_trigger(store: FeedStore, clock: C
     assert set(waited) == {True}
 
 
-def test_a_pause_that_ends_while_another_trigger_hangs_is_over(store: FeedStore, clock: Clock) -> None:
+def test_a_pause_that_ends_while_another_trigger_hangs_is_over(
+    store: FeedStore, clock: Clock
+) -> None:
     stuck, other = a_trigger("stuck"), a_trigger("other")
     for trigger in (stuck, other):
         run_one(store, trigger)
@@ -564,13 +676,17 @@ def test_a_held_trigger_sends_nothing_and_others_do(store: FeedStore, clock: Clo
         release(store, "held", clock.at)
         assert delivery.once().sent == 10
     for lane in (0, 1):
-        assert [one for one in slow.changes if int(one[4:]) % 2 == lane] == [f"evt_{n}" for n in range(1, 7) if n % 2 == lane]
+        assert [one for one in slow.changes if int(one[4:]) % 2 == lane] == [
+            f"evt_{n}" for n in range(1, 7) if n % 2 == lane
+        ]
 
 
 # D6: stopping
 
 
-def test_d6_what_is_under_way_is_finished_and_nothing_more_is_begun(store: FeedStore, clock: Clock) -> None:
+def test_d6_what_is_under_way_is_finished_and_nothing_more_is_begun(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger, stop = a_trigger(), threading.Event()
     filled(store, trigger, *updates(60, 30))
     together = threading.Barrier(4)
@@ -585,10 +701,12 @@ def test_d6_what_is_under_way_is_finished_and_nothing_more_is_begun(store: FeedS
         done = delivery.once(stop)
 
     assert (len(sink.seen), done.sent, done.failed) == (4, 3, 1)
-    assert states(store) == {f"evt_{n}": "sent" if n in (1, 3, 4) else "waiting" for n in range(1, 61)}
+    assert states(store) == {
+        f"evt_{n}": "sent" if n in (1, 3, 4) else "waiting" for n in range(1, 61)
+    }
     assert len(store.ask("select 1 from attempts")) == 4
     once(store, trigger, sink2 := Scripted(), Clock(clock.at + 100))
-    assert not {id for id, _ in sink2.taken} & {id for id, _ in sink.taken}      # nothing comes twice
+    assert not {id for id, _ in sink2.taken} & {id for id, _ in sink.taken}  # nothing comes twice
 
 
 def test_d6_a_stop_from_the_start_sends_nothing(store: FeedStore, clock: Clock) -> None:
@@ -601,8 +719,10 @@ def test_d6_a_stop_from_the_start_sends_nothing(store: FeedStore, clock: Clock) 
     assert sink.seen == []
 
 
-def test_following_sends_what_comes_until_it_is_stopped(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "TICK", 0.001)
+def test_following_sends_what_comes_until_it_is_stopped(
+    store: FeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TICK", 0.001)
     trigger, stop, ticks = a_trigger(), threading.Event(), itertools.count(1)
     run_one(store, trigger)
     clock = Clock()
@@ -615,16 +735,26 @@ def test_following_sends_what_comes_until_it_is_stopped(store: FeedStore, monkey
         if len(sink.taken) == 20:
             stop.set()
 
-    sink = Scripted(lambda id, body, n: REFUSED if body["meta"]["change_id"] == "evt_9" and n < 3 else OK)
+    sink = Scripted(
+        lambda id, body, n: REFUSED if body["meta"]["change_id"] == "evt_9" and n < 3 else OK
+    )
     with delivering_to(store, [(trigger, sink)], clock) as delivery:
         done = delivery.follow(stop, tick)
 
     assert (done.sent, done.failed) == (20, 2)
-    assert [one for one in sink.changes if int(one[4:]) % 4 == 1] == ["evt_5", "evt_9", "evt_13", "evt_17", "evt_21"]
+    assert [one for one in sink.changes if int(one[4:]) % 4 == 1] == [
+        "evt_5",
+        "evt_9",
+        "evt_13",
+        "evt_17",
+        "evt_21",
+    ]
 
 
-def test_what_was_sent_is_noted_whatever_goes_wrong_beside_it(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliver, "TICK", 0.0)
+def test_what_was_sent_is_noted_whatever_goes_wrong_beside_it(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "TICK", 0.0)
     trigger, sent = a_trigger(), threading.Semaphore(0)
     filled(store, trigger, *updates(4, 4))
 
@@ -637,7 +767,10 @@ def test_what_was_sent_is_noted_whatever_goes_wrong_beside_it(store: FeedStore, 
             sent.release()
         raise SetupError("Something else.")
 
-    with delivering_to(store, [(trigger, Scripted(answer))], clock) as delivery, pytest.raises(SetupError, match="Something else"):
+    with (
+        delivering_to(store, [(trigger, Scripted(answer))], clock) as delivery,
+        pytest.raises(SetupError, match="Something else"),
+    ):
         delivery.follow(threading.Event(), tick)
     assert counts(store) == {"t": {"sent": 4}}
 
@@ -647,12 +780,16 @@ def test_one_process_delivers_from_a_store(store: FeedStore) -> None:
         with pytest.raises(SetupError) as fault, delivering(store, []):
             pass
         assert str(fault.value).startswith("`stripe-feed deliver` (process ")
-        assert str(fault.value).endswith(") delivers from this store already. Leave it to that one, or end it first.")
+        assert str(fault.value).endswith(
+            ") delivers from this store already. Leave it to that one, or end it first."
+        )
     with delivering(store, []):
         pass
 
 
-def test_a_secret_that_is_not_set_is_said_before_anything_is_sent(store: FeedStore, clock: Clock) -> None:
+def test_a_secret_that_is_not_set_is_said_before_anything_is_sent(
+    store: FeedStore, clock: Clock
+) -> None:
     sent: list[str] = []
     fine = a_trigger("fine", deliver={"python": lambda body, id: sent.append(id)})
     wrong = a_trigger("wrong", deliver={"url": "https://example.com/", "secrets": ["env:NOT_SET"]})
@@ -671,7 +808,12 @@ def test_what_was_forgotten_is_dropped_and_its_lane_goes_on(store: FeedStore, cl
     trigger, net = a_trigger(), a_trigger("net", net=True)
     filled(store, net, a_change(1, customer_id="cus_1"), a_change(2, customer_id="cus_1"))
     run_one(store, trigger)
-    add(store, a_change(3, customer_id="cus_1"), a_change(4, "sub_1", customer_id="cus_2"), a_change(5, "sub_2", "d", customer_id="cus_1"))
+    add(
+        store,
+        a_change(3, customer_id="cus_1"),
+        a_change(4, "sub_1", customer_id="cus_2"),
+        a_change(5, "sub_2", "d", customer_id="cus_1"),
+    )
     run_one(store, trigger)
     with store.transaction() as db:
         db.execute("update log set body = null where customer_id = 'cus_1'")
@@ -681,13 +823,19 @@ def test_what_was_forgotten_is_dropped_and_its_lane_goes_on(store: FeedStore, cl
 
     assert (sink.changes, done.dropped, done.sent) == (["evt_4"], 3, 1)
     dropped = messages(store, "dropped")
-    assert [[(one.code, one.note) for one in attempts(store, each.message_id)] for each in dropped] == [[("gone", "The object was forgotten.")]] * 3
+    assert [
+        [(one.code, one.note) for one in attempts(store, each.message_id)] for each in dropped
+    ] == [[("gone", "The object was forgotten.")]] * 3
     assert (dropped[0].tries, dropped[0].ended_at) == (0, NOW)
 
 
 def test_a_deletion_of_which_only_the_id_is_known_is_told(store: FeedStore, clock: Clock) -> None:
     trigger, sink = a_trigger(resource="customers", op="removed"), Scripted()
-    filled(store, trigger, a_change(1, "cus_1", "d", resource="customers", previous=None, before_quality="none"))
+    filled(
+        store,
+        trigger,
+        a_change(1, "cus_1", "d", resource="customers", previous=None, before_quality="none"),
+    )
 
     assert once(store, trigger, sink, clock).sent == 1
     assert sink.taken[0][1]["data"] == {"id": "cus_1", "object": "customer", "deleted": True}
@@ -708,11 +856,16 @@ def test_what_was_no_event_has_no_body_in_stripes_format(store: FeedStore, clock
     trigger, sink = a_trigger(deliver={"format": "stripe"}), Scripted()
     filled(store, trigger, a_change(1, origin="diff"), a_change(2))
 
-    assert (once(store, trigger, sink, clock).dropped, [said["id"] for _, said in sink.taken]) == (1, ["evt_2"])
+    assert (once(store, trigger, sink, clock).dropped, [said["id"] for _, said in sink.taken]) == (
+        1,
+        ["evt_2"],
+    )
 
 
 @pytest.mark.parametrize("state", ["waiting", "held", "dead"])
-def test_pruning_keeps_what_undelivered_messages_are_made_of(store: FeedStore, clock: Clock, state: str) -> None:
+def test_pruning_keeps_what_undelivered_messages_are_made_of(
+    store: FeedStore, clock: Clock, state: str
+) -> None:
     net, trigger = a_trigger("net", net=True), a_trigger(where="after.status == 's2'")
     for one in (net, trigger):
         run_one(store, one)
@@ -731,7 +884,11 @@ def test_pruning_keeps_what_undelivered_messages_are_made_of(store: FeedStore, c
     with delivering_to(store, [(net, sink), (trigger, sink)], clock) as delivery:
         assert (delivery.once().sent, delivery.done.dropped) == (3, 0)
     assert sorted(sink.changes) == ["evt_2", "evt_5", "evt_6"]
-    assert {said["meta"]["before"]["status"] for _, said in sink.taken if said["meta"]["trigger"] == "net"} == {"s0", "s1"}
+    assert {
+        said["meta"]["before"]["status"]
+        for _, said in sink.taken
+        if said["meta"]["trigger"] == "net"
+    } == {"s0", "s1"}
     assert feed.prune(0) == 4
 
 
@@ -749,13 +906,19 @@ def test_a_replay_is_delivered_with_the_ids_of_then(store: FeedStore, clock: Clo
     assert {len(attempts(store, id)) for id in first} == {2}
 
 
-def test_a_creation_an_update_and_a_deletion_are_told_in_order(store: FeedStore, clock: Clock) -> None:
+def test_a_creation_an_update_and_a_deletion_are_told_in_order(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger, sink = a_trigger(), Scripted()
     filled(store, trigger, a_change(1, **NEW), a_change(2), a_change(3, op="d"))
 
     once(store, trigger, sink, clock)
 
-    assert [(said["meta"]["op"], said["meta"]["before"] is None) for _, said in sink.taken] == [("c", True), ("u", False), ("d", False)]
+    assert [(said["meta"]["op"], said["meta"]["before"] is None) for _, said in sink.taken] == [
+        ("c", True),
+        ("u", False),
+        ("d", False),
+    ]
 
 
 # What lasts from one run to the next, and what a clock or a disk does in between
@@ -765,7 +928,9 @@ def throttling(seconds: float) -> Scripted:
     return Scripted(lambda *_: Outcome(False, "429", seconds, throttled=True))
 
 
-def test_quiet_that_a_receiver_asks_for_holds_for_later_runs(store: FeedStore, clock: Clock) -> None:
+def test_quiet_that_a_receiver_asks_for_holds_for_later_runs(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger, asked, later = a_trigger(), throttling(3_600.0), Scripted()
     filled(store, trigger, *updates(20, 20))
 
@@ -792,8 +957,14 @@ def test_a_release_ends_the_quiet(store: FeedStore, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("ahead", [12 * HOUR, 30 * 24 * HOUR], ids=["hours", "a month"])
-@pytest.mark.parametrize("outcome", [REFUSED, Outcome(False, "503", 86_400.0, throttled=True)], ids=["refused", "throttled"])
-def test_a_clock_that_was_ahead_leaves_no_message_waiting(store: FeedStore, clock: Clock, ahead: int, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    "outcome",
+    [REFUSED, Outcome(False, "503", 86_400.0, throttled=True)],
+    ids=["refused", "throttled"],
+)
+def test_a_clock_that_was_ahead_leaves_no_message_waiting(
+    store: FeedStore, clock: Clock, ahead: int, outcome: Outcome
+) -> None:
     """Neither those that were tried then, nor those that were made then."""
     trigger, sink = a_trigger(), Scripted()
     run_one(store, trigger)
@@ -817,8 +988,18 @@ def test_a_small_step_of_the_clock_changes_no_pause(store: FeedStore, clock: Clo
 
 
 @pytest.mark.usefixtures("still")
-@pytest.mark.parametrize(("hours", "disabled"), [((0, 168), False), ((0, 1, 168, 169), False), ((0, 30, 60, 90, 121), True), ((0, 30, 67, 104, 141), False)])
-def test_d2_failures_must_be_spread_over_the_120_hours(store: FeedStore, clock: Clock, hours: tuple[int, ...], disabled: bool) -> None:
+@pytest.mark.parametrize(
+    ("hours", "disabled"),
+    [
+        ((0, 168), False),
+        ((0, 1, 168, 169), False),
+        ((0, 30, 60, 90, 121), True),
+        ((0, 30, 67, 104, 141), False),
+    ],
+)
+def test_d2_failures_must_be_spread_over_the_120_hours(
+    store: FeedStore, clock: Clock, hours: tuple[int, ...], disabled: bool
+) -> None:
     trigger = a_trigger()
     filled(store, trigger, *updates(3, 3))
     for n, hour in enumerate(hours):
@@ -842,7 +1023,9 @@ def test_what_cannot_be_noted_is_not_sent(store: FeedStore, clock: Clock) -> Non
     assert once(store, trigger, sink, clock).sent == 20
 
 
-def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(store: FeedStore, clock: Clock) -> None:
+def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(
+    store: FeedStore, clock: Clock
+) -> None:
     """As long as this process lasts."""
     trigger = a_trigger()
     filled(store, trigger, *updates(6, 3))
@@ -867,16 +1050,22 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(store:
     assert len(store.ask("select 1 from attempts")) == 6
 
 
-@pytest.mark.parametrize("outcome", [OK, REFUSED, Outcome(False, "later"), None], ids=["sent", "refused", "later", "nothing noted"])
+@pytest.mark.parametrize(
+    "outcome",
+    [OK, REFUSED, Outcome(False, "later"), None],
+    ids=["sent", "refused", "later", "nothing noted"],
+)
 def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
     store: FeedStore, clock: Clock, outcome: Outcome | None
 ) -> None:
-    """On a disk that is nearly full each run would note that it begins, and could not note what came of it."""
+    """On a disk that is nearly full each run would note that it begins, and could not note what
+    came of it.
+    """
     trigger = a_trigger()
     filled(store, trigger, *updates(1))
     if outcome is None:
         with store.transaction() as db:
-            assert begun(db, messages(store)[0], clock.at)      # the process ends here
+            assert begun(db, messages(store)[0], clock.at)  # the process ends here
     else:
         once(store, trigger, Scripted(lambda *_: outcome), clock)
     clock.at += 1_000
@@ -897,9 +1086,11 @@ def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
     assert counts(store) == {"t": {"sent": 3}}
 
 
-def test_lanes_that_hang_take_no_places_of_others(store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_that_hang_take_no_places_of_others(
+    store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They hang until all others have arrived."""
-    monkeypatch.setattr(lanes, "GUESS", 0.0)
+    monkeypatch.setattr(queues, "GUESS", 0.0)
     trigger = a_trigger(deliver={"url": "https://example.com/hook"})
     filled(store, trigger, *updates(80, 40))
     all_there, waited = threading.Event(), list[bool]()
@@ -920,13 +1111,13 @@ def test_lanes_that_hang_take_no_places_of_others(store: FeedStore, clock: Clock
 def test_commands_that_take_long_keep_their_places() -> None:
     """They wait for this machine: more of them would only take longer."""
     nothing: Any = None
-    many = lanes.Lanes(a_trigger(deliver={"command": "true"}), nothing, nothing, 2)
+    many = queues.Lanes(a_trigger(deliver={"command": "true"}), nothing, nothing, 2)
     many.busy = {"a": 0.0, "b": 0.0}
     assert not many.has_place()
-    few = lanes.Lanes(a_trigger(deliver={"url": "https://example.com/"}), nothing, nothing, 2)
+    few = queues.Lanes(a_trigger(deliver={"url": "https://example.com/"}), nothing, nothing, 2)
     few.busy = {"a": 0.0, "b": 0.0}
     assert few.has_place()
-    few.busy = {str(n): 0.0 for n in range(lanes.MOST)}
+    few.busy = {str(n): 0.0 for n in range(queues.MOST)}
     assert not few.has_place()
 
 

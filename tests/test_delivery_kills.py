@@ -1,4 +1,6 @@
-"""Whoever fires and delivers may be killed at any time: the receiver gets everything, in order, and knows repetitions by their id."""
+"""Whoever fires and delivers may be killed at any time: the receiver gets everything, in order, and
+knows repetitions by their id.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.feed.messages import counts, id_of
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.triggers import fire
+from stripe_feed.delivery.outbox import counts, id_of
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.triggers.engine import fire
 from tests.deliveries import NOW, POINTS, add, both, updates
-from tests.receiver import ERROR, RESET, TAKEN_THEN_RESET, Behaviour, Received, Receiver, at_random, receiving
+from tests.receiver import (
+    ERROR,
+    RESET,
+    TAKEN_THEN_RESET,
+    Behaviour,
+    Received,
+    Receiver,
+    at_random,
+    receiving,
+)
 
 LANES = 6
 AN_HOUR = 3_600.0
@@ -29,7 +40,11 @@ def forker() -> Iterator[subprocess.Popen[str]]:
     program = Path(__file__).with_name("deliveries.py")
     path = os.pathsep.join([str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(
-        [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
+        [sys.executable, str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
     ) as process:
         yield process
         assert process.stdin
@@ -54,7 +69,13 @@ class Killer:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin and stdout
         self.now += AN_HOUR
-        job = {"point": point, "at": at, "folder": str(self.folder), "url": self.receiver.url, "now": self.now}
+        job = {
+            "point": point,
+            "at": at,
+            "folder": str(self.folder),
+            "url": self.receiver.url,
+            "now": self.now,
+        }
         stdin.write(json.dumps(job) + "\n")
         stdin.flush()
         status = int(json.loads(stdout.readline()))
@@ -67,12 +88,18 @@ class Killer:
         for _ in range(20):
             assert self.run() == 0
             with FeedStore(self.folder / "copy.feed.sqlite") as store:
-                if set(states := {state for found in counts(store).values() for state in found}) == {"sent"}:
+                if set(
+                    states := {state for found in counts(store).values() for state in found}
+                ) == {"sent"}:
                     break
         assert states == {"sent"}
         wanted = {id_of("always", f"evt_{n}", f"evt_{n}") for n in range(1, self.made + 1)}
-        wanted |= {id_of("once", f"evt_{n}", f"evt_{n}") for n in range(1, min(LANES, self.made) + 1)}
-        assert {one.message_id for one in self.receiver.accepted} == wanted      # none is missing, none has another id
+        wanted |= {
+            id_of("once", f"evt_{n}", f"evt_{n}") for n in range(1, min(LANES, self.made) + 1)
+        }
+        assert {
+            one.message_id for one in self.receiver.accepted
+        } == wanted  # none is missing, none has another id
         lanes, seen = defaultdict(list), dict[str, bytes]()
         for one in self.receiver.accepted:
             meta = json.loads(one.body)["meta"]
@@ -88,7 +115,11 @@ def killer(tmp_path: Path, forker: subprocess.Popen[str]) -> Iterator[Killer]:
     fate = at_random({ERROR: 0.03, RESET: 0.02, TAKEN_THEN_RESET: 0.02}, 5)
 
     def choose(request: Received, count: int) -> Behaviour:
-        return fate(request, count) if len(request.body) == int(request.headers["content-length"]) else ERROR
+        return (
+            fate(request, count)
+            if len(request.body) == int(request.headers["content-length"])
+            else ERROR
+        )
 
     with receiving(choose=choose) as receiver:
         yield Killer(tmp_path, forker, receiver)
@@ -107,7 +138,9 @@ def test_a_delivery_killed_at_any_point_loses_nothing(killer: Killer) -> None:
     killer.check()
 
     assert killer.kills >= 20
-    repeated = len(killer.receiver.accepted) - len({one.message_id for one in killer.receiver.accepted})
+    repeated = len(killer.receiver.accepted) - len(
+        {one.message_id for one in killer.receiver.accepted}
+    )
     assert 0 < repeated <= 6 * killer.kills + len(killer.receiver.received) // 10
 
 

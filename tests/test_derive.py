@@ -1,4 +1,6 @@
-"""Events of an object become its changes: against what really happened in a sandbox, without HTTP and without a destination."""
+"""Events of an object become its changes: against what really happened in a sandbox, without HTTP
+and without a destination.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from stripe_feed.api import API_VERSION
-from stripe_feed.extract.changes import Change
-from stripe_feed.extract.derive import body_of, changes_of
-from stripe_feed.extract.events import Data, Event
-from stripe_feed.extract.histories import Known, Ordered, needs_known, same_shape, sequence
-from stripe_feed.extract.told import Told, is_discount, told
+from stripe_feed.api.client import API_VERSION
+from stripe_feed.extract.events.classify import Told, is_discount, told
+from stripe_feed.extract.events.derive import body_of, changes_of
+from stripe_feed.extract.events.history import Known, Ordered, needs_known, same_shape, sequence
+from stripe_feed.extract.events.reader import Data, Event
+from stripe_feed.extract.tables.changes import Change
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.feed_truth import before_of, by_ids
@@ -30,7 +32,9 @@ event_of = msgspec.json.Decoder(Event).decode
 
 @dataclass
 class Story:
-    """What the events of one object tell, in the order of happening, and what it was before them; None: it was not there."""
+    """What the events of one object tell, in the order of happening, and what it was before them;
+    None: it was not there.
+    """
 
     told: list[Told]
     start: Image | None
@@ -61,7 +65,9 @@ def present(box: Sandbox) -> dict[tuple[str, str], Image]:
     return {(table, id): image for table in RESOURCES for id, image in box.objects(table).items()}
 
 
-def lived(seed: int, seconds: int = 300, count: int = 300, version: str = API_VERSION, stubs: bool = False) -> list[Story]:
+def lived(
+    seed: int, seconds: int = 300, count: int = 300, version: str = API_VERSION, stubs: bool = False
+) -> list[Story]:
     """A short and busy life: many changes of an object in a second."""
     box = Sandbox(seed=seed, customers=12, api_version=version)
     box.stub_deletes = stubs
@@ -75,7 +81,11 @@ def lived(seed: int, seconds: int = 300, count: int = 300, version: str = API_VE
 
 def one_story(box: Sandbox, table: str, id: str, start: Image | None = None) -> Story:
     """The story of an object, all of whose events are in the sandbox."""
-    (found,) = [story for story in stories(box, {}) if (story.told[0].resource.table, story.told[0].id) == (table, id)]
+    (found,) = [
+        story
+        for story in stories(box, {})
+        if (story.told[0].resource.table, story.told[0].id) == (table, id)
+    ]
     return Story(found.told, start)
 
 
@@ -84,14 +94,31 @@ def ids(ordered: Sequence[Ordered]) -> list[str]:
 
 
 def without_volatile(one: Told, image: Image) -> Image:
-    return {name: value for name, value in image.items() if name not in (*one.resource.volatile, *one.resource.links)}
+    return {
+        name: value
+        for name, value in image.items()
+        if name not in (*one.resource.volatile, *one.resource.links)
+    }
 
 
 def images(steps: Sequence[Told]) -> list[tuple[str, str, Image]]:
-    """The objects that events hold; several that say the same of one image have no order (`invoice.paid` and the like)."""
-    found = [(one.role, one.event.type, by_ids(without_volatile(one, json.loads(bytes(one.event.data.object))))) for one in steps]
+    """The objects that events hold; several that say the same of one image have no order
+    (`invoice.paid` and the like).
+    """
+    found = [
+        (
+            one.role,
+            one.event.type,
+            by_ids(without_volatile(one, json.loads(bytes(one.event.data.object)))),
+        )
+        for one in steps
+    ]
     runs = (list(run) for _, run in groupby(found, key=lambda one: (one[0] == "says", one[2])))
-    return [one for run in runs for one in (sorted(run, key=lambda one: one[1]) if run[0][0] == "says" else run)]
+    return [
+        one
+        for run in runs
+        for one in (sorted(run, key=lambda one: one[1]) if run[0][0] == "says" else run)
+    ]
 
 
 # What an event is about
@@ -105,14 +132,22 @@ def box() -> Sandbox:
 def told_of(box: Sandbox, since: int) -> list[tuple[str, str, str, str]]:
     """Type, table, id and role of all that the newest events tell."""
     events = [event_of(record.body) for record in box.events[since:]]
-    return [(event.type, one.resource.table, one.id, one.role) for event in events for one in told(event, NAMES)]
+    return [
+        (event.type, one.resource.table, one.id, one.role)
+        for event in events
+        for one in told(event, NAMES)
+    ]
 
 
 def test_sub_objects_and_previews_are_no_objects(box: Sandbox) -> None:
     """`customer.*` matches cards and tax ids too, and `invoice.upcoming` is of no invoice."""
     box.noise(100)
     box.preview(next(iter(box.objects("customers"))))
-    assert {record.type for record in box.events} >= {"customer.source.created", "customer.tax_id.created", "invoice.upcoming"}
+    assert {record.type for record in box.events} >= {
+        "customer.source.created",
+        "customer.tax_id.created",
+        "invoice.upcoming",
+    }
     assert told_of(box, 0) == []
 
 
@@ -140,16 +175,38 @@ def test_a_discount_tells_of_its_customer_and_its_subscription(box: Sandbox) -> 
     box.update("subscriptions", subscription, discounts=["di_1"])
     found = [one for record in box.events[since:] for one in told(event_of(record.body), NAMES)]
 
-    assert {(one.resource.table, one.id) for one in found if is_discount(one)} >= {("subscriptions", subscription)}
+    assert {(one.resource.table, one.id) for one in found if is_discount(one)} >= {
+        ("subscriptions", subscription)
+    }
     assert all(one.role == "says" for one in found if is_discount(one))
-    assert not any(is_discount(one) for one in found if one.event.type == "customer.subscription.updated")
+    assert not any(
+        is_discount(one) for one in found if one.event.type == "customer.subscription.updated"
+    )
 
 
 def test_what_is_no_object_tells_nothing() -> None:
     """Nor does an id of the wrong kind, or a type that is not asked for."""
-    for body in (b'"cus_1"', b"null", b"{}", b'{"object":"customer"}', b'{"object":"customer","id":5}', b'{"object":["x"]}'):
+    for body in (
+        b'"cus_1"',
+        b"null",
+        b"{}",
+        b'{"object":"customer"}',
+        b'{"object":"customer","id":5}',
+        b'{"object":["x"]}',
+    ):
         assert told(Event("evt_1", "customer.updated", 5, Data(msgspec.Raw(body))), NAMES) == []
-    assert told(Event("evt_1", "customer.unheard_of", 5, Data(msgspec.Raw(b'{"object":"customer","id":"cus_1"}'))), NAMES) == []
+    assert (
+        told(
+            Event(
+                "evt_1",
+                "customer.unheard_of",
+                5,
+                Data(msgspec.Raw(b'{"object":"customer","id":"cus_1"}')),
+            ),
+            NAMES,
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +232,9 @@ def test_a_snapshot_has_the_pins_shape_or_not(table: str, version: str | None, s
 @pytest.mark.parametrize("stubs", [False, True], ids=["whole", "stubs"])
 @pytest.mark.parametrize("seed", range(3))
 def test_f6_a_busy_life_is_put_in_order(seed: int, stubs: bool) -> None:
-    """Seconds with several events of an object, shuffled: right where it is sure, and sure nearly always."""
+    """Seconds with several events of an object, shuffled: right where it is sure, and sure nearly
+    always.
+    """
     dice = Random(seed)
     groups = right = 0
     for story in lived(seed, stubs=stubs):
@@ -212,7 +271,10 @@ def test_created_deleted_and_created_again_in_one_second(box: Sandbox) -> None:
         changes = changes_of(found, None, API_VERSION)
         assert [change.op for change in changes] == ["c", "d", "c"]
         if found[-1].sure:
-            assert json.loads(body_of(found, API_VERSION) or b"")["name"] == json.loads(changes[-1].after or b"")["name"]
+            assert (
+                json.loads(body_of(found, API_VERSION) or b"")["name"]
+                == json.loads(changes[-1].after or b"")["name"]
+            )
 
 
 @pytest.mark.parametrize("stubs", [False, True], ids=["whole", "stubs"])
@@ -229,7 +291,9 @@ def test_deleted_and_created_again_in_one_second(box: Sandbox, stubs: bool, whol
     story = [one for record in box.events[since:] for one in told(event_of(record.body), NAMES)]
     for seed in range(6):
         Random(seed).shuffle(story)
-        assert [one.told.role for one in sequence(story, Known(start, API_VERSION, whole), True)] == ["ends", "begins", "moves"]
+        assert [
+            one.told.role for one in sequence(story, Known(start, API_VERSION, whole), True)
+        ] == ["ends", "begins", "moves"]
 
 
 def doubled(story: Story, at: int) -> Told:
@@ -246,7 +310,11 @@ def test_twins_are_one_change(box: Sandbox) -> None:
     story = one_story(box, "customers", id)
     for at in range(4):
         found = sequence([*story.told[::-1], doubled(story, at)], None, True)
-        assert [json.loads(bytes(one.told.event.data.object))["name"] for one in found[1:]] == ["A", "B", "C"]
+        assert [json.loads(bytes(one.told.event.data.object))["name"] for one in found[1:]] == [
+            "A",
+            "B",
+            "C",
+        ]
         assert len(found) == 4
 
 
@@ -261,7 +329,9 @@ def test_an_event_that_was_told_stands_for_its_twin(box: Sandbox) -> None:
 
 
 def test_what_must_be_looked_up(box: Sandbox) -> None:
-    """What an event itself tells need not be: only bare deletions, mere statements, and rounds within a second."""
+    """What an event itself tells need not be: only bare deletions, mere statements, and rounds
+    within a second.
+    """
     id = box.create("customers", delinquent=False)["id"]
     other = box.create("customers", delinquent=False)["id"]
     subscription = box.create("subscriptions", status="active")["id"]
@@ -288,7 +358,9 @@ def told_changes(story: Story, dice: Random) -> Iterator[tuple[Told, Change]]:
     """The changes of an object whose events can be put in order."""
     found = sequence(story.listed(dice), story.known, True)
     if images([one.told for one in found]) == images(story.told):
-        yield from zip([one.told for one in found], changes_of(found, story.known, API_VERSION), strict=True)
+        yield from zip(
+            [one.told for one in found], changes_of(found, story.known, API_VERSION), strict=True
+        )
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -300,18 +372,29 @@ def test_f5_before_and_after_are_exact_throughout_a_life(seed: int) -> None:
         for one, change in told_changes(story, Random(seed)):
             kinds.add((change.op, one.role))
             assert change.before_quality == "exact" or change.op == "c" or one.resource.free_form
-            row: Image = {name: json.loads(raw) if raw else None for name, raw in (("after", change.after), ("previous", change.previous))}
+            row: Image = {
+                name: json.loads(raw) if raw else None
+                for name, raw in (("after", change.after), ("previous", change.previous))
+            }
             if change.op != "c":
                 before = before_of({"op": change.op, **row})
-                assert by_ids(without_volatile(one, before)) == by_ids(without_volatile(one, at or {}))
+                assert by_ids(without_volatile(one, before)) == by_ids(
+                    without_volatile(one, at or {})
+                )
             at = row["after"]
             if at is not None:
-                assert at == {k: v for k, v in json.loads(bytes(one.event.data.object)).items() if k not in one.resource.links}
+                assert at == {
+                    k: v
+                    for k, v in json.loads(bytes(one.event.data.object)).items()
+                    if k not in one.resource.links
+                }
     assert kinds >= {("c", "begins"), ("u", "moves"), ("u", "says"), ("d", "ends")}
 
 
 def test_bare_deletions_have_the_whole_object_before(seed: int = 3) -> None:
-    """F10: an event with three keys; what it was comes from the change before it, or from what is known."""
+    """F10: an event with three keys; what it was comes from the change before it, or from what is
+    known.
+    """
     ends = 0
     for story in lived(seed, seconds=20_000, stubs=True):
         at = story.start
@@ -319,7 +402,9 @@ def test_bare_deletions_have_the_whole_object_before(seed: int = 3) -> None:
             if one.role == "ends":
                 ends += 1
                 assert one.stub and change.before_quality == "exact" and at is not None
-                assert without_volatile(one, json.loads(change.previous or b"")) == without_volatile(one, at)
+                assert without_volatile(
+                    one, json.loads(change.previous or b"")
+                ) == without_volatile(one, at)
                 if one.resource.table != "customers" and "customer" in at:
                     assert change.customer_id == at["customer"]
             at = json.loads(change.after) if change.after else None
@@ -331,7 +416,13 @@ def test_a_bare_deletion_of_what_nobody_knows_says_so(box: Sandbox) -> None:
     id = box.create("customers")["id"]
     box.delete("customers", id)
     (change,) = changes_of(sequence(one_story(box, "customers", id).told[1:]), None, API_VERSION)
-    assert (change.op, change.before_quality, change.previous, change.after, change.customer_id) == ("d", "none", None, None, id)
+    assert (
+        change.op,
+        change.before_quality,
+        change.previous,
+        change.after,
+        change.customer_id,
+    ) == ("d", "none", None, None, id)
 
 
 @pytest.mark.parametrize("version", ["2024-06-20", "2025-02-24.acacia", "2025-09-30.clover"])
@@ -341,7 +432,11 @@ def test_images_of_another_shape_are_derived_and_make_no_row(version: str) -> No
     for story in lived(1, version=version):
         for one, change in told_changes(story, Random(1)):
             assert change.api_version == version
-            if one.role == "moves" and one.resource.table in ("invoices", "subscriptions", "products"):
+            if one.role == "moves" and one.resource.table in (
+                "invoices",
+                "subscriptions",
+                "products",
+            ):
                 derived += 1
                 assert change.before_quality == "derived"
                 assert body_of([Ordered(one, 1)], API_VERSION) is None
@@ -350,13 +445,23 @@ def test_images_of_another_shape_are_derived_and_make_no_row(version: str) -> No
 
 def test_free_form_hashes_are_derived(box: Sandbox) -> None:
     """Their keys come and go, so that null may mean either."""
-    id = box.create("subscriptions", status="active", payment_settings={"payment_method_options": {"card": {"mandate": "x"}}})["id"]
+    id = box.create(
+        "subscriptions",
+        status="active",
+        payment_settings={"payment_method_options": {"card": {"mandate": "x"}}},
+    )["id"]
     box.advance(1)
-    box.update("subscriptions", id, payment_settings={"payment_method_options": {"card": {"mandate": None}}})
+    box.update(
+        "subscriptions",
+        id,
+        payment_settings={"payment_method_options": {"card": {"mandate": None}}},
+    )
     box.advance(1)
     box.update("subscriptions", id, status="past_due")
     story = one_story(box, "subscriptions", id)
-    assert [change.before_quality for change in changes_of(sequence(story.told), None, API_VERSION)] == ["exact", "derived", "exact"]
+    assert [
+        change.before_quality for change in changes_of(sequence(story.told), None, API_VERSION)
+    ] == ["exact", "derived", "exact"]
 
 
 def test_links_are_in_no_change(box: Sandbox) -> None:
@@ -369,8 +474,15 @@ def test_links_are_in_no_change(box: Sandbox) -> None:
     story = one_story(box, "invoices", id)
     assert any(b'"hosted_invoice_url":"http' in bytes(one.event.data.object) for one in story.told)
     changes = changes_of(sequence(story.told, None, True), None, API_VERSION)
-    text = b" ".join([*(change.after or b"" for change in changes), *(change.previous or b"" for change in changes)])
-    assert not any(name in text for name in (b"hosted_invoice_url", b"invoice_pdf", b"confirmation_secret"))
+    text = b" ".join(
+        [
+            *(change.after or b"" for change in changes),
+            *(change.previous or b"" for change in changes),
+        ]
+    )
+    assert not any(
+        name in text for name in (b"hosted_invoice_url", b"invoice_pdf", b"confirmation_secret")
+    )
     assert changes[-1].changed == ["metadata.a"]
 
 
@@ -383,7 +495,10 @@ def test_seen_events_give_no_change_and_what_they_overtook_is_late(box: Sandbox)
     story = one_story(box, "customers", id).told
     story[0].seen = story[2].seen = True
     changes = changes_of(sequence(story), None, API_VERSION)
-    assert [(json.loads(change.after or b"")["name"], change.late) for change in changes] == [("A", True), ("C", False)]
+    assert [(json.loads(change.after or b"")["name"], change.late) for change in changes] == [
+        ("A", True),
+        ("C", False),
+    ]
 
 
 def test_the_last_content_is_the_row(box: Sandbox) -> None:
@@ -422,7 +537,9 @@ def test_an_order_that_is_not_sure_gives_no_content(box: Sandbox) -> None:
 
 
 def test_a_second_that_follows_a_guess_is_a_guess(box: Sandbox) -> None:
-    """There and back twice: what the first second ended with decides the order of the next. Known before, both are sure."""
+    """There and back twice: what the first second ended with decides the order of the next. Known
+    before, both are sure.
+    """
     id = box.create("customers", delinquent=False)["id"]
     for _ in range(2):
         box.advance(1)
@@ -435,8 +552,12 @@ def test_a_second_that_follows_a_guess_is_a_guess(box: Sandbox) -> None:
         assert [one.sure for one in sequence(read)] == [False] * 4
 
 
-def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription(box: Sandbox) -> None:
-    """Items show it as it is at each event: the trail goes on, and a cancellation does not say that items changed."""
+def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription(
+    box: Sandbox,
+) -> None:
+    """Items show it as it is at each event: the trail goes on, and a cancellation does not say that
+    items changed.
+    """
     price = box.create("prices", recurring={"interval": "month"}, nickname="A")["id"]
     id = box.create("subscriptions", items=[{"price": price}], metadata={"k": "A"})["id"]
     box.advance(20)
@@ -476,8 +597,12 @@ def discount(end: int) -> Image:
 
 
 @pytest.mark.parametrize("told_first", ["2024-06-20", API_VERSION])
-def test_a_round_begins_like_the_image_before_whatever_its_shape(box: Sandbox, told_first: str) -> None:
-    """There and back in a second: what was before tells which came first, also where that has the shape of another version."""
+def test_a_round_begins_like_the_image_before_whatever_its_shape(
+    box: Sandbox, told_first: str
+) -> None:
+    """There and back in a second: what was before tells which came first, also where that has the
+    shape of another version.
+    """
     box.api_version = told_first
     price = box.create("prices")["id"]
     box.api_version = API_VERSION if told_first != API_VERSION else "2024-06-20"
@@ -491,30 +616,42 @@ def test_a_round_begins_like_the_image_before_whatever_its_shape(box: Sandbox, t
         assert ids(sequence(read, known)) == [one.event.id for one in story]
         assert all(one.sure for one in sequence(read, known))
 
-    known.image.pop("active")                   # a shape that does not tell
+    known.image.pop("active")  # a shape that does not tell
     assert not any(one.sure for one in sequence(story, known))
 
 
 def test_a_round_through_other_children_is_never_wrong_and_sure(box: Sandbox) -> None:
     """A row tells nothing of the order of its lists, and so not which of two equal rows came first."""
     id = box.create("subscriptions", items=1, metadata={"k": "A"})["id"]
-    (item,) = [one for one, found in box.children("subscription_items").items() if found["subscription"] == id]
+    (item,) = [
+        one
+        for one, found in box.children("subscription_items").items()
+        if found["subscription"] == id
+    ]
     start = box.objects("subscriptions")[id]
     box.advance(20)
     box.update("subscriptions", id, metadata={"k": "B"}, items=[{"id": item, "quantity": 7}])
     box.update("subscriptions", id, metadata={"k": "A"})
-    box.update("subscriptions", id, items=[{"id": item, "quantity": start["items"]["data"][0]["quantity"]}])
+    box.update(
+        "subscriptions", id, items=[{"id": item, "quantity": start["items"]["data"][0]["quantity"]}]
+    )
     story = one_story(box, "subscriptions", id).told[1:]
     assert len(story) == 3
 
     for read in permutations(story):
         found = sequence(read, Known(start, API_VERSION, whole=False), True)
-        assert ids(found) == ids(sequence(story, Known(start, API_VERSION))) or not any(one.sure for one in found)
+        assert ids(found) == ids(sequence(story, Known(start, API_VERSION))) or not any(
+            one.sure for one in found
+        )
 
 
 @pytest.mark.parametrize(("table", "lives"), [("customers", 1), ("products", 2)])
-def test_only_where_the_account_chooses_ids_one_is_born_twice(box: Sandbox, table: str, lives: int) -> None:
-    """Elsewhere a second creation in the second of a bare deletion is a twin; where ids are chosen, it may be another life."""
+def test_only_where_the_account_chooses_ids_one_is_born_twice(
+    box: Sandbox, table: str, lives: int
+) -> None:
+    """Elsewhere a second creation in the second of a bare deletion is a twin; where ids are chosen,
+    it may be another life.
+    """
     box.stub_deletes = True
     id = box.create(table)["id"]
     box.update(table, id, metadata={"k": "v"})

@@ -14,14 +14,25 @@ import duckdb
 import psycopg2
 import pyarrow as pa
 import pytest
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigValueCannotBeCoercedException,
+)
 from dlt.common.configuration.providers.toml import TomlProviderReadException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import InvalidPipelineName
 
-from stripe_feed.destination import open_pipeline
-from stripe_feed.destination_errors import SQLSTATES, WORDS, chain, explained, reason_of, refusal, settings_problem
+from stripe_feed.destination.error_messages import (
+    SQLSTATES,
+    WORDS,
+    chain,
+    explained,
+    reason_of,
+    refusal,
+    settings_problem,
+)
+from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import SetupError, StripeFeedError, TryLater, UsageError
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Shell
@@ -48,14 +59,18 @@ def raised(work: Callable[[], Any]) -> Exception:
 
 def by_duckdb(statement: str) -> Exception:
     with duckdb.connect() as base:
-        base.execute("create table t (id text not null, n int check (n < 5)); create unique index one on t (id)")
+        base.execute(
+            "create table t (id text not null, n int check (n < 5)); create unique index one on t (id)"
+        )
         base.execute("insert into t values (?, 1)", [CANARY])
         return raised(lambda: base.execute(statement))
 
 
 def by_sqlite(statement: str) -> Exception:
     base = sqlite3.connect(":memory:")
-    base.executescript(f"create table t (id text unique not null, n int check (n < 5)); insert into t values ('{CANARY}', 1)")
+    base.executescript(
+        f"create table t (id text unique not null, n int check (n < 5)); insert into t values ('{CANARY}', 1)"
+    )
     fault = raised(lambda: base.execute(statement))
     base.close()
     return fault
@@ -64,18 +79,39 @@ def by_sqlite(statement: str) -> Exception:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (by_duckdb(f"insert into t values ('{CANARY}', 1)"), "a unique index or constraint refuses rows"),
-        (by_duckdb(f"insert into t values ('{CANARY} NOT NULL', 7)"), "a check, a trigger or a foreign key refuses"),
-        (by_duckdb("insert into t values (null, 1)"), "a column that may not be null (t.id) gets no value"),
+        (
+            by_duckdb(f"insert into t values ('{CANARY}', 1)"),
+            "a unique index or constraint refuses rows",
+        ),
+        (
+            by_duckdb(f"insert into t values ('{CANARY} NOT NULL', 7)"),
+            "a check, a trigger or a foreign key refuses",
+        ),
+        (
+            by_duckdb("insert into t values (null, 1)"),
+            "a column that may not be null (t.id) gets no value",
+        ),
         (by_duckdb(f"select cast('{CANARY}' as int)"), "a column has another type"),
         (by_duckdb("select * from missing"), "a table or a column is missing"),
-        (by_duckdb("alter table t add column m int not null"), "it cannot do what the load asks of it"),
-        (duckdb.IOException(f"IO Error: Could not write file {CANARY}: No space left on device"), "no space is left"),
+        (
+            by_duckdb("alter table t add column m int not null"),
+            "it cannot do what the load asks of it",
+        ),
+        (
+            duckdb.IOException(f"IO Error: Could not write file {CANARY}: No space left on device"),
+            "no space is left",
+        ),
         (duckdb.OutOfMemoryException(CANARY), "it ran out of memory"),
         (duckdb.FatalException(CANARY), "its files cannot be read or written"),
-        (by_sqlite(f"insert into t values ('{CANARY}', 1)"), "a unique index or constraint (t.id) refuses"),
+        (
+            by_sqlite(f"insert into t values ('{CANARY}', 1)"),
+            "a unique index or constraint (t.id) refuses",
+        ),
         (by_sqlite("insert into t values ('b', 7)"), "a check, a trigger or a foreign key refuses"),
-        (by_sqlite("insert into t values (null, 1)"), "a column that may not be null (t.id) gets no value"),
+        (
+            by_sqlite("insert into t values (null, 1)"),
+            "a column that may not be null (t.id) gets no value",
+        ),
         (by_sqlite("select * from missing"), "a table or a column is missing"),
         (sqlite3.OperationalError("database or disk is full"), "no space is left"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "it can only be read"),
@@ -91,7 +127,7 @@ def by_sqlite(statement: str) -> Exception:
 def test_a_refusal_says_why_and_what_to_do(fault: Exception, words: str) -> None:
     """In whatever wrapping it comes; without a word of what the driver says."""
     wrapped = DatabaseTerminalException(fault)
-    wrapped.job_id = "customers.d9f0.0.parquet"       # type: ignore[attr-defined]
+    wrapped.job_id = "customers.d9f0.0.parquet"  # type: ignore[attr-defined]
     for one in (fault, wrapped):
         said = refusal(one, "duckdb", "stripe")
         assert isinstance(said, SetupError)
@@ -104,9 +140,17 @@ def test_a_refusal_says_why_and_what_to_do(fault: Exception, words: str) -> None
 @pytest.mark.parametrize(
     "fault",
     [
-        Refused("40P01"), Refused("40001"), Refused("55P03"), Refused("57P01"), Refused("08006"), Refused("53300"),
-        sqlite3.OperationalError("database is locked"), psycopg2.OperationalError(f"server closed the connection {CANARY}"),
-        duckdb.TransactionException(f"TransactionContext Error: Conflict {CANARY}"), ConnectionResetError(104, CANARY), TimeoutError(CANARY),
+        Refused("40P01"),
+        Refused("40001"),
+        Refused("55P03"),
+        Refused("57P01"),
+        Refused("08006"),
+        Refused("53300"),
+        sqlite3.OperationalError("database is locked"),
+        psycopg2.OperationalError(f"server closed the connection {CANARY}"),
+        duckdb.TransactionException(f"TransactionContext Error: Conflict {CANARY}"),
+        ConnectionResetError(104, CANARY),
+        TimeoutError(CANARY),
     ],
 )
 def test_what_passes_is_to_be_tried_again(fault: Exception) -> None:
@@ -119,22 +163,40 @@ def test_what_passes_is_to_be_tried_again(fault: Exception) -> None:
 
 def test_every_reason_is_a_sentence() -> None:
     """Of what went wrong, and of what to do unless it passes."""
-    for one in [*SQLSTATES.values(), *(reason for patterns in WORDS.values() for _, reason in patterns)]:
+    for one in [
+        *SQLSTATES.values(),
+        *(reason for patterns in WORDS.values() for _, reason in patterns),
+    ]:
         assert one.passes != bool(one.fix)
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (OSError(errno.ENOSPC, "x", "/srv/state"), "/srv/state: No space left on device. Mend that, then run again."),
+        (
+            OSError(errno.ENOSPC, "x", "/srv/state"),
+            "/srv/state: No space left on device. Mend that, then run again.",
+        ),
         (OSError(errno.EROFS, "x"), "Read-only file system. Mend that, then run again."),
-        (PermissionError(errno.EACCES, "x", "/srv/state"), "/srv/state: Permission denied. Mend that, then run again."),
+        (
+            PermissionError(errno.EACCES, "x", "/srv/state"),
+            "/srv/state: Permission denied. Mend that, then run again.",
+        ),
         (MemoryError(), "The machine has too little memory left."),
         (RuntimeError("can't start new thread"), "The machine gives no more threads."),
         (ModuleNotFoundError("x", name="alembic"), "The module alembic is not installed."),
-        (MissingDependencyException("Postgres destination", ["dlt[postgres]"]), "Run `pip install 'stripe-feed[postgres]'`."),
-        (MissingDependencyException("Snowflake destination", ["dlt[snowflake]>=1"]), "Run `pip install 'dlt[snowflake]>=1'`."),
-        (ConfigValueCannotBeCoercedException("workers", CANARY, int), "dlt's setting workers has a value of another type."),
+        (
+            MissingDependencyException("Postgres destination", ["dlt[postgres]"]),
+            "Run `pip install 'stripe-feed[postgres]'`.",
+        ),
+        (
+            MissingDependencyException("Snowflake destination", ["dlt[snowflake]>=1"]),
+            "Run `pip install 'dlt[snowflake]>=1'`.",
+        ),
+        (
+            ConfigValueCannotBeCoercedException("workers", CANARY, int),
+            "dlt's setting workers has a value of another type.",
+        ),
         (InvalidPipelineName(CANARY, CANARY), "dlt refuses: InvalidPipelineName."),
     ],
 )
@@ -168,18 +230,31 @@ def test_a_circle_of_causes_ends() -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'[sources\napi_key = "sk_canary"\n', "secrets.toml cannot be read: line 1 is no valid TOML."),
+        (
+            b'[sources\napi_key = "sk_canary"\n',
+            "secrets.toml cannot be read: line 1 is no valid TOML.",
+        ),
         (b'[a]\napi_key = "sk_canary\n', "secrets.toml cannot be read: line 2 is no valid TOML."),
-        (b'[a]\nb = 1\n[a]\nb = 2\n', "secrets.toml cannot be read: line 3 is no valid TOML."),
-        (b'\xef\xbb\xbf[a]\nb = "sk_canary"\n', "secrets.toml cannot be read: it begins with a byte order mark."),
+        (b"[a]\nb = 1\n[a]\nb = 2\n", "secrets.toml cannot be read: line 3 is no valid TOML."),
+        (
+            b'\xef\xbb\xbf[a]\nb = "sk_canary"\n',
+            "secrets.toml cannot be read: it begins with a byte order mark.",
+        ),
         (b'[a]\nb = "sk_canary\xff"\n', "secrets.toml cannot be read: line 2 is not UTF-8."),
     ],
 )
-def test_settings_that_cannot_be_read_are_named_with_their_line(tmp_path: Path, content: bytes, words: str) -> None:
+def test_settings_that_cannot_be_read_are_named_with_their_line(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
     good, bad = tmp_path / "good.toml", tmp_path / "secrets.toml"
     good.write_text("[a]\nb = 1\n")
     bad.write_bytes(content)
-    fault = TomlProviderReadException("secrets.toml", "secrets.toml", [str(tmp_path / "none.toml"), str(good), str(bad)], "sk_canary")
+    fault = TomlProviderReadException(
+        "secrets.toml",
+        "secrets.toml",
+        [str(tmp_path / "none.toml"), str(good), str(bad)],
+        "sk_canary",
+    )
 
     said = settings_problem(fault)
 
@@ -198,10 +273,18 @@ def test_a_missing_setting_is_named() -> None:
 @pytest.mark.parametrize(
     ("database", "words"),
     [
-        (":memory:", "in memory would be gone"), ("md:mine", "--destination motherduck"), ("", "names a DuckDB file"),
-        ("postgres://u:canary@h/d", "names a DuckDB file"), ("folder", "is a folder. Give --database a file in it"), ("pipe", "no ordinary file"),
-        ("/dev/null", "no ordinary file"), ("x" * 300, "cannot be used: File name too long"), ("loop", "cannot be used: Too many levels"),
-        ("dangling", "links to a folder that does not exist"), ("lite.duckdb", "is an SQLite database"), ("empty.duckdb", "is empty. Remove it"),
+        (":memory:", "in memory would be gone"),
+        ("md:mine", "--destination motherduck"),
+        ("", "names a DuckDB file"),
+        ("postgres://u:canary@h/d", "names a DuckDB file"),
+        ("folder", "is a folder. Give --database a file in it"),
+        ("pipe", "no ordinary file"),
+        ("/dev/null", "no ordinary file"),
+        ("x" * 300, "cannot be used: File name too long"),
+        ("loop", "cannot be used: Too many levels"),
+        ("dangling", "links to a folder that does not exist"),
+        ("lite.duckdb", "is an SQLite database"),
+        ("empty.duckdb", "is empty. Remove it"),
         ("text.duckdb", "is no DuckDB database, or a damaged one"),
     ],
 )
@@ -226,7 +309,9 @@ def test_what_is_no_duckdb_file_is_said_by_readers_and_writers(
         assert "canary" not in said.error
 
 
-@pytest.mark.parametrize("dataset", ["", "  ", "x" * 300, "a\0b", "information_schema", "PG_Catalog", "temp"])
+@pytest.mark.parametrize(
+    "dataset", ["", "  ", "x" * 300, "a\0b", "information_schema", "PG_Catalog", "temp"]
+)
 def test_what_is_no_dataset_is_usage(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(UsageError, match="--dataset"):
         open_pipeline(str(tmp_path / "x.duckdb"), dataset=dataset, state_dir=str(tmp_path))
@@ -234,5 +319,10 @@ def test_what_is_no_dataset_is_usage(tmp_path: Path, dataset: str) -> None:
 
 def test_a_level_of_dlts_log_that_does_not_exist_is_a_setting(tmp_path: Path) -> None:
     """dlt raises a bare `ValueError`; it takes its settings over once in a process."""
-    said = Shell(Sandbox(seed=1, customers=1), "http://127.0.0.1:1", tmp_path).apart("sync", RUNTIME__LOG_LEVEL="LOUD")
-    assert (said.code, said.error) == (3, "dlt refuses its settings (ValueError). Check .dlt/config.toml and the environment.")
+    said = Shell(Sandbox(seed=1, customers=1), "http://127.0.0.1:1", tmp_path).apart(
+        "sync", RUNTIME__LOG_LEVEL="LOUD"
+    )
+    assert (said.code, said.error) == (
+        3,
+        "dlt refuses its settings (ValueError). Check .dlt/config.toml and the environment.",
+    )

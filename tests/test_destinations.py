@@ -1,4 +1,6 @@
-"""The source on the databases that dlt can merge into, each with a second run that changes rows; the others are refused."""
+"""The source on the databases that dlt can merge into, each with a second run that changes rows;
+the others are refused.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import Feed, open_feed, stripe_source
-from stripe_feed.destination import open_pipeline, settings
-from stripe_feed.destination_errors import refusal
+from stripe_feed.destination.error_messages import refusal
+from stripe_feed.destination.pipeline import open_pipeline, settings
 from stripe_feed.errors import Fenced, SetupError, TryLater, UsageError
-from stripe_feed.extract import indexes
+from stripe_feed.extract.tables import indexes
 from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.postgres import postgres_server
@@ -44,19 +46,41 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def young(box: Sandbox) -> tuple[str, str, str]:
-    """A customer, a subscription with many items and an invoice with many lines, all within the look-back of the next run."""
-    made = (box.create("customers", name="Young"), box.create("subscriptions", items=14), box.create("invoices", lines=23))
+    """A customer, a subscription with many items and an invoice with many lines, all within the
+    look-back of the next run.
+    """
+    made = (
+        box.create("customers", name="Young"),
+        box.create("subscriptions", items=14),
+        box.create("invoices", lines=23),
+    )
     box.advance(60)
     return made[0]["id"], made[1]["id"], made[2]["id"]
 
 
 def change(box: Sandbox, customer: str, subscription: str, invoice: str) -> None:
-    """Rows change, children vanish, stay, change and come, lists shrink below ten and grow beyond; and more is new."""
-    items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == subscription]
-    lines = [id for id, line in box.children("invoice_line_items").items() if line["invoice"] == invoice]
-    box.update("customers", customer, name="Changed", metadata={"": "now", "ключ": "значение"}, balance=-5)
-    box.update("subscriptions", subscription, items=[{"id": items[3], "quantity": 9}, {"id": items[0]}, {}])
-    box.update("invoices", invoice, lines=[*({"id": id} for id in lines[2:]), *({"amount": n} for n in range(30))])
+    """Rows change, children vanish, stay, change and come, lists shrink below ten and grow beyond;
+    and more is new.
+    """
+    items = [
+        id
+        for id, item in box.children("subscription_items").items()
+        if item["subscription"] == subscription
+    ]
+    lines = [
+        id for id, line in box.children("invoice_line_items").items() if line["invoice"] == invoice
+    ]
+    box.update(
+        "customers", customer, name="Changed", metadata={"": "now", "ключ": "значение"}, balance=-5
+    )
+    box.update(
+        "subscriptions", subscription, items=[{"id": items[3], "quantity": 9}, {"id": items[0]}, {}]
+    )
+    box.update(
+        "invoices",
+        invoice,
+        lines=[*({"id": id} for id in lines[2:]), *({"amount": n} for n in range(30))],
+    )
     bare = box.create("invoices", lines=3)["id"]
     box.update("invoices", bare, lines=[])
     for table in ("customers", "products", "subscriptions"):
@@ -66,12 +90,21 @@ def change(box: Sandbox, customer: str, subscription: str, invoice: str) -> None
 
 
 def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Everything equals the account after the first run, and after a second one that changes rows; a third writes nothing."""
+    """Everything equals the account after the first run, and after a second one that changes rows;
+    a third writes nothing.
+    """
     box = Sandbox(seed=11, customers=150)
     ids = young(box)
     with copy_of(box, tmp_path) as copy, settings():
-        pipeline = dlt.pipeline("two_runs", destination=destination, dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt"))
-        exact = pipeline.destination.destination_name != "sqlalchemy"         # SQLite has no decimals: 15 digits are left
+        pipeline = dlt.pipeline(
+            "two_runs",
+            destination=destination,
+            dataset_name="stripe",
+            pipelines_dir=str(tmp_path / "dlt"),
+        )
+        exact = (
+            pipeline.destination.destination_name != "sqlalchemy"
+        )  # SQLite has no decimals: 15 digits are left
         pipeline.run(copy.source())
         assert_true(pipeline, box, exact=exact)
 
@@ -88,7 +121,9 @@ def test_an_account_without_most_things(destination: Any, tmp_path: Path) -> Non
     """Resources without a row make no file that a destination stumbles over."""
     box = Sandbox(seed=11, customers=3, invoices=0, subscriptions=0, products=0, oddities=False)
     with copy_of(box, tmp_path) as copy, settings():
-        pipeline = dlt.pipeline("few", destination=destination, dataset_name="few", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline = dlt.pipeline(
+            "few", destination=destination, dataset_name="few", pipelines_dir=str(tmp_path / "dlt")
+        )
         pipeline.run(copy.source())
         assert_true(pipeline, box, ["customers"])
         box.create("products")
@@ -98,7 +133,10 @@ def test_an_account_without_most_things(destination: Any, tmp_path: Path) -> Non
 
 
 def _loads(pipeline: Any) -> Any:
-    with pipeline.sql_client() as client, client.execute_query("select count(*) from _dlt_loads") as cursor:
+    with (
+        pipeline.sql_client() as client,
+        client.execute_query("select count(*) from _dlt_loads") as cursor,
+    ):
         return cursor.fetchall()
 
 
@@ -108,12 +146,21 @@ select coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0) from pg_
 
 
 def merged_twice(postgres: str, customers: int, folder: Path, dataset: str) -> tuple[int, int]:
-    """Merge every row into a filled copy of itself; return how many rows there are, and how many Postgres had to look at."""
+    """Merge every row into a filled copy of itself; return how many rows there are, and how many
+    Postgres had to look at.
+    """
     box = Sandbox(seed=12, customers=customers)
     with copy_of(box, folder) as copy, settings():
-        for run in range(2):       # a pipeline of another name has no cursor: it merges everything once more
+        for run in range(
+            2
+        ):  # a pipeline of another name has no cursor: it merges everything once more
             destination = dlt.destinations.postgres(postgres)
-            pipeline = dlt.pipeline(f"linear{run}", destination=destination, dataset_name=dataset, pipelines_dir=str(folder))
+            pipeline = dlt.pipeline(
+                f"linear{run}",
+                destination=destination,
+                dataset_name=dataset,
+                pipelines_dir=str(folder),
+            )
             pipeline.run(copy.source())
             box.advance(10)
         assert_true(pipeline, box)
@@ -139,15 +186,26 @@ def indexed(pipeline: Any) -> list[str]:
     """Table and columns of each index of a dataset."""
     with pipeline.sql_client() as client:
         found = client.execute_sql(INDEXES.format(pipeline.dataset_name)) or []
-    return sorted(f"{table} {definition[definition.index('('):]}" for table, definition in found if not table.startswith("_dlt"))
+    return sorted(
+        f"{table} {definition[definition.index('(') :]}"
+        for table, definition in found
+        if not table.startswith("_dlt")
+    )
 
 
 def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None:
-    """By the run that first finds the tables; an index that is there already, whoever made it, is enough."""
+    """By the run that first finds the tables; an index that is there already, whoever made it, is
+    enough.
+    """
     box = Sandbox(seed=11, customers=5, oddities=False)
     with copy_of(box, tmp_path) as copy, settings():
         server = dlt.destinations.postgres(postgres)
-        pipeline = dlt.pipeline("indexed", destination=server, dataset_name="indexed", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline = dlt.pipeline(
+            "indexed",
+            destination=server,
+            dataset_name="indexed",
+            pipelines_dir=str(tmp_path / "dlt"),
+        )
         pipeline.run(copy.source())
         assert indexed(pipeline) == []
         with pipeline.sql_client() as client:
@@ -157,13 +215,21 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
         box.advance(400)
         pipeline.run(copy.source())
         assert indexed(pipeline) == [
-            "customers (id, livemode)", "invoice_line_items (invoice)", "invoices (id)", "plans (id)", "prices (id)", "products (id)",
-            "subscription_items (subscription)", "subscriptions (id)",
+            "customers (id, livemode)",
+            "invoice_line_items (invoice)",
+            "invoices (id)",
+            "plans (id)",
+            "prices (id)",
+            "products (id)",
+            "subscription_items (subscription)",
+            "subscriptions (id)",
         ]
         for _ in range(2):
             pipeline.run(copy.source())
         assert [one for one in indexed(pipeline) if "changes" in one] == [
-            "changes (_dlt_load_id)", "changes (change_id)", "changes (object_id)",
+            "changes (_dlt_load_id)",
+            "changes (change_id)",
+            "changes (object_id)",
         ]
         assert len(indexed(pipeline)) == 11
         with pipeline.sql_client() as client:
@@ -172,19 +238,30 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
         assert_true(pipeline, box)
 
 
-def test_on_postgres_two_runs_cannot_double_a_row(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What a user may do, and what another run does, are told apart. Rows that are there twice already are said."""
+def test_on_postgres_two_runs_cannot_double_a_row(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a user may do, and what another run does, are told apart. Rows that are there twice
+    already are said.
+    """
     where = dlt.destinations.postgres(postgres)
     with dlt.pipeline("once", destination=where, dataset_name="once").sql_client() as client:
-        client.execute_sql("drop schema if exists once cascade; create schema once; create table once.plans (id text)")
-        client.execute_sql("create table once.customers (id text); insert into once.customers values ('cus_1'), ('cus_1')")
+        client.execute_sql(
+            "drop schema if exists once cascade; create schema once; create table once.plans (id text)"
+        )
+        client.execute_sql(
+            "create table once.customers (id text); insert into once.customers values ('cus_1'), ('cus_1')"
+        )
         indexes.index(client, "dlt.destinations.postgres")
         assert "customers holds some rows twice. Run `stripe-feed reconcile`." in caplog.text
         with client:
             client.execute_sql("delete from once.customers")
         indexes.index(client, "dlt.destinations.postgres")
-        with client:        # what is mended is kept so
-            names = client.execute_sql("select indexname from pg_indexes where schemaname = 'once'") or ()
+        with client:  # what is mended is kept so
+            names = (
+                client.execute_sql("select indexname from pg_indexes where schemaname = 'once'")
+                or ()
+            )
         assert ("customers_id_once",) in names
         with dlt.pipeline("once", destination=where, dataset_name="once").sql_client() as other:
             other.execute_sql("insert into once.plans values ('plan_1')")
@@ -192,17 +269,22 @@ def test_on_postgres_two_runs_cannot_double_a_row(postgres: str, caplog: pytest.
                 other.execute_sql("insert into once.plans values ('plan_1')")
         refused = refusal(raised.value, "postgres", "once")
         assert (type(refused), str(refused)) == (
-            TryLater, "postgres cannot load plans: another run wrote to it at the same time. Run again."
+            TryLater,
+            "postgres cannot load plans: another run wrote to it at the same time. Run again.",
         )
 
 
-def test_an_index_waits_for_nobody(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_waits_for_nobody(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A table that somebody writes to is indexed by a later load; this one goes on."""
     monkeypatch.setattr(indexes, "LOCK_TIMEOUT", "50ms")
     box = Sandbox(seed=11, customers=5, oddities=False)
     with copy_of(box, tmp_path) as copy, settings(), closing(psycopg2.connect(postgres)) as other:
         server = dlt.destinations.postgres(postgres)
-        pipeline = dlt.pipeline("busy", destination=server, dataset_name="busy", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline = dlt.pipeline(
+            "busy", destination=server, dataset_name="busy", pipelines_dir=str(tmp_path / "dlt")
+        )
         pipeline.run(copy.source())
         other.cursor().execute("lock table busy.customers in row exclusive mode")
         box.create("customers")
@@ -219,16 +301,24 @@ def test_a_role_that_may_not_index_still_loads(postgres: str, tmp_path: Path) ->
     """On Postgres only a table's owner may: without an index it is slower, and as right."""
     box = Sandbox(seed=11, customers=5, oddities=False)
     with copy_of(box, tmp_path) as copy, settings():
+
         def load(server: str) -> Any:
             destination = dlt.destinations.postgres(server)
-            pipeline = dlt.pipeline("lent", destination=destination, dataset_name="lent", pipelines_dir=str(tmp_path / "dlt"))
+            pipeline = dlt.pipeline(
+                "lent",
+                destination=destination,
+                dataset_name="lent",
+                pipelines_dir=str(tmp_path / "dlt"),
+            )
             pipeline.run(copy.source())
             return pipeline
 
         with load(postgres).sql_client() as client:
             client.execute_sql("create role loader login password 'x'")
             for schema in ("lent", "lent_staging"):
-                client.execute_sql(f"grant all on schema {schema} to loader; grant all on all tables in schema {schema} to loader")
+                client.execute_sql(
+                    f"grant all on schema {schema} to loader; grant all on all tables in schema {schema} to loader"
+                )
         box.create("customers")
         box.advance(400)
         pipeline = load(postgres.replace("postgres:x@", "loader:x@"))
@@ -245,18 +335,27 @@ from pathlib import Path
 from tests.test_destinations import merged_twice
 print(*merged_twice({postgres!r}, 18_000, Path({str(tmp_path)!r}), "linear_long"))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=1200, check=True
+    )
     rows, work = map(int, done.stdout.split()[-2:])
     assert rows > 100_000
     assert work < 30 * rows
 
 
 def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
-    """Files would pile up: refused with the reason before anything is asked of Stripe, and nothing is left behind."""
+    """Files would pile up: refused with the reason before anything is asked of Stripe, and nothing
+    is left behind.
+    """
     box = Sandbox(seed=13, customers=20)
     with copy_of(box, tmp_path) as copy, settings():
         destination = dlt.destinations.filesystem((tmp_path / "bucket").as_uri())
-        pipeline = dlt.pipeline("files", destination=destination, dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt"))
+        pipeline = dlt.pipeline(
+            "files",
+            destination=destination,
+            dataset_name="stripe",
+            pipelines_dir=str(tmp_path / "dlt"),
+        )
         with pytest.raises(PipelineStepFailed) as raised:
             pipeline.run(copy.source())
         assert isinstance(_cause(raised.value), SetupError)
@@ -266,10 +365,15 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
         assert not list((tmp_path / "bucket").rglob("*.parquet"))
 
 
-def test_sync_refuses_a_destination_that_cannot_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_refuses_a_destination_that_cannot_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same from `sync`, as a plain error."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", (tmp_path / "bucket").as_uri())
-    with copy_of(Sandbox(seed=13, customers=20), tmp_path) as copy, pytest.raises(SetupError, match="cannot merge"):
+    with (
+        copy_of(Sandbox(seed=13, customers=20), tmp_path) as copy,
+        pytest.raises(SetupError, match="cannot merge"),
+    ):
         copy.sync(destination="filesystem", database=None)
 
 
@@ -284,11 +388,15 @@ def test_a_worker_whose_disk_is_gone_goes_on(postgres: str, tmp_path: Path) -> N
     """Its cursor is in the destination; two workers do not both move one."""
     box = Sandbox(seed=3, customers=6, oddities=False)
     server = dlt.destinations.postgres(postgres)
-    pipeline = dlt.pipeline("worker", destination=server, dataset_name="worker", pipelines_dir=str(tmp_path))
+    pipeline = dlt.pipeline(
+        "worker", destination=server, dataset_name="worker", pipelines_dir=str(tmp_path)
+    )
     ids = list(box.objects("customers"))[:3]
     with box.serve() as url:
         for name in ("First", "Second"):
-            pipeline.run(stripe_source(api_key=box.key, api_base=url, max_rps=2000, endpoint_rps=2000))
+            pipeline.run(
+                stripe_source(api_key=box.key, api_base=url, max_rps=2000, endpoint_rps=2000)
+            )
             box.advance(400)
             for id in ids if name == "First" else ():
                 box.update("customers", id, name=name)

@@ -1,4 +1,6 @@
-"""An ordinary dlt source: what dlt's users do with any other works here as well, and nothing is lost by it."""
+"""An ordinary dlt source: what dlt's users do with any other works here as well, and nothing is
+lost by it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import open_feed, stripe_source
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.extract import pages
+from stripe_feed.extract.paging import reader
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, ended
@@ -39,14 +41,16 @@ pipeline.run(stripe_source())
 KEYS = ("STRIPE_SECRET_KEY", "secrets.toml", "SOURCES__STRIPE_FEED__API_KEY")
 
 
-SOME = ("customers", "invoices")        # enough for what is the same for all
+SOME = ("customers", "invoices")  # enough for what is the same for all
 
 
 def account() -> Sandbox:
     """A few objects of each kind; a long invoice, and a price that no list shows."""
     box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
     box.create("invoices", created=box.now - 10_000, lines=12, status="paid")
-    box.create("subscriptions", created=box.now - 10_000, items=[{"price_data": {"unit_amount": 4200}}, {}])
+    box.create(
+        "subscriptions", created=box.now - 10_000, items=[{"price_data": {"unit_amount": 4200}}, {}]
+    )
     return box
 
 
@@ -65,42 +69,67 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
         yield found
 
 
-# -- in a user's own script -------------------------------------------------------------------------------------------------
+# -- in a user's own script
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Sandbox, Said, Path]]:
-    """The script of the README in empty folders, the key at a different place in each; all at the same time."""
+    """The script of the README in empty folders, the key at a different place in each; all at the
+    same time.
+    """
     box = account()
     started = {}
     with box.serve() as url:
         for where in KEYS:
             folder = tmp_path_factory.mktemp("user")
-            env = os.environ | {"STRIPE_API_BASE": url, "DLT_DATA_DIR": str(tmp_path_factory.mktemp("home"))}
+            env = os.environ | {
+                "STRIPE_API_BASE": url,
+                "DLT_DATA_DIR": str(tmp_path_factory.mktemp("home")),
+            }
             if where == "secrets.toml":
                 (folder / ".dlt").mkdir()
-                (folder / ".dlt" / where).write_text(f'[sources.stripe_feed]\napi_key = "{box.key}"\n', encoding="utf-8")
+                (folder / ".dlt" / where).write_text(
+                    f'[sources.stripe_feed]\napi_key = "{box.key}"\n', encoding="utf-8"
+                )
             else:
                 env[where] = box.key
-            pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            started[where] = folder, subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=folder, env=env, text=True, **pipes)
-        return {where: (box, ended(process), folder) for where, (folder, process) in started.items()}
+            pipes: dict[str, Any] = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+            }
+            started[where] = (
+                folder,
+                subprocess.Popen(
+                    [sys.executable, "-c", SCRIPT], cwd=folder, env=env, text=True, **pipes
+                ),
+            )
+        return {
+            where: (box, ended(process), folder) for where, (folder, process) in started.items()
+        }
 
 
 @pytest.mark.parametrize("where", KEYS)
-def test_the_shortest_script_loads_the_account(scripts: dict[str, tuple[Sandbox, Said, Path]], where: str) -> None:
+def test_the_shortest_script_loads_the_account(
+    scripts: dict[str, tuple[Sandbox, Said, Path]], where: str
+) -> None:
     """In an empty directory, with the key wherever dlt's users keep theirs, and without a word."""
     box, said, folder = scripts[where]
 
     assert said == Said(0, "", "")
     with duckdb.connect(str(folder / "stripe_feed.duckdb"), read_only=True) as base:
-        ids = {table: {id for (id,) in base.execute(f"select id from stripe.{table}").fetchall()} for table in TABLES}
+        ids = {
+            table: {id for (id,) in base.execute(f"select id from stripe.{table}").fetchall()}
+            for table in TABLES
+        }
     assert ids == {
         table: set((box.objects if table in RESOURCES else box.children)(table)) for table in TABLES
     }
 
 
-# -- a part of it -----------------------------------------------------------------------------------------------------------
+# -- a part of it
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_resources_that_are_selected_are_loaded(copy: Copy) -> None:
@@ -125,16 +154,22 @@ def test_subscriptions_alone_bring_the_prices_of_their_items(copy: Copy) -> None
 
 @pytest.mark.parametrize("active", [False, True], ids=["without a pipeline", "beside a pipeline"])
 def test_a_resource_can_be_looked_at(copy: Copy, active: bool) -> None:
-    """Its rows come as Arrow tables; nothing is written, also where the process has a pipeline already."""
+    """Its rows come as Arrow tables; nothing is written, also where the process has a pipeline
+    already.
+    """
     if active:
         _ = copy.pipeline
-    else:       # that of a test before would lend its cursors
+    else:  # that of a test before would lend its cursors
         Container()[PipelineContext].deactivate()
     found: list[pa.Table] = list(copy.source().products)
     lines: list[pa.Table] = list(copy.source().invoices)
 
-    assert {id for table in found for id in table["id"].to_pylist()} == set(copy.box.objects("products"))
-    assert sum(table.num_rows for table in lines if "amount_due" in table.column_names) == len(copy.box.objects("invoices"))
+    assert {id for table in found for id in table["id"].to_pylist()} == set(
+        copy.box.objects("products")
+    )
+    assert sum(table.num_rows for table in lines if "amount_due" in table.column_names) == len(
+        copy.box.objects("invoices")
+    )
     assert not (copy.folder / copy.database).exists()
 
 
@@ -149,22 +184,39 @@ def test_a_limit_brings_some_rows_and_the_next_run_the_rest(copy: Copy) -> None:
 
 
 def test_a_limit_counts_pages(tmp_path: Path) -> None:
-    """Not batches of thousands of rows: a sample of a large account is quick, and the next run brings the rest."""
+    """Not batches of thousands of rows: a sample of a large account is quick, and the next run
+    brings the rest.
+    """
     box = Sandbox(seed=3, customers=250, oddities=False)
     with copy_of(box, tmp_path) as copy:
         for least, by_rows in (1, False), (101, True):
-            copy.run(copy.source().with_resources("customers").add_limit(least, count_rows=by_rows), refresh="drop_sources")
+            copy.run(
+                copy.source().with_resources("customers").add_limit(least, count_rows=by_rows),
+                refresh="drop_sources",
+            )
             assert least <= copy.one("select count(*) from stripe.customers") < least + 100
         copy.run(copy.source().with_resources("customers"))
         copy.check("customers")
 
 
 HINTS: list[tuple[dict[str, Any], str]] = [
-    ({"table_name": "people"}, "customers: it keeps its name, for others refer to it. Use another dataset_name, or a view."),
-    *(({name: value}, f"customers: {name} cannot be set, since rows are merged by id and version. Leave it out.") for name, value in (
-        ("write_disposition", "append"), ("write_disposition", {"disposition": "merge", "strategy": "upsert"}),
-        ("primary_key", "email"), ("merge_key", "email"), ("incremental", dlt.sources.incremental("created")),
-    )),
+    (
+        {"table_name": "people"},
+        "customers: it keeps its name, for others refer to it. Use another dataset_name, or a view.",
+    ),
+    *(
+        (
+            {name: value},
+            f"customers: {name} cannot be set, since rows are merged by id and version. Leave it out.",
+        )
+        for name, value in (
+            ("write_disposition", "append"),
+            ("write_disposition", {"disposition": "merge", "strategy": "upsert"}),
+            ("primary_key", "email"),
+            ("merge_key", "email"),
+            ("incremental", dlt.sources.incremental("created")),
+        )
+    ),
 ]
 
 
@@ -191,7 +243,11 @@ def test_a_resource_keeps_its_name(copy: Copy) -> None:
 def test_what_changes_nothing_is_taken(copy: Copy) -> None:
     """`parallelize` too: all is read side by side anyway."""
     source = copy.source().with_resources(*SOME).parallelize()
-    source.customers.apply_hints(primary_key="id", write_disposition="merge", columns={"email": {"name": "email", "description": "Mine."}})
+    source.customers.apply_hints(
+        primary_key="id",
+        write_disposition="merge",
+        columns={"email": {"name": "email", "description": "Mine."}},
+    )
     source.max_table_nesting = 2
     copy.run(source, write_disposition="merge")
 
@@ -199,12 +255,18 @@ def test_what_changes_nothing_is_taken(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_no_rows_stay_in_dlt_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool) -> None:
+def test_no_rows_stay_in_dlt_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
     """Which is the user's alone; unless the settings say otherwise."""
     if keeps:
         monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")
     with copy_of(account(), tmp_path) as copy:
-        pipeline = dlt.pipeline(f"private_{keeps}", destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")), pipelines_dir=str(tmp_path))
+        pipeline = dlt.pipeline(
+            f"private_{keeps}",
+            destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")),
+            pipelines_dir=str(tmp_path),
+        )
         pipeline.run(copy.source().with_resources("customers"))
 
     assert stat.S_IMODE(Path(pipeline.working_dir).stat().st_mode) == 0o700
@@ -215,10 +277,12 @@ def test_no_rows_stay_in_dlt_s_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, yields: int
 ) -> None:
-    """In the first load and in a later one: parents, children and what is embedded in these all come in the end."""
+    """In the first load and in a later one: parents, children and what is embedded in these all
+    come in the end.
+    """
     some = ("prices", "subscriptions")
     copy.box.faults.short = 0.9
-    monkeypatch.setattr(pages, "BATCH_ROWS", 2)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 2)
     for _ in range(2):
         copy.run(copy.source().with_resources(*some).add_limit(yields))
         copy.run(copy.source().with_resources(*some))
@@ -238,11 +302,14 @@ def test_a_backfill_that_is_stopped_and_started_again_loses_nothing(copy: Copy) 
 
 def tables(copy: Copy) -> set[str]:
     """Stripe's tables that exist."""
-    found = copy.select("select table_name from information_schema.tables where table_schema = 'stripe'")
+    found = copy.select(
+        "select table_name from information_schema.tables where table_schema = 'stripe'"
+    )
     return {name for (name,) in found if not name.startswith("_dlt")}
 
 
-# -- dlt's settings ---------------------------------------------------------------------------------------------------------
+# -- dlt's settings
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_refresh_reads_everything_again(copy: Copy) -> None:
@@ -263,7 +330,12 @@ def test_frozen_columns_survive_new_fields_of_stripe(copy: Copy) -> None:
     copy.run(copy.source().with_resources(*SOME), schema_contract={"columns": "freeze"})
 
     copy.check(*SOME)
-    assert copy.one(f"select extra ->> '$.frobnication.level' from stripe.customers where id = '{new}'") == "3"
+    assert (
+        copy.one(
+            f"select extra ->> '$.frobnication.level' from stripe.customers where id = '{new}'"
+        )
+        == "3"
+    )
 
 
 def test_a_load_id_of_dlt_s_own_does_no_harm(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,12 +355,18 @@ def test_every_column_is_described_in_the_schema(copy: Copy) -> None:
     for table, row in TABLES.items():
         columns = found[table]["columns"]
         assert [name for name, column in columns.items() if not column.get("description")] == []
-        assert {c.name: c.description for c in row.columns}.items() <= {n: c["description"] for n, c in columns.items()}.items()
+        assert {c.name: c.description for c in row.columns}.items() <= {
+            n: c["description"] for n, c in columns.items()
+        }.items()
 
 
 def test_every_column_is_described_in_the_database(copy: Copy) -> None:
-    """By `sync` at once, by a plain run with the next one; a comment of the user's own stays, and nothing is done twice."""
-    comments = "select table_name, column_name, comment from duckdb_columns() where schema_name = 'stripe'"
+    """By `sync` at once, by a plain run with the next one; a comment of the user's own stays, and
+    nothing is done twice.
+    """
+    comments = (
+        "select table_name, column_name, comment from duckdb_columns() where schema_name = 'stripe'"
+    )
     copy.run()
     assert {comment for _, _, comment in copy.select(comments)} == {None}
     copy.select("comment on column stripe.customers.email is 'Ask first.'")
@@ -296,7 +374,11 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
     copy.run()
 
     tables = copy.pipeline.default_schema.tables
-    described = {(table, column): comment for table, column, comment in copy.select(comments) if table in (*TABLES, "changes")}
+    described = {
+        (table, column): comment
+        for table, column, comment in copy.select(comments)
+        if table in (*TABLES, "changes")
+    }
     assert described.pop(("customers", "email")) == "Ask first."
     assert described == {key: tables[key[0]]["columns"][key[1]]["description"] for key in described}
     assert len(described) > 250 and any("'" in str(comment) for comment in described.values())
@@ -310,14 +392,20 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
 def test_a_dataset_with_a_space_in_its_name(copy: Copy) -> None:
     """dlt makes a name for the database of it; the conditions of the merges use that one."""
     destination = dlt.destinations.duckdb(str(copy.folder / "other.duckdb"))
-    pipeline = dlt.pipeline("spaces", destination=destination, dataset_name="Stripe Data", pipelines_dir=str(copy.folder))
+    pipeline = dlt.pipeline(
+        "spaces",
+        destination=destination,
+        dataset_name="Stripe Data",
+        pipelines_dir=str(copy.folder),
+    )
     for _ in range(2):
         pipeline.run(copy.source().with_resources(*SOME))
         assert_true(pipeline, copy.box, SOME)
         grow(copy.box)
 
 
-# -- one source, again and again --------------------------------------------------------------------------------------------
+# -- one source, again and again
+# --------------------------------------------------------------------------------------------
 
 
 def test_a_source_can_be_run_twice(copy: Copy) -> None:
@@ -349,11 +437,18 @@ def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("given", [None, "sub/ours.duckdb"])
-def test_a_pipeline_that_began_in_another_folder_is_refused_there(copy: Copy, monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
-    """dlt would take the first folder's file; the error names both. A file in a folder below is where it should be."""
+def test_a_pipeline_that_began_in_another_folder_is_refused_there(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """dlt would take the first folder's file; the error names both. A file in a folder below is
+    where it should be.
+    """
+
     def pipeline() -> Any:
         where: Any = dlt.destinations.duckdb(given) if given else "duckdb"
-        return dlt.pipeline("ours", destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
+        return dlt.pipeline(
+            "ours", destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt")
+        )
 
     here, there = copy.folder / "here", copy.folder / "there"
     for folder in (here, there):
@@ -374,9 +469,12 @@ def test_a_pipeline_that_began_in_another_folder_is_refused_there(copy: Copy, mo
 
 def test_a_pipeline_that_goes_to_another_database_is_refused(copy: Copy) -> None:
     """The cursors that dlt keeps for it would pass over what is in the first one only."""
+
     def run(file: str, name: str = "ours") -> None:
         where = dlt.destinations.duckdb(str(copy.folder / file))
-        pipeline = dlt.pipeline(name, destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt"))
+        pipeline = dlt.pipeline(
+            name, destination=where, dataset_name="stripe", pipelines_dir=str(copy.folder / "dlt")
+        )
         pipeline.run(copy.source().with_resources("customers"))
 
     run("a.duckdb")
@@ -392,6 +490,11 @@ def test_where_nothing_was_loaded_the_feed_says_so(
 ) -> None:
     """It names the file that it looked for: the folder may be the wrong one."""
     monkeypatch.chdir(tmp_path)
-    pipeline = dlt.pipeline("none", destination="duckdb", dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt"))
+    pipeline = dlt.pipeline(
+        "none", destination="duckdb", dataset_name="stripe", pipelines_dir=str(tmp_path / "dlt")
+    )
     open_feed(pipeline).close()
-    assert f"There is no file {tmp_path / 'none.duckdb'} yet: the feed is empty until a load brings it." in caplog.text
+    assert (
+        f"There is no file {tmp_path / 'none.duckdb'} yet: the feed is empty until a load brings it."
+        in caplog.text
+    )

@@ -1,4 +1,6 @@
-"""The README and the pages are true: their blocks run as a reader runs them, and their tables and numbers are those of the code."""
+"""The README and the pages are true: their blocks run as a reader runs them, and their tables and
+numbers are those of the code.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ import pytest
 import tomlkit
 import typer
 
-from stripe_feed import cli, errors, feed_commands, locks, options, rates, service_commands, trigger_commands
-from stripe_feed.destination import SETTINGS
+from stripe_feed import errors
+from stripe_feed.api import rate_limits
+from stripe_feed.cli import feed, main, options, serve, triggers
+from stripe_feed.destination import locks
+from stripe_feed.destination.pipeline import SETTINGS
 from stripe_feed.doctor import EVENTS
-from stripe_feed.extract.cursors import DAY, RETENTION, TOO_OLD
-from stripe_feed.extract.session import LOOK_BACK, SETTLE
+from stripe_feed.extract.next_step import DAY, RETENTION, TOO_OLD
+from stripe_feed.extract.options import LOOK_BACK, SETTLE
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import loaded
@@ -34,9 +39,9 @@ PAGES = {
 }  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALL = {"README.md": README, **PAGES}
-RUN_ELSEWHERE = {"docs/recipes.md"}      # tests/test_recipes.py delivers each recipe
+RUN_ELSEWHERE = {"docs/recipes.md"}  # tests/test_recipes.py delivers each recipe
 KEY = re.findall(r"export STRIPE_SECRET_KEY=(\S+)", README)[0]
-BEHIND = 55      # seconds of the account's clock, which the changes of one day put ahead again
+BEHIND = 55  # seconds of the account's clock, which the changes of one day put ahead again
 
 
 def table(page: str, first: str) -> list[list[str]]:
@@ -51,13 +56,24 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-# -- the blocks -------------------------------------------------------------------------------------------------------------
+# -- the blocks
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("expected", "same"),
-    [("a b c", True), ("a ... c", True), ("... c", True), ("a ...", True), ("a b ... c", True), ("a c", False),
-     ("a ... d", False), ("... b", False), ("b ...", False), ("a b", False)],
+    [
+        ("a b c", True),
+        ("a ... c", True),
+        ("... c", True),
+        ("a ...", True),
+        ("a b ... c", True),
+        ("a c", False),
+        ("a ... d", False),
+        ("... b", False),
+        ("b ...", False),
+        ("a b", False),
+    ],
 )
 def test_three_dots_stand_for_any_lines(expected: str, same: bool) -> None:
     assert agree(expected.split(), ["a", "b", "c"]) is same
@@ -67,14 +83,18 @@ def test_three_dots_stand_for_any_lines(expected: str, same: bool) -> None:
 def box() -> Sandbox:
     """An account in our time whose key may do what the README says, and nothing else."""
     account = Sandbox(seed=7, customers=20, now=int(time.time()) - BEHIND, real_time=True)
-    account.restrict(KEY, [permission for name, permission in parse_qsl(form().query) if name != "name"])
+    account.restrict(
+        KEY, [permission for name, permission in parse_qsl(form().query) if name != "name"]
+    )
     account.account_needs_permission = True
     return account
 
 
 @pytest.fixture(scope="module")
 def reader(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Someone who has read the README and goes on with the pages in the same folder, with the same copy."""
+    """Someone who has read the README and goes on with the pages in the same folder, with the same
+    copy.
+    """
     folder = tmp_path_factory.mktemp("reader")
     with ExitStack() as stack:
         env = {
@@ -88,16 +108,29 @@ def reader(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         yield someone
 
 
-def test_the_readme_leads_to_the_first_query_change_and_trigger(box: Sandbox, reader: Reader) -> None:
+def test_the_readme_leads_to_the_first_query_change_and_trigger(
+    box: Sandbox, reader: Reader
+) -> None:
     """Its blocks have run, and what they print is the account's."""
     printed = {block.place: reader.printed[block.place] for block in blocks("README.md", README)}
     account = len(loaded(box, "customers"))
 
     assert len(printed) == README.count("```") / 2
-    status, query = (printed[block_with("README.md", words).place] for words in ("stripe-feed status", "stripe-feed query"))
-    assert (found := re.search(r"^ customers +(\d+) ", status, re.M)) and 0 < int(found[1]) <= account
-    assert query.split()[:4] == ["currency", "status", "invoices", "due"] and len(query.splitlines()) > 3
-    assert any(line.count("  ") for line in printed[block_with("README.md", "feed tail").place].splitlines())
+    status, query = (
+        printed[block_with("README.md", words).place]
+        for words in ("stripe-feed status", "stripe-feed query")
+    )
+    assert (found := re.search(r"^ customers +(\d+) ", status, re.M)) and 0 < int(
+        found[1]
+    ) <= account
+    assert (
+        query.split()[:4] == ["currency", "status", "invoices", "due"]
+        and len(query.splitlines()) > 3
+    )
+    assert any(
+        line.count("  ")
+        for line in printed[block_with("README.md", "feed tail").place].splitlines()
+    )
     assert "welcome: customers, added" in printed[block_with("README.md", "triggers check").place]
 
 
@@ -109,7 +142,7 @@ def test_every_block_of_a_page_runs(reader: Reader, page: str) -> None:
     for block in found:
         reader.read(block)
     reader.env = env
-    for file in (reader.folder / ".dlt").glob("*.toml"):      # of this page alone
+    for file in (reader.folder / ".dlt").glob("*.toml"):  # of this page alone
         file.unlink()
 
 
@@ -118,12 +151,15 @@ def block_with(page: str, words: str) -> Block:
     return next(block for block in blocks(page, ALL[page]) if words in block.body)
 
 
-# -- what they say ----------------------------------------------------------------------------------------------------------
+# -- what they say
+# ----------------------------------------------------------------------------------------------------------
 
 
 def form() -> Any:
     """The link to the prefilled form for a key."""
-    return urlsplit(re.findall(r"<(https://dashboard\.stripe\.com/apikeys/create\?\S+)>", README)[0])
+    return urlsplit(
+        re.findall(r"<(https://dashboard\.stripe\.com/apikeys/create\?\S+)>", README)[0]
+    )
 
 
 def test_the_readme_is_short() -> None:
@@ -131,7 +167,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_page_is_tested() -> None:
-    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {"docs/index.md"} == PAGES.keys()
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {
+        "docs/index.md"
+    } == PAGES.keys()
 
 
 def test_the_permissions_are_those_of_the_resources() -> None:
@@ -139,35 +177,50 @@ def test_the_permissions_are_those_of_the_resources() -> None:
     changes, _, permission, label = EVENTS
 
     assert table("docs/operations.md", "resource") == [
-        [f"`{name}`", f"`{needed}`", at] for name, needed, at in (*expected, (changes, permission, label))
+        [f"`{name}`", f"`{needed}`", at]
+        for name, needed, at in (*expected, (changes, permission, label))
     ]
 
 
 def test_the_form_asks_for_each_permission_once() -> None:
     needed = dict.fromkeys((*(row.permission for row in RESOURCES.values()), EVENTS[2]))
 
-    expected = [("name", "stripe-feed"), *((f"permissions[{n}]", permission) for n, permission in enumerate(needed))]
+    expected = [
+        ("name", "stripe-feed"),
+        *((f"permissions[{n}]", permission) for n, permission in enumerate(needed)),
+    ]
 
     assert parse_qsl(form().query) == expected
 
 
 def test_the_tables_are_those_of_the_resources() -> None:
-    assert [names(first)[0] for first, _ in table("docs/tables.md", "table")] == [*TABLES, "changes"]
+    assert [names(first)[0] for first, _ in table("docs/tables.md", "table")] == [
+        *TABLES,
+        "changes",
+    ]
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     root = errors.StripeFeedError
-    codes = {fault.exit_code for fault in vars(errors).values() if isinstance(fault, type) and issubclass(fault, root)}
+    codes = {
+        fault.exit_code
+        for fault in vars(errors).values()
+        if isinstance(fault, type) and issubclass(fault, root)
+    }
 
-    assert [int(code) for code, _, _ in table("docs/operations.md", "exit code")] == [0, *sorted(codes), 130]
+    assert [int(code) for code, _, _ in table("docs/operations.md", "exit code")] == [
+        0,
+        *sorted(codes),
+        130,
+    ]
 
 
 def test_every_option_exists() -> None:
     """Those of `make` and `pip` aside, all that the pages mention are the commands'."""
-    modules = (cli, feed_commands, options, service_commands, trigger_commands)
+    modules = (main, feed, options, serve, triggers)
     texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in modules]
     known = {option for text in texts for option in re.findall(r'"(--[a-z-]+)"', text)}
-    known |= {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.sync).parameters}
+    known |= {f"--{name.replace('_', '-')}" for name in inspect.signature(main.sync).parameters}
 
     for page, text in ALL.items():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known, page
@@ -175,8 +228,12 @@ def test_every_option_exists() -> None:
 
 def test_every_command_exists() -> None:
     """Those in backticks; the blocks run."""
-    root: Any = typer.main.get_command(cli.app)
-    groups = {name: command.commands.keys() for name, command in root.commands.items() if hasattr(command, "commands")}
+    root: Any = typer.main.get_command(main.app)
+    groups = {
+        name: command.commands.keys()
+        for name, command in root.commands.items()
+        if hasattr(command, "commands")
+    }
 
     for page, text in ALL.items():
         for verb in re.findall(r"`stripe-feed ([a-z]+)", text):
@@ -186,26 +243,45 @@ def test_every_command_exists() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    budget = f"{rates.LIVE_RPS:.0f} requests per second in live mode, {rates.TEST_RPS:.0f} in test mode, "
+    budget = f"{rate_limits.LIVE_RPS:.0f} requests per second in live mode, {rate_limits.TEST_RPS:.0f} in test mode, "
     everything = "\n".join(ALL.values())
 
-    assert f"{budget}{rates.ENDPOINT_RPS:.0f} per endpoint" in everything
-    assert set(re.findall(r"(\d+) seconds", everything)) - {"15"} == {str(LOOK_BACK), str(SETTLE), f"{locks.PATIENCE:.0f}"}
-    assert set(re.findall(r"(\d+) days", everything)) == {str(RETENTION // DAY), str(TOO_OLD // DAY)}
+    assert f"{budget}{rate_limits.ENDPOINT_RPS:.0f} per endpoint" in everything
+    assert set(re.findall(r"(\d+) seconds", everything)) - {"15"} == {
+        str(LOOK_BACK),
+        str(SETTLE),
+        f"{locks.PATIENCE:.0f}",
+    }
+    assert set(re.findall(r"(\d+) days", everything)) == {
+        str(RETENTION // DAY),
+        str(TOO_OLD // DAY),
+    }
 
 
 def test_the_settings_are_those_of_sync() -> None:
-    given: dict[str, Any] = tomlkit.parse(block_with("docs/python.md", "# .dlt/config.toml").body).unwrap()
+    given: dict[str, Any] = tomlkit.parse(
+        block_with("docs/python.md", "# .dlt/config.toml").body
+    ).unwrap()
 
-    flat = {name.upper(): str(value).lower() for name, value in given.items() if not isinstance(value, dict)}
+    flat = {
+        name.upper(): str(value).lower()
+        for name, value in given.items()
+        if not isinstance(value, dict)
+    }
     sections = {section: all for section, all in given.items() if isinstance(all, dict)}
-    flat |= {f"{section}__{name}".upper(): str(value).lower() for section, all in sections.items() for name, value in all.items()}
+    flat |= {
+        f"{section}__{name}".upper(): str(value).lower()
+        for section, all in sections.items()
+        for name, value in all.items()
+    }
 
     assert flat == SETTINGS
 
 
 def test_links_lead_somewhere() -> None:
-    """Between the pages, to their headings, and to files; the references are checked where they are built."""
+    """Between the pages, to their headings, and to files; the references are checked where they are
+    built.
+    """
     for page, text in ALL.items():
         for link in re.findall(r"\]\(<?([^)>]+)>?\)", text):
             file, _, anchor = link.partition("#")
@@ -213,8 +289,14 @@ def test_links_lead_somewhere() -> None:
                 continue
             path = (ROOT / page).parent / file if file else ROOT / page
             assert path.exists(), f"{page}: {link}"
-            heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M) if path.suffix == ".md" else []
-            anchors = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+            heads = (
+                re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+                if path.suffix == ".md"
+                else []
+            )
+            anchors = {
+                re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads
+            }
             assert not anchor or anchor in anchors, f"{page}: {link}"
 
 
@@ -222,4 +304,8 @@ def test_links_lead_somewhere() -> None:
 def test_one_sentence_per_line(page: str) -> None:
     prose = re.sub(r"^```.*?^```$", "", ALL[page], flags=re.M | re.S)
 
-    assert [line for line in prose.splitlines() if not line.startswith("|") and re.search(r"[.!?] [A-Z`]", line)] == []
+    assert [
+        line
+        for line in prose.splitlines()
+        if not line.startswith("|") and re.search(r"[.!?] [A-Z`]", line)
+    ] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.destination_errors import file_problem
+from stripe_feed.destination.error_messages import file_problem
 from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -47,7 +47,11 @@ def findings(said: Said) -> dict[str, Finding]:
 
 def problems(said: Said) -> dict[str, tuple[str, str]]:
     """What is wrong and the fix, by check."""
-    return {name: (finding.text, finding.fix) for name, finding in findings(said).items() if not finding.ok}
+    return {
+        name: (finding.text, finding.fix)
+        for name, finding in findings(said).items()
+        if not finding.ok
+    }
 
 
 def test_all_is_well(shell: Shell) -> None:
@@ -55,9 +59,20 @@ def test_all_is_well(shell: Shell) -> None:
     checks = findings(shell.run("doctor", "--json"))
 
     assert said.code == 0, said.out
-    assert list(checks) == ["dependencies", "key", "account", "clock", *RESOURCES, "changes", "destination"]
+    assert list(checks) == [
+        "dependencies",
+        "key",
+        "account",
+        "clock",
+        *RESOURCES,
+        "changes",
+        "destination",
+    ]
     assert [line[:7] for line in said.out.splitlines()] == ["ok     "] * len(checks)
-    assert checks["destination"].text == "stripe_feed.duckdb does not exist yet; the first sync makes it"
+    assert (
+        checks["destination"].text
+        == "stripe_feed.duckdb does not exist yet; the first sync makes it"
+    )
     assert list(shell.folder.iterdir()) == []
 
 
@@ -73,7 +88,9 @@ def test_a_loaded_dataset_is_named(shell: Shell) -> None:
 
 
 def test_kind_and_mode_of_the_key(shell: Shell, tmp_path: Path) -> None:
-    restricted = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS))
+    restricted = shell.run(
+        "doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS)
+    )
     with shell_of(Sandbox(seed=5, customers=5, livemode=True), tmp_path) as live:
         secret = live.run("doctor", "--json", "--allow-api-base")
 
@@ -84,7 +101,11 @@ def test_kind_and_mode_of_the_key(shell: Shell, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [(None, "No Stripe key"), ("pk_test_1", "This is a publishable key (pk_)"), ("x", "This is no Stripe key")],
+    [
+        (None, "No Stripe key"),
+        ("pk_test_1", "This is a publishable key (pk_)"),
+        ("x", "This is no Stripe key"),
+    ],
 )
 def test_a_key_that_is_none(shell: Shell, key: str | None, words: str) -> None:
     """The destination is checked all the same."""
@@ -104,8 +125,12 @@ def test_a_wrong_key_and_an_expired_one(shell: Shell) -> None:
     expired = shell.run("doctor", "--json", STRIPE_SECRET_KEY=key)
 
     assert (wrong.code, expired.code) == (3, 3)
-    assert problems(wrong)["account"][0].startswith("Stripe says that this key is not valid (401, request ")
-    assert problems(expired)["account"][0].startswith("Stripe says that this key is expired (401, request ")
+    assert problems(wrong)["account"][0].startswith(
+        "Stripe says that this key is not valid (401, request "
+    )
+    assert problems(expired)["account"][0].startswith(
+        "Stripe says that this key is expired (401, request "
+    )
 
 
 @pytest.mark.parametrize("table", RESOURCES)
@@ -113,7 +138,11 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
     """Prices and plans share one."""
     row = RESOURCES[table]
 
-    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {row.permission}))
+    said = shell.run(
+        "doctor",
+        "--json",
+        STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {row.permission}),
+    )
 
     assert said.code == 3
     assert problems(said) == {
@@ -121,22 +150,32 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
             f"the key may not read {other.path}",
             f"Give the key read permission for {other.label} ({other.permission}) at https://dashboard.stripe.com/apikeys.",
         )
-        for other in RESOURCES.values() if other.permission == row.permission
+        for other in RESOURCES.values()
+        if other.permission == row.permission
     }
 
 
 def test_a_key_that_may_not_read_events(shell: Shell) -> None:
-    said = shell.run("doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_event_read"}))
+    said = shell.run(
+        "doctor",
+        "--json",
+        STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_event_read"}),
+    )
 
     assert said.code == 3
-    assert problems(said) == {"changes": (
-        "the key may not read /v1/events",
-        "Give the key read permission for Core > Events (rak_event_read) at https://dashboard.stripe.com/apikeys.",
-    )}
+    assert problems(said) == {
+        "changes": (
+            "the key may not read /v1/events",
+            "Give the key read permission for Core > Events (rak_event_read) at https://dashboard.stripe.com/apikeys.",
+        )
+    }
 
 
 def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
-    said = shell.run("doctor", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}))
+    said = shell.run(
+        "doctor",
+        STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"}),
+    )
 
     lines = said.out.splitlines()
     at = lines.index("problem  invoices       the key may not read /v1/invoices")
@@ -152,13 +191,17 @@ def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
     ],
 )
 def test_a_clock_that_is_off_is_a_finding(skew: float, text: str) -> None:
-    assert clock(skew) == Finding("clock", False, text, "Turn on time synchronisation (NTP), here or on the proxy between.", 3)
+    assert clock(skew) == Finding(
+        "clock", False, text, "Turn on time synchronisation (NTP), here or on the proxy between.", 3
+    )
     assert clock(59.0).ok and clock(-59.0).ok
 
 
 def test_without_stripe_s_time_this_machine_s_serves() -> None:
     assert clock(None) == Finding(
-        "clock", True, "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves"
+        "clock",
+        True,
+        "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves",
     )
 
 
@@ -171,7 +214,9 @@ def test_an_answer_that_is_no_list_is_no_permission(shell: Shell) -> None:
         shell.box.faults.always.clear()
 
     assert said.code == 5
-    assert problems(said) == {"plans": ("/v1/plans: 127.0.0.1 keeps sending broken answers", "Run again later.")}
+    assert problems(said) == {
+        "plans": ("/v1/plans: 127.0.0.1 keeps sending broken answers", "Run again later.")
+    }
 
 
 def test_the_clock_is_compared_with_stripe_s(shell: Shell) -> None:
@@ -193,7 +238,9 @@ def test_stripe_out_of_reach_is_exit_5(shell: Shell) -> None:
 
     assert said.code == 5
     assert list(problems(said)) == ["account"]
-    assert problems(said)["account"][0] == "/v1/account: cannot reach 127.0.0.1 (NewConnectionError)"
+    assert (
+        problems(said)["account"][0] == "/v1/account: cannot reach 127.0.0.1 (NewConnectionError)"
+    )
 
 
 def test_a_limit_on_one_endpoint_is_exit_5_and_hides_nothing_else(shell: Shell) -> None:
@@ -235,22 +282,37 @@ def test_a_broken_combination_is_recognised(
 
     why = BREAKS.get(name, "is not a version that this one works with")
     assert said.code == 3
-    assert problems(said) == {name: (f"{version} {why}" if version else f"{name} is not installed", fix)}
+    assert problems(said) == {
+        name: (f"{version} {why}" if version else f"{name} is not installed", fix)
+    }
 
 
 def test_what_is_installed_fits() -> None:
-    assert {finding.check for finding in dependencies()} >= {"dlt", "duckdb", "sqlglot", "stripe", "pyarrow", "typer"}
+    assert {finding.check for finding in dependencies()} >= {
+        "dlt",
+        "duckdb",
+        "sqlglot",
+        "stripe",
+        "pyarrow",
+        "typer",
+    }
     assert [finding for finding in dependencies() if not finding.ok] == []
 
 
 def test_a_destination_that_cannot_merge(shell: Shell) -> None:
     said = shell.run(
-        "doctor", "--json", "--destination", "filesystem", DESTINATION__FILESYSTEM__BUCKET_URL=f"file://{shell.folder}/lake"
+        "doctor",
+        "--json",
+        "--destination",
+        "filesystem",
+        DESTINATION__FILESYSTEM__BUCKET_URL=f"file://{shell.folder}/lake",
     )
 
     assert said.code == 3
     assert list(problems(said)) == ["destination"]
-    assert problems(said)["destination"][0].startswith("The destination filesystem cannot merge with delete-insert")
+    assert problems(said)["destination"][0].startswith(
+        "The destination filesystem cannot merge with delete-insert"
+    )
 
 
 def test_a_database_that_is_locked(shell: Shell) -> None:
@@ -259,7 +321,7 @@ def test_a_database_that_is_locked(shell: Shell) -> None:
 
     assert said.code == 3
     assert list(problems(said)) == ["destination"]
-    assert problems(said)["destination"][0]== f"stripe_feed.duckdb is open in process {pid}"
+    assert problems(said)["destination"][0] == f"stripe_feed.duckdb is open in process {pid}"
 
 
 def test_a_folder_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +334,16 @@ def test_a_folder_that_cannot_be_written(shell: Shell, monkeypatch: pytest.Monke
     after = shell.run("doctor", "--json")
 
     assert (before.code, after.code) == (3, 3)
-    assert problems(before) == problems(after) == {"destination": (
-        f"The folder {shell.folder.name} of stripe_feed.duckdb cannot be written",
-        "Allow it with `chmod u+wx` (as its owner), or choose another --database.",
-    )}
+    assert (
+        problems(before)
+        == problems(after)
+        == {
+            "destination": (
+                f"The folder {shell.folder.name} of stripe_feed.duckdb cannot be written",
+                "Allow it with `chmod u+wx` (as its owner), or choose another --database.",
+            )
+        }
+    )
 
 
 def test_a_file_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,14 +354,19 @@ def test_a_file_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyP
     said = shell.run("doctor", "--json")
 
     assert said.code == 3
-    assert problems(said) == {"destination": (
-        "stripe_feed.duckdb cannot be written", "Allow it with `chmod u+w` (as its owner), or choose another --database.",
-    )}
+    assert problems(said) == {
+        "destination": (
+            "stripe_feed.duckdb cannot be written",
+            "Allow it with `chmod u+w` (as its owner), or choose another --database.",
+        )
+    }
 
 
 def test_a_file_that_may_not_be_read() -> None:
     """DuckDB's words for it are those of a file that cannot be opened; it is not damaged."""
-    fault = file_problem(Path("x.duckdb"), 'IO Error: Cannot open file "/srv/x.duckdb": Permission denied')
+    fault = file_problem(
+        Path("x.duckdb"), 'IO Error: Cannot open file "/srv/x.duckdb": Permission denied'
+    )
 
     assert str(fault) == (
         "x.duckdb cannot be opened: permission denied. "
@@ -305,7 +378,9 @@ def test_a_file_named_like_its_dataset(shell: Shell) -> None:
     said = shell.run("doctor", "--json", "--database", "stripe.duckdb")
 
     assert said.code == 3
-    assert problems(said)["destination"][0].startswith("The file stripe.duckdb and the dataset stripe have the same name")
+    assert problems(said)["destination"][0].startswith(
+        "The file stripe.duckdb and the dataset stripe have the same name"
+    )
 
 
 def test_a_dataset_of_another_account_or_mode(shell: Shell, tmp_path: Path) -> None:
@@ -323,6 +398,15 @@ def test_a_dataset_of_another_account_or_mode(shell: Shell, tmp_path: Path) -> N
 
 
 def test_the_worst_finding_decides() -> None:
-    fine, wrong, away = Finding("a", True, ""), Finding("b", False, "", "x", 3), Finding("c", False, "", "x", 5)
+    fine, wrong, away = (
+        Finding("a", True, ""),
+        Finding("b", False, "", "x", 3),
+        Finding("c", False, "", "x", 5),
+    )
 
-    assert [exit_code(found) for found in ([], [fine], [fine, wrong], [wrong, away, fine])] == [0, 0, 3, 5]
+    assert [exit_code(found) for found in ([], [fine], [fine, wrong], [wrong, away, fine])] == [
+        0,
+        0,
+        3,
+        5,
+    ]

@@ -1,4 +1,6 @@
-"""`/v1/events` is read oldest first, each event once, whatever happens meanwhile, and in hardly more requests than pages."""
+"""`/v1/events` is read oldest first, each event once, whatever happens meanwhile, and in hardly
+more requests than pages.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.api import Api, Reply
+from stripe_feed.api.client import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
-from stripe_feed.extract import events
-from stripe_feed.extract.events import MOST_TYPES, Event, OddEvent, Stream, calls, oldest_first, page
+from stripe_feed.extract.events import reader
+from stripe_feed.extract.events.reader import (
+    MOST_TYPES,
+    Event,
+    OddEvent,
+    Stream,
+    calls,
+    oldest_first,
+    page,
+)
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST
@@ -42,11 +52,15 @@ def make() -> Iterator[Make]:
 
 
 def busy(count: int, seconds: int, seed: int = 1) -> Sandbox:
-    """An account with so many updates of customers, spread over so many seconds up to now; nothing else since ten seconds before."""
+    """An account with so many updates of customers, spread over so many seconds up to now; nothing
+    else since ten seconds before.
+    """
     box = Sandbox(seed=seed, customers=12, oddities=False, products=5)
     for n in range(count):
         box.advance((n + 1) * seconds // count - n * seconds // count)
-        box.update("customers", list(box.objects("customers"))[n % 3], name=f"Name {n}") if n < 5 else _touch(box, n)
+        box.update(
+            "customers", list(box.objects("customers"))[n % 3], name=f"Name {n}"
+        ) if n < 5 else _touch(box, n)
     box.advance(10)
     return box
 
@@ -59,9 +73,14 @@ def _touch(box: Sandbox, n: int) -> None:
 
 
 def events_happening(event: Any) -> Any:
-    from stripe_feed.sandbox.happenings import Happening
+    from stripe_feed.sandbox.state.event_builder import Happening
 
-    return Happening(event.type, event.table, event.object_id, b'{"id":"%s","object":"customer"}' % event.object_id.encode())
+    return Happening(
+        event.type,
+        event.table,
+        event.object_id,
+        b'{"id":"%s","object":"customer"}' % event.object_id.encode(),
+    )
 
 
 def requests(box: Sandbox) -> int:
@@ -70,7 +89,11 @@ def requests(box: Sandbox) -> int:
 
 def shown(box: Sandbox, lo: int, hi: int, types: Sequence[str] = CUSTOMER) -> list[str]:
     """The ids of the events of [lo, hi) that the API shows, sorted."""
-    return sorted(e.id for e in box.events if lo <= e.created < hi and e.type in types and box.account.history.shown(e))
+    return sorted(
+        e.id
+        for e in box.events
+        if lo <= e.created < hi and e.type in types and box.account.history.shown(e)
+    )
 
 
 def read(api: Api, lo: int, hi: int, types: Sequence[str] = CUSTOMER) -> list[Event]:
@@ -107,7 +130,9 @@ def test_each_resource_is_in_one_call_with_all_its_types(count: int) -> None:
     """Whatever is selected; a type that two resources share is asked for once."""
     for some in combinations(RESOURCES.values(), count):
         found = calls(list(some))
-        assert sorted(r.table for call in found for r in call.resources) == sorted(r.table for r in some)
+        assert sorted(r.table for call in found for r in call.resources) == sorted(
+            r.table for r in some
+        )
         for call in found:
             assert set(call.types) == {type for r in call.resources for type in r.events}
             assert len(call.types) == len(set(call.types)) <= MOST_TYPES
@@ -150,7 +175,10 @@ def test_many_pages_by_an_anchor(make: Make, count: int) -> None:
     """The newest event before the span leads forward from page to page."""
     box = busy(count, count * 2)
     check(box, make(box), box.events[0].created + 10, box.now)
-    assert all("ending_before" not in call.params or "starting_after" not in call.params for call in box.log)
+    assert all(
+        "ending_before" not in call.params or "starting_after" not in call.params
+        for call in box.log
+    )
 
 
 def test_many_pages_without_an_anchor(make: Make) -> None:
@@ -160,9 +188,11 @@ def test_many_pages_without_an_anchor(make: Make) -> None:
 
 
 def test_far_behind_in_slices(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several are read ahead, and handed out in their order; each costs a request more, no page is read twice."""
-    monkeypatch.setattr(events, "FAR_BEHIND", 5)
-    monkeypatch.setattr(events, "SLICE_PAGES", 3)
+    """Several are read ahead, and handed out in their order; each costs a request more, no page is
+    read twice.
+    """
+    monkeypatch.setattr(reader, "FAR_BEHIND", 5)
+    monkeypatch.setattr(reader, "SLICE_PAGES", 3)
     box = busy(2_000, 30_000)
     api = make(box)
     before = requests(box)
@@ -174,8 +204,8 @@ def test_far_behind_in_slices(make: Make, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_quiet_time_in_a_far_span_is_crossed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Much at its beginning and at its end, weeks of nothing between."""
-    monkeypatch.setattr(events, "FAR_BEHIND", 5)
-    monkeypatch.setattr(events, "SLICE_PAGES", 3)
+    monkeypatch.setattr(reader, "FAR_BEHIND", 5)
+    monkeypatch.setattr(reader, "SLICE_PAGES", 3)
     box = busy(150, 100)
     box.advance(15 * DAY)
     for n in range(400):
@@ -227,12 +257,14 @@ def test_a_burst_after_a_quiet_time(make: Make, quiet: int) -> None:
 class Refusing:
     """An API whose n-th request with a cursor is refused, as if its event had gone."""
 
-    def __init__(self, api: Api, *refused: int, of: tuple[str, ...] = ("ending_before", "starting_after")) -> None:
+    def __init__(
+        self, api: Api, *refused: int, of: tuple[str, ...] = ("ending_before", "starting_after")
+    ) -> None:
         self.api, self.refused, self.of, self.count = api, refused, of, 0
 
     def get(self, path: str, params: Any, decode: Callable[[bytes], Any]) -> Reply[Any]:
         if any(name in params for name in self.of):
-            self.count += 1      # of slices that are read side by side: about
+            self.count += 1  # of slices that are read side by side: about
             if self.count in self.refused:
                 raise CursorGone("no such event", "resource_missing", "ending_before")
         return self.api.get(path, params, decode)
@@ -245,9 +277,11 @@ def read_refusing(api: Api, lo: int, hi: int, *refused: int) -> tuple[list[Event
 
 @pytest.mark.parametrize("refused", [(1,), (2,), (3,), (2, 3), (1, 2, 3, 4), (4, 6)])
 @pytest.mark.parametrize("anchored", [True, False])
-def test_an_anchor_that_is_refused_is_replaced(make: Make, refused: tuple[int, ...], anchored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_anchor_that_is_refused_is_replaced(
+    make: Make, refused: tuple[int, ...], anchored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At any page, again and again: nothing is lost, nothing comes twice."""
-    monkeypatch.setattr(events, "NEAR_PAGES", 1)      # the rest is read oldest first, behind anchors
+    monkeypatch.setattr(reader, "NEAR_PAGES", 1)  # the rest is read oldest first, behind anchors
     box = busy(700, 350)
     lo = box.events[5].created if anchored else box.events[0].created - 5
     found, asked = read_refusing(make(box), lo, box.now, *refused)
@@ -256,9 +290,11 @@ def test_an_anchor_that_is_refused_is_replaced(make: Make, refused: tuple[int, .
 
 
 @pytest.mark.parametrize("refused", [(2,), (3,), (4,), (2, 4)])
-def test_an_anchor_that_is_refused_within_a_second_with_many_events(make: Make, refused: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_anchor_that_is_refused_within_a_second_with_many_events(
+    make: Make, refused: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What of it was read is dropped by id when it is read again."""
-    monkeypatch.setattr(events, "NEAR_PAGES", 1)      # the rest is read oldest first, behind anchors
+    monkeypatch.setattr(reader, "NEAR_PAGES", 1)  # the rest is read oldest first, behind anchors
     box = busy(50, 100)
     box.advance(5)
     for n in range(420):
@@ -351,8 +387,10 @@ def test_an_empty_page_that_has_more_is_asked_again() -> None:
 @pytest.mark.parametrize("cursor", ["ending_before", "starting_after"])
 def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
     """Rather than asked for ever, however many events share the second."""
-    history = [(500, f"evt_{n:05}") for n in range(300)] + ([(100, "evt_a")] if cursor == "ending_before" else [])
-    api: Any = Refusing(Listed(history, 7), *range(10_000), of=(cursor,))      # type: ignore[arg-type]
+    history = [(500, f"evt_{n:05}") for n in range(300)] + (
+        [(100, "evt_a")] if cursor == "ending_before" else []
+    )
+    api: Any = Refusing(Listed(history, 7), *range(10_000), of=(cursor,))  # type: ignore[arg-type]
     with pytest.raises(Unreachable, match="refuses one cursor after the other"):
         read(api, 400, 600)
     assert api.count < 500
@@ -362,44 +400,73 @@ def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
     ("sent", "is_odd", "created"),
     [
         (b'{"id":"evt_1","type":"customer.updated","created":7,"data":null}', True, 7),
-        (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"request":5}', False, 7),
-        (b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"context":{},"account":[]}', False, 7),
+        (
+            b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"request":5}',
+            False,
+            7,
+        ),
+        (
+            b'{"id":"evt_1","type":"customer.updated","created":7,"data":{"object":{}},"context":{},"account":[]}',
+            False,
+            7,
+        ),
         (b'{"id":"evt_1","type":"customer.updated","created":"7","data":{"object":{}}}', True, 9),
-        (b'{"id":"evt_1","type":"customer.updated","created":253402300800,"data":{"object":{}}}', True, 9),
-        (b'{"id":"evt_1","created":7}', True, 7), (b'{"id":"evt_1","type":5,"created":7,"data":{"object":{}}}', True, 7),
-        (b'{"id":null,"type":"customer.updated","created":7,"data":{"object":{}}}', None, 7), (b"5", None, 7), (b"{}", None, 7),
+        (
+            b'{"id":"evt_1","type":"customer.updated","created":253402300800,"data":{"object":{}}}',
+            True,
+            9,
+        ),
+        (b'{"id":"evt_1","created":7}', True, 7),
+        (b'{"id":"evt_1","type":5,"created":7,"data":{"object":{}}}', True, 7),
+        (b'{"id":null,"type":"customer.updated","created":7,"data":{"object":{}}}', None, 7),
+        (b"5", None, 7),
+        (b"{}", None, 7),
     ],
 )
-def test_an_event_that_is_not_as_documented_leads_the_pager_all_the_same(sent: bytes, is_odd: bool | None, created: int) -> None:
+def test_an_event_that_is_not_as_documented_leads_the_pager_all_the_same(
+    sent: bytes, is_odd: bool | None, created: int
+) -> None:
     """Unless it has no id; the others of its page are read."""
     good = b'{"id":"evt_%d","type":"customer.updated","created":%d,"data":{"object":{}}}'
-    api: Any = Answers(b'{"data":[%s,%s,%s],"has_more":false}' % (good % (2, 9), sent, good % (0, 5)))
+    api: Any = Answers(
+        b'{"data":[%s,%s,%s],"has_more":false}' % (good % (2, 9), sent, good % (0, 5))
+    )
     found, _ = page(api, CUSTOMER, 0, 10)
 
     assert [event.id for event in found if event.id != "evt_1"] == ["evt_2", "evt_0"]
-    assert [(isinstance(event, OddEvent), event.created) for event in found if event.id == "evt_1"] == (
-        [] if is_odd is None else [(is_odd, created)]
-    )
+    assert [
+        (isinstance(event, OddEvent), event.created) for event in found if event.id == "evt_1"
+    ] == ([] if is_odd is None else [(is_odd, created)])
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
 @given(
-    gaps=st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 30, 500, 20_000]), min_size=1, max_size=60), repeat=st.integers(1, 12),
-    lo=st.integers(0, 60), refused=st.sets(st.integers(1, 12), max_size=4), far=st.booleans(), limit=st.sampled_from([3, 7]),
+    gaps=st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 30, 500, 20_000]), min_size=1, max_size=60),
+    repeat=st.integers(1, 12),
+    lo=st.integers(0, 60),
+    refused=st.sets(st.integers(1, 12), max_size=4),
+    far=st.booleans(),
+    limit=st.sampled_from([3, 7]),
 )
-def test_any_history_is_read_whole(gaps: list[int], repeat: int, lo: int, refused: set[int], far: bool, limit: int) -> None:
-    """Any density, small pages, cursors refused at any time, read ahead in slices or not: oldest first, each once."""
+def test_any_history_is_read_whole(
+    gaps: list[int], repeat: int, lo: int, refused: set[int], far: bool, limit: int
+) -> None:
+    """Any density, small pages, cursors refused at any time, read ahead in slices or not: oldest
+    first, each once.
+    """
     at, history = 1_000_000, list[tuple[int, str]]()
     for n, gap in enumerate(gaps * repeat):
         at += gap
         history.append((at, f"evt_{n:05}"))
     start = history[min(lo, len(history) - 1)][0] if lo else 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events, "FAR_BEHIND", 2 if far else 10**9)
-        patch.setattr(events, "SLICE_PAGES", 2)
-        api: Any = Refusing(Listed(history, limit), *refused)      # type: ignore[arg-type]
+        patch.setattr(reader, "FAR_BEHIND", 2 if far else 10**9)
+        patch.setattr(reader, "SLICE_PAGES", 2)
+        api: Any = Refusing(Listed(history, limit), *refused)  # type: ignore[arg-type]
         found = read(api, start, at + 1)
-    assert sorted(event.id for event in found) == sorted(id for created, id in history if created >= start)
+    assert sorted(event.id for event in found) == sorted(
+        id for created, id in history if created >= start
+    )
 
 
 class Listed:
@@ -422,15 +489,24 @@ class Listed:
                 (cursor,) = [row for row in self.newest if row[1] == after]
                 rows = [row for row in rows if row < cursor]
             some, more = rows[:limit], len(rows) > limit
-        body = [b'{"id":"%s","type":"customer.updated","created":%d,"data":{"object":{}}}' % (id.encode(), at) for at, id in some]
-        return Reply(decode(b'{"data":[%s],"has_more":%s}' % (b",".join(body), b"true" if more else b"false")), 0)
+        body = [
+            b'{"id":"%s","type":"customer.updated","created":%d,"data":{"object":{}}}'
+            % (id.encode(), at)
+            for at, id in some
+        ]
+        return Reply(
+            decode(
+                b'{"data":[%s],"has_more":%s}' % (b",".join(body), b"true" if more else b"false")
+            ),
+            0,
+        )
 
 
 # The thread that reads ahead
 
 
 def test_a_stream_gives_what_its_source_gives() -> None:
-    some = [[Event("evt_1", "t", 1, None)], [Event("evt_2", "t", 2, None)]]      # type: ignore[arg-type]
+    some = [[Event("evt_1", "t", 1, None)], [Event("evt_2", "t", 2, None)]]  # type: ignore[arg-type]
     stream = Stream(iter(some))
     assert list(stream.pages()) == some
 

@@ -1,4 +1,6 @@
-"""Rules as small expressions: what they come to, that nothing else can be written, and that no JSON makes them fail."""
+"""Rules as small expressions: what they come to, that nothing else can be written, and that no JSON
+makes them fail.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from stripe_feed.errors import UsageError
 from stripe_feed.feed.change import SOURCE, Change, change, entry
-from stripe_feed.feed.expressions import Found, compile_expression, fields_of
+from stripe_feed.triggers.expressions import Found, compile_expression, fields_of
 from tests.feed_kills import a_change
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=400, database=None)
@@ -24,7 +26,11 @@ AFTER: dict[str, Any] = {
 
 
 def made(after: Any = AFTER, **given: Any) -> Change:
-    row = {**a_change(5, "in_1", after=after, previous={"currency": "usd", "amount_paid": 400}), **given, "_dlt_load_id": "17.5"}
+    row = {
+        **a_change(5, "in_1", after=after, previous={"currency": "usd", "amount_paid": 400}),
+        **given,
+        "_dlt_load_id": "17.5",
+    }
     return change(1, 1, entry([row[name] for name in SOURCE]))
 
 
@@ -77,26 +83,47 @@ def test_it_does_not_hold(text: str) -> None:
 
 def test_a_deletion_has_no_after_and_a_creation_no_before() -> None:
     gone = made(None, op="d", previous={"id": "in_1", "status": "open"})
-    assert holds("after is None and after.status is None and after.a.b[0] is None and before.status == 'open'", gone)
+    assert holds(
+        "after is None and after.status is None and after.a.b[0] is None and before.status == 'open'",
+        gone,
+    )
     assert not holds("after.amount_paid < 1 or after.amount_paid >= 1 or after == before", gone)
 
     new = made(op="c", previous=None)
     assert holds("before is null and before.status is null and after is not null", new)
     forgotten = made(None, previous=None, livemode=None, customer_id=None)
-    assert holds("after is null and before is null and change.livemode is null and change.customer_id is null", forgotten)
+    assert holds(
+        "after is null and before is null and change.livemode is null and change.customer_id is null",
+        forgotten,
+    )
 
 
 def test_the_parts_tell_what_held_and_with_which_values() -> None:
-    rule = compile_expression("after.amount_paid >= 10000 and (after.currency == 'eur' or before.x[0]['a b']) and change.op == 'u'")
+    rule = compile_expression(
+        "after.amount_paid >= 10000 and (after.currency == 'eur' or before.x[0]['a b']) and change.op == 'u'"
+    )
 
     assert rule.explain(made()) == [
         Found("after.amount_paid >= 10000", False, {"after.amount_paid": 500}),
-        Found("after.currency == 'eur' or before.x[0]['a b']", True, {"after.currency": "eur", "before.x.0['a b']": None}),
+        Found(
+            "after.currency == 'eur' or before.x[0]['a b']",
+            True,
+            {"after.currency": "eur", "before.x.0['a b']": None},
+        ),
         Found("change.op == 'u'", True, {"change.op": "u"}),
     ]
-    assert fields_of(rule) == ["after.amount_paid", "after.currency", "before.x.0['a b']", "change.op"]
-    assert [part.text for part in compile_expression("not (after.a and after.b)").parts] == ["not (after.a and after.b)"]
-    assert [part.text for part in compile_expression("\n after.ü == 'ä'\n and after.b\n").parts] == ["after.ü == 'ä'", "after.b"]
+    assert fields_of(rule) == [
+        "after.amount_paid",
+        "after.currency",
+        "before.x.0['a b']",
+        "change.op",
+    ]
+    assert [part.text for part in compile_expression("not (after.a and after.b)").parts] == [
+        "not (after.a and after.b)"
+    ]
+    assert [
+        part.text for part in compile_expression("\n after.ü == 'ä'\n and after.b\n").parts
+    ] == ["after.ü == 'ä'", "after.b"]
 
 
 def test_values_do_not_show_in_a_log() -> None:
@@ -149,11 +176,20 @@ def test_the_limits_are_where_they_are_said_to_be() -> None:
     assert holds("18446744073709551616 > -18446744073709551616")
 
 
-# --- whatever JSON comes ------------------------------------------------------------------------------------------
+# --- whatever JSON comes
+# ------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "a", "b", "ab", "\ud800"]) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=12,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "a", "b", "ab", "\ud800"])
+    | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+    ),
+    max_leaves=12,
 )
 IMAGES = st.none() | st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
@@ -162,15 +198,26 @@ CONSTANTS = st.sampled_from([None, True, False, 0, 1, -1, 1.0, 2.5, 2**64, "", "
 LEAVES = st.one_of(
     st.tuples(st.just("value"), CONSTANTS),
     st.tuples(st.just("value"), st.lists(CONSTANTS, max_size=3)),
-    st.tuples(st.just("field"), st.sampled_from(["before", "after"]), st.lists(st.sampled_from(["a", "b", "c", 0, 1]), max_size=3)),
+    st.tuples(
+        st.just("field"),
+        st.sampled_from(["before", "after"]),
+        st.lists(st.sampled_from(["a", "b", "c", 0, 1]), max_size=3),
+    ),
 )
 COMPARED: dict[str, Any] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
 TREES: st.SearchStrategy[Tree] = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
-        st.tuples(st.sampled_from([*COMPARED, "==", "!=", "in", "not in", "and", "or", "+", "-", "*"]), inner, inner),
+        st.tuples(
+            st.sampled_from([*COMPARED, "==", "!=", "in", "not in", "and", "or", "+", "-", "*"]),
+            inner,
+            inner,
+        ),
         st.tuples(st.sampled_from(["not", "neg", "len", "lower", "upper"]), inner),
         st.tuples(st.sampled_from(["startswith", "endswith"]), inner, inner),
     ),
@@ -183,7 +230,9 @@ def written(tree: Tree) -> str:
         case ("value", value):
             return repr(value)
         case ("field", root, keys):
-            return str(root) + "".join(f".{key}" if isinstance(key, str) else f"[{key}]" for key in keys)
+            return str(root) + "".join(
+                f".{key}" if isinstance(key, str) else f"[{key}]" for key in keys
+            )
         case ("not", one):
             return f"(not {written(one)})"
         case ("neg", one):
@@ -199,7 +248,15 @@ def written(tree: Tree) -> str:
 
 def kind(value: Any) -> str:
     """What it is in JSON."""
-    names = {type(None): "null", bool: "truth", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    names = {
+        type(None): "null",
+        bool: "truth",
+        int: "number",
+        float: "number",
+        str: "text",
+        list: "list",
+        dict: "object",
+    }
     return names[type(value)]
 
 
@@ -240,7 +297,15 @@ def oracle(tree: Tree, scope: dict[str, Any]) -> Any:
         found = scope[tree[1]]
         for key in tree[2]:
             fits = kind(found) == ("object" if isinstance(key, str) else "list")
-            found = (found[key] if key in (found if kind(found) == "object" else range(len(found))) else None) if fits else None
+            found = (
+                (
+                    found[key]
+                    if key in (found if kind(found) == "object" else range(len(found)))
+                    else None
+                )
+                if fits
+                else None
+            )
         return found
     op, one = tree[0], oracle(tree[1], scope)
     other = oracle(tree[2], scope) if len(tree) == 3 else None
@@ -262,17 +327,21 @@ def oracle(tree: Tree, scope: dict[str, Any]) -> Any:
         case "lower" | "upper":
             return (one.lower() if op == "lower" else one.upper()) if kind(one) == "text" else None
         case "startswith" | "endswith":
-            return kind(one) == kind(other) == "text" and (one.startswith(other) if op == "startswith" else one.endswith(other))
+            return kind(one) == kind(other) == "text" and (
+                one.startswith(other) if op == "startswith" else one.endswith(other)
+            )
     return kind(one) == kind(other) and kind(one) in ("text", "number") and COMPARED[op](one, other)
 
 
 def like(one: Any, other: Any) -> bool:
-    return repr(one) == repr(other)      # not a number is like itself
+    return repr(one) == repr(other)  # not a number is like itself
 
 
 @QUICK
 @given(tree=TREES, before=IMAGES, after=IMAGES)
-def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(tree: Tree, before: Any, after: Any) -> None:
+def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(
+    tree: Tree, before: Any, after: Any
+) -> None:
     scope = {"before": before, "after": after}
     rule = compile_expression(written(tree))
 
@@ -307,7 +376,13 @@ class Counted(dict[str, Any]):
 
 
 NESTED = (
-    "0 != ({}) != 2", "0 < len({}) < 9", "({}) in [1, 2] in [true]", "not ({})", "({}) or after.x", "({}) and (after.x or 1)", "1 == ({}) == after.x",
+    "0 != ({}) != 2",
+    "0 < len({}) < 9",
+    "({}) in [1, 2] in [true]",
+    "not ({})",
+    "({}) or after.x",
+    "({}) and (after.x or 1)",
+    "1 == ({}) == after.x",
 )
 
 
@@ -327,7 +402,9 @@ def test_each_field_is_read_once_however_deeply_the_rule_is_nested(around: str) 
 def test_numbers_stay_small() -> None:
     rule = compile_expression(" * ".join(["after.huge"] * 40))
     assert rule.parts[0].evaluate({"after": {"huge": 10**70}}) is None
-    assert holds("after.large * after.large > 0 and after.large * after.large * after.large * after.large * after.large is None")
+    assert holds(
+        "after.large * after.large > 0 and after.large * after.large * after.large * after.large * after.large is None"
+    )
 
 
 def test_json_that_is_nested_very_deeply_is_no_error() -> None:
@@ -335,6 +412,9 @@ def test_json_that_is_nested_very_deeply_is_no_error() -> None:
     for _ in range(100_000):
         deep = [deep]
     one = compile_expression("after.a == before.a or after.a in before.b or after.a != 1")
-    assert one.parts[0].evaluate({"after": {"a": deep}, "before": {"a": [deep], "b": [deep]}}) in (True, False)
-    while deep:      # its end, one by one: Python would go deep for it
+    assert one.parts[0].evaluate({"after": {"a": deep}, "before": {"a": [deep], "b": [deep]}}) in (
+        True,
+        False,
+    )
+    while deep:  # its end, one by one: Python would go deep for it
         deep = deep.pop()

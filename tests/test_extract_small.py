@@ -1,4 +1,6 @@
-"""Small accounts from end to end, each for one promise of the extractor; `test_mutants.py` breaks the code under them."""
+"""Small accounts from end to end, each for one promise of the extractor; `test_mutants.py` breaks
+the code under them.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def overwrite(copy: Copy, statement: str) -> None:
 
 
 def test_what_is_created_while_a_listing_runs_is_in_the_next_one(copy: Copy) -> None:
-    """`t0` is Stripe's time when a listing began: however long it takes, nothing falls between it and the next.
+    """`t0` is Stripe's time when a listing began: however long it takes, nothing falls between it
+    and the next.
 
     For a key that may not read events: these would tell of it too.
     """
@@ -57,7 +60,9 @@ def test_what_is_created_while_a_listing_runs_is_in_the_next_one(copy: Copy) -> 
 
 
 def test_what_becomes_visible_late_is_found_by_the_overlap(copy: Copy) -> None:
-    """Stripe's lists can lag a little behind: an object may appear below the `t0` of the listing that missed it."""
+    """Stripe's lists can lag a little behind: an object may appear below the `t0` of the listing
+    that missed it.
+    """
     copy.sync(resources=["customers"])
     late = copy.box.create("customers", created=copy.box.now - 100)["id"]
     copy.box.advance(50)
@@ -70,14 +75,19 @@ def test_a_stale_row_does_not_replace_a_newer_one(copy: Copy) -> None:
     """A list that was asked for earlier may arrive later; the row that was true last stays."""
     id = copy.box.create("customers", created=copy.box.now - 10, name="stale")["id"]
     copy.sync(resources=["customers"])
-    overwrite(copy, f"update stripe.customers set name = 'newer', _hash = '', _version = _version + 1 where id = '{id}'")
+    overwrite(
+        copy,
+        f"update stripe.customers set name = 'newer', _hash = '', _version = _version + 1 where id = '{id}'",
+    )
     copy.sync(resources=["customers"])
 
     assert held(copy, f"select name from stripe.customers where id = '{id}'") == ["newer"]
 
 
 def test_of_two_rows_of_the_same_second_the_one_that_came_last_wins(copy: Copy) -> None:
-    """Versions tie when an object changes within a second; what is read now is not older than what is held."""
+    """Versions tie when an object changes within a second; what is read now is not older than what
+    is held.
+    """
     id = copy.box.create("customers", created=copy.box.now - 10, name="before")["id"]
     copy.sync(resources=["customers"])
     copy.box.update("customers", id, name="after")
@@ -93,7 +103,9 @@ def test_canceled_subscriptions_and_archived_prices_are_there(copy: Copy) -> Non
     canceled = copy.box.cancel(next(iter(copy.box.objects("subscriptions"))))["id"]
     product = next(iter(copy.box.objects("products")))
     past = {"created": copy.box.now - 100, "product": product}
-    archived = copy.box.create("prices", **past, currency="usd", unit_amount=100, active=False)["id"]
+    archived = copy.box.create("prices", **past, currency="usd", unit_amount=100, active=False)[
+        "id"
+    ]
     copy.sync(resources=["subscriptions", "prices"])
 
     assert canceled in held(copy, "select id from stripe.subscriptions where status = 'canceled'")
@@ -102,11 +114,20 @@ def test_canceled_subscriptions_and_archived_prices_are_there(copy: Copy) -> Non
 
 def test_children_are_complete_and_follow_their_parent(copy: Copy) -> None:
     """An embedded list stops at ten. When a line is removed, or all are, so are their rows."""
-    def lines() -> list[Any]:
-        return held(copy, "select count(*) from stripe.invoice_line_items group by invoice order by 1")
 
-    ids = [copy.box.create("invoices", created=copy.box.now - 10, lines=count, status="draft")["id"] for count in (11, 3)]
-    before = {id: sum(line["invoice"] == id for line in copy.box.children("invoice_line_items").values()) for id in ids}
+    def lines() -> list[Any]:
+        return held(
+            copy, "select count(*) from stripe.invoice_line_items group by invoice order by 1"
+        )
+
+    ids = [
+        copy.box.create("invoices", created=copy.box.now - 10, lines=count, status="draft")["id"]
+        for count in (11, 3)
+    ]
+    before = {
+        id: sum(line["invoice"] == id for line in copy.box.children("invoice_line_items").values())
+        for id in ids
+    }
     copy.sync(resources=["invoices"])
     first = lines()
     copy.box.update("invoices", ids[0], lines=2)
@@ -115,15 +136,26 @@ def test_children_are_complete_and_follow_their_parent(copy: Copy) -> None:
 
     assert sorted(before.values()) == [3, 11]
     assert first[-1] == 11
-    assert held(copy, f"select count(*) from stripe.invoice_line_items where invoice = '{ids[0]}'") == [2]
-    assert held(copy, f"select count(*) from stripe.invoice_line_items where invoice = '{ids[1]}'") == [0]
-    assert held(copy, "select count(*) from stripe.invoice_line_items where deleted_at is not null or id = invoice") == [0]
+    assert held(
+        copy, f"select count(*) from stripe.invoice_line_items where invoice = '{ids[0]}'"
+    ) == [2]
+    assert held(
+        copy, f"select count(*) from stripe.invoice_line_items where invoice = '{ids[1]}'"
+    ) == [0]
+    assert held(
+        copy,
+        "select count(*) from stripe.invoice_line_items where deleted_at is not null or id = invoice",
+    ) == [0]
 
 
 @pytest.mark.parametrize(("yields", "is_first"), [(0, True), (1, True), (2, True), (1, False)])
-def test_a_run_that_stops_after_any_yield_loses_nothing(copy: Copy, yields: int, is_first: bool) -> None:
-    """A page is yielded as several tables; the state counts it once the last of them is handed over. A table that stayed empty
-    would be listed again in any case, so the later run is the one that shows it."""
+def test_a_run_that_stops_after_any_yield_loses_nothing(
+    copy: Copy, yields: int, is_first: bool
+) -> None:
+    """A page is yielded as several tables; the state counts it once the last of them is handed
+    over. A table that stayed empty would be listed again in any case, so the later run is the one
+    that shows it.
+    """
     if not is_first:
         copy.run(copy.source().with_resources("invoices"))
         copy.box.advance(10 * LOOK_BACK)

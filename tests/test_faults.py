@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.faults import Faults
+from stripe_feed.sandbox.protocol.faults import Faults
 from tests.copies import copy_of
 from tests.truth import truth
 
-LIMITED = range(40, 70)         # requests that are answered, by number
+LIMITED = range(40, 70)  # requests that are answered, by number
 
 
 def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path: Path) -> None:
-    """5 % of the answers are errors, 2 % resets, 1 % cut off, 1 % no JSON, and for a time most requests are too many."""
+    """5 % of the answers are errors, 2 % resets, 1 % cut off, 1 % no JSON, and for a time most
+    requests are too many.
+    """
     box = Sandbox(seed=6, customers=3700)
     chance = Faults(seed=6, error_500=0.05, reset=0.02, truncate=0.01, malformed=0.01)
-    setattr(box.faults, "strike", chance.strike)     # noqa: B010  the n-th request has the same fate in each run
-    box.faults.short = 0.5          # more pages, for more faults
+    setattr(box.faults, "strike", chance.strike)  # noqa: B010  the n-th request has the same fate in each run
+    box.faults.short = 0.5  # more pages, for more faults
     seen = 0
 
     def phase(template: str, params: dict[str, Any]) -> None:
@@ -31,7 +33,10 @@ def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path:
         done = copy.sync(give_up_after=60)
 
         assert done.refused == {}
-        statuses = {status: sum(n for (_, code), n in box.counts.items() if code == status) for status in (200, 429, 500)}
+        statuses = {
+            status: sum(n for (_, code), n in box.counts.items() if code == status)
+            for status in (200, 429, 500)
+        }
         assert statuses[500] > 5 and statuses[429] > 0
         assert done.requests == box.counts.total()
         assert sum(len(expected.raws) for expected in truth(box).values()) >= 20_000

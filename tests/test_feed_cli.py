@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed_commands import app
+from stripe_feed.cli.feed import app
+from stripe_feed.feed.storage.store import FeedStore
 from tests.commands import Said, ended, holding
 from tests.deliveries import add
 from tests.feed_kills import a_change, a_copy, load
@@ -26,10 +26,19 @@ ROWS = [
     a_change(1, "cus_1", resource="customers", after={"id": "cus_1", "name": HOSTILE}, **NEW),
     a_change(2, after={"id": "sub_1", "status": "active", "metadata": {}}, **NEW),
     a_change(
-        3, after={"id": "sub_1", "status": "past_due", "metadata": {"plan": "pro"}, "livemode": False},
-        previous={"status": "active", "metadata": {"plan": None}, "livemode": True}, changed=["status", "metadata.plan", "livemode"],
+        3,
+        after={"id": "sub_1", "status": "past_due", "metadata": {"plan": "pro"}, "livemode": False},
+        previous={"status": "active", "metadata": {"plan": None}, "livemode": True},
+        changed=["status", "metadata.plan", "livemode"],
     ),
-    a_change(4, "cus_1", resource="customers", after={"id": "cus_1", "name": "x"}, previous={"name": HOSTILE}, changed=["name"]),
+    a_change(
+        4,
+        "cus_1",
+        resource="customers",
+        after={"id": "cus_1", "name": "x"},
+        previous={"name": HOSTILE},
+        changed=["name"],
+    ),
     a_change(5, "cus_1", "d", resource="customers", previous={"id": "cus_1", "name": "x"}),
     a_change(6, "cus_2", resource="customers", after={"id": "cus_2"}, **NEW | {"op": "r"}),
 ]
@@ -61,11 +70,16 @@ def places(folder: Path) -> list[str]:
 
 
 def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    code = "from stripe_feed.feed_commands import app; app()"
+    code = "from stripe_feed.cli.feed import app; app()"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments), *places(folder)], cwd=folder, env=env, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code, *map(str, arguments), *places(folder)],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -88,15 +102,33 @@ def test_tail_shows_the_newest_changes_with_old_and_new_values(folder: Path) -> 
 
 
 def test_tail_as_json_is_one_object_per_line(folder: Path) -> None:
-    said = run(folder, "tail", "-n", 2, "--json", "--resource", "customers,subscriptions", "--op", "updated")
+    said = run(
+        folder,
+        "tail",
+        "-n",
+        2,
+        "--json",
+        "--resource",
+        "customers,subscriptions",
+        "--op",
+        "updated",
+    )
 
     (first, second) = objects(said)
-    assert (first["offset"], first["before"]["status"], first["after"]["status"]) == (3, "active", "past_due")
+    assert (first["offset"], first["before"]["status"], first["after"]["status"]) == (
+        3,
+        "active",
+        "past_due",
+    )
     assert (second["change_id"], second["before"], second["occurred_at"]) == (
-        "evt_4", {"id": "cus_1", "name": HOSTILE}, "2026-01-01T00:00:04Z",
+        "evt_4",
+        {"id": "cus_1", "name": HOSTILE},
+        "2026-01-01T00:00:04Z",
     )
     assert "\x1b" not in said.out
-    assert [one["offset"] for one in objects(run(folder, "tail", "--json", "--op", "r", "--op", "d"))] == [5, 6]
+    assert [
+        one["offset"] for one in objects(run(folder, "tail", "--json", "--op", "r", "--op", "d"))
+    ] == [5, 6]
 
 
 def test_tail_is_in_the_order_of_time_whatever_a_load_brought_first(folder: Path) -> None:
@@ -105,10 +137,24 @@ def test_tail_is_in_the_order_of_time_whatever_a_load_brought_first(folder: Path
     with FeedStore(folder / "copy.feed.sqlite") as store:
         add(store, *late, a_change(19, changed=["status"]), a_change(22, customer_id="cus_9"))
 
-    assert [one["change_id"] for one in objects(run(folder, "tail", "-n", 3, "--json"))] == ["evt_20", "evt_21", "evt_22"]
-    assert [one["change_id"] for one in objects(run(folder, "tail", "--json", "--customer", "cus_9"))] == ["evt_22"]
-    assert [one["last_change_id"] for one in objects(run(folder, "net", "--json", "--resource", "subscriptions", "--op", "added"))] == ["evt_22"]
-    assert [one["object_id"] for one in objects(run(folder, "net", "--json", "--changed", "status", "--since", 7))] == ["in_20", "in_21", "sub_1"]
+    assert [one["change_id"] for one in objects(run(folder, "tail", "-n", 3, "--json"))] == [
+        "evt_20",
+        "evt_21",
+        "evt_22",
+    ]
+    assert [
+        one["change_id"] for one in objects(run(folder, "tail", "--json", "--customer", "cus_9"))
+    ] == ["evt_22"]
+    assert [
+        one["last_change_id"]
+        for one in objects(
+            run(folder, "net", "--json", "--resource", "subscriptions", "--op", "added")
+        )
+    ] == ["evt_22"]
+    assert [
+        one["object_id"]
+        for one in objects(run(folder, "net", "--json", "--changed", "status", "--since", 7))
+    ] == ["in_20", "in_21", "sub_1"]
 
 
 def test_consume_prints_and_acknowledges(folder: Path) -> None:
@@ -147,7 +193,10 @@ def test_a_new_consumer_says_where_it_starts(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_consume_filters(folder: Path, filters: list[str], expected: list[int]) -> None:
-    assert [one["offset"] for one in objects(run(folder, "consume", "x", "--start", "earliest", *filters))] == expected
+    assert [
+        one["offset"]
+        for one in objects(run(folder, "consume", "x", "--start", "earliest", *filters))
+    ] == expected
 
 
 def test_a_command_gets_each_change_and_acknowledges_with_0(folder: Path) -> None:
@@ -155,18 +204,27 @@ def test_a_command_gets_each_change_and_acknowledges_with_0(folder: Path) -> Non
     said = run(folder, "consume", "play", "--start", "earliest", "--exec", f"cat >> '{out}'")
 
     assert (said.code, said.out) == (0, "")
-    assert [json.loads(line)["change_id"] for line in out.read_text().splitlines()] == [f"evt_{n}" for n in range(1, 6)]
+    assert [json.loads(line)["change_id"] for line in out.read_text().splitlines()] == [
+        f"evt_{n}" for n in range(1, 6)
+    ]
 
 
-@pytest.mark.parametrize(("fails", "how"), [("exit 7", "ended with 7"), ("kill -9 $$", "was killed by signal 9")])
-def test_a_command_that_fails_stops_and_gets_the_change_again(folder: Path, fails: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("fails", "how"), [("exit 7", "ended with 7"), ("kill -9 $$", "was killed by signal 9")]
+)
+def test_a_command_that_fails_stops_and_gets_the_change_again(
+    folder: Path, fails: str, how: str
+) -> None:
     count = folder / "count"
     fail_at_third = f"echo x >> '{count}'; test $(wc -l < '{count}') -ne 3 || {fails}"
 
     said = run(folder, "consume", "play", "--start", "earliest", "--exec", fail_at_third)
 
     assert said.code == 4
-    assert said.error == f"The command {how} at change evt_3 (offset 3). It is not acknowledged and comes again."
+    assert (
+        said.error
+        == f"The command {how} at change evt_3 (offset 3). It is not acknowledged and comes again."
+    )
     assert [one["offset"] for one in objects(run(folder, "consume", "play"))] == [3, 4, 5]
 
 
@@ -177,7 +235,11 @@ def test_a_command_that_does_not_read_is_fine(folder: Path) -> None:
 def test_net_shows_what_changed_in_the_end(folder: Path) -> None:
     assert [one["object_id"] for one in objects(run(folder, "net", "--json"))] == ["sub_1", "cus_2"]
     (folded, *_) = objects(run(folder, "net", "--json", "--since", 3))
-    assert (folded["op"], folded["changed"], folded["changes"]) == ("u", ["status", "metadata.plan", "livemode"], 1)
+    assert (folded["op"], folded["changed"], folded["changes"]) == (
+        "u",
+        ["status", "metadata.plan", "livemode"],
+        1,
+    )
     assert "status: active -> past_due" in run(folder, "net", "--since", "evt_3").out
 
 
@@ -187,7 +249,13 @@ def test_lag_lists_the_consumers(folder: Path) -> None:
 
     assert "play" in run(folder, "lag").out
     (found,) = objects(run(folder, "lag", "--json"))
-    assert (found["consumer"], found["position"], found["head"], found["behind"], found["lost"]) == ("play", 2, 6, 4, False)
+    assert (
+        found["consumer"],
+        found["position"],
+        found["head"],
+        found["behind"],
+        found["lost"],
+    ) == ("play", 2, 6, 4, False)
     assert found["seconds"] > 0
 
 
@@ -203,17 +271,46 @@ def test_a_consumer_is_removed(folder: Path) -> None:
     assert "Consumer play is gone." in run(folder, "remove", "play").err
     assert "There are no consumers yet" in run(folder, "lag").err
     again = run(folder, "remove", "play")
-    assert (again.code, again.error) == (2, "There is no consumer 'play'. `stripe-feed feed lag` lists them.")
+    assert (again.code, again.error) == (
+        2,
+        "There is no consumer 'play'. `stripe-feed feed lag` lists them.",
+    )
 
 
 def test_a_field_that_is_misspelt_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It could be one of another API version, and so is no error."""
-    said = "{} is no field of the API version that is loaded: only changes in another one could match."
-    run(folder, "consume", "play", "--start", "earliest", "--transition", "stauts:active:past_due", "--changed", "metadata.plan")
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said.format("stauts")]
+    said = (
+        "{} is no field of the API version that is loaded: only changes in another one could match."
+    )
+    run(
+        folder,
+        "consume",
+        "play",
+        "--start",
+        "earliest",
+        "--transition",
+        "stauts:active:past_due",
+        "--changed",
+        "metadata.plan",
+    )
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        said.format("stauts")
+    ]
     caplog.clear()
-    run(folder, "consume", "other", "--resource", "customers", "--changed", "status", "--changed", "name")
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [said.format("status")]
+    run(
+        folder,
+        "consume",
+        "other",
+        "--resource",
+        "customers",
+        "--changed",
+        "status",
+        "--changed",
+        "name",
+    )
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        said.format("status")
+    ]
 
 
 def test_reset_prune_and_what_a_consumer_behind_is_told(folder: Path) -> None:
@@ -247,7 +344,10 @@ def test_forget_takes_the_images(folder: Path) -> None:
 def test_no_file_and_an_empty_feed_say_what_to_do(tmp_path: Path) -> None:
     missing = run(tmp_path, "tail")
     assert missing.code == 3
-    assert missing.error == "There is no file copy.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+    assert (
+        missing.error
+        == "There is no file copy.duckdb yet. Run `stripe-feed sync` first, or name another --database."
+    )
     assert list(tmp_path.glob("*.sqlite")) == []
     import duckdb
 
@@ -264,7 +364,10 @@ def test_a_feed_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
     with holding(tmp_path / "copy.duckdb") as pid:
         found = run(tmp_path, "tail")
     assert (found.code, found.out) == (0, "")
-    assert f"Going on with the changes relayed before. copy.duckdb is open in process {pid}." in found.err
+    assert (
+        f"Going on with the changes relayed before. copy.duckdb is open in process {pid}."
+        in found.err
+    )
     assert "empty" not in found.err
 
 
@@ -297,7 +400,10 @@ def test_a_locked_database_is_said_and_the_feed_goes_on(folder: Path) -> None:
 
 
 def test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read(folder: Path) -> None:
-    load(a_copy(folder), [a_change(n, after={"id": "sub_1", "filler": "x" * 5_000}) for n in range(10, 210)])
+    load(
+        a_copy(folder),
+        [a_change(n, after={"id": "sub_1", "filler": "x" * 5_000}) for n in range(10, 210)],
+    )
     process = spawn(folder, "consume", "play", "--start", "earliest")
     assert process.stdout and process.stderr
     read = [json.loads(process.stdout.readline())["change_id"] for _ in range(3)]
@@ -308,7 +414,7 @@ def test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read(folder: Path
     process.stderr.close()
     (found,) = objects(run(folder, "lag", "--json"))
     assert read == ["evt_1", "evt_2", "evt_3"]
-    assert 2 <= found["position"] < 200      # a pipe's buffer at most is written and not read
+    assert 2 <= found["position"] < 200  # a pipe's buffer at most is written and not read
 
 
 def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:
@@ -329,11 +435,19 @@ def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:
 
 
 def test_the_help_is_quick_and_names_the_verbs() -> None:
-    heavy = "import sys; from stripe_feed.feed_commands import app; print([m for m in ('dlt', 'duckdb', 'stripe', 'pyarrow') if m in sys.modules])"
+    heavy = "import sys; from stripe_feed.cli.feed import app; print([m for m in ('dlt', 'duckdb', 'stripe', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     light = heavy.replace("feed_commands import app", "feed import consume")
-    assert subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", light], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
     said = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(verb in said for verb in ("tail", "consume", "net", "lag", "rebuild", "prune", "forget", "reset"))
+    assert all(
+        verb in said
+        for verb in ("tail", "consume", "net", "lag", "rebuild", "prune", "forget", "reset")
+    )

@@ -1,4 +1,6 @@
-"""A run that is killed while it follows events loses none, doubles none, and leaves the tables exact once another has ended."""
+"""A run that is killed while it follows events loses none, doubles none, and leaves the tables
+exact once another has ended.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def account() -> Sandbox:
 
 
 def live(box: Sandbox, seed: int) -> None:
-    """More events than one package holds, some of them of one object in one second, and a deletion without content."""
+    """More events than one package holds, some of them of one object in one second, and a deletion
+    without content.
+    """
     box.stub_deletes = seed % 2 == 0
     box.live(60, 120)
     for _ in range(2):
@@ -50,7 +54,9 @@ def live(box: Sandbox, seed: int) -> None:
 
 
 def check(copy: Copy) -> list[Row]:
-    """The tables equal the truth, each change is there once, in its place, and a consumer of the feed gets each once."""
+    """The tables equal the truth, each change is there once, in its place, and a consumer of the
+    feed gets each once.
+    """
     copy.check(*TABLES, volatile=False)
     assert_in_order(copy)
     assert_folds(copy, TABLES)
@@ -58,18 +64,24 @@ def check(copy: Copy) -> list[Row]:
     complete = assert_complete(copy, TABLES)
     given = [*consumed(copy, 50), *consumed(copy)]
     assert [offset for offset, _ in given] == list(range(1, len(given) + 1))
-    assert sorted(id for _, id in given) == sorted(id for id, in copy.select("select change_id from stripe.changes"))
+    assert sorted(id for _, id in given) == sorted(
+        id for (id,) in copy.select("select change_id from stripe.changes")
+    )
     return complete
 
 
 def consumed(copy: Copy, most: int | None = None) -> list[tuple[int, str]]:
     """Offset and id of what a consumer gets."""
     with open_feed(copy.pipeline) as feed:
-        return [(one.offset, one.change_id) for one in feed.consume("all", start="earliest", max=most)]
+        return [
+            (one.offset, one.change_id) for one in feed.consume("all", start="earliest", max=most)
+        ]
 
 
 def killed(runner: Runner, kill: Kill, folder: Path) -> tuple[Copy, list[int], int]:
-    """Load, live, die, live, and end; with the statuses of the runs, and how many changes the killed one had completed."""
+    """Load, live, die, live, and end; with the statuses of the runs, and how many changes the
+    killed one had completed.
+    """
     box = account()
     with box.serve() as url:
         copy = Copy(box, url, folder)
@@ -83,7 +95,9 @@ def killed(runner: Runner, kill: Kill, folder: Path) -> tuple[Copy, list[int], i
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Future[tuple[Copy, list[int], int]]]]:
+def outcomes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Kill, Future[tuple[Copy, list[int], int]]]]:
     """All kills, two at a time."""
     runners: SimpleQueue[Runner] = SimpleQueue()
     for _ in range(2):
@@ -103,8 +117,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Kill, Fu
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
-def test_a_run_that_is_killed_among_events_goes_on(outcomes: dict[Kill, Future[tuple[Copy, list[int], int]]], kill: Kill) -> None:
-    """At a named point: whatever was half loaded is loaded whole, what was read is read again, and nothing is told twice."""
+def test_a_run_that_is_killed_among_events_goes_on(
+    outcomes: dict[Kill, Future[tuple[Copy, list[int], int]]], kill: Kill
+) -> None:
+    """At a named point: whatever was half loaded is loaded whole, what was read is read again, and
+    nothing is told twice.
+    """
     copy, statuses, held = outcomes[kill].result()
     assert statuses == [0, -9, 0]
     assert len(check(copy)) > 250
@@ -123,7 +141,9 @@ def test_random_kills_among_events(tmp_path: Path, seed: int) -> None:
         assert runner.run(copy, resources=TABLES) == 0
         for n in range(dice.randint(1, 4)):
             live(box, seed + n)
-            assert runner.run(copy, dice.choice(list(POINTS)), dice.randint(1, 12), resources=TABLES) in (0, -9)
+            assert runner.run(
+                copy, dice.choice(list(POINTS)), dice.randint(1, 12), resources=TABLES
+            ) in (0, -9)
         assert runner.run(copy, resources=TABLES) == 0
         runner.close()
         check(copy)

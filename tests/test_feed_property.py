@@ -1,4 +1,6 @@
-"""Whatever happens in an account and to the runs that copy it: after a quiet run the tables are true and the changes complete."""
+"""Whatever happens in an account and to the runs that copy it: after a quiet run the tables are
+true and the changes complete.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.rung import Head, Rung
+from stripe_feed.extract.events.webhook import Head, Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -55,14 +57,16 @@ class World:
 
     copy: Copy
     tables: tuple[str, ...]
-    lossy: bool = False          # some events never show: a comparison of the lists must heal
+    lossy: bool = False  # some events never show: a comparison of the lists must heal
     doubled: bool = False
     late: bool = False
-    foreign: bool = False        # events of another shape: the last content of what was deleted may be unknown
+    foreign: bool = (
+        False  # events of another shape: the last content of what was deleted may be unknown
+    )
     dies_at: int = 0
     requests: int = 0
     ran: int = field(default=0)
-    offered: int = 0             # events whose webhooks were sent
+    offered: int = 0  # events whose webhooks were sent
     waiting: list[Rung] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,7 +78,9 @@ class World:
 
     def one(self, table: str, n: int) -> str | None:
         """The id of an object; the newest come first."""
-        ids = sorted(self.box.objects(table).items(), key=lambda item: (-(item[1]["created"] or 0), item[0]))
+        ids = sorted(
+            self.box.objects(table).items(), key=lambda item: (-(item[1]["created"] or 0), item[0])
+        )
         return ids[n % len(ids)][0] if ids else None
 
     def table(self, n: int) -> str:
@@ -90,38 +96,59 @@ class World:
     def create(self, a: int, b: int) -> None:
         table = self.table(a)
         drawn: dict[str, dict[str, Any]] = {
-            "subscriptions": {"items": (1, 2, 12)[b % 3]}, "invoices": {"lines": (1, 3, 12)[b % 3], "status": ("draft", "open")[b % 2]},
-            "prices": {"recurring": {"interval": "month"}, "unit_amount": 100 * b}, "products": {"default_price": None},
+            "subscriptions": {"items": (1, 2, 12)[b % 3]},
+            "invoices": {"lines": (1, 3, 12)[b % 3], "status": ("draft", "open")[b % 2]},
+            "prices": {"recurring": {"interval": "month"}, "unit_amount": 100 * b},
+            "products": {"default_price": None},
         }
         self.box.create(table, **drawn.get(table, {}))
 
     def update(self, a: int, b: int) -> None:
         id = self.one(self.table(a), b)
         if id:
-            self.box.update(self.table(a), id, metadata={f"key_{b % 3}": f"value {a}", "n": str(len(self.box.events))})
+            self.box.update(
+                self.table(a),
+                id,
+                metadata={f"key_{b % 3}": f"value {a}", "n": str(len(self.box.events))},
+            )
 
     def toggle(self, a: int, b: int, seconds: int = 16) -> None:
         """There and back in a second, or there only, or there and back and there.
 
-        Nothing is read in that second, or so shortly before that the row may show what happened while the answer came: what was
-        before a round would not be known. Nor is a second step taken where events come twice: a twin could not be told from a third.
+        Nothing is read in that second, or so shortly before that the row may show what happened
+        while the answer came: what was before a round would not be known. Nor is a second step
+        taken where events come twice: a twin could not be told from a third.
         """
-        field = {"customers": "delinquent", "products": "active", "prices": "active", "plans": "active"}.get(self.table(a))
+        field = {
+            "customers": "delinquent",
+            "products": "active",
+            "prices": "active",
+            "plans": "active",
+        }.get(self.table(a))
         id = self.one(self.table(a), b)
         self.box.advance(seconds)
         for _ in range(1 + b % (1 if self.box.faults.doubled_events else 3) if field and id else 0):
-            self.box.update(self.table(a), str(id), **{str(field): not self.box.objects(self.table(a))[str(id)][str(field)]})
+            self.box.update(
+                self.table(a),
+                str(id),
+                **{str(field): not self.box.objects(self.table(a))[str(id)][str(field)]},
+            )
         self.box.advance(1)
 
     def children(self, a: int, b: int) -> None:
         """Other items or lines: fewer, more, more than ten."""
-        table, name, parent = (("subscriptions", "items", "subscription"), ("invoices", "lines", "invoice"))[a % 2]
+        table, name, parent = (
+            ("subscriptions", "items", "subscription"),
+            ("invoices", "lines", "invoice"),
+        )[a % 2]
         id = self.one(table, b)
         if id and table in self.tables:
             child = {"items": "subscription_items", "lines": "invoice_line_items"}[name]
             held = [one for one, row in self.box.children(child).items() if row[parent] == id]
-            kept: list[dict[str, Any]] = [{"id": one} for one in held[b % 3:]]
-            self.box.update(table, id, **{name: [*kept, *({} for _ in range((0, 1, 11)[a % 3] if kept else 1))]})
+            kept: list[dict[str, Any]] = [{"id": one} for one in held[b % 3 :]]
+            self.box.update(
+                table, id, **{name: [*kept, *({} for _ in range((0, 1, 11)[a % 3] if kept else 1))]}
+            )
 
     def cancel(self, a: int, b: int) -> None:
         id = self.one("subscriptions", b)
@@ -131,20 +158,22 @@ class World:
     def delete(self, a: int, b: int) -> None:
         id = self.one(self.table(a), b)
         if id and self.table(a) != "subscriptions":
-            self.box.advance(self.doubled)       # not in the second of a creation that may have a twin
+            self.box.advance(self.doubled)  # not in the second of a creation that may have a twin
             self.box.delete(self.table(a), id)
 
     def again(self, a: int, b: int) -> None:
         """What was deleted is created anew under its id, or is deleted and created in one second."""
         gone = sorted(self.box.deleted("products"))
         if gone and b % 2:
-            self.box.advance(self.doubled)       # not in the second of a deletion that may have one
+            self.box.advance(self.doubled)  # not in the second of a deletion that may have one
             self.box.create("products", id=gone[a % len(gone)], default_price=None)
         else:
             id = self.box.create("products", default_price=None)["id"]
             self.box.advance(self.doubled)
             self.box.delete("products", id)
-            if a % 2 and not self.box.stub_deletes:      # bare, nothing tells which of the two lives was the first
+            if (
+                a % 2 and not self.box.stub_deletes
+            ):  # bare, nothing tells which of the two lives was the first
                 self.box.create("products", id=id, default_price=None)
 
     def discount(self, a: int, b: int) -> None:
@@ -156,8 +185,9 @@ class World:
         self.box.burst(1 + a, 1 + b % 2)
 
     def live(self, a: int, b: int) -> None:
-        """With whole bodies: of two lives in a second whose end is bare, nothing tells which was the first; nor of two whether one
-        is but a twin of the other."""
+        """With whole bodies: of two lives in a second whose end is bare, nothing tells which was
+        the first; nor of two whether one is but a twin of the other.
+        """
         faults, bare = self.box.faults, self.box.stub_deletes
         doubled, faults.doubled_events, self.box.stub_deletes = faults.doubled_events, 0.0, False
         self.box.live((1, 60, 4_000)[b % 3], 2 + a * 3)
@@ -202,11 +232,19 @@ class World:
 
     def faulty(self, a: int, b: int) -> None:
         """The next run meets broken answers."""
-        setattr(self.box.faults, ("reset", "truncate", "short")[a % 3], 0.15 if a % 3 == 2 else 0.04)
+        setattr(
+            self.box.faults, ("reset", "truncate", "short")[a % 3], 0.15 if a % 3 == 2 else 0.04
+        )
 
     def meanwhile(self, a: int, b: int) -> None:
         """The account lives on while the next run reads."""
-        deeds = (self.update, self.delete, self.create, self.burst, lambda a, b: self.toggle(a, b - b % 6, 1))      # there only
+        deeds = (
+            self.update,
+            self.delete,
+            self.create,
+            self.burst,
+            lambda a, b: self.toggle(a, b - b % 6, 1),
+        )  # there only
 
         def live(template: str, params: Any) -> None:
             self.requests += 1
@@ -226,18 +264,26 @@ class World:
         self.ran += 1
         try:
             with dying(self.dies_at):
-                self.copy.sync(resources=self.tables, **({"checkpoint_rows": 3} if b % 3 == 1 else {}), **options)
+                self.copy.sync(
+                    resources=self.tables,
+                    **({"checkpoint_rows": 3} if b % 3 == 1 else {}),
+                    **options,
+                )
         except Died:
             pass
         self.calm()
 
     def rings(self, a: int, b: int) -> None:
-        """Webhooks come in any order, over runs, doubled or never, and are read; every second time, polling too."""
+        """Webhooks come in any order, over runs, doubled or never, and are read; every second time,
+        polling too.
+        """
         dice, known = random.Random(8 * a + b), self.offered
         self.offered = len(self.box.events)
         self.waiting += [
             Rung(event.id, head=Head(event.type, event.created) if a % 4 else Head())
-            for event in self.box.events[known:] if dice.random() < 0.8 for _ in range(dice.choice((1, 1, 2)))
+            for event in self.box.events[known:]
+            if dice.random() < 0.8
+            for _ in range(dice.choice((1, 1, 2)))
         ]
         dice.shuffle(self.waiting)
         half = len(self.waiting) // 2 + 1
@@ -252,15 +298,26 @@ class World:
         self.box.on_request, self.dies_at = None, 0
 
     def settle(self) -> None:
-        """Nothing happens any more, all is visible and old enough, and the copy is brought up to date."""
+        """Nothing happens any more, all is visible and old enough, and the copy is brought up to
+        date.
+        """
         self.calm()
-        self.box.faults.event_delay = self.box.faults.lost_events = self.box.faults.doubled_events = 0
+        self.box.faults.event_delay = self.box.faults.lost_events = (
+            self.box.faults.doubled_events
+        ) = 0
         self.box.advance(700)
         self.copy.sync(resources=self.tables, reconcile=self.lossy)
 
     def judge(self) -> None:
-        """The tables are true, field by field, children too; and no change is missing, doubled or out of order."""
-        self.copy.check(*self.tables, volatile=False, last=not self.lossy and not self.foreign, found_later=self.lossy)
+        """The tables are true, field by field, children too; and no change is missing, doubled or
+        out of order.
+        """
+        self.copy.check(
+            *self.tables,
+            volatile=False,
+            last=not self.lossy and not self.foreign,
+            found_later=self.lossy,
+        )
         if not self.lossy:
             assert_complete(self.copy, self.tables, late=self.late or self.doubled or self.foreign)
             if not self.doubled:
@@ -296,8 +353,32 @@ def dying(at: int) -> Iterator[None]:
             raise
 
 
-COMMON = ("update", "update", "update", "create", "delete", "toggle", "children", "cancel", "advance", "advance", "burst")
-RARE = ("again", "discount", "live", "noise", "delayed", "doubles", "version", "stubs", "faulty", "meanwhile", "dies")
+COMMON = (
+    "update",
+    "update",
+    "update",
+    "create",
+    "delete",
+    "toggle",
+    "children",
+    "cancel",
+    "advance",
+    "advance",
+    "burst",
+)
+RARE = (
+    "again",
+    "discount",
+    "live",
+    "noise",
+    "delayed",
+    "doubles",
+    "version",
+    "stubs",
+    "faulty",
+    "meanwhile",
+    "dies",
+)
 SMALL = st.integers(0, 7)
 HAPPENING = st.builds(Op, st.sampled_from(COMMON) | st.sampled_from(RARE), SMALL, SMALL)
 LOSING = st.builds(Op, st.sampled_from(("loses", "outage", "loses")), SMALL)
@@ -308,10 +389,16 @@ RINGS = st.builds(Op, st.sampled_from(("rings", "rings", "sync")), SMALL, SMALL)
 
 
 @st.composite
-def histories(draw: st.DrawFn, most: int = 30, runs: int = 2, run: st.SearchStrategy[Op] = SYNC) -> list[Op]:
+def histories(
+    draw: st.DrawFn, most: int = 30, runs: int = 2, run: st.SearchStrategy[Op] = SYNC
+) -> list[Op]:
     """What happens, with a few runs in between; in every fourth, events are lost."""
     size = most // (runs + 1)
-    parts = draw(st.lists(st.lists(HAPPENING, min_size=size, max_size=size), min_size=runs + 1, max_size=runs + 1))
+    parts = draw(
+        st.lists(
+            st.lists(HAPPENING, min_size=size, max_size=size), min_size=runs + 1, max_size=runs + 1
+        )
+    )
     found = [op for part in parts[:-1] for op in [*part, draw(run)]] + parts[-1]
     if draw(st.integers(0, 3)) == 0:
         found.insert(draw(st.integers(0, len(found))), draw(LOSING))
@@ -344,30 +431,44 @@ def act(world: World, history: list[Op]) -> None:
     world.judge()
 
 
-QUIETLY: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+QUIETLY: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
 
 
-@settings(derandomize=True, max_examples=40, phases=[Phase.generate], **QUIETLY)       # a history is shrunk by hand: it takes minutes
+@settings(
+    derandomize=True, max_examples=40, phases=[Phase.generate], **QUIETLY
+)  # a history is shrunk by hand: it takes minutes
 @given(history=histories(), tables=st.sampled_from(TABLES[:6]))
-def test_whatever_happens_the_copy_becomes_true(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
-    """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled, lost, of another version;
-    changes while pages are read, faults, and runs that die."""
+def test_whatever_happens_the_copy_becomes_true(
+    loaded: Path, history: list[Op], tables: tuple[str, ...]
+) -> None:
+    """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled,
+    lost, of another version; changes while pages are read, faults, and runs that die.
+    """
     play(history, tables, loaded)
 
 
 @pytest.mark.long
 @settings(max_examples=500, print_blob=True, **QUIETLY)
 @given(history=histories(100, 5), tables=st.sampled_from(TABLES))
-def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
+def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(
+    loaded: Path, history: list[Op], tables: tuple[str, ...]
+) -> None:
     """The same with new and longer cases each time."""
     play(history, tables, loaded)
 
 
 @settings(derandomize=True, max_examples=4, phases=[Phase.generate], **QUIETLY)
 @given(history=histories(30, 5, RINGS), tables=st.sampled_from(TABLES[:6]))
-def test_webhooks_in_any_order_lead_to_the_same(loaded: Path, history: list[Op], tables: tuple[str, ...]) -> None:
-    """The same where webhooks come in any order, minutes apart, doubled or never, between polls and kills: what is not `late` is
-    told in order, and the changes end where Stripe is."""
+def test_webhooks_in_any_order_lead_to_the_same(
+    loaded: Path, history: list[Op], tables: tuple[str, ...]
+) -> None:
+    """The same where webhooks come in any order, minutes apart, doubled or never, between polls and
+    kills: what is not `late` is told in order, and the changes end where Stripe is.
+    """
     play(history, tables, loaded)
 
 
@@ -381,7 +482,8 @@ def test_webhooks_in_any_order_lead_to_the_same_in_many_more_cases(
     play(history, tables, loaded)
 
 
-# -- on Postgres ------------------------------------------------------------------------------------------------------------
+# -- on Postgres
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -406,9 +508,15 @@ ON_POSTGRES: tuple[tuple[tuple[str, ...], list[Op]], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("tables", "history"), ON_POSTGRES, ids=[" ".join(tables) for tables, _ in ON_POSTGRES])
+@pytest.mark.parametrize(
+    ("tables", "history"), ON_POSTGRES, ids=[" ".join(tables) for tables, _ in ON_POSTGRES]
+)
 def test_the_same_on_postgres(
-    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: tuple[str, ...], history: list[Op]
+    postgres: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tables: tuple[str, ...],
+    history: list[Op],
 ) -> None:
     """A few histories, from the first load on."""
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)

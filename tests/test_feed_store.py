@@ -1,4 +1,6 @@
-"""The feed store: every change of every completed load, once, numbered without gaps, whatever happens between."""
+"""The feed store: every change of every completed load, once, numbered without gaps, whatever
+happens between.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.destination import open_pipeline
+from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import Fenced, PositionLost, SetupError, WrongAccount
-from stripe_feed.feed import cursors, relay, upkeep
+from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE, change, entry
-from stripe_feed.feed.consume import Feed, open_feed
+from stripe_feed.feed.feed import Feed, open_feed
 from stripe_feed.feed.relay import relay_pipeline, store_path
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage import maintenance
+from stripe_feed.feed.storage.store import FeedStore
 from tests.feed_kills import OF_KIND, Plain, a_change, a_copy, ids_of, load, log_of
 from tests.postgres import postgres_server
 
 A_DAY = 86_400
-SIX = (10, 30, 100, 5, 25, 40)      # loads
+SIX = (10, 30, 100, 5, 25, 40)  # loads
 
 
 @pytest.fixture
@@ -50,7 +53,9 @@ def plain() -> Iterator[Plain]:
 
 @pytest.fixture(scope="session")
 def six_loads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DuckDB file with six loads of changes of seven objects, made by dlt; 210 changes, the third load is big."""
+    """A DuckDB file with six loads of changes of seven objects, made by dlt; 210 changes, the third
+    load is big.
+    """
     folder = tmp_path_factory.mktemp("six")
     pipeline = a_copy(folder)
     n = 0
@@ -74,7 +79,9 @@ def sql(file: Path, query: str) -> list[Any]:
 
 def check_log(log: FeedStore) -> None:
     """Offsets are dense, ids are unique, and so are the versions of each object."""
-    rows = log.ask("select position, change_id, resource, object_id, object_version from log order by position")
+    rows = log.ask(
+        "select position, change_id, resource, object_id, object_version from log order by position"
+    )
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
     assert log.head == len(rows)
     assert max(Counter(row[1] for row in rows).values(), default=1) == 1
@@ -92,8 +99,12 @@ def test_changes_come_as_they_are(copy: Path) -> None:
     assert (first.offset, first.object_version, first.change_id, first.seq) == (1, 1, "evt_0", 0)
     assert (last.offset, last.object_version, last.change_id) == (210, 30, "evt_209")
     assert first.as_dict() == {
-        **a_change(0, "sub_0"), "offset": 1, "object_version": 1, "load_id": first.load_id,
-        "occurred_at": "2026-01-01T00:00:00Z", "observed_at": "2026-01-01T00:01:00Z",
+        **a_change(0, "sub_0"),
+        "offset": 1,
+        "object_version": 1,
+        "load_id": first.load_id,
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "observed_at": "2026-01-01T00:01:00Z",
         "before": {"id": "sub_0", "status": "s-1", "metadata": {}},
     }
     json.dumps(first.as_dict())
@@ -109,7 +120,9 @@ def test_the_log_is_in_the_order_of_the_loads_and_dense(copy: Path) -> None:
         check_log(log)
 
 
-def test_bodies_that_need_more_memory_are_relayed_with_more(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_need_more_memory_are_relayed_with_more(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "DUCKDB_MEMORY", "1KB")
 
     with FeedStore(copy.with_name("copy.feed.sqlite")) as log:
@@ -143,15 +156,22 @@ def test_l2_crash_duplicates_never_reach_a_consumer(copy: Path) -> None:
     with FeedStore(copy.with_name("copy.feed.sqlite")) as log:
         relay_pipeline(a_copy(copy.parent), log)
         sql(copy, "insert into stripe.changes select * from stripe.changes where seq > 20")
-        load(a_copy(copy.parent), [a_change(n, f"sub_{n % 7}") for n in range(200, 220)])     # ten of them again
+        load(
+            a_copy(copy.parent), [a_change(n, f"sub_{n % 7}") for n in range(200, 220)]
+        )  # ten of them again
 
         assert relay_pipeline(a_copy(copy.parent), log) == 10
         check_log(log)
-        assert [found.change_id for found in Feed(None, log).consume("c", start="earliest")] == [f"evt_{n}" for n in range(220)]
+        assert [found.change_id for found in Feed(None, log).consume("c", start="earliest")] == [
+            f"evt_{n}" for n in range(220)
+        ]
 
 
 def test_l3_loads_that_complete_out_of_order_lose_nothing(tmp_path: Path) -> None:
-    slow, quick = (open_pipeline(str(tmp_path / "copy.duckdb"), state_dir=str(tmp_path / name)) for name in ("slow", "quick"))
+    slow, quick = (
+        open_pipeline(str(tmp_path / "copy.duckdb"), state_dir=str(tmp_path / name))
+        for name in ("slow", "quick")
+    )
     load(quick, [a_change(0)])
     from tests.feed_kills import resource_of
 
@@ -167,15 +187,19 @@ def test_l3_loads_that_complete_out_of_order_lose_nothing(tmp_path: Path) -> Non
 
 
 step = st.one_of(
-    st.tuples(st.just("begin"), st.integers(1, 9)), st.tuples(st.just("complete"), st.integers(0, 20)),
-    st.tuples(st.just("double"), st.integers(0, 20)), st.tuples(st.just("again"), st.integers(0, 20)),
+    st.tuples(st.just("begin"), st.integers(1, 9)),
+    st.tuples(st.just("complete"), st.integers(0, 20)),
+    st.tuples(st.just("double"), st.integers(0, 20)),
+    st.tuples(st.just("again"), st.integers(0, 20)),
     st.tuples(st.just("relay"), st.just(0)),
 )
 
 
 @settings(max_examples=120, deadline=None)
 @given(st.lists(step, max_size=30), st.integers(1, 5), st.integers(1, 5))
-def test_l3_any_interleaving_of_loads_loses_nothing(steps: list[tuple[str, int]], read: int, stored: int) -> None:
+def test_l3_any_interleaving_of_loads_loses_nothing(
+    steps: list[tuple[str, int]], read: int, stored: int
+) -> None:
     interleaved(steps, read, stored)
 
 
@@ -194,7 +218,9 @@ def kept() -> Iterator[FeedStore]:
 
 
 def interleaved(steps: list[tuple[str, int]], read: int, stored: int) -> None:
-    """Loads begin, complete in any order, are doubled by a crash and take over older rows; the relay runs in between."""
+    """Loads begin, complete in any order, are doubled by a crash and take over older rows; the
+    relay runs in between.
+    """
     plain, loads, made = Plain(), dict[str, list[str]](), 0
     open_loads: list[str] = []
     seen: list[str] = []
@@ -205,7 +231,10 @@ def interleaved(steps: list[tuple[str, int]], read: int, stored: int) -> None:
             match what:
                 case "begin":
                     load_id = f"17{len(loads):05}.5"
-                    rows = [a_change(made + i, f"sub_{(made + i) % 3}", seq=i // 2) for i in range(number)]
+                    rows = [
+                        a_change(made + i, f"sub_{(made + i) % 3}", seq=i // 2)
+                        for i in range(number)
+                    ]
                     made += number
                     plain.put(load_id, *rows)
                     loads[load_id] = [row["change_id"] for row in rows]
@@ -220,19 +249,24 @@ def interleaved(steps: list[tuple[str, int]], read: int, stored: int) -> None:
                     plain.base.execute(query, (load_id,))
                 case "again" if open_loads and made:
                     taken = open_loads[number % len(open_loads)]
-                    plain.base.execute("update changes set _dlt_load_id = ? where change_id = ?", (taken, f"evt_{number % made}"))
+                    plain.base.execute(
+                        "update changes set _dlt_load_id = ? where change_id = ?",
+                        (taken, f"evt_{number % made}"),
+                    )
                 case "relay":
                     relay.relay(log, plain)
                     check_log(log)
-                    assert ids_of(log)[: len(seen)] == seen      # immutable
+                    assert ids_of(log)[: len(seen)] == seen  # immutable
                     seen = ids_of(log)
         assert sorted(seen) == sorted(f"evt_{n}" for n in range(made))
-        rebuilt = upkeep.rebuild(log, plain) if made else 0
+        rebuilt = maintenance.rebuild(log, plain) if made else 0
         check_log(log)
         assert (rebuilt, sorted(ids_of(log))) == (made, sorted(seen))
 
 
-def test_a_big_load_is_cut_where_seq_allows(plain: Plain, log: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_big_load_is_cut_where_seq_allows(
+    plain: Plain, log: FeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "READ_ROWS", 10)
     ties = [a_change(n, seq=n // 25) for n in range(100)]
     unordered = [a_change(n, seq=None) for n in range(100, 130)]
@@ -248,8 +282,17 @@ def test_a_big_load_is_cut_where_seq_allows(plain: Plain, log: FeedStore, monkey
 
 def test_columns_come_as_each_destination_has_them() -> None:
     row = a_change(1, after={"id": "sub_1", "n": 2**60}, late=1, livemode=0, seq=3)
-    texts = [json.dumps(row[name]) if name in ("after", "previous", "changed") else row[name] for name in SOURCE[:-4]]
-    as_text = [*texts, "17.5", json.dumps(row["changed"]), json.dumps(row["after"]), json.dumps(row["previous"])]
+    texts = [
+        json.dumps(row[name]) if name in ("after", "previous", "changed") else row[name]
+        for name in SOURCE[:-4]
+    ]
+    as_text = [
+        *texts,
+        "17.5",
+        json.dumps(row["changed"]),
+        json.dumps(row["after"]),
+        json.dumps(row["previous"]),
+    ]
     as_objects = [*texts, "17.5", row["changed"], row["after"], row["previous"]]
     at = SOURCE.index("occurred_at")
     naive, iso = list(as_text), list(as_text)
@@ -280,7 +323,9 @@ def test_columns_come_as_each_destination_has_them() -> None:
 def test_before_is_computed(op: str, after: Any, previous: Any, quality: str, before: Any) -> None:
     row = a_change(1, op=op, after=after, previous=previous, before_quality=quality)
 
-    found = change(1, 1, entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", [], after, previous]))
+    found = change(
+        1, 1, entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", [], after, previous])
+    )
 
     assert found.before == before
 
@@ -294,7 +339,9 @@ def test_l4_a_rebuild_gives_the_same_log(copy: Path) -> None:
         assert feed.rebuild() == 210
 
         assert log_of(log) == before
-        assert [(one.position, one.change_id, one.behind) for one in feed.lag("half")] == [(100, "evt_99", 110)]
+        assert [(one.position, one.change_id, one.behind) for one in feed.lag("half")] == [
+            (100, "evt_99", 110)
+        ]
         assert feed.relay() == 0
     feed.path.unlink()
     with open_feed(a_copy(copy.parent)) as feed, FeedStore(feed.path) as log:
@@ -306,14 +353,23 @@ def test_l4_a_rebuild_sorts_and_hides_nothing_from_a_consumer(plain: Plain, log:
     plain.complete("2")
     relay.relay(log, plain)
     feed = Feed(None, log)
-    assert [one.change_id for one in feed.consume("saw-two", start="earliest")] == ["evt_3", "evt_4"]
+    assert [one.change_id for one in feed.consume("saw-two", start="earliest")] == [
+        "evt_3",
+        "evt_4",
+    ]
     plain.put("1", a_change(1), a_change(2))
     plain.put("3", a_change(5))
     plain.complete("1", "3")
     relay.relay(log, plain)
-    assert [one.change_id for one in feed.consume("saw-all", start="earliest")] == ["evt_3", "evt_4", "evt_1", "evt_2", "evt_5"]
+    assert [one.change_id for one in feed.consume("saw-all", start="earliest")] == [
+        "evt_3",
+        "evt_4",
+        "evt_1",
+        "evt_2",
+        "evt_5",
+    ]
 
-    upkeep.rebuild(log, plain)
+    maintenance.rebuild(log, plain)
 
     assert ids_of(log) == [f"evt_{n}" for n in range(1, 6)]
     check_log(log)
@@ -330,7 +386,7 @@ def test_whoever_consumes_during_a_rebuild_is_fenced(plain: Plain, log: FeedStor
     changes = Feed(None, log).consume("c", start="earliest")
     assert [next(changes).offset, next(changes).offset] == [1, 2]
 
-    upkeep.rebuild(log, plain)
+    maintenance.rebuild(log, plain)
 
     with pytest.raises(Fenced, match="rebuilt"):
         next(changes)
@@ -344,7 +400,7 @@ def test_a_rebuild_without_changes_keeps_the_log(plain: Plain, log: FeedStore) -
     plain.base.execute("delete from changes")
 
     with pytest.raises(SetupError, match="the log is kept"):
-        upkeep.rebuild(log, plain)
+        maintenance.rebuild(log, plain)
     assert ids_of(log) == ["evt_1"]
 
 
@@ -357,16 +413,23 @@ def test_pruned_offsets_and_changes_are_never_used_again(plain: Plain, log: Feed
 
     assert feed.prune(5.5 * A_DAY) == 5
     assert feed.prune(5.5 * A_DAY) == 0
-    assert (feed.head, feed.horizon, [one.offset for one in feed.read()]) == (10, 5, [6, 7, 8, 9, 10])
+    assert (feed.head, feed.horizon, [one.offset for one in feed.read()]) == (
+        10,
+        5,
+        [6, 7, 8, 9, 10],
+    )
     assert feed.prune(0) == 5
-    plain.put("2", *(a_change(n * A_DAY, f"sub_{n % 2}") for n in range(12)))      # all once more, and two new ones
+    plain.put(
+        "2", *(a_change(n * A_DAY, f"sub_{n % 2}") for n in range(12))
+    )  # all once more, and two new ones
     plain.complete("2")
     assert relay.relay(log, plain) == 2
     assert [(one.offset, one.object_version, one.change_id) for one in feed.read()] == [
-        (11, 6, f"evt_{10 * A_DAY}"), (12, 6, f"evt_{11 * A_DAY}"),
+        (11, 6, f"evt_{10 * A_DAY}"),
+        (12, 6, f"evt_{11 * A_DAY}"),
     ]
 
-    upkeep.rebuild(log, plain)
+    maintenance.rebuild(log, plain)
     check_log(log)
     assert (feed.head, feed.horizon) == (12, 0)
 
@@ -379,12 +442,18 @@ def test_the_latest_of_each_object_can_be_kept(plain: Plain, log: FeedStore) -> 
 
     assert feed.prune(60, keep_latest=True) == 10
 
-    assert [(one.object_id, one.offset) for one in feed.read()] == [("sub_1", 11), ("sub_2", 12), ("sub_0", 13)]
+    assert [(one.object_id, one.offset) for one in feed.read()] == [
+        ("sub_1", 11),
+        ("sub_2", 12),
+        ("sub_0", 13),
+    ]
     assert feed.horizon == 10
     assert [one.offset for one in feed.consume("new", start="earliest")] == [11, 12, 13]
 
 
-def test_what_is_kept_below_the_horizon_is_readable_from_the_start(plain: Plain, log: FeedStore) -> None:
+def test_what_is_kept_below_the_horizon_is_readable_from_the_start(
+    plain: Plain, log: FeedStore
+) -> None:
     plain.put("1", a_change(0, "sub_quiet"), *(a_change(n, "sub_busy") for n in range(1, 10)))
     plain.complete("1")
     relay.relay(log, plain)
@@ -405,7 +474,11 @@ CANARY = "canary@example.com"
 
 def holds(folder: Path, pieces: list[bytes]) -> list[str]:
     """The files of the store that hold one of these pieces of bodies."""
-    return [file.name for file in sorted(folder.glob("*feed.sqlite*")) if any(one in file.read_bytes() for one in pieces)]
+    return [
+        file.name
+        for file in sorted(folder.glob("*feed.sqlite*"))
+        if any(one in file.read_bytes() for one in pieces)
+    ]
 
 
 def pieces_of(file: Path, position: int) -> list[bytes]:
@@ -417,9 +490,24 @@ def pieces_of(file: Path, position: int) -> list[bytes]:
 
 def test_forget_takes_the_images_and_leaves_the_rest(tmp_path: Path) -> None:
     pipeline = a_copy(tmp_path)
-    image = {"email": CANARY, "long": random.Random(1).randbytes(9_000).hex()}      # more than a page of SQLite's
-    about: dict[str, Any] = {"resource": "customers", "object_id": "cus_1", "after": image, "previous": {"email": f"old {CANARY}"}}
-    load(pipeline, [a_change(1, **about), a_change(2, after={"receipt": CANARY}), a_change(3, customer_id="cus_2")])
+    image = {
+        "email": CANARY,
+        "long": random.Random(1).randbytes(9_000).hex(),
+    }  # more than a page of SQLite's
+    about: dict[str, Any] = {
+        "resource": "customers",
+        "object_id": "cus_1",
+        "after": image,
+        "previous": {"email": f"old {CANARY}"},
+    }
+    load(
+        pipeline,
+        [
+            a_change(1, **about),
+            a_change(2, after={"receipt": CANARY}),
+            a_change(3, customer_id="cus_2"),
+        ],
+    )
     with open_feed(pipeline) as feed:
         pieces = pieces_of(feed.path, 1)
         assert holds(tmp_path, pieces)
@@ -428,16 +516,23 @@ def test_forget_takes_the_images_and_leaves_the_rest(tmp_path: Path) -> None:
 
         assert holds(tmp_path, pieces) == []
         assert [(one.offset, one.after is None, one.before is None) for one in feed.read()] == [
-            (1, True, True), (2, True, True), (3, False, False),
+            (1, True, True),
+            (2, True, True),
+            (3, False, False),
         ]
         query = "select count(*) from stripe.changes where after::varchar || previous::varchar like '%canary%'"
         assert sql(tmp_path / "copy.duckdb", query) == [(0,)]
-        load(pipeline, [a_change(1, **about), a_change(4, **about)])      # the event is read once more, and another comes
+        load(
+            pipeline, [a_change(1, **about), a_change(4, **about)]
+        )  # the event is read once more, and another comes
         feed.relay()
         assert [one.after is None for one in feed.read()] == [True, True, False, True]
         feed.rebuild()
         assert [(one.change_id, one.after is None) for one in feed.read()] == [
-            ("evt_2", True), ("evt_3", False), ("evt_1", True), ("evt_4", True),
+            ("evt_2", True),
+            ("evt_3", False),
+            ("evt_1", True),
+            ("evt_4", True),
         ]
         assert holds(tmp_path, pieces) == []
 
@@ -448,7 +543,11 @@ def test_only_the_owner_may_read_the_store(copy: Path) -> None:
         with open_feed(a_copy(copy.parent)) as feed:
             feed.reset("x", "earliest")
             files = sorted(copy.parent.glob("copy.feed.sqlite*"))
-            assert [file.name for file in files] == ["copy.feed.sqlite", "copy.feed.sqlite-shm", "copy.feed.sqlite-wal"]
+            assert [file.name for file in files] == [
+                "copy.feed.sqlite",
+                "copy.feed.sqlite-shm",
+                "copy.feed.sqlite-wal",
+            ]
             assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
         feed.path.chmod(0o644)
         with FeedStore(feed.path):
@@ -458,13 +557,17 @@ def test_only_the_owner_may_read_the_store(copy: Path) -> None:
 
 
 def test_a_store_takes_the_changes_of_one_account(tmp_path: Path) -> None:
-    """Where a server's name leads to another database than before, the store of the first would get the changes of both."""
+    """Where a server's name leads to another database than before, the store of the first would get
+    the changes of both.
+    """
     pipeline = a_copy(tmp_path)
     load(pipeline, [a_change(1)])
     open_feed(pipeline).close()
     load(pipeline, [a_change(2, account_id="acct_2")])
     words = "copy.feed.sqlite holds the changes of account acct_1 in test mode, and the destination those of acct_2 in test mode."
-    with pytest.raises(WrongAccount, match=f"^{words} Move the file away, or choose another --state-dir.$"):
+    with pytest.raises(
+        WrongAccount, match=f"^{words} Move the file away, or choose another --state-dir.$"
+    ):
         open_feed(pipeline)
     with FeedStore(tmp_path / "copy.feed.sqlite") as store:
         assert store.head == 1
@@ -481,7 +584,11 @@ def test_another_destination_has_its_store_with_the_pipelines(tmp_path: Path) ->
 
     def path(file: str, dataset: str = "stripe") -> Path:
         where = dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / file}")
-        return store_path(dlt.pipeline("stripe_feed", destination=where, dataset_name=dataset, pipelines_dir=str(tmp_path)))
+        return store_path(
+            dlt.pipeline(
+                "stripe_feed", destination=where, dataset_name=dataset, pipelines_dir=str(tmp_path)
+            )
+        )
 
     assert path("a.db") == path("a.db")
     assert path("a.db").parent.is_dir()
@@ -504,18 +611,31 @@ def test_another_destination_is_relayed_rebuilt_and_forgotten(
     monkeypatch.setattr(relay, "READ_ROWS", 2)
     sqlite = kind == "sqlite"
     where: Any = (
-        dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}") if sqlite
+        dlt.destinations.sqlalchemy(f"sqlite:///{tmp_path / 'copy.db'}")
+        if sqlite
         else dlt.destinations.postgres(request.getfixturevalue("postgres"))
     )
-    pipeline = dlt.pipeline("stripe_feed", destination=where, dataset_name="stripe", pipelines_dir=str(tmp_path / "state"))
+    pipeline = dlt.pipeline(
+        "stripe_feed",
+        destination=where,
+        dataset_name="stripe",
+        pipelines_dir=str(tmp_path / "state"),
+    )
     with open_feed(pipeline, tmp_path / "own.sqlite") as feed:
         assert feed.head == 0
-        load(pipeline, [a_change(n, customer_id=f"cus_{n}") for n in range(5)], "text" if sqlite else "json")
+        load(
+            pipeline,
+            [a_change(n, customer_id=f"cus_{n}") for n in range(5)],
+            "text" if sqlite else "json",
+        )
 
         assert feed.relay() == 5
         first, *_ = found = feed.read()
         assert [one.change_id for one in found] == [f"evt_{n}" for n in range(5)]
-        assert (first.after, first.occurred_at) == (a_change(0)["after"], a_change(0)["occurred_at"])
+        assert (first.after, first.occurred_at) == (
+            a_change(0)["after"],
+            a_change(0)["occurred_at"],
+        )
         assert (first.changed, first.late, first.livemode) == (["status"], False, False)
 
         assert feed.forget("cus_1") == 1
@@ -532,7 +652,10 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
         with closing(sqlite3.connect(file)) as base:
             base.execute("pragma user_version = 99")
 
-    with pytest.raises(SetupError, match="damaged: it is no SQLite file" if damage == "garbage" else "newer stripe-feed"):
+    with pytest.raises(
+        SetupError,
+        match="damaged: it is no SQLite file" if damage == "garbage" else "newer stripe-feed",
+    ):
         FeedStore(file)
     with pytest.raises(SetupError, match="cannot be made"):
         FeedStore(tmp_path / "missing" / "copy.feed.sqlite")
@@ -541,7 +664,7 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
 def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
     file = tmp_path / "copy.feed.sqlite"
     code = (
-        "import sys; from stripe_feed.feed.store import FeedStore; from tests.test_feed_store import entry_of\n"
+        "import sys; from stripe_feed.feed.storage.store import FeedStore; from tests.test_feed_store import entry_of\n"
         "with FeedStore(sys.argv[1]) as log:\n"
         "    for n in range(0, 200, 5):\n"
         "        log.append([entry_of(i) for i in range(n, n + 5)], [str(n)])\n"
@@ -558,7 +681,15 @@ def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
 
 def entry_of(n: int) -> Any:
     row = a_change(n, f"sub_{n % 7}")
-    return entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", row["changed"], row["after"], row["previous"]])
+    return entry(
+        [
+            *(row.get(name) for name in SOURCE[:-4]),
+            "17.5",
+            row["changed"],
+            row["after"],
+            row["previous"],
+        ]
+    )
 
 
 def path_with(folder: Path) -> str:
@@ -571,7 +702,11 @@ def forker() -> Iterator[subprocess.Popen[str]]:
     program = Path(__file__).with_name("feed_kills.py")
     env = os.environ | {"PYTHONPATH": path_with(program.parents[1])}
     with subprocess.Popen(
-        [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, str(program)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
     ) as process:
         yield process
         assert process.stdin
@@ -585,7 +720,9 @@ class Killer:
         self.folder, self.process, self.kills, n = folder, process, 0, 0
         self.plain = Plain(str(folder / "plain.db"))
         for load_id, count in enumerate(SIX):
-            self.plain.put(str(load_id), *(a_change(n + i, f"sub_{(n + i) % 7}", seq=i) for i in range(count)))
+            self.plain.put(
+                str(load_id), *(a_change(n + i, f"sub_{(n + i) % 7}", seq=i) for i in range(count))
+            )
             n += count
 
     def complete(self, n: int) -> None:
@@ -594,7 +731,9 @@ class Killer:
     def run(self, kind: str, point: str | None = None, at: int = 1) -> int:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin and stdout
-        stdin.write(json.dumps({"kind": kind, "point": point, "at": at, "folder": str(self.folder)}) + "\n")
+        stdin.write(
+            json.dumps({"kind": kind, "point": point, "at": at, "folder": str(self.folder)}) + "\n"
+        )
         stdin.flush()
         status = int(json.loads(stdout.readline()))
         assert status in (0, -9)
@@ -632,7 +771,7 @@ def test_c1_a_relay_killed_in_any_transaction_loses_nothing(killer: Killer, poin
 def test_c1_killed_relays_and_consumers_lose_nothing(killer: Killer) -> None:
     for n in (1, 0, 2, 5, 3, 4):
         killer.complete(n)
-        for at in range(1, 6):      # each transaction once
+        for at in range(1, 6):  # each transaction once
             killer.run("relay", OF_KIND["relay"][(n + at) % 4], at)
             killer.run("consume", OF_KIND["consume"][(n + at) % 2], at * 2)
         assert killer.run("relay") == 0
@@ -641,7 +780,14 @@ def test_c1_killed_relays_and_consumers_lose_nothing(killer: Killer) -> None:
     assert killer.kills >= 40
     with FeedStore(killer.folder / "copy.feed.sqlite") as log:
         check_log(log)
-        order = [range(10, 40), range(10), range(40, 140), range(170, 210), range(140, 145), range(145, 170)]
+        order = [
+            range(10, 40),
+            range(10),
+            range(40, 140),
+            range(170, 210),
+            range(140, 145),
+            range(145, 170),
+        ]
         assert ids_of(log) == [f"evt_{n}" for some in order for n in some]
         firsts = list(dict.fromkeys(killer.delivered))
         assert firsts == ids_of(log)
@@ -664,7 +810,7 @@ def test_c1_a_killed_rebuild_leaves_the_old_log_or_the_new_one(killer: Killer, p
         check_log(log)
         swapped = point == "swapped"
         assert ids_of(log) == (sorted(old, key=lambda one: int(one[4:])) if swapped else old)
-        assert cursors.lags(log, 0)[0].position == (5 if swapped else 35)
+        assert consumers.lags(log, 0)[0].position == (5 if swapped else 35)
     assert killer.run("rebuild") == 0
     killer.run("consume")
     assert sorted(set(killer.delivered)) == sorted(old)

@@ -1,4 +1,6 @@
-"""One page with all that belongs to it: parameters, embedded lists that are cut, objects that are gone, test clocks."""
+"""One page with all that belongs to it: parameters, embedded lists that are cut, objects that are
+gone, test clocks.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from stripe_feed.api import Api, Malformed, Reply
+from stripe_feed.api.client import Api, Malformed, Reply
 from stripe_feed.errors import CursorGone, NotFound, RequestRefused
-from stripe_feed.extract.fetch import MOST_RESTARTS, in_path, page_of
-from stripe_feed.extract.odd import Odd
-from stripe_feed.extract.pages import Page
-from stripe_feed.extract.shapes import Record, Shape
-from stripe_feed.extract.windows import Ask, Head, Window
+from stripe_feed.extract.paging.fetch import MOST_RESTARTS, in_path, page_of
+from stripe_feed.extract.paging.reader import Page
+from stripe_feed.extract.paging.windows import Ask, Head, Window
+from stripe_feed.extract.tables.codec import Record, Shape
+from stripe_feed.extract.tables.rejected import Odd
 from stripe_feed.resources import RESOURCES
 
 ASK = Ask(Window(10, 90), 10, 90, "x_9")
@@ -28,11 +30,20 @@ class Script:
     """What `page_of` needs of an `Api`: answers by path, one after the other; the last one stays."""
 
     def __init__(self, answers: Mapping[str, Answer | list[Answer]]) -> None:
-        self.answers = {path: found if isinstance(found, list) else [found] for path, found in answers.items()}
+        self.answers = {
+            path: found if isinstance(found, list) else [found] for path, found in answers.items()
+        }
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.paid: list[bool] = []
 
-    def get(self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], Any], *, paid: bool = False) -> Reply[Any]:
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, Any],
+        decode: Callable[[bytes], Any],
+        *,
+        paid: bool = False,
+    ) -> Reply[Any]:
         self.asked.append((path, dict(params)))
         self.paid.append(paid)
         script = self.answers[path]
@@ -49,49 +60,78 @@ def listed(*objects: dict[str, Any], has_more: bool = False) -> dict[str, Any]:
 
 
 def fetch(
-    script: Script, table: str = "invoices", expand: tuple[str, ...] = (), walk: int = 0, clocks: bool = False
+    script: Script,
+    table: str = "invoices",
+    expand: tuple[str, ...] = (),
+    walk: int = 0,
+    clocks: bool = False,
 ) -> Page[Record]:
     resource = RESOURCES[table]
-    return page_of(cast(Api, script), resource, Shape(resource, expand), resource.walks[walk], ASK, clocks)
+    return page_of(
+        cast(Api, script), resource, Shape(resource, expand), resource.walks[walk], ASK, clocks
+    )
 
 
 def left_out_of(script: Script, kept: list[str]) -> list[tuple[str | None, str]]:
     """What of a page cannot be taken, and why; all its objects with ids lead the pager."""
     odd: list[Odd] = []
     resource = RESOURCES["invoices"]
-    page = page_of(cast(Api, script), resource, Shape(resource), resource.walks[0], ASK, leave_out=odd.append)
+    page = page_of(
+        cast(Api, script), resource, Shape(resource), resource.walks[0], ASK, leave_out=odd.append
+    )
     assert [row.row.id for row in page.rows if row is not None] == kept
     assert {head.id for head in page.heads} == {*kept, *(one.id for one in odd if one.id)}
     return [(one.id, one.why) for one in odd]
 
 
 def invoice(*lines: str, more: bool = False, **fields: Any) -> dict[str, Any]:
-    return {"id": "in_1", "created": 50, "lines": listed(*({"id": id} for id in lines), has_more=more)} | fields
+    return {
+        "id": "in_1",
+        "created": 50,
+        "lines": listed(*({"id": id} for id in lines), has_more=more),
+    } | fields
 
 
 def lines_of(page: Page[Record]) -> list[list[str] | None]:
-    return [None if record is None else [line.id for line in record.row.lines.data] for record in page.rows]
+    return [
+        None if record is None else [line.id for line in record.row.lines.data]
+        for record in page.rows
+    ]
 
 
 def pages_of(count: int, size: int = 100) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """A sub-list of so many lines, by Stripe's rules."""
+
     def answer(params: Mapping[str, Any]) -> dict[str, Any]:
         assert params["limit"] == 100
         cursor = params.get("starting_after")
         first = 0 if cursor is None else int(cursor.removeprefix("il_")) + 1
-        return listed(*({"id": f"il_{n}"} for n in range(first, min(first + size, count))), has_more=first + size < count)
+        return listed(
+            *({"id": f"il_{n}"} for n in range(first, min(first + size, count))),
+            has_more=first + size < count,
+        )
+
     return answer
 
 
 @pytest.mark.parametrize(
     ("table", "walk", "filters"),
     [
-        ("customers", 0, {}), ("invoices", 0, {}), ("products", 0, {}), ("plans", 0, {}), ("subscriptions", 0, {"status": "all"}),
-        ("prices", 0, {"active": "true"}), ("prices", 1, {"active": "false"}),
+        ("customers", 0, {}),
+        ("invoices", 0, {}),
+        ("products", 0, {}),
+        ("plans", 0, {}),
+        ("subscriptions", 0, {"status": "all"}),
+        ("prices", 0, {"active": "true"}),
+        ("prices", 1, {"active": "false"}),
     ],
 )
-def test_a_page_is_asked_for_with_the_filters_of_its_walk(table: str, walk: int, filters: dict[str, str]) -> None:
-    """Without `status=all` canceled subscriptions would be missing, without a second walk archived prices; its token is paid."""
+def test_a_page_is_asked_for_with_the_filters_of_its_walk(
+    table: str, walk: int, filters: dict[str, str]
+) -> None:
+    """Without `status=all` canceled subscriptions would be missing, without a second walk archived
+    prices; its token is paid.
+    """
     script = Script({f"/v1/{table}": listed()})
     fetch(script, table, walk=walk)
 
@@ -101,7 +141,9 @@ def test_a_page_is_asked_for_with_the_filters_of_its_walk(table: str, walk: int,
 
 
 def test_a_page_tells_what_the_planner_needs() -> None:
-    """Ids and seconds of all rows, whether there is more, its size, and Stripe's time when it was asked for."""
+    """Ids and seconds of all rows, whether there is more, its size, and Stripe's time when it was
+    asked for.
+    """
     answer = listed({"id": "cus_1", "created": 50}, {"id": "cus_2", "created": None}, has_more=True)
     page = fetch(Script({"/v1/customers": answer}), "customers")
 
@@ -114,7 +156,10 @@ def test_a_created_of_another_type_does_not_stop_the_pager() -> None:
     """It counts as unknown; rows with a good one keep it."""
     answer = listed({"id": "cus_1", "created": "yesterday"}, {"id": "cus_2", "created": 40})
 
-    assert fetch(Script({"/v1/customers": answer}), "customers").heads == [Head("cus_1", None), Head("cus_2", 40)]
+    assert fetch(Script({"/v1/customers": answer}), "customers").heads == [
+        Head("cus_1", None),
+        Head("cus_2", 40),
+    ]
 
 
 def test_expanded_fields_are_asked_for() -> None:
@@ -136,7 +181,9 @@ def test_a_whole_embedded_list_costs_no_request() -> None:
 @pytest.mark.parametrize("count", [11, 100, 101, 250])
 def test_a_cut_embedded_list_is_read_whole(count: int) -> None:
     """From its beginning: the tenth line may be gone. Each request of it pays for itself."""
-    script = Script({"/v1/invoices": listed(invoice("il_0", "gone", more=True)), LINES: pages_of(count)})
+    script = Script(
+        {"/v1/invoices": listed(invoice("il_0", "gone", more=True)), LINES: pages_of(count)}
+    )
 
     assert lines_of(fetch(script)) == [[f"il_{n}" for n in range(count)]]
     assert script.asked[1] == (LINES, {"limit": 100})
@@ -155,7 +202,9 @@ def test_the_digest_is_that_of_the_whole_object() -> None:
 
 @pytest.mark.parametrize("embedded", [None, "odd", {"data": 5}])
 def test_an_embedded_list_that_is_none_is_read_from_its_endpoint(embedded: object) -> None:
-    """Whatever Stripe makes of the field, the children are complete; lists beside it cost nothing more."""
+    """Whatever Stripe makes of the field, the children are complete; lists beside it cost nothing
+    more.
+    """
     other = invoice("il_7") | {"id": "in_2"}
     script = Script({"/v1/invoices": listed(invoice(lines=embedded), other), LINES: pages_of(3)})
 
@@ -166,17 +215,24 @@ def test_an_embedded_list_that_is_none_is_read_from_its_endpoint(embedded: objec
 def test_items_are_asked_for_by_their_subscription() -> None:
     """Their list is no sub-path."""
     cut = {"id": "sub_1", "created": 50, "items": listed({"id": "si_1"}, has_more=True)}
-    script = Script({"/v1/subscriptions": listed(cut), "/v1/subscription_items": listed({"id": "si_1"}, {"id": "si_2"})})
+    script = Script(
+        {
+            "/v1/subscriptions": listed(cut),
+            "/v1/subscription_items": listed({"id": "si_1"}, {"id": "si_2"}),
+        }
+    )
     page = fetch(script, "subscriptions")
 
     assert script.asked[1] == ("/v1/subscription_items", {"limit": 100, "subscription": "sub_1"})
-    assert [item.id for item in page.rows[0].row.items.data] == ["si_1", "si_2"]    # type: ignore[union-attr]
+    assert [item.id for item in page.rows[0].row.items.data] == ["si_1", "si_2"]  # type: ignore[union-attr]
 
 
 def test_ids_in_a_path_are_quoted() -> None:
     """Accounts choose some ids, with any character."""
     cut = invoice("il_0", more=True) | {"id": "a/b?c=1 é"}
-    script = Script({"/v1/invoices": listed(cut), "/v1/invoices/a%2Fb%3Fc%3D1%20%C3%A9/lines": pages_of(2)})
+    script = Script(
+        {"/v1/invoices": listed(cut), "/v1/invoices/a%2Fb%3Fc%3D1%20%C3%A9/lines": pages_of(2)}
+    )
 
     assert lines_of(fetch(script)) == [["il_0", "il_1"]]
 
@@ -193,28 +249,49 @@ def test_an_object_that_is_gone_is_left_out_but_counts_for_the_pager() -> None:
 def test_a_sub_list_starts_over_when_its_cursor_is_gone() -> None:
     """A line was removed from a draft between two pages: what was read so far may be wrong as well."""
     gone = CursorGone("gone", "resource_missing", "starting_after")
-    script = Script({
-        "/v1/invoices": listed(invoice("il_0", more=True)),
-        LINES: [listed({"id": "il_0"}, {"id": "il_1"}, has_more=True), gone, listed({"id": "il_0"}, {"id": "il_2"})],
-    })
+    script = Script(
+        {
+            "/v1/invoices": listed(invoice("il_0", more=True)),
+            LINES: [
+                listed({"id": "il_0"}, {"id": "il_1"}, has_more=True),
+                gone,
+                listed({"id": "il_0"}, {"id": "il_2"}),
+            ],
+        }
+    )
 
     assert lines_of(fetch(script)) == [["il_0", "il_2"]]
-    assert [params.get("starting_after") for path, params in script.asked[1:]] == [None, "il_1", None]
+    assert [params.get("starting_after") for path, params in script.asked[1:]] == [
+        None,
+        "il_1",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
     "second",
-    [CursorGone("gone", "resource_missing", "starting_after"), listed(has_more=True), listed({"id": "il_0"}, has_more=True)],
+    [
+        CursorGone("gone", "resource_missing", "starting_after"),
+        listed(has_more=True),
+        listed({"id": "il_0"}, has_more=True),
+    ],
     ids=["gone", "empty", "repeated"],
 )
 def test_a_sub_list_that_never_ends_leaves_its_object_out(second: Answer) -> None:
-    """Not cut short in silence, and not taken for a cursor of the listing itself; the others of the page are taken."""
+    """Not cut short in silence, and not taken for a cursor of the listing itself; the others of the
+    page are taken.
+    """
+
     def answer(params: Mapping[str, Any]) -> Any:
         return second if "starting_after" in params else listed({"id": "il_0"}, has_more=True)
 
-    script = Script({"/v1/invoices": listed(invoice("il_0", more=True), invoice(id="in_2")), LINES: answer})
+    script = Script(
+        {"/v1/invoices": listed(invoice("il_0", more=True), invoice(id="in_2")), LINES: answer}
+    )
 
-    assert left_out_of(script, kept=["in_2"]) == [("in_1", "one of its lists changes faster than it can be read")]
+    assert left_out_of(script, kept=["in_2"]) == [
+        ("in_1", "one of its lists changes faster than it can be read")
+    ]
     assert len(script.asked) == 1 + 2 * (MOST_RESTARTS + 1)
 
 
@@ -227,9 +304,17 @@ def test_a_sub_list_that_never_ends_leaves_its_object_out(second: Answer) -> Non
     ],
     ids=["refused", "odd", "fine"],
 )
-def test_an_object_whose_list_cannot_be_read_is_left_out_alone(lines: Answer, why: str | None) -> None:
+def test_an_object_whose_list_cannot_be_read_is_left_out_alone(
+    lines: Answer, why: str | None
+) -> None:
     """By its own name; what has none leads no pager, and what is there twice counts once."""
-    objects = invoice("il_0", more=True), invoice(id=None), invoice(id="in_2"), invoice(id="in_2", total=5), invoice(id="in_3")
+    objects = (
+        invoice("il_0", more=True),
+        invoice(id=None),
+        invoice(id="in_2"),
+        invoice(id="in_2", total=5),
+        invoice(id="in_3"),
+    )
     script = Script({"/v1/invoices": listed(*objects), LINES: lines})
 
     kept = ["in_2", "in_3"] if why else ["in_1", "in_2", "in_3"]
@@ -245,7 +330,10 @@ def test_a_stub_of_a_deleted_object_is_no_row() -> None:
     assert [head.id for head in found.heads] == ["in_1", "in_2"]
 
 
-@pytest.mark.parametrize(("id", "path"), [("a/b?c#d%", "a%2Fb%3Fc%23d%25"), ("..", "%2E%2E"), (".", "%2E"), ("..x", "..x")])
+@pytest.mark.parametrize(
+    ("id", "path"),
+    [("a/b?c#d%", "a%2Fb%3Fc%23d%25"), ("..", "%2E%2E"), (".", "%2E"), ("..x", "..x")],
+)
 def test_an_id_is_one_segment_of_a_path(id: str, path: str) -> None:
     """Accounts chose ids of plans and products as they liked."""
     assert in_path(id) == path
@@ -253,10 +341,12 @@ def test_an_id_is_one_segment_of_a_path(id: str, path: str) -> None:
 
 def test_an_empty_page_of_a_sub_list_that_has_more_is_asked_again() -> None:
     """The end is what `has_more` says."""
-    script = Script({
-        "/v1/invoices": listed(invoice("il_0", more=True)),
-        LINES: [listed({"id": "il_0"}, has_more=True), listed(has_more=True), pages_of(3)],
-    })
+    script = Script(
+        {
+            "/v1/invoices": listed(invoice("il_0", more=True)),
+            LINES: [listed({"id": "il_0"}, has_more=True), listed(has_more=True), pages_of(3)],
+        }
+    )
 
     assert lines_of(fetch(script)) == [["il_0", "il_1", "il_2"]]
 
@@ -264,22 +354,37 @@ def test_an_empty_page_of_a_sub_list_that_has_more_is_asked_again() -> None:
 def test_an_expanded_list_that_is_cut_is_read_whole_with_its_bytes() -> None:
     """It is a JSON column: a list as Stripe would show it, with all of its rows."""
     cut = listed({"id": "txi_0"}, has_more=True)
-    script = Script({
-        "/v1/customers": listed({"id": "cus_1", "tax_ids": cut}, {"id": "cus_2", "tax_ids": listed()}, {"id": "cus_3"}),
-        "/v1/customers/cus_1/tax_ids": listed({"id": "txi_0", "value": 1.50}, {"id": "txi_1"}),
-    })
+    script = Script(
+        {
+            "/v1/customers": listed(
+                {"id": "cus_1", "tax_ids": cut},
+                {"id": "cus_2", "tax_ids": listed()},
+                {"id": "cus_3"},
+            ),
+            "/v1/customers/cus_1/tax_ids": listed({"id": "txi_0", "value": 1.50}, {"id": "txi_1"}),
+        }
+    )
     page = fetch(script, "customers", expand=("tax_ids",))
     found = [json.loads(bytes(record.row.tax_ids)) for record in page.rows if record]
 
-    assert [one and [row["id"] for row in one["data"]] for one in found] == [["txi_0", "txi_1"], [], None]
+    assert [one and [row["id"] for row in one["data"]] for one in found] == [
+        ["txi_0", "txi_1"],
+        [],
+        None,
+    ]
     assert [one and one["has_more"] for one in found] == [False, False, None]
-    assert b'{"id": "txi_0", "value": 1.5}' in bytes(page.rows[0].row.tax_ids)      # type: ignore[union-attr]
+    assert b'{"id": "txi_0", "value": 1.5}' in bytes(page.rows[0].row.tax_ids)  # type: ignore[union-attr]
 
 
 def test_a_sub_list_that_is_no_list_is_malformed() -> None:
     """The transport asks again."""
     cut = {"id": "cus_1", "tax_ids": listed(has_more=True)}
-    script = Script({"/v1/customers": listed(cut), "/v1/customers/cus_1/tax_ids": {"data": [5], "has_more": False}})
+    script = Script(
+        {
+            "/v1/customers": listed(cut),
+            "/v1/customers/cus_1/tax_ids": {"data": [5], "has_more": False},
+        }
+    )
 
     with pytest.raises(Malformed):
         fetch(script, "customers", expand=("tax_ids",))
@@ -287,10 +392,15 @@ def test_a_sub_list_that_is_no_list_is_malformed() -> None:
 
 @pytest.mark.parametrize("table", ["customers", "subscriptions", "invoices"])
 def test_rows_on_a_test_clock_are_left_out_unless_asked_for(table: str) -> None:
-    """They live in simulated time. Also when another row's `test_clock` has an odd type; a clock that is expanded counts."""
+    """They live in simulated time. Also when another row's `test_clock` has an odd type; a clock
+    that is expanded counts.
+    """
     clocked: list[dict[str, Any]] = [
-        {"id": "x_1", "test_clock": "clock_1"}, {"id": "x_2", "test_clock": None}, {"id": "x_3"},
-        {"id": "x_4", "test_clock": {"id": "clock_1"}}, {"id": "x_5", "test_clock": 5},
+        {"id": "x_1", "test_clock": "clock_1"},
+        {"id": "x_2", "test_clock": None},
+        {"id": "x_3"},
+        {"id": "x_4", "test_clock": {"id": "clock_1"}},
+        {"id": "x_5", "test_clock": 5},
     ]
     rows = [row | {child.field: listed() for child in RESOURCES[table].children} for row in clocked]
 

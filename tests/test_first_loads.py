@@ -11,14 +11,20 @@ from stripe_feed.sandbox import Sandbox
 from tests.copies import copy_of
 from tests.feed_truth import assert_complete
 
-SETTLED = 5 * 86_400        # by then what was created in the future is there, which events have told of before
-WRITES = 100        # a second
-PACES = (25, 10, 50, 4, 100)        # requests a second, by which the account's time goes on
+SETTLED = (
+    5 * 86_400
+)  # by then what was created in the future is there, which events have told of before
+WRITES = 100  # a second
+PACES = (25, 10, 50, 4, 100)  # requests a second, by which the account's time goes on
 
 
 def load(seed: int, folder: Path, customers: int) -> None:
     """Load an account that is written to all the time, then once more when all has settled."""
-    box, pace, asked = Sandbox(seed=seed, customers=customers, oddities=seed % 2 == 0), PACES[seed % len(PACES)], 0
+    box, pace, asked = (
+        Sandbox(seed=seed, customers=customers, oddities=seed % 2 == 0),
+        PACES[seed % len(PACES)],
+        0,
+    )
 
     def live(template: str, params: Any) -> None:
         nonlocal asked
@@ -34,7 +40,7 @@ def load(seed: int, folder: Path, customers: int) -> None:
         box.advance(SETTLED)
         copy.sync()
         copy.check(volatile=False)
-        if seed % 2:        # what is on a test clock is told of nobody
+        if seed % 2:  # what is on a test clock is told of nobody
             assert_complete(copy, late=True)
 
 
@@ -45,5 +51,7 @@ def test_a_first_load_under_writes_ends_equal_to_the_account(seed: int, tmp_path
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(50))
-def test_fifty_first_loads_of_a_thousand_objects_end_equal_to_the_account(seed: int, tmp_path: Path) -> None:
+def test_fifty_first_loads_of_a_thousand_objects_end_equal_to_the_account(
+    seed: int, tmp_path: Path
+) -> None:
     load(seed, tmp_path, 370)

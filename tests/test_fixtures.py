@@ -1,6 +1,8 @@
-"""Stripe's own sample objects, where the environment variable STRIPE_FIXTURES names the file, load without loss.
+"""Stripe's own sample objects, where the environment variable STRIPE_FIXTURES names the file, load
+without loss.
 
-It is Stripe's `openapi/spec3` fixtures file (https://github.com/stripe/openapi); nothing of it is part of this repository.
+It is Stripe's `openapi/spec3` fixtures file (https://github.com/stripe/openapi); nothing of it is
+part of this repository.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from tests.copies import Copy, copy_of
 from tests.truth import truth
 
 FILE = os.environ.get("STRIPE_FIXTURES")
-pytestmark = pytest.mark.skipif(not FILE, reason="STRIPE_FIXTURES does not name Stripe's sample objects")
+pytestmark = pytest.mark.skipif(
+    not FILE, reason="STRIPE_FIXTURES does not name Stripe's sample objects"
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,11 @@ def samples() -> dict[str, Any]:
     for row in RESOURCES.values():
         for child in row.children:
             rows = found[row.object][child.field]["data"]
-            rows += [found[child.object]] if found[child.object]["id"] not in [one["id"] for one in rows] else []
+            rows += (
+                [found[child.object]]
+                if found[child.object]["id"] not in [one["id"] for one in rows]
+                else []
+            )
     return found
 
 
@@ -49,7 +57,9 @@ def copy(samples: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> I
 def test_a_sample_is_loaded_whole(copy: Copy, samples: dict[str, Any], table: str) -> None:
     """Every field of Stripe's own sample is in its row."""
     sample = samples[TABLES[table].object]
-    (raw,) = [raw for id, raw in truth(copy.box, clocks=True)[table].raws.items() if id == sample["id"]]
+    (raw,) = [
+        raw for id, raw in truth(copy.box, clocks=True)[table].raws.items() if id == sample["id"]
+    ]
     assert msgspec.json.decode(raw) == sample
     assert copy.one(f"select count(*) from stripe.{table} where id = '{sample['id']}'") == 1
 

@@ -1,4 +1,6 @@
-"""The house has floors, and a module imports only from those below. Imports in functions and for types count too."""
+"""The house has floors, and a module imports only from those below. Imports in functions and for
+types count too.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ FLOORS = (
     "loading < sync_run, show < verify_run, doctor, endpoint, service",
     "terminal < progress, verbs, options, trigger_words < feed_commands < trigger_commands, service_commands, demo < cli, __init__ < __main__",
 )
-"""From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets b import a."""
+"""From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets
+b import a.
+"""
 
 ROOMS = {
     "extract": "windows, images, order, cursors, odd < shapes < pages, records, events < prior, told, fetch, indexes, comments, native, dropped < contents, astray, hints, session < changes, clocks"
@@ -32,7 +36,7 @@ ROOMS = {
 
 ADD = "add it to {} in tests/test_floors.py"
 
-Module = tuple[str, ...]    # ("extract", "pages")
+Module = tuple[str, ...]  # ("extract", "pages")
 
 
 def steps(*lines: str) -> dict[str, int]:
@@ -76,22 +80,30 @@ def forbidden(module: Module, target: Module) -> str:
         same = module[:2] == target[:2] and len(module) > 1
         allowed = same or module[0] not in ROOMS or height_inside(target) < height_inside(module)
     elif module[0] == "sandbox":
-        return f"{'.'.join(module)} imports {'.'.join(target)}: the sandbox is an independent witness"
+        return (
+            f"{'.'.join(module)} imports {'.'.join(target)}: the sandbox is an independent witness"
+        )
     elif target[0] == "sandbox":
         allowed = module[0] == "cli"
     else:
         allowed = HEIGHT[target[0]] < HEIGHT[module[0]]
-    return "" if allowed else f"{'.'.join(module)} imports {'.'.join(target)}, which is not below it"
+    return (
+        "" if allowed else f"{'.'.join(module)} imports {'.'.join(target)}, which is not below it"
+    )
 
 
 def height_inside(module: Module) -> int:
     inside = INSIDE[module[0]]
-    return inside[module[1]] if len(module) > 1 else len(inside)    # the package's own __init__ is on top
+    return (
+        inside[module[1]] if len(module) > 1 else len(inside)
+    )  # the package's own __init__ is on top
 
 
 def imports(file: Path, module: Module, known: set[Module]) -> Iterator[tuple[int, Module]]:
     """Line and module of all imports of ours, wherever in the file."""
-    package = () if module == ("__init__",) else module if file.name == "__init__.py" else module[:-1]
+    package = (
+        () if module == ("__init__",) else module if file.name == "__init__.py" else module[:-1]
+    )
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
         match node:
             case ast.Import(names=names):
@@ -107,9 +119,12 @@ def imports(file: Path, module: Module, known: set[Module]) -> Iterator[tuple[in
             if path[0] != "stripe_feed":
                 continue
             inner = path[1:]
-            while len(inner) > 1 and inner not in known:    # the last part may be a name in a module
+            while len(inner) > 1 and inner not in known:  # the last part may be a name in a module
                 inner = inner[:-1]
-            yield node.lineno, inner if inner and (inner in known or inner[0] in HEIGHT) else ("__init__",)
+            yield (
+                node.lineno,
+                inner if inner and (inner in known or inner[0] in HEIGHT) else ("__init__",),
+            )
 
 
 def test_every_import_goes_down() -> None:
@@ -119,24 +134,76 @@ def test_every_import_goes_down() -> None:
 @pytest.mark.parametrize(
     ("file", "code", "problem"),
     [
-        ("api.py", "from .extract import pages", "api imports extract.pages, which is not below it"),
-        ("api.py", "from stripe_feed.sync_run import run", "api imports sync_run, which is not below it"),
+        (
+            "api.py",
+            "from .extract import pages",
+            "api imports extract.pages, which is not below it",
+        ),
+        (
+            "api.py",
+            "from stripe_feed.sync_run import run",
+            "api imports sync_run, which is not below it",
+        ),
         ("api.py", "import stripe_feed.cli", "api imports cli, which is not below it"),
-        ("api.py", "def f():\n    from .doctor import x", "api imports doctor, which is not below it"),
-        ("api.py", "if TYPE_CHECKING:\n    from .sync_run import x", "api imports sync_run, which is not below it"),
+        (
+            "api.py",
+            "def f():\n    from .doctor import x",
+            "api imports doctor, which is not below it",
+        ),
+        (
+            "api.py",
+            "if TYPE_CHECKING:\n    from .sync_run import x",
+            "api imports sync_run, which is not below it",
+        ),
         ("api.py", "from . import stripe_source", "api imports __init__, which is not below it"),
         ("rates.py", "from .api import x", "rates imports api, which is not below it"),
         ("sync_run.py", "from .doctor import x", "sync_run imports doctor, which is not below it"),
-        ("extract/pages.py", "from ..sync_run import x", "extract.pages imports sync_run, which is not below it"),
-        ("extract/pages.py", "from .records import x", "extract.pages imports extract.records, which is not below it"),
-        ("extract/pages.py", "from . import source", "extract.pages imports extract.source, which is not below it"),
-        ("extract/pages.py", "from . import x", "extract.pages imports extract, which is not below it"),
-        ("feed/triggers.py", "from .deliver import x", "feed.triggers imports feed.deliver, which is not below it"),
-        ("write/push.py", "from ..extract.pages import x", "write.push imports extract.pages, which is not below it"),
-        ("sandbox/server.py", "from ..errors import x", "sandbox.server imports errors: the sandbox is an independent"),
-        ("sync_run.py", "from .sandbox import x", "sync_run imports sandbox, which is not below it"),
+        (
+            "extract/pages.py",
+            "from ..sync_run import x",
+            "extract.pages imports sync_run, which is not below it",
+        ),
+        (
+            "extract/pages.py",
+            "from .records import x",
+            "extract.pages imports extract.records, which is not below it",
+        ),
+        (
+            "extract/pages.py",
+            "from . import source",
+            "extract.pages imports extract.source, which is not below it",
+        ),
+        (
+            "extract/pages.py",
+            "from . import x",
+            "extract.pages imports extract, which is not below it",
+        ),
+        (
+            "feed/triggers.py",
+            "from .deliver import x",
+            "feed.triggers imports feed.deliver, which is not below it",
+        ),
+        (
+            "write/push.py",
+            "from ..extract.pages import x",
+            "write.push imports extract.pages, which is not below it",
+        ),
+        (
+            "sandbox/server.py",
+            "from ..errors import x",
+            "sandbox.server imports errors: the sandbox is an independent",
+        ),
+        (
+            "sync_run.py",
+            "from .sandbox import x",
+            "sync_run imports sandbox, which is not below it",
+        ),
         ("misc.py", "", "misc is on no floor: add it to FLOORS in tests/test_floors.py"),
-        ("extract/misc.py", "", "extract.misc has no place in extract: add it to ROOMS in tests/test_floors.py"),
+        (
+            "extract/misc.py",
+            "",
+            "extract.misc has no place in extract: add it to ROOMS in tests/test_floors.py",
+        ),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path: Path, file: str, code: str, problem: str) -> None:
@@ -152,7 +219,10 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, code: str, problem: 
     ("file", "code"),
     [
         ("api.py", "import json, stripe\nfrom .errors import x\nfrom . import rates, resources"),
-        ("cli.py", "from .sandbox import serve\nfrom . import sync_run\nfrom stripe_feed.feed.serve import app"),
+        (
+            "cli.py",
+            "from .sandbox import serve\nfrom . import sync_run\nfrom stripe_feed.feed.serve import app",
+        ),
         ("extract/__init__.py", "from .source import stripe_source"),
         ("extract/source.py", "from . import changes\nfrom .pages import walk\nfrom .. import api"),
         ("sandbox/server.py", "from .store import Account\nfrom . import store"),
@@ -166,8 +236,13 @@ def test_an_import_from_below_is_fine(tmp_path: Path, file: str, code: str) -> N
 
 
 def house(package: Path, files: dict[str, str]) -> None:
-    modules = [name.strip() for line in FLOORS for step in line.split("<") for name in step.split(",")]
-    empty = [f"{name}/__init__.py" if name in {*ROOMS, "models", "sandbox"} else f"{name}.py" for name in modules]
+    modules = [
+        name.strip() for line in FLOORS for step in line.split("<") for name in step.split(",")
+    ]
+    empty = [
+        f"{name}/__init__.py" if name in {*ROOMS, "models", "sandbox"} else f"{name}.py"
+        for name in modules
+    ]
     rooms = [f"{room}/{name}.py" for room in ROOMS for name in INSIDE[room]]
     for name, code in (dict.fromkeys([*empty, *rooms, "sandbox/store.py"], "") | files).items():
         path = package / name

@@ -1,4 +1,6 @@
-"""What happened in an account arrives in its copy: rows and changes, each once, in order; and what is no change does not."""
+"""What happened in an account arrives in its copy: rows and changes, each once, in order; and what
+is no change does not.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from msgspec import Raw
 
-from stripe_feed.extract import reading as reader
-from stripe_feed.extract.events import Call, Data, Event
-from stripe_feed.extract.rung import Rung
+from stripe_feed.extract.events import batches as reader
+from stripe_feed.extract.events.reader import Call, Data, Event
+from stripe_feed.extract.events.webhook import Rung
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -59,7 +61,11 @@ def settled(copy: Copy, *tables: str, **options: Any) -> Synced:
 
 def some(copy: Copy, table: str, n: int = 0, **fields: Any) -> str:
     """The id of an object that the copy holds already; the n-th with these fields."""
-    found = [id for id, one in copy.box.objects(table).items() if all(one[name] == value for name, value in fields.items())]
+    found = [
+        id
+        for id, one in copy.box.objects(table).items()
+        if all(one[name] == value for name, value in fields.items())
+    ]
     return found[n]
 
 
@@ -70,7 +76,10 @@ def told(copy: Copy, *names: str) -> list[tuple[Any, ...]]:
 
 def books(copy: Copy) -> list[int]:
     """How many loads, states and schemas the destination has noted."""
-    return [copy.one(f"select count(*) from stripe.{table}") for table in ("_dlt_loads", "_dlt_pipeline_state", "_dlt_version")]
+    return [
+        copy.one(f"select count(*) from stripe.{table}")
+        for table in ("_dlt_loads", "_dlt_pipeline_state", "_dlt_version")
+    ]
 
 
 def asked(box: Sandbox) -> Counter[str]:
@@ -81,7 +90,8 @@ def asked(box: Sandbox) -> Counter[str]:
     return found
 
 
-# -- a life -----------------------------------------------------------------------------------------------------------------
+# -- a life
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +138,27 @@ def test_what_is_no_object_is_in_no_table(lived: Copy) -> None:
     types = {event.type for event in lived.box.events}
     assert types >= {"invoice.upcoming", "customer.source.created", "charge.succeeded"}
     found = {type for (type,) in told(lived, "event_type")}
-    assert not {type for type in found if type.startswith(("customer.source", "customer.tax_id", "charge", "payment")) or "upcoming" in type}
+    assert not {
+        type
+        for type in found
+        if type.startswith(("customer.source", "customer.tax_id", "charge", "payment"))
+        or "upcoming" in type
+    }
     assert not lived.one("select count(*) from stripe.invoices where id like 'upcoming%'")
 
 
 def test_links_are_in_the_tables_but_in_no_change(lived: Copy) -> None:
     """Whoever holds one may open the invoice."""
-    assert lived.one("select count(*) from stripe.invoices where hosted_invoice_url is not null and invoice_pdf is not null")
+    assert lived.one(
+        "select count(*) from stripe.invoices where hosted_invoice_url is not null and invoice_pdf is not null"
+    )
     text = "concat_ws(' ', after::varchar, previous::varchar, changed::varchar)"
-    assert lived.one(f"select count(*) from stripe.changes where regexp_matches({text}, 'hosted_invoice_url|invoice_pdf|confirmation_secret')") == 0
+    assert (
+        lived.one(
+            f"select count(*) from stripe.changes where regexp_matches({text}, 'hosted_invoice_url|invoice_pdf|confirmation_secret')"
+        )
+        == 0
+    )
 
 
 def test_each_change_names_its_customer(lived: Copy) -> None:
@@ -144,16 +166,23 @@ def test_each_change_names_its_customer(lived: Copy) -> None:
     for row in changes(lived):
         if row["resource"] in ("customers", "subscriptions", "invoices"):
             image = row["after"] or before_of(row)
-            assert row["customer_id"] == (row["object_id"] if row["resource"] == "customers" else image["customer"])
+            assert row["customer_id"] == (
+                row["object_id"] if row["resource"] == "customers" else image["customer"]
+            )
         else:
             assert row["customer_id"] is None
 
 
-# -- the same changes, however they are read --------------------------------------------------------------------------------
+# -- the same changes, however they are read
+# --------------------------------------------------------------------------------
 
 
-def test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read(copy: Copy, loaded: bytes, tmp_path: Path) -> None:
-    """Run again, with a wider look-back, and from an older copy in another folder that has missed a run."""
+def test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read(
+    copy: Copy, loaded: bytes, tmp_path: Path
+) -> None:
+    """Run again, with a wider look-back, and from an older copy in another folder that has missed a
+    run.
+    """
     tables = ("customers", "products")
     for _ in range(2):
         copy.box.live(200, 80)
@@ -174,7 +203,8 @@ def test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read(copy: Co
     assert_in_order(other)
 
 
-# -- deleted, cancelled, created again --------------------------------------------------------------------------------------
+# -- deleted, cancelled, created again
+# --------------------------------------------------------------------------------------
 
 
 def test_f10_a_cancelled_subscription_is_an_update(copy: Copy) -> None:
@@ -185,16 +215,26 @@ def test_f10_a_cancelled_subscription_is_an_update(copy: Copy) -> None:
     settled(copy, "subscriptions")
 
     (row,) = changes(copy)
-    assert (row["op"], row["event_type"], row["after"]["status"]) == ("u", "customer.subscription.deleted", "canceled")
+    assert (row["op"], row["event_type"], row["after"]["status"]) == (
+        "u",
+        "customer.subscription.deleted",
+        "canceled",
+    )
     assert (before_of(row)["status"], row["before_quality"]) == ("active", "exact")
     assert "status" in row["changed"]
-    assert copy.select(f"select status, deleted_at from stripe.subscriptions where id = '{id}'") == [("canceled", None)]
+    assert copy.select(
+        f"select status, deleted_at from stripe.subscriptions where id = '{id}'"
+    ) == [("canceled", None)]
     copy.check("subscriptions")
 
 
 @pytest.mark.parametrize("before", ["row", "change"])
-def test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before(copy: Copy, before: str) -> None:
-    """`customer.deleted` with three keys: the content comes from the change before it, or from the row."""
+def test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before(
+    copy: Copy, before: str
+) -> None:
+    """`customer.deleted` with three keys: the content comes from the change before it, or from the
+    row.
+    """
     id = some(copy, "customers")
     copy.box.stub_deletes = True
     if before == "change":
@@ -206,7 +246,12 @@ def test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before(copy: Cop
     settled(copy, "customers")
 
     row = changes(copy)[-1]
-    assert (row["op"], row["after"], row["before_quality"], row["customer_id"]) == ("d", None, "exact", id)
+    assert (row["op"], row["after"], row["before_quality"], row["customer_id"]) == (
+        "d",
+        None,
+        "exact",
+        id,
+    )
     left_out = ("next_invoice_sequence",)
     assert {**before_of(row), **dict.fromkeys(left_out)} == {**last, **dict.fromkeys(left_out)}
     copy.check("customers", volatile=False)
@@ -218,13 +263,21 @@ def test_deleted_rows_stay_with_their_last_content(copy: Copy, stubs: bool) -> N
     box = copy.box
     box.stub_deletes = stubs
     made = {
-        "prices": box.create("prices", recurring={"interval": "month"}, unit_amount=7, product=some(copy, "products"))["id"],
-        "customers": box.create("customers")["id"], "products": box.create("products", default_price=None)["id"],
+        "prices": box.create(
+            "prices", recurring={"interval": "month"}, unit_amount=7, product=some(copy, "products")
+        )["id"],
+        "customers": box.create("customers")["id"],
+        "products": box.create("products", default_price=None)["id"],
         "invoices": box.create("invoices", status="draft", lines=13)["id"],
     }
     tables = (*made, "plans")
     settled(copy, *tables)
-    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 13
+    assert (
+        copy.one(
+            f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'"
+        )
+        == 13
+    )
     box.advance(5)
     for table, id in made.items():
         box.delete(table, id)
@@ -232,8 +285,16 @@ def test_deleted_rows_stay_with_their_last_content(copy: Copy, stubs: bool) -> N
     settled(copy, *tables)
 
     for table, id in [*made.items(), ("plans", made["prices"])]:
-        assert copy.one(f"select epoch(deleted_at)::bigint from stripe.{table} where id = '{id}'") == ended
-    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'") == 0
+        assert (
+            copy.one(f"select epoch(deleted_at)::bigint from stripe.{table} where id = '{id}'")
+            == ended
+        )
+    assert (
+        copy.one(
+            f"select count(*) from stripe.invoice_line_items where invoice = '{made['invoices']}'"
+        )
+        == 0
+    )
     assert Counter(op for (op,) in told(copy, "op"))["d"] == 5
     copy.check(*tables, volatile=False)
     assert_complete(copy, tables)
@@ -256,7 +317,9 @@ def test_what_cannot_be_read_again_and_was_deleted_is_gone(copy: Copy) -> None:
     box.advance(SETTLED)
     copy.sync(resources=("products",))
     ids = ", ".join(f"'{id}'" for id in gone)
-    assert copy.one(f"select count(*) from stripe.products where id in ({ids}) and deleted_at is not null") == len(gone)
+    assert copy.one(
+        f"select count(*) from stripe.products where id in ({ids}) and deleted_at is not null"
+    ) == len(gone)
 
 
 def test_hard_deletes_remove_rows_once_the_look_back_has_passed(copy: Copy) -> None:
@@ -264,7 +327,12 @@ def test_hard_deletes_remove_rows_once_the_look_back_has_passed(copy: Copy) -> N
     id = some(copy, "customers")
     copy.box.delete("customers", id)
     settled(copy, "customers", deletes="hard")
-    assert copy.one(f"select count(*) from stripe.customers where id = '{id}' and deleted_at is not null") == 1
+    assert (
+        copy.one(
+            f"select count(*) from stripe.customers where id = '{id}' and deleted_at is not null"
+        )
+        == 1
+    )
     for _ in range(2):
         copy.box.advance(500)
         copy.box.create("customers")
@@ -284,51 +352,84 @@ def test_an_object_that_is_created_again_lives_again(copy: Copy, gap: int, stubs
     box.delete("products", id)
     if gap > 60:
         settled(copy, "products")
-        assert copy.one(f"select count(*) from stripe.products where id = '{id}' and deleted_at is not null") == 1
+        assert (
+            copy.one(
+                f"select count(*) from stripe.products where id = '{id}' and deleted_at is not null"
+            )
+            == 1
+        )
     box.advance(gap)
     box.create("products", id=id, name="second")
     settled(copy, "products")
 
-    assert copy.select(f"select name, deleted_at from stripe.products where id = '{id}'") == [("second", None)]
+    assert copy.select(f"select name, deleted_at from stripe.products where id = '{id}'") == [
+        ("second", None)
+    ]
     assert [op for op, object in told(copy, "op", "object_id") if object == id] == ["c", "d", "c"]
     copy.check("products")
     assert_complete(copy, ["products"])
 
 
-# -- children ---------------------------------------------------------------------------------------------------------------
+# -- children
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_children_follow_their_parent_beyond_the_ten_that_an_event_shows(copy: Copy) -> None:
     """An event holds ten at most: where it says that there are more, all are read."""
     box, many = copy.box, "sub_many"
-    few = next(id for id, one in box.objects("subscriptions").items() if one["status"] == "active" and id != many)
-    items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == many]
-    box.update("subscriptions", many, items=[*({"id": id} for id in items[2:13]), {"id": items[13], "quantity": 99}, {}, {}])
+    few = next(
+        id
+        for id, one in box.objects("subscriptions").items()
+        if one["status"] == "active" and id != many
+    )
+    items = [
+        id
+        for id, item in box.children("subscription_items").items()
+        if item["subscription"] == many
+    ]
+    box.update(
+        "subscriptions",
+        many,
+        items=[*({"id": id} for id in items[2:13]), {"id": items[13], "quantity": 99}, {}, {}],
+    )
     box.update("subscriptions", few, items=[{}])
     settled(copy, "subscriptions")
     copy.check("subscriptions")
-    assert copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'") == 14
-    assert copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
+    assert (
+        copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'")
+        == 14
+    )
+    assert (
+        copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
+    )
 
     box.advance(400)
     box.update("subscriptions", many, items=[{"id": items[5]}])
     settled(copy, "subscriptions")
     copy.check("subscriptions")
-    assert copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'") == 1
+    assert (
+        copy.one(f"select count(*) from stripe.subscription_items where subscription = '{many}'")
+        == 1
+    )
 
 
-# -- time -------------------------------------------------------------------------------------------------------------------
+# -- time
+# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", ["BATCH_EVENTS", "BATCH_BYTES"])
-@pytest.mark.parametrize("seconds", [[5] * 40, [1, 2, 2] + [5] * 40 + [6, 7], [1] * 12 + [2] * 12, []])
+@pytest.mark.parametrize(
+    "seconds", [[5] * 40, [1, 2, 2] + [5] * 40 + [6, 7], [1] * 12 + [2] * 12, []]
+)
 def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch, seconds: list[int], limit: str
 ) -> None:
     """Each event comes once, and no second is cut."""
     monkeypatch.setattr(reader, limit, 10)
-    events = [Event(f"evt_{n}", "customer.updated", at, Data(Raw(b"{}"))) for n, at in enumerate(seconds)]
-    pages = [events[n:n + 5] for n in range(0, len(events), 5)]
+    events = [
+        Event(f"evt_{n}", "customer.updated", at, Data(Raw(b"{}"))) for n, at in enumerate(seconds)
+    ]
+    pages = [events[n : n + 5] for n in range(0, len(events), 5)]
     monkeypatch.setattr(reader, "oldest_first", lambda *_: iter(pages))
     reading, batches = reader.Reading(Call((), ()), cast(Any, None), 0, 10), list[list[Event]]()
     while not reading.ended:
@@ -338,7 +439,9 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
         assert len(batches) <= len(seconds) + 1, "it goes on without end"
 
     assert [event.id for batch in batches for event in batch] == [event.id for event in events]
-    assert len({(n, event.created) for n, batch in enumerate(batches) for event in batch}) == len(set(seconds))
+    assert len({(n, event.created) for n, batch in enumerate(batches) for event in batch}) == len(
+        set(seconds)
+    )
 
 
 def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:
@@ -446,7 +549,8 @@ def test_lost_and_doubled_events(copy: Copy) -> None:
     assert copy.sync(resources=["customers", "products"], reconcile=True).rows == {}
 
 
-# -- other API versions -----------------------------------------------------------------------------------------------------
+# -- other API versions
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_f9_another_version_of_the_account_is_no_change(copy: Copy) -> None:
@@ -509,7 +613,8 @@ def test_objects_that_lie_close_are_read_again_by_listing_them(copy: Copy) -> No
     copy.check("products")
 
 
-# -- which events are read --------------------------------------------------------------------------------------------------
+# -- which events are read
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_resource_that_is_added_later_is_followed_from_its_list_on(tmp_path: Path) -> None:
@@ -543,8 +648,12 @@ def test_a_selection_leaves_the_cursors_of_the_rest(copy: Copy) -> None:
     copy.check("customers", "products")
 
 
-def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
-    """The run loads what is new and says what it cannot see; once the permission is back, all the changes come."""
+def test_a_key_that_may_not_read_events_loses_none(
+    copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run loads what is new and says what it cannot see; once the permission is back, all the
+    changes come.
+    """
     box = copy.box
     key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     box.update("customers", some(copy, "customers"), name="Unseen")
@@ -567,7 +676,9 @@ def test_a_key_that_may_not_read_events_loses_none(copy: Copy, caplog: pytest.Lo
 def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
-    """What happened since the last run is told as differences, rows and changes together; from then on events tell."""
+    """What happened since the last run is told as differences, rows and changes together; from then
+    on events tell.
+    """
     box, table = account(), "customers"
     with copy_of(box, tmp_path) as copy:
         key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
@@ -584,13 +695,16 @@ def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
                 settled(copy, table, api_key=key)
         with caplog.at_level(logging.WARNING, "stripe_feed"):
             settled(copy, table, api_key=key)
-        assert f"Events are followed from now on: first the whole lists are compared with the copy ({table})." in caplog.text
+        assert (
+            f"Events are followed from now on: first the whole lists are compared with the copy ({table})."
+            in caplog.text
+        )
         wanted = [("u", "diff", first), ("d", "diff", second), ("c", "diff", made)]
         assert sorted(told(copy, "op", "origin", "object_id")) == sorted(wanted)
         copy.check(table, found_later=True)
         box.update(table, first, name="Again")
         settled(copy, table, api_key=key)
-        assert told(copy, "op", "origin", "object_id")[len(wanted):] == [("u", "event", first)]
+        assert told(copy, "op", "origin", "object_id")[len(wanted) :] == [("u", "event", first)]
         copy.check(table, found_later=True)
         assert settled(copy, table, api_key=key).rows == {}
 
@@ -616,7 +730,9 @@ def test_a_comparison_that_begins_to_follow_knows_the_shape_of_the_rows(unfollow
 
 @pytest.mark.parametrize("first", [True, False], ids=["a start first", "a start then"])
 def test_a_comparison_that_begins_to_follow_and_a_start_date(unfollowed: Copy, first: bool) -> None:
-    """What is older than asked for so far is written, and is no news; what was asked for once is compared and followed on."""
+    """What is older than asked for so far is written, and is no news; what was asked for once is
+    compared and followed on.
+    """
     copy, box, table = unfollowed, unfollowed.box, "customers"
     start = box.now - 50
     settled(copy, table, api_key="rk_test_1", start_date=start if first else None)
@@ -721,11 +837,16 @@ def test_a_start_date_holds_for_changes_too(copy: Copy) -> None:
     assert copy.one("select count(*) from stripe.customers where name = 'Changed'") == 1
 
 
-# -- in a script of one's own -----------------------------------------------------------------------------------------------
+# -- in a script of one's own
+# -----------------------------------------------------------------------------------------------
 
 
-def test_customers_alone_warn_that_they_do_not_follow(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
-    """Without `changes` an update of an older object is not seen; nothing is lost for a later run with it."""
+def test_customers_alone_warn_that_they_do_not_follow(
+    copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without `changes` an update of an older object is not seen; nothing is lost for a later run
+    with it.
+    """
     copy.box.update("customers", some(copy, "customers"), name="Unseen")
     copy.box.advance(SETTLED)
     with caplog.at_level(logging.WARNING, "stripe_feed"):
@@ -761,7 +882,7 @@ def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 4])
 def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """`add_limit` stops the reader after any yield; later runs bring the rest, each change once."""
-    monkeypatch.setattr("stripe_feed.extract.reading.BATCH_EVENTS", 20, raising=False)
+    monkeypatch.setattr("stripe_feed.extract.events.batches.BATCH_EVENTS", 20, raising=False)
     box = copy.box
     for n in range(90):
         box.advance(1)
@@ -773,11 +894,14 @@ def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limi
     assert len(assert_complete(copy, ["customers"])) == 90
 
 
-# -- nothing to do ----------------------------------------------------------------------------------------------------------
+# -- nothing to do
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_idle_run_asks_little_and_writes_nothing(copy: Copy) -> None:
-    """After events: their cursor is stored once they have left the look-back, and then nothing any more."""
+    """After events: their cursor is stored once they have left the look-back, and then nothing any
+    more.
+    """
     box = copy.box
     tables = ("customers", "subscriptions")
     box.live(100, 40)
@@ -821,7 +945,13 @@ def test_a_change_is_the_events_own_bytes(copy: Copy) -> None:
     settled(copy, "customers")
     body = json.loads(copy.box.events[-1].body)
     after, previous = copy.select("select after::varchar, previous::varchar from stripe.changes")[0]
-    assert (list(json.loads(after)), json.loads(after)) == (list(body["data"]["object"]), body["data"]["object"])
+    assert (list(json.loads(after)), json.loads(after)) == (
+        list(body["data"]["object"]),
+        body["data"]["object"],
+    )
     assert json.loads(previous) == body["data"]["previous_attributes"]
     row: Row = changes(copy)[0]
-    assert (row["request_id"], row["event_type"]) == ((body["request"] or {}).get("id"), "customer.updated")
+    assert (row["request_id"], row["event_type"]) == (
+        (body["request"] or {}).get("id"),
+        "customer.updated",
+    )

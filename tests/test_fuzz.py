@@ -1,4 +1,6 @@
-"""Odd arguments for every verb, and odd requests for every route: nothing is unexpected, and nothing shows a traceback."""
+"""Odd arguments for every verb, and odd requests for every route: nothing is unexpected, and
+nothing shows a traceback.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,41 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stripe_feed.cli import app
-from stripe_feed.destination import open_pipeline
-from stripe_feed.feed.consume import open_feed
-from stripe_feed.feed.signing import stripe_header
+from stripe_feed.cli.main import app
+from stripe_feed.delivery.signatures import stripe_header
+from stripe_feed.destination.pipeline import open_pipeline
+from stripe_feed.feed.feed import open_feed
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Shell, shell_of
 from tests.feed_kills import a_change
 from tests.web import NOW, Web, a_trigger, add, served
 
-FEW = {"lines": 250, "requests": 750}      # in each run of the suite
-MANY = 10_000                              # of each in the long one
+FEW = {"lines": 250, "requests": 750}  # in each run of the suite
+MANY = 10_000  # of each in the long one
 SECRET = "whsec_of_the_test"
-ENDLESS = {"serve", "demo", "sandbox", "deliver", "consume"}       # they go on, or run what they are given
+ENDLESS = {
+    "serve",
+    "demo",
+    "sandbox",
+    "deliver",
+    "consume",
+}  # they go on, or run what they are given
 GOING_ON = {"--follow"}
-READING = {"status", "preview", "query", "tail", "net", "lag", "reset", "remove", "check", "list", "explain", "discard", "release"}
+READING = {
+    "status",
+    "preview",
+    "query",
+    "tail",
+    "net",
+    "lag",
+    "reset",
+    "remove",
+    "check",
+    "list",
+    "explain",
+    "discard",
+    "release",
+}
 FINE = {0, 2, 3, 4, 5}
 
 ODD = (
@@ -61,7 +83,9 @@ ALL = dict(commands(typer.main.get_command(app)))
 def lines(draw: st.DrawFn, wanted: Callable[[str], bool]) -> list[str]:
     """A verb with some of its own options and arguments, and odd values."""
     path = draw(st.sampled_from([path for path in ALL if wanted(path[-1])]))
-    odd = st.one_of(st.sampled_from(ODD), st.text(max_size=20).filter(lambda text: "\x00" not in text))
+    odd = st.one_of(
+        st.sampled_from(ODD), st.text(max_size=20).filter(lambda text: "\x00" not in text)
+    )
     found = [*path]
     known = [one for one in ALL[path].params if not GOING_ON & {*one.opts}]
     for one in draw(st.lists(st.sampled_from(known), max_size=4)):
@@ -91,7 +115,9 @@ def folder(loaded: Shell, tmp_path: Path) -> Shell:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.txt").write_text("text", encoding="utf-8")
     (tmp_path / "odd.toml").write_bytes(b"\xef\xbb\xbf[[trigger]]\nname = 1\n[a")
-    (tmp_path / "triggers.toml").write_text('[[trigger]]\nname = "t"\nresource = "customers"\ndeliver = { file = "t.jsonl" }\n')
+    (tmp_path / "triggers.toml").write_text(
+        '[[trigger]]\nname = "t"\nresource = "customers"\ndeliver = { file = "t.jsonl" }\n'
+    )
     return Shell(loaded.box, loaded.url, tmp_path)
 
 
@@ -105,8 +131,15 @@ def is_fine(shell: Shell, arguments: list[str]) -> None:
 
 def often(examples: int) -> settings:
     return settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+        ],
     )
 
 
@@ -129,15 +162,74 @@ def test_odd_arguments_of_every_verb_are_answered(folder: Shell) -> None:
     @often(MANY)
     @given(lines(lambda name: name not in ENDLESS))
     def tried(arguments: list[str]) -> None:
-        is_fine(folder, [*arguments, *(["--give-up-after", "1"] if arguments[0] in ("sync", "reconcile", "verify", "doctor") else [])])
+        is_fine(
+            folder,
+            [
+                *arguments,
+                *(
+                    ["--give-up-after", "1"]
+                    if arguments[0] in ("sync", "reconcile", "verify", "doctor")
+                    else []
+                ),
+            ],
+        )
 
     tried()
 
 
-PATHS = ("/", "/changes", "/changes/stream", "/changes/ack", "/objects/customers/cus_1", "/health", "/metrics", "/stripe", "/retry", "/page.css", "/nowhere")
-NAMES = ("after", "limit", "wait", "resource", "op", "format", "consumer", "start", "transition", "changed", "origin", "customer", "trigger", "token", "x")
-HEADERS = ("Authorization", "Cookie", "Origin", "Host", "If-None-Match", "Last-Event-ID", "Accept", "Content-Type", "Stripe-Signature", "Sec-Fetch-Site")
-BODIES = (b"", b"{}", b"[]", b"null", b'{"consumer":"a","offset":1e999}', b'{"consumer":null}', b'{"id":"evt_1","object":"event"}', b"\xff", b"[" * 5_000)
+PATHS = (
+    "/",
+    "/changes",
+    "/changes/stream",
+    "/changes/ack",
+    "/objects/customers/cus_1",
+    "/health",
+    "/metrics",
+    "/stripe",
+    "/retry",
+    "/page.css",
+    "/nowhere",
+)
+NAMES = (
+    "after",
+    "limit",
+    "wait",
+    "resource",
+    "op",
+    "format",
+    "consumer",
+    "start",
+    "transition",
+    "changed",
+    "origin",
+    "customer",
+    "trigger",
+    "token",
+    "x",
+)
+HEADERS = (
+    "Authorization",
+    "Cookie",
+    "Origin",
+    "Host",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Accept",
+    "Content-Type",
+    "Stripe-Signature",
+    "Sec-Fetch-Site",
+)
+BODIES = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b'{"consumer":"a","offset":1e999}',
+    b'{"consumer":null}',
+    b'{"id":"evt_1","object":"event"}',
+    b"\xff",
+    b"[" * 5_000,
+)
 
 
 @pytest.fixture(scope="module")
@@ -153,23 +245,45 @@ def web(loaded: Shell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web
 def requests(draw: st.DrawFn) -> tuple[str, str, bytes, dict[str, str]]:
     """A request: mostly of a route that there is, with its own parameters, and odd values."""
     odd = st.one_of(st.sampled_from(ODD), st.text(max_size=12))
-    path = draw(st.one_of(st.sampled_from(PATHS), odd.map(lambda text: f"/objects/{quote(text, errors='replace')}/x")))
+    path = draw(
+        st.one_of(
+            st.sampled_from(PATHS),
+            odd.map(lambda text: f"/objects/{quote(text, errors='replace')}/x"),
+        )
+    )
     pairs = draw(st.lists(st.tuples(st.sampled_from(NAMES), odd), max_size=3))
-    query = "&".join(f"{name}={quote(value, errors='replace')}" for name, value in pairs if name != "wait")
-    method = draw(st.sampled_from(["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]))
-    plain = odd.map(lambda text: text.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")[:200])
+    query = "&".join(
+        f"{name}={quote(value, errors='replace')}" for name, value in pairs if name != "wait"
+    )
+    method = draw(
+        st.sampled_from(
+            ["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]
+        )
+    )
+    plain = odd.map(
+        lambda text: (
+            text.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")[:200]
+        )
+    )
     headers = draw(st.dictionaries(st.sampled_from(HEADERS), plain, max_size=2))
     body = draw(st.one_of(st.sampled_from(BODIES), st.binary(max_size=50)))
     if path == "/stripe" and draw(st.booleans()):
         headers["Stripe-Signature"] = stripe_header(int(NOW), body, [SECRET])
-    return method, f"{path}?{query}" if query else path, body if method not in ("GET", "HEAD") else b"", headers
+    return (
+        method,
+        f"{path}?{query}" if query else path,
+        body if method not in ("GET", "HEAD") else b"",
+        headers,
+    )
 
 
 def is_answered(web: Web, request: tuple[str, str, bytes, dict[str, Any]]) -> None:
     method, path, body, headers = request
     try:
-        answer = web.ask(method, path, body, **{name.replace("-", "_"): value for name, value in headers.items()})
-    except ConnectionError:      # it was refused before its body was sent
+        answer = web.ask(
+            method, path, body, **{name.replace("-", "_"): value for name, value in headers.items()}
+        )
+    except ConnectionError:  # it was refused before its body was sent
         assert body, request
         return
     except http.client.HTTPException as fault:

@@ -1,4 +1,6 @@
-"""Images before and after a change: what Stripe's `previous_attributes` mean, put back and taken out again."""
+"""Images before and after a change: what Stripe's `previous_attributes` mean, put back and taken
+out again.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.images import Image, difference, in_shape_of, paths, revert, with_lists_of
-from stripe_feed.resources import RESOURCES, Column, Resource
+from stripe_feed.extract.tables.diff import (
+    Image,
+    difference,
+    in_shape_of,
+    paths,
+    revert,
+    with_lists_of,
+)
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import Column, Resource
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.renderings import previous
+from stripe_feed.sandbox.state.api_versions import previous
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 DEEP = settings(deadline=None, max_examples=10_000, database=None, print_blob=True)
@@ -39,7 +49,9 @@ EXAMPLES: tuple[tuple[str, Image, Image, Image], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("after", "old", "before"), [one[1:] for one in EXAMPLES], ids=[one[0] for one in EXAMPLES])
+@pytest.mark.parametrize(
+    ("after", "old", "before"), [one[1:] for one in EXAMPLES], ids=[one[0] for one in EXAMPLES]
+)
 def test_the_old_values_give_the_image_before(after: Image, old: Image, before: Image) -> None:
     """As Stripe documents them, and as its own fixtures have them."""
     untouched = copy.deepcopy((after, old))
@@ -55,7 +67,10 @@ def test_nothing_changed_gives_nothing() -> None:
     assert revert(image, {}) == image
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ("1", 1), (None, {}), ([], {}), ([], None), ([False], [0])])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(1, True), (0, False), (1, 1.0), ("1", 1), (None, {}), ([], {}), ([], None), ([False], [0])],
+)
 def test_values_that_only_look_alike_are_a_change(old: Any, new: Any) -> None:
     """Python takes some of them for equal; JSON does not."""
     assert difference({"field": old}, {"field": new}) == {"field": old}
@@ -63,23 +78,51 @@ def test_values_that_only_look_alike_are_a_change(old: Any, new: Any) -> None:
 
 def test_paths_name_what_changed() -> None:
     """Dotted, the deepest name; arrays as a whole."""
-    old = {"status": "open", "metadata": {"plan": None, "a.b": "x"}, "items": {"data": [{"id": "si_1"}]}, "address": {}, "discount": None}
-    assert paths(old) == ["status", "metadata.plan", "metadata.a.b", "items.data", "address", "discount"]
+    old = {
+        "status": "open",
+        "metadata": {"plan": None, "a.b": "x"},
+        "items": {"data": [{"id": "si_1"}]},
+        "address": {},
+        "discount": None,
+    }
+    assert paths(old) == [
+        "status",
+        "metadata.plan",
+        "metadata.a.b",
+        "items.data",
+        "address",
+        "discount",
+    ]
     assert paths({}) == []
 
 
 # F5: for any change of an object, the old values and the image after give the image before
 
-WORDS = st.text("abcäß \"\\\0", max_size=3)
+WORDS = st.text('abcäß "\\\0', max_size=3)
 LEAVES: dict[str, st.SearchStrategy[Any]] = {
-    "text": WORDS, "ref": WORDS, "decimal": st.sampled_from(["1", "0.000000000001"]), "bool": st.booleans(),
-    "bigint": st.integers(-2, 2), "timestamp": st.integers(0, 3), "double": st.sampled_from([0.0, 0.5, 25.0]),
+    "text": WORDS,
+    "ref": WORDS,
+    "decimal": st.sampled_from(["1", "0.000000000001"]),
+    "bool": st.booleans(),
+    "bigint": st.integers(-2, 2),
+    "timestamp": st.integers(0, 3),
+    "double": st.sampled_from([0.0, 0.5, 25.0]),
 }
 MAP = st.dictionaries(st.sampled_from("abcd"), WORDS, max_size=4)
 LEAF = st.none() | st.booleans() | st.integers(0, 2) | WORDS
-ARRAY = st.lists(LEAF | st.fixed_dictionaries({"id": WORDS, "amount": st.integers(0, 2), "metadata": MAP}), max_size=3)
+ARRAY = st.lists(
+    LEAF | st.fixed_dictionaries({"id": WORDS, "amount": st.integers(0, 2), "metadata": MAP}),
+    max_size=3,
+)
 INNER = st.fixed_dictionaries({"city": LEAF, "lines": ARRAY, "metadata": MAP})
-HASH = st.fixed_dictionaries({"kind": LEAF, "inner": st.none() | INNER, "list": ARRAY, "deep": st.fixed_dictionaries({"er": INNER})})
+HASH = st.fixed_dictionaries(
+    {
+        "kind": LEAF,
+        "inner": st.none() | INNER,
+        "list": ARRAY,
+        "deep": st.fixed_dictionaries({"er": INNER}),
+    }
+)
 
 
 def value_of(column: Column) -> st.SearchStrategy[Any]:
@@ -100,8 +143,13 @@ def transitions(draw: st.DrawFn, resource: Resource) -> tuple[Image, Image]:
 
 def _columns(resource: Resource) -> dict[str, Column]:
     kinds = ("json", "text", "bool", "bigint")
-    fixed = [*(c for c in resource.columns if c.kind == "json"), *(c for k in kinds[1:] for c in [_first(resource, k)] if c)]
-    return {column.name: column for column in fixed[:6]} | {"metadata": Column("metadata", "json", "")}
+    fixed = [
+        *(c for c in resource.columns if c.kind == "json"),
+        *(c for k in kinds[1:] for c in [_first(resource, k)] if c),
+    ]
+    return {column.name: column for column in fixed[:6]} | {
+        "metadata": Column("metadata", "json", "")
+    }
 
 
 def _first(resource: Resource, kind: str) -> Column | None:
@@ -120,7 +168,9 @@ def exact(value: Any) -> Any:
     """Equal where JSON is: 1, 1.0 and true are three values."""
     if isinstance(value, dict):
         return {name: exact(one) for name, one in value.items()}
-    return [exact(one) for one in value] if isinstance(value, list) else (type(value).__name__, value)
+    return (
+        [exact(one) for one in value] if isinstance(value, list) else (type(value).__name__, value)
+    )
 
 
 @pytest.mark.parametrize("table", RESOURCES)
@@ -165,6 +215,8 @@ def test_a_list_that_is_none_ends_nothing(data: object) -> None:
     """Events of old versions and odd ones come with what they have; what is held stays as it is."""
     held = {"id": "in_1", "lines": {"data": [{"id": "il_1"}], "has_more": False}}
 
-    assert with_lists_of(held, {"lines": {"data": data, "has_more": False}}, ["lines"])["lines"]["data"] == [{"id": "il_1"}]
+    assert with_lists_of(held, {"lines": {"data": data, "has_more": False}}, ["lines"])["lines"][
+        "data"
+    ] == [{"id": "il_1"}]
     assert with_lists_of({"lines": {"data": data}}, held, ["lines"])["lines"]["data"] == []
     assert in_shape_of([{"id": ["x"]}], [{"id": ["y"]}]) == [{"id": ["y"]}]

@@ -1,4 +1,6 @@
-"""What a later run reads, and what it leaves alone: cursors, ranges, late objects, and copies that went back in time."""
+"""What a later run reads, and what it leaves alone: cursors, ranges, late objects, and copies that
+went back in time.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from tests.copies import Copy, copy_of
 
 DAY = 86_400
 LOOK_BACK = 300
-SOME = ("customers", "invoices")        # enough where all resources do the same
-MOST = ("customers", "prices", "subscriptions")     # with items, and prices that no list shows
+SOME = ("customers", "invoices")  # enough where all resources do the same
+MOST = ("customers", "prices", "subscriptions")  # with items, and prices that no list shows
 
 
 @pytest.fixture
@@ -44,10 +46,14 @@ def about(one: int, other: int) -> bool:
 
 def books(copy: Copy) -> list[int]:
     """How many loads, states and schemas the destination has noted."""
-    return [copy.one(f"select count(*) from stripe.{table}") for table in ("_dlt_loads", "_dlt_pipeline_state", "_dlt_version")]
+    return [
+        copy.one(f"select count(*) from stripe.{table}")
+        for table in ("_dlt_loads", "_dlt_pipeline_state", "_dlt_version")
+    ]
 
 
-# -- by cursor --------------------------------------------------------------------------------------------------------------
+# -- by cursor
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_new_objects_are_loaded_by_their_cursor(copy: Copy) -> None:
@@ -56,7 +62,9 @@ def test_new_objects_are_loaded_by_their_cursor(copy: Copy) -> None:
     before = copy.box.now
     copy.box.advance(DAY)
     product = copy.box.create("products")["id"]
-    copy.box.create("prices", product=product, currency="eur", unit_amount=1200, recurring={"interval": "month"})
+    copy.box.create(
+        "prices", product=product, currency="eur", unit_amount=1200, recurring={"interval": "month"}
+    )
     copy.box.create("customers")
     copy.box.create("subscriptions", items=12)
     copy.box.create("invoices", lines=12)
@@ -65,15 +73,25 @@ def test_new_objects_are_loaded_by_their_cursor(copy: Copy) -> None:
     done = copy.sync()
 
     copy.check()
-    assert {table: done.rows[table] for table in ("customers", "products", "subscriptions", "subscription_items")} == {
-        "customers": 1, "products": 1, "subscriptions": 1, "subscription_items": 12,
+    assert {
+        table: done.rows[table]
+        for table in ("customers", "products", "subscriptions", "subscription_items")
+    } == {
+        "customers": 1,
+        "products": 1,
+        "subscriptions": 1,
+        "subscription_items": 12,
     }
     for table in RESOURCES:
-        assert all(about(int(window["gte"]), before - LOOK_BACK) for window in asked(copy.box, table))
+        assert all(
+            about(int(window["gte"]), before - LOOK_BACK) for window in asked(copy.box, table)
+        )
 
 
 @pytest.mark.parametrize(("look_back", "found"), [(100, False), (LOOK_BACK, True)])
-def test_the_look_back_bounds_how_late_an_object_may_be(copy: Copy, look_back: int, found: bool) -> None:
+def test_the_look_back_bounds_how_late_an_object_may_be(
+    copy: Copy, look_back: int, found: bool
+) -> None:
     """It becomes visible after the listing that should have had it, 200 seconds below its cursor."""
     copy.sync(resources=["customers"])
     late = copy.box.create("customers", created=copy.box.now - 200)["id"]
@@ -84,40 +102,58 @@ def test_the_look_back_bounds_how_late_an_object_may_be(copy: Copy, look_back: i
 
 
 def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
-    """No package, no state, no load is noted, and few requests are sent; in `sync` and in a plain run."""
+    """No package, no state, no load is noted, and few requests are sent; in `sync` and in a plain
+    run.
+    """
     copy.box.create("invoices", created=copy.box.now - 10, lines=3)
-    copy.box.advance(1)                 # its event is older than the copy
+    copy.box.advance(1)  # its event is older than the copy
     copy.sync()
     noted = books(copy)
-    before = [copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in RESOURCES]
+    before = [
+        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1")
+        for table in RESOURCES
+    ]
     for run in (copy.sync, copy.run):
         copy.box.advance(100)
         copy.box.reset_counts()
         done: Any = run()
 
         assert books(copy) == noted
-        assert (done.packages, done.requests) == (0, 10) if run == copy.sync else not done.has_pending_data
-        assert copy.box.counts.total() == 10        # the account, seven walks, and two pages of events
-    assert [copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in RESOURCES] == before
+        assert (
+            (done.packages, done.requests) == (0, 10)
+            if run == copy.sync
+            else not done.has_pending_data
+        )
+        assert copy.box.counts.total() == 10  # the account, seven walks, and two pages of events
+    assert [
+        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1")
+        for table in RESOURCES
+    ] == before
     copy.check()
 
 
 def test_an_idle_cursor_is_stored_every_six_hours(copy: Copy) -> None:
-    """Or a copy of a quiet account would list an ever longer time; not more often, or each run would write."""
+    """Or a copy of a quiet account would list an ever longer time; not more often, or each run
+    would write.
+    """
     copy.sync(resources=["customers"])
     first, noted = copy.box.now, books(copy)[1]
     found = []
     for hours in (5, 2, 1, 4, 2):
         copy.box.advance(hours * 3600)
         copy.sync(resources=["customers"])
-        found.append((books(copy)[1] - noted, round((copy.states["customers"]["t0"] - first) / 3600)))
+        found.append(
+            (books(copy)[1] - noted, round((copy.states["customers"]["t0"] - first) / 3600))
+        )
 
     assert found == [(0, 0), (1, 7), (1, 7), (1, 7), (2, 14)]
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told by an event", "without events"])
 def test_an_object_of_the_future_comes_when_its_time_comes(copy: Copy, told: bool) -> None:
-    """Or with its event, where that tells of it. The cursor does not jump ahead to it: what is created meanwhile is loaded."""
+    """Or with its event, where that tells of it. The cursor does not jump ahead to it: what is
+    created meanwhile is loaded.
+    """
     key = copy.box.key if told else copy.box.restrict(permissions={"rak_customer_read"})
     future = copy.box.create("customers", created=copy.box.now + 3 * DAY)["id"]
     copy.sync(resources=["customers"], api_key=key)
@@ -138,13 +174,18 @@ def test_an_object_of_the_future_comes_when_its_time_comes(copy: Copy, told: boo
 
 
 def test_a_key_without_events_tells_what_is_new_by_its_lists(copy: Copy) -> None:
-    """One change for each new object, in whatever run it is found; none of a first load, and none twice once events are read."""
+    """One change for each new object, in whatever run it is found; none of a first load, and none
+    twice once events are read.
+    """
     key = copy.box.restrict(permissions={RESOURCES[table].permission for table in SOME})
     copy.sync(resources=SOME, api_key=key)
     new = []
     for _ in range(2):
         copy.box.advance(DAY)
-        new += [("customers", copy.box.create("customers")["id"]), ("invoices", copy.box.create("invoices", lines=12)["id"])]
+        new += [
+            ("customers", copy.box.create("customers")["id"]),
+            ("invoices", copy.box.create("invoices", lines=12)["id"]),
+        ]
         copy.box.advance(10)
         done = copy.sync(resources=SOME, api_key=key)
         assert set(done.refused) == {"changes"}
@@ -152,18 +193,24 @@ def test_a_key_without_events_tells_what_is_new_by_its_lists(copy: Copy) -> None
     copy.box.advance(100)
     assert copy.sync(resources=SOME).refused == {}
 
-    told = copy.select("select resource, object_id, op, origin, after ->> '$.id' from stripe.changes order by occurred_at, 1")
+    told = copy.select(
+        "select resource, object_id, op, origin, after ->> '$.id' from stripe.changes order by occurred_at, 1"
+    )
     assert told == [(table, id, "c", "list", id) for table, id in new]
     copy.check(*SOME)
 
 
-# -- start and end ----------------------------------------------------------------------------------------------------------
+# -- start and end
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_range_loads_what_lies_in_it_and_leaves_the_cursor_alone(copy: Copy) -> None:
     """The start included, the end not. The first real run then loads everything."""
     start = copy.box.now - 10 * DAY
-    edges = [copy.box.create("customers", created=start + shift)["id"] for shift in (-1, 0, 5 * DAY - 1, 5 * DAY)]
+    edges = [
+        copy.box.create("customers", created=start + shift)["id"]
+        for shift in (-1, 0, 5 * DAY - 1, 5 * DAY)
+    ]
     copy.box.create("invoices", created=start + DAY, lines=12)
     copy.sync(resources=SOME, start_date=start, end_date=start + 5 * DAY)
 
@@ -191,7 +238,9 @@ def test_a_backfill_between_two_runs_moves_no_cursor(copy: Copy) -> None:
 
 
 def test_a_start_date_leaves_out_what_is_older_and_a_lower_one_fills_the_gap(copy: Copy) -> None:
-    """Each part is read once; without a start everything is there in the end, undated and imported objects too."""
+    """Each part is read once; without a start everything is there in the end, undated and imported
+    objects too.
+    """
     copy.box.create("customers", created=None)
     copy.box.create("customers", created=copy.box.account.start - DAY)
     middle = copy.box.now - 300 * DAY
@@ -209,7 +258,9 @@ def test_a_start_date_leaves_out_what_is_older_and_a_lower_one_fills_the_gap(cop
 
 
 def test_a_later_start_date_is_remembered_as_the_earliest_that_was_asked_for(copy: Copy) -> None:
-    """It does not skip what the cursor has not seen, and a run without one reads what is older than the earliest, once."""
+    """It does not skip what the cursor has not seen, and a run without one reads what is older than
+    the earliest, once.
+    """
     first, later = copy.box.now - 300 * DAY, copy.box.now - 2
     copy.sync(resources=SOME, start_date=first)
     copy.box.advance(DAY)
@@ -229,10 +280,13 @@ def test_a_later_start_date_is_remembered_as_the_earliest_that_was_asked_for(cop
     copy.box.reset_counts()
     copy.sync(resources=SOME)
     for table in SOME:
-        assert all(about(int(window["gte"]), copy.box.now - LOOK_BACK) for window in asked(copy.box, table))
+        assert all(
+            about(int(window["gte"]), copy.box.now - LOOK_BACK) for window in asked(copy.box, table)
+        )
 
 
-# -- more of the account ----------------------------------------------------------------------------------------------------
+# -- more of the account
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_resource_that_is_selected_later_is_loaded_whole(copy: Copy) -> None:
@@ -253,7 +307,9 @@ def test_objects_on_test_clocks_are_loaded_on_request(tmp_path: Path) -> None:
         copy.sync(resources=some)
         copy.check(*some)
         for table in some:
-            assert copy.one(f"select count(*) from stripe.{table} where test_clock is not null") == 0
+            assert (
+                copy.one(f"select count(*) from stripe.{table} where test_clock is not null") == 0
+            )
 
         copy.sync(test_clocks=True, full_refresh=True)
         copy.check(*some, clocks=True)
@@ -261,7 +317,8 @@ def test_objects_on_test_clocks_are_loaded_on_request(tmp_path: Path) -> None:
             assert copy.one(f"select count(*) from stripe.{table} where test_clock is not null") > 0
 
 
-# -- copies that went back in time ------------------------------------------------------------------------------------------
+# -- copies that went back in time
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +338,10 @@ def twice(copy: Copy) -> Copy:
 def test_an_older_database_that_was_restored_loses_nothing(twice: Copy) -> None:
     """The cursors are those of the database, not those that dlt remembers."""
     shutil.copy(twice.folder / "older.duckdb", twice.folder / twice.database)
-    assert twice.one("select count(*) from stripe.customers") == len(twice.box.objects("customers")) - 1
+    assert (
+        twice.one("select count(*) from stripe.customers")
+        == len(twice.box.objects("customers")) - 1
+    )
     twice.sync(resources=MOST)
 
     twice.check(*MOST)
@@ -297,7 +357,10 @@ def test_a_working_directory_that_was_deleted_costs_nothing(twice: Copy, plain: 
     twice.run(twice.source().with_resources(*MOST)) if plain else twice.sync(resources=MOST)
 
     twice.check(*MOST)
-    assert all(about(int(window["gte"]), twice.box.now - DAY - LOOK_BACK) for window in asked(twice.box, "customers"))
+    assert all(
+        about(int(window["gte"]), twice.box.now - DAY - LOOK_BACK)
+        for window in asked(twice.box, "customers")
+    )
 
 
 def test_a_database_that_was_deleted_is_loaded_anew(twice: Copy) -> None:
@@ -309,8 +372,12 @@ def test_a_database_that_was_deleted_is_loaded_anew(twice: Copy) -> None:
 
 
 @pytest.mark.parametrize("lost", ["subscription_items", "prices"])
-def test_a_load_that_ended_half_way_in_a_lost_container_is_done_again(twice: Copy, lost: str) -> None:
-    """Some of its tables were merged, then process and working directory were gone: its rows do not pass for loaded."""
+def test_a_load_that_ended_half_way_in_a_lost_container_is_done_again(
+    twice: Copy, lost: str
+) -> None:
+    """Some of its tables were merged, then process and working directory were gone: its rows do not
+    pass for loaded.
+    """
     last = twice.one("select max(load_id) from stripe._dlt_loads")
     with twice.pipeline.sql_client() as client:
         for table in (lost, "_dlt_pipeline_state"):

@@ -1,4 +1,6 @@
-"""What a listing covers, decided from state, options and Stripe's time; and the state that it leaves."""
+"""What a listing covers, decided from state, options and Stripe's time; and the state that it
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from hypothesis import strategies as st
 
 from stripe_feed.errors import UsageError
 from stripe_feed.extract.lists import FIRST_ACCOUNT, Plan, Run, plan
-from stripe_feed.extract.pages import Listing
-from stripe_feed.extract.session import Options
-from stripe_feed.extract.windows import Planner, Range, subtract
+from stripe_feed.extract.options import Options
+from stripe_feed.extract.paging.reader import Listing
+from stripe_feed.extract.paging.windows import Planner, Range, subtract
 from stripe_feed.resources import RESOURCES
 from tests.endpoint import Endpoint
 
@@ -23,7 +25,9 @@ BORN = 1_600_000_000
 DAY = 86_400
 
 
-def planned(state: dict[str, Any], now: int = NOW, walks: int = 1, born: int = BORN, **options: Any) -> Plan:
+def planned(
+    state: dict[str, Any], now: int = NOW, walks: int = 1, born: int = BORN, **options: Any
+) -> Plan:
     return plan(state, Options(**options), walks, now, born)
 
 
@@ -34,7 +38,9 @@ def done(t0: int, start: int = 0, walks: int = 1) -> dict[str, Any]:
 
 def run_of(found: Plan) -> Run:
     resource = RESOURCES["prices" if len(found.left) == 2 else "customers"]
-    listing: Listing[Any] = Listing(resource.table, resource.path, _never, [Planner(ranges) for ranges in found.left])
+    listing: Listing[Any] = Listing(
+        resource.table, resource.path, _never, [Planner(ranges) for ranges in found.left]
+    )
     return Run(resource, found, listing, [list(walk) for walk in found.left])
 
 
@@ -43,7 +49,9 @@ def _never(walk: int, ask: Any) -> Any:
 
 
 def test_the_first_listing_covers_the_whole_history() -> None:
-    """From the account's creation to now, in seconds that can be split, and all that is older without a lower bound."""
+    """From the account's creation to now, in seconds that can be split, and all that is older
+    without a lower bound.
+    """
     assert planned({}) == Plan(NOW, [[(BORN, NOW), (0, BORN)]], first=True, keeps_cursor=False)
 
 
@@ -59,7 +67,9 @@ def test_each_walk_covers_the_same() -> None:
 
 def test_a_first_listing_from_a_start_date_has_no_bottom() -> None:
     """Nothing older is asked for."""
-    assert planned({}, start=NOW - DAY) == Plan(NOW, [[(NOW - DAY, NOW)]], first=True, keeps_cursor=False)
+    assert planned({}, start=NOW - DAY) == Plan(
+        NOW, [[(NOW - DAY, NOW)]], first=True, keeps_cursor=False
+    )
 
 
 def test_an_account_that_was_made_just_now_has_a_past_all_the_same() -> None:
@@ -70,7 +80,9 @@ def test_an_account_that_was_made_just_now_has_a_past_all_the_same() -> None:
 
 def test_later_listings_read_what_is_new_and_look_back() -> None:
     """Objects that became visible late are found by the overlap; `t0` moves on."""
-    assert planned(done(NOW - DAY)) == Plan(NOW, [[(NOW - DAY - 300, NOW)]], first=False, keeps_cursor=False)
+    assert planned(done(NOW - DAY)) == Plan(
+        NOW, [[(NOW - DAY - 300, NOW)]], first=False, keeps_cursor=False
+    )
     assert planned(done(NOW - DAY), look_back=0).left == [[(NOW - DAY, NOW)]]
     assert planned(done(NOW - DAY, walks=2), walks=2).left == [[(NOW - DAY - 300, NOW)]] * 2
 
@@ -82,16 +94,27 @@ def test_the_look_back_stops_at_the_start_date() -> None:
 
 def test_a_listing_that_stopped_goes_on_where_it_was() -> None:
     """Its own `t0` stays, or what was created meanwhile would fall between two listings."""
-    state = {"t0": NOW - DAY, "left": [[[BORN, BORN + 5], [NOW - DAY - 9, NOW - DAY]], []], "start": 0}
+    state = {
+        "t0": NOW - DAY,
+        "left": [[[BORN, BORN + 5], [NOW - DAY - 9, NOW - DAY]], []],
+        "start": 0,
+    }
 
     assert planned(state, walks=2) == Plan(
-        NOW - DAY, [[(BORN, BORN + 5), (NOW - DAY - 9, NOW - DAY)], []], first=False, keeps_cursor=False
+        NOW - DAY,
+        [[(BORN, BORN + 5), (NOW - DAY - 9, NOW - DAY)], []],
+        first=False,
+        keeps_cursor=False,
     )
 
 
 def test_a_fixed_range_leaves_the_cursor_alone() -> None:
-    """An orchestrator's backfill of one day, whatever was loaded before; its end is exclusive and never in the future."""
-    assert planned({}, start=BORN, end=BORN + DAY) == Plan(NOW, [[(BORN, BORN + DAY)]], first=False, keeps_cursor=True)
+    """An orchestrator's backfill of one day, whatever was loaded before; its end is exclusive and
+    never in the future.
+    """
+    assert planned({}, start=BORN, end=BORN + DAY) == Plan(
+        NOW, [[(BORN, BORN + DAY)]], first=False, keeps_cursor=True
+    )
     assert planned(done(NOW - 5), start=BORN, end=BORN + DAY).left == [[(BORN, BORN + DAY)]]
     assert planned({}, start=BORN, end=NOW + DAY).left == [[(BORN, NOW)]]
 
@@ -106,7 +129,9 @@ def test_a_fixed_range_without_a_start_covers_all_before_its_end() -> None:
 
 def test_an_earlier_start_date_adds_the_older_part() -> None:
     """Once: what was loaded since is not read again."""
-    assert planned(done(NOW - DAY, start=BORN + 50), start=BORN).left == [[(BORN, BORN + 50), (NOW - DAY - 300, NOW)]]
+    assert planned(done(NOW - DAY, start=BORN + 50), start=BORN).left == [
+        [(BORN, BORN + 50), (NOW - DAY - 300, NOW)]
+    ]
     assert planned(done(NOW - DAY, start=BORN)).left == [[(0, BORN), (NOW - DAY - 300, NOW)]]
     assert planned(done(NOW - DAY, start=BORN), start=BORN).left == [[(NOW - DAY - 300, NOW)]]
 
@@ -120,7 +145,9 @@ def test_an_earlier_start_date_adds_the_older_part_to_a_listing_that_stopped() -
 
 @pytest.mark.parametrize("start", [BORN + 1, NOW - 2 * DAY, NOW - 10])
 def test_a_later_start_date_skips_nothing_that_the_cursor_has_not_seen(start: int) -> None:
-    """Whatever was asked for in a run between, the copy is complete from the earliest start date on."""
+    """Whatever was asked for in a run between, the copy is complete from the earliest start date
+    on.
+    """
     assert planned(done(NOW - DAY, start=BORN), start=start).left == [[(NOW - DAY - 300, NOW)]]
     state = {"t0": NOW - DAY, "left": [[[BORN, NOW - DAY]]], "start": BORN}
     assert planned(state, start=start).left == [[(BORN, NOW - DAY)]]
@@ -161,7 +188,9 @@ def test_the_state_of_a_listing_that_begins_holds_all_that_it_will_read() -> Non
     state = run_of(found).state(Options())
 
     assert state == {"t0": NOW, "left": [[[BORN, NOW], [0, BORN]]] * 2, "start": 0}
-    assert planned(state, now=NOW + DAY, walks=2) == Plan(NOW, found.left, first=False, keeps_cursor=False)
+    assert planned(state, now=NOW + DAY, walks=2) == Plan(
+        NOW, found.left, first=False, keeps_cursor=False
+    )
 
 
 def test_the_state_is_json_and_remembers_the_start_date() -> None:
@@ -169,7 +198,11 @@ def test_the_state_is_json_and_remembers_the_start_date() -> None:
     run = run_of(planned({}, start=BORN))
     run.left = [subtract(run.left[0], (BORN + 10, NOW))]
 
-    assert json.loads(json.dumps(run.state(Options(start=BORN)))) == {"t0": NOW, "left": [[[BORN, BORN + 10]]], "start": BORN}
+    assert json.loads(json.dumps(run.state(Options(start=BORN)))) == {
+        "t0": NOW,
+        "left": [[[BORN, BORN + 10]]],
+        "start": BORN,
+    }
 
 
 def test_a_run_is_done_when_all_was_read_and_taken() -> None:
@@ -183,10 +216,12 @@ def test_a_run_is_done_when_all_was_read_and_taken() -> None:
 @given(
     steps=st.lists(
         st.tuples(
-            st.integers(0, 3 * DAY),                                        # time until the next run
+            st.integers(0, 3 * DAY),  # time until the next run
             st.one_of(st.none(), st.integers(BORN - DAY, BORN + 5 * DAY)),  # its start date
-            st.lists(st.tuples(st.integers(-DAY, 20 * DAY), st.integers(0, 10 * DAY)), max_size=3),     # what is covered in it
-            st.booleans(),                                                  # whether it ends whole
+            st.lists(
+                st.tuples(st.integers(-DAY, 20 * DAY), st.integers(0, 10 * DAY)), max_size=3
+            ),  # what is covered in it
+            st.booleans(),  # whether it ends whole
         ),
         max_size=6,
     ),
@@ -195,15 +230,25 @@ def test_a_run_is_done_when_all_was_read_and_taken() -> None:
 def test_every_second_since_the_earliest_start_date_is_covered_in_the_end(
     steps: list[tuple[int, int | None, list[tuple[int, int]], bool]], walks: int
 ) -> None:
-    """Runs that stop anywhere, with any start dates, followed by whole runs: no second before the last `t0` is left out."""
+    """Runs that stop anywhere, with any start dates, followed by whole runs: no second before the
+    last `t0` is left out.
+    """
     now = BORN + 6 * DAY
     state: dict[str, Any] = {}
     covered: list[list[Range]] = [[] for _ in range(walks)]
-    for wait, start, covers, whole in [*steps, (1, BORN - DAY, [], True), (1, BORN - DAY, [], True)]:
+    for wait, start, covers, whole in [
+        *steps,
+        (1, BORN - DAY, [], True),
+        (1, BORN - DAY, [], True),
+    ]:
         now += wait
         run = run_of(planned(state, now=now, walks=walks, start=start))
         for n in range(walks):
-            cut = [(max(a, BORN + lo), min(b, BORN + lo + length)) for lo, length in covers for a, b in run.left[n]]
+            cut = [
+                (max(a, BORN + lo), min(b, BORN + lo + length))
+                for lo, length in covers
+                for a, b in run.left[n]
+            ]
             for cover in list(run.left[n]) if whole else [r for r in cut if r[0] < r[1]]:
                 covered[n].append(cover)
                 run.left[n] = subtract(run.left[n], cover)

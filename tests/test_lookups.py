@@ -1,4 +1,6 @@
-"""What rules and templates look up beside a change: the customer, the subscription and the invoice, as the copy has them."""
+"""What rules and templates look up beside a change: the customer, the subscription and the invoice,
+as the copy has them.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,32 @@ from typing import Any
 import pytest
 
 from stripe_feed import open_feed
-from stripe_feed.destination import lock
+from stripe_feed.delivery.transports import Outcome
+from stripe_feed.destination.pipeline import lock
 from stripe_feed.errors import Locked, SetupError, UsageError
 from stripe_feed.feed import lookups as module
-from stripe_feed.feed.expressions import compile_expression
 from stripe_feed.feed.lookups import FRESH, MOST, Lookups, NotNow
-from stripe_feed.feed.pulls import as_records, asked, pull
-from stripe_feed.feed.rehearsal import rehearsed
-from stripe_feed.feed.sinks import Outcome
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.triggers import explain, fire, replay
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.server.changes_query import as_records, asked, pull
+from stripe_feed.triggers.backtest import rehearsed
+from stripe_feed.triggers.engine import explain, fire, replay
+from stripe_feed.triggers.expressions import compile_expression
 from tests.copies import copy_of
-from tests.deliveries import NOW, OK, Clock, Scripted, a_trigger, add, delivering_to, made, messages, run_one, told_ids, updates
+from tests.deliveries import (
+    NOW,
+    OK,
+    Clock,
+    Scripted,
+    a_trigger,
+    add,
+    delivering_to,
+    made,
+    messages,
+    run_one,
+    told_ids,
+    updates,
+)
 from tests.feed_kills import a_change
 from tests.web import served
 
@@ -35,7 +50,9 @@ CUSTOMER = {"id": "cus_1", "email": "c@example.com", "name": "C", "metadata": {"
 class Shelf:
     """A copy that counts how often it is read, and can be closed."""
 
-    objects: dict[tuple[str, str], Any] = field(default_factory=lambda: {("customers", "cus_1"): CUSTOMER})
+    objects: dict[tuple[str, str], Any] = field(
+        default_factory=lambda: {("customers", "cus_1"): CUSTOMER}
+    )
     reads: list[tuple[str, list[str]]] = field(default_factory=list)
     is_open: bool = True
 
@@ -69,15 +86,22 @@ def store(tmp_path: Path) -> Iterator[FeedStore]:
 )  # fmt: skip
 def test_a_rule_reads_what_is_beside_a_change(change: Any, rule: str) -> None:
     shelf = Shelf()
-    shelf.objects |= {("subscriptions", "sub_9"): {"status": "active"}, ("invoices", "in_9"): {"number": "N-9"}}
+    shelf.objects |= {
+        ("subscriptions", "sub_9"): {"status": "active"},
+        ("invoices", "in_9"): {"number": "N-9"},
+    }
     words = {"resource": change["resource"], "op": ["c", "u", "d"], "where": rule}
 
     assert a_trigger(**words).fires(made(change), Lookups(None, shelf))
     assert compile_expression(rule).looks_up <= {"customer", "subscription", "invoice"}
-    assert a_trigger(**{**words, "where": "after.id != 'x'"}).fires(made(change), Lookups(None, Shelf(is_open=False)))
+    assert a_trigger(**{**words, "where": "after.id != 'x'"}).fires(
+        made(change), Lookups(None, Shelf(is_open=False))
+    )
 
 
-@pytest.mark.parametrize("rule", ["customer", "customer == null", "customer.id == price.id", "customer.__class__"])
+@pytest.mark.parametrize(
+    "rule", ["customer", "customer == null", "customer.id == price.id", "customer.__class__"]
+)
 def test_what_has_no_field_or_is_not_looked_up_is_refused(rule: str) -> None:
     with pytest.raises(UsageError, match="at column"):
         compile_expression(rule)
@@ -87,7 +111,13 @@ def test_a_run_reads_once_for_all_its_changes(store: FeedStore) -> None:
     shelf = Shelf()
     trigger = a_trigger(where="customer.email != null", guard={"max": 10_000, "share": 1})
     fire(store, [trigger], NOW)
-    add(store, *(a_change(n, f"sub_{n}", customer_id=f"cus_{n % 50}", op="u" if n % 2 else "r") for n in range(1, 401)))
+    add(
+        store,
+        *(
+            a_change(n, f"sub_{n}", customer_id=f"cus_{n % 50}", op="u" if n % 2 else "r")
+            for n in range(1, 401)
+        ),
+    )
 
     (found,) = fire(store, [trigger], NOW, lookups=Lookups(store, shelf))
 
@@ -101,11 +131,19 @@ def test_a_run_reads_once_for_all_its_changes(store: FeedStore) -> None:
 
 def test_a_question_for_a_rule_reads_once_for_a_page(store: FeedStore) -> None:
     trigger = a_trigger(where="customer.email != null")
-    add(store, *(a_change(n, f"sub_{n}", customer_id=f"cus_{n}", op="u" if n % 2 else "r") for n in range(1, 61)))
+    add(
+        store,
+        *(
+            a_change(n, f"sub_{n}", customer_id=f"cus_{n}", op="u" if n % 2 else "r")
+            for n in range(1, 61)
+        ),
+    )
 
     for form in ("json", "zapier"):
         lookups = Lookups(store, shelf := Shelf())
-        question = asked({"trigger": "t", "format": form}.items(), ("trigger", "format"), [trigger], lookups)
+        question = asked(
+            {"trigger": "t", "format": form}.items(), ("trigger", "format"), [trigger], lookups
+        )
         if form == "json":
             assert [one.change_id for one in pull(store, question, NOW).changes] == ["evt_1"]
         else:
@@ -122,15 +160,24 @@ def test_a_copy_that_cannot_be_read_is_later_and_never_null(store: FeedStore) ->
     for _ in range(2):
         (found,) = fire(store, [trigger], NOW, lookups=lookups)
         assert (found.fired, found.error) == (0, "Somebody loads.")
-    assert len(shelf.reads) == 1      # who asks a moment later is told the same
+    assert len(shelf.reads) == 1  # who asks a moment later is told the same
     shelf.is_open, clock.at = True, 2.0
     shelf.objects.clear()
     assert fire(store, [trigger], NOW, lookups=lookups)[0].fired == 3
 
 
-def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_says_what_is_beside_its_change_when_it_is_sent(
+    store: FeedStore, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf, at, clock = Shelf(is_open=False), Clock(), Clock(0.0)
-    trigger = a_trigger(deliver={"template": {"to": "{customer.email}", "text": "{subscription.status} of {customer.metadata[\"tier.x\"]}{invoice.number}"}})
+    trigger = a_trigger(
+        deliver={
+            "template": {
+                "to": "{customer.email}",
+                "text": '{subscription.status} of {customer.metadata["tier.x"]}{invoice.number}',
+            }
+        }
+    )
     run_one(store, trigger)
     add(store, *updates(3, 3))
     run_one(store, trigger)
@@ -138,10 +185,14 @@ def test_a_message_says_what_is_beside_its_change_when_it_is_sent(store: FeedSto
     with delivering_to(store, [(trigger, sink)], at, lookups=lookups) as delivery:
         assert delivery.once().sent == 0
         assert ([one.tries for one in messages(store, "waiting")], sink.seen) == ([0, 0, 0], [])
-        assert [one.getMessage() for one in caplog.records] == ["The trigger t cannot make a message yet: Somebody loads."]
+        assert [one.getMessage() for one in caplog.records] == [
+            "The trigger t cannot make a message yet: Somebody loads."
+        ]
         shelf.is_open, clock.at, at.at = True, 2.0, at.at + 6
         assert delivery.once().sent == 3
-    assert sorted((said for _, said in sink.seen), key=str) == [{"to": "c@example.com", "text": f"s{n} of gold"} for n in (1, 2, 3)]
+    assert sorted((said for _, said in sink.seen), key=str) == [
+        {"to": "c@example.com", "text": f"s{n} of gold"} for n in (1, 2, 3)
+    ]
     assert len(shelf.reads) == 2
 
     store.ask("insert into forgotten values ('cus_1')")
@@ -171,7 +222,9 @@ def test_a_trigger_that_waits_for_the_copy_holds_no_other(store: FeedStore) -> N
     assert waited == [True]
 
 
-def test_an_object_is_read_again_after_a_minute_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_is_read_again_after_a_minute_and_few_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shelf, clock = Shelf(), Clock(0.0)
     found = Lookups(None, shelf, clock)
     for at in (0.0, FRESH, FRESH + 1):
@@ -182,16 +235,21 @@ def test_an_object_is_read_again_after_a_minute_and_few_are_kept(monkeypatch: py
     found.fetch([made(a_change(1, customer_id=f"cus_{n}")) for n in range(2, 4)], {"customer"})
     found.of(made(a_change(1)), {"customer"})
     assert len(shelf.reads) == 4
-    assert MOST >= 1_500      # three for each change of a page
+    assert MOST >= 1_500  # three for each change of a page
 
 
-def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "WAIT", 0.0)
     box = Sandbox(seed=4, customers=3, oddities=False)
     gone = box.create("customers", email="g@example.com")["id"]
     box.advance(400)
     with copy_of(box, tmp_path) as copy:
-        with open_feed(copy.pipeline) as feed, pytest.raises(SetupError, match="no copy of customers yet"):
+        with (
+            open_feed(copy.pipeline) as feed,
+            pytest.raises(SetupError, match="no copy of customers yet"),
+        ):
             feed.lookups.one("customers", gone)
         copy.sync(resources=["customers", "subscriptions"])
         box.delete("customers", gone)
@@ -201,16 +259,33 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(tmp_path: Path, mo
             id, image = next(iter(box.objects("subscriptions").items()))
             held = feed.lookups.one("subscriptions", id)
             assert held is not None
-            assert {name: held[name] for name in ("id", "status", "customer", "created", "metadata")} == {name: image[name] for name in ("id", "status", "customer", "created", "metadata")}
+            assert {
+                name: held[name] for name in ("id", "status", "customer", "created", "metadata")
+            } == {name: image[name] for name in ("id", "status", "customer", "created", "metadata")}
             assert (held["deleted_at"], feed.lookups.one("customers", "cus_none")) == (None, None)
             with pytest.raises(SetupError, match="first copy of invoices is not complete"):
                 feed.lookups.one("invoices", "in_1")
 
-            (item,) = [one[0] for one in copy.select(f"select id from stripe.subscription_items where subscription = '{id}' limit 1")]
+            (item,) = [
+                one[0]
+                for one in copy.select(
+                    f"select id from stripe.subscription_items where subscription = '{id}' limit 1"
+                )
+            ]
             assert web.get(f"/objects/subscription_items/{item}").json["subscription"] == id
             customer = web.get(f"/objects/customers/{gone}").json
             assert (customer["email"], customer["deleted_at"] is None) == ("g@example.com", False)
-            assert [web.get(f"/objects/{path}").status for path in ("customers/cus_none", "customers/a%2Fb", "customers/a%00b", "customers/%FF", "changes/evt_1", "invoices/in_1")] == [404] * 5 + [503]
+            assert [
+                web.get(f"/objects/{path}").status
+                for path in (
+                    "customers/cus_none",
+                    "customers/a%2Fb",
+                    "customers/a%00b",
+                    "customers/%FF",
+                    "changes/evt_1",
+                    "invoices/in_1",
+                )
+            ] == [404] * 5 + [503]
             with lock(copy.pipeline, "stripe-feed sync"):
                 busy = web.get(f"/objects/customers/{gone}")
                 assert (busy.status, "stripe-feed sync" in busy.error) == (503, True)

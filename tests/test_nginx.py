@@ -1,4 +1,6 @@
-"""`serve` behind a real nginx, with strangers at the door. Debian's package `nginx-light`; `make test-nginx` runs it."""
+"""`serve` behind a real nginx, with strangers at the door. Debian's package `nginx-light`; `make
+test-nginx` runs it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ import urllib3
 
 from stripe_feed.sandbox import Sandbox
 
-pytestmark = [pytest.mark.nginx, pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")]
+pytestmark = [
+    pytest.mark.nginx,
+    pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx"),
+]
 
 CONF = Path(__file__).parents[1] / "pipelines" / "nginx.conf"
 BOUND = 60.0
@@ -41,10 +46,17 @@ class Behind:
     token: str
     http: urllib3.PoolManager
 
-    def ask(self, path: str, method: str = "GET", port: int | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
+    def ask(
+        self, path: str, method: str = "GET", port: int | None = None, **headers: str
+    ) -> urllib3.BaseHTTPResponse:
         scheme = "http" if port else "https"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.http.request(method, f"{scheme}://127.0.0.1:{port or self.front}{path}", headers=named, redirect=False)
+        return self.http.request(
+            method,
+            f"{scheme}://127.0.0.1:{port or self.front}{path}",
+            headers=named,
+            redirect=False,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +65,13 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     (folder / "triggers.toml").write_text(RULES, encoding="utf-8")
     box = Sandbox(now=int(time.time()), real_time=True, seed=3, customers=5)
     with box.serve() as url, serving(folder, box, url) as (own, token), nginx(folder, own) as front:
-        http = urllib3.PoolManager(retries=False, timeout=20, ca_certs=str(folder / "own.pem"), assert_hostname="feed.example.com", maxsize=50)
+        http = urllib3.PoolManager(
+            retries=False,
+            timeout=20,
+            ca_certs=str(folder / "own.pem"),
+            assert_hostname="feed.example.com",
+            maxsize=50,
+        )
         found = Behind(box, folder, own, front, token, http)
         until = time.monotonic() + BOUND
         while json.loads(found.ask("/health", port=own).data)["synced_at"] is None:
@@ -65,13 +83,34 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
 @contextmanager
 def serving(folder: Path, box: Sandbox, url: str) -> Iterator[tuple[int, str]]:
     environment = {
-        **os.environ, "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key, "STRIPE_WEBHOOK_SECRET": "whsec_test_of_nginx",
+        **os.environ,
+        "STRIPE_API_BASE": url,
+        "STRIPE_SECRET_KEY": box.key,
+        "STRIPE_WEBHOOK_SECRET": "whsec_test_of_nginx",
         "DLT_DATA_DIR": str(folder / "dlt"),
     }
-    command = [sys.executable, "-m", "stripe_feed.cli", "serve", "--port", "0", "--every", "1s", "--max-rps", "1000"]
-    with open(folder / "said", "wb") as said, subprocess.Popen(
-        ["prlimit", "--nofile=1024:1024", *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stderr=said
-    ) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "stripe_feed.cli.main",
+        "serve",
+        "--port",
+        "0",
+        "--every",
+        "1s",
+        "--max-rps",
+        "1000",
+    ]
+    with (
+        open(folder / "said", "wb") as said,
+        subprocess.Popen(
+            ["prlimit", "--nofile=1024:1024", *command],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=said,
+        ) as process,
+    ):
         try:
             yield _opened(folder / "said")
         finally:
@@ -81,7 +120,11 @@ def serving(folder: Path, box: Sandbox, url: str) -> Iterator[tuple[int, str]]:
 
 def _opened(said: Path) -> tuple[int, str]:
     until = time.monotonic() + BOUND
-    while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/\?token=([0-9a-f]{48}) ", said.read_text(encoding="utf-8"))):
+    while not (
+        found := re.search(
+            r"http://127\.0\.0\.1:(\d+)/\?token=([0-9a-f]{48}) ", said.read_text(encoding="utf-8")
+        )
+    ):
         assert time.monotonic() < until, said.read_text(encoding="utf-8")
         threading.Event().wait(0.1)
     return int(found[1]), found[2]
@@ -89,24 +132,57 @@ def _opened(said: Path) -> tuple[int, str]:
 
 @contextmanager
 def nginx(folder: Path, own: int) -> Iterator[int]:
-    """nginx with our file: only its ports, its certificate and the places of its own files are others."""
+    """nginx with our file: only its ports, its certificate and the places of its own files are
+    others.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         front = free.getsockname()[1]
     certificate = folder / "own.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=feed.example.com", "-addext", "subjectAltName=DNS:feed.example.com", "-days", "2", "-keyout",
-         str(folder / "own.key"), "-out", str(certificate)],
-        check=True, capture_output=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=feed.example.com",
+            "-addext",
+            "subjectAltName=DNS:feed.example.com",
+            "-days",
+            "2",
+            "-keyout",
+            str(folder / "own.key"),
+            "-out",
+            str(certificate),
+        ],
+        check=True,
+        capture_output=True,
     )
-    site = CONF.read_text(encoding="utf-8").replace("listen 443", f"listen 127.0.0.1:{front}").replace(":8787", f":{own}")
-    site = re.sub(r"/etc/ssl/\S+\.pem", str(certificate), re.sub(r"/etc/ssl/\S+\.key", str(folder / "own.key"), site))
+    site = (
+        CONF.read_text(encoding="utf-8")
+        .replace("listen 443", f"listen 127.0.0.1:{front}")
+        .replace(":8787", f":{own}")
+    )
+    site = re.sub(
+        r"/etc/ssl/\S+\.pem",
+        str(certificate),
+        re.sub(r"/etc/ssl/\S+\.key", str(folder / "own.key"), site),
+    )
     (folder / "site.conf").write_text(site, encoding="utf-8")
-    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    places = " ".join(
+        f"{kind}_temp_path {folder}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     (folder / "nginx.conf").write_text(
         f"daemon off; user root; pid {folder}/pid; error_log {folder}/errors; events {{ worker_connections 8000; }} "
-        f"worker_rlimit_nofile 10000; http {{ access_log off; {places} include {folder}/site.conf; }}", encoding="utf-8",
+        f"worker_rlimit_nofile 10000; http {{ access_log off; {places} include {folder}/site.conf; }}",
+        encoding="utf-8",
     )
-    with subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        ["nginx", "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL
+    ) as process:
         try:
             until = time.monotonic() + BOUND
             while True:
@@ -119,8 +195,21 @@ def nginx(folder: Path, own: int) -> Iterator[int]:
 
 
 def test_strangers_get_401_on_all_but_webhooks_and_health(behind: Behind) -> None:
-    for path in ("/", "/changes", "/changes?limit=1", "/changes/stream", "/metrics", "/page.css", "/nowhere", "/?token=" + "0" * 48):
-        for name, value in (("Host", "localhost"), ("X_Forwarded_For", "127.0.0.1"), ("Cookie", "stripe_feed=1")):
+    for path in (
+        "/",
+        "/changes",
+        "/changes?limit=1",
+        "/changes/stream",
+        "/metrics",
+        "/page.css",
+        "/nowhere",
+        "/?token=" + "0" * 48,
+    ):
+        for name, value in (
+            ("Host", "localhost"),
+            ("X_Forwarded_For", "127.0.0.1"),
+            ("Cookie", "stripe_feed=1"),
+        ):
             for port in (None, behind.own):
                 assert behind.ask(path, "GET", port, **{name: value}).status == 401
     for path in ("/retry", "/changes/ack"):
@@ -137,14 +226,20 @@ def test_the_page_opens_by_its_link_and_its_form_works(behind: Behind) -> None:
     page = behind.ask("/", Cookie=held)
     assert page.status == 200
     key = re.search(rb'name="key" value="([^"]+)"', page.data)
-    assert key is None      # nothing failed: there is no form
-    sent = behind.ask("/retry", "POST", Cookie=held, Origin="https://127.0.0.1", Sec_Fetch_Site="same-origin")
+    assert key is None  # nothing failed: there is no form
+    sent = behind.ask(
+        "/retry", "POST", Cookie=held, Origin="https://127.0.0.1", Sec_Fetch_Site="same-origin"
+    )
     assert sent.json()["error"].startswith("This form is of another run")
 
 
 @pytest.mark.parametrize("through", [True, False])
 @pytest.mark.parametrize(
-    "text", [b"POST /stripe HTTP/1.1\r\nHost: x\r\nX-A: ", b"POST /stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{"]
+    "text",
+    [
+        b"POST /stripe HTTP/1.1\r\nHost: x\r\nX-A: ",
+        b"POST /stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{",
+    ],
 )
 def test_2000_idle_connections_stop_nothing(behind: Behind, through: bool, text: bytes) -> None:
     port = behind.front if through else behind.own

@@ -26,9 +26,11 @@ def read(path: Path) -> Any:
 
 
 def execute(notebook: Any, folder: Path) -> None:
-    client = NotebookClient(notebook, timeout=120, record_timing=False, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        notebook, timeout=120, record_timing=False, resources={"metadata": {"path": str(folder)}}
+    )
     client.execute()
-    notebook.metadata["language_info"] = {"name": "python"}     # without the version of whoever ran it
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version of whoever ran it
 
 
 def code(notebook: Any) -> list[Any]:
@@ -40,7 +42,11 @@ def outputs(notebook: Any) -> list[Any]:
 
 
 def pictures(notebook: Any) -> list[bytes]:
-    found = [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    found = [
+        output.data["image/png"]
+        for output in outputs(notebook)
+        if "image/png" in output.get("data", {})
+    ]
     return [base64.b64decode(picture) for picture in found]
 
 
@@ -57,8 +63,12 @@ def test_there_are_notebooks() -> None:
 def test_it_is_committed_as_it_ran(path: Path) -> None:
     notebook = read(path)
 
-    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
-    assert {output.output_type for output in outputs(notebook)} == {"execute_result"}      # no error, no warning, no log
+    assert [cell.execution_count for cell in code(notebook)] == list(
+        range(1, len(code(notebook)) + 1)
+    )
+    assert {output.output_type for output in outputs(notebook)} == {
+        "execute_result"
+    }  # no error, no warning, no log
     (picture,) = pictures(notebook)
     assert picture.startswith(PNG)
     assert int.from_bytes(picture[16:20], "big") >= 600, "a picture should be as wide as the page"
@@ -67,7 +77,9 @@ def test_it_is_committed_as_it_ran(path: Path) -> None:
 @each_notebook
 def test_it_gives_nothing_away(path: Path) -> None:
     """No folder of a machine, no key, no port: neither in the code nor in what it shows."""
-    text = "\n".join(str(dict(output)) for output in outputs(read(path))) + "\n".join(cell.source for cell in read(path).cells)
+    text = "\n".join(str(dict(output)) for output in outputs(read(path))) + "\n".join(
+        cell.source for cell in read(path).cells
+    )
 
     assert re.findall(r"/(?:home|root|Users|tmp|var|work|private)/\S*", text) == []
     assert re.findall(r"\b[sr]k_(?:test|live)_\w+", text) == []
@@ -92,7 +104,7 @@ def test_it_runs_and_says_what_is_committed(path: Path, tmp_path: Path) -> None:
     assert words(notebook) == words(read(path)), "execute it anew: python tests/test_notebooks.py"
     (picture,) = pictures(notebook)
     assert picture.startswith(PNG)
-    assert [item.name for item in tmp_path.iterdir()] == []      # the sandbox leaves nothing behind
+    assert [item.name for item in tmp_path.iterdir()] == []  # the sandbox leaves nothing behind
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""One object or event that cannot be taken ends no run: it is left out by name, and tried again until it can or is gone."""
+"""One object or event that cannot be taken ends no run: it is left out by name, and tried again
+until it can or is gone.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.cli import tell_refused
+from stripe_feed.cli.main import tell_refused
 from stripe_feed.errors import PartlyDone
-from stripe_feed.extract.odd import MOST_KEPT, MOST_TOLD, STATE, LeftOut, Odd, words
-from stripe_feed.extract.rung import Rung
-from stripe_feed.extract.session import session_of
+from stripe_feed.extract.events.webhook import Rung
+from stripe_feed.extract.run import session_of
+from stripe_feed.extract.tables.rejected import MOST_KEPT, MOST_TOLD, STATE, LeftOut, Odd, words
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox import events as sandbox_events
+from stripe_feed.sandbox.http import events as sandbox_events
 from tests.copies import Copy, copy_of
 from tests.feed_truth import changes
 
@@ -54,7 +56,9 @@ def kept(copy: Copy) -> dict[str, list[str]]:
 
 
 def test_an_object_that_cannot_be_taken_is_tried_again_until_it_can(copy: Copy) -> None:
-    """The others are loaded and followed meanwhile; a comparison does not take it for deleted, and idle runs write nothing."""
+    """The others are loaded and followed meanwhile; a comparison does not take it for deleted, and
+    idle runs write nothing.
+    """
     odd, other, *_ = every = sorted(copy.box.objects("customers"))
     as_kind(copy, odd, "card")
 
@@ -100,7 +104,9 @@ def test_an_object_that_is_gone_is_not_tried_for_ever(copy: Copy) -> None:
     assert odd not in held(copy)
 
 
-def test_an_event_that_cannot_be_read_stops_no_other(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_cannot_be_read_stops_no_other(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is told once it can be read, though the cursor has passed it."""
     first, second, *_ = sorted(copy.box.objects("customers"))
     synced(copy)
@@ -110,9 +116,12 @@ def test_an_event_that_cannot_be_read_stops_no_other(copy: Copy, monkeypatch: py
     copy.box.update("customers", second, name="Readable")
     shown = sandbox_events.shown
     with monkeypatch.context() as patch:
+
         def spoilt(account: Any, event: Any) -> bytes:
             body = shown(account, event)
-            return json.dumps(json.loads(body) | {"data": None}).encode() if event.id == odd else body
+            return (
+                json.dumps(json.loads(body) | {"data": None}).encode() if event.id == odd else body
+            )
 
         patch.setattr(sandbox_events, "shown", spoilt)
         assert synced(copy) == {"events": {odd: "its object is not as documented"}}
@@ -133,7 +142,9 @@ def test_a_plain_run_says_what_it_leaves_out(copy: Copy, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="stripe_feed"):
         copy.run(copy.source().with_resources("customers", "changes"))
 
-    assert caplog.messages == [f"Left out of customers: {odd} (it is no customer). The next run tries again."]
+    assert caplog.messages == [
+        f"Left out of customers: {odd} (it is no customer). The next run tries again."
+    ]
 
 
 def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
@@ -148,11 +159,15 @@ def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
         f"Left out of plans: {plans}; and 2 more. The next run tries again.",
         "Left out of prices: an object without an id, created 5 (it has no id).",
     ]
-    with pytest.raises(PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"):
+    with pytest.raises(
+        PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"
+    ):
         tell_refused([], found.why)
 
 
-def test_what_is_kept_for_the_next_run_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_kept_for_the_next_run_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """And says how the rest is found."""
     state: dict[str, Any] = {}
     monkeypatch.setattr("dlt.current.source_state", lambda: state)
@@ -163,7 +178,9 @@ def test_what_is_kept_for_the_next_run_is_bounded(monkeypatch: pytest.MonkeyPatc
     found.keep("plans")
 
     assert len(state[STATE]["plans"]) == MOST_KEPT
-    assert caplog.messages == ["plans: more than 1,000 objects cannot be taken: `stripe-feed reconcile` finds all."]
+    assert caplog.messages == [
+        "plans: more than 1,000 objects cannot be taken: `stripe-feed reconcile` finds all."
+    ]
     again = LeftOut()
     assert len(again.waiting("plans")) == MOST_KEPT and again.waiting("plans") == []
     again.add(Odd("plans", "plan_00007", None, "it is no plan"))
@@ -175,7 +192,12 @@ def test_what_is_kept_for_the_next_run_is_bounded(monkeypatch: pytest.MonkeyPatc
 def test_a_source_that_runs_again_begins_anew() -> None:
     """What one run could not read any more, the next one takes from the state."""
     session = session_of({})
-    session.rung, session.only_alone, session.again, session.failed = [Rung("evt_1", alone=True)], True, {"evt_1"}, {"evt_1": "X"}
+    session.rung, session.only_alone, session.again, session.failed = (
+        [Rung("evt_1", alone=True)],
+        True,
+        {"evt_1"},
+        {"evt_1": "X"},
+    )
     session.enter()
     session.leave(["customers"], False)
     assert not (session.rung or session.only_alone or session.again or session.failed)

@@ -1,4 +1,6 @@
-"""An effect exactly once, in the user's own database: noted in the transaction of the effect, and taken back with it."""
+"""An effect exactly once, in the user's own database: noted in the transaction of the effect, and
+taken back with it.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ import pytest
 
 from stripe_feed import process_once
 from stripe_feed.errors import UsageError
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
 from tests.deliveries import add, made, updates
 from tests.feed_kills import a_change
 from tests.postgres import postgres_server
@@ -50,7 +52,11 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
         match request.param.partition(",")[0]:
             case "sqlite":
                 explicit = request.param.endswith("explicit")
-                found: Any = sqlite3.connect(tmp_path / "mine.db", isolation_level=None if explicit else "DEFERRED", timeout=0)
+                found: Any = sqlite3.connect(
+                    tmp_path / "mine.db",
+                    isolation_level=None if explicit else "DEFERRED",
+                    timeout=0,
+                )
                 begin = "begin" * explicit
             case "duckdb":
                 found, begin = duckdb.connect(str(tmp_path / "mine.duckdb")), "begin"
@@ -98,15 +104,30 @@ def effects(connection: Any) -> list[str]:
 def test_it_is_true_the_first_time_only(connect: Connect) -> None:
     mine = connect()
 
-    assert [process_once(mine, "evt_1"), process_once(mine, "evt_1"), process_once(mine, made(a_change(1)))] == [True, False, False]
-    assert [process_once(mine, "evt_1", "other"), process_once(mine, "evt_2"), process_once(mine, "evt_1", "other")] == [True, True, False]
+    assert [
+        process_once(mine, "evt_1"),
+        process_once(mine, "evt_1"),
+        process_once(mine, made(a_change(1))),
+    ] == [True, False, False]
+    assert [
+        process_once(mine, "evt_1", "other"),
+        process_once(mine, "evt_2"),
+        process_once(mine, "evt_1", "other"),
+    ] == [True, True, False]
     end(mine, "commit")
     mine.close()
 
     again = connect()
-    assert [process_once(again, "evt_1"), process_once(again, "evt_2"), process_once(again, "evt_3")] == [False, False, True]
+    assert [
+        process_once(again, "evt_1"),
+        process_once(again, "evt_2"),
+        process_once(again, "evt_3"),
+    ] == [False, False, True]
     assert execute(again, "select * from stripe_feed_processed order by 1, 2") == [
-        ("default", "evt_1"), ("default", "evt_2"), ("default", "evt_3"), ("other", "evt_1"),
+        ("default", "evt_1"),
+        ("default", "evt_2"),
+        ("default", "evt_3"),
+        ("other", "evt_1"),
     ]
 
 
@@ -125,7 +146,9 @@ def test_c4_what_is_rolled_back_comes_again(connect: Connect) -> None:
     assert effects(again) == ["evt_1"]
 
 
-def test_c4_an_effect_happens_exactly_once_however_often_a_change_comes(connect: Connect, tmp_path: Path) -> None:
+def test_c4_an_effect_happens_exactly_once_however_often_a_change_comes(
+    connect: Connect, tmp_path: Path
+) -> None:
     """A consumer that fails before its commit, after it, and before the change is acknowledged."""
     chance, ended = random.Random(3), False
     with FeedStore(tmp_path / "feed.sqlite") as store:
@@ -136,10 +159,10 @@ def test_c4_an_effect_happens_exactly_once_however_often_a_change_comes(connect:
                 if process_once(mine, change, "mine"):
                     effect(mine, change.change_id)
                 if chance.random() < 0.2:
-                    break                       # nothing is committed
+                    break  # nothing is committed
                 end(mine, "commit")
                 if chance.random() < 0.2:
-                    break                       # nothing is acknowledged
+                    break  # nothing is acknowledged
                 mine.close()
                 mine = connect()
             else:
@@ -149,7 +172,9 @@ def test_c4_an_effect_happens_exactly_once_however_often_a_change_comes(connect:
         assert effects(connect()) == sorted(f"evt_{n}" for n in range(1, 26))
 
 
-@pytest.mark.parametrize("id", ["", "a b", "evt_1'; drop table effects; --", "é", "x" * 201, "a\n", "%s", "a\\b"])
+@pytest.mark.parametrize(
+    "id", ["", "a b", "evt_1'; drop table effects; --", "é", "x" * 201, "a\n", "%s", "a\\b"]
+)
 def test_ids_are_plain(connect: Connect, id: str) -> None:
     mine = connect()
     with pytest.raises(UsageError, match="at most 200 letters"):
@@ -160,7 +185,11 @@ def test_ids_are_plain(connect: Connect, id: str) -> None:
 
 
 def test_outside_a_transaction_nothing_is_noted(tmp_path: Path, on_postgres: Connect) -> None:
-    lite, duck, post = sqlite3.connect(tmp_path / "mine.db", isolation_level=None), duckdb.connect(), on_postgres()
+    lite, duck, post = (
+        sqlite3.connect(tmp_path / "mine.db", isolation_level=None),
+        duckdb.connect(),
+        on_postgres(),
+    )
     post.autocommit = True
     for mine in (lite, duck, post):
         with closing(mine), pytest.raises(UsageError, match=r"there is none\. Begin one first\."):
@@ -173,7 +202,9 @@ def test_other_connections_are_refused(wrong: Any) -> None:
         process_once(wrong, "evt_1")
 
 
-def test_a_connection_may_be_of_a_class_of_its_own_and_give_rows_as_it_likes(on_postgres: Connect) -> None:
+def test_a_connection_may_be_of_a_class_of_its_own_and_give_rows_as_it_likes(
+    on_postgres: Connect,
+) -> None:
     class Mine(sqlite3.Connection):
         pass
 
@@ -188,7 +219,9 @@ def test_a_connection_may_be_of_a_class_of_its_own_and_give_rows_as_it_likes(on_
 
 
 @pytest.mark.parametrize("first_commits", [True, False])
-def test_in_postgres_two_that_process_a_change_at_once_do_it_once(on_postgres: Connect, first_commits: bool) -> None:
+def test_in_postgres_two_that_process_a_change_at_once_do_it_once(
+    on_postgres: Connect, first_commits: bool
+) -> None:
     """The second waits for the first: while the table is made, and while the change is noted."""
     for id in ("evt_1", "evt_2"):
         one, two = on_postgres(), on_postgres()
@@ -210,10 +243,15 @@ def test_in_postgres_two_that_process_a_change_at_once_do_it_once(on_postgres: C
         two.close()
 
 
-def test_in_postgres_the_right_to_create_is_not_needed_where_the_table_exists(on_postgres: Connect) -> None:
+def test_in_postgres_the_right_to_create_is_not_needed_where_the_table_exists(
+    on_postgres: Connect,
+) -> None:
     with closing(on_postgres()) as owner, closing(on_postgres()) as user:
         process_once(owner, "evt_1")
-        execute(owner, "drop role if exists reader; create role reader; grant usage on schema public to reader")
+        execute(
+            owner,
+            "drop role if exists reader; create role reader; grant usage on schema public to reader",
+        )
         execute(owner, "grant insert, select on stripe_feed_processed to reader")
         owner.commit()
         execute(user, "set role reader")

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.order import NOTHING, UNKNOWN, Step, in_order, is_round, start_of
+from stripe_feed.extract.events.ordering import NOTHING, UNKNOWN, Step, in_order, is_round, start_of
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=1_000, database=None)
 DEEP = settings(deadline=None, max_examples=50_000, database=None, print_blob=True)
 Line = list[tuple[str, str, str | None, str]]
 
 
-def moved(before: str, after: str, id: str = "", type: str = "x.updated", seen: bool = False) -> Step:
+def moved(
+    before: str, after: str, id: str = "", type: str = "x.updated", seen: bool = False
+) -> Step:
     return Step("moves", id or f"evt_{type}_{before}_{after}", type, before, after, seen)
 
 
@@ -111,7 +113,13 @@ def test_two_rounds_from_one_image_are_marked() -> None:
 
 
 def test_what_is_only_said_comes_after_what_led_there() -> None:
-    steps = [moved("a", "b"), said("b"), said("b", "x.payment_succeeded"), moved("b", "c"), said("c", "x.voided")]
+    steps = [
+        moved("a", "b"),
+        said("b"),
+        said("b", "x.payment_succeeded"),
+        moved("b", "c"),
+        said("c", "x.voided"),
+    ]
     found, sure = in_order([steps[4], steps[2], steps[3], steps[1], steps[0]], "a")
 
     assert [step.after for step in found] == ["b", "b", "b", "c", "c"]
@@ -121,7 +129,9 @@ def test_what_is_only_said_comes_after_what_led_there() -> None:
 
 def test_what_is_said_of_the_image_before_comes_first() -> None:
     """As `invoice.paid` of a change that was told in the second before."""
-    assert content(in_order([moved("a", "b"), said("a")], "a")[0]) == content([said("a"), moved("a", "b")])
+    assert content(in_order([moved("a", "b"), said("a")], "a")[0]) == content(
+        [said("a"), moved("a", "b")]
+    )
 
 
 def test_what_is_said_can_close_a_gap() -> None:
@@ -145,7 +155,9 @@ def test_a_creation_comes_first_and_a_deletion_last() -> None:
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_deleted_and_created_again_in_a_second(bare: bool) -> None:
-    """The object was there before: the deletion is first, though a creation and a deletion would fit as well."""
+    """The object was there before: the deletion is first, though a creation and a deletion would
+    fit as well.
+    """
     steps = [deleted(None if bare else "a"), created("b")]
 
     assert [step.role for step in in_order(steps[::-1], "a")[0]] == ["ends", "begins"]
@@ -169,7 +181,12 @@ def test_a_bare_deletion_ends_what_is_not_left() -> None:
     """It has no image: that of the change that nothing else follows."""
     steps = [moved("a", "b"), deleted(None), created("c", "evt_2"), moved("c", "d")]
     found, _ = in_order([steps[3], steps[2], steps[1], steps[0]], "a", "d")
-    assert [(step.role, step.after) for step in found] == [("moves", "b"), ("ends", ""), ("begins", "c"), ("moves", "d")]
+    assert [(step.role, step.after) for step in found] == [
+        ("moves", "b"),
+        ("ends", ""),
+        ("begins", "c"),
+        ("moves", "d"),
+    ]
 
 
 def test_which_life_a_bare_deletion_ended_may_not_be_told() -> None:
@@ -214,7 +231,9 @@ class Second:
 
 
 def second(dice: Random, images: int, twins: bool = False) -> Second:
-    """Two to six events of an object that has so many states; what is said comes right after what led there."""
+    """Two to six events of an object that has so many states; what is said comes right after what
+    led there.
+    """
     at = start = f"image {dice.randrange(images)}"
     steps: list[Step] = []
     count = dice.randint(2, 6)
@@ -226,14 +245,23 @@ def second(dice: Random, images: int, twins: bool = False) -> Second:
         at = to
         if dice.random() < 0.2 and len(steps) < count:
             steps.append(replace(said(at), id=f"evt_{dice.getrandbits(32)}"))
-    listed = [*steps, *(replace(step, id=f"twin_{dice.getrandbits(32)}") for step in steps if twins and dice.random() < 0.3)]
+    listed = [
+        *steps,
+        *(
+            replace(step, id=f"twin_{dice.getrandbits(32)}")
+            for step in steps
+            if twins and dice.random() < 0.3
+        ),
+    ]
     dice.shuffle(listed)
     return Second(start, tuple(steps), tuple(listed))
 
 
 @pytest.mark.parametrize("twins", [False, True])
 def test_f6_shuffled_groups_are_put_in_order(twins: bool) -> None:
-    """An object with a few thousand states: 99.5 % with the state before known, and what is wrong is marked."""
+    """An object with a few thousand states: 99.5 % with the state before known, and what is wrong
+    is marked.
+    """
     dice = Random(6)
     seconds = [second(dice, 3_000, twins) for _ in range(2_000)]
     right = 0
@@ -295,7 +323,9 @@ def test_the_order_does_not_depend_on_how_stripe_lists_the_second(one: Second, s
 
     assert sure == too
     if sure:
-        assert [s for s in content(found) if s[0] == "moves"] == [s for s in content(other) if s[0] == "moves"]
+        assert [s for s in content(found) if s[0] == "moves"] == [
+            s for s in content(other) if s[0] == "moves"
+        ]
 
 
 def test_a_long_second_is_put_in_order_quickly() -> None:

@@ -1,4 +1,6 @@
-"""Changes over real HTTP: every client gets each change, in order, however it asks and however often it is cut off."""
+"""Changes over real HTTP: every client gets each change, in order, however it asks and however
+often it is cut off.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,21 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from stripe_feed.feed import cursors
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed_commands import app
+from stripe_feed.cli.feed import app
+from stripe_feed.feed import consumers
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
 from tests.deliveries import a_trigger as rule_of
 from tests.feed_kills import Row, a_change
 from tests.web import BOUND, NOW, Web, a_feed, add, fields, served
 
-NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": [], "event_type": "customer.created"}
+NEW: Any = {
+    "op": "c",
+    "previous": None,
+    "before_quality": "none",
+    "changed": [],
+    "event_type": "customer.created",
+}
 
 
 def some(count: int, first: int = 1) -> list[Row]:
@@ -50,7 +58,9 @@ def web(running: Web) -> Web:
 
 def prune(web: Web, upto: int, kept: str = "0") -> None:
     """Drop the changes up to an offset, but for one."""
-    web.store.ask(f"insert into pruned select change_id, position from log where position <= {upto} and position <> {kept}")
+    web.store.ask(
+        f"insert into pruned select change_id, position from log where position <= {upto} and position <> {kept}"
+    )
     web.store.ask(f"delete from log where position <= {upto} and position <> {kept}")
     web.store.ask("update meta set value = ? where name = 'horizon'", upto)
 
@@ -69,7 +79,9 @@ def walk(web: Web, limit: int, more: str = "") -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
-def test_h1_a_walk_over_http_gives_what_the_iterator_and_the_command_line_give(tmp_path: Path, count: int) -> None:
+def test_h1_a_walk_over_http_gives_what_the_iterator_and_the_command_line_give(
+    tmp_path: Path, count: int
+) -> None:
     duckdb.connect(str(tmp_path / "copy.duckdb")).close()
     with Feed(None, FeedStore(tmp_path / "copy.feed.sqlite")) as feed:
         for first in range(1, count, 1_000):
@@ -88,13 +100,26 @@ def test_h1_a_walk_over_http_gives_what_the_iterator_and_the_command_line_give(t
 def test_a_page_behind_a_cursor(web: Web) -> None:
     first = web.get("/changes?limit=4").json
     assert offsets(first) == [1, 2, 3, 4]
-    assert {name: first[name] for name in ("next_cursor", "has_more", "lag")} == {"next_cursor": "4", "has_more": True, "lag": 6}
+    assert {name: first[name] for name in ("next_cursor", "has_more", "lag")} == {
+        "next_cursor": "4",
+        "has_more": True,
+        "lag": 6,
+    }
     assert first["data"] == [one.as_dict() for one in web.serving.feed.read(0, 4)]
 
     last = web.get(f"/changes?after={first['next_cursor']}").json
     assert offsets(last) == [5, 6, 7, 8, 9, 10]
-    assert {name: last[name] for name in ("next_cursor", "has_more", "lag")} == {"next_cursor": "10", "has_more": False, "lag": 0}
-    assert web.get("/changes?after=10").json == {"data": [], "next_cursor": "10", "has_more": False, "lag": 0}
+    assert {name: last[name] for name in ("next_cursor", "has_more", "lag")} == {
+        "next_cursor": "10",
+        "has_more": False,
+        "lag": 0,
+    }
+    assert web.get("/changes?after=10").json == {
+        "data": [],
+        "next_cursor": "10",
+        "has_more": False,
+        "lag": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,7 +147,9 @@ def test_what_is_asked_for_comes(web: Web, query: str, found: list[int]) -> None
         ("format=zapier&consumer=a", "consumer"), ("ack=3", "ack"),
     ],
 )  # fmt: skip
-def test_a_parameter_that_makes_no_sense_is_refused_by_name(web: Web, query: str, word: str) -> None:
+def test_a_parameter_that_makes_no_sense_is_refused_by_name(
+    web: Web, query: str, word: str
+) -> None:
     answer = web.get("/changes?" + query.replace(" ", "%20"))
     assert answer.status == 400
     assert word in answer.error
@@ -138,7 +165,11 @@ def test_an_answer_that_is_known_is_not_sent_again(web: Web) -> None:
     first = web.get("/changes?after=8")
     for held in (first.headers["etag"], f'"x", W/{first.headers["etag"]}', "*"):
         again = web.get("/changes?after=8", If_None_Match=held)
-        assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert (again.status, again.body, again.headers["etag"]) == (
+            304,
+            b"",
+            first.headers["etag"],
+        )
     add(web.serving.feed, a_change(11))
 
     changed = web.get("/changes?after=8", If_None_Match=first.headers["etag"])
@@ -184,13 +215,18 @@ def test_who_began_with_an_empty_feed_loses_nothing_silently(web: Web) -> None:
 
 def test_a_cursor_of_a_feed_that_is_no_more_is_lost(web: Web) -> None:
     answer = web.get("/changes?after=11")
-    assert (answer.status, answer.error) == (410, "Offset 11 is of another feed: this one goes up to 10. Begin at 0.")
+    assert (answer.status, answer.error) == (
+        410,
+        "Offset 11 is of another feed: this one goes up to 10. Begin at 0.",
+    )
     assert web.get("/changes/stream", Last_Event_ID="11").status == 410
 
 
-def test_a_question_looks_through_so_much_and_no_more(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.store.WINDOW", 2)
-    monkeypatch.setattr("stripe_feed.feed.pulls.WINDOWS", 2)
+def test_a_question_looks_through_so_much_and_no_more(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.feed.storage.store.WINDOW", 2)
+    monkeypatch.setattr("stripe_feed.server.changes_query.WINDOWS", 2)
     answer = web.get("/changes?resource=customers").json
     assert answer == {"data": [], "next_cursor": "4", "has_more": True, "lag": 6}
     assert list(walk(web, 3, "&resource=customers")) == []
@@ -210,7 +246,12 @@ def test_who_waits_gets_a_change_when_it_comes(web: Web) -> None:
 
 
 def test_who_waits_in_vain_gets_an_empty_page(web: Web) -> None:
-    assert web.get("/changes?after=10&wait=1&resource=customers").json == {"data": [], "next_cursor": "10", "has_more": False, "lag": 0}
+    assert web.get("/changes?after=10&wait=1&resource=customers").json == {
+        "data": [],
+        "next_cursor": "10",
+        "has_more": False,
+        "lag": 0,
+    }
 
 
 def test_who_waits_for_something_else_goes_on_waiting_from_there(web: Web) -> None:
@@ -218,7 +259,7 @@ def test_who_waits_for_something_else_goes_on_waiting_from_there(web: Web) -> No
         waits = pool.submit(web.get, "/changes?after=10&wait=20&resource=customers")
         add(web.serving.feed, a_change(11))
         with web.opened("/changes/stream") as stream:
-            fields(stream, 4)      # some time
+            fields(stream, 4)  # some time
         add(web.serving.feed, a_change(12, "cus_1", resource="customers", **NEW))
         assert offsets(waits.result(BOUND).json) == [12]
 
@@ -226,9 +267,15 @@ def test_who_waits_for_something_else_goes_on_waiting_from_there(web: Web) -> No
 def test_hundreds_wait_without_a_thread_each(tmp_path: Path) -> None:
     with a_feed(tmp_path, a_change(1)) as feed, served(feed, poll=0.1) as web:
         before = threading.active_count()
-        waiting = [socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) for _ in range(300)]
+        waiting = [
+            socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) for _ in range(300)
+        ]
         for one in waiting:
-            one.sendall(b"GET /changes?after=1&wait=25 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + web.shown + b"\r\n")
+            one.sendall(
+                b"GET /changes?after=1&wait=25 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                + web.shown
+                + b"\r\n"
+            )
         web.get("/changes?after=1&wait=1")
         threads = threading.active_count() - before
         add(feed, a_change(2))
@@ -236,16 +283,20 @@ def test_hundreds_wait_without_a_thread_each(tmp_path: Path) -> None:
         for one in waiting:
             with one, one.makefile("rb") as answer:
                 assert b'"change_id":"evt_2"' in answer.read()
-    assert threads <= 45      # as many as anyio has at most
+    assert threads <= 45  # as many as anyio has at most
 
 
 def test_who_waits_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    with a_feed(tmp_path, a_change(1)) as feed, ThreadPoolExecutor() as pool, served(feed, heartbeat=0.05) as web:
+    with (
+        a_feed(tmp_path, a_change(1)) as feed,
+        ThreadPoolExecutor() as pool,
+        served(feed, heartbeat=0.05) as web,
+    ):
         waits = pool.submit(web.get, "/changes?after=1&wait=25")
         with web.opened("/changes/stream") as stream:
             fields(stream, 1)
             web.serving.stopped.set()
-            assert fields(stream, 5) == []      # it ends as it should, not in the midst
+            assert fields(stream, 5) == []  # it ends as it should, not in the midst
         assert waits.result(2).json["data"] == []
 
 
@@ -286,7 +337,7 @@ def test_an_acknowledgement_never_goes_back(web: Web) -> None:
 )  # fmt: skip
 def test_an_acknowledgement_that_makes_no_sense_is_refused(web: Web, body: str) -> None:
     web.get("/changes?consumer=crm&start=earliest")
-    cursors.enter(web.store, "trigger:x", "earliest", NOW)
+    consumers.enter(web.store, "trigger:x", "earliest", NOW)
     answer = web.post("/changes/ack", body)
 
     assert (answer.status, bool(answer.error)) == (400, True)
@@ -316,10 +367,18 @@ def test_a_consumer_that_lost_changes_is_told(web: Web) -> None:
 
 
 def test_zapier_gets_the_newest_first_each_with_an_id(web: Web) -> None:
-    image = {"id": "cus_1", "object": "customer", "email": "z@example.com", "address": {"city": "Ulm"}}
+    image = {
+        "id": "cus_1",
+        "object": "customer",
+        "email": "z@example.com",
+        "address": {"city": "Ulm"},
+    }
     add(
-        web.serving.feed, a_change(11, "cus_1", resource="customers", after=image, **NEW),
-        a_change(12, "cus_1", "d", resource="customers", previous=image, event_type="customer.deleted"),
+        web.serving.feed,
+        a_change(11, "cus_1", resource="customers", after=image, **NEW),
+        a_change(
+            12, "cus_1", "d", resource="customers", previous=image, event_type="customer.deleted"
+        ),
     )
     found = web.get("/changes?format=zapier&resource=customers").json
 
@@ -330,12 +389,16 @@ def test_zapier_gets_the_newest_first_each_with_an_id(web: Web) -> None:
         {**image, "id": "evt_11", "object_id": "cus_1", "change_op": "added", "change_event_type": "customer.created",
          "change_occurred_at": "2026-01-01T00:00:11Z", "change_offset": 11, "change_before": None, **more},
     ]  # fmt: skip
-    assert [one["id"] for one in web.get("/changes?format=zapier&limit=5").json] == [f"evt_{n}" for n in range(12, 7, -1)]
+    assert [one["id"] for one in web.get("/changes?format=zapier&limit=5").json] == [
+        f"evt_{n}" for n in range(12, 7, -1)
+    ]
     assert len(web.get("/changes?format=zapier").json) == 12
     assert web.get("/changes?format=zapier&op=removed").json == found[:1]
 
 
-def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(web.serving.feed, *some(150, 5_000), *some(300, 12_000))
     answer = web.get("/changes?format=zapier")
     assert [one["id"] for one in answer.json] == [f"evt_{n}" for n in range(12_299, 11_999, -1)]
@@ -344,11 +407,19 @@ def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is
     few = web.get("/changes?format=zapier&limit=299")
     assert (len(few.json), few.headers["x-has-more"]) == (299, "true")
     assert web.get("/changes?format=zapier&limit=300").headers["x-has-more"] == "false"
-    some_of_them = web.get("/changes?format=zapier&transition=status:*:s12299,s12000,s5000,s5001,s5")
-    assert [one["id"] for one in some_of_them.json] == ["evt_12299", "evt_12000", "evt_5001", "evt_5000", "evt_5"]
+    some_of_them = web.get(
+        "/changes?format=zapier&transition=status:*:s12299,s12000,s5000,s5001,s5"
+    )
+    assert [one["id"] for one in some_of_them.json] == [
+        "evt_12299",
+        "evt_12000",
+        "evt_5001",
+        "evt_5000",
+        "evt_5",
+    ]
     for name, value in (("AMONG", 299), ("MOST_BYTES", 1_000)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"stripe_feed.feed.pulls.{name}", value)
+            patch.setattr(f"stripe_feed.server.changes_query.{name}", value)
             assert web.get("/changes?format=zapier").headers["x-has-more"] == "true"
 
 
@@ -360,7 +431,9 @@ FILTERED = [
 
 
 @pytest.mark.parametrize(("query", "found"), FILTERED)
-def test_the_filters_of_consumers_and_the_rules_of_triggers_can_be_asked_for(filtered: Web, query: str, found: list[int]) -> None:
+def test_the_filters_of_consumers_and_the_rules_of_triggers_can_be_asked_for(
+    filtered: Web, query: str, found: list[int]
+) -> None:
     query = query.replace('"', "%22")
     assert offsets(filtered.get(f"/changes?{query}").json) == found
     after = {"" if "after" in query else "&after=0"}.pop()
@@ -369,7 +442,19 @@ def test_the_filters_of_consumers_and_the_rules_of_triggers_can_be_asked_for(fil
         assert [json.loads(one["data"])["offset"] for one in events] == found[:2]
 
 
-@pytest.mark.parametrize("query", ["transition=status", "transition=:a:b", "changed=", "changed=metadata[", "origin=web", "trigger=rename", "trigger=", "changed=a&changed=b"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "transition=status",
+        "transition=:a:b",
+        "changed=",
+        "changed=metadata[",
+        "origin=web",
+        "trigger=rename",
+        "trigger=",
+        "changed=a&changed=b",
+    ],
+)
 def test_a_wrong_filter_is_named(filtered: Web, query: str) -> None:
     answer = filtered.get(f"/changes?{query}")
     assert answer.status == 400
@@ -379,11 +464,32 @@ def test_a_wrong_filter_is_named(filtered: Web, query: str) -> None:
 @pytest.fixture(scope="module")
 def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     rows = [
-        *some(10), a_change(11, origin="diff"), a_change(12, changed=["metadata.a.b"], after={"metadata": {"a.b": "x"}}, previous={"metadata": {"a.b": "w"}}),
-        a_change(13, "cus_9", resource="customers", customer_id="cus_9", changed=["name"], after={"name": "x"}, previous={"name": "w"}),
+        *some(10),
+        a_change(11, origin="diff"),
+        a_change(
+            12,
+            changed=["metadata.a.b"],
+            after={"metadata": {"a.b": "x"}},
+            previous={"metadata": {"a.b": "w"}},
+        ),
+        a_change(
+            13,
+            "cus_9",
+            resource="customers",
+            customer_id="cus_9",
+            changed=["name"],
+            after={"name": "x"},
+            previous={"name": "w"},
+        ),
     ]
-    triggers = [rule_of(name="renamed", resource="customers", changed="name"), rule_of(name="all", resource=["customers", "subscriptions"], origin="event", op="updated")]
-    with a_feed(tmp_path_factory.mktemp("filtered"), *rows) as feed, served(feed, triggers=triggers, heartbeat=0.05) as web:
+    triggers = [
+        rule_of(name="renamed", resource="customers", changed="name"),
+        rule_of(name="all", resource=["customers", "subscriptions"], origin="event", op="updated"),
+    ]
+    with (
+        a_feed(tmp_path_factory.mktemp("filtered"), *rows) as feed,
+        served(feed, triggers=triggers, heartbeat=0.05) as web,
+    ):
         yield web
 
 
@@ -406,7 +512,9 @@ def test_cloudevents_come_as_a_batch(web: Web) -> None:
 
 def test_texts_that_have_no_utf_8_are_sent_nevertheless(web: Web) -> None:
     half = {"id": "cus_1", "name": "\ud800\u2028\n</script>"}
-    add(web.serving.feed, a_change(11, "cus_1", resource="customers", after=json.dumps(half), **NEW))      # a destination gives text
+    add(
+        web.serving.feed, a_change(11, "cus_1", resource="customers", after=json.dumps(half), **NEW)
+    )  # a destination gives text
 
     assert web.get("/changes?after=10").json["data"][0]["after"] == half
     assert web.get("/changes?format=zapier&limit=1").json[0]["name"] == half["name"]
@@ -425,16 +533,33 @@ def test_a_stream_begins_with_what_comes_and_goes_on(web: Web) -> None:
         add(web.serving.feed, a_change(11))
         (block,) = [one for one in fields(stream, 2) if "event" in one][:1]
     assert {**block, "data": json.loads(block["data"])} == {
-        "id": "11", "event": "change", "data": web.get("/changes?after=10").json["data"][0],
+        "id": "11",
+        "event": "change",
+        "data": web.get("/changes?after=10").json["data"][0],
     }
 
 
-@pytest.mark.parametrize(("query", "headers"), [("?after=6", {}), ("?after=evt_6", {}), ("?after=2", {"Last_Event_ID": "6"}), ("", {"Last_Event_ID": "evt_6"})])
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("?after=6", {}),
+        ("?after=evt_6", {}),
+        ("?after=2", {"Last_Event_ID": "6"}),
+        ("", {"Last_Event_ID": "evt_6"}),
+    ],
+)
 def test_a_stream_goes_on_where_it_was_left(web: Web, query: str, headers: dict[str, str]) -> None:
     with web.opened(f"/changes/stream{query}", **headers) as stream:
         blocks = fields(stream, 6)
     assert [one["id"] for one in blocks] == ["6", "7", "8", "9", "10", "10"]
-    assert ["event" in one for one in blocks] == [False, True, True, True, True, False]      # then it is quiet
+    assert ["event" in one for one in blocks] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]  # then it is quiet
 
 
 def test_a_quiet_stream_shows_that_it_lives_and_how_far_it_is(web: Web) -> None:
@@ -465,15 +590,19 @@ def test_h1_a_stream_that_is_cut_off_200_times_loses_nothing(web: Web) -> None:
     """Each time after some bytes, in the midst of an event as well; the feed grows meanwhile."""
     dice, found, last, drops = random.Random(7), list[str](), "0", 0
     with ThreadPoolExecutor(1) as pool:
-        growing = [pool.submit(add, web.serving.feed, *some(20, first)) for first in range(11, 3_011, 20)]
+        growing = [
+            pool.submit(add, web.serving.feed, *some(20, first)) for first in range(11, 3_011, 20)
+        ]
         while drops < 200 or last != "3010":
             with web.opened("/changes/stream?after=0", Last_Event_ID=last) as stream:
                 wanted, pieces = dice.randint(1, 24_000), list[bytes]()
-                while (left := wanted - sum(map(len, pieces))) > 0 and b"id: 3010" not in b"".join(pieces[-2:]):
+                while (left := wanted - sum(map(len, pieces))) > 0 and b"id: 3010" not in b"".join(
+                    pieces[-2:]
+                ):
                     pieces.append(stream.read1(left))
             drops, text = drops + 1, b"".join(pieces).decode()
             assert drops < 1_000
-            for block in text.split("\n\n")[:-1]:      # what came whole
+            for block in text.split("\n\n")[:-1]:  # what came whole
                 told = dict(line.split(": ", 1) for line in block.splitlines())
                 last = told.get("id", last)
                 found += [json.loads(told["data"])["change_id"]] if "data" in told else []
@@ -486,7 +615,10 @@ def test_h1_a_stream_that_is_cut_off_200_times_loses_nothing(web: Web) -> None:
 
 def test_who_does_not_read_costs_one_page(web: Web) -> None:
     """The server stops reading the log until the client has taken what it has."""
-    add(web.serving.feed, *(a_change(n, after={"id": "sub_1", "text": "x" * 10_000}) for n in range(11, 2_011)))
+    add(
+        web.serving.feed,
+        *(a_change(n, after={"id": "sub_1", "text": "x" * 10_000}) for n in range(11, 2_011)),
+    )
     pages: list[int] = []
     page = FeedStore.page
 
@@ -499,10 +631,12 @@ def test_who_does_not_read_costs_one_page(web: Web) -> None:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         slow.settimeout(BOUND)
         slow.connect(("127.0.0.1", web.port))
-        slow.sendall(b"GET /changes/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n" + web.shown + b"\r\n")
+        slow.sendall(
+            b"GET /changes/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n" + web.shown + b"\r\n"
+        )
         slow.recv(1_000)
         with web.opened("/changes/stream") as other:
-            fields(other, 8)      # time to do wrong
+            fields(other, 8)  # time to do wrong
         taken = sum(1 for after in pages if after < 2_000)
-        assert taken <= 12      # of 21 pages, a megabyte each: what lies between the two
+        assert taken <= 12  # of 21 pages, a megabyte each: what lies between the two
     assert web.get("/changes?after=2009").json["data"]

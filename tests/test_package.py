@@ -13,8 +13,14 @@ import stripe_feed
 
 
 def test_all_equals_the_public_names() -> None:
-    names = [getattr(stripe_feed, name) and name for name in stripe_feed.__all__]    # all loaded, so that vars has them
-    own = {name for name, value in vars(stripe_feed).items() if not name.startswith("_") and not ismodule(value)}
+    names = [
+        getattr(stripe_feed, name) and name for name in stripe_feed.__all__
+    ]  # all loaded, so that vars has them
+    own = {
+        name
+        for name, value in vars(stripe_feed).items()
+        if not name.startswith("_") and not ismodule(value)
+    }
 
     assert sorted(names) == sorted(own - {"TYPE_CHECKING", "annotations"} | {"__version__"})
 

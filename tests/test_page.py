@@ -1,4 +1,6 @@
-"""The page, as a parser sees it: nothing that strangers wrote is markup, and only its own form can retry."""
+"""The page, as a parser sees it: nothing that strangers wrote is markup, and only its own form can
+retry.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ from urllib.parse import urlencode
 
 import pytest
 
-from stripe_feed.feed import bell, messages
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.messages import Attempt
-from stripe_feed.feed.page import look, page, tag, text
-from stripe_feed.feed.triggers import fire
+from stripe_feed.delivery import outbox
+from stripe_feed.delivery.outbox import Attempt
+from stripe_feed.feed.feed import Feed
+from stripe_feed.server import webhook_inbox
+from stripe_feed.server.page import look, page, tag, text
+from stripe_feed.triggers.engine import fire
 from tests.feed_kills import a_change
 from tests.web import NOW, Web, a_feed, a_trigger, add, basic, served
 
@@ -50,11 +53,17 @@ class Tree(HTMLParser):
             inside.append(data)
 
     def all(self, name: str, /, **wanted: str) -> list[dict[str, str]]:
-        return [attributes for found, attributes, _ in self.found if found == name and wanted.items() <= attributes.items()]
+        return [
+            attributes
+            for found, attributes, _ in self.found
+            if found == name and wanted.items() <= attributes.items()
+        ]
 
     def texts(self, name: str, /, **wanted: str) -> list[str]:
         return [
-            "".join(inside) for found, attributes, inside in self.found if found == name and wanted.items() <= attributes.items()
+            "".join(inside)
+            for found, attributes, inside in self.found
+            if found == name and wanted.items() <= attributes.items()
         ]
 
 
@@ -75,48 +84,111 @@ def give_up(feed: Feed, *names: str, note: str = "") -> list[str]:
     n = feed.head + 1
     add(feed, a_change(n))
     fire(feed.store, triggers, NOW - 60)
-    waiting = messages.find(feed.store, states=("waiting",), change_id=f"evt_{n}")
+    waiting = outbox.find(feed.store, states=("waiting",), change_id=f"evt_{n}")
     with feed.store.transaction() as db:
         for one in waiting:
-            messages.tried(db, one, Attempt(NOW - 30, 0.1, "500", note), "dead")
+            outbox.tried(db, one, Attempt(NOW - 30, 0.1, "500", note), "dead")
     return [one.message_id for one in waiting]
 
 
 def test_an_empty_feed_has_a_page(feed: Feed) -> None:
     found = shown(feed)
     assert found.texts("h2") == ["Deliveries", "Triggers", "Last changes"]
-    assert found.texts("p", **{"class": "empty"}) == ["Nothing failed.", "There are none: see triggers.toml.", "There are none yet."]
+    assert found.texts("p", **{"class": "empty"}) == [
+        "Nothing failed.",
+        "There are none: see triggers.toml.",
+        "There are none yet.",
+    ]
     assert found.texts("span", **{"class": "badge calm"}) == ["not synced yet"]
 
 
 def test_how_fresh_the_feed_is(feed: Feed) -> None:
     add(feed, *(a_change(n) for n in range(1, 4)))
-    bell.ring(feed.store, "evt_x", NOW)
+    webhook_inbox.ring(feed.store, "evt_x", NOW)
     found = shown(feed, synced_at=NOW - 90, error=None)
     facts = dict(zip(found.texts("dt"), found.texts("dd"), strict=True))
 
-    assert facts == {"Synced": "1 minute ago", "Newest change": "59 minutes ago", "Changes in the feed": "3", "Events to read": "1"}
-    assert found.all("time")[0] == {"datetime": "2026-01-01T00:58:30Z", "title": "2026-01-01 00:58:30 UTC"}
+    assert facts == {
+        "Synced": "1 minute ago",
+        "Newest change": "59 minutes ago",
+        "Changes in the feed": "3",
+        "Events to read": "1",
+    }
+    assert found.all("time")[0] == {
+        "datetime": "2026-01-01T00:58:30Z",
+        "title": "2026-01-01 00:58:30 UTC",
+    }
     assert found.texts("span", **{"class": "badge good"}) == ["up to date"]
-    assert shown(feed, synced_at=NOW, error="RateLimited").texts("span", **{"class": "badge bad"}) == ["failing: RateLimited"]
+    assert shown(feed, synced_at=NOW, error="RateLimited").texts(
+        "span", **{"class": "badge bad"}
+    ) == ["failing: RateLimited"]
 
 
 def test_the_last_changes_with_before_and_after_of_what_changed(feed: Feed) -> None:
-    image = {"id": "sub_1", "status": "past_due", "plan": {"name": "pro", "seats": 3}, "email": "not changed", "trial": None}
+    image = {
+        "id": "sub_1",
+        "status": "past_due",
+        "plan": {"name": "pro", "seats": 3},
+        "email": "not changed",
+        "trial": None,
+    }
     add(
         feed,
-        a_change(1, after=image, previous={"status": "active", "plan": {"seats": 2}, "trial": 5}, changed=["status", "plan.seats", "trial"]),
-        a_change(2, "cus_2", "c", resource="customers", after={"id": "cus_2", "object": "customer", "name": "Zoë", "phone": None, "address": {}}, event_type=None, previous=None, before_quality="none"),
-        a_change(3, "cus_2", "d", resource="customers", previous={"id": "cus_2", "object": "customer", "name": "Zoë"}, event_type="customer.deleted", late=True),
-        a_change(4, before_quality="none", after={"id": "sub_1", "status": "s"}, changed=["status"]),
+        a_change(
+            1,
+            after=image,
+            previous={"status": "active", "plan": {"seats": 2}, "trial": 5},
+            changed=["status", "plan.seats", "trial"],
+        ),
+        a_change(
+            2,
+            "cus_2",
+            "c",
+            resource="customers",
+            after={
+                "id": "cus_2",
+                "object": "customer",
+                "name": "Zoë",
+                "phone": None,
+                "address": {},
+            },
+            event_type=None,
+            previous=None,
+            before_quality="none",
+        ),
+        a_change(
+            3,
+            "cus_2",
+            "d",
+            resource="customers",
+            previous={"id": "cus_2", "object": "customer", "name": "Zoë"},
+            event_type="customer.deleted",
+            late=True,
+        ),
+        a_change(
+            4, before_quality="none", after={"id": "sub_1", "status": "s"}, changed=["status"]
+        ),
         a_change(5, after=None, previous=None, changed=["status"]),
     )
     found = shown(feed)
 
     assert [one["data-offset"] for one in found.all("article")] == ["5", "4", "3", "2", "1"]
-    titles = ["customer.subscription.updated", "customer.subscription.updated", "customer.deleted", "customers added", "customer.subscription.updated"]
+    titles = [
+        "customer.subscription.updated",
+        "customer.subscription.updated",
+        "customer.deleted",
+        "customers added",
+        "customer.subscription.updated",
+    ]
     assert found.texts("h3") == titles
-    cells = list(zip(found.texts("th", scope="row"), found.texts("td")[::2], found.texts("td")[1::2], strict=True))
+    cells = list(
+        zip(
+            found.texts("th", scope="row"),
+            found.texts("td")[::2],
+            found.texts("td")[1::2],
+            strict=True,
+        )
+    )
     assert cells == [
         ("status", "unknown", "s"), ("id", "cus_2", "nothing"), ("name", "Zoë", "nothing"), ("id", "nothing", "cus_2"), ("name", "nothing", "Zoë"),
         ("status", "active", "past_due"), ("plan.seats", "2", "3"), ("trial", "5", "nothing"),
@@ -129,7 +201,9 @@ def test_the_last_changes_with_before_and_after_of_what_changed(feed: Feed) -> N
 def test_only_the_last_changes_and_not_too_much_of_each(feed: Feed) -> None:
     add(feed, *(a_change(n) for n in range(1, 71)))
     wide = {"id": "sub_1", **{f"f{n}": "x" * 5_000 for n in range(60)}}
-    add(feed, a_change(71, after=wide, previous={}, changed=[name for name in wide if name != "id"]))
+    add(
+        feed, a_change(71, after=wide, previous={}, changed=[name for name in wide if name != "id"])
+    )
     found = shown(feed)
 
     assert len(found.all("article")) == 50
@@ -146,10 +220,15 @@ def test_what_triggers_do(feed: Feed) -> None:
     found = shown(feed, [crm, a_trigger("new")])
 
     assert found.texts("h3")[:3] == ["crm", "new", "gone"]
-    assert "Fired2Last2 minutes agoMessages2 waitingTohttps://hooks.example.com/…" in found.texts("dl")
+    assert "Fired2Last2 minutes agoMessages2 waitingTohttps://hooks.example.com/…" in found.texts(
+        "dl"
+    )
     assert "Fired0LastneverMessagesnoneTonot in the file any more" in found.texts("dl")
     assert "hidden" not in str(found.found)
-    for column, why, state in (("held", "it would fire 9,999 times", "held"), ("disabled", "it answers 410 Gone", "disabled")):
+    for column, why, state in (
+        ("held", "it would fire 9,999 times", "held"),
+        ("disabled", "it answers 410 Gone", "disabled"),
+    ):
         feed.store.ask(f"update triggers set {column} = ? where name = 'crm'", why)
         found = shown(feed, [crm])
         assert [state in found.texts("span"), why in found.texts("p")] == [True, True]
@@ -159,13 +238,16 @@ def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Fe
     (dead,) = give_up(feed, "crm", note="no such route")
     add(feed, a_change(2, "sub_2"))
     fire(feed.store, [a_trigger("crm")], NOW)
-    (failing,) = messages.find(feed.store, states=("waiting",))
+    (failing,) = outbox.find(feed.store, states=("waiting",))
     with feed.store.transaction() as db:
-        messages.tried(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
+        outbox.tried(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
     found = shown(feed)
 
     assert found.all("form") == [{"method": "post", "action": "/retry"}]
-    assert [(one["name"], one["value"]) for one in found.all("input")] == [("key", KEY), ("message_id", dead)]
+    assert [(one["name"], one["value"]) for one in found.all("input")] == [
+        ("key", KEY),
+        ("message_id", dead),
+    ]
     assert found.all("button") == [{"type": "submit", "aria-label": "Retry crm for sub_1"}]
     letters = [words for words in found.texts("li") if "sub_" in words]
     assert ["500: no such route" in words for words in letters] == [True, False]
@@ -177,8 +259,8 @@ def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
     add(feed, *(a_change(n, f"sub_{n}") for n in range(1, 101)))
     fire(feed.store, [a_trigger("crm")], NOW)
     with feed.store.transaction() as db:
-        for one in messages.find(feed.store, states=("waiting",)):
-            messages.tried(db, one, Attempt(NOW, 0.1, "503", ""), "waiting", NOW + 300 + one.number)
+        for one in outbox.find(feed.store, states=("waiting",)):
+            outbox.tried(db, one, Attempt(NOW, 0.1, "503", ""), "waiting", NOW + 300 + one.number)
     (card,) = [words for words in shown(feed, [a_trigger("crm")]).texts("li") if "503" in words]
 
     assert card.startswith("crmsub_1 ") and " and 99 more" in card
@@ -186,24 +268,45 @@ def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
 
 def test_a_trigger_that_is_in_no_file_any_more_says_so(feed: Feed) -> None:
     fire(feed.store, [a_trigger("gone")], NOW)
-    assert shown(feed, [a_trigger("crm")]).texts("span", **{"class": "badge calm"})[1:] == ["new", "deleted"]
+    assert shown(feed, [a_trigger("crm")]).texts("span", **{"class": "badge calm"})[1:] == [
+        "new",
+        "deleted",
+    ]
 
 
 def test_times_and_money_are_for_people_and_ids_lead_to_stripe(feed: Feed) -> None:
-    image = {"id": "in_1", "currency": "jpy", "total": 1250, "due_date": 1_767_225_600, "amount_due": None, "attempt_count": 3}
+    image = {
+        "id": "in_1",
+        "currency": "jpy",
+        "total": 1250,
+        "due_date": 1_767_225_600,
+        "amount_due": None,
+        "attempt_count": 3,
+    }
     old = {"currency": "eur", "total": 1250}
     paths = ["total", "due_date", "amount_due", "attempt_count"]
     ids: dict[str, Any] = {"account_id": "acct_1", "livemode": False}
     add(
-        feed, a_change(1, "in_1", resource="invoices", after=image, previous=old, changed=paths, **ids),
-        a_change(2, "sub_1", **{**ids, "livemode": True}), a_change(3, "sub_2", op="d", **ids), a_change(4, "a/../b", **ids),
+        feed,
+        a_change(1, "in_1", resource="invoices", after=image, previous=old, changed=paths, **ids),
+        a_change(2, "sub_1", **{**ids, "livemode": True}),
+        a_change(3, "sub_2", op="d", **ids),
+        a_change(4, "a/../b", **ids),
     )
     found = shown(feed)
 
-    assert found.texts("td")[-8:-4] == ["12.50 EUR", "1250 JPY", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
+    assert found.texts("td")[-8:-4] == [
+        "12.50 EUR",
+        "1250 JPY",
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+    ]
     assert found.texts("td")[-2:] == ["3", "3"]
     places = [one["href"] for one in found.all("a") if "class" not in one]
-    assert places == ["https://dashboard.stripe.com/acct_1/subscriptions/sub_1", "https://dashboard.stripe.com/acct_1/test/invoices/in_1"]
+    assert places == [
+        "https://dashboard.stripe.com/acct_1/subscriptions/sub_1",
+        "https://dashboard.stripe.com/acct_1/test/invoices/in_1",
+    ]
 
 
 HOSTILE: dict[str, Any] = {
@@ -213,27 +316,57 @@ HOSTILE: dict[str, Any] = {
 
 
 def test_a_script_in_every_text_is_text(feed: Feed) -> None:
-    image = {SCRIPT: SCRIPT, "id": SCRIPT, "name": SCRIPT, "metadata": {SCRIPT: SCRIPT}, "tags": [SCRIPT]}
+    image = {
+        SCRIPT: SCRIPT,
+        "id": SCRIPT,
+        "name": SCRIPT,
+        "metadata": {SCRIPT: SCRIPT},
+        "tags": [SCRIPT],
+    }
     changed = [SCRIPT, "name", f"metadata.{SCRIPT}", "tags"]
     fire(feed.store, [a_trigger("crm")], NOW)
     add(
-        feed, a_change(1, **HOSTILE, after=image, previous={**image, "name": SCRIPT + SCRIPT}, changed=changed),
-        a_change(2, **HOSTILE | {"change_id": SCRIPT + "2"}, op="c", after=image, previous=None, before_quality="none"),
-        a_change(3, **HOSTILE | {"change_id": SCRIPT + "3"}, op="d", previous=image, resource="customers"),
+        feed,
+        a_change(
+            1, **HOSTILE, after=image, previous={**image, "name": SCRIPT + SCRIPT}, changed=changed
+        ),
+        a_change(
+            2,
+            **HOSTILE | {"change_id": SCRIPT + "2"},
+            op="c",
+            after=image,
+            previous=None,
+            before_quality="none",
+        ),
+        a_change(
+            3, **HOSTILE | {"change_id": SCRIPT + "3"}, op="d", previous=image, resource="customers"
+        ),
     )
     fire(feed.store, [a_trigger("crm")], NOW)
     feed.store.ask("update triggers set name = ?", SCRIPT)
     feed.store.ask("update messages set trigger = ?", SCRIPT)
-    feed.store.ask("update messages set lane = ?, object_id = ?, resource = ?, tries = 1", SCRIPT, SCRIPT, SCRIPT)
+    feed.store.ask(
+        "update messages set lane = ?, object_id = ?, resource = ?, tries = 1",
+        SCRIPT,
+        SCRIPT,
+        SCRIPT,
+    )
     feed.store.ask("update messages set state = 'dead', message_id = ? where number = 1", SCRIPT)
-    for one in messages.find(feed.store):
-        feed.store.ask("insert into attempts values (?, 1, ?, 1, ?, ?)", one.message_id, NOW, SCRIPT, SCRIPT)
+    for one in outbox.find(feed.store):
+        feed.store.ask(
+            "insert into attempts values (?, 1, ?, 1, ?, ?)", one.message_id, NOW, SCRIPT, SCRIPT
+        )
     feed.store.ask("update triggers set held = ?, disabled = ?", SCRIPT, SCRIPT)
     found = shown(feed, [a_trigger(SCRIPT, f"https://{SCRIPT}/")], synced_at=NOW, error=SCRIPT)
 
     assert found.all("script") == [{"src": "/page.js", "defer": ""}]
     assert found.all("img") == []
-    assert not [name for _, attributes, _ in found.found for name in attributes if name.startswith("on") or name == "style"]
+    assert not [
+        name
+        for _, attributes, _ in found.found
+        for name in attributes
+        if name.startswith("on") or name == "style"
+    ]
     everything = "".join(found.texts("html"))
     assert everything.count(SCRIPT) > 25
     assert [one["value"] for one in found.all("input", name="message_id")] == [SCRIPT]
@@ -266,11 +399,18 @@ def test_the_page_can_be_read_without_eyes(feed: Feed) -> None:
 
 def test_everything_comes_from_here(feed: Feed) -> None:
     found = shown(feed)
-    loaded = [attributes.get("src") or attributes.get("href") for name, attributes, _ in found.found if name in ("script", "link")]
+    loaded = [
+        attributes.get("src") or attributes.get("href")
+        for name, attributes, _ in found.found
+        if name in ("script", "link")
+    ]
     assert loaded == ["/icon.svg", "/page.css", "/page.js"]
     for name in ("page.css", "page.js", "icon.svg"):
         words = Path(page.__globals__["__file__"]).with_name(name).read_text(encoding="utf-8")
-        assert not re.search(r"https?:|//[a-z]|innerHTML|eval\(|@import", words.replace("http://www.w3.org/2000/svg", ""))
+        assert not re.search(
+            r"https?:|//[a-z]|innerHTML|eval\(|@import",
+            words.replace("http://www.w3.org/2000/svg", ""),
+        )
 
 
 # Over HTTP
@@ -288,20 +428,30 @@ def key_in(web: Web, **headers: str) -> str:
 
 def pressed(web: Web, key: str, message_id: str, **headers: str) -> Any:
     form = urlencode({"key": key, "message_id": message_id})
-    return web.post("/retry", form, **{"Content_Type": "application/x-www-form-urlencoded", **headers})
+    return web.post(
+        "/retry", form, **{"Content_Type": "application/x-www-form-urlencoded", **headers}
+    )
 
 
 def states(feed: Feed) -> list[str]:
-    return [one.state for one in messages.find(feed.store)]
+    return [one.state for one in outbox.find(feed.store)]
 
 
 def test_the_page_and_what_it_loads_over_http(web: Web) -> None:
     answer = web.get("/")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert answer.headers["content-security-policy"].startswith("default-src 'self'; ")
-    for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icon.svg", "image/svg+xml")):
+    for path, kind in (
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+    ):
         loaded = web.get(path)
-        assert (loaded.status, loaded.headers["content-type"].partition(";")[0], bool(loaded.body)) == (200, kind, True)
+        assert (
+            loaded.status,
+            loaded.headers["content-type"].partition(";")[0],
+            bool(loaded.body),
+        ) == (200, kind, True)
 
 
 def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
@@ -310,7 +460,7 @@ def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
     answer = pressed(web, key_in(web), dead, **here)
 
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    (message,) = messages.due(feed.store, "crm", NOW, NOW, False, 9)
+    (message,) = outbox.due(feed.store, "crm", NOW, NOW, False, 9)
     assert (message.message_id, message.tries) == (dead, 0)
     assert Tree(web.get("/").body.decode()).all("form") == []
 
@@ -323,8 +473,13 @@ def test_a_script_that_presses_it_is_told_what_was_done(web: Web, feed: Feed) ->
     assert (again.status, "no dead letter" in again.error) == (400, True)
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}])
-def test_no_page_of_another_origin_presses_it(web: Web, feed: Feed, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}],
+)
+def test_no_page_of_another_origin_presses_it(
+    web: Web, feed: Feed, headers: dict[str, str]
+) -> None:
     (dead,) = give_up(feed, "crm")
     assert pressed(web, key_in(web), dead, **headers).status == 403
     assert states(feed) == ["dead"]
@@ -340,7 +495,10 @@ def test_nobody_presses_it_without_having_read_the_page(web: Web, feed: Feed, ke
 def test_a_form_without_a_message_retries_nothing(web: Web, feed: Feed) -> None:
     give_up(feed, "crm", "cio")
     key = key_in(web)
-    assert [pressed(web, key, "").status, web.post("/retry", urlencode({"key": key})).status] == [400, 400]
+    assert [pressed(web, key, "").status, web.post("/retry", urlencode({"key": key})).status] == [
+        400,
+        400,
+    ]
     assert states(feed) == ["dead", "dead"]
 
 

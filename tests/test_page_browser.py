@@ -1,4 +1,6 @@
-"""The page in a real browser, where one is installed: a person retries a dead letter and sees it gone."""
+"""The page in a real browser, where one is installed: a person retries a dead letter and sees it
+gone.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.feed import messages
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.messages import Attempt
-from stripe_feed.feed.triggers import fire
+from stripe_feed.delivery import outbox
+from stripe_feed.delivery.outbox import Attempt
+from stripe_feed.feed.feed import Feed
+from stripe_feed.triggers.engine import fire
 from tests.feed_kills import a_change
 from tests.web import NOW, Web, a_feed, a_trigger, add, served
 
 pytestmark = pytest.mark.browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-SECONDS = 15_000      # milliseconds: nothing here waits longer
+SECONDS = 15_000  # milliseconds: nothing here waits longer
 SCRIPT = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title = 'taken over'\">"
 IMAGE = {
     "id": "sub_1", "object": "subscription", "status": "past_due", "cancel_at_period_end": False, "quantity": 12,
@@ -35,7 +37,9 @@ SIZES = {"desktop": (1280, 900), "phone": (375, 812)}
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium: the one that playwright brings, or one on the PATH."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     with sync_api.sync_playwright() as playwright:
         own = next(filter(None, map(shutil.which, BROWSERS)), None)
         try:
@@ -54,41 +58,85 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
         fire(opened.store, triggers, NOW - 3_600)
         quiet: Any = {"previous": None, "before_quality": "none", "changed": []}
         add(
-            opened, a_change(3_400, after=IMAGE, previous={"status": "active", "metadata": {"plan": "basic"}}, changed=["status", "metadata.plan"]),
-            a_change(3_500, "cus_9", "c", resource="customers", after=CUSTOMER, event_type="customer.created", **quiet),
-            a_change(3_560, "sub_1", after=IMAGE, previous={"metadata": {"note": "a note"}, "quantity": 11}, changed=["metadata.note", "quantity"]),
-            a_change(3_590, "cus_8", "d", resource="customers", previous={**CUSTOMER, "id": "cus_8", "name": "Zoë"}, event_type="customer.deleted"),
+            opened,
+            a_change(
+                3_400,
+                after=IMAGE,
+                previous={"status": "active", "metadata": {"plan": "basic"}},
+                changed=["status", "metadata.plan"],
+            ),
+            a_change(
+                3_500,
+                "cus_9",
+                "c",
+                resource="customers",
+                after=CUSTOMER,
+                event_type="customer.created",
+                **quiet,
+            ),
+            a_change(
+                3_560,
+                "sub_1",
+                after=IMAGE,
+                previous={"metadata": {"note": "a note"}, "quantity": 11},
+                changed=["metadata.note", "quantity"],
+            ),
+            a_change(
+                3_590,
+                "cus_8",
+                "d",
+                resource="customers",
+                previous={**CUSTOMER, "id": "cus_8", "name": "Zoë"},
+                event_type="customer.deleted",
+            ),
         )
         fire(opened.store, triggers, NOW - 30)
-        dead, failing, *rest = messages.find(opened.store, states=("waiting",), trigger="welcome_message")
+        dead, failing, *rest = outbox.find(
+            opened.store, states=("waiting",), trigger="welcome_message"
+        )
         with opened.store.transaction() as db:
-            messages.tried(db, dead, Attempt(NOW - 20, 0.1, "500", "upstream connect error"), "dead")
-            messages.tried(db, failing, Attempt(NOW - 10, 5, "timeout", ""), "waiting", NOW + 290)
+            outbox.tried(db, dead, Attempt(NOW - 20, 0.1, "500", "upstream connect error"), "dead")
+            outbox.tried(db, failing, Attempt(NOW - 10, 5, "timeout", ""), "waiting", NOW + 290)
             for one in rest:
-                messages.tried(db, one, Attempt(NOW - 9, 0.1, "200", ""), "sent")
-            db.execute("update triggers set held = 'it would fire 12,345 times in one run, more than 1,000' where name = 'crm_sync'")
+                outbox.tried(db, one, Attempt(NOW - 9, 0.1, "200", ""), "sent")
+            db.execute(
+                "update triggers set held = 'it would fire 12,345 times in one run, more than 1,000' where name = 'crm_sync'"
+            )
         yield opened
 
 
-TRIGGERS = {"welcome_message": "https://hooks.example.com/x", "crm_sync": "https://crm.example.com/x", "slack": "https://hooks.slack.com/x"}
+TRIGGERS = {
+    "welcome_message": "https://hooks.example.com/x",
+    "crm_sync": "https://crm.example.com/x",
+    "slack": "https://hooks.slack.com/x",
+}
 
 
 @pytest.fixture
 def web(feed: Feed) -> Iterator[Web]:
     triggers = [a_trigger(name, url) for name, url in TRIGGERS.items()]
-    with served(feed, triggers=triggers, health=lambda: {"synced_at": NOW - 12, "error": None}) as web:
+    with served(
+        feed, triggers=triggers, health=lambda: {"synced_at": NOW - 12, "error": None}
+    ) as web:
         yield web
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_person_retries_a_dead_letter_and_sees_it_gone(browser: Any, web: Web, feed: Feed, tmp_path: Path, size: str, scheme: str) -> None:
+def test_a_person_retries_a_dead_letter_and_sees_it_gone(
+    browser: Any, web: Web, feed: Feed, tmp_path: Path, size: str, scheme: str
+) -> None:
     width, height = SIZES[size]
     trouble: list[str] = []
-    with browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
+    with browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme
+    ) as context:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
-        page.on("console", lambda said: trouble.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda said: trouble.append(said.text) if said.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda fault: trouble.append(str(fault)))
         page.goto(f"http://127.0.0.1:{web.port}/")
         page.screenshot(path=tmp_path / f"{size}-{scheme}.png", full_page=True)
@@ -100,7 +148,12 @@ def test_a_person_retries_a_dead_letter_and_sees_it_gone(browser: Any, web: Web,
         page.screenshot(path=tmp_path / f"{size}-{scheme}-after.png")
         assert "Put back into its lane" in page.locator("#said").inner_text()
         assert page.title() == "stripe-feed"
-    assert [one.state for one in messages.find(feed.store, trigger="welcome_message")] == ["waiting", "waiting", "sent", "sent"]
+    assert [one.state for one in outbox.find(feed.store, trigger="welcome_message")] == [
+        "waiting",
+        "waiting",
+        "sent",
+        "sent",
+    ]
     assert trouble == []
 
 
@@ -132,7 +185,7 @@ def test_the_page_says_that_the_server_is_gone_and_a_failed_retry(browser: Any, 
         page.clock.install()
         with served(feed) as web:
             page.goto(f"http://127.0.0.1:{web.port}/")
-            messages.retry(feed.store, NOW)
+            outbox.retry(feed.store, NOW)
             page.get_by_role("button", name="Retry welcome_message").click()
             page.get_by_text("Not done.").wait_for()
         page.locator("h1").click()

@@ -1,4 +1,6 @@
-"""The pool of threads over lists in memory: who is asked, what waits, what is handed out, and how it ends."""
+"""The pool of threads over lists in memory: who is asked, what waits, what is handed out, and how
+it ends.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from contextlib import contextmanager
 import pytest
 
 from stripe_feed.errors import PermissionMissing, Unreachable
-from stripe_feed.extract import pages
-from stripe_feed.extract.pages import Fetch, Listing, Page, Part, Reader
-from stripe_feed.extract.windows import Ask, Head, Planner, Took
+from stripe_feed.extract.paging import reader as paging_reader
+from stripe_feed.extract.paging.reader import Fetch, Listing, Page, Part, Reader
+from stripe_feed.extract.paging.windows import Ask, Head, Planner, Took
 from tests.endpoint import Endpoint, Tokens, read, reader_of
 
 T0 = 100_000
 ASKED_AT = 1_780_000_000
-ENOUGH = pages.MOST_BATCHES_WAITING
+ENOUGH = paging_reader.MOST_BATCHES_WAITING
 
 
 @contextmanager
@@ -45,14 +47,21 @@ def fetch_from(endpoint: Endpoint) -> Fetch[str]:
     def fetch(walk: int, ask: Ask) -> Page[str]:
         with lock:
             return page(endpoint, ask)
+
     return fetch
 
 
 def listing_of(
-    endpoint: Endpoint | None = None, fetch: Fetch[str] | None = None, path: str = "/v1/customers", walks: int = 1, lo: int = 1
+    endpoint: Endpoint | None = None,
+    fetch: Fetch[str] | None = None,
+    path: str = "/v1/customers",
+    walks: int = 1,
+    lo: int = 1,
 ) -> Listing[str]:
     found = fetch or fetch_from(Endpoint() if endpoint is None else endpoint)
-    return Listing(path.rpartition("/")[2], path, found, [Planner([(lo, T0)]) for _ in range(walks)])
+    return Listing(
+        path.rpartition("/")[2], path, found, [Planner([(lo, T0)]) for _ in range(walks)]
+    )
 
 
 def ids(batches: Sequence[Sequence[Part[str]]]) -> list[str]:
@@ -75,7 +84,9 @@ def test_every_row_of_every_listing_comes_once(threads: int) -> None:
 
     assert [sorted(rows) for rows in found] == [sorted(endpoint.keys) for endpoint in endpoints]
     assert [listing.rows_read for listing in listings] == [len(endpoint) for endpoint in endpoints]
-    assert [listing.pages_read for listing in listings] == [len(endpoint.asked) for endpoint in endpoints]
+    assert [listing.pages_read for listing in listings] == [
+        len(endpoint.asked) for endpoint in endpoints
+    ]
 
 
 def test_each_page_costs_a_token_of_its_endpoint() -> None:
@@ -101,8 +112,10 @@ def test_a_token_that_is_not_there_yet_is_waited_for() -> None:
 
 def test_less_than_a_batch_waits_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of about the size asked for, then what is left."""
-    monkeypatch.setattr(pages, "BATCH_ROWS", 25)
-    with reading(listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)) as reader:
+    monkeypatch.setattr(paging_reader, "BATCH_ROWS", 25)
+    with reading(
+        listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)
+    ) as reader:
         sizes = [len(ids([parts])) for parts in read(reader, listing)]
 
     assert sizes == [30, 30, 5]
@@ -110,17 +123,21 @@ def test_less_than_a_batch_waits_until_the_end(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_batch_is_also_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of large objects stays in memory until its table is built."""
-    monkeypatch.setattr(pages, "BATCH_BYTES", 150)
-    with reading(listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)) as reader:
+    monkeypatch.setattr(paging_reader, "BATCH_BYTES", 150)
+    with reading(
+        listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)
+    ) as reader:
         sizes = [sum(part.size for part in parts) for parts in read(reader, listing)]
 
     assert sizes == [200, 200, 200, 50]
 
 
 @pytest.mark.parametrize("limit", ["BATCH_ROWS", "BATCH_BYTES"])
-def test_no_page_is_asked_for_while_enough_batches_wait(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_no_page_is_asked_for_while_enough_batches_wait(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     """A slow consumer stops the requests, not the memory; taking a batch lets them go on."""
-    monkeypatch.setattr(pages, limit, 10 if limit == "BATCH_ROWS" else 100)
+    monkeypatch.setattr(paging_reader, limit, 10 if limit == "BATCH_ROWS" else 100)
     endpoint = Endpoint(range(1, 101), size=10)
     with reading(listing := listing_of(endpoint), tokens=Tokens(1)) as reader:
         wait_for(reader, lambda: listing.pages_read == ENOUGH and not reader.in_flight)
@@ -131,10 +148,15 @@ def test_no_page_is_asked_for_while_enough_batches_wait(monkeypatch: pytest.Monk
         wait_for(reader, lambda: listing.pages_read == ENOUGH + 1)
 
 
-def test_a_listing_without_a_batch_is_read_even_when_others_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_without_a_batch_is_read_even_when_others_crowd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Or its consumer would wait for ever for a batch that is never read."""
-    monkeypatch.setattr(pages, "BATCH_ROWS", 10)
-    crowd, small = listing_of(Endpoint(range(1, 101), size=10)), listing_of(Endpoint(range(1, 9)), path="/v1/prices")
+    monkeypatch.setattr(paging_reader, "BATCH_ROWS", 10)
+    crowd, small = (
+        listing_of(Endpoint(range(1, 101), size=10)),
+        listing_of(Endpoint(range(1, 9)), path="/v1/prices"),
+    )
     with reading(crowd, tokens=Tokens(1)) as reader:
         wait_for(reader, lambda: crowd.pages_read == ENOUGH and not reader.in_flight)
         reader.open(small)
@@ -158,7 +180,9 @@ def test_never_more_requests_are_under_way_than_stripe_allows() -> None:
             now -= 1
         return found
 
-    with reading(listing := listing_of(fetch=fetch), tokens=Tokens(8, in_flight_ceiling=2)) as reader:
+    with reading(
+        listing := listing_of(fetch=fetch), tokens=Tokens(8, in_flight_ceiling=2)
+    ) as reader:
         assert len(ids(list(read(reader, listing)))) == 1_999
     assert most <= 2
 
@@ -179,7 +203,9 @@ def test_requests_of_one_listing_really_run_at_the_same_time() -> None:
 
 
 def test_tokens_go_to_the_listing_with_most_pages_left() -> None:
-    """One thread, so one after the other: the long list is read down to the length of the short one first."""
+    """One thread, so one after the other: the long list is read down to the length of the short one
+    first.
+    """
     started = threading.Event()
     order: list[str] = []
 
@@ -188,10 +214,15 @@ def test_tokens_go_to_the_listing_with_most_pages_left() -> None:
             started.wait(20)
             order.append(name)
             return page(endpoint, ask)
+
         return fetch
 
-    short = listing_of(fetch=fetch_of("s", Endpoint(range(T0 - 30, T0), size=10)), path="/v1/s", lo=T0 - 30)
-    long = listing_of(fetch=fetch_of("L", Endpoint(range(T0 - 80, T0), size=10)), path="/v1/l", lo=T0 - 80)
+    short = listing_of(
+        fetch=fetch_of("s", Endpoint(range(T0 - 30, T0), size=10)), path="/v1/s", lo=T0 - 30
+    )
+    long = listing_of(
+        fetch=fetch_of("L", Endpoint(range(T0 - 80, T0), size=10)), path="/v1/l", lo=T0 - 80
+    )
     with reading(short, long, tokens=Tokens(1)) as reader:
         started.set()
         for listing in (short, long):
@@ -202,7 +233,9 @@ def test_tokens_go_to_the_listing_with_most_pages_left() -> None:
 
 
 def test_walks_follow_each_other() -> None:
-    """Active prices, all of them, before archived ones: a price archived meanwhile is in the second walk."""
+    """Active prices, all of them, before archived ones: a price archived meanwhile is in the second
+    walk.
+    """
     walks: list[int] = []
     endpoint = Endpoint(range(1, 100), size=10)
 
@@ -215,7 +248,9 @@ def test_walks_follow_each_other() -> None:
 
     assert walks == [0] * 10 + [1] * 10
     assert [part.walk for part in parts] == walks
-    assert sorted(row for part in parts for row in part.rows) == sorted([*endpoint.keys, *endpoint.keys])
+    assert sorted(row for part in parts for row in part.rows) == sorted(
+        [*endpoint.keys, *endpoint.keys]
+    )
 
 
 def test_rows_that_are_left_out_still_move_the_walk() -> None:
@@ -224,7 +259,10 @@ def test_rows_that_are_left_out_still_move_the_walk() -> None:
 
     def fetch(walk: int, ask: Ask) -> Page[str]:
         found = page(endpoint, ask)
-        rows = [row if head.created and head.created % 2 else None for row, head in zip(found.rows, found.heads, strict=True)]
+        rows = [
+            row if head.created and head.created % 2 else None
+            for row, head in zip(found.rows, found.heads, strict=True)
+        ]
         return Page(rows, found.heads, found.has_more, found.size, found.asked_at)
 
     with reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader:
@@ -236,7 +274,9 @@ def test_rows_that_are_left_out_still_move_the_walk() -> None:
 
 
 def test_a_listing_is_not_finished_before_its_last_rows_wait() -> None:
-    """Consumers look without a lock: one that looks while the last page is handed over must not go home without its rows."""
+    """Consumers look without a lock: one that looks while the last page is handed over must not go
+    home without its rows.
+    """
     done: list[bool] = []
 
     class Watched(Planner):
@@ -270,10 +310,14 @@ def test_a_refused_cursor_is_gone_on_from_by_time() -> None:
 
 def test_an_error_is_raised_where_the_listing_is_consumed_and_others_go_on() -> None:
     """A missing permission ends one resource, not the run."""
+
     def refuse(walk: int, ask: Ask) -> Page[str]:
         raise PermissionMissing("no", "rak_price_read")
 
-    bad, good = listing_of(fetch=refuse, path="/v1/prices"), listing_of(Endpoint(range(1, 500), size=10))
+    bad, good = (
+        listing_of(fetch=refuse, path="/v1/prices"),
+        listing_of(Endpoint(range(1, 500), size=10)),
+    )
     with reading(bad, good) as reader:
         assert len(ids(list(read(reader, good)))) == 499
         with pytest.raises(PermissionMissing):
@@ -284,6 +328,7 @@ def test_an_error_is_raised_where_the_listing_is_consumed_and_others_go_on() -> 
 
 def test_whatever_a_thread_runs_into_is_raised() -> None:
     """Also what is no `Exception`: a consumer that waits for a thread that is gone would hang."""
+
     def fail(walk: int, ask: Ask) -> Page[str]:
         raise SystemExit(3)
 
@@ -300,8 +345,12 @@ def test_a_list_without_progress_is_told_with_its_path() -> None:
         first.append(page(endpoint, ask))
         return first[0]
 
-    with reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader, pytest.raises(
-        Unreachable, match=r"^/v1/customers has more but repeats cus_\d+\. Run again; if it stays, report it\.$"
+    with (
+        reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader,
+        pytest.raises(
+            Unreachable,
+            match=r"^/v1/customers has more but repeats cus_\d+\. Run again; if it stays, report it\.$",
+        ),
     ):
         list(read(reader, listing))
 
@@ -344,7 +393,9 @@ def test_a_reader_that_read_nothing_has_no_threads() -> None:
 
 
 def test_a_cursor_refused_in_the_middle_of_a_burst_with_many_threads() -> None:
-    """Every third cursor is deleted on purpose, while eight threads read: what stays comes once, and nothing comes twice."""
+    """Every third cursor is deleted on purpose, while eight threads read: what stays comes once,
+    and nothing comes twice.
+    """
     endpoint = Endpoint([n // 30 for n in range(30, 1_500)], size=7)
     lock = threading.Lock()
     asked = 0

@@ -1,4 +1,6 @@
-"""The whole pager, threads included, over a list that changes while it is read: nothing lost, nothing invented, nothing twice."""
+"""The whole pager, threads included, over a list that changes while it is read: nothing lost,
+nothing invented, nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +18,36 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stripe_feed.api.rate_limits import Budget
 from stripe_feed.errors import CursorGone
-from stripe_feed.extract import pages
-from stripe_feed.extract.pages import Listing, Page
-from stripe_feed.extract.windows import MOST_EMPTY, MOST_REFUSED, Ask, Head, Planner, Range, Took, subtract
-from stripe_feed.rates import Budget
+from stripe_feed.extract.paging import reader as paging_reader
+from stripe_feed.extract.paging.reader import Listing, Page
+from stripe_feed.extract.paging.windows import (
+    MOST_EMPTY,
+    MOST_REFUSED,
+    Ask,
+    Head,
+    Planner,
+    Range,
+    Took,
+    subtract,
+)
 from tests.endpoint import Endpoint, Tokens, read, reader_of
 
-BORN = 1_600_000_000        # when the account was made
-SPAN = 2_000                # seconds until `T0`
+BORN = 1_600_000_000  # when the account was made
+SPAN = 2_000  # seconds until `T0`
 T0 = BORN + SPAN
-OLDEST = BORN - 500         # of what was imported
+OLDEST = BORN - 500  # of what was imported
 
 
 @dataclass(frozen=True)
 class Case:
     """An account, how it is read, and what happens meanwhile; chances are per request."""
 
-    created: tuple[int | None, ...]      # relative to `BORN`
-    size: int = 3                        # rows per page
+    created: tuple[int | None, ...]  # relative to `BORN`
+    size: int = 3  # rows per page
     threads: int = 4
-    batch: int = 10                      # rows per batch
+    batch: int = 10  # rows per batch
     seed: int = 0
     created_meanwhile: float = 0.0
     deleted_meanwhile: float = 0.0
@@ -44,8 +55,8 @@ class Case:
     cursor_refused: float = 0.0
     short_pages: float = 0.0
     empty_pages: float = 0.0
-    late: float = 0.0                    # the answer arrives after the next one
-    kills: tuple[int, ...] = ()          # each after so many batches
+    late: float = 0.0  # the answer arrives after the next one
+    kills: tuple[int, ...] = ()  # each after so many batches
 
 
 @dataclass
@@ -57,11 +68,13 @@ class Changing:
     dice: Random = field(init=False)
     turn: threading.Condition = field(default_factory=threading.Condition)
     empties: int = 0
-    faults: int = 0                      # of cursors
+    faults: int = 0  # of cursors
     waits: int = 0
 
     def __post_init__(self) -> None:
-        self.endpoint = Endpoint([None if at is None else BORN + at for at in self.case.created], self.case.size)
+        self.endpoint = Endpoint(
+            [None if at is None else BORN + at for at in self.case.created], self.case.size
+        )
         self.dice = Random(self.case.seed)
 
     def fetch(self, walk: int, ask: Ask) -> Page[str]:
@@ -71,22 +84,36 @@ class Changing:
             self.turn.notify_all()
             if self.case.threads > 1 and self.waits < 40 and self.dice.random() < self.case.late:
                 self.waits += 1
-                self.turn.wait(0.002)       # meanwhile another request may cut this window; nobody else may come, so not for ever
+                self.turn.wait(
+                    0.002
+                    # meanwhile another request may cut this window; nobody else may come, so not for
+                    # ever
+                )
             return Page([head.id for head in heads], heads, has_more, len(heads), T0)
 
     def live(self, ask: Ask) -> None:
         """Objects come, now and in the past, and go; above all the one that is to be gone on from."""
         endpoint, dice = self.endpoint, self.dice
         if dice.random() < self.case.created_meanwhile:
-            endpoint.add(dice.choice([T0, T0 + 5, dice.randrange(OLDEST, T0), ask.window.pos, None]))
+            endpoint.add(
+                dice.choice([T0, T0 + 5, dice.randrange(OLDEST, T0), ask.window.pos, None])
+            )
         if dice.random() < self.case.deleted_meanwhile and endpoint.keys:
             endpoint.delete(dice.choice(list(endpoint.keys)))
-        if ask.cursor in endpoint.keys and self.faults < MOST_REFUSED and dice.random() < self.case.cursor_deleted:
+        if (
+            ask.cursor in endpoint.keys
+            and self.faults < MOST_REFUSED
+            and dice.random() < self.case.cursor_deleted
+        ):
             self.faults += 1
             endpoint.delete(str(ask.cursor))
 
     def answer(self, ask: Ask) -> tuple[list[Head], bool]:
-        if ask.cursor and self.faults < MOST_REFUSED and self.dice.random() < self.case.cursor_refused:
+        if (
+            ask.cursor
+            and self.faults < MOST_REFUSED
+            and self.dice.random() < self.case.cursor_refused
+        ):
             self.faults += 1
             raise CursorGone("no longer in the list", "resource_missing", "starting_after")
         heads, has_more = self.endpoint.page(ask)
@@ -110,7 +137,9 @@ class Watched(Planner):
         took = super().page(ask, heads, has_more)
         before, self.left = self.left, subtract(self.left, took.cover)
         held = [(window.lo, window.covered) for window in self.windows]
-        assert length(before) - length(self.left) == took.cover[1] - took.cover[0], "covered twice, or what was never asked for"
+        assert length(before) - length(self.left) == took.cover[1] - took.cover[0], (
+            "covered twice, or what was never asked for"
+        )
         assert joined(held) == joined(self.left), "the windows are not what is left"
         assert length(held) == length(self.left), "windows overlap"
         return took
@@ -141,11 +170,15 @@ class Outcome:
 
 
 def read_through(case: Case, changing: Changing) -> Outcome:
-    """Read in batches; at each kill everything but what was yielded is forgotten, and reading resumes from the state."""
+    """Read in batches; at each kill everything but what was yielded is forgotten, and reading
+    resumes from the state.
+    """
     left: list[Range] = [(BORN, T0), (0, BORN)]
     outcome = Outcome()
     for kill in [*case.kills, None]:
-        listing: Listing[str] = Listing("customers", "/v1/customers", changing.fetch, [Watched(left)])
+        listing: Listing[str] = Listing(
+            "customers", "/v1/customers", changing.fetch, [Watched(left)]
+        )
         reader = reader_of(Tokens(case.threads))
         reader.open(listing)
         try:
@@ -156,7 +189,9 @@ def read_through(case: Case, changing: Changing) -> Outcome:
                     left = subtract(left, part.cover)
                     outcome.rows += part.rows
                 outcome.most_ranges = max(outcome.most_ranges, len(left))
-                outcome.most_bytes = max(outcome.most_bytes, len(json.dumps({"t0": T0, "left": [left], "start": 0})))
+                outcome.most_bytes = max(
+                    outcome.most_bytes, len(json.dumps({"t0": T0, "left": [left], "start": 0}))
+                )
         finally:
             reader.close()
             for thread in reader._threads:
@@ -167,7 +202,7 @@ def read_through(case: Case, changing: Changing) -> Outcome:
 
 def check(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing lost, nothing invented; without kills also nothing twice; the state stays small."""
-    monkeypatch.setattr(pages, "BATCH_ROWS", case.batch)
+    monkeypatch.setattr(paging_reader, "BATCH_ROWS", case.batch)
     changing = Changing(case)
     before = changing.endpoint.within(0, T0)
     outcome = read_through(case, changing)
@@ -184,20 +219,35 @@ def check(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 moments = st.integers(OLDEST - BORN, SPAN + 5)
-crowded = st.one_of(st.sampled_from([0, 1, 1_000, 1_001, SPAN - 1]), moments)       # bursts, and a few others
-recent = st.integers(0, 44).map(lambda root: SPAN - root * root)                    # growth: most of them lately
+crowded = st.one_of(
+    st.sampled_from([0, 1, 1_000, 1_001, SPAN - 1]), moments
+)  # bursts, and a few others
+recent = st.integers(0, 44).map(lambda root: SPAN - root * root)  # growth: most of them lately
 chances = st.sampled_from([0.0, 0.0, 0.05, 0.3])
 
 
 def cases(kills: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Case]:
     created = st.one_of(
-        st.lists(st.one_of(moments, st.none()), max_size=120), st.lists(crowded, max_size=200), st.lists(recent, max_size=300),
+        st.lists(st.one_of(moments, st.none()), max_size=120),
+        st.lists(crowded, max_size=200),
+        st.lists(recent, max_size=300),
         st.integers(0, 100).map(lambda n: [1_500] * n),
     )
     return st.builds(
-        Case, created=created.map(tuple), size=st.integers(1, 9), threads=st.integers(1, 16), batch=st.integers(1, 40),
-        seed=st.integers(0, 10_000), created_meanwhile=chances, deleted_meanwhile=chances, cursor_deleted=chances,
-        cursor_refused=chances, short_pages=chances, empty_pages=chances, late=st.sampled_from([0.0, 0.5, 0.9]), kills=kills,
+        Case,
+        created=created.map(tuple),
+        size=st.integers(1, 9),
+        threads=st.integers(1, 16),
+        batch=st.integers(1, 40),
+        seed=st.integers(0, 10_000),
+        created_meanwhile=chances,
+        deleted_meanwhile=chances,
+        cursor_deleted=chances,
+        cursor_refused=chances,
+        short_pages=chances,
+        empty_pages=chances,
+        late=st.sampled_from([0.0, 0.5, 0.9]),
+        kills=kills,
     )
 
 
@@ -215,18 +265,28 @@ def patch() -> Iterable[pytest.MonkeyPatch]:
 
 
 @QUICK
-@example(case=Case((1_500,) * 30, size=4, threads=8, cursor_deleted=0.3, deleted_meanwhile=0.3, seed=3))
-@example(case=Case((None, None, None, 5, 5), size=1, created_meanwhile=0.3, cursor_refused=0.3, seed=5))
+@example(
+    case=Case((1_500,) * 30, size=4, threads=8, cursor_deleted=0.3, deleted_meanwhile=0.3, seed=3)
+)
+@example(
+    case=Case((None, None, None, 5, 5), size=1, created_meanwhile=0.3, cursor_refused=0.3, seed=5)
+)
 @given(case=UNBROKEN)
-def test_a_listing_holds_all_that_was_there_throughout_and_nothing_else_each_once(case: Case, patch: pytest.MonkeyPatch) -> None:
-    """Any account, page size and number of threads; objects created and deleted while it is read; refusals and odd pages."""
+def test_a_listing_holds_all_that_was_there_throughout_and_nothing_else_each_once(
+    case: Case, patch: pytest.MonkeyPatch
+) -> None:
+    """Any account, page size and number of threads; objects created and deleted while it is read;
+    refusals and odd pages.
+    """
     check(case, patch)
 
 
 @QUICK
 @example(case=Case(tuple(range(0, SPAN, 2)), size=9, threads=16, batch=20, kills=(1, 2, 3, 4, 5)))
 @given(case=KILLED)
-def test_a_listing_that_is_killed_again_and_again_loses_nothing(case: Case, patch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_is_killed_again_and_again_loses_nothing(
+    case: Case, patch: pytest.MonkeyPatch
+) -> None:
     """What was read but not yielded is read again, from a state of a few ranges of seconds."""
     check(case, patch)
 
@@ -242,7 +302,9 @@ def test_a_listing_is_exact_in_many_more_cases(case: Case, patch: pytest.MonkeyP
 @pytest.mark.long
 @DEEP
 @given(case=KILLED)
-def test_a_listing_that_is_killed_is_exact_in_many_more_cases(case: Case, patch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_is_killed_is_exact_in_many_more_cases(
+    case: Case, patch: pytest.MonkeyPatch
+) -> None:
     """The same with new cases each time."""
     check(case, patch)
 
@@ -255,13 +317,15 @@ RATE = 25.0
 
 
 def account(shape: Growth, rows: int, seed: int) -> Endpoint:
-    """`created` as accounts have it: most of it lately, imported within hours, on the first of each month; with bursts."""
+    """`created` as accounts have it: most of it lately, imported within hours, on the first of each
+    month; with bursts.
+    """
     dice = Random(f"{shape} {seed}")
     found: list[int] = []
     while len(found) < rows:
         moment = dice.random()
         if shape == "growth" or (shape == "bursts" and dice.random() < 0.9):
-            moment = moment ** 0.4
+            moment = moment**0.4
         elif shape == "import" and dice.random() < 0.6:
             moment = 0.3 + moment * 7_200 / YEARS
         elif shape == "months" and dice.random() < 0.8:
@@ -314,7 +378,9 @@ def simulate(endpoint: Endpoint, in_flight: int, seed: int) -> Cost:
 @pytest.mark.parametrize("shape", ["even", "growth", "import", "months", "bursts"])
 @pytest.mark.parametrize("rows", [5_000, 50_000])
 def test_a_large_account_costs_hardly_more_than_its_pages(shape: Growth, rows: int) -> None:
-    """With 16 under way: the least number of pages and at most 20 more, one for the time before the account included."""
+    """With 16 under way: the least number of pages and at most 20 more, one for the time before the
+    account included.
+    """
     cost = simulate(account(shape, rows, seed=1), in_flight=16, seed=1)
 
     assert cost.least <= cost.requests <= cost.least + 20
@@ -324,7 +390,9 @@ def test_a_large_account_costs_hardly_more_than_its_pages(shape: Growth, rows: i
 
 @pytest.mark.parametrize("shape", ["even", "growth", "import", "months", "bursts"])
 def test_a_large_account_is_read_at_the_rate_limit(shape: Growth) -> None:
-    """In simulated time: at most 4 % above what the rate allows, one of these per cent being our own pace."""
+    """In simulated time: at most 4 % above what the rate allows, one of these per cent being our
+    own pace.
+    """
     cost = simulate(account(shape, 50_000, seed=2), in_flight=32, seed=2)
 
     assert cost.seconds <= 1.04 * cost.least_seconds
@@ -332,7 +400,10 @@ def test_a_large_account_is_read_at_the_rate_limit(shape: Growth) -> None:
 
 def test_more_threads_cost_no_more_requests() -> None:
     """A window is split when a token is free, not when a thread is."""
-    requests = [simulate(account("growth", 30_000, seed=3), in_flight=threads, seed=3).requests for threads in (8, 16, 32, 64)]
+    requests = [
+        simulate(account("growth", 30_000, seed=3), in_flight=threads, seed=3).requests
+        for threads in (8, 16, 32, 64)
+    ]
 
     assert max(requests) - min(requests) <= 3
     assert max(requests) <= 300 + 12
@@ -342,7 +413,9 @@ def test_more_threads_cost_no_more_requests() -> None:
 def test_a_small_account_costs_its_pages_and_the_look_below(rows: int) -> None:
     """One request for the time before the account, whatever else."""
     dice = Random(rows)
-    cost = simulate(Endpoint(sorted(BORN + dice.randrange(YEARS) for _ in range(rows))), in_flight=16, seed=1)
+    cost = simulate(
+        Endpoint(sorted(BORN + dice.randrange(YEARS) for _ in range(rows))), in_flight=16, seed=1
+    )
 
     assert cost.requests <= max(1, cost.least) + 1 + (rows > 100)
 
@@ -350,10 +423,14 @@ def test_a_small_account_costs_its_pages_and_the_look_below(rows: int) -> None:
 @pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(
-    shape=st.sampled_from(["even", "growth", "import", "months", "bursts"]), rows=st.integers(2_000, 400_000),
-    seed=st.integers(0, 1_000), in_flight=st.sampled_from([8, 16, 32]),
+    shape=st.sampled_from(["even", "growth", "import", "months", "bursts"]),
+    rows=st.integers(2_000, 400_000),
+    seed=st.integers(0, 1_000),
+    in_flight=st.sampled_from([8, 16, 32]),
 )
-def test_any_large_account_costs_hardly_more_than_its_pages(shape: Growth, rows: int, seed: int, in_flight: int) -> None:
+def test_any_large_account_costs_hardly_more_than_its_pages(
+    shape: Growth, rows: int, seed: int, in_flight: int
+) -> None:
     """The same with new accounts each time."""
     cost = simulate(account(shape, rows, seed), in_flight, seed)
 

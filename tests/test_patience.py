@@ -1,4 +1,6 @@
-"""A reader of the DuckDB file does not break a run for longer than `wait`: at its start, while it reads, loads and relays."""
+"""A reader of the DuckDB file does not break a run for longer than `wait`: at its start, while it
+reads, loads and relays.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from stripe_feed import loading, locks, open_feed
+from stripe_feed import open_feed
 from stripe_feed import sync_run as syncing
+from stripe_feed.destination import load, locks
 from stripe_feed.errors import Locked, SetupError
 from stripe_feed.extract.writer import Writer
 from stripe_feed.sandbox import Sandbox
@@ -59,7 +62,9 @@ def reader(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     found.stack.close()
 
 
-def before(monkeypatch: pytest.MonkeyPatch, holder: Any, name: str, call: Callable[[], None]) -> None:
+def before(
+    monkeypatch: pytest.MonkeyPatch, holder: Any, name: str, call: Callable[[], None]
+) -> None:
     """Call something each time before a function runs."""
     real = getattr(holder, name)
 
@@ -72,9 +77,9 @@ def before(monkeypatch: pytest.MonkeyPatch, holder: Any, name: str, call: Callab
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "at the start": (syncing, "check"),
-    "before the state is taken": (loading, "restore"),
+    "before the state is taken": (load, "restore"),
     "before rows are looked up": (Writer, "changed"),
-    "before the load": (loading, "_load_package"),
+    "before the load": (load, "_load_package"),
     "before the relay": (syncing, "relay_pipeline"),
 }
 
@@ -90,9 +95,20 @@ def test_a_reader_holds_a_run_up_for_as_long_as_it_may_wait(
     assert done.relayed == done.rows["changes"] == 2
 
 
-@pytest.mark.parametrize("moment", [moment for moment in MOMENTS if moment not in ("before rows are looked up", "before the relay")])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        moment
+        for moment in MOMENTS
+        if moment not in ("before rows are looked up", "before the relay")
+    ],
+)
 def test_without_waiting_it_says_who_is_in_the_way(
-    copy: Copy, reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str
+    copy: Copy,
+    reader: Reader,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    moment: str,
 ) -> None:
     """And loses nothing: the next run goes on, and says so where something was left to load."""
     before(monkeypatch, *MOMENTS[moment], reader.come)
@@ -102,9 +118,15 @@ def test_without_waiting_it_says_who_is_in_the_way(
     reader.leave()
     done = copy.sync(resources=TABLES)
     copy.check(*TABLES)
-    assert done.rows == {"customers": 2, "products": 1, "changes": 2}        # what was left is counted as well
+    assert done.rows == {
+        "customers": 2,
+        "products": 1,
+        "changes": 2,
+    }  # what was left is counted as well
     assert done.packages == 1
-    assert caplog.text.count("An earlier run was interrupted: what it had read is loaded first.") == (moment == "before the load")
+    assert caplog.text.count(
+        "An earlier run was interrupted: what it had read is loaded first."
+    ) == (moment == "before the load")
 
 
 def test_a_package_that_cannot_be_loaded_holds_up_no_run(
@@ -120,18 +142,24 @@ def test_a_package_that_cannot_be_loaded_holds_up_no_run(
     done = copy.sync(resources=TABLES)
     copy.check(*TABLES)
     assert done.rows == {"customers": 2, "products": 1, "changes": 2}
-    assert re.findall("It cannot be loaded, .*", caplog.text) == ["It cannot be loaded, and is read again: duckdb cannot load customers: it cannot do what the load asks of it."]
+    assert re.findall("It cannot be loaded, .*", caplog.text) == [
+        "It cannot be loaded, and is read again: duckdb cannot load customers: it cannot do what the load asks of it."
+    ]
     with open_feed(copy.pipeline) as feed:
         assert len(list(feed.read())) == 2
 
 
 def test_a_package_that_is_refused_waits_for_nobody(copy: Copy) -> None:
-    """Nothing of it stays in dlt's folder; when what is in the way is gone, the next run reads it again."""
+    """Nothing of it stays in dlt's folder; when what is in the way is gone, the next run reads it
+    again.
+    """
     copy.select("create unique index one_name on stripe.products (name)")
     for product in list(copy.box.objects("products"))[:2]:
         copy.box.update("products", product, name="One name")
     copy.box.advance(400)
-    with pytest.raises(SetupError, match="duckdb cannot load products: a unique index or constraint"):
+    with pytest.raises(
+        SetupError, match="duckdb cannot load products: a unique index or constraint"
+    ):
         copy.sync(resources=TABLES)
     assert not copy.pipeline.has_pending_data
     assert list((copy.folder / copy.state).rglob("*.parquet")) == []
@@ -158,7 +186,10 @@ def test_all_is_loaded_when_only_the_relay_was_held_up(
     caplog.set_level(logging.WARNING, "stripe_feed")
     before(monkeypatch, syncing, "relay_pipeline", reader.come)
     assert copy.sync(resources=TABLES, wait=0).relayed == 0
-    assert "All is loaded, but the feed takes its changes over later: copy.duckdb is open in process" in caplog.text
+    assert (
+        "All is loaded, but the feed takes its changes over later: copy.duckdb is open in process"
+        in caplog.text
+    )
     reader.leave()
     copy.check(*TABLES)
     with open_feed(copy.pipeline) as feed:

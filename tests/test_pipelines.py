@@ -15,17 +15,19 @@ import pytest
 from standardwebhooks import Webhook
 
 from stripe_feed import open_feed
-from stripe_feed.destination import lock, open_pipeline
-from stripe_feed.extract.session import SETTLE
-from stripe_feed.feed.messages import release
+from stripe_feed.delivery.outbox import release
+from stripe_feed.destination.pipeline import lock, open_pipeline
+from stripe_feed.extract.options import SETTLE
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, loaded, shell_of
 from tests.receiver import Behaviour, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
-A_WHILE = 3600      # seconds; what is read while it changes does not tell what was before
-BUSY = Behaviour(503, headers={"Retry-After": "3600"})      # or a slow machine tries again within one test
+A_WHILE = 3600  # seconds; what is read while it changes does not tell what was before
+BUSY = Behaviour(
+    503, headers={"Retry-After": "3600"}
+)  # or a slow machine tries again within one test
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 
@@ -44,22 +46,34 @@ class Ran:
 
 def start(shell: Shell, script: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(PIPELINES / script), *arguments], cwd=shell.folder,
-        env={**os.environ, **{name: value for name, value in shell.environment.items() if value is not None}},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(PIPELINES / script), *arguments],
+        cwd=shell.folder,
+        env={
+            **os.environ,
+            **{name: value for name, value in shell.environment.items() if value is not None},
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def nightly(shell: Shell) -> Any:
     """The pipeline of the shell's default database."""
-    return open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{shell.env['DLT_DATA_DIR']}/pipelines")
+    return open_pipeline(
+        str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{shell.env['DLT_DATA_DIR']}/pipelines"
+    )
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """Each case in a folder of its own, all at the same time."""
     box = Sandbox(seed=5, customers=20)
-    few = box.restrict(permissions={row.permission for row in RESOURCES.values()} - {"rak_invoice_read"} | {"rak_event_read"})
+    few = box.restrict(
+        permissions={row.permission for row in RESOURCES.values()} - {"rak_invoice_read"}
+        | {"rak_event_read"}
+    )
     with box.serve() as url:
 
         def shell(case: str, key: str = "") -> Shell:
@@ -76,15 +90,26 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
                 (wrong, start(wrong, "scheduled.py")),
                 (partly, start(partly, "scheduled.py", "--database", "mine.duckdb")),
             ]
-            return {re.sub(r"\d+$", "", shell.folder.name): Ran(shell, ended(process)) for shell, process in started}
+            return {
+                re.sub(r"\d+$", "", shell.folder.name): Ran(shell, ended(process))
+                for shell, process in started
+            }
 
 
 def test_scripts_are_short_and_all_are_tested() -> None:
-    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PIPELINES.glob("*.py")}
+    lines = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in PIPELINES.glob("*.py")
+    }
 
     assert set(lines) == {
-        "scheduled.py", "stripe_to_duckdb.py", "watch_subscriptions.py", "welcome_message.py",
-        "airflow_dag.py", "dagster_job.py", "prefect_flow.py",      # see test_schedulers.py
+        "scheduled.py",
+        "stripe_to_duckdb.py",
+        "watch_subscriptions.py",
+        "welcome_message.py",
+        "airflow_dag.py",
+        "dagster_job.py",
+        "prefect_flow.py",  # see test_schedulers.py
     }
     assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) <= 60
 
@@ -93,9 +118,17 @@ def test_the_shortest_script_loads_the_account_and_shows_its_tables(ran: dict[st
     shell, said = ran["shortest"].shell, ran["shortest"].said
 
     assert (said.code, said.err) == (0, "")
-    printed = {name: int(rows.replace(",", "")) for name, rows in (line.split() for line in said.out.splitlines())}
+    printed = {
+        name: int(rows.replace(",", ""))
+        for name, rows in (line.split() for line in said.out.splitlines())
+    }
     assert printed == shell.rows() | {"changes": 0}
-    for table in ("customers", "products", "subscription_items", "invoice_line_items"):     # of prices, some are hidden
+    for table in (
+        "customers",
+        "products",
+        "subscription_items",
+        "invoice_line_items",
+    ):  # of prices, some are hidden
         assert printed[table] == shell.truth()[table]
     assert [path.name for path in shell.folder.iterdir()] == ["stripe_feed.duckdb"]
 
@@ -104,7 +137,10 @@ def test_a_scheduled_run_logs_one_line(ran: dict[str, Ran]) -> None:
     shell, said, (line,) = ran["alone"].shell, ran["alone"].said, ran["alone"].lines
 
     assert (said.code, said.out) == (0, "")
-    assert line.startswith(f"INFO {shell.box.account_id}: ") and f" {shell.truth()['customers']} customers, " in line
+    assert (
+        line.startswith(f"INFO {shell.box.account_id}: ")
+        and f" {shell.truth()['customers']} customers, " in line
+    )
     assert re.search(r"; \d+ requests, \d+\.\d s$", line)
     assert shell.rows()["customers"] == shell.truth()["customers"]
 
@@ -128,17 +164,25 @@ def test_a_missing_permission_is_exit_code_4(ran: dict[str, Ran]) -> None:
     assert "invoices" not in rows and rows["customers"] == shell.truth()["customers"]
 
 
-def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(ran: dict[str, Ran]) -> None:
+def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(
+    ran: dict[str, Ran],
+) -> None:
     said, (line,) = ran["locked"].said, ran["locked"].lines
 
     assert (said.code, said.out, ran["locked"].shell.rows()) == (3, "", {})
-    assert line.startswith(f"ERROR `the nightly run` (process {os.getpid()}) is writing to this copy.")
+    assert line.startswith(
+        f"ERROR `the nightly run` (process {os.getpid()}) is writing to this copy."
+    )
 
 
 def test_a_play_handles_each_change_once(tmp_path: Path) -> None:
-    """Nothing of the first load, what happened before the second run then, and nothing of it a third time."""
+    """Nothing of the first load, what happened before the second run then, and nothing of it a
+    third time.
+    """
     box = Sandbox(seed=5, customers=20)
-    active = sorted(id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
+    active = sorted(
+        id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
+    )
     late, ended, renamed, kept = active[:4]
     with shell_of(box, tmp_path) as shell:
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
@@ -158,17 +202,27 @@ def test_a_play_handles_each_change_once(tmp_path: Path) -> None:
     assert [(said.code, said.err) for said in (first, second, third, fourth)] == [(0, "")] * 4
     assert (first.out, third.out) == ("", "")
     of = {id: f"{id} of {loaded(box, 'subscriptions')[id]['customer']}" for id in active}
-    assert sorted(second.out.splitlines()) == sorted([f"{of[late]}: active -> past_due", f"{of[ended]}: active -> canceled"])
+    assert sorted(second.out.splitlines()) == sorted(
+        [f"{of[late]}: active -> past_due", f"{of[ended]}: active -> canceled"]
+    )
     assert fourth.out.splitlines() == [f"{of[kept]}: active -> past_due"]
 
 
 def test_a_play_that_fails_gets_its_change_again(tmp_path: Path) -> None:
-    """What was handled before stays handled. A key that may not read events is exit code 4: there is nothing to play on."""
+    """What was handled before stays handled. A key that may not read events is exit code 4: there
+    is nothing to play on.
+    """
     box = Sandbox(seed=5, customers=20)
-    active = sorted(id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active")
+    active = sorted(
+        id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
+    )
     broken = tmp_path / "broken.py"
     script = (PIPELINES / "watch_subscriptions.py").read_text(encoding="utf-8")
-    broken.write_text(script.replace('    before, after', f'    assert change.object_id != "{active[1]}"\n    before, after'))
+    broken.write_text(
+        script.replace(
+            "    before, after", f'    assert change.object_id != "{active[1]}"\n    before, after'
+        )
+    )
     few = box.restrict(permissions={row.permission for row in RESOURCES.values()})
     with shell_of(box, tmp_path) as shell:
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
@@ -197,23 +251,36 @@ def test_a_new_customer_is_welcomed_once(tmp_path: Path) -> None:
     """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
     box = Sandbox(seed=5, customers=6)
     with shell_of(box, tmp_path) as shell, receiving(BUSY) as receiver:
-        shell.env |= {"DLT_DATA_DIR": str(tmp_path / "home"), "WELCOME_URL": receiver.url, "WELCOME_SECRET": SECRET}
+        shell.env |= {
+            "DLT_DATA_DIR": str(tmp_path / "home"),
+            "WELCOME_URL": receiver.url,
+            "WELCOME_SECRET": SECRET,
+        }
         first = play(shell, "welcome_message.py")
         box.advance(A_WHILE)
         new = box.create("customers", name="Ada", email="ada@example.com")["id"]
         box.create("customers", email=None)
         box.advance(2 * SETTLE)
         second, third = play(shell, "welcome_message.py"), play(shell, "welcome_message.py")
-        with open_feed(open_pipeline(str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{tmp_path}/home/pipelines")) as feed:
+        with open_feed(
+            open_pipeline(
+                str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{tmp_path}/home/pipelines"
+            )
+        ) as feed:
             release(feed.store, "welcome", 0.0)
         fourth = play(shell, "welcome_message.py")
 
     assert [(said.code, said.out) for said in (first, second, third, fourth)] == [
-        (0, "0 sent, 0 to be tried again, 0 given up\n"), (0, "0 sent, 1 to be tried again, 0 given up\n"),
-        (0, "0 sent, 0 to be tried again, 0 given up\n"), (0, "1 sent, 0 to be tried again, 0 given up\n"),
+        (0, "0 sent, 0 to be tried again, 0 given up\n"),
+        (0, "0 sent, 1 to be tried again, 0 given up\n"),
+        (0, "0 sent, 0 to be tried again, 0 given up\n"),
+        (0, "1 sent, 0 to be tried again, 0 given up\n"),
     ]
     assert [one.message_id for one in receiver.received] == [receiver.accepted[0].message_id] * 2
-    assert Webhook(SECRET).verify(receiver.accepted[0].body, dict(receiver.accepted[0].headers)) == {
-        "text": f"Welcome Ada! Your customer id is {new}.", "to": "ada@example.com", "id": new,
+    assert Webhook(SECRET).verify(
+        receiver.accepted[0].body, dict(receiver.accepted[0].headers)
+    ) == {
+        "text": f"Welcome Ada! Your customer id is {new}.",
+        "to": "ada@example.com",
+        "id": new,
     }
-

@@ -1,4 +1,6 @@
-"""Places in the feed and lengths of time, as people and clients write them: what makes no sense is said, and never a fault of ours."""
+"""Places in the feed and lengths of time, as people and clients write them: what makes no sense is
+said, and never a fault of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stripe_feed.cli.command import check
 from stripe_feed.errors import PositionLost, UsageError
-from stripe_feed.feed import cursors
-from stripe_feed.feed.cursors import age, position_before
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.verbs import check
+from stripe_feed.feed import consumers
+from stripe_feed.feed.consumers import age, position_before
+from stripe_feed.feed.storage.store import FeedStore
 from tests.deliveries import NOW, add, updates
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
@@ -32,7 +34,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedStore]:
 
 
 @QUICK
-@given(st.lists(PIECES, max_size=6).map("".join) | st.integers() | st.datetimes() | st.datetimes(timezones=st.just(timezone.utc)))
+@given(
+    st.lists(PIECES, max_size=6).map("".join)
+    | st.integers()
+    | st.datetimes()
+    | st.datetimes(timezones=st.just(timezone.utc))
+)
 @example("9" * 5_000)
 @example("9" * 20 + "d")
 @example("²")
@@ -52,7 +59,7 @@ def test_any_place_is_in_the_feed_or_refused(store: FeedStore, place: Any) -> No
         assert 0 <= found <= store.head
     if isinstance(place, str):
         with pytest.raises(UsageError):
-            cursors.enter(store, "a name", place, NOW)
+            consumers.enter(store, "a name", place, NOW)
 
 
 @QUICK
@@ -72,7 +79,19 @@ def test_the_longest_time_is_fine() -> None:
     assert (age("36525d"), age("0s"), age(" 2 w ")) == (3_155_760_000, 0, 1_209_600)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e300, 10**30, -(10**30), "\udcff", ["a", "\udcff"]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        1e300,
+        10**30,
+        -(10**30),
+        "\udcff",
+        ["a", "\udcff"],
+    ],
+)
 def test_no_verb_gets_a_number_that_nobody_means_or_bytes_that_are_no_text(value: Any) -> None:
     with pytest.raises(UsageError):
         check([None, "ä", True, value])

@@ -1,4 +1,6 @@
-"""What stands in the way of a first load is found before anything is read or written, and named with the way out."""
+"""What stands in the way of a first load is found before anything is read or written, and named
+with the way out.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ import psycopg2
 import pytest
 
 from stripe_feed import sync_run as syncing
-from stripe_feed.destination import open_pipeline, settings
+from stripe_feed.destination.pipeline import open_pipeline, settings
+from stripe_feed.destination.preflight import require_no_views, require_place
 from stripe_feed.errors import SetupError
-from stripe_feed.preflight import require_no_views, require_place
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import dry_run
 from tests.commands import Shell
@@ -45,7 +47,9 @@ def by_full_refresh(copy: Copy) -> None:
 
 
 def by_dry_run(copy: Copy) -> None:
-    dry_run(api_key=copy.box.key, api_base=copy.url, database=str(copy.folder / copy.database), **FAST)
+    dry_run(
+        api_key=copy.box.key, api_base=copy.url, database=str(copy.folder / copy.database), **FAST
+    )
 
 
 def by_own_pipeline(copy: Copy) -> None:
@@ -56,19 +60,31 @@ def by_own_pipeline(copy: Copy) -> None:
 def test_another_tools_tables_stay_as_they_are(copy: Copy, load: Callable[[Copy], None]) -> None:
     """Those that have our names; they are told before a list is asked for."""
     copy.select(THEIRS)
-    with pytest.raises(Exception, match=r"in the way: stripe.customers, stripe.subscription_items. .* another --dataset"):
+    with pytest.raises(
+        Exception,
+        match=r"in the way: stripe.customers, stripe.subscription_items. .* another --dataset",
+    ):
         load(copy)
     assert copy.box.counts.keys() <= {("/v1/account", 200)}
-    assert copy.select("from stripe.customers") == [("cus_theirs", "acct_theirs", "theirs@example.com")]
-    assert copy.select("select count(*) from duckdb_tables() where table_name not like '\\_dlt%' escape '\\'") == [(3,)]
+    assert copy.select("from stripe.customers") == [
+        ("cus_theirs", "acct_theirs", "theirs@example.com")
+    ]
+    assert copy.select(
+        "select count(*) from duckdb_tables() where table_name not like '\\_dlt%' escape '\\'"
+    ) == [(3,)]
     assert not copy.pipeline.has_pending_data
 
 
 def test_the_doctor_says_so_too(copy: Copy) -> None:
     copy.select(THEIRS)
-    said = Shell(copy.box, copy.url, copy.folder).run("doctor", "--database", copy.folder / copy.database)
+    said = Shell(copy.box, copy.url, copy.folder).run(
+        "doctor", "--database", copy.folder / copy.database
+    )
     assert said.code == 3
-    assert "Another tool's tables are in the way: stripe.customers, stripe.subscription_items" in said.out
+    assert (
+        "Another tool's tables are in the way: stripe.customers, stripe.subscription_items"
+        in said.out
+    )
 
 
 def test_a_dataset_of_the_copy_is_not_in_the_way(copy: Copy) -> None:
@@ -83,13 +99,22 @@ def test_a_dataset_of_the_copy_is_not_in_the_way(copy: Copy) -> None:
 def server() -> Iterator[str]:
     with postgres_server() as url, closing(psycopg2.connect(url)) as base:
         base.autocommit = True
-        for statement in ("create role loader login password 'x'", "create database rights", "create database views"):
+        for statement in (
+            "create role loader login password 'x'",
+            "create database rights",
+            "create database views",
+        ):
             base.cursor().execute(statement)
         yield url.rpartition("/")[0]
 
 
 def at(url: str, folder: Path) -> Any:
-    return dlt.pipeline("at", destination=dlt.destinations.postgres(url), dataset_name="stripe", pipelines_dir=str(folder))
+    return dlt.pipeline(
+        "at",
+        destination=dlt.destinations.postgres(url),
+        dataset_name="stripe",
+        pipelines_dir=str(folder),
+    )
 
 
 def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
@@ -97,9 +122,18 @@ def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
     loader = f"{server}/rights".replace("postgres:x@", "loader:x@")
     steps = [
         ("select 1", r"may not create the schema stripe\. .* both of stripe and stripe_staging"),
-        ("create schema stripe", "may not create tables in the schema stripe. Grant it create and usage"),
-        ("grant create, usage on schema stripe to loader", "may not create the schema stripe_staging"),
-        ("create schema stripe_staging authorization loader; alter role loader set default_transaction_read_only = on", "only be read"),
+        (
+            "create schema stripe",
+            "may not create tables in the schema stripe. Grant it create and usage",
+        ),
+        (
+            "grant create, usage on schema stripe to loader",
+            "may not create the schema stripe_staging",
+        ),
+        (
+            "create schema stripe_staging authorization loader; alter role loader set default_transaction_read_only = on",
+            "only be read",
+        ),
     ]
     with settings(), closing(psycopg2.connect(f"{server}/rights")) as base:
         base.autocommit = True
@@ -114,16 +148,22 @@ def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
 def test_views_on_tables_that_are_to_be_dropped_are_named(server: str, tmp_path: Path) -> None:
     with settings(), closing(psycopg2.connect(f"{server}/views")) as base:
         base.autocommit = True
-        base.cursor().execute("create schema stripe; create table stripe.customers (id text); create table stripe.mine (id text)")
+        base.cursor().execute(
+            "create schema stripe; create table stripe.customers (id text); create table stripe.mine (id text)"
+        )
         base.cursor().execute("create view own as select * from stripe.mine")
         pipeline = at(f"{server}/views", tmp_path)
         require_no_views(pipeline)
-        base.cursor().execute("create view mail as select * from stripe.customers; create materialized view b as select * from mail")
+        base.cursor().execute(
+            "create view mail as select * from stripe.customers; create materialized view b as select * from mail"
+        )
         with pytest.raises(SetupError, match=r"views depend on them: public.mail\. Drop those"):
             require_no_views(pipeline)
 
 
-def test_a_full_refresh_looks_for_views_before_it_drops(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_refresh_looks_for_views_before_it_drops(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy.sync(resources=["customers"])
 
     def in_the_way(pipeline: Any) -> None:
@@ -137,5 +177,7 @@ def test_a_full_refresh_looks_for_views_before_it_drops(copy: Copy, monkeypatch:
 
 def test_nothing_of_it_is_asked_of_a_copy_that_is_there(tmp_path: Path) -> None:
     """An idle run stays as cheap as it is."""
-    require_place(open_pipeline(str(tmp_path / "none.duckdb"), state_dir=str(tmp_path)), {"account": "acct_1"})
+    require_place(
+        open_pipeline(str(tmp_path / "none.duckdb"), state_dir=str(tmp_path)), {"account": "acct_1"}
+    )
     assert not (tmp_path / "none.duckdb").exists()

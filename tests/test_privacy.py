@@ -1,4 +1,6 @@
-"""No key, e-mail address or name leaves the destination's tables: not into logs, errors, state, traces or leftover files."""
+"""No key, e-mail address or name leaves the destination's tables: not into logs, errors, state,
+traces or leftover files.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ import pytest
 import stripe
 from dlt.load.load import Load
 
-from stripe_feed.destination import open_pipeline
+from stripe_feed.destination.pipeline import open_pipeline
+from stripe_feed.destination.read import opened, state_of
 from stripe_feed.errors import StripeFeedError
-from stripe_feed.extract import pages
+from stripe_feed.extract.paging import reader
 from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.show import opened, state_of
 from tests.commands import Said, Shell, holding, loaded, shell_of
 from tests.copies import PERMISSIONS
 from tests.postgres import postgres_server
@@ -54,7 +56,9 @@ class Spy(logging.Handler):
 def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
     """All loggers at DEBUG, those of dlt and of Stripe's SDK too."""
     spy = Spy()
-    loggers = [logging.getLogger(name) for name in (None, "dlt", "stripe", "stripe_feed", "urllib3")]
+    loggers = [
+        logging.getLogger(name) for name in (None, "dlt", "stripe", "stripe_feed", "urllib3")
+    ]
     levels = [logger.level for logger in loggers]
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
     for logger in loggers:
@@ -68,13 +72,24 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """An account with canaries: in a customer, in its invoices, in what is sent only when it is expanded."""
+    """An account with canaries: in a customer, in its invoices, in what is sent only when it is
+    expanded.
+    """
     box = Sandbox(seed=11, customers=20)
     box.restrict(KEY, PERMISSIONS)
     for table in ("customers", "invoices", "products", "subscriptions"):
         first = next(iter(box.objects(table)))
-        named = {"customers": {"email": EMAIL, "name": NAME}, "invoices": {"customer_email": EMAIL, "customer_name": NAME}}
-        box.update(table, first, description=f"{NAME} <{EMAIL}>", **named.get(table, {}), metadata={"who": EMAIL})
+        named = {
+            "customers": {"email": EMAIL, "name": NAME},
+            "invoices": {"customer_email": EMAIL, "customer_name": NAME},
+        }
+        box.update(
+            table,
+            first,
+            description=f"{NAME} <{EMAIL}>",
+            **named.get(table, {}),
+            metadata={"who": EMAIL},
+        )
     box.advance(1)
     with shell_of(box, tmp_path) as shell:
         shell.key = KEY
@@ -83,7 +98,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def found_in(texts: dict[str, str]) -> list[tuple[str, str]]:
     """Which canary is where."""
-    return [(where, canary) for where, text in texts.items() for canary in CANARIES if canary in text]
+    return [
+        (where, canary) for where, text in texts.items() for canary in CANARIES if canary in text
+    ]
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -93,13 +110,19 @@ def files(folder: Path) -> dict[str, str]:
         if file.is_file() and ".duckdb" not in file.name:
             content = file.read_bytes()
             content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-            found[str(file.relative_to(folder))] = content.decode("utf-8", "replace") + content.decode("utf-16-le", "replace")
+            found[str(file.relative_to(folder))] = content.decode(
+                "utf-8", "replace"
+            ) + content.decode("utf-16-le", "replace")
     return found
 
 
 def leftovers(folder: Path) -> list[str]:
     """Files with rows, which may be packed so that no canary shows."""
-    return [name for name in files(folder) if name.endswith((".parquet", ".insert_values", ".jsonl", ".arrow"))]
+    return [
+        name
+        for name in files(folder)
+        if name.endswith((".parquet", ".insert_values", ".jsonl", ".arrow"))
+    ]
 
 
 def fails_at(template: str, fault: Any) -> Callable[[Shell], Said]:
@@ -129,7 +152,7 @@ def interrupted(shell: Shell) -> Said:
 def fails_after_rows(shell: Shell) -> Said:
     """Some rows are handed to dlt before the last page fails for good."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "BATCH_ROWS", 5)
+        patch.setattr(reader, "BATCH_ROWS", 5)
         patch.setenv("DATA_WRITER__BUFFER_MAX_ITEMS", "1")
         return fails_at("/v1/invoices", 500)(shell)
 
@@ -151,7 +174,9 @@ def locked_meanwhile(shell: Shell) -> Said:
 
 
 def sync(shell: Shell, *arguments: str, **environment: str) -> Said:
-    return shell.sync("--database", "copy.duckdb", "--state-dir", "state", *arguments, **environment)
+    return shell.sync(
+        "--database", "copy.duckdb", "--state-dir", "state", *arguments, **environment
+    )
 
 
 RUNS: dict[str, tuple[int, Callable[[Shell], Said]]] = {
@@ -165,7 +190,9 @@ RUNS: dict[str, tuple[int, Callable[[Shell], Said]]] = {
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_no_canary_shows_up(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_no_canary_shows_up(
+    shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """After a run of each kind, and after the good one that follows it."""
     code, run = RUNS[kind]
     monkeypatch.setenv("DLT_DATA_DIR", str(shell.folder / "dlt"))
@@ -174,18 +201,26 @@ def test_no_canary_shows_up(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPa
     pipeline = open_pipeline("copy.duckdb", state_dir="state")
     trace = pipeline.last_trace
     texts = {
-        "stdout": said.out, "stderr": said.err, "log": "\n".join(spy.lines), "state": str(pipeline.state),
+        "stdout": said.out,
+        "stderr": said.err,
+        "log": "\n".join(spy.lines),
+        "state": str(pipeline.state),
         "trace": "" if trace is None else f"{trace!r} {trace.asdict()} {trace.asstr(3)}",
     }
     waiting = leftovers(shell.folder)
-    shell.box.update("customers", next(iter(shell.box.objects("customers"))), name=NAME, metadata={"whose": EMAIL})
+    shell.box.update(
+        "customers",
+        next(iter(shell.box.objects("customers"))),
+        name=NAME,
+        metadata={"whose": EMAIL},
+    )
     shell.box.advance(100)
     after = sync(shell)
 
     assert said.code == code, said.err
     assert len(spy.lines) > 3
     assert found_in(texts) == []
-    assert waiting == [] or kind in ("an interrupt", "a lock")      # the next run loads it
+    assert waiting == [] or kind in ("an interrupt", "a lock")  # the next run loads it
     assert after.code == 0, after.err
     assert found_in(files(shell.folder) | {"log": "\n".join(spy.lines), "stderr": after.err}) == []
     assert leftovers(shell.folder) == []
@@ -204,11 +239,21 @@ def postgres() -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres", "sqlalchemy"])
 def test_a_row_that_a_destination_refuses_is_told_nowhere(
-    shell: Shell, spy: Spy, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+    shell: Shell,
+    spy: Spy,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
-    """Somebody made e-mails unique; two customers have the same. And when that is mended the next run loads them."""
+    """Somebody made e-mails unique; two customers have the same. And when that is mended the next
+    run loads them.
+    """
     monkeypatch.setenv("DLT_DATA_DIR", str(shell.folder / "dlt"))
-    url = request.getfixturevalue("postgres") if kind == "postgres" else f"sqlite:///{shell.folder / 'copy.duckdb.db'}?timeout=60"
+    url = (
+        request.getfixturevalue("postgres")
+        if kind == "postgres"
+        else f"sqlite:///{shell.folder / 'copy.duckdb.db'}?timeout=60"
+    )
     monkeypatch.setenv(f"DESTINATION__{kind.upper()}__CREDENTIALS", url)
     where = ["--resources", "customers", "--state-dir", "state"]
     where += ["--database", "copy.duckdb"] if kind == "duckdb" else ["--destination", kind]
@@ -218,8 +263,12 @@ def test_a_row_that_a_destination_refuses_is_told_nowhere(
         table = client.make_qualified_table_name("customers")
         on = "stripe__customers (email)" if kind == "sqlalchemy" else f"{table} (email)"
         client.execute_sql(f"update {table} set email = id")
-        client.execute_sql(f"create unique index {'stripe.' if kind == 'sqlalchemy' else ''}one_mail on {on.removeprefix('stripe__')}")
-    for id in [id for id, one in loaded(shell.box, "customers").items() if one["email"] != EMAIL][:2]:
+        client.execute_sql(
+            f"create unique index {'stripe.' if kind == 'sqlalchemy' else ''}one_mail on {on.removeprefix('stripe__')}"
+        )
+    for id in [id for id, one in loaded(shell.box, "customers").items() if one["email"] != EMAIL][
+        :2
+    ]:
         shell.box.update("customers", id, email=EMAIL, name=NAME)
     shell.box.advance(400)
 
@@ -238,13 +287,19 @@ def test_a_row_that_a_destination_refuses_is_told_nowhere(
     assert count == 2
 
 
-@pytest.mark.parametrize("key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")])
+@pytest.mark.parametrize(
+    "key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")]
+)
 def test_a_key_that_is_refused_is_not_told(shell: Shell, spy: Spy, key: str) -> None:
     """A wrong one, something that is none, a publishable one."""
     said = sync(shell, STRIPE_SECRET_KEY=key)
     told = shell.run("doctor", STRIPE_SECRET_KEY=key)
 
-    texts = {"sync": said.out + said.err, "doctor": told.out + told.err, "log": "\n".join(spy.lines)} | files(shell.folder)
+    texts = {
+        "sync": said.out + said.err,
+        "doctor": told.out + told.err,
+        "log": "\n".join(spy.lines),
+    } | files(shell.folder)
     assert (said.code, told.code) == (3, 3)
     assert [where for where, text in texts.items() if key in text or "canaryKey" in text] == []
 
@@ -254,13 +309,22 @@ def check_database(shell: Shell) -> None:
     with opened("copy.duckdb") as copy:
         assert copy.ask(f"select count(*) from customers where email = '{EMAIL}'").rows == [(1,)]
         assert found_in({"state": str(state_of(copy))}) == []
-        staging = copy.ask("select table_name from information_schema.tables where table_schema = 'stripe_staging'").rows
-        rows = {name: copy.ask(f'select count(*) from stripe_staging."{name}"').rows[0][0] for (name,) in staging}
-        assert {name: count for name, count in rows.items() if count and not name.startswith("_dlt")} == {}
+        staging = copy.ask(
+            "select table_name from information_schema.tables where table_schema = 'stripe_staging'"
+        ).rows
+        rows = {
+            name: copy.ask(f'select count(*) from stripe_staging."{name}"').rows[0][0]
+            for (name,) in staging
+        }
+        assert {
+            name: count for name, count in rows.items() if count and not name.startswith("_dlt")
+        } == {}
         assert rows.keys() >= TABLES.keys()
 
 
-def test_a_script_of_the_user_s_own_tells_no_key(shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_of_the_user_s_own_tells_no_key(
+    shell: Shell, spy: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`pipeline.run(stripe_source())` with the key from dlt's configuration, good and refused."""
     from stripe_feed import stripe_source
 
@@ -287,9 +351,14 @@ def test_what_we_raise_holds_no_canary(shell: Shell) -> None:
     from stripe_feed.sync_run import sync as run
 
     texts = {}
-    options: dict[str, Any] = {"api_base": shell.url, "database": "copy.duckdb", "state_dir": "state", "give_up_after": 0}
+    options: dict[str, Any] = {
+        "api_base": shell.url,
+        "database": "copy.duckdb",
+        "state_dir": "state",
+        "give_up_after": 0,
+    }
     for template, fault in {"/v1/customers": "malformed", "/v1/plans": 429}.items():
-        shell.box.faults.always = {template: fault}      # type: ignore[dict-item]
+        shell.box.faults.always = {template: fault}  # type: ignore[dict-item]
         with pytest.raises(StripeFeedError) as raised:
             run(api_key=KEY, **options)
         texts[template] = "".join(traceback.format_exception(raised.value))
@@ -302,12 +371,14 @@ def test_what_we_raise_holds_no_canary(shell: Shell) -> None:
 
 def test_the_key_is_in_no_repr(shell: Shell) -> None:
     from stripe_feed import stripe_source
-    from stripe_feed.api import Api
+    from stripe_feed.api.client import Api
 
     api = Api(KEY, base=shell.url)
     source = stripe_source(api_key=KEY, api_base=shell.url)
 
-    assert found_in({"api": repr(api), "vars": str(vars(api)), "source": f"{source!r} {source}"}) == []
+    assert (
+        found_in({"api": repr(api), "vars": str(vars(api)), "source": f"{source!r} {source}"}) == []
+    )
 
 
 def test_telemetry_is_off(shell: Shell) -> None:

@@ -1,4 +1,6 @@
-"""Token buckets told the time: how fast they let go, and what they learn from 429s in a simulated clock."""
+"""Token buckets told the time: how fast they let go, and what they learn from 429s in a simulated
+clock.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from random import Random
 
 import pytest
 
-from stripe_feed.rates import BURST_SECONDS, MOST_ON_A_PAGE, PACE, SLOWEST, Bucket, Budget, PageSize, endpoint_of
+from stripe_feed.api.rate_limits import (
+    BURST_SECONDS,
+    MOST_ON_A_PAGE,
+    PACE,
+    SLOWEST,
+    Bucket,
+    Budget,
+    PageSize,
+    endpoint_of,
+)
 
 ENDPOINT = "/v1/customers"
 OTHER = "/v1/invoices"
@@ -28,7 +39,9 @@ def sent(bucket: Bucket, seconds: float, now: float = 0.0) -> list[float]:
         times.append(now)
 
 
-@pytest.mark.parametrize(("rate", "burst"), [(0.5, 2), (5, 2), (20, 3), (25, 3), (80, 12), (100, 15)])
+@pytest.mark.parametrize(
+    ("rate", "burst"), [(0.5, 2), (5, 2), (20, 3), (25, 3), (80, 12), (100, 15)]
+)
 def test_a_burst_is_a_seventh_of_a_second_and_at_least_two(rate: float, burst: int) -> None:
     """More at once would be answered 429; less would lose the tokens of threads that wake late."""
     assert [time for time in sent(Bucket(rate, 0.0), 1.0) if time == 0.0] == [0.0] * burst
@@ -60,7 +73,9 @@ def test_a_clock_that_goes_back_gives_no_tokens() -> None:
 
 
 def test_a_token_is_there_after_the_wait_that_was_told() -> None:
-    """Rounding must not leave a rest too small for the clock to move: whoever waits for it would spin for ever."""
+    """Rounding must not leave a rest too small for the clock to move: whoever waits for it would
+    spin for ever.
+    """
     dice = Random(1)
     now = 1e6
     for rate in (0.3, 3, 19.8, 79.2, 99):
@@ -91,7 +106,9 @@ def test_a_429_lowers_the_rate_at_most_once_a_second() -> None:
 
 
 def test_many_429s_lower_the_rate_to_what_went_through() -> None:
-    """Where a fifth of the rate or more is refused within a second, its successes tell the limit; once a second."""
+    """Where a fifth of the rate or more is refused within a second, its successes tell the limit;
+    once a second.
+    """
     bucket = Bucket(20, 0.0)
     for n in range(12):
         bucket.succeeded(n / 12)
@@ -174,19 +191,29 @@ def test_the_account_and_the_endpoint_both_need_a_token() -> None:
 @pytest.mark.parametrize(
     ("reason", "slower"),
     [
-        ("global-rate", {"account"}), ("endpoint-rate", {ENDPOINT}), ("resource-specific", {ENDPOINT}), ("", {ENDPOINT}),
-        ("global-concurrency", {"ceiling"}), ("endpoint-concurrency", {"ceiling"}),
+        ("global-rate", {"account"}),
+        ("endpoint-rate", {ENDPOINT}),
+        ("resource-specific", {ENDPOINT}),
+        ("", {ENDPOINT}),
+        ("global-concurrency", {"ceiling"}),
+        ("endpoint-concurrency", {"ceiling"}),
     ],
 )
 def test_a_429_teaches_the_bucket_that_its_reason_names(reason: str, slower: set[str]) -> None:
-    """`Stripe-Rate-Limited-Reason` tells the account's rate, the endpoint's, or too many at once; none means the endpoint."""
+    """`Stripe-Rate-Limited-Reason` tells the account's rate, the endpoint's, or too many at once;
+    none means the endpoint.
+    """
     budget = Budget(rps=100, endpoint_rps=20, in_flight=4, now=0.0)
     for endpoint in (ENDPOINT, OTHER):
         budget.take(endpoint, 0.0)
 
     budget.limited(ENDPOINT, reason, 1.0)
 
-    found = {name for name, bucket in {"account": budget.account, **budget.endpoints}.items() if bucket.rate < bucket.top}
+    found = {
+        name
+        for name, bucket in {"account": budget.account, **budget.endpoints}.items()
+        if bucket.rate < bucket.top
+    }
     assert found | ({"ceiling"} if budget.in_flight_ceiling < 4 else set()) == slower
 
 
@@ -266,13 +293,19 @@ class Outcome:
 
 
 def simulate(
-    limiter: Limiter, seconds: float = 300.0, rps: float = 25.0, in_flight: int = 32, rest: tuple[float, float] = (0.0, 0.0)
+    limiter: Limiter,
+    seconds: float = 300.0,
+    rps: float = 25.0,
+    in_flight: int = 32,
+    rest: tuple[float, float] = (0.0, 0.0),
 ) -> Outcome:
-    """Requests as fast as the budget allows, except during a rest, against a limiter, over a way with jitter."""
+    """Requests as fast as the budget allows, except during a rest, against a limiter, over a way
+    with jitter.
+    """
     dice = Random(7)
     budget = Budget(rps=1000, endpoint_rps=rps, in_flight=in_flight, now=0.0)
     order = count()
-    events: list[tuple[float, int, str, bool]] = []      # time, order, what, admitted
+    events: list[tuple[float, int, str, bool]] = []  # time, order, what, admitted
     now, under_way, refused = 0.0, 0, 0
     times: list[float] = []
 
@@ -292,7 +325,11 @@ def simulate(
             else:
                 refused += 1
                 budget.limited(ENDPOINT, "endpoint-rate", now)
-        while not rest[0] <= now < rest[1] and under_way < in_flight and budget.ready_in(ENDPOINT, now) <= 0:
+        while (
+            not rest[0] <= now < rest[1]
+            and under_way < in_flight
+            and budget.ready_in(ENDPOINT, now) <= 0
+        ):
             budget.take(ENDPOINT, now)
             under_way += 1
             at(now + 0.02 + dice.expovariate(1 / 0.02), "server")
@@ -301,7 +338,9 @@ def simulate(
     return Outcome(times, refused)
 
 
-def _until(events: list[tuple[float, int, str, bool]], end: float) -> Iterator[tuple[float, str, bool]]:
+def _until(
+    events: list[tuple[float, int, str, bool]], end: float
+) -> Iterator[tuple[float, str, bool]]:
     while events and events[0][0] < end:
         now, _, what, admitted = heapq.heappop(events)
         yield now, what, admitted
@@ -317,7 +356,9 @@ def test_a_stricter_limit_is_found_and_used(limit: float) -> None:
 
 
 def test_a_limiter_with_a_sliding_window_is_found() -> None:
-    """The strictest kind: any second counts, so jitter on the way refuses some of an exact pace. 90 % are used."""
+    """The strictest kind: any second counts, so jitter on the way refuses some of an exact pace. 90
+    % are used.
+    """
     found = simulate(sliding_window(25))
 
     assert found.successes >= 0.9 * 25 * 300
@@ -342,7 +383,9 @@ def test_a_limit_that_is_raised_is_used_again() -> None:
 
 @pytest.mark.parametrize("mishaps", [1, 3, 10])
 def test_a_429_after_a_rest_does_not_slow_what_follows(mishaps: int) -> None:
-    """A minute of rest, a 429 without need, then 1,000 requests at 25 a second: close to the 40 s that they take at best."""
+    """A minute of rest, a 429 without need, then 1,000 requests at 25 a second: close to the 40 s
+    that they take at best.
+    """
     generous, left = token_bucket(lambda now: 25, depth=25), mishaps
 
     def limiter(now: float) -> bool:
@@ -361,7 +404,9 @@ def test_a_429_after_a_rest_does_not_slow_what_follows(mishaps: int) -> None:
 
 @pytest.mark.parametrize("limit", [5, 10, 15])
 def test_few_of_two_thousand_requests_are_refused(limit: float) -> None:
-    """Configured 25 a second, truly less: less than 2 % are answered 429 while the limit is found and kept."""
+    """Configured 25 a second, truly less: less than 2 % are answered 429 while the limit is found
+    and kept.
+    """
     found = simulate(token_bucket(lambda now: limit, depth=limit), seconds=2000 / limit)
 
     assert found.successes >= 1980

@@ -1,4 +1,6 @@
-"""Gaps heal: what no event told is found by comparing the whole lists, and told as a difference; what an event tells is left to it."""
+"""Gaps heal: what no event told is found by comparing the whole lists, and told as a difference;
+what an event tells is left to it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.extract import pages
+from stripe_feed.extract.paging import reader
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
@@ -25,7 +27,9 @@ SOME = ("customers", "products")
 
 def account() -> Sandbox:
     box = Sandbox(seed=6, customers=6, oddities=False)
-    box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active")      # its price is in no list
+    box.create(
+        "subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active"
+    )  # its price is in no list
     box.advance(DAY)
     return box
 
@@ -65,19 +69,25 @@ def told(copy: Copy, *names: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("days", [31, 45, 400])
-def test_f8_an_outage_heals_by_itself_and_says_so(copy: Copy, caplog: pytest.LogCaptureFixture, days: int) -> None:
-    """Stripe has forgotten part of what happened: the net difference of each object is told, once, and events go on."""
+def test_f8_an_outage_heals_by_itself_and_says_so(
+    copy: Copy, caplog: pytest.LogCaptureFixture, days: int
+) -> None:
+    """Stripe has forgotten part of what happened: the net difference of each object is told, once,
+    and events go on.
+    """
     box = copy.box
     tables = ("customers", "subscriptions")
     first, second, third = ids(copy, "customers")[:3]
-    active = next(id for id, one in box.objects("subscriptions").items() if one["status"] == "active")
+    active = next(
+        id for id, one in box.objects("subscriptions").items() if one["status"] == "active"
+    )
     box.update("customers", first, name="between")
     box.advance(DAY // 2)
     box.update("customers", first, name="then")
     box.cancel(active)
     made = box.create("customers", name="new")["id"]
     box.advance((days - 1) * DAY)
-    box.update("customers", second, phone="1")              # Stripe remembers this
+    box.update("customers", second, phone="1")  # Stripe remembers this
     box.delete("customers", third)
     box.advance(DAY // 2)
     with caplog.at_level(logging.WARNING, "stripe_feed"):
@@ -89,8 +99,14 @@ def test_f8_an_outage_heals_by_itself_and_says_so(copy: Copy, caplog: pytest.Log
     assert set(found) >= {(first, "u"), (second, "u"), (third, "d"), (made, "c"), (active, "u")}
     assert len(found) == len(changes(copy))
     assert {row["origin"] for row in found.values()} == {"diff"}
-    assert (before_of(found[first, "u"])["name"], found[first, "u"]["after"]["name"]) != ("between", "then")
-    assert (found[first, "u"]["after"]["name"], found[active, "u"]["after"]["status"]) == ("then", "canceled")
+    assert (before_of(found[first, "u"])["name"], found[first, "u"]["after"]["name"]) != (
+        "between",
+        "then",
+    )
+    assert (found[first, "u"]["after"]["name"], found[active, "u"]["after"]["status"]) == (
+        "then",
+        "canceled",
+    )
     assert before_of(found[third, "d"])["id"] == third
 
     caplog.clear()
@@ -118,7 +134,11 @@ def test_a_lost_update_deletion_and_creation_are_found(copy: Copy) -> None:
 
     assert sum(done.healed.values()) == 3
     rows = {row["object_id"]: row for row in changes(copy)}
-    assert {(id, row["op"], row["origin"]) for id, row in rows.items()} == {(changed, "u", "diff"), (gone, "d", "diff"), (made, "c", "diff")}
+    assert {(id, row["op"], row["origin"]) for id, row in rows.items()} == {
+        (changed, "u", "diff"),
+        (gone, "d", "diff"),
+        (made, "c", "diff"),
+    }
     assert rows[changed]["after"]["name"] == "lost"
     assert {"name", "metadata.a"} <= set(rows[changed]["changed"])
     assert before_of(rows[gone])["email"] == before["email"]
@@ -127,7 +147,9 @@ def test_a_lost_update_deletion_and_creation_are_found(copy: Copy) -> None:
     assert (done.rows, sum(done.healed.values())) == ({}, 0)
 
 
-def test_differences_have_the_same_ids_wherever_they_are_found(copy: Copy, loaded: Path, tmp_path: Path) -> None:
+def test_differences_have_the_same_ids_wherever_they_are_found(
+    copy: Copy, loaded: Path, tmp_path: Path
+) -> None:
     """A hash of the object, of the row that was replaced, and of what it is now."""
     for n, id in enumerate(ids(copy, "customers")[:3]):
         lost(copy, "customers", id, name=f"lost {n}")
@@ -182,14 +204,19 @@ def test_a_difference_counts_once_it_was_read_again(copy: Copy) -> None:
 
 
 def test_what_the_list_does_not_show_is_not_gone(copy: Copy) -> None:
-    """A price that was made for one subscription is in no list; it is retrieved before it would count as deleted."""
+    """A price that was made for one subscription is in no list; it is retrieved before it would
+    count as deleted.
+    """
     tables = ("subscriptions", "prices", "plans")
     box = copy.box
     inline = {row.id for row in box.account.tables["prices"].rows.values() if row.group == "inline"}
-    held = {item["price"]["id"]: item["subscription"] for item in box.children("subscription_items").values()}
+    held = {
+        item["price"]["id"]: item["subscription"]
+        for item in box.children("subscription_items").values()
+    }
     (hidden,) = inline & set(held)
     assert compared(copy, *tables).rows == {}
-    box.update("subscriptions", held[hidden], items=[{}])       # not even an item shows it now
+    box.update("subscriptions", held[hidden], items=[{}])  # not even an item shows it now
     box.advance(1_000)
     done = compared(copy, *tables)
     assert sum(done.healed.values()) == 0
@@ -198,7 +225,9 @@ def test_what_the_list_does_not_show_is_not_gone(copy: Copy) -> None:
 
 
 def test_a_price_that_changed_is_healed_and_not_what_embeds_it(copy: Copy) -> None:
-    """No event told of it. One in no list is seen inside its item; its subscription has not changed."""
+    """No event told of it. One in no list is seen inside its item; its subscription has not
+    changed.
+    """
     tables = ("subscriptions", "prices", "plans")
     box = copy.box
     used = {item["price"]["id"] for item in box.children("subscription_items").values()}
@@ -214,7 +243,9 @@ def test_a_price_that_changed_is_healed_and_not_what_embeds_it(copy: Copy) -> No
     copy.check(*tables)
 
 
-def test_a_copy_of_a_price_that_is_older_than_the_price_does_no_harm(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_price_that_is_older_than_the_price_does_no_harm(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is known of it directly stays, and nobody is told anything."""
     tables = ("subscriptions", "prices", "plans")
     box = copy.box
@@ -237,12 +268,18 @@ def test_fields_that_change_without_meaning_heal_silently(copy: Copy) -> None:
     copy.box.advance(1_000)
     done = compared(copy)
     assert (sum(done.healed.values()), told(copy, "op")) == (0, [])
-    assert copy.one(f"select next_invoice_sequence from stripe.customers where id = '{id}'") == 4_711
+    assert (
+        copy.one(f"select next_invoice_sequence from stripe.customers where id = '{id}'") == 4_711
+    )
 
 
-@pytest.mark.parametrize("told_of", [True, False], ids=["its creation was told", "nothing was told"])
+@pytest.mark.parametrize(
+    "told_of", [True, False], ids=["its creation was told", "nothing was told"]
+)
 def test_what_a_list_brought_and_no_event_told_is_told(copy: Copy, told_of: bool) -> None:
-    """The row is right already, as its list is read again for a while; the changes must lead there too."""
+    """The row is right already, as its list is read again for a while; the changes must lead there
+    too.
+    """
     box = copy.box
     box.faults.lost_events = 0.0 if told_of else 1.0
     id = box.create("customers", name="first")["id"]
@@ -256,10 +293,15 @@ def test_what_a_list_brought_and_no_event_told_is_told(copy: Copy, told_of: bool
     box.advance(1_000)
     compared(copy, "customers")
 
-    assert told(copy, "op", "origin") == ([("c", "event"), ("u", "diff")] if told_of else [("c", "diff")])
+    assert told(copy, "op", "origin") == (
+        [("c", "event"), ("u", "diff")] if told_of else [("c", "diff")]
+    )
     assert changes(copy)[-1]["after"]["name"] == "second"
     if told_of:
-        assert (before_of(changes(copy)[-1])["name"], changes(copy)[-1]["changed"]) == ("first", ["name"])
+        assert (before_of(changes(copy)[-1])["name"], changes(copy)[-1]["changed"]) == (
+            "first",
+            ["name"],
+        )
     assert compared(copy, "customers").rows == {}
 
 
@@ -275,7 +317,9 @@ def test_without_events_it_finds_the_updates(copy: Copy) -> None:
     assert copy.one("select count(*) from stripe.customers where name = 'unseen'") == 0
     done = compared(copy, api_key=key)
     assert set(done.refused) == {"changes"}
-    assert sorted(told(copy, "op", "origin", "object_id")) == sorted([("u", "diff", changed), ("d", "diff", gone)])
+    assert sorted(told(copy, "op", "origin", "object_id")) == sorted(
+        [("u", "diff", changed), ("d", "diff", gone)]
+    )
     copy.check(*SOME, volatile=False, found_later=True)
 
 
@@ -287,17 +331,30 @@ def test_children_are_compared_too(copy: Copy) -> None:
     draft = box.create("invoices", lines=12, status="draft")["id"]
     box.advance(500)
     copy.sync(resources=tables)
-    items = [id for id, item in box.children("subscription_items").items() if item["subscription"] == many]
+    items = [
+        id
+        for id, item in box.children("subscription_items").items()
+        if item["subscription"] == many
+    ]
     box.advance(500)
-    lost(copy, "subscriptions", many, items=[*({"id": id} for id in items[:13]), {"id": items[13], "quantity": 99}])
+    lost(
+        copy,
+        "subscriptions",
+        many,
+        items=[*({"id": id} for id in items[:13]), {"id": items[13], "quantity": 99}],
+    )
     box.faults.lost_events = 1.0
     box.delete("invoices", draft)
     box.faults.lost_events = 0.0
     box.advance(1_000)
     compared(copy, *tables)
     copy.check(*tables, volatile=False, found_later=True)
-    assert copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
-    assert copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{draft}'") == 0
+    assert (
+        copy.one(f"select quantity from stripe.subscription_items where id = '{items[13]}'") == 99
+    )
+    assert (
+        copy.one(f"select count(*) from stripe.invoice_line_items where invoice = '{draft}'") == 0
+    )
 
 
 def test_only_what_was_asked_for_is_compared(copy: Copy) -> None:
@@ -309,14 +366,18 @@ def test_only_what_was_asked_for_is_compared(copy: Copy) -> None:
     assert copy.one("select count(*) from stripe.customers where name = 'lost'") == 0
 
 
-def test_a_backfill_that_was_left_for_a_month_is_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its events of the first days are gone: what it listed then may have changed since, and nothing would tell."""
+def test_a_backfill_that_was_left_for_a_month_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events of the first days are gone: what it listed then may have changed since, and
+    nothing would tell.
+    """
     box = Sandbox(seed=5, customers=300, oddities=False)
     with copy_of(box, tmp_path) as copy:
-        monkeypatch.setattr(pages, "BATCH_ROWS", 50)
+        monkeypatch.setattr(reader, "BATCH_ROWS", 50)
         with pytest.raises(Died), dying(3):
             copy.sync(resources=["customers"], checkpoint_rows=100)
-        held = [id for id, in copy.select("select id from stripe.customers")]
+        held = [id for (id,) in copy.select("select id from stripe.customers")]
         assert 0 < len(held) < len(box.objects("customers"))
         for id in held[:20]:
             box.update("customers", id, name="Changed meanwhile")
@@ -339,7 +400,9 @@ def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: 
         box.advance(DAY)
         copy.sync(resources=["customers"])
         copy.check("customers", found_later=True)
-        assert not any("compare" in state for state in copy.states.values() if isinstance(state, dict))
+        assert not any(
+            "compare" in state for state in copy.states.values() if isinstance(state, dict)
+        )
 
 
 def test_what_came_and_went_untold_comes_before_it_goes(copy: Copy) -> None:
@@ -359,7 +422,9 @@ def test_what_came_and_went_untold_comes_before_it_goes(copy: Copy) -> None:
     ("2024-06-20", PIN), ("2025-03-31.basil", PIN), (PIN, "2025-03-31.basil"), ("2024-06-20", "2025-09-30.clover"),
 ])  # fmt: skip
 def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: str) -> None:
-    """Of objects that did not change; what no event told is told as what it is, without what the versions differ in."""
+    """Of objects that did not change; what no event told is told as what it is, without what the
+    versions differ in.
+    """
     box = Sandbox(seed=9, customers=20)
     with copy_of(box, tmp_path) as copy:
         copy.sync(api_version=first)
@@ -369,12 +434,27 @@ def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: 
 
         copy.sync(api_version=first, full_refresh=True)
         subscription, invoice = ids(copy, "subscriptions")[2], ids(copy, "invoices")[1]
-        (item, *_) = [id for id, found in box.children("subscription_items").items() if found["subscription"] == subscription]
-        lost(copy, "subscriptions", subscription, metadata={"lost": "yes"}, items=[{"id": item, "quantity": 77}])
+        (item, *_) = [
+            id
+            for id, found in box.children("subscription_items").items()
+            if found["subscription"] == subscription
+        ]
+        lost(
+            copy,
+            "subscriptions",
+            subscription,
+            metadata={"lost": "yes"},
+            items=[{"id": item, "quantity": 77}],
+        )
         lost(copy, "invoices", invoice, description="lost")
         box.advance(DAY)
         done = copy.sync(api_version=then, reconcile=True)
-        assert {table: count for table, count in done.healed.items() if count} == {"subscriptions": 1, "invoices": 1}
+        assert {table: count for table, count in done.healed.items() if count} == {
+            "subscriptions": 1,
+            "invoices": 1,
+        }
         changed = dict(told(copy, "object_id", "changed"))
         assert changed[invoice] == ["description"]
-        assert [path for path in changed[subscription] if not path.startswith("metadata.")] == ["items.data"]
+        assert [path for path in changed[subscription] if not path.startswith("metadata.")] == [
+            "items.data"
+        ]

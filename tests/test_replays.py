@@ -1,4 +1,6 @@
-"""Replays, and what is held, released and discarded: nothing that happened by itself is lost by any of it."""
+"""Replays, and what is held, released and discarded: nothing that happened by itself is lost by any
+of it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.feed import triggers
-from stripe_feed.feed.messages import counts, discard, release, retry
-from stripe_feed.feed.rules import Trigger
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.triggers import replay
-from stripe_feed.feed.upkeep import prune
+from stripe_feed.delivery.outbox import counts, discard, release, retry
+from stripe_feed.feed.storage.maintenance import prune
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.triggers import engine
+from stripe_feed.triggers.engine import replay
+from stripe_feed.triggers.trigger import Trigger
 from tests.deliveries import (
     NOW,
     OK,
@@ -89,7 +91,9 @@ def test_what_happens_while_a_replay_is_held_is_sent(store: FeedStore, enrol: st
     assert arrived(store, trigger) == ids(*range(1, 11))
 
 
-def test_what_was_sent_or_given_up_before_a_replay_stands_so_after_a_discard(store: FeedStore) -> None:
+def test_what_was_sent_or_given_up_before_a_replay_stands_so_after_a_discard(
+    store: FeedStore,
+) -> None:
     trigger = guarded()
     filled(store, trigger, *updates(4, 4))
     sink = Scripted(lambda id, body, n: REFUSED if body["meta"]["change_id"] == "evt_2" else OK)
@@ -109,7 +113,9 @@ def test_what_was_sent_or_given_up_before_a_replay_stands_so_after_a_discard(sto
 
 
 @pytest.mark.parametrize("when", ["before the run", "after the run"])
-def test_what_a_discarded_replay_saw_first_is_sent_all_the_same(store: FeedStore, when: str) -> None:
+def test_what_a_discarded_replay_saw_first_is_sent_all_the_same(
+    store: FeedStore, when: str
+) -> None:
     """The replay reached changes that the trigger had not come to yet."""
     trigger = guarded()
     history(store, trigger)
@@ -123,7 +129,9 @@ def test_what_a_discarded_replay_saw_first_is_sent_all_the_same(store: FeedStore
     assert arrived(store, trigger) == ids(11, 12, 13)
 
 
-def test_a_discard_drops_the_replay_first_and_what_a_guard_holds_afterwards(store: FeedStore) -> None:
+def test_a_discard_drops_the_replay_first_and_what_a_guard_holds_afterwards(
+    store: FeedStore,
+) -> None:
     trigger = guarded()
     history(store, trigger)
     add(store, *updates(8, 8, first=11))
@@ -152,7 +160,9 @@ def test_a_guard_holds_what_happens_while_a_replay_is_held(store: FeedStore) -> 
 
 
 @pytest.mark.parametrize("ends", ["discarded", "released"])
-def test_whom_a_held_replay_enrols_is_enrolled_once_it_is_released(store: FeedStore, ends: str) -> None:
+def test_whom_a_held_replay_enrols_is_enrolled_once_it_is_released(
+    store: FeedStore, ends: str
+) -> None:
     trigger = guarded(enrol="once")
     history(store, trigger)
     assert replay(store, trigger, "earliest", NOW).held is not None
@@ -160,7 +170,9 @@ def test_whom_a_held_replay_enrols_is_enrolled_once_it_is_released(store: FeedSt
     add(store, *updates(3, 10, first=11))
     run_one(store, trigger)
 
-    assert arrived(store, trigger) == (ids(11, 12, 13) if ends == "discarded" else ids(*range(1, 11)))
+    assert arrived(store, trigger) == (
+        ids(11, 12, 13) if ends == "discarded" else ids(*range(1, 11))
+    )
 
 
 def test_a_rule_that_is_edited_while_a_replay_is_held_loses_nothing(store: FeedStore) -> None:
@@ -169,16 +181,22 @@ def test_a_rule_that_is_edited_while_a_replay_is_held_loses_nothing(store: FeedS
     replay(store, trigger, "earliest", NOW)
     edited = guarded(where="after.status != 's12'")
     add(store, *updates(3, 3, first=11))
-    run_one(store, edited)      # held, for the rule changed
+    run_one(store, edited)  # held, for the rule changed
     discard(store, "t", NOW)
     release(store, "t", NOW)
 
     assert arrived(store, edited) == ids(11, 13)
 
 
-def test_a_long_replay_is_written_piece_by_piece(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triggers, "PAGE", 7)
-    trigger, pieces, put = a_trigger(guard={"max": 1_000, "share": 1.0}, enrol="once"), list[int](), triggers._put
+def test_a_long_replay_is_written_piece_by_piece(
+    store: FeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PAGE", 7)
+    trigger, pieces, put = (
+        a_trigger(guard={"max": 1_000, "share": 1.0}, enrol="once"),
+        list[int](),
+        engine._put,
+    )
     add(store, *updates(50, 50))
     run_one(store, trigger)
 
@@ -186,29 +204,46 @@ def test_a_long_replay_is_written_piece_by_piece(store: FeedStore, monkeypatch: 
         before = db.total_changes
         made = put(db, trigger, found, *more, **named)
         pieces.append(len(found))
-        assert db.total_changes - before == 2 * len(found) + 1      # messages, enrolments, and the trigger itself
+        assert (
+            db.total_changes - before == 2 * len(found) + 1
+        )  # messages, enrolments, and the trigger itself
         return made
 
-    monkeypatch.setattr(triggers, "_put", putting)
+    monkeypatch.setattr(engine, "_put", putting)
     assert replay(store, trigger, "earliest", NOW).fired == 50
     assert (max(pieces), sum(pieces)) == (7, 50)
     assert arrived(store, trigger) == ids(*range(1, 51))
 
 
 @pytest.mark.parametrize("work", [release, discard])
-def test_many_are_released_and_discarded_piece_by_piece(store: FeedStore, work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.messages.STEP", 4)
+def test_many_are_released_and_discarded_piece_by_piece(
+    store: FeedStore, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.delivery.outbox.STEP", 4)
     trigger = guarded()
     filled(store, trigger, *updates(21, 21))
     assert work(store, "t", NOW) == 21
     assert counts(store) == {"t": {"waiting" if work is release else "dropped": 21}}
 
 
-STEPS = ("happen", "run", "deliver", "fail", "replay", "discard", "release", "retry", "prune", "edit")
+STEPS = (
+    "happen",
+    "run",
+    "deliver",
+    "fail",
+    "replay",
+    "discard",
+    "release",
+    "retry",
+    "prune",
+    "edit",
+)
 
 
 def lived(steps: list[str]) -> None:
-    """Whatever is done, what happened after the trigger began and was not held by itself arrives in the end."""
+    """Whatever is done, what happened after the trigger began and was not held by itself arrives in
+    the end.
+    """
     with kept() as store:
         trigger, clock, n, expected = a_trigger(guard={"max": 4}), Clock(), 10, set[str]()
         add(store, *updates(10, 10))
@@ -230,7 +265,9 @@ def lived(steps: list[str]) -> None:
                 case "replay":
                     replay(store, trigger, "earliest", clock.at)
                 case "discard":
-                    if store.ask("select 1 from triggers where held is null or held_for = 'replay'"):
+                    if store.ask(
+                        "select 1 from triggers where held is null or held_for = 'replay'"
+                    ):
                         discard(store, "t", clock.at)
                 case "release":
                     release(store, "t", clock.at)

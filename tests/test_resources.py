@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import stripe
 
-from stripe_feed.resources import (
-    RESOURCES,
-    TABLES,
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.model import (
     Child,
     Column,
     Expandable,
@@ -28,11 +27,15 @@ each_table = pytest.mark.parametrize("row", TABLES.values(), ids=list(TABLES))
 each_resource = pytest.mark.parametrize("resource", RESOURCES.values(), ids=list(RESOURCES))
 
 CHILDREN = [(resource, child) for resource in RESOURCES.values() for child in resource.children]
-each_child = pytest.mark.parametrize(("resource", "child"), CHILDREN, ids=[child.table for _, child in CHILDREN])
+each_child = pytest.mark.parametrize(
+    ("resource", "child"), CHILDREN, ids=[child.table for _, child in CHILDREN]
+)
 
 EXPANDABLE = [(resource, extra) for resource in RESOURCES.values() for extra in resource.expandable]
 each_expandable = pytest.mark.parametrize(
-    ("resource", "extra"), EXPANDABLE, ids=[f"{resource.table}.{extra.column.name}" for resource, extra in EXPANDABLE]
+    ("resource", "extra"),
+    EXPANDABLE,
+    ids=[f"{resource.table}.{extra.column.name}" for resource, extra in EXPANDABLE],
 )
 
 DELETED = "deleted"  # only in the stub of a deleted object; `deleted_at` is ours
@@ -63,16 +66,26 @@ TIMESTAMPS = {
 }
 """Unix seconds: the SDK annotates them as plain `int`."""
 
-SCALARS: dict[str, Kind] = {"int": "bigint", "str": "text", "bool": "bool", "float": "double", "Decimal": "decimal"}
+SCALARS: dict[str, Kind] = {
+    "int": "bigint",
+    "str": "text",
+    "bool": "bool",
+    "float": "double",
+    "Decimal": "decimal",
+}
 
 
 def sdk_class(row: Resource | Child) -> Any:
     """Find the SDK's class by the table's name: `invoice_line_items` is `stripe.InvoiceLineItem`."""
-    return getattr(stripe, "".join(word.capitalize() for word in row.table.removesuffix("s").split("_")))
+    return getattr(
+        stripe, "".join(word.capitalize() for word in row.table.removesuffix("s").split("_"))
+    )
 
 
 def sdk_fields(row: Resource | Child) -> dict[str, ast.expr]:
-    """Read the fields that the SDK's class annotates, as source, so that nothing has to be resolved."""
+    """Read the fields that the SDK's class annotates, as source, so that nothing has to be
+    resolved.
+    """
     (definition,) = ast.parse(inspect.getsource(sdk_class(row))).body
     assert isinstance(definition, ast.ClassDef)
     annotated = {
@@ -84,7 +97,9 @@ def sdk_fields(row: Resource | Child) -> dict[str, ast.expr]:
 
 
 def sdk_kind(name: str, annotation: ast.expr) -> Kind:
-    """Tell the kind that an annotation asks for; whatever is no scalar, no enum and no expandable id is JSON."""
+    """Tell the kind that an annotation asks for; whatever is no scalar, no enum and no expandable
+    id is JSON.
+    """
     match annotation:
         case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
             return sdk_kind(name, inner)
@@ -96,7 +111,9 @@ def sdk_kind(name: str, annotation: ast.expr) -> Kind:
             return "ref"
         case ast.Subscript(value=ast.Name(id="Literal")):
             return "text"
-        case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=[*_, ast.Name(id="str")])):
+        case ast.Subscript(
+            value=ast.Name(id="Union"), slice=ast.Tuple(elts=[*_, ast.Name(id="str")])
+        ):
             return "text"
     return "json"
 
@@ -121,7 +138,9 @@ def everywhere() -> Iterator[tuple[str, Column]]:
 
 def plain(name: str, *children: Child) -> Resource:
     """Make the smallest resource."""
-    return Resource(name, name, (Column("id", "text", "Id."),), "rak_x_read", "X", children=children)
+    return Resource(
+        name, name, (Column("id", "text", "Id."),), "rak_x_read", "X", children=children
+    )
 
 
 # against the SDK
@@ -139,7 +158,9 @@ def test_fields_are_the_sdks(row: Resource | Child) -> None:
     theirs = set(sdk_fields(row)) - {DELETED}
     new, gone = sorted(theirs - set(fields(row))), sorted(set(fields(row)) - theirs)
 
-    assert not new and not gone, f"{row.table}, stripe {stripe.VERSION}: new in the SDK: {new}; gone from it: {gone}"
+    assert not new and not gone, (
+        f"{row.table}, stripe {stripe.VERSION}: new in the SDK: {new}; gone from it: {gone}"
+    )
 
 
 @each_table
@@ -166,7 +187,9 @@ def test_no_new_timestamp_is_taken_for_a_number() -> None:
     """No number has a name that sounds like a time."""
     numbers = [place for place, column in everywhere() if column.kind == "bigint"]
 
-    assert [place for place in numbers if re.search(r"(_at|_date|_start|_end|_until|_anchor)$", place)] == []
+    assert [
+        place for place in numbers if re.search(r"(_at|_date|_start|_end|_until|_anchor)$", place)
+    ] == []
 
 
 # columns
@@ -176,7 +199,9 @@ def test_descriptions_are_one_line() -> None:
     """Every column is described in one line that begins with a capital and ends in a full stop."""
     sentence = re.compile(r"[A-Z][^\n]{0,118}[^.\s]\.")
 
-    assert [place for place, column in everywhere() if not sentence.fullmatch(column.description)] == []
+    assert [
+        place for place, column in everywhere() if not sentence.fullmatch(column.description)
+    ] == []
 
 
 def test_timestamps_name_their_zone() -> None:
@@ -188,8 +213,12 @@ def test_timestamps_name_their_zone() -> None:
 
 def test_money_names_its_unit() -> None:
     """The description of every amount says that it is in minor units."""
-    money = re.compile(r"\b(amount|amount_\w+|\w+_amount(_decimal)?|amount_decimal|(sub)?total\w*|\w*balance)$")
-    amounts = [c for _, c in everywhere() if c.kind in ("bigint", "decimal") and money.search(c.name)]
+    money = re.compile(
+        r"\b(amount|amount_\w+|\w+_amount(_decimal)?|amount_decimal|(sub)?total\w*|\w*balance)$"
+    )
+    amounts = [
+        c for _, c in everywhere() if c.kind in ("bigint", "decimal") and money.search(c.name)
+    ]
 
     assert [c.name for c in amounts if "minor units" not in c.description] == []
     assert len(amounts) > 20
@@ -247,8 +276,20 @@ def test_columns_refuse_a_line_without_description() -> None:
 
 def test_order_of_display() -> None:
     """Tables come in the order of display, children after their parent."""
-    assert list(RESOURCES) == ["customers", "products", "prices", "plans", "subscriptions", "invoices"]
-    assert list(TABLES) == [*list(RESOURCES)[:5], "subscription_items", "invoices", "invoice_line_items"]
+    assert list(RESOURCES) == [
+        "customers",
+        "products",
+        "prices",
+        "plans",
+        "subscriptions",
+        "invoices",
+    ]
+    assert list(TABLES) == [
+        *list(RESOURCES)[:5],
+        "subscription_items",
+        "invoices",
+        "invoice_line_items",
+    ]
 
 
 def test_tables_are_keyed_by_their_name() -> None:
@@ -280,8 +321,22 @@ def test_a_table_declared_twice_is_refused(rows: tuple[Resource, ...]) -> None:
     "row",
     [
         Resource("a", "a", columns("x text X.\nx bool X."), "rak_x_read", "X"),
-        Resource("a", "a", columns("x text X."), "rak_x_read", "X", expandable=(Expandable(columns("x json X.")[0]),)),
-        Resource("a", "a", columns("x text X."), "rak_x_read", "X", children=(Child("x", "b", "b", "a", "/v1/b", ()),)),
+        Resource(
+            "a",
+            "a",
+            columns("x text X."),
+            "rak_x_read",
+            "X",
+            expandable=(Expandable(columns("x json X.")[0]),),
+        ),
+        Resource(
+            "a",
+            "a",
+            columns("x text X."),
+            "rak_x_read",
+            "X",
+            children=(Child("x", "b", "b", "a", "/v1/b", ()),),
+        ),
         Resource("a", "a", columns("x text X."), "rak_x_read", "X", never=("x",)),
         plain("a", Child("x", "b", "b", "a", "/v1/b", columns("x text X.\nx text X."))),
     ],
@@ -321,7 +376,9 @@ def test_plans_share_the_prices_permission() -> None:
 
 def test_walks() -> None:
     """The lists that hide objects by default are asked for all of them; active prices first."""
-    assert {name: resource.walks for name, resource in RESOURCES.items() if resource.walks != ((),)} == {
+    assert {
+        name: resource.walks for name, resource in RESOURCES.items() if resource.walks != ((),)
+    } == {
         "subscriptions": ((("status", "all"),),),
         "prices": ((("active", "true"),), (("active", "false"),)),
     }
@@ -329,7 +386,10 @@ def test_walks() -> None:
 
 def test_clock_filtered() -> None:
     """The lists that leave out objects on a test clock are those of customers and subscriptions."""
-    assert [name for name, resource in RESOURCES.items() if resource.clock_filtered] == ["customers", "subscriptions"]
+    assert [name for name, resource in RESOURCES.items() if resource.clock_filtered] == [
+        "customers",
+        "subscriptions",
+    ]
 
 
 @each_resource
@@ -354,7 +414,9 @@ def test_secrets_are_never_loaded() -> None:
 @each_resource
 def test_never_is_a_secret_or_a_resource_of_its_own(resource: Resource) -> None:
     """What is never loaded is a secret, or a list that another resource loads whole."""
-    assert [name for name in resource.never if not name.endswith("_secret") and name not in RESOURCES] == []
+    assert [
+        name for name in resource.never if not name.endswith("_secret") and name not in RESOURCES
+    ] == []
 
 
 # expandable fields and children
@@ -384,7 +446,9 @@ def test_expandable_paths(resource: Resource, extra: Expandable) -> None:
 @each_child
 def test_children_are_embedded_lists(resource: Resource, child: Child) -> None:
     """A child's field is a list that the SDK's parent class embeds."""
-    assert f"ListObject['{sdk_class(child).__name__}']" == ast.unparse(sdk_fields(resource)[child.field])
+    assert f"ListObject['{sdk_class(child).__name__}']" == ast.unparse(
+        sdk_fields(resource)[child.field]
+    )
 
 
 @each_child
@@ -415,6 +479,11 @@ def test_no_embedded_object_is_missed() -> None:
     """No child embeds one of our resources without saying so."""
     names = {sdk_class(resource).__name__: resource.table for resource in RESOURCES.values()}
     for _, child in CHILDREN:
-        annotated = {field: ast.unparse(annotation).strip("'") for field, annotation in sdk_fields(child).items()}
+        annotated = {
+            field: ast.unparse(annotation).strip("'")
+            for field, annotation in sdk_fields(child).items()
+        }
 
-        assert set(child.embeds) == {(field, names[name]) for field, name in annotated.items() if name in names}
+        assert set(child.embeds) == {
+            (field, names[name]) for field, name in annotated.items() if name in names
+        }

@@ -1,4 +1,6 @@
-"""`triggers.toml`: refused whole, with the line and the reason of the first thing that is wrong in it."""
+"""`triggers.toml`: refused whole, with the line and the reason of the first thing that is wrong in
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.delivery.endpoint import Receiver, looked_up, variables
+from stripe_feed.delivery.payloads import Body, Telling
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed.bodies import Body, Telling
-from stripe_feed.feed.receivers import Receiver, looked_up, variables
-from stripe_feed.feed.rule_file import examine, read_triggers, trigger_of
-from stripe_feed.feed.rules import Enrol, Guard
+from stripe_feed.triggers.config import examine, read_triggers, trigger_of
+from stripe_feed.triggers.trigger import Enrol, Guard
 from tests.deliveries import made, nothing
 from tests.feed_kills import a_change
 
@@ -24,7 +26,9 @@ HIDDEN = "c4n4ry"
 CHOOSE = "customers, products, prices, plans, subscriptions, invoices"
 PRESETS = "customer_created, customer_updated, payment_failed, subscription_canceled, subscription_past_due, trial_ending, invoice_paid, first_payment"
 FORMATS = "standard, stripe, change, record, cloudevents"
-REFERENCES = "takes references such as env:HOOK_SECRET or dlt:my_section.hook_secret, not the secret itself."
+REFERENCES = (
+    "takes references such as env:HOOK_SECRET or dlt:my_section.hook_secret, not the secret itself."
+)
 AUTH = 'deliver.auth is one of { bearer = "env:T" }, { basic = ["env:USER", "env:PASSWORD"] }, { header = ["X-Api-Key", "env:KEY"] }.'
 PRIVATE = "is not public; allow_private = true is for tools on this machine or network."
 RULES = (
@@ -168,7 +172,9 @@ WRONG: list[tuple[str, int, str]] = [
 
 
 @pytest.mark.parametrize(("text", "line", "reason"), WRONG)
-def test_a_wrong_file_is_refused_with_line_and_reason(text: str, line: int, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_file_is_refused_with_line_and_reason(
+    text: str, line: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     Path("triggers.toml").write_text(text, encoding="utf-8")
 
@@ -180,7 +186,9 @@ def test_a_wrong_file_is_refused_with_line_and_reason(text: str, line: int, reas
     assert fault.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("text", "line"), [(text, line) for text, line, reason in WRONG if text.startswith(HEAD)])
+@pytest.mark.parametrize(
+    ("text", "line"), [(text, line) for text, line, reason in WRONG if text.startswith(HEAD)]
+)
 def test_a_trigger_that_is_fine_before_it_does_not_hide_it(text: str, line: int) -> None:
     fine = '[[trigger]]\nname = "fine"\npreset = "invoice_paid"\ndeliver.file = "out"\n\n'
     Path("mine.toml").write_text(fine + text, encoding="utf-8")
@@ -190,7 +198,9 @@ def test_a_trigger_that_is_fine_before_it_does_not_hide_it(text: str, line: int)
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^There is no file none\.toml\. `stripe-feed triggers init`"):
+    with pytest.raises(
+        UsageError, match=r"^There is no file none\.toml\. `stripe-feed triggers init`"
+    ):
         read_triggers("none.toml")
     Path("odd.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match=r"^odd\.toml cannot be read \(UnicodeDecodeError\)"):
@@ -200,11 +210,30 @@ def test_a_file_that_is_not_there_or_no_text_is_refused() -> None:
 @pytest.mark.parametrize("value", ["[" * 3_000 + "]" * 3_000, "9" * 5_000])
 def test_what_is_beyond_the_reader_of_toml_is_refused(value: str) -> None:
     Path("odd.toml").write_text(rule(f"x = {value}"), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"^odd\.toml: it holds a number that is too long, or is nested too deeply\.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^odd\.toml: it holds a number that is too long, or is nested too deeply\.$",
+    ):
         read_triggers("odd.toml")
 
 
-ANYTHING = ("0", "-1", "1e400", "nan", "true", '""', '"x"', "[]", "[[]]", "[{}]", "{}", "{ a = 1 }", "2026-01-01", "12:00:00", '["", 1]')
+ANYTHING = (
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "true",
+    '""',
+    '"x"',
+    "[]",
+    "[[]]",
+    "[{}]",
+    "{}",
+    "{ a = 1 }",
+    "2026-01-01",
+    "12:00:00",
+    '["", 1]',
+)
 KEYS = ("name", "preset", "resource", "op", "event", "origin", "transition", "changed", "where", "enrol", "per", "net", "guard", "guard.max", "guard.share", "deliver",
         "deliver.url", "deliver.command", "deliver.python", "deliver.format", "deliver.template", "deliver.secrets", "deliver.auth", "deliver.headers", "deliver.timeout",
         "deliver.on_exhausted", "deliver.allow_private", "transition.status", "transition.status.to")  # fmt: skip
@@ -213,8 +242,14 @@ KEYS = ("name", "preset", "resource", "op", "event", "origin", "transition", "ch
 @pytest.mark.parametrize("key", KEYS)
 def test_any_value_of_any_key_is_fine_or_refused(key: str) -> None:
     for value in ANYTHING:
-        rest = [line for line in ('name = "t"', 'resource = "invoices"', 'deliver.file = "out"') if not line.startswith(key.partition(".")[0])]
-        Path("any.toml").write_text("\ufeff" + "\n\t".join(["[[trigger]]", *rest, f"{key} = {value}"]), encoding="utf-8")
+        rest = [
+            line
+            for line in ('name = "t"', 'resource = "invoices"', 'deliver.file = "out"')
+            if not line.startswith(key.partition(".")[0])
+        ]
+        Path("any.toml").write_text(
+            "\ufeff" + "\n\t".join(["[[trigger]]", *rest, f"{key} = {value}"]), encoding="utf-8"
+        )
         with suppress(UsageError):
             for trigger in examine("any.toml").triggers:
                 assert trigger.rule and trigger.deliver.shown
@@ -278,28 +313,80 @@ def test_a_file_may_say_everything() -> None:
 
     welcome, big, collect, count = read_triggers()
 
-    assert (welcome.name, welcome.wanted.resources, welcome.wanted.ops, welcome.origin) == ("welcome", ("customers",), ("c",), ("event", "diff", "list"))
-    assert (welcome.deliver.kind, welcome.deliver.to, welcome.deliver.secrets) == ("url", "https://example.com/hook?a=b", ("env:HOOK_SECRET",))
-    assert (welcome.enrol, welcome.guard, welcome.net, welcome.per, welcome.where) == (Enrol(), Guard(1_000, 0.5), False, "object_id", None)
-    assert (big.wanted.resources, big.wanted.ops, big.event) == (("invoices",), ("u", "c"), ("invoice.updated", "invoice.paid"))
-    assert big.origin == ("event", "diff", "list", "snapshot")
-    assert big.transition == {"status": (["draft", "open"], "paid"), "metadata.plan": (None, "*"), "a.b": ("*", "*")}
-    assert (big.changed, big.enrol, big.per, big.net, big.guard) == (
-        ("status", "metadata.plan"), Enrol("cooldown", 604_800), "customer_id", True, Guard(10, 0.25)
+    assert (welcome.name, welcome.wanted.resources, welcome.wanted.ops, welcome.origin) == (
+        "welcome",
+        ("customers",),
+        ("c",),
+        ("event", "diff", "list"),
     )
-    assert big.where and [part.text for part in big.where.parts] == ["after.amount_paid >= 10000", "after.currency == 'eur'"]
+    assert (welcome.deliver.kind, welcome.deliver.to, welcome.deliver.secrets) == (
+        "url",
+        "https://example.com/hook?a=b",
+        ("env:HOOK_SECRET",),
+    )
+    assert (welcome.enrol, welcome.guard, welcome.net, welcome.per, welcome.where) == (
+        Enrol(),
+        Guard(1_000, 0.5),
+        False,
+        "object_id",
+        None,
+    )
+    assert (big.wanted.resources, big.wanted.ops, big.event) == (
+        ("invoices",),
+        ("u", "c"),
+        ("invoice.updated", "invoice.paid"),
+    )
+    assert big.origin == ("event", "diff", "list", "snapshot")
+    assert big.transition == {
+        "status": (["draft", "open"], "paid"),
+        "metadata.plan": (None, "*"),
+        "a.b": ("*", "*"),
+    }
+    assert (big.changed, big.enrol, big.per, big.net, big.guard) == (
+        ("status", "metadata.plan"),
+        Enrol("cooldown", 604_800),
+        "customer_id",
+        True,
+        Guard(10, 0.25),
+    )
+    assert big.where and [part.text for part in big.where.parts] == [
+        "after.amount_paid >= 10000",
+        "after.currency == 'eur'",
+    ]
     there = big.deliver
-    assert (there.kind, there.to, there.secrets) == ("url", "http://127.0.0.1:5678/webhook", ("env:NEW", "dlt:hooks.old_secret"))
-    assert (there.auth, there.headers) == ({"header": ("X-Api-Key", "env:KEY")}, {"X-Source": "stripe"})
-    assert (there.allow_private, there.timeout, there.on_exhausted, there.synthetic) == (True, 2.5, "block", True)
+    assert (there.kind, there.to, there.secrets) == (
+        "url",
+        "http://127.0.0.1:5678/webhook",
+        ("env:NEW", "dlt:hooks.old_secret"),
+    )
+    assert (there.auth, there.headers) == (
+        {"header": ("X-Api-Key", "env:KEY")},
+        {"X-Source": "stripe"},
+    )
+    assert (there.allow_private, there.timeout, there.on_exhausted, there.synthetic) == (
+        True,
+        2.5,
+        "block",
+        True,
+    )
     assert there.template["nested"]["list"][2] is True
-    assert (collect.enrol.kind, collect.deliver.kind, collect.deliver.to) == ("no_concurrency", "command", "./collect.sh")
+    assert (collect.enrol.kind, collect.deliver.kind, collect.deliver.to) == (
+        "no_concurrency",
+        "command",
+        "./collect.sh",
+    )
     assert collect.deliver.auth == {"basic": ("env:USER", "dlt:password")}
-    assert (count.wanted.resources, count.event, count.deliver.secrets) == ((), ("customer.subscription.paused",), ("env:ONE",))
+    assert (count.wanted.resources, count.event, count.deliver.secrets) == (
+        (),
+        ("customer.subscription.paused",),
+        ("env:ONE",),
+    )
 
 
 def test_the_same_in_python_may_name_a_function() -> None:
-    trigger = trigger_of({"name": "t", "resource": "subscriptions", "op": "updated", "deliver": {"python": nothing}})
+    trigger = trigger_of(
+        {"name": "t", "resource": "subscriptions", "op": "updated", "deliver": {"python": nothing}}
+    )
 
     assert trigger.deliver.to is nothing
     assert trigger.fires(made(a_change(1)))
@@ -311,14 +398,22 @@ def test_the_same_in_python_may_name_a_function() -> None:
 
 
 def receiver_of(**words: Any) -> Receiver:
-    trigger = trigger_of({"name": "t", "resource": "subscriptions", "deliver": {"url": "https://example.com/hook", **words}})
+    trigger = trigger_of(
+        {
+            "name": "t",
+            "resource": "subscriptions",
+            "deliver": {"url": "https://example.com/hook", **words},
+        }
+    )
     return Receiver("t", trigger.deliver, lambda: 1_767_225_600.9)
 
 
 SECRET = "whsec_" + "QUFB" * 8
 
 
-def test_secrets_are_looked_up_in_the_environment_and_by_dlt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_looked_up_in_the_environment_and_by_dlt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import dlt
 
     monkeypatch.setenv("HOOK_SECRET", f"{SECRET}\n")
@@ -337,7 +432,9 @@ def test_secrets_are_looked_up_in_the_environment_and_by_dlt(monkeypatch: pytest
         ({"secrets": ["env:SHORT"]}, "A secret is not of the form whsec_<base64 of at least 24 bytes>. Copy it anew, or have a new one made."),
     ],
 )  # fmt: skip
-def test_a_secret_that_is_not_there_is_said_before_anything_is_sent(words: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_that_is_not_there_is_said_before_anything_is_sent(
+    words: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SHORT", f"whsec_{HIDDEN}")
 
     with pytest.raises(SetupError) as fault:
@@ -358,17 +455,34 @@ def test_a_url_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_a_url_that_is_a_secret_no_note_tells_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_URL", f"https://{HIDDEN}.example.com/")
-    deliver = trigger_of({"name": "t", "resource": "subscriptions", "deliver": {"url": "env:HOOK_URL"}}).deliver
-    for address, words in ("10.0.0.1", "env:HOOK_URL leads to an address that is not public."), (None, "No address was found for env:HOOK_URL."):
+    deliver = trigger_of(
+        {"name": "t", "resource": "subscriptions", "deliver": {"url": "env:HOOK_URL"}}
+    ).deliver
+    for address, words in (
+        ("10.0.0.1", "env:HOOK_URL leads to an address that is not public."),
+        (None, "No address was found for env:HOOK_URL."),
+    ):
         found = [(0, 1, 6, "", (address, 443))] if address else []
         receiver = Receiver("t", deliver, lambda: 0.0, lookup=lambda *_, found=found, **__: found)
         assert receiver.send("msg_1", Body(b"{}")).note.startswith(words)
 
 
-@pytest.mark.parametrize("url", [f"http://example.com/{HIDDEN}", f"{HIDDEN}", f"https://10.0.0.1/{HIDDEN}", f"https://{HIDDEN}@example.com/"])
-def test_a_secret_that_is_no_url_is_said_without_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://example.com/{HIDDEN}",
+        f"{HIDDEN}",
+        f"https://10.0.0.1/{HIDDEN}",
+        f"https://{HIDDEN}@example.com/",
+    ],
+)
+def test_a_secret_that_is_no_url_is_said_without_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SLACK_URL", url)
-    with pytest.raises(SetupError, match="The secret env:SLACK_URL is no URL that can be called") as fault:
+    with pytest.raises(
+        SetupError, match="The secret env:SLACK_URL is no URL that can be called"
+    ) as fault:
         receiver_of(url="env:SLACK_URL")
     assert HIDDEN not in str(fault.value)
     with pytest.raises(SetupError, match="The secret env:NOT_SET is not set"):
@@ -376,24 +490,43 @@ def test_a_secret_that_is_no_url_is_said_without_it(url: str, monkeypatch: pytes
 
 
 def test_the_secrets_of_all_receivers_are_hidden_from_commands() -> None:
-    words = ({"url": "env:SLACK_URL", "secrets": ["dlt:hooks.old"]}, {"url": "https://example.com/", "auth": {"basic": ["env:USER_1", "env:PW"]}})
-    found = [trigger_of({"name": "t", "resource": "subscriptions", "deliver": one}).deliver for one in words]
+    words = (
+        {"url": "env:SLACK_URL", "secrets": ["dlt:hooks.old"]},
+        {"url": "https://example.com/", "auth": {"basic": ["env:USER_1", "env:PW"]}},
+    )
+    found = [
+        trigger_of({"name": "t", "resource": "subscriptions", "deliver": one}).deliver
+        for one in words
+    ]
     assert variables(found) == {"SLACK_URL", "HOOKS__OLD", "USER_1", "PW"}
 
 
-def test_headers_carry_the_id_the_time_and_a_signature_per_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_carry_the_id_the_time_and_a_signature_per_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("NEW", SECRET)
     monkeypatch.setenv("OLD", "whsec_" + "QkJC" * 8)
     telling = Telling(made(a_change(1)), "t", "msg_1")
 
-    plain, signed, stripe = receiver_of(), receiver_of(secrets=["env:NEW", "env:OLD"]), receiver_of(secrets=["env:NEW"], format="stripe")
+    plain, signed, stripe = (
+        receiver_of(),
+        receiver_of(secrets=["env:NEW", "env:OLD"]),
+        receiver_of(secrets=["env:NEW"], format="stripe"),
+    )
 
     assert plain.headers("msg_1", plain.body(telling)) == {
-        "content-type": "application/json", "webhook-id": "msg_1", "webhook-timestamp": "1767225600",
+        "content-type": "application/json",
+        "webhook-id": "msg_1",
+        "webhook-timestamp": "1767225600",
     }
     found = signed.headers("msg_1", signed.body(telling))
     assert [one[:3] for one in found["webhook-signature"].split(" ")] == ["v1,", "v1,"]
-    assert set(stripe.headers("msg_1", stripe.body(telling))) == {"content-type", "webhook-id", "webhook-timestamp", "stripe-signature"}
+    assert set(stripe.headers("msg_1", stripe.body(telling))) == {
+        "content-type",
+        "webhook-id",
+        "webhook-timestamp",
+        "stripe-signature",
+    }
     assert json.loads(stripe.body(telling).content)["id"] == "evt_1"
 
 
@@ -405,13 +538,25 @@ def test_headers_carry_the_id_the_time_and_a_signature_per_secret(monkeypatch: p
         ({"header": ["X-Api-Key", "env:TOKEN"]}, {"X-Api-Key": "t0ken"}),
     ],
 )  # fmt: skip
-def test_credentials_go_into_a_header(auth: Any, header: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_go_into_a_header(
+    auth: Any, header: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOKEN", "t0ken")
     monkeypatch.setenv("USER_NAME", "me")
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("stripe_feed.feed.receivers.Webhook", lambda url, **given: seen.update(given))
+    monkeypatch.setattr(
+        "stripe_feed.delivery.endpoint.Webhook", lambda url, **given: seen.update(given)
+    )
 
     receiver_of(auth=auth, headers={"X-Source": "stripe"})
 
     assert seen["headers"] == {"X-Source": "stripe", **header}
-    assert "t0ken" not in repr(trigger_of({"name": "t", "resource": "plans", "deliver": {"url": "https://example.com", "auth": auth}}))
+    assert "t0ken" not in repr(
+        trigger_of(
+            {
+                "name": "t",
+                "resource": "plans",
+                "deliver": {"url": "https://example.com", "auth": auth},
+            }
+        )
+    )

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.images import difference, paths
+from stripe_feed.delivery.endpoint import Deliver
+from stripe_feed.extract.tables.diff import difference, paths
 from stripe_feed.feed.change import Change
-from stripe_feed.feed.rules import PRESETS, Deliver, Trigger, clauses
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.triggers.trigger import PRESETS, Trigger, clauses
 from tests.deliveries import NEW, a_trigger, an_event, images, made, nothing, rows_of
 from tests.feed_kills import Row, a_change
 
@@ -36,7 +37,10 @@ def an_update(before: Any, after: Any, **given: Any) -> Row:
 
 def asked(origin: Any = None, **sides: Any) -> Trigger:
     words = {} if origin is None else {"origin": origin}
-    return a_trigger(transition={"status": {name: one for name, one in sides.items() if one is not MISSING}}, **words)
+    return a_trigger(
+        transition={"status": {name: one for name, one in sides.items() if one is not MISSING}},
+        **words,
+    )
 
 
 def meant(side: Any, value: Any) -> bool:
@@ -44,22 +48,31 @@ def meant(side: Any, value: Any) -> bool:
     if side is MISSING:
         return True
     options = side if isinstance(side, list) else [side]
-    return any(one == "*" or (value in (None, MISSING) if one == "null" else one == value) for one in options)
+    return any(
+        one == "*" or (value in (None, MISSING) if one == "null" else one == value)
+        for one in options
+    )
 
 
 def test_t1_a_transition_fires_for_the_updates_that_it_means() -> None:
-    """From and to: a value, one of several, null, absent, anything, or one side only; of every kind of change and origin."""
+    """From and to: a value, one of several, null, absent, anything, or one side only; of every kind
+    of change and origin.
+    """
     wrong = []
     rules = [
-        (origin, old, new, asked(origin, **{"from": old, "to": new})) for origin in (None, "event", "snapshot")
-        for old, new in itertools.product(SIDES, SIDES) if (old, new) != (MISSING, MISSING)
+        (origin, old, new, asked(origin, **{"from": old, "to": new}))
+        for origin in (None, "event", "snapshot")
+        for old, new in itertools.product(SIDES, SIDES)
+        if (old, new) != (MISSING, MISSING)
     ]
     for before, after, origin in itertools.product(VALUES, VALUES, ORIGINS):
         change = made(an_update(before, after, origin=origin))
         moved = (None if before is MISSING else before) != (None if after is MISSING else after)
         for named, old, new, trigger in rules:
             heard = origin in (("event", "diff", "list") if named is None else (named,))
-            if trigger.fires(change) is not (heard and moved and meant(old, before) and meant(new, after)):
+            if trigger.fires(change) is not (
+                heard and moved and meant(old, before) and meant(new, after)
+            ):
                 wrong.append((before, after, origin, named, old, new))
     assert wrong == []
 
@@ -67,7 +80,9 @@ def test_t1_a_transition_fires_for_the_updates_that_it_means() -> None:
 @pytest.mark.parametrize("op", ["c", "d", "r"])
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_t1_only_an_update_is_a_transition(op: str, origin: str) -> None:
-    change = made(a_change(1, op=op, origin=origin, before_quality="exact" if op == "d" else "none"))
+    change = made(
+        a_change(1, op=op, origin=origin, before_quality="exact" if op == "d" else "none")
+    )
 
     for old, new in itertools.product(SIDES[1:], SIDES[1:]):
         assert not asked([*ORIGINS], **{"from": old, "to": new}).fires(change)
@@ -80,7 +95,9 @@ def test_t1_only_an_update_is_a_transition(op: str, origin: str) -> None:
         ("b", "a", ["status"], False), ("null", "a", [], False), ("*", "b", [], False), ("*", "*", ["status"], True),
     ],
 )  # fmt: skip
-def test_where_the_value_before_is_unknown_only_anything_is_it(old: Any, new: Any, changed: list[str], fires: bool) -> None:
+def test_where_the_value_before_is_unknown_only_anything_is_it(
+    old: Any, new: Any, changed: list[str], fires: bool
+) -> None:
     change = made(an_update("b", "a", before_quality="none", previous=None, changed=changed))
 
     assert asked(**{"from": old, "to": new}).fires(change) is fires
@@ -90,13 +107,30 @@ def test_several_transitions_must_all_hold() -> None:
     both = a_trigger(transition={"status": {"to": "a"}, "plan.id": {"from": "p1", "to": "p2"}})
     image = {"status": "a", "plan": {"id": "p2", "name": "x"}}
 
-    assert both.fires(made(a_change(1, after=image, previous={"status": "b", "plan": {"id": "p1"}}, changed=["status", "plan.id"])))
-    assert not both.fires(made(a_change(1, after=image, previous={"status": "b"}, changed=["status"])))
-    assert not both.fires(made(a_change(1, after=image, previous={"plan": {"id": "p1"}}, changed=["plan.id"])))
+    assert both.fires(
+        made(
+            a_change(
+                1,
+                after=image,
+                previous={"status": "b", "plan": {"id": "p1"}},
+                changed=["status", "plan.id"],
+            )
+        )
+    )
+    assert not both.fires(
+        made(a_change(1, after=image, previous={"status": "b"}, changed=["status"]))
+    )
+    assert not both.fires(
+        made(a_change(1, after=image, previous={"plan": {"id": "p1"}}, changed=["plan.id"]))
+    )
 
 
 SUBSCRIPTION = {"id": "sub_1", "status": "active", "quantity": 3, "metadata": {"plan": "pro"}}
-A_MOVE: Any = {"after": SUBSCRIPTION, "previous": {"quantity": 1, "metadata": {"plan": None}}, "changed": ["quantity", "metadata.plan"]}
+A_MOVE: Any = {
+    "after": SUBSCRIPTION,
+    "previous": {"quantity": 1, "metadata": {"plan": None}},
+    "changed": ["quantity", "metadata.plan"],
+}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +167,9 @@ A_MOVE: Any = {"after": SUBSCRIPTION, "previous": {"quantity": 1, "metadata": {"
         ({"where": "after.quantity == 3", "op": "added"}, A_MOVE, False),
     ],
 )  # fmt: skip
-def test_t1_every_part_of_a_rule_must_hold(words: dict[str, Any], given: dict[str, Any], fires: bool) -> None:
+def test_t1_every_part_of_a_rule_must_hold(
+    words: dict[str, Any], given: dict[str, Any], fires: bool
+) -> None:
     assert a_trigger(**words).fires(made(a_change(1, **given))) is fires
 
 
@@ -155,26 +191,38 @@ def test_each_preset_fires_for_what_it_is_called() -> None:
     assert set(expected) == set(PRESETS)
     for preset, objects in expected.items():
         trigger = a_trigger(preset=preset)
-        assert sorted({row["object_id"] for row in rows if trigger.fires(made(row))}) == sorted(objects), preset
+        assert sorted({row["object_id"] for row in rows if trigger.fires(made(row))}) == sorted(
+            objects
+        ), preset
         assert sum(trigger.fires(made(row)) for row in rows) >= len(objects) > 0
 
 
 def happened(box: Sandbox) -> tuple[list[bytes], dict[str, list[str]]]:
-    """Lets things happen; gives the events that the sandbox does not send, and for each preset the objects it is about."""
+    """Lets things happen; gives the events that the sandbox does not send, and for each preset the
+    objects it is about.
+    """
     customer = box.create("customers", name="New")["id"]
     renamed = next(id for id in box.objects("customers") if id != customer)
     box.update("customers", renamed, name="Renamed")
-    subscription, other, trial = (box.create("subscriptions", status=status, customer=customer)["id"] for status in ("active", "active", "trialing"))
+    subscription, other, trial = (
+        box.create("subscriptions", status=status, customer=customer)["id"]
+        for status in ("active", "active", "trialing")
+    )
     box.advance(60)
     box.update("subscriptions", other, status="past_due")
     box.cancel(subscription)
-    bill, free, open_bill = (box.create("invoices", customer=customer, lines=2)["id"] for _ in range(3))
+    bill, free, open_bill = (
+        box.create("invoices", customer=customer, lines=2)["id"] for _ in range(3)
+    )
     for id in (bill, free, open_bill):
         box.update("invoices", id, status="open")
     box.advance(60)
     box.update("invoices", bill, status="paid")
     box.update("invoices", free, lines=[], status="paid")
-    assert (box.objects("invoices")[free]["amount_paid"], box.objects("invoices")[bill]["amount_paid"] > 0) == (0, True)
+    assert (
+        box.objects("invoices")[free]["amount_paid"],
+        box.objects("invoices")[bill]["amount_paid"] > 0,
+    ) == (0, True)
     for table in ("products", "prices"):
         box.create(table)
     told = [
@@ -182,16 +230,24 @@ def happened(box: Sandbox) -> tuple[list[bytes], dict[str, list[str]]]:
         an_event(box, "invoice.payment_failed", box.objects("invoices")[open_bill]),
     ]
     return told, {
-        "customer_created": [customer], "customer_updated": [renamed], "payment_failed": [open_bill],
-        "subscription_canceled": [subscription], "subscription_past_due": [other], "trial_ending": [trial],
-        "invoice_paid": [bill, free], "first_payment": [bill],
+        "customer_created": [customer],
+        "customer_updated": [renamed],
+        "payment_failed": [open_bill],
+        "subscription_canceled": [subscription],
+        "subscription_past_due": [other],
+        "trial_ending": [trial],
+        "invoice_paid": [bill, free],
+        "first_payment": [bill],
     }
 
 
 def test_a_cancellation_is_one_firing_and_so_is_a_payment() -> None:
     """Stripe sends several events about one payment; only the first of them moves the status."""
     box = Sandbox(seed=5, customers=8, oddities=False)
-    paid, gone = box.create("invoices", lines=2)["id"], box.create("subscriptions", status="active")["id"]
+    paid, gone = (
+        box.create("invoices", lines=2)["id"],
+        box.create("subscriptions", status="active")["id"],
+    )
     box.update("invoices", paid, status="open")
     box.advance(60)
     box.update("invoices", paid, status="paid")
@@ -204,7 +260,8 @@ def test_a_cancellation_is_one_firing_and_so_is_a_payment() -> None:
     }
 
     assert fired == {
-        "invoice_paid": ["invoice.updated"], "first_payment": ["invoice.updated"],
+        "invoice_paid": ["invoice.updated"],
+        "first_payment": ["invoice.updated"],
         "subscription_canceled": ["customer.subscription.deleted"],
     }
     assert {"invoice.paid", "invoice.payment_succeeded"} <= {row["event_type"] for row in rows}
@@ -213,7 +270,11 @@ def test_a_cancellation_is_one_firing_and_so_is_a_payment() -> None:
 def test_what_is_said_beside_a_preset_replaces_its_word() -> None:
     trigger = a_trigger(preset="first_payment", where="after.amount_paid > 500", enrol="always")
 
-    assert (trigger.where and trigger.where.text, trigger.enrol.kind, trigger.per) == ("after.amount_paid > 500", "always", "customer_id")
+    assert (trigger.where and trigger.where.text, trigger.enrol.kind, trigger.per) == (
+        "after.amount_paid > 500",
+        "always",
+        "customer_id",
+    )
     assert trigger.transition == {"status": ("*", "paid")}
 
 
@@ -221,8 +282,11 @@ def test_what_is_said_beside_a_preset_replaces_its_word() -> None:
 
 
 about: list[dict[str, Any]] = [
-    {"resource": []} | {"event": ["customer.subscription.updated", "customer.updated"]}, {"event": "customer.subscription.updated"},
-    {"resource": "customers"}, {"resource": ["subscriptions", "customers"]}, {"resource": "invoices", "event": "invoice.paid"},
+    {"resource": []} | {"event": ["customer.subscription.updated", "customer.updated"]},
+    {"event": "customer.subscription.updated"},
+    {"resource": "customers"},
+    {"resource": ["subscriptions", "customers"]},
+    {"resource": "invoices", "event": "invoice.paid"},
 ]
 triggers = st.builds(
     lambda about, **words: a_trigger(**about, **words),
@@ -231,15 +295,32 @@ triggers = st.builds(
     origin=st.sampled_from([[], "event", ["diff", "snapshot"]]),
     transition=st.dictionaries(
         st.sampled_from(["status", "quantity", "metadata.plan"]),
-        st.fixed_dictionaries({}, optional={"from": st.sampled_from(["a", "null", "*", ["a", "b"]]), "to": st.sampled_from(["b", "*"])}).filter(bool),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "from": st.sampled_from(["a", "null", "*", ["a", "b"]]),
+                "to": st.sampled_from(["b", "*"]),
+            },
+        ).filter(bool),
         max_size=2,
     ),
     changed=st.sampled_from([[], "status", ["metadata", "quantity"]]),
-    where=st.sampled_from([None, "after.status == 'a'", "after.status == 'b' or before.status", "change.op == 'u' and after.quantity > 1"]),
+    where=st.sampled_from(
+        [
+            None,
+            "after.status == 'a'",
+            "after.status == 'b' or before.status",
+            "change.op == 'u' and after.quantity > 1",
+        ]
+    ),
 )
 an_image = st.fixed_dictionaries(
     {"id": st.just("sub_1")},
-    optional={"status": st.sampled_from(["a", "b", None]), "quantity": st.integers(0, 3), "metadata": st.sampled_from([{}, {"plan": "b"}])},
+    optional={
+        "status": st.sampled_from(["a", "b", None]),
+        "quantity": st.integers(0, 3),
+        "metadata": st.sampled_from([{}, {"plan": "b"}]),
+    },
 )
 
 
@@ -247,12 +328,21 @@ an_image = st.fixed_dictionaries(
 def changes(draw: st.DrawFn) -> Change:
     op, old, new = draw(st.sampled_from("cudr")), draw(an_image), draw(an_image)
     previous = {"u": difference(old, new), "d": old}.get(op)
-    return made(a_change(
-        1, op=op, origin=draw(st.sampled_from(ORIGINS)), resource=draw(st.sampled_from(["subscriptions", "customers"])),
-        event_type=draw(st.sampled_from([None, "customer.subscription.updated", "customer.updated"])),
-        after=None if op == "d" else new, previous=previous, changed=paths(previous or {}) if op == "u" else [],
-        before_quality=draw(st.sampled_from(["exact", "none"])) if op in "ud" else "none",
-    ))
+    return made(
+        a_change(
+            1,
+            op=op,
+            origin=draw(st.sampled_from(ORIGINS)),
+            resource=draw(st.sampled_from(["subscriptions", "customers"])),
+            event_type=draw(
+                st.sampled_from([None, "customer.subscription.updated", "customer.updated"])
+            ),
+            after=None if op == "d" else new,
+            previous=previous,
+            changed=paths(previous or {}) if op == "u" else [],
+            before_quality=draw(st.sampled_from(["exact", "none"])) if op in "ud" else "none",
+        )
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -263,11 +353,16 @@ def test_all_clauses_hold_exactly_where_a_trigger_fires(trigger: Trigger, change
 
 def test_clauses_say_what_is_asked_and_what_is_there() -> None:
     trigger = a_trigger(
-        event="customer.subscription.updated", transition={"quantity": {"from": ["null", 1], "to": 5}}, changed=["metadata.plan", "status"],
+        event="customer.subscription.updated",
+        transition={"quantity": {"from": ["null", 1], "to": 5}},
+        changed=["metadata.plan", "status"],
         where="after.quantity > 2 and after.status == 'past_due'",
     )
 
-    found = [(one.what, one.asks, one.found, one.holds) for one in clauses(trigger, made(a_change(1, **A_MOVE)))]
+    found = [
+        (one.what, one.asks, one.found, one.holds)
+        for one in clauses(trigger, made(a_change(1, **A_MOVE)))
+    ]
 
     assert found == [
         ("resource", "subscriptions", "subscriptions", True),
@@ -286,7 +381,12 @@ def test_clauses_say_what_is_asked_and_what_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("per", "customer", "key"),
-    [("object_id", "cus_1", "sub_1"), ("customer_id", "cus_1", "cus_1"), ("customer_id", None, "sub_1"), ("object_id", None, "sub_1")],
+    [
+        ("object_id", "cus_1", "sub_1"),
+        ("customer_id", "cus_1", "cus_1"),
+        ("customer_id", None, "sub_1"),
+        ("object_id", None, "sub_1"),
+    ],
 )
 def test_a_key_is_the_object_or_its_customer(per: str, customer: str | None, key: str) -> None:
     assert a_trigger(per=per).key(made(a_change(1, customer_id=customer))) == key
@@ -296,13 +396,23 @@ def test_a_rule_is_what_it_fires_for_and_not_where_that_goes() -> None:
     base: dict[str, Any] = {"op": "updated", "where": "after.a == 1", "enrol": "once"}
     rule = a_trigger(**base).rule
     others: tuple[dict[str, Any], ...] = (
-        {"resource": "invoices"}, {"op": "added"}, {"event": "customer.subscription.updated"}, {"origin": "event"},
-        {"transition": {"status": {"to": "paid"}}}, {"changed": "status"}, {"where": "after.a == 2"}, {"enrol": "cooldown 1d"},
-        {"enrol": "cooldown 2d"}, {"per": "customer_id"}, {"net": True},
+        {"resource": "invoices"},
+        {"op": "added"},
+        {"event": "customer.subscription.updated"},
+        {"origin": "event"},
+        {"transition": {"status": {"to": "paid"}}},
+        {"changed": "status"},
+        {"where": "after.a == 2"},
+        {"enrol": "cooldown 1d"},
+        {"enrol": "cooldown 2d"},
+        {"per": "customer_id"},
+        {"net": True},
     )
 
     assert len({rule, *(a_trigger(**base).rule for _ in range(2))}) == 1
-    assert len({rule, *(a_trigger(**{**base, **other}).rule for other in others)}) == 1 + len(others)
+    assert len({rule, *(a_trigger(**{**base, **other}).rule for other in others)}) == 1 + len(
+        others
+    )
     assert a_trigger("renamed", **base, guard={"max": 1}, deliver={"file": "x"}).rule == rule
 
 

@@ -1,4 +1,6 @@
-"""Webhooks tell of events at once; polling comes to them later. However the two mix, tables and change ids are the same."""
+"""Webhooks tell of events at once; polling comes to them later. However the two mix, tables and
+change ids are the same.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import Unreachable
-from stripe_feed.extract.rung import FEW, Head, Rung, head_of, listed_from, read_alone
+from stripe_feed.extract.events.webhook import FEW, Head, Rung, head_of, listed_from, read_alone
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
@@ -68,7 +70,9 @@ def test_a_rung_event_is_there_before_it_settles(copy: Copy) -> None:
 
 def told_of(copy: Copy, id: str) -> list[tuple[str, bool]]:
     """The changes of an object in the order of the feed, each with whether it says `late`."""
-    return copy.select(f"select change_id, late from stripe.changes where object_id = '{id}' order by _dlt_load_id, seq")
+    return copy.select(
+        f"select change_id, late from stripe.changes where object_id = '{id}' order by _dlt_load_id, seq"
+    )
 
 
 def twice(copy: Copy, seconds: int) -> tuple[str, str, str]:
@@ -83,7 +87,9 @@ def twice(copy: Copy, seconds: int) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("seconds", "polls"), [(0, False), (3, False), (70, True)])
-def test_what_came_before_a_rung_event_is_told_before_it(copy: Copy, seconds: int, polls: bool) -> None:
+def test_what_came_before_a_rung_event_is_told_before_it(
+    copy: Copy, seconds: int, polls: bool
+) -> None:
     """Though its webhook comes later, or never; and nothing tells it again."""
     id, first, second = twice(copy, seconds)
     copy.sync(resources=TABLES, rung=[Rung(second)], polls=polls)
@@ -106,7 +112,9 @@ def hide(copy: Copy, event_id: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(("seconds", "rings"), [(0, True), (3, True), (3, False)])
 def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, rings: bool) -> None:
-    """By its own webhook or by polling, long before the newer one is polled; the row stays where the newer one led."""
+    """By its own webhook or by polling, long before the newer one is polled; the row stays where
+    the newer one led.
+    """
     id, first, second = twice(copy, seconds)
     hide(copy, first, 60)
     copy.sync(resources=TABLES, rung=[Rung(second)], polls=False)
@@ -119,14 +127,21 @@ def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, r
     copy.check(*TABLES)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 20))])
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 20))]
+)
 def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, seed: int) -> None:
     dice, box, known = random.Random(seed), copy.box, len(copy.box.events)
     waiting: list[str] = []
     for _ in range(6):
         before = len(box.events)
         box.live(dice.choice([1, 5, 90]), 6)
-        waiting += [id for id in bells(copy, before) if dice.random() < 0.8 for _ in range(dice.choice([1, 1, 2]))]
+        waiting += [
+            id
+            for id in bells(copy, before)
+            if dice.random() < 0.8
+            for _ in range(dice.choice([1, 1, 2]))
+        ]
         dice.shuffle(waiting)
         now, waiting = waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]
         copy.sync(resources=TABLES, rung=[Rung(id) for id in now])
@@ -141,15 +156,21 @@ def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, s
 
 def told(type: str) -> bool:
     """Whether polling makes a change of an event: discounts are told by those whose they are."""
-    return any(type in RESOURCES[table].events for table in TABLES) and not type.startswith("customer.discount.")
+    return any(type in RESOURCES[table].events for table in TABLES) and not type.startswith(
+        "customer.discount."
+    )
 
 
-def test_an_event_of_another_account_and_one_of_before_the_list_are_passed_over(tmp_path: Path) -> None:
+def test_an_event_of_another_account_and_one_of_before_the_list_are_passed_over(
+    tmp_path: Path,
+) -> None:
     with copy_of(Sandbox(seed=3, customers=8), tmp_path) as copy:
         copy.box.create("customers")
         copy.box.advance(SETTLED)
         copy.sync(resources=TABLES)
-        copy.sync(resources=TABLES, rung=[Rung("evt_of_another_account"), Rung(copy.box.events[0].id)])
+        copy.sync(
+            resources=TABLES, rung=[Rung("evt_of_another_account"), Rung(copy.box.events[0].id)]
+        )
         assert ids(copy) == set()
         copy.check(*TABLES)
 
@@ -162,13 +183,19 @@ def test_without_the_permission_the_body_is_enough(tmp_path: Path) -> None:
         box.advance(SETTLED)
         id: Any = copy.one("select id from stripe.customers where deleted_at is null limit 1")
         box.update("customers", id, name="Told by body")
-        copy.sync(resources=["customers"], api_key=key, rung=[Rung(box.events[-1].id, box.events[-1].body)])
+        copy.sync(
+            resources=["customers"],
+            api_key=key,
+            rung=[Rung(box.events[-1].id, box.events[-1].body)],
+        )
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Told by body"
         assert ids(copy) == {box.events[-1].id}
 
 
 @pytest.mark.parametrize("foreign", [{"account": "acct_of_another"}, {"livemode": True}])
-def test_a_body_of_another_account_or_mode_is_passed_over(tmp_path: Path, foreign: dict[str, Any]) -> None:
+def test_a_body_of_another_account_or_mode_is_passed_over(
+    tmp_path: Path, foreign: dict[str, Any]
+) -> None:
     """An endpoint can be sent events of connected accounts, signed with the same secret."""
     with copy_of(Sandbox(seed=3, customers=8), tmp_path) as copy:
         key = copy.box.restrict(permissions={"rak_customer_read"})
@@ -191,7 +218,9 @@ def test_what_cannot_be_read_yet_is_left(tmp_path: Path) -> None:
         copy.box.update("customers", id, name="One")
         copy.box.update("customers", id, name="Two")
         one, two = (event for event in copy.box.events[-2:])
-        done = copy.sync(resources=["customers"], api_key=key, rung=[Rung(one.id), Rung(two.id, two.body)])
+        done = copy.sync(
+            resources=["customers"], api_key=key, rung=[Rung(one.id), Rung(two.id, two.body)]
+        )
         assert done.unread == (one.id,)
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Two"
 
@@ -206,12 +235,19 @@ def asked(copy: Copy) -> dict[str, int]:
 
 
 def rung_of(copy: Copy, since: int) -> list[Rung]:
-    """The events from the n-th on, as webhooks bring them: each says of which type it is, and when it was."""
-    return [Rung(event.id, head=Head(type=event.type, created=event.created)) for event in copy.box.events[since:]]
+    """The events from the n-th on, as webhooks bring them: each says of which type it is, and when
+    it was.
+    """
+    return [
+        Rung(event.id, head=Head(type=event.type, created=event.created))
+        for event in copy.box.events[since:]
+    ]
 
 
 def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
-    """In two readings, the second of which does not begin with the first once more; nothing is asked for twice, or by id."""
+    """In two readings, the second of which does not begin with the first once more; nothing is
+    asked for twice, or by id.
+    """
     box, known = copy.box, len(copy.box.events)
     ids = sorted(box.objects("customers"))
     box.reset_counts()
@@ -226,7 +262,9 @@ def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
     assert asked(copy)["/v1/events/:id"] == 0
     assert asked(copy)["/v1/events"] <= 1.2 * told / 100
     for id in ids:
-        assert [one for one, _ in told_of(copy, id)] == [event.id for event in box.events[known:] if event.object_id == id]
+        assert [one for one, _ in told_of(copy, id)] == [
+            event.id for event in box.events[known:] if event.object_id == id
+        ]
     assert not copy.one("select count(*) from stripe.changes where late")
     box.reset_counts()
     copy.sync(resources=TABLES, rung=rung, polls=False)
@@ -234,29 +272,51 @@ def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
 
 
 def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
-    box, held = copy.box, copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    box, held = (
+        copy.box,
+        copy.one("select id from stripe.customers where deleted_at is null limit 1"),
+    )
     box.update("customers", held, name="Rung")
     event = box.events[-1]
     customer = Head(type="customer.updated")
     box.faults.always["/v1/events/:id"] = 400
-    done = copy.sync(resources=TABLES, rung=[Rung("evt_odd", head=customer), Rung(event.id), Rung("evt_old", alone=True)], polls=False)
-    assert (done.failed, done.unread) == ({"evt_odd": "RequestRefused", "evt_old": "RequestRefused"}, ())
+    done = copy.sync(
+        resources=TABLES,
+        rung=[Rung("evt_odd", head=customer), Rung(event.id), Rung("evt_old", alone=True)],
+        polls=False,
+    )
+    assert (done.failed, done.unread) == (
+        {"evt_odd": "RequestRefused", "evt_old": "RequestRefused"},
+        (),
+    )
     assert ids(copy) == {event.id}
     box.faults.always.clear()
-    done = copy.sync(resources=TABLES, rung=[Rung("evt_odd", head=customer, alone=True)], polls=False)
+    done = copy.sync(
+        resources=TABLES, rung=[Rung("evt_odd", head=customer, alone=True)], polls=False
+    )
     assert done.failed == {"evt_odd": "NotFound"}
 
 
 def test_nothing_is_asked_for_what_concerns_nobody(copy: Copy) -> None:
     """Types that no table is made of, connected accounts, the other mode."""
     copy.box.reset_counts()
-    heads = Head(type="charge.succeeded"), Head(type="customer.updated", account="acct_2"), Head(livemode=True)
-    done = copy.sync(resources=TABLES, rung=[Rung(f"evt_{n}", head=head) for n, head in enumerate(heads)], polls=False)
+    heads = (
+        Head(type="charge.succeeded"),
+        Head(type="customer.updated", account="acct_2"),
+        Head(livemode=True),
+    )
+    done = copy.sync(
+        resources=TABLES,
+        rung=[Rung(f"evt_{n}", head=head) for n, head in enumerate(heads)],
+        polls=False,
+    )
     assert (done.unread, done.failed, sum(asked(copy).values())) == ((), {}, 0)
 
 
 def test_a_row_is_right_at_once_whatever_the_order_in_its_second(copy: Copy) -> None:
-    """There, back and there, and once more: the object is read again, and what was read then is newer than its events."""
+    """There, back and there, and once more: the object is read again, and what was read then is
+    newer than its events.
+    """
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
     for name in ("one", "two", "one", "two", "one", "three", "one", "four"):
         copy.box.update("customers", id, name=name)
@@ -277,9 +337,15 @@ def test_bodies_that_come_in_reverse_say_late(tmp_path: Path) -> None:
         box.advance(SETTLED)
         id, first, second = twice(copy, 3)
         bodies = {event.id: event.body for event in box.events[-2:]}
-        odd = json.dumps({**json.loads(bodies[first]), "id": "evt_odd", "data": {"object": []}}).encode()
+        odd = json.dumps(
+            {**json.loads(bodies[first]), "id": "evt_odd", "data": {"object": []}}
+        ).encode()
         far = json.dumps({**json.loads(bodies[first]), "id": "evt_far", "created": 10**18}).encode()
-        copy.sync(resources=["customers"], api_key=key, rung=[Rung(second, bodies[second]), Rung("evt_odd", odd), Rung("evt_far", far)])
+        copy.sync(
+            resources=["customers"],
+            api_key=key,
+            rung=[Rung(second, bodies[second]), Rung("evt_odd", odd), Rung("evt_far", far)],
+        )
         done = copy.sync(resources=["customers"], api_key=key, rung=[Rung(first, bodies[first])])
         assert (done.unread, told_of(copy, id)) == ((), [(second, False), (first, True)])
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Second"
@@ -309,12 +375,30 @@ def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     api = Slow()
     with ThreadPoolExecutor(4) as pool:
         session: Any = SimpleNamespace(api=api, pool=pool, failed={})
-        found = [event.id for some in read_alone(session, [Rung(f"evt_{n}") for n in ("slow", "down", "good")]) for event in some]
+        found = [
+            event.id
+            for some in read_alone(session, [Rung(f"evt_{n}") for n in ("slow", "down", "good")])
+            for event in some
+        ]
         api.stopped.set()
-    assert (found, session.failed) == (["evt_good"], {"evt_slow": "Unreachable", "evt_down": "Unreachable"})
+    assert (found, session.failed) == (
+        ["evt_good"],
+        {"evt_slow": "Unreachable", "evt_down": "Unreachable"},
+    )
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"type": 1}', b'{"created": -1}', b'{"created": 1e300}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"type": 1}',
+        b'{"created": -1}',
+        b'{"created": 1e300}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
 def test_an_odd_head_says_nothing(body: bytes) -> None:
     assert head_of(body) == Head()
 

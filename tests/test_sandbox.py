@@ -21,9 +21,9 @@ import stripe
 import urllib3
 
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.account import Mutation
-from stripe_feed.sandbox.founding import Shape
-from stripe_feed.sandbox.server import Request
+from stripe_feed.sandbox.protocol.messages import Request
+from stripe_feed.sandbox.scenarios.seed_data import Shape
+from stripe_feed.sandbox.state.mutation import Mutation
 
 TABLES = ("customers", "invoices", "subscriptions", "products", "plans", "prices")
 Object = dict[str, Any]
@@ -35,12 +35,16 @@ class Caller:
     def __init__(self, box: Sandbox, url: str, key: str | None = None) -> None:
         self.box, self.url, self.key = box, url, key or box.key
         self.http = stripe.RequestsClient()
-        self.stripe = stripe.StripeClient(self.key, base_addresses={"api": url}, http_client=self.http)
+        self.stripe = stripe.StripeClient(
+            self.key, base_addresses={"api": url}, http_client=self.http
+        )
         self.pool = urllib3.PoolManager(retries=False)
 
     def raw(self, path: str, **headers: str) -> urllib3.BaseHTTPResponse:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.pool.request("GET", self.url + path, headers=sent | {"Authorization": f"Bearer {self.key}"})
+        return self.pool.request(
+            "GET", self.url + path, headers=sent | {"Authorization": f"Bearer {self.key}"}
+        )
 
     def get(self, path: str) -> Any:
         answer = self.raw(path)
@@ -111,7 +115,9 @@ OPT_IN = {"tax", "sources", "tax_ids", "cash_balance", "invoice_credit_balance",
     ],
 )  # fmt: skip
 def test_every_documented_field_is_there(table: str, documented: type) -> None:
-    """Each object has exactly the SDK's top-level fields, but for those that only come when expanded."""
+    """Each object has exactly the SDK's top-level fields, but for those that only come when
+    expanded.
+    """
     fields = set(documented.__annotations__) - {"OBJECT_NAME"} - OPT_IN
     box = Sandbox(customers=20, oddities=False)
     objects = box.children(table) if "_" in table else box.objects(table)
@@ -143,7 +149,9 @@ def test_a_large_account_has_several_hundred_objects_in_a_second() -> None:
 
 
 def known_created(box: Sandbox) -> dict[str, Object]:
-    return {id: found for id, found in box.objects("customers").items() if found["created"] is not None}
+    return {
+        id: found for id, found in box.objects("customers").items() if found["created"] is not None
+    }
 
 
 def test_without_oddities_an_account_is_neat() -> None:
@@ -169,7 +177,11 @@ def test_shapes_put_the_objects_in_time() -> None:
 
     even, growth, months = times("even"), times("growth"), times("months")
     start, now = 1_780_000_000 - 3 * 365 * 86_400, 1_780_000_000
-    first_days = [moment for moment in (datetime.fromtimestamp(at, timezone.utc) for at in months) if moment.day == 1]
+    first_days = [
+        moment
+        for moment in (datetime.fromtimestamp(at, timezone.utc) for at in months)
+        if moment.day == 1
+    ]
 
     def newer_half(found: list[int]) -> float:
         return sum(at > (start + now) / 2 for at in found) / 500
@@ -187,8 +199,16 @@ def test_plans_and_prices_are_two_views_of_one_object() -> None:
     recurring = {id: price for id, price in prices.items() if price["recurring"]}
 
     assert set(plans) == set(recurring)
-    assert {id: (plan["amount"], plan["active"], plan["interval"], plan["metadata"]) for id, plan in plans.items()} == {
-        id: (price["unit_amount"], price["active"], price["recurring"]["interval"], price["metadata"])
+    assert {
+        id: (plan["amount"], plan["active"], plan["interval"], plan["metadata"])
+        for id, plan in plans.items()
+    } == {
+        id: (
+            price["unit_amount"],
+            price["active"],
+            price["recurring"]["interval"],
+            price["metadata"],
+        )
         for id, price in recurring.items()
     }
 
@@ -221,7 +241,12 @@ def test_a_list_walked_with_the_sdk_is_the_truth(read: Caller, table: str) -> No
 def test_a_page_has_ten_rows_unless_told_otherwise(read: Caller) -> None:
     page = read.get("/v1/customers")
 
-    assert (len(page["data"]), page["has_more"], page["url"], page["object"]) == (10, True, "/v1/customers", "list")
+    assert (len(page["data"]), page["has_more"], page["url"], page["object"]) == (
+        10,
+        True,
+        "/v1/customers",
+        "list",
+    )
     assert len(read.get("/v1/customers?limit=1")["data"]) == 1
 
 
@@ -260,7 +285,9 @@ def test_cursors_go_both_ways(read: Caller) -> None:
 
 
 def test_a_cursor_must_exist(own: Caller) -> None:
-    """An unknown id, a deleted one and one that left the filter are refused with 400, as `starting_after`."""
+    """An unknown id, a deleted one and one that left the filter are refused with 400, as
+    `starting_after`.
+    """
     gone = own.box.create("customers")["id"]
     own.box.delete("customers", gone)
     canceled = own.box.create("subscriptions")["id"]
@@ -276,7 +303,11 @@ def test_a_cursor_must_exist(own: Caller) -> None:
     ]:
         with pytest.raises(stripe.InvalidRequestError) as error:
             own.stripe.raw_request("get", path, **{param: id})
-        assert (error.value.http_status, error.value.code, error.value.param) == (400, "resource_missing", param)
+        assert (error.value.http_status, error.value.code, error.value.param) == (
+            400,
+            "resource_missing",
+            param,
+        )
     assert own.get(f"/v1/subscriptions?status=all&starting_after={canceled}")["object"] == "list"
 
 
@@ -296,8 +327,13 @@ def test_created_windows(read: Caller, table: str) -> None:
     assert ids(f"created={middle}") == [id for id, created in known if created == middle]
     assert ids(f"created[gt]={middle}") == [id for id, created in known if created > middle]
     assert ids(f"created[gte]={middle}") == [id for id, created in known if created >= middle]
-    assert ids(f"created[lt]={middle}") == [id for id, created in known if created < middle] + no_time
-    assert ids(f"created[lte]={middle}") == [id for id, created in known if created <= middle] + no_time
+    assert (
+        ids(f"created[lt]={middle}") == [id for id, created in known if created < middle] + no_time
+    )
+    assert (
+        ids(f"created[lte]={middle}")
+        == [id for id, created in known if created <= middle] + no_time
+    )
     inside = [id for id, created in known if older <= created < middle]
     assert ids(f"created[gte]={older}&created[lt]={middle}") == inside
     assert ids(f"created[gte]={middle}&created[lt]={middle}") == []
@@ -305,7 +341,9 @@ def test_created_windows(read: Caller, table: str) -> None:
 
 def test_created_can_be_null_or_in_the_future(read: Caller) -> None:
     """A very old customer has none: it comes last, and never where there is a lower bound."""
-    null = next(id for id, found in read.box.objects("customers").items() if found["created"] is None)
+    null = next(
+        id for id, found in read.box.objects("customers").items() if found["created"] is None
+    )
     ahead = [found["created"] for found in read.all(f"/v1/customers?created[gte]={read.box.now}")]
 
     assert read.ids("/v1/customers")[-1] == null
@@ -325,7 +363,9 @@ def test_a_second_with_more_than_a_page_is_paged_by_cursor(read: Caller) -> None
     assert ids != sorted(ids) != ids[::-1]
 
 
-@pytest.mark.parametrize("bounds", ["created=x", "created[gte]=1.5", "created[from]=1", "created[gte]="])
+@pytest.mark.parametrize(
+    "bounds", ["created=x", "created[gte]=1.5", "created[from]=1", "created[gte]="]
+)
 def test_bad_bounds_are_refused(read: Caller, bounds: str) -> None:
     status, error = read.error(f"/v1/customers?{bounds}")
 
@@ -358,7 +398,11 @@ def test_subscriptions_by_status(read: Caller, status: str | None) -> None:
         "ended": lambda one: one in ("canceled", "incomplete_expired"),
     }
     match = wanted.get(status, lambda one: one == status)
-    shown = {id: found for id, found in read.box.objects("subscriptions").items() if not found["test_clock"]}
+    shown = {
+        id: found
+        for id, found in read.box.objects("subscriptions").items()
+        if not found["test_clock"]
+    }
     truth = {id for id, found in shown.items() if match(found["status"])}
     listed = read.ids("/v1/subscriptions" + (f"?status={status}" if status else ""))
 
@@ -367,12 +411,18 @@ def test_subscriptions_by_status(read: Caller, status: str | None) -> None:
 
 
 def test_bad_choices_are_refused(read: Caller) -> None:
-    for path in ("/v1/subscriptions?status=gone", "/v1/invoices?status=gone", "/v1/prices?active=yes"):
+    for path in (
+        "/v1/subscriptions?status=gone",
+        "/v1/invoices?status=gone",
+        "/v1/prices?active=yes",
+    ):
         assert read.error(path)[0] == 400
 
 
 def test_prices_list_the_active_ones_and_never_the_inline_ones(read: Caller) -> None:
-    """Archived ones need `active=false`; inline ones (from `price_data`) are only there by id and inside items."""
+    """Archived ones need `active=false`; inline ones (from `price_data`) are only there by id and
+    inside items.
+    """
     prices = read.box.objects("prices")
     embedded = {item["price"]["id"] for item in read.box.children("subscription_items").values()}
     inline = embedded & read.box.account.inline
@@ -380,7 +430,10 @@ def test_prices_list_the_active_ones_and_never_the_inline_ones(read: Caller) -> 
 
     assert active == read.ids("/v1/prices?active=true")
     assert set(active) == {id for id, price in prices.items() if price["active"]}
-    assert set(archived) == {id for id, price in prices.items() if not price["active"]} - read.box.account.inline
+    assert (
+        set(archived)
+        == {id for id, price in prices.items() if not price["active"]} - read.box.account.inline
+    )
     assert len(inline) > 0
     assert not any(prices[id]["active"] for id in inline)
     assert {id: read.get(f"/v1/prices/{id}") for id in inline} == {id: prices[id] for id in inline}
@@ -388,7 +441,11 @@ def test_prices_list_the_active_ones_and_never_the_inline_ones(read: Caller) -> 
 
 def test_items_embed_the_whole_price_and_plan(read: Caller) -> None:
     prices, plans = read.box.objects("prices"), read.box.objects("plans")
-    items = [item for found in read.all("/v1/subscriptions?status=all") for item in found["items"]["data"]]
+    items = [
+        item
+        for found in read.all("/v1/subscriptions?status=all")
+        for item in found["items"]["data"]
+    ]
 
     assert all(item["price"] == prices[item["price"]["id"]] for item in items)
     assert all(item["plan"] == plans[item["plan"]["id"]] for item in items)
@@ -406,17 +463,27 @@ def test_objects_on_a_test_clock(read: Caller) -> None:
     """Customers and subscriptions hide unless asked for by clock or by customer; invoices do not."""
     clocks = read.ids("/v1/test_helpers/test_clocks")
     truth = {
-        table: {id for id, found in read.box.objects(table).items() if found.get("test_clock") == clocks[0]}
+        table: {
+            id
+            for id, found in read.box.objects(table).items()
+            if found.get("test_clock") == clocks[0]
+        }
         for table in ("customers", "subscriptions", "invoices")
     }
     customer = min(truth["customers"])
 
     assert set(read.ids(f"/v1/customers?test_clock={clocks[0]}")) == truth["customers"] != set()
-    assert set(read.ids(f"/v1/subscriptions?test_clock={clocks[0]}")) == truth["subscriptions"] != set()
+    assert (
+        set(read.ids(f"/v1/subscriptions?test_clock={clocks[0]}"))
+        == truth["subscriptions"]
+        != set()
+    )
     assert truth["invoices"] <= set(read.ids("/v1/invoices"))
     assert set(read.ids(f"/v1/subscriptions?customer={customer}")) <= truth["subscriptions"]
     assert read.get(f"/v1/customers/{customer}")["test_clock"] == clocks[0]
-    assert read.get(f"/v1/test_helpers/test_clocks/{clocks[0]}")["object"] == "test_helpers.test_clock"
+    assert (
+        read.get(f"/v1/test_helpers/test_clocks/{clocks[0]}")["object"] == "test_helpers.test_clock"
+    )
 
 
 @pytest.mark.parametrize(
@@ -429,7 +496,9 @@ def test_filters_by_a_field(read: Caller, table: str, field: str) -> None:
     everything = read.all(f"/v1/{table}")
     value = next(found[field] for found in everything if found.get(field) is not None)
 
-    assert read.all(f"/v1/{table}?{field}={value}") == [found for found in everything if found.get(field) == value]
+    assert read.all(f"/v1/{table}?{field}={value}") == [
+        found for found in everything if found.get(field) == value
+    ]
 
 
 def test_filters_by_what_is_inside(read: Caller) -> None:
@@ -451,12 +520,19 @@ def test_filters_by_what_is_inside(read: Caller) -> None:
 
     billed = [found["id"] for found in invoices if about(found) == subscription]
     assert read.ids(f"/v1/invoices?subscription={subscription}") == billed
-    assert read.ids(f"/v1/invoices?due_date[gte]={due}") == [i["id"] for i in invoices if (i["due_date"] or 0) >= due]
+    assert read.ids(f"/v1/invoices?due_date[gte]={due}") == [
+        i["id"] for i in invoices if (i["due_date"] or 0) >= due
+    ]
     sold = [found["id"] for found in everything if price in prices(found)]
     assert read.ids(f"/v1/subscriptions?status=all&price={price}") == sold
-    assert read.ids(f"/v1/products?ids[]={products[0]}&ids[]={products[3]}") == [products[0], products[3]]
+    assert read.ids(f"/v1/products?ids[]={products[0]}&ids[]={products[3]}") == [
+        products[0],
+        products[3],
+    ]
     assert [found["lookup_key"] for found in read.all(f"/v1/prices?lookup_keys[0]={key}")] == [key]
-    assert {p["recurring"]["interval"] for p in read.all("/v1/prices?recurring[interval]=year")} == {"year"}
+    assert {
+        p["recurring"]["interval"] for p in read.all("/v1/prices?recurring[interval]=year")
+    } == {"year"}
 
 
 # Children and expansions
@@ -465,9 +541,14 @@ def test_filters_by_what_is_inside(read: Caller) -> None:
 def test_embedded_lists_stop_at_ten(read: Caller) -> None:
     """The rest is where `url` says, in the same order, in pages."""
     lines = Counter(line["invoice"] for line in read.box.children("invoice_line_items").values())
-    items = Counter(item["subscription"] for item in read.box.children("subscription_items").values())
+    items = Counter(
+        item["subscription"] for item in read.box.children("subscription_items").values()
+    )
 
-    for path, field, counts in [("/v1/invoices", "lines", lines), ("/v1/subscriptions?status=all", "items", items)]:
+    for path, field, counts in [
+        ("/v1/invoices", "lines", lines),
+        ("/v1/subscriptions?status=all", "items", items),
+    ]:
         for found in read.all(path):
             total, embedded = counts[found["id"]], found[field]
             assert (len(embedded["data"]), embedded["has_more"]) == (min(total, 10), total > 10)
@@ -479,20 +560,29 @@ def test_embedded_lists_stop_at_ten(read: Caller) -> None:
 
 
 def test_sub_lists_have_the_rules_of_lists(read: Caller) -> None:
-    counts = Counter(item["subscription"] for item in read.box.children("subscription_items").values())
+    counts = Counter(
+        item["subscription"] for item in read.box.children("subscription_items").values()
+    )
     id = next(id for id, count in counts.items() if count == 20)
     path = f"/v1/subscription_items?subscription={id}"
     ids = read.ids(path)
 
-    assert [found["id"] for found in read.get(f"{path}&limit=3&starting_after={ids[4]}")["data"]] == ids[5:8]
-    assert [found["id"] for found in read.get(f"{path}&limit=3&ending_before={ids[4]}")["data"]] == ids[1:4]
+    assert [
+        found["id"] for found in read.get(f"{path}&limit=3&starting_after={ids[4]}")["data"]
+    ] == ids[5:8]
+    assert [
+        found["id"] for found in read.get(f"{path}&limit=3&ending_before={ids[4]}")["data"]
+    ] == ids[1:4]
     assert read.get(f"{path}&limit=20")["has_more"] is False
     assert read.get(f"{path}&limit=19")["has_more"] is True
     assert read.error(f"{path}&starting_after=si_unknown")[1]["code"] == "resource_missing"
     assert read.error("/v1/subscription_items")[1]["code"] == "parameter_missing"
     assert read.error("/v1/subscription_items?subscription=sub_unknown")[0] == 400
     assert read.error("/v1/invoices/in_unknown/lines")[0] == 404
-    assert read.get(f"/v1/subscription_items/{ids[15]}") == read.box.children("subscription_items")[ids[15]]
+    assert (
+        read.get(f"/v1/subscription_items/{ids[15]}")
+        == read.box.children("subscription_items")[ids[15]]
+    )
     assert read.error("/v1/subscription_items/si_unknown")[0] == 404
 
 
@@ -506,7 +596,10 @@ def test_opt_in_fields_come_when_expanded(read: Caller) -> None:
     assert [set(new) - set(old) for new, old in pairs] == [set(customer_fields)] * 100
     assert [{name: new[name] for name in old} for new, old in pairs] == plain["data"]
     tiered = read.all("/v1/prices?expand[0]=data.tiers&expand[1]=data.currency_options")
-    assert all(isinstance(price["tiers"], list) == (price["billing_scheme"] == "tiered") for price in tiered)
+    assert all(
+        isinstance(price["tiers"], list) == (price["billing_scheme"] == "tiered")
+        for price in tiered
+    )
     assert all(price["currency"] in price["currency_options"] for price in tiered)
     assert any(plan["tiers"] for plan in read.all("/v1/plans?expand[]=data.tiers"))
     paid = read.get("/v1/invoices?status=paid&limit=1&expand[]=data.payments")["data"][0]
@@ -517,21 +610,34 @@ def test_opt_in_fields_come_when_expanded(read: Caller) -> None:
 def test_an_expanded_list_stops_at_ten_too(read: Caller) -> None:
     """Three customers have more tax ids than that, one more cards."""
     customers = read.all("/v1/customers?expand[]=data.tax_ids&expand[]=data.sources")
-    taxed = [len(read.all(found["tax_ids"]["url"])) for found in customers if found["tax_ids"]["has_more"]]
-    cards = [read.all(found["sources"]["url"]) for found in customers if found["sources"]["has_more"]]
+    taxed = [
+        len(read.all(found["tax_ids"]["url"]))
+        for found in customers
+        if found["tax_ids"]["has_more"]
+    ]
+    cards = [
+        read.all(found["sources"]["url"]) for found in customers if found["sources"]["has_more"]
+    ]
 
     assert sorted(taxed) == [11, 12, 130]
     assert [len(found) for found in cards] == [23]
     assert all(len(found["tax_ids"]["data"]) <= 10 for found in customers)
-    assert read.get(f"/v1/customers/{customers[0]['id']}?expand[]=tax_ids")["tax_ids"] == customers[0]["tax_ids"]
+    assert (
+        read.get(f"/v1/customers/{customers[0]['id']}?expand[]=tax_ids")["tax_ids"]
+        == customers[0]["tax_ids"]
+    )
 
 
 def test_ids_expand_to_objects(read: Caller) -> None:
     customers = read.box.objects("customers")
-    page = read.stripe.v1.subscriptions.list({"limit": 5, "expand": ["data.customer", "data.items.data.price.product"]})
+    page = read.stripe.v1.subscriptions.list(
+        {"limit": 5, "expand": ["data.customer", "data.items.data.price.product"]}
+    )
     expanded: list[Any] = [found.customer for found in page.data]
 
-    assert [found.to_dict(for_json=True) for found in expanded] == [customers[found.id] for found in expanded]
+    assert [found.to_dict(for_json=True) for found in expanded] == [
+        customers[found.id] for found in expanded
+    ]
     assert {found["items"].data[0].price.product.object for found in page.data} == {"product"}
     invoice = read.get("/v1/invoices?limit=1")["data"][0]["id"]
     assert read.get(f"/v1/invoices/{invoice}?expand[]=customer")["customer"]["object"] == "customer"
@@ -568,17 +674,27 @@ def test_any_id_can_be_retrieved(read: Caller, table: str) -> None:
     chosen = [id for id in truth if not id.replace("_", "").isalnum()]
 
     for id in [*list(truth)[:3], *chosen]:
-        assert json.loads(getattr(read.stripe.v1, table).retrieve(id).last_response.body) == truth[id]
+        assert (
+            json.loads(getattr(read.stripe.v1, table).retrieve(id).last_response.body) == truth[id]
+        )
     assert bool(chosen) == (table in ("products", "plans", "prices"))
 
 
 def test_a_deleted_customer_is_a_stub_and_others_are_missing(own: Caller) -> None:
     box = own.box
-    customer, product, invoice = box.create("customers"), box.create("products"), box.create("invoices")
+    customer, product, invoice = (
+        box.create("customers"),
+        box.create("products"),
+        box.create("invoices"),
+    )
     for table, found in (("customers", customer), ("products", product), ("invoices", invoice)):
         box.delete(table, found["id"])
 
-    assert own.get(f"/v1/customers/{customer['id']}") == {"id": customer["id"], "object": "customer", "deleted": True}
+    assert own.get(f"/v1/customers/{customer['id']}") == {
+        "id": customer["id"],
+        "object": "customer",
+        "deleted": True,
+    }
     for table, found in (("products", product), ("invoices", invoice)):
         status, error = own.error(f"/v1/{table}/{found['id']}")
         assert (status, error["code"], error["param"]) == (404, "resource_missing", "id")
@@ -616,7 +732,10 @@ def test_wrong_and_expired_keys_are_masked(own: Caller) -> None:
         ("sk_test_wrongwrongabcd", "Invalid API Key provided: sk_test_**********abcd"),
         (expired, f"Expired API Key provided: rk_test_{'*' * 28}{expired[-4:]}"),
     ]:
-        with closing(Caller(own.box, own.url, key)) as caller, pytest.raises(stripe.AuthenticationError) as error:
+        with (
+            closing(Caller(own.box, own.url, key)) as caller,
+            pytest.raises(stripe.AuthenticationError) as error,
+        ):
             caller.stripe.v1.customers.list()
         assert (error.value.http_status, error.value.user_message) == (401, said)
 
@@ -658,8 +777,13 @@ def test_permissions_of_sub_lists_and_expansions(own: Caller) -> None:
     invoice = next(iter(own.box.objects("invoices")))
     with closing(Caller(own.box, own.url, key)) as caller:
         assert caller.get(f"/v1/invoices/{invoice}/lines")["object"] == "list"
-        assert "rak_customer_read" in caller.error("/v1/invoices?expand[]=data.customer")[1]["message"]
-        assert "rak_subscription_read" in caller.error("/v1/subscription_items?subscription=x")[1]["message"]
+        assert (
+            "rak_customer_read" in caller.error("/v1/invoices?expand[]=data.customer")[1]["message"]
+        )
+        assert (
+            "rak_subscription_read"
+            in caller.error("/v1/subscription_items?subscription=x")[1]["message"]
+        )
         assert "rak_event_read" in caller.error("/v1/events")[1]["message"]
 
 
@@ -688,7 +812,11 @@ def test_headers(own: Caller) -> None:
     assert own.raw("/v1/customers", Stripe_Version="newest").status == 400
     assert int(date.timestamp()) == own.box.now == 1_780_000_000
     own.box.advance(90)
-    assert parsedate_to_datetime(own.raw("/v1/customers").headers["Date"]).timestamp() - date.timestamp() == 90
+    assert (
+        parsedate_to_datetime(own.raw("/v1/customers").headers["Date"]).timestamp()
+        - date.timestamp()
+        == 90
+    )
 
 
 def test_errors_look_like_stripes(own: Caller) -> None:
@@ -749,7 +877,11 @@ def test_items_and_lines_are_given_as_lists(own: Caller) -> None:
     assert (invoice["subtotal"], invoice["total"], invoice["amount_due"]) == (42, 42, 42)
     assert box.update("invoices", invoice["id"], lines=12)["lines"]["total_count"] == 12
     assert box.update("invoices", invoice["id"], lines=[])["total"] == 0
-    assert [line for line in box.children("invoice_line_items").values() if line["invoice"] == invoice["id"]] == []
+    assert [
+        line
+        for line in box.children("invoice_line_items").values()
+        if line["invoice"] == invoice["id"]
+    ] == []
 
 
 def test_an_update_keeps_the_children_beyond_ten(own: Caller) -> None:
@@ -767,11 +899,24 @@ def test_an_invoice_goes_its_way(own: Caller) -> None:
     own.box.advance(60)
     paid = own.box.update("invoices", draft["id"], status="paid")
 
-    assert (draft["number"], draft["hosted_invoice_url"], draft["auto_advance"]) == (None, None, True)
-    assert (opened["amount_due"], opened["amount_remaining"], opened["status"]) == (500, 500, "open")
-    assert (paid["number"], paid["hosted_invoice_url"]) == (opened["number"], opened["hosted_invoice_url"])
+    assert (draft["number"], draft["hosted_invoice_url"], draft["auto_advance"]) == (
+        None,
+        None,
+        True,
+    )
+    assert (opened["amount_due"], opened["amount_remaining"], opened["status"]) == (
+        500,
+        500,
+        "open",
+    )
+    assert (paid["number"], paid["hosted_invoice_url"]) == (
+        opened["number"],
+        opened["hosted_invoice_url"],
+    )
     assert (paid["amount_paid"], paid["amount_remaining"], paid["attempted"]) == (500, 0, True)
-    assert paid["status_transitions"]["finalized_at"] == opened["status_transitions"]["finalized_at"]
+    assert (
+        paid["status_transitions"]["finalized_at"] == opened["status_transitions"]["finalized_at"]
+    )
     assert paid["status_transitions"]["paid_at"] == own.box.now
 
 
@@ -797,7 +942,11 @@ def test_a_deleted_plan_is_a_deleted_price_and_may_come_again(own: Caller) -> No
     assert own.error("/v1/prices/gold.v1")[0] == own.error("/v1/plans/gold.v1")[0] == 404
     assert set(box.deleted("plans")) == set(box.deleted("prices")) == {"gold.v1"}
     again = box.create("plans", id="gold.v1", amount=200, currency="usd", interval="month")
-    assert (again["amount"], box.objects("prices")["gold.v1"]["unit_amount"], box.deleted("prices")) == (200, 200, {})
+    assert (
+        again["amount"],
+        box.objects("prices")["gold.v1"]["unit_amount"],
+        box.deleted("prices"),
+    ) == (200, 200, {})
     with pytest.raises(ValueError, match="already"):
         box.create("plans", id="gold.v1", amount=1, currency="usd", interval="month")
 
@@ -812,7 +961,9 @@ def test_an_archived_price_leaves_the_default_list(own: Caller) -> None:
 
 
 def test_items_show_a_price_as_it_is_now(own: Caller) -> None:
-    """Also one that is new since the first change of a price, and those beyond the ten; no event of theirs tells of it."""
+    """Also one that is new since the first change of a price, and those beyond the ten; no event of
+    theirs tells of it.
+    """
     made = own.box.create("prices", recurring={"interval": "month"}, active=True)
     old = own.box.create("subscriptions", items=[{"price": made["id"]}])
     own.box.update("prices", made["id"], nickname="first")
@@ -821,15 +972,24 @@ def test_items_show_a_price_as_it_is_now(own: Caller) -> None:
     own.box.update("plans", made["id"], metadata={"a": "b"})
 
     price, plan = own.get(f"/v1/prices/{made['id']}"), own.get(f"/v1/plans/{made['id']}")
-    assert (price["nickname"], plan["nickname"], price["metadata"], plan["metadata"]) == ("first", "first", *[{"a": "b"}] * 2)
+    assert (price["nickname"], plan["nickname"], price["metadata"], plan["metadata"]) == (
+        "first",
+        "first",
+        *[{"a": "b"}] * 2,
+    )
     shown = own.get(f"/v1/subscriptions/{old['id']}")["items"]["data"][0]
     last = own.all(f"/v1/subscription_items?subscription={young['id']}")[-1]
     assert [(item["price"], item["plan"]) for item in (shown, last)] == [(price, plan)] * 2
-    assert [event.table for event in own.box.account.history.records[happened:]] == ["plans", "prices"]
+    assert [event.table for event in own.box.account.history.records[happened:]] == [
+        "plans",
+        "prices",
+    ]
 
 
 def test_observers_see_every_change(own: Caller) -> None:
-    """A price tells as plan too; a canceled subscription has Stripe's `deleted` event; that of a lost customer too."""
+    """A price tells as plan too; a canceled subscription has Stripe's `deleted` event; that of a
+    lost customer too.
+    """
     box = own.box
     seen: list[Mutation] = []
     box.mutations.append(seen.append)
@@ -860,12 +1020,17 @@ def test_planted_bytes_stay_the_same_bytes(own: Caller) -> None:
     raw = b'{ "object":"customer","id":"cus_planted",\n "created": 1680893993, "x": 1.50, "name":"J\\u00f6rg", '
     raw += b'"balance": 1e2 }'
     own.box.put("customers", raw)
-    own.box.put("prices", {"id": "p", "object": "price", "created": 5, "active": True, "recurring": None})
+    own.box.put(
+        "prices", {"id": "p", "object": "price", "created": 5, "active": True, "recurring": None}
+    )
 
     assert raw in own.raw("/v1/customers?created=1680893993").data
     assert own.raw("/v1/customers/cus_planted").data == raw
     assert own.get("/v1/prices/p") == own.box.objects("prices")["p"]
-    assert b'"x":1.50,"name":"J\\u00f6rg","balance":1e2,' in own.raw("/v1/customers/cus_planted?expand[]=tax_ids").data
+    assert (
+        b'"x":1.50,"name":"J\\u00f6rg","balance":1e2,'
+        in own.raw("/v1/customers/cus_planted?expand[]=tax_ids").data
+    )
 
 
 def test_a_life_is_deterministic_and_the_lists_follow_it() -> None:
@@ -884,7 +1049,9 @@ def test_a_life_is_deterministic_and_the_lists_follow_it() -> None:
     with calling(one) as caller:
         listed = {found["id"]: found for found in caller.all("/v1/subscriptions?status=all")}
         assert listed == one.objects("subscriptions")
-        assert {found["id"]: found for found in caller.all("/v1/customers")} == one.objects("customers")
+        assert {found["id"]: found for found in caller.all("/v1/customers")} == one.objects(
+            "customers"
+        )
 
 
 def test_the_account_may_change_while_it_is_read(own: Caller) -> None:
@@ -926,7 +1093,9 @@ def test_requests_are_counted(own: Caller) -> None:
 
 
 def test_rate_limits_per_endpoint_and_for_all(own: Caller) -> None:
-    """Buckets of one second's depth; an endpoint is a path template, whatever the id. A refusal costs no token."""
+    """Buckets of one second's depth; an endpoint is a path template, whatever the id. A refusal
+    costs no token.
+    """
     faults, at = own.box.faults, [100.0]
     faults.clock = lambda: at[0]
     faults.endpoint_rate, faults.rate = 3, 5
@@ -934,8 +1103,15 @@ def test_rate_limits_per_endpoint_and_for_all(own: Caller) -> None:
 
     def outcomes(*paths: str) -> list[str]:
         answers = [own.raw(path) for path in paths]
-        assert all(answer.json()["error"]["code"] == "rate_limit" for answer in answers if answer.status == 429)
-        return [answer.headers.get("Stripe-Rate-Limited-Reason", str(answer.status)) for answer in answers]
+        assert all(
+            answer.json()["error"]["code"] == "rate_limit"
+            for answer in answers
+            if answer.status == 429
+        )
+        return [
+            answer.headers.get("Stripe-Rate-Limited-Reason", str(answer.status))
+            for answer in answers
+        ]
 
     listing, one, other = "/v1/customers", f"/v1/customers/{first}", f"/v1/customers/{second}"
     assert outcomes(*[listing] * 5) == ["200", "200", "200", "endpoint-rate", "endpoint-rate"]
@@ -971,7 +1147,9 @@ def test_errors_on_request(own: Caller, fault: Any, status: int, said: str) -> N
 
 
 def test_broken_answers_on_request(own: Caller) -> None:
-    """A reset sends nothing, a truncated body ends early, a malformed one comes whole and is no JSON."""
+    """A reset sends nothing, a truncated body ends early, a malformed one comes whole and is no
+    JSON.
+    """
     own.box.faults.always = {"/v1/invoices": "reset"}
     with pytest.raises(urllib3.exceptions.ProtocolError):
         own.raw("/v1/invoices")
@@ -997,7 +1175,12 @@ def test_faults_are_deterministic_and_as_frequent_as_asked_for() -> None:
         answers = [box.answer(asked(box)) for _ in range(2000)]
         return Counter(answer.fate or str(answer.status) for answer in answers)
 
-    box.faults.error_500, box.faults.reset, box.faults.truncate, box.faults.malformed = 0.05, 0.02, 0.01, 0.01
+    box.faults.error_500, box.faults.reset, box.faults.truncate, box.faults.malformed = (
+        0.05,
+        0.02,
+        0.01,
+        0.01,
+    )
     first = outcomes()
     box.faults.seed = 2
     second = outcomes()
@@ -1104,7 +1287,10 @@ def test_indented_bodies_nest_as_in_life(own: Caller) -> None:
     """The same object is indented deeper inside a list."""
     own.box.account.indent = True
     id = own.ids("/v1/customers")[0]
-    alone, inside = own.raw(f"/v1/customers/{id}").data.decode(), own.raw("/v1/customers?limit=1").data.decode()
+    alone, inside = (
+        own.raw(f"/v1/customers/{id}").data.decode(),
+        own.raw("/v1/customers?limit=1").data.decode(),
+    )
 
     assert alone.startswith('{\n  "id": "')
     assert inside.startswith('{\n  "object": "list",\n  "data": [\n    {\n      "id": "')
@@ -1118,7 +1304,9 @@ def test_indented_bodies_nest_as_in_life(own: Caller) -> None:
 def process(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Object]]:
     command = [sys.executable, "-m", "stripe_feed.sandbox", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as running:
         assert running.stdout is not None
         try:
             yield running, json.loads(running.stdout.readline())
@@ -1127,9 +1315,21 @@ def process(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Object]]:
 
 
 def test_a_process_is_controlled_over_http() -> None:
-    flags = ["--seed", "4", "--customers", "30", "--no-oddities", "--fixed-clock", "--now", "1790000000"]
+    flags = [
+        "--seed",
+        "4",
+        "--customers",
+        "30",
+        "--no-oddities",
+        "--fixed-clock",
+        "--now",
+        "1790000000",
+    ]
     twin = Sandbox(seed=4, customers=30, oddities=False, now=1_790_000_000)
-    with process(*flags, "--exit-with-parent") as (running, line), urllib3.PoolManager(retries=False) as pool:
+    with (
+        process(*flags, "--exit-with-parent") as (running, line),
+        urllib3.PoolManager(retries=False) as pool,
+    ):
         url = line["url"]
 
         def control(method: str, path: str, **given: Any) -> Any:
@@ -1139,11 +1339,15 @@ def test_a_process_is_controlled_over_http() -> None:
             return answer.json()
 
         def status(path: str) -> int:
-            return pool.request("GET", url + path, headers={"Authorization": f"Bearer {line['key']}"}).status
+            return pool.request(
+                "GET", url + path, headers={"Authorization": f"Bearer {line['key']}"}
+            ).status
 
         assert line == {"url": url, "key": twin.key, "account": twin.account_id, "pid": running.pid}
         assert control("GET", "account")["now"] == twin.now
-        assert control("POST", "live", seconds=3600, changes=20) == [list(deed) for deed in twin.live(3600, 20)]
+        assert control("POST", "live", seconds=3600, changes=20) == [
+            list(deed) for deed in twin.live(3600, 20)
+        ]
         for table in TABLES:
             assert control("GET", f"truth/{table}") == twin.objects(table)
         assert control("GET", "truth/invoice_line_items") == twin.children("invoice_line_items")
@@ -1153,7 +1357,9 @@ def test_a_process_is_controlled_over_http() -> None:
         assert list(control("GET", "deleted/customers"))[-1] == made["id"]
         subscription = control("POST", "create", table="subscriptions")["id"]
         assert control("POST", "cancel", id=subscription)["status"] == "canceled"
-        assert control("POST", "restrict", permissions=["rak_customer_read"])["key"].startswith("rk_test_")
+        assert control("POST", "restrict", permissions=["rak_customer_read"])["key"].startswith(
+            "rk_test_"
+        )
         assert control("POST", "advance", seconds=5)["now"] == twin.now + 5
         control("POST", "faults", always={"/v1/customers": 500})
         assert [status("/v1/customers"), status("/v1/invoices")] == [500, 200]
@@ -1171,7 +1377,10 @@ def test_a_process_is_controlled_over_http() -> None:
 
 
 def test_a_process_ends_at_sigterm_and_its_clock_ticks() -> None:
-    with process("--customers", "1", "--no-oddities", "--rate", "7", "--latency", "0.001") as (running, line):
+    with process("--customers", "1", "--no-oddities", "--rate", "7", "--latency", "0.001") as (
+        running,
+        line,
+    ):
         with urllib3.PoolManager(retries=False) as pool:
             now = pool.request("GET", line["url"] + "/_sandbox/account").json()["now"]
             faults = pool.request("POST", line["url"] + "/_sandbox/faults", body=b"{}").json()

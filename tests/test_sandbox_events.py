@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 import pytest
 import stripe
 
-from stripe_feed.api import API_VERSION
+from stripe_feed.api.client import API_VERSION
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.account import Mutation
-from stripe_feed.sandbox.history import Event
-from stripe_feed.sandbox.server import Request
+from stripe_feed.sandbox.protocol.messages import Request
+from stripe_feed.sandbox.state.event_log import Event
+from stripe_feed.sandbox.state.mutation import Mutation
 from tests.feed_truth import by_ids
 
 DAY = 86_400
@@ -28,9 +28,13 @@ def box() -> Sandbox:
     return Sandbox(seed=5, customers=20, oddities=False)
 
 
-def ask(box: Sandbox, path: str = "/v1/events", key: str = "", version: str = "", **params: Any) -> tuple[int, Any]:
+def ask(
+    box: Sandbox, path: str = "/v1/events", key: str = "", version: str = "", **params: Any
+) -> tuple[int, Any]:
     target = f"{path}?{urlencode(params, doseq=True)}"
-    headers = {"authorization": f"Bearer {key or box.key}"} | ({"stripe-version": version} if version else {})
+    headers = {"authorization": f"Bearer {key or box.key}"} | (
+        {"stripe-version": version} if version else {}
+    )
     answer = box.answer(Request("GET", target, headers, b""))
     assert box.account.failures == []
     return answer.status, json.loads(answer.body)
@@ -48,7 +52,9 @@ def page(box: Sandbox, **params: Any) -> tuple[list[str], bool]:
     return [event["id"] for event in found["data"]], found["has_more"]
 
 
-def error(box: Sandbox, path: str = "/v1/events", /, **params: Any) -> tuple[int, str | None, str | None]:
+def error(
+    box: Sandbox, path: str = "/v1/events", /, **params: Any
+) -> tuple[int, str | None, str | None]:
     status, found = ask(box, path, **params)
     return status, found["error"].get("code"), found["error"].get("param")
 
@@ -98,7 +104,17 @@ def test_an_event_has_stripes_fields(box: Sandbox) -> None:
         "data": {"object": made}, "livemode": False, "pending_webhooks": 0, "request": None, "type": "customer.created",
     }  # fmt: skip
     assert box.events == [
-        Event(event["id"], "customer.created", "customers", made["id"], box.now, box.now, False, None, box.events[0].body)
+        Event(
+            event["id"],
+            "customer.created",
+            "customers",
+            made["id"],
+            box.now,
+            box.now,
+            False,
+            None,
+            box.events[0].body,
+        )
     ]
 
 
@@ -115,11 +131,17 @@ def test_the_sdk_reads_them(box: Sandbox) -> None:
 def test_events_of_one_request_name_it_once() -> None:
     box = Sandbox(seed=5, customers=5, oddities=False)
     customer = box.create("customers", discount=None)["id"]
-    box.create("subscriptions", customer=customer, items=[{"price_data": {"unit_amount": 5}}], discounts=[])
+    box.create(
+        "subscriptions", customer=customer, items=[{"price_data": {"unit_amount": 5}}], discounts=[]
+    )
     box.delete("customers", customer)
     *created, canceled, deleted = happened(box)[1:]
 
-    assert [event["type"] for event in created] == ["plan.created", "price.created", "customer.subscription.created"]
+    assert [event["type"] for event in created] == [
+        "plan.created",
+        "price.created",
+        "customer.subscription.created",
+    ]
     assert created[0]["request"] == created[1]["request"] == created[2]["request"]
     assert canceled["request"] == deleted["request"]
     box.noise(300)
@@ -133,26 +155,43 @@ def test_events_of_one_request_name_it_once() -> None:
 
 
 def test_previous_attributes_hold_the_old_values_of_what_changed(box: Sandbox) -> None:
-    id = box.create("customers", name="A", phone=None, discount=None, preferred_locales=["de", "en"])["id"]
+    id = box.create(
+        "customers", name="A", phone=None, discount=None, preferred_locales=["de", "en"]
+    )["id"]
     data = changed(box, "customers", id, name="B", phone="1", preferred_locales=["de"], loyalty=5)
 
-    assert data["previous_attributes"] == {"name": "A", "phone": None, "preferred_locales": ["de", "en"], "loyalty": None}
+    assert data["previous_attributes"] == {
+        "name": "A",
+        "phone": None,
+        "preferred_locales": ["de", "en"],
+        "loyalty": None,
+    }
     assert data["object"] == box.objects("customers")[id]
 
 
 def test_of_hashes_they_hold_the_changed_keys(box: Sandbox) -> None:
-    id = box.create("customers", metadata={"a": "1", "b": "2", "c": "3"}, discount=None, shipping=None)["id"]
-    settings = {"custom_fields": None, "rendering_options": {"amount_tax_display": "x", "template": None}}
-    box.update("customers", id, invoice_settings=settings)
-    deeper = {"custom_fields": None, "rendering_options": {"amount_tax_display": "y", "template": None}}
-
-    assert changed(box, "customers", id, metadata={"a": "1", "b": "5", "d": "4"})["previous_attributes"] == {
-        "metadata": {"b": "2", "c": "3", "d": None}
+    id = box.create(
+        "customers", metadata={"a": "1", "b": "2", "c": "3"}, discount=None, shipping=None
+    )["id"]
+    settings = {
+        "custom_fields": None,
+        "rendering_options": {"amount_tax_display": "x", "template": None},
     }
+    box.update("customers", id, invoice_settings=settings)
+    deeper = {
+        "custom_fields": None,
+        "rendering_options": {"amount_tax_display": "y", "template": None},
+    }
+
+    assert changed(box, "customers", id, metadata={"a": "1", "b": "5", "d": "4"})[
+        "previous_attributes"
+    ] == {"metadata": {"b": "2", "c": "3", "d": None}}
     assert changed(box, "customers", id, invoice_settings=deeper)["previous_attributes"] == {
         "invoice_settings": {"rendering_options": {"amount_tax_display": "x"}}
     }
-    assert changed(box, "customers", id, shipping={"name": "A"})["previous_attributes"] == {"shipping": None}
+    assert changed(box, "customers", id, shipping={"name": "A"})["previous_attributes"] == {
+        "shipping": None
+    }
 
 
 def test_only_updates_have_them(box: Sandbox) -> None:
@@ -182,7 +221,17 @@ def test_a_price_tells_as_plan_too(box: Sandbox) -> None:
     assert plan_event["data"] == {
         "object": box.objects("plans")[price["id"]], "previous_attributes": {"nickname": "A"}
     }  # fmt: skip
-    box.put("prices", {"id": "p", "object": "price", "created": 5, "active": True, "recurring": None, "product": "x"})
+    box.put(
+        "prices",
+        {
+            "id": "p",
+            "object": "price",
+            "created": 5,
+            "active": True,
+            "recurring": None,
+            "product": "x",
+        },
+    )
     assert told(box, 4) == ["price.created"]
 
 
@@ -191,16 +240,27 @@ def test_embedded_lists_are_shown_to_ten_and_given_whole(box: Sandbox) -> None:
     old = box.objects("subscriptions")[id]["items"]["data"]
     kept = [{"id": item["id"]} for item in old]
     grown = changed(box, "subscriptions", id, items=[*kept, *({} for _ in range(10))])
-    assert grown["previous_attributes"] == {"items": {"data": old, "has_more": False, "total_count": 2}}
-    assert (len(grown["object"]["items"]["data"]), grown["object"]["items"]["has_more"]) == (10, True)
+    assert grown["previous_attributes"] == {
+        "items": {"data": old, "has_more": False, "total_count": 2}
+    }
+    assert (len(grown["object"]["items"]["data"]), grown["object"]["items"]["has_more"]) == (
+        10,
+        True,
+    )
     shown = grown["object"]["items"]["data"]
     shrunk = changed(box, "subscriptions", id, items=kept)
-    assert shrunk["previous_attributes"] == {"items": {"data": shown, "has_more": True, "total_count": 12}}
+    assert shrunk["previous_attributes"] == {
+        "items": {"data": shown, "has_more": True, "total_count": 12}
+    }
 
 
 def test_a_change_beyond_the_tenth_has_an_event_without_a_difference(box: Sandbox) -> None:
     id = box.create("subscriptions", items=12, discounts=[])["id"]
-    items: list[Object] = [{"id": child["id"]} for child in box.children("subscription_items").values() if child["subscription"] == id]
+    items: list[Object] = [
+        {"id": child["id"]}
+        for child in box.children("subscription_items").values()
+        if child["subscription"] == id
+    ]
     data = changed(box, "subscriptions", id, items=[*items[:-1], items[-1] | {"quantity": 77}])
 
     assert data["previous_attributes"] == {}
@@ -221,12 +281,16 @@ def test_a_canceled_subscription_has_one_deleted_event(box: Sandbox, how: str) -
 
 def test_a_deleted_customer_ends_its_subscriptions(box: Sandbox) -> None:
     customer = box.create("customers", discount=None)["id"]
-    subscriptions = {box.create("subscriptions", customer=customer, discounts=[])["id"] for _ in range(2)}
+    subscriptions = {
+        box.create("subscriptions", customer=customer, discounts=[])["id"] for _ in range(2)
+    }
     since = len(box.events)
     last = box.delete("customers", customer)
     events = happened(box, since)
 
-    assert [event["type"] for event in events] == ["customer.subscription.deleted"] * 2 + ["customer.deleted"]
+    assert [event["type"] for event in events] == ["customer.subscription.deleted"] * 2 + [
+        "customer.deleted"
+    ]
     assert {event["data"]["object"]["id"] for event in events[:2]} == subscriptions
     assert events[2]["data"] == {"object": last}
 
@@ -242,33 +306,64 @@ def test_the_events_of_an_invoices_way_carry_one_snapshot(box: Sandbox) -> None:
         "invoice.created", "invoice.updated", "invoice.finalized",
         "invoice.updated", "invoice.paid", "invoice.payment_succeeded",
     ]  # fmt: skip
-    assert told(box, 6) == ["invoice.created", "invoice.finalized", "invoice.paid", "invoice.payment_succeeded"]
+    assert told(box, 6) == [
+        "invoice.created",
+        "invoice.finalized",
+        "invoice.paid",
+        "invoice.payment_succeeded",
+    ]
     assert opened[0]["data"]["previous_attributes"]["status"] == "draft"
     assert paid[0]["data"]["previous_attributes"]["status_transitions"] == {"paid_at": None}
     for group in (opened, paid):
         assert all(event["data"]["object"] == group[0]["data"]["object"] for event in group)
-        assert all(event["request"] == group[0]["request"] and event["created"] == box.now for event in group)
+        assert all(
+            event["request"] == group[0]["request"] and event["created"] == box.now
+            for event in group
+        )
 
 
 @pytest.mark.parametrize("short", [False, True])
 def test_deletes_carry_the_last_object_or_a_stub(box: Sandbox, short: bool) -> None:
     box.stub_deletes = short
-    objects = [box.create("customers"), box.create("invoices"), box.create("plans"), box.create("products")]
+    objects = [
+        box.create("customers"),
+        box.create("invoices"),
+        box.create("plans"),
+        box.create("products"),
+    ]
     since = len(box.events)
     for table, made in zip(("customers", "invoices", "plans", "products"), objects, strict=True):
         box.delete(table, made["id"])
     price = box.deleted("prices")[objects[2]["id"]]
     expected = [*objects[:3], price, objects[3]]
     if short:
-        expected = [{"id": made["id"], "object": made["object"], "deleted": True} for made in expected]
+        expected = [
+            {"id": made["id"], "object": made["object"], "deleted": True} for made in expected
+        ]
 
-    assert told(box, since) == ["customer.deleted", "invoice.deleted", "plan.deleted", "price.deleted", "product.deleted"]
-    assert [event["data"] for event in happened(box, since)] == [{"object": found} for found in expected]
+    assert told(box, since) == [
+        "customer.deleted",
+        "invoice.deleted",
+        "plan.deleted",
+        "price.deleted",
+        "product.deleted",
+    ]
+    assert [event["data"] for event in happened(box, since)] == [
+        {"object": found} for found in expected
+    ]
 
 
 def discounted(coupon: str, id: str = "di_1") -> Object:
     source = {"coupon": coupon, "type": "coupon"}
-    return {"id": id, "object": "discount", "customer": "cus_1", "subscription": None, "source": source, "start": 1, "end": None}
+    return {
+        "id": id,
+        "object": "discount",
+        "customer": "cus_1",
+        "subscription": None,
+        "source": source,
+        "start": 1,
+        "end": None,
+    }
 
 
 def test_a_customers_discount_tells_apart(box: Sandbox) -> None:
@@ -283,9 +378,15 @@ def test_a_customers_discount_tells_apart(box: Sandbox) -> None:
         "customer.updated", "customer.discount.created", "customer.updated", "customer.discount.updated",
         "customer.updated", "customer.updated", "customer.discount.deleted",
     ]  # fmt: skip
-    assert [event["data"]["object"] for event in events] == [discounted("A"), discounted("B"), discounted("B")]
+    assert [event["data"]["object"] for event in events] == [
+        discounted("A"),
+        discounted("B"),
+        discounted("B"),
+    ]
     assert events[1]["data"]["previous_attributes"] == {"source": {"coupon": "A"}}
-    assert {(event.table, event.object_id) for event in box.events if "discount" in event.type} == {("discounts", "di_1")}
+    assert {(event.table, event.object_id) for event in box.events if "discount" in event.type} == {
+        ("discounts", "di_1")
+    }
 
 
 def test_a_subscriptions_discounts_tell_too(box: Sandbox) -> None:
@@ -297,7 +398,11 @@ def test_a_subscriptions_discounts_tell_too(box: Sandbox) -> None:
         ("created", "di_a"), ("deleted", "di_a"), ("created", "di_b")
     ]  # fmt: skip
     found = events[0]["data"]["object"]
-    assert (found["object"], found["subscription"], found["customer"]) == ("discount", made["id"], made["customer"])
+    assert (found["object"], found["subscription"], found["customer"]) == (
+        "discount",
+        made["id"],
+        made["customer"],
+    )
     assert events[0]["data"]["object"] == events[1]["data"]["object"]
 
 
@@ -307,10 +412,15 @@ def test_a_preview_is_of_no_invoice(box: Sandbox) -> None:
     events = happened(box, 1)
 
     assert [event["type"] for event in events] == ["invoice.upcoming"] * 2
-    assert [event["data"]["object"]["id"] for event in events] == [found["id"] for found in previews]
+    assert [event["data"]["object"]["id"] for event in events] == [
+        found["id"] for found in previews
+    ]
     assert all(found["id"].startswith("upcoming_in_1") for found in previews)
     assert [len(event["data"]["object"]["lines"]["data"]) for event in events] == [10, 10]
-    assert events[0]["data"]["object"]["parent"]["subscription_details"]["subscription"] == subscription["id"]
+    assert (
+        events[0]["data"]["object"]["parent"]["subscription_details"]["subscription"]
+        == subscription["id"]
+    )
     assert not {found["id"] for found in previews} & set(box.objects("invoices"))
     assert ({event.table for event in box.events[1:]}, len(box.history)) == ({"previews"}, 1)
     with pytest.raises(KeyError):
@@ -323,7 +433,12 @@ def test_noise_is_of_other_objects(box: Sandbox) -> None:
     assert set(told(box)) == {
         "customer.source.created", "customer.tax_id.created", "charge.succeeded", "payment_intent.succeeded"
     }  # fmt: skip
-    assert {event["data"]["object"]["object"] for event in happened(box)} == {"card", "tax_id", "charge", "payment_intent"}
+    assert {event["data"]["object"]["object"] for event in happened(box)} == {
+        "card",
+        "tax_id",
+        "charge",
+        "payment_intent",
+    }
     assert (len(box.events), box.history) == (50, [])
 
 
@@ -366,9 +481,14 @@ def all_events(version: str) -> list[Object]:
 
 
 def test_what_is_read_has_the_version_asked_for_or_the_accounts_own() -> None:
-    """Lists, objects and the lists inside them; events keep the version that they were recorded with."""
+    """Lists, objects and the lists inside them; events keep the version that they were recorded
+    with.
+    """
     box = Sandbox(seed=5, customers=4, oddities=False, api_version="2025-01-27.acacia")
-    invoice, subscription = next(iter(box.objects("invoices"))), next(iter(box.objects("subscriptions")))
+    invoice, subscription = (
+        next(iter(box.objects("invoices"))),
+        next(iter(box.objects("subscriptions"))),
+    )
 
     def shown(path: str, version: str) -> Object:
         found: Object = ask(box, path, version=version)[1]
@@ -386,7 +506,9 @@ def test_what_is_read_has_the_version_asked_for_or_the_accounts_own() -> None:
 
 
 def objects(events: list[Object], kind: str) -> list[Object]:
-    return [event["data"]["object"] for event in events if event["data"]["object"]["object"] == kind]
+    return [
+        event["data"]["object"] for event in events if event["data"]["object"]["object"] == kind
+    ]
 
 
 def fields(found: list[Object]) -> set[str]:
@@ -397,7 +519,13 @@ def fields(found: list[Object]) -> set[str]:
 
 NEWER_THAN_CLOVER = {
     "invoice": {"status_details", "amount_paid_off_stripe", "customer_account"},
-    "subscription": {"status_details", "billing_schedules", "managed_payments", "presentment_details", "customer_account"},
+    "subscription": {
+        "status_details",
+        "billing_schedules",
+        "managed_payments",
+        "presentment_details",
+        "customer_account",
+    },
     "product": {"tax_details"},
     "customer": {"customer_account"},
     "plan": set(),
@@ -408,7 +536,10 @@ NEWER_THAN_CLOVER = {
 
 @pytest.mark.parametrize("kind", NEWER_THAN_CLOVER)
 def test_clover_lacks_what_came_later(kind: str) -> None:
-    now, then = (fields(objects(all_events(version), kind)[:5]) for version in ("2026-10-28.endive", "2025-09-30.clover"))
+    now, then = (
+        fields(objects(all_events(version), kind)[:5])
+        for version in ("2026-10-28.endive", "2025-09-30.clover")
+    )
 
     assert now - then == NEWER_THAN_CLOVER[kind]
     assert then <= now
@@ -421,11 +552,21 @@ def acacia() -> list[Object]:
 
 def test_before_basil_subscriptions_had_a_period_and_a_discount(acacia: list[Object]) -> None:
     for found in objects(acacia, "subscription"):
-        assert {"current_period_start", "current_period_end", "discount", "billing_thresholds"} <= set(found)
+        assert {
+            "current_period_start",
+            "current_period_end",
+            "discount",
+            "billing_thresholds",
+        } <= set(found)
         assert "billing_mode" not in found
         assert (found["discount"] or {}).get("id") == next(iter(found["discounts"]), None)
         for item in found["items"]["data"]:
-            assert not {"current_period_start", "current_period_end", "billed_until", "current_trial"} & set(item)
+            assert not {
+                "current_period_start",
+                "current_period_end",
+                "billed_until",
+                "current_trial",
+            } & set(item)
             assert item["plan"]["aggregate_usage"] is None
             assert item["price"]["recurring"]["aggregate_usage"] is None
 
@@ -434,31 +575,52 @@ def test_before_basil_invoices_named_their_subscription(acacia: list[Object]) ->
     invoices = [found for found in objects(acacia, "invoice") if "id" in found]
     for found in invoices:
         assert not {"parent", "total_taxes", "amount_overpaid", "status_details"} & set(found)
-        assert {"subscription", "paid", "tax", "total_tax_amounts", "discount", "charge", "payment_intent", "quote"} <= set(found)
+        assert {
+            "subscription",
+            "paid",
+            "tax",
+            "total_tax_amounts",
+            "discount",
+            "charge",
+            "payment_intent",
+            "quote",
+        } <= set(found)
         assert found["paid"] is (found["status"] == "paid")
         assert found["tax"] == (sum(tax["amount"] for tax in found["total_tax_amounts"]) or None)
         for line in found["lines"]["data"]:
             assert not {"parent", "pricing", "taxes", "quantity_decimal", "subtotal"} & set(line)
-            assert line["type"] == ("subscription" if "subscription_item" in line else "invoiceitem")
+            assert line["type"] == (
+                "subscription" if "subscription_item" in line else "invoiceitem"
+            )
             assert line["price"]["id"] == line["plan"]["id"]
     assert any(found["subscription"] for found in invoices)
 
 
-def test_before_clover_discounts_held_the_coupon_and_previews_had_no_id(acacia: list[Object]) -> None:
+def test_before_clover_discounts_held_the_coupon_and_previews_had_no_id(
+    acacia: list[Object],
+) -> None:
     given = [found for found in objects(acacia, "customer") if found["discount"]]
 
     assert {found["discount"]["coupon"]["object"] for found in given} == {"coupon"}
     assert all("source" not in found["discount"] for found in given)
     assert all("coupon" in found for found in objects(acacia, "discount"))
-    (preview,) = [event["data"]["object"] for event in acacia if event["type"] == "invoice.upcoming"]
+    (preview,) = [
+        event["data"]["object"] for event in acacia if event["type"] == "invoice.upcoming"
+    ]
     assert "id" not in preview
 
 
 def test_before_acacia_some_fields_were_not_there_yet(acacia: list[Object]) -> None:
     older = all_events("2024-06-20")
-    for kind, extra in (("invoice", {"total_pretax_credit_amounts"}), ("subscription", set()), ("customer", set())):
+    for kind, extra in (
+        ("invoice", {"total_pretax_credit_amounts"}),
+        ("subscription", set()),
+        ("customer", set()),
+    ):
         assert fields(objects(acacia, kind)[:5]) - fields(objects(older, kind)[:5]) == extra
-    assert all("disabled_reason" not in found["automatic_tax"] for found in objects(older, "invoice"))
+    assert all(
+        "disabled_reason" not in found["automatic_tax"] for found in objects(older, "invoice")
+    )
 
 
 def test_differences_are_between_the_shapes(box: Sandbox) -> None:
@@ -485,7 +647,10 @@ def test_the_default_may_change_and_old_events_stay_as_they_are(box: Sandbox) ->
     )  # fmt: skip
     box.create("products")
 
-    assert [event["api_version"] for event in happened(box)] == ["2026-10-28.endive", "2025-09-30.clover"]
+    assert [event["api_version"] for event in happened(box)] == [
+        "2026-10-28.endive",
+        "2025-09-30.clover",
+    ]
     assert control(box, "POST", "settings", api_version="2019-01-01")[0] == 400
     assert control(box, "POST", "settings", nonsense=1)[0] == 400
     with pytest.raises(ValueError, match="no such API version"):
@@ -507,7 +672,9 @@ def test_newest_first_and_without_order_inside_a_second(box: Sandbox) -> None:
     happened = several(box)
     found = walk(box, limit=7)
 
-    assert [event["created"] for event in found] == sorted((event.created for event in happened), reverse=True)
+    assert [event["created"] for event in found] == sorted(
+        (event.created for event in happened), reverse=True
+    )
     assert {event["id"] for event in found} == {event.id for event in happened}
     assert [event["id"] for event in found] != [event.id for event in reversed(happened)]
     assert found == walk(box, limit=100)
@@ -515,10 +682,17 @@ def test_newest_first_and_without_order_inside_a_second(box: Sandbox) -> None:
 
 def test_pages_are_the_recorded_bytes(box: Sandbox) -> None:
     several(box, 1)
-    body = box.answer(Request("GET", "/v1/events?limit=2", {"authorization": f"Bearer {box.key}"}, b"")).body
+    body = box.answer(
+        Request("GET", "/v1/events?limit=2", {"authorization": f"Bearer {box.key}"}, b"")
+    ).body
     by_id = {event.id: event.body for event in box.events}
 
-    assert body == b'{"object":"list","data":[' + b",".join(by_id[id] for id in page(box, limit=2)[0]) + b'],"has_more":true,"url":"/v1/events"}'
+    assert (
+        body
+        == b'{"object":"list","data":['
+        + b",".join(by_id[id] for id in page(box, limit=2)[0])
+        + b'],"has_more":true,"url":"/v1/events"}'
+    )
 
 
 def test_cursors_go_both_ways_and_meet(box: Sandbox) -> None:
@@ -546,10 +720,16 @@ def test_a_cursor_need_not_match_the_filters(box: Sandbox) -> None:
     box.advance(1)
     customer = box.create("customers", discount=None)["id"]
 
-    assert len(page(box, type="product.*", starting_after=page(box, type="customer.created")[0][0])[0]) == 1
+    assert (
+        len(page(box, type="product.*", starting_after=page(box, type="customer.created")[0][0])[0])
+        == 1
+    )
     box.advance(1)
     box.update("customers", customer, name="B")
-    assert page(box, type="product.*", ending_before=page(box, type="customer.created")[0][0]) == ([], False)
+    assert page(box, type="product.*", ending_before=page(box, type="customer.created")[0][0]) == (
+        [],
+        False,
+    )
 
 
 def test_events_are_gone_after_thirty_days(box: Sandbox) -> None:
@@ -578,7 +758,16 @@ def test_created_windows(box: Sandbox) -> None:
     several(box)
 
     def seconds(**params: int) -> set[int]:
-        return {event["created"] - start for event in walk(box, **{name.replace("_", "[") + "]" if "_" in name else name: at + start for name, at in params.items()})}
+        return {
+            event["created"] - start
+            for event in walk(
+                box,
+                **{
+                    name.replace("_", "[") + "]" if "_" in name else name: at + start
+                    for name, at in params.items()
+                },
+            )
+        }
 
     assert seconds(created=3) == {3}
     assert seconds(created_gte=3, created_lt=6) == {3, 4, 5}
@@ -598,15 +787,23 @@ def test_types(box: Sandbox) -> None:
     all_types = set(told(box))
 
     assert types_of(box, type="customer.created") == {"customer.created"}
-    assert types_of(box, type="customer.*") == {name for name in all_types if name.startswith("customer.")}
-    assert {"customer.subscription.created", "customer.tax_id.created"} <= types_of(box, type="customer.*")
-    assert types_of(box, type="*.deleted") == {name for name in all_types if name.endswith(".deleted")}
+    assert types_of(box, type="customer.*") == {
+        name for name in all_types if name.startswith("customer.")
+    }
+    assert {"customer.subscription.created", "customer.tax_id.created"} <= types_of(
+        box, type="customer.*"
+    )
+    assert types_of(box, type="*.deleted") == {
+        name for name in all_types if name.endswith(".deleted")
+    }
     assert types_of(box, type="*") == all_types
     assert types_of(box, type="unheard.of") == set()
     two = {"customer.created", "plan.created"}
     assert types_of(box, **{"types[]": sorted(two)}) == two
     assert types_of(box, **{"types[0]": "customer.created", "types[1]": "plan.created"}) == two
-    assert types_of(box, **{"types[]": [f"no.{n}" for n in range(19)] + ["plan.created"]}) == {"plan.created"}
+    assert types_of(box, **{"types[]": [f"no.{n}" for n in range(19)] + ["plan.created"]}) == {
+        "plan.created"
+    }
 
 
 def test_bad_parameters_are_refused(box: Sandbox) -> None:
@@ -630,7 +827,10 @@ def test_all_deliveries_succeeded_as_there_are_none(box: Sandbox) -> None:
 
 def test_a_key_needs_the_permission(box: Sandbox) -> None:
     event = several(box, 1, 1)[0]
-    poor, rich = box.restrict(permissions=["rak_customer_read"]), box.restrict(permissions=["rak_event_read"])
+    poor, rich = (
+        box.restrict(permissions=["rak_customer_read"]),
+        box.restrict(permissions=["rak_event_read"]),
+    )
 
     for path in ("/v1/events", f"/v1/events/{event.id}"):
         assert ask(box, path, key=rich)[0] == 200
@@ -664,7 +864,9 @@ def test_events_may_show_late() -> None:
     assert 0 <= min(waits) < 5
     assert 55 < max(waits) <= 60
     for _ in range(30):
-        assert {event["id"] for event in walk(box)} == {event.id for event in box.events if event.visible_at <= box.now}
+        assert {event["id"] for event in walk(box)} == {
+            event.id for event in box.events if event.visible_at <= box.now
+        }
         box.advance(1)
     assert error(box, starting_after=last)[0] == 400
     assert error(box, f"/v1/events/{last}")[0] == 404
@@ -698,7 +900,12 @@ def test_events_may_come_twice(box: Sandbox) -> None:
 
 def test_these_faults_are_set_over_http_and_change_nothing_else(box: Sandbox) -> None:
     twin = Sandbox(seed=5, customers=20, oddities=False)
-    assert control(box, "POST", "faults", event_delay=5, lost_events=0.5, doubled_events=0.1)[1]["event_delay"] == 5
+    assert (
+        control(box, "POST", "faults", event_delay=5, lost_events=0.5, doubled_events=0.1)[1][
+            "event_delay"
+        ]
+        == 5
+    )
     assert box.live(DAY, 100) == twin.live(DAY, 100)
     assert box.history == twin.history
 
@@ -739,14 +946,21 @@ def test_a_life_has_the_hard_cases() -> None:
              for table, field in (("subscriptions", "items"), ("invoices", "lines"))}  # fmt: skip
     assert [max(each) for each in sizes.values()] == [10, 10]
     assert any(change.hidden for change in history)
-    assert {"invoice.paid", "invoice.voided", "customer.discount.created", "customer.discount.deleted"} <= set(told(box))
+    assert {
+        "invoice.paid",
+        "invoice.voided",
+        "customer.discount.created",
+        "customer.discount.deleted",
+    } <= set(told(box))
 
 
 def there_and_back(history: list[Mutation]) -> bool:
     """Whether an object was changed and was as before in the same second."""
     pairs = pairwise(history)
     return any(
-        (one.table, one.id, one.at) == (two.table, two.id, two.at) and one.before == two.after and one.before != one.after
+        (one.table, one.id, one.at) == (two.table, two.id, two.at)
+        and one.before == two.after
+        and one.before != one.after
         for one, two in pairs
     )
 
@@ -768,7 +982,9 @@ def tagged(history: list[Mutation]) -> Counter[str]:
             before, after = change.before.get("metadata") or {}, change.after.get("metadata") or {}
             found["added"] += bool(after.keys() - before.keys())
             found["removed"] += bool(before.keys() - after.keys())
-            found["replaced"] += any(before[key] != after[key] for key in before.keys() & after.keys())
+            found["replaced"] += any(
+                before[key] != after[key] for key in before.keys() & after.keys()
+            )
     return found
 
 
@@ -791,7 +1007,9 @@ def test_a_burst_may_run_while_a_page_is_read(box: Sandbox) -> None:
 
 
 def test_reverting_the_differences_leads_back(box: Sandbox) -> None:
-    """What `previous_attributes` says, put over the later object, is the earlier one wherever keys did not come or go."""
+    """What `previous_attributes` says, put over the later object, is the earlier one wherever keys
+    did not come or go.
+    """
     box.live(DAY, 400)
     after_of: dict[tuple[str, str], Object] = {}
     checked = 0
@@ -808,7 +1026,11 @@ def test_reverting_the_differences_leads_back(box: Sandbox) -> None:
 def reverted(after: Object, previous: Object) -> Object:
     found = dict(after)
     for name, old in previous.items():
-        found[name] = reverted(after[name], old) if isinstance(old, dict) and isinstance(after.get(name), dict) else old
+        found[name] = (
+            reverted(after[name], old)
+            if isinstance(old, dict) and isinstance(after.get(name), dict)
+            else old
+        )
     return found
 
 
@@ -828,5 +1050,9 @@ def test_control_over_http(box: Sandbox) -> None:
     found = control(box, "GET", "events")[1]
 
     assert [event["type"] for event in found[:2]] == ["customer.created", "invoice.upcoming"]
-    assert found[-1]["body"]["data"]["object"] == {"id": customer, "object": "customer", "deleted": True}
+    assert found[-1]["body"]["data"]["object"] == {
+        "id": customer,
+        "object": "customer",
+        "deleted": True,
+    }
     assert [event["id"] for event in found] == [event.id for event in box.events]

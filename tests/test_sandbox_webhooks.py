@@ -17,9 +17,11 @@ import pytest
 import stripe
 import urllib3
 
-from stripe_feed.sandbox import Sandbox, posting, sending
-from stripe_feed.sandbox.event_types import TYPES
-from stripe_feed.sandbox.server import Request
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.protocol.event_types import TYPES
+from stripe_feed.sandbox.protocol.messages import Request
+from stripe_feed.sandbox.webhooks import post
+from stripe_feed.sandbox.webhooks import sender as webhooks_sender
 from tests.receiver import (
     CUT,
     ENDLESS,
@@ -48,9 +50,13 @@ def box() -> Sandbox:
     return Sandbox(seed=5, customers=20, oddities=False)
 
 
-def ask(box: Sandbox, method: str, path: str, form: Any = (), key: str = "", **headers: str) -> tuple[int, Any]:
+def ask(
+    box: Sandbox, method: str, path: str, form: Any = (), key: str = "", **headers: str
+) -> tuple[int, Any]:
     body = urlencode(form).encode()
-    sent = {"authorization": f"Bearer {key or box.key}"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {"authorization": f"Bearer {key or box.key}"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
     answer = box.answer(Request(method, path, sent, body))
     assert box.account.failures == []
     return answer.status, json.loads(answer.body)
@@ -97,7 +103,10 @@ def test_an_endpoint_lives_and_ends_over_the_sdk(box: Sandbox) -> None:
             "metadata": {"a": "1", "b": "2"}, "api_version": "2025-03-31.basil", "expand": ["nothing"],
         })  # fmt: skip
         found = made.to_dict(for_json=True)
-        assert set(found) == set(stripe.WebhookEndpoint.__annotations__) - {"OBJECT_NAME", "deleted"}
+        assert set(found) == set(stripe.WebhookEndpoint.__annotations__) - {
+            "OBJECT_NAME",
+            "deleted",
+        }
         secret = found.pop("secret")
         assert (made.id[:3], secret[:6], len(secret)) == ("we_", "whsec_", 38)
         assert found | {"id": ""} == {
@@ -108,8 +117,15 @@ def test_an_endpoint_lives_and_ends_over_the_sdk(box: Sandbox) -> None:
         assert hooks.retrieve(made.id).to_dict(for_json=True) == found
 
         second = hooks.create({"url": "http://localhost:9", "enabled_events": ["*"]})
-        assert (second.api_version, second.description, second.metadata.to_dict()) == (None, None, {})
-        assert [one.id for one in hooks.list({"limit": 1}).auto_paging_iter()] == [second.id, made.id]
+        assert (second.api_version, second.description, second.metadata.to_dict()) == (
+            None,
+            None,
+            {},
+        )
+        assert [one.id for one in hooks.list({"limit": 1}).auto_paging_iter()] == [
+            second.id,
+            made.id,
+        ]
 
         changed = hooks.update(made.id, {
             "url": LOCAL + "2", "enabled_events": ["*"], "disabled": True, "metadata": {"b": "", "c": "3"}, "description": "",
@@ -120,8 +136,14 @@ def test_an_endpoint_lives_and_ends_over_the_sdk(box: Sandbox) -> None:
         assert hooks.update(made.id, {"disabled": False, "metadata": ""}).to_dict(for_json=True) == changed | {
             "status": "enabled", "metadata": {}
         }  # fmt: skip
-        assert hooks.delete(made.id).to_dict(for_json=True) == {"id": made.id, "object": "webhook_endpoint", "deleted": True}
-        with pytest.raises(stripe.InvalidRequestError, match=f"No such webhook endpoint: '{made.id}'") as refused:
+        assert hooks.delete(made.id).to_dict(for_json=True) == {
+            "id": made.id,
+            "object": "webhook_endpoint",
+            "deleted": True,
+        }
+        with pytest.raises(
+            stripe.InvalidRequestError, match=f"No such webhook endpoint: '{made.id}'"
+        ) as refused:
             hooks.retrieve(made.id)
         assert (refused.value.http_status, refused.value.code) == (404, "resource_missing")
 
@@ -132,11 +154,19 @@ def test_an_endpoint_lives_and_ends_over_the_sdk(box: Sandbox) -> None:
         ([], "Missing required param: url.", "url"),
         ([("url", LOCAL)], "Missing required param: enabled_events.", "enabled_events"),
         ([("url", LOCAL), ("enabled_events", "*")], "Invalid array", "enabled_events"),
-        (form(LOCAL, "*", "customer.invented"), "Invalid enabled_events[1]: must be one of account.app", "enabled_events[1]"),
+        (
+            form(LOCAL, "*", "customer.invented"),
+            "Invalid enabled_events[1]: must be one of account.app",
+            "enabled_events[1]",
+        ),
         (form("nonsense"), "Invalid URL: nonsense", "url"),
         (form("http://127.0.0.1:x/"), "Invalid URL: ", "url"),
         (form("http://127.0.0.1/a b"), "Invalid URL: ", "url"),
-        (form("https://example.com/hook"), "Invalid URL: https://example.com/hook. The sandbox sends", "url"),
+        (
+            form("https://example.com/hook"),
+            "Invalid URL: https://example.com/hook. The sandbox sends",
+            "url",
+        ),
         (form("http://127.0.0.1.example.com/"), "Invalid URL: ", "url"),
         (form("http://user@192.0.2.1/"), "Invalid URL: ", "url"),
         (form(api_version="yesterday"), "Invalid API version: ", "api_version"),
@@ -149,20 +179,34 @@ def test_an_endpoint_lives_and_ends_over_the_sdk(box: Sandbox) -> None:
 def test_bad_parameters_are_refused(box: Sandbox, given: Any, said: str, param: str) -> None:
     status, answer = ask(box, "POST", HOOKS, given)
 
-    assert (status, answer["error"]["type"], answer["error"]["param"]) == (400, "invalid_request_error", param)
+    assert (status, answer["error"]["type"], answer["error"]["param"]) == (
+        400,
+        "invalid_request_error",
+        param,
+    )
     assert answer["error"]["message"].startswith(said)
     assert ask(box, "GET", HOOKS)[1]["data"] == []
 
 
 def test_the_version_of_an_endpoint_does_not_change(box: Sandbox) -> None:
     id = box.webhook_endpoint(LOCAL)["id"]
-    assert ask(box, "POST", f"{HOOKS}/{id}", [("api_version", "2025-03-31.basil")])[1]["error"]["code"] == "parameter_unknown"
+    assert (
+        ask(box, "POST", f"{HOOKS}/{id}", [("api_version", "2025-03-31.basil")])[1]["error"]["code"]
+        == "parameter_unknown"
+    )
 
 
 def test_other_writes_are_unknown(box: Sandbox) -> None:
-    for method, path in (("POST", "/v1/customers"), ("DELETE", HOOKS), ("DELETE", "/v1/events/evt_1")):
+    for method, path in (
+        ("POST", "/v1/customers"),
+        ("DELETE", HOOKS),
+        ("DELETE", "/v1/events/evt_1"),
+    ):
         status, answer = ask(box, method, path)
-        assert (status, answer["error"]["message"][:40]) == (404, f"Unrecognized request URL ({method}: {path}"[:40])
+        assert (status, answer["error"]["message"][:40]) == (
+            404,
+            f"Unrecognized request URL ({method}: {path}"[:40],
+        )
 
 
 def test_live_mode_wants_https() -> None:
@@ -175,7 +219,10 @@ def test_sixteen_endpoints_are_the_most(box: Sandbox) -> None:
     for _ in range(16):
         assert ask(box, "POST", HOOKS, form())[0] == 200
     status, answer = ask(box, "POST", HOOKS, form())
-    assert (status, answer["error"]["message"]) == (400, "You have reached the maximum of 16 test webhook endpoints.")
+    assert (status, answer["error"]["message"]) == (
+        400,
+        "You have reached the maximum of 16 test webhook endpoints.",
+    )
 
 
 def test_permissions(box: Sandbox) -> None:
@@ -189,13 +236,26 @@ def test_permissions(box: Sandbox) -> None:
     assert may(box.restrict(permissions=["rak_customer_read"])) == [403] * 5
     assert may(box.restrict(permissions=["rak_webhook_read"])) == [200, 200, 403, 403, 403]
     assert may(box.restrict(permissions=["rak_webhook_write"])) == [200] * 5
-    assert "'rak_webhook_write' permission" in ask(box, "POST", HOOKS, form(), key=box.restrict())[1]["error"]["message"]
+    assert (
+        "'rak_webhook_write' permission"
+        in ask(box, "POST", HOOKS, form(), key=box.restrict())[1]["error"]["message"]
+    )
 
 
 def test_an_idempotency_key_gives_the_same_answer_for_a_day(box: Sandbox) -> None:
     first = ask(box, "POST", HOOKS, form(), idempotency_key="k")
-    again = box.answer(Request("POST", HOOKS, {"authorization": f"Bearer {box.key}", "idempotency-key": "k"}, urlencode(form()).encode()))
-    assert (again.status, json.loads(again.body), again.headers["Idempotent-Replayed"]) == (*first, "true")
+    again = box.answer(
+        Request(
+            "POST",
+            HOOKS,
+            {"authorization": f"Bearer {box.key}", "idempotency-key": "k"},
+            urlencode(form()).encode(),
+        )
+    )
+    assert (again.status, json.loads(again.body), again.headers["Idempotent-Replayed"]) == (
+        *first,
+        "true",
+    )
     assert len(ask(box, "GET", HOOKS)[1]["data"]) == 1
 
     for path, given, said in (
@@ -205,7 +265,9 @@ def test_an_idempotency_key_gives_the_same_answer_for_a_day(box: Sandbox) -> Non
         assert (status, answer["error"]["type"]) == (400, "idempotency_error")
         assert said in answer["error"]["message"]
     assert ask(box, "POST", HOOKS, form("nonsense"), idempotency_key="k2")[0] == 400
-    assert ask(box, "POST", HOOKS, form(), idempotency_key="k2")[0] == 200     # what was refused is not kept
+    assert (
+        ask(box, "POST", HOOKS, form(), idempotency_key="k2")[0] == 200
+    )  # what was refused is not kept
     box.advance(86_401)
     assert ask(box, "POST", HOOKS, form(), idempotency_key="k")[1]["id"] != first[1]["id"]
 
@@ -236,7 +298,11 @@ def test_an_event_comes_signed_by_the_wall_clock(indent: bool) -> None:
         told = verified(one, hook["secret"])
 
         assert (told.id, told.created, told.type) == (box.events[0].id, box.now, "customer.created")
-        assert abs(int(one.headers["stripe-signature"][2:].partition(",")[0]) - time.time()) < 60 < time.time() - box.now
+        assert (
+            abs(int(one.headers["stripe-signature"][2:].partition(",")[0]) - time.time())
+            < 60
+            < time.time() - box.now
+        )
         event = json.loads(one.body)
         assert event == json.loads(box.events[0].body) | {"pending_webhooks": 1}
         assert event["data"]["object"] == made
@@ -264,7 +330,10 @@ def test_each_gets_what_it_wants_while_it_is_enabled(box: Sandbox) -> None:
         box.delete("customers", box.create("customers", discount=None)["id"])
         box.create("invoices")
         box.drain_webhooks()
-        assert sorted(event["type"] for event in bodies(some)) == ["customer.deleted", "invoice.created"]
+        assert sorted(event["type"] for event in bodies(some)) == [
+            "customer.deleted",
+            "invoice.created",
+        ]
         assert {event["pending_webhooks"] for event in bodies(some)} == {2}
 
         ask(box, "POST", f"{HOOKS}/{hook}", [("disabled", "true")])
@@ -281,17 +350,30 @@ def test_each_gets_what_it_wants_while_it_is_enabled(box: Sandbox) -> None:
 
 def test_an_endpoint_gets_the_shape_of_its_version() -> None:
     """The same in an account with that default is the witness."""
-    box, twin = (Sandbox(seed=5, customers=20, oddities=False, api_version=version) for version in ("2026-10-28.endive", "2024-06-20"))
+    box, twin = (
+        Sandbox(seed=5, customers=20, oddities=False, api_version=version)
+        for version in ("2026-10-28.endive", "2024-06-20")
+    )
     new = Sandbox(seed=5, customers=20, oddities=False, api_version="2024-06-20")
 
     def act(on: Sandbox) -> None:
-        customer = on.create("customers", discount={"id": "di_1", "object": "discount", "source": {"coupon": "A"}})["id"]
+        customer = on.create(
+            "customers", discount={"id": "di_1", "object": "discount", "source": {"coupon": "A"}}
+        )["id"]
         subscription = on.create("subscriptions", customer=customer)["id"]
         on.update("subscriptions", subscription, cancel_at_period_end=True)
-        on.update("invoices", on.create("invoices", customer=customer, status="draft")["id"], status="paid")
+        on.update(
+            "invoices",
+            on.create("invoices", customer=customer, status="draft")["id"],
+            status="paid",
+        )
         on.preview(subscription)
         on.cancel(subscription)
-        on.update("customers", customer, discount={"id": "di_1", "object": "discount", "source": {"coupon": "B"}})
+        on.update(
+            "customers",
+            customer,
+            discount={"id": "di_1", "object": "discount", "source": {"coupon": "B"}},
+        )
         on.delete("customers", customer)
         on.noise(2)
 
@@ -307,7 +389,12 @@ def test_an_endpoint_gets_the_shape_of_its_version() -> None:
 
         assert by_id(bodies(old)) == by_id([json.loads(event.body) for event in twin.events])
         assert by_id(bodies(current)) == by_id([json.loads(event.body) for event in box.events])
-        assert len({json.dumps(event) for event in (*by_id(bodies(old)).values(), *by_id(bodies(current)).values())}) == 2 * len(box.events)
+        assert len(
+            {
+                json.dumps(event)
+                for event in (*by_id(bodies(old)).values(), *by_id(bodies(current)).values())
+            }
+        ) == 2 * len(box.events)
 
 
 def test_lost_ones_never_come(box: Sandbox) -> None:
@@ -342,7 +429,7 @@ def test_shuffled_ones_come_in_another_order_and_all_of_them(box: Sandbox, share
         box.drain_webhooks()
         places = [recorded(box).index(id) for id in ids(receiver)]
         assert sorted(places) == list(range(100))
-        assert max(abs(place - at) for at, place in enumerate(places)) > sending.THREADS
+        assert max(abs(place - at) for at, place in enumerate(places)) > webhooks_sender.THREADS
 
 
 def test_what_is_held_back_comes_without_any_other(box: Sandbox) -> None:
@@ -372,7 +459,9 @@ def test_what_has_failed_is_sent_again_on_request(box: Sandbox) -> None:
         box.drain_webhooks()
         assert (box.failed_webhooks, box.resend()) == ([], 0)
         assert ask(box, "GET", "/v1/events?delivery_success=false")[1]["data"] == []
-        assert {event["pending_webhooks"] for event in ask(box, "GET", "/v1/events")[1]["data"]} == {0}
+        assert {
+            event["pending_webhooks"] for event in ask(box, "GET", "/v1/events")[1]["data"]
+        } == {0}
         assert Counter(ids(receiver)) == dict.fromkeys(recorded(box), 2)
         assert {verified(one, hook["secret"]).id for one in receiver.received} == set(recorded(box))
 
@@ -394,8 +483,10 @@ def test_an_endpoint_that_is_disabled_gets_nothing_again(box: Sandbox) -> None:
         (CUT, "ConnectionError"), (GARBAGE, "ValueError: the answer is no HTTP"), (HANG, "Timeout"), (TRICKLE_HEAD, "Timeout"),
     ],
 )  # fmt: skip
-def test_what_counts_as_failed(box: Sandbox, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, why: str) -> None:
-    monkeypatch.setattr(posting, "TIMEOUT", 0.5 if why == "Timeout" else 10.0)
+def test_what_counts_as_failed(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, why: str
+) -> None:
+    monkeypatch.setattr(post, "TIMEOUT", 0.5 if why == "Timeout" else 10.0)
     with receiving(behaviour) as receiver:
         box.webhook_endpoint(receiver.url)
         box.noise(1)
@@ -426,10 +517,12 @@ def test_a_status_is_enough(box: Sandbox) -> None:
         assert box.failed_webhooks == []
 
 
-@pytest.mark.parametrize("url", ["http://192.0.2.1/hook", "https://example.com/hook", "http://127.0.0.1.example.com/"])
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1/hook", "https://example.com/hook", "http://127.0.0.1.example.com/"]
+)
 def test_nothing_but_loopback_is_called(url: str) -> None:
     with pytest.raises(ValueError, match="the sandbox calls nothing else"):
-        posting.post(url, "whsec_x", b"{}", set())
+        post.post(url, "whsec_x", b"{}", set())
 
 
 # Bounds
@@ -440,26 +533,34 @@ def test_changes_do_not_wait_and_all_ends_with_the_sandbox(box: Sandbox) -> None
         with box.serve():
             box.webhook_endpoint(receiver.url)
             box.noise(30)
-            for _ in range(sending.THREADS):
+            for _ in range(webhooks_sender.THREADS):
                 assert receiver.arrived.acquire(timeout=10)
             sender = box.account.webhooks.sender
-            assert (sender.threads, sender.busy, sender.left) == (sending.THREADS, sending.THREADS, 30)
+            assert (sender.threads, sender.busy, sender.left) == (
+                webhooks_sender.THREADS,
+                webhooks_sender.THREADS,
+                30,
+            )
             with pytest.raises(TimeoutError, match="30 webhooks are still due"):
                 box.drain_webhooks(timeout=0.01)
         box.drain_webhooks()
         assert len(box.failed_webhooks) == 30
-        assert len(receiver.received) == sending.THREADS
+        assert len(receiver.received) == webhooks_sender.THREADS
     with sender.changed:
         assert sender.changed.wait_for(lambda: not sender.threads, 10)
 
 
-def test_what_the_queue_does_not_hold_has_failed(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "QUEUE", 5)
-    with receiving(choose=lambda request, _: HANG if not receiver.released.is_set() else OK) as receiver:
+def test_what_the_queue_does_not_hold_has_failed(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks_sender, "QUEUE", 5)
+    with receiving(
+        choose=lambda request, _: HANG if not receiver.released.is_set() else OK
+    ) as receiver:
         box.webhook_endpoint(receiver.url)
         box.noise(30)
         full = [why for _, _, why in box.failed_webhooks if why == "the queue is full"]
-        assert 30 - 5 - sending.THREADS <= len(full) <= 25
+        assert 30 - 5 - webhooks_sender.THREADS <= len(full) <= 25
         receiver.released.set()
         box.drain_webhooks()
         while box.resend():
@@ -468,7 +569,10 @@ def test_what_the_queue_does_not_hold_has_failed(box: Sandbox, monkeypatch: pyte
 
 
 def test_endpoints_do_not_change_what_happens() -> None:
-    box, twin = Sandbox(seed=5, customers=20, oddities=False), Sandbox(seed=5, customers=20, oddities=False)
+    box, twin = (
+        Sandbox(seed=5, customers=20, oddities=False),
+        Sandbox(seed=5, customers=20, oddities=False),
+    )
     with receiving() as receiver:
         box.webhook_endpoint(receiver.url)
         box.faults.webhooks_lost = box.faults.webhooks_doubled = 0.3
@@ -481,7 +585,16 @@ def test_endpoints_do_not_change_what_happens() -> None:
 
 
 def test_a_process_sends_and_sends_again() -> None:
-    command = [sys.executable, "-m", "stripe_feed.sandbox", "--customers", "5", "--no-oddities", "--fixed-clock", "--exit-with-parent"]
+    command = [
+        sys.executable,
+        "-m",
+        "stripe_feed.sandbox",
+        "--customers",
+        "5",
+        "--no-oddities",
+        "--fixed-clock",
+        "--exit-with-parent",
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with (
         receiving(ERROR) as receiver, urllib3.PoolManager(retries=False) as pool,
@@ -496,7 +609,9 @@ def test_a_process_sends_and_sends_again() -> None:
             return answer.json()
 
         client = stripe.StripeClient(line["key"], base_addresses={"api": line["url"]})
-        hook = client.v1.webhook_endpoints.create({"url": receiver.url, "enabled_events": ["charge.succeeded", "customer.created"]})
+        hook = client.v1.webhook_endpoints.create(
+            {"url": receiver.url, "enabled_events": ["charge.succeeded", "customer.created"]}
+        )
         now = control("POST", "advance", seconds=86_400)["now"]
         assert control("POST", "faults", webhooks_doubled=0.0)["webhooks_shuffled"] == 0.0
         control("POST", "create", table="customers", discount=None)

@@ -1,4 +1,6 @@
-"""The files for schedulers: what they name exists, and Dagster and Prefect really run theirs, where they are installed."""
+"""The files for schedulers: what they name exists, and Dagster and Prefect really run theirs, where
+they are installed.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ import pytest
 import yaml
 
 from stripe_feed import open_feed
-from stripe_feed.cli import app
-from stripe_feed.destination import open_pipeline
+from stripe_feed.cli.main import app
+from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.sandbox import Sandbox
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
@@ -35,7 +37,9 @@ def test_the_commands_exist_with_their_options(name: str) -> None:
     import typer.main
 
     group: Any = typer.main.get_command(app)
-    found = list(commands(re.sub(r"(?m)^\s*#.*", "", (PIPELINES / name).read_text(encoding="utf-8"))))
+    found = list(
+        commands(re.sub(r"(?m)^\s*#.*", "", (PIPELINES / name).read_text(encoding="utf-8")))
+    )
     assert found
     for verb, *options in found:
         known = {option for parameter in group.commands[verb].params for option in parameter.opts}
@@ -59,8 +63,10 @@ def test_they_are_short() -> None:
 def test_what_they_import_of_ours_is_there(name: str) -> None:
     tree = ast.parse((PIPELINES / f"{name}.py").read_text(encoding="utf-8"))
     ours = [
-        (node.module or "", one.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-        and (node.module or "").startswith("stripe_feed") for one in node.names
+        (node.module or "", one.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stripe_feed")
+        for one in node.names
     ]
     assert ours
     for module, attribute in ours:
@@ -101,16 +107,25 @@ def test_dagster_materializes_the_copy_and_starts_a_run_per_change(account: Sand
     with dg.instance_for_test() as instance:
         account.advance(SETTLED)
         done = dg.materialize([job.stripe_copy], instance=instance)
-        assert done.success and done.asset_materializations_for_node("stripe_copy")[0].metadata["customers"].value
+        assert (
+            done.success
+            and done.asset_materializations_for_node("stripe_copy")[0].metadata["customers"].value
+        )
         first = job.subscription_status(dg.build_sensor_context(instance=instance))
         assert first.run_requests == []
         id = turn(account, "past_due")
         assert dg.materialize([job.stripe_copy], instance=instance).success
-        second = job.subscription_status(dg.build_sensor_context(instance=instance, cursor=first.cursor))
+        second = job.subscription_status(
+            dg.build_sensor_context(instance=instance, cursor=first.cursor)
+        )
         (request,) = second.run_requests
         assert request.run_config["ops"]["handle"]["config"]["object_id"] == id
-        assert job.on_change.execute_in_process(run_config=request.run_config, instance=instance).success
-        third = job.subscription_status(dg.build_sensor_context(instance=instance, cursor=second.cursor))
+        assert job.on_change.execute_in_process(
+            run_config=request.run_config, instance=instance
+        ).success
+        third = job.subscription_status(
+            dg.build_sensor_context(instance=instance, cursor=second.cursor)
+        )
         assert third.run_requests == []
 
 

@@ -1,4 +1,6 @@
-"""The customer of Stripe's documentation (checklist S1-S29), and its like of each other resource, load without loss."""
+"""The customer of Stripe's documentation (checklist S1-S29), and its like of each other resource,
+load without loss.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ import duckdb
 import msgspec
 import pytest
 
-from stripe_feed.resources import RESOURCES, TABLES, Child
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.model import Child
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 from tests.truth import columns_of
@@ -51,14 +54,30 @@ SEED = """{
 
 FULL = json.loads(SEED) | {
     "id": "cus_Full",
-    "address": {"city": "Berlin", "country": "DE", "line1": "Torstr. 1", "line2": None, "postal_code": "10119", "state": None},
+    "address": {
+        "city": "Berlin",
+        "country": "DE",
+        "line1": "Torstr. 1",
+        "line2": None,
+        "postal_code": "10119",
+        "state": None,
+    },
     "balance": -9007199254740993,
     "currency": "eur",
     "default_source": "card_1",
     "delinquent": True,
     "description": "Zoë \u2028 🚲",
-    "discount": {"id": "di_1", "object": "discount", "source": {"coupon": "25OFF", "type": "coupon"}, "start": 1680893993},
-    "invoice_settings": {"custom_fields": [{"name": "PO", "value": "1"}], "default_payment_method": "pm_1", "footer": "f"},
+    "discount": {
+        "id": "di_1",
+        "object": "discount",
+        "source": {"coupon": "25OFF", "type": "coupon"},
+        "start": 1680893993,
+    },
+    "invoice_settings": {
+        "custom_fields": [{"name": "PO", "value": "1"}],
+        "default_payment_method": "pm_1",
+        "footer": "f",
+    },
     "metadata": {"order_id": "6735", "": "", "a.b": "{}"},
     "next_invoice_sequence": 2,
     "phone": "+49 30 1",
@@ -67,14 +86,34 @@ FULL = json.loads(SEED) | {
     "tax_exempt": "reverse",
     "business_name": "Rosen GmbH",
     "individual_name": "Jenny Rosen",
-    "subscriptions": {"object": "list", "data": [], "has_more": False, "url": "/v1/customers/cus_Full/subscriptions"},
+    "subscriptions": {
+        "object": "list",
+        "data": [],
+        "has_more": False,
+        "url": "/v1/customers/cus_Full/subscriptions",
+    },
     "not_documented_yet": {"a": [1, None]},
 }
-BARE = {"id": "cus_Bare", "object": "customer", "created": 1680893993, "livemode": False, "metadata": {}}
+BARE = {
+    "id": "cus_Bare",
+    "object": "customer",
+    "created": 1680893993,
+    "livemode": False,
+    "metadata": {},
+}
 
 EXPANDED = {
-    "tax": {"automatic_tax": "supported", "ip_address": None, "location": {"country": "DE", "source": "ip_address"}},
-    "cash_balance": {"object": "cash_balance", "available": {"eur": 10000}, "customer": "cus_Full", "livemode": False},
+    "tax": {
+        "automatic_tax": "supported",
+        "ip_address": None,
+        "location": {"country": "DE", "source": "ip_address"},
+    },
+    "cash_balance": {
+        "object": "cash_balance",
+        "available": {"eur": 10000},
+        "customer": "cus_Full",
+        "livemode": False,
+    },
     "invoice_credit_balance": {"eur": -1500, "jpy": 0},
     "sources": [{"id": f"card_{n}", "object": "card", "last4": "4242"} for n in range(13)],
     "tax_ids": [{"id": f"txi_{n}", "object": "tax_id", "value": f"DE{n}"} for n in range(12)],
@@ -82,94 +121,262 @@ EXPANDED = {
 """What only comes when it is expanded; two of them are lists, longer than what an object shows."""
 
 PRICE = {
-    "id": "price_1", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1679431181, "currency": "usd",
-    "custom_unit_amount": None, "livemode": False, "lookup_key": None, "metadata": {"a": "b"}, "nickname": None,
-    "product": "prod_1", "recurring": {"interval": "month", "interval_count": 1, "meter": None, "usage_type": "licensed"},
-    "tax_behavior": "unspecified", "tiers_mode": None, "transform_quantity": {"divide_by": 3, "round": "up"}, "type": "recurring",
-    "unit_amount": None, "unit_amount_decimal": "0.000000000001",
+    "id": "price_1",
+    "object": "price",
+    "active": True,
+    "billing_scheme": "per_unit",
+    "created": 1679431181,
+    "currency": "usd",
+    "custom_unit_amount": None,
+    "livemode": False,
+    "lookup_key": None,
+    "metadata": {"a": "b"},
+    "nickname": None,
+    "product": "prod_1",
+    "recurring": {
+        "interval": "month",
+        "interval_count": 1,
+        "meter": None,
+        "usage_type": "licensed",
+    },
+    "tax_behavior": "unspecified",
+    "tiers_mode": None,
+    "transform_quantity": {"divide_by": 3, "round": "up"},
+    "type": "recurring",
+    "unit_amount": None,
+    "unit_amount_decimal": "0.000000000001",
 }
 PLAN = {
-    "id": "price_1", "object": "plan", "active": True, "amount": None, "amount_decimal": "0.000000000001",
-    "billing_scheme": "per_unit", "created": 1679431181, "currency": "usd", "interval": "month", "interval_count": 1,
-    "livemode": False, "metadata": {"a": "b"}, "meter": None, "nickname": None, "product": "prod_1", "tiers_mode": None,
-    "transform_usage": {"divide_by": 3, "round": "up"}, "trial_period_days": None, "usage_type": "licensed",
+    "id": "price_1",
+    "object": "plan",
+    "active": True,
+    "amount": None,
+    "amount_decimal": "0.000000000001",
+    "billing_scheme": "per_unit",
+    "created": 1679431181,
+    "currency": "usd",
+    "interval": "month",
+    "interval_count": 1,
+    "livemode": False,
+    "metadata": {"a": "b"},
+    "meter": None,
+    "nickname": None,
+    "product": "prod_1",
+    "tiers_mode": None,
+    "transform_usage": {"divide_by": 3, "round": "up"},
+    "trial_period_days": None,
+    "usage_type": "licensed",
 }
 LIKE: dict[str, dict[str, Any]] = {
     "products": {
-        "id": "prod_1", "object": "product", "active": True, "created": 1678833149, "default_price": "price_1",
-        "description": None, "images": ["https://example.com/a.png"], "livemode": False, "marketing_features": [{"name": "✓"}],
-        "metadata": {"k": "v"}, "name": "Gold Plan", "package_dimensions": {"height": 1.5, "length": 2, "weight": 3, "width": 4},
-        "shippable": None, "statement_descriptor": "GOLD", "tax_code": "txcd_1", "type": "service", "unit_label": "seat",
-        "updated": 1678833150, "url": "https://example.com",
+        "id": "prod_1",
+        "object": "product",
+        "active": True,
+        "created": 1678833149,
+        "default_price": "price_1",
+        "description": None,
+        "images": ["https://example.com/a.png"],
+        "livemode": False,
+        "marketing_features": [{"name": "✓"}],
+        "metadata": {"k": "v"},
+        "name": "Gold Plan",
+        "package_dimensions": {"height": 1.5, "length": 2, "weight": 3, "width": 4},
+        "shippable": None,
+        "statement_descriptor": "GOLD",
+        "tax_code": "txcd_1",
+        "type": "service",
+        "unit_label": "seat",
+        "updated": 1678833150,
+        "url": "https://example.com",
     },
     "prices": PRICE,
     "plans": PLAN,
     "subscriptions": {
-        "id": "sub_1", "object": "subscription", "application": None, "application_fee_percent": 12.5,
-        "automatic_tax": {"enabled": False}, "billing_cycle_anchor": 1679609767, "cancel_at": 1700000000,
-        "cancel_at_period_end": False, "canceled_at": None, "collection_method": "charge_automatically", "created": 1679609767,
-        "currency": "usd", "customer": "cus_Full", "days_until_due": 30, "discounts": ["di_1"], "ended_at": None,
-        "latest_invoice": {"id": "in_1", "object": "invoice"}, "livemode": False, "metadata": {}, "status": "active",
-        "start_date": 1679609767, "test_clock": None, "trial_end": 1698834803, "trial_start": 1679609767,
+        "id": "sub_1",
+        "object": "subscription",
+        "application": None,
+        "application_fee_percent": 12.5,
+        "automatic_tax": {"enabled": False},
+        "billing_cycle_anchor": 1679609767,
+        "cancel_at": 1700000000,
+        "cancel_at_period_end": False,
+        "canceled_at": None,
+        "collection_method": "charge_automatically",
+        "created": 1679609767,
+        "currency": "usd",
+        "customer": "cus_Full",
+        "days_until_due": 30,
+        "discounts": ["di_1"],
+        "ended_at": None,
+        "latest_invoice": {"id": "in_1", "object": "invoice"},
+        "livemode": False,
+        "metadata": {},
+        "status": "active",
+        "start_date": 1679609767,
+        "test_clock": None,
+        "trial_end": 1698834803,
+        "trial_start": 1679609767,
         "items": {
-            "object": "list", "has_more": False, "url": "/v1/subscription_items?subscription=sub_1",
-            "data": [{
-                "id": "si_1", "object": "subscription_item", "created": 1679609768, "current_period_end": 1682288167,
-                "current_period_start": 1679609767, "discounts": [], "metadata": {"n": "1"}, "plan": PLAN, "price": PRICE,
-                "quantity": 3, "subscription": "sub_1", "tax_rates": [], "brand_new": True,
-            }],
+            "object": "list",
+            "has_more": False,
+            "url": "/v1/subscription_items?subscription=sub_1",
+            "data": [
+                {
+                    "id": "si_1",
+                    "object": "subscription_item",
+                    "created": 1679609768,
+                    "current_period_end": 1682288167,
+                    "current_period_start": 1679609767,
+                    "discounts": [],
+                    "metadata": {"n": "1"},
+                    "plan": PLAN,
+                    "price": PRICE,
+                    "quantity": 3,
+                    "subscription": "sub_1",
+                    "tax_rates": [],
+                    "brand_new": True,
+                }
+            ],
         },
     },
     "invoices": {
-        "id": "in_1", "object": "invoice", "amount_due": 9007199254740993, "amount_paid": 0, "created": 1680644467,
-        "confirmation_secret": {"client_secret": "pi_secret"}, "currency": "usd", "customer": {"id": "cus_Full", "name": "Jenny"},
-        "customer_address": None, "hosted_invoice_url": "https://invoice.example.com/x", "livemode": False, "metadata": {},
-        "number": "0759376C-0001", "period_end": 1680644467, "period_start": 1680644467, "status": "open",
-        "status_transitions": {"finalized_at": 1680644470, "paid_at": None}, "subtotal": -500, "total": -500,
+        "id": "in_1",
+        "object": "invoice",
+        "amount_due": 9007199254740993,
+        "amount_paid": 0,
+        "created": 1680644467,
+        "confirmation_secret": {"client_secret": "pi_secret"},
+        "currency": "usd",
+        "customer": {"id": "cus_Full", "name": "Jenny"},
+        "customer_address": None,
+        "hosted_invoice_url": "https://invoice.example.com/x",
+        "livemode": False,
+        "metadata": {},
+        "number": "0759376C-0001",
+        "period_end": 1680644467,
+        "period_start": 1680644467,
+        "status": "open",
+        "status_transitions": {"finalized_at": 1680644470, "paid_at": None},
+        "subtotal": -500,
+        "total": -500,
         "lines": {
-            "object": "list", "has_more": False, "url": "/v1/invoices/in_1/lines",
-            "data": [{
-                "id": "il_1", "object": "line_item", "amount": -500, "currency": "usd", "description": "Credit", "discounts": [],
-                "invoice": "in_1", "livemode": False, "metadata": {}, "parent": None, "period": {"end": 2, "start": 1},
-                "pricing": {"price_details": {"price": "price_1", "product": "prod_1"}, "unit_amount_decimal": "-0.5"},
-                "quantity": 1000, "quantity_decimal": "1000.000000000001", "subtotal": -500, "subscription": "sub_1", "taxes": [],
-            }],
+            "object": "list",
+            "has_more": False,
+            "url": "/v1/invoices/in_1/lines",
+            "data": [
+                {
+                    "id": "il_1",
+                    "object": "line_item",
+                    "amount": -500,
+                    "currency": "usd",
+                    "description": "Credit",
+                    "discounts": [],
+                    "invoice": "in_1",
+                    "livemode": False,
+                    "metadata": {},
+                    "parent": None,
+                    "period": {"end": 2, "start": 1},
+                    "pricing": {
+                        "price_details": {"price": "price_1", "product": "prod_1"},
+                        "unit_amount_decimal": "-0.5",
+                    },
+                    "quantity": 1000,
+                    "quantity_decimal": "1000.000000000001",
+                    "subtotal": -500,
+                    "subscription": "sub_1",
+                    "taxes": [],
+                }
+            ],
         },
     },
 }
 EXPAND = {"customers": tuple(EXPANDED)}
 
 WHOLE_PRODUCT: dict[str, Any] = {
-    "id": "prod_All", "object": "product", "active": True, "created": 1680893996, "updated": 1680893997,
+    "id": "prod_All",
+    "object": "product",
+    "active": True,
+    "created": 1680893996,
+    "updated": 1680893997,
     "default_price": "price_All",
-    "description": "With all that a product can have", "images": ["https://example.com/1.png"], "livemode": False,
-    "marketing_features": [{"name": "✓ all"}], "metadata": {"sku": "0042"}, "name": "Everything", "statement_descriptor": "EVERY",
-    "package_dimensions": {"height": 1.5, "length": 20, "weight": 0.25, "width": 3}, "shippable": True,
+    "description": "With all that a product can have",
+    "images": ["https://example.com/1.png"],
+    "livemode": False,
+    "marketing_features": [{"name": "✓ all"}],
+    "metadata": {"sku": "0042"},
+    "name": "Everything",
+    "statement_descriptor": "EVERY",
+    "package_dimensions": {"height": 1.5, "length": 20, "weight": 0.25, "width": 3},
+    "shippable": True,
     "tax_code": "txcd_10000000",
-    "tax_details": {"performance_location": None, "tax_code": "txcd_10000000"}, "type": "good", "unit_label": "seat",
+    "tax_details": {"performance_location": None, "tax_code": "txcd_10000000"},
+    "type": "good",
+    "unit_label": "seat",
     "url": "https://example.com/everything",
 }
 WHOLE_PRICE: dict[str, Any] = {
-    "id": "price_All", "object": "price", "active": True, "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd",
-    "custom_unit_amount": {"maximum": 90_000, "minimum": 10, "preset": None}, "livemode": False, "lookup_key": "all",
-    "metadata": {"tier": "gold"}, "nickname": "All in", "product": "prod_All", "tax_behavior": "exclusive",
+    "id": "price_All",
+    "object": "price",
+    "active": True,
+    "billing_scheme": "per_unit",
+    "created": 1680893996,
+    "currency": "kwd",
+    "custom_unit_amount": {"maximum": 90_000, "minimum": 10, "preset": None},
+    "livemode": False,
+    "lookup_key": "all",
+    "metadata": {"tier": "gold"},
+    "nickname": "All in",
+    "product": "prod_All",
+    "tax_behavior": "exclusive",
     "tiers_mode": "volume",
-    "recurring": {"interval": "month", "interval_count": 3, "meter": None, "trial_period_days": 14, "usage_type": "licensed"},
-    "transform_quantity": {"divide_by": 10, "round": "up"}, "type": "recurring", "unit_amount": 12_345,
+    "recurring": {
+        "interval": "month",
+        "interval_count": 3,
+        "meter": None,
+        "trial_period_days": 14,
+        "usage_type": "licensed",
+    },
+    "transform_quantity": {"divide_by": 10, "round": "up"},
+    "type": "recurring",
+    "unit_amount": 12_345,
     "unit_amount_decimal": "12345.678901234567",
 }
 WHOLE_PLAN: dict[str, Any] = {
-    "id": "price_All", "object": "plan", "active": True, "amount": 12_345, "amount_decimal": "12345.678901234567",
-    "billing_scheme": "per_unit", "created": 1680893996, "currency": "kwd", "interval": "month", "interval_count": 3,
-    "livemode": False, "metadata": {"tier": "gold"}, "meter": "mtr_1", "nickname": "All in", "product": "prod_All",
-    "tiers_mode": "volume", "transform_usage": {"divide_by": 10, "round": "up"}, "trial_period_days": 14,
+    "id": "price_All",
+    "object": "plan",
+    "active": True,
+    "amount": 12_345,
+    "amount_decimal": "12345.678901234567",
+    "billing_scheme": "per_unit",
+    "created": 1680893996,
+    "currency": "kwd",
+    "interval": "month",
+    "interval_count": 3,
+    "livemode": False,
+    "metadata": {"tier": "gold"},
+    "meter": "mtr_1",
+    "nickname": "All in",
+    "product": "prod_All",
+    "tiers_mode": "volume",
+    "transform_usage": {"divide_by": 10, "round": "up"},
+    "trial_period_days": 14,
     "usage_type": "licensed",
 }
 WHOLE_ITEM: dict[str, Any] = {
-    "id": "si_All", "object": "subscription_item", "billed_until": 1681000000, "billing_thresholds": {"usage_gte": 5},
-    "created": 1680893998, "current_period_end": 1683485998, "current_period_start": 1680893998,
-    "current_trial": {"end_date": 1681500000, "trial_offer": "to_1"}, "discounts": ["di_2"], "metadata": {"seat": "1"},
-    "plan": WHOLE_PLAN, "price": WHOLE_PRICE, "quantity": 7, "subscription": "sub_All",
+    "id": "si_All",
+    "object": "subscription_item",
+    "billed_until": 1681000000,
+    "billing_thresholds": {"usage_gte": 5},
+    "created": 1680893998,
+    "current_period_end": 1683485998,
+    "current_period_start": 1680893998,
+    "current_trial": {"end_date": 1681500000, "trial_offer": "to_1"},
+    "discounts": ["di_2"],
+    "metadata": {"seat": "1"},
+    "plan": WHOLE_PLAN,
+    "price": WHOLE_PRICE,
+    "quantity": 7,
+    "subscription": "sub_All",
     "tax_rates": [{"id": "txr_1", "percentage": 7.7}],
 }
 WHOLE_SUBSCRIPTION: dict[str, Any] = {
@@ -197,11 +404,26 @@ WHOLE_SUBSCRIPTION: dict[str, Any] = {
     "items": {"object": "list", "data": [WHOLE_ITEM], "has_more": False, "url": "/v1/subscription_items?subscription=sub_All"},
 }  # fmt: skip
 WHOLE_LINE: dict[str, Any] = {
-    "id": "il_All", "object": "line_item", "amount": -1_000, "currency": "kwd", "description": "Credit ✂",
-    "discount_amounts": [{"amount": 1, "discount": "di_1"}], "discountable": True, "discounts": ["di_1"], "invoice": "in_All",
-    "livemode": False, "metadata": {"line": "1"}, "parent": {"type": "invoice_item_details"}, "period": {"end": 2, "start": 1},
-    "pretax_credit_amounts": [], "pricing": {"type": "price_details", "unit_amount_decimal": "0.5"}, "quantity": 3,
-    "quantity_decimal": "3.000000000001", "subscription": "sub_All", "subtotal": -1_000, "taxes": [{"amount": 77}],
+    "id": "il_All",
+    "object": "line_item",
+    "amount": -1_000,
+    "currency": "kwd",
+    "description": "Credit ✂",
+    "discount_amounts": [{"amount": 1, "discount": "di_1"}],
+    "discountable": True,
+    "discounts": ["di_1"],
+    "invoice": "in_All",
+    "livemode": False,
+    "metadata": {"line": "1"},
+    "parent": {"type": "invoice_item_details"},
+    "period": {"end": 2, "start": 1},
+    "pretax_credit_amounts": [],
+    "pricing": {"type": "price_details", "unit_amount_decimal": "0.5"},
+    "quantity": 3,
+    "quantity_decimal": "3.000000000001",
+    "subscription": "sub_All",
+    "subtotal": -1_000,
+    "taxes": [{"amount": 77}],
 }
 WHOLE_INVOICE: dict[str, Any] = {
     "id": "in_All", "object": "invoice", "account_country": "CH", "account_name": "Sandbox AG", "account_tax_ids": ["txi_1"],
@@ -232,8 +454,13 @@ WHOLE_INVOICE: dict[str, Any] = {
     "lines": {"object": "list", "data": [WHOLE_LINE], "has_more": False, "url": "/v1/invoices/in_All/lines"},
 }  # fmt: skip
 EVERY: dict[str, dict[str, Any]] = {
-    "products": WHOLE_PRODUCT, "prices": WHOLE_PRICE, "plans": WHOLE_PLAN, "subscriptions": WHOLE_SUBSCRIPTION,
-    "subscription_items": WHOLE_ITEM, "invoices": WHOLE_INVOICE, "invoice_line_items": WHOLE_LINE,
+    "products": WHOLE_PRODUCT,
+    "prices": WHOLE_PRICE,
+    "plans": WHOLE_PLAN,
+    "subscriptions": WHOLE_SUBSCRIPTION,
+    "subscription_items": WHOLE_ITEM,
+    "invoices": WHOLE_INVOICE,
+    "invoice_line_items": WHOLE_LINE,
 }
 """One of each other kind with every field of its table, none of them null."""
 
@@ -243,6 +470,7 @@ KEPT = ("object", "created", "product", "currency", "active")
 
 def emptied(table: str, suffix: str) -> dict[str, Any]:
     """The object of `EVERY` without its values, and its child too: null, or not there at all."""
+
     def empty(found: dict[str, Any]) -> dict[str, Any]:
         nulls: dict[str, Any] = dict.fromkeys(found) if suffix == "_null" else {}
         kept = {name: found[name] for name in KEPT if name in found}
@@ -250,7 +478,9 @@ def emptied(table: str, suffix: str) -> dict[str, Any]:
 
     found = EVERY[table]
     lists = {child.field: found[child.field] for child in RESOURCES[table].children}
-    return empty(found) | {name: rows | {"data": [empty(one) for one in rows["data"]]} for name, rows in lists.items()}
+    return empty(found) | {
+        name: rows | {"data": [empty(one) for one in rows["data"]]} for name, rows in lists.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -307,34 +537,92 @@ def rebuilt(copy: Copy, table: str, id: str) -> dict[str, Any]:
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "S1": ("id", {"cus_NffrFeUfNV2Hib": "cus_NffrFeUfNV2Hib", "cus_Full": "cus_Full"}, {}),
-    "S2": ("address", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["address"], "cus_Bare": None}, {}),
-    "S3": ("description", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "Zoë \u2028 🚲", "cus_Bare": None}, {}),
+    "S2": (
+        "address",
+        {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["address"], "cus_Bare": None},
+        {},
+    ),
+    "S3": (
+        "description",
+        {"cus_NffrFeUfNV2Hib": None, "cus_Full": "Zoë \u2028 🚲", "cus_Bare": None},
+        {},
+    ),
     "S4": ("email", {"cus_NffrFeUfNV2Hib": "jennyrosen@example.com", "cus_Bare": None}, {}),
-    "S5": ("metadata", {"cus_NffrFeUfNV2Hib": {}, "cus_Full": {"order_id": "6735", "": "", "a.b": "{}"}}, {}),
+    "S5": (
+        "metadata",
+        {"cus_NffrFeUfNV2Hib": {}, "cus_Full": {"order_id": "6735", "": "", "a.b": "{}"}},
+        {},
+    ),
     "S6": ("name", {"cus_NffrFeUfNV2Hib": "Jenny Rosen", "cus_Bare": None}, {}),
     "S7": ("phone", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "+49 30 1", "cus_Bare": None}, {}),
-    "S8": ("shipping", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["shipping"], "cus_Bare": None}, {}),
+    "S8": (
+        "shipping",
+        {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["shipping"], "cus_Bare": None},
+        {},
+    ),
     "S9": ("tax", {}, {"cus_Full": EXPANDED["tax"]}),
-    "S10": ("object", {"cus_NffrFeUfNV2Hib": "customer", "cus_Full": "customer", "cus_Bare": "customer"}, {}),
-    "S11": ("balance", {"cus_NffrFeUfNV2Hib": 0, "cus_Full": -9007199254740993, "cus_Bare": None}, {}),
+    "S10": (
+        "object",
+        {"cus_NffrFeUfNV2Hib": "customer", "cus_Full": "customer", "cus_Bare": "customer"},
+        {},
+    ),
+    "S11": (
+        "balance",
+        {"cus_NffrFeUfNV2Hib": 0, "cus_Full": -9007199254740993, "cus_Bare": None},
+        {},
+    ),
     "S12": ("cash_balance", {}, {"cus_Full": EXPANDED["cash_balance"]}),
-    "S13": ("created", {"cus_NffrFeUfNV2Hib": datetime(2023, 4, 7, 18, 59, 53, tzinfo=timezone.utc)}, {}),
+    "S13": (
+        "created",
+        {"cus_NffrFeUfNV2Hib": datetime(2023, 4, 7, 18, 59, 53, tzinfo=timezone.utc)},
+        {},
+    ),
     "S14": ("currency", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "eur", "cus_Bare": None}, {}),
-    "S15": ("default_source", {"cus_NffrFeUfNV2Hib": None, "cus_Full": "card_1", "cus_Bare": None}, {}),
+    "S15": (
+        "default_source",
+        {"cus_NffrFeUfNV2Hib": None, "cus_Full": "card_1", "cus_Bare": None},
+        {},
+    ),
     "S16": ("delinquent", {"cus_NffrFeUfNV2Hib": False, "cus_Full": True, "cus_Bare": None}, {}),
-    "S17": ("discount", {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["discount"], "cus_Bare": None}, {}),
+    "S17": (
+        "discount",
+        {"cus_NffrFeUfNV2Hib": None, "cus_Full": FULL["discount"], "cus_Bare": None},
+        {},
+    ),
     "S18": ("invoice_credit_balance", {}, {"cus_Full": EXPANDED["invoice_credit_balance"]}),
     "S19": ("invoice_prefix", {"cus_NffrFeUfNV2Hib": "0759376C", "cus_Bare": None}, {}),
-    "S20": ("invoice_settings", {
-        "cus_NffrFeUfNV2Hib": {"custom_fields": None, "default_payment_method": None, "footer": None, "rendering_options": None},
-        "cus_Full": FULL["invoice_settings"], "cus_Bare": None,
-    }, {}),
+    "S20": (
+        "invoice_settings",
+        {
+            "cus_NffrFeUfNV2Hib": {
+                "custom_fields": None,
+                "default_payment_method": None,
+                "footer": None,
+                "rendering_options": None,
+            },
+            "cus_Full": FULL["invoice_settings"],
+            "cus_Bare": None,
+        },
+        {},
+    ),
     "S21": ("livemode", {"cus_NffrFeUfNV2Hib": False, "cus_Full": False, "cus_Bare": False}, {}),
-    "S22": ("next_invoice_sequence", {"cus_NffrFeUfNV2Hib": 1, "cus_Full": 2, "cus_Bare": None}, {}),
-    "S23": ("preferred_locales", {"cus_NffrFeUfNV2Hib": [], "cus_Full": ["de", "en"], "cus_Bare": None}, {}),
+    "S22": (
+        "next_invoice_sequence",
+        {"cus_NffrFeUfNV2Hib": 1, "cus_Full": 2, "cus_Bare": None},
+        {},
+    ),
+    "S23": (
+        "preferred_locales",
+        {"cus_NffrFeUfNV2Hib": [], "cus_Full": ["de", "en"], "cus_Bare": None},
+        {},
+    ),
     "S24": ("sources", {}, {"cus_Full": EXPANDED["sources"]}),
     "S25": ("subscriptions", {}, {}),
-    "S26": ("tax_exempt", {"cus_NffrFeUfNV2Hib": "none", "cus_Full": "reverse", "cus_Bare": None}, {}),
+    "S26": (
+        "tax_exempt",
+        {"cus_NffrFeUfNV2Hib": "none", "cus_Full": "reverse", "cus_Bare": None},
+        {},
+    ),
     "S27": ("tax_ids", {}, {"cus_Full": EXPANDED["tax_ids"]}),
     "S28": ("test_clock", {"cus_NffrFeUfNV2Hib": None, "cus_Bare": None}, {}),
 }
@@ -343,32 +631,42 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("id", CASES)
 def test_attribute(copy: Copy, expanded: Copy, id: str) -> None:
-    """The attribute lands in its column, null and absent alike as null; what is opt-in only where it is asked for."""
+    """The attribute lands in its column, null and absent alike as null; what is opt-in only where
+    it is asked for.
+    """
     name, plain, opted = CASES[id]
     for customer, value in plain.items():
         found = row(copy, "customers", customer)[name]
         assert (json.loads(found) if isinstance(value, dict | list) else found) == value
     for customer, value in opted.items():
         found = json.loads(row(expanded, "customers", customer)[name])
-        assert (found["data"] if isinstance(value, list) else found) == value          # a list is complete, beyond the ten shown
+        assert (
+            found["data"] if isinstance(value, list) else found
+        ) == value  # a list is complete, beyond the ten shown
     assert bool(plain) == (name in row(copy, "customers", "cus_Full"))
     assert bool(plain or opted) == (name in row(expanded, "customers", "cus_Full"))
 
 
 @pytest.mark.parametrize("id", [pytest.param("cus_NffrFeUfNV2Hib", id="S29")])
 def test_example_object(copy: Copy, id: str) -> None:
-    """Its row gives the very JSON of the documentation back; only fields that are newer than it are null besides."""
+    """Its row gives the very JSON of the documentation back; only fields that are newer than it are
+    null besides.
+    """
     found = rebuilt(copy, "customers", id)
     assert {name: found[name] for name in json.loads(SEED)} == json.loads(SEED)
     assert {name for name, value in found.items() if name not in json.loads(SEED)} == {
-        "business_name", "individual_name", "customer_account"
+        "business_name",
+        "individual_name",
+        "customer_account",
     }
     assert all(found[name] is None for name in found if name not in json.loads(SEED))
     assert row(copy, "customers", id)["metadata"] == "{}"
 
 
 def test_fields_newer_than_the_documentation_do_no_harm(copy: Copy) -> None:
-    """Known ones have a column, unknown ones go to `extra`; the list of subscriptions is a table of its own."""
+    """Known ones have a column, unknown ones go to `extra`; the list of subscriptions is a table of
+    its own.
+    """
     found = row(copy, "customers", "cus_Full")
     assert (found["business_name"], found["individual_name"]) == ("Rosen GmbH", "Jenny Rosen")
     assert json.loads(found["extra"]) == {"not_documented_yet": {"a": [1, None]}}
@@ -381,12 +679,17 @@ def _children(found: dict[str, Any], child: Child) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("table", LIKE)
 def test_other_resources_come_back_whole(copy: Copy, table: str) -> None:
-    """From the rows alone the object can be written again: all of it but what is never loaded, ids where it was expanded."""
+    """From the rows alone the object can be written again: all of it but what is never loaded, ids
+    where it was expanded.
+    """
     found = LIKE[table]
     lists = RESOURCES[table].children
     wanted = {
-        name: value["id"] if name in ("customer", "latest_invoice") and isinstance(value, dict) else value
-        for name, value in found.items() if name not in [child.field for child in lists] and name != "confirmation_secret"
+        name: value["id"]
+        if name in ("customer", "latest_invoice") and isinstance(value, dict)
+        else value
+        for name, value in found.items()
+        if name not in [child.field for child in lists] and name != "confirmation_secret"
     }
     again = rebuilt(copy, table, found["id"])
     assert {name: again[name] for name in wanted} == wanted
@@ -399,7 +702,9 @@ def test_other_resources_come_back_whole(copy: Copy, table: str) -> None:
 
 @pytest.mark.parametrize("table", EVERY)
 def test_every_column_of_every_table_is_filled(copy: Copy, table: str) -> None:
-    """An object that has all fields has no null in its row but for the test clock, and comes back whole."""
+    """An object that has all fields has no null in its row but for the test clock, and comes back
+    whole.
+    """
     found, row_of = EVERY[table], TABLES[table]
     lists = [child.field for child in row_of.children] if not isinstance(row_of, Child) else []
     again = rebuilt(copy, table, found["id"])
@@ -413,8 +718,14 @@ def test_null_and_absent_are_both_null(copy: Copy, table: str) -> None:
     """In a row there is no difference between the two."""
     row_of = TABLES[table]
     own = ("id", row_of.parent) if isinstance(row_of, Child) else ("id",)
-    null, absent = ({name: value for name, value in rebuilt(copy, table, EVERY[table]["id"] + suffix).items() if name not in own}
-                    for suffix in ("_null", "_absent"))
+    null, absent = (
+        {
+            name: value
+            for name, value in rebuilt(copy, table, EVERY[table]["id"] + suffix).items()
+            if name not in own
+        }
+        for suffix in ("_null", "_absent")
+    )
     assert null == absent
     assert {name for name, value in null.items() if value is not None} <= {*KEPT, "livemode"}
 
@@ -422,7 +733,9 @@ def test_null_and_absent_are_both_null(copy: Copy, table: str) -> None:
 def test_every_byte_of_json_is_kept(copy: Copy) -> None:
     """JSON columns hold Stripe's own bytes, white space included."""
     sent = msgspec.json.decode(SEED.encode(), type=dict[str, msgspec.Raw])
-    assert row(copy, "customers", "cus_NffrFeUfNV2Hib")["invoice_settings"].encode() == bytes(sent["invoice_settings"])
+    assert row(copy, "customers", "cus_NffrFeUfNV2Hib")["invoice_settings"].encode() == bytes(
+        sent["invoice_settings"]
+    )
 
 
 def test_the_tables_equal_the_account(copy: Copy, expanded: Copy) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import anyio
 import pytest
 
+from stripe_feed.delivery.signatures import stripe_header
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.feed import bell, desk, page
-from stripe_feed.feed.gate import check_token, kept_token
-from stripe_feed.feed.listener import PATIENCE, QUIET, Seldom
-from stripe_feed.feed.serve import Serving, app_of
-from stripe_feed.feed.signing import stripe_header
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.server import context, page, webhook_inbox
+from stripe_feed.server.app import Serving, app_of
+from stripe_feed.server.auth import check_token, kept_token
+from stripe_feed.server.listener import PATIENCE, QUIET, Seldom
 from tests.feed_kills import a_change
 from tests.web import BOUND, NOW, TOKEN, Answer, Web, a_feed, basic, served
 
@@ -33,16 +33,30 @@ PATHS = (
 
 
 def event(event_id: str = "evt_1", **given: Any) -> bytes:
-    return json.dumps({"id": event_id, "object": "event", "type": "customer.updated", "data": {"object": {"name": "Zoë"}}, **given}).encode()
+    return json.dumps(
+        {
+            "id": event_id,
+            "object": "event",
+            "type": "customer.updated",
+            "data": {"object": {"name": "Zoë"}},
+            **given,
+        }
+    ).encode()
 
 
-def send(web: Web, body: bytes, at: float = NOW, secrets: tuple[str, ...] = (NEW,), header: str | None = None) -> Answer:
+def send(
+    web: Web,
+    body: bytes,
+    at: float = NOW,
+    secrets: tuple[str, ...] = (NEW,),
+    header: str | None = None,
+) -> Answer:
     signature = stripe_header(int(at), body, secrets) if header is None else header
     return web.post("/stripe", body, Stripe_Signature=signature)
 
 
 def rung(web: Web) -> list[str]:
-    return [one.event_id for one in bell.waiting(web.store, 1_000)]
+    return [one.event_id for one in webhook_inbox.waiting(web.store, 1_000)]
 
 
 RINGS: list[int] = []
@@ -75,7 +89,9 @@ def test_a_webhook_rings(web: Web, rings: list[int]) -> None:
     answer = send(web, event())
 
     assert (answer.status, answer.json) == (200, {"received": True})
-    assert bell.waiting(web.store, 9) == [bell.Rung("evt_1", NOW, head=b'{"type":"customer.updated"}')]
+    assert webhook_inbox.waiting(web.store, 9) == [
+        webhook_inbox.Rung("evt_1", NOW, head=b'{"type":"customer.updated"}')
+    ]
     assert rings == [1]
 
 
@@ -83,7 +99,7 @@ def test_a_replayed_webhook_rings_nothing_new(web: Web, rings: list[int]) -> Non
     assert [send(web, event()).status for _ in range(3)] == [200] * 3
     assert rung(web) == ["evt_1"]
 
-    bell.read(web.store, ["evt_1"], NOW)
+    webhook_inbox.read(web.store, ["evt_1"], NOW)
     assert send(web, event(), NOW - 299).status == 200
     assert rung(web) == []
     assert rings == [1]
@@ -91,7 +107,10 @@ def test_a_replayed_webhook_rings_nothing_new(web: Web, rings: list[int]) -> Non
 
 def test_webhooks_at_the_same_time_all_ring(web: Web, rings: list[int]) -> None:
     found: list[int] = []
-    threads = [threading.Thread(target=lambda n=n: found.append(send(web, event(f"evt_{n % 30}")).status)) for n in range(60)]
+    threads = [
+        threading.Thread(target=lambda n=n: found.append(send(web, event(f"evt_{n % 30}")).status))
+        for n in range(60)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -193,8 +212,10 @@ def test_a_signed_body_that_is_no_event_is_refused(web: Web, body: bytes) -> Non
 @pytest.mark.parametrize("length", [1_000_001, 5_000_000, 10**18])
 def test_a_body_of_5_mb_is_refused_before_it_is_sent(web: Web, path: str, length: int) -> None:
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
-        plain.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n\r\n{{".encode())
-        answer = plain.makefile("rb").read()      # to the end: it hangs up
+        plain.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n\r\n{{".encode()
+        )
+        answer = plain.makefile("rb").read()  # to the end: it hangs up
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'{"error":"The body is longer than 1,000,000 bytes."}' in answer
@@ -203,14 +224,16 @@ def test_a_body_of_5_mb_is_refused_before_it_is_sent(web: Web, path: str, length
 def test_a_streamed_body_of_5_mb_is_refused_on_its_way(web: Web) -> None:
     sent = 0
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
-        plain.sendall(b"POST /stripe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        plain.sendall(
+            b"POST /stripe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         try:
             for _ in range(50):
                 plain.sendall(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
                 sent += 100_000
             answer = plain.recv(20)
         except ConnectionError:
-            answer = b"HTTP/1.1 413 "      # it hung up on us
+            answer = b"HTTP/1.1 413 "  # it hung up on us
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert rung(web) == []
@@ -225,13 +248,15 @@ def test_a_megabyte_is_taken(web: Web) -> None:
 
 
 def test_a_body_that_does_not_come_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(context, "BODY_SECONDS", 0.05)
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
         plain.sendall(b"POST /stripe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert plain.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
 
 
-def test_bodies_that_do_not_come_are_not_given_up_all_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_do_not_come_are_not_given_up_all_at_once(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor later than the listener cuts off whoever sends nothing: it would do so without an answer."""
     given, real = list[float](), anyio.fail_after
 
@@ -243,7 +268,7 @@ def test_bodies_that_do_not_come_are_not_given_up_all_at_once(web: Web, monkeypa
     for _ in range(20):
         assert send(web, BODY).status == 200
     assert len(set(given)) > 10
-    assert min(given) >= desk.BODY_SECONDS and max(given) < PATIENCE
+    assert min(given) >= context.BODY_SECONDS and max(given) < PATIENCE
 
 
 def test_a_client_that_hangs_up_does_no_harm(web: Web, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,12 +278,14 @@ def test_a_client_that_hangs_up_does_no_harm(web: Web, caplog: pytest.LogCapture
     assert caplog.text == ""
 
 
-def test_where_the_store_cannot_be_written_stripe_comes_again(web: Web, rings: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_store_cannot_be_written_stripe_comes_again(
+    web: Web, rings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> bool:
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bell, "ring", full)
+        patch.setattr(webhook_inbox, "ring", full)
         answer = send(web, BODY)
     assert (answer.status, answer.headers["retry-after"], rings) == (503, "5", [])
     assert answer.error == "The feed store cannot be used now. Try again."
@@ -271,7 +298,7 @@ def test_bodies_are_kept_only_for_a_key_that_cannot_read_events(tmp_path: Path) 
         send(web, event("evt_1"))
         keeps[0] = False
         send(web, event("evt_2"))
-        assert [one.body for one in bell.waiting(feed.store, 9)] == [event("evt_1"), None]
+        assert [one.body for one in webhook_inbox.waiting(feed.store, 9)] == [event("evt_1"), None]
 
 
 def test_without_a_secret_there_are_no_webhooks(tmp_path: Path) -> None:
@@ -282,7 +309,9 @@ def test_without_a_secret_there_are_no_webhooks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("secrets", [("",), ("whsec_a b",), ("whsec_a\n",), (NEW, "")])
-def test_a_secret_that_signs_nothing_is_refused_before_anything_is_served(tmp_path: Path, secrets: tuple[str, ...]) -> None:
+def test_a_secret_that_signs_nothing_is_refused_before_anything_is_served(
+    tmp_path: Path, secrets: tuple[str, ...]
+) -> None:
     with a_feed(tmp_path) as feed, pytest.raises(SetupError):
         app_of(Serving(feed, TOKEN, secrets))
 
@@ -293,7 +322,7 @@ def test_an_unexpected_fault_tells_its_class_and_no_more(
     def broken(*_: object) -> bool:
         raise KeyError("zoe@example.com")
 
-    monkeypatch.setattr(bell, "ring", broken)
+    monkeypatch.setattr(webhook_inbox, "ring", broken)
     answer = send(web, BODY)
 
     assert (answer.status, answer.error) == (500, "Unexpected (KeyError); please report it.")
@@ -306,7 +335,18 @@ def test_an_unexpected_fault_tells_its_class_and_no_more(
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_every_route_needs_the_token(web: Web, method: str, path: str) -> None:
-    for header in ("", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, f"Digest {TOKEN}", "Basic ?", basic("wrong"), basic("")):
+    for header in (
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        TOKEN,
+        f"Digest {TOKEN}",
+        "Basic ?",
+        basic("wrong"),
+        basic(""),
+    ):
         answer = web.ask(method, path, Authorization=header)
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == 'Basic realm="stripe-feed", charset="UTF-8"'
@@ -315,7 +355,7 @@ def test_every_route_needs_the_token(web: Web, method: str, path: str) -> None:
 
 
 def test_the_paths_above_are_all_there_are(web: Web) -> None:
-    routes = {route.path for route in app_of(web.serving).routes}     # type: ignore[attr-defined]
+    routes = {route.path for route in app_of(web.serving).routes}  # type: ignore[attr-defined]
     assert routes - {path for _, path in PATHS} == {"/health", "/stripe"}
 
 
@@ -323,7 +363,12 @@ def test_the_paths_above_are_all_there_are(web: Web) -> None:
 def test_the_token_opens(web: Web, header: str) -> None:
     for path in ("/", "/changes", "/metrics", "/page.css"):
         assert web.get(path, Authorization=header).status == 200
-        assert web.get(path, Authorization=header, Host="feed.example.com", X_Forwarded_For="1.2.3.4").status == 200
+        assert (
+            web.get(
+                path, Authorization=header, Host="feed.example.com", X_Forwarded_For="1.2.3.4"
+            ).status
+            == 200
+        )
 
 
 def test_health_and_webhooks_need_no_token(web: Web) -> None:
@@ -332,7 +377,17 @@ def test_health_and_webhooks_need_no_token(web: Web) -> None:
     assert send(web, BODY, secrets=(FOREIGN,)).status == 400
 
 
-@pytest.mark.parametrize("token", ["", "short", "0123456789abcde", "0123456789abcdef ghi", "0123456789abcdef\n", "0123456789abcdefé"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "short",
+        "0123456789abcde",
+        "0123456789abcdef ghi",
+        "0123456789abcdef\n",
+        "0123456789abcdefé",
+    ],
+)
 def test_a_token_that_is_easily_guessed_is_refused(tmp_path: Path, token: str) -> None:
     with pytest.raises(UsageError, match="openssl rand") as told:
         check_token(token)
@@ -341,10 +396,19 @@ def test_a_token_that_is_easily_guessed_is_refused(tmp_path: Path, token: str) -
         app_of(Serving(feed, token))
 
 
-@pytest.mark.parametrize("headers", [{"Host": "localhost"}, {"Host": "127.0.0.1:8787", "Connection": "close"}, {"X_Forwarded_For": "127.0.0.1"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost"},
+        {"Host": "127.0.0.1:8787", "Connection": "close"},
+        {"X_Forwarded_For": "127.0.0.1"},
+    ],
+)
 def test_this_machine_is_no_exception(web: Web, headers: dict[str, str]) -> None:
     """A proxy on it, a tunnel and a name that was bound to it look just so."""
-    assert {web.get(path, Authorization="", **headers).status for path in ("/", "/changes", "/metrics")} == {401}
+    assert {
+        web.get(path, Authorization="", **headers).status for path in ("/", "/changes", "/metrics")
+    } == {401}
 
 
 def test_the_link_opens_the_page_and_leaves_a_cookie(web: Web) -> None:
@@ -352,14 +416,32 @@ def test_the_link_opens_the_page_and_leaves_a_cookie(web: Web) -> None:
     first = web.get(f"/?token={TOKEN}", Authorization="")
     assert (first.status, first.headers["location"], first.body) == (303, "/", b"")
     cookie = first.headers["set-cookie"]
-    assert TOKEN not in cookie and "HttpOnly" in cookie and "SameSite=strict" in cookie and "Secure" not in cookie
-    assert "Secure" in web.get(f"/?token={TOKEN}", Authorization="", X_Forwarded_Proto="https").headers["set-cookie"]
+    assert (
+        TOKEN not in cookie
+        and "HttpOnly" in cookie
+        and "SameSite=strict" in cookie
+        and "Secure" not in cookie
+    )
+    assert (
+        "Secure"
+        in web.get(f"/?token={TOKEN}", Authorization="", X_Forwarded_Proto="https").headers[
+            "set-cookie"
+        ]
+    )
 
     held = cookie.partition(";")[0]
     for path in ("/", "/changes", "/page.css", "/metrics"):
-        for other in ("other=1", 'a={"b": [1]}', "path=/", "x; y z", '"'):      # of other servers on this host
+        for other in (
+            "other=1",
+            'a={"b": [1]}',
+            "path=/",
+            "x; y z",
+            '"',
+        ):  # of other servers on this host
             assert web.get(path, Authorization="", Cookie=f"{other}; {held}").status == 200
-    assert web.post("/retry", Authorization="", Cookie=held, Sec_Fetch_Site="cross-site").status == 403
+    assert (
+        web.post("/retry", Authorization="", Cookie=held, Sec_Fetch_Site="cross-site").status == 403
+    )
     assert web.get("/changes", Authorization="", Cookie=held[:-1]).status == 401
     assert web.get("/changes", Authorization="", Cookie="a=b; =; ;\u00e9=1").status == 401
     assert web.get(f"/?token={TOKEN}x", Authorization="").status == 401
@@ -394,7 +476,9 @@ def test_a_token_file_that_is_not_to_be_trusted_is_refused(tmp_path: Path) -> No
 # Who keeps it waiting
 
 
-def half_open(web: Web, count: int, text: bytes = b"POST /stripe HTTP/1.1\r\nHost: x\r\nX-A: ") -> list[socket.socket]:
+def half_open(
+    web: Web, count: int, text: bytes = b"POST /stripe HTTP/1.1\r\nHost: x\r\nX-A: "
+) -> list[socket.socket]:
     found = [socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) for _ in range(count)]
     for one in found:
         one.sendall(text)
@@ -415,18 +499,25 @@ def ended(some: list[socket.socket]) -> int:
     return count
 
 
-def test_more_connections_than_there_is_room_for_end_those_that_wait_longest(tmp_path: Path) -> None:
+def test_more_connections_than_there_is_room_for_end_those_that_wait_longest(
+    tmp_path: Path,
+) -> None:
     with a_feed(tmp_path, a_change(1)) as feed, served(feed, most=10, secrets=[NEW]) as web:
         idle = half_open(web, 30)
         assert web.get("/health").status == 200
         assert send(web, BODY).status == 200
-        assert (ended(idle[:20]), ended(idle[22:])) == (20, 0)      # those of the two requests are closed again
+        assert (ended(idle[:20]), ended(idle[22:])) == (
+            20,
+            0,
+        )  # those of the two requests are closed again
         assert web.serving.counts["cut"] in (20, 21, 22)
         for one in idle:
             one.close()
 
 
-@pytest.mark.parametrize("text", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"])
+@pytest.mark.parametrize(
+    "text", [b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"]
+)
 def test_a_request_that_does_not_come_to_its_end_is_hung_up_on(tmp_path: Path, text: bytes) -> None:
     with a_feed(tmp_path) as feed, served(feed, patience=0.05) as web:
         with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
@@ -450,7 +541,9 @@ def test_the_same_line_is_logged_once_a_minute_without_a_traceback() -> None:
     rule = Seldom(lambda: now[0])
 
     def passes(words: str) -> bool:
-        record = logging.makeLogRecord({"msg": words, "exc_info": (ValueError, ValueError("zoe@example.com"), None)})
+        record = logging.makeLogRecord(
+            {"msg": words, "exc_info": (ValueError, ValueError("zoe@example.com"), None)}
+        )
         return rule.filter(record) and record.exc_info is None
 
     assert [passes("a"), passes("a"), passes("b")] == [True, False, True]
@@ -466,7 +559,9 @@ def test_the_same_line_is_logged_once_a_minute_without_a_traceback() -> None:
         {"Sec_Fetch_Site": "same-site"}, {"Origin": "http://127.0.0.1"},
     ],
 )  # fmt: skip
-def test_a_page_of_another_origin_sends_nothing(web: Web, path: str, headers: dict[str, str]) -> None:
+def test_a_page_of_another_origin_sends_nothing(
+    web: Web, path: str, headers: dict[str, str]
+) -> None:
     answer = web.post(path, b"{}", **headers)
     assert (answer.status, answer.error) == (403, "This was sent by a page of another origin.")
 
@@ -474,7 +569,17 @@ def test_a_page_of_another_origin_sends_nothing(web: Web, path: str, headers: di
 # Every answer
 
 
-@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/changes", 200), ("/health", 200), ("/page.js", 200), ("/nowhere", 404), ("/changes?x=1", 400)])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/changes", 200),
+        ("/health", 200),
+        ("/page.js", 200),
+        ("/nowhere", 404),
+        ("/changes?x=1", 400),
+    ],
+)
 def test_every_answer_says_what_browsers_may_do_with_it(web: Web, path: str, status: int) -> None:
     answer = web.get(path)
 
@@ -490,22 +595,34 @@ def test_every_answer_says_what_browsers_may_do_with_it(web: Web, path: str, sta
     ("GET", "/nowhere", 404), ("GET", "/changes/", 404), ("GET", "/stripe", 405), ("POST", "/changes", 405), ("DELETE", "/", 405),
     ("PUT", "/stripe", 405), ("GET", "/retry", 405), ("GET", "/page.html", 404), ("GET", "/../serve.py", 404),
 ])  # fmt: skip
-def test_other_pages_and_methods_are_refused_in_a_line(web: Web, method: str, path: str, status: int) -> None:
+def test_other_pages_and_methods_are_refused_in_a_line(
+    web: Web, method: str, path: str, status: int
+) -> None:
     answer = web.ask(method, path)
     assert (answer.status, bool(answer.error)) == (status, True)
     assert status != 405 or answer.headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/", "/changes", "/changes/stream", "/health", "/metrics", "/page.css"])
+@pytest.mark.parametrize(
+    "path", ["/", "/changes", "/changes/stream", "/health", "/metrics", "/page.css"]
+)
 def test_head_answers_without_a_body(web: Web, path: str) -> None:
     answer = web.ask("HEAD", path)
     assert (answer.status, answer.body) == (200, b"")
 
 
-def test_health_tells_how_fresh_the_copy_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_tells_how_fresh_the_copy_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: dict[str, Any] = {"synced_at": None, "error": None, "failures": 0}
-    with a_feed(tmp_path, a_change(1), a_change(2)) as feed, served(feed, health=lambda: told, token=TOKEN, secrets=[NEW]) as web:
-        assert (web.get("/health").status, web.get("/health").json) == (200, {"status": "ok", "head": 2, **told})
+    with (
+        a_feed(tmp_path, a_change(1), a_change(2)) as feed,
+        served(feed, health=lambda: told, token=TOKEN, secrets=[NEW]) as web,
+    ):
+        assert (web.get("/health").status, web.get("/health").json) == (
+            200,
+            {"status": "ok", "head": 2, **told},
+        )
         told |= {"synced_at": NOW, "error": "RateLimited", "failures": 2}
         answer = web.get("/health")
         assert (answer.status, answer.json) == (503, {"status": "failing", "head": 2, **told})

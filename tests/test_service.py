@@ -1,4 +1,6 @@
-"""From a change at Stripe to a signed message, over real HTTP: webhook in, one reading, trigger, delivery."""
+"""From a change at Stripe to a signed message, over real HTTP: webhook in, one reading, trigger,
+delivery.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,13 @@ import stripe
 import urllib3
 from standardwebhooks import Webhook
 
+from stripe_feed.cli.serve import tell_opened
 from stripe_feed.errors import Unreachable
-from stripe_feed.feed import bell
-from stripe_feed.feed.consume import Feed
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.service import Opened, State, deliver_on, read_on
-from stripe_feed.service_commands import tell_opened
+from stripe_feed.server import webhook_inbox
+from stripe_feed.server.service import Opened, State, deliver_on, read_on
 from stripe_feed.sync_run import Synced
 from tests.receiver import Receiver, receiving
 
@@ -52,7 +54,9 @@ deliver = {{ url = "{url}/stripe", allow_private = true, secrets = ["env:HOOK_SE
 
 @dataclass
 class Running:
-    """`stripe-feed serve` in a process of its own, the account that rings it, and the receiver of its messages."""
+    """`stripe-feed serve` in a process of its own, the account that rings it, and the receiver of
+    its messages.
+    """
 
     box: Sandbox
     url: str
@@ -63,26 +67,48 @@ class Running:
     process: subprocess.Popen[str] | None = None
     ended: list[subprocess.Popen[str]] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
-    http: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=40))
+    http: urllib3.PoolManager = field(
+        default_factory=lambda: urllib3.PoolManager(retries=False, timeout=40)
+    )
 
     def start(self) -> None:
         """Begin, and wait until requests are answered."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stripe_feed.cli", "serve", "--port", str(self.port), "--max-rps", "2000", "--endpoint-rps",
-             "2000", "--give-up-after", "20"],
-            cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "-m",
+                "stripe_feed.cli.main",
+                "serve",
+                "--port",
+                str(self.port),
+                "--max-rps",
+                "2000",
+                "--endpoint-rps",
+                "2000",
+                "--give-up-after",
+                "20",
+            ],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.ended.append(self.process)
         assert self.process.stderr is not None
         for line in self.process.stderr:
             if line.startswith("The page"):
                 break
-        reader = threading.Thread(target=self.process.stderr.read, daemon=True)      # its pipe must not fill up
+        reader = threading.Thread(
+            target=self.process.stderr.read, daemon=True
+        )  # its pipe must not fill up
         reader.start()
         self.readers.append(reader)
 
     def get(self, path: str) -> Any:
-        return json.loads(self.http.request("GET", f"http://127.0.0.1:{self.port}{path}", headers=SHOWN).data)
+        return json.loads(
+            self.http.request("GET", f"http://127.0.0.1:{self.port}{path}", headers=SHOWN).data
+        )
 
     def synced(self) -> None:
         """Wait for the first copy."""
@@ -98,7 +124,11 @@ class Running:
 
     def delivered(self, trigger: str) -> dict[str, Any]:
         """The messages that arrived for a trigger, by id: repetitions are the same."""
-        return {one.message_id: one for one in self.receiver.accepted if one.path.endswith(f"/{trigger}")}
+        return {
+            one.message_id: one
+            for one in self.receiver.accepted
+            if one.path.endswith(f"/{trigger}")
+        }
 
 
 @contextmanager
@@ -110,8 +140,13 @@ def running(folder: Path, **account: Any) -> Iterator[Running]:
         (folder / "triggers.toml").write_text(RULES.format(url=receiver.url), encoding="utf-8")
         hook = box.webhook_endpoint(f"http://127.0.0.1:{port}/stripe")
         environment = {
-            **os.environ, "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key, "STRIPE_WEBHOOK_SECRET": hook["secret"],
-            "HOOK_SECRET": SECRET, "STRIPE_FEED_TOKEN": TOKEN, "DLT_DATA_DIR": str(folder / "dlt"),
+            **os.environ,
+            "STRIPE_API_BASE": url,
+            "STRIPE_SECRET_KEY": box.key,
+            "STRIPE_WEBHOOK_SECRET": hook["secret"],
+            "HOOK_SECRET": SECRET,
+            "STRIPE_FEED_TOKEN": TOKEN,
+            "DLT_DATA_DIR": str(folder / "dlt"),
         }
         found = Running(box, url, receiver, folder, environment, port)
         try:
@@ -138,17 +173,21 @@ def test_a_change_reaches_both_kinds_of_receivers_signed(tmp_path: Path) -> None
         it.start()
         it.synced()
         began = time.monotonic()
-        id = it.box.create("customers", name="<script>alert(1)</script>", email="new@example.com")["id"]
+        id = it.box.create("customers", name="<script>alert(1)</script>", email="new@example.com")[
+            "id"
+        ]
         arrived(it.receiver, 2)
         seconds = time.monotonic() - began
         (standard,), (event,) = it.delivered("standard").values(), it.delivered("stripe").values()
         told = Webhook(SECRET).verify(standard.body, dict(standard.headers))
         assert (told["type"], told["data"]["id"]) == ("customer.created", id)
-        again: Any = stripe.Webhook.construct_event(event.body, event.headers["stripe-signature"], SECRET)
+        again: Any = stripe.Webhook.construct_event(
+            event.body, event.headers["stripe-signature"], SECRET
+        )
         assert again.data.object["email"] == "new@example.com"
         assert again.id == it.box.events[-1].id
         assert [one["object_id"] for one in it.get("/changes?resource=customers")["data"]] == [id]
-        assert seconds < 40        # of a settle time of 60: it did not wait for it
+        assert seconds < 40  # of a settle time of 60: it did not wait for it
         assert it.stop() == 0
 
 
@@ -174,14 +213,19 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
                 it.receiver.arrived.acquire(timeout=1)
         for name in ("standard", "stripe"):
             found = [json.loads(one.body) for one in it.delivered(name).values()]
-            ids = [one["data"]["id"] if name == "standard" else one["data"]["object"]["id"] for one in found]
+            ids = [
+                one["data"]["id"] if name == "standard" else one["data"]["object"]["id"]
+                for one in found
+            ]
             assert sorted(ids) == sorted(made)
 
 
 def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path) -> None:
-    """A run that fails is tried again with the same events; the reason shows in the health, without its words."""
+    """A run that fails is tried again with the same events; the reason shows in the health, without
+    its words.
+    """
     with FeedStore(tmp_path / "a.feed.sqlite") as store:
-        bell.ring(store, "evt_1", 1.0, b"{}")
+        webhook_inbox.ring(store, "evt_1", 1.0, b"{}")
         state, runs = State(), list[list[str]]()
 
         def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
@@ -192,25 +236,45 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
             if rung:
                 state.stopped.set()
             unread = ("evt_1",) if len(runs) == 3 else ()
-            return Synced({}, 1, 0.1, 1, "acct_1", False, unread=unread, left_out={"plans": {"plan_1": "it is no plan"}})
+            return Synced(
+                {},
+                1,
+                0.1,
+                1,
+                "acct_1",
+                False,
+                unread=unread,
+                left_out={"plans": {"plan_1": "it is no plan"}},
+            )
 
         feed = Feed(None, store)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(state.stopped, "wait", lambda seconds: None)
-            patch.setattr("stripe_feed.service._rest", lambda *_: None)
+            patch.setattr("stripe_feed.server.service._rest", lambda *_: None)
             read_on(feed, state, 0, run, lambda: 2.0)
-        assert [one.event_id for one in bell.waiting(store, 10)] == ["evt_1"]       # the third could not read it yet
+        assert [one.event_id for one in webhook_inbox.waiting(store, 10)] == [
+            "evt_1"
+        ]  # the third could not read it yet
         state.stopped.clear()
         read_on(feed, state, 0, run, lambda: 2.0)
-        assert (runs, bell.waiting(store, 10)) == ([["evt_1"], [], ["evt_1"], ["evt_1"]], [])      # once without, after a fault
-        assert state.health() == {"synced_at": 2.0, "error": None, "failures": 0, "delivery": None, "left_out": 1}
+        assert (runs, webhook_inbox.waiting(store, 10)) == (
+            [["evt_1"], [], ["evt_1"], ["evt_1"]],
+            [],
+        )  # once without, after a fault
+        assert state.health() == {
+            "synced_at": 2.0,
+            "error": None,
+            "failures": 0,
+            "delivery": None,
+            "left_out": 1,
+        }
         assert not state.keeps_bodies
 
 
 def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> None:
     """Though nothing rings any more; ever more rarely where they fail the run each time."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        bell.ring(store, "evt_1", 1.0)
+        webhook_inbox.ring(store, "evt_1", 1.0)
         state, rests = State(), list[float]()
 
         def run(rung: Any, **_: Any) -> Synced:
@@ -223,15 +287,21 @@ def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> N
             if len(rests) == 7:
                 state.stopped.set()
 
-        patch.setattr("stripe_feed.service._rest", rest)
+        patch.setattr("stripe_feed.server.service._rest", rest)
         read_on(Feed(None, store), state, 0, run, lambda: 2.0)
-        assert (rests, bell.waiting(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
+        assert (rests, webhook_inbox.waiting(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
 
 
 def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """Until it is taken; a reading of webhooks does not try it again."""
     state, odd = State(), {"plans": {"plan_1": "it is no plan"}}
-    for found, polls, count in ((odd, True, 1), (odd, True, 1), ({}, False, 1), ({"prices": {"price_1": "x"}}, False, 2), ({}, True, 0)):
+    for found, polls, count in (
+        (odd, True, 1),
+        (odd, True, 1),
+        ({}, False, 1),
+        ({"prices": {"price_1": "x"}}, False, 2),
+        ({}, True, 0),
+    ):
         state.leave_out(found, polls)
         assert state.health()["left_out"] == count
     assert caplog.messages == [
@@ -240,30 +310,43 @@ def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
-def test_rings_have_only_their_events_read_until_it_is_time_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rings_have_only_their_events_read_until_it_is_time_for_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One that cannot be read is tried again, and given up with one line."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bell, "MOST_TRIES", 2)
+        patch.setattr(webhook_inbox, "MOST_TRIES", 2)
         state, runs, time = State(keeps_bodies=False), list[tuple[list[str], bool, bool]](), [0.0]
 
         def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
             runs.append(([one.event_id for one in rung], polls, any(one.alone for one in rung)))
-            return Synced({}, 1, 0.1, 1, "acct_1", False, failed={"evt_odd": "NotFound"} if "evt_odd" in runs[-1][0] else {})
+            return Synced(
+                {},
+                1,
+                0.1,
+                1,
+                "acct_1",
+                False,
+                failed={"evt_odd": "NotFound"} if "evt_odd" in runs[-1][0] else {},
+            )
 
         def rest(state: State, every: float, more: bool) -> None:
             if len(runs) == 1:
-                bell.ring(store, "evt_odd", 1.0)
-                bell.ring(store, "evt_1", 1.0)
+                webhook_inbox.ring(store, "evt_odd", 1.0)
+                webhook_inbox.ring(store, "evt_1", 1.0)
             time[0] += {1: 1.0, 2: every, 3: 1.0}.get(len(runs), 300.0)
             if len(runs) == 5:
                 state.stopped.set()
             elif len(runs) > 2:
-                bell.ring(store, f"evt_{len(runs)}", 1.0)
+                webhook_inbox.ring(store, f"evt_{len(runs)}", 1.0)
 
-        patch.setattr("stripe_feed.service._rest", rest)
+        patch.setattr("stripe_feed.server.service._rest", rest)
         read_on(Feed(None, store), state, 300.0, run, lambda: time[0], lambda: time[0])
         assert runs == [
-            ([], True, False), (["evt_1", "evt_odd"], False, False), (["evt_odd"], False, True), (["evt_3"], False, False),
+            ([], True, False),
+            (["evt_1", "evt_odd"], False, False),
+            (["evt_odd"], False, True),
+            (["evt_3"], False, False),
             (["evt_4"], True, False),
         ]
         assert [record.getMessage() for record in caplog.records] == [
@@ -271,18 +354,34 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(tmp_path: Pa
         ]
 
 
-@pytest.mark.parametrize(("token", "host", "words"), [("short", "127.0.0.1", "STRIPE_FEED_TOKEN"), ("", "192.0.2.1", "Choose another --host")])
-def test_what_cannot_be_served_is_said_in_a_line(tmp_path: Path, token: str, host: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "host", "words"),
+    [("short", "127.0.0.1", "STRIPE_FEED_TOKEN"), ("", "192.0.2.1", "Choose another --host")],
+)
+def test_what_cannot_be_served_is_said_in_a_line(
+    tmp_path: Path, token: str, host: str, words: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "stripe_feed.cli", "serve", "--host", host], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path), "STRIPE_FEED_TOKEN": token},
-        check=False, timeout=BOUND,
+        [sys.executable, "-m", "stripe_feed.cli.main", "serve", "--host", host],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "STRIPE_SECRET_KEY": "sk_test_x",
+            "DLT_DATA_DIR": str(tmp_path),
+            "STRIPE_FEED_TOKEN": token,
+        },
+        check=False,
+        timeout=BOUND,
     )
     assert done.returncode == (2 if token else 3)
     assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_token_it_makes_one_and_shows_it_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_without_a_token_it_makes_one_and_shows_it_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     tell_opened(Opened("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
     assert f"http://127.0.0.1:1/?token={'0' * 48} (kept in a.feed.token" in capsys.readouterr().err
     tell_opened(Opened("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
@@ -327,9 +426,20 @@ def test_delivery_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptur
 def test_a_busy_port_is_said_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(
-            [sys.executable, "-m", "stripe_feed.cli", "serve", "--port", str(taken.getsockname()[1])], cwd=tmp_path,
-            env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path)}, capture_output=True, text=True,
-            check=False, timeout=BOUND,
+            [
+                sys.executable,
+                "-m",
+                "stripe_feed.cli.main",
+                "serve",
+                "--port",
+                str(taken.getsockname()[1]),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "STRIPE_SECRET_KEY": "sk_test_x", "DLT_DATA_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BOUND,
         )
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert "Choose another --host or --port." in done.stderr

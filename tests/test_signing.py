@@ -1,4 +1,6 @@
-"""Signatures: the official verifiers accept ours, we accept Stripe's, and nobody accepts anything else."""
+"""Signatures: the official verifiers accept ours, we accept Stripe's, and nobody accepts anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from stripe_feed.delivery.signatures import (
+    BadSignature,
+    new_secret,
+    standard_headers,
+    stripe_header,
+    verify_stripe,
+)
 from stripe_feed.errors import SetupError
-from stripe_feed.feed.signing import BadSignature, new_secret, standard_headers, stripe_header, verify_stripe
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 
@@ -24,7 +32,14 @@ BODY = '{"id":"evt_1","object":"event","api_version":"2026-06-24","data":{"objec
 OLD, NEW, FOREIGN = (f"whsec_{base64.b64encode(bytes([n]) * 24).decode()}" for n in (1, 2, 3))
 NOW = 1_767_225_600
 ZONES = (
-    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia", "Pacific/Marquesas", "Asia/Kathmandu", "America/St_Johns",
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Pacific/Apia",
+    "Pacific/Marquesas",
+    "Asia/Kathmandu",
+    "America/St_Johns",
 )
 
 
@@ -45,17 +60,26 @@ def now() -> int:
 def test_the_known_signatures() -> None:
     """Computed once by hand with openssl."""
     assert standard_headers("msg_1", NOW, b"{}", [OLD]) == {
-        "webhook-id": "msg_1", "webhook-timestamp": "1767225600", "webhook-signature": "v1,n8CeL0yEPD9TfNgtPVDX+gUR5hNuTNAMqI/SimVDklE=",
+        "webhook-id": "msg_1",
+        "webhook-timestamp": "1767225600",
+        "webhook-signature": "v1,n8CeL0yEPD9TfNgtPVDX+gUR5hNuTNAMqI/SimVDklE=",
     }
-    assert stripe_header(NOW, b"{}", [OLD]) == "t=1767225600,v1=a6d698820987dcd045c2507a568ad945e14dc60147872d63144737293fa1e43f"
+    assert (
+        stripe_header(NOW, b"{}", [OLD])
+        == "t=1767225600,v1=a6d698820987dcd045c2507a568ad945e14dc60147872d63144737293fa1e43f"
+    )
 
 
 def test_the_official_verifiers_accept_both_in_every_time_zone(zone: str) -> None:
     at = now()
     headers = standard_headers("msg_1", at, BODY, [NEW, OLD])
-    assert [Webhook(secret).verify(BODY, headers) for secret in (OLD, NEW)] == [json.loads(BODY)] * 2
+    assert [Webhook(secret).verify(BODY, headers) for secret in (OLD, NEW)] == [
+        json.loads(BODY)
+    ] * 2
     header = stripe_header(at, BODY, [NEW, OLD])
-    assert [stripe.Webhook.construct_event(BODY, header, secret).id for secret in (OLD, NEW)] == ["evt_1"] * 2
+    assert [stripe.Webhook.construct_event(BODY, header, secret).id for secret in (OLD, NEW)] == [
+        "evt_1"
+    ] * 2
     verify_stripe(BODY, header, [OLD], at)
 
 
@@ -141,7 +165,12 @@ def test_other_parts_of_the_header_do_not_matter() -> None:
 
 
 @QUICK
-@given(header=st.text(max_size=80) | st.lists(st.sampled_from(["t", "v1", "v0", "=", ",", " ", str(NOW), "a", "9" * 20])).map("".join))
+@given(
+    header=st.text(max_size=80)
+    | st.lists(st.sampled_from(["t", "v1", "v0", "=", ",", " ", str(NOW), "a", "9" * 20])).map(
+        "".join
+    )
+)
 def test_no_header_is_anything_but_refused(header: str) -> None:
     with pytest.raises(BadSignature) as caught:
         verify_stripe(BODY, header, [NEW], NOW)
@@ -156,16 +185,24 @@ def test_a_wrong_secret_is_refused_and_not_shown(secret: str) -> None:
     with pytest.raises(SetupError) as caught:
         standard_headers("msg_1", NOW, BODY, [OLD, secret])
     assert "canary" not in str(caught.value) and OLD[6:20] not in str(caught.value)
-    assert caught.value.__cause__ is None and caught.value.__suppress_context__ is (caught.value.__context__ is not None)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__ is (
+        caught.value.__context__ is not None
+    )
 
 
 def test_padding_may_be_left_out() -> None:
     padded = f"whsec_{base64.b64encode(b'x' * 31).decode()}"
     assert padded.endswith("=")
-    assert standard_headers("m", 1, b"", [padded]) == standard_headers("m", 1, b"", [padded.rstrip("=")])
+    assert standard_headers("m", 1, b"", [padded]) == standard_headers(
+        "m", 1, b"", [padded.rstrip("=")]
+    )
 
 
-@pytest.mark.parametrize("secrets", [[], [""], [NEW, ""], [NEW + "\n"], NEW], ids=["none", "empty", "one empty", "a line end", "a text"])
+@pytest.mark.parametrize(
+    "secrets",
+    [[], [""], [NEW, ""], [NEW + "\n"], NEW],
+    ids=["none", "empty", "one empty", "a line end", "a text"],
+)
 def test_without_a_secret_nothing_is_signed_or_accepted(secrets: Any) -> None:
     with pytest.raises(SetupError):
         stripe_header(NOW, BODY, secrets)

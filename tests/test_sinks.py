@@ -24,9 +24,17 @@ from typing import Any
 import pytest
 
 import stripe_feed
+from stripe_feed.delivery import addresses, transports
+from stripe_feed.delivery.transports import (
+    Command,
+    Function,
+    Lines,
+    Outcome,
+    Sink,
+    Webhook,
+    retry_after,
+)
 from stripe_feed.errors import UsageError
-from stripe_feed.feed import addresses, sinks
-from stripe_feed.feed.sinks import Command, Function, Lines, Outcome, Sink, Webhook, retry_after
 from tests.receiver import (
     CUT,
     EARLY,
@@ -52,7 +60,7 @@ from tests.receiver import (
 NOW = 1_780_000_000.0
 SECRET = "s3cret"
 BODY = b'{"id":"cus_1"}'
-SHORT = 0.3         # seconds, for receivers that never answer
+SHORT = 0.3  # seconds, for receivers that never answer
 
 
 def nearby(host: str, port: int, **more: Any) -> list[Any]:
@@ -61,13 +69,17 @@ def nearby(host: str, port: int, **more: Any) -> list[Any]:
 
 
 def send(sink: Sink, number: int = 1, headers: Mapping[str, str] | None = None) -> Outcome:
-    return sink.send(f"msg_{number}", "welcome", BODY, {"webhook-id": f"msg_{number}", **(headers or {})})
+    return sink.send(
+        f"msg_{number}", "welcome", BODY, {"webhook-id": f"msg_{number}", **(headers or {})}
+    )
 
 
 def outcome_of(behaviour: Behaviour, timeout: float = 15.0) -> Outcome:
     """What one try at a receiver comes to."""
     with receiving(behaviour) as receiver:
-        webhook = Webhook(f"{receiver.url}?key={SECRET}", allow_private=True, timeout=timeout, now=lambda: NOW)
+        webhook = Webhook(
+            f"{receiver.url}?key={SECRET}", allow_private=True, timeout=timeout, now=lambda: NOW
+        )
         try:
             return send(webhook)
         finally:
@@ -83,19 +95,35 @@ def free_port() -> int:
 def test_a_message_arrives_whole() -> None:
     with receiving() as receiver:
         webhook = Webhook(
-            receiver.url + "/a?b=c", allow_private=True, headers={"X-Source": "stripe", "content-type": "text/plain"}
+            receiver.url + "/a?b=c",
+            allow_private=True,
+            headers={"X-Source": "stripe", "content-type": "text/plain"},
         )
         outcome = send(webhook, headers={"Webhook-Signature": "v1,abc", "x-source": "mine"})
         webhook.close()
 
     assert outcome == Outcome(True, "200")
-    assert receiver.accepted == receiver.received == [
-        Received("/hook/a?b=c", {
-            "host": f"127.0.0.1:{receiver.port}", "accept-encoding": "identity", "content-length": str(len(BODY)),
-            "content-type": "text/plain", "user-agent": f"stripe-feed/{stripe_feed.__version__}", "x-source": "mine",
-            "webhook-id": "msg_1", "webhook-signature": "v1,abc",
-        }, BODY, 1)
-    ]
+    assert (
+        receiver.accepted
+        == receiver.received
+        == [
+            Received(
+                "/hook/a?b=c",
+                {
+                    "host": f"127.0.0.1:{receiver.port}",
+                    "accept-encoding": "identity",
+                    "content-length": str(len(BODY)),
+                    "content-type": "text/plain",
+                    "user-agent": f"stripe-feed/{stripe_feed.__version__}",
+                    "x-source": "mine",
+                    "webhook-id": "msg_1",
+                    "webhook-signature": "v1,abc",
+                },
+                BODY,
+                1,
+            )
+        ]
+    )
 
 
 def test_json_is_announced_unless_told_otherwise() -> None:
@@ -121,7 +149,10 @@ def test_json_is_announced_unless_told_otherwise() -> None:
         (GONE, Outcome(False, "410", gone=True)),
         (THROTTLED, Outcome(False, "429", retry_after=7.0, throttled=True)),
         (Behaviour(502), Outcome(False, "502", throttled=True)),
-        (Behaviour(503, headers={"retry-after": formatdate(NOW + 90, usegmt=True)}), Outcome(False, "503", retry_after=90.0, throttled=True)),
+        (
+            Behaviour(503, headers={"retry-after": formatdate(NOW + 90, usegmt=True)}),
+            Outcome(False, "503", retry_after=90.0, throttled=True),
+        ),
         (Behaviour(504, headers={"Retry-After": "soon"}), Outcome(False, "504", throttled=True)),
         (RESET, Outcome(False, "reset")),
         (TAKEN_THEN_RESET, Outcome(False, "reset")),
@@ -170,7 +201,9 @@ def test_redirects_are_not_followed(status: int) -> None:
 
 
 def test_nobody_there() -> None:
-    assert send(Webhook(f"http://127.0.0.1:{free_port()}/", allow_private=True)) == Outcome(False, "refused")
+    assert send(Webhook(f"http://127.0.0.1:{free_port()}/", allow_private=True)) == Outcome(
+        False, "refused"
+    )
 
 
 def test_a_local_address_is_blocked_before_anything_is_sent() -> None:
@@ -203,12 +236,16 @@ def test_a_kept_connection_ends_with_the_address_it_was_made_for(later: str, cod
         webhook = Webhook(url, allow_private=True, lookup=lookup, monotonic=lambda: seconds[0])
         codes = [send(webhook).code, send(webhook).code]
         found[:] = [later]
-        for seconds[0] in (3.0, 29.0, 31.0):        # known until 30; the connection is good for 4 after each use
+        for seconds[0] in (
+            3.0,
+            29.0,
+            31.0,
+        ):  # known until 30; the connection is good for 4 after each use
             codes.append(send(webhook).code)
         webhook.close()
 
     assert codes[:4] == ["200"] * 4
-    assert codes[4] == code or (later, codes[4]) == ("::1", "unreachable")      # a machine without IPv6
+    assert codes[4] == code or (later, codes[4]) == ("::1", "unreachable")  # a machine without IPv6
     assert [one.connection for one in receiver.received] == [1, 1, 1, 2]
     assert receiver.received[0].headers["host"] == f"hooks.example.com:{receiver.port}"
 
@@ -224,24 +261,42 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     assert (outcome.code, len(receiver.received), proxy.connections) == ("200", 1, 0)
 
 
-@pytest.mark.parametrize(("behaviour", "connections"), [(OK, 1), (ERROR, 1), (Behaviour(200, "close"), 3), (Behaviour(200, "hang_up"), 3)])
+@pytest.mark.parametrize(
+    ("behaviour", "connections"),
+    [(OK, 1), (ERROR, 1), (Behaviour(200, "close"), 3), (Behaviour(200, "hang_up"), 3)],
+)
 def test_a_connection_is_kept_as_long_as_it_lasts(behaviour: Behaviour, connections: int) -> None:
     with receiving(choose=lambda *_: behaviour) as receiver:
         webhook = Webhook(receiver.url, allow_private=True)
         for number in range(3):
             assert send(webhook, number).code == str(behaviour.status)
-            if behaviour.fate == "hang_up":         # which may take a moment to arrive
+            if behaviour.fate == "hang_up":  # which may take a moment to arrive
                 assert select.select(webhook._connections._idle, [], [], 10)[0]
         webhook.close()
 
     assert receiver.connections == connections
 
 
-@pytest.mark.parametrize(("url", "host"), [("https://example.com/", "example.com"), ("https://[::1]:8443/", "[::1]:8443"), ("https://[::1]/", "[::1]")])
-def test_the_receiver_is_told_the_host_that_the_url_names(url: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://example.com/", "example.com"),
+        ("https://[::1]:8443/", "[::1]:8443"),
+        ("https://[::1]/", "[::1]"),
+    ],
+)
+def test_the_receiver_is_told_the_host_that_the_url_names(
+    url: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with receiving() as receiver:
         there = addresses.Target(False, "127.0.0.1", receiver.port, "/")
-        monkeypatch.setattr(addresses, "connect", partial(lambda real, *given: real(there, ["127.0.0.1"], None, given[-1]), addresses.connect))
+        monkeypatch.setattr(
+            addresses,
+            "connect",
+            partial(
+                lambda real, *given: real(there, ["127.0.0.1"], None, given[-1]), addresses.connect
+            ),
+        )
         webhook = Webhook(url, allow_private=True, lookup=nearby)
         assert send(webhook).ok
         webhook.close()
@@ -251,7 +306,9 @@ def test_the_receiver_is_told_the_host_that_the_url_names(url: str, host: str, m
 
 def test_informational_answers_are_no_answers() -> None:
     """After 1xx the real answer follows, on the same connection; 101 is an answer."""
-    with receiving(EARLY, Behaviour(500, "early"), OK, Behaviour(101, "close", body=b"")) as receiver:
+    with receiving(
+        EARLY, Behaviour(500, "early"), OK, Behaviour(101, "close", body=b"")
+    ) as receiver:
         webhook = Webhook(receiver.url, allow_private=True)
         codes = [send(webhook, number).code for number in range(4)]
         webhook.close()
@@ -260,7 +317,9 @@ def test_informational_answers_are_no_answers() -> None:
     assert [one.connection for one in receiver.received] == [1] * 4
 
 
-def kept_and_then(monkeypatch: pytest.MonkeyPatch, *behaviours: Behaviour) -> tuple[list[str], int, int]:
+def kept_and_then(
+    monkeypatch: pytest.MonkeyPatch, *behaviours: Behaviour
+) -> tuple[list[str], int, int]:
     """Codes, requests and connections where a kept connection ends unseen between two messages."""
     monkeypatch.setattr(addresses.Timed, "is_good", lambda *_: True)
     with receiving(*behaviours) as receiver:
@@ -280,8 +339,17 @@ def test_a_kept_connection_that_ended_is_no_failure(monkeypatch: pytest.MonkeyPa
     assert kept_and_then(monkeypatch, OK, RESET, OK) == (["200", "200"], 3, 2)
 
 
-@pytest.mark.parametrize(("behaviours", "codes"), [((OK, CUT), ["200", "reset"]), ((RESET, OK), ["reset", "200"]), ((OK, RESET, RESET), ["200", "reset"])])
-def test_a_connection_that_ends_otherwise_is_one(behaviours: tuple[Behaviour, ...], codes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("behaviours", "codes"),
+    [
+        ((OK, CUT), ["200", "reset"]),
+        ((RESET, OK), ["reset", "200"]),
+        ((OK, RESET, RESET), ["200", "reset"]),
+    ],
+)
+def test_a_connection_that_ends_otherwise_is_one(
+    behaviours: tuple[Behaviour, ...], codes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the middle of an answer, or on a connection that was just made: once more and no oftener."""
     assert kept_and_then(monkeypatch, *behaviours)[:2] == (codes, len(behaviours))
 
@@ -310,7 +378,15 @@ def test_many_threads_share_a_webhook() -> None:
 
 
 def test_no_message_is_taken_for_sent_at_a_receiver_that_fails_at_random() -> None:
-    chances = {ERROR: 0.1, RESET: 0.1, TAKEN_THEN_RESET: 0.05, THROTTLED: 0.05, CUT: 0.05, GARBAGE: 0.05, Behaviour(200, "hang_up"): 0.1}
+    chances = {
+        ERROR: 0.1,
+        RESET: 0.1,
+        TAKEN_THEN_RESET: 0.05,
+        THROTTLED: 0.05,
+        CUT: 0.05,
+        GARBAGE: 0.05,
+        Behaviour(200, "hang_up"): 0.1,
+    }
 
     def until_sent(number: int) -> int:
         return next(count for count in range(1, 100) if send(webhook, number).ok)
@@ -320,34 +396,62 @@ def test_no_message_is_taken_for_sent_at_a_receiver_that_fails_at_random() -> No
         tries = list(threads.map(until_sent, range(500)))
         webhook.close()
 
-    assert {one.message_id for one in receiver.accepted} == {f"msg_{number}" for number in range(500)}
+    assert {one.message_id for one in receiver.accepted} == {
+        f"msg_{number}" for number in range(500)
+    }
     assert 2 * sum(tries) >= len(receiver.received) > 600
     assert {one.body for one in receiver.received} == {BODY}
 
 
-def test_outcomes_and_logs_hold_neither_path_nor_body_nor_header(caplog: pytest.LogCaptureFixture) -> None:
+def test_outcomes_and_logs_hold_neither_path_nor_body_nor_header(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.DEBUG)
-    behaviours = [OK, ERROR, RESET, CUT, GARBAGE, redirect(f"http://127.0.0.1/{SECRET}"), Behaviour(400, headers={"X": SECRET}, body=SECRET.encode())]
+    behaviours = [
+        OK,
+        ERROR,
+        RESET,
+        CUT,
+        GARBAGE,
+        redirect(f"http://127.0.0.1/{SECRET}"),
+        Behaviour(400, headers={"X": SECRET}, body=SECRET.encode()),
+    ]
     with receiving(*behaviours) as receiver:
-        webhook = Webhook(f"{receiver.url}/{SECRET}?{SECRET}", allow_private=True, headers={"Authorization": SECRET})
-        outcomes = [webhook.send("msg_1", "welcome", SECRET.encode(), {"X-Sign": SECRET}) for _ in behaviours]
+        webhook = Webhook(
+            f"{receiver.url}/{SECRET}?{SECRET}",
+            allow_private=True,
+            headers={"Authorization": SECRET},
+        )
+        outcomes = [
+            webhook.send("msg_1", "welcome", SECRET.encode(), {"X-Sign": SECRET})
+            for _ in behaviours
+        ]
         webhook.close()
 
     assert SECRET in receiver.received[0].path
     assert SECRET not in f"{outcomes} {caplog.text} {webhook!r}"
 
 
-@pytest.mark.parametrize("name", ["X\r\nY", "", "X Y", "X:", "Ü", "Host", "content-length", "Transfer-Encoding", "connection"])
+@pytest.mark.parametrize(
+    "name",
+    ["X\r\nY", "", "X Y", "X:", "Ü", "Host", "content-length", "Transfer-Encoding", "connection"],
+)
 def test_names_that_no_header_may_have_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^The headers for example\.com cannot be sent: ") as refusal:
+    with pytest.raises(
+        UsageError, match=r"^The headers for example\.com cannot be sent: "
+    ) as refusal:
         Webhook("https://example.com/", headers={name: SECRET})
     assert SECRET not in str(refusal.value)
     assert send(Webhook("https://example.com/"), headers={name: SECRET}).code == "header"
 
 
-@pytest.mark.parametrize("value", ["a\r\nX: b", "a\nb", "a\rb", "a\n b", "a\x00b", "a\x7f", "a\x85b", "жук"])
+@pytest.mark.parametrize(
+    "value", ["a\r\nX: b", "a\nb", "a\rb", "a\n b", "a\x00b", "a\x7f", "a\x85b", "жук"]
+)
 def test_values_that_no_header_may_have_are_refused(value: str) -> None:
-    with pytest.raises(UsageError, match="the value of X-Note has a line break or another character"):
+    with pytest.raises(
+        UsageError, match="the value of X-Note has a line break or another character"
+    ):
         Webhook("https://example.com/", headers={"X-Note": value})
     assert send(Webhook("https://example.com/"), headers={"X-Note": value}).code == "header"
 
@@ -355,15 +459,37 @@ def test_values_that_no_header_may_have_are_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), ("", None), ("0", 0.0), ("120", 120.0), (" 5 ", 5.0), ("86401", 86_400.0), ("9" * 15, 86_400.0), ("9" * 5_000, 86_400.0),
-        ("-5", None), ("1.5", None), ("1e3", None), ("soon", None), ("٣", None), ("inf", None), ("nan", None), ("5, 6", None),
-        (formatdate(NOW + 60, usegmt=True), 60.0), (formatdate(NOW - 60, usegmt=True), 0.0), (formatdate(NOW + 1e6, usegmt=True), 86_400.0),
-        (formatdate(NOW + 60), 60.0), ("Thu, 99 Foo 2026 00:00:00 GMT", None), ("Thu, 01 Jan 99999 00:00:00 GMT", None),
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        ("120", 120.0),
+        (" 5 ", 5.0),
+        ("86401", 86_400.0),
+        ("9" * 15, 86_400.0),
+        ("9" * 5_000, 86_400.0),
+        ("-5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("soon", None),
+        ("٣", None),
+        ("inf", None),
+        ("nan", None),
+        ("5, 6", None),
+        (formatdate(NOW + 60, usegmt=True), 60.0),
+        (formatdate(NOW - 60, usegmt=True), 0.0),
+        (formatdate(NOW + 1e6, usegmt=True), 86_400.0),
+        (formatdate(NOW + 60), 60.0),
+        ("Thu, 99 Foo 2026 00:00:00 GMT", None),
+        ("Thu, 01 Jan 99999 00:00:00 GMT", None),
     ],
 )
-def test_a_receiver_may_ask_to_wait_for_a_day_at_most(value: str | None, seconds: float | None) -> None:
+def test_a_receiver_may_ask_to_wait_for_a_day_at_most(
+    value: str | None, seconds: float | None
+) -> None:
     assert retry_after(value, NOW) == seconds
-    assert retry_after(value, NOW + 1e8, formatdate(NOW, usegmt=True)) == seconds      # whatever our own clock says
+    assert (
+        retry_after(value, NOW + 1e8, formatdate(NOW, usegmt=True)) == seconds
+    )  # whatever our own clock says
 
 
 @pytest.fixture(scope="module")
@@ -374,34 +500,72 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("tls") / "hooks.pem"
     names = ["-subj", "/CN=hooks.example.com", "-addext", "subjectAltName=DNS:hooks.example.com"]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", *names,
-         "-keyout", str(file), "-out", str(file.with_suffix(".crt"))],
-        check=True, capture_output=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            *names,
+            "-keyout",
+            str(file),
+            "-out",
+            str(file.with_suffix(".crt")),
+        ],
+        check=True,
+        capture_output=True,
     )
     file.write_text(file.read_text() + file.with_suffix(".crt").read_text())
     return file
 
 
-def over_tls(certificate: Path, host: str, trusted: bool, behaviour: Behaviour = OK) -> tuple[list[Outcome], list[str | None], int]:
-    """Two messages to a host whose name leads to the receiver: outcomes, names asked for, requests that got through."""
+def over_tls(
+    certificate: Path, host: str, trusted: bool, behaviour: Behaviour = OK
+) -> tuple[list[Outcome], list[str | None], int]:
+    """Two messages to a host whose name leads to the receiver: outcomes, names asked for, requests
+    that got through.
+    """
     with receiving(choose=lambda *_: behaviour, certificate=certificate) as receiver:
         ca = str(certificate) if trusted else None
-        webhook = Webhook(f"https://{host}:{receiver.port}/", allow_private=True, ca_certs=ca, lookup=nearby, timeout=5)
+        webhook = Webhook(
+            f"https://{host}:{receiver.port}/",
+            allow_private=True,
+            ca_certs=ca,
+            lookup=nearby,
+            timeout=5,
+        )
         outcomes = [send(webhook), send(webhook)]
         webhook.close()
     return outcomes, receiver.names, len(receiver.received)
 
 
 @pytest.mark.parametrize("host", ["hooks.example.com", "hooks.example.com."])
-def test_tls_asks_for_the_name_though_the_connection_goes_to_the_address(certificate: Path, host: str) -> None:
-    assert over_tls(certificate, host, True) == ([Outcome(True, "200")] * 2, ["hooks.example.com"], 2)
+def test_tls_asks_for_the_name_though_the_connection_goes_to_the_address(
+    certificate: Path, host: str
+) -> None:
+    assert over_tls(certificate, host, True) == (
+        [Outcome(True, "200")] * 2,
+        ["hooks.example.com"],
+        2,
+    )
 
 
 @pytest.mark.parametrize(
     ("host", "trusted", "why"),
-    [("other.example.com", True, "Hostname mismatch"), ("127.0.0.1", True, "IP address mismatch"), ("hooks.example.com", False, "self")],
+    [
+        ("other.example.com", True, "Hostname mismatch"),
+        ("127.0.0.1", True, "IP address mismatch"),
+        ("hooks.example.com", False, "self"),
+    ],
 )
-def test_a_certificate_for_another_name_or_of_a_stranger_gets_nothing(certificate: Path, host: str, trusted: bool, why: str) -> None:
+def test_a_certificate_for_another_name_or_of_a_stranger_gets_nothing(
+    certificate: Path, host: str, trusted: bool, why: str
+) -> None:
     outcomes, _, requests = over_tls(certificate, host, trusted)
 
     assert [(one.ok, one.code) for one in outcomes] == [(False, "tls")] * 2
@@ -409,39 +573,62 @@ def test_a_certificate_for_another_name_or_of_a_stranger_gets_nothing(certificat
     assert requests == 0
 
 
-@pytest.mark.parametrize(("behaviour", "code"), [(RESET, "reset"), (CUT, "reset"), (GARBAGE, "malformed"), (TRICKLE, "200"), (Behaviour(200, "hang_up"), "200")])
-def test_receivers_misbehave_over_tls_too(certificate: Path, behaviour: Behaviour, code: str) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        (RESET, "reset"),
+        (CUT, "reset"),
+        (GARBAGE, "malformed"),
+        (TRICKLE, "200"),
+        (Behaviour(200, "hang_up"), "200"),
+    ],
+)
+def test_receivers_misbehave_over_tls_too(
+    certificate: Path, behaviour: Behaviour, code: str
+) -> None:
     outcomes, _, _ = over_tls(certificate, "hooks.example.com", True, behaviour)
 
     assert outcomes[0].code == code
-    assert outcomes[1].code in (code, "reset")              # a hang-up may cross the next message
+    assert outcomes[1].code in (code, "reset")  # a hang-up may cross the next message
 
 
 def test_the_time_limit_holds_while_tls_shakes_hands_and_for_its_answers(certificate: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        webhook = Webhook(f"https://localhost:{silent.getsockname()[1]}/", allow_private=True, timeout=SHORT)
+        webhook = Webhook(
+            f"https://localhost:{silent.getsockname()[1]}/", allow_private=True, timeout=SHORT
+        )
         assert send(webhook) == Outcome(False, "timeout")
     with receiving(TRICKLE_HEAD, certificate=certificate) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/"
-        webhook = Webhook(url, allow_private=True, ca_certs=str(certificate), lookup=nearby, timeout=SHORT)
+        webhook = Webhook(
+            url, allow_private=True, ca_certs=str(certificate), lookup=nearby, timeout=SHORT
+        )
         assert send(webhook) == Outcome(False, "timeout")
 
 
 def test_no_tls_where_it_is_expected(certificate: Path) -> None:
-    """The other side answers garbage, hangs up, or waits for the end of a line that the greeting may not hold."""
+    """The other side answers garbage, hangs up, or waits for the end of a line that the greeting
+    may not hold.
+    """
     with receiving(GARBAGE) as receiver:
-        outcome = send(Webhook(f"https://localhost:{receiver.port}/", allow_private=True, timeout=1))
+        outcome = send(
+            Webhook(f"https://localhost:{receiver.port}/", allow_private=True, timeout=1)
+        )
 
     assert not outcome.ok and outcome.code in ("tls", "reset", "timeout")
 
 
 def test_a_body_that_nobody_reads_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        webhook = Webhook(f"http://127.0.0.1:{deaf.getsockname()[1]}/", allow_private=True, timeout=SHORT)
+        webhook = Webhook(
+            f"http://127.0.0.1:{deaf.getsockname()[1]}/", allow_private=True, timeout=SHORT
+        )
         assert webhook.send("msg_1", "welcome", b" " * 50_000_000, {}) == Outcome(False, "timeout")
 
 
-def test_a_command_gets_the_message_on_its_stdin_and_what_it_is_in_its_environment(tmp_path: Path) -> None:
+def test_a_command_gets_the_message_on_its_stdin_and_what_it_is_in_its_environment(
+    tmp_path: Path,
+) -> None:
     command = Command('cat > got; echo "$STRIPE_FEED_MESSAGE_ID $STRIPE_FEED_TRIGGER" >> got')
 
     assert send(command) == Outcome(True, "exit 0")
@@ -450,8 +637,16 @@ def test_a_command_gets_the_message_on_its_stdin_and_what_it_is_in_its_environme
 
 def test_a_command_inherits_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = (
-        "STRIPE_SECRET_KEY", "STRIPE_FEED_TOKEN", "STRIPE_WEBHOOK_SECRET", "DESTINATION__POSTGRES__CREDENTIALS", "CREDENTIALS",
-        "SOURCES__STRIPE__API_KEY", "MY_PIPE__DESTINATION__DUCKDB__CREDENTIALS", "CREDENTIALS__PASSWORD", "HOOK_SECRET", "HOOKS__URL",
+        "STRIPE_SECRET_KEY",
+        "STRIPE_FEED_TOKEN",
+        "STRIPE_WEBHOOK_SECRET",
+        "DESTINATION__POSTGRES__CREDENTIALS",
+        "CREDENTIALS",
+        "SOURCES__STRIPE__API_KEY",
+        "MY_PIPE__DESTINATION__DUCKDB__CREDENTIALS",
+        "CREDENTIALS__PASSWORD",
+        "HOOK_SECRET",
+        "HOOKS__URL",
     )
     for name in (*ours, "PLAY_TOKEN", "SOURCES_OF_TRUTH"):
         monkeypatch.setenv(name, "canary")
@@ -470,12 +665,18 @@ def test_what_a_command_prints_is_talk(capfd: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(
     ("run", "outcome"),
-    [("exit 3", Outcome(False, "exit 3")), ("kill -9 $$", Outcome(False, "signal 9")), ("true", Outcome(True, "exit 0"))],
+    [
+        ("exit 3", Outcome(False, "exit 3")),
+        ("kill -9 $$", Outcome(False, "signal 9")),
+        ("true", Outcome(True, "exit 0")),
+    ],
 )
 def test_the_end_of_a_command_becomes_an_outcome(run: str, outcome: Outcome) -> None:
     command = Command(run)
 
-    assert command.send("msg_1", "welcome", b"x" * 1_000_000, {}) == outcome     # more than a pipe holds, and nobody reads
+    assert (
+        command.send("msg_1", "welcome", b"x" * 1_000_000, {}) == outcome
+    )  # more than a pipe holds, and nobody reads
 
 
 def test_a_command_that_cannot_start_is_a_failure() -> None:
@@ -510,9 +711,13 @@ def family() -> Iterator[Family]:
     os.close(found.pipe)
 
 
-@pytest.mark.parametrize("habit", ["", "trap '' TERM;", "(trap '' TERM; sleep 60) &"], ids=["meek", "stubborn", "sly"])
-def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(habit: str, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks, "KILL_SECONDS", 0.1)
+@pytest.mark.parametrize(
+    "habit", ["", "trap '' TERM;", "(trap '' TERM; sleep 60) &"], ids=["meek", "stubborn", "sly"]
+)
+def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(
+    habit: str, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "KILL_SECONDS", 0.1)
 
     assert send(Command(family.run.format(habit), timeout=0.5)) == Outcome(False, "timeout")
     assert family.is_there() and family.is_gone()
@@ -532,7 +737,7 @@ def test_closing_ends_the_commands_that_run_and_starts_no_more(family: Family) -
 
 def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
     run = family.run.format("")
-    code = f"from stripe_feed.feed.sinks import Command\nCommand({run!r}).send('m', 't', b'', {{}})"
+    code = f"from stripe_feed.delivery.transports import Command\nCommand({run!r}).send('m', 't', b'', {{}})"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as sender:
         assert family.is_there()
         sender.send_signal(signal.SIGINT)
@@ -544,7 +749,9 @@ def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
 def test_many_threads_run_commands_at_once(tmp_path: Path) -> None:
     command = Command("cat > $STRIPE_FEED_MESSAGE_ID")
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(lambda number: send(command, number), range(40))) == {Outcome(True, "exit 0")}
+        assert set(threads.map(lambda number: send(command, number), range(40))) == {
+            Outcome(True, "exit 0")
+        }
     assert len(list(tmp_path.glob("msg_*"))) == 40
 
 
@@ -575,10 +782,25 @@ def test_an_exception_is_a_failure_known_by_its_class(plays: str, name: str, kin
 
 
 def test_a_body_that_is_no_json_is_a_failure_of_the_function(plays: str) -> None:
-    assert Function(f"{plays}:collect").send("msg_1", "welcome", b"<p>", {}) == Outcome(False, "error JSONDecodeError")
+    assert Function(f"{plays}:collect").send("msg_1", "welcome", b"<p>", {}) == Outcome(
+        False, "error JSONDecodeError"
+    )
 
 
-@pytest.mark.parametrize("name", ["", "plays", "plays:", ":collect", "no_such_module:f", "{}:no_such", "{}:seen", "{}:later", ".x:y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "plays",
+        "plays:",
+        ":collect",
+        "no_such_module:f",
+        "{}:no_such",
+        "{}:seen",
+        "{}:later",
+        ".x:y",
+    ],
+)
 def test_what_is_no_function_is_refused(plays: str, name: str) -> None:
     with pytest.raises(UsageError):
         Function(name.format(plays))
@@ -597,7 +819,10 @@ def test_each_message_is_a_line_that_only_the_owner_may_read(tmp_path: Path) -> 
 
     file = tmp_path / "out.jsonl"
     assert outcomes == [Outcome(True, "ok")] * 2
-    assert [json.loads(line) for line in file.read_text().splitlines()] == [{"id": "cus_1"}, {"a": "b\n"}]
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {"id": "cus_1"},
+        {"a": "b\n"},
+    ]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -619,7 +844,9 @@ def test_a_line_that_a_kill_cut_short_is_ended_first(tmp_path: Path) -> None:
     assert file.read_bytes() == b'{}\n{"id":"cu\n' + BODY + b"\n"
 
 
-def test_a_message_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_does_not_fit_on_the_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, write = tmp_path / "out.jsonl", os.write
     lines = Lines(file)
     send(lines)
@@ -655,7 +882,12 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null"), tmp_path / "missing" / "out.jsonl"):
+    for path in (
+        tmp_path,
+        tmp_path / "pipe",
+        Path("/dev/null"),
+        tmp_path / "missing" / "out.jsonl",
+    ):
         with pytest.raises(UsageError, match="Choose another"):
             Lines(path)
 
@@ -678,7 +910,7 @@ def test_a_link_is_left_alone(tmp_path: Path) -> None:
 APPEND = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from stripe_feed.feed.sinks import Lines
+from stripe_feed.delivery.transports import Lines
 
 lines = Lines(sys.argv[1])
 def one(number):
@@ -702,7 +934,9 @@ def test_threads_and_processes_write_whole_lines_to_one_file(tmp_path: Path) -> 
 def test_the_receiver_remembers_what_came_and_what_it_took() -> None:
     with receiving(ERROR, OK) as receiver:
         webhook = Webhook(receiver.url, allow_private=True)
-        turn = threading.Thread(target=lambda: [send(webhook, 1), send(webhook, 1), send(webhook, 2)])
+        turn = threading.Thread(
+            target=lambda: [send(webhook, 1), send(webhook, 1), send(webhook, 2)]
+        )
         turn.start()
         assert all(receiver.arrived.acquire(timeout=10) for _ in range(3))
         turn.join()

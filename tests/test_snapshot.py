@@ -1,4 +1,6 @@
-"""F7: a first run with `--snapshot` tells each object once, as it was when the list began, and fires nothing; without it, none."""
+"""F7: a first run with `--snapshot` tells each object once, as it was when the list began, and
+fires nothing; without it, none.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 import pytest
 
 from stripe_feed import open_feed
-from stripe_feed.feed.rule_file import trigger_of
-from stripe_feed.feed.triggers import fire
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.triggers.config import trigger_of
+from stripe_feed.triggers.engine import fire
 from tests.copies import Copy, copy_of
 from tests.feed_truth import changes
 
@@ -20,7 +22,9 @@ DAY = 86_400
 
 
 def changing(copy: Copy) -> list[str]:
-    """Customers change while their pages are read; returns the ids of the events of it, once it is over."""
+    """Customers change while their pages are read; returns the ids of the events of it, once it is
+    over.
+    """
     box, told = copy.box, list[str]()
     ids = list(box.objects("customers"))
 
@@ -35,7 +39,9 @@ def changing(copy: Copy) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.long)])
-def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(tmp_path: Path, count: int) -> None:
+def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
+    tmp_path: Path, count: int
+) -> None:
     box = Sandbox(seed=8, customers=count, oddities=False)
     box.advance(SETTLED)
     with copy_of(box, tmp_path) as copy:
@@ -51,7 +57,13 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(tmp_path: Path
         assert Counter(op for op, _, _ in ops) == {"r": len(there), "u": len(told)}
         assert {change_id for op, change_id, _ in ops if op == "u"} == set(told)
         copy.check("customers")
-        welcome = trigger_of({"name": "all", "resource": "customers", "deliver": {"file": str(tmp_path / "out.jsonl")}})
+        welcome = trigger_of(
+            {
+                "name": "all",
+                "resource": "customers",
+                "deliver": {"file": str(tmp_path / "out.jsonl")},
+            }
+        )
         with open_feed(copy.pipeline) as feed:
             (begun,) = fire(feed.store, [welcome], 0.0)
             assert (begun.fired, feed.store.ask("select count(*) from messages")[0][0]) == (0, 0)
@@ -61,10 +73,17 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(tmp_path: Path
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("days", [0, 31], ids=["snapshot", "gap"])
-def test_events_go_on_from_an_image_that_was_made_of_a_row(tmp_path: Path, seed: int, days: int) -> None:
-    """Rows hold lists in another form: neither the order within a second nor what changed is told by that."""
+def test_events_go_on_from_an_image_that_was_made_of_a_row(
+    tmp_path: Path, seed: int, days: int
+) -> None:
+    """Rows hold lists in another form: neither the order within a second nor what changed is told
+    by that.
+    """
     box, tables = Sandbox(seed=seed, customers=4, oddities=False), ("subscriptions", "invoices")
-    round, ends = (box.create("subscriptions", items=n, status="active", metadata={"k": "A"})["id"] for n in (1, 12))
+    round, ends = (
+        box.create("subscriptions", items=n, status="active", metadata={"k": "A"})["id"]
+        for n in (1, 12)
+    )
     invoice = box.create("invoices", lines=12, status="open")["id"]
     box.advance(DAY)
     with copy_of(box, tmp_path) as copy:
@@ -84,8 +103,13 @@ def test_events_go_on_from_an_image_that_was_made_of_a_row(tmp_path: Path, seed:
         copy.sync(resources=tables)
         copy.check(*tables)
         found = [row for row in changes(copy) if row["origin"] == "event"]
-        assert [row["after"]["metadata"]["k"] for row in found if row["object_id"] == round] == ["B", "A"]
-        told = {path for row in found if row["object_id"] in (ends, invoice) for path in row["changed"]}
+        assert [row["after"]["metadata"]["k"] for row in found if row["object_id"] == round] == [
+            "B",
+            "A",
+        ]
+        told = {
+            path for row in found if row["object_id"] in (ends, invoice) for path in row["changed"]
+        }
         assert {"status"} <= told
         assert not {path for path in told if path.startswith(("items", "lines"))}
 
@@ -99,4 +123,4 @@ def test_f7_without_it_there_are_none(tmp_path: Path) -> None:
         box.on_request = None
         box.advance(SETTLED)
         copy.sync(resources=["customers"])
-        assert {id for id, in copy.select("select change_id from stripe.changes")} == set(told)
+        assert {id for (id,) in copy.select("select change_id from stripe.changes")} == set(told)

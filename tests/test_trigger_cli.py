@@ -1,4 +1,6 @@
-"""`stripe-feed triggers …`, `deliver` and `feed dead …` as a user sees them: data on stdout, talk on stderr, exit codes."""
+"""`stripe-feed triggers …`, `deliver` and `feed dead …` as a user sees them: data on stdout, talk
+on stderr, exit codes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stripe_feed.cli import app
-from stripe_feed.feed.messages import id_of
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.cli.main import app
+from stripe_feed.delivery.outbox import id_of
+from stripe_feed.feed.storage.store import FeedStore
 from tests.commands import Said, ended
 from tests.deliveries import NEW, add
 from tests.feed_kills import a_change, a_copy, load
@@ -29,7 +31,15 @@ WAIT = 30.0
 
 def customer(n: int, **given: Any) -> Any:
     image = {"id": f"cus_{n}", "email": CANARY, "name": NAME, "balance": n}
-    return a_change(n, f"cus_{n}", resource="customers", customer_id=f"cus_{n}", event_type="customer.created", after=image, **{**NEW, **given})
+    return a_change(
+        n,
+        f"cus_{n}",
+        resource="customers",
+        customer_id=f"cus_{n}",
+        event_type="customer.created",
+        after=image,
+        **{**NEW, **given},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +74,15 @@ def run(*arguments: object, folder: Path | None = None) -> Said:
 def rule(deliver: str, **words: str) -> None:
     """Write `triggers.toml`: new customers, unless something else is said."""
     words = {"name": '"welcome"', "preset": '"customer_created"', **words}
-    Path("triggers.toml").write_text("\n".join(["[[trigger]]", *(f"{name} = {value}" for name, value in words.items()), f"deliver = {{ {deliver} }}"]))
+    Path("triggers.toml").write_text(
+        "\n".join(
+            [
+                "[[trigger]]",
+                *(f"{name} = {value}" for name, value in words.items()),
+                f"deliver = {{ {deliver} }}",
+            ]
+        )
+    )
 
 
 def store_of(folder: Path) -> FeedStore:
@@ -115,7 +133,16 @@ deliver = { command = "./collect.sh" }
     ]
 
 
-@pytest.mark.parametrize("command", [("check",), ("list",), ("test", "welcome"), ("explain", "evt_1"), ("replay", "welcome", "--since", "1d")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check",),
+        ("list",),
+        ("test", "welcome"),
+        ("explain", "evt_1"),
+        ("replay", "welcome", "--since", "1d"),
+    ],
+)
 def test_a_wrong_file_is_one_line_and_exit_code_2(folder: Path, command: tuple[str, ...]) -> None:
     rule('file = "out", format = "xml"')
 
@@ -127,21 +154,32 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(folder: Path, command: tuple[s
 
 def test_deliver_with_a_wrong_file_or_without_a_secret_sends_nothing(folder: Path) -> None:
     rule('fil = "out"')
-    assert (run("deliver", "--once", folder=folder).code, run("deliver", folder=folder).code) == (2, 2)
+    assert (run("deliver", "--once", folder=folder).code, run("deliver", folder=folder).code) == (
+        2,
+        2,
+    )
     rule('url = "https://example.com/", secrets = ["env:NOT_SET"]')
     for command in (("triggers", "check"), ("deliver", "--once", *places(folder))):
         said = run(*command)
         assert (said.code, said.out) == (3, "")
-        assert said.error == "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."
+        assert (
+            said.error
+            == "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."
+        )
     Path("triggers.toml").unlink()
-    assert run("deliver", "--once", folder=folder).error.startswith("There is no file triggers.toml.")
+    assert run("deliver", "--once", folder=folder).error.startswith(
+        "There is no file triggers.toml."
+    )
 
 
 def test_deliver_once_sends_what_is_new(folder: Path) -> None:
     rule('file = "out.jsonl"')
     first = run("deliver", "--once", folder=folder)
     assert (first.code, first.out) == (0, "")
-    assert first.err.splitlines()[-2:] == ["welcome is new: it fires for what changes from now on.", "0 fired, 0 sent."]
+    assert first.err.splitlines()[-2:] == [
+        "welcome is new: it fires for what changes from now on.",
+        "0 fired, 0 sent.",
+    ]
     with store_of(folder) as store:
         add(store, customer(4), customer(5))
 
@@ -149,7 +187,9 @@ def test_deliver_once_sends_what_is_new(folder: Path) -> None:
 
     assert (said.code, said.err) == (0, "2 fired, 2 sent.\n")
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
-    assert sorted((one["data"]["email"], one["meta"]["message_id"]) for one in lines) == sorted((CANARY, message_of(n)) for n in (4, 5))
+    assert sorted((one["data"]["email"], one["meta"]["message_id"]) for one in lines) == sorted(
+        (CANARY, message_of(n)) for n in (4, 5)
+    )
     assert (run("deliver", "--once", "--quiet", folder=folder).err) == ""
 
 
@@ -159,7 +199,15 @@ def test_deliver_as_json_is_one_object(folder: Path) -> None:
 
     (found,) = objects(run("deliver", "--once", "--json", folder=folder))
 
-    assert found == {"fired": {"welcome": 2}, "sent": 1, "failed": 1, "dead": 0, "dropped": 0, "held": {}, "disabled": {}}
+    assert found == {
+        "fired": {"welcome": 2},
+        "sent": 1,
+        "failed": 1,
+        "dead": 0,
+        "dropped": 0,
+        "held": {},
+        "disabled": {},
+    }
 
 
 def test_what_is_held_ends_with_4_each_time_until_it_is_released(folder: Path) -> None:
@@ -173,10 +221,16 @@ def test_what_is_held_ends_with_4_each_time_until_it_is_released(folder: Path) -
             "welcome is held: it would fire 2 times within 10 minutes, more than 1. Run `stripe-feed triggers release welcome`, or discard."
         )
     (listed,) = objects(run("triggers", "list", "--json", folder=folder))
-    assert (listed["state"], listed["messages"]) == ("held: it would fire 2 times within 10 minutes, more than 1", {"held": 2})
+    assert (listed["state"], listed["messages"]) == (
+        "held: it would fire 2 times within 10 minutes, more than 1",
+        {"held": 2},
+    )
     assert Path("out.jsonl").read_text() == ""
 
-    assert run("triggers", "release", "welcome", folder=folder).err == "welcome goes on; 2 messages are no longer held.\n"
+    assert (
+        run("triggers", "release", "welcome", folder=folder).err
+        == "welcome goes on; 2 messages are no longer held.\n"
+    )
     assert run("deliver", "--once", folder=folder).code == 0
     assert len(Path("out.jsonl").read_text().splitlines()) == 2
 
@@ -186,7 +240,10 @@ def test_what_is_discarded_is_not_sent(folder: Path) -> None:
     begun(folder, customer(4), customer(5))
     run("deliver", "--once", folder=folder)
 
-    assert run("triggers", "discard", "welcome", folder=folder).err == "welcome goes on; 2 messages were dropped.\n"
+    assert (
+        run("triggers", "discard", "welcome", folder=folder).err
+        == "welcome goes on; 2 messages were dropped.\n"
+    )
     assert (run("deliver", "--once", folder=folder).code, Path("out.jsonl").read_text()) == (0, "")
 
 
@@ -197,9 +254,14 @@ def test_a_receiver_that_is_gone_ends_with_4_each_time(folder: Path) -> None:
         for _ in range(2):
             said = run("deliver", "--once", folder=folder)
             assert said.code == 4
-            assert said.error == "welcome is disabled: it answers 410 Gone. Mend the receiver, then `stripe-feed triggers release welcome`."
+            assert (
+                said.error
+                == "welcome is disabled: it answers 410 Gone. Mend the receiver, then `stripe-feed triggers release welcome`."
+            )
         assert len(receiver.received) == 1
-        assert run("triggers", "list", folder=folder).out.startswith("welcome (disabled: it answers 410 Gone): customers, added -> http://127.0.0.1:")
+        assert run("triggers", "list", folder=folder).out.startswith(
+            "welcome (disabled: it answers 410 Gone): customers, added -> http://127.0.0.1:"
+        )
 
         run("triggers", "release", "welcome", folder=folder)
         assert run("deliver", "--once", folder=folder).code == 0
@@ -216,26 +278,46 @@ def test_dead_letters_are_listed_and_sent_again(folder: Path) -> None:
             db.execute("update messages set tries = 9, due_at = 0")
         receiver.script.insert(0, ERROR)
         said = run("deliver", "--once", folder=folder)
-        assert (said.code, said.error) == (4, "1 messages were given up: `stripe-feed feed dead list`.")
+        assert (said.code, said.error) == (
+            4,
+            "1 messages were given up: `stripe-feed feed dead list`.",
+        )
 
         (found,) = objects(run("feed", "dead", "list", "--json", folder=folder))
         assert found.pop("given_up").startswith("20")
         assert found == {
-            "message": message_of(4), "trigger": "welcome", "change": "evt_4", "resource": "customers", "object": "cus_4", "attempts": 2, "last": "500",
+            "message": message_of(4),
+            "trigger": "welcome",
+            "change": "evt_4",
+            "resource": "customers",
+            "object": "cus_4",
+            "attempts": 2,
+            "last": "500",
         }
         (line,) = run("feed", "dead", "list", folder=folder).out.splitlines()
-        assert line.startswith(f"message {message_of(4)}  trigger welcome  change evt_4  resource customers  object cus_4  attempts 2  last 500  given up 20")
+        assert line.startswith(
+            f"message {message_of(4)}  trigger welcome  change evt_4  resource customers  object cus_4  attempts 2  last 500  given up 20"
+        )
 
         assert run("feed", "dead", "retry", "msg_no", folder=folder).code == 2
-        assert run("feed", "dead", "retry", "--trigger", "other", folder=folder).err == "0 messages wait for `stripe-feed deliver`.\n"
-        assert run("feed", "dead", "retry", message_of(4), folder=folder).err == "1 messages wait for `stripe-feed deliver`.\n"
+        assert (
+            run("feed", "dead", "retry", "--trigger", "other", folder=folder).err
+            == "0 messages wait for `stripe-feed deliver`.\n"
+        )
+        assert (
+            run("feed", "dead", "retry", message_of(4), folder=folder).err
+            == "1 messages wait for `stripe-feed deliver`.\n"
+        )
         assert run("deliver", "--once", folder=folder).code == 0
         assert {one.message_id for one in receiver.received} == {message_of(4)}
 
 
 def test_list_says_how_each_trigger_stands(folder: Path) -> None:
     rule('command = "false"')
-    assert run("triggers", "list", folder=folder).out == "welcome (new): customers, added -> false\n  fired 0\n"
+    assert (
+        run("triggers", "list", folder=folder).out
+        == "welcome (new): customers, added -> false\n  fired 0\n"
+    )
     begun(folder, customer(4))
     run("deliver", "--once", folder=folder)
     with store_of(folder) as store:
@@ -245,26 +327,51 @@ def test_list_says_how_each_trigger_stands(folder: Path) -> None:
     (found,) = objects(run("triggers", "list", "--json", folder=folder))
     found["state"] = found["state"].split()[0]
 
-    assert re.fullmatch(r"welcome \(failing since 20\d\d-[-\d]+ [:\d]+\): customers, added -> false", lines[0])
-    assert lines[1].startswith("  fired 1, last 20") and lines[1].endswith(", 1 waiting, 1 changes behind")
+    assert re.fullmatch(
+        r"welcome \(failing since 20\d\d-[-\d]+ [:\d]+\): customers, added -> false", lines[0]
+    )
+    assert lines[1].startswith("  fired 1, last 20") and lines[1].endswith(
+        ", 1 waiting, 1 changes behind"
+    )
     assert found.pop("last_fired").startswith("20")
     assert found == {
-        "trigger": "welcome", "waits_for": "customers, added", "receiver": "false", "fired": 1, "behind": 1, "messages": {"waiting": 1}, "state": "failing",
+        "trigger": "welcome",
+        "waits_for": "customers, added",
+        "receiver": "false",
+        "fired": 1,
+        "behind": 1,
+        "messages": {"waiting": 1},
+        "state": "failing",
     }
 
 
 def test_a_trigger_is_tried_on_history(folder: Path) -> None:
     rule('command = "false"')
 
-    (found,) = objects(run("triggers", "test", "welcome", "--since", "earliest", "--json", folder=folder))
+    (found,) = objects(
+        run("triggers", "test", "welcome", "--since", "earliest", "--json", folder=folder)
+    )
     said = run("triggers", "test", "welcome", "--since", "2026-01-01", folder=folder)
 
-    assert [found[name] for name in ("trigger", "changes", "fired", "days", "busiest_minute", "most_per_key")] == ["welcome", 3, 2, {"2026-01-01": 2}, 2, 1]
-    assert [(one["change_id"], one["body"]["data"]["email"]) for one in found["samples"]] == [("evt_1", CANARY), ("evt_2", CANARY)]
-    assert said.out.startswith("welcome would have fired 2 times for 3 changes: at most 2 in a minute, and 1 for one object or customer.")
-    assert run("triggers", "test", "none", folder=folder).error == "triggers.toml has no trigger 'none'. It has: welcome."
+    assert [
+        found[name]
+        for name in ("trigger", "changes", "fired", "days", "busiest_minute", "most_per_key")
+    ] == ["welcome", 3, 2, {"2026-01-01": 2}, 2, 1]
+    assert [(one["change_id"], one["body"]["data"]["email"]) for one in found["samples"]] == [
+        ("evt_1", CANARY),
+        ("evt_2", CANARY),
+    ]
+    assert said.out.startswith(
+        "welcome would have fired 2 times for 3 changes: at most 2 in a minute, and 1 for one object or customer."
+    )
+    assert (
+        run("triggers", "test", "none", folder=folder).error
+        == "triggers.toml has no trigger 'none'. It has: welcome."
+    )
     with store_of(folder) as store:
-        assert store.ask("select count(*) from messages union all select count(*) from triggers") == [(0,), (0,)]
+        assert store.ask(
+            "select count(*) from messages union all select count(*) from triggers"
+        ) == [(0,), (0,)]
 
 
 def test_explain_says_why(folder: Path) -> None:
@@ -277,14 +384,18 @@ def test_explain_says_why(folder: Path) -> None:
 
     assert (why["trigger"], why["verdict"]) == ("welcome", "fired; its message is waiting")
     assert [(one["what"], one["found"], one["holds"]) for one in why["clauses"]][-2:] == [
-        ("where", {"after.balance": 5}, True), ("where", {"after.name": NAME}, True),
+        ("where", {"after.balance": 5}, True),
+        ("where", {"after.name": NAME}, True),
     ]
     ((message, (attempt,)),) = why["messages"]
     assert (message["message_id"], attempt["code"]) == (message_of(5), "exit 1")
     assert lines == [
         "welcome: did not fire: where does not hold.",
-        "  yes  resource: customers; it is customers", "  yes  op: c; it is c", "  yes  origin: event or diff or list; it is event",
-        '  no   where: after.balance > 4; it is {"after.balance": 4}', f'  yes  where: after.name != \'x\'; it is {{"after.name": "{NAME}"}}',
+        "  yes  resource: customers; it is customers",
+        "  yes  op: c; it is c",
+        "  yes  origin: event or diff or list; it is event",
+        '  no   where: after.balance > 4; it is {"after.balance": 4}',
+        f'  yes  where: after.name != \'x\'; it is {{"after.name": "{NAME}"}}',
     ]
     assert run("triggers", "explain", "evt_99", folder=folder).code == 2
 
@@ -298,20 +409,30 @@ def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
     assert run("deliver", "--once", folder=folder).err == "0 fired, 2 sent.\n"
     rule('file = "out.jsonl"', guard="{ max = 1 }")
     said = run("triggers", "replay", "welcome", "--since", "1", folder=folder)
-    assert said.err == "2 messages of 3 changes are held: it would fire 2 times within 10 minutes, more than 1.\n"
+    assert (
+        said.err
+        == "2 messages of 3 changes are held: it would fire 2 times within 10 minutes, more than 1.\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["release", "discard"])
 def test_a_trigger_that_never_ran_cannot_be_released(folder: Path, verb: str) -> None:
     said = run("triggers", verb, "none", folder=folder)
 
-    assert (said.code, said.error) == (2, "The trigger 'none' has not run yet. `stripe-feed triggers list` shows those that have.")
+    assert (said.code, said.error) == (
+        2,
+        "The trigger 'none' has not run yet. `stripe-feed triggers list` shows those that have.",
+    )
 
 
 def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "stripe_feed.cli", *map(str, arguments), *places(folder)], cwd=os.getcwd(), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "stripe_feed.cli.main", *map(str, arguments), *places(folder)],
+        cwd=os.getcwd(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -328,7 +449,10 @@ def test_deliver_goes_on_until_it_is_asked_to_end_and_is_the_only_one(folder: Pa
 
         second = run("deliver", "--once", folder=folder)
         assert second.code == 3
-        assert second.error == f"`stripe-feed deliver` (process {process.pid}) delivers from this store already. Leave it to that one, or end it first."
+        assert (
+            second.error
+            == f"`stripe-feed deliver` (process {process.pid}) delivers from this store already. Leave it to that one, or end it first."
+        )
         process.send_signal(signal.SIGTERM)
         receiver.released.set()
         said = ended(process)
@@ -336,11 +460,16 @@ def test_deliver_goes_on_until_it_is_asked_to_end_and_is_the_only_one(folder: Pa
     assert (said.code, said.out) == (0, "")
     assert said.err.splitlines()[-1] == "2 fired, 2 sent."
     with store_of(folder) as store:
-        assert store.ask("select change_id, state from messages") == [("evt_4", "sent"), ("evt_5", "sent")]
+        assert store.ask("select change_id, state from messages") == [
+            ("evt_4", "sent"),
+            ("evt_5", "sent"),
+        ]
 
 
 def test_check_doubts_fields_that_no_object_has(folder: Path) -> None:
-    """Each would never fire, or say nothing; what this version does not know may still be right, so that it can be used."""
+    """Each would never fire, or say nothing; what this version does not know may still be right, so
+    that it can be used.
+    """
     text = """[[trigger]]
 name = "t"
 resource = "invoices"
@@ -368,22 +497,42 @@ deliver = { file = "out.jsonl", template = "{after.customer.email} {customer.ema
 
 def test_check_tells_all_mistakes_at_once(folder: Path) -> None:
     wrong = '[[trigger]]\nname = "a"\nresource = "invoice"\nop = "new"\nenrol = "twice"\ndeliver = { fil = "x" }\n'
-    Path("triggers.toml").write_text(f'{wrong}{wrong.replace("invoice", "invoices")}\n[more]\n', encoding="utf-8")
+    Path("triggers.toml").write_text(
+        f"{wrong}{wrong.replace('invoice', 'invoices')}\n[more]\n", encoding="utf-8"
+    )
     said = run("triggers", "check")
     assert (said.code, said.out) == (2, "")
-    assert [line.split(":")[2] for line in said.err.splitlines()] == ["14", "3", "4", "5", "6", "10", "11", "12"]
+    assert [line.split(":")[2] for line in said.err.splitlines()] == [
+        "14",
+        "3",
+        "4",
+        "5",
+        "6",
+        "10",
+        "11",
+        "12",
+    ]
     assert all(line.startswith("error: triggers.toml:") for line in said.err.splitlines())
-    assert "And 7 more: `stripe-feed triggers check`." in run("triggers", "list", folder=folder).error
+    assert (
+        "And 7 more: `stripe-feed triggers check`." in run("triggers", "list", folder=folder).error
+    )
 
 
-def test_no_file_offers_a_starter_that_is_right_and_never_written_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_offers_a_starter_that_is_right_and_never_written_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for verb in (("check",), ("list",)):
         missing = run("triggers", *verb, folder=None if verb == ("check",) else folder)
-        assert missing.code == 2 and "There is no file triggers.toml. `stripe-feed triggers init`" in missing.error
+        assert (
+            missing.code == 2
+            and "There is no file triggers.toml. `stripe-feed triggers init`" in missing.error
+        )
     assert run("triggers", "init").code == 0
     assert run("triggers", "check").err == "0 triggers can be used.\n"
     starter = Path("triggers.toml").read_text(encoding="utf-8")
-    Path("triggers.toml").write_text(re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8")
+    Path("triggers.toml").write_text(
+        re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8"
+    )
     monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
     assert run("triggers", "check").err == "3 triggers can be used.\n"
     again = run("triggers", "init")
@@ -391,7 +540,9 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(folder: P
     assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
 
 
-def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(folder: Path) -> None:
+def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
+    folder: Path,
+) -> None:
     rule('command = "false"')
     begun(folder, customer(4))
     assert run("deliver", "--once", folder=folder).code == 4
@@ -399,6 +550,13 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
     for verb in (("triggers", "list"), ("deliver", "--once")):
         assert "1 messages are left of welcome" in run(*verb, folder=folder).err
     (gone,) = objects(run("triggers", "list", "--json", folder=folder))
-    assert (gone["trigger"], gone["state"], gone["messages"]) == ("welcome", "not in the file", {"waiting": 1})
-    assert "1 messages were dropped" in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
+    assert (gone["trigger"], gone["state"], gone["messages"]) == (
+        "welcome",
+        "not in the file",
+        {"waiting": 1},
+    )
+    assert (
+        "1 messages were dropped"
+        in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
+    )
     assert "left of" not in run("triggers", "list", folder=folder).err

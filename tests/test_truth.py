@@ -1,4 +1,6 @@
-"""What is loaded equals the account: every field of every row, for accounts with everything odd that real ones have."""
+"""What is loaded equals the account: every field of every row, for accounts with everything odd
+that real ones have.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 from tests.truth import assert_true, columns_of, truth
 
-ACCOUNTS: dict[int, dict[str, Any]] = {1: {}, 2: {"shape": "import"}, 3: {"shape": "months", "gzip": True}}
+ACCOUNTS: dict[int, dict[str, Any]] = {
+    1: {},
+    2: {"shape": "import"},
+    3: {"shape": "months", "gzip": True},
+}
 ODD = (
     "absent_fields", "archived_prices", "beyond_2_53", "burst", "canceled", "chosen_ids", "clock_customers", "clock_invoices",
     "clock_subscriptions", "deleted_customers", "deleted_invoices", "deleted_plans", "deleted_prices", "deleted_products",
@@ -27,7 +33,9 @@ ODD = (
 
 
 @pytest.fixture(scope="module", params=ACCOUNTS, ids="seed{}".format)
-def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Copy]:
     box = Sandbox(seed=request.param, customers=3750, **ACCOUNTS[request.param])
     with copy_of(box, tmp_path_factory.mktemp("truth")) as copy:
         copy.sync()
@@ -35,7 +43,9 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_every_field_of_every_row_equals_the_account(loaded: Copy) -> None:
-    """At least 20,000 objects: nothing missing, nothing extra, nothing different, children complete."""
+    """At least 20,000 objects: nothing missing, nothing extra, nothing different, children
+    complete.
+    """
     assert sum(len(expected.raws) for expected in truth(loaded.box).values()) >= 20_000
     loaded.check()
 
@@ -48,16 +58,33 @@ def test_everything_odd_is_in_the_account(loaded: Copy) -> None:
 
 
 def test_rows_that_are_easily_lost_are_there(loaded: Copy) -> None:
-    """Archived and inline prices, cancelled subscriptions, long lists, imported and undated objects."""
+    """Archived and inline prices, cancelled subscriptions, long lists, imported and undated
+    objects.
+    """
     assert loaded.one("select count(*) from stripe.prices where not active") > 10
     inline = loaded.box.account.inline
     held = {id for (id,) in loaded.select("select id from stripe.prices")}
     assert len(held & inline) > 10
     assert loaded.one("select count(*) from stripe.subscriptions where status = 'canceled'") > 10
-    assert loaded.one("select max(n) from (select count(*) as n from stripe.invoice_line_items group by invoice)") == 250
-    assert loaded.one("select max(n) from (select count(*) as n from stripe.subscription_items group by subscription)") == 120
+    assert (
+        loaded.one(
+            "select max(n) from (select count(*) as n from stripe.invoice_line_items group by invoice)"
+        )
+        == 250
+    )
+    assert (
+        loaded.one(
+            "select max(n) from (select count(*) as n from stripe.subscription_items group by subscription)"
+        )
+        == 120
+    )
     assert loaded.one("select count(*) from stripe.customers where created is null") == 1
-    assert loaded.one(f"select count(*) from stripe.customers where epoch(created) < {loaded.box.account.start}") == 2
+    assert (
+        loaded.one(
+            f"select count(*) from stripe.customers where epoch(created) < {loaded.box.account.start}"
+        )
+        == 2
+    )
     assert loaded.one("select count(*) from stripe.customers where extra is not null") >= 1
 
 
@@ -68,12 +95,23 @@ def test_rows_that_do_not_belong_are_not_there(loaded: Copy) -> None:
     gone = set(loaded.box.deleted("customers"))
     held = {id for (id,) in loaded.select("select id from stripe.customers")}
     assert gone and not gone & held
-    assert loaded.one(f"select count(*) from stripe.customers where epoch(created) >= {loaded.box.now}") == 0
+    assert (
+        loaded.one(
+            f"select count(*) from stripe.customers where epoch(created) >= {loaded.box.now}"
+        )
+        == 0
+    )
 
 
 TYPES = {
-    "text": "VARCHAR", "ref": "VARCHAR", "bigint": "BIGINT", "bool": "BOOLEAN", "timestamp": "TIMESTAMP WITH TIME ZONE",
-    "decimal": "DECIMAL(38,12)", "double": "DOUBLE", "json": "JSON",
+    "text": "VARCHAR",
+    "ref": "VARCHAR",
+    "bigint": "BIGINT",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "decimal": "DECIMAL(38,12)",
+    "double": "DOUBLE",
+    "json": "JSON",
 }
 
 
@@ -86,34 +124,96 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_each_column_has_its_type(small: Copy, table: str) -> None:
-    """Timestamps know that they are UTC, decimals are exact, what is nested is JSON; and no other column is there."""
+    """Timestamps know that they are UTC, decimals are exact, what is nested is JSON; and no other
+    column is there.
+    """
     wanted = {column.name: TYPES[column.kind] for column in columns_of(TABLES[table])}
-    wanted |= {"extra": "JSON", "account_id": "VARCHAR", "deleted_at": TYPES["timestamp"], "_version": "BIGINT"}
-    wanted |= {"_dlt_load_id": "VARCHAR", **({"_hash": "VARCHAR"} if hasattr(TABLES[table], "children") else {})}
+    wanted |= {
+        "extra": "JSON",
+        "account_id": "VARCHAR",
+        "deleted_at": TYPES["timestamp"],
+        "_version": "BIGINT",
+    }
+    wanted |= {
+        "_dlt_load_id": "VARCHAR",
+        **({"_hash": "VARCHAR"} if hasattr(TABLES[table], "children") else {}),
+    }
     of = f"table_schema = 'stripe' and table_name = '{table}'"
-    assert dict(small.select(f"select column_name, data_type from information_schema.columns where {of}")) == wanted
+    assert (
+        dict(
+            small.select(
+                f"select column_name, data_type from information_schema.columns where {of}"
+            )
+        )
+        == wanted
+    )
 
 
 DAMAGE = {
     "a row is missing": ("delete from {products} where id = '{product}'", "{product} is missing"),
-    "a row is there twice": ("insert into {products} select * from {products} where id = '{product}'", "is there 2 times"),
-    "a row is too much": ("insert into {customers} select * replace ('x' as id) from {customers} limit 1", "x should not"),
+    "a row is there twice": (
+        "insert into {products} select * from {products} where id = '{product}'",
+        "is there 2 times",
+    ),
+    "a row is too much": (
+        "insert into {customers} select * replace ('x' as id) from {customers} limit 1",
+        "x should not",
+    ),
     "a line is missing": ("delete from {lines} where id = '{line}'", "{line} is missing"),
-    "a line is another invoice's": ("update {lines} set invoice = 'x' where id = '{line}'", "items.invoice of {line}"),
-    "text": ("update {customers} set name = name || ' ' where id = '{customer}'", "customers.name of {customer}"),
-    "null": ("update {customers} set balance = null where id = '{customer}'", "customers.balance of {customer}"),
-    "one second": ("update {customers} set created = created + interval 1 second where id = '{customer}'", "customers.created"),
-    "a time zone": ("update {customers} set created = created + interval 2 hour where id = '{customer}'", "customers.created"),
-    "a twelfth digit": ("update {prices} set unit_amount_decimal = unit_amount_decimal + 0.000000000001", "unit_amount_decimal"),
-    "a big integer": ("update {customers} set balance = balance + 1 where balance > 9007199254740992", "customers.balance"),
-    "a key": ("update {customers} set address = '{{}}' where id = '{address}'", "customers.address of {address}"),
-    "white space": ("update {customers} set metadata = '{{ }}' where metadata::text = '{{}}'", "customers.metadata of"),
-    "an unknown field": ("update {products} set extra = null where extra is not null", "products.extra of"),
+    "a line is another invoice's": (
+        "update {lines} set invoice = 'x' where id = '{line}'",
+        "items.invoice of {line}",
+    ),
+    "text": (
+        "update {customers} set name = name || ' ' where id = '{customer}'",
+        "customers.name of {customer}",
+    ),
+    "null": (
+        "update {customers} set balance = null where id = '{customer}'",
+        "customers.balance of {customer}",
+    ),
+    "one second": (
+        "update {customers} set created = created + interval 1 second where id = '{customer}'",
+        "customers.created",
+    ),
+    "a time zone": (
+        "update {customers} set created = created + interval 2 hour where id = '{customer}'",
+        "customers.created",
+    ),
+    "a twelfth digit": (
+        "update {prices} set unit_amount_decimal = unit_amount_decimal + 0.000000000001",
+        "unit_amount_decimal",
+    ),
+    "a big integer": (
+        "update {customers} set balance = balance + 1 where balance > 9007199254740992",
+        "customers.balance",
+    ),
+    "a key": (
+        "update {customers} set address = '{{}}' where id = '{address}'",
+        "customers.address of {address}",
+    ),
+    "white space": (
+        "update {customers} set metadata = '{{ }}' where metadata::text = '{{}}'",
+        "customers.metadata of",
+    ),
+    "an unknown field": (
+        "update {products} set extra = null where extra is not null",
+        "products.extra of",
+    ),
     "another account": ("update {plans} set account_id = 'acct_x'", "plans.account_id of"),
     "deleted": ("update {plans} set deleted_at = now()", "plans.deleted_at of"),
-    "a load that does not exist": ("update {plans} set _dlt_load_id = '1'", "plans._dlt_load_id of"),
-    "a version of its own": ("update {lines} set _version = _version - 1 where id = '{line}'", "._version of {line}"),
-    "a version from the future": ("update {plans} set _version = _version * 2", "plans._version of"),
+    "a load that does not exist": (
+        "update {plans} set _dlt_load_id = '1'",
+        "plans._dlt_load_id of",
+    ),
+    "a version of its own": (
+        "update {lines} set _version = _version - 1 where id = '{line}'",
+        "._version of {line}",
+    ),
+    "a version from the future": (
+        "update {plans} set _version = _version * 2",
+        "plans._version of",
+    ),
     "a hash": ("update {plans} set _hash = 'abcdef0123456789'", "is there twice"),
 }
 
@@ -162,7 +262,9 @@ class _Open:
 def test_future_objects_come_when_their_time_comes(tmp_path: Path) -> None:
     """`created` lies ahead: absent before, there afterwards, and nothing else moves."""
     box = Sandbox(seed=4, customers=120)
-    ahead = next(found for found in box.objects("customers").values() if (found["created"] or 0) > box.now)
+    ahead = next(
+        found for found in box.objects("customers").values() if (found["created"] or 0) > box.now
+    )
     with copy_of(box, tmp_path) as copy:
         copy.sync()
         copy.check()
@@ -170,14 +272,20 @@ def test_future_objects_come_when_their_time_comes(tmp_path: Path) -> None:
         box.advance(4 * 86_400)
         copy.sync()
         copy.check()
-        (row,) = copy.select(f"select name, metadata::text from stripe.customers where id = '{ahead['id']}'")
+        (row,) = copy.select(
+            f"select name, metadata::text from stripe.customers where id = '{ahead['id']}'"
+        )
         assert (row[0], json.loads(row[1])) == (ahead["name"], ahead["metadata"])
 
 
 def test_prices_that_are_selected_later_find_the_hidden_ones_there(tmp_path: Path) -> None:
-    """No list shows inline prices: their copies come with the subscriptions that hold them, whatever else is selected."""
+    """No list shows inline prices: their copies come with the subscriptions that hold them,
+    whatever else is selected.
+    """
     with copy_of(Sandbox(seed=4, customers=120), tmp_path) as copy:
         copy.run(copy.source().with_resources("subscriptions"))
         copy.run(copy.source().with_resources("prices"))
         copy.check("prices", "subscriptions")
-        assert {id for (id,) in copy.select("select id from stripe.prices")} & copy.box.account.inline
+        assert {
+            id for (id,) in copy.select("select id from stripe.prices")
+        } & copy.box.account.inline

@@ -1,4 +1,6 @@
-"""Two workers without a common disk, one dataset of one Postgres database: they take turns, and whoever dies holds nobody up."""
+"""Two workers without a common disk, one dataset of one Postgres database: they take turns, and
+whoever dies holds nobody up.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from stripe_feed.destination import open_pipeline
+from stripe_feed.destination.lease import leased
+from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import Locked, SetupError, TryLater
-from stripe_feed.lease import leased
 from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST, PostgresCopy
@@ -32,8 +34,16 @@ NAMES_THE_OTHER = (
 SOME = ("customers", "subscriptions")
 DIED = (-9, -14)
 POINTS = (
-    "changes were handed to dlt", "between packages", "the package is extracted", "before normalize", "in normalize",
-    "the destination's tables are there", "merged", "all jobs done", "the load is noted", "the package is complete",
+    "changes were handed to dlt",
+    "between packages",
+    "the package is extracted",
+    "before normalize",
+    "in normalize",
+    "the destination's tables are there",
+    "merged",
+    "all jobs done",
+    "the load is noted",
+    "the package is complete",
 )
 
 
@@ -69,7 +79,10 @@ def test_one_at_a_time_holds_a_dataset(database: str) -> None:
     one, other = copy_in("a"), copy_in("b")
     with leased(one, "stripe-feed sync", 0) as holds:
         holds()
-        with pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$") as raised, leased(other, "stripe-feed reconcile", 0):
+        with (
+            pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$") as raised,
+            leased(other, "stripe-feed reconcile", 0),
+        ):
             pass
         assert f"(process {os.getpid()} on" in str(raised.value)
         with leased(copy_in("b", "second"), "stripe-feed sync", 0):
@@ -81,7 +94,11 @@ def test_one_at_a_time_holds_a_dataset(database: str) -> None:
 def test_a_lease_that_is_lost_is_noticed_before_a_load(database: str) -> None:
     """The server was restarted, or closed the connection: somebody else can hold it by now."""
     with leased(copy_in("a"), "stripe-feed sync", 0) as holds:
-        ((count,),) = ask(database, "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s", "stripe-feed sync@%")
+        ((count,),) = ask(
+            database,
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s",
+            "stripe-feed sync@%",
+        )
         assert count == 1
         with pytest.raises(TryLater, match=r"keeps other runs away\. Nothing is lost: run again\."):
             holds()
@@ -95,7 +112,10 @@ def test_what_a_killed_worker_had_sent_is_waited_for(database: str) -> None:
     with ExitStack() as held:
         zombie = held.enter_context(psycopg2.connect(database))
         zombie.cursor().execute("insert into stripe.customers values ('cus_1')")
-        with pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$"), leased(copy_in("a"), "stripe-feed sync", 0):
+        with (
+            pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$"),
+            leased(copy_in("a"), "stripe-feed sync", 0),
+        ):
             pass
         zombie.rollback()
         with leased(copy_in("a"), "stripe-feed sync", 0):
@@ -104,7 +124,10 @@ def test_what_a_killed_worker_had_sent_is_waited_for(database: str) -> None:
 
 def test_a_copy_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://u:canary@127.0.0.1:1/x")
-    with pytest.raises(SetupError, match="Cannot connect to postgres") as raised, leased(copy_in("a"), "stripe-feed sync", 0):
+    with (
+        pytest.raises(SetupError, match="Cannot connect to postgres") as raised,
+        leased(copy_in("a"), "stripe-feed sync", 0),
+    ):
         pass
     assert "canary" not in str(raised.value)
 
@@ -115,22 +138,41 @@ class Workers:
     def __init__(self, copy: PostgresCopy) -> None:
         self.copy = copy
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=copy.folder,
+            [sys.executable, "-m", "tests.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=copy.folder,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
 
     def run(self, *jobs: dict[str, Any]) -> list[tuple[int, str]]:
         """Each in a folder of its own, at the same time."""
-        where = {"api_key": self.copy.box.key, "api_base": self.copy.url, "destination": "postgres", "resources": SOME, **FAST}
-        syncs = [job | {"sync": where | {"state_dir": f"state{n}", "wait": job["wait"]}} for n, job in enumerate(jobs)]
+        where = {
+            "api_key": self.copy.box.key,
+            "api_base": self.copy.url,
+            "destination": "postgres",
+            "resources": SOME,
+            **FAST,
+        }
+        syncs = [
+            job | {"sync": where | {"state_dir": f"state{n}", "wait": job["wait"]}}
+            for n, job in enumerate(jobs)
+        ]
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(syncs) + "\n")
         self.process.stdin.flush()
-        return [(int(status), str(said)) for status, said in json.loads(self.process.stdout.readline())]
+        return [
+            (int(status), str(said)) for status, said in json.loads(self.process.stdout.readline())
+        ]
 
 
-def rounds(jobs: list[tuple[dict[str, Any], dict[str, Any]]], folder: Path, database: str, seed: int) -> list[list[tuple[int, str]]]:
-    """Two workers at once, again and again, while the account lives; no row is ever there twice, and in the end all are true."""
+def rounds(
+    jobs: list[tuple[dict[str, Any], dict[str, Any]]], folder: Path, database: str, seed: int
+) -> list[list[tuple[int, str]]]:
+    """Two workers at once, again and again, while the account lives; no row is ever there twice,
+    and in the end all are true.
+    """
     dice, found = random.Random(seed), []
     box = Sandbox(seed=seed, customers=60, subscriptions=40, invoices=0, oddities=False)
     with box.serve() as url:
@@ -155,11 +197,18 @@ def rounds(jobs: list[tuple[dict[str, Any], dict[str, Any]]], folder: Path, data
 
 def doubles(database: str) -> dict[str, int]:
     """How many ids are in a table more than once."""
-    tables = {name for (name,) in ask(database, "select table_name from information_schema.tables where table_schema = 'stripe'")}
+    tables = {
+        name
+        for (name,) in ask(
+            database,
+            "select table_name from information_schema.tables where table_schema = 'stripe'",
+        )
+    }
     keys = {**dict.fromkeys(TABLES, "id"), "changes": "change_id"}
     counted = {
         table: ask(database, f"select count(*) - count(distinct {key}) from stripe.{table}")[0][0]
-        for table, key in keys.items() if table in tables
+        for table, key in keys.items()
+        if table in tables
     }
     return {table: count for table, count in counted.items() if count}
 
@@ -172,12 +221,22 @@ def require_turns(found: list[list[tuple[int, str]]]) -> None:
 
 
 def test_two_workers_take_turns(tmp_path: Path, database: str) -> None:
-    """One waits, or one is refused; whoever merges first dies after it, and what it left is loaded once."""
-    found = rounds([({"wait": 60}, {"wait": 0}), ({"wait": 60, "point": "merged"}, {"wait": 60, "point": "merged"})], tmp_path, database, 3)
+    """One waits, or one is refused; whoever merges first dies after it, and what it left is loaded
+    once.
+    """
+    found = rounds(
+        [
+            ({"wait": 60}, {"wait": 0}),
+            ({"wait": 60, "point": "merged"}, {"wait": 60, "point": "merged"}),
+        ],
+        tmp_path,
+        database,
+        3,
+    )
     require_turns(found)
     first, second = ([status for status, _ in both] for both in found)
     assert first in ([0, 3], [0, 0])
-    assert -9 in second      # whoever is first; the other may find nothing left to merge
+    assert -9 in second  # whoever is first; the other may find nothing left to merge
 
 
 @pytest.mark.long
@@ -186,12 +245,14 @@ def test_two_workers_take_turns_for_fifty_rounds(tmp_path: Path, database: str) 
     dice = random.Random(50)
 
     def worker() -> dict[str, Any]:
-        killed: list[dict[str, Any]] = [{}, {"point": dice.choice(POINTS), "at": dice.randint(1, 4)}, {"after": dice.uniform(0.05, 4)}]
+        killed: list[dict[str, Any]] = [
+            {},
+            {"point": dice.choice(POINTS), "at": dice.randint(1, 4)},
+            {"after": dice.uniform(0.05, 4)},
+        ]
         return {"wait": dice.choice([0, 60])} | dice.choice(killed)
 
     found = rounds([(worker(), worker()) for _ in range(50)], tmp_path, database, 7)
     require_turns(found)
     ends = [status for both in found for status, _ in both]
     assert ends.count(3) > 0 and ends.count(0) > 25 and sum(ends.count(died) for died in DIED) > 10
-
-

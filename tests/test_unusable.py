@@ -1,4 +1,6 @@
-"""Feed stores that cannot be used: each of SQLite's faults has words and a way out, and what can be read of damage is saved."""
+"""Feed stores that cannot be used: each of SQLite's faults has words and a way out, and what can be
+read of damage is saved.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,32 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.delivery.worker import delivering
 from stripe_feed.errors import Locked, SetupError
-from stripe_feed.feed import consume, upkeep
-from stripe_feed.feed import store as stores
-from stripe_feed.feed.consume import Feed, rebuild_feed
-from stripe_feed.feed.deliver import delivering
-from stripe_feed.feed.mend import mend
+from stripe_feed.feed import feed as feed_feed
+from stripe_feed.feed.feed import Feed, rebuild_feed
 from stripe_feed.feed.relay import relay
-from stripe_feed.feed.schema import ADDED
-from stripe_feed.feed.store import FeedStore
-from stripe_feed.feed.unusable import Damaged, Unusable, unusable
+from stripe_feed.feed.storage import maintenance
+from stripe_feed.feed.storage import store as stores
+from stripe_feed.feed.storage.salvage import mend
+from stripe_feed.feed.storage.schema import ADDED
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.feed.storage.store_errors import Damaged, Unusable, unusable
 from tests.deliveries import a_trigger, messages, packed, run_one
 from tests.feed_kills import Plain, a_change, ids_of
 
 PAGE = 4_096
 WORDS = {
-    3: ("access permission denied", "rights"), 5: ("database is locked", "held by another program"),
-    6: ("database table is locked: messages", "held by another program"), 7: ("out of memory", "more memory"),
-    8: ("attempt to write a readonly database", "read-only"), 10: ("disk I/O error", "full, over its quota or failing"),
-    13: ("database or disk is full", "disk is full"), 14: ("unable to open database file", "-wal"),
-    15: ("locking protocol", "held by another program"), 23: ("authorization denied", "rights"),
+    3: ("access permission denied", "rights"),
+    5: ("database is locked", "held by another program"),
+    6: ("database table is locked: messages", "held by another program"),
+    7: ("out of memory", "more memory"),
+    8: ("attempt to write a readonly database", "read-only"),
+    10: ("disk I/O error", "full, over its quota or failing"),
+    13: ("database or disk is full", "disk is full"),
+    14: ("unable to open database file", "-wal"),
+    15: ("locking protocol", "held by another program"),
+    23: ("authorization denied", "rights"),
 }
 
 
@@ -64,7 +72,12 @@ def test_a_healthy_store_is_never_called_damaged(code: int) -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(11, "database disk image is malformed"), (267, "malformed database schema (x)"), (26, "file is not a database"), (1, "no such table: log")],
+    [
+        (11, "database disk image is malformed"),
+        (267, "malformed database schema (x)"),
+        (26, "file is not a database"),
+        (1, "no such table: log"),
+    ],
 )
 def test_damage_leads_to_a_rebuild_and_never_to_a_deletion(code: int, words: str) -> None:
     for told in (code, None):
@@ -75,13 +88,19 @@ def test_damage_leads_to_a_rebuild_and_never_to_a_deletion(code: int, words: str
 
 def test_mistakes_of_a_caller_are_no_fault_of_the_store() -> None:
     for words in ("no such column: nope", 'near "selct": syntax error'):
-        assert unusable(Path("x"), fault_of(words, 1)) is unusable(Path("x"), fault_of(words, None)) is None
-    assert "moved or deleted" in str(unusable(Path("x"), fault_of("attempt to write a readonly database", 1032)))
+        assert (
+            unusable(Path("x"), fault_of(words, 1))
+            is unusable(Path("x"), fault_of(words, None))
+            is None
+        )
+    assert "moved or deleted" in str(
+        unusable(Path("x"), fault_of("attempt to write a readonly database", 1032))
+    )
 
 
 def test_a_full_disk_is_told_and_the_store_goes_on_afterwards(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.sqlite") as store:
-        (pages,), = store.ask("pragma page_count")
+        ((pages,),) = store.ask("pragma page_count")
         store.ask(f"pragma max_page_count = {pages}")
         with pytest.raises(Unusable, match="the disk is full") as fault:
             store.append([an_entry(n) for n in range(200)])
@@ -91,10 +110,14 @@ def test_a_full_disk_is_told_and_the_store_goes_on_afterwards(tmp_path: Path) ->
 
 
 def an_entry(n: int) -> Any:
-    return packed(a_change(n, after={"id": "sub_1", "filler": random.Random(n).randbytes(300).hex()}))
+    return packed(
+        a_change(n, after={"id": "sub_1", "filler": random.Random(n).randbytes(300).hex()})
+    )
 
 
-def test_a_store_that_another_program_holds_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_program_holds_is_not_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stores, "BUSY_SECONDS", 0.0)
     FeedStore(tmp_path / "a.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)) as other:
@@ -102,7 +125,7 @@ def test_a_store_that_another_program_holds_is_not_to_be_deleted(tmp_path: Path,
         other.execute("begin immediate")
         other.execute("update meta set value = value")
         other.execute("commit")
-        monkeypatch.setattr("stripe_feed.feed.store.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("stripe_feed.feed.storage.store.time.sleep", lambda seconds: None)
         with pytest.raises(Unusable, match="held by another program"):
             FeedStore(tmp_path / "a.sqlite")
     FeedStore(tmp_path / "a.sqlite").close()
@@ -124,7 +147,9 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, kind: str) -> None:
             with closing(sqlite3.connect(file)) as base:
                 base.execute("create table books (title text)")
 
-    with pytest.raises(SetupError, match="database of another program" if kind == "foreign" else "is left alone"):
+    with pytest.raises(
+        SetupError, match="database of another program" if kind == "foreign" else "is left alone"
+    ):
         FeedStore(file)
 
     assert (other.read_text(), stat.S_IMODE(other.stat().st_mode)) == ("mine", 0o644)
@@ -137,7 +162,9 @@ def test_a_store_of_an_older_version_gets_what_it_lacks(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.sqlite") as store:
         names = store.ask("select name from sqlite_master order by name")
         store.ask("drop index messages_lanes")
-        store.ask("create index messages_left on messages (trigger, lane, number) where state = 'waiting'")
+        store.ask(
+            "create index messages_left on messages (trigger, lane, number) where state = 'waiting'"
+        )
         for table, column, _ in ADDED:
             store.ask(f"alter table {table} drop column {column}")
         store.ask("pragma user_version = 3")
@@ -148,7 +175,9 @@ def test_a_store_of_an_older_version_gets_what_it_lacks(tmp_path: Path) -> None:
 
 
 def filled(file: Path, plain: Plain, count: int = 400) -> None:
-    """A store with a log, consumers, an undelivered message per change of a held trigger, and something forgotten."""
+    """A store with a log, consumers, an undelivered message per change of a held trigger, and
+    something forgotten.
+    """
     plain.put("1", *(a_change(n, f"sub_{n}") for n in range(1, count + 1)))
     plain.complete("1")
     with FeedStore(file) as store:
@@ -164,16 +193,19 @@ def filled(file: Path, plain: Plain, count: int = 400) -> None:
 
 def stands(store: FeedStore) -> Any:
     return (
-        ids_of(store), store.ask("select name, position from consumers order by name"), store.ask("select * from forgotten"),
-        store.ask("select held from triggers"), [(one.message_id, one.state) for one in messages(store)],
+        ids_of(store),
+        store.ask("select name, position from consumers order by name"),
+        store.ask("select * from forgotten"),
+        store.ask("select held from triggers"),
+        [(one.message_id, one.state) for one in messages(store)],
     )
 
 
 def rebuilt(file: Path, plain: Plain) -> list[str]:
     """As `rebuild_feed` does it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(consume, "lock", lambda *_: nullcontext())
-        patch.setattr(consume, "with_client", lambda _, work: work(plain))
+        patch.setattr(feed_feed, "lock", lambda *_: nullcontext())
+        patch.setattr(feed_feed, "with_client", lambda _, work: work(plain))
         return rebuild_feed(None, file)[1]
 
 
@@ -183,12 +215,19 @@ class plain_lock:
 
 
 def test_a_damaged_log_costs_nothing(tmp_path: Path, plain: Plain) -> None:
-    """Not even where consumers stand: what the log cannot tell any more, the destination and their own change do."""
+    """Not even where consumers stand: what the log cannot tell any more, the destination and their
+    own change do.
+    """
     file = tmp_path / "a.sqlite"
     filled(file, plain)
     with FeedStore(file) as store:
         before = stands(store)
-        leaves = [page for (page,) in store.ask("select pageno from dbstat where name = 'log' and pagetype = 'leaf' order by pageno")]
+        leaves = [
+            page
+            for (page,) in store.ask(
+                "select pageno from dbstat where name = 'log' and pagetype = 'leaf' order by pageno"
+            )
+        ]
     with file.open("r+b") as raw:
         for page in leaves[2:6]:
             raw.seek((page - 1) * PAGE)
@@ -201,15 +240,26 @@ def test_a_damaged_log_costs_nothing(tmp_path: Path, plain: Plain) -> None:
     with FeedStore(file) as store:
         assert stands(store) == before
     assert (tmp_path / "a.sqlite.damaged-1").exists()
-    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "a.sqlite.damaged-1").stat().st_mode) == 0o600
+    assert (
+        stat.S_IMODE(file.stat().st_mode)
+        == stat.S_IMODE((tmp_path / "a.sqlite.damaged-1").stat().st_mode)
+        == 0o600
+    )
 
 
-def test_of_damaged_messages_those_before_and_behind_are_saved(tmp_path: Path, plain: Plain) -> None:
+def test_of_damaged_messages_those_before_and_behind_are_saved(
+    tmp_path: Path, plain: Plain
+) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain)
     with FeedStore(file) as store:
         before = stands(store)
-        leaves = [page for (page,) in store.ask("select pageno from dbstat where name = 'messages' and pagetype = 'leaf' order by path")]
+        leaves = [
+            page
+            for (page,) in store.ask(
+                "select pageno from dbstat where name = 'messages' and pagetype = 'leaf' order by path"
+            )
+        ]
     with file.open("r+b") as raw:
         raw.seek((leaves[len(leaves) // 2] - 1) * PAGE)
         raw.write(b"\xff" * PAGE)
@@ -224,7 +274,9 @@ def test_of_damaged_messages_those_before_and_behind_are_saved(tmp_path: Path, p
     assert len(before[4]) - len(after[4]) < 60
 
 
-def test_of_a_store_without_a_head_nothing_is_left_and_that_is_said(tmp_path: Path, plain: Plain) -> None:
+def test_of_a_store_without_a_head_nothing_is_left_and_that_is_said(
+    tmp_path: Path, plain: Plain
+) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     content = b"no database " * 1_000
@@ -252,19 +304,26 @@ def test_a_damaged_body_is_told_and_mended(tmp_path: Path, plain: Plain) -> None
         assert len(Feed(None, store).read()) == 20
 
 
-def test_a_store_that_is_mended_is_not_used_before_its_log_is_whole(tmp_path: Path, plain: Plain) -> None:
+def test_a_store_that_is_mended_is_not_used_before_its_log_is_whole(
+    tmp_path: Path, plain: Plain
+) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     mend(file)
     with pytest.raises(Damaged, match="still to be made anew"):
         FeedStore(file)
     with FeedStore(file, mending=True) as store:
-        upkeep.rebuild(store, plain)
+        maintenance.rebuild(store, plain)
     with FeedStore(file) as store:
-        assert store.ask("select name, position from consumers order by name") == [("half", 10), ("trigger:t", 20)]
+        assert store.ask("select name, position from consumers order by name") == [
+            ("half", 10),
+            ("trigger:t", 20),
+        ]
 
 
-def test_a_store_is_not_mended_while_another_process_delivers_from_it(tmp_path: Path, plain: Plain) -> None:
+def test_a_store_is_not_mended_while_another_process_delivers_from_it(
+    tmp_path: Path, plain: Plain
+) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     with FeedStore(file) as store, delivering(store, []):

@@ -1,4 +1,6 @@
-"""`verify` finds every way in which a copy can be untrue, names fields and ids alone, and changes nothing."""
+"""`verify` finds every way in which a copy can be untrue, names fields and ids alone, and changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,12 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
 
 
 def verified(copy: Copy, **options: Any) -> Verified:
-    mine = {"api_key": copy.box.key, "api_base": copy.url, "database": str(copy.folder / copy.database), "resources": TABLES}
+    mine = {
+        "api_key": copy.box.key,
+        "api_base": copy.url,
+        "database": str(copy.folder / copy.database),
+        "resources": TABLES,
+    }
     return verify(**mine | FAST | options)
 
 
@@ -52,13 +59,19 @@ def tamper(copy: Copy, statement: str) -> None:
 def test_a_true_copy_has_no_difference(copy: Copy) -> None:
     counts = {table: len(copy.box.objects(table)) for table in TABLES}
     assert verified(copy) == Verified(counts, {"customers": 0, "products": 0}, [])
-    assert all(2 <= count <= 4 for count in verified(copy, sample=2).compared.values())        # from both sides
+    assert all(
+        2 <= count <= 4 for count in verified(copy, sample=2).compared.values()
+    )  # from both sides
 
 
 def test_what_a_sync_will_bring_waits(copy: Copy) -> None:
     copy.box.update("customers", first(copy), name="Later")
     found = verified(copy)
-    assert (found.compared["customers"], found.waiting["customers"], found.differences) == (5, 1, [])
+    assert (found.compared["customers"], found.waiting["customers"], found.differences) == (
+        5,
+        1,
+        [],
+    )
 
 
 @pytest.mark.parametrize(("statement", "what"), [
@@ -93,7 +106,9 @@ def test_rows_that_are_missing_doubled_or_nobodys_are_found(copy: Copy) -> None:
     """Children too; and a column that was dropped."""
     box = copy.box
     items = sorted(box.children("subscription_items").values(), key=lambda item: item["id"])
-    words = {f"c{n}": id for n, id in enumerate(box.objects("customers"))} | {"p": next(iter(box.objects("products")))}
+    words = {f"c{n}": id for n, id in enumerate(box.objects("customers"))} | {
+        "p": next(iter(box.objects("products")))
+    }
     words |= {"i0": items[0]["id"], "s0": items[0]["subscription"], "i1": items[-1]["id"]}
     for statement, *_ in WRONG:
         tamper(copy, statement.format(**words))
@@ -121,7 +136,12 @@ def test_what_nobody_asked_for_is_neither_a_difference_nor_lost(tmp_path: Path) 
         copy.box.put("customers", copy.box.objects("customers")[id] | {"object": "card"})
         assert verified(copy, resources=TABLES[:1]).differences == []
         done = copy.sync(resources=TABLES[:1], reconcile=True)
-        assert (list(done.left_out), done.rows, done.healed, done.restored) == (["customers"], {"customers": 3}, {"customers": 0}, {})
+        assert (list(done.left_out), done.rows, done.healed, done.restored) == (
+            ["customers"],
+            {"customers": 3},
+            {"customers": 0},
+            {},
+        )
 
 
 def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Path) -> None:
@@ -143,10 +163,16 @@ def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Pat
     ({"discount": {"id": "di_1", "object": "discount", "end": 2}}, "the row differs from Stripe in discount"),
     ({"of_a_later_version": 2}, None),
 ])  # fmt: skip
-def test_what_has_an_id_counts_whole_and_what_is_unknown_not(tmp_path: Path, fields: dict[str, Any], what: str | None) -> None:
+def test_what_has_an_id_counts_whole_and_what_is_unknown_not(
+    tmp_path: Path, fields: dict[str, Any], what: str | None
+) -> None:
     """`reconcile` finds and heals the very same."""
     with copy_of(Sandbox(seed=4, customers=1, oddities=False), tmp_path) as copy:
-        id = copy.box.create("customers", metadata={"id": "1", "plan": "a"}, discount={"id": "di_1", "object": "discount", "end": 1})["id"]
+        id = copy.box.create(
+            "customers",
+            metadata={"id": "1", "plan": "a"},
+            discount={"id": "di_1", "object": "discount", "end": 1},
+        )["id"]
         copy.box.update("customers", id, of_a_later_version=1)
         copy.box.advance(3_600)
         copy.sync(resources=TABLES)
@@ -166,7 +192,9 @@ def test_what_was_forgotten_is_not_compared_with_its_changes(copy: Copy) -> None
 
 
 def test_a_deleted_price_that_an_item_still_shows_is_found(tmp_path: Path) -> None:
-    """A list has shown it, and shows it no more: the copy inside the item proves nothing. `reconcile` takes it so, too."""
+    """A list has shown it, and shows it no more: the copy inside the item proves nothing.
+    `reconcile` takes it so, too.
+    """
     tables = ("subscriptions", "prices", "plans")
     with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as copy:
         copy.sync(resources=tables)
@@ -188,7 +216,9 @@ def test_a_deletion_that_no_event_told_is_found(copy: Copy) -> None:
     gone = first(copy)
     copy.box.faults.lost_events = 1.0
     copy.box.delete("customers", gone)
-    assert verified(copy).differences == [Difference("customers", gone, "Stripe does not have it any more")]
+    assert verified(copy).differences == [
+        Difference("customers", gone, "Stripe does not have it any more")
+    ]
 
 
 def test_a_deletion_that_the_changes_do_not_tell_is_found(copy: Copy) -> None:
@@ -198,7 +228,9 @@ def test_a_deletion_that_the_changes_do_not_tell_is_found(copy: Copy) -> None:
     copy.sync(resources=TABLES)
     assert verified(copy).differences == []
     tamper(copy, f"delete from stripe.changes where object_id = '{gone}' and op = 'd'")
-    assert verified(copy).differences == [Difference("customers", gone, "its last change is no deletion")]
+    assert verified(copy).differences == [
+        Difference("customers", gone, "its last change is no deletion")
+    ]
 
 
 def test_without_a_copy_there_is_nothing_to_verify(copy: Copy) -> None:
@@ -226,8 +258,11 @@ def test_the_command_ends_with_4_where_something_differs(shell: Shell) -> None:
     said = shell.run("verify", "--resources", "customers", "--sample", 3)
     assert said.code == 4
     count = said.out.count(": the row differs from Stripe in name")
-    assert 3 <= count <= 6          # from both sides
-    assert said.err.strip() == f"error: {count} of {count} objects differ. Run `stripe-feed reconcile`, then verify again."
+    assert 3 <= count <= 6  # from both sides
+    assert (
+        said.err.strip()
+        == f"error: {count} of {count} objects differ. Run `stripe-feed reconcile`, then verify again."
+    )
     assert "Secret" not in said.out
 
     told = json.loads(shell.run("verify", "--resources", "customers", "--json").out)
@@ -238,7 +273,9 @@ def test_the_command_ends_with_4_where_something_differs(shell: Shell) -> None:
     assert shell.run("verify", "--resources", "customers").code == 0
 
 
-def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates(tmp_path: Path) -> None:
+def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates(
+    tmp_path: Path,
+) -> None:
     """Exit code 4 with one line; the comparison does without events, and so ends with 0."""
     box = Sandbox(seed=4, customers=6, oddities=False)
     without = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})

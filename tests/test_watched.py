@@ -1,4 +1,6 @@
-"""A service follows its file of rules: what is right comes into force, what is wrong leaves the rules of before."""
+"""A service follows its file of rules: what is right comes into force, what is wrong leaves the
+rules of before.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from stripe_feed.delivery.worker import delivering
 from stripe_feed.errors import SetupError
-from stripe_feed.feed.deliver import delivering
-from stripe_feed.feed.rule_file import read_triggers
-from stripe_feed.feed.watched import Watched
-from stripe_feed.service import State, deliver_by
+from stripe_feed.server.service import State, deliver_by
+from stripe_feed.triggers.config import read_triggers
+from stripe_feed.triggers.config_watcher import Watched
 from tests.deliveries import updates
 from tests.web import a_feed, add
 
@@ -22,7 +24,10 @@ FILE = Path("triggers.toml")
 
 
 def write(name: str, more: str = "") -> None:
-    FILE.write_text(f'[[trigger]]\nname = "{name}"\nresource = "subscriptions"\n{more}\ndeliver.file = "{name}.jsonl"\n', encoding="utf-8")
+    FILE.write_text(
+        f'[[trigger]]\nname = "{name}"\nresource = "subscriptions"\n{more}\ndeliver.file = "{name}.jsonl"\n',
+        encoding="utf-8",
+    )
 
 
 def lines(name: str) -> int:
@@ -30,7 +35,9 @@ def lines(name: str) -> int:
     return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
 
-def test_a_file_is_read_again_where_it_changed_and_is_right(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_is_read_again_where_it_changed_and_is_right(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rules = Watched([], FILE)
     assert not rules.changed()
     write("one")
@@ -39,7 +46,9 @@ def test_a_file_is_read_again_where_it_changed_and_is_right(caplog: pytest.LogCa
     for wrong in ('where = "open"', 'deliver.secrets = "env:NOT_SET"'):
         write("another", wrong)
         assert not rules.changed()
-        assert "triggers.toml changed, and is wrong: the rules of before stay. " in caplog.messages[-1]
+        assert (
+            "triggers.toml changed, and is wrong: the rules of before stay. " in caplog.messages[-1]
+        )
         assert not rules.changed() and len(caplog.messages) == len(set(caplog.messages))
     FILE.unlink()
     assert not rules.changed() and [one.name for one in rules.triggers] == ["one"]
@@ -72,7 +81,10 @@ def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
             until(lambda: lines("one") == 1)
             write("two")
             until(lambda: has_begun("two"))
-            with pytest.raises(SetupError), delivering(feed.store, []):      # it is the one that delivers
+            with (
+                pytest.raises(SetupError),
+                delivering(feed.store, []),
+            ):  # it is the one that delivers
                 pass
             add(feed, *updates(1, first=2))
             until(lambda: lines("two") == 1)

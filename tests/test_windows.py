@@ -1,4 +1,6 @@
-"""The planner alone: which page is asked for next, what is kept of it, and which seconds it completes."""
+"""The planner alone: which page is asked for next, what is kept of it, and which seconds it
+completes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.errors import CursorGone
-from stripe_feed.extract.windows import MOST_EMPTY, UNKNOWN, Ask, Head, Planner, Range, Stuck, Took, subtract
+from stripe_feed.extract.paging.windows import (
+    MOST_EMPTY,
+    UNKNOWN,
+    Ask,
+    Head,
+    Planner,
+    Range,
+    Stuck,
+    Took,
+    subtract,
+)
 from tests.endpoint import Endpoint
 
 T0 = 1_000_000
@@ -37,8 +49,12 @@ def ids(page: Sequence[Head], took: Took) -> list[str]:
     return [page[n].id for n in took.keep]
 
 
-def drain(planner: Planner, endpoint: Endpoint, dice: Random | None = None, flights: int = 1) -> tuple[list[str], list[Range]]:
-    """Walk to the end with up to `flights` requests under way, answered in any order; the ids kept, and the covers."""
+def drain(
+    planner: Planner, endpoint: Endpoint, dice: Random | None = None, flights: int = 1
+) -> tuple[list[str], list[Range]]:
+    """Walk to the end with up to `flights` requests under way, answered in any order; the ids kept,
+    and the covers.
+    """
     kept: list[str] = []
     covers: list[Range] = []
     dice = dice or Random(1)
@@ -79,7 +95,9 @@ def length(ranges: Sequence[Range]) -> int:
 
 
 def test_a_listing_begins_with_one_request() -> None:
-    """One window over the whole range, half-open, without a cursor; nothing more until its page is there."""
+    """One window over the whole range, half-open, without a cursor; nothing more until its page is
+    there.
+    """
     planner = Planner([(START, T0)])
 
     ask = take(planner)
@@ -103,11 +121,17 @@ def test_the_next_page_goes_on_from_the_last_row() -> None:
     planner = Planner([(START, T0)])
     planner.page(take(planner), heads(900_000, 899_999), has_more=True)
 
-    assert take(planner).params() == {"limit": 100, "created": {"lt": T0, "gte": START}, "starting_after": "cus_1"}
+    assert take(planner).params() == {
+        "limit": 100,
+        "created": {"lt": T0, "gte": START},
+        "starting_after": "cus_1",
+    }
 
 
 def test_a_window_is_split_only_when_none_is_free() -> None:
-    """A free window is taken as it is; only when all are under way does a token split the one with most pages left."""
+    """A free window is taken as it is; only when all are under way does a token split the one with
+    most pages left.
+    """
     planner = Planner([(START, T0)])
     planner.page(take(planner), every(100, T0 - 1), has_more=True)
 
@@ -133,9 +157,13 @@ def test_the_free_window_with_most_pages_left_comes_first() -> None:
 
 
 def test_a_split_cuts_what_is_left_in_half_below_the_page_under_way() -> None:
-    """The lower part begins in the middle between the lower bound and where the page under way should end."""
+    """The lower part begins in the middle between the lower bound and where the page under way
+    should end.
+    """
     planner = Planner([(START, 110_000)])
-    planner.page(take(planner), every(10, 109_999), has_more=True)          # 1,000 seconds to the page: down to 109,009
+    planner.page(
+        take(planner), every(10, 109_999), has_more=True
+    )  # 1,000 seconds to the page: down to 109,009
     take(planner)
 
     lower = take(planner)
@@ -144,18 +172,24 @@ def test_a_split_cuts_what_is_left_in_half_below_the_page_under_way() -> None:
 
 
 @pytest.mark.parametrize(("pages_left", "splits"), [(3.9, False), (4.1, True)])
-def test_a_window_with_fewer_than_three_pages_beyond_the_one_under_way_is_not_split(pages_left: float, splits: bool) -> None:
+def test_a_window_with_fewer_than_three_pages_beyond_the_one_under_way_is_not_split(
+    pages_left: float, splits: bool
+) -> None:
     """Each window costs half a page on average."""
     bottom = 100_000 - int(pages_left * 1000)
     planner = Planner([(bottom, 101_000)])
-    planner.page(take(planner), [Head("cus_0", 100_999), Head("cus_1", 100_000)], has_more=True)    # 1,000 seconds to the page
+    planner.page(
+        take(planner), [Head("cus_0", 100_999), Head("cus_1", 100_000)], has_more=True
+    )  # 1,000 seconds to the page
     take(planner)
 
     assert (planner.take() is not None) is splits
 
 
 def test_a_part_of_a_split_window_can_be_split_before_its_first_page() -> None:
-    """It inherits the density, so a free token never waits for a page; only a window of unknown density is left alone."""
+    """It inherits the density, so a free token never waits for a page; only a window of unknown
+    density is left alone.
+    """
     planner = Planner([(START, T0)])
     planner.page(take(planner), every(1, T0 - 1), has_more=True)
     asks = [take(planner) for _ in range(20)]
@@ -165,7 +199,9 @@ def test_a_part_of_a_split_window_can_be_split_before_its_first_page() -> None:
 
 
 def test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_bound() -> None:
-    """Rows below the raised lower bound are dropped: the window below reads them. The bound that was sent counts."""
+    """Rows below the raised lower bound are dropped: the window below reads them. The bound that
+    was sent counts.
+    """
     planner = Planner([(START, 110_000)])
     planner.page(take(planner), every(10, 109_999), has_more=True)
     upper = take(planner)
@@ -193,7 +229,9 @@ def test_a_cut_window_whose_page_stays_above_the_new_bound_goes_on() -> None:
     assert ids(page, took) == ["cus_200", "cus_201"]
     assert took.cover == (lower.hi + 1, 109_010)
     assert take(planner).params() == {
-        "limit": 100, "created": {"lt": 110_000, "gte": lower.hi}, "starting_after": "cus_201",
+        "limit": 100,
+        "created": {"lt": 110_000, "gte": lower.hi},
+        "starting_after": "cus_201",
     }
 
 
@@ -208,7 +246,9 @@ def test_a_second_that_a_page_ends_in_stays_uncovered() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_a_burst_wider_than_a_page_is_read_by_cursor(size: int) -> None:
-    """One second holds more rows than a page: no time bound helps, each row comes once all the same."""
+    """One second holds more rows than a page: no time bound helps, each row comes once all the
+    same.
+    """
     endpoint = Endpoint([START + 5] * 20 + [START + 6] * 2 + [START + 1], size=size)
     planner = Planner([(START, T0)])
 
@@ -229,19 +269,25 @@ def test_a_window_of_one_second_is_never_split() -> None:
 
 
 def test_a_burst_cannot_blow_up_the_estimate() -> None:
-    """Seconds per page are a mean of spans: a page within one second makes the estimate grow by less than double."""
+    """Seconds per page are a mean of spans: a page within one second makes the estimate grow by
+    less than double.
+    """
     planner = Planner([(START, T0)])
     page = every(100, T0 - 1)
     planner.page(take(planner), page, has_more=True)
     before = planner.pages_left()
 
-    planner.page(take(planner), [Head(f"x{n}", page[-1].created) for n in range(100)], has_more=True)
+    planner.page(
+        take(planner), [Head(f"x{n}", page[-1].created) for n in range(100)], has_more=True
+    )
 
     assert planner.pages_left() == pytest.approx(before / 0.6)
 
 
 def test_a_refused_cursor_goes_on_by_time_and_drops_what_was_seen() -> None:
-    """The row was deleted meanwhile: ask below its second without a cursor, and drop the rows of that second delivered before."""
+    """The row was deleted meanwhile: ask below its second without a cursor, and drop the rows of
+    that second delivered before.
+    """
     planner = Planner([(START, T0)])
     planner.page(take(planner), heads(900_001, 900_000, 900_000), has_more=True)
 
@@ -269,7 +315,7 @@ def test_what_was_seen_is_remembered_over_the_pages_of_one_second() -> None:
             continue
         kept += ids(page, planner.page(ask, page, has_more))
         if len(endpoint.asked) in (3, 4, 9):
-            endpoint.delete(page[-1].id)            # the cursor of the next request
+            endpoint.delete(page[-1].id)  # the cursor of the next request
 
     assert len(kept) == len(set(kept))
     assert set(endpoint.ever) == set(kept)
@@ -293,7 +339,9 @@ def test_an_empty_page_after_a_cursor_is_no_proof_of_the_end() -> None:
     again = take(planner)
     assert again.params() == {"limit": 100, "created": {"lt": 900_001, "gte": START}}
 
-    assert planner.page(again, heads(900_000, first=1), has_more=False) == Took([], (START, 900_001))
+    assert planner.page(again, heads(900_000, first=1), has_more=False) == Took(
+        [], (START, 900_001)
+    )
     assert planner.finished
 
 
@@ -357,7 +405,9 @@ def test_rows_without_created_are_kept_and_cover_nothing() -> None:
 
 
 def test_rows_without_created_are_remembered() -> None:
-    """They come last; going on by time after them, with a row made in the past meanwhile, brings them again."""
+    """They come last; going on by time after them, with a row made in the past meanwhile, brings
+    them again.
+    """
     planner = Planner([(0, T0)])
     planner.page(take(planner), heads(900_000, None, None), has_more=True)
     planner.refused(take(planner))
@@ -380,7 +430,9 @@ def test_a_page_of_rows_without_created_only_goes_on() -> None:
 
 
 def test_a_row_from_the_future_covers_nothing_beyond_the_range() -> None:
-    """Test clocks move `created` ahead. Such a row is not asked for; one that came all the same leaves the bounds alone."""
+    """Test clocks move `created` ahead. Such a row is not asked for; one that came all the same
+    leaves the bounds alone.
+    """
     endpoint = Endpoint([T0 + 5, 900_000])
     planner = Planner([(START, T0)])
     assert drain(planner, endpoint) == (["cus_1"], [(START, T0)])
@@ -392,7 +444,9 @@ def test_a_row_from_the_future_covers_nothing_beyond_the_range() -> None:
 
 
 def test_the_bottom_window_has_no_lower_bound_and_is_not_split() -> None:
-    """Imported objects can predate the account; where the history begins is unknown, so there is no middle."""
+    """Imported objects can predate the account; where the history begins is unknown, so there is no
+    middle.
+    """
     planner = Planner([(0, START)])
     ask = take(planner)
     assert ask.params() == {"limit": 100, "created": {"lt": START}}
@@ -433,7 +487,9 @@ def test_empty_ranges_are_no_windows() -> None:
         ([], (4, 6), []),
     ],
 )
-def test_subtract_leaves_the_seconds_outside_of_the_cover(ranges: list[Range], cover: Range, rest: list[Range]) -> None:
+def test_subtract_leaves_the_seconds_outside_of_the_cover(
+    ranges: list[Range], cover: Range, rest: list[Range]
+) -> None:
     """Whole seconds, half-open on both sides."""
     assert subtract(ranges, cover) == rest
 
@@ -447,13 +503,18 @@ moments = st.one_of(
 
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(
-    created=moments, size=st.integers(1, 9), flights=st.integers(1, 16), dice=st.randoms(use_true_random=False),
+    created=moments,
+    size=st.integers(1, 9),
+    flights=st.integers(1, 16),
+    dice=st.randoms(use_true_random=False),
     bounds=st.lists(st.integers(1, 400), min_size=1, max_size=5, unique=True).map(sorted),
 )
 def test_covers_and_windows_always_partition_the_ranges(
     created: list[int], size: int, flights: int, dice: Random, bounds: list[int]
 ) -> None:
-    """After each answer, what is covered and what the windows still hold are disjoint and together the ranges given."""
+    """After each answer, what is covered and what the windows still hold are disjoint and together
+    the ranges given.
+    """
     ranges = list(zip([0, *bounds], [*bounds, 401], strict=True))[::2]
     endpoint = Endpoint(created, size)
     planner = Planner(ranges)
@@ -469,15 +530,19 @@ def test_covers_and_windows_always_partition_the_ranges(
         took = planner.page(ask, page, has_more)
         kept += ids(page, took)
         before, rest = rest, subtract(rest, took.cover)
-        assert length(before) - length(rest) == took.cover[1] - took.cover[0]       # covers lie within and never overlap
+        assert (
+            length(before) - length(rest) == took.cover[1] - took.cover[0]
+        )  # covers lie within and never overlap
         assert seconds(left(planner)) == seconds(rest)
-        assert length(left(planner)) == length(rest)                               # neither do windows
+        assert length(left(planner)) == length(rest)  # neither do windows
     assert not rest
     assert sorted(kept) == sorted(id for lo, hi in ranges for id in endpoint.within(lo, hi))
 
 
 def test_a_list_that_refuses_every_cursor_of_one_second_ends() -> None:
-    """It could be asked for ever: each page brings the same rows, and each cursor after it is refused."""
+    """It could be asked for ever: each page brings the same rows, and each cursor after it is
+    refused.
+    """
     planner = Planner([(START, T0)])
     burst = heads(*[900_000] * 3)
     planner.page(take(planner), burst, has_more=True)

@@ -1,7 +1,9 @@
-"""Compares the tables of a copy with the sandbox's true state, field by field, on any SQL destination of dlt.
+"""Compares the tables of a copy with the sandbox's true state, field by field, on any SQL
+destination of dlt.
 
-Written from the resource table and the objects' JSON alone; it shares no code with what shapes the rows. A value that its
-column cannot hold is expected in `extra`, under Stripe's name, and null in the column.
+Written from the resource table and the objects' JSON alone; it shares no code with what shapes the
+rows. A value that its column cannot hold is expected in `extra`, under Stripe's name, and null in
+the column.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from typing import Any
 
 import msgspec
 
-from stripe_feed.resources import RESOURCES, TABLES, Child, Column, Kind, Resource
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.model import Child, Column, Kind, Resource
 from stripe_feed.sandbox import Sandbox
 
 MOST_SHOWN = 12
-STEP = 1_000_000                # of `_version`
+STEP = 1_000_000  # of `_version`
 SECONDS = range(253_402_300_800)
 BIGINT = range(-(2**63), 2**63)
 OWN = ("extra", "account_id", "deleted_at", "_version", "_dlt_load_id")
@@ -34,28 +37,46 @@ class Expected:
 
     raws: dict[str, bytes] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
-    vague: set[str] = field(default_factory=set)         # whose content is not compared
-    embedded: set[str] = field(default_factory=set)      # known only from inside another object
-    ends: dict[str, tuple[int, bytes]] = field(default_factory=dict)      # of deleted objects: when, and their last content
-    hidden: dict[str, bytes] = field(default_factory=dict)      # in no list: there only if an item held it once
+    vague: set[str] = field(default_factory=set)  # whose content is not compared
+    embedded: set[str] = field(default_factory=set)  # known only from inside another object
+    ends: dict[str, tuple[int, bytes]] = field(
+        default_factory=dict
+    )  # of deleted objects: when, and their last content
+    hidden: dict[str, bytes] = field(
+        default_factory=dict
+    )  # in no list: there only if an item held it once
 
 
 def truth(
-    box: Sandbox, tables: Collection[str] = tuple(RESOURCES), *, clocks: bool = False, since: int | None = None,
+    box: Sandbox,
+    tables: Collection[str] = tuple(RESOURCES),
+    *,
+    clocks: bool = False,
+    since: int | None = None,
     until: int | None = None,
 ) -> dict[str, Expected]:
-    """What a copy of these resources should hold, by table: all that was created in [since, until), until now by default.
+    """What a copy of these resources should hold, by table: all that was created in [since, until),
+    until now by default.
 
-    Objects on a test clock only with `clocks`, customers and subscriptions among them whatever their time. Prices and plans that
-    no list shows are there where an item that is there holds them.
+    Objects on a test clock only with `clocks`, customers and subscriptions among them whatever
+    their time. Prices and plans that no list shows are there where an item that is there holds
+    them.
     """
     end = box.now if until is None else until
-    found = {name: Expected() for table in tables for name in (table, *(child.table for child in RESOURCES[table].children))}
+    found = {
+        name: Expected()
+        for table in tables
+        for name in (table, *(child.table for child in RESOURCES[table].children))
+    }
     with box.account.lock:
         for table in tables:
             for row in box.account.tables[table].rows.values():
                 created = row.created
-                within = created < end and (since is None or created >= since) if created is not None else since is None
+                within = (
+                    created < end and (since is None or created >= since)
+                    if created is not None
+                    else since is None
+                )
                 if row.group == "inline":
                     found[table].hidden[row.id] = row.raw
                 elif (clocks and (within or table != "invoices")) if row.clock else within:
@@ -88,15 +109,19 @@ def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None
         found.embedded.add(id)
 
 
-def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any) -> None:
-    """Fail with the differences between a pipeline's tables and the truth; `options` are those of `truth`.
+def assert_true(
+    pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any
+) -> None:
+    """Fail with the differences between a pipeline's tables and the truth; `options` are those of
+    `truth`.
 
     Rows of deleted objects stay, with their last content and the time of their deletion.
 
-    `found_later`: deletions may have been noticed after they happened.
-    `expand`: opt-in fields that are loaded. `exact=False`: where the database has no decimals, they come as floats.
-    `volatile=False`: not the fields that change without an event; `last=False`: not the content of deleted objects, whose
-    last state nobody could read. `pruned`: deleted objects may have no row, though an item shows a copy.
+    `found_later`: deletions may have been noticed after they happened. `expand`: opt-in fields that
+    are loaded. `exact=False`: where the database has no decimals, they come as floats.
+    `volatile=False`: not the fields that change without an event; `last=False`: not the content of
+    deleted objects, whose last state nobody could read. `pruned`: deleted objects may have no row,
+    though an item shows a copy.
     """
     expand, exact = options.pop("expand", {}), options.pop("exact", True)
     found_later = options.pop("found_later", False)
@@ -106,7 +131,12 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
     found: list[str] = []
     true = truth(box, tables, **options)
     with pipeline.sql_client() as client:
-        loads = {load_id for (load_id,) in _select(client, f"select load_id from {_name(client, '_dlt_loads')} where status = 0")}
+        loads = {
+            load_id
+            for (load_id,) in _select(
+                client, f"select load_id from {_name(client, '_dlt_loads')} where status = 0"
+            )
+        }
         versions: dict[str, dict[str, int]] = {}
         for table, expected in true.items():
             row = TABLES[table]
@@ -114,11 +144,17 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
             if not volatile and isinstance(row, Resource):
                 columns = [column for column in columns if column.name not in row.volatile]
             actual = read(client, table, columns, isinstance(row, Child), exact)
-            expected.raws |= {id: expected.hidden[id] for id in actual["id"] if id in expected.hidden}
+            expected.raws |= {
+                id: expected.hidden[id] for id in actual["id"] if id in expected.hidden
+            }
             expected.ends = _ends(box, table, actual, found_later)
             expected.raws |= {id: raw for id, (_, raw) in expected.ends.items()}
             if pruned:
-                expected.raws = {id: raw for id, raw in expected.raws.items() if id in actual["id"] or id not in _gone(box, table)}
+                expected.raws = {
+                    id: raw
+                    for id, raw in expected.raws.items()
+                    if id in actual["id"] or id not in _gone(box, table)
+                }
             expected.vague = set() if last else set(expected.ends)
             for name, embeds in row.embeds if isinstance(row, Child) else ():
                 actual[name] = _as_now(box, embeds, name, expected, actual)
@@ -126,36 +162,66 @@ def assert_true(pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RES
             found += own_differences(table, expected, actual, box, loads, now)
             versions[table] = dict(zip(actual["id"], actual["_version"], strict=True))
             if isinstance(row, Child):
-                found += _version_differences(table, actual, versions[_parent_of(table)], row.parent)
+                found += _version_differences(
+                    table, actual, versions[_parent_of(table)], row.parent
+                )
     if found:
         raise AssertionError("\n".join([f"{len(found)} differences", *found[:MOST_SHOWN]]))
 
 
-def _as_now(box: Sandbox, table: str, name: str, expected: Expected, actual: dict[str, list[Any]]) -> list[Any]:
-    """Cells with a full object that changes without its owner: a version that it had since stands for the one of now."""
-    now = [msgspec.json.decode(expected.raws.get(id, b"{}"), type=Fields).get(name, b"null") for id in actual["id"]]
+def _as_now(
+    box: Sandbox, table: str, name: str, expected: Expected, actual: dict[str, list[Any]]
+) -> list[Any]:
+    """Cells with a full object that changes without its owner: a version that it had since stands
+    for the one of now.
+    """
+    now = [
+        msgspec.json.decode(expected.raws.get(id, b"{}"), type=Fields).get(name, b"null")
+        for id in actual["id"]
+    ]
     true = [bytes(raw).decode() for raw in now]
-    old = [n for n, cell in enumerate(actual[name]) if cell not in (None, true[n]) and true[n] != "null"]
+    old = [
+        n
+        for n, cell in enumerate(actual[name])
+        if cell not in (None, true[n]) and true[n] != "null"
+    ]
     had: dict[str, list[Any]] = defaultdict(list)
     for mutation in box.history if old else ():
         if mutation.table == table:
             had[mutation.id].append((mutation.at, mutation.before))
     cells = list(actual[name])
     for n in old:
-        held, owned = json.loads(cells[n]), msgspec.json.decode(expected.raws[actual["id"][n]])["created"]
-        if held["id"] == json.loads(true[n])["id"] and any(before == held and at >= owned for at, before in had[held["id"]]):
+        held, owned = (
+            json.loads(cells[n]),
+            msgspec.json.decode(expected.raws[actual["id"][n]])["created"],
+        )
+        if held["id"] == json.loads(true[n])["id"] and any(
+            before == held and at >= owned for at, before in had[held["id"]]
+        ):
             cells[n] = true[n]
     return cells
 
 
-def _ends(box: Sandbox, table: str, actual: dict[str, list[Any]], found_later: bool) -> dict[str, tuple[int, bytes]]:
-    """Of the rows that say so, those of objects that really were deleted: when, and their last content."""
-    marked = {id: int(end) for id, end in zip(actual["id"], actual["deleted_at"], strict=True) if end is not None}
+def _ends(
+    box: Sandbox, table: str, actual: dict[str, list[Any]], found_later: bool
+) -> dict[str, tuple[int, bytes]]:
+    """Of the rows that say so, those of objects that really were deleted: when, and their last
+    content.
+    """
+    marked = {
+        id: int(end)
+        for id, end in zip(actual["id"], actual["deleted_at"], strict=True)
+        if end is not None
+    }
     if table not in RESOURCES or not marked:
         return {}
     gone = {id: raw for id, raw in _gone(box, table).items() if id in marked}
     at = {one.id: one.at for one in box.history if one.table == table and one.kind == "deleted"}
-    return {id: (max(at[id], marked[id]) if found_later else at[id], raw) for id, raw in gone.items() if id in at}
+    return {
+        id: (max(at[id], marked[id]) if found_later else at[id], raw)
+        for id, raw in gone.items()
+        if id in at
+    }
 
 
 def _gone(box: Sandbox, table: str) -> dict[str, bytes]:
@@ -165,7 +231,9 @@ def _gone(box: Sandbox, table: str) -> dict[str, bytes]:
 
 
 def _parent_of(table: str) -> str:
-    return next(row.table for row in RESOURCES.values() if table in [child.table for child in row.children])
+    return next(
+        row.table for row in RESOURCES.values() if table in [child.table for child in row.children]
+    )
 
 
 def columns_of(row: Resource | Child, expand: Collection[str] = ()) -> list[Column]:
@@ -174,7 +242,9 @@ def columns_of(row: Resource | Child, expand: Collection[str] = ()) -> list[Colu
     return [*row.columns, *(one.column for one in extra if one.column.name in expand)]
 
 
-def read(client: Any, table: str, columns: Sequence[Column], is_child: bool, exact: bool = True) -> dict[str, list[Any]]:
+def read(
+    client: Any, table: str, columns: Sequence[Column], is_child: bool, exact: bool = True
+) -> dict[str, list[Any]]:
     """A whole table, by column. JSON comes as its text."""
     as_text = ("json", "decimal") if exact else ("json",)
     own = (*OWN, *(() if is_child else ("_hash",)))
@@ -183,11 +253,18 @@ def read(client: Any, table: str, columns: Sequence[Column], is_child: bool, exa
     exprs = [f"cast({name} as text)" if kind in as_text else name for name, kind in quoted]
     rows = _select(client, f"select {', '.join(exprs)} from {_name(client, table)}")
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(asked)
-    return {name: list(map(DECODE[kind], values)) for (name, kind), values in zip(asked, by_column, strict=True)}
+    return {
+        name: list(map(DECODE[kind], values))
+        for (name, kind), values in zip(asked, by_column, strict=True)
+    }
 
 
 OWN_KINDS: dict[str, Kind] = {
-    "extra": "json", "account_id": "text", "deleted_at": "timestamp", "_version": "bigint", "_dlt_load_id": "text",
+    "extra": "json",
+    "account_id": "text",
+    "deleted_at": "timestamp",
+    "_version": "bigint",
+    "_dlt_load_id": "text",
     "_hash": "text",
 }
 
@@ -205,7 +282,12 @@ def _seconds(value: Any) -> float | None:
 
 
 DECODE: dict[Kind, Callable[[Any], Any]] = {
-    "text": _same, "ref": _same, "bigint": _same, "double": _same, "json": _same, "timestamp": _seconds,
+    "text": _same,
+    "ref": _same,
+    "bigint": _same,
+    "double": _same,
+    "json": _same,
+    "timestamp": _seconds,
     "bool": lambda value: None if value is None else bool(value),
     "decimal": lambda value: Decimal(value) if isinstance(value, str) else value,
 }
@@ -222,13 +304,21 @@ def _name(client: Any, table: str) -> str:
 
 
 def differences(
-    table: str, true: Expected, actual: dict[str, list[Any]], columns: Sequence[Column], expand: Collection[str] = (),
+    table: str,
+    true: Expected,
+    actual: dict[str, list[Any]],
+    columns: Sequence[Column],
+    expand: Collection[str] = (),
     exact: bool = True,
 ) -> list[str]:
     """What differs in the rows' existence and in Stripe's fields."""
     ids = actual["id"]
     found = [f"{table}: {id} is there {ids.count(id)} times" for id in _twice(ids)]
-    found += [f"{table}: {id} is missing" for id in true.raws if id not in set(ids)] if len(true.raws) != len(set(ids)) else []
+    found += (
+        [f"{table}: {id} is missing" for id in true.raws if id not in set(ids)]
+        if len(true.raws) != len(set(ids))
+        else []
+    )
     found += [f"{table}: {id} should not be there" for id in ids if id not in true.raws]
     at = [n for n, id in enumerate(ids) if id in true.raws and id not in true.vague]
     raws = [true.raws[ids[n]] for n in at]
@@ -246,7 +336,10 @@ def differences(
             texts = [bytes(one[name]).decode() if name in one else "null" for one in fields]
             found += _unequal_json(table, name, [ids[n] for n in at], cells, texts)
         else:
-            wanted = [_cell(column.kind, name, one.get(name), extra) for one, extra in zip(contents, extras, strict=True)]
+            wanted = [
+                _cell(column.kind, name, one.get(name), extra)
+                for one, extra in zip(contents, extras, strict=True)
+            ]
             if column.kind == "decimal" and not exact:
                 wanted = [None if value is None else float(value) for value in wanted]
             found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
@@ -264,7 +357,11 @@ def _twice(ids: Sequence[str]) -> set[str]:
 
 def _known(row: Resource | Child, expand: Collection[str]) -> set[str]:
     known = {column.name for column in columns_of(row, expand)}
-    return known | {child.field for child in row.children} | set(row.never) if isinstance(row, Resource) else known
+    return (
+        known | {child.field for child in row.children} | set(row.never)
+        if isinstance(row, Resource)
+        else known
+    )
 
 
 def _cell(kind: Kind, name: str, value: Any, extra: dict[str, Any]) -> Any:
@@ -301,14 +398,22 @@ def _fits_decimal(text: str) -> bool:
     return (whole + fraction).isdigit() and len(whole) <= 26 and len(fraction) <= 12
 
 
-def _unequal(table: str, name: str, ids: Sequence[str], cells: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
+def _unequal(
+    table: str, name: str, ids: Sequence[str], cells: Sequence[Any], wanted: Sequence[Any]
+) -> list[str]:
     if cells == wanted:
         return []
     rows = zip(ids, cells, wanted, strict=True)
-    return [f"{table}.{name} of {id}: {cell!r} is there, {true!r} is true" for id, cell, true in rows if cell != true]
+    return [
+        f"{table}.{name} of {id}: {cell!r} is there, {true!r} is true"
+        for id, cell, true in rows
+        if cell != true
+    ]
 
 
-def _unequal_json(table: str, name: str, ids: Sequence[str], cells: Sequence[Any], texts: Sequence[str]) -> list[str]:
+def _unequal_json(
+    table: str, name: str, ids: Sequence[str], cells: Sequence[Any], texts: Sequence[str]
+) -> list[str]:
     wanted = [None if text == "null" else text for text in texts]
     if cells == wanted:
         return []
@@ -316,15 +421,26 @@ def _unequal_json(table: str, name: str, ids: Sequence[str], cells: Sequence[Any
     for id, cell, text in zip(ids, cells, wanted, strict=True):
         if cell == text:
             continue
-        if name == "metadata" or cell is None or text is None or json.loads(cell) != json.loads(text):
+        if (
+            name == "metadata"
+            or cell is None
+            or text is None
+            or json.loads(cell) != json.loads(text)
+        ):
             found.append(f"{table}.{name} of {id}: {cell!r} is there, {text!r} is true")
     return found
 
 
 def own_differences(
-    table: str, true: Expected, actual: dict[str, list[Any]], box: Sandbox, loads: Collection[str], now: int
+    table: str,
+    true: Expected,
+    actual: dict[str, list[Any]],
+    box: Sandbox,
+    loads: Collection[str],
+    now: int,
 ) -> list[str]:
     """What is wrong with the columns that are not Stripe's."""
+
     def wrong(name: str, fits: Callable[[int, Any], bool]) -> Iterator[str]:
         for n, value in enumerate(actual[name]):
             if not fits(n, value):
@@ -336,18 +452,23 @@ def own_differences(
     found += wrong("_dlt_load_id", lambda n, value: value in loads)
     found += wrong("_version", lambda n, value: 0 <= value < (now + 1) * STEP)
     if true.embedded:
-        told = {one.id for one in box.history}         # an event or a list may have shown it, too
+        told = {one.id for one in box.history}  # an event or a list may have shown it, too
         embedded = {id: json.loads(true.raws[id])["created"] * STEP for id in true.embedded - told}
         found += wrong("_version", lambda n, value: value == embedded.get(ids[n], value))
     if "_hash" in actual:
-        found += wrong("_hash", lambda n, value: len(value) == 16 and set(value) <= set("0123456789abcdef"))
+        found += wrong(
+            "_hash", lambda n, value: len(value) == 16 and set(value) <= set("0123456789abcdef")
+        )
         found += [f"{table}._hash {value} is there twice" for value in _twice(actual["_hash"])]
     return found
 
 
-def _version_differences(table: str, actual: dict[str, list[Any]], parents: dict[str, int], key: str) -> list[str]:
+def _version_differences(
+    table: str, actual: dict[str, list[Any]], parents: dict[str, int], key: str
+) -> list[str]:
     rows = zip(actual["id"], actual[key], actual["_version"], strict=True)
     return [
         f"{table}._version of {id}: {version}, but {parents.get(parent)} of {parent}"
-        for id, parent, version in rows if parents.get(parent) != version
+        for id, parent, version in rows
+        if parents.get(parent) != version
     ]

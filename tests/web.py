@@ -16,18 +16,19 @@ from typing import Any
 
 import uvicorn
 
+from stripe_feed.delivery.endpoint import Deliver
 from stripe_feed.feed.change import SOURCE, entry
-from stripe_feed.feed.consume import Feed
+from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.filters import wanted
-from stripe_feed.feed.listener import bounded
-from stripe_feed.feed.rules import Deliver, Trigger
-from stripe_feed.feed.serve import Serving, app_of
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.server.app import Serving, app_of
+from stripe_feed.server.listener import bounded
+from stripe_feed.triggers.trigger import Trigger
 from tests.feed_kills import Row
 
 TOKEN = "0123456789abcdef-token"
-BOUND = 20.0        # seconds: nothing here waits longer
-NOW = 1_767_229_200.0      # an hour after the first change of `feed_kills`
+BOUND = 20.0  # seconds: nothing here waits longer
+NOW = 1_767_229_200.0  # an hour after the first change of `feed_kills`
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Web:
-    """A server that runs. `ask` opens a connection of its own for each request, and reads no stream: it would not end.
+    """A server that runs. `ask` opens a connection of its own for each request, and reads no
+    stream: it would not end.
 
     It shows the token, where nothing else is given as `Authorization`; an empty one shows nothing.
     """
@@ -71,14 +73,24 @@ class Web:
 
     def headers(self, given: Mapping[str, str]) -> dict[str, str]:
         shown = {"Authorization": f"Bearer {self.serving.token}", **given}
-        return {name.replace("_", "-"): value for name, value in shown.items() if value or name != "Authorization"}
+        return {
+            name.replace("_", "-"): value
+            for name, value in shown.items()
+            if value or name != "Authorization"
+        }
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)) as connection:
+        with closing(
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)
+        ) as connection:
             connection.request(method, path, body, self.headers(headers))
             answer = connection.getresponse()
             told = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, told, b"" if "event-stream" in told.get("content-type", "") else answer.read())
+            return Answer(
+                answer.status,
+                told,
+                b"" if "event-stream" in told.get("content-type", "") else answer.read(),
+            )
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, **headers)
@@ -89,7 +101,9 @@ class Web:
     @contextmanager
     def opened(self, path: str, **headers: str) -> Iterator[http.client.HTTPResponse]:
         """An answer whose body is still to come; leaving hangs up."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)) as connection:
+        with closing(
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)
+        ) as connection:
             connection.request("GET", path, headers=self.headers(headers))
             with closing(connection.getresponse()) as answer:
                 yield answer
@@ -120,8 +134,13 @@ def served(feed: Feed, most: int = 500, patience: float = BOUND, **given: Any) -
     """The app on a free port; its clock stands. `most` and `patience`: see `bounded`."""
     serving = Serving(feed, **{"token": TOKEN, "now": lambda: NOW, "poll": 0.01, **given})
     config = uvicorn.Config(
-        app_of(serving), http=bounded(most, patience, serving.counts), log_level="critical", access_log=False, lifespan="on",
-        timeout_graceful_shutdown=5, ws="none",
+        app_of(serving),
+        http=bounded(most, patience, serving.counts),
+        log_level="critical",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=5,
+        ws="none",
     )
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         server = _Server(config)
@@ -146,7 +165,9 @@ def a_feed(path: Path, *rows: Row) -> Iterator[Feed]:
 
 
 def add(feed: Feed, *rows: Row) -> None:
-    feed.store.append([entry([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE]) for row in rows])
+    feed.store.append(
+        [entry([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE]) for row in rows]
+    )
 
 
 def a_trigger(name: str, url: str = "https://example.com/hook?key=hidden", **given: Any) -> Trigger:

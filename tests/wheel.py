@@ -1,6 +1,7 @@
 """Builds the wheel and tries it where nothing else is installed: `make wheel`.
 
-Fails when the wheel brings another top-level package, lacks a file of ours, or does not run in an empty environment.
+Fails when the wheel brings another top-level package, lacks a file of ours, or does not run in an
+empty environment.
 """
 
 from __future__ import annotations
@@ -71,14 +72,18 @@ def install(wheel: Path, environment: Path) -> Path:
     tool = uv()
     venv.create(environment, with_pip=tool is None)
     bin_folder = environment / ("Scripts" if os.name == "nt" else "bin")
-    if not (tool and succeeds(tool, "pip", "install", "-q", "--python", bin_folder / "python", wheel)):
+    if not (
+        tool and succeeds(tool, "pip", "install", "-q", "--python", bin_folder / "python", wheel)
+    ):
         venv.create(environment, with_pip=True)
         run(bin_folder / "python", "-m", "pip", "install", "-q", wheel)
     return bin_folder
 
 
 def smoke(bin_folder: Path, here: Path) -> str:
-    """Runs the command and the public names in an empty folder, with a home of its own and no setting of the user's."""
+    """Runs the command and the public names in an empty folder, with a home of its own and no
+    setting of the user's.
+    """
     empty = here / "empty"
     empty.mkdir()
     environment = {
@@ -105,7 +110,13 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
     """What the command prints; when it fails, everything that it said, and an end."""
     parts = [str(part) for part in command]
     done = subprocess.run(
-        parts, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        parts,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode:
         sys.exit(f"{' '.join(parts)}\n{done.stdout}\nfailed with exit code {done.returncode}")

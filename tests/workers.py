@@ -1,4 +1,5 @@
-"""Runs several `sync` side by side, each in a process of its own: python workers.py, a list of jobs per line on stdin, as JSON.
+"""Runs several `sync` side by side, each in a process of its own: python workers.py, a list of jobs
+per line on stdin, as JSON.
 
 A job is one of `crash.py`, and may say `after` how many seconds its process dies. The answer is, per job, its exit status (-9 or
 -14 when it was killed) and what it said.

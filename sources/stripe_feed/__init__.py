@@ -8,42 +8,56 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "TABLES", "Change", "Feed", "PartlyDone", "StripeFeedError", "__version__", "deliver", "open_feed", "open_pipeline",
-    "process_once", "read_triggers", "run_sandbox", "stripe_source", "sync", "trigger", "verify",
+    "TABLES",
+    "Change",
+    "Feed",
+    "PartlyDone",
+    "StripeFeedError",
+    "__version__",
+    "deliver",
+    "open_feed",
+    "open_pipeline",
+    "process_once",
+    "read_triggers",
+    "run_sandbox",
+    "stripe_source",
+    "sync",
+    "trigger",
+    "verify",
 ]
 
 if TYPE_CHECKING:
-    from .demo import run_sandbox
-    from .destination import open_pipeline
+    from .cli.demo import run_sandbox
+    from .destination.pipeline import open_pipeline
     from .errors import PartlyDone, StripeFeedError
     from .extract.source import stripe_source
     from .feed.change import Change
-    from .feed.consume import Feed, open_feed
-    from .feed.deliver import deliver
-    from .feed.once import process_once
-    from .feed.rule_file import read_triggers
-    from .feed.rule_file import trigger_of as trigger
+    from .feed.feed import Feed, open_feed
+    from .feed.process_once import process_once
     from .resources import TABLES
     from .sync_run import sync
+    from .triggers.config import read_triggers
+    from .triggers.config import trigger_of as trigger
+    from .triggers.run import deliver
     from .verify_run import verify
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
     _HOMES = {
         "Change": ".feed.change:Change",
-        "Feed": ".feed.consume:Feed",
+        "Feed": ".feed.feed:Feed",
         "PartlyDone": ".errors:PartlyDone",
         "StripeFeedError": ".errors:StripeFeedError",
         "TABLES": ".resources:TABLES",
-        "deliver": ".feed.deliver:deliver",
-        "open_feed": ".feed.consume:open_feed",
-        "open_pipeline": ".destination:open_pipeline",
-        "process_once": ".feed.once:process_once",
-        "read_triggers": ".feed.rule_file:read_triggers",
-        "run_sandbox": ".demo:run_sandbox",
+        "deliver": ".triggers.run:deliver",
+        "open_feed": ".feed.feed:open_feed",
+        "open_pipeline": ".destination.pipeline:open_pipeline",
+        "process_once": ".feed.process_once:process_once",
+        "read_triggers": ".triggers.config:read_triggers",
+        "run_sandbox": ".cli.demo:run_sandbox",
         "stripe_source": ".extract.source:stripe_source",
         "sync": ".sync_run:sync",
-        "trigger": ".feed.rule_file:trigger_of",
+        "trigger": ".triggers.config:trigger_of",
         "verify": ".verify_run:verify",
     }
 

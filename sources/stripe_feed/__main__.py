@@ -1,5 +1,5 @@
 """`python -m stripe_feed` is the command `stripe-feed`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -8,21 +8,27 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from .api import API_VERSION, Account, Api
-from .copy_state import check_owner
-from .credentials import KEYS_PAGE, STRIPE_BASE
-from .destination import check, duckdb_file, open_pipeline, settings
+from .api.client import API_VERSION, Account, Api
+from .api.credentials import KEYS_PAGE, STRIPE_BASE
+from .api.stripe_time import DOUBT
+from .destination.duckdb_file import duckdb_file
+from .destination.load import explaining
+from .destination.pipeline import check, open_pipeline, settings
+from .destination.place import DATASET
+from .destination.preflight import require_place
+from .destination.read import opened, state_of
+from .destination.state import check_owner
 from .errors import PermissionMissing, StripeFeedError
-from .extract.events import PATH
-from .extract.fetch import raw_rows
-from .loading import explaining
-from .place import DATASET
-from .preflight import require_place
+from .extract.events.reader import PATH
+from .extract.paging.fetch import raw_rows
 from .resources import CHANGES, RESOURCES
-from .show import opened, state_of
-from .stripe_time import DOUBT
 
-EVENTS = (CHANGES, PATH, "rak_event_read", "Core > Events")      # table, path, permission and its place in the Dashboard
+EVENTS = (
+    CHANGES,
+    PATH,
+    "rak_event_read",
+    "Core > Events",
+)  # table, path, permission and its place in the Dashboard
 BREAKS = {
     "duckdb": "breaks dlt's `.arrow()` and ducklake",
     "sqlglot": "breaks dlt's `pipeline.dataset()`",
@@ -31,7 +37,9 @@ BREAKS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: `fix` is empty where all is well. `exit_code` is what the command ends with because of it."""
+    """One check: `fix` is empty where all is well. `exit_code` is what the command ends with
+    because of it.
+    """
 
     check: str
     ok: bool
@@ -51,15 +59,23 @@ def examine(
     api_version: str = API_VERSION,
     give_up_after: float = 20.0,
 ) -> Iterator[Finding]:
-    """Check dependencies, key, clock, permissions and destination, one finding each. Nothing is written."""
+    """Check dependencies, key, clock, permissions and destination, one finding each. Nothing is
+    written.
+    """
     broken = [finding for finding in dependencies() if not finding.ok]
     yield from broken
     if broken:
-        return                  # the other checks would stumble over it
+        return  # the other checks would stumble over it
     yield Finding("dependencies", True, "dlt, duckdb, sqlglot and stripe go together")
     account = None
     try:
-        api = Api(api_key, base=api_base, version=api_version, allow_api_base=allow_api_base, give_up_after=give_up_after)
+        api = Api(
+            api_key,
+            base=api_base,
+            version=api_version,
+            allow_api_base=allow_api_base,
+            give_up_after=give_up_after,
+        )
     except StripeFeedError as fault:
         yield problem("key", fault)
     else:
@@ -104,17 +120,35 @@ def dependencies() -> Iterator[Finding]:
             continue
         fits = wanted.specifier.contains(version, prereleases=True)
         why = BREAKS.get(wanted.name, "is not a version that this one works with")
-        yield Finding(wanted.name, fits, f"{version}{'' if fits else f' {why}'}", "" if fits else pip, 0 if fits else 3)
+        yield Finding(
+            wanted.name,
+            fits,
+            f"{version}{'' if fits else f' {why}'}",
+            "" if fits else pip,
+            0 if fits else 3,
+        )
 
 
 def clock(skew: float | None) -> Finding:
-    """Whether this machine's clock agrees with Stripe's; it serves where Stripe's answers do not say."""
+    """Whether this machine's clock agrees with Stripe's; it serves where Stripe's answers do not
+    say.
+    """
     if skew is None:
-        return Finding("clock", True, "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves")
+        return Finding(
+            "clock",
+            True,
+            "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves",
+        )
     if abs(skew) <= DOUBT:
         return Finding("clock", True, f"within {max(1, round(abs(skew)))} s of Stripe's")
     words = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
-    return Finding("clock", False, words, "Turn on time synchronisation (NTP), here or on the proxy between.", 3)
+    return Finding(
+        "clock",
+        False,
+        words,
+        "Turn on time synchronisation (NTP), here or on the proxy between.",
+        3,
+    )
 
 
 def permissions(api: Api) -> Iterator[Finding]:
@@ -138,7 +172,9 @@ def place(
 ) -> Iterator[Finding]:
     """Whether the destination can take a load, and of this account."""
     try:
-        with tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:      # dlt makes a working folder
+        with tempfile.TemporaryDirectory(
+            prefix="stripe-feed-"
+        ) as folder:  # dlt makes a working folder
             pipeline = open_pipeline(database, destination, dataset, folder)
             check(pipeline)
             file, state = duckdb_file(pipeline), {}
@@ -154,7 +190,11 @@ def place(
     if file is not None and not file.exists():
         yield Finding("destination", True, f"{where} does not exist yet; the first sync makes it")
         return
-    yield Finding("destination", True, f"{where} can merge" if file is None else f"{where} can be opened and written")
+    yield Finding(
+        "destination",
+        True,
+        f"{where} can merge" if file is None else f"{where} can be opened and written",
+    )
     yield owner(account, state, dataset)
 
 
@@ -166,7 +206,11 @@ def owner(account: Account | None, state: Mapping[str, Any], dataset: str) -> Fi
             check_owner(account, held)
     except StripeFeedError as fault:
         return problem("dataset", fault)
-    return Finding("dataset", True, f"{dataset} holds {held[0]} in {_mode(held[1])} mode" if held else f"{dataset} is empty")
+    return Finding(
+        "dataset",
+        True,
+        f"{dataset} holds {held[0]} in {_mode(held[1])} mode" if held else f"{dataset} is empty",
+    )
 
 
 def _mode(livemode: bool) -> str:

@@ -18,8 +18,8 @@
             RateLimited
             Unreachable
 
-Messages say what, where and what to do next. They never hold a key, an e-mail address, a name or a body; Stripe's own
-error sentences can, so they are not quoted.
+Messages say what, where and what to do next. They never hold a key, an e-mail address, a name or a
+body; Stripe's own error sentences can, so they are not quoted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class NotFound(RequestRefused):
 
 
 class CursorGone(RequestRefused):
-    """`starting_after` or `ending_before` names an object that no longer matches: go on from a timestamp."""
+    """`starting_after` or `ending_before` names an object that no longer matches: go on from a
+    timestamp.
+    """
 
 
 class UsageError(StripeFeedError):
@@ -71,7 +73,9 @@ class NotReadable(SetupError):
 class PermissionMissing(NotReadable):
     """The restricted key lacks `permission`, named as Stripe names it (`rak_customer_read`)."""
 
-    def __init__(self, message: str, permission: str | None = None, account_id: str | None = None) -> None:
+    def __init__(
+        self, message: str, permission: str | None = None, account_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.permission = permission
         self.account_id = account_id
@@ -102,7 +106,9 @@ class PartlyDone(StripeFeedError):
 
 
 class TryLater(StripeFeedError):
-    """Nothing to mend here: Stripe or the destination did not answer in time, or something was in the way that passes."""
+    """Nothing to mend here: Stripe or the destination did not answer in time, or something was in
+    the way that passes.
+    """
 
     exit_code = 5
 

@@ -1,5 +1,6 @@
-"""A sample of the copy against Stripe, and of Stripe against the copy: the row held, the object as Stripe shows it now, and what
-the changes lead to."""
+"""A sample of the copy against Stripe, and of Stripe against the copy: the row held, the object as
+Stripe shows it now, and what the changes lead to.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +9,36 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .destination import PIPELINE
+from .destination.locks import PATIENCE
+from .destination.pipeline import PIPELINE
+from .destination.place import DATASET
 from .errors import NotReadable, SetupError
-from .extract import astray, prior
-from .extract.contents import as_plain, images_of
-from .extract.cursors import VERSION_STEP
-from .extract.fetch import page_of
-from .extract.held import LEEWAY
-from .extract.histories import same_shape
-from .extract.images import Image
+from .extract import existing
+from .extract.events.classify import objects_told
+from .extract.events.history import same_shape
 from .extract.lists import FIRST_ACCOUNT
-from .extract.odd import NAMELESS, Odd
-from .extract.records import Stamp, typed
-from .extract.rereads import Read, retrieve
-from .extract.session import Reading, Session, session_of
-from .extract.told import objects_told
-from .extract.windows import Planner
+from .extract.next_step import VERSION_STEP
+from .extract.options import Reading
+from .extract.paging.fetch import page_of
+from .extract.paging.windows import Planner
+from .extract.refetch import Read, retrieve
+from .extract.repairs import stray_rows
+from .extract.repairs.copy_rows import LEEWAY
+from .extract.repairs.row_digests import as_plain, images_of
+from .extract.run import Session, session_of
+from .extract.tables.arrow import Stamp, typed
+from .extract.tables.diff import Image
+from .extract.tables.rejected import NAMELESS, Odd
 from .extract.writer import is_copy
-from .locks import PATIENCE
-from .place import DATASET
-from .resources import CHANGES, RESOURCES, Resource
+from .resources import CHANGES, RESOURCES
+from .resources.model import Resource
 from .sync_run import chosen, looking, states_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SAMPLE = 100
-MOST_PAGES = 10         # of Stripe's lists, from moments drawn by chance
+MOST_PAGES = 10  # of Stripe's lists, from moments drawn by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +72,27 @@ def verify(
     watch: Callable[[str], None] | None = None,
     **reading: Unpack[Reading],
 ) -> Verified:
-    """Compare up to `sample` objects of each resource, drawn by chance from the copy, and as many that Stripe's lists show, with
-    Stripe and with their last change; and look for rows that are missing, doubled, or nobody's.
+    """Compare up to `sample` objects of each resource, drawn by chance from the copy, and as many
+    that Stripe's lists show, with Stripe and with their last change; and look for rows that are
+    missing, doubled, or nobody's.
 
-    Nothing is written. Objects with events that are not applied yet are counted as waiting. Fields that change without an event
-    (the volatile ones) are left out. `watch` is told how far it is. The other arguments are those of `sync`. Raises the errors
-    of `stripe_feed.errors`.
+    Nothing is written. Objects with events that are not applied yet are counted as waiting. Fields
+    that change without an event (the volatile ones) are left out. `watch` is told how far it is.
+    The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
     """
     session = session_of(reading, kept=True)
     dice = random.Random(seed)
     with looking(session, database, destination, dataset, pipeline_name, wait) as pipeline:
         states, found = states_of(pipeline), Verified({}, {})
         if not states:
-            raise SetupError("There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset.")
+            raise SetupError(
+                "There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset."
+            )
         for name in chosen(resources):
             with pipeline.sql_client() as client:
-                Verifying(session, client, RESOURCES[name], states, sample, dice, watch or _unheard).run(found)
+                Verifying(
+                    session, client, RESOURCES[name], states, sample, dice, watch or _unheard
+                ).run(found)
         return found
 
 
@@ -95,41 +104,75 @@ class Verifying:
     """One resource being verified."""
 
     def __init__(
-        self, session: Session, client: Any, resource: Resource, states: Mapping[str, Any], sample: int, dice: random.Random,
+        self,
+        session: Session,
+        client: Any,
+        resource: Resource,
+        states: Mapping[str, Any],
+        sample: int,
+        dice: random.Random,
         watch: Callable[[str], None],
     ) -> None:
-        self.session, self.client, self.resource, self.sample, self.dice = session, client, resource, sample, dice
+        self.session, self.client, self.resource, self.sample, self.dice = (
+            session,
+            client,
+            resource,
+            sample,
+            dice,
+        )
         self.watch = watch
         self.table, self.shape = resource.table, session.shapes[resource.table]
         self.listed: Mapping[str, Any] = states.get(self.table, {})
         self.cursors: Mapping[str, Any] | None = states.get(CHANGES, {}).get(self.table)
-        self.until = min(self.listed.get("t0", 0), (self.cursors or self.listed).get("cursor", self.listed.get("t0", 0)))
-        self.hidden: set[str] = set()      # held where a list was read, and not in it
-        self.odd: dict[str, str] = {}      # what cannot be taken, with the reason
+        self.until = min(
+            self.listed.get("t0", 0),
+            (self.cursors or self.listed).get("cursor", self.listed.get("t0", 0)),
+        )
+        self.hidden: set[str] = set()  # held where a list was read, and not in it
+        self.odd: dict[str, str] = {}  # what cannot be taken, with the reason
 
     def run(self, found: Verified) -> None:
         """Add what is compared and what differs."""
         self.watch(f"{self.table}: lists")
         shown = self._shown() if self.until else {}
-        held = {str(id) for (id,) in prior.all_rows(self.client, self.table, ["id"]) if id is not None}
+        held = {
+            str(id)
+            for (id,) in existing.all_rows(self.client, self.table, ["id"])
+            if id is not None
+        }
         drawn = self.dice.sample(sorted(held), min(self.sample, len(held)))
         there = sorted(shown.keys() & held)
-        drawn += [id for id in self.dice.sample(there, min(self.sample, len(there))) if id not in drawn]
-        drawn += [id for id in sorted(self.hidden)[:self.sample] if id not in drawn]
+        drawn += [
+            id for id in self.dice.sample(there, min(self.sample, len(there))) if id not in drawn
+        ]
+        drawn += [id for id in sorted(self.hidden)[: self.sample] if id not in drawn]
         reads = self._read(drawn, shown)
         told_later = _waiting(self.session, self.resource, self.cursors)
         drawn = [id for id in drawn if id not in self.odd]
         settled = [id for id in drawn if id not in told_later]
-        found.compared[self.table], found.waiting[self.table] = len(settled), len(drawn) - len(settled)
-        cannot = [(self.table, id, f"it cannot be taken: {why}") for id, why in sorted(self.odd.items())]
-        whats = [*cannot, *self._missing(shown, held, told_later), *self._astray(), *self._wrong(settled, reads)]
+        found.compared[self.table], found.waiting[self.table] = (
+            len(settled),
+            len(drawn) - len(settled),
+        )
+        cannot = [
+            (self.table, id, f"it cannot be taken: {why}") for id, why in sorted(self.odd.items())
+        ]
+        whats = [
+            *cannot,
+            *self._missing(shown, held, told_later),
+            *self._astray(),
+            *self._wrong(settled, reads),
+        ]
         found.differences.extend(Difference(table, id, what) for table, id, what in whats)
 
     def _shown(self) -> dict[str, Read]:
         """What Stripe's lists show: the newest, and the pages before some moments drawn by chance."""
         oldest = self.session.account.created or FIRST_ACCOUNT
         more = min(MOST_PAGES, max(1, self.sample // 50))
-        moments = [self.until, *(self.dice.randint(min(oldest, self.until), self.until) for _ in range(more))]
+        moments = [
+            self.until,
+            *(self.dice.randint(min(oldest, self.until), self.until) for _ in range(more)),
+        ]
         found: dict[str, Read] = {}
         for moment in moments:
             spans, here = [], dict[str, Read]()
@@ -137,13 +180,28 @@ class Verifying:
                 ask = Planner([(0, moment)]).take()
                 if ask is None:
                     continue
-                page = page_of(self.session.api, self.resource, self.shape, walk, ask, paid=False, leave_out=self._leave_out)
-                here |= {row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None}
+                page = page_of(
+                    self.session.api,
+                    self.resource,
+                    self.shape,
+                    walk,
+                    ask,
+                    paid=False,
+                    leave_out=self._leave_out,
+                )
+                here |= {
+                    row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None
+                }
                 last = page.heads[-1].created if page.heads and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
             found |= here
             read_down_to = max(spans, default=moment)
-            self.hidden |= astray.living_between(self.client, self.table, read_down_to, moment, self.sample) - here.keys()
+            self.hidden |= (
+                stray_rows.living_between(
+                    self.client, self.table, read_down_to, moment, self.sample
+                )
+                - here.keys()
+            )
         return found
 
     def _read(self, ids: Sequence[str], shown: Mapping[str, Read]) -> dict[str, Read | None]:
@@ -163,7 +221,9 @@ class Verifying:
             return None
 
     def _leave_out(self, odd: Odd) -> None:
-        """Note what a list shows that cannot be taken; older things than were asked for do not count."""
+        """Note what a list shows that cannot be taken; older things than were asked for do not
+        count.
+        """
         if odd.created is None or odd.created >= self.listed.get("start", 0):
             self.odd[odd.id or NAMELESS] = odd.why
 
@@ -180,43 +240,68 @@ class Verifying:
         """Rows that no run writes, and ids with several rows."""
         newest = (self.session.api.now() + LEEWAY) * VERSION_STEP
         for table in (self.table, *(child.table for child in self.resource.children)):
-            yield from ((table, id, f"it is there {count} times") for id, count in astray.twice(self.client, table, self.sample))
-            for id in astray.foreign(self.client, table, self.session.account.id, self.sample):
+            yield from (
+                (table, id, f"it is there {count} times")
+                for id, count in stray_rows.twice(self.client, table, self.sample)
+            )
+            for id in stray_rows.foreign(self.client, table, self.session.account.id, self.sample):
                 yield table, id, "it is not of this account"
-            for id in astray.ahead(self.client, table, newest, self.sample):
+            for id in stray_rows.ahead(self.client, table, newest, self.sample):
                 yield table, id, "its version lies in the future"
         for child in self.resource.children:
-            for id in astray.orphans(self.client, child, self.table, self.sample):
+            for id in stray_rows.orphans(self.client, child, self.table, self.sample):
                 yield child.table, id, f"its {child.parent} is not there"
 
-    def _wrong(self, settled: Sequence[str], reads: Mapping[str, Read | None]) -> Iterator[tuple[str, str, str]]:
-        rows = prior.rows(self.client, self.shape, settled)
-        images = prior.images(self.client, self.shape, rows)
+    def _wrong(
+        self, settled: Sequence[str], reads: Mapping[str, Read | None]
+    ) -> Iterator[tuple[str, str, str]]:
+        rows = existing.rows(self.client, self.shape, settled)
+        images = existing.images(self.client, self.shape, rows)
         known = [read for id in settled if (read := reads[id]) is not None]
         stamp = Stamp(self.session.account.id, "")
-        true = dict(zip(
-            [read.record.row.id for read in known],
-            images_of(self.resource, self.shape, [read.record for read in known], stamp), strict=True,
-        ))
-        last: Mapping[str, prior.LastImage] = {}
+        true = dict(
+            zip(
+                [read.record.row.id for read in known],
+                images_of(self.resource, self.shape, [read.record for read in known], stamp),
+                strict=True,
+            )
+        )
+        last: Mapping[str, existing.LastImage] = {}
         if self.cursors:
-            last = prior.last_images(self.client, self.table, dict.fromkeys(settled, prior.EVER))
+            last = existing.last_images(
+                self.client, self.table, dict.fromkeys(settled, existing.EVER)
+            )
         for id in settled:
             if id not in rows or (reads[id] is None and self._is_known_from_items(rows[id])):
                 continue
-            for what in self._differences(rows[id], images[id], true.get(id), reads[id], last.get(id)):
+            for what in self._differences(
+                rows[id], images[id], true.get(id), reads[id], last.get(id)
+            ):
                 yield self.table, id, what
 
-    def _is_known_from_items(self, row: prior.Row) -> bool:
-        """Whether no list ever showed it, and an item still shows it as it is held; `reconcile` takes it so, too."""
-        created = prior.as_json("timestamp", row["created"])
-        if row["deleted_at"] is not None or not is_copy(row["_version"] or 0, created, bool(row.get("active"))):
+    def _is_known_from_items(self, row: existing.Row) -> bool:
+        """Whether no list ever showed it, and an item still shows it as it is held; `reconcile`
+        takes it so, too.
+        """
+        created = existing.as_json("timestamp", row["created"])
+        if row["deleted_at"] is not None or not is_copy(
+            row["_version"] or 0, created, bool(row.get("active"))
+        ):
             return False
-        copies = self.shape.objects(list(prior.copies(self.client, self.table, row["id"])))
-        return any((one.row.id, one.hash) == (row["id"], row["_hash"]) for one in copies if not isinstance(one, Odd))
+        copies = self.shape.objects(list(existing.copies(self.client, self.table, row["id"])))
+        return any(
+            (one.row.id, one.hash) == (row["id"], row["_hash"])
+            for one in copies
+            if not isinstance(one, Odd)
+        )
 
     def _differences(
-        self, row: prior.Row, held: Image, true: Image | None, read: Read | None, last: prior.LastImage | None
+        self,
+        row: existing.Row,
+        held: Image,
+        true: Image | None,
+        read: Read | None,
+        last: existing.LastImage | None,
     ) -> Iterator[str]:
         if read is None or true is None or row["deleted_at"] is not None:
             if read is not None:
@@ -226,15 +311,22 @@ class Verifying:
             elif last is not None and last.image is not None:
                 yield "its last change is no deletion"
             return
-        compared, lists = prior.compared(self.resource, self.shape), [child.field for child in self.resource.children]
+        compared, lists = (
+            existing.compared(self.resource, self.shape),
+            [child.field for child in self.resource.children],
+        )
         if wrong := [
-            name for name in true
-            if name in compared and as_plain(held.get(name), name in lists) != as_plain(true[name], name in lists)
+            name
+            for name in true
+            if name in compared
+            and as_plain(held.get(name), name in lists) != as_plain(true[name], name in lists)
         ]:
             yield f"the row differs from Stripe in {', '.join(wrong)}"
         elif last is not None and last.image is None:
             yield "its last change is a deletion"
-        elif last is not None and (wrong := _unlike(self.session, self.resource, last, self.shape.image(read.record.row))):
+        elif last is not None and (
+            wrong := _unlike(self.session, self.resource, last, self.shape.image(read.record.row))
+        ):
             yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
@@ -248,8 +340,10 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
         return set()
 
 
-def _unlike(session: Session, resource: Resource, last: prior.LastImage, now: Image) -> list[str]:
+def _unlike(
+    session: Session, resource: Resource, last: existing.LastImage, now: Image
+) -> list[str]:
     """The fields in which the image of a change differs from the row, if its shape is the row's."""
     if last.image is None or not same_shape(resource, last.api_version, session.api.version):
         return []
-    return prior.unlike(resource, session.shapes[resource.table], last.image, now)
+    return existing.unlike(resource, session.shapes[resource.table], last.image, now)

@@ -1,6 +1,8 @@
-"""A burst of webhooks through `serve`: `python tests/bench/burst.py [--events N]`. Requests per page are exact, seconds are not.
+"""A burst of webhooks through `serve`: `python tests/bench/burst.py [--events N]`. Requests per
+page are exact, seconds are not.
 
-Within the budget of test mode, 20 requests a second; the webhooks come as the events happen, 500 a second.
+Within the budget of test mode, 20 requests a second; the webhooks come as the events happen, 500 a
+second.
 """
 
 from __future__ import annotations
@@ -16,33 +18,64 @@ import urllib.request
 from math import ceil
 from pathlib import Path
 
-from stripe_feed.feed.store import FeedStore
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 
 Figure = tuple[str, str, str, bool]
 
 MOST_SECONDS = 300.0
-RATE = 500                # events a second
+RATE = 500  # events a second
 
 
 def figures(events: int = 1_700) -> list[Figure]:
-    """How many requests a burst takes for each page that it fills, and how long it is until the last change is in the feed."""
+    """How many requests a burst takes for each page that it fills, and how long it is until the
+    last change is in the feed.
+    """
     box = Sandbox(seed=1, customers=200, oddities=False, now=int(time.time()), real_time=True)
     with tempfile.TemporaryDirectory() as name, box.serve() as url:
         environment = {
-            **os.environ, "STRIPE_API_BASE": url, "STRIPE_SECRET_KEY": box.key, "DLT_DATA_DIR": f"{name}/dlt",
-            "STRIPE_FEED_TOKEN": "a token that nobody asks for".replace(" ", "-"), "STRIPE_WEBHOOK_SECRET": "whsec_none",
+            **os.environ,
+            "STRIPE_API_BASE": url,
+            "STRIPE_SECRET_KEY": box.key,
+            "DLT_DATA_DIR": f"{name}/dlt",
+            "STRIPE_FEED_TOKEN": "a token that nobody asks for".replace(" ", "-"),
+            "STRIPE_WEBHOOK_SECRET": "whsec_none",
         }
         hook = box.webhook_endpoint("http://127.0.0.1:1/stripe")
         environment["STRIPE_WEBHOOK_SECRET"] = hook["secret"]
-        command = [sys.executable, "-m", "stripe_feed", "serve", "--port", "0", "--every", "1h", "--resources", "customers"]
-        process = subprocess.Popen(command, cwd=name, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "stripe_feed",
+            "serve",
+            "--port",
+            "0",
+            "--every",
+            "1h",
+            "--resources",
+            "customers",
+        ]
+        process = subprocess.Popen(
+            command,
+            cwd=name,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         try:
             assert process.stderr is not None
             said = next(line for line in process.stderr if "http://127.0.0.1:" in line)
-            port = said.partition("http://127.0.0.1:")[2].partition("/")[0].partition(",")[0].strip()
+            port = (
+                said.partition("http://127.0.0.1:")[2].partition("/")[0].partition(",")[0].strip()
+            )
             box.account.webhooks.hooks[hook["id"]].object["url"] = f"http://127.0.0.1:{port}/stripe"
-            return _measured(box, Path(name) / "stripe_feed.feed.sqlite", f"http://127.0.0.1:{port}/health", events)
+            return _measured(
+                box,
+                Path(name) / "stripe_feed.feed.sqlite",
+                f"http://127.0.0.1:{port}/health",
+                events,
+            )
         finally:
             process.terminate()
             process.wait()
@@ -68,7 +101,12 @@ def _measured(box: Sandbox, store: Path, health: str, events: int) -> list[Figur
     alone = sum(count for (path, _), count in box.counts.items() if path == "/v1/events/:id")
     share = asked / ceil(events / 100)
     return [
-        (f"a burst of {events:,} webhooks, requests per page", f"{share:.2f}", "<= 1.2", share <= 1.2 and head >= events),
+        (
+            f"a burst of {events:,} webhooks, requests per page",
+            f"{share:.2f}",
+            "<= 1.2",
+            share <= 1.2 and head >= events,
+        ),
         ("events asked for by id", f"{alone}", "(no target)", True),
         ("all requests", f"{sum(box.counts.values())}", "(no target)", True),
         ("until the last change is in the feed", f"{seconds:.1f} s", "(no target)", True),

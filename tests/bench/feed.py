@@ -1,6 +1,8 @@
-"""Figures of the feed side: `python tests/bench/feed.py [--changes N]`. Each is (name, value, target, whether it is met).
+"""Figures of the feed side: `python tests/bench/feed.py [--changes N]`. Each is (name, value,
+target, whether it is met).
 
-The destination is filled by SQL, 1.5 kB of JSON per change; every figure is taken in a process of its own.
+The destination is filled by SQL, 1.5 kB of JSON per change; every figure is taken in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -51,14 +53,16 @@ def fill(file: Path, changes: int) -> None:
         for first in range(0, changes, LOAD_ROWS):
             last = min(first + LOAD_ROWS, changes)
             base.execute(FILL.format(objects=OBJECTS, load=LOAD_ROWS, first=first, last=last))
-        base.execute("insert into stripe._dlt_loads select distinct _dlt_load_id, 'stripe', 0, now(), '' from stripe.changes")
+        base.execute(
+            "insert into stripe._dlt_loads select distinct _dlt_load_id, 'stripe', 0, now(), '' from stripe.changes"
+        )
 
 
 def relaying(folder: Path) -> None:
     """Relay everything; print the seconds."""
-    from stripe_feed.destination import open_pipeline
+    from stripe_feed.destination.pipeline import open_pipeline
     from stripe_feed.feed.relay import relay_pipeline, store_path
-    from stripe_feed.feed.store import FeedStore
+    from stripe_feed.feed.storage.store import FeedStore
 
     pipeline = open_pipeline(str(folder / "copy.duckdb"), state_dir=str(folder / "state"))
     with FeedStore(store_path(pipeline)) as store:
@@ -71,7 +75,7 @@ def paging(folder: Path) -> None:
     """Pages of 100 all over the log; print their times."""
     import random
 
-    from stripe_feed.feed.store import FeedStore
+    from stripe_feed.feed.storage.store import FeedStore
 
     with FeedStore(folder / "copy.feed.sqlite") as store:
         took, chance = [], random.Random(1)
@@ -85,8 +89,8 @@ def paging(folder: Path) -> None:
 
 def consuming(folder: Path) -> None:
     """Consume everything, each change acknowledged; print the seconds."""
-    from stripe_feed.feed.consume import Feed
-    from stripe_feed.feed.store import FeedStore
+    from stripe_feed.feed.feed import Feed
+    from stripe_feed.feed.storage.store import FeedStore
 
     with Feed(None, FeedStore(folder / "copy.feed.sqlite")) as feed:
         began = time.perf_counter()
@@ -96,8 +100,8 @@ def consuming(folder: Path) -> None:
 
 def folding(folder: Path) -> None:
     """Fold everything; print the seconds."""
-    from stripe_feed.feed.consume import Feed
-    from stripe_feed.feed.store import FeedStore
+    from stripe_feed.feed.feed import Feed
+    from stripe_feed.feed.storage.store import FeedStore
 
     with Feed(None, FeedStore(folder / "copy.feed.sqlite")) as feed:
         began = time.perf_counter()
@@ -107,24 +111,32 @@ def folding(folder: Path) -> None:
 
 def rebuilding(folder: Path) -> None:
     """Rebuild the log; print the seconds."""
-    from stripe_feed.destination import open_pipeline
-    from stripe_feed.feed.consume import open_feed
+    from stripe_feed.destination.pipeline import open_pipeline
+    from stripe_feed.feed.feed import open_feed
 
-    with open_feed(open_pipeline(str(folder / "copy.duckdb"), state_dir=str(folder / "state"))) as feed:
+    with open_feed(
+        open_pipeline(str(folder / "copy.duckdb"), state_dir=str(folder / "state"))
+    ) as feed:
         began = time.perf_counter()
         count = feed.rebuild()
         print(json.dumps({"count": count, "seconds": time.perf_counter() - began}))
 
 
 STEPS: dict[str, Callable[[Path], None]] = {
-    "relay": relaying, "page": paging, "consume": consuming, "net": folding, "rebuild": rebuilding,
+    "relay": relaying,
+    "page": paging,
+    "consume": consuming,
+    "net": folding,
+    "rebuild": rebuilding,
 }
 
 
 def measured(step: str, folder: Path) -> tuple[dict[str, float], int]:
     """What a step printed in a process of its own, and that process's peak memory in MB."""
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen([sys.executable, __file__, "--step", step, "--folder", str(folder)], stdout=out)
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--step", step, "--folder", str(folder)], stdout=out
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -138,11 +150,16 @@ def figures(changes: int = 100_000) -> list[Figure]:
     """All figures at this many changes; the memory target stands for 1,000,000."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        process = subprocess.run([sys.executable, __file__, "--fill", str(changes), "--folder", name], check=True)
+        process = subprocess.run(
+            [sys.executable, __file__, "--fill", str(changes), "--folder", name], check=True
+        )
         assert process.returncode == 0
         found = {step: measured(step, folder) for step in STEPS}
         size = (folder / "copy.feed.sqlite").stat().st_size
-    rate = {step: found[step][0]["count"] / found[step][0]["seconds"] for step in ("relay", "consume", "net", "rebuild")}
+    rate = {
+        step: found[step][0]["count"] / found[step][0]["seconds"]
+        for step in ("relay", "consume", "net", "rebuild")
+    }
     p50, p99 = found["page"][0]["p50"] * 1e3, found["page"][0]["p99"] * 1e3
     peak = max(rss for _, rss in found.values())
     return [
@@ -170,7 +187,10 @@ def main() -> None:
         STEPS[options.step](options.folder)
     else:
         for name, value, target, good in figures(options.changes):
-            print(f"{'ok  ' if good else 'MISS'}  {name:<44} {value:>12}   target {target}", flush=True)
+            print(
+                f"{'ok  ' if good else 'MISS'}  {name:<44} {value:>12}   target {target}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The floor: what a hand-written loader without dlt costs. bytes -> msgspec -> Arrow -> DuckDB delete + insert.
+"""The floor: what a hand-written loader without dlt costs. bytes -> msgspec -> Arrow -> DuckDB
+delete + insert.
 
-It keeps the same columns, completes embedded lists and loads children; it has no state, no checkpoints, no versions, no
-retries and no schema evolution. Usage: floor.py URL KEY FILE.
+It keeps the same columns, completes embedded lists and loads children; it has no state, no
+checkpoints, no versions, no retries and no schema evolution. Usage: floor.py URL KEY FILE.
 """
 
 from __future__ import annotations
@@ -14,15 +15,28 @@ import msgspec
 import pyarrow as pa
 import urllib3
 
-from stripe_feed.resources import RESOURCES, Child, Resource
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import Child, Resource
 
 TYPES: dict[str, Any] = {
-    "text": str | None, "ref": str | None, "bigint": int | None, "bool": bool | None, "timestamp": int | None,
-    "decimal": str | None, "double": float | None, "json": msgspec.Raw,
+    "text": str | None,
+    "ref": str | None,
+    "bigint": int | None,
+    "bool": bool | None,
+    "timestamp": int | None,
+    "decimal": str | None,
+    "double": float | None,
+    "json": msgspec.Raw,
 }
 ARROW: dict[str, pa.DataType] = {
-    "text": pa.string(), "ref": pa.string(), "bigint": pa.int64(), "bool": pa.bool_(), "timestamp": pa.timestamp("s", tz="UTC"),
-    "decimal": pa.decimal128(38, 12), "double": pa.float64(), "json": pa.string(),
+    "text": pa.string(),
+    "ref": pa.string(),
+    "bigint": pa.int64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("s", tz="UTC"),
+    "decimal": pa.decimal128(38, 12),
+    "double": pa.float64(),
+    "json": pa.string(),
 }
 NULL = msgspec.Raw(b"null")
 BATCH = 50
@@ -30,10 +44,15 @@ BATCH = 50
 
 def struct(row: Resource | Child) -> Any:
     fields: list[Any] = [
-        ("id", str) if c.name == "id" else (c.name, TYPES[c.kind], NULL if c.kind == "json" else None) for c in row.columns
+        ("id", str)
+        if c.name == "id"
+        else (c.name, TYPES[c.kind], NULL if c.kind == "json" else None)
+        for c in row.columns
     ]
     for child in getattr(row, "children", ()):
-        embedded = msgspec.defstruct("List", [("data", list[struct(child)]), ("has_more", bool, False)], gc=False)  # type: ignore[misc]
+        embedded = msgspec.defstruct(
+            "List", [("data", list[struct(child)]), ("has_more", bool, False)], gc=False
+        )  # type: ignore[misc]
         fields.append((child.field, embedded))
     return msgspec.defstruct(row.table, fields, gc=False, kw_only=True)
 
@@ -71,7 +90,9 @@ class Floor:
         self.base = duckdb.connect(file)
 
     def get(self, path: str, **fields: str) -> bytes:
-        return self.http.request("GET", self.url + path, fields={"limit": "100", **fields}, headers=self.headers).data
+        return self.http.request(
+            "GET", self.url + path, fields={"limit": "100", **fields}, headers=self.headers
+        ).data
 
     def walk(self, row: Resource, filters: dict[str, str]) -> None:
         decode, child_decoders = page_decoder(row), {c.field: page_decoder(c) for c in row.children}

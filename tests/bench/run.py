@@ -1,7 +1,9 @@
-"""Speed and memory against targets, as ratios within one run. `python tests/bench/run.py [--long] [--rows N]`.
+"""Speed and memory against targets, as ratios within one run. `python tests/bench/run.py [--long]
+[--rows N]`.
 
-Every figure comes from whole processes: user + system CPU of the process as the operating system counted it, and the
-sandbox's own CPU beside it. Absolute seconds depend on the machine; compare the ratios.
+Every figure comes from whole processes: user + system CPU of the process as the operating system
+counted it, and the sandbox's own CPU beside it. Absolute seconds depend on the machine; compare the
+ratios.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-CLI = [sys.executable, "-m", "stripe_feed.cli"]
+CLI = [sys.executable, "-m", "stripe_feed.cli.main"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Cost:
 
     cpu: float
     wall: float
-    rss: int            # MB
+    rss: int  # MB
     out: str
 
 
@@ -60,11 +62,25 @@ class Box:
 
 @contextmanager
 def sandbox(rows: int, **flags: Any) -> Iterator[Box]:
-    """An account of about `rows` objects: 40 % customers, 40 % invoices, 20 % subscriptions, with children."""
-    sizes = {"customers": rows * 4 // 10, "invoices": rows * 4 // 10, "subscriptions": rows * 2 // 10}
+    """An account of about `rows` objects: 40 % customers, 40 % invoices, 20 % subscriptions, with
+    children.
+    """
+    sizes = {
+        "customers": rows * 4 // 10,
+        "invoices": rows * 4 // 10,
+        "subscriptions": rows * 2 // 10,
+    }
     given = [(f"--{name.replace('_', '-')}", value) for name, value in {**sizes, **flags}.items()]
     options = [name if value is True else f"{name}={value}" for name, value in given]
-    command = [sys.executable, "-m", "stripe_feed.sandbox", "--port=0", "--seed=1", "--exit-with-parent", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "stripe_feed.sandbox",
+        "--port=0",
+        "--seed=1",
+        "--exit-with-parent",
+        *options,
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -102,7 +118,10 @@ def sync(folder: Path, box: Box, *options: str) -> Cost:
 
 def show(name: str, value: str, target: str, good: bool, more: str = "") -> None:
     """One line of the report."""
-    print(f"{'ok  ' if good else 'MISS'}  {name:<44} {value:>12}   target {target:<14} {more}", flush=True)
+    print(
+        f"{'ok  ' if good else 'MISS'}  {name:<44} {value:>12}   target {target:<14} {more}",
+        flush=True,
+    )
 
 
 def script(name: str, box: Box, file: Path, *more: str) -> Cost:
@@ -132,14 +151,30 @@ def cpu(rows: int, repeat: int) -> None:
                     idle(Path(folder), box)
     ratio = sorted(a.cpu / b.cpu for a, b in zip(ours, floors, strict=True))[repeat // 2]
     a, b = ours[-1], floors[-1]
-    show("CPU of sync / hand-written floor", f"{ratio:.2f}x", "<= 2.0x", ratio <= 2.0,
-         f"{a.cpu:.1f} s / {b.cpu:.1f} s; sandbox {served[1]:.1f} s / {served[0]:.1f} s; wall {a.wall:.1f} s; {a.rss} MB")
-    show("requests without pacing / least number", f"{made / least:.3f}x", "(no target)", True, f"{made} / {least}")
+    show(
+        "CPU of sync / hand-written floor",
+        f"{ratio:.2f}x",
+        "<= 2.0x",
+        ratio <= 2.0,
+        f"{a.cpu:.1f} s / {b.cpu:.1f} s; sandbox {served[1]:.1f} s / {served[0]:.1f} s; wall {a.wall:.1f} s; {a.rss} MB",
+    )
+    show(
+        "requests without pacing / least number",
+        f"{made / least:.3f}x",
+        "(no target)",
+        True,
+        f"{made} / {least}",
+    )
     with sandbox(rows // 10) as box, tempfile.TemporaryDirectory() as folder:
         rival = script("rival", box, Path(folder) / "rival.duckdb")
     share = a.cpu / rows / (rival.cpu / (rows // 10))
-    show("CPU per row / SDK + dlt defaults", f"1/{1 / share:.1f}", "<= 1/8", share <= 1 / 8,
-         f"{a.cpu / rows * 1e6:.0f} us / {rival.cpu / rows * 1e7:.0f} us; rival {rival.rss} MB at {rows // 10} rows")
+    show(
+        "CPU per row / SDK + dlt defaults",
+        f"1/{1 / share:.1f}",
+        "<= 1/8",
+        share <= 1 / 8,
+        f"{a.cpu / rows * 1e6:.0f} us / {rival.cpu / rows * 1e7:.0f} us; rival {rival.rss} MB at {rows // 10} rows",
+    )
 
 
 def idle(folder: Path, box: Box) -> None:
@@ -166,15 +201,38 @@ def limit(rows: int) -> None:
             by_status = box.requests()
             share = by_status.get("429", 0) / sum(by_status.values())
             served = box.cpu()
-        show("extraction at the limit / theoretical least", f"{seconds / least:.3f}x", "<= 1.10x", seconds <= 1.10 * least,
-             f"{seconds:.1f} s / {least:.1f} s; CPU {cost.cpu:.1f} s, sandbox {served:.1f} s")
+        show(
+            "extraction at the limit / theoretical least",
+            f"{seconds / least:.3f}x",
+            "<= 1.10x",
+            seconds <= 1.10 * least,
+            f"{seconds:.1f} s / {least:.1f} s; CPU {cost.cpu:.1f} s, sandbox {served:.1f} s",
+        )
         made, fewest = sum(by_status.values()), sum(pages.values())
         share_made = made / fewest
-        show("requests / least number of requests", f"{share_made:.3f}x", "<= 1.05x", share_made <= 1.05, f"{made} / {fewest}")
-        show("answered 429", f"{share:.2%}", "< 1 %", share < 0.01, f"of {sum(by_status.values())} requests")
+        show(
+            "requests / least number of requests",
+            f"{share_made:.3f}x",
+            "<= 1.05x",
+            share_made <= 1.05,
+            f"{made} / {fewest}",
+        )
+        show(
+            "answered 429",
+            f"{share:.2%}",
+            "< 1 %",
+            share < 0.01,
+            f"of {sum(by_status.values())} requests",
+        )
         with sandbox(rows, latency=0.08, jitter=0.02, rate=100, endpoint_rate=25) as box:
             whole = sync(Path(folder), box, "--max-rps", "100", "--endpoint-rps", "25")
-        show("whole sync at the limit / least", f"{whole.wall / least:.2f}x", "(no target)", True, f"{whole.wall:.0f} s")
+        show(
+            "whole sync at the limit / least",
+            f"{whole.wall / least:.2f}x",
+            "(no target)",
+            True,
+            f"{whole.wall:.0f} s",
+        )
 
 
 def memory() -> None:
@@ -184,9 +242,17 @@ def memory() -> None:
         with sandbox(rows) as box, tempfile.TemporaryDirectory() as folder:
             cost = sync(Path(folder), box, *UNPACED)
         peaks.append(cost.rss)
-        print(f"      {rows} objects: peak {cost.rss} MB, CPU {cost.cpu:.0f} s, wall {cost.wall:.0f} s", flush=True)
+        print(
+            f"      {rows} objects: peak {cost.rss} MB, CPU {cost.cpu:.0f} s, wall {cost.wall:.0f} s",
+            flush=True,
+        )
     show("peak memory, 1M objects", f"{peaks[1]} MB", "<= 800 MB", peaks[1] <= 800)
-    show("peak memory, 1M / 250k", f"{peaks[1] / peaks[0]:.2f}x", "<= 1.3x", peaks[1] <= 1.3 * peaks[0])
+    show(
+        "peak memory, 1M / 250k",
+        f"{peaks[1] / peaks[0]:.2f}x",
+        "<= 1.3x",
+        peaks[1] <= 1.3 * peaks[0],
+    )
 
 
 def changes() -> None:
@@ -242,7 +308,9 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays"])
+    parser.add_argument(
+        "--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays"]
+    )
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:

@@ -1,4 +1,6 @@
-"""A batch of events of one resource -> its changes, and the rows of its objects: from snapshots, read again, or as held."""
+"""A batch of events of one resource -> its changes, and the rows of its objects: from snapshots,
+read again, or as held.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,28 @@ import dlt
 import msgspec
 
 from ..resources import RESOURCES
-from . import prior
-from .changes import Change, list_id
-from .cursors import VERSION_STEP
-from .derive import body_of, changes_of
-from .histories import Known, Ordered, held, needs_known, sequence
+from . import existing
+from .events.classify import Told, is_discount
+from .events.derive import body_of, changes_of
+from .events.history import Known, Ordered, held, needs_known, sequence
 from .lists import TOLD_BY_LIST
-from .odd import Odd
-from .rereads import Read
-from .shapes import Record
-from .told import Told, is_discount
+from .next_step import VERSION_STEP
+from .refetch import Read
+from .tables.changes import Change, list_id
+from .tables.codec import Record
+from .tables.rejected import Odd
 from .writer import Writer, is_before, version_read
 
-EMBEDDED = frozenset(table for row in RESOURCES.values() for child in row.children for _, table in child.embeds)
+EMBEDDED = frozenset(
+    table for row in RESOURCES.values() for child in row.children for _, table in child.embeds
+)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Last:
-    """Where an object stands after its events; `body`: its content of the pinned shape, where an event holds it. `held`: the copy
-    has it, because its last event was told before."""
+    """Where an object stands after its events; `body`: its content of the pinned shape, where an
+    event holds it. `held`: the copy has it, because its last event was told before.
+    """
 
     def __init__(self, ordered: Ordered, body: bytes | None) -> None:
         event = ordered.told.event
@@ -39,17 +44,21 @@ class Last:
         self.version = event.created * VERSION_STEP + ordered.number
         self.ends = event.created if ordered.told.role == "ends" else None
         self.held = ordered.told.held and ordered.sure
-        self.died: Last | None = None       # by an event that seemed not to be the last one
+        self.died: Last | None = None  # by an event that seemed not to be the last one
 
 
 @dataclass
 class Work:
-    """What a batch of events leads to for one resource; `again` must be read before its tables can be made."""
+    """What a batch of events leads to for one resource; `again` must be read before its tables can
+    be made.
+    """
 
     writer: Writer
     changes: list[Change] = field(default_factory=list)
     last: dict[str, Last] = field(default_factory=dict)
-    rows: list[tuple[Record, int, int | None]] = field(default_factory=list)     # with version and time of deletion
+    rows: list[tuple[Record, int, int | None]] = field(
+        default_factory=list
+    )  # with version and time of deletion
     ended: dict[str, Last] = field(default_factory=dict)
     again: dict[str, int | None] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
@@ -57,7 +66,9 @@ class Work:
     def tables(self) -> Iterator[Any]:
         """The tables to yield: rows first, then the changes that led there."""
         rows = [*self.rows, *((read.record, self._version(read), None) for read in self._worth())]
-        yield from self.writer.rows([r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows])
+        yield from self.writer.rows(
+            [r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows]
+        )
         self._died()
         yield from self._ended()
         yield from self.writer.changes(sorted(self.changes, key=lambda change: change.occurred_at))
@@ -70,37 +81,64 @@ class Work:
     def _worth(self) -> list[Read]:
         """Without objects on test clocks, and what only a discount led to if it is held as it is."""
         clocks = self.writer.session.options.test_clocks
-        wanted = [read for read in self.reads if clocks or not getattr(read.record.row, "test_clock", None)]
+        wanted = [
+            read
+            for read in self.reads
+            if clocks or not getattr(read.record.row, "test_clock", None)
+        ]
         doubtful = [read.record for read in wanted if read.record.row.id not in self.last]
-        held = {record.row.id for record in doubtful} - {record.row.id for record in self.writer.changed(doubtful)}
+        held = {record.row.id for record in doubtful} - {
+            record.row.id for record in self.writer.changed(doubtful)
+        }
         return [read for read in wanted if read.record.row.id not in held]
 
     def _died(self) -> None:
-        """Objects that could not be read again were gone, where an event of this batch says so, though another seemed later."""
+        """Objects that could not be read again were gone, where an event of this batch says so,
+        though another seemed later.
+        """
         read = {read.record.row.id for read in self.reads}
-        for id in self.again.keys() - read - self.writer.session.left_out.ids(self.writer.resource.table):
+        for id in (
+            self.again.keys() - read - self.writer.session.left_out.ids(self.writer.resource.table)
+        ):
             if (one := self.last.get(id)) is not None and one.died is not None:
                 self.ended[id] = one.died
 
     def _ended(self) -> Iterator[Any]:
-        """Deleted objects whose event does not hold their content: the row that is held becomes their last."""
+        """Deleted objects whose event does not hold their content: the row that is held becomes
+        their last.
+        """
         if not self.ended or self.writer.client is None:
             return
         with self.writer.client as client:
-            held = prior.rows(client, self.writer.shape, list(self.ended))
+            held = existing.rows(client, self.writer.shape, list(self.ended))
         ends = [self.ended[id] for id in held]
-        yield from self.writer.ended(list(held.values()), [one.version for one in ends], [one.ends or 0 for one in ends])
-        if self.writer.resource.table in EMBEDDED:       # a copy inside an item may come at any time: it must not live
+        yield from self.writer.ended(
+            list(held.values()), [one.version for one in ends], [one.ends or 0 for one in ends]
+        )
+        if (
+            self.writer.resource.table in EMBEDDED
+        ):  # a copy inside an item may come at any time: it must not live
             ends = [one for id, one in self.ended.items() if id not in held]
-            records = self.writer.shape.objects([_as_known(self.writer, one.told) for one in ends]) if ends else []
-            whole = [(one, record) for one, record in zip(ends, records, strict=True) if not isinstance(record, Odd)]
+            records = (
+                self.writer.shape.objects([_as_known(self.writer, one.told) for one in ends])
+                if ends
+                else []
+            )
+            whole = [
+                (one, record)
+                for one, record in zip(ends, records, strict=True)
+                if not isinstance(record, Odd)
+            ]
             yield from self.writer.rows(
-                [record for _, record in whole], [one.version for one, _ in whole], [one.ends for one, _ in whole]
+                [record for _, record in whole],
+                [one.version for one, _ in whole],
+                [one.ends for one, _ in whole],
             )
 
 
 def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
-    """Derive the changes of a batch of events, oldest first, and see where each object's row is to come from.
+    """Derive the changes of a batch of events, oldest first, and see where each object's row is to
+    come from.
 
     Events before `started` may have been seen by an earlier run.
     """
@@ -112,40 +150,48 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
         if len(events) < len(some):
             work.again[id] = None
         if all(one.seen for one in events):
-            continue                                 # only its discount is new
+            continue  # only its discount is new
         ordered = sequence(events, known.get(id), id in known)
         if all(one.told.seen for one in ordered):
-            continue                                 # a twin of a change that was told
+            continue  # a twin of a change that was told
         work.changes += changes_of(ordered, known.get(id), pin, compared.get(id, 0))
         work.last[id] = last = Last(ordered[-1], body_of(ordered, pin))
-        last.died = next((Last(one, None) for one in reversed(ordered) if one.told.role == "ends"), None)
+        last.died = next(
+            (Last(one, None) for one in reversed(ordered) if one.told.role == "ends"), None
+        )
     work.changes = _once(writer, work.changes, work.last)
     _place(work)
     return work
 
 
-def _new(writer: Writer, history: Sequence[Told], started: int) -> tuple[dict[str, list[Told]], dict[str, int]]:
-    """The events by object, of objects with one that was not seen before; and when a comparison told of these last.
+def _new(
+    writer: Writer, history: Sequence[Told], started: int
+) -> tuple[dict[str, list[Told]], dict[str, int]]:
+    """The events by object, of objects with one that was not seen before; and when a comparison
+    told of these last.
 
-    Where one is older than what an earlier run may have seen, what that told of its object since belongs to its history.
+    Where one is older than what an earlier run may have seen, what that told of its object since
+    belongs to its history.
     """
     distinct = {(one.event.id, one.id): one for one in history}
     old = [one.event.id for one in distinct.values() if one.event.created < started]
     if old and writer.client is not None:
         with writer.client as client:
-            seen = prior.seen(client, old)
+            seen = existing.seen(client, old)
         for one in distinct.values():
             one.seen = one.seen or one.event.id in seen
     objects: dict[str, list[Told]] = {}
     for one in distinct.values():
         objects.setdefault(one.id, []).append(one)
     found = {id: some for id, some in objects.items() if not all(one.seen for one in some)}
-    since = {id: min(one.event.created for one in some if not one.seen) for id, some in found.items()}
+    since = {
+        id: min(one.event.created for one in some if not one.seen) for id, some in found.items()
+    }
     overtaken = {id: second for id, second in since.items() if second < started}
     if not overtaken or writer.client is None:
         return found, {}
     with writer.client as client:
-        told_before = prior.told_since(client, writer.resource.table, overtaken)
+        told_before = existing.told_since(client, writer.resource.table, overtaken)
     compared: dict[str, int] = {}
     for row in told_before:
         if row.event_id is None:
@@ -158,7 +204,8 @@ def _new(writer: Writer, history: Sequence[Told], started: int) -> tuple[dict[st
 
 
 def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known | None]:
-    """The images before the first events, where these do not tell: from the newest change before, else from the row held.
+    """The images before the first events, where these do not tell: from the newest change before,
+    else from the row held.
 
     None where there was no object.
     """
@@ -170,11 +217,12 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
     if not asked or writer.client is None:
         return {}
     with writer.client as client:
-        images = prior.last_images(client, writer.resource.table, asked)
-        rows = prior.rows(client, writer.shape, [id for id in asked if id not in images])
-        held = prior.images(client, writer.shape, rows)
+        images = existing.last_images(client, writer.resource.table, asked)
+        rows = existing.rows(client, writer.shape, [id for id in asked if id not in images])
+        held = existing.images(client, writer.shape, rows)
     found: dict[str, Known | None] = {
-        id: None if last.image is None else Known(last.image, last.api_version, last.whole) for id, last in images.items()
+        id: None if last.image is None else Known(last.image, last.api_version, last.whole)
+        for id, last in images.items()
     }
     for id in set(asked) - set(images):
         row = rows.get(id)
@@ -186,16 +234,20 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
 
 
 def _once(writer: Writer, changes: list[Change], last: Mapping[str, Last]) -> list[Change]:
-    """Without the creations that a list has told already, of a time when the key could not read events."""
+    """Without the creations that a list has told already, of a time when the key could not read
+    events.
+    """
     account, created = writer.session.account.id, [change for change in changes if change.op == "c"]
     if not created or writer.client is None or not dlt.current.source_state().get(TOLD_BY_LIST):
         return changes
     ids = {
-        list_id(account, writer.resource.table, change.object_id, last[change.object_id].created): change.change_id
+        list_id(
+            account, writer.resource.table, change.object_id, last[change.object_id].created
+        ): change.change_id
         for change in created
     }
     with writer.client as client:
-        told_by_list = prior.seen(client, list(ids))
+        told_by_list = existing.seen(client, list(ids))
     left_out = {ids[id] for id in told_by_list}
     return [change for change in changes if change.change_id not in left_out]
 
@@ -228,7 +280,9 @@ def _place(work: Work) -> None:
 
 
 def _put_aside(work: Work, odd: Odd, one: Last) -> None:
-    """An event's content that cannot be taken: the object is read again, or was deleted as it is held."""
+    """An event's content that cannot be taken: the object is read again, or was deleted as it is
+    held.
+    """
     if one.ends is None:
         work.again[one.id] = one.created
     else:
@@ -238,11 +292,15 @@ def _put_aside(work: Work, odd: Odd, one: Last) -> None:
 def _as_known(writer: Writer, one: Told) -> bytes:
     """An object by its last event, whatever its API version: in the fields that are documented."""
     names = {column.name for column in writer.shape.columns}
-    kept = {name: raw for name, raw in _fields.decode(one.event.data.object).items() if name in names}
+    kept = {
+        name: raw for name, raw in _fields.decode(one.event.data.object).items() if name in names
+    }
     return msgspec.json.encode(kept)
 
 
 def _is_cut(writer: Writer, record: Record) -> bool:
     """Whether an embedded list of a snapshot is not whole."""
-    lists = [shape.list_in(getattr(record.row, child.field)) for child, shape in writer.shape.children]
+    lists = [
+        shape.list_in(getattr(record.row, child.field)) for child, shape in writer.shape.children
+    ]
     return any(embedded is None or embedded.has_more for embedded in lists)

@@ -10,20 +10,23 @@ from typing import Any
 import dlt
 from dlt.extract import DltResource
 
-from ..api import API_VERSION, GIVE_UP_AFTER
-from ..resources import CHANGES, RESOURCES, TABLES, Resource
-from .changes import change_hints
-from .follow import read_changes
-from .hints import table_hints
+from ..api.client import API_VERSION, GIVE_UP_AFTER
+from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources.model import Resource
 from .lists import list_rows
-from .native import StripeResource
-from .session import LOOK_BACK, SETTLE, Deletes, Session, session_of
+from .options import LOOK_BACK, SETTLE, Deletes
+from .run import Session, session_of
+from .stream import read_changes
+from .tables.changes import change_hints
+from .tables.dlt_resource import StripeResource
+from .tables.hints import table_hints
 
 
 class _Quiet(logging.Filter):
     """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives.
 
-    And of a job that fails it logs what the database says, which can hold rows; the error that ends the run tells of it.
+    And of a job that fails it logs what the database says, which can hold rows; the error that ends
+    the run tells of it.
     """
 
     FAILED = re.compile(rf"[jJ]ob (for )?({'|'.join((*TABLES, CHANGES))}|_dlt_\w+)\.")
@@ -55,30 +58,49 @@ def stripe_source(
     api_version: str = API_VERSION,
     give_up_after: float = GIVE_UP_AFTER,
 ) -> Iterable[DltResource]:
-    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions, invoices with their children, and
-    `changes`: what happened to them.
+    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions,
+    invoices with their children, and `changes`: what happened to them.
 
-    A first run loads everything; later runs load what was created, updated, cancelled or deleted since, and a row per change
-    with before and after. Works with any SQL destination that can merge. Each object is there once, and each change, whatever
-    the order of runs, faults and crashes.
+    A first run loads everything; later runs load what was created, updated, cancelled or deleted
+    since, and a row per change with before and after. Works with any SQL destination that can
+    merge. Each object is there once, and each change, whatever the order of runs, faults and
+    crashes.
 
-    `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or `STRIPE_SECRET_KEY`.
-    `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or Unix seconds, the end exclusive. A start alone
-    leaves out what is older; with an end the range is fixed and the cursor is left alone. `expand`: opt-in fields by resource,
-    `{"customers": ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each run
-    reads again, for objects and events that become visible late; `settle`: seconds that an event must be old to be read.
-    `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard` removes them later. `snapshot`: a first backfill also gives
-    a change of op `r` for each object. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits
-    by default. `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
+    `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or
+    `STRIPE_SECRET_KEY`. `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or
+    Unix seconds, the end exclusive. A start alone leaves out what is older; with an end the range
+    is fixed and the cursor is left alone. `expand`: opt-in fields by resource, `{"customers":
+    ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each
+    run reads again, for objects and events that become visible late; `settle`: seconds that an
+    event must be old to be read. `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard`
+    removes them later. `snapshot`: a first backfill also gives a change of op `r` for each object.
+    `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits by default.
+    `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
 
-    Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline runs it).
+    Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline
+    runs it).
     """
-    return resources(session_of({
-        "api_key": api_key, "start_date": start_date, "end_date": end_date, "expand": expand, "test_clocks": test_clocks,
-        "look_back": look_back, "settle": settle, "deletes": deletes, "snapshot": snapshot,
-        "max_rps": max_rps, "endpoint_rps": endpoint_rps, "api_base": api_base,
-        "allow_api_base": allow_api_base, "api_version": api_version, "give_up_after": give_up_after,
-    }))
+    return resources(
+        session_of(
+            {
+                "api_key": api_key,
+                "start_date": start_date,
+                "end_date": end_date,
+                "expand": expand,
+                "test_clocks": test_clocks,
+                "look_back": look_back,
+                "settle": settle,
+                "deletes": deletes,
+                "snapshot": snapshot,
+                "max_rps": max_rps,
+                "endpoint_rps": endpoint_rps,
+                "api_base": api_base,
+                "allow_api_base": allow_api_base,
+                "api_version": api_version,
+                "give_up_after": give_up_after,
+            }
+        )
+    )
 
 
 def resources(session: Session) -> Iterable[DltResource]:
@@ -95,7 +117,9 @@ def source_of(session: Any) -> Iterable[DltResource]:
 
 
 def _changes(session: Session) -> DltResource:
-    """The reader of events: no hints of its own, since the variants of all tables would inherit them."""
+    """The reader of events: no hints of its own, since the variants of all tables would inherit
+    them.
+    """
     found: DltResource = dlt.resource(read_changes, name=CHANGES, _impl_cls=StripeResource)(session)
     for row in RESOURCES.values():
         shape = session.shapes[row.table]
@@ -106,14 +130,19 @@ def _changes(session: Session) -> DltResource:
 
 
 def _resource(session: Session, row: Resource) -> DltResource:
-    found: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(session, row)
+    found: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(
+        session, row
+    )
     shape = session.shapes[row.table]
-    for child, child_shape in shape.children:      # before the resource's own hints, which variants would inherit
+    for (
+        child,
+        child_shape,
+    ) in shape.children:  # before the resource's own hints, which variants would inherit
         found.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
     for table in {table for child in row.children for _, table in child.embeds}:
         found.apply_hints(**table_hints(session.shapes[table]), create_table_variant=True)
-    found.apply_hints(**change_hints(), create_table_variant=True)      # for a key without events
-    found.apply_hints(**{name: hint for name, hint in table_hints(shape).items() if name != "table_name"})
+    found.apply_hints(**change_hints(), create_table_variant=True)  # for a key without events
+    found.apply_hints(
+        **{name: hint for name, hint in table_hints(shape).items() if name != "table_name"}
+    )
     return found
-
-

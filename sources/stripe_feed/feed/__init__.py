@@ -1,1 +1,1 @@
-"""Destination to other tools: a log of completed changes beside the destination, and named consumers of it."""
+"""The log of changes beside the destination, and its named consumers."""

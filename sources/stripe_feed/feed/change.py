@@ -9,11 +9,23 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any
 
-from ..extract.images import Image, revert
+from ..extract.tables.diff import Image, revert
 
 TEXTS = (
-    "change_id", "resource", "object_id", "customer_id", "op", "origin", "event_id", "event_type", "api_version", "request_id",
-    "request_idempotency_key", "context", "before_quality", "account_id",
+    "change_id",
+    "resource",
+    "object_id",
+    "customer_id",
+    "op",
+    "origin",
+    "event_id",
+    "event_type",
+    "api_version",
+    "request_id",
+    "request_idempotency_key",
+    "context",
+    "before_quality",
+    "account_id",
 )
 TIMES = ("occurred_at", "observed_at")
 OTHERS = ("late", "livemode", "seq")
@@ -21,7 +33,9 @@ SOURCE = (*TEXTS, *TIMES, *OTHERS, "_dlt_load_id", "changed", "after", "previous
 """The columns that are read from the destination, in this order."""
 
 STORED = (*TEXTS, *TIMES, *OTHERS, "load_id", "changed", "body")
-"""The columns of the log beside `position` and `object_version`. Times are microseconds since 1970, UTC."""
+"""The columns of the log beside `position` and `object_version`. Times are microseconds since 1970,
+UTC.
+"""
 
 Entry = tuple[Any, ...]
 """The values of `STORED`."""
@@ -36,11 +50,13 @@ OP_WORDS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One transition of one Stripe object. `offset` orders the feed, `object_version` (1, 2, 3, …) the object's own changes.
+    """One transition of one Stripe object. `offset` orders the feed, `object_version` (1, 2, 3, …)
+    the object's own changes.
 
-    `change_id` is the same whenever and wherever this change is read: the key for doing something exactly once.
-    `op`: c created, u updated, d deleted, r read (a snapshot that was asked for). Times are UTC.
-    `after` is null for a deletion; `before` is computed. Both are null once the object was forgotten.
+    `change_id` is the same whenever and wherever this change is read: the key for doing something
+    exactly once. `op`: c created, u updated, d deleted, r read (a snapshot that was asked for).
+    Times are UTC. `after` is null for a deletion; `before` is computed. Both are null once the
+    object was forgotten.
     """
 
     offset: int
@@ -66,7 +82,7 @@ class Change:
     seq: int
     load_id: str
     changed: list[str]
-    after: Image | None = field(repr=False)         # a log that shows a change shows no personal data
+    after: Image | None = field(repr=False)  # a log that shows a change shows no personal data
     previous: Image | None = field(repr=False)
 
     @property
@@ -94,7 +110,15 @@ def entry(row: Sequence[Any]) -> Entry:
     late, livemode, seq, load_id, changed, after, previous = row[len(TEXTS) + 2 :]
     flags = (int(bool(late)), None if livemode is None else int(livemode), int(seq or 0))
     body = packed(_json(after), _json(previous))
-    return (*texts, microseconds(occurred), microseconds(observed), *flags, str(load_id), _json(changed).decode(), body)
+    return (
+        *texts,
+        microseconds(occurred),
+        microseconds(observed),
+        *flags,
+        str(load_id),
+        _json(changed).decode(),
+        body,
+    )
 
 
 def change(position: int, version: int, stored: Sequence[Any]) -> Change:
@@ -102,8 +126,22 @@ def change(position: int, version: int, stored: Sequence[Any]) -> Change:
     texts, (occurred, observed) = stored[: len(TEXTS)], stored[len(TEXTS) : len(TEXTS) + 2]
     late, livemode, seq, load_id, changed, body = stored[len(TEXTS) + 2 :]
     after, previous = (None, None) if body is None else json.loads(zlib.decompress(body))
-    values: list[Any] = [position, version, *texts, moment(occurred) or EPOCH, moment(observed)]      # in the order of the fields
-    values += [bool(late), None if livemode is None else bool(livemode), seq, load_id, json.loads(changed) or [], after, previous]
+    values: list[Any] = [
+        position,
+        version,
+        *texts,
+        moment(occurred) or EPOCH,
+        moment(observed),
+    ]  # in the order of the fields
+    values += [
+        bool(late),
+        None if livemode is None else bool(livemode),
+        seq,
+        load_id,
+        json.loads(changed) or [],
+        after,
+        previous,
+    ]
     return Change(*values)
 
 
@@ -118,7 +156,9 @@ def _json(value: Any) -> bytes:
         return b"null"
     if isinstance(value, bytes):
         return value
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+    return (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    ).encode()
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -139,9 +179,13 @@ def moment(stored: int | None) -> datetime | None:
     """A stored time in UTC."""
     if stored is None:
         return None
-    return datetime.fromtimestamp(stored // 1_000_000, timezone.utc).replace(microsecond=stored % 1_000_000)
+    return datetime.fromtimestamp(stored // 1_000_000, timezone.utc).replace(
+        microsecond=stored % 1_000_000
+    )
 
 
 def iso(value: datetime | None) -> str | None:
     """ISO 8601 in UTC, with `Z`."""
-    return None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    return (
+        None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    )

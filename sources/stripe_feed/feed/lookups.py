@@ -1,7 +1,8 @@
-"""The objects beside the one that changed, for rules and templates: its customer, subscription and invoice, as the copy has them.
+"""The objects beside the one that changed, for rules and templates: its customer, subscription and
+invoice, as the copy has them.
 
-They are read for many changes at once, and the destination is closed again. Where it cannot be opened, that is an error and no
-null: who asks tries later. What was forgotten is null.
+They are read for many changes at once, and the destination is closed again. Where it cannot be
+opened, that is an error and no null: who asks tries later. What was forgotten is null.
 """
 
 from __future__ import annotations
@@ -12,28 +13,30 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..copy_state import source_state
-from ..destination import duckdb_file, lock
+from ..destination.duckdb_file import duckdb_file
+from ..destination.locks import patiently
+from ..destination.pipeline import lock
+from ..destination.state import source_state
 from ..errors import SetupError, StripeFeedError
-from ..extract.images import Image
-from ..locks import patiently
+from ..extract.tables.diff import Image
 from ..resources import RESOURCES, TABLES
 from .change import Change
 from .paths import value_at
 from .relay import with_client
-from .store import FeedStore, marks
+from .storage.store import FeedStore, marks
 
 BESIDE = {"customer": "customers", "subscription": "subscriptions", "invoice": "invoices"}
 """What can be looked up beside a change, and its table."""
 
 PATHS = {
-    "customer": ("customer",), "subscription": ("subscription", "parent.subscription_details.subscription"),
+    "customer": ("customer",),
+    "subscription": ("subscription", "parent.subscription_details.subscription"),
     "invoice": ("invoice", "latest_invoice"),
 }
-FRESH = 60.0          # seconds that an object counts as it was read
-MOST = 5_000          # objects in memory
-WAIT = 5.0            # seconds for whoever loads
-LEFT_ALONE = 1.0      # seconds after a fault, which all who ask meanwhile share
+FRESH = 60.0  # seconds that an object counts as it was read
+MOST = 5_000  # objects in memory
+WAIT = 5.0  # seconds for whoever loads
+LEFT_ALONE = 1.0  # seconds after a fault, which all who ask meanwhile share
 
 Read = Callable[[str, Sequence[str]], Mapping[str, Image]]
 """A table and ids -> the objects that are there, by id."""
@@ -46,7 +49,9 @@ class NotNow(SetupError):
 class Lookups:
     """Objects of the copy by id, kept for a minute. It may be shared between threads."""
 
-    def __init__(self, store: FeedStore | None, read: Read, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: FeedStore | None, read: Read, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.store, self.read, self.now = store, read, now
         self._turn = threading.Lock()
         self._known: dict[tuple[str, str], tuple[float, Image | None]] = {}
@@ -54,19 +59,31 @@ class Lookups:
 
     def fetch(self, changes: Iterable[Change], roots: Collection[str]) -> None:
         """Read what these changes will be asked for, all at once. Raises `NotNow`."""
-        wanted = {(BESIDE[root], id) for one in changes for root in roots if not is_own(one, root) and (id := id_of(one, root))}
+        wanted = {
+            (BESIDE[root], id)
+            for one in changes
+            for root in roots
+            if not is_own(one, root) and (id := id_of(one, root))
+        }
         with self._turn:
             self._read(wanted)
 
     def of(self, change: Change, roots: Collection[str]) -> dict[str, Image | None]:
-        """What is beside a change, by root; null where there is none, or it was forgotten. Raises as `fetch`."""
-        found: dict[str, Image | None] = {root: image_of(change) for root in roots if is_own(change, root)}
+        """What is beside a change, by root; null where there is none, or it was forgotten. Raises
+        as `fetch`.
+        """
+        found: dict[str, Image | None] = {
+            root: image_of(change) for root in roots if is_own(change, root)
+        }
         ids = {root: id_of(change, root) for root in roots if root not in found}
         keys = {root: (BESIDE[root], id) for root, id in ids.items() if id is not None}
         with self._turn:
             self._read(set(keys.values()))
             found |= {root: self._known[keys[root]][1] if root in keys else None for root in ids}
-        return {root: None if image is not None and self._is_forgotten(image) else image for root, image in found.items()}
+        return {
+            root: None if image is not None and self._is_forgotten(image) else image
+            for root, image in found.items()
+        }
 
     def one(self, table: str, id: str) -> Image | None:
         """An object as the copy has it now. Raises `SetupError` where it cannot be read."""
@@ -75,7 +92,9 @@ class Lookups:
 
     def _read(self, wanted: Collection[tuple[str, str]]) -> None:
         now = self.now()
-        missing = [key for key in wanted if key not in self._known or self._known[key][0] < now - FRESH]
+        missing = [
+            key for key in wanted if key not in self._known or self._known[key][0] < now - FRESH
+        ]
         if not missing:
             return
         if self._fault is not None and now < self._fault[0] + LEFT_ALONE:
@@ -98,7 +117,9 @@ class Lookups:
 
 
 def _nowhere(table: str, ids: Sequence[str]) -> Mapping[str, Image]:
-    raise SetupError(f"There is no copy here to look up {table} in. Use a feed that `open_feed` opened.")
+    raise SetupError(
+        f"There is no copy here to look up {table} in. Use a feed that `open_feed` opened."
+    )
 
 
 NOWHERE = Lookups(None, _nowhere)
@@ -119,7 +140,9 @@ def id_of(change: Change, root: str) -> str | None:
     if root == "customer" and change.customer_id is not None:
         return change.customer_id
     image = image_of(change)
-    return next((id for path in PATHS[root] if (id := _id(value_at(image, path))) is not None), None)
+    return next(
+        (id for path in PATHS[root] if (id := _id(value_at(image, path))) is not None), None
+    )
 
 
 def _id(value: Any) -> str | None:
@@ -129,29 +152,39 @@ def _id(value: Any) -> str | None:
 
 
 def reader(pipeline: Any) -> Read:
-    """What reads objects from the destination of a pipeline, as Stripe writes them but for the lists inside, and what became of
-    them: `deleted_at` in Unix seconds, and `_version`.
+    """What reads objects from the destination of a pipeline, as Stripe writes them but for the
+    lists inside, and what became of them: `deleted_at` in Unix seconds, and `_version`.
 
-    It raises `SetupError` where there is no copy, where the first copy of the table is not complete, and where another process
-    is loading or has the DuckDB file open for longer than a moment.
+    It raises `SetupError` where there is no copy, where the first copy of the table is not
+    complete, and where another process is loading or has the DuckDB file open for longer than a
+    moment.
     """
 
     def read(table: str, ids: Sequence[str]) -> dict[str, Image]:
         file = duckdb_file(pipeline)
-        if file is not None and not file.exists():      # dlt would make it
+        if file is not None and not file.exists():  # dlt would make it
             raise SetupError(f"There is no copy of {table} yet. Run `stripe-feed sync` first.")
-        from ..extract import prior  # they bring Arrow along
-        from ..extract.shapes import Shape
+        from ..extract import existing  # they bring Arrow along
+        from ..extract.tables.codec import Shape
 
         shape = Shape(TABLES[table])
-        owner = next(name for name, row in RESOURCES.items() if table in (name, *(child.table for child in row.children)))
+        owner = next(
+            name
+            for name, row in RESOURCES.items()
+            if table in (name, *(child.table for child in row.children))
+        )
 
         def asked(client: Any) -> dict[str, Image]:
             require_complete(client, [owner])
-            found = prior.rows(client, shape, ids)
-            own = {id: {"deleted_at": prior.as_json("timestamp", row["deleted_at"]), "_version": row["_version"]}
-                   for id, row in found.items()}
-            return {id: {**prior.image(shape, row), **own[id]} for id, row in found.items()}
+            found = existing.rows(client, shape, ids)
+            own = {
+                id: {
+                    "deleted_at": existing.as_json("timestamp", row["deleted_at"]),
+                    "_version": row["_version"],
+                }
+                for id, row in found.items()
+            }
+            return {id: {**existing.image(shape, row), **own[id]} for id, row in found.items()}
 
         with lock(pipeline, "stripe-feed feed", WAIT):
             return patiently(partial(with_client, pipeline, asked), WAIT)
@@ -162,5 +195,9 @@ def reader(pipeline: Any) -> Read:
 def require_complete(client: Any, tables: Iterable[str]) -> None:
     """Raise `SetupError` while the first copy of one of these tables is not complete."""
     states = source_state(client).get("resources", {})
-    if wanting := [name for name in tables if "t0" not in states.get(name, {}) or any(states[name]["left"])]:
-        raise SetupError(f"The first copy of {', '.join(wanting)} is not complete yet. Run `stripe-feed sync` to its end.")
+    if wanting := [
+        name for name in tables if "t0" not in states.get(name, {}) or any(states[name]["left"])
+    ]:
+        raise SetupError(
+            f"The first copy of {', '.join(wanting)} is not complete yet. Run `stripe-feed sync` to its end."
+        )

@@ -3,6 +3,6 @@
 It imports nothing of ours, so that it is an independent witness of what Stripe does.
 """
 
-from .box import Sandbox
+from .sandbox import Sandbox
 
 __all__ = ["Sandbox"]

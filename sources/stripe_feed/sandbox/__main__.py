@@ -1,4 +1,6 @@
-"""`python -m stripe_feed.sandbox`: a sandbox in a process of its own. One line of JSON says where it is."""
+"""`python -m stripe_feed.sandbox`: a sandbox in a process of its own. One line of JSON says where
+it is.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ from typing import NoReturn
 
 import msgspec
 
-from .box import Sandbox
-from .founding import SHAPES
-from .objects import API_VERSION
-from .server import listen
+from .http.server import listen
+from .samples.customers import API_VERSION
+from .sandbox import Sandbox
+from .scenarios.seed_data import SHAPES
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     box = opened(given)
     gc.collect()
-    gc.freeze()    # what is there stays there: nothing to look through again
+    gc.freeze()  # what is there stays there: nothing to look through again
     asyncio.run(run(box, given.port, given.exit_with_parent))
     return 0
 
@@ -38,25 +40,57 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    found = Parser("stripe-feed sandbox", description="Run a look-alike of Stripe over HTTP, with an account made up.")
+    found = Parser(
+        "stripe-feed sandbox",
+        description="Run a look-alike of Stripe over HTTP, with an account made up.",
+    )
     found.add_argument("--port", type=port, default=0, help="0, the default, takes a free one")
-    found.add_argument("--seed", type=int, default=1, help="another seed, another account; 1 by default")
+    found.add_argument(
+        "--seed", type=int, default=1, help="another seed, another account; 1 by default"
+    )
     found.add_argument("--customers", type=whole, default=200, help="how many; 200 by default")
     for name in ("--invoices", "--subscriptions", "--products"):
-        found.add_argument(name, type=whole, default=None, help="how many; by default a share of the customers")
-    found.add_argument("--shape", choices=SHAPES, default="growth", help="how the objects lie in time")
-    found.add_argument("--now", type=whole, default=None, help="Unix seconds at which the sandbox's clock starts")
-    found.add_argument("--start", type=whole, default=None, help="Unix seconds at which the account was created")
-    found.add_argument("--fixed-clock", action="store_true", help="the clock only moves when it is told to")
-    found.add_argument("--livemode", action="store_true", help="an account in live mode, with a live key")
-    found.add_argument("--no-oddities", action="store_true", help="without the odd objects that real accounts have")
+        found.add_argument(
+            name, type=whole, default=None, help="how many; by default a share of the customers"
+        )
+    found.add_argument(
+        "--shape", choices=SHAPES, default="growth", help="how the objects lie in time"
+    )
+    found.add_argument(
+        "--now", type=whole, default=None, help="Unix seconds at which the sandbox's clock starts"
+    )
+    found.add_argument(
+        "--start", type=whole, default=None, help="Unix seconds at which the account was created"
+    )
+    found.add_argument(
+        "--fixed-clock", action="store_true", help="the clock only moves when it is told to"
+    )
+    found.add_argument(
+        "--livemode", action="store_true", help="an account in live mode, with a live key"
+    )
+    found.add_argument(
+        "--no-oddities", action="store_true", help="without the odd objects that real accounts have"
+    )
     found.add_argument("--latency", type=amount, default=0.0, help="seconds that each answer takes")
     found.add_argument("--jitter", type=amount, default=0.0, help="seconds, more or less")
-    found.add_argument("--rate", type=amount, default=None, help="requests per second, all together; more are answered 429")
-    found.add_argument("--endpoint-rate", type=amount, default=None, help="requests per second, per endpoint")
+    found.add_argument(
+        "--rate",
+        type=amount,
+        default=None,
+        help="requests per second, all together; more are answered 429",
+    )
+    found.add_argument(
+        "--endpoint-rate", type=amount, default=None, help="requests per second, per endpoint"
+    )
     found.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
-    found.add_argument("--indent", action="store_true", help="bodies with line breaks, as Stripe sends them")
-    found.add_argument("--api-version", default=API_VERSION, help="the account's default version: that of its events")
+    found.add_argument(
+        "--indent", action="store_true", help="bodies with line breaks, as Stripe sends them"
+    )
+    found.add_argument(
+        "--api-version",
+        default=API_VERSION,
+        help="the account's default version: that of its events",
+    )
     found.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
     return found
 

@@ -1,4 +1,6 @@
-"""`/_sandbox/...`: the same control over HTTP, for a sandbox in a process of its own. Loopback only, no key."""
+"""`/_sandbox/...`: the same control over HTTP, for a sandbox in a process of its own. Loopback
+only, no key.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from .account import CHILDREN, NAMES
-from .faults import Faults
-from .server import Answer, Request
+from .protocol.faults import Faults
+from .protocol.messages import Answer, Request
 from .simulation import Simulation
+from .state.account import CHILDREN, NAMES
 
 Given = dict[str, Any]
 
@@ -55,7 +57,9 @@ def set_faults(box: Simulation, given: Given) -> Given:
     """Change what is named, leave the rest."""
     known = {field.name for field in fields(Faults)} - {"clock"}
     if strange := sorted(set(given) - known):
-        raise ValueError(f"no such fault: {', '.join(strange)}; there are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"no such fault: {', '.join(strange)}; there are {', '.join(sorted(known))}"
+        )
     for name, value in given.items():
         setattr(box.faults, name, value)
     return {name: value for name, value in asdict(box.faults).items() if name in known}
@@ -127,12 +131,21 @@ def expire(box: Simulation, given: Given) -> Given:
 
 
 def stats(box: Simulation, given: Given) -> Given:
-    counts = [{"template": template, "status": status, "count": n} for (template, status), n in box.counts.items()]
+    counts = [
+        {"template": template, "status": status, "count": n}
+        for (template, status), n in box.counts.items()
+    ]
     return {"counts": counts, "cpu_seconds": box.cpu_seconds, "requests": sum(box.counts.values())}
 
 
 def account(box: Simulation, given: Given) -> Given:
-    return {"id": box.account_id, "key": box.key, "now": box.now, "pid": os.getpid(), "start": box.account.start}
+    return {
+        "id": box.account_id,
+        "key": box.key,
+        "now": box.now,
+        "pid": os.getpid(),
+        "start": box.account.start,
+    }
 
 
 def resend(box: Simulation, given: Given) -> Given:

@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 
-from . import bystanders, changes, life, oddities, webhook_endpoints
-from .account import Call, Mutation
-from .faults import Faults
-from .founding import Founding, Shape, Sizes, unwatched
-from .history import Event
-from .objects import API_VERSION, Object, decoded
-from .recording import known
-from .renderings import checked
+from .http import webhook_endpoints
+from .protocol.faults import Faults
+from .samples.customers import API_VERSION, Object, decoded
+from .scenarios import activity, edge_cases, unrelated_events
+from .scenarios.seed_data import Founding, Shape, Sizes, unwatched
+from .state import mutations as state_mutations
+from .state.api_versions import checked
+from .state.event_log import Event
+from .state.mutation import Call, Mutation
+from .state.mutation_log import known
 from .world import World
 
 NOW = 1_780_000_000
@@ -26,7 +28,8 @@ THREE_YEARS = 3 * 365 * 86_400
 class Simulation:
     """One account of a look-alike of Stripe.
 
-    The same arguments give the same account. Its clock stands still but for `advance` and `live`, unless `real_time`.
+    The same arguments give the same account. Its clock stands still but for `advance` and `live`,
+    unless `real_time`.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class Simulation:
         api_version: str = API_VERSION,
     ) -> None:
         now = NOW if now is None else now
-        self.account = World(seed, now, now - THREE_YEARS if start is None else start, livemode, real_time)
+        self.account = World(
+            seed, now, now - THREE_YEARS if start is None else start, livemode, real_time
+        )
         self.account.gzip, self.account.indent = gzip, indent
         self.api_version = api_version
         sizes = Sizes(
@@ -63,7 +68,7 @@ class Simulation:
         self.account.mutations.append(self.account.history.record)
 
     def _plant(self, sizes: Sizes) -> None:
-        oddities.plant(self.account, sizes)
+        edge_cases.plant(self.account, sizes)
 
     @contextmanager
     def _acting(self) -> Iterator[World]:
@@ -90,7 +95,9 @@ class Simulation:
             self.account.advance(seconds)
 
     def objects(self, table: str) -> dict[str, Object]:
-        """The true present state by id, as the API shows it: embedded lists stop at ten, `children` has all."""
+        """The true present state by id, as the API shows it: embedded lists stop at ten, `children`
+        has all.
+        """
         known(table)
         return self._decoded(table)
 
@@ -108,49 +115,59 @@ class Simulation:
             return {id: msgspec.json.decode(raw) for id, raw in self.account.gone[table].items()}
 
     def create(self, table: str, **fields: Any) -> Object:
-        """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or a number."""
+        """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or
+        a number.
+        """
         with self._acting() as account:
-            return changes.create(account, table, fields)
+            return state_mutations.create(account, table, fields)
 
     def update(self, table: str, id: str, **fields: Any) -> Object:
-        """Replace fields; `items`, `lines`: the whole new list, where those with a known id keep what is not given."""
+        """Replace fields; `items`, `lines`: the whole new list, where those with a known id keep
+        what is not given.
+        """
         with self._acting() as account:
-            return changes.update(account, table, id, fields)
+            return state_mutations.update(account, table, id, fields)
 
     def delete(self, table: str, id: str) -> Object:
         """Delete an object and return its last content; a customer's subscriptions end with it."""
         with self._acting() as account:
-            return changes.delete(account, table, id)
+            return state_mutations.delete(account, table, id)
 
     def cancel(self, id: str) -> Object:
         """End a subscription now; it stays, as canceled."""
         with self._acting() as account:
-            return changes.cancel(account, id)
+            return state_mutations.cancel(account, id)
 
     def put(self, table: str, given: Object | bytes) -> Object:
         """Plant an object as it is; bytes are served as the same bytes."""
         with self._acting() as account:
-            return changes.put(account, table, given)
+            return state_mutations.put(account, table, given)
 
     def live(self, seconds: int, changes: int = 50) -> list[tuple[str, str, str]]:
-        """Let the account live: `changes` changes spread over the next `seconds`, as (what, resource, id)."""
+        """Let the account live: `changes` changes spread over the next `seconds`, as (what,
+        resource, id).
+        """
         with self.account.lock:
-            return life.live(self.account, seconds, changes)
+            return activity.live(self.account, seconds, changes)
 
     def burst(self, count: int, seconds: int = 1) -> list[tuple[str, str, str]]:
-        """Update `count` objects by chance within so many seconds; with one, all in the second that it is."""
+        """Update `count` objects by chance within so many seconds; with one, all in the second that
+        it is.
+        """
         with self.account.lock:
-            return life.burst(self.account, count, seconds)
+            return activity.burst(self.account, count, seconds)
 
     def preview(self, id: str) -> Object:
-        """Announce the next invoice of a customer or a subscription: an event about an object that does not exist."""
+        """Announce the next invoice of a customer or a subscription: an event about an object that
+        does not exist.
+        """
         with self._acting() as account:
-            return bystanders.preview(account, id)
+            return unrelated_events.preview(account, id)
 
     def noise(self, count: int) -> None:
         """Record so many events about objects of other kinds: cards, tax ids, charges, payments."""
         with self.account.lock:
-            bystanders.noise(self.account, count)
+            unrelated_events.noise(self.account, count)
 
     @property
     def api_version(self) -> str:
@@ -172,7 +189,9 @@ class Simulation:
 
     @property
     def events(self) -> list[Event]:
-        """All events ever, in the order in which they happened: those that are lost, late, or too old to show too."""
+        """All events ever, in the order in which they happened: those that are lost, late, or too
+        old to show too.
+        """
         with self.account.lock:
             return list(self.account.history.records)
 
@@ -185,10 +204,12 @@ class Simulation:
     def oddities(self) -> dict[str, int]:
         """How many there are of each oddity, counted in the present state."""
         with self.account.lock:
-            return oddities.count(self.account)
+            return edge_cases.count(self.account)
 
     def restrict(self, key: str | None = None, permissions: Collection[str] = ()) -> str:
-        """A restricted key with these permissions, `key` itself where it is a restricted one (`rk_...`)."""
+        """A restricted key with these permissions, `key` itself where it is a restricted one
+        (`rk_...`).
+        """
         with self.account.lock:
             if key is None or not key.startswith("rk_"):
                 key = f"rk_{self.account.mode}_51{self.account.dice.word(30)}"
@@ -207,18 +228,24 @@ class Simulation:
     def account_needs_permission(self, needed: bool) -> None:
         self.account.needs_permission = needed
 
-    def webhook_endpoint(self, url: str, enabled_events: Sequence[str] = ("*",), **more: Any) -> Object:
+    def webhook_endpoint(
+        self, url: str, enabled_events: Sequence[str] = ("*",), **more: Any
+    ) -> Object:
         """Add an endpoint as `POST /v1/webhook_endpoints` does; the answer has its secret."""
         with self.account.lock:
             params = {"url": url, "enabled_events": list(enabled_events), **more}
             return decoded(webhook_endpoints.created(self.account, "", "", params))
 
     def drain_webhooks(self, timeout: float = 10.0) -> None:
-        """Wait until all webhooks that are due were sent once, with or without success; TimeoutError if that takes longer."""
+        """Wait until all webhooks that are due were sent once, with or without success;
+        TimeoutError if that takes longer.
+        """
         self.account.webhooks.sender.drain(timeout)
 
     def resend(self) -> int:
-        """Send all webhooks that have failed once more, and say how many: what Stripe does by itself for three days."""
+        """Send all webhooks that have failed once more, and say how many: what Stripe does by
+        itself for three days.
+        """
         return self.account.webhooks.sender.resend()
 
     @property
@@ -253,7 +280,9 @@ class Simulation:
 
     @property
     def on_request(self) -> Callable[[str, dict[str, Any]], None] | None:
-        """Called with path template and parameters before each answer is computed; it may change the account."""
+        """Called with path template and parameters before each answer is computed; it may change
+        the account.
+        """
         return self.account.on_request
 
     @on_request.setter

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .account import Account
-from .history import History
-from .webhooks import Webhooks
+from .state.account import Account
+from .state.event_log import History
+from .webhooks.endpoints import Webhooks
 
 
 class World(Account):

@@ -1,0 +1,1 @@
+"""Stripe over HTTP: the client, its rate limits, credentials and errors."""

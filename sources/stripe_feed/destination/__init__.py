@@ -1,0 +1,1 @@
+"""Where the copy lives: the dlt pipeline, its database, loads, locks and stored state."""

@@ -1,0 +1,1 @@
+"""`/v1/events` -> what happened, in order."""

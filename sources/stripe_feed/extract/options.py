@@ -1,0 +1,104 @@
+"""How to read: the options of a source, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal, TypedDict
+
+import pendulum
+
+from ..errors import UsageError
+from ..resources import RESOURCES
+from ..resources.model import Resource
+
+LOOK_BACK = 300
+SETTLE = 60
+Deletes = Literal["soft", "hard"]
+
+Moment = int | float | str | Any  # Unix seconds, an ISO date or time, or a datetime
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read; the same for all resources of a source."""
+
+    start: int | None = None  # Unix seconds; nothing older is read
+    end: int | None = (
+        None  # Unix seconds, exclusive; given: a fixed range that leaves the cursor alone
+    )
+    expand: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    test_clocks: bool = False
+    look_back: int = (
+        LOOK_BACK  # seconds that are read again, for objects and events that became visible late
+    )
+    settle: int = (
+        SETTLE  # seconds that an event must be old: younger ones may not all be visible yet
+    )
+    deletes: Deletes = (
+        "soft"  # deleted rows stay, with `deleted_at`; or are removed when the look-back has passed
+    )
+    snapshot: bool = False  # a first backfill gives a change of op `r` for each object
+    reconcile: frozenset[str] = (
+        frozenset()
+    )  # resources whose whole list is compared with the destination
+    package_rows: int | None = None  # end a run after about this many rows
+
+
+class Reading(TypedDict, total=False):
+    """How to read, as keyword arguments: those of `stripe_source`, which explains them."""
+
+    api_key: str | None
+    start_date: Moment | None
+    end_date: Moment | None
+    expand: Mapping[str, Iterable[str]] | None
+    test_clocks: bool
+    look_back: int
+    settle: int
+    deletes: Deletes
+    snapshot: bool
+    max_rps: float | None
+    endpoint_rps: float | None
+    api_base: str | None
+    allow_api_base: bool
+    api_version: str
+    give_up_after: float
+
+
+def _expanded(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for table, names in expand.items():
+        row = RESOURCES.get(table)
+        known = [e.column.name for e in row.expandable] if row else []
+        for name in names:
+            if name not in known:
+                raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
+        found[table] = tuple(names)
+    return found
+
+
+def _what_expands(row: Resource | None) -> str:
+    if row is None:
+        return f"Resources are: {', '.join(RESOURCES)}."
+    return (
+        f"{row.table} can expand: {', '.join(e.column.name for e in row.expandable) or 'nothing'}."
+    )
+
+
+def _seconds(name: str, moment: Moment | None) -> int | None:
+    if moment is None:
+        return None
+    if isinstance(moment, int | float):
+        return int(moment)
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = moment.isoformat()
+    try:
+        found = pendulum.parse(moment) if isinstance(moment, str) else pendulum.instance(moment)
+        if not isinstance(found, pendulum.DateTime):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"{name} is no date: give it like 2026-01-31, or with a time, or as Unix seconds."
+        ) from None
+    return int(found.timestamp())

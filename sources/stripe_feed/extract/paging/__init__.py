@@ -1,0 +1,1 @@
+"""List endpoint -> pages, in parallel."""

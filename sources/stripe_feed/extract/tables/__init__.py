@@ -1,0 +1,1 @@
+"""JSON bytes -> Arrow tables with declared columns."""

@@ -1,0 +1,214 @@
+"""The `changes` table: one row per transition of an object, and how a row is made from what was
+before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+
+from ...resources import CHANGES
+from ...resources.model import Column, Resource
+from .arrow import Stamp, json_text
+from .codec import ARROW, LOAD_COLUMN, MEMORY, UTC_TIME
+from .diff import Image, difference, paths
+from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
+
+Op = Literal["c", "u", "d", "r"]
+Origin = Literal["event", "diff", "snapshot", "list"]
+Quality = Literal["exact", "derived", "none"]
+
+COLUMNS = (
+    Column(
+        "change_id",
+        "text",
+        "Deterministic id: the event's, or a digest; the same change always has the same one.",
+    ),
+    Column("resource", "text", "Table of the object, such as `invoices`."),
+    Column("object_id", "text", "Id of the object."),
+    Column(
+        "customer_id",
+        "text",
+        "Id of the customer that the object belongs to, where it can be told.",
+    ),
+    Column(
+        "op", "text", "c created, u updated, d deleted, r read (a snapshot that was asked for)."
+    ),
+    Column(
+        "origin",
+        "text",
+        "How it is known: event, diff (reconcile), snapshot, list (a key that may not read events).",
+    ),
+    Column("event_id", "text", "Stripe's event, `evt_...`."),
+    Column("event_type", "text", "Type of the event, such as `invoice.paid`."),
+    Column("api_version", "text", "API version whose shape `after` and `previous` have."),
+    Column(
+        "request_id", "text", "API request that made the change, `req_...`; null where Stripe did."
+    ),
+    Column("request_idempotency_key", "text", "Idempotency key of that request."),
+    Column("context", "text", "Context of the event, as Stripe gives it."),
+    Column("occurred_at", "timestamp", "When it happened, UTC; of a diff: when it was found."),
+    Column("observed_at", "timestamp", "When it was read, UTC."),
+    Column("after", "json", "The object after the change, as Stripe sent it; null for a deletion."),
+    Column(
+        "previous",
+        "json",
+        "Old values of what changed, like `previous_attributes`; of a deletion the whole object.",
+    ),
+    Column("before_quality", "text", "Whether `before` can be told: exact, derived or none."),
+    Column("changed", "json", "Dotted paths of what changed."),
+    Column("late", "bool", "True where it was read after a newer change of the same object."),
+    Column("account_id", "text", "The Stripe account."),
+    Column("livemode", "bool", "True in live mode, false in test mode."),
+    Column("seq", "bigint", "Order within the load."),
+)
+NOT_NULL = frozenset({"change_id", "_dlt_load_id"})
+SCHEMA = pa.schema(
+    [
+        pa.field(c.name, ARROW[c.kind], nullable=c.name not in NOT_NULL)
+        for c in (*COLUMNS, LOAD_COLUMN)
+    ]
+)
+
+
+class Change(msgspec.Struct, gc=False):
+    """One transition; times are Unix seconds, `after` and `previous` JSON bytes."""
+
+    change_id: str
+    resource: str
+    object_id: str
+    op: Op
+    origin: Origin
+    occurred_at: int
+    after: bytes | None
+    previous: bytes | None = None
+    before_quality: Quality = "none"
+    changed: list[str] = []
+    customer_id: str | None = None
+    event_id: str | None = None
+    event_type: str | None = None
+    api_version: str | None = None
+    request_id: str | None = None
+    request_idempotency_key: str | None = None
+    context: str | None = None
+    late: bool = False
+
+
+def digest(*parts: object) -> str:
+    """A change id for what has no event: the same parts give the same id."""
+    text = "\0".join(str(part) for part in parts)
+    return f"chg_{blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+def list_id(account_id: str, resource: str, object_id: str, created: int | None) -> str:
+    """The change id of a creation that only a list has shown."""
+    return digest("list", account_id, resource, object_id, created)
+
+
+def diff(
+    resource: Resource,
+    id: str,
+    before: Image | None,
+    after: Image | None,
+    version: int,
+    hash: str,
+    now: int,
+    api_version: str,
+) -> Change:
+    """The change between a row that was held and what Stripe says now; `version` and `hash` are
+    those of the row replaced and of the new one (a deletion has none).
+    """
+    op: Op = "c" if before is None else "d" if after is None else "u"
+    id_of = digest("diff", resource.table, id, version, hash if after is not None else "deleted")
+    previous = (
+        before if after is None else difference(before, after) if before is not None else None
+    )
+    return Change(
+        id_of,
+        resource.table,
+        id,
+        op,
+        "diff",
+        now,
+        after=None if after is None else encoded(resource, after),
+        previous=None if previous is None else encoded(resource, previous),
+        before_quality="exact" if op != "u" else "derived",
+        changed=paths(previous or {}) if op == "u" else [],
+        customer_id=customer_of(resource, id, after or before or {}),
+        api_version=api_version,
+    )
+
+
+def encoded(resource: Resource, image: Image) -> bytes:
+    """JSON of an image without the links that are open to whoever holds them."""
+    left_out = {*resource.links, *resource.never}
+    return msgspec.json.encode(
+        {name: value for name, value in image.items() if name not in left_out}
+    )
+
+
+def customer_of(resource: Resource, id: str, image: Mapping[str, Any]) -> str | None:
+    """The customer that an object belongs to."""
+    if resource.table == "customers":
+        return id
+    found = image.get("customer")
+    found = found.get("id") if isinstance(found, dict) else found
+    return found if isinstance(found, str) else None
+
+
+def change_hints(destination: str = "") -> dict[str, Any]:
+    """What dlt is told about the table; no condition: a change never changes, and its key makes
+    repeats collapse.
+    """
+    types = {**DATA_TYPES, "json": {"data_type": "text" if destination in JSON_AS_TEXT else "json"}}
+    columns = {
+        column.name: {
+            "name": column.name,
+            **types[column.kind],
+            "description": column.description,
+            "nullable": column.name not in NOT_NULL,
+        }
+        for column in (*COLUMNS, LOAD_COLUMN)
+    }
+    return {
+        "table_name": CHANGES,
+        "primary_key": "change_id",
+        "file_format": "parquet",
+        "write_disposition": dict(MERGE),
+        "columns": columns,
+    }
+
+
+def change_table(
+    changes: Sequence[Change], stamp: Stamp, livemode: bool, now: int, first: int
+) -> pa.Table:
+    """Lay out changes in their order, numbered from `first`."""
+    count = len(changes)
+    fixed: dict[str, list[Any]] = {
+        "observed_at": [now] * count,
+        "account_id": [stamp.account_id] * count,
+        "livemode": [livemode] * count,
+        "seq": list(range(first, first + count)),
+        "_dlt_load_id": [stamp.load_id] * count,
+        "changed": [msgspec.json.encode(change.changed) for change in changes],
+    }
+    arrays = []
+    for field in SCHEMA:
+        values = fixed.get(field.name) or [getattr(change, field.name) for change in changes]
+        if field.type == UTC_TIME:
+            seconds = pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=MEMORY)
+            arrays.append(seconds.cast(UTC_TIME, memory_pool=MEMORY))
+        else:
+            arrays.append(
+                json_text(values)
+                if field.name in JSON_FIELDS
+                else pa.array(values, field.type, memory_pool=MEMORY)
+            )
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+JSON_FIELDS = frozenset(column.name for column in COLUMNS if column.kind == "json")

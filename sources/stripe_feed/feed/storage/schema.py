@@ -1,0 +1,75 @@
+"""The tables of a feed store, and what an older file lacks."""
+
+FORMAT = 4  # of the file: a newer one is refused, an older one gets what it lacks
+MENDING = "mending"  # a number that is set while the log has holes
+NEXT = "_next"  # suffix of the tables that a rebuild fills
+# states of messages that did not reach their receiver and may still
+LEFT = "'waiting', 'held', 'dead'"
+
+LOG = """
+create table if not exists log{0} (
+    position integer primary key, object_version integer not null, change_id text not null unique, resource text not null,
+    object_id text not null, customer_id text, op text not null, origin text, event_id text, event_type text, api_version text,
+    request_id text, request_idempotency_key text, context text, before_quality text, account_id text,
+    occurred_at integer, observed_at integer, late integer, livemode integer, seq integer, load_id text, changed text, body blob
+);
+create table if not exists objects{0} (
+    object_id text, resource text, versions integer not null, primary key (object_id, resource)
+) without rowid;
+create table if not exists loads{0} (load_id text primary key) without rowid;
+insert or ignore into meta values ('head{0}', 0);
+"""
+SCHEMA = f"""
+create table if not exists meta (name text primary key, value integer not null) without rowid;
+insert or ignore into meta values ('horizon', 0), ('pruned_until', 0);
+{LOG.format("")}
+create table if not exists pruned (change_id text primary key, position integer not null) without rowid;
+create table if not exists forgotten (object_id text primary key) without rowid;
+create table if not exists consumers (
+    name text primary key, position integer not null, change_id text, epoch integer not null default 0,
+    accepted integer not null default 0, acknowledged_at real
+) without rowid;
+create table if not exists totals (resource text primary key, objects integer not null) without rowid;
+create table if not exists triggers (
+    name text primary key, rule text not null, started_at real not null, held text, disabled text, failing_since real,
+    fired integer not null default 0, fired_at real
+) without rowid;
+create table if not exists enrolled (trigger text, key text, at real not null, primary key (trigger, key)) without rowid;
+create table if not exists messages (
+    number integer primary key, message_id text not null unique, trigger text not null, change_id text not null,
+    first_change_id text not null, resource text not null, object_id text not null, lane text not null,
+    state text not null, tries integer not null default 0, due_at real not null, made_at real not null, ended_at real
+);
+drop index if exists messages_left;
+create index if not exists messages_lanes on messages (trigger, lane, number, state) where state in ({LEFT});
+create index if not exists messages_dropped on messages (trigger) where state = 'dropped';
+create index if not exists messages_of on messages (change_id);
+create index if not exists messages_made on messages (trigger, made_at);
+create table if not exists attempts (
+    message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
+    primary key (message_id, number)
+) without rowid;
+create table if not exists rung (event_id text primary key, rung_at real not null, body blob, read_at real) without rowid;
+create index if not exists rung_left on rung (rung_at, event_id) where read_at is null
+"""
+ADDED = (  # to tables of an older file
+    ("triggers", "released_at", "real not null default 0"),
+    ("triggers", "held_for", "text"),  # 'replay': only what a replay made waits for a release
+    ("triggers", "paused_until", "real"),  # as the receiver asked
+    ("triggers", "failed_at", "real"),  # the last time
+    ("messages", "begun_at", "real"),  # its last attempt, or the one under way
+    ("messages", "replayed", "text"),  # the state that a replay found it in: 'new' where it made it
+    (
+        "messages",
+        "told",
+        "integer not null default 0",
+    ),  # of a dead one: a later message of its lane named it
+    ("rung", "head", "blob"),  # what the webhook's body said of the event
+    ("rung", "tries", "integer not null default 0"),
+    ("rung", "due_at", "real not null default 0"),  # of the next try
+    (
+        "rung",
+        "fault",
+        "text",
+    ),  # the error of the last try; with `read_at`, of one that was given up
+)

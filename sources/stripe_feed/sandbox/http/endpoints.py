@@ -1,0 +1,185 @@
+"""Requests in, answers out: who asks, for what, and may they."""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import msgspec
+
+from ..protocol.errors import (
+    Refusal,
+    bad_key,
+    forbidden,
+    missing,
+    no_key,
+    publishable,
+    unknown_parameters,
+    unknown_url,
+)
+from ..protocol.messages import Answer, Request
+from ..protocol.parameters import Params, expands, parse, query
+from ..state.account import NAMES, Account
+from ..state.api_versions import VERSION, answered, current
+from ..state.mutation import Call
+from ..world import World
+from . import expansions, sublists
+from .lists import LISTINGS, envelope, page
+
+if TYPE_CHECKING:
+    from ..protocol.faults import Fate
+
+
+def answer(account: World, request: Request) -> Answer:
+    """What Stripe would answer to this."""
+    path, _, search = request.target.partition("?")
+    template, id = templated(path)
+    request_id = f"req_{account.faults.dice().getrandbits(70):014x}"
+    version = request.headers.get("stripe-version", account.api_version)
+    headers = {"Request-Id": request_id, "Stripe-Version": version}
+    fate: Fate = ""
+    params: Params = {}
+    try:
+        key = authenticate(account, request)
+        _check_version(request)
+        account.faults.limit(template)
+        fate = account.faults.strike(template)
+        reads = request.method == "GET"
+        params = parse(search if reads else _form(request, search))
+        if account.on_request:
+            account.on_request(template, params)
+        do = get if reads else partial(write, request, headers)
+        status, body = 200, do(account, key, template, path, id, params)
+        if not current(version):
+            body = answered(account, body, version)
+    except Refusal as refusal:
+        status, body = (
+            refusal.status,
+            refusal.body(request_id, account.now, "" if account.livemode else "/test"),
+        )
+        headers |= refusal.headers
+    account.log.append(Call(request.method, template, params, status))
+    account.counts[template, status] += 1
+    if account.indent and status == 200:
+        body = msgspec.json.format(body, indent=2)
+    if fate == "malformed":
+        body = account.faults.spoil(body)
+    return Answer(status, body, headers, account.faults.delay(), fate)
+
+
+def templated(path: str) -> tuple[str, str]:
+    """`/v1/invoices/in_1/lines` is `/v1/invoices/:id/lines` and `in_1`: Stripe counts requests by
+    that.
+    """
+    parts = path.strip("/").split("/")
+    at = 3 if parts[1:2] == ["test_helpers"] else 2
+    if len(parts) <= at or parts[:2] == ["v1", "account"]:
+        return path, ""
+    return "/" + "/".join([*parts[:at], ":id", *parts[at + 1 :]]), unquote(parts[at])
+
+
+def authenticate(account: Account, request: Request) -> str:
+    given = request.headers.get("authorization", "")
+    kind, _, key = given.partition(" ")
+    if kind.lower() == "basic":
+        key = base64.b64decode(key + "==").decode("latin-1").partition(":")[0]
+    key = key.strip()
+    if not key:
+        raise no_key()
+    if key.startswith("pk_"):
+        raise publishable()
+    if key in account.expired or key not in account.permissions:
+        raise bad_key(key, expired=key in account.expired)
+    return key
+
+
+def _check_version(request: Request) -> None:
+    version = request.headers.get("stripe-version")
+    if version and not VERSION.fullmatch(version):
+        raise Refusal(400, f"Invalid Stripe API version: {version}")
+
+
+def get(account: World, key: str, template: str, path: str, id: str, params: Params) -> bytes:
+    table = template.split("/")[2] if template.count("/") > 1 else ""
+    if table in NAMES:
+        if template == f"/v1/{table}":
+            need(account, key, LISTINGS[table].permission)
+            return listed(account, key, table, params)
+        if template == f"/v1/{table}/:id":
+            need(account, key, LISTINGS[table].permission)
+            return retrieved(account, key, table, id, params)
+    if template == "/v1/account":
+        if account.needs_permission:
+            need(account, key, "rak_accounts_kyc_basic_read")
+        only_expand(params)
+        return msgspec.json.encode(account.object)
+    found = sublists.ENDPOINTS.get(template)
+    if found is None:
+        raise unknown_url("GET", path)
+    need(account, key, found.permission)
+    return found.answer(account, path, id, params)
+
+
+def write(
+    request: Request,
+    headers: dict[str, str],
+    account: World,
+    key: str,
+    template: str,
+    path: str,
+    id: str,
+    params: Params,
+) -> bytes:
+    """A change of a webhook endpoint, the only objects that are changed over the API; `headers`
+    tell of a repeated one.
+    """
+    found = sublists.WRITES.get((request.method, template))
+    if found is None:
+        raise unknown_url(request.method, path)
+    need(account, key, found.permission)
+    name = request.headers.get("idempotency-key", "")
+    if request.method != "POST" or not name:
+        return found.answer(account, path, id, params)
+    body, repeated = account.repeats.once(
+        name, account.now, path, params, lambda: found.answer(account, path, id, params)
+    )
+    headers |= {"Idempotency-Key": name} | ({"Idempotent-Replayed": "true"} if repeated else {})
+    return body
+
+
+def _form(request: Request, search: str) -> str:
+    return "&".join(part for part in (search, request.body.decode(errors="replace")) if part)
+
+
+def need(account: Account, key: str, permission: str) -> None:
+    if not account.allowed(key, permission):
+        raise forbidden(key, account.id, [permission])
+
+
+def listed(account: Account, key: str, table: str, params: Params) -> bytes:
+    asked = query(params, LISTINGS[table].filters)
+    paths = expansions.paths(account, key, table, asked.expand, in_list=True)
+    rows, has_more = page(account, table, asked)
+    raws = [row.raw for row in account.faults.shortened(rows, has_more)]
+    if paths:
+        raws = [expansions.expanded(account, table, raw, paths) for raw in raws]
+    return envelope(f"/v1/{table}", raws, has_more)
+
+
+def retrieved(account: Account, key: str, table: str, id: str, params: Params) -> bytes:
+    only_expand(params)
+    paths = expansions.paths(account, key, table, expands(params), in_list=False)
+    row = account.tables[table].rows.get(id)
+    if row is not None:
+        return expansions.expanded(account, table, row.raw, paths) if paths else row.raw
+    if table == "customers" and id in account.gone[table]:
+        return msgspec.json.encode({"id": id, "object": "customer", "deleted": True})
+    twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
+    raise missing(NAMES[table], id, twin=twin)
+
+
+def only_expand(params: Params) -> None:
+    if strange := [name for name in params if name != "expand"]:
+        raise unknown_parameters(strange)

@@ -1,0 +1,140 @@
+"""The endpoints around the six resources: what an object holds beyond the ten it shows, test
+clocks, events, webhooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from ..protocol.errors import Refusal, missing, required, unknown_parameters
+from ..protocol.parameters import Params, Query, query
+from ..state.account import CHILDREN, Account
+from ..state.table import Row
+from ..world import World
+from . import events, expansions, webhook_endpoints
+from .lists import envelope, slice_of
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`answer` takes account, path, the id in the path, and parameters."""
+
+    permission: str
+    answer: Callable[[World, str, str, Params], bytes]
+
+
+def lines(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ())
+    row = parent(account, "invoices", id, "invoice")
+    return _page(path, account.children("invoices", row), asked, "line_item")
+
+
+def items(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ("subscription",))
+    row = parent(
+        account,
+        "subscriptions",
+        needed(params, "subscription"),
+        "subscription",
+        "subscription",
+        400,
+    )
+    return _page(path, account.children("subscriptions", row), asked, "subscription_item")
+
+
+def item(account: Account, path: str, id: str, params: Params) -> bytes:
+    if strange := [name for name in params if name != "expand"]:
+        raise unknown_parameters(strange)
+    quoted = f'"{id}"'.encode()
+    for row in account.tables[CHILDREN["subscription_items"]].rows.values():
+        if quoted in row.raw or row.id in account.whole:
+            for raw in account.children("subscriptions", row):
+                if quoted in raw and msgspec.json.decode(raw)["id"] == id:
+                    return raw
+    raise missing("subscription_item", id)
+
+
+def of_customer(account: Account, path: str, id: str, params: Params, field: str) -> bytes:
+    asked = query(params, ())
+    row = parent(account, "customers", id, "customer")
+    found = expansions.complete(account, "customers", row.content(), field)
+    return _page(path, [msgspec.json.encode(one) for one in found], asked, SHOWN_AS[field])
+
+
+SHOWN_AS = {"tax_ids": "tax_id", "sources": "source", "subscriptions": "subscription"}
+
+
+def invoice_payments(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ("invoice",))
+    row = parent(account, "invoices", needed(params, "invoice"), "invoice", "invoice", 400)
+    found = expansions.complete(account, "invoices", row.content(), "payments")
+    return _page(path, [msgspec.json.encode(one) for one in found], asked, "invoice_payment")
+
+
+def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
+    asked = query(params, ())
+    if account.livemode:
+        raise Refusal(400, "Test clocks are only available in test mode.")
+    newest = sorted(account.clocks.values(), key=lambda clock: -int(clock["created"]))
+    return _page(path, [msgspec.json.encode(clock) for clock in newest], asked, "test_clock")
+
+
+def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
+    if id not in account.clocks:
+        raise missing("test_clock", id)
+    return msgspec.json.encode(account.clocks[id])
+
+
+def parent(
+    account: Account, table: str, id: str, object: str, param: str = "id", status: int = 404
+) -> Row:
+    row = account.tables[table].rows.get(id)
+    if row is None:
+        raise missing(object, id, param, status)
+    return row
+
+
+def needed(params: Params, name: str) -> str:
+    given = params.get(name)
+    if not isinstance(given, str) or not given:
+        raise required(name)
+    return given
+
+
+def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
+    shown, has_more = slice_of(rows, asked, object)
+    return envelope(path, shown, has_more)
+
+
+ENDPOINTS = {
+    "/v1/invoices/:id/lines": Endpoint("rak_invoice_read", lines),
+    "/v1/subscription_items": Endpoint("rak_subscription_read", items),
+    "/v1/subscription_items/:id": Endpoint("rak_subscription_read", item),
+    "/v1/customers/:id/tax_ids": Endpoint(
+        "rak_customer_read", partial(of_customer, field="tax_ids")
+    ),
+    "/v1/customers/:id/sources": Endpoint(
+        "rak_customer_read", partial(of_customer, field="sources")
+    ),
+    "/v1/customers/:id/subscriptions": Endpoint(
+        "rak_subscription_read", partial(of_customer, field="subscriptions")
+    ),
+    "/v1/invoice_payments": Endpoint("rak_invoice_read", invoice_payments),
+    "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
+    "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
+    "/v1/events": Endpoint("rak_event_read", events.listed),
+    "/v1/events/:id": Endpoint("rak_event_read", events.retrieved),
+    "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.listed),
+    "/v1/webhook_endpoints/:id": Endpoint("rak_webhook_read", webhook_endpoints.retrieved),
+}
+WRITES = {
+    ("POST", "/v1/webhook_endpoints"): Endpoint("rak_webhook_write", webhook_endpoints.created),
+    ("POST", "/v1/webhook_endpoints/:id"): Endpoint("rak_webhook_write", webhook_endpoints.updated),
+    ("DELETE", "/v1/webhook_endpoints/:id"): Endpoint(
+        "rak_webhook_write", webhook_endpoints.deleted
+    ),
+}

@@ -1,0 +1,179 @@
+"""`/v1/webhook_endpoints`: made, read, changed and deleted over the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ..protocol.errors import Refusal, bad_choice, missing, required, unknown_parameters
+from ..protocol.event_types import TYPES
+from ..protocol.parameters import Params, boolean, query
+from ..samples.customers import Object
+from ..state.api_versions import checked
+from ..webhooks.post import loopback
+from ..webhooks.sender import Hook
+from ..world import World
+from .lists import envelope, slice_of
+
+MOST = 16
+CREATED = frozenset(
+    {"api_version", "connect", "description", "enabled_events", "expand", "metadata", "url"}
+)
+UPDATED = frozenset({"description", "disabled", "enabled_events", "expand", "metadata", "url"})
+
+
+def created(account: World, path: str, id: str, params: Params) -> bytes:
+    """The answer has the secret, this once."""
+    _known(params, CREATED)
+    for name in ("url", "enabled_events"):
+        if not params.get(name):
+            raise required(name)
+    webhooks = account.webhooks
+    found: Object = {
+        "id": webhooks.dice.id("we"),
+        "object": "webhook_endpoint",
+        "api_version": None,
+        "application": None,
+        "created": account.now,
+        "description": None,
+        "enabled_events": [],
+        "livemode": account.livemode,
+        "metadata": {},
+        "status": "enabled",
+        "url": "",
+    }
+    found |= _fields(account, params, found)
+    if len(webhooks.hooks) >= MOST:
+        raise Refusal(
+            400, f"You have reached the maximum of {MOST} {account.mode} webhook endpoints."
+        )
+    hook = Hook(found, f"whsec_{webhooks.dice.word(32)}")
+    webhooks.hooks[hook.id] = hook
+    return msgspec.json.encode(found | {"secret": hook.secret})
+
+
+def listed(account: World, path: str, id: str, params: Params) -> bytes:
+    newest = [
+        msgspec.json.encode(hook.object) for hook in reversed(account.webhooks.hooks.values())
+    ]
+    shown, has_more = slice_of(newest, query(params, ()), "webhook endpoint")
+    return envelope(path, shown, has_more)
+
+
+def retrieved(account: World, path: str, id: str, params: Params) -> bytes:
+    _known(params, frozenset({"expand"}))
+    return msgspec.json.encode(_hook(account, id).object)
+
+
+def updated(account: World, path: str, id: str, params: Params) -> bytes:
+    _known(params, UPDATED)
+    hook = _hook(account, id)
+    hook.object = hook.object | _fields(account, params, hook.object)
+    if not hook.enabled:
+        account.webhooks.sender.forget(hook)
+    return msgspec.json.encode(hook.object)
+
+
+def deleted(account: World, path: str, id: str, params: Params) -> bytes:
+    _known(params, frozenset({"expand"}))
+    hook = _hook(account, id)
+    del account.webhooks.hooks[id]
+    hook.object = hook.object | {"status": "disabled"}
+    account.webhooks.sender.forget(hook)
+    return msgspec.json.encode({"id": id, "object": "webhook_endpoint", "deleted": True})
+
+
+def _hook(account: World, id: str) -> Hook:
+    if id not in account.webhooks.hooks:
+        raise missing("webhook endpoint", id)
+    return account.webhooks.hooks[id]
+
+
+def _known(params: Params, names: frozenset[str]) -> None:
+    if strange := [name for name in params if name not in names]:
+        raise unknown_parameters(strange)
+
+
+def _fields(account: World, params: Params, held: Object) -> Object:
+    """What the parameters make of the fields."""
+    found = {
+        name: read(account, params[name], held) for name, read in READ.items() if name in params
+    }
+    found.pop("connect", None)  # there are no connected accounts
+    if "disabled" in found:
+        found["status"] = "disabled" if found.pop("disabled") else "enabled"
+    return found
+
+
+def _text(name: str, given: Any) -> str:
+    if not isinstance(given, str):
+        raise Refusal(400, f"Invalid string: {given}", param=name)
+    return given
+
+
+def _url(account: World, given: Any, held: Object) -> str:
+    url = _text("url", given)
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isascii() or not url.isprintable() or " " in url:
+        raise Refusal(400, f"Invalid URL: {url}", "url_invalid", "url")
+    if account.livemode and parts.scheme != "https":
+        raise Refusal(
+            400,
+            f'Invalid URL: {url}. URLs in livemode must begin with "https://"',
+            "url_invalid",
+            "url",
+        )
+    if not loopback(parts.hostname or ""):
+        raise Refusal(
+            400,
+            f"Invalid URL: {url}. The sandbox sends webhooks to loopback addresses only.",
+            "url_invalid",
+            "url",
+        )
+    return url
+
+
+def _types(account: World, given: Any, held: Object) -> list[str]:
+    if not isinstance(given, list) or not given:
+        raise Refusal(400, "Invalid array", param="enabled_events")
+    for place, type in enumerate(given):
+        if type != "*" and type not in TYPES:
+            raise bad_choice(f"enabled_events[{place}]", (*TYPES, "*"))
+    return given
+
+
+def _metadata(account: World, given: Any, held: Object) -> dict[str, str]:
+    """Keys are added to those that are there; an empty value takes one away, an empty string all."""
+    if given == "":
+        return {}
+    if not isinstance(given, dict):
+        raise Refusal(400, "Invalid object", param="metadata")
+    both = held["metadata"] | {
+        key: _text(f"metadata[{key}]", value) for key, value in given.items()
+    }
+    return {key: value for key, value in both.items() if value}
+
+
+def _version(account: World, given: Any, held: Object) -> str:
+    try:
+        return checked(_text("api_version", given))
+    except ValueError as error:
+        raise Refusal(400, f"Invalid API version: {error}", param="api_version") from error
+
+
+READ: dict[str, Callable[[World, Any, Object], Any]] = {
+    "url": _url,
+    "enabled_events": _types,
+    "description": lambda account, given, held: _text("description", given) or None,
+    "metadata": _metadata,
+    "api_version": _version,
+    "connect": lambda account, given, held: boolean("connect", given),
+    "disabled": lambda account, given, held: boolean("disabled", given),
+}

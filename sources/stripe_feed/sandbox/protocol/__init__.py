@@ -1,0 +1,1 @@
+"""What all of Stripe's endpoints share: parameters, errors, idempotency, faults."""

@@ -1,0 +1,171 @@
+"""What Stripe says when it does not do what it was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+HELP = "or we can help at https://support.stripe.com/."
+
+
+class Refusal(Exception):
+    """An answer with another status than 200."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str = "",
+        param: str = "",
+        type: str = "invalid_request_error",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.type = status, code, param, type
+        self.headers = headers or {}
+
+    def body(self, request_id: str, now: int, mode: str) -> bytes:
+        error: dict[str, Any] = {}
+        if self.code:
+            error["code"] = self.code
+            error["doc_url"] = f"https://stripe.com/docs/error-codes/{self.code.replace('_', '-')}"
+        error["message"] = str(self)
+        if self.param:
+            error["param"] = self.param
+        if self.status not in (401, 429, 500):
+            error["request_log_url"] = (
+                f"https://dashboard.stripe.com{mode}/logs/{request_id}?t={now}"
+            )
+        error["type"] = self.type
+        return msgspec.json.format(msgspec.json.encode({"error": error}), indent=2)
+
+
+def missing(object: str, id: str, param: str = "id", status: int = 404, twin: str = "") -> Refusal:
+    """`twin` is the mode in which an object with this id exists."""
+    message = f"No such {object}: '{id}'"
+    if twin:
+        used = "test" if twin == "live" else "live"
+        message += f"; a similar object exists in {twin} mode, but a {used} mode key was used to make this request."
+    return Refusal(status, message, "resource_missing", param)
+
+
+def unknown_parameters(names: list[str]) -> Refusal:
+    many = "s" if len(names) > 1 else ""
+    return Refusal(
+        400, f"Received unknown parameter{many}: {', '.join(names)}", "parameter_unknown", names[0]
+    )
+
+
+def bad_integer(param: str, value: object) -> Refusal:
+    return Refusal(400, f"Invalid integer: {value}", "parameter_invalid_integer", param)
+
+
+def bad_limit(value: int) -> Refusal:
+    bound = "less than or equal to 100" if value > 100 else "greater than or equal to 1"
+    return Refusal(400, f"This value must be {bound}.", "parameter_invalid_integer", "limit")
+
+
+def bad_choice(param: str, choices: tuple[str, ...]) -> Refusal:
+    return Refusal(400, f"Invalid {param}: must be one of {', '.join(choices)}", param=param)
+
+
+def required(param: str) -> Refusal:
+    return Refusal(400, f"Missing required param: {param}.", "parameter_missing", param)
+
+
+def not_expandable(path: str, hint: str = "") -> Refusal:
+    message = f"This property cannot be expanded ({path})."
+    return Refusal(
+        400,
+        message + (f" You may want to try expanding '{hint}' instead." if hint else ""),
+        param="expand",
+    )
+
+
+def reused_key(key: str, what: str) -> Refusal:
+    return Refusal(
+        400,
+        f"Keys for idempotent requests can only be used {what}. "
+        f"Try using a key other than '{key}' if you meant to execute a different request.",
+        type="idempotency_error",
+    )
+
+
+def unknown_url(method: str, path: str) -> Refusal:
+    return Refusal(
+        404,
+        f"Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs {HELP}",
+    )
+
+
+def no_key() -> Refusal:
+    return Refusal(
+        401,
+        "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
+        "auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for "
+        "details, " + HELP,
+        headers={"WWW-Authenticate": 'Basic realm="Stripe"'},
+    )
+
+
+def bad_key(key: str, expired: bool = False) -> Refusal:
+    headers = {"WWW-Authenticate": 'Basic realm="Stripe"'}
+    if expired:
+        return Refusal(
+            401, f"Expired API Key provided: {masked(key)}", "api_key_expired", headers=headers
+        )
+    return Refusal(401, f"Invalid API Key provided: {masked(key)}", headers=headers)
+
+
+def publishable() -> Refusal:
+    return Refusal(
+        401,
+        "This API call cannot be made with a publishable API key. Please use a secret API key. "
+        "You can find a list of your API keys at https://dashboard.stripe.com/account/apikeys.",
+        "secret_key_required",
+    )
+
+
+def forbidden(key: str, account: str, permissions: list[str]) -> Refusal:
+    named = " or ".join(f"'{permission}'" for permission in permissions)
+    return Refusal(
+        403,
+        f"The provided key '{masked(key)}' does not have the required permissions for this endpoint on account "
+        f"'{account}'. Having the {named} permission would allow this request to continue.",
+    )
+
+
+def masked(key: str) -> str:
+    """`sk_test_****abcd`, with one asterisk per hidden character."""
+    head = "_".join(key.split("_")[:2]) + "_" if key.count("_") >= 2 else ""
+    rest = key[len(head) :]
+    return head + "*" * max(0, len(rest) - 4) + rest[-4:]
+
+
+def too_fast(reason: str) -> Refusal:
+    return Refusal(
+        429,
+        "Request rate limit exceeded. You can learn more about rate limits here https://stripe.com/docs/rate-limits.",
+        "rate_limit",
+        headers={"Stripe-Rate-Limited-Reason": reason, "Stripe-Should-Retry": "false"},
+    )
+
+
+def locked() -> Refusal:
+    return Refusal(
+        429,
+        "This object cannot be accessed right now because another API request or Stripe process is currently accessing "
+        "it. If you see this error intermittently, retry the request. If you see this error frequently and are making "
+        "multiple concurrent requests to a single object, make your requests serially or at a lower rate.",
+        "lock_timeout",
+    )
+
+
+def broken() -> Refusal:
+    return Refusal(
+        500,
+        "An unknown error occurred. The Stripe team has been notified.",
+        type="api_error",
+        headers={"Stripe-Should-Retry": "true"},
+    )

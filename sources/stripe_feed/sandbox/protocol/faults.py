@@ -1,0 +1,140 @@
+"""What goes wrong on request: latency, rate limits, errors, broken connections and bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal, TypeVar
+
+from .errors import Refusal, broken, locked, too_fast
+
+Fate = Literal["", "reset", "truncate", "malformed"]
+T = TypeVar("T")
+Always = int | Literal["reset", "truncate", "malformed", "lock_timeout"]
+
+
+@dataclass
+class Bucket:
+    """Tokens for one second at most, refilled all the time."""
+
+    rate: float
+    tokens: float
+    at: float
+
+    def fill(self, now: float) -> bool:
+        self.tokens = min(max(self.rate, 1.0), self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        return self.tokens >= 1
+
+
+@dataclass
+class Faults:
+    """Set what should happen; shares are of all requests, rates in requests per second, times in
+    seconds.
+    """
+
+    seed: int = 1
+    latency: float = 0.0
+    jitter: float = 0.0
+    rate: float | None = None
+    endpoint_rate: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    error_500: float = 0.0
+    reset: float = 0.0
+    truncate: float = 0.0
+    malformed: float = 0.0
+    lock_timeout: float = 0.0
+    short: float = (
+        0.0  # pages with fewer rows than asked for although there are more; Stripe may do that
+    )
+    event_delay: float = (
+        0.0  # each event shows up to so many seconds of the sandbox's clock after it was created
+    )
+    lost_events: float = 0.0  # events that never show
+    doubled_events: float = 0.0  # events that are recorded again, under another id
+    webhooks_lost: float = 0.0  # webhooks that are never sent, not even again
+    webhooks_doubled: float = 0.0  # webhooks that are sent twice
+    webhooks_shuffled: float = 0.0  # webhooks that are held back until others have overtaken them
+    always: dict[str, Always] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.buckets: dict[str, Bucket] = {}
+        self._seeded = self.seed
+        self._dice: dict[str, Random] = {}
+
+    def dice(self, of: str = "faults") -> Random:
+        """Chance of its own, so that faults do not change the account; a new seed starts it anew."""
+        if self._seeded != self.seed:
+            self._seeded, self._dice = self.seed, {}
+        if of not in self._dice:
+            self._dice[of] = Random(f"{of} {self.seed}")
+        return self._dice[of]
+
+    def delay(self) -> float:
+        if not self.latency and not self.jitter:
+            return 0.0
+        return max(0.0, self.latency + self.dice().uniform(-self.jitter, self.jitter))
+
+    def limit(self, template: str) -> None:
+        """Take a token from the account's bucket and from the endpoint's, or refuse."""
+        own = self.rates.get(template, self.endpoint_rate)
+        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, own)}
+        now, full = self.clock(), []
+        for reason, (name, rate) in rates.items():
+            if rate is None:
+                continue
+            bucket = self.buckets.get(name)
+            if bucket is None or bucket.rate != rate:
+                bucket = self.buckets[name] = Bucket(rate, max(rate, 1.0), now)
+            if not bucket.fill(now):
+                raise too_fast(reason)
+            full.append(bucket)
+        for bucket in full:
+            bucket.tokens -= 1
+
+    def strike(self, template: str) -> Fate:
+        """Raise what Stripe answers instead, or tell what happens to the answer on its way."""
+        planned = self.always.get(template)
+        if planned is not None:
+            return self._planned(planned)
+        shares = (self.error_500, self.lock_timeout, self.reset, self.truncate, self.malformed)
+        if not any(shares):
+            return ""
+        drawn = self.dice().random()
+        kinds: tuple[Always, ...] = (500, "lock_timeout", "reset", "truncate", "malformed")
+        for share, kind in zip(shares, kinds, strict=True):
+            if drawn < share:
+                return self._planned(kind)
+            drawn -= share
+        return ""
+
+    def _planned(self, what: Always) -> Fate:
+        match what:
+            case "reset" | "truncate" | "malformed":
+                return what
+            case "lock_timeout":
+                raise locked()
+            case 429:
+                raise too_fast("endpoint-rate")
+            case 500:
+                raise broken()
+            case int():
+                raise Refusal(
+                    what, f"The sandbox answers {what} here, as it was told to.", type="api_error"
+                )
+        raise ValueError(f"no such fault: {what!r}")
+
+    def shortened(self, rows: list[T], has_more: bool) -> list[T]:
+        """The rows of a page, or with bad luck the first ones only."""
+        if has_more and self.short and self.dice().random() < self.short:
+            return rows[: len(rows) // 2 + 1]
+        return rows
+
+    def spoil(self, body: bytes) -> bytes:
+        """A body that arrives whole and is no JSON."""
+        if self.dice().random() < 0.3:
+            return b"<html><body><h1>502 Bad Gateway</h1></body></html>"
+        return body[: int(len(body) * self.dice().random() * 0.95)]

@@ -1,0 +1,125 @@
+"""Query strings in, as Stripe nests them: `created[gte]=1`, `expand[]=a`, `expand[0]=a`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from .errors import Refusal, bad_integer, bad_limit, unknown_parameters
+
+Params = dict[str, Any]
+BOUNDS = ("gt", "gte", "lt", "lte")
+COMMON = frozenset({"limit", "starting_after", "ending_before", "expand"})
+INTEGER = re.compile(r"-?\d{1,18}")
+
+
+def parse(query: str) -> Params:
+    found: Params = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        name, *inner = key.replace("]", "").split("[")
+        _put(found, name, inner, value)
+    return found
+
+
+def _put(into: Params, name: str, inner: list[str], value: str) -> None:
+    if not inner:
+        into[name] = value
+    elif inner[0] == "" or inner[0].isdigit():
+        held = into.setdefault(name, [])
+        if isinstance(held, list):
+            held.append(value)
+    else:
+        held = into.setdefault(name, {})
+        if isinstance(held, dict):
+            _put(held, inner[0], inner[1:], value)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Whole seconds in [lo, hi); None is no bound."""
+
+    lo: int | None = None
+    hi: int | None = None
+
+    def has(self, value: int | None) -> bool:
+        if value is None:
+            return self.lo is None
+        return (self.lo is None or value >= self.lo) and (self.hi is None or value < self.hi)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What every list takes, and the filters of this one."""
+
+    limit: int
+    after: str
+    before: str
+    created: Span
+    expand: tuple[str, ...]
+    filters: Params
+
+
+def query(params: Params, filters: Collection[str]) -> Query:
+    """Refuses what this list does not know."""
+    if strange := [name for name in params if name not in COMMON and name not in filters]:
+        raise unknown_parameters(strange)
+    after, before = params.get("starting_after", ""), params.get("ending_before", "")
+    if after and before:
+        raise Refusal(
+            400, "You may only specify one of these parameters: starting_after, ending_before."
+        )
+    return Query(
+        _limit(params.get("limit", "10")),
+        after,
+        before,
+        span(params, "created"),
+        expands(params),
+        {name: value for name, value in params.items() if name not in COMMON and name != "created"},
+    )
+
+
+def _limit(value: object) -> int:
+    limit = integer("limit", value)
+    if not 1 <= limit <= 100:
+        raise bad_limit(limit)
+    return limit
+
+
+def expands(params: Params) -> tuple[str, ...]:
+    given = params.get("expand", [])
+    if not isinstance(given, list):
+        raise Refusal(400, "Invalid array", param="expand")
+    return tuple(given)
+
+
+def integer(name: str, value: object) -> int:
+    if not isinstance(value, str) or not INTEGER.fullmatch(value):
+        raise bad_integer(name, value)
+    return int(value)
+
+
+def boolean(name: str, value: object) -> bool:
+    if value not in ("true", "false"):
+        raise Refusal(400, f"Invalid boolean: {value}", "parameter_invalid_boolean", name)
+    return value == "true"
+
+
+def span(params: Mapping[str, Any], name: str) -> Span:
+    """A time as an exact second or as bounds, all of which hold."""
+    given = params.get(name)
+    if given is None:
+        return Span()
+    if isinstance(given, str):
+        second = integer(name, given)
+        return Span(second, second + 1)
+    if not isinstance(given, dict):
+        raise bad_integer(name, given)
+    if strange := [f"{name}[{bound}]" for bound in given if bound not in BOUNDS]:
+        raise unknown_parameters(strange)
+    bounds = {bound: integer(f"{name}[{bound}]", value) for bound, value in given.items()}
+    lows = [value + (bound == "gt") for bound, value in bounds.items() if bound in ("gt", "gte")]
+    highs = [value + (bound == "lte") for bound, value in bounds.items() if bound in ("lt", "lte")]
+    return Span(max(lows, default=None), min(highs, default=None))

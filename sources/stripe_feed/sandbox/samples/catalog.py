@@ -1,0 +1,204 @@
+"""Products, and prices with the older plans: one stored object that two endpoints show, each in its
+own shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .customers import CURRENCIES, Dice, Object, metadata
+
+GOODS = (
+    "Team",
+    "Pro",
+    "Starter",
+    "Enterprise",
+    "Support",
+    "Storage",
+    "Seats",
+    "E-Bike",
+    "Helmet",
+    "Router",
+)
+INTERVALS = ("month",) * 6 + ("year",) * 3 + ("week",)
+AMOUNTS = (500, 900, 1200, 1900, 2900, 4900, 9900, 19900, 49900, 120000)
+DECIMALS = ("0.5", "0.000000000001", "12.345678901234", "1.25", "99.999999999999")
+
+
+def product(dice: Dice, created: int) -> Object:
+    good = dice.chance(0.2)
+    return {
+        "id": dice.id("prod"),
+        "object": "product",
+        "active": dice.chance(0.85),
+        "created": created,
+        "default_price": None,
+        "description": "Per seat, billed in advance" if dice.chance(0.5) else None,
+        "images": [f"https://example.com/{dice.word(8)}.png"] if dice.chance(0.3) else [],
+        "livemode": dice.livemode,
+        "marketing_features": [{"name": "Unlimited projects"}, {"name": "SSO"}]
+        if dice.chance(0.3)
+        else [],
+        "metadata": metadata(dice),
+        "name": f"{dice.pick(GOODS)} {int(dice.random() * 900) + 100}",
+        "package_dimensions": {"height": 12.5, "length": 30.0, "weight": 480.25, "width": 20.0}
+        if good
+        else None,
+        "shippable": True if good else None,
+        "statement_descriptor": "SANDBOX BIKES" if dice.chance(0.2) else None,
+        "tax_code": "txcd_10103001" if dice.chance(0.4) else None,
+        "tax_details": {"performance_location": None, "tax_code": "txcd_10103001"}
+        if dice.chance(0.1)
+        else None,
+        "type": "good" if good else "service",
+        "unit_label": "seat" if dice.chance(0.3) else None,
+        "updated": created + int(dice.random() * 5_000),
+        "url": f"https://example.com/p/{dice.word(5)}" if dice.chance(0.3) else None,
+    }
+
+
+def recurring(dice: Dice, metered: bool = False) -> Object:
+    return {
+        "interval": dice.pick(INTERVALS),
+        "interval_count": 3 if dice.chance(0.05) else 1,
+        "meter": f"mtr_test_{dice.word(20)}" if metered else None,
+        "trial_period_days": 14 if dice.chance(0.1) else None,
+        "usage_type": "metered" if metered else "licensed",
+    }
+
+
+def price(dice: Dice, product_id: str, created: int, currency: str | None = None) -> Object:
+    currency = currency or dice.pick(CURRENCIES)
+    kind = dice.random()
+    found: Object = {
+        "id": dice.id("price"),
+        "object": "price",
+        "active": dice.chance(0.8),
+        "billing_scheme": "per_unit",
+        "created": created,
+        "currency": currency,
+        "custom_unit_amount": None,
+        "livemode": dice.livemode,
+        "lookup_key": f"{dice.word(4).lower()}_monthly" if dice.chance(0.1) else None,
+        "metadata": metadata(dice),
+        "nickname": "Standard" if dice.chance(0.3) else None,
+        "product": product_id,
+        "recurring": recurring(dice, metered=0.15 < kind < 0.25),
+        "tax_behavior": dice.pick(("unspecified", "exclusive", "inclusive")),
+        "tiers_mode": None,
+        "transform_quantity": {"divide_by": 10, "round": "up"} if dice.chance(0.05) else None,
+        "type": "recurring",
+    }
+    return found | _amount(dice, currency, kind)
+
+
+def _amount(dice: Dice, currency: str, kind: float) -> Object:
+    amount = dice.pick(AMOUNTS) * (10 if currency == "kwd" else 1)
+    found: Object = {"unit_amount": amount, "unit_amount_decimal": str(amount)}
+    if kind < 0.05:
+        found = {"custom_unit_amount": {"maximum": 100_000, "minimum": 100, "preset": None}}
+        found |= {
+            "unit_amount": None,
+            "unit_amount_decimal": None,
+            "recurring": None,
+            "type": "one_time",
+        }
+    elif kind < 0.15:
+        found |= {"recurring": None, "type": "one_time"}
+    elif kind < 0.25:
+        found |= {"unit_amount": None, "unit_amount_decimal": dice.pick(DECIMALS)}
+    elif kind < 0.33:
+        mode = dice.pick(("graduated", "volume"))
+        found |= {
+            "billing_scheme": "tiered",
+            "tiers_mode": mode,
+            "unit_amount": None,
+            "unit_amount_decimal": None,
+        }
+    return found
+
+
+def plan_of(price: Object) -> Object:
+    """The same object as `/v1/plans` shows it. One-time prices are no plans."""
+    cycle = price["recurring"]
+    return {
+        "id": price["id"],
+        "object": "plan",
+        "active": price["active"],
+        "amount": price.get("unit_amount"),
+        "amount_decimal": price.get("unit_amount_decimal"),
+        "billing_scheme": price.get("billing_scheme", "per_unit"),
+        "created": price["created"],
+        "currency": price["currency"],
+        "interval": cycle.get("interval"),
+        "interval_count": cycle.get("interval_count"),
+        "livemode": price["livemode"],
+        "metadata": price.get("metadata"),
+        "meter": cycle.get("meter"),
+        "nickname": price.get("nickname"),
+        "product": price["product"],
+        "tiers_mode": price.get("tiers_mode"),
+        "transform_usage": price.get("transform_quantity"),
+        "trial_period_days": cycle.get("trial_period_days"),
+        "usage_type": cycle.get("usage_type"),
+    }
+
+
+def price_fields(plan: Object, before: Object | None = None) -> Object:
+    """Fields of a plan, as fields of its price."""
+    names = {
+        "amount": "unit_amount",
+        "amount_decimal": "unit_amount_decimal",
+        "transform_usage": "transform_quantity",
+    }
+    cycle = dict(
+        (before or {}).get("recurring")
+        or {"interval_count": 1, "meter": None, "trial_period_days": None}
+    )
+    found: Object = {}
+    for name, value in plan.items():
+        if name in ("interval", "interval_count", "meter", "trial_period_days", "usage_type"):
+            cycle[name] = value
+        elif name != "object":
+            found[names.get(name, name)] = value
+    cycle.setdefault("interval", "month")
+    cycle.setdefault("usage_type", "licensed")
+    return found | {"recurring": cycle, "type": "recurring"}
+
+
+def tiers(price: Object) -> list[Object] | None:
+    """What `expand[]=data.tiers` adds, to the plan too; it follows from the id."""
+    if price.get("billing_scheme") != "tiered":
+        return None
+    unit = 100 + sum(price["id"].encode()) % 900
+    first = {
+        "flat_amount": None,
+        "flat_amount_decimal": None,
+        "unit_amount": unit,
+        "unit_amount_decimal": str(unit),
+    }
+    last = {
+        "flat_amount": 500,
+        "flat_amount_decimal": "500",
+        "unit_amount": None,
+        "unit_amount_decimal": "0.5",
+    }
+    return [first | {"up_to": 10}, last | {"up_to": None}]
+
+
+def currency_options(price: Object) -> dict[str, Any]:
+    """What `expand[]=data.currency_options` adds."""
+    own = {
+        "custom_unit_amount": price.get("custom_unit_amount"),
+        "tax_behavior": price.get("tax_behavior"),
+        "unit_amount": price.get("unit_amount"),
+        "unit_amount_decimal": price.get("unit_amount_decimal"),
+    }
+    found: dict[str, Any] = {price["currency"]: own}
+    if sum(price["id"].encode()) % 5 == 0 and price["currency"] != "chf":
+        found["chf"] = own | {
+            "unit_amount": 1100,
+            "unit_amount_decimal": "1100",
+            "custom_unit_amount": None,
+        }
+    return found

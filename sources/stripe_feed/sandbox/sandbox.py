@@ -1,0 +1,48 @@
+"""The sandbox as tests and the demo hold it: an account, what happens to it, and the server that
+shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import control
+from .http import endpoints
+from .http.server import serving
+from .protocol.messages import Answer, Request
+from .simulation import Simulation
+
+
+class Sandbox(Simulation):
+    """One account of a look-alike of Stripe, served over HTTP."""
+
+    @contextmanager
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Serve over HTTP on loopback in a thread of its own; gives the base URL. Raises what
+        `on_request` raised.
+
+        Webhooks go out at any time, but those still on their way at the end have failed.
+        """
+        try:
+            with serving(self.account, self.answer, port) as url:
+                yield url
+        finally:
+            self.account.webhooks.sender.close()
+        if self.account.failures:
+            raise self.account.failures.pop(0)
+
+    def answer(self, request: Request) -> Answer:
+        """What the server sends for one request."""
+        if request.target.startswith("/_sandbox/"):
+            return control.answer(self, request)
+        with self.account.lock:
+            try:
+                return endpoints.answer(self.account, request)
+            except Exception as error:
+                self.account.failures.append(error)
+                return Answer(
+                    500,
+                    b'{"error":{"message":"the sandbox itself failed","type":"sandbox_error"}}',
+                    {},
+                )

@@ -1,0 +1,1 @@
+"""What happens in an account: its founding, daily activity, edge cases."""

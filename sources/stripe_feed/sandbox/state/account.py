@@ -1,0 +1,237 @@
+"""The account: its clock, its keys, its objects as bytes, and the one place through which every
+change of them goes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from ..protocol.faults import Faults
+from ..protocol.idempotency import Repeats
+from ..samples.catalog import plan_of
+from ..samples.customers import API_VERSION, Dice, Object
+from ..samples.customers import account as account_object
+from ..samples.subscriptions import Sold, items_url, lines_url
+from .embedded_prices import Copies
+from .mutation import Call, Kind, Mutation
+from .table import Row, Table
+
+NAMES = {
+    "customers": "customer",
+    "invoices": "invoice",
+    "subscriptions": "subscription",
+    "products": "product",
+    "plans": "plan",
+    "prices": "price",
+}
+"""Tables, and the name of one of their objects."""
+
+EMBEDDED = {"subscriptions": ("items", items_url), "invoices": ("lines", lines_url)}
+CHILDREN = {"subscription_items": "subscriptions", "invoice_line_items": "invoices"}
+OPT_IN = {
+    "customers": (
+        "tax",
+        "sources",
+        "tax_ids",
+        "cash_balance",
+        "invoice_credit_balance",
+        "subscriptions",
+    ),
+    "prices": ("tiers", "currency_options"),
+    "plans": ("tiers",),
+    "invoices": ("payments",),
+}
+"""Fields that only come when they are expanded."""
+
+SHOWN = 10
+"""How much of an embedded list an object shows."""
+
+
+class Account:
+    """All that the endpoints answer from. Callers hold `lock` while they read or change it."""
+
+    def __init__(self, seed: int, now: int, start: int, livemode: bool, real_time: bool) -> None:
+        self.lock = threading.RLock()
+        self.dice = Dice(f"account {seed}")
+        self.dice.livemode = livemode
+        self.id = self.dice.account = f"acct_1{self.dice.word(15)}"
+        self.livemode = livemode
+        self.mode: Literal["live", "test"] = "live" if livemode else "test"
+        self.key = f"sk_{self.mode}_51{self.dice.word(30)}"
+        self.permissions: dict[str, Collection[str] | None] = {self.key: None}
+        self.expired: set[str] = set()
+        self.needs_permission = False
+        self.api_version = API_VERSION
+        self.seed, self.start = seed, start
+        self._now, self._real_time, self._since = now, real_time, time.time()
+        self.object = account_object(self.dice, self.id, start)
+        self.tables = {name: Table() for name in NAMES}
+        self.gone: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
+        self.whole: dict[str, list[bytes]] = {}  # all children of an object that shows only ten
+        self.copies = Copies(self.tables["subscriptions"], self.whole)
+        self.extras: dict[str, Object] = {}  # what the opt-in fields hold, where it was given
+        self.inline: set[str] = set()  # prices made from `price_data`: in no list
+        self.clocks: dict[str, Object] = {}
+        self.other_mode: dict[str, str] = {}  # an id per table that exists in the other mode
+        self.mutations: list[Callable[[Mutation], None]] = []
+        self.faults = Faults(seed)
+        self.repeats = Repeats()
+        self.log: deque[Call] = deque(maxlen=20_000)
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self.on_request: Callable[[str, dict[str, Any]], None] | None = None
+        self.gzip = self.indent = False
+        self.cpu_before = self.cpu_seconds = 0.0  # of earlier servers, and of this one
+        self.failures: list[Exception] = []  # our own mistakes, and those of `on_request`
+        self._sold: dict[str, Sold] = {}
+        self._encoder, self._buffer = msgspec.json.Encoder(), bytearray()
+
+    @property
+    def now(self) -> int:
+        return int(self._now + (time.time() - self._since if self._real_time else 0))
+
+    def advance(self, seconds: int) -> None:
+        self._now += seconds
+
+    def allowed(self, key: str, permission: str) -> bool:
+        granted = self.permissions[key]
+        return (
+            granted is None
+            or permission in granted
+            or permission.replace("_read", "_write") in granted
+        )
+
+    def commit(
+        self,
+        kind: Kind,
+        table: str,
+        id: str,
+        before: Object | None,
+        after: Object | None,
+        events: tuple[str, ...],
+        hidden: bool = False,
+    ) -> None:
+        """Every change of the account ends here, once it is done."""
+        mutation = Mutation(kind, table, id, before, after, events, self.now, hidden)
+        for observer in self.mutations:
+            observer(mutation)
+
+    def store(self, table: str, found: Object, raw: bytes = b"") -> Row:
+        """Put an object in place, new or changed; `raw` is given where the bytes matter."""
+        if table in EMBEDDED and not raw:
+            found, whole = self.cut(table, found)
+            if whole:
+                self.whole[found["id"]] = whole
+        self.gone[table].pop(found["id"], None)
+        if not raw:
+            self._encoder.encode_into(found, self._buffer)
+            raw = bytes(self._buffer)  # as long as it is, where `encode` leaves a gap behind each
+        if table in ("prices", "plans"):
+            self._sold.pop(found["id"], None)
+            if found["id"] in self.tables[table].rows:
+                self.copies.renew(found["id"], self.tables[table].rows[found["id"]].raw, raw)
+        row = self._place(table, found, raw)
+        if table == "subscriptions":
+            self.copies.written(row.id)
+        return row
+
+    def store_price(self, found: Object) -> None:
+        """A price, and the plan that it is too."""
+        self.store("prices", found)
+        if found["recurring"]:
+            self.store("plans", plan_of(found))
+
+    def cut(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
+        """An object as it is shown, and all of its children where these are more than ten."""
+        field, url = EMBEDDED[table]
+        children = found[field]["data"]
+        if len(children) <= SHOWN:
+            return found, []
+        shown = found[field] | {"data": children[:SHOWN], "has_more": True, "url": url(found["id"])}
+        return found | {field: shown}, [msgspec.json.encode(child) for child in children]
+
+    def _place(self, table: str, found: Object, raw: bytes) -> Row:
+        rows, row = self.tables[table], self.tables[table].rows.get(found["id"])
+        created = found.get("created") if isinstance(found.get("created"), int) else None
+        clock = found.get("test_clock") if isinstance(found.get("test_clock"), str) else None
+        group = self._group(table, found)
+        if row is None:
+            return rows.add(found["id"], created, raw, group, clock)
+        if row.created != created:
+            rows.remove(row.id)
+            return rows.add(found["id"], created, raw, group, clock)
+        row.raw, row.group, row.clock = raw, group, clock
+        return row
+
+    def _group(self, table: str, found: Object) -> str:
+        if table == "subscriptions":
+            return str(found.get("status", ""))
+        if table in ("prices", "plans"):
+            return (
+                "inline"
+                if found["id"] in self.inline
+                else "active"
+                if found.get("active")
+                else "archived"
+            )
+        return ""
+
+    def remove(self, table: str, id: str) -> Object:
+        """Take an object away; its last content is kept."""
+        row = self.tables[table].remove(id)
+        self.gone[table][id] = row.raw
+        self.whole.pop(id, None)
+        self.extras.pop(id, None)
+        self._sold.pop(id, None)
+        return row.content()
+
+    def children(self, table: str, row: Row) -> list[bytes]:
+        """All children of an object of `table`, in the order of its embedded list."""
+        if row.id in self.whole:
+            return self.whole[row.id]
+        field = EMBEDDED[table][0]
+        embedded = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw]).get(field)
+        if embedded is None:
+            return []
+        listed = msgspec.json.decode(embedded, type=dict[str, msgspec.Raw])
+        return [
+            bytes(child) for child in msgspec.json.decode(listed["data"], type=list[msgspec.Raw])
+        ]
+
+    def sold(self, price: str) -> Sold:
+        """A price as others embed it."""
+        if price not in self._sold:
+            content = self.tables["prices"].rows[price].content()
+            plan = self.tables["plans"].rows.get(price)
+            self._sold[price] = Sold(
+                price,
+                content["product"],
+                content.get("unit_amount"),
+                content.get("unit_amount_decimal"),
+                content["currency"],
+                msgspec.Raw(self.tables["prices"].rows[price].raw),
+                msgspec.Raw(plan.raw if plan else b"null"),
+            )
+        return self._sold[price]
+
+    def objects(self, table: str) -> Iterator[tuple[str, bytes]]:
+        """Everything that exists, by id: the tables, and the children of all objects."""
+        if table in NAMES:
+            yield from ((row.id, row.raw) for row in self.tables[table].rows.values())
+            return
+        parent = CHILDREN[table]
+        for row in self.tables[parent].rows.values():
+            for child in self.children(parent, row):
+                yield msgspec.json.decode(child, type=Head).id, child
+
+    def remember(self, id: str, fields: Mapping[str, Any]) -> None:
+        self.extras.setdefault(id, {}).update(fields)
+
+
+class Head(msgspec.Struct):
+    id: str

@@ -1,0 +1,284 @@
+"""Objects as older API versions showed them: the account's events are in the shape of its default
+version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..samples.customers import Object, decoded, discount_of
+from .account import Account
+
+VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
+NEWEST, OLDEST = "2026-09-30", "2024-04-10"
+"""Versions from NEWEST on have the shape in which the objects are stored; those before OLDEST are
+not known here.
+"""
+
+REMOVED: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
+    (NEWEST, {
+        "invoices": ("status_details",), "subscriptions": ("status_details",), "items": ("current_trial",),
+        "products": ("tax_details",),
+    }),
+    ("2026-08-26", {
+        "invoices": ("amount_paid_off_stripe",), "items": ("billed_until",),
+        "subscriptions": ("billing_schedules", "managed_payments", "invoice_settings.custom_fields",
+                          "invoice_settings.description", "invoice_settings.footer", "cancellation_details.feedback_option"),
+    }),
+    ("2026-03-25", {"lines": ("quantity_decimal",), "subscriptions": ("presentment_details",)}),
+    ("2026-02-25", {
+        "customers": ("customer_account",), "invoices": ("customer_account",), "subscriptions": ("customer_account",),
+        "discounts": ("customer_account",), "lines": ("subtotal",),
+    }),
+    ("2025-09-30", {"customers": ("business_name", "individual_name"), "subscriptions": ("billing_mode.flexible",)}),
+    ("2025-08-27", {"subscriptions": ("billing_mode",), "invoices": ("automatic_tax.provider",)}),
+    ("2025-02-24", {
+        "invoices": ("total_pretax_credit_amounts", "automatic_tax.disabled_reason"), "lines": ("pretax_credit_amounts",),
+        "subscriptions": ("automatic_tax.disabled_reason",),
+    }),
+)  # fmt: skip
+"""Versions, and the fields that those before them did not have."""
+
+TABLE_OF = {
+    "customer": "customers", "invoice": "invoices", "line_item": "lines", "plan": "plans", "price": "prices",
+    "product": "products", "subscription": "subscriptions", "subscription_item": "items",
+}  # fmt: skip
+
+BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
+
+
+def checked(version: str) -> str:
+    if not VERSION.fullmatch(version) or version < OLDEST:
+        raise ValueError(f"no such API version here: {version}; there are those from {OLDEST} on")
+    return version
+
+
+def current(version: str) -> bool:
+    return version[:10] >= NEWEST
+
+
+def stub(found: Object) -> Object:
+    return {"id": found["id"], "object": found["object"], "deleted": True}
+
+
+def previous(before: Object, after: Object) -> Object:
+    """The old values of what changed: of hashes the changed keys only, of arrays all, of what is
+    new null.
+    """
+    found: Object = {}
+    for name in (*before, *(name for name in after if name not in before)):
+        old, new = before.get(name), after.get(name)
+        if old is new or same(old, new):
+            continue
+        found[name] = previous(old, new) if isinstance(old, dict) and isinstance(new, dict) else old
+    return found
+
+
+def same(old: object, new: object) -> bool:
+    """Equal as JSON: 0 is not false."""
+    if old != new or type(old) is not type(new):
+        return False
+    if isinstance(old, list) and isinstance(new, list):
+        return all(map(same, old, new))
+    return not (isinstance(old, dict) and isinstance(new, dict)) or all(
+        same(value, new[name]) for name, value in old.items()
+    )
+
+
+def answered(account: Account, body: bytes, version: str) -> bytes:
+    """What is read over the API, in the shape of the version that was asked for; events keep
+    theirs.
+    """
+    found = decoded(body)
+    if found.get("object") == "list" and found["data"]:
+        table = TABLE_OF.get(found["data"][0].get("object"))
+        shown = table and found | {
+            "data": [rendered(account, table, one, version) for one in found["data"]]
+        }
+    else:
+        table = TABLE_OF.get(found.get("object", ""))
+        shown = table and rendered(account, table, found, version)
+    return msgspec.json.encode(shown) if shown else body
+
+
+def rendered(account: Account, table: str, found: Object, version: str) -> Object:
+    """An object, with all that it embeds, in the shape of a version; the given one stays as it is."""
+    date = version[:10]
+    if date >= NEWEST:
+        return found
+    shaped = _without(found, table, date)
+    if date < CLOVER and table == "discounts":
+        shaped = _old_discount(shaped)
+    if isinstance(shaped.get("discount"), dict):
+        shaped["discount"] = rendered(account, "discounts", shaped["discount"], version)
+    if date < BASIL and table in BEFORE_BASIL:
+        shaped = BEFORE_BASIL[table](account, shaped)
+    if date < CLOVER and table == "invoices" and str(shaped.get("id", "")).startswith("upcoming_"):
+        shaped.pop("id")
+    for field in ("items", "lines"):
+        if isinstance(shaped.get(field), dict):
+            data = [rendered(account, field, child, version) for child in shaped[field]["data"]]
+            shaped[field] = shaped[field] | {"data": data}
+    return shaped
+
+
+def _without(found: Object, table: str, date: str) -> Object:
+    shaped = dict(found)
+    for version, removed in REMOVED:
+        if date < version:
+            for path in removed.get(table, ()):
+                _drop(shaped, path)
+    if BASIL <= date < THRESHOLDS_AGAIN and table in ("subscriptions", "items"):
+        _drop(shaped, "billing_thresholds")
+    return shaped
+
+
+def _drop(shaped: Object, path: str) -> None:
+    name, _, inner = path.partition(".")
+    if not inner:
+        shaped.pop(name, None)
+    elif isinstance(shaped.get(name), dict):
+        shaped[name] = {key: value for key, value in shaped[name].items() if key != inner}
+
+
+def _old_discount(found: Object) -> Object:
+    """The coupon came whole."""
+    source = found.pop("source", None) or {}
+    name = source.get("coupon")
+    coupon = {
+        "id": name,
+        "object": "coupon",
+        "amount_off": None,
+        "duration": "repeating",
+        "percent_off": 25.0,
+        "valid": True,
+    }
+    return found | {"coupon": coupon if isinstance(name, str) else name}
+
+
+def _old_subscription(account: Account, found: Object) -> Object:
+    items = (found.get("items") or {}).get("data") or [{}]
+    starts = [
+        item["current_period_start"]
+        for item in items
+        if item.get("current_period_start") is not None
+    ]
+    ends = [
+        item["current_period_end"] for item in items if item.get("current_period_end") is not None
+    ]
+    return found | {
+        "current_period_start": min(starts, default=None),
+        "current_period_end": max(ends, default=None),
+        "discount": _first_discount(account, found),
+    }
+
+
+def _first_discount(account: Account, found: Object) -> Object | None:
+    first = next(iter(found.get("discounts") or ()), None)
+    whole = discount_of(account.id, first, found) if isinstance(first, str) else first
+    return whole and rendered(account, "discounts", whole, OLDEST)
+
+
+def _old_item(account: Account, found: Object) -> Object:
+    shaped = {
+        name: value
+        for name, value in found.items()
+        if name not in ("current_period_start", "current_period_end")
+    }
+    for field, table in (("plan", "plans"), ("price", "prices")):
+        if isinstance(shaped.get(field), dict):
+            shaped[field] = BEFORE_BASIL[table](account, shaped[field])
+    return shaped
+
+
+def _old_invoice(account: Account, found: Object) -> Object:
+    parent = found.get("parent") or {}
+    details, quote = parent.get("subscription_details") or {}, parent.get("quote_details") or {}
+    taxes, paid = found.get("total_taxes"), found.get("status") == "paid"
+    number = str(found.get("id", ""))[3:]
+    shaped = {
+        name: value
+        for name, value in found.items()
+        if name not in ("amount_overpaid", "parent", "total_taxes")
+    }
+    return shaped | {
+        "application_fee_amount": None,
+        "charge": f"ch_{number}" if paid else None,
+        "discount": _first_discount(account, found),
+        "paid": paid,
+        "paid_out_of_band": False,
+        "payment_intent": f"pi_{number}" if found.get("status") in ("open", "paid") else None,
+        "quote": quote.get("quote"),
+        "subscription": details.get("subscription"),
+        "subscription_details": {"metadata": details.get("metadata")},
+        "subscription_proration_date": details.get("subscription_proration_date"),
+        "tax": sum(tax["amount"] for tax in taxes) if taxes else None,
+        "total_tax_amounts": [_old_tax(tax) for tax in taxes or ()],
+        "transfer_data": None,
+    }
+
+
+def _old_line(account: Account, found: Object) -> Object:
+    parent = found.get("parent") or {}
+    recurs = parent.get("subscription_item_details") or {}
+    details = recurs or parent.get("invoice_item_details") or {}
+    pricing = (found.get("pricing") or {}).get("price_details") or {}
+    shaped = {
+        name: value for name, value in found.items() if name not in ("parent", "pricing", "taxes")
+    }
+    shaped |= {
+        "amount_excluding_tax": found.get("amount"),
+        "plan": _sold(account, "plans", pricing.get("price")),
+        "price": _sold(account, "prices", pricing.get("price")),
+        "proration": bool(details.get("proration")),
+        "proration_details": details.get("proration_details") or {"credited_items": None},
+        "tax_amounts": [_old_tax(tax) for tax in found.get("taxes") or ()],
+        "tax_rates": [],
+        "type": "subscription" if recurs else "invoiceitem",
+        "unit_amount_excluding_tax": (found.get("pricing") or {}).get("unit_amount_decimal"),
+    }
+    if recurs:
+        return shaped | {"subscription_item": recurs.get("subscription_item")}
+    return shaped | {"invoice_item": details.get("invoice_item")}
+
+
+def _sold(account: Account, table: str, id: str | None) -> Object | None:
+    """A price or plan as it is now, or was last."""
+    row, gone = account.tables[table].rows.get(id or ""), account.gone[table].get(id or "")
+    if row is not None:
+        return BEFORE_BASIL[table](account, row.content())
+    return None if gone is None else BEFORE_BASIL[table](account, decoded(gone))
+
+
+def _old_tax(tax: Object) -> Object:
+    return {
+        "amount": tax.get("amount"),
+        "inclusive": tax.get("tax_behavior") == "inclusive",
+        "tax_rate": (tax.get("tax_rate_details") or {}).get("tax_rate"),
+        "taxability_reason": tax.get("taxability_reason"),
+        "taxable_amount": tax.get("taxable_amount"),
+    }
+
+
+def _old_plan(account: Account, found: Object) -> Object:
+    return found | {"aggregate_usage": None}
+
+
+def _old_price(account: Account, found: Object) -> Object:
+    cycle: Any = found.get("recurring")
+    return (
+        found | {"recurring": cycle | {"aggregate_usage": None}}
+        if isinstance(cycle, dict)
+        else found
+    )
+
+
+BEFORE_BASIL: dict[str, Callable[[Account, Object], Object]] = {
+    "subscriptions": _old_subscription, "items": _old_item, "invoices": _old_invoice, "lines": _old_line,
+    "plans": _old_plan, "prices": _old_price,
+}  # fmt: skip
+"""What the big change of the billing objects did, backwards."""

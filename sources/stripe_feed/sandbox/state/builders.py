@@ -1,0 +1,219 @@
+"""Objects before they are stored: what is given, and the rest drawn. Prices that they need are made
+on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..samples import catalog, invoices, subscriptions
+from ..samples.customers import Object, customer, decoded
+from ..samples.subscriptions import Payer, Sold
+from .account import Account
+from .mutation_log import content, tell, tell_price
+from .table import naming
+
+
+def draft_customer(account: Account, fields: Object) -> Object:
+    created = fields.get("created", account.now)
+    return customer(account.dice, created) | fields
+
+
+def draft_product(account: Account, fields: Object) -> Object:
+    found = catalog.product(account.dice, fields.get("created", account.now)) | {"active": True}
+    return found | {"updated": found["created"]} | fields
+
+
+def draft_price(account: Account, fields: Object, inline: bool = False) -> Object:
+    fields = dict(fields)
+    product = fields.get("product") or any_id(account, "products")
+    found = catalog.price(
+        account.dice, product, fields.get("created", account.now), fields.get("currency")
+    )
+    found |= {"active": not inline, "product": product}
+    if "recurring" in fields:
+        cycle = fields["recurring"]
+        whole = (
+            catalog.recurring(account.dice)
+            | {"interval_count": 1, "trial_period_days": None}
+            | (cycle or {})
+        )
+        found |= {"custom_unit_amount": None}
+        once = cycle is None
+        fields |= {
+            "recurring": None if once else whole,
+            "type": "one_time" if once else "recurring",
+        }
+    return found | amounts(fields)
+
+
+def amounts(fields: Object) -> Object:
+    """A price's two amounts say the same, and one that has an amount is neither tiered nor free to
+    choose.
+    """
+    if "unit_amount" not in fields:
+        return fields
+    amount = fields["unit_amount"]
+    found = {"unit_amount_decimal": None if amount is None else str(amount)} | fields
+    if found["unit_amount_decimal"] is None:
+        return found
+    return {"billing_scheme": "per_unit", "tiers_mode": None, "custom_unit_amount": None} | found
+
+
+def draft_subscription(account: Account, fields: Object) -> Object:
+    dice, fields = account.dice, dict(fields)
+    created, status = fields.get("created", account.now), fields.get("status", "active")
+    id = fields.get("id") or dice.id("sub")
+    payer = payer_of(account, fields.get("customer"), fields.get("currency"))
+    given = fields.pop("items", None)
+    items = draft_items(account, id, payer, given, created, {})
+    return subscriptions.subscription(dice, id, payer, items, created, status) | fields | {"id": id}
+
+
+def draft_items(
+    account: Account,
+    id: str,
+    payer: Payer,
+    given: Sequence[Object] | int | None,
+    created: int,
+    old: dict[str, Object],
+) -> list[Object]:
+    """The items of a subscription, from partial ones or from their number; those with an old id
+    keep its fields.
+    """
+    if given is None or isinstance(given, int):
+        given = [{}] * (1 if given is None else given)
+    found = []
+    for fields in given:
+        fields = dict(fields)
+        before = old.get(fields.get("id", ""))
+        sold = _sold_for(account, fields, payer, created)
+        if sold or not before:
+            sold = sold or any_sold(account, payer.currency)
+            fields |= {"price": sold.price, "plan": sold.plan}
+            before = before or subscriptions.item(account.dice, id, sold, created)
+        found.append(before | fields)
+    return found
+
+
+def _sold_for(account: Account, fields: Object, payer: Payer, created: int) -> Sold | None:
+    """The price that an item names by its id, brings whole, or describes as `price_data`."""
+    price, data = fields.get("price"), fields.pop("price_data", None)
+    if data is not None:
+        inline = {
+            "created": created,
+            "currency": payer.currency,
+            "recurring": {"interval": "month"},
+        } | data
+        made = create_price(account, "prices", inline | {"inline": True}, {})
+        return account.sold(made["id"])
+    if isinstance(price, str):
+        return account.sold(price)
+    return None
+
+
+def any_sold(account: Account, currency: str) -> Sold:
+    """An active price that recurs, in this currency where there is one."""
+    plans = account.tables["plans"]
+    drawn = [
+        row for row in (plans.any(account.dice) for _ in range(12)) if row and row.group == "active"
+    ]
+    rows = drawn or [row for row in plans.rows.values() if row.group == "active"]
+    if rows:
+        return account.sold(next(filter(naming("currency", currency), rows), rows[0]).id)
+    made = create_price(
+        account, "prices", {"currency": currency, "unit_amount": 900, "recurring": {}}, {}
+    )
+    return account.sold(made["id"])
+
+
+def draft_invoice(account: Account, fields: Object) -> Object:
+    dice, fields = account.dice, dict(fields)
+    created, status = fields.get("created", account.now), fields.get("status", "draft")
+    id, subscription = fields.get("id") or dice.id("in"), fields.pop("subscription", None)
+    if subscription is not None:
+        fields.setdefault("customer", content(account, "subscriptions", subscription)["customer"])
+    payer = payer_of(account, fields.get("customer"), fields.get("currency"))
+    lines = draft_lines(account, id, payer, fields.pop("lines", None), created, subscription, {})
+    found = invoices.invoice(dice, id, payer, lines, created, status, subscription)
+    return invoices.settled(found | {"starting_balance": 0} | fields) | fields | {"id": id}
+
+
+def draft_lines(
+    account: Account,
+    id: str,
+    payer: Payer,
+    given: Sequence[Object] | int | None,
+    created: int,
+    subscription: str | None,
+    old: dict[str, Object],
+) -> list[Object]:
+    """The lines of an invoice, from partial ones or from their number."""
+    billed: list[tuple[str, str]] = []
+    if subscription is not None:
+        row = account.tables["subscriptions"].rows[subscription]
+        billed = [
+            (subscription, decoded(raw)["id"]) for raw in account.children("subscriptions", row)
+        ]
+    if given is None or isinstance(given, int):
+        given = [{}] * (max(1, len(billed)) if given is None else given)
+    found = []
+    for place, fields in enumerate(given):
+        before = old.get(fields.get("id", ""))
+        if before is None:
+            item = billed[place] if place < len(billed) else None
+            before = subscriptions.line(
+                account.dice, id, any_sold(account, payer.currency), created, item, payer
+            )
+            if "amount" in fields:
+                before |= {"subtotal": fields["amount"], "taxes": []}
+        found.append(before | fields)
+    return found
+
+
+def payer_of(account: Account, id: str | None, currency: str | None = None) -> Payer:
+    id = id or any_id(account, "customers")
+    row = account.tables["customers"].rows.get(id)
+    found = row.content() if row else {}
+    currency = currency or found.get("currency") or "usd"
+    return Payer(
+        id,
+        found.get("name"),
+        found.get("email"),
+        currency,
+        found.get("address"),
+        found.get("test_clock"),
+    )
+
+
+def any_id(account: Account, table: str) -> str:
+    """One of what is there; the first one is made."""
+    row = account.tables[table].any(account.dice)
+    if row is not None:
+        return row.id
+    found = DRAFTS[table](account, {})
+    account.store(table, found)
+    tell(account, "created", table, None, found, "created")
+    return str(found["id"])
+
+
+def create_price(account: Account, table: str, fields: Object, opt_in: Object) -> Object:
+    inline = bool(fields.pop("inline", False))
+    if table == "plans":
+        fields = catalog.price_fields(fields)
+    found = draft_price(account, fields, inline)
+    if inline:
+        account.inline.add(found["id"])
+    account.store_price(found)
+    if opt_in:
+        account.remember(found["id"], opt_in)
+    tell_price(account, "created", found["id"], {})
+    return content(account, table, found["id"])
+
+
+DRAFTS = {
+    "customers": draft_customer,
+    "products": draft_product,
+    "subscriptions": draft_subscription,
+    "invoices": draft_invoice,
+}

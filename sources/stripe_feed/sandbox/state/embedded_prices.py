@@ -1,0 +1,43 @@
+"""Prices and plans inside the items of subscriptions: shown as they are now, and no event of the
+subscription tells of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .table import Table
+
+EMBEDDING = re.compile(rb'"price":\{"id":"([^"]+)"')
+
+
+class Copies:
+    """Which subscriptions embed a price; looked up once a price changes, and kept from then on."""
+
+    def __init__(self, subscriptions: Table, whole: dict[str, list[bytes]]) -> None:
+        self.rows, self.whole = subscriptions.rows, whole
+        self._carriers: dict[bytes, set[str]] | None = None
+
+    def written(self, id: str) -> None:
+        """A subscription is new, or changed."""
+        if self._carriers is not None:
+            self._note(self._carriers, id)
+
+    def renew(self, price: str, old: bytes, new: bytes) -> None:
+        """Put a price or a plan, which have one id, in the place of its copies; those planted
+        otherwise stay.
+        """
+        if self._carriers is None:
+            self._carriers = {}
+            for id in self.rows:
+                self._note(self._carriers, id)
+        for id in self._carriers.get(price.encode(), ()):
+            if id in self.rows:
+                self.rows[id].raw = self.rows[id].raw.replace(old, new)
+            if id in self.whole:
+                self.whole[id] = [item.replace(old, new) for item in self.whole[id]]
+
+    def _note(self, carriers: dict[bytes, set[str]], id: str) -> None:
+        for raw in (self.rows[id].raw, *self.whole.get(id, ())):
+            for price in EMBEDDING.findall(raw):
+                carriers.setdefault(price, set()).add(id)

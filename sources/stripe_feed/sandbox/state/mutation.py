@@ -1,0 +1,31 @@
+"""A change of the account, and a request that was answered."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from ..samples.customers import Object
+
+Kind = Literal["created", "updated", "deleted", "canceled"]
+
+
+class Mutation(NamedTuple):
+    """One change of one object; `events` are the types that Stripe would record for it."""
+
+    kind: Kind
+    table: str
+    id: str
+    before: Object | None
+    after: Object | None
+    events: tuple[str, ...]
+    at: int
+    hidden: bool = False  # children beyond the ten that `before` and `after` show changed
+
+
+class Call(NamedTuple):
+    """One request that was answered."""
+
+    method: str
+    template: str
+    params: dict[str, Any]
+    status: int

@@ -1,0 +1,238 @@
+"""What can happen to the objects of an account: created, updated, deleted, canceled, or planted as
+they are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..samples import catalog, invoices, subscriptions
+from ..samples.customers import Object, decoded
+from .account import EMBEDDED, OPT_IN, Account
+from .builders import DRAFTS, amounts, create_price, draft_items, draft_lines, payer_of
+from .mutation import Kind
+from .mutation_log import content, known, sides, tell, tell_price
+from .table import naming
+
+REACHED = {
+    "open": ("invoice.finalized",),
+    "paid": ("invoice.paid", "invoice.payment_succeeded"),
+    "void": ("invoice.voided",),
+    "uncollectible": ("invoice.marked_uncollectible",),
+}
+
+
+def create(account: Account, table: str, fields: Object) -> Object:
+    """Make an object, by default at the account's now; fields that are not given are drawn."""
+    known(table)
+    id, fields = fields.get("id"), dict(fields)
+    opt_in = {name: fields.pop(name) for name in OPT_IN.get(table, ()) if name in fields}
+    if id is not None and id in account.tables[table].rows:
+        raise ValueError(f"{table} has {id} already")
+    if table in ("prices", "plans"):
+        return create_price(account, table, fields, opt_in)
+    found = DRAFTS[table](account, fields)
+    account.store(table, found)
+    if opt_in:
+        account.remember(found["id"], opt_in)
+    done = content(account, table, found["id"])
+    tell(account, "created", table, None, done, "created", _reached("draft", done.get("status")))
+    return done
+
+
+def update(account: Account, table: str, id: str, fields: Object) -> Object:
+    """Replace fields of an object; `items` and `lines` are the whole new list."""
+    known(table)
+    opt_in = {name: fields[name] for name in OPT_IN.get(table, ()) if name in fields}
+    fields = {name: value for name, value in fields.items() if name not in opt_in}
+    if opt_in:
+        account.remember(id, opt_in)
+    if table in ("prices", "plans"):
+        return _update_price(account, table, id, fields)
+    before, whole = content(account, table, id), account.whole.get(id)
+    after = before | CHANGED.get(table, _plain)(account, id, before, fields)
+    if table in EMBEDDED and EMBEDDED[table][0] in fields:
+        account.whole.pop(id, None)
+    account.store(table, after)
+    done = content(account, table, id)
+    ends = table == "subscriptions" and done.get("status") == "canceled" != before.get("status")
+    kind: Kind = "canceled" if ends else "updated"
+    reached = _reached(before.get("status"), done.get("status")) + _failed(table, before, done)
+    hidden = account.whole.get(id) != whole
+    tell(account, kind, table, before, done, "deleted" if ends else "updated", reached, hidden)
+    return done
+
+
+def _reached(before: str | None, status: str | None) -> tuple[str, ...]:
+    """The events of an invoice on its way to a status."""
+    if before == status:
+        return ()
+    final = ("invoice.finalized",) if before == "draft" and status != "open" else ()
+    return final + REACHED.get(status or "", ())
+
+
+def _failed(table: str, before: Object, done: Object) -> tuple[str, ...]:
+    """A payment that was tried and leaves its invoice open."""
+    tried = table == "invoices" and (done["attempt_count"] or 0) > (before["attempt_count"] or 0)
+    return ("invoice.payment_failed",) if tried and done["status"] == "open" else ()
+
+
+def _update_price(account: Account, table: str, id: str, fields: Object) -> Object:
+    price = content(account, "prices", id)
+    if table == "plans":
+        fields = catalog.price_fields(fields, price)
+    before = sides(account, id)
+    account.store_price(price | amounts(fields))
+    tell_price(account, "updated", id, before)
+    return content(account, table, id)
+
+
+def _plain(account: Account, id: str, before: Object, fields: Object) -> Object:
+    return fields
+
+
+def _changed_product(account: Account, id: str, before: Object, fields: Object) -> Object:
+    return {"updated": account.now} | fields
+
+
+def _changed_subscription(account: Account, id: str, before: Object, fields: Object) -> Object:
+    if "items" not in fields:
+        return fields
+    payer = payer_of(account, before["customer"], before["currency"])
+    items = draft_items(
+        account, id, payer, fields["items"], account.now, _old(account, "subscriptions", id)
+    )
+    return fields | {"items": subscriptions.listed(subscriptions.items_url(id), items)}
+
+
+def _changed_invoice(account: Account, id: str, before: Object, fields: Object) -> Object:
+    found = dict(fields)
+    if "lines" in fields:
+        payer = payer_of(account, before["customer"], before["currency"])
+        lines = draft_lines(
+            account, id, payer, fields["lines"], account.now, None, _old(account, "invoices", id)
+        )
+        found |= {
+            "lines": subscriptions.listed(subscriptions.lines_url(id), lines)
+        } | invoices.money(lines)
+    status = str(fields.get("status", before["status"]))
+    if status != before["status"]:
+        found = _reach(account, before, status) | found
+    if "lines" in fields or "status" in fields:
+        found = invoices.settled(before | found) | {
+            name: fields[name] for name in fields if name != "lines"
+        }
+    return found
+
+
+def _reach(account: Account, before: Object, status: str) -> Object:
+    """The fields that a new status brings; number, links and dates that are there stay."""
+    fresh = invoices.standing(account.dice, before["id"], status, account.now - 3700)
+    kept = {name: before[name] for name in KEPT if before[name]}
+    dates = {name: at for name, at in before["status_transitions"].items() if at}
+    transitions = fresh["status_transitions"] | dates
+    return fresh | kept | {"status_transitions": transitions, "webhooks_delivered_at": account.now}
+
+
+KEPT = ("number", "hosted_invoice_url", "invoice_pdf", "effective_at")
+CHANGED = {
+    "products": _changed_product,
+    "subscriptions": _changed_subscription,
+    "invoices": _changed_invoice,
+}
+
+
+def _old(account: Account, table: str, id: str) -> dict[str, Object]:
+    children = [decoded(raw) for raw in account.children(table, account.tables[table].rows[id])]
+    return {child["id"]: child for child in children}
+
+
+def delete(account: Account, table: str, id: str) -> Object:
+    """Delete what Stripe lets go: customers, drafts, products without prices, prices with their
+    plans.
+    """
+    before = content(account, table, id)
+    if table == "subscriptions":
+        return cancel(account, id)
+    if table == "invoices" and before["status"] != "draft":
+        raise ValueError(f"{id} is {before['status']}: only drafts can be deleted")
+    if table == "products" and priced(account, id):
+        raise ValueError(f"{id} has prices: only products without prices can be deleted")
+    if table == "customers":
+        for subscription in _running(account, id):
+            cancel(account, subscription)
+    if table in ("prices", "plans"):
+        _delete_price(account, id)
+    else:
+        account.remove(table, id)
+        tell(account, "deleted", table, before, None, "deleted")
+    return before
+
+
+def priced(account: Account, product: str) -> bool:
+    return any(map(naming("product", product), account.tables["prices"].rows.values()))
+
+
+def _delete_price(account: Account, id: str) -> None:
+    before = sides(account, id)
+    for table in before:
+        account.remove(table, id)
+    account.inline.discard(id)
+    tell_price(account, "deleted", id, before)
+
+
+def _running(account: Account, customer: str) -> list[str]:
+    rows = account.tables["subscriptions"].rows.values()
+    running = (row for row in rows if row.group not in subscriptions.ENDED)
+    return [row.id for row in filter(naming("customer", customer), running)]
+
+
+def cancel(account: Account, id: str) -> Object:
+    """End a subscription now. It stays, as canceled."""
+    before = content(account, "subscriptions", id)
+    details = before["cancellation_details"] | {"reason": "cancellation_requested"}
+    now = account.now
+    after = before | {
+        "status": "canceled",
+        "canceled_at": now,
+        "ended_at": now,
+        "cancellation_details": details,
+    }
+    account.store("subscriptions", after)
+    tell(account, "canceled", "subscriptions", before, after, "deleted")
+    return after
+
+
+def put(account: Account, table: str, given: Object | bytes) -> Object:
+    """Plant an object as it is: bytes stay the same bytes."""
+    known(table)
+    raw = given.strip() if isinstance(given, bytes) else msgspec.json.encode(given)
+    found = decoded(raw)
+    there = account.tables[table].rows.get(found["id"])
+    before = there.content() if there else None
+    account.whole.pop(found["id"], None)
+    account.store(table, found, raw)
+    tell(
+        account,
+        "updated" if before else "created",
+        table,
+        before,
+        found,
+        "updated" if before else "created",
+    )
+    _put_other_side(account, table, found)
+    return found
+
+
+def _put_other_side(account: Account, table: str, found: Object) -> None:
+    """A planted price is a plan as well, and the reverse, unless that one is there."""
+    id, tables = found["id"], account.tables
+    other = {"prices": "plans", "plans": "prices"}.get(table, "")
+    if not other or id in tables[other].rows or (table == "prices" and not found.get("recurring")):
+        return
+    if table == "prices":
+        account.store("plans", catalog.plan_of(found))
+    else:
+        drawn = catalog.price(account.dice, found["product"], found["created"], found["currency"])
+        account.store("prices", drawn | catalog.price_fields(found) | {"object": "price"})
+    tell(account, "created", other, None, content(account, other, id), "created")

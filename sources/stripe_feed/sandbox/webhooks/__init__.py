@@ -1,0 +1,1 @@
+"""Webhook endpoints, and the sending of events to them."""

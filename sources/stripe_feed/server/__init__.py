@@ -1,0 +1,1 @@
+"""HTTP in and out: Stripe's webhooks, changes, health, metrics and a page."""

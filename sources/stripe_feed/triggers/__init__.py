@@ -1,0 +1,1 @@
+"""Rules on changes: read, evaluated, tested against history, run."""
