@@ -18,8 +18,9 @@ demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no ac
 test: .venv/.stamp  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: .venv/.stamp  ## lint, types, and the wheel in an empty environment
+check: .venv/.stamp  ## lint, format, types, and the wheel in an empty environment
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory wheel
 

@@ -39,6 +39,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.triggers import engine
 from stripe_feed.triggers.config import trigger_of
 from stripe_feed.triggers.engine import Fired, fire
+from stripe_feed.triggers.run import deliver
 from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
 from tests.feed_kills import BEGIN, Row, a_change
@@ -270,7 +271,7 @@ def run(job: dict[str, Any]) -> None:
     if job["point"]:
         feed_kills.arm(job["point"], job["at"])
     with FeedStore(Path(job["folder"]) / "copy.feed.sqlite") as store:
-        worker.deliver(Feed(None, store), both(job["url"]), now=lambda: job["now"], at_once=3)
+        deliver(Feed(None, store), both(job["url"]), now=lambda: job["now"], at_once=3)
 
 
 if __name__ == "__main__":

@@ -1,250 +1,212 @@
-"""The house has floors, and a module imports only from those below. Imports in functions and for
-types count too.
+"""Folders have floors: a folder imports only from folders below it, and no modules import each other in a circle.
+
+Imports in functions and for types count too. Nobody registers a module: only a new folder needs a floor.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
-
+MOST_MODULES = 12  # beside `__init__`, in one folder
 FLOORS = (
-    "errors, resources, sandbox",
-    "rates, credentials, transport, repair, stripe_time, locks, place < destination_errors, answers < api, destination, preflight, lease",
-    "extract, write, models",
-    "feed",
-    "loading < sync_run, show < verify_run, doctor, endpoint, service",
-    "terminal < progress, verbs, options, trigger_words < feed_commands < trigger_commands, service_commands, demo < cli, __init__ < __main__",
+    ("errors", "resources"),
+    ("api",),
+    ("destination",),
+    ("extract", "models", "write"),
+    ("feed",),
+    ("delivery", "sync_run"),
+    ("triggers", "verify_run", "doctor"),
+    ("server",),
+    ("cli",),
+    ("", "__main__"),
 )
-"""From the bottom up. Modules between commas do not know each other; within one floor, `a < b` lets
-b import a.
-"""
+"""From the ground up: folders, and the modules that lie beside them. "" is the package itself."""
 
-ROOMS = {
-    "extract": "windows, images, order, cursors, odd < shapes < pages, records, events < prior, told, fetch, indexes, comments, native, dropped < contents, astray, hints, session < changes, clocks"
-    " < writer, histories, rereads, rung, reading < derive, lists, held < reconcile, snapshot, apply < follow < source",
-    "feed": "listener, change, addresses, signing, operations, paths, unusable, schema < filters, expressions, sinks < store < fold, relay, once, mend, newest"
-    " < lookups < cursors, upkeep, bodies, rules, bell < receivers, messages, enrolment, remote, documented < standing, lanes, rule_file, consume < triggers, watched"
-    " < deliver, rehearsal < gate, pulls, metrics < page, desk < outlet < serve",
-    "write": "actions < push",
-}
-"""The same inside a package; in one that is not named here, modules may import each other."""
+WITNESS = "sandbox"  # it imports nothing of ours, and nothing of ours imports it
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 
-ADD = "add it to {} in tests/test_floors.py"
-
-Module = tuple[str, ...]  # ("extract", "pages")
+Imports = Mapping[str, Mapping[str, int]]
+"""Module -> the modules that it imports, each with the line; all dotted, below the package."""
 
 
-def steps(*lines: str) -> dict[str, int]:
-    order = [step for line in lines for step in line.split("<")]
-    return {name.strip(): height for height, step in enumerate(order) for name in step.split(",")}
+def problems(package: Path) -> list[str]:
+    """Every import that does not go down, every circle, and every folder with too many modules."""
+    imports = imports_in(package)
+    return [*upward(imports), *circles(imports), *crowded(package)]
 
 
-HEIGHT = steps(*FLOORS)
-INSIDE = {package: steps(line) for package, line in ROOMS.items()}
+def imports_in(package: Path) -> Imports:
+    files = {name_of(file.relative_to(package)): file for file in sorted(package.rglob("*.py"))}
+    return {
+        module: {target: line for line, target in imported(file, module, set(files))}
+        for module, file in files.items()
+    }
 
 
-def violations(package: Path) -> list[str]:
-    """One line per import that does not go down, and per module that has no place yet."""
-    files = {module_of(file.relative_to(package)): file for file in sorted(package.rglob("*.py"))}
-    found = []
-    for module, file in files.items():
-        if problem := homeless(module):
-            found.append(f"{file.relative_to(package)}: {problem}")
-            continue
-        for line, target in imports(file, module, set(files)):
-            if problem := homeless(target) or forbidden(module, target):
-                found.append(f"{file.relative_to(package)}:{line}: {problem}")
-    return found
-
-
-def module_of(path: Path) -> Module:
+def name_of(path: Path) -> str:
     parts = path.with_suffix("").parts
-    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def homeless(module: Module) -> str:
-    if module[0] not in HEIGHT:
-        return f"{module[0]} is on no floor: {ADD.format('FLOORS')}"
-    if len(module) > 1 and module[1] not in INSIDE.get(module[0], {module[1]: 0}):
-        return f"{module[0]}.{module[1]} has no place in {module[0]}: {ADD.format('ROOMS')}"
-    return ""
-
-
-def forbidden(module: Module, target: Module) -> str:
-    if module[0] == target[0]:
-        same = module[:2] == target[:2] and len(module) > 1
-        allowed = same or module[0] not in ROOMS or height_inside(target) < height_inside(module)
-    elif module[0] == "sandbox":
-        return (
-            f"{'.'.join(module)} imports {'.'.join(target)}: the sandbox is an independent witness"
-        )
-    elif target[0] == "sandbox":
-        allowed = module[0] == "cli"
-    else:
-        allowed = HEIGHT[target[0]] < HEIGHT[module[0]]
-    return (
-        "" if allowed else f"{'.'.join(module)} imports {'.'.join(target)}, which is not below it"
-    )
-
-
-def height_inside(module: Module) -> int:
-    inside = INSIDE[module[0]]
-    return (
-        inside[module[1]] if len(module) > 1 else len(inside)
-    )  # the package's own __init__ is on top
-
-
-def imports(file: Path, module: Module, known: set[Module]) -> Iterator[tuple[int, Module]]:
+def imported(file: Path, module: str, modules: set[str]) -> Iterator[tuple[int, str]]:
     """Line and module of all imports of ours, wherever in the file."""
-    package = (
-        () if module == ("__init__",) else module if file.name == "__init__.py" else module[:-1]
-    )
+    parts = [part for part in module.split(".") if part]
+    folder = parts if file.name == "__init__.py" else parts[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
         match node:
             case ast.Import(names=names):
-                paths = [tuple(name.name.split(".")) for name in names]
+                paths = [name.name.split(".") for name in names]
             case ast.ImportFrom(level=0, names=names, module=str(base)):
-                paths = [(*base.split("."), name.name) for name in names]
+                paths = [[*base.split("."), name.name] for name in names]
             case ast.ImportFrom(level=level, names=names, module=base):
-                start = ("stripe_feed", *package)[: len(package) + 2 - level]
-                paths = [(*start, *(base.split(".") if base else ()), name.name) for name in names]
+                start = ["stripe_feed", *folder[: len(folder) + 1 - level]]
+                paths = [[*start, *(base or "").split("."), name.name] for name in names]
             case _:
                 continue
         for path in paths:
             if path[0] != "stripe_feed":
                 continue
-            inner = path[1:]
-            while len(inner) > 1 and inner not in known:  # the last part may be a name in a module
+            inner = [part for part in path[1:] if part]
+            while (
+                inner and ".".join(inner) not in modules
+            ):  # the last part may be a name in a module
                 inner = inner[:-1]
-            yield (
-                node.lineno,
-                inner if inner and (inner in known or inner[0] in HEIGHT) else ("__init__",),
-            )
+            if (target := ".".join(inner)) != module:
+                yield node.lineno, target
 
 
-def test_every_import_goes_down() -> None:
-    assert violations(PACKAGE) == []
+def upward(imports: Imports) -> Iterator[str]:
+    for module, targets in imports.items():
+        mine = module.partition(".")[0]
+        if mine not in FLOOR and mine != WITNESS:
+            yield f"{module}: {mine} has no floor: give it one in tests/test_floors.py"
+            continue
+        for target, line in targets.items():
+            theirs = target.partition(".")[0]
+            if mine == theirs:
+                continue
+            if WITNESS in (mine, theirs):
+                yield f"{module}:{line} imports {target}: the sandbox is an independent witness"
+            elif FLOOR.get(theirs, len(FLOORS)) >= FLOOR[mine]:
+                yield f"{module}:{line} imports {target or 'the package'}, which is not below it"
+
+
+def circles(imports: Imports) -> Iterator[str]:
+    try:
+        TopologicalSorter({module: set(targets) for module, targets in imports.items()}).prepare()
+    except CycleError as error:
+        yield f"modules import each other in a circle: {' -> '.join(error.args[1])}"
+
+
+def crowded(package: Path) -> Iterator[str]:
+    for folder in sorted({file.parent for file in package.rglob("*.py")}):
+        count = sum(file.name != "__init__.py" for file in folder.glob("*.py"))
+        if count > MOST_MODULES:
+            yield f"{folder.relative_to(package)} holds {count} modules, more than {MOST_MODULES}"
+
+
+def test_every_import_goes_down_and_none_goes_round() -> None:
+    assert problems(PACKAGE) == []
 
 
 @pytest.mark.parametrize(
     ("file", "code", "problem"),
     [
         (
-            "api.py",
-            "from .extract import pages",
-            "api imports extract.pages, which is not below it",
+            "api/client.py",
+            "from ..extract import lists",
+            "api.client:1 imports extract.lists, which is not",
         ),
         (
-            "api.py",
-            "from stripe_feed.sync_run import run",
-            "api imports sync_run, which is not below it",
+            "api/client.py",
+            "from stripe_feed.sync_run import sync",
+            "imports sync_run, which is not below it",
         ),
-        ("api.py", "import stripe_feed.cli", "api imports cli, which is not below it"),
+        ("api/client.py", "import stripe_feed.cli.main", "imports cli.main, which is not below it"),
         (
-            "api.py",
-            "def f():\n    from .doctor import x",
-            "api imports doctor, which is not below it",
-        ),
-        (
-            "api.py",
-            "if TYPE_CHECKING:\n    from .sync_run import x",
-            "api imports sync_run, which is not below it",
-        ),
-        ("api.py", "from . import stripe_source", "api imports __init__, which is not below it"),
-        ("rates.py", "from .api import x", "rates imports api, which is not below it"),
-        ("sync_run.py", "from .doctor import x", "sync_run imports doctor, which is not below it"),
-        (
-            "extract/pages.py",
-            "from ..sync_run import x",
-            "extract.pages imports sync_run, which is not below it",
+            "api/client.py",
+            "def f():\n    from ..doctor import x",
+            "api.client:2 imports doctor, which",
         ),
         (
-            "extract/pages.py",
-            "from .records import x",
-            "extract.pages imports extract.records, which is not below it",
+            "api/client.py",
+            "if TYPE_CHECKING:\n    from ..feed import x",
+            "imports feed, which is not",
         ),
         (
-            "extract/pages.py",
-            "from . import source",
-            "extract.pages imports extract.source, which is not below it",
+            "api/client.py",
+            "from .. import stripe_source",
+            "imports the package, which is not below it",
+        ),
+        ("api/client.py", "from ..resources import x\nfrom ..errors import y", ""),
+        (
+            "extract/lists.py",
+            "from ..write import actions",
+            "imports write.actions, which is not below it",
         ),
         (
-            "extract/pages.py",
-            "from . import x",
-            "extract.pages imports extract, which is not below it",
+            "triggers/run.py",
+            "from ..doctor import examine",
+            "imports doctor, which is not below it",
         ),
         (
-            "feed/triggers.py",
-            "from .deliver import x",
-            "feed.triggers imports feed.deliver, which is not below it",
-        ),
-        (
-            "write/push.py",
-            "from ..extract.pages import x",
-            "write.push imports extract.pages, which is not below it",
-        ),
-        (
-            "sandbox/server.py",
+            "sandbox/app.py",
             "from ..errors import x",
-            "sandbox.server imports errors: the sandbox is an independent",
+            "imports errors: the sandbox is an independent",
         ),
         (
-            "sync_run.py",
-            "from .sandbox import x",
-            "sync_run imports sandbox, which is not below it",
+            "cli/main.py",
+            "from ..sandbox import Sandbox",
+            "imports sandbox: the sandbox is an independent",
         ),
-        ("misc.py", "", "misc is on no floor: add it to FLOORS in tests/test_floors.py"),
+        ("cli/main.py", "from ..server.app import app\nfrom ..sync_run import sync", ""),
+        ("misc.py", "", "misc has no floor: give it one"),
+        ("misc/page.py", "", "misc has no floor: give it one"),
+        ("extract/lists.py", "from .paging import reader", ""),
+        ("extract/paging/reader.py", "from ..lists import x", "in a circle: "),
         (
-            "extract/misc.py",
-            "",
-            "extract.misc has no place in extract: add it to ROOMS in tests/test_floors.py",
+            "extract/paging/reader.py",
+            "if TYPE_CHECKING:\n    from ..lists import x",
+            "in a circle: ",
         ),
+        ("sandbox/app.py", "from .state.account import Account", ""),
+        ("sandbox/state/account.py", "from ..app import App", "in a circle: "),
     ],
 )
-def test_a_wrong_import_is_found(tmp_path: Path, file: str, code: str, problem: str) -> None:
+def test_a_planted_import(tmp_path: Path, file: str, code: str, problem: str) -> None:
     house(tmp_path, {file: code})
 
-    found = violations(tmp_path)
+    found = problems(tmp_path)
 
-    assert len(found) == 1
-    assert problem in found[0]
+    assert (len(found) == 1 and problem in found[0]) if problem else found == []
 
 
-@pytest.mark.parametrize(
-    ("file", "code"),
-    [
-        ("api.py", "import json, stripe\nfrom .errors import x\nfrom . import rates, resources"),
-        (
-            "cli.py",
-            "from .sandbox import serve\nfrom . import sync_run\nfrom stripe_feed.feed.serve import app",
-        ),
-        ("extract/__init__.py", "from .source import stripe_source"),
-        ("extract/source.py", "from . import changes\nfrom .pages import walk\nfrom .. import api"),
-        ("sandbox/server.py", "from .store import Account\nfrom . import store"),
-        ("__init__.py", "from .extract.source import stripe_source"),
-    ],
-)
-def test_an_import_from_below_is_fine(tmp_path: Path, file: str, code: str) -> None:
-    house(tmp_path, {file: code})
+def test_a_folder_with_too_many_modules(tmp_path: Path) -> None:
+    house(tmp_path, {f"feed/part_{n}.py": "" for n in range(MOST_MODULES + 1)})
 
-    assert violations(tmp_path) == []
+    assert problems(tmp_path) == ["feed holds 13 modules, more than 12"]
 
 
 def house(package: Path, files: dict[str, str]) -> None:
-    modules = [
-        name.strip() for line in FLOORS for step in line.split("<") for name in step.split(",")
-    ]
-    empty = [
-        f"{name}/__init__.py" if name in {*ROOMS, "models", "sandbox"} else f"{name}.py"
-        for name in modules
-    ]
-    rooms = [f"{room}/{name}.py" for room in ROOMS for name in INSIDE[room]]
-    for name, code in (dict.fromkeys([*empty, *rooms, "sandbox/store.py"], "") | files).items():
+    """A small package with folders on all floors; the given files replace or join those there."""
+    folders = "api destination extract extract/paging feed server cli triggers write sandbox sandbox/state"
+    start = {
+        **{f"{folder}/__init__.py": "" for folder in folders.split()},
+        "__init__.py": "from .extract.lists import x",
+        **dict.fromkeys(("errors.py", "doctor.py", "sync_run.py", "resources/__init__.py"), ""),
+        **dict.fromkeys(("api/client.py", "server/app.py", "cli/main.py", "write/actions.py"), ""),
+        **dict.fromkeys(("triggers/run.py", "extract/paging/reader.py"), ""),
+        "extract/lists.py": "from .paging.reader import x",
+        "sandbox/app.py": "from .state.account import x",
+        "sandbox/state/account.py": "",
+    }
+    for name, code in (start | files).items():
         path = package / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code, encoding="utf-8")

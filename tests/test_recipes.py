@@ -20,9 +20,9 @@ from tests.receiver import Received, receiving
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = {
-    re.search(r'name = "(\w+)"', block)[1]: block
+    block.partition('name = "')[2].partition('"')[0]: block
     for block in re.findall(r"```toml\n(.*?)```", TEXT, re.S)
-}  # type: ignore[index]
+}
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
 SETTLED = 400
 

@@ -50,9 +50,10 @@ def struct(row: Resource | Child) -> Any:
         for c in row.columns
     ]
     for child in getattr(row, "children", ()):
+        item: Any = struct(child)
         embedded = msgspec.defstruct(
-            "List", [("data", list[struct(child)]), ("has_more", bool, False)], gc=False
-        )  # type: ignore[misc]
+            "List", [("data", list[item]), ("has_more", bool, False)], gc=False
+        )
         fields.append((child.field, embedded))
     return msgspec.defstruct(row.table, fields, gc=False, kw_only=True)
 

@@ -313,9 +313,8 @@ class Writer:
         }
         if own:
             columns = hints["columns"]
-            return dlt.mark.with_hints(
-                table, dlt.mark.make_hints(write_disposition=merge, columns=columns)
-            )  # type: ignore[arg-type]
+            own_hints: dict[str, Any] = {"write_disposition": merge, "columns": columns}
+            return dlt.mark.with_hints(table, dlt.mark.make_hints(**own_hints))
         return dlt.mark.with_hints(table, dlt.mark.make_hints(**hints), create_table_variant=True)
 
     def _shape(self, name: str) -> Shape:
