@@ -3,10 +3,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check wheel bench bench-long long test-browser test-nginx test-orchestrators
+.PHONY: help demo test check wheel docs bench bench-long long test-browser test-nginx test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,6 +28,12 @@ check: .venv/.stamp  ## lint, format, types, and the wheel in an empty environme
 wheel: .venv/.stamp  ## build the wheel, install it into an empty environment, try it there
 	$(BIN)/python tests/wheel.py
 
+docs: .venv/.stamp  ## the pages and references as a site in site/
+	$(call install,.[dev$(comma)docs])
+	$(BIN)/python docs/generate.py build/docs
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/pytest -q -m docs tests/test_docs.py
+
 bench: .venv/.stamp  ## speed, as ratios within one run
 	$(BIN)/python tests/bench/run.py
 
@@ -37,7 +44,7 @@ long: .venv/.stamp  ## the tests that take minutes
 	$(BIN)/pytest -m long
 
 test-browser: .venv/.stamp  ## the page, driven in headless Chromium; skipped where there is none
-	$(call install,.[dev,browser])
+	$(call install,.[dev$(comma)browser])
 	-$(BIN)/playwright install chromium
 	$(BIN)/pytest -m browser
 
@@ -45,7 +52,7 @@ test-nginx: .venv/.stamp  ## `serve` behind a real nginx; skipped where there is
 	$(BIN)/pytest -m nginx
 
 test-orchestrators: .venv/.stamp  ## the files for Dagster and Prefect, run by them
-	$(call install,.[dev,dagster,prefect])
+	$(call install,.[dev$(comma)dagster$(comma)prefect])
 	$(BIN)/pytest -m orchestrators
 
 # The base install is enough to run; the tests need the dev extra, which includes it.

@@ -1,0 +1,179 @@
+"""Lay out what the site is built from: the pages, the README as the first one, and the references, made of the code.
+
+`python docs/generate.py FOLDER` writes into an empty folder; `make docs` builds the site from it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import stripe_feed
+from stripe_feed.cli.main import app
+from stripe_feed.extract.tables.changes import COLUMNS
+from stripe_feed.extract.tables.codec import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
+from stripe_feed.resources import RESOURCES, Child, Column, Resource
+
+ROOT = Path(__file__).resolve().parents[1]
+TYPES = {"ref": "text", "decimal": "decimal(38, 12)", "timestamp": "timestamp with time zone"}
+LANGUAGES = {".py": "python", ".yml": "yaml", ".conf": "nginx"}
+ON_THE_SITE = {
+    "pipelines": "reference/scripts.md",
+    "CHANGELOG.md": "reference/changelog.md",
+    "DECISIONS.md": "reference/decisions.md",
+    "CONTRIBUTING.md": "reference/contributing.md",
+}
+
+
+def generate(folder: Path) -> None:
+    """Write all pages of the site."""
+    for page in (ROOT / "docs").glob("*.md"):
+        write(folder / page.name, page.read_text(encoding="utf-8"))
+    write(folder / "index.md", linked((ROOT / "README.md").read_text(encoding="utf-8")))
+    reference = folder / "reference"
+    write(reference / "commands.md", commands())
+    write(reference / "tables.md", tables())
+    write(reference / "python.md", names())
+    write(reference / "scripts.md", scripts())
+    for name in ("CHANGELOG.md", "DECISIONS.md", "CONTRIBUTING.md"):
+        write(folder / ON_THE_SITE[name], unlinked((ROOT / name).read_text(encoding="utf-8")))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def linked(text: str) -> str:
+    """The README with links as they are on the site; a link to a file that is not there becomes its words."""
+
+    def link(match: re.Match[str]) -> str:
+        words, to = match.groups()
+        if to.startswith(("https://", "<https://")):
+            return match[0]
+        to = ON_THE_SITE.get(to, to)
+        if to.startswith(("docs/", "reference/")):
+            return f"[{words}]({to.removeprefix('docs/')})"
+        return words
+
+    return re.sub(r"\[([^]]+)\]\(([^)]+)\)", link, text)
+
+
+def unlinked(text: str) -> str:
+    """A file of the repository without its links to other files."""
+    return re.sub(r"\[([^]]+)\]\((?!<?https://)[^)]+\)", r"\1", text)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    cells = [list(heads), ["---"] * len(heads), *([one.replace("|", "\\|") for one in row] for row in rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Each command with its arguments and options, as its help says."""
+    root: Any = typer.main.get_command(app)
+    verbs = "".join(_command(root.commands[name], f"stripe-feed {name}") for name in sorted(root.commands))
+    return f"# Commands\n\n{root.help}\n\n{root.epilog or ''}\n\n{verbs}"
+
+
+def _command(command: Any, name: str) -> str:
+    deeper = getattr(command, "commands", {})
+    text = f"{'#' * len(name.split())} {name}\n\n{command.help}\n\n"
+    if name == "stripe-feed sandbox":
+        own_help = [sys.executable, "-m", "stripe_feed.sandbox", "--help"]
+        return f"{text}```text\n{subprocess.run(own_help, check=True, capture_output=True, text=True).stdout}```\n\n"
+    if not deeper:
+        text += f"{table(('option', 'default', 'meaning'), map(_parameter, command.params))}\n"
+    return text + "".join(_command(one, f"{name} {inner}") for inner, one in sorted(deeper.items()))
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    is_argument = parameter.param_type_name == "argument"
+    value = "" if getattr(parameter, "is_flag", False) else parameter.metavar or parameter.name.upper()
+    spelled = value if is_argument else " ".join(filter(None, (", ".join(parameter.opts), value)))
+    default = "" if parameter.default in (None, False, ()) or parameter.required else f"`{parameter.default}`"
+    return f"`{spelled}`", "required" if parameter.required else default, parameter.help or ""
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------------
+
+
+def tables() -> str:
+    """Each table with its keys and columns, as the rows of the resources say."""
+    shared = [*OWN_COLUMNS, HASH_COLUMN, LOAD_COLUMN]
+    parts = [
+        "# Table reference\n",
+        "The primary key of each table is `id`, of `changes` it is `change_id`.\n",
+        *(_resource(row) for row in RESOURCES.values()),
+        "## Columns that every table has\n",
+        "`changes` has only `account_id` and `_dlt_load_id` of these; child tables have no `_hash`.\n",
+        _columns(shared),
+        "## changes\n",
+        "One row per transition of an object; read with the permission `rak_event_read`.\n",
+        _columns(COLUMNS),
+        "In the feed a change also has `offset`, `object_version` and `before`, which is computed from `after` and `previous`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _resource(row: Resource) -> str:
+    opt_in = [Column(f"{extra.column.name}", extra.column.kind, f"Opt-in: `--expand {row.table}.{extra.column.name}`. "
+                     f"{extra.column.description}") for extra in row.expandable]      # fmt: skip
+    parts = [
+        f"## {row.table}\n",
+        f"Read from `GET {row.path}` with the permission `{row.permission}` ({row.label}).\n",
+        _columns([*row.columns, *opt_in]),
+        *(_child(child, row) for child in row.children),
+    ]
+    return "\n".join(parts)
+
+
+def _child(child: Child, row: Resource) -> str:
+    parts = [
+        f"## {child.table}\n",
+        f"The complete list `{child.field}` of each row of `{row.table}`; `{child.parent}` holds its id.\n",
+        _columns(child.columns),
+    ]
+    return "\n".join(parts)
+
+
+def _columns(columns: Iterable[Column]) -> str:
+    rows = ((f"`{column.name}`", TYPES.get(column.kind, column.kind), column.description) for column in columns)
+    return table(("column", "type", "meaning"), rows)
+
+
+# -- Python and scripts -----------------------------------------------------------------------------------------------------
+
+
+def names() -> str:
+    """Each public name; mkdocstrings puts its signature and docstring there."""
+    public = sorted((name for name in stripe_feed.__all__ if not name.startswith("__")), key=str.lower)
+    directives = "".join(f"::: stripe_feed.{name}\n\n" for name in public)
+    return f"# Python reference\n\nImport these names from `stripe_feed`.\n\n{directives}::: stripe_feed.errors\n"
+
+
+def scripts() -> str:
+    """Each file that users copy, as it stands in `pipelines/`."""
+    parts = [
+        f"## {path.name}\n\n```{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text(encoding='utf-8')}```\n"
+        for path in sorted((ROOT / "pipelines").iterdir())
+        if path.is_file()
+    ]
+    return "# Scripts to copy\n\nThese files are in `pipelines/` of the repository.\n\n" + "\n".join(parts)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    shutil.rmtree(target, ignore_errors=True)
+    generate(target)
