@@ -19,7 +19,8 @@ import stripe_feed
 from stripe_feed.cli.main import app
 from stripe_feed.extract.tables.changes import COLUMNS
 from stripe_feed.extract.tables.codec import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
-from stripe_feed.resources import RESOURCES, Child, Column, Resource
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import Child, Column, Resource
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = {"ref": "text", "decimal": "decimal(38, 12)", "timestamp": "timestamp with time zone"}
@@ -73,7 +74,11 @@ def unlinked(text: str) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    cells = [list(heads), ["---"] * len(heads), *([one.replace("|", "\\|") for one in row] for row in rows)]
+    cells = [
+        list(heads),
+        ["---"] * len(heads),
+        *([one.replace("|", "\\|") for one in row] for row in rows),
+    ]
     return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
@@ -83,7 +88,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def commands() -> str:
     """Each command with its arguments and options, as its help says."""
     root: Any = typer.main.get_command(app)
-    verbs = "".join(_command(root.commands[name], f"stripe-feed {name}") for name in sorted(root.commands))
+    verbs = "".join(
+        _command(root.commands[name], f"stripe-feed {name}") for name in sorted(root.commands)
+    )
     return f"# Commands\n\n{root.help}\n\n{root.epilog or ''}\n\n{verbs}"
 
 
@@ -100,9 +107,15 @@ def _command(command: Any, name: str) -> str:
 
 def _parameter(parameter: Any) -> tuple[str, str, str]:
     is_argument = parameter.param_type_name == "argument"
-    value = "" if getattr(parameter, "is_flag", False) else parameter.metavar or parameter.name.upper()
+    value = (
+        "" if getattr(parameter, "is_flag", False) else parameter.metavar or parameter.name.upper()
+    )
     spelled = value if is_argument else " ".join(filter(None, (", ".join(parameter.opts), value)))
-    default = "" if parameter.default in (None, False, ()) or parameter.required else f"`{parameter.default}`"
+    default = (
+        ""
+        if parameter.default in (None, False, ()) or parameter.required
+        else f"`{parameter.default}`"
+    )
     return f"`{spelled}`", "required" if parameter.required else default, parameter.help or ""
 
 
@@ -129,7 +142,7 @@ def tables() -> str:
 
 def _resource(row: Resource) -> str:
     opt_in = [Column(f"{extra.column.name}", extra.column.kind, f"Opt-in: `--expand {row.table}.{extra.column.name}`. "
-                     f"{extra.column.description}") for extra in row.expandable]      # fmt: skip
+                     f"{extra.column.description}") for extra in row.expandable]  # fmt: skip
     parts = [
         f"## {row.table}\n",
         f"Read from `GET {row.path}` with the permission `{row.permission}` ({row.label}).\n",
@@ -149,7 +162,10 @@ def _child(child: Child, row: Resource) -> str:
 
 
 def _columns(columns: Iterable[Column]) -> str:
-    rows = ((f"`{column.name}`", TYPES.get(column.kind, column.kind), column.description) for column in columns)
+    rows = (
+        (f"`{column.name}`", TYPES.get(column.kind, column.kind), column.description)
+        for column in columns
+    )
     return table(("column", "type", "meaning"), rows)
 
 
@@ -158,7 +174,9 @@ def _columns(columns: Iterable[Column]) -> str:
 
 def names() -> str:
     """Each public name; mkdocstrings puts its signature and docstring there."""
-    public = sorted((name for name in stripe_feed.__all__ if not name.startswith("__")), key=str.lower)
+    public = sorted(
+        (name for name in stripe_feed.__all__ if not name.startswith("__")), key=str.lower
+    )
     directives = "".join(f"::: stripe_feed.{name}\n\n" for name in public)
     return f"# Python reference\n\nImport these names from `stripe_feed`.\n\n{directives}::: stripe_feed.errors\n"
 
@@ -170,7 +188,10 @@ def scripts() -> str:
         for path in sorted((ROOT / "pipelines").iterdir())
         if path.is_file()
     ]
-    return "# Scripts to copy\n\nThese files are in `pipelines/` of the repository.\n\n" + "\n".join(parts)
+    return (
+        "# Scripts to copy\n\nThese files are in `pipelines/` of the repository.\n\n"
+        + "\n".join(parts)
+    )
 
 
 if __name__ == "__main__":

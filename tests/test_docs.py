@@ -29,7 +29,8 @@ from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import DAY, RETENTION, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
 from stripe_feed.extract.tables.changes import COLUMNS
-from stripe_feed.resources import RESOURCES, TABLES, Resource
+from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
 from tests.commands import loaded
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
@@ -315,7 +316,10 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_references_have_every_command_name_and_column(laid_out: Path) -> None:
-    commands, python, tables = ((laid_out / "reference" / f"{name}.md").read_text() for name in ("commands", "python", "tables"))
+    commands, python, tables = (
+        (laid_out / "reference" / f"{name}.md").read_text()
+        for name in ("commands", "python", "tables")
+    )
 
     def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, command
@@ -325,31 +329,62 @@ def test_the_references_have_every_command_name_and_column(laid_out: Path) -> No
     for name, command in leaves(typer.main.get_command(main.app), "stripe-feed"):
         part = commands[commands.index(f"# {name}\n") :] if " " in name else commands
         assert command.help in part, name
-        options = [option for parameter in command.params for option in parameter.opts if " " in name and option.startswith("--")]
-        assert [option for option in options if f"`{option}" not in part and f", {option}" not in part] == []
+        options = [
+            option
+            for parameter in command.params
+            for option in parameter.opts
+            if " " in name and option.startswith("--")
+        ]
+        assert [
+            option for option in options if f"`{option}" not in part and f", {option}" not in part
+        ] == []
     for public in {*stripe_feed.__all__} - {"__version__"}:
         assert f"::: stripe_feed.{public}\n" in python
     for table, row in TABLES.items():
         part = tables[tables.index(f"## {table}\n") :].split("\n## ")[0]
         expandable = [extra.column for extra in row.expandable] if isinstance(row, Resource) else []
-        assert [column.name for column in (*row.columns, *expandable) if f"| `{column.name}` |" not in part] == []
-    assert [column.name for column in COLUMNS if f"| `{column.name}` |" not in tables.partition("## changes\n")[2]] == []
+        assert [
+            column.name
+            for column in (*row.columns, *expandable)
+            if f"| `{column.name}` |" not in part
+        ] == []
+    assert [
+        column.name
+        for column in COLUMNS
+        if f"| `{column.name}` |" not in tables.partition("## changes\n")[2]
+    ] == []
 
 
 def test_the_first_page_is_the_readme_with_links_of_the_site(laid_out: Path) -> None:
     index = (laid_out / "index.md").read_text()
 
-    assert [line for line in index.splitlines() if line.startswith("#")] == re.findall(r"^#.*$", README, re.M)
-    links = [link for link in re.findall(r"\]\(([^)<]+)\)", index) if not link.startswith("https://")]
-    assert links and [link for link in links if not (laid_out / link.partition("#")[0]).exists()] == []
+    assert [line for line in index.splitlines() if line.startswith("#")] == re.findall(
+        r"^#.*$", README, re.M
+    )
+    links = [
+        link for link in re.findall(r"\]\(([^)<]+)\)", index) if not link.startswith("https://")
+    ]
+    assert (
+        links and [link for link in links if not (laid_out / link.partition("#")[0]).exists()] == []
+    )
 
 
 @pytest.mark.docs
 def test_the_site_has_every_page_and_loads_nothing_from_elsewhere() -> None:
-    pages = {path.relative_to(ROOT / "site").as_posix(): path.read_text() for path in (ROOT / "site").rglob("*.html")}
-    references = {f"reference/{name}.html" for name in ("commands", "tables", "python", "scripts", "decisions", "changelog")}
+    pages = {
+        path.relative_to(ROOT / "site").as_posix(): path.read_text()
+        for path in (ROOT / "site").rglob("*.html")
+    }
+    references = {
+        f"reference/{name}.html"
+        for name in ("commands", "tables", "python", "scripts", "decisions", "changelog")
+    }
 
-    assert {"index.html", *references, *(f"{Path(page).stem}.html" for page in PAGES)} <= pages.keys()
+    assert {
+        "index.html",
+        *references,
+        *(f"{Path(page).stem}.html" for page in PAGES),
+    } <= pages.keys()
     for name in {*stripe_feed.__all__} - {"__version__"}:
         assert f'id="stripe_feed.{name}"' in pages["reference/python.html"], name
     for page, text in pages.items():
