@@ -64,10 +64,10 @@ def test_a_copy_of_an_earlier_version_goes_on(old: Copy, about: dict[str, Any]) 
     old.check()
     with open_feed(old.pipeline) as feed:
         changes = feed.read()
-        assert [change.change_id for change in changes][: len(about["changes"])] == about["changes"]
-        assert [change.change_id for change in changes][len(about["changes"]) :] == [
-            e.id for e in happened
-        ]
+        known, new = [change.change_id for change in changes[:5]], changes[5:]
+        assert known == about["changes"]
+        assert {change.change_id for change in new} == {event.id for event in happened}
+        assert len(new) == len(happened)
         assert [change.op for change in changes if change.object_id == made["id"]] == ["c"]
 
 
