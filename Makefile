@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test check wheel docs bench bench-long long test-browser test-nginx test-orchestrators
+.PHONY: help demo test broad check wheel docs bench bench-long long test-browser test-nginx test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -18,6 +18,9 @@ demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no ac
 
 test: .venv/.stamp  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+broad: .venv/.stamp  ## more cases of what `make test` shows; CI runs both
+	$(BIN)/pytest -m "broad and not long" -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/.stamp  ## lint, format, types, and the wheel in an empty environment
 	$(BIN)/ruff check

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.broad import BROAD
+
 FOREIGN = (
     # what we and Stripe's SDK read (STRIPE_FIXTURES is for the tests)
     "STRIPE_",
@@ -102,11 +104,35 @@ LONGEST = (
 """Files by the time that they take: a worker that gets one of them last keeps all others waiting."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before those are left out that are not asked for
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    whole = not any("::" in argument for argument in config.args)
+    _mark_broad(items, whole)
     place = {f"test_{name}": n for n, name in enumerate(LONGEST)}
     items.sort(
         key=lambda item: place.get(item.path.stem, len(place))
     )  # stable: the rest stays as it was
+
+
+def _mark_broad(items: list[pytest.Item], whole: bool) -> None:
+    """Mark what `broad.py` lists; where whole files are collected, fail for a row that no test
+    answers to.
+    """
+    seen: dict[tuple[str, str], set[str]] = {}
+    for item in items:
+        test, rows = getattr(item, "originalname", item.name), BROAD.get(item.path.name, {})
+        if test in rows:
+            case, row = getattr(getattr(item, "callspec", None), "id", ""), rows[test]
+            seen.setdefault((item.path.name, test), set()).add(case)
+            if isinstance(row, str) or case not in row:
+                item.add_marker("broad")
+    for file in {item.path.name for item in items if whole} & BROAD.keys():
+        for test, row in BROAD[file].items():
+            cases = seen.get((file, test), set())
+            if not cases or not (isinstance(row, str) or set(row) <= cases):
+                raise pytest.UsageError(
+                    f"tests/broad.py: {file}: there is no {test} with all of {row}"
+                )
 
 
 @pytest.fixture(autouse=True)

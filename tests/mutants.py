@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Mutant(NamedTuple):
     """A mistake: in `file` of the package, `old` becomes `new`, and `killer` must fail. Those that
-    are `quick` run in CI.
+    are `quick` are in `make test`, all in CI.
     """
 
     name: str

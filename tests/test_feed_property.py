@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from stripe_feed.extract.events.webhook import Head, Rung
@@ -431,6 +431,7 @@ def act(world: World, history: list[Op]) -> None:
     world.judge()
 
 
+Test = Callable[..., None]
 QUIETLY: dict[str, Any] = {
     "deadline": None,
     "database": None,
@@ -438,17 +439,35 @@ QUIETLY: dict[str, Any] = {
 }
 
 
-@settings(
-    derandomize=True, max_examples=40, phases=[Phase.generate], **QUIETLY
-)  # a history is shrunk by hand: it takes minutes
-@given(history=histories(), tables=st.sampled_from(TABLES[:6]))
-def test_whatever_happens_the_copy_becomes_true(
-    loaded: Path, history: list[Op], tables: tuple[str, ...]
-) -> None:
+def shares(count: int) -> pytest.MarkDecorator:
+    """As many shares of a random test, the first of which is enough for `make test`."""
+    return pytest.mark.parametrize(
+        "share", [0, *(pytest.param(n, marks=pytest.mark.broad) for n in range(1, count))]
+    )
+
+
+def a_share(share: int, size: int) -> Callable[[Test], Test]:
+    """So many examples, the same in each run. None is shrunk: by hand that takes less time."""
+    quietly = settings(max_examples=size, phases=[Phase.generate], **QUIETLY)
+
+    def decorated(test: Test) -> Test:
+        return seed(share)(quietly(test))
+
+    return decorated
+
+
+@shares(10)
+def test_whatever_happens_the_copy_becomes_true(loaded: Path, share: int) -> None:
     """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled,
     lost, of another version; changes while pages are read, faults, and runs that die.
     """
-    play(history, tables, loaded)
+
+    @a_share(share, 4)
+    @given(history=histories(), tables=st.sampled_from(TABLES[:6]))
+    def every(history: list[Op], tables: tuple[str, ...]) -> None:
+        play(history, tables, loaded)
+
+    every()
 
 
 @pytest.mark.long
@@ -461,15 +480,18 @@ def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(
     play(history, tables, loaded)
 
 
-@settings(derandomize=True, max_examples=4, phases=[Phase.generate], **QUIETLY)
-@given(history=histories(30, 5, RINGS), tables=st.sampled_from(TABLES[:6]))
-def test_webhooks_in_any_order_lead_to_the_same(
-    loaded: Path, history: list[Op], tables: tuple[str, ...]
-) -> None:
+@shares(4)
+def test_webhooks_in_any_order_lead_to_the_same(loaded: Path, share: int) -> None:
     """The same where webhooks come in any order, minutes apart, doubled or never, between polls and
     kills: what is not `late` is told in order, and the changes end where Stripe is.
     """
-    play(history, tables, loaded)
+
+    @a_share(share, 1)
+    @given(history=histories(30, 5, RINGS), tables=st.sampled_from(TABLES[:6]))
+    def every(history: list[Op], tables: tuple[str, ...]) -> None:
+        play(history, tables, loaded)
+
+    every()
 
 
 @pytest.mark.long

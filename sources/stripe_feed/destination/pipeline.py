@@ -47,19 +47,40 @@ def open_pipeline(
     destinations, and for those without credentials.
     """
     import dlt
+    from dlt.common.destination import Destination
 
     found = place_named(database, destination, dataset, name)
-    where: Any = destination
+    where: Any
     if destination in (None, "duckdb"):
-        where = dlt.destinations.duckdb(
-            str(Path(database or f"{name}.duckdb").absolute()), destination_name="duckdb"
-        )
+        file = Path(database or f"{name}.duckdb").absolute()
+        where = dlt.destinations.duckdb(str(file), destination_name="duckdb")
+    else:
+        where = Destination.from_reference(destination)
+    _keep_capabilities(where)
     folder = state_root(state_dir) / found.key
     pipeline = dlt.pipeline(
         name, destination=where, dataset_name=found.dataset, pipelines_dir=str(folder)
     )
     remember(pipeline, found)
     return pipeline
+
+
+def _keep_capabilities(destination: Any) -> None:
+    """Resolve a destination's capabilities once per naming convention.
+
+    dlt asks for them some twenty times a run and reads its whole configuration each time: an eighth
+    of a small run.
+    """
+    resolve, known = destination.capabilities, {}
+
+    def capabilities(config: Any = None, naming: Any = None) -> Any:
+        if config is not None:
+            return resolve(config, naming)
+        if type(naming) not in known:
+            known[type(naming)] = resolve(None, naming)
+        return known[type(naming)].copy()
+
+    destination.capabilities = capabilities
 
 
 def state_root(state_dir: str | None) -> Path:
