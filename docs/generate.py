@@ -130,7 +130,7 @@ def tables() -> str:
         "The primary key of each table is `id`, of `changes` it is `change_id`.\n",
         *(_resource(row) for row in RESOURCES.values()),
         "## Columns that every table has\n",
-        "`changes` has only `account_id` and `_dlt_load_id` of these; child tables have no `_hash`.\n",
+        "`changes` has only `account_id` and `_dlt_load_id` of these; child tables have no `_hash`, and their `deleted_at` is always null.\n",
         _columns(shared),
         "## changes\n",
         "One row per transition of an object; read with the permission `rak_event_read`.\n",

@@ -245,12 +245,13 @@ def target(match: re.Match[str]) -> str:
 
 def timeless(lines: Sequence[str]) -> list[str]:
     """Without what differs from run to run: days, times, the port, and the number of requests,
-    which depends on the pace.
+    which depends on the pace; without blank lines around it.
     """
-    return [
+    text = "\n".join(
         re.sub(r"\d{4}-\d\d-\d\d|\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip()
         for line in lines
-    ]
+    )
+    return text.strip("\n").splitlines()
 
 
 def agree(expected: Sequence[str], printed: Sequence[str]) -> bool:

@@ -4,7 +4,6 @@ numbers are those of the code.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import runpy
@@ -22,7 +21,9 @@ import typer
 import stripe_feed
 from stripe_feed import errors
 from stripe_feed.api import rate_limits
-from stripe_feed.cli import feed, main, options, serve, triggers
+from stripe_feed.cli import main
+from stripe_feed.delivery.endpoint import DELIVER_KEYS
+from stripe_feed.delivery.payloads import FORMATS
 from stripe_feed.destination import locks
 from stripe_feed.destination.pipeline import SETTINGS
 from stripe_feed.doctor import EVENTS
@@ -32,6 +33,11 @@ from stripe_feed.extract.tables.changes import COLUMNS
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.server.app import app_of
+from stripe_feed.server.context import Serving
+from stripe_feed.server.page import files as page_files
+from stripe_feed.triggers import config
+from stripe_feed.triggers.trigger import PRESETS
 from tests.commands import loaded
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 
@@ -53,6 +59,17 @@ def table(page: str, first: str) -> list[list[str]]:
     text = ALL[page]
     lines = text[text.index(f"\n| {first} |") + 1 :].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Each command with its whole name, groups too."""
+
+    def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for inner, one in getattr(command, "commands", {}).items():
+            yield from below(one, f"{name} {inner}")
+
+    yield from below(typer.main.get_command(main.app), "stripe-feed")
 
 
 def names(cell: str) -> list[str]:
@@ -204,6 +221,43 @@ def test_the_tables_are_those_of_the_resources() -> None:
     ]
 
 
+def test_the_keys_of_triggers_are_those_of_the_code() -> None:
+    rows = table("docs/triggers.md", "key")
+    keys = {key for first, _ in rows for key in names(first)}
+    presets = next(names(value) for first, value in rows if first == "`preset`")
+    text = ALL["docs/triggers.md"]
+    deliver = {key for line in text[text.index("## Deliver") :].splitlines() if line.startswith("| `")
+               for key in names(line.split("|")[1])}  # fmt: skip
+    formats = next(line for line in text.splitlines() if line.startswith("| `format`"))
+
+    assert keys == {*config.KEYS}
+    assert presets == [*PRESETS]
+    assert deliver == {*DELIVER_KEYS}
+    assert {*FORMATS} <= {*names(formats)}
+
+
+def test_the_routes_are_those_of_the_server() -> None:
+    feed: Any = None
+    app: Any = app_of(Serving(feed, "a-token-of-sixteen"))
+    routes = {f"{method} {route.path}" for route in app.routes for method in route.methods}
+    of_the_page = {"/retry", *(path for path, _, _ in page_files())}
+
+    documented = {route for first, _ in table("docs/serve.md", "route") for route in names(first)}
+    assert documented == {
+        route.replace(":path", "")
+        for route in routes
+        if not route.startswith("HEAD") and route.split()[1] not in of_the_page
+    }
+
+
+def test_the_errors_exist() -> None:
+    """What the pages call by the name of a class is one of ours; `Date` is a header."""
+    known = {*vars(errors), *stripe_feed.__all__, "True", "Date"}
+
+    for page, text in ALL.items():
+        assert set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`", text)) <= known, page
+
+
 def test_the_exit_codes_are_those_of_the_errors() -> None:
     root = errors.StripeFeedError
     codes = {
@@ -221,10 +275,7 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 
 def test_every_option_exists() -> None:
     """Those of `make` and `pip` aside, all that the pages mention are the commands'."""
-    modules = (main, feed, options, serve, triggers)
-    texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in modules]
-    known = {option for text in texts for option in re.findall(r'"(--[a-z-]+)"', text)}
-    known |= {f"--{name.replace('_', '-')}" for name in inspect.signature(main.sync).parameters}
+    known = {option for _, command in commands() for one in command.params for option in one.opts}
 
     for page, text in ALL.items():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known, page
@@ -232,18 +283,13 @@ def test_every_option_exists() -> None:
 
 def test_every_command_exists() -> None:
     """Those in backticks; the blocks run."""
-    root: Any = typer.main.get_command(main.app)
-    groups = {
-        name: command.commands.keys()
-        for name, command in root.commands.items()
-        if hasattr(command, "commands")
-    }
+    known = {name for name, _ in commands()}
 
     for page, text in ALL.items():
         for verb in re.findall(r"`stripe-feed ([a-z]+)", text):
-            assert verb in root.commands, f"{page}: stripe-feed {verb}"
+            assert f"stripe-feed {verb}" in known, f"{page}: stripe-feed {verb}"
         for group, verb in re.findall(r"`(?:stripe-feed )?(feed|triggers|webhook) ([a-z]+)", text):
-            assert verb in groups[group], f"{page}: {group} {verb}"
+            assert f"stripe-feed {group} {verb}" in known, f"{page}: {group} {verb}"
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
@@ -316,18 +362,13 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_references_have_every_command_name_and_column(laid_out: Path) -> None:
-    commands, python, tables = (
+    of_commands, python, tables = (
         (laid_out / "reference" / f"{name}.md").read_text()
         for name in ("commands", "python", "tables")
     )
 
-    def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-        yield name, command
-        for inner, one in getattr(command, "commands", {}).items():
-            yield from leaves(one, f"{name} {inner}")
-
-    for name, command in leaves(typer.main.get_command(main.app), "stripe-feed"):
-        part = commands[commands.index(f"# {name}\n") :] if " " in name else commands
+    for name, command in commands():
+        part = of_commands[of_commands.index(f"# {name}\n") :] if " " in name else of_commands
         assert command.help in part, name
         options = [
             option
