@@ -160,9 +160,8 @@ class Delivery:
         chosen = [] if stop.is_set() else list(self._next())
         if chosen:
             now = self.now()
-            if not self.has_room and is_in_doubt(
-                self.store
-            ):  # or every run sends it again on a disk that is nearly full
+            # or every run sends it again on a disk that is nearly full
+            if not self.has_room and is_in_doubt(self.store):
                 self.store.require_room()
             self.has_room = True
             with self.store.transaction() as db:
