@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check wheel docs bench bench-long long test-browser test-nginx test-orchestrators
+.PHONY: help demo test broad check compat wheel docs bench bench-long long test-browser test-nginx test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ docs: .venv/.stamp  ## the pages and references as a site in site/
 	$(BIN)/python docs/generate.py build/docs
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/pytest -q -m docs tests/test_docs.py
+
+compat: .venv/.stamp  ## a share of the tests with the lowest and the newest allowed versions, on each Python found
+	$(BIN)/python tests/compat.py
 
 bench: .venv/.stamp  ## speed, as ratios within one run
 	$(BIN)/python tests/bench/run.py

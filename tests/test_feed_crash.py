@@ -14,6 +14,7 @@ import pytest
 
 from stripe_feed import open_feed
 from stripe_feed.sandbox import Sandbox
+from tests.chosen import chosen
 from tests.copies import Copy
 from tests.crash import POINTS
 from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, changes
@@ -96,9 +97,9 @@ def killed(runner: Runner, kill: Kill, folder: Path) -> tuple[Copy, list[int], i
 
 @pytest.fixture(scope="module")
 def outcomes(
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Kill, Future[tuple[Copy, list[int], int]]]]:
-    """All kills, two at a time."""
+    """All kills that are asked for, two at a time."""
     runners: SimpleQueue[Runner] = SimpleQueue()
     for _ in range(2):
         runners.put(Runner())
@@ -111,7 +112,7 @@ def outcomes(
             runners.put(runner)
 
     with ThreadPoolExecutor(2) as pool:
-        yield {kill: pool.submit(work, kill) for kill in KILLS}
+        yield {kill: pool.submit(work, kill) for kill in chosen(request, "kill")}
     for _ in range(2):
         runners.get().close()
 

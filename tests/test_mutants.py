@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 import stripe_feed
+from tests.chosen import chosen
 from tests.mutants import MUTANTS, Mutant
 
 PACKAGE = Path(stripe_feed.__file__).parent
@@ -102,11 +103,6 @@ def verdicts(
     runners: SimpleQueue[Runner],
 ) -> Iterator[dict[str, Future[Verdict]]]:
     """All runs that the tests of this session ask for, by mistake, several at a time."""
-    chosen: dict[Mutant, None] = {
-        callspec.params["mutant"]: None
-        for item in request.session.items
-        if (callspec := getattr(item, "callspec", None)) and "mutant" in callspec.params
-    }
     folder = tmp_path_factory.mktemp("mutants")
 
     def judge(number: int, mutant: Mutant) -> Verdict:
@@ -120,7 +116,8 @@ def verdicts(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            mutant.name: pool.submit(judge, number, mutant) for number, mutant in enumerate(chosen)
+            mutant.name: pool.submit(judge, number, mutant)
+            for number, mutant in enumerate(chosen(request, "mutant"))
         }
 
 
