@@ -40,6 +40,7 @@ MUTANTS = (
         "            state, run.state(session.options) if worth else before\n",
         '            state, {**run.state(session.options), "t0": session.api.now()} if worth else before\n',
         "test_extract_small.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one",
+        quick=False,
     ),
     Mutant(
         "state written before the rows are yielded",
@@ -55,6 +56,7 @@ MUTANTS = (
         '    return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}\n',
         "    return dict(MERGE)\n",
         "test_extract_small.py::test_a_stale_row_does_not_replace_a_newer_one",
+        quick=False,
     ),
     Mutant(
         "tie drops the row",
@@ -251,6 +253,7 @@ MUTANTS = (
         '    return max(mine["since"], mine["cursor"] - look_back), now - settle\n',
         '    return max(mine["since"], mine["cursor"] - look_back), now\n',
         "test_follow.py::test_an_event_is_applied_once_it_is_settled",
+        quick=False,
     ),
     Mutant(
         "gap not noticed",

@@ -456,13 +456,13 @@ def a_share(share: int, size: int) -> Callable[[Test], Test]:
     return decorated
 
 
-@shares(10)
+@shares(20)
 def test_whatever_happens_the_copy_becomes_true(loaded: Path, share: int) -> None:
     """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled,
     lost, of another version; changes while pages are read, faults, and runs that die.
     """
 
-    @a_share(share, 4)
+    @a_share(share, 2)
     @given(history=histories(), tables=st.sampled_from(TABLES[:6]))
     def every(history: list[Op], tables: tuple[str, ...]) -> None:
         play(history, tables, loaded)

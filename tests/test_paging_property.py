@@ -253,7 +253,7 @@ def cases(kills: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Case]:
 
 UNBROKEN = cases(st.just(()))
 KILLED = cases(st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple))
-QUICK = settings(derandomize=True, deadline=None, max_examples=800, database=None)
+QUICK = settings(derandomize=True, deadline=None, max_examples=300, database=None)
 DEEP = settings(deadline=None, max_examples=5_000, database=None, print_blob=True)
 
 
