@@ -26,9 +26,9 @@ from stripe_feed.delivery.endpoint import Receiver
 from stripe_feed.delivery.outbox import Message, find
 from stripe_feed.delivery.transports import Outcome
 from stripe_feed.delivery.worker import Delivered, Delivery
-from stripe_feed.extract.events.classify import Told, told
-from stripe_feed.extract.events.derive import changes_of
-from stripe_feed.extract.events.history import Known, sequence
+from stripe_feed.extract.events.classify import ObjectEvent, object_events
+from stripe_feed.extract.events.derive import changes_for
+from stripe_feed.extract.events.history import BaseState, order_events
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.feed import consumers
 from stripe_feed.feed.change import SOURCE, Change, change, entry
@@ -223,14 +223,14 @@ def an_event(box: Sandbox, type: str, image: Any) -> bytes:
 
 def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> list[Row]:
     """The changes that events tell, in their order; `start`: the objects before them."""
-    stories: dict[tuple[str, str], list[Told]] = {}
+    stories: dict[tuple[str, str], list[ObjectEvent]] = {}
     for body in events:
-        for one in told(event_of(body), NAMES):
+        for one in object_events(event_of(body), NAMES):
             stories.setdefault((one.resource.table, one.id), []).append(one)
     found = {}
     for key, story in stories.items():
-        known = Known(start[key], API_VERSION) if key in start else None
-        for derived in changes_of(sequence(story, known), known, API_VERSION):
+        known = BaseState(start[key], API_VERSION) if key in start else None
+        for derived in changes_for(order_events(story, known), known, API_VERSION):
             row: Row = {name: getattr(derived, name, None) for name in SOURCE}
             row |= {
                 "occurred_at": datetime.fromtimestamp(derived.occurred_at, timezone.utc),

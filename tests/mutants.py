@@ -278,23 +278,25 @@ MUTANTS = (
     Mutant(
         "pages backwards",
         "extract/events/reader.py",
-        "            found = newest[::-1]\n",
-        "            found = newest\n",
+        "            events = newest[::-1]\n",
+        "            events = newest\n",
         "test_events.py::test_many_pages_by_an_anchor",
         quick=False,
     ),
     Mutant(
         "reading ends at an anchor that is gone",
         "extract/events/reader.py",
-        ("                anchor, refused = None, _one_more(refused)\n                continue\n"),
+        (
+            "                anchor, refused = None, _count_refusal(refused)\n                continue\n"
+        ),
         "                return\n",
         "test_events.py::test_an_anchor_that_is_refused_is_replaced",
     ),
     Mutant(
         "a second is read twice",
         "extract/events/reader.py",
-        "        fresh = [event for event in found if event.id not in edge and event.created >= lo]\n",
-        "        fresh = [event for event in found if event.created >= lo]\n",
+        "        fresh = [event for event in events if event.id not in edge and event.created >= lo]\n",
+        "        fresh = [event for event in events if event.created >= lo]\n",
         "test_events.py::test_an_anchor_that_is_refused_within_a_second_with_many_events",
         quick=False,
     ),
@@ -308,15 +310,15 @@ MUTANTS = (
     Mutant(
         "doubtful order not marked",
         "extract/events/ordering.py",
-        "    return _with_says(line, says, known), sure and told and chained and _is_only(line)\n",
-        "    return _with_says(line, says, known), sure and told and chained\n",
+        "    return ordered, sure and match_sure and chained and _is_unique(chain)\n",
+        "    return ordered, sure and match_sure and chained\n",
         "test_order.py::test_f6_nothing_is_wrong_and_unmarked",
     ),
     Mutant(
         "order not derived",
         "extract/events/ordering.py",
-        "    line = _trail(moves, known, {step.after for step in says})\n",
-        "    line = list(moves)\n",
+        "    chain = _chain(updates, start, {step.after for step in status_only})\n",
+        "    chain = list(updates)\n",
         "test_order.py::test_f6_shuffled_groups_are_put_in_order",
         quick=False,
     ),
@@ -338,14 +340,14 @@ MUTANTS = (
     Mutant(
         "foreign snapshot is the row",
         "extract/events/derive.py",
-        "    if last.stub or not same_shape(last.resource, last.event.api_version, pin):\n",
-        "    if last.stub and not same_shape(last.resource, last.event.api_version, pin):\n",
+        "    if last.is_stub or not same_schema(last.resource, last.event.api_version, pin):\n",
+        "    if last.is_stub and not same_schema(last.resource, last.event.api_version, pin):\n",
         "test_derive.py::test_images_of_another_shape_are_derived_and_make_no_row",
     ),
     Mutant(
         "doubtful snapshot is the row",
         "extract/events/derive.py",
-        '    if last.held or (not history[-1].sure and last.role != "ends"):\n',
+        '    if last.from_copy or (not history[-1].certain and last.kind != "deleted"):\n',
         "    if False:\n",
         "test_derive.py::test_an_order_that_is_not_sure_gives_no_content",
         quick=False,
@@ -353,34 +355,30 @@ MUTANTS = (
     Mutant(
         "bare deletion without content",
         "extract/events/derive.py",
-        "    elif known is not None:\n",
+        "    elif base is not None:\n",
         "    elif False:\n",
         "test_derive.py::test_bare_deletions_have_the_whole_object_before",
     ),
     Mutant(
         "late is not told",
         "extract/events/derive.py",
-        (
-            "            found.append(\n"
-            "                _change(one.told, before, pin, n < last_seen or one.told.event.created < compared)\n"
-            "            )\n"
-        ),
-        "            found.append(_change(one.told, before, pin, False or one.told.event.created < compared))\n",
+        ("            late = position < last_seen or entry.event.created < compared\n"),
+        "            late = entry.event.created < compared\n",
         "test_derive.py::test_seen_events_give_no_change_and_what_they_overtook_is_late",
         quick=False,
     ),
     Mutant(
         "events of a second have one version",
         "extract/events/history.py",
-        "        found += [Ordered(one, n, sure) for n, one in enumerate(some, 1)]\n",
-        "        found += [Ordered(one, 1, sure) for n, one in enumerate(some, 1)]\n",
+        "        ordered += [SequencedEvent(entry, n, sure) for n, entry in enumerate(second, 1)]\n",
+        "        ordered += [SequencedEvent(entry, 1, sure) for n, entry in enumerate(second, 1)]\n",
         "test_derive.py::test_numbers_count_within_a_second",
         quick=False,
     ),
     Mutant(
         "links are told",
         "extract/events/derive.py",
-        "    left_out = (*one.resource.links, *one.resource.never)\n",
+        "    left_out = (*entry.resource.links, *entry.resource.never)\n",
         "    left_out = ()\n",
         "test_derive.py::test_links_are_in_no_change",
     ),
@@ -428,13 +426,13 @@ MUTANTS = (
         "extract/stream.py",
         (
             "        try:\n"
-            "            while (going := [one for one in readings if not one.ended]) and not self.session.full:\n"
+            "            while (active := [b for b in batches if not b.finished]) and not self.session.full:\n"
         ),
         (
             "        try:\n"
             "            for r in resources:\n"
             '                self.mine[r.table]["cursor"] = settled\n'
-            "            while (going := [one for one in readings if not one.ended]) and not self.session.full:\n"
+            "            while (active := [b for b in batches if not b.finished]) and not self.session.full:\n"
         ),
         "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
         quick=False,
@@ -640,14 +638,14 @@ MUTANTS = (
     Mutant(
         "one of two equal rows came first",
         "extract/events/history.py",
-        "    return like.pop() if len(like) == 1 else None\n",
-        "    return max(like, default=None)\n",
+        "    return candidates.pop() if len(candidates) == 1 else None\n",
+        "    return max(candidates, default=None)\n",
         "test_derive.py::test_a_round_through_other_children_is_never_wrong_and_sure",
     ),
     Mutant(
         "a shape of before tells nothing",
         "extract/events/history.py",
-        "        return _key_like(some, before.image, all_told=True)\n",
+        "        return _hash_of_matching_before(second, before.image, require_all=True)\n",
         "        return None\n",
         "test_derive.py::test_a_round_begins_like_the_image_before_whatever_its_shape",
         quick=False,

@@ -23,9 +23,9 @@ from stripe_feed.delivery.payloads import (
     render,
 )
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.events.classify import Told, is_discount, told
-from stripe_feed.extract.events.derive import changes_of
-from stripe_feed.extract.events.history import Known, Ordered
+from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.derive import changes_for
+from stripe_feed.extract.events.history import BaseState, SequencedEvent
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.extract.tables.changes import Change as Extracted
 from stripe_feed.feed.change import SOURCE, Change, change, entry
@@ -364,17 +364,17 @@ def read(one: Extracted, position: int) -> Change:
     return change(position, 1, entry([row[name] for name in SOURCE]))
 
 
-def happened(box: Sandbox) -> list[tuple[Told, bytes, Change]]:
+def happened(box: Sandbox) -> list[tuple[ObjectEvent, bytes, Change]]:
     """Every event with its change; what was before an event is what the object's last one held."""
-    found: list[tuple[Told, bytes, Change]] = []
-    held: dict[tuple[str, str], Known] = {}  # a price and its plan have one id
+    found: list[tuple[ObjectEvent, bytes, Change]] = []
+    held: dict[tuple[str, str], BaseState] = {}  # a price and its plan have one id
     for record in box.events:
-        for one in told(msgspec.json.decode(record.body, type=Event), NAMES):
-            if is_discount(one):
+        for one in object_events(msgspec.json.decode(record.body, type=Event), NAMES):
+            if is_discount_only(one):
                 continue
             key = (one.resource.table, one.id)
-            (derived,) = changes_of([Ordered(one, 1)], held.get(key), API_VERSION)
-            held[key] = Known(json.loads(bytes(one.event.data.object)), API_VERSION)
+            (derived,) = changes_for([SequencedEvent(one, 1)], held.get(key), API_VERSION)
+            held[key] = BaseState(json.loads(bytes(one.event.data.object)), API_VERSION)
             found.append((one, record.body, read(derived, len(found) + 1)))
     return found
 
@@ -394,14 +394,14 @@ def test_stripes_events_come_again(stubs: bool) -> None:
             wanted["data"]["object"].pop(name, None)
             wanted["data"].get("previous_attributes", {}).pop(name, None)
         wanted["request"] = wanted["request"] or {"id": None, "idempotency_key": None}
-        if one.stub and len(found["data"]["object"]) > 3:
+        if one.is_stub and len(found["data"]["object"]) > 3:
             found["data"]["object"] = {"id": one.id, "object": one.resource.object, "deleted": True}
         assert found == wanted
         assert list(found) == list({"id": 0, **wanted})
 
-    assert {one.role for one, _, _ in stories} == {"begins", "moves", "says", "ends"}
+    assert {one.kind for one, _, _ in stories} == {"created", "updated", "status", "deleted"}
     assert any(
-        one.role == "says" and each.previous for one, _, each in stories
+        one.kind == "status" and each.previous for one, _, each in stories
     )  # known, but not told by Stripe
     assert {one.resource.table for one, _, _ in stories} == set(RESOURCES)
 

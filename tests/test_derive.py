@@ -15,10 +15,16 @@ import msgspec
 import pytest
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.extract.events.classify import Told, is_discount, told
-from stripe_feed.extract.events.derive import body_of, changes_of
-from stripe_feed.extract.events.history import Known, Ordered, needs_known, same_shape, sequence
-from stripe_feed.extract.events.reader import Data, Event
+from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.derive import changes_for, final_object
+from stripe_feed.extract.events.history import (
+    BaseState,
+    SequencedEvent,
+    needs_base_state,
+    order_events,
+    same_schema,
+)
+from stripe_feed.extract.events.reader import Event, EventData
 from stripe_feed.extract.tables.changes import Change
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -36,16 +42,16 @@ class Story:
     None: it was not there.
     """
 
-    told: list[Told]
+    object_events: list[ObjectEvent]
     start: Image | None
 
     @property
-    def known(self) -> Known | None:
-        return None if self.start is None else Known(self.start, API_VERSION)
+    def known(self) -> BaseState | None:
+        return None if self.start is None else BaseState(self.start, API_VERSION)
 
-    def listed(self, dice: Random) -> list[Told]:
+    def listed(self, dice: Random) -> list[ObjectEvent]:
         """As read: seconds in their order, and in each of them by chance."""
-        found = list(self.told)
+        found = list(self.object_events)
         dice.shuffle(found)
         return sorted(found, key=lambda one: one.event.created)
 
@@ -54,10 +60,10 @@ def stories(box: Sandbox, start: dict[tuple[str, str], Image]) -> list[Story]:
     """All objects with events, discounts aside."""
     found: dict[tuple[str, str], Story] = {}
     for record in box.events:
-        for one in told(event_of(record.body), NAMES):
-            if not is_discount(one):
+        for one in object_events(event_of(record.body), NAMES):
+            if not is_discount_only(one):
                 id = (one.resource.table, one.id)
-                found.setdefault(id, Story([], start.get(id))).told.append(one)
+                found.setdefault(id, Story([], start.get(id))).object_events.append(one)
     return list(found.values())
 
 
@@ -84,16 +90,16 @@ def one_story(box: Sandbox, table: str, id: str, start: Image | None = None) -> 
     (found,) = [
         story
         for story in stories(box, {})
-        if (story.told[0].resource.table, story.told[0].id) == (table, id)
+        if (story.object_events[0].resource.table, story.object_events[0].id) == (table, id)
     ]
-    return Story(found.told, start)
+    return Story(found.object_events, start)
 
 
-def ids(ordered: Sequence[Ordered]) -> list[str]:
-    return [one.told.event.id for one in ordered]
+def ids(ordered: Sequence[SequencedEvent]) -> list[str]:
+    return [one.entry.event.id for one in ordered]
 
 
-def without_volatile(one: Told, image: Image) -> Image:
+def without_volatile(one: ObjectEvent, image: Image) -> Image:
     return {
         name: value
         for name, value in image.items()
@@ -101,23 +107,23 @@ def without_volatile(one: Told, image: Image) -> Image:
     }
 
 
-def images(steps: Sequence[Told]) -> list[tuple[str, str, Image]]:
+def images(steps: Sequence[ObjectEvent]) -> list[tuple[str, str, Image]]:
     """The objects that events hold; several that say the same of one image have no order
     (`invoice.paid` and the like).
     """
     found = [
         (
-            one.role,
+            one.kind,
             one.event.type,
             by_ids(without_volatile(one, json.loads(bytes(one.event.data.object)))),
         )
         for one in steps
     ]
-    runs = (list(run) for _, run in groupby(found, key=lambda one: (one[0] == "says", one[2])))
+    runs = (list(run) for _, run in groupby(found, key=lambda one: (one[0] == "status", one[2])))
     return [
         one
         for run in runs
-        for one in (sorted(run, key=lambda one: one[1]) if run[0][0] == "says" else run)
+        for one in (sorted(run, key=lambda one: one[1]) if run[0][0] == "status" else run)
     ]
 
 
@@ -133,9 +139,9 @@ def told_of(box: Sandbox, since: int) -> list[tuple[str, str, str, str]]:
     """Type, table, id and role of all that the newest events tell."""
     events = [event_of(record.body) for record in box.events[since:]]
     return [
-        (event.type, one.resource.table, one.id, one.role)
+        (event.type, one.resource.table, one.id, one.kind)
         for event in events
-        for one in told(event, NAMES)
+        for one in object_events(event, NAMES)
     ]
 
 
@@ -156,14 +162,14 @@ def test_a_cancellation_is_no_deletion(box: Sandbox) -> None:
     id = box.create("subscriptions", status="active")["id"]
     since = len(box.events)
     box.cancel(id)
-    assert told_of(box, since) == [("customer.subscription.deleted", "subscriptions", id, "says")]
+    assert told_of(box, since) == [("customer.subscription.deleted", "subscriptions", id, "status")]
 
 
 def test_one_action_tells_of_a_plan_and_of_a_price(box: Sandbox) -> None:
     id = box.create("prices", recurring={"interval": "month"}, unit_amount=5)["id"]
     box.update("prices", id, active=False)
     assert {one[1:] for one in told_of(box, 0)} == {
-        (table, id, role) for table in ("plans", "prices") for role in ("begins", "moves")
+        (table, id, role) for table in ("plans", "prices") for role in ("created", "updated")
     }
 
 
@@ -173,14 +179,16 @@ def test_a_discount_tells_of_its_customer_and_its_subscription(box: Sandbox) -> 
     subscription = box.create("subscriptions", customer=customer, discounts=[])["id"]
     since = len(box.events)
     box.update("subscriptions", subscription, discounts=["di_1"])
-    found = [one for record in box.events[since:] for one in told(event_of(record.body), NAMES)]
+    found = [
+        one for record in box.events[since:] for one in object_events(event_of(record.body), NAMES)
+    ]
 
-    assert {(one.resource.table, one.id) for one in found if is_discount(one)} >= {
+    assert {(one.resource.table, one.id) for one in found if is_discount_only(one)} >= {
         ("subscriptions", subscription)
     }
-    assert all(one.role == "says" for one in found if is_discount(one))
+    assert all(one.kind == "status" for one in found if is_discount_only(one))
     assert not any(
-        is_discount(one) for one in found if one.event.type == "customer.subscription.updated"
+        is_discount_only(one) for one in found if one.event.type == "customer.subscription.updated"
     )
 
 
@@ -194,14 +202,19 @@ def test_what_is_no_object_tells_nothing() -> None:
         b'{"object":"customer","id":5}',
         b'{"object":["x"]}',
     ):
-        assert told(Event("evt_1", "customer.updated", 5, Data(msgspec.Raw(body))), NAMES) == []
+        assert (
+            object_events(
+                Event("evt_1", "customer.updated", 5, EventData(msgspec.Raw(body))), NAMES
+            )
+            == []
+        )
     assert (
-        told(
+        object_events(
             Event(
                 "evt_1",
                 "customer.unheard_of",
                 5,
-                Data(msgspec.Raw(b'{"object":"customer","id":"cus_1"}')),
+                EventData(msgspec.Raw(b'{"object":"customer","id":"cus_1"}')),
             ),
             NAMES,
         )
@@ -221,9 +234,9 @@ def test_what_is_no_object_tells_nothing() -> None:
 )  # fmt: skip
 def test_a_snapshot_has_the_pins_shape_or_not(table: str, version: str | None, same: bool) -> None:
     """Additive fields count: one that lacks what came since is of another shape."""
-    assert same_shape(RESOURCES[table], version, API_VERSION) is same
+    assert same_schema(RESOURCES[table], version, API_VERSION) is same
     if version is not None:
-        assert same_shape(RESOURCES[table], API_VERSION, version) is same
+        assert same_schema(RESOURCES[table], API_VERSION, version) is same
 
 
 # In which order
@@ -238,15 +251,15 @@ def test_f6_a_busy_life_is_put_in_order(seed: int, stubs: bool) -> None:
     dice = Random(seed)
     groups = right = 0
     for story in lived(seed, stubs=stubs):
-        found = sequence(story.listed(dice), story.known, True)
-        truth = iter(story.told)
-        for _, second in groupby(found, key=lambda one: one.told.event.created):
+        found = order_events(story.listed(dice), story.known, True)
+        truth = iter(story.object_events)
+        for _, second in groupby(found, key=lambda one: one.entry.event.created):
             got = list(second)
             happened = [next(truth) for _ in got]
             if len(got) < 2:
                 continue
-            exact = images([one.told for one in got]) == images(happened)
-            assert exact or not got[-1].sure, (ids(got), [one.event.id for one in happened])
+            exact = images([one.entry for one in got]) == images(happened)
+            assert exact or not got[-1].certain, (ids(got), [one.event.id for one in happened])
             groups, right = groups + 1, right + exact
     assert groups > 40
     assert right >= 0.97 * groups
@@ -257,7 +270,9 @@ def test_numbers_count_within_a_second(box: Sandbox) -> None:
     box.update("customers", id, name="A")
     box.advance(1)
     box.update("customers", id, name="B")
-    assert [one.number for one in sequence(one_story(box, "customers", id).told)] == [1, 2, 1]
+    assert [
+        one.position for one in order_events(one_story(box, "customers", id).object_events)
+    ] == [1, 2, 1]
 
 
 def test_created_deleted_and_created_again_in_one_second(box: Sandbox) -> None:
@@ -267,12 +282,12 @@ def test_created_deleted_and_created_again_in_one_second(box: Sandbox) -> None:
     box.create("products", id=id, name="second")
     story = one_story(box, "products", id)
     for seed in range(6):
-        found = sequence(story.listed(Random(seed)), None, True)
-        changes = changes_of(found, None, API_VERSION)
+        found = order_events(story.listed(Random(seed)), None, True)
+        changes = changes_for(found, None, API_VERSION)
         assert [change.op for change in changes] == ["c", "d", "c"]
-        if found[-1].sure:
+        if found[-1].certain:
             assert (
-                json.loads(body_of(found, API_VERSION) or b"")["name"]
+                json.loads(final_object(found, API_VERSION) or b"")["name"]
                 == json.loads(changes[-1].after or b"")["name"]
             )
 
@@ -288,17 +303,20 @@ def test_deleted_and_created_again_in_one_second(box: Sandbox, stubs: bool, whol
     box.delete("products", start["id"])
     box.create("products", id=start["id"], name="second")
     box.update("products", start["id"], name="third", description="x")
-    story = [one for record in box.events[since:] for one in told(event_of(record.body), NAMES)]
+    story = [
+        one for record in box.events[since:] for one in object_events(event_of(record.body), NAMES)
+    ]
     for seed in range(6):
         Random(seed).shuffle(story)
         assert [
-            one.told.role for one in sequence(story, Known(start, API_VERSION, whole), True)
-        ] == ["ends", "begins", "moves"]
+            one.entry.kind
+            for one in order_events(story, BaseState(start, API_VERSION, whole), True)
+        ] == ["deleted", "created", "updated"]
 
 
-def doubled(story: Story, at: int) -> Told:
+def doubled(story: Story, at: int) -> ObjectEvent:
     """The same event told again under another id."""
-    one = story.told[at]
+    one = story.object_events[at]
     event = msgspec.structs.replace(one.event, id=f"{one.event.id}_twin")
     return msgspec.structs.replace(one, event=event)
 
@@ -309,8 +327,8 @@ def test_twins_are_one_change(box: Sandbox) -> None:
         box.update("customers", id, name=name)
     story = one_story(box, "customers", id)
     for at in range(4):
-        found = sequence([*story.told[::-1], doubled(story, at)], None, True)
-        assert [json.loads(bytes(one.told.event.data.object))["name"] for one in found[1:]] == [
+        found = order_events([*story.object_events[::-1], doubled(story, at)], None, True)
+        assert [json.loads(bytes(one.entry.event.data.object))["name"] for one in found[1:]] == [
             "A",
             "B",
             "C",
@@ -325,7 +343,10 @@ def test_an_event_that_was_told_stands_for_its_twin(box: Sandbox) -> None:
     story = one_story(box, "customers", id)
     twin = doubled(story, 1)
     twin.seen = True
-    assert ids(sequence([*story.told, twin], None, True)) == [story.told[0].event.id, twin.event.id]
+    assert ids(order_events([*story.object_events, twin], None, True)) == [
+        story.object_events[0].event.id,
+        twin.event.id,
+    ]
 
 
 def test_what_must_be_looked_up(box: Sandbox) -> None:
@@ -337,29 +358,29 @@ def test_what_must_be_looked_up(box: Sandbox) -> None:
     subscription = box.create("subscriptions", status="active")["id"]
     box.advance(1)
     box.update("customers", id, delinquent=True)
-    assert not needs_known(one_story(box, "customers", id).told)
-    assert not needs_known(one_story(box, "customers", id).told[1:])
+    assert not needs_base_state(one_story(box, "customers", id).object_events)
+    assert not needs_base_state(one_story(box, "customers", id).object_events[1:])
     box.update("customers", id, delinquent=False)
-    assert needs_known(one_story(box, "customers", id).told[1:])
+    assert needs_base_state(one_story(box, "customers", id).object_events[1:])
     box.cancel(subscription)
-    assert needs_known(one_story(box, "subscriptions", subscription).told[1:])
+    assert needs_base_state(one_story(box, "subscriptions", subscription).object_events[1:])
     box.delete("customers", other)
-    assert not needs_known(one_story(box, "customers", other).told[1:])
+    assert not needs_base_state(one_story(box, "customers", other).object_events[1:])
     box.stub_deletes = True
     box.delete("customers", id)
-    assert needs_known(one_story(box, "customers", id).told[-1:])
-    assert not needs_known(one_story(box, "customers", id).told[1:2])
+    assert needs_base_state(one_story(box, "customers", id).object_events[-1:])
+    assert not needs_base_state(one_story(box, "customers", id).object_events[1:2])
 
 
 # What changed
 
 
-def told_changes(story: Story, dice: Random) -> Iterator[tuple[Told, Change]]:
+def told_changes(story: Story, dice: Random) -> Iterator[tuple[ObjectEvent, Change]]:
     """The changes of an object whose events can be put in order."""
-    found = sequence(story.listed(dice), story.known, True)
-    if images([one.told for one in found]) == images(story.told):
+    found = order_events(story.listed(dice), story.known, True)
+    if images([one.entry for one in found]) == images(story.object_events):
         yield from zip(
-            [one.told for one in found], changes_of(found, story.known, API_VERSION), strict=True
+            [one.entry for one in found], changes_for(found, story.known, API_VERSION), strict=True
         )
 
 
@@ -370,7 +391,7 @@ def test_f5_before_and_after_are_exact_throughout_a_life(seed: int) -> None:
     for story in lived(seed, seconds=20_000):
         at = story.start
         for one, change in told_changes(story, Random(seed)):
-            kinds.add((change.op, one.role))
+            kinds.add((change.op, one.kind))
             assert change.before_quality == "exact" or change.op == "c" or one.resource.free_form
             row: Image = {
                 name: json.loads(raw) if raw else None
@@ -388,7 +409,7 @@ def test_f5_before_and_after_are_exact_throughout_a_life(seed: int) -> None:
                     for k, v in json.loads(bytes(one.event.data.object)).items()
                     if k not in one.resource.links
                 }
-    assert kinds >= {("c", "begins"), ("u", "moves"), ("u", "says"), ("d", "ends")}
+    assert kinds >= {("c", "created"), ("u", "updated"), ("u", "status"), ("d", "deleted")}
 
 
 def test_bare_deletions_have_the_whole_object_before(seed: int = 3) -> None:
@@ -399,9 +420,9 @@ def test_bare_deletions_have_the_whole_object_before(seed: int = 3) -> None:
     for story in lived(seed, seconds=20_000, stubs=True):
         at = story.start
         for one, change in told_changes(story, Random(seed)):
-            if one.role == "ends":
+            if one.kind == "deleted":
                 ends += 1
-                assert one.stub and change.before_quality == "exact" and at is not None
+                assert one.is_stub and change.before_quality == "exact" and at is not None
                 assert without_volatile(
                     one, json.loads(change.previous or b"")
                 ) == without_volatile(one, at)
@@ -415,7 +436,9 @@ def test_a_bare_deletion_of_what_nobody_knows_says_so(box: Sandbox) -> None:
     box.stub_deletes = True
     id = box.create("customers")["id"]
     box.delete("customers", id)
-    (change,) = changes_of(sequence(one_story(box, "customers", id).told[1:]), None, API_VERSION)
+    (change,) = changes_for(
+        order_events(one_story(box, "customers", id).object_events[1:]), None, API_VERSION
+    )
     assert (
         change.op,
         change.before_quality,
@@ -432,14 +455,14 @@ def test_images_of_another_shape_are_derived_and_make_no_row(version: str) -> No
     for story in lived(1, version=version):
         for one, change in told_changes(story, Random(1)):
             assert change.api_version == version
-            if one.role == "moves" and one.resource.table in (
+            if one.kind == "updated" and one.resource.table in (
                 "invoices",
                 "subscriptions",
                 "products",
             ):
                 derived += 1
                 assert change.before_quality == "derived"
-                assert body_of([Ordered(one, 1)], API_VERSION) is None
+                assert final_object([SequencedEvent(one, 1)], API_VERSION) is None
     assert derived > 20
 
 
@@ -460,7 +483,8 @@ def test_free_form_hashes_are_derived(box: Sandbox) -> None:
     box.update("subscriptions", id, status="past_due")
     story = one_story(box, "subscriptions", id)
     assert [
-        change.before_quality for change in changes_of(sequence(story.told), None, API_VERSION)
+        change.before_quality
+        for change in changes_for(order_events(story.object_events), None, API_VERSION)
     ] == ["exact", "derived", "exact"]
 
 
@@ -472,8 +496,10 @@ def test_links_are_in_no_change(box: Sandbox) -> None:
     box.advance(1)
     box.update("invoices", id, hosted_invoice_url="https://example.com/canary", metadata={"a": "b"})
     story = one_story(box, "invoices", id)
-    assert any(b'"hosted_invoice_url":"http' in bytes(one.event.data.object) for one in story.told)
-    changes = changes_of(sequence(story.told, None, True), None, API_VERSION)
+    assert any(
+        b'"hosted_invoice_url":"http' in bytes(one.event.data.object) for one in story.object_events
+    )
+    changes = changes_for(order_events(story.object_events, None, True), None, API_VERSION)
     text = b" ".join(
         [
             *(change.after or b"" for change in changes),
@@ -492,9 +518,9 @@ def test_seen_events_give_no_change_and_what_they_overtook_is_late(box: Sandbox)
     for name in "ABC":
         box.advance(1)
         box.update("customers", id, name=name)
-    story = one_story(box, "customers", id).told
+    story = one_story(box, "customers", id).object_events
     story[0].seen = story[2].seen = True
-    changes = changes_of(sequence(story), None, API_VERSION)
+    changes = changes_for(order_events(story), None, API_VERSION)
     assert [(json.loads(change.after or b"")["name"], change.late) for change in changes] == [
         ("A", True),
         ("C", False),
@@ -507,11 +533,11 @@ def test_the_last_content_is_the_row(box: Sandbox) -> None:
     box.advance(1)
     box.update("customers", id, name="B")
     box.advance(1)
-    whole = sequence(one_story(box, "customers", id).told)
+    whole = order_events(one_story(box, "customers", id).object_events)
     box.delete("customers", id)
-    ended = sequence(one_story(box, "customers", id).told)
+    ended = order_events(one_story(box, "customers", id).object_events)
     for found in (whole, ended):
-        assert json.loads(body_of(found, API_VERSION) or b"")["name"] == "B"
+        assert json.loads(final_object(found, API_VERSION) or b"")["name"] == "B"
 
 
 def test_a_bare_deletion_takes_the_content_before_it(box: Sandbox) -> None:
@@ -520,9 +546,9 @@ def test_a_bare_deletion_takes_the_content_before_it(box: Sandbox) -> None:
     id = box.create("customers", name="A")["id"]
     box.advance(1)
     box.delete("customers", id)
-    found = sequence(one_story(box, "customers", id).told)
-    assert json.loads(body_of(found, API_VERSION) or b"")["name"] == "A"
-    assert body_of(found[1:], API_VERSION) is None
+    found = order_events(one_story(box, "customers", id).object_events)
+    assert json.loads(final_object(found, API_VERSION) or b"")["name"] == "A"
+    assert final_object(found[1:], API_VERSION) is None
 
 
 def test_an_order_that_is_not_sure_gives_no_content(box: Sandbox) -> None:
@@ -531,9 +557,9 @@ def test_an_order_that_is_not_sure_gives_no_content(box: Sandbox) -> None:
     box.advance(1)
     for late in (True, False):
         box.update("customers", id, delinquent=late)
-    found = sequence(one_story(box, "customers", id).told[1:])
-    assert found[-1].sure is False
-    assert body_of(found, API_VERSION) is None
+    found = order_events(one_story(box, "customers", id).object_events[1:])
+    assert found[-1].certain is False
+    assert final_object(found, API_VERSION) is None
 
 
 def test_a_second_that_follows_a_guess_is_a_guess(box: Sandbox) -> None:
@@ -545,11 +571,11 @@ def test_a_second_that_follows_a_guess_is_a_guess(box: Sandbox) -> None:
         box.advance(1)
         for late in (True, False):
             box.update("customers", id, delinquent=late)
-    story = one_story(box, "customers", id).told
+    story = one_story(box, "customers", id).object_events
     first, second = story[1:3], story[3:5]
-    assert [one.sure for one in sequence(story)] == [True] * 5
+    assert [one.certain for one in order_events(story)] == [True] * 5
     for read in ([*first, *second], [*first[::-1], *second], [*first, *second[::-1]]):
-        assert [one.sure for one in sequence(read)] == [False] * 4
+        assert [one.certain for one in order_events(read)] == [False] * 4
 
 
 def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription(
@@ -567,12 +593,12 @@ def test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscri
     box.advance(20)
     box.update("prices", price, active=False)
     box.cancel(id)
-    story = one_story(box, "subscriptions", id).told
+    story = one_story(box, "subscriptions", id).object_events
     for second in permutations(story[1:4]):
-        found = sequence([story[0], *second, story[4]])
+        found = order_events([story[0], *second, story[4]])
         assert ids(found) == [one.event.id for one in story]
-        assert all(one.sure for one in found)
-    last = changes_of(sequence(story), None, API_VERSION)[-1]
+        assert all(one.certain for one in found)
+    last = changes_for(order_events(story), None, API_VERSION)[-1]
     assert (last.event_type, last.before_quality) == ("customer.subscription.deleted", "exact")
     assert not [path for path in last.changed if path.startswith("items")]
     assert "status" in last.changed
@@ -585,11 +611,13 @@ def test_what_is_part_of_an_object_counts_whole(box: Sandbox) -> None:
     for n in (2, 3, 4):
         box.update("customers", id, discount=discount(n))
         box.update("customers", id, metadata={"id": "1", "n": str(n)})
-    story = [one for one in one_story(box, "customers", id).told if not is_discount(one)]
+    story = [
+        one for one in one_story(box, "customers", id).object_events if not is_discount_only(one)
+    ]
     for turn in range(1, len(story)):
-        found = sequence([story[0], *story[turn:], *story[1:turn]])
+        found = order_events([story[0], *story[turn:], *story[1:turn]])
         assert ids(found) == [one.event.id for one in story]
-        assert all(one.sure for one in found)
+        assert all(one.certain for one in found)
 
 
 def discount(end: int) -> Image:
@@ -609,15 +637,15 @@ def test_a_round_begins_like_the_image_before_whatever_its_shape(
     box.advance(20)
     box.update("prices", price, active=False)
     box.update("prices", price, active=True)
-    begins, *story = one_story(box, "prices", price).told
-    known = Known(msgspec.json.decode(begins.event.data.object), told_first)
+    begins, *story = one_story(box, "prices", price).object_events
+    known = BaseState(msgspec.json.decode(begins.event.data.object), told_first)
 
     for read in (story, story[::-1]):
-        assert ids(sequence(read, known)) == [one.event.id for one in story]
-        assert all(one.sure for one in sequence(read, known))
+        assert ids(order_events(read, known)) == [one.event.id for one in story]
+        assert all(one.certain for one in order_events(read, known))
 
     known.image.pop("active")  # a shape that does not tell
-    assert not any(one.sure for one in sequence(story, known))
+    assert not any(one.certain for one in order_events(story, known))
 
 
 def test_a_round_through_other_children_is_never_wrong_and_sure(box: Sandbox) -> None:
@@ -635,13 +663,13 @@ def test_a_round_through_other_children_is_never_wrong_and_sure(box: Sandbox) ->
     box.update(
         "subscriptions", id, items=[{"id": item, "quantity": start["items"]["data"][0]["quantity"]}]
     )
-    story = one_story(box, "subscriptions", id).told[1:]
+    story = one_story(box, "subscriptions", id).object_events[1:]
     assert len(story) == 3
 
     for read in permutations(story):
-        found = sequence(read, Known(start, API_VERSION, whole=False), True)
-        assert ids(found) == ids(sequence(story, Known(start, API_VERSION))) or not any(
-            one.sure for one in found
+        found = order_events(read, BaseState(start, API_VERSION, complete=False), True)
+        assert ids(found) == ids(order_events(story, BaseState(start, API_VERSION))) or not any(
+            one.certain for one in found
         )
 
 
@@ -656,13 +684,13 @@ def test_only_where_the_account_chooses_ids_one_is_born_twice(
     id = box.create(table)["id"]
     box.update(table, id, metadata={"k": "v"})
     box.delete(table, id)
-    begins, moves, ends = one_story(box, table, id).told
+    begins, moves, ends = one_story(box, table, id).object_events
     twin = doubled(Story([begins], None), 0)
-    found = sequence([ends, twin, moves, begins], None, True)
-    assert [one.told.role for one in found].count("begins") == lives
+    found = order_events([ends, twin, moves, begins], None, True)
+    assert [one.entry.kind for one in found].count("created") == lives
     if lives == 1:
-        assert [one.told.role for one in found] == ["begins", "moves", "ends"]
-        assert all(one.sure for one in found)
+        assert [one.entry.kind for one in found] == ["created", "updated", "deleted"]
+        assert all(one.certain for one in found)
 
 
 def test_where_ids_are_given_out_a_deletion_is_the_last_whatever_the_shapes(box: Sandbox) -> None:
@@ -673,6 +701,6 @@ def test_where_ids_are_given_out_a_deletion_is_the_last_whatever_the_shapes(box:
     box.api_version = "2024-06-20"
     box.update("customers", id, name="B")
     box.delete("customers", id)
-    story = one_story(box, "customers", id).told[1:]
+    story = one_story(box, "customers", id).object_events[1:]
     for read in permutations(story):
-        assert sequence(read)[-1].told.role == "ends"
+        assert order_events(read)[-1].entry.kind == "deleted"

@@ -17,13 +17,13 @@ from stripe_feed.api.client import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.events.reader import (
-    MOST_TYPES,
+    MAX_TYPES,
     Event,
-    OddEvent,
-    Stream,
-    calls,
+    MalformedEvent,
+    Prefetch,
+    fetch_events_page,
     oldest_first,
-    page,
+    poll_groups,
 )
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -118,10 +118,10 @@ def check(box: Sandbox, api: Api, lo: int, hi: int, slack: int = 3) -> None:
 
 def test_all_resources_take_two_calls() -> None:
     """Of at most twenty types each, and a resource's types are in one of them."""
-    found = calls(list(RESOURCES.values()))
+    found = poll_groups(list(RESOURCES.values()))
 
     assert len(found) == 2
-    assert all(len(call.types) <= MOST_TYPES for call in found)
+    assert all(len(call.types) <= MAX_TYPES for call in found)
     assert sorted(r.table for call in found for r in call.resources) == sorted(RESOURCES)
 
 
@@ -129,14 +129,14 @@ def test_all_resources_take_two_calls() -> None:
 def test_each_resource_is_in_one_call_with_all_its_types(count: int) -> None:
     """Whatever is selected; a type that two resources share is asked for once."""
     for some in combinations(RESOURCES.values(), count):
-        found = calls(list(some))
+        found = poll_groups(list(some))
         assert sorted(r.table for call in found for r in call.resources) == sorted(
             r.table for r in some
         )
         for call in found:
             assert set(call.types) == {type for r in call.resources for type in r.events}
-            assert len(call.types) == len(set(call.types)) <= MOST_TYPES
-    assert calls([]) == []
+            assert len(call.types) == len(set(call.types)) <= MAX_TYPES
+    assert poll_groups([]) == []
 
 
 # Few events
@@ -163,7 +163,7 @@ def test_only_the_span_and_only_the_types(make: Make) -> None:
     api = make(box)
     for lo, hi in [(first, first + 1), (first + 7, first + 31), (first, box.now + 1)]:
         assert sorted(event.id for event in read(api, lo, hi)) == shown(box, lo, hi)
-    found, has_more = page(api, CUSTOMER, first + 7, first + 31, limit=5)
+    found, has_more = fetch_events_page(api, CUSTOMER, first + 7, first + 31, limit=5)
     assert (len(found), has_more) == (5, True)
 
 
@@ -431,11 +431,11 @@ def test_an_event_that_is_not_as_documented_leads_the_pager_all_the_same(
     api: Any = Answers(
         b'{"data":[%s,%s,%s],"has_more":false}' % (good % (2, 9), sent, good % (0, 5))
     )
-    found, _ = page(api, CUSTOMER, 0, 10)
+    found, _ = fetch_events_page(api, CUSTOMER, 0, 10)
 
     assert [event.id for event in found if event.id != "evt_1"] == ["evt_2", "evt_0"]
     assert [
-        (isinstance(event, OddEvent), event.created) for event in found if event.id == "evt_1"
+        (isinstance(event, MalformedEvent), event.created) for event in found if event.id == "evt_1"
     ] == ([] if is_odd is None else [(is_odd, created)])
 
 
@@ -507,7 +507,7 @@ class Listed:
 
 def test_a_stream_gives_what_its_source_gives() -> None:
     some = [[Event("evt_1", "t", 1, None)], [Event("evt_2", "t", 2, None)]]  # type: ignore[arg-type]
-    stream = Stream(iter(some))
+    stream = Prefetch(iter(some))
     assert list(stream.pages()) == some
 
 
@@ -516,10 +516,10 @@ def test_a_stream_raises_what_its_source_raises() -> None:
         yield []
         raise PermissionMissing("no", "rak_event_read")
 
-    stream = Stream(source())
-    assert stream.take(5) == []
+    stream = Prefetch(source())
+    assert stream.next_page(5) == []
     with pytest.raises(PermissionMissing):
-        stream.take(5)
+        stream.next_page(5)
 
 
 def test_a_stream_that_is_closed_reads_no_further() -> None:
@@ -531,12 +531,12 @@ def test_a_stream_that_is_closed_reads_no_further() -> None:
             taken.append(n)
             yield []
 
-    stream = Stream(source())
-    stream.take(5)
+    stream = Prefetch(source())
+    stream.next_page(5)
     stream.close()
     stream.thread.join(5)
     assert not stream.thread.is_alive()
     assert len(taken) <= 5
     with pytest.raises(Empty):
         for _ in range(5):
-            stream.take(0)
+            stream.next_page(0)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from stripe_feed.extract.events.webhook import Head, Rung
+from stripe_feed.extract.events.webhook import WebhookEvent, WebhookHead
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -67,7 +67,7 @@ class World:
     requests: int = 0
     ran: int = field(default=0)
     offered: int = 0  # events whose webhooks were sent
-    waiting: list[Rung] = field(default_factory=list)
+    waiting: list[WebhookEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.offered = len(self.box.events)
@@ -280,7 +280,9 @@ class World:
         dice, known = random.Random(8 * a + b), self.offered
         self.offered = len(self.box.events)
         self.waiting += [
-            Rung(event.id, head=Head(event.type, event.created) if a % 4 else Head())
+            WebhookEvent(
+                event.id, head=WebhookHead(event.type, event.created) if a % 4 else WebhookHead()
+            )
             for event in self.box.events[known:]
             if dice.random() < 0.8
             for _ in range(dice.choice((1, 1, 2)))

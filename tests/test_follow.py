@@ -16,8 +16,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from msgspec import Raw
 
 from stripe_feed.extract.events import batches as reader
-from stripe_feed.extract.events.reader import Call, Data, Event
-from stripe_feed.extract.events.webhook import Rung
+from stripe_feed.extract.events.reader import Event, EventData, PollGroup
+from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.writer import Writer
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -427,15 +427,19 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     """Each event comes once, and no second is cut."""
     monkeypatch.setattr(reader, limit, 10)
     events = [
-        Event(f"evt_{n}", "customer.updated", at, Data(Raw(b"{}"))) for n, at in enumerate(seconds)
+        Event(f"evt_{n}", "customer.updated", at, EventData(Raw(b"{}")))
+        for n, at in enumerate(seconds)
     ]
     pages = [events[n : n + 5] for n in range(0, len(events), 5)]
     monkeypatch.setattr(reader, "oldest_first", lambda *_: iter(pages))
-    reading, batches = reader.Reading(Call((), ()), cast(Any, None), 0, 10), list[list[Event]]()
-    while not reading.ended:
+    reading, batches = (
+        reader.EventBatches(PollGroup((), ()), cast(Any, None), 0, 10),
+        list[list[Event]](),
+    )
+    while not reading.finished:
         while not reading.ready:
-            reading.wait()
-        batches.append(reading.take())
+            reading.wait_for_page()
+        batches.append(reading.next_batch())
         assert len(batches) <= len(seconds) + 1, "it goes on without end"
 
     assert [event.id for batch in batches for event in batch] == [event.id for event in events]
@@ -754,7 +758,7 @@ def test_webhooks_do_not_tell_what_a_comparison_tells(unfollowed: Copy) -> None:
     event = box.events[-1].id
     box.advance(100)
     box.restrict("rk_test_1", permissions=PERMISSIONS)
-    copy.sync(resources=["customers"], api_key="rk_test_1", rung=[Rung(event)])
+    copy.sync(resources=["customers"], api_key="rk_test_1", rung=[WebhookEvent(event)])
     settled(copy, "customers", api_key="rk_test_1")
     assert told(copy, "op", "origin") == [("u", "diff")]
     copy.check("customers")

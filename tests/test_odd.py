@@ -14,7 +14,7 @@ import pytest
 
 from stripe_feed.cli.main import tell_refused
 from stripe_feed.errors import PartlyDone
-from stripe_feed.extract.events.webhook import Rung
+from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.run import session_of
 from stripe_feed.extract.tables.rejected import MOST_KEPT, MOST_TOLD, STATE, LeftOut, Odd, words
 from stripe_feed.sandbox import Sandbox
@@ -193,7 +193,7 @@ def test_a_source_that_runs_again_begins_anew() -> None:
     """What one run could not read any more, the next one takes from the state."""
     session = session_of({})
     session.rung, session.only_alone, session.again, session.failed = (
-        [Rung("evt_1", alone=True)],
+        [WebhookEvent("evt_1", by_id=True)],
         True,
         {"evt_1"},
         {"evt_1": "X"},

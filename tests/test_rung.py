@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import Unreachable
-from stripe_feed.extract.events.webhook import FEW, Head, Rung, head_of, listed_from, read_alone
+from stripe_feed.extract.events.webhook import (
+    MAX_BEFORE_LISTING,
+    WebhookEvent,
+    WebhookHead,
+    decode_head,
+    fetch_webhook_events,
+    listing_start,
+)
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
@@ -63,7 +70,7 @@ def test_a_rung_event_is_there_before_it_settles(copy: Copy) -> None:
     box.update("customers", id, name="At once")
     copy.sync(resources=TABLES)
     assert copy.one(f"select name from stripe.customers where id = '{id}'") != "At once"
-    copy.sync(resources=TABLES, rung=[Rung(box.events[-1].id)])
+    copy.sync(resources=TABLES, rung=[WebhookEvent(box.events[-1].id)])
     assert copy.one(f"select name from stripe.customers where id = '{id}'") == "At once"
     assert box.events[-1].id in ids(copy)
 
@@ -92,9 +99,9 @@ def test_what_came_before_a_rung_event_is_told_before_it(
 ) -> None:
     """Though its webhook comes later, or never; and nothing tells it again."""
     id, first, second = twice(copy, seconds)
-    copy.sync(resources=TABLES, rung=[Rung(second)], polls=polls)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=polls)
     assert told_of(copy, id) == [(first, False), (second, False)]
-    copy.sync(resources=TABLES, rung=[Rung(first), Rung(second)], polls=False)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(first), WebhookEvent(second)], polls=False)
     copy.box.advance(SETTLED)
     copy.sync(resources=TABLES)
     assert told_of(copy, id) == [(first, False), (second, False)]
@@ -117,9 +124,9 @@ def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, r
     """
     id, first, second = twice(copy, seconds)
     hide(copy, first, 60)
-    copy.sync(resources=TABLES, rung=[Rung(second)], polls=False)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=False)
     copy.box.advance(61 + seconds)
-    copy.sync(resources=TABLES, rung=[Rung(first)] if rings else [], polls=not rings)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(first)] if rings else [], polls=not rings)
     assert told_of(copy, id) == [(second, False), (first, True)]
     copy.box.advance(SETTLED)
     copy.sync(resources=TABLES)
@@ -144,10 +151,10 @@ def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, s
         ]
         dice.shuffle(waiting)
         now, waiting = waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]
-        copy.sync(resources=TABLES, rung=[Rung(id) for id in now])
+        copy.sync(resources=TABLES, rung=[WebhookEvent(id) for id in now])
         box.advance(dice.choice([0, 30, 200]))
     box.advance(SETTLED)
-    copy.sync(resources=TABLES, rung=[Rung(id) for id in waiting])
+    copy.sync(resources=TABLES, rung=[WebhookEvent(id) for id in waiting])
     box.advance(SETTLED)
     copy.sync(resources=TABLES)
     copy.check(*TABLES)
@@ -169,7 +176,8 @@ def test_an_event_of_another_account_and_one_of_before_the_list_are_passed_over(
         copy.box.advance(SETTLED)
         copy.sync(resources=TABLES)
         copy.sync(
-            resources=TABLES, rung=[Rung("evt_of_another_account"), Rung(copy.box.events[0].id)]
+            resources=TABLES,
+            rung=[WebhookEvent("evt_of_another_account"), WebhookEvent(copy.box.events[0].id)],
         )
         assert ids(copy) == set()
         copy.check(*TABLES)
@@ -186,7 +194,7 @@ def test_without_the_permission_the_body_is_enough(tmp_path: Path) -> None:
         copy.sync(
             resources=["customers"],
             api_key=key,
-            rung=[Rung(box.events[-1].id, box.events[-1].body)],
+            rung=[WebhookEvent(box.events[-1].id, box.events[-1].body)],
         )
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Told by body"
         assert ids(copy) == {box.events[-1].id}
@@ -204,7 +212,7 @@ def test_a_body_of_another_account_or_mode_is_passed_over(
         held = copy.one("select id from stripe.customers where deleted_at is null limit 1")
         copy.box.update("customers", held, name="Foreign")
         body = json.dumps({**json.loads(copy.box.events[-1].body), **foreign}).encode()
-        copy.sync(resources=["customers"], api_key=key, rung=[Rung("evt_1", body)])
+        copy.sync(resources=["customers"], api_key=key, rung=[WebhookEvent("evt_1", body)])
         assert copy.one(f"select name from stripe.customers where id = '{held}'") != "Foreign"
 
 
@@ -219,7 +227,9 @@ def test_what_cannot_be_read_yet_is_left(tmp_path: Path) -> None:
         copy.box.update("customers", id, name="Two")
         one, two = (event for event in copy.box.events[-2:])
         done = copy.sync(
-            resources=["customers"], api_key=key, rung=[Rung(one.id), Rung(two.id, two.body)]
+            resources=["customers"],
+            api_key=key,
+            rung=[WebhookEvent(one.id), WebhookEvent(two.id, two.body)],
         )
         assert done.unread == (one.id,)
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Two"
@@ -234,12 +244,12 @@ def asked(copy: Copy) -> dict[str, int]:
     return found
 
 
-def rung_of(copy: Copy, since: int) -> list[Rung]:
+def rung_of(copy: Copy, since: int) -> list[WebhookEvent]:
     """The events from the n-th on, as webhooks bring them: each says of which type it is, and when
     it was.
     """
     return [
-        Rung(event.id, head=Head(type=event.type, created=event.created))
+        WebhookEvent(event.id, head=WebhookHead(type=event.type, created=event.created))
         for event in copy.box.events[since:]
     ]
 
@@ -278,11 +288,15 @@ def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
     )
     box.update("customers", held, name="Rung")
     event = box.events[-1]
-    customer = Head(type="customer.updated")
+    customer = WebhookHead(type="customer.updated")
     box.faults.always["/v1/events/:id"] = 400
     done = copy.sync(
         resources=TABLES,
-        rung=[Rung("evt_odd", head=customer), Rung(event.id), Rung("evt_old", alone=True)],
+        rung=[
+            WebhookEvent("evt_odd", head=customer),
+            WebhookEvent(event.id),
+            WebhookEvent("evt_old", by_id=True),
+        ],
         polls=False,
     )
     assert (done.failed, done.unread) == (
@@ -292,7 +306,7 @@ def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
     assert ids(copy) == {event.id}
     box.faults.always.clear()
     done = copy.sync(
-        resources=TABLES, rung=[Rung("evt_odd", head=customer, alone=True)], polls=False
+        resources=TABLES, rung=[WebhookEvent("evt_odd", head=customer, by_id=True)], polls=False
     )
     assert done.failed == {"evt_odd": "NotFound"}
 
@@ -301,13 +315,13 @@ def test_nothing_is_asked_for_what_concerns_nobody(copy: Copy) -> None:
     """Types that no table is made of, connected accounts, the other mode."""
     copy.box.reset_counts()
     heads = (
-        Head(type="charge.succeeded"),
-        Head(type="customer.updated", account="acct_2"),
-        Head(livemode=True),
+        WebhookHead(type="charge.succeeded"),
+        WebhookHead(type="customer.updated", account="acct_2"),
+        WebhookHead(livemode=True),
     )
     done = copy.sync(
         resources=TABLES,
-        rung=[Rung(f"evt_{n}", head=head) for n, head in enumerate(heads)],
+        rung=[WebhookEvent(f"evt_{n}", head=head) for n, head in enumerate(heads)],
         polls=False,
     )
     assert (done.unread, done.failed, sum(asked(copy).values())) == ((), {}, 0)
@@ -320,11 +334,11 @@ def test_a_row_is_right_at_once_whatever_the_order_in_its_second(copy: Copy) -> 
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
     for name in ("one", "two", "one", "two", "one", "three", "one", "four"):
         copy.box.update("customers", id, name=name)
-    copy.sync(resources=TABLES, rung=[Rung(copy.box.events[-1].id)], polls=False)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     copy.box.update("customers", id, name="five")
     for name in ("one", "two", "one", "two", "one", "three", "one", "six"):
         copy.box.update("customers", id, name=name)
-    copy.sync(resources=TABLES, rung=[Rung(copy.box.events[-1].id)], polls=False)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     assert copy.one(f"select name from stripe.customers where id = '{id}'") == "six"
 
 
@@ -344,9 +358,15 @@ def test_bodies_that_come_in_reverse_say_late(tmp_path: Path) -> None:
         copy.sync(
             resources=["customers"],
             api_key=key,
-            rung=[Rung(second, bodies[second]), Rung("evt_odd", odd), Rung("evt_far", far)],
+            rung=[
+                WebhookEvent(second, bodies[second]),
+                WebhookEvent("evt_odd", odd),
+                WebhookEvent("evt_far", far),
+            ],
         )
-        done = copy.sync(resources=["customers"], api_key=key, rung=[Rung(first, bodies[first])])
+        done = copy.sync(
+            resources=["customers"], api_key=key, rung=[WebhookEvent(first, bodies[first])]
+        )
         assert (done.unread, told_of(copy, id)) == ((), [(second, False), (first, True)])
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Second"
 
@@ -377,7 +397,9 @@ def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
         session: Any = SimpleNamespace(api=api, pool=pool, failed={})
         found = [
             event.id
-            for some in read_alone(session, [Rung(f"evt_{n}") for n in ("slow", "down", "good")])
+            for some in fetch_webhook_events(
+                session, [WebhookEvent(f"evt_{n}") for n in ("slow", "down", "good")]
+            )
             for event in some
         ]
         api.stopped.set()
@@ -400,13 +422,22 @@ def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     ],
 )
 def test_an_odd_head_says_nothing(body: bytes) -> None:
-    assert head_of(body) == Head()
+    assert decode_head(body) == WebhookHead()
 
 
 def test_the_list_begins_where_it_ended_or_with_those_of_before() -> None:
     mine = {"cursor": 100, "rung": 500}
-    late = [Rung(f"evt_{n}", head=Head(created=n)) for n in range(200, 200 + FEW)]
-    assert listed_from({"cursor": 100}, late, 50) == 100
-    assert listed_from(mine, late, 50) == 500
-    assert listed_from(mine, [*late, Rung("evt_1", head=Head(created=300))], 50) == 300
-    assert listed_from(mine, [*late, Rung("evt_1", head=Head(created=300))], 400) == 400
+    late = [
+        WebhookEvent(f"evt_{n}", head=WebhookHead(created=n))
+        for n in range(200, 200 + MAX_BEFORE_LISTING)
+    ]
+    assert listing_start({"cursor": 100}, late, 50) == 100
+    assert listing_start(mine, late, 50) == 500
+    assert (
+        listing_start(mine, [*late, WebhookEvent("evt_1", head=WebhookHead(created=300))], 50)
+        == 300
+    )
+    assert (
+        listing_start(mine, [*late, WebhookEvent("evt_1", head=WebhookHead(created=300))], 400)
+        == 400
+    )

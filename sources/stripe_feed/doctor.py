@@ -19,13 +19,13 @@ from .destination.preflight import require_place
 from .destination.read import opened, state_of
 from .destination.state import check_owner
 from .errors import PermissionMissing, StripeFeedError
-from .extract.events.reader import PATH
+from .extract.events.reader import EVENTS_PATH
 from .extract.paging.fetch import raw_rows
 from .resources import CHANGES, RESOURCES
 
 EVENTS = (
     CHANGES,
-    PATH,
+    EVENTS_PATH,
     "rak_event_read",
     "Core > Events",
 )  # table, path, permission and its place in the Dashboard

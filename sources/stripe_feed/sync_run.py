@@ -23,7 +23,7 @@ from .destination.preflight import require_no_views, require_place
 from .destination.state import check_owner, owner_in
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
-from .extract.events.webhook import Rung
+from .extract.events.webhook import WebhookEvent
 from .extract.lists import plan
 from .extract.next_step import span, standing
 from .extract.options import Reading
@@ -90,7 +90,7 @@ def sync(
     wait: float = PATIENCE,
     watch: Callable[[Session], None] | None = None,
     reconcile: bool = False,
-    rung: Sequence[Rung] = (),
+    rung: Sequence[WebhookEvent] = (),
     polls: bool = True,
     **reading: Unpack[Reading],
 ) -> Synced:

@@ -14,8 +14,8 @@ from .destination.pipeline import PIPELINE
 from .destination.place import DATASET
 from .errors import NotReadable, SetupError
 from .extract import existing
-from .extract.events.classify import objects_told
-from .extract.events.history import same_shape
+from .extract.events.classify import ids_with_events
+from .extract.events.history import same_schema
 from .extract.lists import FIRST_ACCOUNT
 from .extract.next_step import VERSION_STEP
 from .extract.options import Reading
@@ -335,7 +335,7 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
     if cursors is None:
         return set()
     try:
-        return set().union(*objects_told(session.api, resource, cursors["cursor"]))
+        return set().union(*ids_with_events(session.api, resource, cursors["cursor"]))
     except NotReadable:
         return set()
 
@@ -344,6 +344,6 @@ def _unlike(
     session: Session, resource: Resource, last: existing.LastImage, now: Image
 ) -> list[str]:
     """The fields in which the image of a change differs from the row, if its shape is the row's."""
-    if last.image is None or not same_shape(resource, last.api_version, session.api.version):
+    if last.image is None or not same_schema(resource, last.api_version, session.api.version):
         return []
     return existing.unlike(resource, session.shapes[resource.table], last.image, now)

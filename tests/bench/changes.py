@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.extract.events.classify import Told, is_discount, told
-from stripe_feed.extract.events.derive import body_of, changes_of
-from stripe_feed.extract.events.history import needs_known, sequence
+from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.derive import changes_for, final_object
+from stripe_feed.extract.events.history import needs_base_state, order_events
 from stripe_feed.extract.events.reader import _page
 from stripe_feed.extract.tables.arrow import Stamp
 from stripe_feed.extract.tables.changes import change_table
@@ -155,16 +155,16 @@ def derive(tools: Any) -> None:
 def _derived(pages: list[bytes]) -> None:
     names = {row.object: row for row in RESOURCES.values()}
     for start in range(0, len(pages), 20):
-        objects: dict[tuple[str, str], list[Told]] = {}
+        objects: dict[tuple[str, str], list[ObjectEvent]] = {}
         for page in pages[start : start + 20]:
             for event in _page.decode(page).data:
-                for one in told(event, names):
-                    if not is_discount(one):
+                for one in object_events(event, names):
+                    if not is_discount_only(one):
                         objects.setdefault((one.resource.table, one.id), []).append(one)
         changes = []
         for some in objects.values():
-            needs_known(some)
-            ordered = sequence(some)
-            changes += changes_of(ordered, None, API_VERSION)
-            body_of(ordered, API_VERSION)
+            needs_base_state(some)
+            ordered = order_events(some)
+            changes += changes_for(ordered, None, API_VERSION)
+            final_object(ordered, API_VERSION)
         change_table(changes, Stamp("acct_1", "1"), False, 1, 0)

@@ -13,9 +13,15 @@ import msgspec
 
 from ..resources import RESOURCES
 from . import existing
-from .events.classify import Told, is_discount
-from .events.derive import body_of, changes_of
-from .events.history import Known, Ordered, held, needs_known, sequence
+from .events.classify import ObjectEvent, is_discount_only
+from .events.derive import changes_for, final_object
+from .events.history import (
+    BaseState,
+    SequencedEvent,
+    events_of_stored_change,
+    needs_base_state,
+    order_events,
+)
 from .lists import TOLD_BY_LIST
 from .next_step import VERSION_STEP
 from .refetch import Read
@@ -35,15 +41,15 @@ class Last:
     event holds it. `held`: the copy has it, because its last event was told before.
     """
 
-    def __init__(self, ordered: Ordered, body: bytes | None) -> None:
-        event = ordered.told.event
-        self.id = ordered.told.id
+    def __init__(self, ordered: SequencedEvent, body: bytes | None) -> None:
+        event = ordered.entry.event
+        self.id = ordered.entry.id
         self.body = body
-        self.told = ordered.told
-        self.created = ordered.told.created
-        self.version = event.created * VERSION_STEP + ordered.number
-        self.ends = event.created if ordered.told.role == "ends" else None
-        self.held = ordered.told.held and ordered.sure
+        self.told = ordered.entry
+        self.created = ordered.entry.created
+        self.version = event.created * VERSION_STEP + ordered.position
+        self.ends = event.created if ordered.entry.kind == "deleted" else None
+        self.held = ordered.entry.from_copy and ordered.certain
         self.died: Last | None = None  # by an event that seemed not to be the last one
 
 
@@ -136,7 +142,7 @@ class Work:
             )
 
 
-def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
+def prepare(writer: Writer, history: Sequence[ObjectEvent], started: int) -> Work:
     """Derive the changes of a batch of events, oldest first, and see where each object's row is to
     come from.
 
@@ -146,18 +152,18 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
     objects, compared = _new(writer, history, started)
     known, pin = _known(writer, objects), writer.session.api.version
     for id, some in objects.items():
-        events = [one for one in some if not is_discount(one)]
+        events = [one for one in some if not is_discount_only(one)]
         if len(events) < len(some):
             work.again[id] = None
         if all(one.seen for one in events):
             continue  # only its discount is new
-        ordered = sequence(events, known.get(id), id in known)
-        if all(one.told.seen for one in ordered):
+        ordered = order_events(events, known.get(id), id in known)
+        if all(one.entry.seen for one in ordered):
             continue  # a twin of a change that was told
-        work.changes += changes_of(ordered, known.get(id), pin, compared.get(id, 0))
-        work.last[id] = last = Last(ordered[-1], body_of(ordered, pin))
+        work.changes += changes_for(ordered, known.get(id), pin, compared.get(id, 0))
+        work.last[id] = last = Last(ordered[-1], final_object(ordered, pin))
         last.died = next(
-            (Last(one, None) for one in reversed(ordered) if one.told.role == "ends"), None
+            (Last(one, None) for one in reversed(ordered) if one.entry.kind == "deleted"), None
         )
     work.changes = _once(writer, work.changes, work.last)
     _place(work)
@@ -165,8 +171,8 @@ def prepare(writer: Writer, history: Sequence[Told], started: int) -> Work:
 
 
 def _new(
-    writer: Writer, history: Sequence[Told], started: int
-) -> tuple[dict[str, list[Told]], dict[str, int]]:
+    writer: Writer, history: Sequence[ObjectEvent], started: int
+) -> tuple[dict[str, list[ObjectEvent]], dict[str, int]]:
     """The events by object, of objects with one that was not seen before; and when a comparison
     told of these last.
 
@@ -180,7 +186,7 @@ def _new(
             seen = existing.seen(client, old)
         for one in distinct.values():
             one.seen = one.seen or one.event.id in seen
-    objects: dict[str, list[Told]] = {}
+    objects: dict[str, list[ObjectEvent]] = {}
     for one in distinct.values():
         objects.setdefault(one.id, []).append(one)
     found = {id: some for id, some in objects.items() if not all(one.seen for one in some)}
@@ -197,13 +203,15 @@ def _new(
         if row.event_id is None:
             compared[row.object_id] = row.occurred_at
         elif (row.event_id, row.object_id) not in distinct:
-            found[row.object_id] += held(row, writer.resource)
+            found[row.object_id] += events_of_stored_change(row, writer.resource)
     for id in overtaken:
         found[id].sort(key=lambda one: one.event.created)
     return found, compared
 
 
-def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, Known | None]:
+def _known(
+    writer: Writer, objects: Mapping[str, Sequence[ObjectEvent]]
+) -> dict[str, BaseState | None]:
     """The images before the first events, where these do not tell: from the newest change before,
     else from the row held.
 
@@ -211,8 +219,8 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
     """
     asked: dict[str, int] = {}
     for id, some in objects.items():
-        events = [one for one in some if not is_discount(one)]
-        if events and needs_known(events):
+        events = [one for one in some if not is_discount_only(one)]
+        if events and needs_base_state(events):
             asked[id] = events[0].event.created
     if not asked or writer.client is None:
         return {}
@@ -220,8 +228,8 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
         images = existing.last_images(client, writer.resource.table, asked)
         rows = existing.rows(client, writer.shape, [id for id in asked if id not in images])
         held = existing.images(client, writer.shape, rows)
-    found: dict[str, Known | None] = {
-        id: None if last.image is None else Known(last.image, last.api_version, last.whole)
+    found: dict[str, BaseState | None] = {
+        id: None if last.image is None else BaseState(last.image, last.api_version, last.whole)
         for id, last in images.items()
     }
     for id in set(asked) - set(images):
@@ -229,7 +237,7 @@ def _known(writer: Writer, objects: Mapping[str, Sequence[Told]]) -> dict[str, K
         if row is None or (row["deleted_at"] is not None and is_before(row["_version"], asked[id])):
             found[id] = None
         elif is_before(row["_version"], asked[id]):
-            found[id] = Known(held[id], writer.session.api.version, whole=False)
+            found[id] = BaseState(held[id], writer.session.api.version, complete=False)
     return found
 
 
@@ -289,7 +297,7 @@ def _put_aside(work: Work, odd: Odd, one: Last) -> None:
         work.ended[one.id] = one
 
 
-def _as_known(writer: Writer, one: Told) -> bytes:
+def _as_known(writer: Writer, one: ObjectEvent) -> bytes:
     """An object by its last event, whatever its API version: in the fields that are documented."""
     names = {column.name for column in writer.shape.columns}
     kept = {

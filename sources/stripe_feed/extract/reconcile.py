@@ -18,8 +18,8 @@ from ..errors import NotReadable
 from ..resources import RESOURCES
 from ..resources.model import Resource
 from . import existing
-from .events.classify import objects_told
-from .events.history import same_shape
+from .events.classify import ids_with_events
+from .events.history import same_schema
 from .lists import open_listing, whole_ranges
 from .next_step import VERSION_STEP
 from .refetch import Read, read_again
@@ -244,7 +244,7 @@ class Reconciling:
         lo = self.t0 if self.gap else self.cursors["cursor"]
         found: set[str] = set()
         try:
-            for some in objects_told(self.session.api, self.resource, lo):
+            for some in ids_with_events(self.session.api, self.resource, lo):
                 found |= some
                 yield None
         except NotReadable as refusal:  # the comparison stands without them
@@ -317,7 +317,7 @@ class Reconciling:
         """
         held = self.held.get(read.record.row.id)
         if (
-            not same_shape(self.resource, last.api_version, self.session.api.version)
+            not same_schema(self.resource, last.api_version, self.session.api.version)
             or last.image is None
         ):
             is_known = held is not None and not held.deleted and held.hash != read.record.hash
@@ -448,7 +448,7 @@ class Reconciling:
             version, before, *_ = last[id]
             if before is None:
                 found.append(self._diff(id, None, after, self.held[id].hash))
-            elif same_shape(self.resource, version, self.session.api.version) and (
+            elif same_schema(self.resource, version, self.session.api.version) and (
                 names := existing.unlike(self.resource, self.shape, before, after)
             ):
                 found.append(

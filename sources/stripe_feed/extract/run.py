@@ -17,7 +17,7 @@ from ..api.client import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..api.stripe_time import DOUBT
 from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, RESOURCES
-from .events.reader import newest
+from .events.reader import newest_created
 from .next_step import DAY, RETENTION, UNPROVEN, Standing
 from .options import LOOK_BACK, SETTLE, Deletes, Options, Reading, _expanded, _seconds
 from .paging.fetch import test_clocks
@@ -168,7 +168,7 @@ class Session:
         if not self.probed:
             self.probed = True
             try:
-                self.saw(newest(self.api) or self._long_after())
+                self.saw(newest_created(self.api) or self._long_after())
             except NotReadable as refusal:
                 self.unreadable = refusal
         return self.unreadable is None
@@ -180,7 +180,7 @@ class Session:
         now = self.api.now()
         if now < self.api.clock.time() - RETENTION:
             with suppress(NotReadable):
-                found = newest(self.api, RESOURCES["customers"].path)
+                found = newest_created(self.api, RESOURCES["customers"].path)
                 return found if found > now + RETENTION else 0
         return 0
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..resources.model import Resource
 from . import existing
-from .events.classify import Told, told
-from .events.derive import body_before
-from .events.history import sequence
+from .events.classify import ObjectEvent, object_events
+from .events.derive import initial_state
+from .events.history import order_events
 from .events.reader import oldest_first
 from .run import Session
 from .tables.changes import Change, customer_of, digest, encoded
@@ -52,14 +52,14 @@ def _rewound(session: Session, resource: Resource, since: int, hi: int) -> dict[
     """What the events tell of objects before them; None where they were not there yet or it cannot
     be told.
     """
-    histories: dict[str, list[Told]] = {}
+    histories: dict[str, list[ObjectEvent]] = {}
     names = {resource.object: resource}
     for page in oldest_first(session.api, resource.events, since, hi) if since < hi else ():
         for event in page:
-            for one in told(event, names):
-                if not one.stub or one.role == "ends":
+            for one in object_events(event, names):
+                if not one.is_stub or one.kind == "deleted":
                     histories.setdefault(one.id, []).append(one)
-    found = {id: body_before(sequence(some)) for id, some in histories.items()}
+    found = {id: initial_state(order_events(some)) for id, some in histories.items()}
     return {id: image for id, (known, image) in found.items() if known}
 
 

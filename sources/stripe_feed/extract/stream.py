@@ -18,10 +18,17 @@ from ..resources import CHANGES, RESOURCES
 from ..resources.model import Resource
 from . import existing
 from .apply import prepare
-from .events.batches import Reading
-from .events.classify import Told, is_odd, told
-from .events.reader import Call, Event, calls
-from .events.webhook import ALONE, Rung, in_bodies, listed_from, read_alone, worth_reading
+from .events.batches import EventBatches
+from .events.classify import ObjectEvent, is_malformed, object_events
+from .events.reader import Event, PollGroup, poll_groups
+from .events.webhook import (
+    MAX_BY_ID,
+    WebhookEvent,
+    events_in_bodies,
+    fetch_webhook_events,
+    listing_start,
+    relevant_events,
+)
 from .next_step import rested, span, standing, told_anew
 from .reconcile import prune, reconcile
 from .refetch import read_again
@@ -207,7 +214,7 @@ class Follow:
         before tell wrongly.
         """
         session = self.session
-        some = [one for one in session.rung if one.alone][:ALONE]
+        some = [one for one in session.rung if one.by_id][:MAX_BY_ID]
         if not some or session.behind or not self._is_complete:
             return
         if self.yielded:
@@ -215,7 +222,7 @@ class Follow:
             session.behind.update(tables)
             return
         events: list[Event] = []
-        for found in read_alone(session, some):
+        for found in fetch_webhook_events(session, some):
             yield None
             events += found
         session.rung = [one for one in session.rung if one not in some]
@@ -234,7 +241,7 @@ class Follow:
         if self._is_complete:
             kept = [one for one in self.session.rung if one.body is not None]
             self.session.rung = [one for one in self.session.rung if one.body is None]
-            yield from self._tell(in_bodies(kept), tables)
+            yield from self._tell(events_in_bodies(kept), tables)
 
     @property
     def _is_complete(self) -> bool:
@@ -253,7 +260,7 @@ class Follow:
         yield from self._apply(history, dict.fromkeys(tables, FAR))
         self._ahead(history)
 
-    def _ahead(self, history: Sequence[Told]) -> None:
+    def _ahead(self, history: Sequence[ObjectEvent]) -> None:
         """Note up to when events were told ahead of the cursor: polling comes to them later, and
         knows them.
         """
@@ -288,7 +295,10 @@ class Follow:
         if self.session.polls:
             again = self.session.left_out.waiting(EVENTS)
             self.session.again.update(again)
-            self.session.rung = [*self.session.rung, *(Rung(id, alone=True) for id in again)]
+            self.session.rung = [
+                *self.session.rung,
+                *(WebhookEvent(id, by_id=True) for id in again),
+            ]
         settled, polls = now - options.settle, self.session.polls
         spans = self._spans(resources, now)
         started = {
@@ -296,46 +306,46 @@ class Follow:
             for r in resources
         }
         newest: dict[str, int] = {}
-        readings = [
-            Reading(
+        batches = [
+            EventBatches(
                 call,
                 self.session.api,
                 min(spans[r.table][0] for r in call.resources),
                 max(spans[r.table][1] for r in call.resources),
             )
-            for call in calls(
+            for call in poll_groups(
                 [r for r in resources if r.table in spans and spans[r.table][0] < spans[r.table][1]]
             )
         ]
         try:
-            while (going := [one for one in readings if not one.ended]) and not self.session.full:
-                while (late := next((one for one in going if not one.ready), None)) is not None:
-                    late.wait()
+            while (active := [b for b in batches if not b.finished]) and not self.session.full:
+                while (late := next((one for one in active if not one.ready), None)) is not None:
+                    late.wait_for_page()
                     yield None
                 history = [
                     one
-                    for reading in going
-                    for one in self._told(reading.take(), reading.call, spans)
+                    for batch in active
+                    for one in self._told(batch.next_batch(), batch.group, spans)
                 ]
                 for one in history:
                     newest[one.resource.table] = max(
                         newest.get(one.resource.table, 0), one.event.created
                     )
                 yield from self._apply(history, started)
-                for reading in going if self.yielded and polls else ():
-                    reached = self.session.proven(min(reading.cut, settled))
-                    for r in self._allowed(reading.call.resources):
+                for batch in active if self.yielded and polls else ():
+                    reached = self.session.proven(min(batch.next_start, settled))
+                    for r in self._allowed(batch.group.resources):
                         self.mine[r.table]["cursor"] = max(self.mine[r.table]["cursor"], reached)
                 self._ahead(history)
         finally:
-            for reading in readings:
-                reading.stream.close()
-        if self.session.full and any(not one.ended for one in readings):
+            for batch in batches:
+                batch.stream.close()
+        if self.session.full and any(not one.finished for one in batches):
             self.session.behind.update(r.table for r in resources)
             return
         settled = self.session.proven(settled)
         if self._is_complete:
-            self.session.rung = [one._replace(alone=True) for one in self.session.rung]
+            self.session.rung = [one._replace(by_id=True) for one in self.session.rung]
         for r in self._allowed(resources) if polls else ():
             mine = self.mine[r.table]
             if settled > mine["cursor"] and (
@@ -367,7 +377,7 @@ class Follow:
         if not session.rung or not resources:
             return
         types = {type for table in session.standing for type in RESOURCES[table].events}
-        session.rung = worth_reading(session.rung, session.account, types)
+        session.rung = relevant_events(session.rung, session.account, types)
         if (client := self.writer(resources[0]).client) is not None:
             with client:
                 seen = existing.seen(client, [one.event_id for one in session.rung])
@@ -379,10 +389,10 @@ class Follow:
         for r in resources:
             mine = self.mine[r.table]
             lo, hi = span(mine, now, options.look_back, options.settle)
-            rang = [one for one in self.session.rung if not one.alone and one.tells_of(r.events)]
+            rang = [one for one in self.session.rung if not one.by_id and one.may_match(r.events)]
             if rang:
                 found[r.table] = (
-                    lo if self.session.polls else listed_from(mine, rang, lo),
+                    lo if self.session.polls else listing_start(mine, rang, lo),
                     now + 1,
                 )
             elif self.session.polls:
@@ -390,8 +400,8 @@ class Follow:
         return found
 
     def _told(
-        self, batch: Sequence[Event], call: Call, spans: Mapping[str, tuple[int, int]]
-    ) -> list[Told]:
+        self, batch: Sequence[Event], call: PollGroup, spans: Mapping[str, tuple[int, int]]
+    ) -> list[ObjectEvent]:
         names, rang = (
             {r.object: r for r in call.resources},
             {one.event_id for one in self.session.rung},
@@ -409,17 +419,17 @@ class Follow:
             self.session.rung = [one for one in self.session.rung if one.event_id not in listed]
         return found
 
-    def _of(self, event: Event, names: Mapping[str, Resource]) -> list[Told]:
+    def _of(self, event: Event, names: Mapping[str, Resource]) -> list[ObjectEvent]:
         """What an event tells; one that should tell of something and cannot be read is left out."""
-        found = told(event, names)
-        if not found and is_odd(event, names):
+        found = object_events(event, names)
+        if not found and is_malformed(event, names):
             self.session.left_out.add(
                 Odd(EVENTS, event.id, event.created, "its object is not as documented")
             )
             self.session.left_out.keep(EVENTS)
         return found
 
-    def _is_due(self, one: Told, lo: int) -> bool:
+    def _is_due(self, one: ObjectEvent, lo: int) -> bool:
         """Whether an event is from a second on, and what the list does not hold."""
         since: int = self.mine.get(one.resource.table, {}).get("since", 0)
         return one.event.created >= max(lo, since)
@@ -436,16 +446,16 @@ class Follow:
                     yield found
                 mine["snapshot"] = mine["since"]
 
-    def _wanted(self, one: Told) -> bool:
+    def _wanted(self, one: ObjectEvent) -> bool:
         start = self.session.options.start
         too_old = start is not None and one.created is not None and one.created < start
-        return not too_old and (self.session.options.test_clocks or not one.clock)
+        return not too_old and (self.session.options.test_clocks or not one.on_test_clock)
 
-    def _apply(self, history: Sequence[Told], started: Mapping[str, int]) -> Iterator[Any]:
+    def _apply(self, history: Sequence[ObjectEvent], started: Mapping[str, int]) -> Iterator[Any]:
         """Yield rows and changes for a batch of events; what must be read again is read for all
         resources side by side.
         """
-        by_table: dict[str, list[Told]] = {}
+        by_table: dict[str, list[ObjectEvent]] = {}
         for one in history:
             by_table.setdefault(one.resource.table, []).append(one)
         works = {

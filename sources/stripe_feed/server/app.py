@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from ..delivery import outbox
 from ..delivery.signatures import BadSignature, verify_stripe
-from ..extract.events.webhook import head_of
+from ..extract.events.webhook import decode_head
 from ..feed.storage.store_errors import Unusable
 from . import metrics, page, webhook_inbox
 from .auth import check_token, gate, refused
@@ -130,7 +130,7 @@ def event_in(body: bytes) -> str | None:
 
 def _rung(desk: Desk, event_id: str, body: bytes) -> None:
     settings = desk.settings
-    kept, head = body if settings.keep_bodies() else None, msgspec.json.encode(head_of(body))
+    kept, head = body if settings.keep_bodies() else None, msgspec.json.encode(decode_head(body))
     if webhook_inbox.ring(desk.door, event_id, settings.now(), kept, head):
         settings.rung()
 

@@ -18,7 +18,7 @@ from ..api.credentials import find_key
 from ..delivery.worker import Delivery, delivering
 from ..destination.pipeline import open_pipeline, settings
 from ..errors import SetupError, StripeFeedError, UsageError
-from ..extract.events.webhook import Rung, head_of
+from ..extract.events.webhook import WebhookEvent, decode_head
 from ..extract.options import LOOK_BACK
 from ..extract.run import Session
 from ..extract.tables.rejected import words
@@ -132,7 +132,7 @@ def read_on(
                 else webhook_inbox.waiting(feed.store, BODIES if state.keeps_bodies else IDS, now())
             )
             rung = [
-                Rung(one.event_id, one.body, head_of(one.head), alone=one.tries > 0)
+                WebhookEvent(one.event_id, one.body, decode_head(one.head), by_id=one.tries > 0)
                 for one in waiting
             ]
             due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung

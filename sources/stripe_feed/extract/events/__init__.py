@@ -1,1 +1,1 @@
-"""`/v1/events` -> what happened, in order."""
+"""Read `/v1/events` and derive what happened, in order."""

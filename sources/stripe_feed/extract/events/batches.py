@@ -1,4 +1,4 @@
-"""The events of one call, oldest first, in batches that end with a whole second."""
+"""Cut the events of one poll group, oldest first, into batches that end with a whole second."""
 
 from __future__ import annotations
 
@@ -7,58 +7,61 @@ from contextlib import suppress
 from queue import Empty
 
 from ...api.client import Api
-from .reader import Call, Event, Stream, oldest_first
+from .reader import Event, PollGroup, Prefetch, oldest_first
 
 BATCH_EVENTS = 2_000
 BATCH_BYTES = 16_000_000
 
 
-class Reading:
-    """The events of one call on their way, cut into batches that end with a whole second; `cut` is
-    where the next one begins.
+class EventBatches:
+    """The events of one poll group, in batches that end with a whole second; `next_start` is the
+    second at which the next batch begins.
     """
 
-    def __init__(self, call: Call, api: Api, lo: int, hi: int) -> None:
-        self.call, self.hi, self.cut = call, hi, lo
-        self.stream = Stream(oldest_first(api, call.types, lo, hi))
-        self.waiting: list[Event] = []
-        self.size = 0
-        self.last = self.ended = False
+    def __init__(self, call: PollGroup, api: Api, lo: int, hi: int) -> None:
+        self.group, self.hi, self.next_start = call, hi, lo
+        self.stream = Prefetch(oldest_first(api, call.types, lo, hi))
+        self.buffered: list[Event] = []
+        self.buffered_bytes = 0
+        self.exhausted = self.finished = False
 
     @property
     def ready(self) -> bool:
-        """Whether a batch can be taken, having looked what has come."""
-        while not (self.last or self._is_full):
+        """Whether a batch can be taken; first buffers every page that has arrived."""
+        while not (self.exhausted or self._is_full):
             try:
-                self._add(self.stream.take(0))
+                self._add(self.stream.next_page(0))
             except Empty:
                 return False
         return True
 
     @property
     def _is_full(self) -> bool:
-        """A second is never cut, however many events it holds."""
-        enough = len(self.waiting) >= BATCH_EVENTS or self.size >= BATCH_BYTES
-        return enough and self.waiting[0].created < self.waiting[-1].created
+        """A second is never split, however many events it holds."""
+        enough = len(self.buffered) >= BATCH_EVENTS or self.buffered_bytes >= BATCH_BYTES
+        return enough and self.buffered[0].created < self.buffered[-1].created
 
-    def wait(self) -> None:
-        """Wait a moment for the next page."""
+    def wait_for_page(self) -> None:
+        """Wait briefly for the next page."""
         if not self.ready:
             with suppress(Empty):
-                self._add(self.stream.take(0.05))
+                self._add(self.stream.next_page(0.05))
 
-    def take(self) -> list[Event]:
-        """A batch; after it `cut` has moved on."""
-        self.ended, self.cut = self.last, self.hi if self.last else self.waiting[-1].created
-        batch = [event for event in self.waiting if event.created < self.cut]
-        self.waiting = [event for event in self.waiting if event.created >= self.cut]
-        self.size = _size(self.waiting)
+    def next_batch(self) -> list[Event]:
+        """Return one batch and move `next_start` past it."""
+        self.finished, self.next_start = (
+            self.exhausted,
+            self.hi if self.exhausted else self.buffered[-1].created,
+        )
+        batch = [event for event in self.buffered if event.created < self.next_start]
+        self.buffered = [event for event in self.buffered if event.created >= self.next_start]
+        self.buffered_bytes = _size(self.buffered)
         return batch
 
-    def _add(self, some: list[Event] | None) -> None:
-        self.last = some is None
-        self.waiting += some or []
-        self.size += _size(some or [])
+    def _add(self, events: list[Event] | None) -> None:
+        self.exhausted = events is None
+        self.buffered += events or []
+        self.buffered_bytes += _size(events or [])
 
 
 def _size(events: Sequence[Event]) -> int:

@@ -1,4 +1,4 @@
-"""What an event tells: of which object, and in which role."""
+"""Find out which objects an event is about, and what kind of change it reports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 from ...api.client import Api
 from ...resources.model import Resource
 from ..tables.rejected import read, usable_id
-from .ordering import Role
-from .reader import Event, OddEvent, oldest_first
+from .ordering import Kind
+from .reader import Event, MalformedEvent, oldest_first
 
 DISCOUNT = "discount"
 
@@ -33,28 +33,28 @@ _head = msgspec.json.Decoder(_Head)
 _id = msgspec.json.Decoder(str | _Ref | None)
 
 
-class Told(msgspec.Struct, gc=False):
-    """An event about one object. `held`: made of what the copy holds of it, without links; it was
-    seen.
+class ObjectEvent(msgspec.Struct, gc=False):
+    """An event about one object. `from_copy`: rebuilt from a stored change, without links. `seen`:
+    an earlier run has stored its change. `is_stub`: it does not hold the object's content.
     """
 
     event: Event
     resource: Resource
     id: str
-    role: Role
-    stub: bool
+    kind: Kind
+    is_stub: bool
     created: int | None = None
     customer: str | None = None
-    clock: bool = False
+    on_test_clock: bool = False
     seen: bool = False
-    held: bool = False
+    from_copy: bool = False
 
 
-def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
-    """What an event tells of the objects that are read, by Stripe's name for one: none of
-    sub-objects and previews.
+def object_events(event: Event, resources: Mapping[str, Resource]) -> list[ObjectEvent]:
+    """The loaded objects an event is about; `resources` by Stripe's object name.
 
-    A discount is told of its customer and its subscription: what they are then must be read.
+    Sub-objects and invoice previews give none. A discount event gives its customer and
+    subscription, which are then re-read.
     """
     try:
         head = _head.decode(event.data.object)
@@ -62,10 +62,10 @@ def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
         return []
     if head.object == DISCOUNT:
         owners = (("customer", head.customer), ("subscription", head.subscription))
-        found = [
+        owners_present = [
             (resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))
         ]
-        return [Told(event, resource, id, "says", True) for resource, id in found]
+        return [ObjectEvent(event, resource, id, "status", True) for resource, id in owners_present]
     resource, id = resources.get(head.object or ""), usable_id(read(head.id, str))
     if resource is None or id is None or event.type not in resource.events:
         return []
@@ -73,11 +73,13 @@ def told(event: Event, resources: Mapping[str, Resource]) -> list[Told]:
     clock = bytes(head.test_clock) != b"null"
     created = read(head.created, int)
     stub = bytes(head.deleted) == b"true" and created is None
-    return [Told(event, resource, id, _role(event, resource), stub, created, customer, clock)]
+    return [
+        ObjectEvent(event, resource, id, _kind(event, resource), stub, created, customer, clock)
+    ]
 
 
-def is_odd(event: Event, resources: Mapping[str, Resource]) -> bool:
-    """Whether an event that tells of nothing should tell of one of these resources."""
+def is_malformed(event: Event, resources: Mapping[str, Resource]) -> bool:
+    """Whether an event that gives no object event should have given one for these resources."""
     try:
         name = _head.decode(event.data.object).object
     except msgspec.ValidationError:
@@ -85,36 +87,36 @@ def is_odd(event: Event, resources: Mapping[str, Resource]) -> bool:
     concerned = [
         resource.object for resource in resources.values() if event.type in resource.events
     ]
-    return (isinstance(event, OddEvent) and not event.type) or (
+    return (isinstance(event, MalformedEvent) and not event.type) or (
         bool(concerned) and name in (None, *concerned)
     )
 
 
 def _ref(raw: msgspec.Raw) -> str | None:
     try:
-        found = _id.decode(raw)
+        reference = _id.decode(raw)
     except msgspec.ValidationError:
         return None
-    return found.id if isinstance(found, _Ref) else found
+    return reference.id if isinstance(reference, _Ref) else reference
 
 
-def _role(event: Event, resource: Resource) -> Role:
+def _kind(event: Event, resource: Resource) -> Kind:
     if event.type == resource.deleted_by:
-        return "ends"
+        return "deleted"
     if event.type == resource.events[0]:
-        return "begins"
-    return "moves" if bytes(event.data.previous_attributes).startswith(b"{") else "says"
+        return "created"
+    return "updated" if bytes(event.data.previous_attributes).startswith(b"{") else "status"
 
 
-def is_discount(one: Told) -> bool:
-    """Whether it only says that the object's discount changed."""
-    return one.stub and one.role == "says"
+def is_discount_only(event: ObjectEvent) -> bool:
+    """Whether the event only reports that the object's discount changed."""
+    return event.is_stub and event.kind == "status"
 
 
-def objects_told(api: Api, resource: Resource, since: int) -> Iterator[set[str]]:
-    """The ids of the objects that events tell of from a second on, unsettled ones included, page by
-    page.
+def ids_with_events(api: Api, resource: Resource, since: int) -> Iterator[set[str]]:
+    """Yield, page by page, the ids of the objects that have events from a second on, unsettled
+    events included.
     """
-    names = {resource.object: resource}
-    for some in oldest_first(api, resource.events, since, api.now() + 1):
-        yield {one.id for event in some for one in told(event, names)}
+    by_name = {resource.object: resource}
+    for page in oldest_first(api, resource.events, since, api.now() + 1):
+        yield {object_event.id for event in page for object_event in object_events(event, by_name)}

@@ -1,4 +1,4 @@
-"""Events of an object in their order -> its changes, and where it stands after them."""
+"""Derive the changes of one object, and its final state, from its ordered events."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import msgspec
 from ...resources.model import Resource, fields
 from ..tables.changes import Change, Quality, encoded
 from ..tables.diff import Image, difference_that_counts, paths, revert, with_lists_of
-from .classify import Told
-from .history import Known, Ordered, comparable, known_after, same_shape
+from .classify import ObjectEvent
+from .history import BaseState, SequencedEvent, same_api_shape, same_schema, state_after
 from .reader import Request
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _image = msgspec.json.Decoder(dict)
 
 
-def changes_of(
-    history: Sequence[Ordered], known: Known | None, pin: str, compared: int = 0
+def changes_for(
+    history: Sequence[SequencedEvent], base: BaseState | None, pin: str, compared: int = 0
 ) -> list[Change]:
-    """The changes of one object that were not seen before: late where a seen one came after it, or
-    a comparison with Stripe did, in the second `compared`.
+    """The changes of one object that are not stored yet. A change is late if a stored one follows
+    it, or if the object was compared with Stripe after it, in the second `compared`.
     """
-    found: list[Change] = []
-    last_seen = max((n for n, one in enumerate(history) if one.told.seen), default=-1)
-    at: Told | None = None
-    for n, one in enumerate(history):
-        if not one.told.seen:
-            before = known if at is None else known_after(at)
-            found.append(
-                _change(one.told, before, pin, n < last_seen or one.told.event.created < compared)
-            )
-        at = one.told
-    return found
+    changes: list[Change] = []
+    last_seen = max((n for n, event in enumerate(history) if event.entry.seen), default=-1)
+    previous: ObjectEvent | None = None
+    for position, sequenced in enumerate(history):
+        entry = sequenced.entry
+        if not entry.seen:
+            before = base if previous is None else state_after(previous)
+            late = position < last_seen or entry.event.created < compared
+            changes.append(_change(entry, before, pin, late))
+        previous = entry
+    return changes
 
 
-def _change(one: Told, known: Known | None, pin: str, late: bool) -> Change:
-    event, resource = one.event, one.resource
+def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) -> Change:
+    event, resource = entry.event, entry.resource
     request = event.request if isinstance(event.request, Request) else Request(event.request)
     change = Change(
         event.id,
         resource.table,
-        one.id,
+        entry.id,
         "u",
         "event",
         event.created,
         None,
-        customer_id=one.customer,
+        customer_id=entry.customer,
         event_id=event.id,
         event_type=event.type,
         api_version=event.api_version,
@@ -56,62 +56,65 @@ def _change(one: Told, known: Known | None, pin: str, late: bool) -> Change:
         context=event.context,
         late=late,
     )
-    match one.role:
-        case "begins":
+    match entry.kind:
+        case "created":
             change.op, change.after, change.before_quality = (
                 "c",
-                _without_links(one, event.data.object),
+                _without_links(entry, event.data.object),
                 "exact",
             )
-        case "ends":
+        case "deleted":
             change.op = "d"
-            _tell_end(change, one, known)
-        case "moves":
-            change.after = _without_links(one, event.data.object)
-            _tell_move(change, one, pin)
-        case "says":
-            change.after = _without_links(one, event.data.object)
-            _tell_said(change, one, known)
+            _describe_deletion(change, entry, base)
+        case "updated":
+            change.after = _without_links(entry, event.data.object)
+            _describe_update(change, entry, pin)
+        case "status":
+            change.after = _without_links(entry, event.data.object)
+            _describe_status(change, entry, base)
     return change
 
 
-def _tell_end(change: Change, one: Told, known: Known | None) -> None:
-    if not one.stub:
-        change.previous, change.before_quality = _without_links(one, one.event.data.object), "exact"
-    elif known is not None:
-        change.previous, change.before_quality = encoded(one.resource, known.image), "exact"
-        customer = known.image.get("customer")
+def _describe_deletion(change: Change, entry: ObjectEvent, base: BaseState | None) -> None:
+    if not entry.is_stub:
+        change.previous, change.before_quality = (
+            _without_links(entry, entry.event.data.object),
+            "exact",
+        )
+    elif base is not None:
+        change.previous, change.before_quality = encoded(entry.resource, base.image), "exact"
+        customer = base.image.get("customer")
         change.customer_id = change.customer_id or (customer if isinstance(customer, str) else None)
 
 
-def _tell_move(change: Change, one: Told, pin: str) -> None:
-    raw = one.event.data.previous_attributes
+def _describe_update(change: Change, entry: ObjectEvent, pin: str) -> None:
+    raw = entry.event.data.previous_attributes
     previous: Image = _image.decode(raw)
-    change.previous = _without_links(one, raw)
-    change.changed = [path for path in paths(previous) if path not in one.resource.links]
-    change.before_quality = _quality(one, previous, pin)
+    change.previous = _without_links(entry, raw)
+    change.changed = [path for path in paths(previous) if path not in entry.resource.links]
+    change.before_quality = _quality(entry, previous, pin)
 
 
-def _quality(one: Told, previous: Image, pin: str) -> Quality:
-    if not same_shape(one.resource, one.event.api_version, pin):
+def _quality(entry: ObjectEvent, previous: Image, pin: str) -> Quality:
+    if not same_schema(entry.resource, entry.event.api_version, pin):
         return "derived"
-    known = _names(one.resource)
+    documented = _documented(entry.resource)
     for name, old in previous.items():
-        if (old is None and name not in known) or (
-            name in one.resource.free_form and isinstance(old, dict)
+        if (old is None and name not in documented) or (
+            name in entry.resource.free_form and isinstance(old, dict)
         ):
             return "derived"
     return "exact"
 
 
-def _tell_said(change: Change, one: Told, known: Known | None) -> None:
-    if known is None or not comparable(one, known):
+def _describe_status(change: Change, entry: ObjectEvent, base: BaseState | None) -> None:
+    if base is None or not same_api_shape(entry, base):
         return
-    after = _image.decode(one.event.data.object)
-    left_out = {*one.resource.volatile, *one.resource.links, *one.resource.never}
-    before = known.image
-    if not known.whole:
-        before = with_lists_of(before, after, [child.field for child in one.resource.children])
+    after = _image.decode(entry.event.data.object)
+    left_out = {*entry.resource.volatile, *entry.resource.links, *entry.resource.never}
+    before = base.image
+    if not base.complete:
+        before = with_lists_of(before, after, [child.field for child in entry.resource.children])
         left_out |= {name for name in after if name not in before}
     previous = {
         name: old
@@ -125,18 +128,18 @@ def _tell_said(change: Change, one: Told, known: Known | None) -> None:
     )
 
 
-def _names(resource: Resource) -> Collection[str]:
-    if resource.table not in _NAMES:
-        _NAMES[resource.table] = frozenset(fields(resource))
-    return _NAMES[resource.table]
+def _documented(resource: Resource) -> Collection[str]:
+    if resource.table not in _DOCUMENTED:
+        _DOCUMENTED[resource.table] = frozenset(fields(resource))
+    return _DOCUMENTED[resource.table]
 
 
-_NAMES: dict[str, frozenset[str]] = {}
+_DOCUMENTED: dict[str, frozenset[str]] = {}
 
 
-def _without_links(one: Told, raw: msgspec.Raw) -> bytes:
-    """The event's own bytes, but for links that are open to whoever holds them."""
-    left_out = (*one.resource.links, *one.resource.never)
+def _without_links(entry: ObjectEvent, raw: msgspec.Raw) -> bytes:
+    """The event's own bytes without links that grant access to whoever holds them."""
+    left_out = (*entry.resource.links, *entry.resource.never)
     body = bytes(raw)
     if not any(name.encode() in body for name in left_out):
         return body
@@ -146,32 +149,34 @@ def _without_links(one: Told, raw: msgspec.Raw) -> bytes:
     return msgspec.json.encode(kept)
 
 
-def body_before(history: Sequence[Ordered]) -> tuple[bool, Image | None]:
-    """Whether the first event tells what was before it, and the image; none before a creation."""
-    one = history[0].told
-    match one.role:
-        case "begins":
+def initial_state(history: Sequence[SequencedEvent]) -> tuple[bool, Image | None]:
+    """Whether the first event tells the state before it, and that state; None before a creation."""
+    first = history[0].entry
+    match first.kind:
+        case "created":
             return True, None
-        case "moves":
-            after = _image.decode(one.event.data.object)
-            return True, revert(after, _image.decode(one.event.data.previous_attributes))
-        case "ends":
-            return not one.stub, None if one.stub else _image.decode(one.event.data.object)
+        case "updated":
+            after = _image.decode(first.event.data.object)
+            return True, revert(after, _image.decode(first.event.data.previous_attributes))
+        case "deleted":
+            return not first.is_stub, None if first.is_stub else _image.decode(
+                first.event.data.object
+            )
         case _:
             return False, None
 
 
-def body_of(history: Sequence[Ordered], pin: str) -> bytes | None:
-    """The object's last content, from its last event or the one before a bare deletion; nothing
-    where its shape is another, or where it cannot be told which event was the last.
+def final_object(history: Sequence[SequencedEvent], pin: str) -> bytes | None:
+    """The object's final content, from its last event or the one before a bare deletion; None if
+    its schema is another one, or if the last event is uncertain.
     """
-    last = history[-1].told
-    if last.held or (not history[-1].sure and last.role != "ends"):
+    last = history[-1].entry
+    if last.from_copy or (not history[-1].certain and last.kind != "deleted"):
         return None
-    if last.role == "ends" and last.stub:
+    if last.kind == "deleted" and last.is_stub:
         if len(history) == 1:
             return None
-        last = history[-2].told
-    if last.stub or not same_shape(last.resource, last.event.api_version, pin):
+        last = history[-2].entry
+    if last.is_stub or not same_schema(last.resource, last.event.api_version, pin):
         return None
     return bytes(last.event.data.object)

@@ -1,4 +1,4 @@
-"""The events of one object, second by second in the order in which they happened, without twins."""
+"""Put the events of one object in the order in which they happened, and drop duplicates."""
 
 from __future__ import annotations
 
@@ -13,222 +13,239 @@ from ...api.client import API_VERSION
 from ...resources.model import Resource
 from ..existing import Before
 from ..tables.diff import Image, counted, revert
-from .classify import Told, told
-from .ordering import NOTHING, Step, in_order, is_round, reached, start_of
-from .reader import Data, Event
+from .classify import ObjectEvent, object_events
+from .ordering import ABSENT, Transition, is_cycle, order_transitions, reachable, unique_start
+from .reader import Event, EventData
 
 _image = msgspec.json.Decoder(dict)
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def held(row: Before, resource: Resource) -> list[Told]:
-    """An event as what the copy holds of it tells. Of a deletion that is not the content that it
-    had itself.
+def events_of_stored_change(row: Before, resource: Resource) -> list[ObjectEvent]:
+    """Rebuild the object events of a stored change. For a deletion the stored content is not the
+    event's own.
     """
     stub = msgspec.json.encode({"id": row.object_id, "object": resource.object, "deleted": True})
-    data = Data(
+    data = EventData(
         msgspec.Raw(row.after or stub), msgspec.Raw(b"" if row.op == "d" else row.previous or b"")
     )
     event = Event(row.event_id or "", row.event_type or "", row.occurred_at, data, row.api_version)
-    found = told(event, {resource.object: resource})
-    for one in found:
-        one.seen = one.held = True
-    return found
+    entries = object_events(event, {resource.object: resource})
+    for entry in entries:
+        entry.seen = entry.from_copy = True
+    return entries
 
 
-def same_shape(resource: Resource, version: str | None, pin: str) -> bool:
-    """Whether snapshots of an API version have the field set of the pinned one, children included."""
+def same_schema(resource: Resource, version: str | None, pin: str) -> bool:
+    """Whether objects of an API version have the fields of the pinned version, children included."""
     if version is None or version == pin:
         return version == pin
-    return all(resource.same_since <= one[:10] <= API_VERSION[:10] for one in (version, pin))
+    return all(resource.same_since <= each[:10] <= API_VERSION[:10] for each in (version, pin))
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An image of an object before its events, and the API version whose shape it has. One that was
-    made of a row is not `whole`: it has the documented fields, and its lists have no order.
+class BaseState:
+    """The state of an object before its events, and the API version of its schema. If it was built
+    from a row it is not `complete`: it has only the documented fields, and its lists have no order.
     """
 
     image: Image
     api_version: str | None
-    whole: bool = True
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Ordered:
-    """An event in its place: the `number`th of its object in its second, from 1. `sure`: no other
-    order would do.
+class SequencedEvent:
+    """An event with its position among the events of its object in the same second, from 1.
+    `certain`: no other order is possible.
     """
 
-    told: Told
-    number: int
-    sure: bool = True
+    entry: ObjectEvent
+    position: int
+    certain: bool = True
 
 
-def sequence(
-    history: Sequence[Told], known: Known | None = None, looked: bool = False
-) -> list[Ordered]:
-    """The events of one object, oldest first in Stripe's order reversed, in the order in which they
-    happened, without twins.
+def order_events(
+    history: Sequence[ObjectEvent], base: BaseState | None = None, looked_up: bool = False
+) -> list[SequencedEvent]:
+    """Return the events of one object in the order in which they happened, without duplicates.
 
-    `looked`: what was before was looked up, so that without `known` there was nothing.
+    `history`: oldest second first, within a second in reverse of Stripe's order. `looked_up`: the
+    state before was looked up, so without `base` the object did not exist.
     """
-    found: list[Ordered] = []
-    at: Told | None = None
-    groups = [list(group) for _, group in groupby(history, key=lambda one: one.event.created)]
+    ordered: list[SequencedEvent] = []
+    last: ObjectEvent | None = None
+    groups = [list(group) for _, group in groupby(history, key=lambda entry: entry.event.created)]
     for group, following in zip(groups, [*groups[1:], []], strict=True):
-        some, sure = _born_once(group), True
-        if len(some) > 1:
-            before, then = _key_before(at, some, known, looked), _key_then(following)
+        second, sure = _without_repeated_creations(group), True
+        if len(second) > 1:
+            before, next_state = _hash_before(last, second, base, looked_up), _hash_after(following)
             if (
-                found and not found[-1].sure
-            ):  # where that second ended, and so this one began, is a guess
-                sure = _in_order(some, None, then)[1]
-            some, told = _in_order(some, before, then)
-            sure = sure and told
-        found += [Ordered(one, n, sure) for n, one in enumerate(some, 1)]
-        at = some[-1]
-    return found
+                ordered and not ordered[-1].certain
+            ):  # the end of that second, and so the start of this one, is a guess
+                sure = _order_second(second, None, next_state)[1]
+            second, group_sure = _order_second(second, before, next_state)
+            sure = sure and group_sure
+        ordered += [SequencedEvent(entry, n, sure) for n, entry in enumerate(second, 1)]
+        last = second[-1]
+    return ordered
 
 
-def _born_once(some: list[Told]) -> list[Told]:
-    """Without the twins of a creation, where Stripe gives out ids, and so each only once."""
-    births = _seen_first(one for one in some if one.role == "begins")
-    twins = [] if some[0].resource.own_ids else [one.event.id for one in births[1:]]
-    return [one for one in some if one.event.id not in twins]
+def _without_repeated_creations(second: list[ObjectEvent]) -> list[ObjectEvent]:
+    """Drop repeated creations of objects whose ids Stripe assigns: each id is created only once."""
+    creations = _seen_first(entry for entry in second if entry.kind == "created")
+    duplicates = [] if second[0].resource.own_ids else [entry.event.id for entry in creations[1:]]
+    return [entry for entry in second if entry.event.id not in duplicates]
 
 
-def _seen_first(some: Iterable[Told]) -> list[Told]:
-    return sorted(some, key=lambda one: (not one.seen, one.event.id))
+def _seen_first(events: Iterable[ObjectEvent]) -> list[ObjectEvent]:
+    return sorted(events, key=lambda entry: (not entry.seen, entry.event.id))
 
 
-def _in_order(some: Sequence[Told], known: str | None, then: str | None) -> tuple[list[Told], bool]:
-    ends = _seen_first(one for one in some if one.role == "ends")
+def _order_second(
+    second: Sequence[ObjectEvent], start: str | None, next_state: str | None
+) -> tuple[list[ObjectEvent], bool]:
+    deletions = _seen_first(entry for entry in second if entry.kind == "deleted")
     if (
-        ends and not some[0].resource.own_ids
-    ):  # the only life of its id: whatever the shapes, that was the last
-        rest, sure = _in_order([one for one in some if one.role != "ends"], known, None)
-        return [*rest, ends[0]], sure
-    where = {one.event.id: one for one in some}
-    line, sure = in_order([_step(one) for one in some], known, then)
-    return [where[step.id] for step in line], sure
+        deletions and not second[0].resource.own_ids
+    ):  # an id lives only once: whatever the schemas, the deletion was last
+        rest, sure = _order_second(
+            [entry for entry in second if entry.kind != "deleted"], start, None
+        )
+        return [*rest, deletions[0]], sure
+    by_event_id = {entry.event.id: entry for entry in second}
+    ordered, sure = order_transitions([_transition(entry) for entry in second], start, next_state)
+    return [by_event_id[step.id] for step in ordered], sure
 
 
-def _key_then(following: Sequence[Told]) -> str | None:
-    """The image that the next second begins with, where its events tell."""
-    return start_of([_step(one) for one in following if one.role == "moves"])
+def _hash_after(following: Sequence[ObjectEvent]) -> str | None:
+    """The hash of the state that the next second begins with, if its events tell."""
+    return unique_start([_transition(entry) for entry in following if entry.kind == "updated"])
 
 
-def _step(one: Told) -> Step:
-    event = one.event
+def _transition(entry: ObjectEvent) -> Transition:
+    event = entry.event
     image = _image.decode(event.data.object)
-    at = key(one.resource, image)
-    before: str | None = NOTHING
-    match one.role:
-        case "moves":
-            before = key(one.resource, revert(image, _image.decode(event.data.previous_attributes)))
-        case "ends":
-            before, at = None if one.stub else at, NOTHING
-        case "says":
+    after = state_hash(entry.resource, image)
+    before: str | None = ABSENT
+    match entry.kind:
+        case "updated":
+            before = state_hash(
+                entry.resource, revert(image, _image.decode(event.data.previous_attributes))
+            )
+        case "deleted":
+            before, after = None if entry.is_stub else after, ABSENT
+        case "status":
             before = None
-    return Step(one.role, event.id, event.type, before, at, one.seen)
+    return Transition(entry.kind, event.id, event.type, before, after, entry.seen)
 
 
-def _key_before(
-    at: Told | None, some: Sequence[Told], known: Known | None, looked: bool
+def _hash_before(
+    last: ObjectEvent | None, second: Sequence[ObjectEvent], base: BaseState | None, looked_up: bool
 ) -> str | None:
-    if at is not None and at.role == "ends":
-        return NOTHING
-    before = known if at is None else known_after(at)
+    if last is not None and last.kind == "deleted":
+        return ABSENT
+    before = base if last is None else state_after(last)
     if before is None:
-        return NOTHING if looked and at is None else None
-    if not comparable(some[0], before):
-        return _key_like(some, before.image, all_told=True)
-    if before.whole:
-        return key(some[0].resource, before.image)
-    return _key_like(some, before.image) or _key_of_end(some, before.image)
+        return ABSENT if looked_up and last is None else None
+    if not same_api_shape(second[0], before):
+        return _hash_of_matching_before(second, before.image, require_all=True)
+    if before.complete:
+        return state_hash(second[0].resource, before.image)
+    return _hash_of_matching_before(second, before.image) or _hash_of_deleted(second, before.image)
 
 
-def comparable(one: Told, known: Known) -> bool:
-    """Whether an image has the shape of an event's snapshot."""
-    version = one.event.api_version
-    return known.api_version == version or same_shape(
-        one.resource, version, known.api_version or ""
+def same_api_shape(entry: ObjectEvent, base: BaseState) -> bool:
+    """Whether a base state has the schema of an event's object."""
+    version = entry.event.api_version
+    return base.api_version == version or same_schema(
+        entry.resource, version, base.api_version or ""
     )
 
 
-def _key_like(some: Sequence[Told], held: Image, all_told: bool = False) -> str | None:
-    """The key of the one image before an event that is like the one held, in all that they change
-    but lists; `all_told`: only where that one tells of all of it, as one of another shape may not.
+def _hash_of_matching_before(
+    second: Sequence[ObjectEvent], stored: Image, require_all: bool = False
+) -> str | None:
+    """The hash of the single event's before-state that agrees with the stored object in every
+    changed non-list field; None if there is no such event or several. `require_all`: the stored
+    object must have all of these fields, which one of another schema may not.
     """
-    lists = {child.field for child in some[0].resource.children}
-    moves = [
-        (one, _image.decode(one.event.data.previous_attributes))
-        for one in some
-        if one.role == "moves"
+    lists = {child.field for child in second[0].resource.children}
+    updates = [
+        (entry, _image.decode(entry.event.data.previous_attributes))
+        for entry in second
+        if entry.kind == "updated"
     ]
-    names = {name for _, previous in moves for name in previous} - lists
-    if not names or (all_told and not names <= held.keys()):
+    names = {name for _, previous in updates for name in previous} - lists
+    if not names or (require_all and not names <= stored.keys()):
         return None
-    befores = [revert(_image.decode(one.event.data.object), previous) for one, previous in moves]
-    at = _told_of(held, names)
-    like = {
-        key(some[0].resource, before) for before in befores if _told_of(before, names) == at
-    } - _next_life(some)
-    return like.pop() if len(like) == 1 else None
+    befores = [
+        revert(_image.decode(entry.event.data.object), previous) for entry, previous in updates
+    ]
+    wanted = _selected(stored, names)
+    candidates = {
+        state_hash(second[0].resource, before)
+        for before in befores
+        if _selected(before, names) == wanted
+    } - _recreated_states(second)
+    return candidates.pop() if len(candidates) == 1 else None
 
 
-def _told_of(image: Image, names: Collection[str]) -> Image:
+def _selected(image: Image, names: Collection[str]) -> Image:
     return counted({name: image.get(name) for name in names})
 
 
-def _next_life(some: Sequence[Told]) -> set[str]:
-    """The images that a creation leads to."""
-    steps = [_step(one) for one in some if one.role in ("begins", "moves")]
+def _recreated_states(second: Sequence[ObjectEvent]) -> set[str]:
+    """The states that follow a creation within the second."""
+    steps = [_transition(entry) for entry in second if entry.kind in ("created", "updated")]
     return {
-        image for step in steps if step.role == "begins" for image in reached(steps, step.after)
+        state for step in steps if step.kind == "created" for state in reachable(steps, step.after)
     }
 
 
-def _key_of_end(some: Sequence[Told], held: Image) -> str | None:
-    """The key of the image that is deleted first, where nothing moves before that."""
-    again = _next_life(some)
-    if any(_step(one).before not in again for one in some if one.role == "moves"):
+def _hash_of_deleted(second: Sequence[ObjectEvent], stored: Image) -> str | None:
+    """The hash of the state that is deleted first, if no update comes before the deletion."""
+    recreated = _recreated_states(second)
+    if any(
+        _transition(entry).before not in recreated for entry in second if entry.kind == "updated"
+    ):
         return None
-    end = next((one for one in some if one.role == "ends"), None)
-    if end is None:
+    deletion = next((entry for entry in second if entry.kind == "deleted"), None)
+    if deletion is None:
         return None
-    return key(end.resource, held if end.stub else _image.decode(end.event.data.object))
+    return state_hash(
+        deletion.resource, stored if deletion.is_stub else _image.decode(deletion.event.data.object)
+    )
 
 
-def key(resource: Resource, image: Image) -> str:
-    """Equal for images that differ in nothing that counts."""
+def state_hash(resource: Resource, image: Image) -> str:
+    """Equal for states that do not differ significantly."""
     left_out = {*resource.volatile, *resource.links, *resource.never}
     content = counted({name: value for name, value in image.items() if name not in left_out})
     return blake2b(_sorted.encode(content), digest_size=16).hexdigest()
 
 
-def needs_known(history: Sequence[Told]) -> bool:
-    """Whether the image before the first events must be looked up: where these do not tell it, or
-    not in which order they came.
+def needs_base_state(history: Sequence[ObjectEvent]) -> bool:
+    """Whether the state before the first events must be looked up: they do not tell it, or not the
+    order in which they came.
 
-    `history` as for `sequence`.
+    `history` as for `order_events`.
     """
-    first = [one for one in history if one.event.created == history[0].event.created]
-    if any(one.role == "begins" for one in first):
-        return any(one.role == "ends" for one in first)
-    moves = [one for one in first if one.role == "moves"]
-    if not moves:
+    first = [entry for entry in history if entry.event.created == history[0].event.created]
+    if any(entry.kind == "created" for entry in first):
+        return any(entry.kind == "deleted" for entry in first)
+    updates = [entry for entry in first if entry.kind == "updated"]
+    if not updates:
         return any(
-            (one.role == "says") != one.stub
-            for one in first
-            if one.role != "moves" and not one.seen
+            (entry.kind == "status") != entry.is_stub
+            for entry in first
+            if entry.kind != "updated" and not entry.seen
         )
-    return len(first) > 1 and is_round([_step(one) for one in moves])
+    return len(first) > 1 and is_cycle([_transition(entry) for entry in updates])
 
 
-def known_after(at: Told) -> Known | None:
-    """What an event leaves behind."""
-    if at.role == "ends":
+def state_after(last: ObjectEvent) -> BaseState | None:
+    """The state that an event leaves; None after a deletion."""
+    if last.kind == "deleted":
         return None
-    return Known(_image.decode(at.event.data.object), at.event.api_version)
+    return BaseState(_image.decode(last.event.data.object), last.event.api_version)

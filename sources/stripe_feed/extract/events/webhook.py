@@ -1,5 +1,5 @@
-"""Events that webhooks told of: which are worth reading, from when on their list is read, and by id
-what no list shows.
+"""Decide which events that webhooks announced to read: which are relevant, from which second to
+list, and which to fetch by id.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from ...api.json_repair import decoded
 from ...errors import SetupError, StripeFeedError, Unreachable
 from ..paging.fetch import in_path
 from ..run import Session
-from .reader import PATH, Event, event_of
+from .reader import EVENTS_PATH, Event, decode_event
 
-# events of before the newest that was told: so many are asked for by id before the list begins with
-# them
-FEW = 20
-ALONE = 200  # events asked for by id in one run
-PATIENCE = 10.0  # seconds in which one more of them has to come
-MOST_SECONDS = 2**33
+# more older events than this, and the list begins with them instead of fetching each by id
+MAX_BEFORE_LISTING = 20
+MAX_BY_ID = 200  # events fetched by id in one run
+BY_ID_TIMEOUT = 10.0  # seconds until the next of them must arrive
+MAX_SECOND = 2**33
 
 Name = Annotated[str, Meta(max_length=255)]
-Second = Annotated[int, Meta(ge=0, lt=MOST_SECONDS)]
+Second = Annotated[int, Meta(ge=0, lt=MAX_SECOND)]
 
 
-class Head(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a webhook's body says of its event: a hint, since whoever has the secret can write it."""
+class WebhookHead(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a webhook's body says about its event: only a hint, since whoever has the secret can
+    write it.
+    """
 
     type: Name | None = None
     created: Second | None = None
@@ -38,99 +39,108 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     livemode: bool | None = None
 
 
-class Rung(NamedTuple):
-    """The id of an event that a webhook brought; its body too, where the key may not read events.
-    `alone`: no list shows it.
+class WebhookEvent(NamedTuple):
+    """The id of an event that a webhook announced; its body too if the key may not read events.
+    `by_id`: fetch it by id, because no list shows it.
     """
 
     event_id: str
     body: bytes | None = None
-    head: Head = Head()
-    alone: bool = False
+    head: WebhookHead = WebhookHead()
+    by_id: bool = False
 
-    def tells_of(self, types: Collection[str]) -> bool:
-        """Whether it may be of one of these types."""
+    def may_match(self, types: Collection[str]) -> bool:
+        """Whether the event may have one of these types."""
         return self.head.type is None or self.head.type in types
 
 
-_head = msgspec.json.Decoder(Head)
+_head = msgspec.json.Decoder(WebhookHead)
 
 
-def head_of(body: bytes | None) -> Head:
-    """What a body says of its event; nothing where it says it oddly."""
+def decode_head(body: bytes | None) -> WebhookHead:
+    """Decode what a body says about its event; an empty head if it is malformed."""
     try:
         return _head.decode(body or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Head()
+        return WebhookHead()
 
 
-def worth_reading(rung: Iterable[Rung], account: Account, types: Collection[str]) -> list[Rung]:
-    """Without events of connected accounts and of the other mode, which an endpoint is sent too,
-    and of types nobody reads.
+def relevant_events(
+    webhook_events: Iterable[WebhookEvent], account: Account, types: Collection[str]
+) -> list[WebhookEvent]:
+    """Drop events of connected accounts, of the other mode (both are sent to an endpoint, too), and
+    of types that are not read.
     """
     return [
-        one
-        for one in rung
-        if one.tells_of(types)
-        and one.head.account in (None, account.id)
-        and one.head.livemode in (None, account.livemode)
+        webhook_event
+        for webhook_event in webhook_events
+        if webhook_event.may_match(types)
+        and webhook_event.head.account in (None, account.id)
+        and webhook_event.head.livemode in (None, account.livemode)
     ]
 
 
-def listed_from(mine: Mapping[str, Any], rung: Sequence[Rung], lowest: int) -> int:
-    """The second from which on the events of a resource are listed: where what was told ends, or
-    where those before that begin.
+def listing_start(
+    cursors: Mapping[str, Any], webhook_events: Sequence[WebhookEvent], lowest: int
+) -> int:
+    """The second from which the events of a resource are listed: where the last run ended, or
+    earlier if more than a few announced events are older.
 
-    Of the latter a few are asked for by id. None from before `lowest`, which was listed long ago.
+    Those few are fetched by id. Never before `lowest`, which was listed long ago.
     """
-    told = max(mine["cursor"], mine.get("rung", 0))
+    reached = max(cursors["cursor"], cursors.get("rung", 0))
     before = sorted(
-        one.head.created for one in rung if one.head.created is not None and one.head.created < told
+        webhook_event.head.created
+        for webhook_event in webhook_events
+        if webhook_event.head.created is not None and webhook_event.head.created < reached
     )
-    return max(before[FEW], lowest) if len(before) > FEW else told
+    return max(before[MAX_BEFORE_LISTING], lowest) if len(before) > MAX_BEFORE_LISTING else reached
 
 
-def read_alone(session: Session, rung: Sequence[Rung]) -> Iterator[list[Event]]:
-    """Yield what was read of these events by id, and nothing while all are under way.
+def fetch_webhook_events(
+    session: Session, webhook_events: Sequence[WebhookEvent]
+) -> Iterator[list[Event]]:
+    """Fetch these events by id; yield those that arrived, an empty list while all are pending.
 
-    Those that cannot be read are noted as failed, each with the reason; they stop nothing else.
+    Events that cannot be read are recorded as failed with the error class; they stop nothing else.
     """
     clock = session.api.clock
-    under_way = {
-        session.pool.submit(_retrieved, session.api, one.event_id): one.event_id for one in rung
+    pending = {
+        session.pool.submit(_fetch, session.api, webhook_event.event_id): webhook_event.event_id
+        for webhook_event in webhook_events
     }
-    until = clock.monotonic() + PATIENCE
-    while under_way and clock.monotonic() < until:
-        done, _ = wait(under_way, timeout=0.05, return_when=FIRST_COMPLETED)
-        found = []
+    deadline = clock.monotonic() + BY_ID_TIMEOUT
+    while pending and clock.monotonic() < deadline:
+        done, _ = wait(pending, timeout=0.05, return_when=FIRST_COMPLETED)
+        events = []
         for future in done:
-            event_id, until = under_way.pop(future), clock.monotonic() + PATIENCE
+            event_id, deadline = pending.pop(future), clock.monotonic() + BY_ID_TIMEOUT
             try:
-                found.append(future.result())
+                events.append(future.result())
             except SetupError:
                 raise
             except StripeFeedError as fault:
                 if session.api.stopped.is_set():
                     raise
                 session.failed[event_id] = type(fault).__name__
-        yield found
-    for future, event_id in under_way.items():
+        yield events
+    for future, event_id in pending.items():
         future.cancel()
         session.failed[event_id] = Unreachable.__name__
 
 
-def _retrieved(api: Api, id: str) -> Event:
-    return api.get(f"{PATH}/{in_path(id)}", {}, event_of).value
+def _fetch(api: Api, id: str) -> Event:
+    return api.get(f"{EVENTS_PATH}/{in_path(id)}", {}, decode_event).value
 
 
-def in_bodies(rung: Iterable[Rung]) -> list[Event]:
-    """The events that the bodies of webhooks are, of those that are any."""
-    found = []
-    for one in rung:
+def events_in_bodies(webhook_events: Iterable[WebhookEvent]) -> list[Event]:
+    """Decode the webhook bodies that are complete events."""
+    events = []
+    for webhook_event in webhook_events:
         try:
-            event = decoded(event_of, one.body or b"")
+            event = decoded(decode_event, webhook_event.body or b"")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-        if event.id == one.event_id and 0 <= event.created < MOST_SECONDS:
-            found.append(event)
-    return found
+        if event.id == webhook_event.event_id and 0 <= event.created < MAX_SECOND:
+            events.append(event)
+    return events
