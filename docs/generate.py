@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 import stripe_feed
+from stripe_feed import errors
 from stripe_feed.cli.main import app
 from stripe_feed.extract.tables.changes import COLUMNS
 from stripe_feed.extract.tables.codec import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
@@ -175,7 +176,12 @@ def _columns(columns: Iterable[Column]) -> str:
 def names() -> str:
     """Each public name; mkdocstrings puts its signature and docstring there."""
     public = sorted(
-        (name for name in stripe_feed.__all__ if not name.startswith("__")), key=str.lower
+        (
+            name
+            for name in stripe_feed.__all__
+            if not name.startswith("__") and name not in vars(errors)
+        ),
+        key=str.lower,
     )
     directives = "".join(f"::: stripe_feed.{name}\n\n" for name in public)
     return f"# Python reference\n\nImport these names from `stripe_feed`.\n\n{directives}::: stripe_feed.errors\n"

@@ -138,8 +138,10 @@ class Reader:
         return "".join(self.command(line, block.place) for line in lines)
 
     def is_known(self, line: str, block: Block) -> bool:
-        """Whether a line is dealt with: exported, or a target or an extra that exists."""
+        """Whether a line is dealt with: a comment, exported, or a target or an extra that exists."""
         words = shlex.split(line, comments=True)
+        if not words:
+            return True
         if words[0] == "export":
             self.env |= dict(word.split("=", 1) for word in words[1:])
         elif words[0] == "make":

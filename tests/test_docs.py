@@ -379,8 +379,10 @@ def test_the_references_have_every_command_name_and_column(laid_out: Path) -> No
         assert [
             option for option in options if f"`{option}" not in part and f", {option}" not in part
         ] == []
-    for public in {*stripe_feed.__all__} - {"__version__"}:
-        assert f"::: stripe_feed.{public}\n" in python
+    assert {*re.findall(r"^::: stripe_feed\.(\w+)$", python, re.M)} == {
+        "errors",
+        *({*stripe_feed.__all__} - {"__version__"} - vars(errors).keys()),
+    }
     for table, row in TABLES.items():
         part = tables[tables.index(f"## {table}\n") :].split("\n## ")[0]
         expandable = [extra.column for extra in row.expandable] if isinstance(row, Resource) else []
@@ -427,7 +429,8 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere() -> None:
         *(f"{Path(page).stem}.html" for page in PAGES),
     } <= pages.keys()
     for name in {*stripe_feed.__all__} - {"__version__"}:
-        assert f'id="stripe_feed.{name}"' in pages["reference/python.html"], name
+        place = f"errors.{name}" if name in vars(errors) else name
+        assert f'id="stripe_feed.{place}"' in pages["reference/python.html"], name
     for page, text in pages.items():
         loaded_from = re.findall(r"<(?:script|img|iframe)[^>]+src=[\"']?([^\"' >]+)", text)
         loaded_from += re.findall(r"<link[^>]+href=[\"']?([^\"' >]+)", text)
