@@ -116,6 +116,7 @@ class Reconciling:
             and self._in_range(held)
         }
         missing = self._without_copies(missing)
+        self.suspects |= self._only_marked()
         wanted = {
             id: at for id, at in {**self.suspects, **missing}.items() if id not in told_by_events
         }
@@ -231,7 +232,23 @@ class Reconciling:
             for id, at in missing.items()
             if copies.get(id) != (held := self.held[id]).hash
             or not is_copy(held.version, held.created, held.active)
+            or held.odd
+            or not held.ours
         }
+
+    def _only_marked(self) -> dict[str, int | None]:
+        """What is marked as deleted, though no change tells of that and an item shows it: somebody
+        marked it by hand. A list may not show it.
+        """
+        copies = self.copies.get(self.resource.table, {})
+        marked = [
+            id
+            for id, held in self.held.items()
+            if held.deleted and id in copies and id not in self.listed
+        ]
+        with self.writer.client as client:
+            told = existing.told_gone(client, self.resource.table, marked)
+        return {id: self.held[id].created for id in marked if id not in told}
 
     def _in_range(self, held: Held) -> bool:
         return held.created is None or held.created >= self.start
