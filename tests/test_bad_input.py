@@ -210,8 +210,8 @@ def test_a_key_for_what_is_asked_for_is_enough(shell: Shell) -> None:
 
     assert (said.code, shell.rows("fresh.duckdb")["customers"]) == (0, shell.truth()["customers"])
     assert said.err.splitlines() == [
-        "warning: The key may not read events, so updates, cancellations and deletes of older objects are not seen: add the "
-        "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+        "warning: The key may not read events, so updates, cancellations and deletions of older objects are missed: add the "
+        "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` regularly."
     ]
 
 
@@ -693,7 +693,7 @@ def test_ctrl_c_while_reading(shell: Shell) -> None:
 
         every = len(loaded(box, "customers"))
         assert (said.code, again.code) == (130, 0), said.err + again.err
-        assert said.err.splitlines()[-1] == "Interrupted; run again to go on."
+        assert said.err.splitlines()[-1] == "Interrupted. Run again to continue."
         assert "Traceback" not in said.err
         assert 0 < some < every
         assert 0 < json.loads(again.out)["rows"]["customers"] < every
@@ -715,7 +715,7 @@ def test_ctrl_c_in_a_later_step(shell: Shell, monkeypatch: pytest.MonkeyPatch, s
     again = shell.sync("--database", "fresh.duckdb", "--state-dir", "state")
 
     assert (said.code, again.code) == (130, 0), said.err + again.err
-    assert said.err.splitlines()[-1] == "Interrupted; run again to go on."
+    assert said.err.splitlines()[-1] == "Interrupted. Run again to continue."
     assert shell.rows("fresh.duckdb") == shell.truth()
 
 

@@ -27,8 +27,14 @@ from rich.console import Console
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.cli import main, serve, triggers
-from stripe_feed.cli.output import heard, invoked, plain
-from stripe_feed.cli.progress import WAITING, Meter, Progress, Reading, Watch
+from stripe_feed.cli.output import command_name, escape_control, log_to_stderr
+from stripe_feed.cli.progress import (
+    WAITING,
+    ListingMeter,
+    ListingProgress,
+    Progress,
+    RequestMonitor,
+)
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
 from stripe_feed.resources import RESOURCES, TABLES
@@ -289,7 +295,7 @@ def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.M
         raise BrokenPipeError
 
     monkeypatch.setattr("stripe_feed.destination.read.status", broken)
-    monkeypatch.setattr("stripe_feed.cli.output.gone", lambda stream: False)
+    monkeypatch.setattr("stripe_feed.cli.output.is_pipe_closed", lambda stream: False)
 
     said = shell.run("status")
 
@@ -299,7 +305,7 @@ def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.M
 def test_a_service_says_the_same_line_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     """One that was said on another day is news; a clock that was ahead hides nothing."""
     log = logging.getLogger("stripe_feed")
-    with heard():
+    with log_to_stderr():
         for at in (100.0, 159.0, 160.0, 50.0):
             record = log.makeRecord(log.name, logging.WARNING, "", 0, "It fails.", (), None)
             record.created = at
@@ -338,7 +344,7 @@ def test_what_is_said_to_run_next_can_be_run(
     monkeypatch.setattr(sys, "argv", [script.format(bin=known)])
     monkeypatch.setenv("PATH", path.format(bin=known))
 
-    assert invoked() == words.format(bin=known)
+    assert command_name() == words.format(bin=known)
 
 
 # -- sync
@@ -886,7 +892,7 @@ def test_what_strangers_wrote_is_no_control_sequence(copy: Shell) -> None:
 
     assert "\x1b" not in said.out and "\u202e" not in said.out
     assert "\\x1b[31m[red]é\\u202e\\nx" in said.out
-    assert plain("é 漢") == "é 漢"
+    assert escape_control("é 漢") == "é 漢"
 
 
 def test_colour_is_left_out_where_it_is_not_wanted(copy: Shell) -> None:
@@ -988,11 +994,11 @@ def test_the_demo_leaves_a_foreign_file_alone(copy: Shell) -> None:
 
     assert (loaded.code, loaded.error) == (
         3,
-        "stripe_feed.duckdb holds something else than a demo. Choose another --database.",
+        "stripe_feed.duckdb holds data that is not from a demo. Choose another --database.",
     )
     assert (foreign.code, foreign.error) == (
         3,
-        "mine.duckdb holds something else than a demo. Choose another --database.",
+        "mine.duckdb holds data that is not from a demo. Choose another --database.",
     )
     assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
 
@@ -1076,24 +1082,24 @@ def listing(*windows: tuple[int, int], rows: int = 0, pages: int = 0) -> Listing
 
 
 def test_before_the_first_page_the_share_is_unknown() -> None:
-    (reading,) = Meter(watched(listing((0, 100), (100, 200))), now=lambda: 5.0).look()
+    (reading,) = ListingMeter(watched(listing((0, 100), (100, 200))), now=lambda: 5.0).sample()
 
-    assert reading == Reading("customers", 0, 0, float("inf"), None, None, None)
+    assert reading == ListingProgress("customers", 0, 0, float("inf"), None, None, None)
     assert reading.columns() == ("customers", "0", "0", "…", "…", "…", "…")
 
 
 def test_share_speed_position_and_time_left_come_from_the_windows() -> None:
     times = iter([0.0, 2.0])
     walk = listing((1_700_000_000, 1_700_864_000))
-    meter = Meter(watched(walk), now=lambda: next(times))
-    meter.look()
+    meter = ListingMeter(watched(walk), now=lambda: next(times))
+    meter.sample()
     window = walk.walks[0].windows[0]
     window.pos, window.spp = 1_700_432_000, 43_200.0
     walk.rows_read, walk.pages_read = 1000, 10
 
-    (reading,) = meter.look()
+    (reading,) = meter.sample()
 
-    assert reading == Reading("customers", 1000, 10, 10.0, 1_700_432_000, 500.0, 5.0)
+    assert reading == ListingProgress("customers", 1000, 10, 10.0, 1_700_432_000, 500.0, 5.0)
     assert (reading.share, reading.seconds_left) == (0.5, 2.0)
     assert (
         reading.sentence()
@@ -1104,7 +1110,7 @@ def test_share_speed_position_and_time_left_come_from_the_windows() -> None:
 def test_a_listing_that_ended_is_done() -> None:
     ended_one = listing(rows=7, pages=1)
 
-    (reading,) = Meter(watched(ended_one), now=lambda: 0.0).look()
+    (reading,) = ListingMeter(watched(ended_one), now=lambda: 0.0).sample()
 
     assert (reading.share, reading.seconds_left) == (1.0, 0.0)
     assert reading.columns() == ("customers", "7", "1", "…", "all", "100%", "0:00")
@@ -1114,24 +1120,24 @@ def test_a_listing_that_ended_is_done() -> None:
 def test_speed_is_that_of_the_last_seconds() -> None:
     times = iter([0.0, 100.0, 101.0])
     walk = listing((100, 200))
-    meter = Meter(watched(walk), now=lambda: next(times))
-    meter.look()
+    meter = ListingMeter(watched(walk), now=lambda: next(times))
+    meter.sample()
     walk.rows_read = 100
-    meter.look()
+    meter.sample()
     walk.rows_read = 600
 
-    (reading,) = meter.look()
+    (reading,) = meter.sample()
 
     assert reading.rows_per_second == 500.0
 
 
 def test_a_session_that_closed_keeps_its_last_reading() -> None:
     session = watched(listing((100, 200), rows=3))
-    meter = Meter(session, now=lambda: 0.0)
-    meter.look()
+    meter = ListingMeter(session, now=lambda: 0.0)
+    meter.sample()
     session.runs.clear()
 
-    assert [reading.rows for reading in meter.look()] == [3]
+    assert [reading.rows for reading in meter.sample()] == [3]
 
 
 def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(
@@ -1147,9 +1153,9 @@ def test_a_terminal_gets_a_live_table_and_a_log_gets_lines(
         quiet.watch(watched(listing((100, 200), rows=1234)))
 
     done = Progress(Console())
-    done.meter = Meter(watched(listing(rows=7, pages=1)))
+    done.meter = ListingMeter(watched(listing(rows=7, pages=1)))
     with Console(file=screen, width=100) as console:
-        console.print(done.picture())
+        console.print(done.render())
 
     assert "back to" in screen.getvalue() and "1,234" in screen.getvalue()
     assert "All read, loading …" in screen.getvalue()
@@ -1177,21 +1183,21 @@ def test_an_endpoint_that_only_fails_for_three_seconds_is_named(
     """One that answers, if only with a refusal, is none; what others do does not matter."""
     times = iter([0.0, 2.9, 3.0, 9.0, 9.0])
     counts = Counter({("/v1/plans", 200): 5, ("/v1/invoices", 200): 3, ("/v1/plans", 429): 1})
-    requests = Watch(counts, now=lambda: now)
+    requests = RequestMonitor(counts, now=lambda: now)
     now = 0.0
     found = []
     for now in times:
-        found.append(requests.look())
+        found.append(requests.sample())
         counts["/v1/plans", 200] += 1
         if now == 0.0:
-            requests.look()
+            requests.sample()
             counts.update({("/v1/invoices", status): n for status, n in statuses.items()})
         elif now == 2.9:
             counts.update({("/v1/invoices", status): n for status, n in statuses.items()})
         elif len(found) == 4:
             counts["/v1/invoices", 200] += 1
 
-    line = {"/v1/invoices": f"/v1/invoices: {words} for {{}} s, asking again …"} if words else {}
+    line = {"/v1/invoices": f"/v1/invoices: {words} for {{}} s, retrying …"} if words else {}
     assert found == [{}, {}, {}, {name: text.format(6) for name, text in line.items()}, {}]
 
 
@@ -1200,20 +1206,20 @@ def test_an_endpoint_that_does_not_answer_is_said_and_shown(
 ) -> None:
     times = iter([0.0, 5.0, 5.0, 5.0])
     progress = Progress(Console(width=100))
-    progress.meter = Meter(watched(listing((100, 200))))
-    progress.requests = Watch({("/v1/customers", 0): 3}, now=lambda: next(times))
+    progress.meter = ListingMeter(watched(listing((100, 200))))
+    progress.requests = RequestMonitor({("/v1/customers", 0): 3}, now=lambda: next(times))
 
-    known = progress.complain(set())
-    known = progress.complain(known)
-    assert progress.complain(known) == known == {"/v1/customers"}
+    known = progress.report_failures(set())
+    known = progress.report_failures(known)
+    assert progress.report_failures(known) == known == {"/v1/customers"}
     progress.requests.now = lambda: 9.0
     screen = io.StringIO()
-    Console(file=screen, width=100).print(progress.picture())
+    Console(file=screen, width=100).print(progress.render())
 
-    assert "/v1/customers: no answer from Stripe for 9 s, asking again …" in screen.getvalue()
+    assert "/v1/customers: no answer from Stripe for 9 s, retrying …" in screen.getvalue()
     assert (
         STAMP.sub("", capsys.readouterr().err)
-        == "/v1/customers: no answer from Stripe for 5 s, asking again …\n"
+        == "/v1/customers: no answer from Stripe for 5 s, retrying …\n"
     )
 
 

@@ -210,7 +210,7 @@ def test_a_command_gets_each_change_and_acknowledges_with_0(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fails", "how"), [("exit 7", "ended with 7"), ("kill -9 $$", "was killed by signal 9")]
+    ("fails", "how"), [("exit 7", "exited with 7"), ("kill -9 $$", "was killed by signal 9")]
 )
 def test_a_command_that_fails_stops_and_gets_the_change_again(
     folder: Path, fails: str, how: str
@@ -223,7 +223,7 @@ def test_a_command_that_fails_stops_and_gets_the_change_again(
     assert said.code == 4
     assert (
         said.error
-        == f"The command {how} at change evt_3 (offset 3). It is not acknowledged and comes again."
+        == f"The command {how} at change evt_3 (offset 3). The change is not acknowledged and will be delivered again."
     )
     assert [one["offset"] for one in objects(run(folder, "consume", "play"))] == [3, 4, 5]
 
@@ -260,15 +260,15 @@ def test_lag_lists_the_consumers(folder: Path) -> None:
 
 
 def test_what_shows_nothing_says_why(folder: Path) -> None:
-    assert "Nothing changed in the end" in run(folder, "net", "--resource", "invoices").err
-    assert "No change tells of cus_nobody." in run(folder, "forget", "cus_nobody").err
+    assert "No net changes in that range" in run(folder, "net", "--resource", "invoices").err
+    assert "No changes of cus_nobody found." in run(folder, "forget", "cus_nobody").err
     run(folder, "prune", "--older-than", "0d")
     assert "All changes were pruned; `stripe-feed feed rebuild`" in run(folder, "tail").err
 
 
 def test_a_consumer_is_removed(folder: Path) -> None:
     run(folder, "consume", "play", "--start", "earliest", "--max", 2)
-    assert "Consumer play is gone." in run(folder, "remove", "play").err
+    assert "Consumer play deleted." in run(folder, "remove", "play").err
     assert "There are no consumers yet" in run(folder, "lag").err
     again = run(folder, "remove", "play")
     assert (again.code, again.error) == (
@@ -321,11 +321,11 @@ def test_reset_prune_and_what_a_consumer_behind_is_told(folder: Path) -> None:
     assert lost.code == 3
     (lag,) = objects(run(folder, "lag", "--json"))
     assert (lag["lost"], lag["behind"]) == (True, 4) and lag["seconds"] > 0
-    assert "some were pruned unseen" in run(folder, "lag").out
+    assert "unread changes were pruned" in run(folder, "lag").out
     unknown = run(folder, "reset", "pley", "--to", "earliest")
     assert (unknown.code, unknown.error) == (2, "There is no consumer 'pley'; did you mean 'play'?")
     assert "stripe-feed feed reset play --to earliest" in lost.error
-    assert "stands behind offset 0 of 6" in run(folder, "reset", "play", "--to", "earliest").err
+    assert "is at offset 0 (head 6)" in run(folder, "reset", "play", "--to", "earliest").err
     assert [one["offset"] for one in objects(run(folder, "consume", "play"))] == [3, 5]
 
     assert "The feed holds 6 changes." in run(folder, "rebuild").err
@@ -337,7 +337,7 @@ def test_forget_takes_the_images(folder: Path) -> None:
     said = run(folder, "forget", "cus_1")
 
     assert said.code == 0
-    assert "changes hold no data of cus_1 any more" in said.err
+    assert "Data of cus_1 erased from" in said.err
     assert HOSTILE not in "".join(str(one) for one in objects(run(folder, "tail", "--json")))
 
 

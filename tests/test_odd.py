@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.cli.main import tell_refused
+from stripe_feed.cli.main import raise_if_incomplete
 from stripe_feed.errors import PartlyDone
 from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.run import session_of
@@ -162,7 +162,7 @@ def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
     with pytest.raises(
         PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"
     ):
-        tell_refused([], found.why)
+        raise_if_incomplete([], found.why)
 
 
 def test_what_is_kept_for_the_next_run_is_bounded(

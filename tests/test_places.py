@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.cli.command import check
+from stripe_feed.cli.command import check_values
 from stripe_feed.errors import PositionLost, UsageError
 from stripe_feed.feed import consumers
 from stripe_feed.feed.consumers import age, position_before
@@ -94,5 +94,5 @@ def test_the_longest_time_is_fine() -> None:
 )
 def test_no_verb_gets_a_number_that_nobody_means_or_bytes_that_are_no_text(value: Any) -> None:
     with pytest.raises(UsageError):
-        check([None, "ä", True, value])
-    check([None, "ä", True, 5, 0.5, ["a"]])
+        check_values([None, "ä", True, value])
+    check_values([None, "ä", True, 5, 0.5, ["a"]])

@@ -25,7 +25,7 @@ import stripe
 import urllib3
 from standardwebhooks import Webhook
 
-from stripe_feed.cli.serve import tell_opened
+from stripe_feed.cli.serve import announce
 from stripe_feed.errors import Unreachable
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
@@ -382,9 +382,9 @@ def test_what_cannot_be_served_is_said_in_a_line(
 def test_without_a_token_it_makes_one_and_shows_it_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    tell_opened(Opened("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
+    announce(Opened("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
     assert f"http://127.0.0.1:1/?token={'0' * 48} (kept in a.feed.token" in capsys.readouterr().err
-    tell_opened(Opened("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
+    announce(Opened("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
     said = capsys.readouterr().err
     assert str(tmp_path / "a.feed.token") in said and "0" * 48 not in said
 

@@ -125,7 +125,7 @@ deliver = { command = "./collect.sh" }
 
     said = run("triggers", "check", "--triggers", "mine.toml")
 
-    assert (said.code, said.err) == (0, "2 triggers can be used.\n")
+    assert (said.code, said.err) == (0, "2 triggers are valid.\n")
     assert said.out.splitlines() == [
         "big: invoices, updated, status from draft or open to paid, metadata.plan changes to null, total changes, where after.total > 5, "
         "cooldown per customer -> https://example.com/…",
@@ -177,7 +177,7 @@ def test_deliver_once_sends_what_is_new(folder: Path) -> None:
     first = run("deliver", "--once", folder=folder)
     assert (first.code, first.out) == (0, "")
     assert first.err.splitlines()[-2:] == [
-        "welcome is new: it fires for what changes from now on.",
+        "welcome is new: it fires for changes from now on.",
         "0 fired, 0 sent.",
     ]
     with store_of(folder) as store:
@@ -229,7 +229,7 @@ def test_what_is_held_ends_with_4_each_time_until_it_is_released(folder: Path) -
 
     assert (
         run("triggers", "release", "welcome", folder=folder).err
-        == "welcome goes on; 2 messages are no longer held.\n"
+        == "welcome resumed; 2 messages released.\n"
     )
     assert run("deliver", "--once", folder=folder).code == 0
     assert len(Path("out.jsonl").read_text().splitlines()) == 2
@@ -242,7 +242,7 @@ def test_what_is_discarded_is_not_sent(folder: Path) -> None:
 
     assert (
         run("triggers", "discard", "welcome", folder=folder).err
-        == "welcome goes on; 2 messages were dropped.\n"
+        == "welcome resumed; 2 messages dropped.\n"
     )
     assert (run("deliver", "--once", folder=folder).code, Path("out.jsonl").read_text()) == (0, "")
 
@@ -256,7 +256,7 @@ def test_a_receiver_that_is_gone_ends_with_4_each_time(folder: Path) -> None:
             assert said.code == 4
             assert (
                 said.error
-                == "welcome is disabled: it answers 410 Gone. Mend the receiver, then `stripe-feed triggers release welcome`."
+                == "welcome is disabled: it answers 410 Gone. Fix the receiver, then run `stripe-feed triggers release welcome`."
             )
         assert len(receiver.received) == 1
         assert run("triggers", "list", folder=folder).out.startswith(
@@ -280,7 +280,7 @@ def test_dead_letters_are_listed_and_sent_again(folder: Path) -> None:
         said = run("deliver", "--once", folder=folder)
         assert (said.code, said.error) == (
             4,
-            "1 messages were given up: `stripe-feed feed dead list`.",
+            "1 messages failed for good: see `stripe-feed feed dead list`.",
         )
 
         (found,) = objects(run("feed", "dead", "list", "--json", folder=folder))
@@ -411,7 +411,7 @@ def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
     said = run("triggers", "replay", "welcome", "--since", "1", folder=folder)
     assert (
         said.err
-        == "2 messages of 3 changes are held: it would fire 2 times within 10 minutes, more than 1.\n"
+        == "2 messages from 3 changes are held: it would fire 2 times within 10 minutes, more than 1.\n"
     )
 
 
@@ -480,7 +480,7 @@ deliver = { file = "out.jsonl", template = "{after.customer.email} {customer.ema
 """
     Path("triggers.toml").write_text(text, encoding="utf-8")
     said = run("triggers", "check")
-    assert (said.code, said.err.splitlines()[-2]) == (4, "1 triggers can be used.")
+    assert (said.code, said.err.splitlines()[-2]) == (4, "1 triggers are valid.")
     assert said.err.splitlines()[:-2] == [
         "triggers.toml:4: t: invoices has no documented field 'statuss'; did you mean 'status'?",
         "triggers.toml:4: t: status is never 'payed'; did you mean 'paid'?",
@@ -528,13 +528,13 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(
             and "There is no file triggers.toml. `stripe-feed triggers init`" in missing.error
         )
     assert run("triggers", "init").code == 0
-    assert run("triggers", "check").err == "0 triggers can be used.\n"
+    assert run("triggers", "check").err == "0 triggers are valid.\n"
     starter = Path("triggers.toml").read_text(encoding="utf-8")
     Path("triggers.toml").write_text(
         re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8"
     )
     monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
-    assert run("triggers", "check").err == "3 triggers can be used.\n"
+    assert run("triggers", "check").err == "3 triggers are valid.\n"
     again = run("triggers", "init")
     assert again.code == 2 and "stays as it is" in again.error
     assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
@@ -548,7 +548,7 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
     assert run("deliver", "--once", folder=folder).code == 4
     Path("triggers.toml").write_text("", encoding="utf-8")
     for verb in (("triggers", "list"), ("deliver", "--once")):
-        assert "1 messages are left of welcome" in run(*verb, folder=folder).err
+        assert "1 messages remain for welcome" in run(*verb, folder=folder).err
     (gone,) = objects(run("triggers", "list", "--json", folder=folder))
     assert (gone["trigger"], gone["state"], gone["messages"]) == (
         "welcome",
@@ -556,7 +556,7 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
         {"waiting": 1},
     )
     assert (
-        "1 messages were dropped"
+        "1 messages dropped"
         in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
     )
     assert "left of" not in run("triggers", "list", folder=folder).err

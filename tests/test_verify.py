@@ -283,8 +283,8 @@ def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates
         said = shell.sync("--quiet", STRIPE_SECRET_KEY=without)
         assert (said.code, shell.rows()) == (4, shell.truth())
         assert said.err.splitlines() == [
-            "error: The key may not read events, so updates, cancellations and deletes of older objects are not seen: add the "
-            "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then. Everything else is loaded."
+            "error: The key may not read events, so updates, cancellations and deletions of older objects are missed: add the "
+            "permission rak_event_read (Core > Events), or run `stripe-feed reconcile` regularly. Everything else is loaded."
         ]
 
         box.advance(3_600)

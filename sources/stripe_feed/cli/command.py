@@ -1,90 +1,144 @@
-"""How a function becomes a verb of the command line."""
+"""Turn a function into a command of the command line."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 
 from ..destination.error_messages import chain, explained
 from ..errors import PartlyDone, UsageError
 
-MOST = 10**9  # of any number on the command line; seconds, rows and offsets are fewer
+LARGEST_NUMBER = 10**9  # no count of seconds, rows or offsets needs more
 
 
-def unexpected(fault: BaseException) -> str:
-    """The words for a defect; those of the exception may hold keys or data."""
-    first = chain(fault)[-1]
-    what = f"{type(first).__module__}.{type(first).__qualname__}"
-    return f"unexpected {what}. Run again with --debug for the traceback, and please report it."
+def describe_unexpected(error: BaseException) -> str:
+    """Describe a defect by its type alone: its own message may hold keys or data."""
+    cause = chain(error)[-1]
+    name = f"{type(cause).__module__}.{type(cause).__qualname__}"
+    return f"unexpected {name}. Run again with --debug for the traceback, and please report it."
 
 
-def show_causes(fault: BaseException) -> None:
-    """The traceback with all that led there, for `--debug`: what databases and libraries say can
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback with every cause, for `--debug`. Messages of databases and libraries can
     hold data.
     """
-    for one in chain(fault):
-        one.__suppress_context__ = False
-    traceback.print_exception(type(fault), fault, fault.__traceback__)
+    for cause in chain(error):
+        cause.__suppress_context__ = False
+    traceback.print_exception(type(error), error, error.__traceback__)
 
 
 def command(
     app: typer.Typer, function: Callable[..., int | None], **settings: Any
 ) -> Callable[..., None]:
-    """Make a verb of a function that returns its exit code. Errors become one line on stderr."""
+    """Make a command of a function that returns its exit code or None.
+
+    A parameter whose type is a dataclass stands for one option per field. An error becomes one
+    line on stderr.
+    """
+    groups = option_groups(function)
 
     @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        from .output import gone, heard, hush, print_failure, say
+    def guarded(**arguments: Any) -> None:
+        from .output import echo_err, is_pipe_closed, log_to_stderr, print_failure, silence
 
         code = 1
         try:
-            with heard(bool(kwargs.get("quiet"))):
-                check(kwargs.values())
-                code = function(*args, **kwargs) or 0
+            with log_to_stderr(bool(arguments.get("quiet"))):
+                check_values(arguments.values())
+                code = function(**grouped(arguments, groups)) or 0
             sys.stdout.flush()
         except KeyboardInterrupt:
-            say("Interrupted; run again to go on.")
+            echo_err("Interrupted. Run again to continue.")
             code = 130
         except typer.Exit:
             raise
-        except Exception as fault:
-            if isinstance(fault, BrokenPipeError) and gone(
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and is_pipe_closed(
                 sys.stdout
-            ):  # `| head`: it has all that it wants
-                hush(sys.stdout)
+            ):  # as `| head` does
+                silence(sys.stdout)
                 return
             if os.environ.get("STRIPE_FEED_DEBUG"):
-                show_causes(fault)
+                print_traceback(error)
             try:
                 sys.stdout.flush()
             except OSError:
-                hush(sys.stdout)  # Python would try it once more when it ends
-            known = explained(fault)
-            say(f"error: {known or unexpected(fault)}")
+                silence(sys.stdout)  # Python would flush once more at exit
+            known = explained(error)
+            message = str(known or describe_unexpected(error))
+            echo_err(f"error: {message}")
             code = 1 if known is None else known.exit_code
             if (
-                kwargs.get("json") and code != PartlyDone.exit_code
-            ):  # after that one, the answer is there
-                print_failure(type(known or fault).__name__, str(known or unexpected(fault)), code)
+                arguments.get("json") and code != PartlyDone.exit_code
+            ):  # that one follows the answer
+                print_failure(type(known or error).__name__, message, code)
         if code:
             raise typer.Exit(code)
 
+    signature = expanded_signature(function, groups)
+    guarded.__signature__ = signature  # type: ignore[attr-defined]
+    guarded.__annotations__ = {
+        name: parameter.annotation for name, parameter in signature.parameters.items()
+    }
     app.command(**settings)(guarded)
     return guarded
 
 
-def check(values: Iterable[Any]) -> None:
-    """Raise `UsageError` for a number that nobody means, NaN too, and for a text that is no UTF-8."""
+def option_groups(function: Callable[..., Any]) -> dict[str, type]:
+    """The parameters whose type is a dataclass of options."""
+    hints = get_type_hints(function)
+    return {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+
+
+def expanded_signature(function: Callable[..., Any], groups: dict[str, type]) -> inspect.Signature:
+    """The signature for typer: each option group is replaced by its fields."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in groups:
+            parameters.append(
+                parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        parameters += (
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=types[field.name],
+            )
+            for field in fields(groups[name])
+        )
+    return inspect.Signature(parameters)
+
+
+def grouped(arguments: dict[str, Any], groups: dict[str, type]) -> dict[str, Any]:
+    """The arguments of the function: the fields of each option group become one object again."""
+    remaining = dict(arguments)
+    objects = {
+        name: group(**{field.name: remaining.pop(field.name) for field in fields(group)})
+        for name, group in groups.items()
+    }
+    return remaining | objects
+
+
+def check_values(values: Iterable[Any]) -> None:
+    """Raise `UsageError` for a number out of range (NaN too) and for text that is not UTF-8."""
     for value in values:
         if isinstance(value, list | tuple):
-            check(value)
-        elif isinstance(value, int | float) and not -MOST <= value <= MOST:
+            check_values(value)
+        elif isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
             raise UsageError("A number is out of range: give one of at most a thousand million.")
         elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise UsageError("An argument holds bytes that are no UTF-8. Write it in UTF-8.")
+            raise UsageError("An argument holds bytes that are not UTF-8. Write it in UTF-8.")

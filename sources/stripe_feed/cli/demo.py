@@ -1,6 +1,4 @@
-"""A first look without an account: a Stripe look-alike in a process of its own, loaded twice into
-DuckDB, and its changes.
-"""
+"""Run the demo: load a simulated Stripe account twice into DuckDB and show its changes."""
 
 from __future__ import annotations
 
@@ -30,18 +28,21 @@ from ..sync_run import Synced, sync
 from ..triggers.config import trigger_of
 from ..triggers.run import deliver
 from ..triggers.trigger import Trigger
-from .feed import words
-from .output import data, invoked, table
+from .feed import format_change
+from .output import command_name, console_out, make_table
 
 SEED = 7
-A_DAY = 86_400
-BEGINS = 73_600  # seconds after midnight, UTC: the same each day, so that the demo shows the same
-# seconds that a sandbox's clock begins behind ours: by what is let pass there it is as much ahead
-BEHIND = 55
-LIVED, PASSED = 20, 90  # seconds: of the changes, and the time after which events are read
-WIDE = 110
-USAGE = UsageError.exit_code
-SANDBOX = [sys.executable, "-m", "stripe_feed.sandbox"]
+DAY = 86_400
+START_OF_DAY = 73_600  # seconds after midnight, UTC; fixed, so that each demo shows the same
+CLOCK_DELAY = (
+    55  # seconds a sandbox's clock starts behind ours; the suggested calls put it as much ahead
+)
+LIVE_SECONDS, ADVANCE_SECONDS = (
+    20,
+    90,
+)  # of the suggested calls: changes, then time until events are read
+MAX_LINE_WIDTH = 110
+SANDBOX_COMMAND = [sys.executable, "-m", "stripe_feed.sandbox"]
 SAMPLE = """\
 select strftime(created, '%Y-%m') as month, currency, count(*) as paid_invoices, sum(amount_paid) as minor_units
 from invoices
@@ -53,7 +54,7 @@ limit 6"""
 
 @dataclass(frozen=True, slots=True)
 class RunningSandbox:
-    """A sandbox in a process of its own."""
+    """A sandbox that runs in its own process."""
 
     url: str
     key: str
@@ -65,108 +66,108 @@ class RunningSandbox:
         body = json.dumps(given).encode()
         with urllib.request.urlopen(
             urllib.request.Request(f"{self.url}/_sandbox/{control}", body), timeout=30
-        ) as answer:
-            return json.load(answer)
+        ) as response:
+            return json.load(response)
 
 
 @contextmanager
 def run_sandbox(*flags: str) -> Iterator[RunningSandbox]:
-    """Run a sandbox with these flags until the block ends. Raises `UsageError` for wrong ones,
-    `SetupError` where it fails.
+    """Run a sandbox with these flags until the block ends. Raises `UsageError` for wrong flags,
+    `SetupError` if it does not start.
     """
-    command = [*SANDBOX, "--exit-with-parent", *flags]
+    command = [*SANDBOX_COMMAND, "--exit-with-parent", *flags]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         try:
             assert process.stdout and process.stderr
-            first = process.stdout.readline()
-            if not first:
-                words = process.stderr.read().strip().splitlines() or ["it said nothing"]
-                if process.wait() == USAGE:
-                    raise UsageError(f"{words[-1]}. See `stripe-feed sandbox --help`.")
-                raise SetupError(f"The sandbox did not start: {words[-1]}")
-            said = json.loads(first)
-            yield RunningSandbox(said["url"], said["key"], said["account"], process)
+            ready = process.stdout.readline()
+            if not ready:
+                errors = process.stderr.read().strip().splitlines() or ["no message"]
+                if process.wait() == UsageError.exit_code:
+                    raise UsageError(f"{errors[-1]}. See `stripe-feed sandbox --help`.")
+                raise SetupError(f"The sandbox did not start: {errors[-1]}")
+            info = json.loads(ready)
+            yield RunningSandbox(info["url"], info["key"], info["account"], process)
         finally:
             process.terminate()
 
 
 def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
-    """Load a look-alike's account, let it live for a day, load again, and show what came. Prints to
-    stdout.
-    """
-    file, console = Path(database), data()
+    """Load a simulated account, simulate a day, load again and print what changed to stdout."""
+    file, console = Path(database), console_out()
     logging.getLogger("stripe_feed").setLevel(logging.WARNING)
-    begins = str(evening(time.time()))
+    start = str(demo_start(time.time()))
     with run_sandbox(
-        "--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", begins
-    ) as box:
-        make_room(file, box.account)
+        "--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", start
+    ) as sandbox:
+        remove_earlier_demo(file, sandbox.account)
         console.print(
-            f"A look-alike of Stripe runs at {box.url}: {customers:,} customers, made up. No account, no network.\n"
+            f"A local simulation of Stripe runs at {sandbox.url} with {customers:,} generated customers. No account and no network are needed.\n"
         )
         with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
             console.print("First sync: everything", style="bold")
-            first, before = load(box, database, folder)
-            console.print(table(["table", "rows"], [(t.table, t.rows) for t in before]))
+            first, before = load(sandbox, database, folder)
+            console.print(make_table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(
                 f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n"
             )
             with (
                 open_feed(open_pipeline(database, state_dir=folder)) as feed,
-                receiver() as (url, _),
+                receive_posts() as (url, _),
             ):
-                deliver(feed, [welcome(url)])  # it fires for what changes from now on
-            happened = len(box.tell("live", seconds=A_DAY, changes=60))
-            box.tell("advance", seconds=2 * SETTLE)
+                deliver(feed, [welcome_trigger(url)])  # it fires for changes from now on
+            activity = len(sandbox.tell("live", seconds=DAY, changes=60))
+            sandbox.tell("advance", seconds=2 * SETTLE)
             console.print(
-                f"A day passes, and {happened} things happen. Second sync: what is new, and what changed",
+                f"A day passes with {activity} changes. Second sync: new and changed objects",
                 style="bold",
             )
-            second, after = load(box, database, folder)
-            console.print(table(["table", "rows", "new"], grown(before, after)))
+            second, after = load(sandbox, database, folder)
+            console.print(make_table(["table", "rows", "new"], new_rows(before, after)))
             console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
-            console.print("The feed: every change once, with before and after", style="bold")
+            console.print(
+                "The feed: every change once, with its before and after state", style="bold"
+            )
             with (
                 open_feed(open_pipeline(database, state_dir=folder)) as feed,
-                receiver() as (url, received),
+                receive_posts() as (url, bodies),
             ):
                 print_changes(list(feed.read(limit=10_000)))
                 console.print(
-                    "A play: a trigger on new customers posts to another tool, here on this machine",
+                    "A trigger on new customers posts to another tool, here on this machine",
                     style="bold",
                 )
-                _, done = deliver(feed, [welcome(url)], at_once=1)
-                console.print(f"{done.sent:,} messages sent. The first:")
-                console.print(f"  {received[0]}\n")
+                _, report = deliver(feed, [welcome_trigger(url)], at_once=1)
+                console.print(f"{report.sent:,} messages sent. The first:")
+                console.print(f"  {bodies[0]}\n")
     console.print("One query", style="bold")
     console.print(SAMPLE)
     with opened(database) as copy:
-        found = query(copy, SAMPLE)
-    console.print(table(found.columns, found.rows))
-    console.print(NEXT.format(database=database, command=invoked()))
+        result = query(copy, SAMPLE)
+    console.print(make_table(result.columns, result.rows))
+    console.print(NEXT.format(database=database, command=command_name()))
 
 
-def evening(now: float) -> int:
-    """The evening of the day before yesterday: the day that passes in the demo is over by now."""
-    return int(now) // A_DAY * A_DAY - 2 * A_DAY + BEGINS
+def demo_start(now: float) -> int:
+    """The evening of the day before yesterday, so that the demo's day is already over."""
+    return int(now) // DAY * DAY - 2 * DAY + START_OF_DAY
 
 
-def welcome(url: str) -> Trigger:
-    """A trigger whose messages find or make a person by e-mail, and give it the customer's id."""
+def welcome_trigger(url: str) -> Trigger:
+    """A trigger that posts the e-mail and the id of each new customer."""
     body = {"email": "{after.email}", "attributes": {"id": "{after.id}"}}
-    place = {"url": url, "allow_private": True, "template": body}
-    return trigger_of({"name": "welcome", "preset": "customer_created", "deliver": place})
+    receiver = {"url": url, "allow_private": True, "template": body}
+    return trigger_of({"name": "welcome", "preset": "customer_created", "deliver": receiver})
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[str, list[str]]]:
-    """Another tool: a URL on this machine that takes what is posted there, and the bodies so far."""
+def receive_posts() -> Iterator[tuple[str, list[str]]]:
+    """Run a local HTTP server that collects posted bodies; yield its URL and the bodies."""
     bodies: list[str] = []
 
-    class Hook(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -175,9 +176,9 @@ def receiver() -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Quiet: it would be in between what is shown."""
+            """Log nothing: it would disturb the output of the demo."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/hook", bodies
@@ -186,34 +187,38 @@ def receiver() -> Iterator[tuple[str, list[str]]]:
 
 
 def print_changes(changes: Sequence[Change]) -> None:
-    """How many changes of each kind, and one of each with what it changed; prints to stdout."""
+    """Print the number of changes of each kind, and one example of each, to stdout."""
     kinds: dict[str, list[Change]] = {
         name: [] for name in ("added", "updated", "cancelled", "removed")
     }
     for change in changes:
         kinds[kind_of(change)].append(change)
-    console = data()
-    for name, some in kinds.items():
-        console.print(f"{len(some):>4} {name}")
-        if some:
-            console.print(f"     {cut(words(min(some, key=lambda one: len(one.changed) or 99)))}")
+    console = console_out()
+    for name, of_kind in kinds.items():
+        console.print(f"{len(of_kind):>4} {name}")
+        if of_kind:
+            example = min(of_kind, key=lambda change: len(change.changed) or 99)
+            console.print(f"     {shorten(format_change(example))}")
     console.print()
 
 
-def cut(line: str) -> str:
-    """A line that is too wide, up to a comma."""
-    return line if len(line) <= WIDE else f"{line[:WIDE].rpartition(', ')[0] or line[:WIDE]}, ..."
+def shorten(line: str) -> str:
+    """Cut a line that is too wide at a comma."""
+    if len(line) <= MAX_LINE_WIDTH:
+        return line
+    start = line[:MAX_LINE_WIDTH]
+    return f"{start.rpartition(', ')[0] or start}, ..."
 
 
 def kind_of(change: Change) -> str:
-    """What happened, in plain words; a cancelled subscription is updated, and stays."""
+    """The kind of a change in plain words; a cancelled subscription is an update of its row."""
     if change.op == "u" and change.event_type == "customer.subscription.deleted":
         return "cancelled"
     return OP_WORDS[change.op]
 
 
 NEXT = """\
-All of it is in {database}. Try:
+Everything is in {database}. Try:
   {command} status --database {database}
   {command} query --database {database} "select * from customers limit 5"
   {command} feed tail --database {database}
@@ -225,28 +230,28 @@ With your own account:
   {command} sync"""
 
 
-def load(box: RunningSandbox, database: str, folder: str) -> tuple[Synced, list[Held]]:
-    """One sync, and what the tables hold after it."""
-    done = sync(
-        api_key=box.key,
-        api_base=box.url,
+def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, list[Held]]:
+    """Sync once; return the result and the row counts of the tables."""
+    result = sync(
+        api_key=sandbox.key,
+        api_base=sandbox.url,
         database=database,
         state_dir=folder,
         max_rps=1000,
         endpoint_rps=1000,
     )
     with opened(database) as copy:
-        return done, held(copy)
+        return result, held(copy)
 
 
-def grown(before: Sequence[Held], after: Sequence[Held]) -> list[tuple[str, int, int]]:
-    """Table, rows now, and how many more than before."""
-    then = {t.table: t.rows for t in before}
-    return [(t.table, t.rows, t.rows - then.get(t.table, 0)) for t in after]
+def new_rows(before: Sequence[Held], after: Sequence[Held]) -> list[tuple[str, int, int]]:
+    """Per table: its name, its rows, and how many of them are new."""
+    counts = {t.table: t.rows for t in before}
+    return [(t.table, t.rows, t.rows - counts.get(t.table, 0)) for t in after]
 
 
-def make_room(file: Path, account: str) -> None:
-    """Remove what an earlier demo left. Raises `SetupError` for a file that is not the demo's."""
+def remove_earlier_demo(file: Path, account: str) -> None:
+    """Delete the files of an earlier demo. Raises `SetupError` if the file holds other data."""
     if not file.exists():
         return
     with opened(str(file)) as copy:
@@ -254,7 +259,7 @@ def make_room(file: Path, account: str) -> None:
         foreign = {name for (name,) in schemas} - {DATASET, f"{DATASET}_staging"}
         if foreign or state_of(copy).get("account") not in (None, account):
             raise SetupError(
-                f"{file.name} holds something else than a demo. Choose another --database."
+                f"{file.name} holds data that is not from a demo. Choose another --database."
             )
     file.unlink()
     for name in (
@@ -265,32 +270,34 @@ def make_room(file: Path, account: str) -> None:
 
 
 def serve(flags: Sequence[str]) -> None:
-    """Run a sandbox in the foreground until Ctrl-C; prints to stdout where it is, or its help."""
+    """Run a sandbox in the foreground until Ctrl-C, and print its address; with `--help`, its help."""
     if {"-h", "--help"} & set(flags):
         sys.stdout.write(
             subprocess.run(
-                [*SANDBOX, "--help"], check=True, stdout=subprocess.PIPE, text=True
+                [*SANDBOX_COMMAND, "--help"], check=True, stdout=subprocess.PIPE, text=True
             ).stdout
         )
         return
     with run_sandbox(
-        "--now", str(int(time.time()) - BEHIND), *flags
-    ) as box:  # of two the last one counts
-        console = data()
+        "--now", str(int(time.time()) - CLOCK_DELAY), *flags
+    ) as sandbox:  # a --now of the user comes later and wins
+        console = console_out()
         console.print(
-            f"A look-alike of Stripe runs at {box.url} (account {box.account}). In another shell:"
+            f"A local simulation of Stripe runs at {sandbox.url} (account {sandbox.account}). In another shell:"
         )
-        console.print(f"  export STRIPE_API_BASE={box.url} STRIPE_SECRET_KEY={box.key}")
+        console.print(f"  export STRIPE_API_BASE={sandbox.url} STRIPE_SECRET_KEY={sandbox.key}")
         console.print(
-            f"  {invoked()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in box.key else ''}"
-        )
-        console.print(
-            "For something to happen there: forty changes, and the time after which events are read"
+            f"  {command_name()} sync --database sandbox.duckdb{' --allow-api-base' if '_live_' in sandbox.key else ''}"
         )
         console.print(
-            f"""  curl -d '{{"seconds": {LIVED}, "changes": 40}}' {box.url}/_sandbox/live"""
+            "To make forty changes there, and to advance its clock until their events are read:"
         )
-        console.print(f"""  curl -d '{{"seconds": {PASSED}}}' {box.url}/_sandbox/advance""")
-        console.print("Ctrl-C ends it.")
+        console.print(
+            f"""  curl -d '{{"seconds": {LIVE_SECONDS}, "changes": 40}}' {sandbox.url}/_sandbox/live"""
+        )
+        console.print(
+            f"""  curl -d '{{"seconds": {ADVANCE_SECONDS}}}' {sandbox.url}/_sandbox/advance"""
+        )
+        console.print("Press Ctrl-C to stop.")
         with suppress(KeyboardInterrupt):
-            box.process.wait()
+            sandbox.process.wait()

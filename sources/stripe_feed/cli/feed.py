@@ -12,7 +12,7 @@ import typer
 
 from ..errors import PartlyDone, SetupError
 from .command import command
-from .options import Database, Dataset, Destination, Json, StateDir, listed
+from .options import Json, LocalCopyOptions, split_names
 
 if TYPE_CHECKING:
     from ..feed.change import Change
@@ -24,14 +24,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Every change of the account, once, in order, with before and after.",
+    help="Read every change of the account once, in order, with its before and after state.",
 )
 feed_app = app
 
 Resources = Annotated[
     list[str] | None,
     typer.Option(
-        "--resource", metavar="A,B", help="Only these tables; repeat or separate with commas."
+        "--resource",
+        metavar="A,B",
+        help="Only these tables; separate with commas or repeat the option.",
     ),
 ]
 Ops = Annotated[
@@ -45,35 +47,46 @@ Moves = Annotated[
     typer.Option(
         "--transition",
         metavar="FIELD:FROM:TO",
-        help="Only this transition, such as status:active:past_due. * is anything, null is null, a,b is one of both.",
+        help="Only this transition, such as status:active:past_due. * is any value, null is null, a,b is either.",
     ),
 ]
 Changed = Annotated[
     list[str] | None,
     typer.Option(
-        "--changed", metavar="PATH", help="Only where this field, such as metadata.plan, changed."
+        "--changed", metavar="PATH", help="Only changes of this field, such as metadata.plan."
     ),
 ]
 Origins = Annotated[
     list[str] | None,
-    typer.Option("--origin", metavar="A,B", help="Only known by event, diff, list or snapshot."),
+    typer.Option(
+        "--origin",
+        metavar="A,B",
+        help="Only changes found this way: event, diff, list or snapshot.",
+    ),
 ]
 Customers = Annotated[
-    list[str] | None, typer.Option("--customer", metavar="ID", help="Only of this customer.")
+    list[str] | None,
+    typer.Option("--customer", metavar="ID", help="Only changes of this customer."),
 ]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Wait for more instead of ending.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Keep running and wait for new changes.")
+]
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="The consumer's name; its position is kept under it.")
+    str,
+    typer.Argument(metavar="NAME", help="The consumer's name; its position is stored under it."),
 ]
-NONE_OF_THESE = "Only snapshots so far, or nothing of these resources; --op r shows snapshots."
-ALL_PRUNED = (
-    "All changes were pruned; `stripe-feed feed rebuild` brings them back from the destination."
+NO_MATCH = (
+    "There are only snapshots so far, or no changes of these resources; --op r shows snapshots."
 )
-PLACES = "latest, earliest, an offset, a change id, or a time such as 2026-01-31 or 30d"
+ALL_PRUNED = (
+    "All changes were pruned; `stripe-feed feed rebuild` restores them from the destination."
+)
+POSITION_FORMS = "latest, earliest, an offset, a change id, or a time such as 2026-01-31 or 30d"
 
 
 @partial(command, app)
 def tail(
+    *,
     count: Annotated[
         int, typer.Option("-n", metavar="N", min=0, max=1_000_000, help="How many changes.")
     ] = 10,
@@ -85,40 +98,43 @@ def tail(
     origin: Origins = None,
     customer: Customers = None,
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show the newest changes, in the order in which they happened."""
-    from .output import say
+    """Show the newest changes in the order they happened."""
+    from .output import echo_err
 
-    filters = filters_of(resource, op, transition, changed, origin, customer)
-    with opened(database, destination, dataset, state_dir) as feed:
-        head, shown = feed.head, feed.tail(count, **filters)
-        show(shown, json)
-        if not shown and head and not op:
-            say(ALL_PRUNED if feed.horizon == head else NONE_OF_THESE)
+    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    with open_feed_for_cli(copy) as feed:
+        head, newest = feed.head, feed.tail(count, **filters)
+        print_lines(newest, json)
+        if not newest and head and not op:
+            echo_err(ALL_PRUNED if feed.horizon == head else NO_MATCH)
         if follow:
-            show(feed.follow(max([head, *(one.offset for one in shown)]), **filters), json)
+            print_lines(
+                feed.follow(max([head, *(change.offset for change in newest)]), **filters), json
+            )
 
 
 @partial(command, app)
 def consume(
+    *,
     name: Name,
     run: Annotated[
         str | None,
         typer.Option(
             "--exec",
             metavar="CMD",
-            help="Shell command that gets each change as JSON on its stdin.",
+            help="Shell command to run per change, with the change as JSON on its stdin.",
         ),
     ] = None,
     most: Annotated[
-        int | None, typer.Option("--max", metavar="N", min=1, help="End after so many changes.")
+        int | None, typer.Option("--max", metavar="N", min=1, help="Stop after N changes.")
     ] = None,
     start: Annotated[
-        str, typer.Option("--start", metavar="PLACE", help=f"Where a new name begins: {PLACES}.")
+        str,
+        typer.Option(
+            "--start", metavar="PLACE", help=f"Where a new consumer starts: {POSITION_FORMS}."
+        ),
     ] = "latest",
     resource: Resources = None,
     op: Ops = None,
@@ -127,38 +143,38 @@ def consume(
     origin: Origins = None,
     customer: Customers = None,
     follow: Follow = False,
-    keeps: Annotated[
+    keep_cursors: Annotated[
         bool,
         typer.Option(
             "--keep-cursors",
-            help="Keep positions in the destination, a server database: for disks that vanish.",
+            help="Store positions in the destination (a server database), for machines without a lasting disk.",
         ),
     ] = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Hand the changes that NAME has not acknowledged to a command, or print them as JSON lines.
+    """Print the changes that NAME has not acknowledged as JSON lines, or pass them to a command.
 
-    A change is acknowledged when its line is written, or when the command ends with 0; else it
-    comes again.
+    A change is acknowledged when its line is written or the command exits with 0; otherwise it is
+    delivered again.
     """
-    filters = filters_of(resource, op, transition, changed, origin, customer)
-    with opened(database, destination, dataset, state_dir, keeps_cursors=keeps) as feed:
+    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    with open_feed_for_cli(copy, keep_cursors=keep_cursors) as feed:
         for change in feed.consume(name, **filters, start=start, max=most, follow=follow):
             if run is None:
-                write(line_of(change))
+                write_line(to_json_line(change))
             else:
-                execute(run, change)
+                run_command(run, change)
 
 
 @partial(command, app)
 def net(
-    since: Annotated[str, typer.Option("--since", metavar="PLACE", help=f"{PLACES}.")] = "earliest",
+    *,
+    since: Annotated[
+        str, typer.Option("--since", metavar="PLACE", help=f"{POSITION_FORMS}.")
+    ] = "earliest",
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="PLACE", help="The first change that is left out."),
+        typer.Option("--until", metavar="PLACE", help="Stop before this change."),
     ] = None,
     resource: Resources = None,
     op: Ops = None,
@@ -167,159 +183,149 @@ def net(
     origin: Origins = None,
     customer: Customers = None,
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show what changed in the end, one line per object."""
-    from .output import say
+    """Show the net changes of a range, one line per object."""
+    from .output import echo_err
 
-    filters = filters_of(resource, op, transition, changed, origin, customer)
-    with opened(database, destination, dataset, state_dir) as feed:
-        if not show(feed.net(since, until, **filters), json) and feed.head:
-            say("Nothing changed in the end, of what the feed holds of that time.")
+    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    with open_feed_for_cli(copy) as feed:
+        if not print_lines(feed.net(since, until, **filters), json) and feed.head:
+            echo_err("No net changes in that range.")
 
 
 @partial(command, app)
 def lag(
+    *,
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show how far each consumer is."""
+    """Show the position of each consumer."""
     from . import output
 
-    with opened(database, destination, dataset, state_dir) as feed:
-        found = feed.lag()
+    with open_feed_for_cli(copy) as feed:
+        lags = feed.lag()
     if json:
-        output.print_json(*found)
-    elif not found:
-        output.say("There are no consumers yet. `stripe-feed feed consume NAME` begins one.")
+        output.print_json(*lags)
+    elif not lags:
+        output.echo_err("There are no consumers yet. `stripe-feed feed consume NAME` creates one.")
     else:
-        lost = "some were pruned unseen: `feed reset`"
+        lost = "unread changes were pruned: run `feed reset`"
         rows = [
-            (one.consumer, one.position, one.head, one.behind, round(one.seconds), lost * one.lost)
-            for one in found
+            (
+                lag.consumer,
+                lag.position,
+                lag.head,
+                lag.behind,
+                round(lag.seconds),
+                lost if lag.lost else "",
+            )
+            for lag in lags
         ]
-        output.data().print(
-            output.table(["consumer", "offset", "head", "behind", "seconds", ""], rows)
+        output.console_out().print(
+            output.make_table(["consumer", "offset", "head", "behind", "seconds", ""], rows)
         )
 
 
 @partial(command, app)
 def rebuild(
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    *,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Make the log anew from the destination; consumers keep what they acknowledged. A damaged
-    store is mended first.
+    """Rebuild the log from the destination; consumers keep their positions. A damaged store is
+    repaired first.
     """
     from ..destination.pipeline import settings
     from ..feed.feed import rebuild_feed
-    from .output import say
+    from .output import echo_err
 
     with settings():
-        length, lost = rebuild_feed(copy_at(database, destination, dataset, state_dir))
-    say(f"The feed holds {length:,} changes.")
+        length, lost = rebuild_feed(open_existing_copy(copy))
+    echo_err(f"The feed holds {length:,} changes.")
     if lost:
         raise PartlyDone(
-            f"Of the damaged store, which is kept beside the new one, not all could be read: {', '.join(lost)}."
+            f"Parts of the damaged store could not be read: {', '.join(lost)}. The damaged file is kept beside the new one."
         )
 
 
 @partial(command, app)
 def prune(
+    *,
     older_than: Annotated[
         str, typer.Option("--older-than", metavar="AGE", help="Such as 90d, 12h or 30m.")
     ],
     keep_latest: Annotated[
         bool, typer.Option("--keep-latest", help="Keep the newest change of each object.")
     ] = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Drop old changes from the log; the destination keeps them."""
+    """Delete old changes from the log; the destination keeps them."""
     from ..feed.consumers import age
-    from .output import say
+    from .output import echo_err
 
     seconds = age(older_than)
-    with opened(database, destination, dataset, state_dir) as feed:
-        say(f"{feed.prune(seconds, keep_latest=keep_latest):,} changes pruned.")
+    with open_feed_for_cli(copy) as feed:
+        echo_err(f"{feed.prune(seconds, keep_latest=keep_latest):,} changes pruned.")
 
 
 @partial(command, app)
 def forget(
+    *,
     object_id: Annotated[
         str,
-        typer.Argument(metavar="OBJECT_ID", help="Such as cus_…: of a customer, all its changes."),
+        typer.Argument(
+            metavar="OBJECT_ID", help="Such as cus_…; for a customer, all changes of the customer."
+        ),
     ],
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Drop what the changes of an object say about it, here and in the destination's changes, for
-    good.
+    """Erase the data of an object from its changes, here and in the destination. This cannot be
+    undone.
     """
     from ..destination.pipeline import settings
-    from .output import say
+    from .output import echo_err
 
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed, settings():
+    with open_feed_for_cli(copy, allow_empty=True) as feed, settings():
         count = feed.forget(object_id)
-        found = (
-            f"{count:,} changes hold no data of {object_id} any more; their ids and offsets stay."
-        )
-        say(found if count else f"No change tells of {object_id}.")
+        erased = f"Data of {object_id} erased from {count:,} changes; their ids and offsets stay."
+        echo_err(erased if count else f"No changes of {object_id} found.")
 
 
 @partial(command, app)
 def reset(
+    *,
     name: Name,
-    to: Annotated[str, typer.Option("--to", metavar="PLACE", help=f"{PLACES}.")],
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    to: Annotated[str, typer.Option("--to", metavar="PLACE", help=f"{POSITION_FORMS}.")],
+    copy: LocalCopyOptions,
 ) -> None:
-    """Put a consumer somewhere else."""
-    from .output import say
+    """Move a consumer to another position."""
+    from .output import echo_err
 
-    with opened(database, destination, dataset, state_dir) as feed:
-        feed.lag(name)  # a new name would be a mistake here
-        say(f"Consumer {name} stands behind offset {feed.reset(name, to)} of {feed.head}.")
+    with open_feed_for_cli(copy) as feed:
+        feed.lag(name)  # raises for an unknown name
+        echo_err(f"Consumer {name} is at offset {feed.reset(name, to)} (head {feed.head}).")
 
 
 @partial(command, app)
 def remove(
+    *,
     name: Name,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Forget a consumer; its changes stay."""
-    from .output import say
+    """Delete a consumer; the changes stay."""
+    from .output import echo_err
 
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
+    with open_feed_for_cli(copy, allow_empty=True) as feed:
         feed.remove(name)
-        say(f"Consumer {name} is gone.")
+        echo_err(f"Consumer {name} deleted.")
 
 
-def copy_at(
-    database: str | None, destination: str | None, dataset: str, state_dir: str | None
-) -> Any:
-    """The pipeline of a copy that is there. Raises `SetupError` where it is not."""
+def open_existing_copy(copy: LocalCopyOptions) -> Any:
+    """Open the pipeline of an existing copy. Raises `SetupError` if there is none."""
     from ..destination.duckdb_file import duckdb_file
     from ..destination.pipeline import open_pipeline
 
-    pipeline = open_pipeline(database, destination, dataset, state_dir)
+    pipeline = open_pipeline(copy.database, copy.destination, copy.dataset, copy.state_dir)
     file = duckdb_file(pipeline)
     if file is not None and not file.is_file():
         raise SetupError(
@@ -329,32 +335,25 @@ def copy_at(
 
 
 @contextmanager
-def opened(
-    database: str | None,
-    destination: str | None,
-    dataset: str,
-    state_dir: str | None,
-    empty_is_fine: bool = False,
-    keeps_cursors: bool = False,
+def open_feed_for_cli(
+    copy: LocalCopyOptions, *, allow_empty: bool = False, keep_cursors: bool = False
 ) -> Iterator[Feed]:
-    """The feed of a copy. Raises `SetupError` where there is none; an empty one is said."""
+    """Open the feed of a copy; print a notice if it is empty. Raises `SetupError` if there is no copy."""
     from ..destination.pipeline import settings
     from ..feed.feed import open_feed
-    from .output import say
+    from .output import echo_err
 
     with settings():
-        feed = open_feed(
-            copy_at(database, destination, dataset, state_dir), keeps_cursors=keeps_cursors
-        )
+        feed = open_feed(open_existing_copy(copy), keeps_cursors=keep_cursors)
     with feed:
-        if not feed.head and not empty_is_fine and feed.held_up is None:
-            say(
-                "The feed is empty: nothing changed since the first load. `stripe-feed sync` brings new changes."
+        if not feed.head and not allow_empty and feed.held_up is None:
+            echo_err(
+                "The feed is empty: nothing has changed since the first load. Run `stripe-feed sync` to load new changes."
             )
         yield feed
 
 
-def filters_of(
+def parse_filters(
     resource: list[str] | None,
     op: list[str] | None,
     transition: list[str] | None,
@@ -362,81 +361,79 @@ def filters_of(
     origin: list[str] | None,
     customer: list[str] | None,
 ) -> dict[str, Any]:
-    """The filters as Python takes them. Raises `UsageError`."""
+    """Turn the filter options into keyword arguments of `Feed`. Raises `UsageError`."""
     from ..feed import paths
     from ..feed.filters import transitions
 
     return {
-        "resource": listed(resource, "--resource"),
-        "op": listed(op, "--op"),
+        "resource": split_names(resource, "--resource"),
+        "op": split_names(op, "--op"),
         "transition": transitions(transition or ()),
         "changed": paths.listed(changed or ()) or None,
-        "origin": listed(origin, "--origin"),
-        "customer": listed(customer, "--customer"),
+        "origin": split_names(origin, "--origin"),
+        "customer": split_names(customer, "--customer"),
     }
 
 
-def show(found: Iterable[Change | Net], json: bool) -> int:
-    """One line per change, each written at once; returns how many."""
+def print_lines(changes: Iterable[Change | Net], json: bool) -> int:
+    """Write one line per change, each flushed at once; return how many."""
     count = 0
-    for one in found:
-        write(line_of(one) if json else words(one))
+    for change in changes:
+        write_line(to_json_line(change) if json else format_change(change))
         count += 1
     return count
 
 
-def write(line: str) -> None:
-    """A line of data, out before anything is acknowledged."""
+def write_line(line: str) -> None:
+    """Write a line to stdout and flush it, so that it is out before it is acknowledged."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def line_of(found: Change | Net) -> str:
-    """JSON in one line."""
+def to_json_line(change: Change | Net) -> str:
+    """Encode a change as one line of JSON."""
     import json
 
-    return json.dumps(found.as_dict(), separators=(",", ":"))
+    return json.dumps(change.as_dict(), separators=(",", ":"))
 
 
-def words(found: Change | Net) -> str:
-    """`offset time op resource object_id changed…`, with old -> new of the plain values that
-    changed.
+def format_change(change: Change | Net) -> str:
+    """Format a change as `offset time op resource object_id changed…`, with old -> new for each
+    changed scalar.
     """
     from ..feed.paths import value_at
-    from .output import cell, plain, when
+    from .output import escape_control, format_time
 
-    last: Change = found.last if hasattr(found, "last") else found
-    before, parts = found.before, []
-    for path in found.changed:
-        old, new = value_at(before, path), value_at(found.after, path)
-        told = (
+    last: Change = change.last if hasattr(change, "last") else change
+    before, parts = change.before, []
+    for path in change.changed:
+        old, new = value_at(before, path), value_at(change.after, path)
+        field = escape_control(path)
+        if (
             before is not None
             and not isinstance(old, dict | list)
             and not isinstance(new, dict | list)
-        )
-        parts.append(
-            f"{plain(path)}: {_shown(cell, old)} -> {_shown(cell, new)}" if told else plain(path)
-        )
-    if not parts and found is last and last.event_type:
-        parts.append(plain(last.event_type))
-    head = f"{last.offset:>7}  {when(last.occurred_at)}  {found.op}  {plain(found.resource)}  {plain(found.object_id)}"
+        ):
+            field += f": {_format_value(old)} -> {_format_value(new)}"
+        parts.append(field)
+    if not parts and change is last and last.event_type:
+        parts.append(escape_control(last.event_type))
+    head = f"{last.offset:>7}  {format_time(last.occurred_at)}  {change.op}  {escape_control(change.resource)}  {escape_control(change.object_id)}"
     return f"{head}  {', '.join(parts)}".rstrip()
 
 
-def _shown(cell: Any, value: object) -> str:
-    return (
-        "null"
-        if value is None
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(cell(value))
-    )
+def _format_value(value: object) -> str:
+    from .output import format_cell
+
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else format_cell(value)
 
 
-def execute(run: str, change: Change) -> None:
-    """Run a shell command, which inherits no key, with the change as JSON on its stdin.
+def run_command(shell_command: str, change: Change) -> None:
+    """Run a shell command with the change as JSON on its stdin; it inherits no key.
 
-    Raises `PartlyDone` where it does not end with 0.
+    Raises `PartlyDone` if it does not exit with 0.
     """
     import subprocess
 
@@ -444,15 +441,17 @@ def execute(run: str, change: Change) -> None:
 
     sys.stdout.flush()
     environment = environment_of_child()
-    ended = subprocess.run(
-        run, shell=True, input=line_of(change) + "\n", text=True, check=False, env=environment
+    completed = subprocess.run(
+        shell_command,
+        shell=True,
+        input=to_json_line(change) + "\n",
+        text=True,
+        check=False,
+        env=environment,
     )
-    if ended.returncode:
-        how = (
-            f"ended with {ended.returncode}"
-            if ended.returncode > 0
-            else f"was killed by signal {-ended.returncode}"
-        )
+    code = completed.returncode
+    if code:
+        how = f"exited with {code}" if code > 0 else f"was killed by signal {-code}"
         raise PartlyDone(
-            f"The command {how} at change {change.change_id} (offset {change.offset}). It is not acknowledged and comes again."
+            f"The command {how} at change {change.change_id} (offset {change.offset}). The change is not acknowledged and will be delivered again."
         )

@@ -1,4 +1,4 @@
-"""The command line: verbs that each call one library function. stdout is data, stderr is talk."""
+"""The commands of `stripe-feed`. Data goes to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
@@ -19,20 +20,19 @@ from . import command as cli_command
 from .feed import feed_app
 from .options import (
     AllowBase,
-    Database,
-    Dataset,
-    Destination,
+    CopyOptions,
     EndpointRps,
-    GiveUp,
     Json,
     KeyFile,
+    LocalCopyOptions,
+    RequestTimeout,
     Resources,
     Rps,
     StateDir,
     Version,
     Wait,
-    key_in,
-    listed,
+    read_key_file,
+    split_names,
 )
 from .serve import serve, webhook_app
 from .triggers import deliver, triggers_app
@@ -45,31 +45,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A true, queryable copy of a Stripe account in DuckDB or any other dlt destination.",
     epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 setup or credentials, 4 partly done, 5 Stripe or the destination out of "
-    "reach, 130 interrupted (run again to go on).",
+    "reach, 130 interrupted (run again to continue).",
 )
 
-Quiet = Annotated[
-    bool, typer.Option("--quiet", help="No progress and no summary; warnings and errors stay.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
 
 
 def main() -> NoReturn:
-    """The entry point of `stripe-feed`."""
+    """Run the command line; the entry point of `stripe-feed`."""
     arguments = sys.argv[1:]
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who called
+        if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if "--debug" in arguments:  # wherever it stands: it is added to a command that failed
+    if "--debug" in arguments:  # anywhere: people append it to a command that failed
         arguments.remove("--debug")
         os.environ["STRIPE_FEED_DEBUG"] = "1"
     try:
         app(arguments, prog_name="stripe-feed")
-    except OSError as fault:  # the help cannot be written
-        from .output import hush, say
+    except OSError as error:  # the help cannot be written
+        from .output import echo_err, silence
 
-        hush(sys.stdout)
-        say(f"error: {explained(fault)}")
+        silence(sys.stdout)
+        echo_err(f"error: {explained(error)}")
         sys.exit(3)
     sys.exit(0)
 
@@ -80,9 +78,9 @@ app.add_typer(triggers_app, name="triggers")
 app.add_typer(webhook_app, name="webhook")
 
 
-def show_version(asked: bool) -> None:
-    """Answer `--version`."""
-    if asked:
+def show_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         from importlib.metadata import version
 
         sys.stdout.write(f"stripe-feed {version('stripe-feed')}\n")
@@ -98,30 +96,32 @@ def options(
         ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show what led to an error; it can hold data.")
+        bool, typer.Option("--debug", help="Show the traceback of an error; it can hold data.")
     ] = False,
 ) -> None:
-    """`--debug` is taken out of the arguments by `main`, and here for the help."""
+    """Declare the global options; `main` handles `--debug`, which is here for the help only."""
 
 
 @command
 def sync(
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    *,
+    copy: CopyOptions,
     resources: Resources = None,
     start_date: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Nothing created before; UTC.")
+        str | None, typer.Option(metavar="DATE", help="Skip objects created before this UTC date.")
     ] = None,
     end_date: Annotated[
-        str | None, typer.Option(metavar="DATE", help="A fixed range that leaves the cursor alone.")
+        str | None,
+        typer.Option(
+            metavar="DATE", help="Load only up to this UTC date, and leave the cursor unchanged."
+        ),
     ] = None,
     expand: Annotated[
         list[str] | None,
-        typer.Option(metavar="TABLE.FIELD", help="Opt-in field; repeat for several."),
+        typer.Option(metavar="TABLE.FIELD", help="Also load this optional field; may be repeated."),
     ] = None,
     test_clocks: Annotated[
-        bool, typer.Option("--test-clocks", help="Also rows on a test clock.")
+        bool, typer.Option("--test-clocks", help="Also load objects on a test clock.")
     ] = False,
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Drop the tables and load everything again.")
@@ -130,26 +130,30 @@ def sync(
         str, typer.Option(metavar="KIND", help="soft keeps deleted rows; hard removes them.")
     ] = "soft",
     snapshot: Annotated[
-        bool, typer.Option("--snapshot", help="A first run gives a change of op r for each object.")
+        bool,
+        typer.Option("--snapshot", help="On a first run, record one change (op r) per object."),
     ] = False,
     max_rps: Rps = None,
     endpoint_rps: EndpointRps = None,
     checkpoint_rows: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="A crash costs about so many rows.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Commit about every N rows, so that a crash loses no more."
+        ),
     ] = None,
     state_dir: StateDir = None,
     wait: Wait = PATIENCE,
-    give_up_after: GiveUp = 120.0,
+    give_up_after: RequestTimeout = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
     is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be read; write nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Load what was created, updated, cancelled or deleted, and the changes; the first run loads
+    """Load new, updated, cancelled and deleted objects, and record each change. The first run loads
     everything.
     """
     from ..api.client import API_VERSION
@@ -157,15 +161,13 @@ def sync(
     from . import output
     from .progress import Progress
 
-    asked: dict[str, Any] = {
-        "api_key": key_in(api_key_file),
-        "database": database,
-        "destination": destination,
-        "dataset": dataset,
-        "resources": listed(resources),
-        "start_date": moment(start_date),
-        "end_date": moment(end_date),
-        "expand": fields(expand),
+    options: dict[str, Any] = {
+        "api_key": read_key_file(api_key_file),
+        **asdict(copy),
+        "resources": split_names(resources),
+        "start_date": parse_date(start_date),
+        "end_date": parse_date(end_date),
+        "expand": parse_expand(expand),
         "test_clocks": test_clocks,
         "full_refresh": full_refresh,
         "max_rps": max_rps,
@@ -177,75 +179,72 @@ def sync(
         "snapshot": snapshot,
     }
     if is_dry_run:
-        output.print_plan(dry_run(**asked), json)
+        output.print_plan(dry_run(**options), json)
         return
-    with Progress(output.talk(), quiet) as progress:
+    with Progress(output.console_err(), quiet) as progress:
         done = sync(
-            **asked,
+            **options,
             state_dir=state_dir,
             checkpoint_rows=checkpoint_rows,
             wait=wait,
             watch=progress.watch,
         )
-    output.print_synced(
-        done, json, quiet, database=database, destination=destination, dataset=dataset
-    )
-    if resources and CHANGES in done.refused:  # nobody asked for them
+    output.print_sync_result(done, json, quiet, **asdict(copy))
+    if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(NO_EVENTS)
-    tell_refused((name for name in done.refused if name != CHANGES or not resources), done.left_out)
+    raise_if_incomplete(
+        (name for name in done.refused if name != CHANGES or not resources), done.left_out
+    )
 
 
-def tell_refused(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise `PartlyDone` where something cannot be read, or taken."""
-    from ..extract.tables.rejected import words
+def raise_if_incomplete(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `PartlyDone` if the key cannot read a resource, or rows were left out."""
+    from ..extract.tables.rejected import words as describe_left_out
 
     names = list(refused)
     tables = [name for name in names if name != CHANGES]
-    said = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
+    reasons = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
     if CHANGES in names:
-        said.append(NO_EVENTS)
-    said += words(left_out)
-    if said:
-        raise PartlyDone(f"{' '.join(said)} Everything else is loaded.")
+        reasons.append(NO_EVENTS)
+    reasons += describe_left_out(left_out)
+    if reasons:
+        raise PartlyDone(f"{' '.join(reasons)} Everything else is loaded.")
 
 
 NO_EVENTS = (
-    "The key may not read events, so updates, cancellations and deletes of older objects are not seen: "
-    "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+    "The key may not read events, so updates, cancellations and deletions of older objects are missed: "
+    "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` regularly."
 )
 
 
 @command
 def reconcile(
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    *,
+    copy: CopyOptions,
     resources: Resources = None,
     max_rps: Rps = None,
     endpoint_rps: EndpointRps = None,
     state_dir: StateDir = None,
     wait: Wait = PATIENCE,
-    give_up_after: GiveUp = 120.0,
+    give_up_after: RequestTimeout = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the whole account with the copy, heal what no event told, and tell it as changes."""
+    """Compare every object with Stripe, fix differences and record them as changes."""
     from ..api.client import API_VERSION
     from ..sync_run import sync
     from . import output
     from .progress import Progress
 
-    with Progress(output.talk(), quiet) as progress:
+    with Progress(output.console_err(), quiet) as progress:
         done = sync(
             reconcile=True,
-            api_key=key_in(api_key_file),
-            database=database,
-            destination=destination,
-            dataset=dataset,
-            resources=listed(resources),
+            api_key=read_key_file(api_key_file),
+            **asdict(copy),
+            resources=split_names(resources),
             max_rps=max_rps,
             endpoint_rps=endpoint_rps,
             allow_api_base=allow_api_base,
@@ -255,50 +254,46 @@ def reconcile(
             wait=wait,
             watch=progress.watch,
         )
-    output.print_synced(
-        done, json, quiet, database=database, destination=destination, dataset=dataset
-    )
-    tell_refused(
-        (name for name in done.refused if name != CHANGES), done.left_out
-    )  # the comparison does without
+    output.print_sync_result(done, json, quiet, **asdict(copy))
+    raise_if_incomplete((name for name in done.refused if name != CHANGES), done.left_out)
 
 
 @command
 def verify(
+    *,
     sample: Annotated[
         int,
         typer.Option(
-            "--sample", metavar="N", min=1, help="So many of each resource, from both sides."
+            "--sample",
+            metavar="N",
+            min=1,
+            help="How many objects to compare per resource, from each side.",
         ),
     ] = 100,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    copy: CopyOptions,
     resources: Resources = None,
     max_rps: Rps = None,
     endpoint_rps: EndpointRps = None,
-    give_up_after: GiveUp = 120.0,
+    give_up_after: RequestTimeout = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
     wait: Wait = PATIENCE,
     json: Json = False,
 ) -> None:
-    """Compare a sample with Stripe, object by object: the row, and what its changes lead to. Exit 4
-    where they differ.
+    """Compare a sample of objects with Stripe: each row, and the state its changes lead to. Exit 4 if
+    they differ.
     """
     from ..api.client import API_VERSION
     from ..verify_run import verify
     from . import output
 
-    with output.working() as watch:
-        found = verify(
+    with output.status_line() as watch:
+        result = verify(
             sample=sample,
-            api_key=key_in(api_key_file),
-            database=database,
-            destination=destination,
-            dataset=dataset,
-            resources=listed(resources),
+            api_key=read_key_file(api_key_file),
+            **asdict(copy),
+            resources=split_names(resources),
             max_rps=max_rps,
             endpoint_rps=endpoint_rps,
             allow_api_base=allow_api_base,
@@ -307,11 +302,11 @@ def verify(
             wait=wait,
             watch=watch,
         )
-    output.print_verified(found, json)
-    if found.differences:
-        count = sum(found.compared.values())
+    output.print_verification(result, json)
+    if result.differences:
+        count = sum(result.compared.values())
         raise Drift(
-            f"{len(found.differences):,} of {count:,} objects differ. Run `stripe-feed reconcile`, then verify again."
+            f"{len(result.differences):,} of {count:,} objects differ. Run `stripe-feed reconcile`, then verify again."
         )
 
 
@@ -321,29 +316,26 @@ command(serve)
 
 @command
 def status(
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    *,
+    copy: LocalCopyOptions,
     wait: Wait = PATIENCE,
     json: Json = False,
 ) -> None:
-    """Show tables, cursors and freshness of the copy, and where its files are."""
+    """Show the tables, cursors and freshness of the copy, and where its files are."""
     from ..destination import read
     from . import output
 
-    output.print_status(read.status(database, destination, dataset, state_dir, wait), json)
+    output.print_status(read.status(**asdict(copy), wait=wait), json)
 
 
 @command
 def preview(
+    *,
     table: Annotated[str, typer.Argument(help="A table, such as customers.")],
     rows: Annotated[
         int, typer.Option("-n", "--rows", metavar="N", min=1, help="How many rows.")
     ] = 5,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    copy: CopyOptions,
     wait: Wait = PATIENCE,
     json: Json = False,
 ) -> None:
@@ -351,54 +343,50 @@ def preview(
     from ..destination import read
     from . import output
 
-    with read.opened(database, destination, dataset, wait) as copy:
-        output.print_rows(read.preview(copy, table, rows), json)
+    with read.opened(**asdict(copy), wait=wait) as reader:
+        output.print_rows(read.preview(reader, table, rows), json)
 
 
 @command
 def query(
+    *,
     sql: Annotated[
         str,
         typer.Argument(
-            help='One select, such as "select count(*) from customers"; - reads it from stdin.'
+            help='One select statement, such as "select count(*) from customers"; - reads it from stdin.'
         ),
     ],
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    copy: CopyOptions,
     wait: Wait = PATIENCE,
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
 ) -> None:
-    """Answer a query in SQL; it only reads."""
+    """Run a read-only SQL query."""
     from ..destination import read
     from . import output
 
-    with read.opened(database, destination, dataset, wait) as copy:
-        output.print_rows(read.query(copy, sys.stdin.read() if sql == "-" else sql), json, csv)
+    with read.opened(**asdict(copy), wait=wait) as reader:
+        output.print_rows(read.query(reader, sys.stdin.read() if sql == "-" else sql), json, csv)
 
 
 @command
 def doctor(
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
+    *,
+    copy: CopyOptions,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
-    give_up_after: GiveUp = 20.0,
+    give_up_after: RequestTimeout = 20.0,
     json: Json = False,
 ) -> int:
-    """Check key, permissions, clock, versions and destination; one fix per finding."""
+    """Check the key, permissions, clock, versions and destination; print a fix for each problem."""
     from .. import doctor
     from ..api.client import API_VERSION
     from . import output
 
     findings = doctor.examine(
-        api_key=key_in(api_key_file),
-        database=database,
-        destination=destination,
-        dataset=dataset,
+        api_key=read_key_file(api_key_file),
+        **asdict(copy),
         allow_api_base=allow_api_base,
         api_version=api_version or API_VERSION,
         give_up_after=give_up_after,
@@ -408,12 +396,13 @@ def doctor(
 
 @command
 def demo(
-    customers: Annotated[int, typer.Option(min=1, help="How many customers to make up.")] = 500,
+    customers: Annotated[int, typer.Option(min=1, help="How many customers to generate.")] = 500,
     database: Annotated[
-        str, typer.Option(metavar="FILE", help="DuckDB file; an earlier demo's is replaced.")
+        str,
+        typer.Option(metavar="FILE", help="DuckDB file; the file of an earlier demo is replaced."),
     ] = "demo.duckdb",
 ) -> None:
-    """Load a made-up account twice and show the tables; needs no account and no network."""
+    """Load a generated account twice and show the tables; needs no Stripe account and no network."""
     from .demo import demo as run
 
     run(database, customers)
@@ -425,28 +414,28 @@ def demo(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def sandbox(ctx: typer.Context) -> None:
-    """Run a look-alike of Stripe, to try anything against; --help lists its options."""
+    """Run a local simulation of Stripe to test against; --help lists its options."""
     from .demo import serve
 
     serve(ctx.args)
 
 
-def moment(text: str | None) -> int | str | None:
-    """A date as it is, Unix seconds as a number."""
+def parse_date(text: str | None) -> int | str | None:
+    """Turn Unix seconds into a number; leave a date as it is."""
     return int(text) if text and text.isascii() and text.isdigit() and 8 < len(text) < 12 else text
 
 
-def fields(names: Iterable[str] | None) -> dict[str, list[str]]:
-    """`customers.tax_ids` as table and field. Raises `UsageError` for other forms."""
-    found: dict[str, list[str]] = {}
+def parse_expand(names: Iterable[str] | None) -> dict[str, list[str]]:
+    """Turn `customers.tax_ids` into table and fields. Raises `UsageError` for other forms."""
+    expanded: dict[str, list[str]] = {}
     for name in names or ():
         table, dot, field = name.partition(".")
         if not dot:
             raise UsageError(
                 f"--expand takes TABLE.FIELD, such as customers.tax_ids, not {name!r}."
             )
-        found.setdefault(table, []).append(field)
-    return found
+        expanded.setdefault(table, []).append(field)
+    return expanded
 
 
 if __name__ == "__main__":

@@ -1,27 +1,37 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from ..errors import UsageError
 
-Database = Annotated[
-    str | None,
-    typer.Option("--database", metavar="FILE", help="DuckDB file; stripe_feed.duckdb by default."),
-]
-Destination = Annotated[
-    str | None,
-    typer.Option(
-        "--destination", metavar="NAME", help="Another dlt destination, such as postgres."
-    ),
-]
-Dataset = Annotated[
-    str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")
-]
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """Which copy a command reads or writes."""
+
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database", metavar="FILE", help="DuckDB file; stripe_feed.duckdb by default."
+        ),
+    ] = None
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--destination", metavar="NAME", help="Another dlt destination, such as postgres."
+        ),
+    ] = None
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")
+    ] = "stripe"
+
+
 StateDir = Annotated[
     str | None,
     typer.Option(
@@ -30,27 +40,40 @@ StateDir = Annotated[
         help="dlt's working files, in a folder per destination and dataset; below ~/.dlt/pipelines by default.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCopyOptions(CopyOptions):
+    """Which copy, and where its files on this machine are."""
+
+    state_dir: StateDir = None
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 KeyFile = Annotated[
     str | None,
     typer.Option(
         "--api-key-file",
         metavar="FILE",
-        help="The key, - for stdin; else dlt's secrets or STRIPE_SECRET_KEY.",
+        help="File with the API key, - for stdin; by default the key comes from dlt's secrets or STRIPE_SECRET_KEY.",
     ),
 ]
 AllowBase = Annotated[
     bool,
     typer.Option(
-        "--allow-api-base", help="Send a live key to another STRIPE_API_BASE than Stripe's."
+        "--allow-api-base",
+        help="Allow a live key to be sent to a STRIPE_API_BASE that is not Stripe's.",
     ),
 ]
 Version = Annotated[
-    str | None, typer.Option("--api-version", metavar="VERSION", help="Not the pinned API version.")
+    str | None,
+    typer.Option(
+        "--api-version", metavar="VERSION", help="Use this API version, not the pinned one."
+    ),
 ]
-GiveUp = Annotated[
+RequestTimeout = Annotated[
     float,
-    typer.Option("--give-up-after", metavar="SECONDS", help="How long to try one request again."),
+    typer.Option("--give-up-after", metavar="SECONDS", help="How long to retry one request."),
 ]
 Resources = Annotated[
     list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")
@@ -61,27 +84,29 @@ Wait = Annotated[
         "--wait",
         metavar="SECONDS",
         min=0,
-        help="Wait so long for who writes to the copy or has its file open.",
+        help="How long to wait while another process writes to the copy or has its file open.",
     ),
 ]
 Rps = Annotated[
-    float | None, typer.Option(metavar="N", min=0.1, help="Requests per second at most.")
+    float | None, typer.Option(metavar="N", min=0.1, help="Maximum requests per second.")
 ]
 EndpointRps = Annotated[
-    float | None, typer.Option(metavar="N", min=0.1, help="The same per endpoint.")
+    float | None,
+    typer.Option(metavar="N", min=0.1, help="Maximum requests per second per endpoint."),
 ]
 
 
-def key_in(file: str | None) -> str | None:
-    """The key in a file that was named."""
+def read_key_file(file: str | None) -> str | None:
+    """The API key in the file of `--api-key-file`; None without the option."""
     from ..api.credentials import read_key
 
     return None if file is None else read_key(file)
 
 
-def listed(given: Iterable[str] | None, option: str = "--resources") -> list[str] | None:
-    """`a,b` and repetitions as one list; nothing where nothing was given. Raises `UsageError` for a
-    list without a name.
+def split_names(given: Iterable[str] | None, option: str = "--resources") -> list[str] | None:
+    """Split `a,b` and repeated options into one list of unique names; None if nothing was given.
+
+    Raises `UsageError` for a list without a name.
     """
     if not given:
         return None

@@ -1,6 +1,4 @@
-"""Words and tables on a terminal: data to stdout, talk to stderr. What strangers wrote never
-reaches it as control characters.
-"""
+"""Print data to stdout and messages to stderr; control characters in data are escaped."""
 
 from __future__ import annotations
 
@@ -28,92 +26,92 @@ if TYPE_CHECKING:
     from ..sync_run import Planned, Synced
     from ..verify_run import Verified
 
-WIDEST = 40  # characters of a value in a table
-QUIET = 60.0  # seconds between two log lines that say the same
-MOST_LINES = 1_000  # different ones that are remembered
-UNKNOWN = "a field that this version does not know"  # what `extract.records` logs for each
+MAX_CELL_WIDTH = 40  # characters of a value in a table
+REPEAT_AFTER = 60.0  # seconds before the same log line is shown again
+MAX_REMEMBERED_LINES = 1_000  # to recognise repeats
+UNKNOWN_FIELD = "a field that this version does not know"  # `extract.tables` logs it for each one
 
 
-def talk() -> Console:
-    """The console for people, on stderr."""
+def console_err() -> Console:
+    """The console for messages, on stderr."""
     return _console(stderr=True)
 
 
-def data() -> Console:
-    """The console for answers, on stdout."""
+def console_out() -> Console:
+    """The console for data, on stdout."""
     return _console(stderr=False)
 
 
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
-    class Ours(Console):
+    class PipeConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # Rich would end the process
+            raise BrokenPipeError  # Rich would exit the process
 
-    return Ours(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return PipeConsole(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
-    """One line of talk; a command goes on where nobody listens any more."""
+def echo_err(line: str) -> None:
+    """Write one line to stderr. If stderr is closed, the command continues."""
     try:
-        sys.stderr.write(f"{plain(line)}\n")
+        sys.stderr.write(f"{escape_control(line)}\n")
     except BrokenPipeError:
-        hush(sys.stderr)
+        silence(sys.stderr)
 
 
-def note(line: str, at: float | None = None) -> None:
-    """One line of a log: with its time where no terminal shows it as it comes. `at`: Unix seconds;
+def log_line(line: str, at: float | None = None) -> None:
+    """Write one log line to stderr, with its time unless stderr is a terminal. `at`: Unix seconds;
     now by default.
     """
     try:
-        is_watched = sys.stderr.isatty()
+        is_terminal = sys.stderr.isatty()
     except ValueError:  # closed
-        is_watched = False
+        is_terminal = False
     moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
-    say(line if is_watched else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
+    echo_err(line if is_terminal else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
 
 
 @contextmanager
-def working() -> Iterator[Callable[[str], None]]:
-    """What shows how far something is, on a terminal; nothing elsewhere."""
-    console = talk()
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a progress text; it does nothing unless stderr is a terminal."""
+    console = console_err()
     if not console.is_terminal:
-        yield lambda words: None
+        yield lambda text: None
         return
     with console.status("") as status:
-        yield lambda words: status.update(plain(words))
+        yield lambda text: status.update(escape_control(text))
 
 
-def gone(stream: TextIO) -> bool:
-    """Whether the reader of a pipe went away."""
+def is_pipe_closed(stream: TextIO) -> bool:
+    """Whether the reader of a pipe closed it."""
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def hush(stream: TextIO) -> None:
-    """Send the rest nowhere: Python would complain about it when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+def silence(stream: TextIO) -> None:
+    """Discard all further output of a stream; Python would report the closed pipe at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
-def invoked() -> str:
-    """`stripe-feed` as it can be typed again here: with its path where it was called by a path that
-    is not on PATH.
+def command_name() -> str:
+    """The command as the user can type it again: `stripe-feed`, or its path if PATH does not lead to
+    it.
     """
     script = sys.argv[0]
     if os.path.basename(script) != "stripe-feed":
         return "stripe-feed"
-    found = shutil.which("stripe-feed")
-    return "stripe-feed" if found and os.path.samefile(found, script) else shlex.quote(script)
+    on_path = shutil.which("stripe-feed")
+    return "stripe-feed" if on_path and os.path.samefile(on_path, script) else shlex.quote(script)
 
 
 @contextmanager
-def heard(quiet: bool = False) -> Iterator[None]:
-    """Show what the package logs while a command runs."""
-    log, handler = logging.getLogger("stripe_feed"), _Talk()
+def log_to_stderr(quiet: bool = False) -> Iterator[None]:
+    """Show the log of the package on stderr while the block runs."""
+    log, handler = logging.getLogger("stripe_feed"), _StderrHandler()
     level = log.level
     handler.setLevel(logging.WARNING if quiet else logging.INFO)
     log.addHandler(handler)
@@ -123,56 +121,57 @@ def heard(quiet: bool = False) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-        handler.tell_unknown()
+        handler.summarize_unknown()
 
 
-class _Talk(logging.Handler):
-    """Says the same line once a minute, and counts the fields that this version does not know: each
-    has a line of its own.
-    """
+class _StderrHandler(logging.Handler):
+    """Writes log lines to stderr: repeats at most once a minute, unknown fields as one summary."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: dict[str, float] = {}
+        self.shown_at: dict[str, float] = {}
         self.unknown: Counter[str] = Counter()  # by table
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if UNKNOWN in line:
+        if UNKNOWN_FIELD in line:
             self.unknown[line.partition(":")[0]] += 1
-        elif line not in self.said or not 0 <= record.created - self.said[line] < QUIET:
-            if len(self.said) >= MOST_LINES:
-                self.said.clear()
-            self.said[line] = record.created
-            note(
+        elif (
+            line not in self.shown_at
+            or not 0 <= record.created - self.shown_at[line] < REPEAT_AFTER
+        ):
+            if len(self.shown_at) >= MAX_REMEMBERED_LINES:
+                self.shown_at.clear()
+            self.shown_at[line] = record.created
+            log_line(
                 line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}",
                 record.created,
             )
 
-    def tell_unknown(self) -> None:
-        """One line for all of them, at the end."""
+    def summarize_unknown(self) -> None:
+        """Write one line for all unknown fields."""
         if self.unknown:
             fields = f"{count} fields" if (count := sum(self.unknown.values())) > 1 else "1 field"
-            say(
+            echo_err(
                 f"{fields} that this version does not know: kept in `extra` of {', '.join(sorted(self.unknown))}."
             )
 
 
-def plain(text: object) -> str:
-    """Text without control characters: an escape sequence in a customer's name stays harmless."""
+def escape_control(text: object) -> str:
+    """Escape control characters, so that an escape sequence in a customer's name is harmless."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def cell(value: object) -> str:
-    """A value as one short line."""
+def format_cell(value: object) -> str:
+    """Format a value as one short line."""
     if value is None:
         return ""
-    text = plain(value if not isinstance(value, datetime) else when(value))
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+    text = escape_control(value if not isinstance(value, datetime) else format_time(value))
+    return text if len(text) <= MAX_CELL_WIDTH else text[: MAX_CELL_WIDTH - 1] + "…"
 
 
-def when(moment: datetime | int | None) -> str:
-    """A moment in UTC, to the second."""
+def format_time(moment: datetime | int | None) -> str:
+    """Format a time in UTC, to the second."""
     if moment is None:
         return "never"
     if not isinstance(moment, datetime):
@@ -186,75 +185,79 @@ def _utc(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
-    """A table for a console; numbers stand to the right."""
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
+    """Make a table for a console; numbers are right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     rows = list(rows)
-    found = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for n, name in enumerate(columns):
-        numbers = all(
+        is_numeric = all(
             isinstance(row[n], int | float | None) and not isinstance(row[n], bool) for row in rows
         )
-        found.add_column(plain(name), justify="right" if rows and numbers else "left", no_wrap=True)
+        grid.add_column(
+            escape_control(name), justify="right" if rows and is_numeric else "left", no_wrap=True
+        )
     for row in rows:
-        found.add_row(*(Text(f"{value:,}" if type(value) is int else cell(value)) for value in row))
-    return found
+        grid.add_row(
+            *(Text(f"{value:,}" if type(value) is int else format_cell(value)) for value in row)
+        )
+    return grid
 
 
-def print_rows(found: Rows, json: bool, as_csv: bool = False) -> None:
-    """The answer to a query: a table for people, one JSON object per line, or CSV."""
+def print_rows(result: Rows, json: bool, as_csv: bool = False) -> None:
+    """Print the result of a query as a table, as one JSON object per line, or as CSV."""
     if json:
         print_json(
             *(
-                dict(zip(found.columns, map(_value, row, _kinds(found)), strict=True))
-                for row in found.rows
+                dict(zip(result.columns, map(_json_value, row, _json_columns(result)), strict=True))
+                for row in result.rows
             )
         )
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(found.columns)
-        writer.writerows(map(_text, row) for row in found.rows)
+        writer.writerow(result.columns)
+        writer.writerows(map(_csv_value, row) for row in result.rows)
     else:
-        _print_table(found)
+        _print_table(result)
 
 
-def _print_table(found: Rows) -> None:
-    """As many columns as the terminal is wide; the others are named."""
-    console = data()
-    wide = [
-        max([len(name), *(len(cell(row[n])) for row in found.rows)]) + 2
-        for n, name in enumerate(found.columns)
+def _print_table(result: Rows) -> None:
+    """Print as many columns as fit into the terminal, and name the others."""
+    console = console_out()
+    widths = [
+        max([len(name), *(len(format_cell(row[n])) for row in result.rows)]) + 2
+        for n, name in enumerate(result.columns)
     ]
-    fit = next((n for n in range(1, len(wide)) if sum(wide[: n + 1]) > console.width), len(wide))
-    console.print(table(found.columns[:fit], [row[:fit] for row in found.rows]))
-    if fit < len(found.columns):
-        say(f"Not shown: {', '.join(found.columns[fit:])}. --json shows all.")
+    fit = next(
+        (n for n in range(1, len(widths)) if sum(widths[: n + 1]) > console.width), len(widths)
+    )
+    console.print(make_table(result.columns[:fit], [row[:fit] for row in result.rows]))
+    if fit < len(result.columns):
+        echo_err(f"Not shown: {', '.join(result.columns[fit:])}. --json shows all.")
 
 
 def print_json(*objects: Any) -> None:
-    """One line of JSON per object; exact numbers, times as ISO 8601."""
+    """Print one line of JSON per object; numbers are exact, times are ISO 8601."""
     import msgspec
 
-    for found in objects:
-        sys.stdout.write(msgspec.json.encode(found, enc_hook=str).decode() + "\n")
+    for item in objects:
+        sys.stdout.write(msgspec.json.encode(item, enc_hook=str).decode() + "\n")
 
 
-def print_failure(kind: str, words: str, code: int) -> None:
-    """What a command that was asked for JSON answers where it failed: `{"error": {"kind",
-    "message", "exit_code"}}`.
-    """
+def print_failure(kind: str, message: str, code: int) -> None:
+    """Print the JSON of a failed command: `{"error": {"kind", "message", "exit_code"}}`."""
     try:
-        print_json({"error": {"kind": kind, "message": words, "exit_code": code}})
+        print_json({"error": {"kind": kind, "message": message, "exit_code": code}})
         sys.stdout.flush()
     except OSError:
-        hush(sys.stdout)
+        silence(sys.stdout)
 
 
-def _text(value: Any) -> Any:
-    """A value of CSV: what is nested as JSON, times as ISO 8601, truth as true and false."""
+def _csv_value(value: Any) -> Any:
+    """A value for CSV: nested data as JSON, times as ISO 8601, booleans as true and false."""
     import msgspec
 
     match value:
@@ -263,33 +266,33 @@ def _text(value: Any) -> Any:
         case bool():
             return str(value).lower()
         case datetime():
-            return _zoned(value).isoformat()
+            return _with_zone(value).isoformat()
         case bytes():
             return value.hex()
     return value
 
 
-def _zoned(moment: datetime) -> datetime:
-    """A time of the copy: those without a zone are in UTC."""
+def _with_zone(moment: datetime) -> datetime:
+    """Add UTC to a time without a zone; the copy stores times in UTC."""
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
-def _kinds(found: Rows) -> list[bool]:
-    return [name in found.json for name in found.columns]
+def _json_columns(result: Rows) -> list[bool]:
+    return [name in result.json for name in result.columns]
 
 
-def _value(value: Any, is_json: bool) -> Any:
+def _json_value(value: Any, is_json: bool) -> Any:
     import msgspec
 
     if is_json and isinstance(value, str):
         return msgspec.Raw(value.encode())
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return msgspec.Raw(str(value).encode())
-    return _zoned(value) if isinstance(value, datetime) else value
+    return _with_zone(value) if isinstance(value, datetime) else value
 
 
-def print_synced(
-    done: Synced,
+def print_sync_result(
+    result: Synced,
     json: bool,
     quiet: bool,
     *,
@@ -297,23 +300,18 @@ def print_synced(
     destination: str | None,
     dataset: str,
 ) -> None:
-    """The summary of a run, and what to do next."""
+    """Print the summary of a run and the next step."""
     if json:
-        print_json(done)
+        print_json(result)
     if quiet:
         return
-    total = sum(done.rows.values())
+    total = sum(result.rows.values())
     place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
-    what = (
-        f"{total:,} rows written to"
-        if total
-        else "No differences in"
-        if done.healed
-        else "Nothing new for"
-    )
-    say(f"{what} {place}: {done.requests:,} requests, {done.seconds:.1f} s.")
-    for name in (name for name in (*TABLES, CHANGES) if name in done.rows):
-        say(f"  {name:<20} {done.rows[name]:>12,}")
+    nothing = "No differences in" if result.healed else "Nothing new for"
+    outcome = f"{total:,} rows written to" if total else nothing
+    echo_err(f"{outcome} {place}: {result.requests:,} requests, {result.seconds:.1f} s.")
+    for name in (name for name in (*TABLES, CHANGES) if name in result.rows):
+        echo_err(f"  {name:<20} {result.rows[name]:>12,}")
     options = {
         "--database": database,
         "--destination": destination,
@@ -322,27 +320,30 @@ def print_synced(
     given = " ".join(
         f"{option} {shlex.quote(value)} " for option, value in options.items() if value
     )
-    if done.relayed:
-        say(f"Next: {invoked()} feed tail {given}".rstrip())
+    if result.relayed:
+        echo_err(f"Next: {command_name()} feed tail {given}".rstrip())
         return
-    say(f'Next: {invoked()} query {given}"select status, count(*) from invoices group by status"')
+    echo_err(
+        f'Next: {command_name()} query {given}"select status, count(*) from invoices group by status"'
+    )
 
 
-def print_verified(found: Verified, json: bool) -> None:
-    """What was compared, and each difference."""
+def print_verification(result: Verified, json: bool) -> None:
+    """Print how much was compared, and each difference."""
     if json:
-        print_json(found)
+        print_json(result)
         return
-    rows = [(name, count, found.waiting[name]) for name, count in found.compared.items()]
-    data().print(table(["resource", "compared", "waiting for a sync"], rows))
-    for one in found.differences:
-        sys.stdout.write(plain(f"{one.resource} {one.object_id}: {one.what}") + "\n")
-    if not found.differences:
+    rows = [(name, count, result.waiting[name]) for name, count in result.compared.items()]
+    console_out().print(make_table(["resource", "compared", "waiting for a sync"], rows))
+    for difference in result.differences:
+        line = f"{difference.resource} {difference.object_id}: {difference.what}"
+        sys.stdout.write(f"{escape_control(line)}\n")
+    if not result.differences:
         sys.stdout.write("No differences.\n")
 
 
 def print_plan(planned: Sequence[Planned], json: bool) -> None:
-    """What a run would read; in JSON `since` is null where it reads from the beginning."""
+    """Print what a run would read; in JSON, `since` is null if it reads from the beginning."""
     if json:
         print_json(
             *(
@@ -357,68 +358,73 @@ def print_plan(planned: Sequence[Planned], json: bool) -> None:
         )
         return
     rows = [
-        (p.resource, p.kind, when(p.since) if p.since else "the beginning", when(p.until))
+        (
+            p.resource,
+            p.kind,
+            format_time(p.since) if p.since else "the beginning",
+            format_time(p.until),
+        )
         for p in planned
     ]
-    data().print(table(["resource", "reads", "from (UTC)", "to (UTC)"], rows))
-    say("Nothing was written.")
+    console_out().print(make_table(["resource", "reads", "from (UTC)", "to (UTC)"], rows))
+    echo_err("Nothing was written.")
 
 
 def print_findings(findings: Iterable[Finding], json: bool) -> list[Finding]:
-    """One line per finding, as it comes; returns them all."""
-    seen = []
-    for found in findings:
-        seen.append(found)
+    """Print each finding as it comes, and return them all."""
+    printed = []
+    for finding in findings:
+        printed.append(finding)
         if json:
-            print_json(found)
+            print_json(finding)
         else:
-            sys.stdout.write(
-                plain(f"{'ok     ' if found.ok else 'problem'}  {found.check:<14} {found.text}")
-                + "\n"
-            )
-            if found.fix:
-                sys.stdout.write(plain(f"{'':24} fix: {found.fix}") + "\n")
+            state = "ok" if finding.ok else "problem"
+            line = f"{state:<7}  {finding.check:<14} {finding.text}"
+            sys.stdout.write(f"{escape_control(line)}\n")
+            if finding.fix:
+                sys.stdout.write(escape_control(f"{'':24} fix: {finding.fix}") + "\n")
             sys.stdout.flush()
-    return seen
+    return printed
 
 
-def print_status(found: Status, json: bool) -> None:
-    """What the copy holds."""
+def print_status(status: Status, json: bool) -> None:
+    """Print the content and the freshness of the copy."""
     if json:
-        print_json(found)
-    elif found.account_id is None and not found.tables:
-        say("Nothing is loaded yet. Run `stripe-feed sync`.")
+        print_json(status)
+    elif status.account_id is None and not status.tables:
+        echo_err("Nothing is loaded yet. Run `stripe-feed sync`.")
     else:
-        _print_status(found)
+        _print_status(status)
 
 
-def _print_status(found: Status) -> None:
-    mode = "unknown" if found.livemode is None else "live" if found.livemode else "test"
-    console = data()
+def _print_status(status: Status) -> None:
+    mode = {None: "unknown", True: "live", False: "test"}[status.livemode]
+    console = console_out()
     console.print(
-        f"account {found.account_id or 'unknown'}, {mode} mode, API version {found.api_version or 'unknown'}, "
-        f"last load {when(found.loaded_at)} UTC"
+        f"account {status.account_id or 'unknown'}, {mode} mode, API version {status.api_version or 'unknown'}, "
+        f"last load {format_time(status.loaded_at)} UTC"
     )
     console.print(
-        table(
-            ["table", "rows", "newest (UTC)"], [(t.table, t.rows, t.newest) for t in found.tables]
+        make_table(
+            ["table", "rows", "newest (UTC)"], [(t.table, t.rows, t.newest) for t in status.tables]
         )
     )
     rows = [
-        (c.resource, when(c.until), _left(c.seconds_left), when(c.followed)) for c in found.cursors
+        (c.resource, format_time(c.until), _format_left(c.seconds_left), format_time(c.followed))
+        for c in status.cursors
     ]
     console.print(
-        table(["resource", "listed up to (UTC)", "still to list", "events up to (UTC)"], rows)
+        make_table(["resource", "listed up to (UTC)", "still to list", "events up to (UTC)"], rows)
     )
-    for what, where in (
-        ("feed store", found.feed_store),
-        ("dlt's working folder", found.working_folder),
+    for label, path in (
+        ("feed store", status.feed_store),
+        ("dlt's working folder", status.working_folder),
     ):
-        console.print(plain(f"{what}: {where}"), soft_wrap=True)
+        console.print(escape_control(f"{label}: {path}"), soft_wrap=True)
 
 
-def _left(seconds: int) -> str:
-    """How much of `created` is still to be listed."""
+def _format_left(seconds: int) -> str:
+    """Format how much of the `created` range is still to be listed."""
     if seconds >= 86_400:
         return f"{seconds // 86_400:,} days"
     return f"{seconds:,} s" if seconds else "nothing"

@@ -1,6 +1,5 @@
-"""How far a sync is: a live table on a terminal, a log line per resource and minute elsewhere.
-
-Both tell when Stripe does not answer: the requests are made again in silence until they give up.
+"""Show the progress of a sync: a live table on a terminal, else one log line per resource and
+minute. Both report endpoints that do not answer, because requests are retried silently.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..api.responses import is_passing
-from .output import note, table
+from .output import log_line, make_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
     from ..extract.paging.reader import Listing
     from ..extract.run import Session
 
-EVERY = 60.0  # seconds between log lines
-RECENT = 10.0  # seconds over which speed is measured
-PATIENCE = 3.0  # seconds without an answer that are worth a line
+LOG_INTERVAL = 60.0  # seconds between log lines
+SPEED_WINDOW = 10.0  # seconds over which speed is measured
+PATIENCE = 3.0  # seconds without an answer before a line is shown
 WAITING = "Waiting for Stripe, the database or another command …"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How far one listing is. `back_to`: what was created since then is read; nothing is known
-    before the first page.
+class ListingProgress:
+    """The progress of one listing. `back_to`: everything created since then is read; None before the
+    first page.
     """
 
     name: str
@@ -45,14 +44,14 @@ class Reading:
 
     @property
     def share(self) -> float | None:
-        """Pages read of all pages, 0 to 1; unknown until every window has had its first page."""
+        """The share of pages read, 0 to 1; None until every window has its first page."""
         if math.isinf(self.pages_left):
             return None
         return 1.0 if not self.pages_left else self.pages / (self.pages + self.pages_left)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present speed."""
+        """The estimated time left at the current speed; None if unknown."""
         if not self.pages_left:
             return 0.0
         if math.isinf(self.pages_left) or not self.pages_per_second:
@@ -60,61 +59,69 @@ class Reading:
         return self.pages_left / self.pages_per_second
 
     def columns(self) -> tuple[str, ...]:
-        """Name, rows, pages, rows/s, position, share done and time left, as words."""
+        """Name, rows, pages, rows/s, position, share done and time left, as text."""
         speed = "…" if self.rows_per_second is None else f"{self.rows_per_second:,.0f}"
         share = "…" if self.share is None else f"{self.share:.0%}"
-        left = "…" if self.seconds_left is None else clock(self.seconds_left)
-        return self.name, f"{self.rows:,}", f"{self.pages:,}", speed, day(self.back_to), share, left
+        left = "…" if self.seconds_left is None else format_duration(self.seconds_left)
+        return (
+            self.name,
+            f"{self.rows:,}",
+            f"{self.pages:,}",
+            speed,
+            format_day(self.back_to),
+            share,
+            left,
+        )
 
     def sentence(self) -> str:
-        """The same as a log line."""
+        """The progress as one log line."""
         name, rows, pages, speed, back_to, share, left = self.columns()
         if not self.pages_left:
             return f"{name}: {rows} rows, {pages} pages, all read"
         return f"{name}: {rows} rows, {pages} pages, {speed} rows/s, back to {back_to}, {share} done, {left} left"
 
 
-HEAD = ("resource", "rows", "pages", "rows/s", "back to", "done", "left")
+COLUMNS = ("resource", "rows", "pages", "rows/s", "back to", "done", "left")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-    )
+def format_duration(seconds: float) -> str:
+    """Format seconds as 1:02:03 or 2:03."""
+    minutes, remainder = divmod(math.ceil(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}:{minutes % 60:02}:{remainder:02}"
+    return f"{minutes}:{remainder:02}"
 
 
-def day(moment: int | None) -> str:
-    """The date of a Unix time, in UTC; 0 is where a listing ends."""
+def format_day(moment: int | None) -> str:
+    """Format the UTC date of a Unix time; 0 is the end of a listing."""
     if moment is None:
         return "…"
     return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d}" if moment else "all"
 
 
-class Meter:
-    """Looks at listings again and again and knows their speed."""
+class ListingMeter:
+    """Samples the listings of a sync and computes their speed."""
 
     def __init__(self, session: Session, now: Callable[[], float] = time.monotonic) -> None:
         self.session = session
         self.now = now
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, ListingProgress] = {}
         self._past: dict[str, deque[tuple[float, int, int]]] = {}
 
-    def look(self) -> list[Reading]:
-        """How far each listing is; one that ended stays as it was seen last."""
-        for run in list(self.session.runs.values()):  # the reader's threads go on meanwhile
+    def sample(self) -> list[ListingProgress]:
+        """The progress of each listing; an ended listing keeps its last state."""
+        for run in list(self.session.runs.values()):  # a copy: reader threads add to it
             self.readings[run.listing.name] = self._read(run.listing)
         return list(self.readings.values())
 
-    def _read(self, listing: Listing[Any]) -> Reading:
+    def _read(self, listing: Listing[Any]) -> ListingProgress:
         past = self._past.setdefault(listing.name, deque())
         now, rows, pages = self.now(), listing.rows_read, listing.pages_read
         past.append((now, rows, pages))
-        while now - past[0][0] > RECENT and len(past) > 2:
+        while now - past[0][0] > SPEED_WINDOW and len(past) > 2:
             past.popleft()
-        began, rows_then, pages_then = past[0]
-        seconds = now - began
+        started, rows_then, pages_then = past[0]
+        seconds = now - started
         speeds = (
             ((rows - rows_then) / seconds, (pages - pages_then) / seconds)
             if seconds > 0
@@ -123,37 +130,37 @@ class Meter:
         windows = [window for planner in listing.walks for window in list(planner.windows)]
         left = sum(window.pages_left() for window in windows)
         back_to = max((window.pos for window in windows), default=0) if pages else None
-        return Reading(listing.name, rows, pages, left, back_to, *speeds)
+        return ListingProgress(listing.name, rows, pages, left, back_to, *speeds)
 
 
 @dataclass(slots=True)
-class Silence:
-    """What became of the requests to one endpoint since its last answer."""
+class EndpointState:
+    """The requests to one endpoint since its last answer."""
 
     answers: int = 0
     failures: int = 0
-    since: float | None = None  # when the first failure was seen
+    since: float | None = None  # time of the first failure
 
 
-class Watch:
-    """Looks at the requests again and again and notices endpoints that only fail."""
+class RequestMonitor:
+    """Samples the request counts and finds endpoints whose requests only fail."""
 
     def __init__(
         self, counts: Mapping[tuple[str, int], int], now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.counts = counts  # by endpoint and HTTP status; 0: no answer
+        self.counts = counts  # by endpoint and HTTP status; 0 is no answer
         self.now = now
-        self._seen: dict[str, Silence] = {}
+        self._seen: dict[str, EndpointState] = {}
 
-    def look(self) -> dict[str, str]:
-        """A line per endpoint that has not answered for a while."""
+    def sample(self) -> dict[str, str]:
+        """One line per endpoint that has not answered for `PATIENCE` seconds."""
         return dict(self._troubles(_by_endpoint(self.counts)))
 
     def _troubles(self, counts: dict[str, dict[int, int]]) -> Iterator[tuple[str, str]]:
         for endpoint, statuses in counts.items():
             failed = {status: n for status, n in statuses.items() if is_passing(status)}
             answers, failures = sum(statuses.values()) - sum(failed.values()), sum(failed.values())
-            seen = self._seen.setdefault(endpoint, Silence())
+            seen = self._seen.setdefault(endpoint, EndpointState())
             if answers > seen.answers:
                 seen.answers, seen.failures, seen.since = answers, failures, None
             elif failures > seen.failures and seen.since is None:
@@ -161,39 +168,37 @@ class Watch:
             if seen.since is not None and (seconds := self.now() - seen.since) >= PATIENCE:
                 yield (
                     endpoint,
-                    f"{endpoint}: {complaint(failed)} for {seconds:.0f} s, asking again …",
+                    f"{endpoint}: {describe_failure(failed)} for {seconds:.0f} s, retrying …",
                 )
 
 
 def _by_endpoint(counts: Mapping[tuple[str, int], int]) -> dict[str, dict[int, int]]:
-    found: dict[str, dict[int, int]] = {}
-    for (endpoint, status), n in list(
-        counts.items()
-    ):  # a copy: the reader's threads count meanwhile
-        found.setdefault(endpoint, {})[status] = n
-    return found
+    by_endpoint: dict[str, dict[int, int]] = {}
+    for (endpoint, status), n in list(counts.items()):  # a copy: reader threads add to it
+        by_endpoint.setdefault(endpoint, {})[status] = n
+    return by_endpoint
 
 
-def complaint(failed: Mapping[int, int]) -> str:
-    """What goes wrong most."""
+def describe_failure(failed: Mapping[int, int]) -> str:
+    """Describe the most frequent failure."""
     status = max(failed, key=lambda status: failed[status])
     return f"Stripe answers {status}" if status else "no answer from Stripe"
 
 
 class Progress:
-    """Shows how far a sync is while the block runs; its `watch` is for `sync(watch=...)`."""
+    """Shows the progress of a sync while the block runs; pass `watch` to `sync(watch=...)`."""
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self.console = console
         self.quiet = quiet
-        self.meter: Meter | None = None
-        self.requests = Watch({})
+        self.meter: ListingMeter | None = None
+        self.requests = RequestMonitor({})
         self._ended = threading.Event()
         self._live: Any = None
         self._thread: threading.Thread | None = None
         self._before = threading.Timer(
-            PATIENCE, note, [WAITING]
-        )  # unless the session begins to read
+            PATIENCE, log_line, [WAITING]
+        )  # cancelled once the sync starts to read
         self._before.daemon = True
 
     def __enter__(self) -> Progress:
@@ -210,17 +215,17 @@ class Progress:
             self._thread.join()
 
     def watch(self, session: Session) -> None:
-        """The session begins to read."""
+        """Start to show progress; `sync` calls this when it starts to read."""
         self._before.cancel()
-        self.meter = Meter(session)
-        self.requests = Watch(session.api.counts)
+        self.meter = ListingMeter(session)
+        self.requests = RequestMonitor(session.api.counts)
         if self.quiet:
             return
         if self.console.is_terminal:
             from rich.live import Live
 
             self._live = Live(
-                get_renderable=self.picture,
+                get_renderable=self.render,
                 console=self.console,
                 refresh_per_second=5,
                 transient=True,
@@ -232,37 +237,37 @@ class Progress:
             )
             self._thread.start()
 
-    def picture(self) -> Any:
-        """The table as it is now."""
+    def render(self) -> Any:
+        """The current table."""
         from rich.console import Group
 
-        readings = self.meter.look() if self.meter else []
-        shown = table(HEAD, [reading.columns() for reading in readings])
+        readings = self.meter.sample() if self.meter else []
+        progress = make_table(COLUMNS, [reading.columns() for reading in readings])
         all_read = readings and not any(reading.pages_left for reading in readings)
         return Group(
-            shown, *(["All read, loading …"] if all_read else self.requests.look().values())
+            progress, *(["All read, loading …"] if all_read else self.requests.sample().values())
         )
 
     def report(self) -> None:
-        """One log line per listing."""
-        for reading in self.meter.look() if self.meter else []:
-            note(reading.sentence())
+        """Write one log line per listing."""
+        for reading in self.meter.sample() if self.meter else []:
+            log_line(reading.sentence())
 
-    def complain(self, known: set[str]) -> set[str]:
-        """One log line per endpoint that does not answer and is not `known` for it; returns all of
-        them.
+    def report_failures(self, known: set[str]) -> set[str]:
+        """Write one log line per endpoint that does not answer and is not in `known`; return all such
+        endpoints.
         """
-        troubles = self.requests.look()
+        troubles = self.requests.sample()
         for endpoint in troubles.keys() - known:
-            note(troubles[endpoint])
+            log_line(troubles[endpoint])
         return set(troubles)
 
     def _report(self) -> None:
         known: set[str] = set()
         reported = time.monotonic()
         while not self._ended.wait(1.0):
-            known = self.complain(known)
-            if time.monotonic() - reported >= EVERY:
+            known = self.report_failures(known)
+            if time.monotonic() - reported >= LOG_INTERVAL:
                 reported = time.monotonic()
                 self.report()
-                known = set()  # said again after each report
+                known = set()  # repeated after each report

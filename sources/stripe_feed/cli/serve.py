@@ -1,9 +1,10 @@
-"""`stripe-feed serve` and `webhook …`: HTTP in and out. stdout is data, stderr is talk."""
+"""The commands `stripe-feed serve` and `webhook …`. Data goes to stdout, messages to stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,18 +15,15 @@ from ..errors import PartlyDone, SetupError
 from .command import command
 from .options import (
     AllowBase,
-    Database,
-    Dataset,
-    Destination,
     EndpointRps,
-    GiveUp,
     KeyFile,
+    LocalCopyOptions,
+    RequestTimeout,
     Resources,
     Rps,
-    StateDir,
     Version,
-    key_in,
-    listed,
+    read_key_file,
+    split_names,
 )
 
 if TYPE_CHECKING:
@@ -36,78 +34,84 @@ webhook_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="The webhook endpoint at Stripe that tells `stripe-feed serve` of changes.",
+    help="Create and test the Stripe webhook endpoint that notifies `stripe-feed serve`.",
 )
-SECRET = "STRIPE_WEBHOOK_SECRET"
-TOKEN = "STRIPE_FEED_TOKEN"
-HERE = "http://127.0.0.1:8787/stripe"
+SECRET_VARIABLE = "STRIPE_WEBHOOK_SECRET"
+TOKEN_VARIABLE = "STRIPE_FEED_TOKEN"
+LOCAL_URL = "http://127.0.0.1:8787/stripe"
 
 
 def serve(
+    *,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="0 is any that is free.")
+        int,
+        typer.Option(
+            "--port",
+            metavar="N",
+            min=0,
+            max=65535,
+            help="Port to listen on; 0 takes any free port.",
+        ),
     ] = 8787,
     every: Annotated[
         str,
         typer.Option(
-            "--every", metavar="TIME", help="Sync so often without a webhook, such as 5m; 0s never."
+            "--every",
+            metavar="TIME",
+            help="Interval of syncs without a webhook, such as 5m; 0s turns them off.",
         ),
     ] = "5m",
     triggers: Annotated[
         str | None,
-        typer.Option("--triggers", metavar="FILE", help="Rules; triggers.toml where there is one."),
+        typer.Option(
+            "--triggers",
+            metavar="FILE",
+            help="The file with the trigger rules; triggers.toml if it exists.",
+        ),
     ] = None,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
     resources: Resources = None,
     max_rps: Rps = None,
     endpoint_rps: EndpointRps = None,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
-    give_up_after: GiveUp = 120.0,
+    give_up_after: RequestTimeout = 120.0,
 ) -> None:
-    """Keep the copy fresh: Stripe's webhooks in, syncs, triggers, and the changes out over HTTP.
+    """Keep the copy fresh: receive Stripe's webhooks, sync, run triggers and serve changes over HTTP.
 
-    STRIPE_WEBHOOK_SECRET holds the secret of the endpoint at Stripe (several while one is replaced:
-    separated by commas). Every route but /stripe and /health asks for a token: that of
-    STRIPE_FEED_TOKEN, or one that is made at the first start.
+    STRIPE_WEBHOOK_SECRET holds the signing secret of the Stripe webhook endpoint (while you rotate
+    it, several secrets separated by commas). Every route except /stripe and /health requires a
+    token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
     from ..api.client import API_VERSION
     from ..feed.consumers import age
     from ..server.service import keep_fresh
     from ..triggers.config import FILE, read_triggers
     from ..triggers.config_watcher import Watched
-    from .trigger_output import stopping
+    from .trigger_output import stop_on_signals
 
     rules = Watched(
         read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else [],
         Path(triggers or FILE),
     )
-    secrets = secrets_in(SECRET)
-    with stopping() as stopped:
+    secrets = read_secrets(SECRET_VARIABLE)
+    with stop_on_signals() as stopped:
         keep_fresh(
             host=host,
             port=port,
-            token=os.environ.get(TOKEN) or None,
+            token=os.environ.get(TOKEN_VARIABLE) or None,
             secrets=secrets,
             rules=rules,
             every=float(age(every)),
             stopped=stopped,
-            ready=lambda opened: tell_opened(opened, bool(secrets)),
-            places={
-                "database": database,
-                "destination": destination,
-                "dataset": dataset,
-                "state_dir": state_dir,
-            },
-            api_key=key_in(api_key_file),
-            resources=listed(resources),
+            ready=lambda opened: announce(opened, bool(secrets)),
+            places=asdict(copy),
+            api_key=read_key_file(api_key_file),
+            resources=split_names(resources),
             max_rps=max_rps,
             endpoint_rps=endpoint_rps,
             allow_api_base=allow_api_base,
@@ -116,28 +120,28 @@ def serve(
         )
 
 
-def tell_opened(opened: Opened, takes_webhooks: bool) -> None:
-    """Say where it is served, and how to get in; the link with the token only when the token is
-    new.
-    """
-    from .output import say
+def announce(opened: Opened, takes_webhooks: bool) -> None:
+    """Print the address and how to log in; the link contains the token only if the token is new."""
+    from .output import echo_err
 
-    no_secret = "" if takes_webhooks else f" No webhooks: set {SECRET}."
-    say(
-        f"Serving {opened.url}, /changes, /changes/stream, /health and /metrics. Ctrl-C ends it.{no_secret}"
+    no_secret = "" if takes_webhooks else f" No webhooks: set {SECRET_VARIABLE}."
+    echo_err(
+        f"Serving {opened.url}, /changes, /changes/stream, /health and /metrics. Press Ctrl-C to stop.{no_secret}"
     )
     if opened.new_token is not None and opened.token_file is not None:
         file = opened.token_file.name
-        say(
-            f"The page, with its token: {opened.url}/?token={opened.new_token} (kept in {file}, not shown again)."
+        echo_err(
+            f"The page with its token: {opened.url}/?token={opened.new_token} (kept in {file}, not shown again)."
         )
     else:
-        say(f"The page and the changes ask for the token in {opened.token_file or TOKEN}.")
+        echo_err(
+            f"The page and the changes require the token in {opened.token_file or TOKEN_VARIABLE}."
+        )
 
 
-def secrets_in(variable: str) -> list[str]:
-    """The secrets in an environment variable, separated by commas."""
-    return [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]
+def read_secrets(variable: str) -> list[str]:
+    """Read comma-separated secrets from an environment variable."""
+    return [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()]
 
 
 @partial(command, webhook_app)
@@ -145,34 +149,34 @@ def register(
     url: Annotated[
         str,
         typer.Argument(
-            metavar="URL", help="Where Stripe reaches `serve`, such as https://example.com/stripe."
+            metavar="URL", help="The public URL of `serve`, such as https://example.com/stripe."
         ),
     ],
     resources: Resources = None,
     is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be made; make nothing.")
+        bool, typer.Option("--dry-run", help="Show the events; create nothing.")
     ] = False,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
-    give_up_after: GiveUp = 60.0,
+    give_up_after: RequestTimeout = 60.0,
 ) -> None:
-    """Make the endpoint at Stripe, for exactly the events that the copy is kept by, and show its
-    secret, this once.
-    """
+    """Create the webhook endpoint in Stripe and print its signing secret (shown only once)."""
     from contextlib import closing
 
     from ..api.client import API_VERSION, Api
     from ..server.webhook_endpoint import events_for
-    from ..server.webhook_endpoint import register as make
-    from .output import say
+    from ..server.webhook_endpoint import register as create_endpoint
+    from .output import echo_err
 
-    names = listed(resources)
+    names = split_names(resources)
     if is_dry_run:
         sys.stdout.write("".join(f"{event}\n" for event in events_for(names)))
-        say(f"{len(events_for(names))} events would be sent to this URL; nothing was made.")
+        echo_err(
+            f"{len(events_for(names))} event types would be sent to this URL. Nothing was created."
+        )
         return
-    key = key_in(api_key_file)
+    key = read_key_file(api_key_file)
     with closing(
         Api(
             key,
@@ -181,38 +185,45 @@ def register(
             give_up_after=give_up_after,
         )
     ) as api:
-        made = make(api, url, names)
-    say(
-        f"{made.id} sends {len(made.enabled_events)} kinds of events. Its secret, shown this once, goes into {SECRET}:"
+        endpoint = create_endpoint(api, url, names)
+    echo_err(
+        f"Created {endpoint.id} for {len(endpoint.enabled_events)} event types. Put its signing secret, shown only once, into {SECRET_VARIABLE}:"
     )
-    sys.stdout.write(f"{made.secret}\n")
+    sys.stdout.write(f"{endpoint.secret}\n")
 
 
 @partial(command, webhook_app)
 def test(
     url: Annotated[
-        str, typer.Argument(metavar="[URL]", help="Of `serve`; one on this machine by default.")
-    ] = HERE,
+        str,
+        typer.Argument(
+            metavar="[URL]", help="The webhook URL of `serve`; on this machine by default."
+        ),
+    ] = LOCAL_URL,
     wait: Annotated[
         float,
-        typer.Option("--wait", metavar="SECONDS", min=0, help="While nobody listens there yet."),
+        typer.Option(
+            "--wait", metavar="SECONDS", min=0, help="How long to wait until the server listens."
+        ),
     ] = 0.0,
 ) -> None:
-    """Send a signed sample to a webhook URL, as Stripe would; nothing changes by it."""
+    """Send a signed test event to a webhook URL, as Stripe does. It changes nothing."""
     import time
 
     from ..server.webhook_endpoint import ring
-    from .output import say
+    from .output import echo_err
 
-    secrets = secrets_in(SECRET)
+    secrets = read_secrets(SECRET_VARIABLE)
     if not secrets:
         raise SetupError(
-            f"{SECRET} is not set. Put the secret of the endpoint there, or any whsec_… on both sides for a test."
+            f"{SECRET_VARIABLE} is not set. Set it to the secret of the endpoint; for a test, any whsec_… on both sides will do."
         )
     outcome, until = ring(url, secrets[0]), time.monotonic() + wait
     while outcome.code == "refused" and time.monotonic() < until:
         time.sleep(0.2)
         outcome = ring(url, secrets[0])
     if not outcome.ok:
-        raise PartlyDone(f"The sample was not taken ({outcome.code}). {outcome.note}".rstrip())
-    say("The sample was taken: the signature is right.")
+        raise PartlyDone(
+            f"The test event was not accepted ({outcome.code}). {outcome.note}".rstrip()
+        )
+    echo_err("The test event was accepted: the signature is valid.")

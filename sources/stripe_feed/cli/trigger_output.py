@@ -1,4 +1,4 @@
-"""What triggers did and would do, on a terminal: tables for people, JSON for machines."""
+"""Print the results of triggers: tables for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .output import data, plain, print_json, say, table, when
+from .output import console_out, echo_err, escape_control, format_time, make_table, print_json
 
 if TYPE_CHECKING:
     from ..delivery.worker import Delivered
@@ -18,121 +18,133 @@ if TYPE_CHECKING:
     from ..triggers.engine import Explained, Fired
 
 
-def print_records(found: Sequence[Mapping[str, Any]], json: bool) -> None:
-    """Records of one form: a JSON object or a line each, with every id whole."""
+def print_records(records: Sequence[Mapping[str, Any]], json: bool) -> None:
+    """Print each record as a line or a JSON object; ids are never cut."""
     if json:
         print_json(
-            *({name.replace(" ", "_"): value for name, value in one.items()} for one in found)
+            *(
+                {name.replace(" ", "_"): value for name, value in record.items()}
+                for record in records
+            )
         )
         return
-    for one in found:
-        sys.stdout.write(plain("  ".join(f"{name} {value}" for name, value in one.items())) + "\n")
+    for record in records:
+        line = "  ".join(f"{name} {value}" for name, value in record.items())
+        sys.stdout.write(f"{escape_control(line)}\n")
 
 
-def print_triggers(found: Sequence[Mapping[str, Any]], json: bool) -> None:
-    """What each trigger waits for, and how it stands."""
+def print_triggers(triggers: Sequence[Mapping[str, Any]], json: bool) -> None:
+    """Print the condition, state and counts of each trigger."""
     if json:
-        print_json(*found)
+        print_json(*triggers)
         return
-    for one in found:
-        sys.stdout.write(
-            plain(f"{one['trigger']} ({one['state']}): {one['waits_for']} -> {one['receiver']}")
-            + "\n"
-        )
-        parts = [
-            f"fired {one['fired']:,}" + f", last {one['last_fired']}" * bool(one["last_fired"])
-        ]
-        parts += [f"{count:,} {state}" for state, count in sorted(one["messages"].items())]
-        parts += [f"{one['behind']:,} changes behind"] if one["behind"] else []
+    for trigger in triggers:
+        line = "{trigger} ({state}): {waits_for} -> {receiver}".format_map(trigger)
+        sys.stdout.write(f"{escape_control(line)}\n")
+        parts = [f"fired {trigger['fired']:,}"]
+        if trigger["last_fired"]:
+            parts.append(f"last {trigger['last_fired']}")
+        parts += [f"{count:,} {state}" for state, count in sorted(trigger["messages"].items())]
+        if trigger["behind"]:
+            parts.append(f"{trigger['behind']:,} changes behind")
         sys.stdout.write(f"  {', '.join(parts)}\n")
 
 
-def print_rehearsal(found: Rehearsed, json: bool) -> None:
-    """How often a trigger would have fired, per day, and some of its messages."""
+def print_backtest(report: Rehearsed, json: bool) -> None:
+    """Print how often a trigger would have fired, per day, with sample messages."""
     if json:
-        print_json(found)
+        print_json(report)
         return
-    console = data()
+    console = console_out()
     console.print(
-        f"{found.trigger} would have fired {found.fired:,} times for {found.changes:,} changes: at most "
-        f"{found.busiest_minute:,} in a minute, and {found.most_per_key:,} for one object or customer. Nothing was sent."
+        f"{report.trigger} would have fired {report.fired:,} times for {report.changes:,} changes: at most "
+        f"{report.busiest_minute:,} times in a minute, and {report.most_per_key:,} times for one object or customer. Nothing was sent."
     )
-    if found.days:
-        console.print(table(["day", "messages"], list(found.days.items())))
-    for sample in found.samples:
-        console.print(plain(f"{when(sample.occurred_at)}  {sample.object_id}  {sample.change_id}"))
+    if report.days:
+        console.print(make_table(["day", "messages"], list(report.days.items())))
+    for sample in report.samples:
         console.print(
-            plain(json_text.dumps(sample.body, ensure_ascii=False, indent=2)).replace("\\n", "\n")
+            escape_control(
+                f"{format_time(sample.occurred_at)}  {sample.object_id}  {sample.change_id}"
+            )
+        )
+        console.print(
+            escape_control(json_text.dumps(sample.body, ensure_ascii=False, indent=2)).replace(
+                "\\n", "\n"
+            )
         )
 
 
-def print_explained(found: Sequence[Explained], json: bool) -> None:
-    """Why triggers fired or did not."""
+def print_explanations(explanations: Sequence[Explained], json: bool) -> None:
+    """Print why each trigger fired or did not."""
     if json:
-        print_json(*found)
+        print_json(*explanations)
         return
-    for one in found:
-        sys.stdout.write(plain(f"{one.trigger}: {one.verdict}.") + "\n")
-        for clause in one.clauses:
+    for explanation in explanations:
+        sys.stdout.write(escape_control(f"{explanation.trigger}: {explanation.verdict}.") + "\n")
+        for clause in explanation.clauses:
             holds = "yes" if clause.holds else "no "
             sys.stdout.write(
-                plain(f"  {holds}  {clause.what}: {clause.asks}; it is {_shown(clause.found)}")
+                escape_control(
+                    f"  {holds}  {clause.what}: {clause.asks}; it is {_format_value(clause.found)}"
+                )
                 + "\n"
             )
-        for message, attempts in one.messages:
+        for message, attempts in explanation.messages:
             sys.stdout.write(f"  {message.message_id}: {message.state}\n")
             for attempt in attempts:
-                words = f"    {when(int(attempt.at))}  {attempt.code}  {attempt.seconds:.2f} s  {attempt.note}"
-                sys.stdout.write(plain(words).rstrip() + "\n")
+                line = f"    {format_time(int(attempt.at))}  {attempt.code}  {attempt.seconds:.2f} s  {attempt.note}"
+                sys.stdout.write(escape_control(line).rstrip() + "\n")
 
 
-def _shown(value: Any) -> str:
-    return (
-        json_text.dumps(value, ensure_ascii=False)
-        if isinstance(value, dict | list) or value is None
-        else str(value)
-    )
+def _format_value(value: Any) -> str:
+    if isinstance(value, dict | list) or value is None:
+        return json_text.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
-def print_delivered(fired: Sequence[Fired], done: Delivered, json: bool, quiet: bool) -> None:
-    """What a delivery did: JSON on stdout, or a line of talk."""
+def print_delivered(fired: Sequence[Fired], report: Delivered, json: bool, quiet: bool) -> None:
+    """Print the result of a delivery: JSON on stdout, or one line on stderr."""
     if json:
         print_json(
             {
-                "fired": {one.trigger: one.fired for one in fired},
-                "sent": done.sent,
-                "failed": done.failed,
-                "dead": done.dead,
-                "dropped": done.dropped,
-                "held": {one.trigger: one.held for one in fired if one.held},
-                "disabled": done.disabled,
+                "fired": {result.trigger: result.fired for result in fired},
+                "sent": report.sent,
+                "failed": report.failed,
+                "dead": report.dead,
+                "dropped": report.dropped,
+                "held": {result.trigger: result.held for result in fired if result.held},
+                "disabled": report.disabled,
             }
         )
         return
     if quiet:
         return
-    for one in fired:
-        if one.is_new:
-            say(f"{one.trigger} is new: it fires for what changes from now on.")
-    fires = sum(one.fired for one in fired)
-    again = f", {done.failed:,} failed and will be tried again" * bool(done.failed)
-    say(
-        f"{fires:,} fired, {done.sent:,} sent{again}{f', {done.dropped:,} dropped' * bool(done.dropped)}."
-    )
+    for result in fired:
+        if result.is_new:
+            echo_err(f"{result.trigger} is new: it fires for changes from now on.")
+    parts = [f"{sum(result.fired for result in fired):,} fired", f"{report.sent:,} sent"]
+    if report.failed:
+        parts.append(f"{report.failed:,} failed and will be retried")
+    if report.dropped:
+        parts.append(f"{report.dropped:,} dropped")
+    echo_err(f"{', '.join(parts)}.")
 
 
 @contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, so that what is under way can finish; a second one ends
-    at once.
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM and SIGINT set, so that running work can finish; a second signal
+    ends the process at once.
     """
     stop = threading.Event()
 
-    def heard(number: int, _: Any) -> None:
+    def on_signal(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         stop.set()
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield stop
     finally:

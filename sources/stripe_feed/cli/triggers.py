@@ -1,5 +1,5 @@
-"""`stripe-feed triggers …`, `deliver` and `feed dead …`: rules that start something elsewhere.
-stdout is data, stderr is talk.
+"""The commands `stripe-feed triggers …`, `deliver` and `feed dead …`. Data goes to stdout, messages
+to stderr.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import typer
 
 from ..errors import PartlyDone, UsageError
 from .command import command
-from .feed import PLACES, feed_app, opened
-from .options import Database, Dataset, Destination, Json, StateDir
+from .feed import POSITION_FORMS, feed_app, open_feed_for_cli
+from .options import Json, LocalCopyOptions
 
 if TYPE_CHECKING:
+    from ..delivery.worker import Delivered
     from ..triggers.engine import Fired
     from ..triggers.trigger import Trigger
 
@@ -25,147 +26,160 @@ triggers_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Rules that start something in another tool when the account changes.",
+    help="Send a message to another tool when the account changes, by rules in a file.",
 )
 dead_app = typer.Typer(
     name="dead",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Messages that were given up after the last attempt.",
+    help="Messages that failed at every attempt.",
 )
 feed_app.add_typer(dead_app, name="dead")
 
-File = Annotated[str, typer.Option("--triggers", metavar="FILE", help="The file with the rules.")]
+File = Annotated[
+    str, typer.Option("--triggers", metavar="FILE", help="The file with the trigger rules.")
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
-Since = Annotated[str, typer.Option("--since", metavar="PLACE", help=f"From here on: {PLACES}.")]
+Since = Annotated[
+    str, typer.Option("--since", metavar="PLACE", help=f"Start here: {POSITION_FORMS}.")
+]
 SAMPLES = 3
 
 
 @partial(command, triggers_app)
 def check(triggers: File = "triggers.toml") -> None:
-    """Read the file, and say all that is wrong in it or doubtful, or what it does."""
+    """Check the file: print every error and warning, or what each trigger does."""
     from ..delivery.endpoint import Receiver
     from ..triggers.config import examine
-    from .output import say
+    from .output import echo_err
 
-    found = examine(triggers)
-    for line in found.doubts:
-        say(line)
-    if found.mistakes:
-        *others, last = found.mistakes
+    report = examine(triggers)
+    for line in report.doubts:
+        echo_err(line)
+    if report.mistakes:
+        *others, last = report.mistakes
         for line in others:
-            say(f"error: {line}")
+            echo_err(f"error: {line}")
         raise UsageError(last)
-    for trigger in found.triggers:
-        Receiver(trigger.name, trigger.deliver, lambda: 0.0).close()  # its secrets are set
-        sys.stdout.write(f"{trigger.name}: {asks(trigger)} -> {trigger.deliver.shown}\n")
-    say(f"{len(found.triggers)} triggers can be used.")
-    if found.doubts:
+    for trigger in report.triggers:
+        Receiver(
+            trigger.name, trigger.deliver, lambda: 0.0
+        ).close()  # raises if a secret is not set
+        sys.stdout.write(f"{trigger.name}: {describe(trigger)} -> {trigger.deliver.shown}\n")
+    echo_err(f"{len(report.triggers)} triggers are valid.")
+    if report.doubts:
         raise PartlyDone(
-            f"{len(found.doubts)} doubts: what is misspelt never holds, or says nothing. See the lines above."
+            f"{len(report.doubts)} warnings, see above: a misspelt name never matches."
         )
 
 
 @partial(command, triggers_app)
 def init(triggers: File = "triggers.toml") -> None:
-    """Write a file with commented examples, to begin with. One that is there stays as it is."""
+    """Write a starter file with commented examples. An existing file is left unchanged."""
     from ..triggers.config import write_starter
-    from .output import say
+    from .output import echo_err
 
     write_starter(triggers)
-    say(
-        f"{triggers} holds examples. Take the # from what you want; `stripe-feed triggers check` reads it."
+    echo_err(
+        f"{triggers} holds examples. Uncomment the ones you want, then run `stripe-feed triggers check`."
     )
 
 
 @partial(command, triggers_app, name="list")
 def show(
+    *,
     triggers: File = "triggers.toml",
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show each trigger: what it waits for, how often it fired, what waits, and what is held,
-    disabled or given up.
+    """Show each trigger: its condition, how often it fired, and its waiting, held and failed
+    messages.
     """
     from ..delivery.outbox import counts
     from ..triggers.config import read_triggers
-    from .output import when
+    from .output import format_time
     from .trigger_output import print_triggers
 
-    found = []
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
-        lags, left = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
-        known = read_triggers(triggers)
-        names = {one.name: one for one in known}
-        for name in (*names, *strays(left, known)):
-            asked = (
+    records = []
+    with open_feed_for_cli(copy, allow_empty=True) as feed:
+        lags, messages = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
+        configured = read_triggers(triggers)
+        by_name = {trigger.name: trigger for trigger in configured}
+        for name in (*by_name, *orphans(messages, configured)):
+            sql = (
                 "select fired, fired_at, held, disabled, failing_since from triggers where name = ?"
             )
-            rows = feed.store.ask(asked, name)
+            rows = feed.store.ask(sql, name)
             fired, at, held, disabled, failing = rows[0] if rows else (0, None, None, None, None)
-            lag, trigger = lags.get(f"trigger:{name}"), names.get(name)
-            found.append(
+            lag, trigger = lags.get(f"trigger:{name}"), by_name.get(name)
+            records.append(
                 {
                     "trigger": name,
-                    "waits_for": asks(trigger) if trigger else "nothing any more",
-                    "receiver": trigger.deliver.shown if trigger else "nobody",
+                    "waits_for": describe(trigger) if trigger else "nothing",
+                    "receiver": trigger.deliver.shown if trigger else "none",
                     "fired": fired,
-                    "last_fired": None if at is None else when(int(at)),
+                    "last_fired": None if at is None else format_time(int(at)),
                     "behind": lag.behind if lag else None,
-                    "messages": left.get(name, {}),
+                    "messages": messages.get(name, {}),
                     "state": "not in the file"
                     if trigger is None
-                    else f"held: {held}"
-                    if held
-                    else f"disabled: {disabled}"
-                    if disabled
-                    else f"failing since {when(int(failing))}"
-                    if failing
-                    else "on"
-                    if rows
-                    else "new",
+                    else describe_state(bool(rows), held, disabled, failing),
                 }
             )
-    print_triggers(found, json)
-    tell_strays(left, known)
+    print_triggers(records, json)
+    warn_orphans(messages, configured)
 
 
-def strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger]) -> dict[str, int]:
-    """Triggers that are not in the file (any more), and how many messages wait for them, or were
-    given up.
+def describe_state(is_known: bool, held: Any, disabled: Any, failing: Any) -> str:
+    """The state of a trigger: held, disabled, failing, on, or new if it never ran."""
+    from .output import format_time
+
+    if held:
+        return f"held: {held}"
+    if disabled:
+        return f"disabled: {disabled}"
+    if failing:
+        return f"failing since {format_time(int(failing))}"
+    return "on" if is_known else "new"
+
+
+def orphans(
+    messages: Mapping[str, Mapping[str, int]], configured: Sequence[Trigger]
+) -> dict[str, int]:
+    """Triggers that are not in the file but still have waiting, held or dead messages, with their
+    number.
     """
-    gone = sorted(left.keys() - {one.name for one in known})
-    counted = {
-        name: sum(left[name].get(state, 0) for state in ("waiting", "held", "dead"))
-        for name in gone
+    removed = sorted(messages.keys() - {trigger.name for trigger in configured})
+    remaining = {
+        name: sum(messages[name].get(state, 0) for state in ("waiting", "held", "dead"))
+        for name in removed
     }
-    return {name: count for name, count in counted.items() if count}
+    return {name: count for name, count in remaining.items() if count}
 
 
-def tell_strays(left: Mapping[str, Mapping[str, int]], known: Sequence[Trigger]) -> None:
-    """Say what waits for triggers that are not in the file (any more)."""
-    from .output import say
+def warn_orphans(messages: Mapping[str, Mapping[str, int]], configured: Sequence[Trigger]) -> None:
+    """Print how many messages remain for triggers that are not in the file."""
+    from .output import echo_err
 
-    for name, count in strays(left, known).items():
-        say(
-            f"{count:,} messages are left of {name}, which is not in the file: put it back, or drop them with "
+    for name, count in orphans(messages, configured).items():
+        echo_err(
+            f"{count:,} messages remain for {name}, which is not in the file. Put it back, or drop them with "
             f"`stripe-feed triggers discard {name} --waiting`."
         )
 
 
-def asks(trigger: Trigger) -> str:
-    """What a trigger waits for, in a few words."""
+def describe(trigger: Trigger) -> str:
+    """Describe the condition of a trigger in one line."""
     from ..feed.change import OP_WORDS
     from ..feed.filters import UNASKED
     from ..triggers.trigger import side_words
 
     parts = ["/".join(trigger.wanted.resources) or "anything"]
-    parts += ["/".join(OP_WORDS[op] for op in trigger.wanted.ops)] * (trigger.wanted.ops != UNASKED)
-    parts += [f"event {'/'.join(trigger.event)}"] * bool(trigger.event)
+    if trigger.wanted.ops != UNASKED:
+        parts.append("/".join(OP_WORDS[op] for op in trigger.wanted.ops))
+    if trigger.event:
+        parts.append(f"event {'/'.join(trigger.event)}")
     parts += [
         f"{path} changes to {side_words(new)}"
         if old == "*"
@@ -173,157 +187,152 @@ def asks(trigger: Trigger) -> str:
         for path, (old, new) in trigger.transition.items()
     ]
     parts += [f"{path} changes" for path in trigger.changed]
-    parts += [f"where {trigger.where.text}"] if trigger.where else []
-    parts += [f"{trigger.enrol.kind} per {trigger.per.removesuffix('_id')}"] * (
-        trigger.enrol.kind != "always"
-    )
+    if trigger.where:
+        parts.append(f"where {trigger.where.text}")
+    if trigger.enrol.kind != "always":
+        parts.append(f"{trigger.enrol.kind} per {trigger.per.removesuffix('_id')}")
     return ", ".join(parts)
 
 
 @partial(command, triggers_app)
 def test(
+    *,
     name: Name,
     since: Since = "30d",
     triggers: File = "triggers.toml",
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show what a trigger would have fired for in the past, per day, with sample bodies. Nothing is
+    """Show how often a trigger would have fired in the past, per day, with sample messages. Nothing is
     sent.
     """
     from ..triggers.backtest import rehearsed
-    from .trigger_output import print_rehearsal
+    from .trigger_output import print_backtest
 
-    trigger = named(triggers, name)
-    with opened(database, destination, dataset, state_dir) as feed:
-        print_rehearsal(rehearsed(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
+    trigger = find_trigger(triggers, name)
+    with open_feed_for_cli(copy) as feed:
+        print_backtest(rehearsed(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
 
 
 @partial(command, triggers_app)
 def explain(
+    *,
     change_id: Annotated[
-        str, typer.Argument(metavar="CHANGE_ID", help="Of a change; `feed tail --json` shows them.")
+        str,
+        typer.Argument(
+            metavar="CHANGE_ID", help="The id of a change; `feed tail --json` shows them."
+        ),
     ],
     triggers: File = "triggers.toml",
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show why each trigger fired for a change or did not: every clause with its value, and every
-    attempt.
+    """Show why each trigger did or did not fire for a change: every condition with its value, and
+    every delivery attempt.
     """
     from ..triggers.config import read_triggers
     from ..triggers.engine import explain
-    from .trigger_output import print_explained
+    from .trigger_output import print_explanations
 
-    with opened(database, destination, dataset, state_dir) as feed:
-        print_explained(explain(feed.store, read_triggers(triggers), change_id, feed.lookups), json)
-
-
-@partial(command, triggers_app)
-def replay(
-    name: Name,
-    since: Since,
-    triggers: File = "triggers.toml",
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
-) -> None:
-    """Fire a trigger again for what happened since, with the message ids of then; `deliver` sends
-    them.
-    """
-    import time
-
-    from ..triggers.engine import replay
-    from .output import say
-
-    trigger = named(triggers, name)
-    with opened(database, destination, dataset, state_dir) as feed:
-        done = replay(feed.store, trigger, since, time.time(), feed.ids, feed.lookups)
-    what = f"are held: {done.held}" if done.held else "wait for `stripe-feed deliver`"
-    say(f"{done.fired:,} messages of {done.seen:,} changes {what}.")
-
-
-@partial(command, triggers_app)
-def release(
-    name: Name,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
-) -> None:
-    """Let a trigger that is held by its guard, or whose receiver is disabled, go on."""
-    import time
-
-    from ..delivery.outbox import release
-    from .output import say
-
-    with opened(database, destination, dataset, state_dir) as feed:
-        say(
-            f"{name} goes on; {release(feed.store, name, time.time()):,} messages are no longer held."
+    with open_feed_for_cli(copy) as feed:
+        print_explanations(
+            explain(feed.store, read_triggers(triggers), change_id, feed.lookups), json
         )
 
 
 @partial(command, triggers_app)
+def replay(
+    *,
+    name: Name,
+    since: Since,
+    triggers: File = "triggers.toml",
+    copy: LocalCopyOptions,
+) -> None:
+    """Fire a trigger again for past changes, with the same message ids; `deliver` sends the
+    messages.
+    """
+    import time
+
+    from ..triggers.engine import replay
+    from .output import echo_err
+
+    trigger = find_trigger(triggers, name)
+    with open_feed_for_cli(copy) as feed:
+        result = replay(feed.store, trigger, since, time.time(), feed.ids, feed.lookups)
+    state = f"are held: {result.held}" if result.held else "wait for `stripe-feed deliver`"
+    echo_err(f"{result.fired:,} messages from {result.seen:,} changes {state}.")
+
+
+@partial(command, triggers_app)
+def release(
+    *,
+    name: Name,
+    copy: LocalCopyOptions,
+) -> None:
+    """Resume a trigger that its guard holds, or whose receiver is disabled."""
+    import time
+
+    from ..delivery.outbox import release
+    from .output import echo_err
+
+    with open_feed_for_cli(copy) as feed:
+        echo_err(f"{name} resumed; {release(feed.store, name, time.time()):,} messages released.")
+
+
+@partial(command, triggers_app)
 def discard(
+    *,
     name: Name,
     waiting: Annotated[
-        bool, typer.Option("--waiting", help="Also those that wait, or were given up.")
+        bool, typer.Option("--waiting", help="Also drop messages that wait or failed for good.")
     ] = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Drop the messages that a guard holds, and let the trigger go on. A replay that is held goes
-    first, and alone.
+    """Drop the messages that a guard holds, and resume the trigger. If a replay is held, only the
+    replay is dropped.
     """
     import time
 
     from ..delivery.outbox import discard
-    from .output import say
+    from .output import echo_err
 
-    with opened(database, destination, dataset, state_dir) as feed:
+    with open_feed_for_cli(copy) as feed:
         dropped = discard(feed.store, name, time.time(), waiting)
         ((held,),) = feed.store.ask("select held from triggers where name = ?", name)
-    goes = f"is still held: {held}; run it again to drop that, too" if held else "goes on"
-    say(f"{name} {goes}; {dropped:,} messages were dropped.")
+    state = f"is still held: {held}; run discard again to drop those too" if held else "resumed"
+    echo_err(f"{name} {state}; {dropped:,} messages dropped.")
 
 
 @partial(command, dead_app, name="list")
 def dead_list(
+    *,
     json: Json = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Show the messages that were given up, with what their last attempt came to."""
+    """Show the messages that failed for good, with the result of the last attempt."""
     from ..delivery.outbox import attempts, dead
-    from .output import when
+    from .output import format_time
     from .trigger_output import print_records
 
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
-        found = [(one, attempts(feed.store, one.message_id)) for one in dead(feed.store)]
+    with open_feed_for_cli(copy, allow_empty=True) as feed:
+        messages = [
+            (message, attempts(feed.store, message.message_id)) for message in dead(feed.store)
+        ]
     print_records(
         [
             {
-                "message": one.message_id,
-                "trigger": one.trigger,
-                "change": one.change_id,
-                "resource": one.resource,
-                "object": one.object_id,
+                "message": message.message_id,
+                "trigger": message.trigger,
+                "change": message.change_id,
+                "resource": message.resource,
+                "object": message.object_id,
                 "attempts": len(tries),
                 "last": tries[-1].code if tries else None,
-                "given up": None if one.ended_at is None else when(int(one.ended_at)),
+                "given up": None
+                if message.ended_at is None
+                else format_time(int(message.ended_at)),
             }
-            for one, tries in found
+            for message, tries in messages
         ],
         json,
     )
@@ -331,106 +340,101 @@ def dead_list(
 
 @partial(command, dead_app, name="retry")
 def dead_retry(
+    *,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MESSAGE_ID]...", help="These; all if none is named."),
+        typer.Argument(metavar="[MESSAGE_ID]...", help="Only these messages; all by default."),
     ] = None,
     trigger: Annotated[
-        str | None, typer.Option("--trigger", metavar="NAME", help="Only those of one trigger.")
+        str | None, typer.Option("--trigger", metavar="NAME", help="Only messages of this trigger.")
     ] = None,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Put messages that were given up back into their lanes; `deliver` sends them with the ids that
-    they had.
-    """
+    """Queue failed messages again; `deliver` sends them with the same ids."""
     import time
 
     from ..delivery.outbox import retry
-    from .output import say
+    from .output import echo_err
 
-    with opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed:
-        say(
+    with open_feed_for_cli(copy, allow_empty=True) as feed:
+        echo_err(
             f"{retry(feed.store, time.time(), ids or (), trigger):,} messages wait for `stripe-feed deliver`."
         )
 
 
 def deliver(
+    *,
     triggers: File = "triggers.toml",
     once: Annotated[
         bool,
         typer.Option(
-            "--once", help="Send what is due and end, for cron; else go on until stopped."
+            "--once", help="Send what is due, then exit (for cron); otherwise run until stopped."
         ),
     ] = False,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.")] = False,
-    database: Database = None,
-    destination: Destination = None,
-    dataset: Dataset = "stripe",
-    state_dir: StateDir = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")] = False,
+    copy: LocalCopyOptions,
 ) -> None:
-    """Fire the triggers for what is new in the feed, and send what is due. SIGTERM lets what is
-    under way finish.
+    """Fire the triggers for new changes, and send due messages. On SIGTERM, messages being sent are
+    finished first.
     """
     from ..delivery.outbox import left
     from ..delivery.worker import delivering
     from ..triggers.config import read_triggers
     from ..triggers.run import ticking
-    from .trigger_output import print_delivered, stopping
+    from .trigger_output import print_delivered, stop_on_signals
 
-    found, fired = read_triggers(triggers), dict[str, Any]()
+    configured, fired = read_triggers(triggers), dict[str, Any]()
     with (
-        stopping() as stop,
-        opened(database, destination, dataset, state_dir, empty_is_fine=True) as feed,
-        delivering(feed.store, found, lookups=feed.lookups) as delivery,
+        stop_on_signals() as stop,
+        open_feed_for_cli(copy, allow_empty=True) as feed,
+        delivering(feed.store, configured, lookups=feed.lookups) as delivery,
     ):
-        run = ticking(feed, found, patient=not once)
+        run_triggers = ticking(feed, configured, patient=not once)
 
         def tick() -> None:
-            for one in run():
-                fired[one.trigger] = (
-                    one if one.trigger not in fired else fired[one.trigger].plus(one)
-                )
+            for result in run_triggers():
+                name = result.trigger
+                fired[name] = fired[name].plus(result) if name in fired else result
 
         tick()
-        done = delivery.once(stop) if once else delivery.follow(stop, tick)
+        report = delivery.once(stop) if once else delivery.follow(stop, tick)
         waiting = left(feed.store)
-    print_delivered(list(fired.values()), done, json, quiet)
-    tell_strays(waiting, found)
-    tell_trouble(list(fired.values()), done, once)
+    print_delivered(list(fired.values()), report, json, quiet)
+    warn_orphans(waiting, configured)
+    raise_if_blocked(list(fired.values()), report, once)
 
 
-def tell_trouble(fired: Sequence[Fired], done: Any, once: bool) -> None:
-    """Raise `PartlyDone` where something waits for a person, or for another run."""
-    said = [
-        f"{one.trigger} is held: {one.held}. Run `stripe-feed triggers release {one.trigger}`, or discard."
-        for one in fired
-        if one.held
+def raise_if_blocked(fired: Sequence[Fired], report: Delivered, once: bool) -> None:
+    """Raise `PartlyDone` if messages wait for a person, or for another run."""
+    problems = [
+        f"{result.trigger} is held: {result.held}. Run `stripe-feed triggers release {result.trigger}`, or discard."
+        for result in fired
+        if result.held
     ]
-    said += [f"{one.trigger} did not run: {one.error}" for one in fired if one.error]
-    said += [
-        f"{name} is disabled: {why}. Mend the receiver, then `stripe-feed triggers release {name}`."
-        for name, why in done.disabled.items()
+    problems += [
+        f"{result.trigger} did not run: {result.error}" for result in fired if result.error
     ]
-    said += [f"{done.dead:,} messages were given up: `stripe-feed feed dead list`."] * bool(
-        done.dead
-    )
-    if once and done.failed and not said:
-        said = [
-            f"{done.failed:,} {'messages' if done.failed > 1 else 'message'} failed; a later run tries again."
-        ]
-    if said:
-        raise PartlyDone(" ".join(said))
+    problems += [
+        f"{name} is disabled: {why}. Fix the receiver, then run `stripe-feed triggers release {name}`."
+        for name, why in report.disabled.items()
+    ]
+    if report.dead:
+        problems.append(
+            f"{report.dead:,} messages failed for good: see `stripe-feed feed dead list`."
+        )
+    if once and report.failed and not problems:
+        noun = "messages" if report.failed > 1 else "message"
+        problems = [f"{report.failed:,} {noun} failed; a later run tries again."]
+    if problems:
+        raise PartlyDone(" ".join(problems))
 
 
-def named(file: str, name: str) -> Trigger:
-    """The trigger of this name in a file. Raises `UsageError`."""
+def find_trigger(file: str, name: str) -> Trigger:
+    """Read the trigger of this name from a file. Raises `UsageError` if there is none."""
     from ..triggers.config import read_triggers
 
-    triggers = {one.name: one for one in read_triggers(file)}
+    triggers = {trigger.name: trigger for trigger in read_triggers(file)}
     if name not in triggers:
         raise UsageError(f"{file} has no trigger {name!r}. It has: {', '.join(triggers)}.")
     return triggers[name]
