@@ -58,7 +58,7 @@ def print_backtest(report: Rehearsed, json: bool) -> None:
     console = console_out()
     console.print(
         f"{report.trigger} would have fired {report.fired:,} times for {report.changes:,} changes: at most "
-        f"{report.busiest_minute:,} times in a minute, and {report.most_per_key:,} times for one object or customer. Nothing was sent."
+        f"{report.busiest_minute:,} in a minute, and {report.most_per_key:,} for one object or customer. Nothing was sent."
     )
     if report.days:
         console.print(make_table(["day", "messages"], list(report.days.items())))
