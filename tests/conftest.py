@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop(
         "PYTHONDONTWRITEBYTECODE", None
     )  # the commands under test would be compiled anew each time
+    sys.dont_write_bytecode = False  # each worker and each run would compile the tests anew
     for name in list(os.environ):
         proxy = name.lower().endswith("_proxy")
         if proxy or (name.startswith(FOREIGN) and name != "STRIPE_FIXTURES"):

@@ -262,6 +262,7 @@ def test_a_limit_on_one_endpoint_is_exit_5_and_hides_nothing_else(shell: Shell) 
         ("duckdb", "2.0.0", 'pip install "duckdb<2,>=1.4"'),
         ("dlt", "1.20.0", 'pip install "dlt<2,>=1.31"'),
         ("stripe", None, 'pip install "stripe<17,>=16"'),
+        ("adbc-driver-postgresql", "1.11.0", 'pip install "adbc-driver-postgresql>=1.12"'),
     ],
 )
 def test_a_broken_combination_is_recognised(

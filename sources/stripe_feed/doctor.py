@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .api.client import API_VERSION, Account, Api
 from .api.credentials import KEYS_PAGE, STRIPE_BASE
@@ -23,6 +23,9 @@ from .extract.events.reader import EVENTS_PATH
 from .extract.paging.fetch import raw_rows
 from .resources import CHANGES, RESOURCES
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 EVENTS = (
     CHANGES,
     EVENTS_PATH,
@@ -30,6 +33,7 @@ EVENTS = (
     "Core > Events",
 )  # table, path, permission and its place in the Dashboard
 BREAKS = {
+    "adbc-driver-postgresql": "loads wrong decimals into Postgres",
     "duckdb": "breaks dlt's `.arrow()` and ducklake",
     "sqlglot": "breaks dlt's `pipeline.dataset()`",
 }
@@ -110,7 +114,8 @@ def dependencies() -> Iterator[Finding]:
 
     for line in metadata.requires("stripe-feed") or ():
         wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        base = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if not base and not _is_too_old(wanted):
             continue
         pip = f'pip install "{wanted.name}{wanted.specifier}"'
         try:
@@ -127,6 +132,16 @@ def dependencies() -> Iterator[Finding]:
             "" if fits else pip,
             0 if fits else 3,
         )
+
+
+def _is_too_old(wanted: Requirement) -> bool:
+    """Whether a driver of an extra is installed in a version that is known to break something."""
+    try:
+        return wanted.name in BREAKS and not wanted.specifier.contains(
+            metadata.version(wanted.name), prereleases=True
+        )
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def clock(skew: float | None) -> Finding:
