@@ -43,7 +43,7 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was asked for": (Api, "_ask", "before"),
     "a page was read": (Reader, "_deliver", "after"),
     "rows were handed to dlt": (Writer, "rows", "after"),
-    "a page of events was read": (reader, "page", "after"),
+    "a page of events was read": (reader, "fetch_events_page", "after"),
     "changes were handed to dlt": (Writer, "changes", "after"),
     "between packages": (syncing, "run", "after"),
     "the package is extracted": (Extract, "commit_packages", "after"),

@@ -319,7 +319,7 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
         state, runs, time = State(keeps_bodies=False), list[tuple[list[str], bool, bool]](), [0.0]
 
         def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
-            runs.append(([one.event_id for one in rung], polls, any(one.alone for one in rung)))
+            runs.append(([one.event_id for one in rung], polls, any(one.by_id for one in rung)))
             return Synced(
                 {},
                 1,
