@@ -31,7 +31,7 @@ from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, order_events
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.feed import consumers
-from stripe_feed.feed.change import SOURCE, Change, change, entry
+from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.resources import RESOURCES
@@ -53,12 +53,12 @@ event_of = msgspec.json.Decoder(Event).decode
 
 
 def packed(row: Row) -> Any:
-    return entry([{"_dlt_load_id": "17.5", **row}[name] for name in SOURCE])
+    return entry_from_row([{"_dlt_load_id": "17.5", **row}[name] for name in SOURCE_COLUMNS])
 
 
 def made(row: Row, offset: int = 1) -> Change:
     """A change as a reader of the feed gets it."""
-    return change(offset, 1, packed(row))
+    return change_from_row(offset, 1, packed(row))
 
 
 def add(store: FeedStore, *rows: Row) -> None:
@@ -231,7 +231,7 @@ def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> li
     for key, story in stories.items():
         known = BaseState(start[key], API_VERSION) if key in start else None
         for derived in changes_for(order_events(story, known), known, API_VERSION):
-            row: Row = {name: getattr(derived, name, None) for name in SOURCE}
+            row: Row = {name: getattr(derived, name, None) for name in SOURCE_COLUMNS}
             row |= {
                 "occurred_at": datetime.fromtimestamp(derived.occurred_at, timezone.utc),
                 "seq": 0,

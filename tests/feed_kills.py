@@ -24,7 +24,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.feed import consumers, relay
-from stripe_feed.feed.change import SOURCE
+from stripe_feed.feed.change import SOURCE_COLUMNS
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage import maintenance, store
 from stripe_feed.feed.storage.store import FeedStore
@@ -94,7 +94,7 @@ def resource_of(rows: Sequence[Row], json_type: str = "json") -> Any:
             "data_type": json_type if name in JSON else KINDS.get(name, "text"),
             "nullable": name not in ("change_id", "_dlt_load_id"),
         }
-        for name in SOURCE
+        for name in SOURCE_COLUMNS
     }
 
     @dlt.resource(
@@ -124,7 +124,7 @@ class Plain:
         self.base = sqlite3.connect(file, isolation_level=None)
         self.base.execute("pragma synchronous = off")
         self.base.execute("create table if not exists _dlt_loads (load_id text, status integer)")
-        self.base.execute(f"create table if not exists changes ({', '.join(SOURCE)})")
+        self.base.execute(f"create table if not exists changes ({', '.join(SOURCE_COLUMNS)})")
 
     def close(self) -> None:
         self.base.close()
@@ -141,9 +141,11 @@ class Plain:
             values = as_text(row) | {"_dlt_load_id": load_id}
             texts = [
                 one.isoformat() if isinstance(one := values[name], datetime) else one
-                for name in SOURCE
+                for name in SOURCE_COLUMNS
             ]
-            self.base.execute(f"insert into changes values ({store.marks(SOURCE)})", texts)
+            self.base.execute(
+                f"insert into changes values ({store.placeholders(SOURCE_COLUMNS)})", texts
+            )
 
     def complete(self, *load_ids: str) -> None:
         self.base.executemany(
@@ -168,21 +170,21 @@ class Plain:
 
 def log_of(feed: FeedStore) -> list[tuple[Any, ...]]:
     """The whole log, byte by byte."""
-    return [tuple(row) for row in feed.ask("select * from log order by position")]
+    return [tuple(row) for row in feed.query("select * from log order by position")]
 
 
 def ids_of(feed: FeedStore) -> list[str]:
     """The change ids, in the order of the feed."""
-    return [change_id for (change_id,) in feed.ask("select change_id from log order by position")]
+    return [change_id for (change_id,) in feed.query("select change_id from log order by position")]
 
 
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "rows were read": (relay, "_read", "after"),
+    "rows were read": (relay, "_read_span", "after"),
     "before rows are stored": (FeedStore, "append", "before"),
-    "stored, not committed": (store, "_number", "after"),
+    "stored, not committed": (store, "_insert", "after"),
     "rows are stored": (FeedStore, "append", "after"),
     "the new log is full": (maintenance, "copy", "after"),
-    "cursors are anchored": (maintenance, "_anchor", "after"),
+    "cursors are anchored": (maintenance, "_reposition_consumers", "after"),
     "swapped, not committed": (maintenance, "_swap", "after"),
     "swapped": (FeedStore, "erase", "before"),
     "delivered": (consumers, "acknowledge", "before"),
@@ -229,7 +231,7 @@ def arm(point: str, at: int) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    relay.READ_ROWS, relay.TRANSACTION_ROWS, relay.IDS = 20, 7, 2  # many small steps
+    relay.READ_ROWS, relay.TRANSACTION_ROWS, relay.MAX_LOADS = 20, 7, 2  # many small steps
     folder = Path(job["folder"])
     if job["point"]:
         arm(job["point"], job["at"])

@@ -577,8 +577,8 @@ MUTANTS = (
     Mutant(
         "a guard counts a run only",
         "triggers/engine.py",
-        '    count = len(fired) + store.ask(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]\n',
-        "    count = len(fired)\n",
+        '        len(fired) + store.query(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]\n',
+        "        len(fired)\n",
         "test_triggers.py::test_a_large_load_that_comes_in_pieces_is_held_as_one",
         quick=False,
     ),
@@ -601,8 +601,8 @@ MUTANTS = (
     Mutant(
         "a copy in use is null",
         "feed/lookups.py",
-        "            raise NotNow(str(fault)) from None\n",
-        "            self._known |= dict.fromkeys(missing, (now, None))\n",
+        "            raise LookupUnavailable(str(fault)) from None\n",
+        "            self._cache |= dict.fromkeys(missing, (now, None))\n",
         "test_lookups.py::test_a_copy_that_cannot_be_read_is_later_and_never_null",
         quick=False,
     ),
@@ -612,18 +612,18 @@ MUTANTS = (
         (
             "        return {\n"
             "            root: None if image is not None and self._is_forgotten(image) else image\n"
-            "            for root, image in found.items()\n"
+            "            for root, image in images.items()\n"
             "        }\n"
         ),
-        "        return {root: image for root, image in found.items()}\n",
+        "        return {root: image for root, image in images.items()}\n",
         "test_lookups.py::test_a_message_says_what_is_beside_its_change_when_it_is_sent",
         quick=False,
     ),
     Mutant(
         "a poll gets a hundred",
         "server/changes_query.py",
-        "        if len(found) >= (question.limit or (AMONG if is_recent else LIMIT)) or size > MOST_BYTES:\n",
-        "        if len(found) >= (question.limit or LIMIT) or size > MOST_BYTES:\n",
+        "            len(found) >= (question.limit or (SCAN_LIMIT if is_recent else LIMIT))\n",
+        "            len(found) >= (question.limit or LIMIT)\n",
         "test_outlet.py::test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more",
         quick=False,
     ),

@@ -49,7 +49,7 @@ def test_what_is_read_keeps_no_body(store: FeedStore) -> None:
     webhook_inbox.read(store, ["evt_1"], 2.0)
     webhook_inbox.read(store, ["evt_1"], 9.0)
 
-    assert store.ask("select body, read_at from rung") == [(None, 2.0)]
+    assert store.query("select body, read_at from rung") == [(None, 2.0)]
 
 
 def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_tried_again_after_growing_pauses_and_given_up(
         Trouble(0, 1),
         None,
     )
-    assert store.ask("select body, head from rung where event_id = 'evt_odd'") == [(None, None)]
+    assert store.query("select body, head from rung where event_id = 'evt_odd'") == [(None, None)]
     assert not webhook_inbox.ring(store, "evt_odd", now)
 
 
@@ -115,7 +115,7 @@ def test_a_ring_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> N
         said.index("pragma synchronous = full") : said.index("pragma synchronous = normal")
     ]
     assert [inside[1], inside[-1]] == ["begin immediate", "commit"]
-    assert store.ask("pragma synchronous") == [(1,)]
+    assert store.query("pragma synchronous") == [(1,)]
 
 
 def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
@@ -143,19 +143,19 @@ def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
 
 
 def test_a_store_that_cannot_be_written_says_so(store: FeedStore) -> None:
-    store.ask("pragma query_only = on")
+    store.query("pragma query_only = on")
     with pytest.raises(Unusable, match="cannot be written"):
         webhook_inbox.ring(store, "evt_1", 1.0)
-    store.ask("pragma query_only = off")
+    store.query("pragma query_only = off")
 
     assert webhook_inbox.waiting(store, 1) == []
-    assert store.ask("pragma synchronous") == [(1,)]
+    assert store.query("pragma synchronous") == [(1,)]
     assert webhook_inbox.ring(store, "evt_1", 1.0)
 
 
 def test_a_store_of_an_older_version_gets_what_it_lacks(store: FeedStore) -> None:
-    store.ask("drop table rung")
-    store.ask("pragma user_version = 1")
+    store.query("drop table rung")
+    store.query("pragma user_version = 1")
     store.close()
     with FeedStore(store.path) as opened:
         assert webhook_inbox.ring(opened, "evt_1", 1.0)

@@ -28,8 +28,8 @@ from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, SequencedEvent
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.extract.tables.changes import Change as Extracted
-from stripe_feed.feed.change import SOURCE, Change, change, entry
-from stripe_feed.feed.net import Net
+from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
+from stripe_feed.feed.net import NetChange
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.feed_kills import a_change
@@ -46,7 +46,7 @@ AT = datetime(2023, 4, 7, 18, 59, 53, tzinfo=timezone.utc)
 
 def made(offset: int = 7, version: int = 2, **given: Any) -> Change:
     row = {**a_change(5, "in_1"), **given, "_dlt_load_id": "17.5"}
-    return change(offset, version, entry([row[name] for name in SOURCE]))
+    return change_from_row(offset, version, entry_from_row([row[name] for name in SOURCE_COLUMNS]))
 
 
 def customer(**given: Any) -> Change:
@@ -80,7 +80,7 @@ def gone(**given: Any) -> Change:
     )
 
 
-def body(form: str | Template, about: Change | Net, synthetic: bool = False) -> Any:
+def body(form: str | Template, about: Change | NetChange, synthetic: bool = False) -> Any:
     return json.loads(render(form, Telling(about, "welcome", "msg_1"), synthetic).content)
 
 
@@ -285,13 +285,13 @@ def test_an_event_whose_object_was_forgotten_is_not_rebuilt() -> None:
         body("stripe", moved(after=None, previous=None))
 
 
-def a_net(op: str = "u", changes: int = 3, **given: Any) -> Net:
+def a_net(op: str = "u", changes: int = 3, **given: Any) -> NetChange:
     found: dict[str, Any] = {
         "first": moved(offset=3, change_id="evt_3", event_id="evt_3", before_quality="derived"),
         "last": moved(offset=8, change_id="evt_8", event_id="evt_8"),
         "before": {**CUSTOMER, "name": "Wile", "email": "w@example.com"}, "after": CUSTOMER, **given,
     }  # fmt: skip
-    return Net(
+    return NetChange(
         "customers", CUSTOMER["id"], CUSTOMER["id"], op, changes, changed=["name", "email"], **found
     )
 
@@ -356,12 +356,12 @@ NAMES = {row.object: row for row in RESOURCES.values()}
 
 def read(one: Extracted, position: int) -> Change:
     """A derived change as it comes out of the log."""
-    row = {name: getattr(one, name, None) for name in SOURCE}
+    row = {name: getattr(one, name, None) for name in SOURCE_COLUMNS}
     row |= {
         "_dlt_load_id": "1", "account_id": "acct_1", "livemode": False, "observed_at": AT, "seq": position,
         "occurred_at": datetime.fromtimestamp(one.occurred_at, timezone.utc),
     }  # fmt: skip
-    return change(position, 1, entry([row[name] for name in SOURCE]))
+    return change_from_row(position, 1, entry_from_row([row[name] for name in SOURCE_COLUMNS]))
 
 
 def happened(box: Sandbox) -> list[tuple[ObjectEvent, bytes, Change]]:

@@ -23,9 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from stripe_feed.destination.pipeline import lock
 from stripe_feed.errors import Fenced, PositionLost, UsageError
 from stripe_feed.feed import consumers, relay
-from stripe_feed.feed.change import SOURCE, Change, change, entry
+from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed, open_feed
-from stripe_feed.feed.filters import wanted
+from stripe_feed.feed.filters import compile_filter
 from stripe_feed.feed.paths import value_at
 from stripe_feed.feed.storage.store import FeedStore
 from tests.commands import holding
@@ -35,11 +35,11 @@ CREATED: Any = {"op": "c", "previous": None, "before_quality": "none"}
 
 
 def packed(row: Row) -> Any:
-    return entry([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE])
+    return entry_from_row([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE_COLUMNS])
 
 
 def made(row: Row) -> Change:
-    return change(1, 1, packed(row))
+    return change_from_row(1, 1, packed(row))
 
 
 def add(feed: Feed, *rows: Row) -> None:
@@ -97,7 +97,7 @@ def test_a_new_consumer_starts_at_the_latest_when_it_is_made(
     add(feed, a_change(11), a_change(12))
 
     assert offsets(changes) == [11, 12]
-    assert "Consumer c is new and starts behind offset 10 of 10" in caplog.text
+    assert "Consumer c is new and starts after offset 10 of 10" in caplog.text
     assert "earliest" in caplog.text
     caplog.clear()
     assert offsets(feed.consume("c", start="earliest")) == []  # it is not new any more
@@ -155,8 +155,8 @@ def test_changes_passed_over_are_acknowledged_without_a_commit_each(
 def test_sparse_matches_are_found_all_over_the_log(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_feed.feed.storage.store.WINDOW", 7)
-    monkeypatch.setattr("stripe_feed.feed.feed.PAGE", 2)
+    monkeypatch.setattr("stripe_feed.feed.storage.store.SCAN_WINDOW", 7)
+    monkeypatch.setattr("stripe_feed.feed.feed.PAGE_SIZE", 2)
     add(
         feed,
         *(a_change(n, resource="invoices" if n % 9 == 0 else "customers") for n in range(11, 100)),
@@ -190,7 +190,7 @@ def test_a_stale_owner_is_fenced(feed: Feed) -> None:
 
 
 def test_an_acknowledgement_never_goes_back(feed: Feed) -> None:
-    _, epoch, _ = consumers.enter(feed._store, "c", "earliest", 0.0)
+    _, epoch, _ = consumers.attach(feed._store, "c", "earliest", 0.0)
     for position, stands in ((3, 3), (2, 3), (3, 3), (7, 7)):
         consumers.acknowledge(feed._store, "c", epoch, position, 0.0)
         assert feed.lag("c")[0].position == stands
@@ -315,7 +315,7 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
 
 
 def test_a_consumer_pruned_while_it_runs_stops(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.feed.PAGE", 2)
+    monkeypatch.setattr("stripe_feed.feed.feed.PAGE_SIZE", 2)
     changes = feed.consume("c", start="earliest")
     assert [next(changes).offset, next(changes).offset] == [1, 2]
     Feed(None, feed._store, now=lambda: BEGIN.timestamp() + 86_400).prune(60)
@@ -392,16 +392,16 @@ def test_consumers_never_open_the_database(
             with open_feed(pipeline) as other:
                 assert other.head == 3
             assert (
-                f"Going on with the changes relayed before. copy.duckdb is open in process {pid}."
+                f"The feed continues with the changes relayed before. copy.duckdb is open in process {pid}."
                 in caplog.text
             )
     caplog.clear()
     with lock(pipeline, "stripe-feed sync"), open_feed(pipeline) as feed:
         assert feed.head == 3
         assert "`stripe-feed sync`" in caplog.text
-        assert "`stripe-feed sync`" in str(feed.held_up)
+        assert "`stripe-feed sync`" in str(feed.blocked_by)
     with open_feed(pipeline) as feed:
-        assert feed.held_up is None
+        assert feed.blocked_by is None
         assert offsets(feed.consume("c")) == [4]
 
 
@@ -416,7 +416,7 @@ def test_a_database_open_in_this_process_is_no_obstacle(
     load(pipeline, [a_change(1)])
     with duckdb.connect(str(tmp_path / "copy.duckdb"), read_only=True), open_feed(pipeline) as feed:
         assert feed.head == 0
-        assert "open in this very process" in caplog.text
+        assert "already open in this process" in caplog.text
     with duckdb.connect(str(tmp_path / "copy.duckdb")) as own:
         own.execute("set memory_limit = '1GiB'; set threads = 2")
         with open_feed(pipeline) as feed:
@@ -476,7 +476,7 @@ PATHS = ["status", "plan.tier", "metadata.plan", "metadata.old", "flag"]
 def test_transitions_of_an_update(given: Any, matches: bool) -> None:
     update = made(a_change(1, after=STATUS, previous=WAS, changed=PATHS))
 
-    assert wanted(transition=given).matches(update) is matches
+    assert compile_filter(transition=given).matches(update) is matches
 
 
 @pytest.mark.parametrize(
@@ -511,8 +511,11 @@ def test_transitions_of_an_update(given: Any, matches: bool) -> None:
     ],
 )
 def test_transitions_by_kind_of_change(row: Row, from_any: bool, from_active: bool) -> None:
-    assert wanted(transition={"status": (..., "past_due")}).matches(made(row)) is from_any
-    assert wanted(transition={"status": ("active", "past_due")}).matches(made(row)) is from_active
+    assert compile_filter(transition={"status": (..., "past_due")}).matches(made(row)) is from_any
+    assert (
+        compile_filter(transition={"status": ("active", "past_due")}).matches(made(row))
+        is from_active
+    )
 
 
 @pytest.mark.parametrize(
@@ -526,7 +529,7 @@ def test_transitions_by_kind_of_change(row: Row, from_any: bool, from_active: bo
 def test_changed_paths(changed: list[str], asked: Any, matches: bool) -> None:
     found = made(a_change(1, after=STATUS, previous=WAS, changed=changed))
 
-    assert wanted(changed=asked).matches(found) is matches
+    assert compile_filter(changed=asked).matches(found) is matches
 
 
 def test_values_inside_arrays_are_found() -> None:

@@ -227,8 +227,8 @@ def test_a_try_says_what_goes_wrong_and_nothing_of_the_data(
         ("setup", "Mend this.", NOW),
         ("tls", "expired", NOW),
     ]
-    assert CANARY not in caplog.text + str(store.ask("select * from attempts")) + str(
-        store.ask("select * from messages")
+    assert CANARY not in caplog.text + str(store.query("select * from attempts")) + str(
+        store.query("select * from messages")
     )
 
 
@@ -441,7 +441,7 @@ def test_d2_a_receiver_that_is_gone_is_disabled_at_once(
     back = Scripted()
     assert once(store, trigger, back, clock).sent == 6
     assert sorted(back.changes) == [f"evt_{n}" for n in range(1, 7)]
-    assert store.ask("select disabled, failing_since from triggers where name = 't'") == [
+    assert store.query("select disabled, failing_since from triggers where name = 't'") == [
         (None, None)
     ]
 
@@ -483,7 +483,7 @@ def hourly(store: FeedStore, clock: Clock, ok: Callable[[int], bool], hours: int
 def test_d2_only_failures_for_120_hours_disable(store: FeedStore, clock: Clock) -> None:
     assert DISABLE_AFTER == 120 * HOUR
     assert hourly(store, clock, lambda n: False, 130) == [120, 130]
-    assert store.ask("select disabled from triggers") == [("it has only failed for 120 hours",)]
+    assert store.query("select disabled from triggers") == [("it has only failed for 120 hours",)]
 
 
 @pytest.mark.usefixtures("still")
@@ -704,7 +704,7 @@ def test_d6_what_is_under_way_is_finished_and_nothing_more_is_begun(
     assert states(store) == {
         f"evt_{n}": "sent" if n in (1, 3, 4) else "waiting" for n in range(1, 61)
     }
-    assert len(store.ask("select 1 from attempts")) == 4
+    assert len(store.query("select 1 from attempts")) == 4
     once(store, trigger, sink2 := Scripted(), Clock(clock.at + 100))
     assert not {id for id, _ in sink2.taken} & {id for id, _ in sink.taken}  # nothing comes twice
 
@@ -798,7 +798,7 @@ def test_a_secret_that_is_not_set_is_said_before_anything_is_sent(
     with pytest.raises(SetupError, match="env:NOT_SET is not set"):
         deliver_all(Feed(None, store), [fine, wrong], now=clock)
     assert sent == []
-    assert store.ask("select name from triggers") == [("fine",)]
+    assert store.query("select name from triggers") == [("fine",)]
 
 
 # What is gone
@@ -844,7 +844,7 @@ def test_a_deletion_of_which_only_the_id_is_known_is_told(store: FeedStore, cloc
 def test_what_is_no_more_in_the_feed_is_dropped(store: FeedStore, clock: Clock) -> None:
     trigger, sink = a_trigger(), Scripted()
     filled(store, trigger, *updates(3))
-    store.ask("delete from log where change_id = 'evt_2'")
+    store.query("delete from log where change_id = 'evt_2'")
 
     assert once(store, trigger, sink, clock).dropped == 1
     assert sink.changes == ["evt_1", "evt_3"]
@@ -1013,13 +1013,13 @@ def test_d2_failures_must_be_spread_over_the_120_hours(
 def test_what_cannot_be_noted_is_not_sent(store: FeedStore, clock: Clock) -> None:
     trigger, sink = a_trigger(), Scripted()
     filled(store, trigger, *updates(20, 20))
-    store.ask("pragma query_only = on")
+    store.query("pragma query_only = on")
     for _ in range(3):
         with pytest.raises(Unusable, match="cannot be written"):
             once(store, trigger, sink, clock)
     assert sink.seen == []
 
-    store.ask("pragma query_only = off")
+    store.query("pragma query_only = off")
     assert once(store, trigger, sink, clock).sent == 20
 
 
@@ -1035,7 +1035,7 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(
     def answer(id: str, body: Any, n: int) -> Outcome:
         if len(sink.seen) <= 3:
             together.wait(WAIT)
-            store.ask("pragma query_only = on")
+            store.query("pragma query_only = on")
         return OK
 
     sink = Scripted(answer)
@@ -1044,10 +1044,10 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(
             with pytest.raises(Unusable):
                 delivery.once()
         assert (len(sink.seen), delivery.done.sent) == (3, 0)
-        store.ask("pragma query_only = off")
+        store.query("pragma query_only = off")
         assert delivery.once().sent == 6
     assert set(sink.tries.values()) == {1}
-    assert len(store.ask("select 1 from attempts")) == 6
+    assert len(store.query("select 1 from attempts")) == 6
 
 
 @pytest.mark.parametrize(
@@ -1071,8 +1071,8 @@ def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
     clock.at += 1_000
     add(store, *updates(2, first=2))
     run_one(store, trigger, clock.at)
-    ((pages,),) = store.ask("pragma page_count")
-    store.ask(f"pragma max_page_count = {pages + 10}")
+    ((pages,),) = store.query("pragma page_count")
+    store.query(f"pragma max_page_count = {pages + 10}")
     for _ in range(2):
         sink = Scripted()
         if outcome is None:
@@ -1081,7 +1081,7 @@ def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
             assert sink.seen == []
         else:
             once(store, trigger, sink, clock)
-    store.ask(f"pragma max_page_count = {pages + 1_000}")
+    store.query(f"pragma max_page_count = {pages + 1_000}")
     once(store, trigger, Scripted(), clock)
     assert counts(store) == {"t": {"sent": 3}}
 
@@ -1153,7 +1153,7 @@ def test_a_message_costs_the_same_whatever_was_sent_before(store: FeedStore, clo
             page._failing(store)
 
         needed.append(steps_of(store, work))
-        store.ask(
+        store.query(
             "insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, "
             "made_at) with recursive n (n) as (select 1 union all select n + 1 from n where n < 20000) select 'msg_' || n, 't', "
             "'old_' || n, 'old_' || n, 'subscriptions', 'sub_' || n % 10, 'sub_' || n % 10, 'sent', 0, 0 from n"

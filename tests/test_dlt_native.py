@@ -495,6 +495,6 @@ def test_where_nothing_was_loaded_the_feed_says_so(
     )
     open_feed(pipeline).close()
     assert (
-        f"There is no file {tmp_path / 'none.duckdb'} yet: the feed is empty until a load brings it."
+        f"File {tmp_path / 'none.duckdb'} does not exist yet: the feed is empty until the first load."
         in caplog.text
     )

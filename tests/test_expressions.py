@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.errors import UsageError
-from stripe_feed.feed.change import SOURCE, Change, change, entry
+from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.triggers.expressions import Found, compile_expression, fields_of
 from tests.feed_kills import a_change
 
@@ -31,7 +31,7 @@ def made(after: Any = AFTER, **given: Any) -> Change:
         **given,
         "_dlt_load_id": "17.5",
     }
-    return change(1, 1, entry([row[name] for name in SOURCE]))
+    return change_from_row(1, 1, entry_from_row([row[name] for name in SOURCE_COLUMNS]))
 
 
 def holds(text: str, one: Change | None = None) -> bool:

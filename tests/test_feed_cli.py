@@ -172,7 +172,7 @@ def test_a_new_consumer_says_where_it_starts(folder: Path) -> None:
     said = run(folder, "consume", "play")
 
     assert (said.code, said.out) == (0, "")
-    assert "Consumer play is new and starts behind offset 6 of 6" in said.err
+    assert "Consumer play is new and starts after offset 6 of 6" in said.err
     assert "earliest" in said.err
 
 
@@ -273,15 +273,13 @@ def test_a_consumer_is_removed(folder: Path) -> None:
     again = run(folder, "remove", "play")
     assert (again.code, again.error) == (
         2,
-        "There is no consumer 'play'. `stripe-feed feed lag` lists them.",
+        "There is no consumer 'play'. `stripe-feed feed lag` lists all consumers.",
     )
 
 
 def test_a_field_that_is_misspelt_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It could be one of another API version, and so is no error."""
-    said = (
-        "{} is no field of the API version that is loaded: only changes in another one could match."
-    )
+    said = "{} is not a field of the loaded API version: only changes in another version can match."
     run(
         folder,
         "consume",
@@ -365,7 +363,7 @@ def test_a_feed_that_is_held_up_says_by_whom(tmp_path: Path) -> None:
         found = run(tmp_path, "tail")
     assert (found.code, found.out) == (0, "")
     assert (
-        f"Going on with the changes relayed before. copy.duckdb is open in process {pid}."
+        f"The feed continues with the changes relayed before. copy.duckdb is open in process {pid}."
         in found.err
     )
     assert "empty" not in found.err

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import Fenced, PositionLost, SetupError, WrongAccount
 from stripe_feed.feed import consumers, relay
-from stripe_feed.feed.change import SOURCE, change, entry
+from stripe_feed.feed.change import SOURCE_COLUMNS, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed, open_feed
 from stripe_feed.feed.relay import relay_pipeline, store_path
 from stripe_feed.feed.storage import maintenance
@@ -79,7 +79,7 @@ def sql(file: Path, query: str) -> list[Any]:
 
 def check_log(log: FeedStore) -> None:
     """Offsets are dense, ids are unique, and so are the versions of each object."""
-    rows = log.ask(
+    rows = log.query(
         "select position, change_id, resource, object_id, object_version from log order by position"
     )
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
@@ -284,7 +284,7 @@ def test_columns_come_as_each_destination_has_them() -> None:
     row = a_change(1, after={"id": "sub_1", "n": 2**60}, late=1, livemode=0, seq=3)
     texts = [
         json.dumps(row[name]) if name in ("after", "previous", "changed") else row[name]
-        for name in SOURCE[:-4]
+        for name in SOURCE_COLUMNS[:-4]
     ]
     as_text = [
         *texts,
@@ -294,11 +294,13 @@ def test_columns_come_as_each_destination_has_them() -> None:
         json.dumps(row["previous"]),
     ]
     as_objects = [*texts, "17.5", row["changed"], row["after"], row["previous"]]
-    at = SOURCE.index("occurred_at")
+    at = SOURCE_COLUMNS.index("occurred_at")
     naive, iso = list(as_text), list(as_text)
     naive[at], iso[at] = row["occurred_at"].replace(tzinfo=None), "2026-01-01T00:00:01Z"
 
-    found = [change(1, 1, entry(one)) for one in (as_text, as_objects, naive, iso)]
+    found = [
+        change_from_row(1, 1, entry_from_row(one)) for one in (as_text, as_objects, naive, iso)
+    ]
 
     assert found[0] == found[1] == found[2] == found[3]
     assert found[0].after == row["after"]
@@ -323,8 +325,12 @@ def test_columns_come_as_each_destination_has_them() -> None:
 def test_before_is_computed(op: str, after: Any, previous: Any, quality: str, before: Any) -> None:
     row = a_change(1, op=op, after=after, previous=previous, before_quality=quality)
 
-    found = change(
-        1, 1, entry([*(row.get(name) for name in SOURCE[:-4]), "17.5", [], after, previous])
+    found = change_from_row(
+        1,
+        1,
+        entry_from_row(
+            [*(row.get(name) for name in SOURCE_COLUMNS[:-4]), "17.5", [], after, previous]
+        ),
     )
 
     assert found.before == before
@@ -399,7 +405,7 @@ def test_a_rebuild_without_changes_keeps_the_log(plain: Plain, log: FeedStore) -
     relay.relay(log, plain)
     plain.base.execute("delete from changes")
 
-    with pytest.raises(SetupError, match="the log is kept"):
+    with pytest.raises(SetupError, match="the log is left unchanged"):
         maintenance.rebuild(log, plain)
     assert ids_of(log) == ["evt_1"]
 
@@ -413,7 +419,7 @@ def test_pruned_offsets_and_changes_are_never_used_again(plain: Plain, log: Feed
 
     assert feed.prune(5.5 * A_DAY) == 5
     assert feed.prune(5.5 * A_DAY) == 0
-    assert (feed.head, feed.horizon, [one.offset for one in feed.read()]) == (
+    assert (feed.head, feed.pruned_through, [one.offset for one in feed.read()]) == (
         10,
         5,
         [6, 7, 8, 9, 10],
@@ -431,7 +437,7 @@ def test_pruned_offsets_and_changes_are_never_used_again(plain: Plain, log: Feed
 
     maintenance.rebuild(log, plain)
     check_log(log)
-    assert (feed.head, feed.horizon) == (12, 0)
+    assert (feed.head, feed.pruned_through) == (12, 0)
 
 
 def test_the_latest_of_each_object_can_be_kept(plain: Plain, log: FeedStore) -> None:
@@ -447,7 +453,7 @@ def test_the_latest_of_each_object_can_be_kept(plain: Plain, log: FeedStore) -> 
         ("sub_2", 12),
         ("sub_0", 13),
     ]
-    assert feed.horizon == 10
+    assert feed.pruned_through == 10
     assert [one.offset for one in feed.consume("new", start="earliest")] == [11, 12, 13]
 
 
@@ -460,9 +466,9 @@ def test_what_is_kept_below_the_horizon_is_readable_from_the_start(
     feed = Feed(None, log, now=lambda: a_change(A_DAY)["observed_at"].timestamp())
     feed.prune(60, keep_latest=True)
 
-    assert feed.horizon == 9
+    assert feed.pruned_through == 9
     assert [one.offset for one in feed.read(0, 1)] == [1]
-    assert [one.offset for one in feed.read(1, accepted=feed.horizon)] == [10]
+    assert [one.offset for one in feed.read(1, accepted=feed.pruned_through)] == [10]
     with pytest.raises(PositionLost, match="pruned"):
         feed.read(1)
     assert [one.offset for one in feed.consume("new", start="earliest", max=1)] == [1]
@@ -484,7 +490,7 @@ def holds(folder: Path, pieces: list[bytes]) -> list[str]:
 def pieces_of(file: Path, position: int) -> list[bytes]:
     """Pieces of a body as it lies in the store."""
     with FeedStore(file) as log:
-        body = log.ask("select body from log where position = ?", position)[0][0]
+        body = log.query("select body from log where position = ?", position)[0][0]
     return [body[n : n + 40] for n in range(0, len(body) - 40, 40)]
 
 
@@ -564,7 +570,7 @@ def test_a_store_takes_the_changes_of_one_account(tmp_path: Path) -> None:
     load(pipeline, [a_change(1)])
     open_feed(pipeline).close()
     load(pipeline, [a_change(2, account_id="acct_2")])
-    words = "copy.feed.sqlite holds the changes of account acct_1 in test mode, and the destination those of acct_2 in test mode."
+    words = "copy.feed.sqlite holds the changes of account acct_1 in test mode, but the destination holds those of acct_2 in test mode."
     with pytest.raises(
         WrongAccount, match=f"^{words} Move the file away, or choose another --state-dir.$"
     ):
@@ -654,7 +660,7 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
 
     with pytest.raises(
         SetupError,
-        match="damaged: it is no SQLite file" if damage == "garbage" else "newer stripe-feed",
+        match="damaged: it is not a SQLite file" if damage == "garbage" else "newer stripe-feed",
     ):
         FeedStore(file)
     with pytest.raises(SetupError, match="cannot be made"):
@@ -681,9 +687,9 @@ def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
 
 def entry_of(n: int) -> Any:
     row = a_change(n, f"sub_{n % 7}")
-    return entry(
+    return entry_from_row(
         [
-            *(row.get(name) for name in SOURCE[:-4]),
+            *(row.get(name) for name in SOURCE_COLUMNS[:-4]),
             "17.5",
             row["changed"],
             row["after"],
@@ -838,7 +844,7 @@ def test_c1_many_kills(killer: Killer, seed: int) -> None:
 
 
 def test_a_change_keeps_its_bodies_out_of_its_repr() -> None:
-    found = change(1, 1, entry_of(1))
+    found = change_from_row(1, 1, entry_of(1))
 
     assert "status': 's1'" not in repr(replace(found, after={"email": CANARY}))
     assert CANARY not in repr(replace(found, after={"email": CANARY}))

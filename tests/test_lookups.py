@@ -18,7 +18,7 @@ from stripe_feed.delivery.transports import Outcome
 from stripe_feed.destination.pipeline import lock
 from stripe_feed.errors import Locked, SetupError, UsageError
 from stripe_feed.feed import lookups as module
-from stripe_feed.feed.lookups import FRESH, MOST, Lookups, NotNow
+from stripe_feed.feed.lookups import CACHE_SECONDS, CACHE_SIZE, Lookups, LookupUnavailable
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.changes_query import as_records, asked, pull
@@ -195,8 +195,8 @@ def test_a_message_says_what_is_beside_its_change_when_it_is_sent(
     ]
     assert len(shelf.reads) == 2
 
-    store.ask("insert into forgotten values ('cus_1')")
-    assert lookups.of(made(a_change(9)), {"customer"}) == {"customer": None}
+    store.query("insert into forgotten values ('cus_1')")
+    assert lookups.related(made(a_change(9)), {"customer"}) == {"customer": None}
     assert told_ids(store, "sent") == ["evt_1", "evt_2", "evt_3"]
 
 
@@ -227,21 +227,21 @@ def test_an_object_is_read_again_after_a_minute_and_few_are_kept(
 ) -> None:
     shelf, clock = Shelf(), Clock(0.0)
     found = Lookups(None, shelf, clock)
-    for at in (0.0, FRESH, FRESH + 1):
+    for at in (0.0, CACHE_SECONDS, CACHE_SECONDS + 1):
         clock.at = at
-        found.of(made(a_change(1)), {"customer"})
+        found.related(made(a_change(1)), {"customer"})
     assert len(shelf.reads) == 2
-    monkeypatch.setattr(module, "MOST", 2)
-    found.fetch([made(a_change(1, customer_id=f"cus_{n}")) for n in range(2, 4)], {"customer"})
-    found.of(made(a_change(1)), {"customer"})
+    monkeypatch.setattr(module, "CACHE_SIZE", 2)
+    found.prefetch([made(a_change(1, customer_id=f"cus_{n}")) for n in range(2, 4)], {"customer"})
+    found.related(made(a_change(1)), {"customer"})
     assert len(shelf.reads) == 4
-    assert MOST >= 1_500  # three for each change of a page
+    assert CACHE_SIZE >= 1_500  # three for each change of a page
 
 
 def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT", 0.0)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.0)
     box = Sandbox(seed=4, customers=3, oddities=False)
     gone = box.create("customers", email="g@example.com")["id"]
     box.advance(400)
@@ -250,21 +250,21 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
             open_feed(copy.pipeline) as feed,
             pytest.raises(SetupError, match="no copy of customers yet"),
         ):
-            feed.lookups.one("customers", gone)
+            feed.lookups.get("customers", gone)
         copy.sync(resources=["customers", "subscriptions"])
         box.delete("customers", gone)
         box.advance(400)
         copy.sync(resources=["customers", "subscriptions"])
         with open_feed(copy.pipeline) as feed, served(feed) as web:
             id, image = next(iter(box.objects("subscriptions").items()))
-            held = feed.lookups.one("subscriptions", id)
+            held = feed.lookups.get("subscriptions", id)
             assert held is not None
             assert {
                 name: held[name] for name in ("id", "status", "customer", "created", "metadata")
             } == {name: image[name] for name in ("id", "status", "customer", "created", "metadata")}
-            assert (held["deleted_at"], feed.lookups.one("customers", "cus_none")) == (None, None)
+            assert (held["deleted_at"], feed.lookups.get("customers", "cus_none")) == (None, None)
             with pytest.raises(SetupError, match="first copy of invoices is not complete"):
-                feed.lookups.one("invoices", "in_1")
+                feed.lookups.get("invoices", "in_1")
 
             (item,) = [
                 one[0]
@@ -289,7 +289,7 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
             with lock(copy.pipeline, "stripe-feed sync"):
                 busy = web.get(f"/objects/customers/{gone}")
                 assert (busy.status, "stripe-feed sync" in busy.error) == (503, True)
-                with pytest.raises(NotNow):
-                    feed.lookups.of(made(a_change(1)), {"customer"})
+                with pytest.raises(LookupUnavailable):
+                    feed.lookups.related(made(a_change(1)), {"customer"})
             feed.forget(gone)
             assert web.get(f"/objects/customers/{gone}").status == 404

@@ -107,7 +107,7 @@ def test_how_far_consumers_are(feed: Feed) -> None:
     feed.reset("crm", 5)
     feed.reset("idle", "latest")
     feed.reset("lost", 1)
-    feed.store.ask("update meta set value = 2 where name = 'horizon'")
+    feed.store.query("update meta set value = 2 where name = 'horizon'")
     found = numbers(feed)
 
     assert found["consumer_lag_changes"] == {
@@ -171,7 +171,7 @@ def test_what_triggers_and_deliveries_did(feed: Feed) -> None:
 def test_odd_names_are_escaped(feed: Feed) -> None:
     name = 'a"b\\c\nd} 1\n# HELP x'
     consumers.reset(feed.store, "crm", "latest", NOW)
-    feed.store.ask("update consumers set name = ?", name)
+    feed.store.query("update consumers set name = ?", name)
     assert numbers(feed)["consumer_lag_changes"] == {(("consumer", name),): 0}
 
 
@@ -186,9 +186,9 @@ def test_late_changes_are_looked_for_once(feed: Feed) -> None:
     ]
     feed.store._db.set_trace_callback(None)
 
-    feed.store.ask("delete from log where position > 2")
+    feed.store.query("delete from log where position > 2")
     assert numbers(feed, late=late)["late_total"] == {(): 3}  # pruned: it was so
-    feed.store.ask("update meta set value = 2 where name = 'head'")
+    feed.store.query("update meta set value = 2 where name = 'head'")
     assert numbers(feed, late=late)["late_total"] == {(): 0}  # another log
 
 

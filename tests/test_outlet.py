@@ -50,19 +50,19 @@ def web(running: Web) -> Web:
     """A server of a feed with ten changes and no consumers."""
     store = running.store
     for table in ("log", "objects", "pruned", "consumers"):
-        store.ask(f"delete from {table}")
-    store.ask("update meta set value = 0")
+        store.query(f"delete from {table}")
+    store.query("update meta set value = 0")
     add(running.serving.feed, *some(10))
     return running
 
 
 def prune(web: Web, upto: int, kept: str = "0") -> None:
     """Drop the changes up to an offset, but for one."""
-    web.store.ask(
+    web.store.query(
         f"insert into pruned select change_id, position from log where position <= {upto} and position <> {kept}"
     )
-    web.store.ask(f"delete from log where position <= {upto} and position <> {kept}")
-    web.store.ask("update meta set value = ? where name = 'horizon'", upto)
+    web.store.query(f"delete from log where position <= {upto} and position <> {kept}")
+    web.store.query("update meta set value = ? where name = 'horizon'", upto)
 
 
 def offsets(answer: Any) -> list[int]:
@@ -202,8 +202,8 @@ def test_who_began_at_0_walks_over_what_pruning_left(web: Web) -> None:
 
 
 def test_who_began_with_an_empty_feed_loses_nothing_silently(web: Web) -> None:
-    web.store.ask("delete from log")
-    web.store.ask("update meta set value = 0")
+    web.store.query("delete from log")
+    web.store.query("update meta set value = 0")
     cursor = web.get("/changes").json["next_cursor"]
     add(web.serving.feed, *some(10))
     assert offsets(web.get(f"/changes?after={cursor}").json) == list(range(1, 11))
@@ -225,7 +225,7 @@ def test_a_cursor_of_a_feed_that_is_no_more_is_lost(web: Web) -> None:
 def test_a_question_looks_through_so_much_and_no_more(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_feed.feed.storage.store.WINDOW", 2)
+    monkeypatch.setattr("stripe_feed.feed.storage.store.SCAN_WINDOW", 2)
     monkeypatch.setattr("stripe_feed.server.changes_query.WINDOWS", 2)
     answer = web.get("/changes?resource=customers").json
     assert answer == {"data": [], "next_cursor": "4", "has_more": True, "lag": 6}
@@ -337,7 +337,7 @@ def test_an_acknowledgement_never_goes_back(web: Web) -> None:
 )  # fmt: skip
 def test_an_acknowledgement_that_makes_no_sense_is_refused(web: Web, body: str) -> None:
     web.get("/changes?consumer=crm&start=earliest")
-    consumers.enter(web.store, "trigger:x", "earliest", NOW)
+    consumers.attach(web.store, "trigger:x", "earliest", NOW)
     answer = web.post("/changes/ack", body)
 
     assert (answer.status, bool(answer.error)) == (400, True)
@@ -494,7 +494,7 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 
 def test_zapier_gets_what_was_forgotten_without_its_data(web: Web) -> None:
-    web.store.ask("update log set body = null")
+    web.store.query("update log set body = null")
     (found,) = web.get("/changes?format=zapier&limit=1").json
     assert (found["id"], found["object_id"], found["change_before"]) == ("evt_10", "sub_3", None)
 
@@ -574,7 +574,7 @@ def test_a_quiet_stream_shows_that_it_lives_and_how_far_it_is(web: Web) -> None:
 def test_a_stream_says_when_its_place_is_lost(web: Web) -> None:
     with web.opened("/changes/stream") as stream:
         fields(stream, 1)
-        web.store.ask("update meta set value = 3 where name = 'head'")
+        web.store.query("update meta set value = 3 where name = 'head'")
         last = [one for one in fields(stream, 100) if "event" in one]
     assert [one["event"] for one in last] == ["lost"]
     assert "another feed" in json.loads(last[0]["data"])["error"]

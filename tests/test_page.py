@@ -229,7 +229,7 @@ def test_what_triggers_do(feed: Feed) -> None:
         ("held", "it would fire 9,999 times", "held"),
         ("disabled", "it answers 410 Gone", "disabled"),
     ):
-        feed.store.ask(f"update triggers set {column} = ? where name = 'crm'", why)
+        feed.store.query(f"update triggers set {column} = ? where name = 'crm'", why)
         found = shown(feed, [crm])
         assert [state in found.texts("span"), why in found.texts("p")] == [True, True]
 
@@ -343,20 +343,20 @@ def test_a_script_in_every_text_is_text(feed: Feed) -> None:
         ),
     )
     fire(feed.store, [a_trigger("crm")], NOW)
-    feed.store.ask("update triggers set name = ?", SCRIPT)
-    feed.store.ask("update messages set trigger = ?", SCRIPT)
-    feed.store.ask(
+    feed.store.query("update triggers set name = ?", SCRIPT)
+    feed.store.query("update messages set trigger = ?", SCRIPT)
+    feed.store.query(
         "update messages set lane = ?, object_id = ?, resource = ?, tries = 1",
         SCRIPT,
         SCRIPT,
         SCRIPT,
     )
-    feed.store.ask("update messages set state = 'dead', message_id = ? where number = 1", SCRIPT)
+    feed.store.query("update messages set state = 'dead', message_id = ? where number = 1", SCRIPT)
     for one in outbox.find(feed.store):
-        feed.store.ask(
+        feed.store.query(
             "insert into attempts values (?, 1, ?, 1, ?, ?)", one.message_id, NOW, SCRIPT, SCRIPT
         )
-    feed.store.ask("update triggers set held = ?, disabled = ?", SCRIPT, SCRIPT)
+    feed.store.query("update triggers set held = ?, disabled = ?", SCRIPT, SCRIPT)
     found = shown(feed, [a_trigger(SCRIPT, f"https://{SCRIPT}/")], synced_at=NOW, error=SCRIPT)
 
     assert found.all("script") == [{"src": "/page.js", "defer": ""}]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from stripe_feed.delivery.payloads import Telling, compile_template, render
 from stripe_feed.errors import UsageError
 from stripe_feed.extract.tables.diff import difference, paths
-from stripe_feed.feed.filters import wanted
-from stripe_feed.feed.paths import LONGEST, listed, outer, plain, value_at
+from stripe_feed.feed.filters import compile_filter
+from stripe_feed.feed.paths import MAX_LENGTH, normalize_path, split_paths, split_prefix, value_at
 from stripe_feed.triggers.expressions import compile_expression
 from tests.deliveries import made
 from tests.feed_kills import a_change
@@ -32,7 +32,7 @@ KEYS = st.text(
     ("metadata.app.plan", "metadata.app.plan"), ("metadata.Order No.", "metadata.Order No."), (r'metadata["5\" \\ pipe"]', '5" \\ pipe'), ('metadata.5" pipe', '5" pipe'),
 ])  # fmt: skip
 def test_a_path_has_one_form(text: str, names: str) -> None:
-    assert plain(text) in (names, f"metadata.{names}")
+    assert normalize_path(text) in (names, f"metadata.{names}")
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_path_has_one_form(text: str, names: str) -> None:
         "metadata[x]",
         'metadata["x"]y',
         "a." * 60 + "b",
-        "x" * (LONGEST + 1),
+        "x" * (MAX_LENGTH + 1),
     ],
 )
 def test_what_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="path"):
-        plain(text)
+        normalize_path(text)
 
 
 def test_the_path_that_an_object_has_is_the_one() -> None:
@@ -89,8 +89,8 @@ def test_every_key_of_metadata_can_be_named_everywhere(key: str, more: str) -> N
     path = f'metadata["{quoted}"]'
 
     assert value_at(new, change.changed[0]) == "b"
-    assert wanted(transition={path: ("a", "b")}, changed=path).matches(change)
-    assert not wanted(transition={path: ("b", "a")}).matches(change)
+    assert compile_filter(transition={path: ("a", "b")}, changed=path).matches(change)
+    assert not compile_filter(transition={path: ("b", "a")}).matches(change)
     assert compile_expression(
         f"before.metadata[{key!r}] == 'a' and after.metadata[{key!r}] == 'b'"
     ).holds(change)
@@ -112,15 +112,15 @@ def test_a_key_that_only_begins_alike_did_not_change() -> None:
             changed=["metadata.app.plan"],
         )
     )
-    assert wanted(changed="metadata.app.plan").matches(change) and wanted(
+    assert compile_filter(changed="metadata.app.plan").matches(change) and compile_filter(
         changed="metadata"
     ).matches(change)
-    assert not wanted(changed="metadata.app").matches(change)
+    assert not compile_filter(changed="metadata.app").matches(change)
 
 
 def test_lists_of_paths_and_what_follows_one() -> None:
-    assert listed(["a, b", 'metadata["x,y"],c']) == ["a", "b", 'metadata["x,y"]', "c"]
-    assert outer('after.metadata["a|b"]|money:after.x') == (
+    assert split_paths(["a, b", 'metadata["x,y"],c']) == ["a", "b", 'metadata["x,y"]', "c"]
+    assert split_prefix('after.metadata["a|b"]|money:after.x') == (
         'after.metadata["a|b"]',
         "|money:after.x",
     )

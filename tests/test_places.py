@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stripe_feed.cli.command import check_values
 from stripe_feed.errors import PositionLost, UsageError
 from stripe_feed.feed import consumers
-from stripe_feed.feed.consumers import age, position_before
+from stripe_feed.feed.consumers import parse_duration, position_before
 from stripe_feed.feed.storage.store import FeedStore
 from tests.deliveries import NOW, add, updates
 
@@ -59,7 +59,7 @@ def test_any_place_is_in_the_feed_or_refused(store: FeedStore, place: Any) -> No
         assert 0 <= found <= store.head
     if isinstance(place, str):
         with pytest.raises(UsageError):
-            consumers.enter(store, "a name", place, NOW)
+            consumers.attach(store, "a name", place, NOW)
 
 
 @QUICK
@@ -70,13 +70,17 @@ def test_any_place_is_in_the_feed_or_refused(store: FeedStore, place: Any) -> No
 @example("-0d")
 def test_any_length_of_time_is_under_a_hundred_years_or_refused(text: str) -> None:
     try:
-        assert 0 <= age(text) <= 36_525 * 86_400
+        assert 0 <= parse_duration(text) <= 36_525 * 86_400
     except UsageError as fault:
         assert len(str(fault)) < 300
 
 
 def test_the_longest_time_is_fine() -> None:
-    assert (age("36525d"), age("0s"), age(" 2 w ")) == (3_155_760_000, 0, 1_209_600)
+    assert (parse_duration("36525d"), parse_duration("0s"), parse_duration(" 2 w ")) == (
+        3_155_760_000,
+        0,
+        1_209_600,
+    )
 
 
 @pytest.mark.parametrize(

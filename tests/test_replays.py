@@ -141,9 +141,9 @@ def test_a_discard_drops_the_replay_first_and_what_a_guard_holds_afterwards(
 
     assert discard(store, "t", NOW) == 10
     assert counts(store) == {"t": {"held": 8, "dropped": 10}}
-    assert store.ask("select held is not null from triggers") == [(1,)]
+    assert store.query("select held is not null from triggers") == [(1,)]
     assert discard(store, "t", NOW) == 8
-    assert store.ask("select held, held_for from triggers") == [(None, None)]
+    assert store.query("select held, held_for from triggers") == [(None, None)]
 
 
 def test_a_guard_holds_what_happens_while_a_replay_is_held(store: FeedStore) -> None:
@@ -265,7 +265,7 @@ def lived(steps: list[str]) -> None:
                 case "replay":
                     replay(store, trigger, "earliest", clock.at)
                 case "discard":
-                    if store.ask(
+                    if store.query(
                         "select 1 from triggers where held is null or held_for = 'replay'"
                     ):
                         discard(store, "t", clock.at)

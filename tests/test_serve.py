@@ -75,7 +75,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 @pytest.fixture
 def web(running: Web) -> Web:
     """A server that takes webhooks, of a feed with ten changes. Nothing has rung."""
-    running.store.ask("delete from rung")
+    running.store.query("delete from rung")
     RINGS.clear()
     return running
 

@@ -66,7 +66,7 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
         )
         with open_feed(copy.pipeline) as feed:
             (begun,) = fire(feed.store, [welcome], 0.0)
-            assert (begun.fired, feed.store.ask("select count(*) from messages")[0][0]) == (0, 0)
+            assert (begun.fired, feed.store.query("select count(*) from messages")[0][0]) == (0, 0)
             snapshots = [one for one in feed.read(limit=20_000, op="r") if welcome.fires(one)]
         assert snapshots == []
 

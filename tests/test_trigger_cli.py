@@ -369,7 +369,7 @@ def test_a_trigger_is_tried_on_history(folder: Path) -> None:
         == "triggers.toml has no trigger 'none'. It has: welcome."
     )
     with store_of(folder) as store:
-        assert store.ask(
+        assert store.query(
             "select count(*) from messages union all select count(*) from triggers"
         ) == [(0,), (0,)]
 
@@ -463,7 +463,7 @@ def test_deliver_goes_on_until_it_is_asked_to_end_and_is_the_only_one(folder: Pa
     assert (said.code, said.out) == (0, "")
     assert said.err.splitlines()[-1] == "2 fired, 2 sent."
     with store_of(folder) as store:
-        assert store.ask("select change_id, state from messages") == [
+        assert store.query("select change_id, state from messages") == [
             ("evt_4", "sent"),
             ("evt_5", "sent"),
         ]

@@ -73,7 +73,7 @@ def begun(store: FeedStore, **words: Any) -> Trigger:
 
 def status(store: FeedStore, name: str = "t") -> tuple[str | None, str | None]:
     """Why a trigger is held, and why disabled."""
-    ((held, disabled),) = store.ask("select held, disabled from triggers where name = ?", name)
+    ((held, disabled),) = store.query("select held, disabled from triggers where name = ?", name)
     return held, disabled
 
 
@@ -151,10 +151,10 @@ def test_ids_differ_by_trigger_and_by_change() -> None:
 
 def test_nothing_is_written_where_nothing_is_new(store: FeedStore) -> None:
     trigger = begun(store)
-    before = store.ask("select total_changes()")
+    before = store.query("select total_changes()")
 
     assert ran(store, trigger) == [("t", 0, False)]
-    assert store.ask("select total_changes()") == before
+    assert store.query("select total_changes()") == before
 
 
 # Enrolment
@@ -218,7 +218,7 @@ def test_no_concurrency_waits_for_the_message_to_end(store: FeedStore) -> None:
         add(store, a_change(n))
         run_one(store, trigger)
         if state:
-            store.ask("update messages set state = ? where state = 'waiting'", state)
+            store.query("update messages set state = ? where state = 'waiting'", state)
 
     assert told_ids(store) == ["evt_1", "evt_3", "evt_5", "evt_7"]
 
@@ -281,7 +281,7 @@ def test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other(store: FeedStor
         fire(store, [first], NOW, broken)[0].error
         == "unexpected ZeroDivisionError; please report it"
     )
-    assert store.ask("select name from consumers") == []  # nothing is half begun
+    assert store.query("select name from consumers") == []  # nothing is half begun
     found = fire(store, [first, other], NOW, incomplete)
     assert [(one.trigger, one.is_new, bool(one.error)) for one in found] == [
         (first.name, False, True),
@@ -439,7 +439,9 @@ def test_a_run_that_is_killed_makes_every_message_exactly_once(
         add(whole, *rows)
         run_one(whole, trigger)
         assert told_ids(store) == told_ids(whole)
-        assert store.ask("select fired from triggers") == whole.ask("select fired from triggers")
+        assert store.query("select fired from triggers") == whole.query(
+            "select fired from triggers"
+        )
     assert {one.state for one in messages(store)} == {"held" if "guard" in words else "waiting"}
     assert kills >= 3
 
@@ -450,7 +452,7 @@ def test_a_trigger_that_is_killed_while_it_begins_misses_nothing_that_comes_afte
     trigger = a_trigger()
     with killed_at(store, monkeypatch, 1):
         run_one(store, trigger)
-    assert store.ask(
+    assert store.query(
         "select (select count(*) from consumers) + (select count(*) from triggers)"
     ) == [(0,)]
 
@@ -471,9 +473,9 @@ def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.Mo
         if next(pages) == 2:
             monkeypatch.setattr(engine, "_put", real)
             with FeedStore(store.path) as other:
-                assert other.ask("pragma busy_timeout = 0") is not None
-                with pytest.raises(Unusable, match="held by another program"):
-                    consumers.enter(
+                assert other.query("pragma busy_timeout = 0") is not None
+                with pytest.raises(Unusable, match="locked by another program"):
+                    consumers.attach(
                         other, "trigger:t", "latest", NOW
                     )  # not within the other's transaction
         return real(*given)
@@ -572,16 +574,16 @@ def test_t3_a_rehearsal_is_what_really_happened(
             for first, last, _ in rehearse(store, trigger, since, NOW)
         } == live
         assert rehearsed(store, trigger, since, 0, NOW).fired == len(live)
-        before = [tuple(row) for row in store.ask("select * from messages")]
+        before = [tuple(row) for row in store.query("select * from messages")]
         replay(store, trigger, since, NOW)
         assert [
-            tuple(row) for row in store.ask("select * from messages")
+            tuple(row) for row in store.query("select * from messages")
         ] == before  # with the ids that they had
 
 
 def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore) -> None:
     add(store, *updates(12, 3))
-    before = store.ask("select total_changes()")
+    before = store.query("select total_changes()")
 
     found = rehearsed(
         store, a_trigger(enrol="once", where="after.status != 's3'"), "earliest", 2, NOW
@@ -601,8 +603,8 @@ def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore
         ("evt_2", "customer.subscription.updated", "s2"),
         ("evt_6", "customer.subscription.updated", "s6"),
     ]
-    assert store.ask("select total_changes()") == before
-    assert store.ask(
+    assert store.query("select total_changes()") == before
+    assert store.query(
         "select (select count(*) from triggers) + (select count(*) from messages) + (select count(*) from consumers)"
     ) == [(0,)]
 
@@ -820,8 +822,8 @@ def test_a_replay_begins_a_trigger_with_those_who_are_enrolled(store: FeedStore)
 
     replay(store, trigger, "latest", NOW, lambda query: ["cus_old"])
 
-    assert store.ask("select key, at from enrolled") == [("cus_old", 0.0)]
-    assert store.ask("select name from consumers") == [("trigger:t",)]
+    assert store.query("select key, at from enrolled") == [("cus_old", 0.0)]
+    assert store.query("select name from consumers") == [("trigger:t",)]
 
 
 def test_a_replay_is_guarded_and_does_not_slip_past_a_hold(store: FeedStore) -> None:
@@ -846,7 +848,7 @@ def test_a_replay_is_guarded_and_does_not_slip_past_a_hold(store: FeedStore) -> 
 
 def test_a_replay_does_not_fence_off_who_delivers(store: FeedStore) -> None:
     trigger = begun(store)
-    _, epoch, _ = consumers.enter(store, "trigger:t", "latest", NOW)
+    _, epoch, _ = consumers.attach(store, "trigger:t", "latest", NOW)
     add(store, *updates(2))
 
     replay(store, trigger, 1, NOW)

@@ -22,7 +22,7 @@ from stripe_feed.feed.feed import Feed, rebuild_feed
 from stripe_feed.feed.relay import relay
 from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage import store as stores
-from stripe_feed.feed.storage.salvage import mend
+from stripe_feed.feed.storage.salvage import salvage
 from stripe_feed.feed.storage.schema import ADDED
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.feed.storage.store_errors import Damaged, Unusable, unusable
@@ -32,14 +32,14 @@ from tests.feed_kills import Plain, a_change, ids_of
 PAGE = 4_096
 WORDS = {
     3: ("access permission denied", "rights"),
-    5: ("database is locked", "held by another program"),
-    6: ("database table is locked: messages", "held by another program"),
+    5: ("database is locked", "locked by another program"),
+    6: ("database table is locked: messages", "locked by another program"),
     7: ("out of memory", "more memory"),
     8: ("attempt to write a readonly database", "read-only"),
-    10: ("disk I/O error", "full, over its quota or failing"),
+    10: ("disk I/O error", "full, over quota or failing"),
     13: ("database or disk is full", "disk is full"),
     14: ("unable to open database file", "-wal"),
-    15: ("locking protocol", "held by another program"),
+    15: ("locking protocol", "locked by another program"),
     23: ("authorization denied", "rights"),
 }
 
@@ -100,12 +100,12 @@ def test_mistakes_of_a_caller_are_no_fault_of_the_store() -> None:
 
 def test_a_full_disk_is_told_and_the_store_goes_on_afterwards(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.sqlite") as store:
-        ((pages,),) = store.ask("pragma page_count")
-        store.ask(f"pragma max_page_count = {pages}")
+        ((pages,),) = store.query("pragma page_count")
+        store.query(f"pragma max_page_count = {pages}")
         with pytest.raises(Unusable, match="the disk is full") as fault:
             store.append([an_entry(n) for n in range(200)])
         assert (type(fault.value), fault.value.exit_code) == (Unusable, 3)
-        store.ask(f"pragma max_page_count = {pages + 1_000}")
+        store.query(f"pragma max_page_count = {pages + 1_000}")
         assert store.append([an_entry(n) for n in range(200)]) == 200
 
 
@@ -126,7 +126,7 @@ def test_a_store_that_another_program_holds_is_not_to_be_deleted(
         other.execute("update meta set value = value")
         other.execute("commit")
         monkeypatch.setattr("stripe_feed.feed.storage.store.time.sleep", lambda seconds: None)
-        with pytest.raises(Unusable, match="held by another program"):
+        with pytest.raises(Unusable, match="locked by another program"):
             FeedStore(tmp_path / "a.sqlite")
     FeedStore(tmp_path / "a.sqlite").close()
 
@@ -148,7 +148,7 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, kind: str) -> None:
                 base.execute("create table books (title text)")
 
     with pytest.raises(
-        SetupError, match="database of another program" if kind == "foreign" else "is left alone"
+        SetupError, match="another program's database" if kind == "foreign" else "is left unchanged"
     ):
         FeedStore(file)
 
@@ -160,18 +160,18 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, kind: str) -> None:
 
 def test_a_store_of_an_older_version_gets_what_it_lacks(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.sqlite") as store:
-        names = store.ask("select name from sqlite_master order by name")
-        store.ask("drop index messages_lanes")
-        store.ask(
+        names = store.query("select name from sqlite_master order by name")
+        store.query("drop index messages_lanes")
+        store.query(
             "create index messages_left on messages (trigger, lane, number) where state = 'waiting'"
         )
         for table, column, _ in ADDED:
-            store.ask(f"alter table {table} drop column {column}")
-        store.ask("pragma user_version = 3")
+            store.query(f"alter table {table} drop column {column}")
+        store.query("pragma user_version = 3")
     with FeedStore(tmp_path / "a.sqlite") as store:
         for table, column, _ in ADDED:
-            assert store.ask(f"select {column} from {table}") == []
-        assert store.ask("select name from sqlite_master order by name") == names
+            assert store.query(f"select {column} from {table}") == []
+        assert store.query("select name from sqlite_master order by name") == names
 
 
 def filled(file: Path, plain: Plain, count: int = 400) -> None:
@@ -188,15 +188,15 @@ def filled(file: Path, plain: Plain, count: int = 400) -> None:
         feed = Feed(None, store)
         for _ in feed.consume("half", start="earliest", max=count // 2):
             pass
-        store.ask("insert into forgotten values ('cus_9')")
+        store.query("insert into forgotten values ('cus_9')")
 
 
 def stands(store: FeedStore) -> Any:
     return (
         ids_of(store),
-        store.ask("select name, position from consumers order by name"),
-        store.ask("select * from forgotten"),
-        store.ask("select held from triggers"),
+        store.query("select name, position from consumers order by name"),
+        store.query("select * from forgotten"),
+        store.query("select held from triggers"),
         [(one.message_id, one.state) for one in messages(store)],
     )
 
@@ -224,7 +224,7 @@ def test_a_damaged_log_costs_nothing(tmp_path: Path, plain: Plain) -> None:
         before = stands(store)
         leaves = [
             page
-            for (page,) in store.ask(
+            for (page,) in store.query(
                 "select pageno from dbstat where name = 'log' and pagetype = 'leaf' order by pageno"
             )
         ]
@@ -256,7 +256,7 @@ def test_of_damaged_messages_those_before_and_behind_are_saved(
         before = stands(store)
         leaves = [
             page
-            for (page,) in store.ask(
+            for (page,) in store.query(
                 "select pageno from dbstat where name = 'messages' and pagetype = 'leaf' order by path"
             )
         ]
@@ -284,7 +284,7 @@ def test_of_a_store_without_a_head_nothing_is_left_and_that_is_said(
     with pytest.raises(Damaged, match="no SQLite file"):
         FeedStore(file)
 
-    assert "where consumers and triggers stand" in rebuilt(file, plain)
+    assert "positions of consumers and triggers" in rebuilt(file, plain)
 
     with FeedStore(file) as store:
         assert len(ids_of(store)) == 20
@@ -295,7 +295,7 @@ def test_a_damaged_body_is_told_and_mended(tmp_path: Path, plain: Plain) -> None
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     with FeedStore(file) as store:
-        store.ask("update log set body = x'00ff' where position = 7")
+        store.query("update log set body = x'00ff' where position = 7")
         with pytest.raises(Damaged, match="the change at offset 7 cannot be read"):
             Feed(None, store).read()
 
@@ -309,13 +309,13 @@ def test_a_store_that_is_mended_is_not_used_before_its_log_is_whole(
 ) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
-    mend(file)
-    with pytest.raises(Damaged, match="still to be made anew"):
+    salvage(file)
+    with pytest.raises(Damaged, match="still has to be rebuilt"):
         FeedStore(file)
-    with FeedStore(file, mending=True) as store:
+    with FeedStore(file, rebuilding=True) as store:
         maintenance.rebuild(store, plain)
     with FeedStore(file) as store:
-        assert store.ask("select name, position from consumers order by name") == [
+        assert store.query("select name, position from consumers order by name") == [
             ("half", 10),
             ("trigger:t", 20),
         ]
@@ -327,7 +327,7 @@ def test_a_store_is_not_mended_while_another_process_delivers_from_it(
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     with FeedStore(file) as store, delivering(store, []):
-        store.ask("drop table objects")
+        store.query("drop table objects")
         with pytest.raises(Locked, match="uses this store"):
             rebuilt(file, plain)
     assert rebuilt(file, plain) == []

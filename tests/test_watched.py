@@ -73,7 +73,7 @@ def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
             assert done()
 
         def has_begun(name: str) -> bool:
-            return bool(feed.store.ask("select 1 from triggers where name = ?", name))
+            return bool(feed.store.query("select 1 from triggers where name = ?", name))
 
         try:
             until(lambda: has_begun("one"))

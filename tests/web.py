@@ -17,9 +17,9 @@ from typing import Any
 import uvicorn
 
 from stripe_feed.delivery.endpoint import Deliver
-from stripe_feed.feed.change import SOURCE, entry
+from stripe_feed.feed.change import SOURCE_COLUMNS, entry_from_row
 from stripe_feed.feed.feed import Feed
-from stripe_feed.feed.filters import wanted
+from stripe_feed.feed.filters import compile_filter
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.server.app import Serving, app_of
 from stripe_feed.server.listener import bounded
@@ -166,12 +166,15 @@ def a_feed(path: Path, *rows: Row) -> Iterator[Feed]:
 
 def add(feed: Feed, *rows: Row) -> None:
     feed.store.append(
-        [entry([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE]) for row in rows]
+        [
+            entry_from_row([{**row, "_dlt_load_id": "17.5"}[name] for name in SOURCE_COLUMNS])
+            for row in rows
+        ]
     )
 
 
 def a_trigger(name: str, url: str = "https://example.com/hook?key=hidden", **given: Any) -> Trigger:
-    return replace(Trigger(name, wanted(), Deliver("url", url)), **given)
+    return replace(Trigger(name, compile_filter(), Deliver("url", url)), **given)
 
 
 def basic(password: str) -> str:

@@ -86,7 +86,7 @@ def rate(tools: Any) -> None:
             now = [time.time()]
             delivery = Delivery(store, [trigger], now=lambda now=now: now[0])  # type: ignore[misc]
             began, rounds = time.monotonic(), 0
-            while store.ask("select 1 from messages where state = 'waiting' limit 1"):
+            while store.query("select 1 from messages where state = 'waiting' limit 1"):
                 delivery.once()
                 now[0] += 600
                 rounds += 1
@@ -171,7 +171,7 @@ def history(tools: Any) -> None:
                 }
             )
             filled(store, trigger)
-            store.ask(
+            store.query(
                 "insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, "
                 "made_at) with recursive n (n) as (select 1 union all select n + 1 from n where n < ?) select 'msg_' || n, 't', "
                 "'old_' || n, 'old_' || n, 'subscriptions', 'sub_' || n % 5000, 'sub_' || n % 5000, 'sent', 0, 0 from n "

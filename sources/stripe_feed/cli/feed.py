@@ -17,7 +17,7 @@ from .options import Json, LocalCopyOptions, split_names
 if TYPE_CHECKING:
     from ..feed.change import Change
     from ..feed.feed import Feed
-    from ..feed.net import Net
+    from ..feed.net import NetChange
 
 app = typer.Typer(
     name="feed",
@@ -108,7 +108,7 @@ def tail(
         head, newest = feed.head, feed.tail(count, **filters)
         print_lines(newest, json)
         if not newest and head and not op:
-            echo_err(ALL_PRUNED if feed.horizon == head else NO_MATCH)
+            echo_err(ALL_PRUNED if feed.pruned_through == head else NO_MATCH)
         if follow:
             print_lines(
                 feed.follow(max([head, *(change.offset for change in newest)]), **filters), json
@@ -260,10 +260,10 @@ def prune(
     copy: LocalCopyOptions,
 ) -> None:
     """Delete old changes from the log; the destination keeps them."""
-    from ..feed.consumers import age
+    from ..feed.consumers import parse_duration
     from .output import echo_err
 
-    seconds = age(older_than)
+    seconds = parse_duration(older_than)
     with open_feed_for_cli(copy) as feed:
         echo_err(f"{feed.prune(seconds, keep_latest=keep_latest):,} changes pruned.")
 
@@ -346,7 +346,7 @@ def open_feed_for_cli(
     with settings():
         feed = open_feed(open_existing_copy(copy), keeps_cursors=keep_cursors)
     with feed:
-        if not feed.head and not allow_empty and feed.held_up is None:
+        if not feed.head and not allow_empty and feed.blocked_by is None:
             echo_err(
                 "The feed is empty: nothing has changed since the first load. Run `stripe-feed sync` to load new changes."
             )
@@ -363,19 +363,19 @@ def parse_filters(
 ) -> dict[str, Any]:
     """Turn the filter options into keyword arguments of `Feed`. Raises `UsageError`."""
     from ..feed import paths
-    from ..feed.filters import transitions
+    from ..feed.filters import parse_transitions
 
     return {
         "resource": split_names(resource, "--resource"),
         "op": split_names(op, "--op"),
-        "transition": transitions(transition or ()),
-        "changed": paths.listed(changed or ()) or None,
+        "transition": parse_transitions(transition or ()),
+        "changed": paths.split_paths(changed or ()) or None,
         "origin": split_names(origin, "--origin"),
         "customer": split_names(customer, "--customer"),
     }
 
 
-def print_lines(changes: Iterable[Change | Net], json: bool) -> int:
+def print_lines(changes: Iterable[Change | NetChange], json: bool) -> int:
     """Write one line per change, each flushed at once; return how many."""
     count = 0
     for change in changes:
@@ -390,14 +390,14 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def to_json_line(change: Change | Net) -> str:
+def to_json_line(change: Change | NetChange) -> str:
     """Encode a change as one line of JSON."""
     import json
 
     return json.dumps(change.as_dict(), separators=(",", ":"))
 
 
-def format_change(change: Change | Net) -> str:
+def format_change(change: Change | NetChange) -> str:
     """Format a change as `offset time op resource object_id changed…`, with old -> new for each
     changed scalar.
     """

@@ -88,7 +88,7 @@ def serve(
     token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
     from ..api.client import API_VERSION
-    from ..feed.consumers import age
+    from ..feed.consumers import parse_duration
     from ..server.service import keep_fresh
     from ..triggers.config import FILE, read_triggers
     from ..triggers.config_watcher import Watched
@@ -106,7 +106,7 @@ def serve(
             token=os.environ.get(TOKEN_VARIABLE) or None,
             secrets=secrets,
             rules=rules,
-            every=float(age(every)),
+            every=float(parse_duration(every)),
             stopped=stopped,
             ready=lambda opened: announce(opened, bool(secrets)),
             places=asdict(copy),

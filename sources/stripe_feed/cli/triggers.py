@@ -110,7 +110,7 @@ def show(
             sql = (
                 "select fired, fired_at, held, disabled, failing_since from triggers where name = ?"
             )
-            rows = feed.store.ask(sql, name)
+            rows = feed.store.query(sql, name)
             fired, at, held, disabled, failing = rows[0] if rows else (0, None, None, None, None)
             lag, trigger = lags.get(f"trigger:{name}"), by_name.get(name)
             records.append(
@@ -172,12 +172,12 @@ def warn_orphans(messages: Mapping[str, Mapping[str, int]], configured: Sequence
 def describe(trigger: Trigger) -> str:
     """Describe the condition of a trigger in one line."""
     from ..feed.change import OP_WORDS
-    from ..feed.filters import UNASKED
+    from ..feed.filters import DEFAULT_OPS
     from ..triggers.trigger import side_words
 
     parts = ["/".join(trigger.wanted.resources) or "anything"]
-    if trigger.wanted.ops != UNASKED:
-        parts.append("/".join(OP_WORDS[op] for op in trigger.wanted.ops))
+    if trigger.compile_filter.ops != DEFAULT_OPS:
+        parts.append("/".join(OP_WORDS[op] for op in trigger.compile_filter.ops))
     if trigger.event:
         parts.append(f"event {'/'.join(trigger.event)}")
     parts += [
@@ -258,7 +258,7 @@ def replay(
 
     trigger = find_trigger(triggers, name)
     with open_feed_for_cli(copy) as feed:
-        result = replay(feed.store, trigger, since, time.time(), feed.ids, feed.lookups)
+        result = replay(feed.store, trigger, since, time.time(), feed.query_ids, feed.lookups)
     state = f"are held: {result.held}" if result.held else "wait for `stripe-feed deliver`"
     echo_err(f"{result.fired:,} messages from {result.seen:,} changes {state}.")
 
@@ -298,7 +298,7 @@ def discard(
 
     with open_feed_for_cli(copy) as feed:
         dropped = discard(feed.store, name, time.time(), waiting)
-        ((held,),) = feed.store.ask("select held from triggers where name = ?", name)
+        ((held,),) = feed.store.query("select held from triggers where name = ?", name)
     state = f"is still held: {held}; run discard again to drop those too" if held else "resumed"
     echo_err(f"{name} {state}; {dropped:,} messages dropped.")
 

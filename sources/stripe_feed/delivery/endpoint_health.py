@@ -19,12 +19,12 @@ APART = 36 * 3_600  # between two failures at most: of a longer time nothing is 
 
 def disabled(store: FeedStore) -> dict[str, str]:
     """Why the receivers of triggers are given up."""
-    return dict(store.ask("select name, disabled from triggers where disabled is not null"))
+    return dict(store.query("select name, disabled from triggers where disabled is not null"))
 
 
 def pauses(store: FeedStore, now: float) -> dict[str, float]:
     """Until when receivers asked for quiet. What a clock noted that was ahead does not count."""
-    rows = store.ask(
+    rows = store.query(
         "select name, paused_until, failed_at from triggers where paused_until > ?", now
     )
     latest = now + RETRY_AFTER_SECONDS + AHEAD

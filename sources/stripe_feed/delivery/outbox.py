@@ -16,8 +16,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..feed.change import Change
-from ..feed.storage.schema import LEFT
-from ..feed.storage.store import FeedStore, marks
+from ..feed.storage.schema import UNFINISHED
+from ..feed.storage.store import FeedStore, placeholders
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,7 @@ class Attempt:
 AHEAD = 60.0  # seconds: a clock that noted more than this was ahead
 LONGEST = 120_000.0  # seconds that a message waits at most, jitter included
 STEP = 5_000  # messages changed at once: nobody waits for long
-GIVEN_UP = (
-    f"trigger = ? and lane = ? and state in ({LEFT}) and state = 'dead' and told = 0 and number < ?"
-)
+GIVEN_UP = f"trigger = ? and lane = ? and state in ({UNFINISHED}) and state = 'dead' and told = 0 and number < ?"
 COLUMNS = ", ".join(one.name for one in fields(Message))
 
 
@@ -136,7 +134,9 @@ def due(
     that was given up holds its lane; what waits for the release of a replay holds none. What a
     clock noted that was ahead is due.
     """
-    passes = f"trigger = ? and state in ({LEFT}) and not (state = 'held' and replayed is not null)"
+    passes = (
+        f"trigger = ? and state in ({UNFINISHED}) and not (state = 'held' and replayed is not null)"
+    )
     passes += "" if blocking else " and state <> 'dead'"
     first, values = (
         f"select min(number) as first from messages where {passes} group by lane",
@@ -145,7 +145,7 @@ def due(
     if lane is not None:
         first = f"select number as first from messages where {passes} and lane = ? order by number limit 1"
         values = [trigger, lane]
-    rows = store.ask(
+    rows = store.query(
         f"select {', '.join(f'm.{one.name}' for one in fields(Message))} from ({first}) join messages m on m.number = first "
         "where m.state = 'waiting' and (m.due_at <= ? or m.due_at > ? or coalesce(m.begun_at, m.made_at) > ?) "
         "order by m.number limit ?",
@@ -176,8 +176,8 @@ def is_in_doubt(store: FeedStore) -> bool:
     it.
     """
     return bool(
-        store.ask(
-            f"select 1 from messages m where state in ({LEFT}) and state = 'waiting' and begun_at is not null "
+        store.query(
+            f"select 1 from messages m where state in ({UNFINISHED}) and state = 'waiting' and begun_at is not null "
             "and not exists (select 1 from attempts a where a.message_id = m.message_id and a.at >= m.begun_at) limit 1"
         )
     )
@@ -185,7 +185,7 @@ def is_in_doubt(store: FeedStore) -> bool:
 
 def skipped(store: FeedStore, message: Message) -> list[str]:
     """The changes of its lane that were given up since one was last sent."""
-    rows = store.ask(
+    rows = store.query(
         f"select change_id from messages where {GIVEN_UP} order by number", *_lane_of(message)
     )
     return [change_id for (change_id,) in rows]
@@ -231,7 +231,7 @@ def are_several_failing(db: sqlite3.Connection, trigger: str, since: float) -> b
     """Whether messages of several lanes failed since a time and did not arrive: of one, it may be
     the message's own fault.
     """
-    failed = f"trigger = ? and state in ({LEFT}) and tries > 0 and coalesce(ended_at, ?) >= ?"
+    failed = f"trigger = ? and state in ({UNFINISHED}) and tries > 0 and coalesce(ended_at, ?) >= ?"
     return (
         len(
             db.execute(
@@ -258,14 +258,16 @@ def find(
     """Messages in these states, of a trigger, or about a change; the oldest first."""
     where, values, index = ["1"], list[Any](), ""
     if states:
-        where, values = [*where, f"state in ({marks(states)})"], [*values, *states]
-    if states and all(f"'{state}'" in LEFT for state in states):  # few, however many were sent
-        where, index = [*where, f"state in ({LEFT})"], " indexed by messages_lanes"
+        where, values = [*where, f"state in ({placeholders(states)})"], [*values, *states]
+    if states and all(
+        f"'{state}'" in UNFINISHED for state in states
+    ):  # few, however many were sent
+        where, index = [*where, f"state in ({UNFINISHED})"], " indexed by messages_lanes"
     if trigger is not None:
         where, values = [*where, "trigger = ?"], [*values, trigger]
     if change_id is not None:
         where, values = [*where, "change_id = ?"], [*values, change_id]
-    rows = store.ask(
+    rows = store.query(
         f"select {COLUMNS} from messages{index} where {' and '.join(where)} order by number",
         *values,
     )
@@ -275,7 +277,7 @@ def find(
 def attempts(store: FeedStore, message_id: str) -> list[Attempt]:
     """The attempts of a message, the first first."""
     query = "select at, seconds, code, note from attempts where message_id = ? order by number"
-    return [Attempt(*row) for row in store.ask(query, message_id)]
+    return [Attempt(*row) for row in store.query(query, message_id)]
 
 
 def retry(store: FeedStore, now: float, ids: Sequence[str] = (), trigger: str | None = None) -> int:
@@ -332,8 +334,8 @@ def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -
     enrolled no more.
     """
     _standing(store, trigger)
-    replayed = store.ask(
-        f"select 1 from messages where trigger = ? and state in ({LEFT}) and {REPLAYED} limit 1",
+    replayed = store.query(
+        f"select 1 from messages where trigger = ? and state in ({UNFINISHED}) and {REPLAYED} limit 1",
         trigger,
     )
     if replayed and not waiting:
@@ -354,7 +356,7 @@ def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -
 
 
 def _standing(store: FeedStore, trigger: str) -> tuple[Any, ...]:
-    rows = store.ask(
+    rows = store.query(
         "select disabled, failing_since, paused_until from triggers where name = ?", trigger
     )
     if not rows:
@@ -380,7 +382,7 @@ def _change(store: FeedStore, trigger: str, change: str, now: float, which: str)
 
 def _changed(db: sqlite3.Connection, trigger: str, change: str, now: float, which: str) -> int:
     return db.execute(
-        f"update messages set {change} where number in (select number from messages where trigger = ? and state in ({LEFT}) "
+        f"update messages set {change} where number in (select number from messages where trigger = ? and state in ({UNFINISHED}) "
         f"and {which} limit {STEP})",
         (now, trigger),
     ).rowcount
@@ -389,11 +391,11 @@ def _changed(db: sqlite3.Connection, trigger: str, change: str, now: float, whic
 def counts(store: FeedStore) -> dict[str, dict[str, int]]:
     """How many messages each trigger has, by state."""
     found = left(store)
-    for trigger, count in store.ask(
+    for trigger, count in store.query(
         "select trigger, count(*) from messages where state = 'dropped' group by 1"
     ):
         found.setdefault(trigger, {})["dropped"] = count
-    for trigger, count in store.ask(
+    for trigger, count in store.query(
         "select trigger, count(*) from messages indexed by messages_made group by 1"
     ):
         if sent := count - sum(found.get(trigger, {}).values()):
@@ -404,7 +406,9 @@ def counts(store: FeedStore) -> dict[str, dict[str, int]]:
 def left(store: FeedStore) -> dict[str, dict[str, int]]:
     """How many messages of each trigger did not reach their receiver and may still, by state."""
     found: dict[str, dict[str, int]] = {}
-    query = f"select trigger, state, count(*) from messages where state in ({LEFT}) group by 1, 2"
-    for trigger, state, count in store.ask(query):
+    query = (
+        f"select trigger, state, count(*) from messages where state in ({UNFINISHED}) group by 1, 2"
+    )
+    for trigger, state, count in store.query(query):
         found.setdefault(trigger, {})[state] = count
     return found

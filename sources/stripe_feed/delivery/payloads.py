@@ -18,9 +18,9 @@ from typing import Any
 from ..errors import StripeFeedError, UsageError
 from ..extract.tables.diff import Image, difference_that_counts
 from ..feed.change import EPOCH, Change, iso
-from ..feed.lookups import BESIDE
-from ..feed.net import Net, previous_of
-from ..feed.paths import QUOTED, outer, plain, value_at
+from ..feed.lookups import RELATED_TABLES
+from ..feed.net import NetChange, previous_values
+from ..feed.paths import QUOTED, normalize_path, split_prefix, value_at
 from ..resources import RESOURCES
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
@@ -54,7 +54,7 @@ class Telling:
     lane that never arrived; `beside`: what its template looks up.
     """
 
-    about: Change | Net
+    about: Change | NetChange
     trigger: str
     message_id: str
     skipped: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Telling:
     @property
     def last(self) -> Change:
         """The change, or the last of those that the net change is made of."""
-        return self.about.last if isinstance(self.about, Net) else self.about
+        return self.about.last if isinstance(self.about, NetChange) else self.about
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Template:
     @property
     def looks_up(self) -> frozenset[str]:
         """What must be looked up beside a change."""
-        return frozenset(path.partition(".")[0] for path in self.paths) & {*BESIDE}
+        return frozenset(path.partition(".")[0] for path in self.paths) & {*RELATED_TABLES}
 
 
 def render(form: str | Template, telling: Telling, synthetic: bool = False) -> Body:
@@ -153,7 +153,7 @@ def _event(telling: Telling, synthetic: bool) -> Image:
     links are not in changes.
     """
     last = telling.last
-    alone = not isinstance(telling.about, Net) or telling.about.changes == 1
+    alone = not isinstance(telling.about, NetChange) or telling.about.changes == 1
     genuine = alone and last.origin == "event" and last.event_id is not None
     if not genuine and not synthetic:
         raise NotRenderable(
@@ -185,9 +185,9 @@ def _event(telling: Telling, synthetic: bool) -> Image:
     }
 
 
-def _previous(about: Change | Net) -> Image | None:
-    if isinstance(about, Net):
-        return previous_of(about)
+def _previous(about: Change | NetChange) -> Image | None:
+    if isinstance(about, NetChange):
+        return previous_values(about)
     return (
         None
         if about.before is None or about.after is None
@@ -196,7 +196,7 @@ def _previous(about: Change | Net) -> Image | None:
 
 
 def _made_up_id(telling: Telling) -> str:
-    first = telling.about.first if isinstance(telling.about, Net) else telling.last
+    first = telling.about.first if isinstance(telling.about, NetChange) else telling.last
     return f"evt_syn_{blake2b(f'{first.change_id} {telling.last.change_id}'.encode(), digest_size=12).hexdigest()}"
 
 
@@ -233,7 +233,7 @@ def _object(telling: Telling) -> Image:
 
 def _meta(telling: Telling) -> Image:
     about, last = telling.about, telling.last
-    first = about.first if isinstance(about, Net) else last
+    first = about.first if isinstance(about, NetChange) else last
     return {
         "change_id": last.change_id,
         "offset": last.offset,
@@ -249,7 +249,7 @@ def _meta(telling: Telling) -> Image:
         "late": last.late,
         "trigger": telling.trigger,
         "message_id": telling.message_id,
-        **({"changes": about.changes} if isinstance(about, Net) else {}),
+        **({"changes": about.changes} if isinstance(about, NetChange) else {}),
         **({"skipped": list(telling.skipped)} if telling.skipped else {}),
     }
 
@@ -279,13 +279,15 @@ META = (
 )
 """What a template finds in `change`: `meta` of the format standard, and more."""
 
-ROOTS = ("after", "before", "change", *BESIDE, "trigger", "account_id")
+ROOTS = ("after", "before", "change", *RELATED_TABLES, "trigger", "account_id")
 
 
 def _scope(telling: Telling) -> Scope:
     about, last, meta = telling.about, telling.last, _meta(telling)
     event = (
-        {} if isinstance(about, Net) else {"event_id": last.event_id, "event_type": last.event_type}
+        {}
+        if isinstance(about, NetChange)
+        else {"event_id": last.event_id, "event_type": last.event_type}
     )
     more = {
         "occurred_at": iso(last.occurred_at),
@@ -294,7 +296,7 @@ def _scope(telling: Telling) -> Scope:
         **event,
     }
     return {
-        **dict.fromkeys(BESIDE),
+        **dict.fromkeys(RELATED_TABLES),
         **telling.beside,
         "after": about.after,
         "before": meta["before"],
@@ -372,7 +374,7 @@ def _placeholder(inside: str | None, place: str, column: int, paths: list[str]) 
         raise UsageError(
             f"{where}: a brace without its other one. A brace of the text's own is written twice."
         )
-    path, rest = outer(inside)
+    path, rest = split_prefix(inside)
     bar, filter = rest[:1], rest[1:]
     read = _path(inside if bar == ":" else path, where, paths)
     name, colon, argument = filter.partition(":")
@@ -391,10 +393,10 @@ def _placeholder(inside: str | None, place: str, column: int, paths: list[str]) 
 
 def _path(text: str, where: str, paths: list[str]) -> Fill:
     try:
-        root, _, rest = plain(text).partition(".") if text.strip() else ("", "", "")
+        root, _, rest = normalize_path(text).partition(".") if text.strip() else ("", "", "")
     except UsageError as fault:
         raise UsageError(f"{where}: {fault}") from None
-    if root not in ROOTS or outer(text)[1]:
+    if root not in ROOTS or split_prefix(text)[1]:
         raise UsageError(
             f"{where}: {text.strip()!r} is no path. Paths begin with {', '.join(ROOTS)}; such as `after.email`."
         )

@@ -21,8 +21,8 @@ from typing import Any
 
 from ..destination.locks import lock_file
 from ..errors import StripeFeedError
-from ..feed.lookups import NOWHERE, Lookups, NotNow
-from ..feed.net import between
+from ..feed.lookups import NO_LOOKUPS, Lookups, LookupUnavailable
+from ..feed.net import net_between
 from ..feed.storage.store import FeedStore, delivery_lock
 from ..feed.storage.store_errors import Unusable
 from . import endpoint_health
@@ -74,7 +74,7 @@ class Delivery:
         now: Callable[[], float] = time.time,
         dice: random.Random | None = None,
         at_once: int = AT_ONCE,
-        lookups: Lookups = NOWHERE,
+        lookups: Lookups = NO_LOOKUPS,
         **network: Any,
     ) -> None:
         self.lookups = lookups
@@ -162,7 +162,7 @@ class Delivery:
             now = self.now()
             # or every run sends it again on a disk that is nearly full
             if not self.has_room and is_in_doubt(self.store):
-                self.store.require_room()
+                self.store.require_space()
             self.has_room = True
             with self.store.transaction() as db:
                 alive = [begun(db, message, now) for message in chosen]
@@ -228,7 +228,7 @@ class Delivery:
             if found:
                 changes = filter(None, (self.store.by_id(one.change_id) for one in found))
                 with suppress(StripeFeedError):
-                    self.lookups.fetch(changes, lanes.receiver.looks_up)
+                    self.lookups.prefetch(changes, lanes.receiver.looks_up)
 
     def _go_on(self, lanes: Lanes, lane: str) -> None:
         """Find what follows in a lane."""
@@ -265,7 +265,7 @@ class Delivery:
                 outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
         except NotRenderable as fault:
             outcome = Outcome(False, "gone", note=str(fault))
-        except NotNow as fault:
+        except LookupUnavailable as fault:
             outcome = Outcome(False, "later", note=str(fault))
         except Unusable as fault:
             outcome = Outcome(False, "later", note=str(fault))
@@ -292,12 +292,14 @@ class Delivery:
         )
         if last is None or first is None:
             return None
-        if self.store.ask("select 1 from log where change_id = ? and body is null", last.change_id):
+        if self.store.query(
+            "select 1 from log where change_id = ? and body is null", last.change_id
+        ):
             raise NotRenderable("The object was forgotten.")
-        about = last if first is last else between(self.store, first, last)
+        about = last if first is last else net_between(self.store, first, last)
         if about is None:
             raise NotRenderable("The object ended as it began.")
-        beside = self.lookups.of(last, looks_up) if looks_up else {}
+        beside = self.lookups.related(last, looks_up) if looks_up else {}
         return Telling(
             about, message.trigger, message.message_id, tuple(skipped(self.store, message)), beside
         )

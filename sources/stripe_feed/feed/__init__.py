@@ -1,1 +1,1 @@
-"""The log of changes beside the destination, and its named consumers."""
+"""The log of changes stored next to the destination, and its named consumers."""

@@ -1,4 +1,4 @@
-"""One change of one object: what consumers get, and how it lies in the store."""
+"""One change of one object: the form consumers get, and the form stored in the log."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ TEXTS = (
 )
 TIMES = ("occurred_at", "observed_at")
 OTHERS = ("late", "livemode", "seq")
-SOURCE = (*TEXTS, *TIMES, *OTHERS, "_dlt_load_id", "changed", "after", "previous")
+SOURCE_COLUMNS = (*TEXTS, *TIMES, *OTHERS, "_dlt_load_id", "changed", "after", "previous")
 """The columns that are read from the destination, in this order."""
 
-STORED = (*TEXTS, *TIMES, *OTHERS, "load_id", "changed", "body")
+LOG_COLUMNS = (*TEXTS, *TIMES, *OTHERS, "load_id", "changed", "body")
 """The columns of the log beside `position` and `object_version`. Times are microseconds since 1970,
 UTC.
 """
 
 Entry = tuple[Any, ...]
-"""The values of `STORED`."""
+"""The values of `LOG_COLUMNS`, in this order."""
 
 CHANGE_ID, RESOURCE, OBJECT_ID, CUSTOMER_ID = (
-    STORED.index(name) for name in ("change_id", "resource", "object_id", "customer_id")
+    LOG_COLUMNS.index(name) for name in ("change_id", "resource", "object_id", "customer_id")
 )
 
 OP_WORDS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}
-"""What an `op` is called for people."""
+"""Each `op` in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Change:
     """One transition of one Stripe object. `offset` orders the feed, `object_version` (1, 2, 3, …)
     the object's own changes.
 
-    `change_id` is the same whenever and wherever this change is read: the key for doing something
-    exactly once. `op`: c created, u updated, d deleted, r read (a snapshot that was asked for).
-    Times are UTC. `after` is null for a deletion; `before` is computed. Both are null once the
-    object was forgotten.
+    `change_id` is the same whenever and wherever this change is read: the key for exactly-once
+    effects. `op`: c created, u updated, d deleted, r read (a requested snapshot). Times are UTC.
+    `after` is null for a deletion; `before` is computed. Both are null once the object was
+    forgotten.
     """
 
     offset: int
@@ -82,12 +82,12 @@ class Change:
     seq: int
     load_id: str
     changed: list[str]
-    after: Image | None = field(repr=False)  # a log that shows a change shows no personal data
+    after: Image | None = field(repr=False)  # a logged change must show no personal data
     previous: Image | None = field(repr=False)
 
     @property
     def before(self) -> Image | None:
-        """The object before this change; null for a new object, and where Stripe did not tell."""
+        """The object before this change; null for a new object, and if Stripe did not send it."""
         if self.before_quality == "none":
             return None
         if self.op == "d":
@@ -97,23 +97,23 @@ class Change:
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields and `before`, ready for JSON: times as ISO 8601 in UTC."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        """Return all fields and `before`, ready for JSON; times are ISO 8601 in UTC."""
+        values = {column.name: getattr(self, column.name) for column in fields(self)}
         for name in TIMES:
-            found[name] = iso(found[name])
-        return {**found, "before": self.before}
+            values[name] = iso(values[name])
+        return {**values, "before": self.before}
 
 
-def entry(row: Sequence[Any]) -> Entry:
-    """Pack a row of the destination (`SOURCE`) for the log."""
+def entry_from_row(row: Sequence[Any]) -> Entry:
+    """Pack a row of the destination (`SOURCE_COLUMNS`) for the log."""
     texts, (occurred, observed) = row[: len(TEXTS)], row[len(TEXTS) : len(TEXTS) + 2]
     late, livemode, seq, load_id, changed, after, previous = row[len(TEXTS) + 2 :]
     flags = (int(bool(late)), None if livemode is None else int(livemode), int(seq or 0))
-    body = packed(_json(after), _json(previous))
+    body = pack_body(_json(after), _json(previous))
     return (
         *texts,
-        microseconds(occurred),
-        microseconds(observed),
+        to_microseconds(occurred),
+        to_microseconds(observed),
         *flags,
         str(load_id),
         _json(changed).decode(),
@@ -121,7 +121,7 @@ def entry(row: Sequence[Any]) -> Entry:
     )
 
 
-def change(position: int, version: int, stored: Sequence[Any]) -> Change:
+def change_from_row(position: int, version: int, stored: Sequence[Any]) -> Change:
     """Unpack a row of the log."""
     texts, (occurred, observed) = stored[: len(TEXTS)], stored[len(TEXTS) : len(TEXTS) + 2]
     late, livemode, seq, load_id, changed, body = stored[len(TEXTS) + 2 :]
@@ -130,8 +130,8 @@ def change(position: int, version: int, stored: Sequence[Any]) -> Change:
         position,
         version,
         *texts,
-        moment(occurred) or EPOCH,
-        moment(observed),
+        from_microseconds(occurred) or EPOCH,
+        from_microseconds(observed),
     ]  # in the order of the fields
     values += [
         bool(late),
@@ -145,13 +145,13 @@ def change(position: int, version: int, stored: Sequence[Any]) -> Change:
     return Change(*values)
 
 
-def packed(after: bytes, previous: bytes) -> bytes:
-    """Two JSON texts as one small body."""
+def pack_body(after: bytes, previous: bytes) -> bytes:
+    """Compress two JSON texts into one body."""
     return zlib.compress(b"[" + after + b"," + previous + b"]", 1)
 
 
 def _json(value: Any) -> bytes:
-    """JSON text, whether a destination gives text or what it stands for."""
+    """Return JSON text, whether the destination gives text or parsed JSON."""
     if value is None or value == "":
         return b"null"
     if isinstance(value, bytes):
@@ -164,8 +164,8 @@ def _json(value: Any) -> bytes:
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def microseconds(value: Any) -> int | None:
-    """A time as stored; destinations give it with or without a zone, or as text."""
+def to_microseconds(value: Any) -> int | None:
+    """Return a time as stored; destinations give it with or without a zone, or as text."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -175,8 +175,8 @@ def microseconds(value: Any) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def moment(stored: int | None) -> datetime | None:
-    """A stored time in UTC."""
+def from_microseconds(stored: int | None) -> datetime | None:
+    """Return a stored time as a datetime in UTC."""
     if stored is None:
         return None
     return datetime.fromtimestamp(stored // 1_000_000, timezone.utc).replace(
@@ -185,7 +185,7 @@ def moment(stored: int | None) -> datetime | None:
 
 
 def iso(value: datetime | None) -> str | None:
-    """ISO 8601 in UTC, with `Z`."""
+    """Format a time as ISO 8601 in UTC, with `Z`."""
     return (
         None if value is None else value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     )

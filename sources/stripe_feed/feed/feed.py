@@ -1,5 +1,5 @@
-"""Named consumers of the feed: each gets every change it asks for, in order, until it acknowledges
-it.
+"""The feed: an ordered log of changes. Each named consumer gets every change it asks for, in order,
+until it acknowledges it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from ..resources import RESOURCES
 from . import consumers as feed_consumers
 from . import remote_positions
 from .change import Change
-from .consumers import Lag, Place
-from .filters import Names, Transition, Wanted, unheard_of, wanted
-from .latest import by_time
-from .lookups import Lookups, reader, require_complete
-from .net import Net, as_change, net
+from .consumers import Lag, StartAt
+from .filters import Filter, Names, TransitionFilter, compile_filter, unknown_paths
+from .latest import newest_by_time
+from .lookups import Lookups, object_reader, require_complete
+from .net import NetChange, net_changes, to_change
 from .relay import relay_pipeline, store_path, with_client
 from .storage import maintenance
-from .storage.salvage import mend
+from .storage.salvage import salvage
 from .storage.store import FeedStore, delivery_lock
 from .storage.store_errors import Damaged
 
 log = logging.getLogger("stripe_feed")
 
-PAGE = 200  # changes in memory
+PAGE_SIZE = 200  # changes in memory
 POLL_SECONDS = 1.0
-WAITS = "uses this store. End it, then run again."
+USES_STORE = "uses this store. Stop it, then run again."
 
 
 def open_feed(
@@ -48,36 +48,36 @@ def open_feed(
     now: Callable[[], float] = time.time,
     wait: Callable[[float], None] = time.sleep,
 ) -> Feed:
-    """Open the feed of a dlt pipeline, with the changes of all its completed loads.
+    """Open the feed of a dlt pipeline with the changes of all its completed loads.
 
-    The store is a SQLite file beside the DuckDB file, or in dlt's pipelines folder for other
-    destinations; `store` is another place for it. The destination is read once, here, and closed
-    again: consuming never touches it, so that loads go on. Where another process is loading or has
-    the DuckDB file open, the feed goes on with what was relayed before, and logs a line. Call
-    again, or `relay`, after a load of your own; `stripe-feed sync` relays by itself. `now` and
-    `wait` are the clock.
+    The store is a SQLite file next to the DuckDB file, or in dlt's pipelines folder for other
+    destinations; `store` sets another path. The destination is read once, here, and closed again:
+    consuming never touches it, so loads can run meanwhile. If another process is loading or has the
+    DuckDB file open, the feed uses the changes relayed before and logs a line. After a load of your
+    own, call this again or call `relay`; `stripe-feed sync` relays by itself. `now` and `wait` are
+    the clock.
 
-    `keeps_cursors`: the destination, a server database, holds the consumers' positions (not those
-    of triggers): they are taken from there now and written there by `close`, so that a worker whose
-    disk is gone goes on. A worker that ends before sees its changes again; `close` raises `Fenced`
-    where another moved the same consumer meanwhile.
+    `keeps_cursors`: a server database as the destination keeps the consumers' positions (not those
+    of triggers). They are read now and written by `close`, so a worker that loses its disk can
+    continue. A worker that ends without `close` sees its changes again; `close` raises `Fenced` if
+    another worker moved the same consumer meanwhile.
 
-    Raises `SetupError` where the store or the destination cannot be opened, `UsageError` for
+    Raises `SetupError` if the store or the destination cannot be opened, `UsageError` for
     `keeps_cursors` with DuckDB.
     """
     if keeps_cursors and duckdb_file(pipeline) is not None:
         raise UsageError(
-            "keeps_cursors is for server databases; with DuckDB the feed store lies beside the file."
+            "keeps_cursors is for server databases; with DuckDB the feed store is next to the file."
         )
     require_own_file(pipeline)
     file = duckdb_file(pipeline)
     if file is not None and not file.exists():
-        log.warning("There is no file %s yet: the feed is empty until a load brings it.", file)
+        log.warning("File %s does not exist yet: the feed is empty until the first load.", file)
     feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
     try:
         feed.relay(MOMENT)
         if keeps_cursors:
-            feed.take_cursors()
+            feed.load_positions()
     except BaseException:
         feed.close()
         raise
@@ -87,36 +87,36 @@ def open_feed(
 def rebuild_feed(
     pipeline: Any, store: str | os.PathLike[str] | None = None
 ) -> tuple[int, list[str]]:
-    """Make the log of a feed anew (see `Feed.rebuild`), and first its store, where that is damaged.
+    """Rebuild the log of a feed (see `Feed.rebuild`). If the store is damaged, replace it first.
 
-    Return the length of the log, and what could not be read of a damaged store, in words. That file
-    is kept beside the new one.
+    Return the length of the log and a description of everything that could not be read from a
+    damaged store. The damaged file is kept next to the new one.
     """
     path = Path(store or store_path(pipeline))
 
-    def rebuilt(client: Any) -> tuple[int, list[str]]:
+    def rebuild_log(client: Any) -> tuple[int, list[str]]:
         try:
-            with FeedStore(path, mending=True) as found:
-                found.require_whole()
-                return maintenance.rebuild(found, client), []
+            with FeedStore(path, rebuilding=True) as feed_store:
+                feed_store.check_integrity()
+                return maintenance.rebuild(feed_store, client), []
         except Damaged as fault:
             log.warning("%s", fault)
-        with lock_file(delivery_lock(path), "stripe-feed feed rebuild", does=WAITS):
-            lost = mend(path)
-        with FeedStore(path, mending=True) as found:
-            return maintenance.rebuild(found, client), lost
+        with lock_file(delivery_lock(path), "stripe-feed feed rebuild", does=USES_STORE):
+            lost = salvage(path)
+        with FeedStore(path, rebuilding=True) as feed_store:
+            return maintenance.rebuild(feed_store, client), lost
 
     with lock(pipeline, "stripe-feed feed rebuild"):
-        return patiently(lambda: with_client(pipeline, rebuilt), PATIENCE)
+        return patiently(lambda: with_client(pipeline, rebuild_log), PATIENCE)
 
 
 class Feed:
-    """The changes of a copy, in order, and their consumers; made by `open_feed`. Usable from
-    several threads.
+    """The changes of a copy in order, and their consumers. Create it with `open_feed`; several
+    threads may use it.
 
     Every change has an `offset` (1, 2, 3, … in the order of the feed) and a `change_id` that never
-    changes. Delivery is at least once: a change comes again when its consumer ended before it was
-    acknowledged.
+    changes. Delivery is at least once: a change comes again if its consumer ended before
+    acknowledging it.
     """
 
     def __init__(
@@ -128,26 +128,27 @@ class Feed:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pipeline, self._store, self._now, self._wait = pipeline, store, now, wait
-        self.lookups = Lookups(store, reader(pipeline))  # for rules and templates
-        self._taken: dict[str, str | None] | None = (
+        self.lookups = Lookups(store, object_reader(pipeline))  # for rules and templates
+        self._loaded_positions: dict[str, str | None] | None = (
             None  # the destination's cursors, where it keeps them
         )
-        self.held_up: Locked | None = None  # why the newest changes are not here yet
+        self.blocked_by: Locked | None = None  # why the last relay got nothing
 
     def close(self) -> None:
-        """Close the store; write the cursors where the destination keeps them."""
-        taken, self._taken = self._taken, None
+        """Close the store, and write the positions if the destination keeps them."""
+        saved_positions, self._loaded_positions = self._loaded_positions, None
         try:
-            if taken is not None:
+            if saved_positions is not None:
                 with_client(
-                    self._pipeline, lambda client: remote_positions.save(self._store, client, taken)
+                    self._pipeline,
+                    lambda client: remote_positions.save(self._store, client, saved_positions),
                 )
         finally:
             self._store.close()
 
-    def take_cursors(self) -> None:
-        """Put the consumers where the destination says they stand; `close` writes them there."""
-        self._taken = with_client(
+    def load_positions(self) -> None:
+        """Move the consumers to the positions kept in the destination; `close` writes them back."""
+        self._loaded_positions = with_client(
             self._pipeline, lambda client: remote_positions.fetch(self._store, client)
         )
 
@@ -159,19 +160,19 @@ class Feed:
 
     @property
     def store(self) -> FeedStore:
-        """The store itself, for triggers and delivery."""
+        """The store, used by triggers and delivery."""
         return self._store
 
-    def ids(self, query: str) -> list[str]:
-        """The first column of a query on the destination, in which `{invoices}` stands for that
-        table's name there.
+    def query_ids(self, query: str) -> list[str]:
+        """Return the first column of a query on the destination; `{invoices}` in it becomes that
+        table's qualified name.
 
-        Raises `SetupError` while the first copy of a table that it asks is not complete, or another
-        process is loading.
+        Raises `SetupError` while the first copy of a queried table is incomplete or another process
+        is loading.
         """
         tables = [name for _, name, _, _ in Formatter().parse(query) if name]
 
-        def asked(client: Any) -> list[str]:
+        def query_first_column(client: Any) -> list[str]:
             require_complete(client, tables)
             names = {table: client.make_qualified_table_name(table) for table in RESOURCES}
             return [
@@ -186,11 +187,11 @@ class Feed:
                 f"There is no copy of {', '.join(tables)} yet. Run `stripe-feed sync` first."
             )
         with lock(self._pipeline, "stripe-feed feed", 0.0):
-            return with_client(self._pipeline, asked)
+            return with_client(self._pipeline, query_first_column)
 
     @property
     def path(self) -> Path:
-        """The store's file."""
+        """The path of the store's file."""
         return self._store.path
 
     @property
@@ -199,26 +200,26 @@ class Feed:
         return self._store.head
 
     @property
-    def horizon(self) -> int:
-        """The newest offset that was pruned; 0 where nothing was."""
-        return self._store.horizon
+    def pruned_through(self) -> int:
+        """The newest pruned offset; 0 if nothing was pruned."""
+        return self._store.pruned_through
 
     def relay(self, wait: float = 0.0) -> int:
-        """Take over the changes of loads completed since; return how many. The destination is
-        closed again.
+        """Copy the changes of newly completed loads into the log; return how many. Closes the
+        destination again.
 
-        Nothing, and a line in the log, where another process is loading or has the DuckDB file open
-        for longer than `wait` seconds: `held_up` says which.
+        If another process loads or holds the DuckDB file for more than `wait` seconds, log a line,
+        set `blocked_by` to the error and return 0.
         """
-        before, self.held_up = self.held_up, None
+        before, self.blocked_by = self.blocked_by, None
         try:
             with lock(self._pipeline, "stripe-feed feed", wait):
                 return patiently(lambda: relay_pipeline(self._pipeline, self._store), wait)
         except Locked as fault:
-            self.held_up = fault
+            self.blocked_by = fault
             log.log(
                 logging.WARNING if before is None else logging.INFO,
-                "Going on with the changes relayed before. %s",
+                "The feed continues with the changes relayed before. %s",
                 fault,
             )
             return 0
@@ -229,63 +230,65 @@ class Feed:
         *,
         resource: Names = None,
         op: Names = None,
-        transition: Transition = None,
+        transition: TransitionFilter = None,
         changed: Names = None,
         origin: Names = None,
         customer: Names = None,
-        start: Place = "latest",
+        start: StartAt = "latest",
         max: int | None = None,
         follow: bool = False,
     ) -> Iterator[Change]:
         """Iterate over the changes that the consumer `name` has not acknowledged; asking for the
-        next acknowledges one.
+        next change acknowledges the current one.
 
-        Leaving the loop (`break`, an error, a crash) leaves the change at hand unacknowledged: it
-        comes first next time. Changes that do not match are passed over for good. `resource`: a
-        table's name, or several. `op`: c, u, d (all three by default), r, or added, updated,
-        removed. `transition`: dotted path -> (from, to), where None is null, `...` is anything, and
-        a list is any of its values. `changed`: paths of which one, or something below it, changed.
-        `origin`: event, diff, list or snapshot. `customer`: ids. `start` is for a new name only:
-        "latest" (what comes from this call on), "earliest", or the offset, the change id or the
-        time of the first change. `max` ends after so many; `follow` waits for more instead of
+        Leaving the loop (`break`, an error, a crash) leaves the current change unacknowledged: it
+        comes first next time. Changes that do not match are skipped for good. `resource`: a table's
+        name, or several. `op`: c, u, d (all three by default), r, or added, updated, removed.
+        `transition`: dotted path -> (from, to), where None is null, `...` is anything, and a list
+        matches any of its values. `changed`: paths; one of them, or something below it, changed.
+        `origin`: event, diff, list or snapshot. `customer`: ids. `start` applies to a new name
+        only: "latest" (changes after this call), "earliest", or the offset, change id or time of
+        the first change. `max` ends after that many changes; `follow` waits for more instead of
         ending.
 
-        Only the newest `consume` of a name may acknowledge. Raises `Fenced` when another took over,
-        `PositionLost` where changes that this consumer has not seen were pruned, `UsageError` for
-        filters that make no sense.
+        Only the newest `consume` of a name may acknowledge. Raises `Fenced` if another process took
+        over, `PositionLost` if changes that this consumer has not seen were pruned, `UsageError`
+        for invalid filters.
         """
         if max is not None and max < 1:
             raise UsageError("max is at least 1.")
-        filters = wanted(resource, op, transition, changed, origin, customer)
-        for path in unheard_of(
+        filters = compile_filter(resource, op, transition, changed, origin, customer)
+        for path in unknown_paths(
             resource,
             [*(transition or ()), *((changed,) if isinstance(changed, str) else changed or ())],
         ):
             log.warning(
-                "%s is no field of the API version that is loaded: only changes in another one could match.",
+                "%s is not a field of the loaded API version: only changes in another version can match.",
                 path,
             )
-        position, epoch, is_new = feed_consumers.enter(
-            self._store, name, _place(start), self._now()
+        position, epoch, is_new = feed_consumers.attach(
+            self._store, name, _start_at(start), self._now()
         )
         if is_new:
             log.info(
-                "Consumer %s is new and starts behind offset %d of %d%s.",
+                "Consumer %s is new and starts after offset %d of %d%s.",
                 name,
                 position,
                 self.head,
-                '; "earliest" would give all' if start == "latest" and self.head else "",
+                '; start="earliest" gives all' if start == "latest" and self.head else "",
             )
         return self._consume(name, epoch, position, filters, max, follow)
 
     def _consume(
-        self, name: str, epoch: int, position: int, filters: Wanted, count: int | None, follow: bool
+        self, name: str, epoch: int, position: int, filters: Filter, count: int | None, follow: bool
     ) -> Iterator[Change]:
         while True:
-            page = self._store.page(position, PAGE, filters.resources, filters.ops)
-            if page.horizon > position:
-                feed_consumers.require_kept(
-                    name, max(position, feed_consumers.accepted(self._store, name)), page.horizon
+            page = self._store.page(position, PAGE_SIZE, filters.resources, filters.ops)
+            if page.pruned_through > position:
+                feed_consumers.check_retained(
+                    name,
+                    max(position, feed_consumers.pruned_ok_until(self._store, name)),
+                    page.pruned_through,
                 )
             for change in filter(filters.matches, page.changes):
                 yield change
@@ -297,7 +300,7 @@ class Feed:
             if page.upto > position:
                 position = page.upto
                 feed_consumers.acknowledge(self._store, name, epoch, position, self._now())
-            if page.changes or position < page.head:  # while they were handled, more may have come
+            if page.changes or position < page.head:  # more may have come while they were handled
                 continue
             if not follow:
                 return
@@ -310,99 +313,104 @@ class Feed:
         *,
         resource: Names = None,
         op: Names = None,
-        transition: Transition = None,
+        transition: TransitionFilter = None,
         changed: Names = None,
         accepted: int = 0,
     ) -> list[Change]:
-        """The first `limit` matching changes behind the offset `after`, without a consumer. 0 is
-        the oldest that is kept.
+        """Return the first `limit` matching changes after the offset `after`, without a consumer. 0
+        starts at the oldest kept change.
 
-        Raises `PositionLost` where changes behind `after` were pruned. Who began at 0 after that
-        passes, as `accepted`, the `horizon` it began with.
+        Raises `PositionLost` if changes after `after` were pruned. A reader that started at 0 after
+        a prune passes as `accepted` the `pruned_through` it started with.
         """
-        filters = wanted(resource, op, transition, changed)
-        if after and self.horizon > max(after, accepted):
-            raise feed_consumers.lost_at(after, self.horizon)
-        found: list[Change] = []
-        while len(found) < limit:
+        filters = compile_filter(resource, op, transition, changed)
+        if after and self.pruned_through > max(after, accepted):
+            raise feed_consumers.offset_out_of_range(after, self.pruned_through)
+        matching: list[Change] = []
+        while len(matching) < limit:
             page = self._store.page(after, limit, filters.resources, filters.ops)
-            found += filter(filters.matches, page.changes)
+            matching += filter(filters.matches, page.changes)
             if page.upto >= page.head:
                 break
             after = page.upto
-        return found[:limit]
+        return matching[:limit]
 
     def tail(self, n: int = 10, **filters: Any) -> list[Change]:
-        """The newest `n` changes by the time when they happened, oldest first. `filters` as in
+        """Return the newest `n` changes by the time they happened, oldest first. `filters` as in
         `consume`.
         """
-        return by_time(self._store, wanted(**filters), n)
+        return newest_by_time(self._store, compile_filter(**filters), n)
 
     def follow(self, after: int, **filters: Any) -> Iterator[Change]:
-        """The changes behind an offset, for ever, as they are relayed. Nothing is acknowledged.
-        `filters` as in `consume`.
+        """Iterate without end over the changes after an offset, as they are relayed. Acknowledges
+        nothing. `filters` as in `consume`.
         """
-        found = wanted(**filters)
+        compiled = compile_filter(**filters)
         while True:
-            page = self._store.page(after, PAGE, found.resources, found.ops)
-            yield from filter(found.matches, page.changes)
+            page = self._store.page(after, PAGE_SIZE, compiled.resources, compiled.ops)
+            yield from filter(compiled.matches, page.changes)
             after = page.upto
             if after >= page.head:
                 self._wait(POLL_SECONDS)
 
     def net(
-        self, since: Place = "earliest", until: Place | None = None, **filters: Any
-    ) -> Iterator[Net]:
-        """What changed in the end, per object: all changes from `since` on and before `until`
-        (none: the newest too), folded.
+        self, since: StartAt = "earliest", until: StartAt | None = None, **filters: Any
+    ) -> Iterator[NetChange]:
+        """Return each object's net change from `since` up to but excluding `until` (None: including
+        the newest).
 
-        Created and deleted in between is nothing; several updates are one; fields that ended as
-        they began are left out. `filters` as in `consume`: they are asked of the whole.
+        An object created and deleted in between is left out; several updates become one; fields
+        that end as they began are left out. `filters` as in `consume`; they apply to the net
+        change.
         """
-        found = wanted(**filters)
-        after = feed_consumers.position_before(self._store, _place(since), self._now())
+        compiled = compile_filter(**filters)
+        after = feed_consumers.position_before(self._store, _start_at(since), self._now())
         upto = (
             self.head
             if until is None
-            else feed_consumers.position_before(self._store, _place(until), self._now())
+            else feed_consumers.position_before(self._store, _start_at(until), self._now())
         )
-        ops = found.ops if filters.get("op") else (*found.ops, "r")
-        folded = net(self._store, after, upto, found.resources)
-        return (one for one in folded if one.op in ops and found.matches(as_change(one)))
+        ops = compiled.ops if filters.get("op") else (*compiled.ops, "r")
+        changes = net_changes(self._store, after, upto, compiled.resources)
+        return (
+            change for change in changes if change.op in ops and compiled.matches(to_change(change))
+        )
 
     def lag(self, name: str | None = None) -> list[Lag]:
-        """How far each consumer is, or only this one. Raises `UsageError` for an unknown name."""
-        found = [
-            one
-            for one in feed_consumers.lags(self._store, self._now())
-            if name in (None, one.consumer)
+        """Return how far each consumer is, or only this one. Raises `UsageError` for an unknown
+        name.
+        """
+        lags = [
+            lag
+            for lag in feed_consumers.lags(self._store, self._now())
+            if name in (None, lag.consumer)
         ]
-        if name is not None and not found:
-            raise feed_consumers.unknown(self._store, name)
-        return found
+        if name is not None and not lags:
+            raise feed_consumers.unknown_consumer(self._store, name)
+        return lags
 
     def consumers(self) -> list[str]:
-        """The names of all consumers."""
-        return [one.consumer for one in self.lag()]
+        """Return the names of all consumers."""
+        return [lag.consumer for lag in self.lag()]
 
-    def reset(self, name: str, to: Place) -> int:
-        """Put a consumer before the change at `to` (as `start` of `consume`); return the offset it
-        stands behind.
+    def reset(self, name: str, to: StartAt) -> int:
+        """Move a consumer to just before the change at `to` (like `start` of `consume`); return its
+        new offset.
 
-        A process that consumes under this name is fenced off.
+        Fences off a process that consumes under this name.
         """
-        return feed_consumers.reset(self._store, name, _place(to), self._now())
+        return feed_consumers.reset(self._store, name, _start_at(to), self._now())
 
     def remove(self, name: str) -> None:
-        """Forget a consumer. Raises `UsageError` for an unknown name."""
+        """Delete a consumer. Raises `UsageError` for an unknown name."""
         feed_consumers.remove(self._store, name)
 
     def rebuild(self) -> int:
-        """Make the log anew from the destination, in the order of the loads; return its length.
+        """Rebuild the log from the destination, in the order of the loads; return its length.
 
-        Consumers keep what they acknowledged, by change id, and get the rest; those that run
-        meanwhile are fenced off. Pruned changes come back. A kill leaves the old log. Raises
-        `SetupError` where another command writes.
+        Consumers keep what they acknowledged, by change id, and get the rest; running consumers are
+        fenced off. Pruned changes come back. If killed, the old log stays. Raises `SetupError`
+        while another command writes.
         """
         with lock(self._pipeline, "stripe-feed feed rebuild"):
             return with_client(
@@ -410,24 +418,24 @@ class Feed:
             )
 
     def prune(self, older_than_seconds: float, *, keep_latest: bool = False) -> int:
-        """Drop the oldest changes, up to the first that was read from Stripe within this time;
+        """Delete the oldest changes, up to the first that was read from Stripe within this time;
         return how many.
 
-        `keep_latest` keeps the newest change of each object. The destination keeps all, offsets
-        stay, and a consumer that has not seen what went raises `PositionLost`.
+        `keep_latest` keeps the newest change of each object. The destination keeps everything,
+        offsets stay, and a consumer that has not seen the deleted changes raises `PositionLost`.
         """
         return maintenance.prune(self._store, older_than_seconds, keep_latest, self._now())
 
     def forget(self, object_id: str) -> int:
-        """Drop the images (`after`, `previous`) of an object, and of every change of that customer,
-        here and in the destination.
+        """Delete the images (`after`, `previous`) of an object, and of every change of that
+        customer, from the store and the destination.
 
-        For good: they do not come back, and later changes of it are kept without images. Ids, times
-        and offsets stay. Returns how many changes of the store were concerned. Run it again if the
-        destination failed.
+        This is permanent: the images do not come back, and later changes of the object are kept
+        without images. Ids, times and offsets stay. Returns how many changes in the store were
+        affected. Run it again if the destination failed.
         """
-        what = "stripe-feed feed forget"
-        with lock(self._pipeline, what), leased(self._pipeline, what):
+        command = "stripe-feed feed forget"
+        with lock(self._pipeline, command), leased(self._pipeline, command):
             return patiently(
                 lambda: with_client(
                     self._pipeline,
@@ -437,5 +445,5 @@ class Feed:
             )
 
 
-def _place(place: Place) -> Place:
+def _start_at(place: StartAt) -> StartAt:
     return place.strip().removeprefix("at=") if isinstance(place, str) else place

@@ -1,57 +1,57 @@
-"""The newest changes: by time for people, by their place in the feed for clients that poll and keep
-no place.
-"""
+"""The newest changes: by time for people, by offset for clients that poll and keep no position."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .change import STORED, Change, change
-from .filters import Wanted
-from .storage.store import FeedStore, marks
+from .change import LOG_COLUMNS, Change, change_from_row
+from .filters import Filter
+from .storage.store import FeedStore, placeholders
 
-# the newest by place, among which those by time are looked for; and the most that a poll gets
-AMONG = 10_000
-RECENT = 3_600  # seconds before the newest was read: nobody polls more rarely
-READ = 200  # bodies in memory
+# newest changes by offset, searched for the newest by time; also the most that a poll gets
+SCAN_LIMIT = 10_000
+RECENT_SECONDS = 3_600  # before the newest change was read: longer than any poll interval
+BATCH_SIZE = 200  # bodies in memory
 
 
-def by_time(store: FeedStore, filters: Wanted, count: int) -> list[Change]:
-    """The newest changes by the time when they happened, oldest first; a load brings one resource
+def newest_by_time(store: FeedStore, filters: Filter, count: int) -> list[Change]:
+    """Return the newest changes by the time they happened, oldest first: a load brings one resource
     after the other.
     """
     query, values = _newest("position, occurred_at", filters)
-    rows = store.ask(
+    rows = store.query(
         f"select position from ({query}) order by occurred_at desc, position desc",
         *values,
-        max(count, AMONG),
+        max(count, SCAN_LIMIT),
     )
-    found = list[Change]()
-    for one in _read(store, [position for (position,) in rows], filters) if count else ():
-        found.append(one)
-        if len(found) == count:
+    newest = list[Change]()
+    for change in _read(store, [position for (position,) in rows], filters) if count else ():
+        newest.append(change)
+        if len(newest) == count:
             break
-    return sorted(found, key=lambda one: (one.occurred_at, one.offset))
+    return sorted(newest, key=lambda one: (one.occurred_at, one.offset))
 
 
-def lately(store: FeedStore, filters: Wanted) -> Iterator[tuple[Change, bool]]:
-    """The changes that match, newest first, each with whether it is recent, which those before it
-    then are, too.
+def newest_first(store: FeedStore, filters: Filter) -> Iterator[tuple[Change, bool]]:
+    """Iterate over the matching changes, newest first, each with whether it is recent; those before
+    it are recent too.
     """
     query, values = _newest("position, coalesce(observed_at, occurred_at)", filters)
-    rows = store.ask(query, *values, AMONG + 1)
-    since = max((at for _, at in rows), default=0) - RECENT * 1_000_000
+    rows = store.query(query, *values, SCAN_LIMIT + 1)
+    since = max((at for _, at in rows), default=0) - RECENT_SECONDS * 1_000_000
     last = min((position for position, at in rows if at >= since), default=0)
-    for one in _read(store, [position for position, _ in rows], filters):
-        yield one, one.offset >= last
+    for change in _read(store, [position for position, _ in rows], filters):
+        yield change, change.offset >= last
 
 
-def _newest(columns: str, filters: Wanted) -> tuple[str, list[str]]:
-    """A query for the newest by place that lack but `matches`; how many is its last value."""
+def _newest(columns: str, filters: Filter) -> tuple[str, list[str]]:
+    """Return a query for the newest changes by offset, without `matches`; its last value is the
+    limit.
+    """
     conditions = [
-        f"{name} in ({marks(some)})"
-        for name, some in (("resource", filters.resources), ("op", filters.ops))
-        if some
+        f"{name} in ({placeholders(values)})"
+        for name, values in (("resource", filters.resources), ("op", filters.ops))
+        if values
     ]
     where = " and ".join(conditions) or "1"
     return f"select {columns} from log where {where} order by position desc limit ?", [
@@ -60,17 +60,19 @@ def _newest(columns: str, filters: Wanted) -> tuple[str, list[str]]:
     ]
 
 
-def _read(store: FeedStore, positions: Sequence[int], filters: Wanted) -> Iterator[Change]:
-    """The changes at these positions that match, in this order, some at a time."""
-    for start in range(0, len(positions), READ):
-        some = positions[start : start + READ]
-        columns = f"position, object_version, {', '.join(STORED)}"
-        rows = store.ask(f"select {columns} from log where position in ({marks(some)})", *some)
-        found = {row[0]: row for row in rows}
-        yield from filters.among(
+def _read(store: FeedStore, positions: Sequence[int], filters: Filter) -> Iterator[Change]:
+    """Iterate over the matching changes at these positions, in this order, in batches."""
+    for start in range(0, len(positions), BATCH_SIZE):
+        batch = positions[start : start + BATCH_SIZE]
+        columns = f"position, object_version, {', '.join(LOG_COLUMNS)}"
+        rows = store.query(
+            f"select {columns} from log where position in ({placeholders(batch)})", *batch
+        )
+        by_position = {row[0]: row for row in rows}
+        yield from filters.select(
             [
-                change(row[0], row[1], row[2:])
-                for position in some
-                if (row := found.get(position)) is not None
+                change_from_row(row[0], row[1], row[2:])
+                for position in batch
+                if (row := by_position.get(position)) is not None
             ]
         )

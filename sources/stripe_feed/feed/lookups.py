@@ -1,8 +1,8 @@
-"""The objects beside the one that changed, for rules and templates: its customer, subscription and
-invoice, as the copy has them.
+"""Read the customer, subscription and invoice of a changed object from the copy, for rules and
+templates.
 
-They are read for many changes at once, and the destination is closed again. Where it cannot be
-opened, that is an error and no null: who asks tries later. What was forgotten is null.
+Objects are read for many changes at once, and the destination is closed again. If it cannot be
+opened, that is an error, not null: the caller retries later. A forgotten object is null.
 """
 
 from __future__ import annotations
@@ -23,148 +23,147 @@ from ..resources import RESOURCES, TABLES
 from .change import Change
 from .paths import value_at
 from .relay import with_client
-from .storage.store import FeedStore, marks
+from .storage.store import FeedStore, placeholders
 
-BESIDE = {"customer": "customers", "subscription": "subscriptions", "invoice": "invoices"}
-"""What can be looked up beside a change, and its table."""
+RELATED_TABLES = {"customer": "customers", "subscription": "subscriptions", "invoice": "invoices"}
+"""Objects that can be looked up for a change, and their tables."""
 
-PATHS = {
+ID_PATHS = {
     "customer": ("customer",),
     "subscription": ("subscription", "parent.subscription_details.subscription"),
     "invoice": ("invoice", "latest_invoice"),
 }
-FRESH = 60.0  # seconds that an object counts as it was read
-MOST = 5_000  # objects in memory
-WAIT = 5.0  # seconds for whoever loads
-LEFT_ALONE = 1.0  # seconds after a fault, which all who ask meanwhile share
+CACHE_SECONDS = 60.0
+CACHE_SIZE = 5_000  # objects
+WAIT_SECONDS = 5.0  # for a process that is loading
+RETRY_SECONDS = 1.0  # after an error, which all callers get meanwhile
 
-Read = Callable[[str, Sequence[str]], Mapping[str, Image]]
-"""A table and ids -> the objects that are there, by id."""
+ReadObjects = Callable[[str, Sequence[str]], Mapping[str, Image]]
+"""A table and ids -> the existing objects, by id."""
 
 
-class NotNow(SetupError):
-    """The copy cannot be read now, or has not what it should have yet."""
+class LookupUnavailable(SetupError):
+    """The copy cannot be read now, or is not complete yet."""
 
 
 class Lookups:
-    """Objects of the copy by id, kept for a minute. It may be shared between threads."""
+    """Objects of the copy by id, cached for a minute. Several threads may share it."""
 
     def __init__(
-        self, store: FeedStore | None, read: Read, now: Callable[[], float] = time.monotonic
+        self, store: FeedStore | None, read: ReadObjects, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.store, self.read, self.now = store, read, now
-        self._turn = threading.Lock()
-        self._known: dict[tuple[str, str], tuple[float, Image | None]] = {}
-        self._fault: tuple[float, str] | None = None
+        self._lock = threading.Lock()
+        self._cache: dict[tuple[str, str], tuple[float, Image | None]] = {}
+        self._last_error: tuple[float, str] | None = None
 
-    def fetch(self, changes: Iterable[Change], roots: Collection[str]) -> None:
-        """Read what these changes will be asked for, all at once. Raises `NotNow`."""
+    def prefetch(self, changes: Iterable[Change], roots: Collection[str]) -> None:
+        """Read all related objects of these changes at once. Raises `LookupUnavailable`."""
         wanted = {
-            (BESIDE[root], id)
-            for one in changes
+            (RELATED_TABLES[root], id)
+            for change in changes
             for root in roots
-            if not is_own(one, root) and (id := id_of(one, root))
+            if not is_same_object(change, root) and (id := related_id(change, root))
         }
-        with self._turn:
+        with self._lock:
             self._read(wanted)
 
-    def of(self, change: Change, roots: Collection[str]) -> dict[str, Image | None]:
-        """What is beside a change, by root; null where there is none, or it was forgotten. Raises
-        as `fetch`.
+    def related(self, change: Change, roots: Collection[str]) -> dict[str, Image | None]:
+        """Return the related objects of a change, by root; null if there is none or it was
+        forgotten. Raises as `prefetch`.
         """
-        found: dict[str, Image | None] = {
-            root: image_of(change) for root in roots if is_own(change, root)
+        images: dict[str, Image | None] = {
+            root: image_of(change) for root in roots if is_same_object(change, root)
         }
-        ids = {root: id_of(change, root) for root in roots if root not in found}
-        keys = {root: (BESIDE[root], id) for root, id in ids.items() if id is not None}
-        with self._turn:
+        ids = {root: related_id(change, root) for root in roots if root not in images}
+        keys = {root: (RELATED_TABLES[root], id) for root, id in ids.items() if id is not None}
+        with self._lock:
             self._read(set(keys.values()))
-            found |= {root: self._known[keys[root]][1] if root in keys else None for root in ids}
+            images |= {root: self._cache[keys[root]][1] if root in keys else None for root in ids}
         return {
             root: None if image is not None and self._is_forgotten(image) else image
-            for root, image in found.items()
+            for root, image in images.items()
         }
 
-    def one(self, table: str, id: str) -> Image | None:
-        """An object as the copy has it now. Raises `SetupError` where it cannot be read."""
-        found = self.read(table, [id]).get(id)
-        return None if found is None or self._is_forgotten(found) else found
+    def get(self, table: str, id: str) -> Image | None:
+        """Return an object as the copy has it now. Raises `SetupError` if it cannot be read."""
+        image = self.read(table, [id]).get(id)
+        return None if image is None or self._is_forgotten(image) else image
 
     def _read(self, wanted: Collection[tuple[str, str]]) -> None:
         now = self.now()
         missing = [
-            key for key in wanted if key not in self._known or self._known[key][0] < now - FRESH
+            key
+            for key in wanted
+            if key not in self._cache or self._cache[key][0] < now - CACHE_SECONDS
         ]
         if not missing:
             return
-        if self._fault is not None and now < self._fault[0] + LEFT_ALONE:
-            raise NotNow(self._fault[1])
-        if len(self._known) + len(missing) > MOST:
-            self._known = {key: self._known[key] for key in wanted if key in self._known}
+        if self._last_error is not None and now < self._last_error[0] + RETRY_SECONDS:
+            raise LookupUnavailable(self._last_error[1])
+        if len(self._cache) + len(missing) > CACHE_SIZE:
+            self._cache = {key: self._cache[key] for key in wanted if key in self._cache}
         try:
             for table in {table for table, _ in missing}:
                 ids = [id for of, id in missing if of == table]
                 images = self.read(table, ids)
-                self._known |= {(table, id): (now, images.get(id)) for id in ids}
+                self._cache |= {(table, id): (now, images.get(id)) for id in ids}
         except StripeFeedError as fault:
-            self._fault = self.now(), str(fault)
-            raise NotNow(str(fault)) from None
+            self._last_error = self.now(), str(fault)
+            raise LookupUnavailable(str(fault)) from None
 
     def _is_forgotten(self, image: Image) -> bool:
         ids = [id for id in (image.get("id"), _id(image.get("customer"))) if isinstance(id, str)]
-        query = f"select 1 from forgotten where object_id in ({marks(ids)})"
-        return self.store is not None and bool(ids) and bool(self.store.ask(query, *ids))
+        query = f"select 1 from forgotten where object_id in ({placeholders(ids)})"
+        return self.store is not None and bool(ids) and bool(self.store.query(query, *ids))
 
 
 def _nowhere(table: str, ids: Sequence[str]) -> Mapping[str, Image]:
-    raise SetupError(
-        f"There is no copy here to look up {table} in. Use a feed that `open_feed` opened."
-    )
+    raise SetupError(f"There is no copy to look up {table} in. Use a feed opened with `open_feed`.")
 
 
-NOWHERE = Lookups(None, _nowhere)
+NO_LOOKUPS = Lookups(None, _nowhere)
 
 
-def is_own(change: Change, root: str) -> bool:
-    """Whether the change is of the object itself."""
-    return change.resource == BESIDE[root]
+def is_same_object(change: Change, root: str) -> bool:
+    """Whether the changed object itself is of this kind."""
+    return change.resource == RELATED_TABLES[root]
 
 
 def image_of(change: Change) -> Image | None:
-    """The object as it is after a change, or was before it went."""
+    """Return the object after a change, or before its deletion."""
     return change.after if change.op != "d" else change.before
 
 
-def id_of(change: Change, root: str) -> str | None:
-    """The id of what is beside a change."""
+def related_id(change: Change, root: str) -> str | None:
+    """Return the id of a change's related object."""
     if root == "customer" and change.customer_id is not None:
         return change.customer_id
     image = image_of(change)
     return next(
-        (id for path in PATHS[root] if (id := _id(value_at(image, path))) is not None), None
+        (id for path in ID_PATHS[root] if (id := _id(value_at(image, path))) is not None), None
     )
 
 
 def _id(value: Any) -> str | None:
-    """An id, of an object that is shown whole, too."""
-    found = value.get("id") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else None
+    """Return an id, also from an expanded object."""
+    id = value.get("id") if isinstance(value, dict) else value
+    return id if isinstance(id, str) else None
 
 
-def reader(pipeline: Any) -> Read:
-    """What reads objects from the destination of a pipeline, as Stripe writes them but for the
-    lists inside, and what became of them: `deleted_at` in Unix seconds, and `_version`.
+def object_reader(pipeline: Any) -> ReadObjects:
+    """Return a function that reads objects from a pipeline's destination: as Stripe writes them
+    except for nested lists, plus `deleted_at` in Unix seconds and `_version`.
 
-    It raises `SetupError` where there is no copy, where the first copy of the table is not
-    complete, and where another process is loading or has the DuckDB file open for longer than a
-    moment.
+    It raises `SetupError` if there is no copy, if the first copy of the table is incomplete, or if
+    another process loads or holds the DuckDB file for more than a moment.
     """
 
     def read(table: str, ids: Sequence[str]) -> dict[str, Image]:
         file = duckdb_file(pipeline)
         if file is not None and not file.exists():  # dlt would make it
             raise SetupError(f"There is no copy of {table} yet. Run `stripe-feed sync` first.")
-        from ..extract import existing  # they bring Arrow along
+        from ..extract import existing  # imports Arrow
         from ..extract.tables.codec import Shape
 
         shape = Shape(TABLES[table])
@@ -174,30 +173,30 @@ def reader(pipeline: Any) -> Read:
             if table in (name, *(child.table for child in row.children))
         )
 
-        def asked(client: Any) -> dict[str, Image]:
+        def read_rows(client: Any) -> dict[str, Image]:
             require_complete(client, [owner])
-            found = existing.rows(client, shape, ids)
-            own = {
+            rows = existing.rows(client, shape, ids)
+            deletions = {
                 id: {
                     "deleted_at": existing.as_json("timestamp", row["deleted_at"]),
                     "_version": row["_version"],
                 }
-                for id, row in found.items()
+                for id, row in rows.items()
             }
-            return {id: {**existing.image(shape, row), **own[id]} for id, row in found.items()}
+            return {id: {**existing.image(shape, row), **deletions[id]} for id, row in rows.items()}
 
-        with lock(pipeline, "stripe-feed feed", WAIT):
-            return patiently(partial(with_client, pipeline, asked), WAIT)
+        with lock(pipeline, "stripe-feed feed", WAIT_SECONDS):
+            return patiently(partial(with_client, pipeline, read_rows), WAIT_SECONDS)
 
     return read
 
 
 def require_complete(client: Any, tables: Iterable[str]) -> None:
-    """Raise `SetupError` while the first copy of one of these tables is not complete."""
+    """Raise `SetupError` while the first copy of one of these tables is incomplete."""
     states = source_state(client).get("resources", {})
-    if wanting := [
+    if incomplete := [
         name for name in tables if "t0" not in states.get(name, {}) or any(states[name]["left"])
     ]:
         raise SetupError(
-            f"The first copy of {', '.join(wanting)} is not complete yet. Run `stripe-feed sync` to its end."
+            f"The first copy of {', '.join(incomplete)} is not complete yet. Run `stripe-feed sync` until it completes."
         )

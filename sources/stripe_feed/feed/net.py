@@ -1,4 +1,4 @@
-"""What changed in the end: the changes of a span, folded per object."""
+"""Net changes: fold all changes of a span into one per object."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from .storage.store import FeedStore
 
 
 @dataclass(frozen=True, slots=True)
-class Net:
-    """One object's change over a span: as it was before the first change, and as it is after the
-    last.
+class NetChange:
+    """One object's change over a span: from before its first change to after its last.
 
-    `op`, `before` and `after` as in `Change`. `changed`: what differs between the two. `changes`:
-    how many there were.
+    `op`, `before` and `after` as in `Change`. `changed`: the paths that differ between the two.
+    `changes`: how many changes were folded.
     """
 
     resource: str
@@ -35,7 +34,7 @@ class Net:
     after: Image | None = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the fields, ready for JSON."""
         return {
             "resource": self.resource,
             "object_id": self.object_id,
@@ -53,13 +52,15 @@ class Net:
         }
 
 
-def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) -> Iterator[Net]:
-    """Fold the changes behind `after` up to `upto`, per object, in the order of their last ones.
+def net_changes(
+    store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()
+) -> Iterator[NetChange]:
+    """Fold the changes after `after` up to `upto`, per object, in the order of their last changes.
 
-    Created and deleted within is nothing; deleted and created again is an update; fields that end
-    as they began are not among `changed`, and an update that ends where it began is nothing.
-    Changes that arrived late never end it, for newer ones stand; it begins with them where they
-    lead to what it would begin with.
+    An object created and deleted within is left out; one deleted and created again is an update;
+    fields that end as they began are not in `changed`, and an update that ends where it began is
+    left out. Late changes never end a net change, for newer ones stand; they begin it if they lead
+    to its first before-state.
     """
     where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
     span = f"from log where position > ? and position <= ?{where}"
@@ -77,70 +78,77 @@ def net(store: FeedStore, after: int, upto: int, resources: Sequence[str] = ()) 
     for low, high, count in zip(spans, spans, spans, strict=True):
         first, last = store.at(low), store.at(high)
         if first is not None and last is not None:  # else pruned meanwhile
-            first = _begun(store, first, late.get((first.resource, first.object_id), []))
-            found = _folded(store, first, last, count + first.late)
-            if found is not None:
-                yield found
+            first = _first_change(store, first, late.get((first.resource, first.object_id), []))
+            folded = _fold(store, first, last, count + first.late)
+            if folded is not None:
+                yield folded
 
 
-def _begun(store: FeedStore, first: Change, late: Sequence[int]) -> Change:
-    """The change that came before all others of a span: one that arrived late, where the others go
-    on from it.
-    """
-    left = [one for one in map(store.at, late) if one is not None and one.offset > first.offset]
-    while (one := next((one for one in left if _leads_to(one, first)), None)) is not None:
-        left.remove(one)
-        first = one
+def _first_change(store: FeedStore, first: Change, late: Sequence[int]) -> Change:
+    """Return the first change of a span: a late one, if the others continue from it."""
+    candidates = [
+        one for one in map(store.at, late) if one is not None and one.offset > first.offset
+    ]
+    while (change := next((one for one in candidates if _leads_to(one, first)), None)) is not None:
+        candidates.remove(change)
+        first = change
     return first
 
 
-def _leads_to(one: Change, other: Change) -> bool:
-    before = other.before
+def _leads_to(earlier: Change, later: Change) -> bool:
+    """Whether `later` starts from the state that `earlier` ends in."""
+    before = later.before
     if (
-        one.occurred_at > other.occurred_at
-        or one.api_version != other.api_version
+        earlier.occurred_at > later.occurred_at
+        or earlier.api_version != later.api_version
         or before is None
-        or one.after is None
+        or earlier.after is None
     ):
         return False
-    return not difference_that_counts(one.after, before) and not difference_that_counts(
-        before, one.after
+    return not difference_that_counts(earlier.after, before) and not difference_that_counts(
+        before, earlier.after
     )
 
 
-def between(store: FeedStore, first: Change, last: Change) -> Net | None:
-    """The net of one object's changes from `first` to `last`; nothing where it ends as it began."""
-    (count,) = store.ask(
+def net_between(store: FeedStore, first: Change, last: Change) -> NetChange | None:
+    """Return the net change of one object from `first` to `last`; None if it ends as it began."""
+    (count,) = store.query(
         "select count(*) from log where position between ? and ? and not late and resource = ? and object_id = ?",
         *sorted((first.offset, last.offset)),
         last.resource,
         last.object_id,
     )[0]
-    return _folded(store, first, last, count + first.late)
+    return _fold(store, first, last, count + first.late)
 
 
-def as_change(found: Net) -> Change:
-    """A net change in the form of its last change: `op`, `changed` and `before` are those of the
-    whole.
-    """
-    if found.changes == 1:
-        return found.last
-    before, after, quality = found.before, found.after, "none"
-    if found.op == "c":
+def to_change(net_change: NetChange) -> Change:
+    """Return a net change as its last change, with `op`, `changed` and `before` of the whole."""
+    if net_change.changes == 1:
+        return net_change.last
+    before, after, quality = net_change.before, net_change.after, "none"
+    if net_change.op == "c":
         quality = "exact"
     elif before is not None:
         quality = (
             "derived"
-            if "derived" in (found.first.before_quality, found.last.before_quality)
+            if "derived" in (net_change.first.before_quality, net_change.last.before_quality)
             else "exact"
         )
-    previous = before if found.op == "d" else _difference(found.first, found.last, before, after)
+    previous = (
+        before
+        if net_change.op == "d"
+        else _difference(net_change.first, net_change.last, before, after)
+    )
     return replace(
-        found.last, op=found.op, changed=found.changed, previous=previous, before_quality=quality
+        net_change.last,
+        op=net_change.op,
+        changed=net_change.changed,
+        previous=previous,
+        before_quality=quality,
     )
 
 
-def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | None:
+def _fold(store: FeedStore, first: Change, last: Change, count: int) -> NetChange | None:
     existed, exists = first.op in ("u", "d"), last.op != "d"
     if not existed and not exists:
         return None
@@ -149,7 +157,7 @@ def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | 
     changed = _changed(store, first, last, before) if op == "u" else []
     if op == "u" and not changed and before is not None:
         return None
-    return Net(
+    return NetChange(
         last.resource,
         last.object_id,
         last.customer_id,
@@ -163,16 +171,16 @@ def _folded(store: FeedStore, first: Change, last: Change, count: int) -> Net | 
     )
 
 
-def previous_of(found: Net) -> Image | None:
-    """The old values of what `changed` names; nothing where an image is not known."""
-    return _difference(found.first, found.last, found.before, found.after)
+def previous_values(net_change: NetChange) -> Image | None:
+    """Return the old values of the paths in `changed`; None if an image is unknown."""
+    return _difference(net_change.first, net_change.last, net_change.before, net_change.after)
 
 
 def _difference(
     first: Change, last: Change, before: Image | None, after: Image | None
 ) -> Image | None:
-    """Where one of two images was made of a row, which holds lists in another form, these count by
-    their items.
+    """Return the difference of two images; if only one was made from a row, compare lists item by
+    item, for rows store them in another form.
     """
     if before is None or after is None:
         return None
@@ -194,10 +202,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _changed(store: FeedStore, first: Change, last: Change, before: Image | None) -> list[str]:
-    """The paths that differ; where the two images cannot be compared, all that were touched."""
+    """Return the paths that differ; if the images cannot be compared, all changed paths."""
     if before is not None and last.after is not None and first.api_version == last.api_version:
         return paths(_difference(first, last, before, last.after) or {})
-    rows = store.ask(
+    rows = store.query(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
         last.resource,
         last.object_id,

@@ -1,5 +1,5 @@
-"""An effect exactly once: what was processed is noted in the transaction of the effect itself, in
-the user's own database.
+"""Make an effect happen exactly once: record each processed change in the effect's own transaction,
+in the user's database.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ from ..errors import UsageError
 from .change import Change
 
 TABLE = "stripe_feed_processed"
-MAKE = f"create table if not exists {TABLE} (consumer text, change_id text, primary key (consumer, change_id))"
+CREATE_TABLE = f"create table if not exists {TABLE} (consumer text, change_id text, primary key (consumer, change_id))"
 SQLITE_LEGACY = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL of Python 3.12
 
-Run = Callable[[str], list[Any]]
+Execute = Callable[[str], list[Any]]
 
 
 def process_once(connection: Any, change: str | Change, consumer: str = "default") -> bool:
-    """Note that a consumer processes a change, within the connection's open transaction; whether it
-    does so for the first time.
+    """Record within the connection's open transaction that a consumer processes a change; return
+    whether it is the first time.
 
-    Where this is true, do the effect in the same transaction, then commit. A rollback or a crash
-    takes back both, and the change comes again. `connection` is one of sqlite3, psycopg2 or duckdb
-    itself; `change` a change, or its id, or that of a message. Raises `UsageError` for other ids
-    and connections, and outside a transaction, where nothing would hold the two together.
+    If True, do the effect in the same transaction, then commit. A rollback or a crash undoes both,
+    and the change comes again. `connection` is a sqlite3, psycopg2 or duckdb connection; `change` a
+    change, its id, or a message's id. Raises `UsageError` for other ids and connections, and
+    outside a transaction, where nothing would tie the two together.
 
-    Where the table `stripe_feed_processed` is missing, it is made, as part of the transaction (of
-    sqlite3's own ones, which begin with the first row, it is not); in Postgres, others that find it
-    missing wait for the end of this transaction. Where another transaction notes the same change at
-    the same time, Postgres waits for its end. SQLite and DuckDB, and Postgres at isolation levels
-    above the default one, may raise an error of theirs instead: roll back and try again.
+    Creates the table `stripe_feed_processed` if it is missing, as part of the transaction (except
+    in sqlite3's implicit transactions, which begin with the first row); in Postgres, others that
+    find it missing wait for this transaction. If another transaction records the same change at the
+    same time, Postgres waits for its end. SQLite and DuckDB, and Postgres above its default
+    isolation level, may raise an error of their own instead: roll back and try again.
     """
     id = change if isinstance(change, str) else change.change_id
     for text in (id, consumer):
         if not re.fullmatch(r"[\w.:-]{1,200}", text, re.ASCII):
             raise UsageError(
-                "An id or a consumer's name has at most 200 letters, digits and the characters _ . : -"
+                "An id or a consumer's name is at most 200 letters, digits or the characters _ . : -"
             )
-    run = _prepared(connection)
+    run = _executor(connection)
     return bool(
         run(f"insert into {TABLE} values ('{consumer}', '{id}') on conflict do nothing returning 1")
     )
 
 
-def _prepared(connection: Any) -> Run:
-    """What runs a statement and gives its rows; there is a transaction, or the next statement
-    begins one, and the table.
+def _executor(connection: Any) -> Execute:
+    """Return a function that runs a statement and returns its rows. Checks the transaction and
+    creates the table.
     """
     drivers = {base.__module__.partition(".")[0].lstrip("_") for base in type(connection).__mro__}
     if "psycopg2" in drivers:
-        return _in_postgres(connection)
+        return _postgres_executor(connection)
 
     def run(statement: str) -> list[Any]:
         rows: list[Any] = connection.execute(
@@ -61,36 +61,36 @@ def _prepared(connection: Any) -> Run:
 
     if "sqlite3" in drivers:
         is_legacy = getattr(connection, "autocommit", SQLITE_LEGACY) == SQLITE_LEGACY
-        _require(
+        _require_transaction(
             connection.in_transaction or (is_legacy and connection.isolation_level is not None)
         )
     elif "duckdb" in drivers:
-        _require(run("select txid_current()") == run("select txid_current()"))
+        _require_transaction(run("select txid_current()") == run("select txid_current()"))
     else:
         raise UsageError(
-            "process_once takes a connection of sqlite3, psycopg2 or duckdb itself, no wrapper of one."
+            "process_once takes a sqlite3, psycopg2 or duckdb connection, not a wrapper. Pass the driver's own connection."
         )
-    run(MAKE)
+    run(CREATE_TABLE)
     return run
 
 
-def _in_postgres(connection: Any) -> Run:
+def _postgres_executor(connection: Any) -> Execute:
     def run(statement: str) -> list[Any]:
         with connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
 
-    _require(not connection.autocommit or connection.info.transaction_status)
+    _require_transaction(not connection.autocommit or connection.info.transaction_status)
     if not run(
         f"select 1 where to_regclass('{TABLE}') is not null"
     ):  # to ask for what exists takes the right to create
         run(f"select pg_advisory_xact_lock(hashtext('{TABLE}'))")  # two at once would collide
-        run(MAKE)
+        run(CREATE_TABLE)
     return run
 
 
-def _require(is_in_transaction: object) -> None:
+def _require_transaction(is_in_transaction: object) -> None:
     if not is_in_transaction:
         raise UsageError(
-            "process_once belongs into the transaction of the effect, and there is none. Begin one first."
+            "process_once must run inside the transaction of the effect, and none is open. Begin one first."
         )

@@ -1,9 +1,9 @@
-"""Destination to store: the changes of completed loads, each once, in the order of the loads; and
-back when something must go.
+"""Copy the changes of completed loads from the destination to the store, each once, in the order of
+the loads.
 
-The position of a change is given when its load is seen complete. A cursor over load ids would lose
-the rows of loads that complete out of order, so what is left to relay is the set of completed loads
-less the set of relayed ones.
+A change gets its position when its load is seen complete. A cursor over load ids would lose the
+rows of loads that complete out of order, so the loads to relay are the completed loads minus the
+relayed ones.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from ..destination.place import STORE, beside
 from ..destination.state import select_rows, table_name
 from ..errors import Locked, WrongAccount
 from ..resources import CHANGES, RESOURCES
-from .change import SOURCE, STORED, Entry, entry
+from .change import LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
 from .storage.store import FeedStore
 
-TRANSACTION_ROWS = 500  # consumers acknowledge in between
-READ_ROWS = 1_000  # of a select: bodies of some kB each are in memory
-IDS = 300  # load ids in one select
+TRANSACTION_ROWS = 500  # lets consumers acknowledge in between
+READ_ROWS = 1_000  # per select: bodies of some kB each are in memory
+MAX_LOADS = 300  # per select
 DUCKDB_MEMORY = "50MB"  # enough for bodies of some ten kB
 
 T = TypeVar("T")
-SEQ, LOAD = SOURCE.index("seq"), SOURCE.index("_dlt_load_id")
-ACCOUNT, LIVEMODE = STORED.index("account_id"), STORED.index("livemode")
+SEQ, LOAD = SOURCE_COLUMNS.index("seq"), SOURCE_COLUMNS.index("_dlt_load_id")
+ACCOUNT, LIVEMODE = LOG_COLUMNS.index("account_id"), LOG_COLUMNS.index("livemode")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Changes to be read at once: whole loads, or of one big load those with `low < seq <= high`
-    (none: no bound).
+    """Changes to read at once: whole loads, or the part of one big load with `low < seq <= high`
+    (None: no bound).
     """
 
     loads: list[str]
     low: int | None = None
     high: int | None = None
-    is_last: bool = True  # the loads are done with it
+    is_last: bool = True  # completes its loads
 
 
 def store_path(pipeline: Any) -> Path:
-    """Where the feed store of a pipeline is: beside its database file, else in the state folder,
-    named after the database.
+    """Return the path of a pipeline's feed store: next to its database file, else in the state
+    folder, named after the database.
     """
-    found = beside(pipeline, STORE)
-    found.parent.mkdir(parents=True, exist_ok=True)
-    return found
+    path = beside(pipeline, STORE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
-    """Relay what a pipeline's destination holds; return how many changes were new. The destination
-    is closed again.
+    """Relay the changes of a pipeline's destination; return how many were new. Closes the
+    destination again.
 
-    A DuckDB file that does not exist has none. Raises `SetupError` where the destination cannot be
+    Return 0 if the DuckDB file does not exist. Raises `SetupError` if the destination cannot be
     opened.
     """
     file = duckdb_file(pipeline)
@@ -69,50 +69,50 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
 
 
 def with_client(pipeline: Any, work: Callable[[Any], T]) -> T:
-    """Do work that can be repeated on a SQL client of the destination, which is closed again.
+    """Run repeatable work with a SQL client of the destination, and close the client.
 
-    DuckDB gets little memory; where that is too little, the work is done once more with as much as
-    it likes. Raises `Locked` or another `SetupError` where the destination cannot be opened.
+    DuckDB gets little memory; if that is too little, the work runs once more without a limit.
+    Raises `Locked` or another `SetupError` if the destination cannot be opened.
     """
     try:
-        with _opened(pipeline, DUCKDB_MEMORY) as client:
+        with _sql_client(pipeline, DUCKDB_MEMORY) as client:
             return work(client)
     except Exception as fault:
-        if not any(type(one).__name__ == "OutOfMemoryException" for one in _chain(fault)):
+        if not any(type(cause).__name__ == "OutOfMemoryException" for cause in _causes(fault)):
             raise
-    with _opened(pipeline, None) as client:
+    with _sql_client(pipeline, None) as client:
         return work(client)
 
 
 @contextmanager
-def _opened(pipeline: Any, memory: str | None) -> Iterator[Any]:
-    """A SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's words
-    can hold a password.
+def _sql_client(pipeline: Any, memory: str | None) -> Iterator[Any]:
+    """Open a SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's
+    text is not shown, for it can hold a password.
     """
     file = duckdb_file(pipeline)
     try:
         client = pipeline.sql_client()
         client.open_connection()
     except Exception as fault:
-        words = " ".join(str(one) for one in _chain(fault))
+        text = " ".join(str(cause) for cause in _causes(fault))
         if file is None:
             raise connection_problem(pipeline, fault) from None
-        if "different configuration" in words:
+        if "different configuration" in text:
             raise Locked(
-                f"{file.name} is open in this very process, with other settings. Close it there."
+                f"{file.name} is already open in this process with other settings. Close that connection."
             ) from None
-        raise file_problem(file, words) from None
+        raise file_problem(file, text) from None
     try:
-        with _frugal(client, memory) if file is not None and memory else nullcontext():
+        with _limit_memory(client, memory) if file is not None and memory else nullcontext():
             yield client
     finally:
         client.close_connection()
 
 
 @contextmanager
-def _frugal(client: Any, memory: str) -> Iterator[None]:
-    """Little memory for DuckDB while we read; it may be shared with a connection of the user's own
-    in this process.
+def _limit_memory(client: Any, memory: str) -> Iterator[None]:
+    """Limit DuckDB's memory while we read, and restore the limit: the user's own connection in this
+    process may share it.
     """
     ((limit, threads),) = client.execute_sql(
         "select current_setting('memory_limit'), current_setting('threads')"
@@ -126,52 +126,53 @@ def _frugal(client: Any, memory: str) -> Iterator[None]:
         client.execute_sql(f"set threads = {threads}")
 
 
-def _chain(fault: BaseException | None) -> Iterator[BaseException]:
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
     while fault is not None:
         yield fault
         fault = fault.__cause__ or fault.__context__
 
 
 def relay(store: FeedStore, client: Any) -> int:
-    """Copy the changes of completed loads that the store does not have yet; return how many were
-    new.
+    """Copy the changes of completed loads that the store lacks; return how many were new.
 
-    In the order of the loads, then `seq`. May be killed anywhere and run by several processes: a
-    load is noted together with the last of its changes, and a change that is there already is left
-    out. Without a table of changes there is nothing to do.
+    Orders them by load, then `seq`. May be killed at any point and run by several processes: a load
+    is recorded together with its last change, and existing changes are skipped. Does nothing
+    without a table of changes.
     """
-    new = copy(store, client, "")
-    if new or not store.ask("select 1 from totals limit 1"):
-        store.note_totals(dict(_totals(client)))
+    new = copy_changes(store, client, "")
+    if new or not store.query("select 1 from totals limit 1"):
+        store.note_totals(dict(_count_objects(client)))
     return new
 
 
-def _totals(client: Any) -> Iterator[tuple[str, int]]:
+def _count_objects(client: Any) -> Iterator[tuple[str, int]]:
     for table in RESOURCES:
         for (count,) in select_rows(client, f"select count(*) from {table_name(client, table)}"):
             yield table, int(count)
 
 
-def copy(store: FeedStore, client: Any, into: str) -> int:
-    """`relay` into the log, or into the one that a rebuild makes."""
-    pending, new = sorted(set(_completed(client)) - store.relayed(into)), 0
+def copy_changes(store: FeedStore, client: Any, into: str) -> int:
+    """Copy changes as `relay` does, into the log or into the one that a rebuild fills."""
+    pending, new = sorted(set(_completed_loads(client)) - store.relayed(into)), 0
     for span in _spans(client, pending):
-        rows = [entry(row) for row in _read(client, span)]
-        _require_owner(store, rows)
+        rows = [entry_from_row(row) for row in _read_span(client, span)]
+        _check_account(store, rows)
         new += _write(store, rows, span.loads if span.is_last else [], into)
     return new
 
 
-def _require_owner(store: FeedStore, rows: Sequence[Entry]) -> None:
-    """Raise `WrongAccount` where a store would get another account's changes: the name of a server
-    can lead to another one.
+def _check_account(store: FeedStore, rows: Sequence[Entry]) -> None:
+    """Raise `WrongAccount` if the changes are another account's than the store's: a server name can
+    lead to another server.
     """
-    for known in store.ask("select account_id, livemode from log order by position desc limit 1"):
-        for found in {(row[ACCOUNT], row[LIVEMODE]) for row in rows} - {known}:
-            if None not in (*known, *found):
+    for expected in store.query(
+        "select account_id, livemode from log order by position desc limit 1"
+    ):
+        for actual in {(row[ACCOUNT], row[LIVEMODE]) for row in rows} - {expected}:
+            if None not in (*expected, *actual):
                 raise WrongAccount(
-                    f"{store.path.name} holds the changes of account {known[0]}{_mode(known[1])}, and the destination those of "
-                    f"{found[0]}{_mode(found[1])}. Move the file away, or choose another --state-dir."
+                    f"{store.path.name} holds the changes of account {expected[0]}{_mode(expected[1])}, but the destination holds those of "
+                    f"{actual[0]}{_mode(actual[1])}. Move the file away, or choose another --state-dir."
                 )
 
 
@@ -184,76 +185,76 @@ def _write(store: FeedStore, rows: list[Entry], done: list[str], into: str) -> i
         0,
         [rows[n : n + TRANSACTION_ROWS] for n in range(0, len(rows), TRANSACTION_ROWS)] or [[]],
     )
-    for n, some in enumerate(slices, 1):
-        new += store.append(some, done if n == len(slices) else (), into)
+    for n, batch in enumerate(slices, 1):
+        new += store.append(batch, done if n == len(slices) else (), into)
     return new
 
 
-def _completed(client: Any) -> list[str]:
+def _completed_loads(client: Any) -> list[str]:
     query = f"select load_id from {table_name(client, '_dlt_loads')} where status = 0"
     return [str(row[0]) for row in select_rows(client, query)]
 
 
 def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
-    """Cut loads into what is read at once: small ones together, big ones by `seq`."""
-    some: list[str] = []
+    """Split loads into spans: join small loads, split big ones by `seq`."""
+    loads: list[str] = []
     rows = 0
-    for load_id, count in _counts(client, pending):
-        if (some and rows + count > READ_ROWS) or len(some) == IDS:
-            yield Span(some)
-            some, rows = [], 0
+    for load_id, count in _count_changes(client, pending):
+        if (loads and rows + count > READ_ROWS) or len(loads) == MAX_LOADS:
+            yield Span(loads)
+            loads, rows = [], 0
         if count > READ_ROWS:
-            yield from _cut(client, load_id)
+            yield from _split_load(client, load_id)
         else:
-            some, rows = [*some, load_id], rows + count
-    if some:
-        yield Span(some)
+            loads, rows = [*loads, load_id], rows + count
+    if loads:
+        yield Span(loads)
 
 
-def _counts(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
-    changes, left = table_name(client, CHANGES), iter(pending)
-    while ids := list(islice(left, IDS)):
-        where = f"where _dlt_load_id in ({_marks(ids)}) group by _dlt_load_id"
+def _count_changes(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
+    changes, remaining = table_name(client, CHANGES), iter(pending)
+    while ids := list(islice(remaining, MAX_LOADS)):
+        where = f"where _dlt_load_id in ({_placeholders(ids)}) group by _dlt_load_id"
         rows = select_rows(client, f"select _dlt_load_id, count(*) from {changes} {where}", *ids)
-        found = {str(row[0]): int(row[1]) for row in rows}
-        yield from ((load_id, found.get(load_id, 0)) for load_id in ids)
+        counts = {str(row[0]): int(row[1]) for row in rows}
+        yield from ((load_id, counts.get(load_id, 0)) for load_id in ids)
 
 
-def _cut(client: Any, load_id: str) -> Iterator[Span]:
+def _split_load(client: Any, load_id: str) -> Iterator[Span]:
     query = f"select seq from {table_name(client, CHANGES)} where _dlt_load_id = %s order by seq"
     with client.execute_query(query, load_id) as cursor:
-        numbers = [
-            row[0] for n, row in enumerate(_fetched(cursor)) if n % READ_ROWS == 0 or row[0] is None
+        boundaries = [
+            row[0]
+            for n, row in enumerate(_fetch_rows(cursor))
+            if n % READ_ROWS == 0 or row[0] is None
         ]
     cuts = (
-        [] if None in numbers else list(dict.fromkeys(numbers[1:]))
+        [] if None in boundaries else list(dict.fromkeys(boundaries[1:]))
     )  # without an order, it is read whole
     bounds: list[int | None] = [None, *cuts, None]
     for low, high in pairwise(bounds):
         yield Span([load_id], low, high, high is None)
 
 
-def _read(client: Any, span: Span) -> list[Sequence[Any]]:
-    """The rows of a span, in order. A row that a later load took over meanwhile comes with that
-    one.
+def _read_span(client: Any, span: Span) -> list[Sequence[Any]]:
+    """Return the rows of a span, in order. A row that a later load took over meanwhile comes with
+    that load.
     """
-    where, values = [f"_dlt_load_id in ({_marks(span.loads)})"], list[Any](span.loads)
+    where, values = [f"_dlt_load_id in ({_placeholders(span.loads)})"], list[Any](span.loads)
     for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
         if bound is not None:
             where, values = [*where, condition], [*values, bound]
-    query = (
-        f"select {', '.join(SOURCE)} from {table_name(client, CHANGES)} where {' and '.join(where)}"
-    )
+    query = f"select {', '.join(SOURCE_COLUMNS)} from {table_name(client, CHANGES)} where {' and '.join(where)}"
     return sorted(
         select_rows(client, query, *values),
         key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])),
     )
 
 
-def _fetched(cursor: Any) -> Iterator[Sequence[Any]]:
+def _fetch_rows(cursor: Any) -> Iterator[Sequence[Any]]:
     while rows := cursor.fetchmany(10_000):
         yield from rows
 
 
-def _marks(values: Sequence[Any]) -> str:
+def _placeholders(values: Sequence[Any]) -> str:
     return ", ".join(["%s"] * len(values))

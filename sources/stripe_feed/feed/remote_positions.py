@@ -1,8 +1,8 @@
-"""Cursors kept in the destination, for workers that keep nothing: taken from there when a feed is
-opened, written when it closes.
+"""Keep consumer positions in the destination, for workers without a disk: read when a feed opens,
+written when it closes.
 
-The log needs no such care: whoever opens a feed on a new machine relays the same changes in the
-same order.
+The log needs no copy there: a feed opened on a new machine relays the same changes in the same
+order.
 """
 
 from __future__ import annotations
@@ -17,35 +17,37 @@ from .storage.store import FeedStore
 
 TABLE = "_stripe_feed_cursors"
 
-Held = Mapping[str, str | None]  # consumer -> the change that it acknowledged last
+Positions = Mapping[str, str | None]  # consumer -> the change that it acknowledged last
 
 
 def fetch(store: FeedStore, client: Any) -> dict[str, str | None]:
-    """Put each consumer behind the change that it acknowledged last, as the destination says;
-    return these.
+    """Set each consumer to just after the change it acknowledged last, as the destination records
+    it; return these changes.
 
-    A consumer that the destination does not know stays where the store has it.
+    A consumer that the destination does not know keeps its position in the store.
     """
-    found = _held(client)
-    for name, change_id in found.items():
+    positions = _read_positions(client)
+    for name, change_id in positions.items():
         rows = (
-            store.ask("select position from log where change_id = ?", change_id)
+            store.query("select position from log where change_id = ?", change_id)
             if change_id
             else [(0,)]
         )
         if rows:
-            consumers.place(store, name, int(rows[0][0]))
-    return found
+            consumers.set_position(store, name, int(rows[0][0]))
+    return positions
 
 
-def save(store: FeedStore, client: Any, before: Held) -> None:
-    """Write down where the consumers stand, all or none. Raises `Fenced` where another worker moved
-    one since `before`.
+def save(store: FeedStore, client: Any, before: Positions) -> None:
+    """Write the consumers' positions, all or none. Raises `Fenced` if another worker moved one
+    since `before`.
     """
-    mine = dict(store.ask("select name, change_id from consumers where name not like 'trigger:%'"))
+    positions = dict(
+        store.query("select name, change_id from consumers where name not like 'trigger:%'")
+    )
     moved = {
         name: change_id
-        for name, change_id in mine.items()
+        for name, change_id in positions.items()
         if name not in before or before[name] != change_id
     }
     if not moved:
@@ -55,10 +57,10 @@ def save(store: FeedStore, client: Any, before: Held) -> None:
         f"create table if not exists {table} (consumer varchar(100) primary key, change_id varchar(255))"
     )
     with client.begin_transaction():
-        now = _held(client)
-        if taken := [name for name in moved if now.get(name) != before.get(name)]:
+        current = _read_positions(client)
+        if conflicting := [name for name in moved if current.get(name) != before.get(name)]:
             raise Fenced(
-                f"Consumer {taken[0]} was moved by another worker meanwhile: where it stands here is not written down."
+                f"Consumer {conflicting[0]} was moved by another worker: its position here is not saved. Open the feed again."
             )
         for name, change_id in moved.items():
             client.execute_sql(f"delete from {table} where consumer = %s", name)
@@ -67,7 +69,7 @@ def save(store: FeedStore, client: Any, before: Held) -> None:
             )
 
 
-def _held(client: Any) -> dict[str, str | None]:
+def _read_positions(client: Any) -> dict[str, str | None]:
     try:
         rows = client.execute_sql(
             f"select consumer, change_id from {client.make_qualified_table_name(TABLE)}"

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..errors import PositionLost, SetupError
 from ..feed.change import Change
-from ..feed.lookups import NotNow
+from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..resources import TABLES
 from . import changes_query
@@ -94,7 +94,7 @@ async def row(request: Request) -> Response:
     if table not in TABLES:
         return refused(404, f"There is no table {table[:40]!r}. There are: {', '.join(TABLES)}.")
     try:
-        found = await run_sync(desk.settings.feed.lookups.one, table, id)
+        found = await run_sync(desk.settings.feed.lookups.get, table, id)
     except SetupError as fault:
         return refused(503, str(fault), Retry_After=RETRY_AFTER)
     return (
@@ -171,7 +171,7 @@ async def _events(
                 continue
         try:
             found = await desk.ask(changes_query.behind, found.cursor, question)
-        except NotNow:  # what a rule looks up
+        except LookupUnavailable:  # what a rule looks up
             found = replace(found, changes=[])
             await anyio.sleep(AGAIN)
         except PositionLost as fault:  # the client comes again, and is answered 410

@@ -20,10 +20,10 @@ from ..delivery.payloads import Telling, render
 from ..errors import PositionLost, UsageError
 from ..feed import consumers
 from ..feed.change import OP_WORDS, Change
-from ..feed.filters import Wanted, both, transitions, wanted
-from ..feed.latest import AMONG, lately
-from ..feed.lookups import NOWHERE, Lookups
-from ..feed.paths import listed
+from ..feed.filters import Filter, combine, compile_filter, parse_transitions
+from ..feed.latest import SCAN_LIMIT, newest_first
+from ..feed.lookups import NO_LOOKUPS, Lookups
+from ..feed.paths import split_paths
 from ..feed.storage.store import FeedStore
 from ..triggers.trigger import Trigger
 
@@ -62,7 +62,7 @@ class Cursor:
 class Asked:
     """A question: `after` is a cursor, a change id or nothing; `wait` in seconds."""
 
-    filters: Wanted
+    filters: Filter
     after: Cursor | str | None = None
     limit: int | None = None
     wait: float = 0.0
@@ -104,7 +104,7 @@ def asked(
     params: Params,
     names: Collection[str],
     triggers: Iterable[Trigger] = (),
-    lookups: Lookups = NOWHERE,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> Asked:
     """Read the parameters of a question; `UsageError` names the one that is wrong, or not among
     `names`. `triggers`: those whose rules can be asked for by name, with what they look up.
@@ -141,22 +141,24 @@ def _together(question: Asked, found: Mapping[str, str]) -> None:
         raise UsageError("start goes with consumer: it says where a new one begins.")
 
 
-def _filters(found: Mapping[str, str], triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
+def _filters(found: Mapping[str, str], triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
     read: dict[str, Any] = {}
     for name in FILTERS[:-1]:
         if name in found:
             try:
                 read[name] = _FILTERS[name](found[name])
-                wanted(**{name: read[name]})
+                compile_filter(**{name: read[name]})
             except UsageError as fault:
                 raise UsageError(f"{name}: {fault}") from None
     if "trigger" not in found:
-        return wanted(**read)
+        return compile_filter(**read)
     rule = _rule(found["trigger"], triggers, lookups)
-    return both(wanted(**{"op": rule.ops, **read}), rule)  # a rule may be about snapshots
+    return combine(
+        compile_filter(**{"op": rule.ops, **read}), rule
+    )  # a rule may be about snapshots
 
 
-def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Wanted:
+def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
     """What a trigger's rule holds for, whoever is enrolled."""
     known = {one.name: one for one in triggers}
     if name not in known:
@@ -179,8 +181,8 @@ _FILTERS: dict[str, Callable[[str], Any]] = {
     "op": _list,
     "origin": _list,
     "customer": _list,
-    "transition": lambda text: transitions([text]),
-    "changed": lambda text: listed([text]) or [""],
+    "transition": lambda text: parse_transitions([text]),
+    "changed": lambda text: split_paths([text]) or [""],
 }
 
 
@@ -237,15 +239,15 @@ def pull(store: FeedStore, question: Asked, now: float) -> Pulled:
     if question.consumer is None:
         return behind(store, cursor_of(store, question.after), question)
     query = "select position, accepted, epoch from consumers where name = ?"
-    rows = store.ask(query, question.consumer)
+    rows = store.query(query, question.consumer)
     if not rows:
         try:
-            consumers.enter(store, question.consumer, question.start, now)
+            consumers.attach(store, question.consumer, question.start, now)
         except UsageError as fault:
             raise UsageError(f"consumer, start: {fault}") from None
-        rows = store.ask(query, question.consumer)
+        rows = store.query(query, question.consumer)
     position, accepted, epoch = rows[0]
-    consumers.require_kept(question.consumer, max(position, accepted), store.horizon)
+    consumers.check_retained(question.consumer, max(position, accepted), store.pruned_through)
     return replace(behind(store, Cursor(position, accepted), question), epoch=epoch)
 
 
@@ -253,10 +255,10 @@ def cursor_of(store: FeedStore, after: Cursor | str | None) -> Cursor:
     """The cursor of a place; nothing is before the oldest change that is kept."""
     if not isinstance(after, str):
         return after or Cursor()
-    rows = store.ask("select position from log where change_id = ?", after)
+    rows = store.query("select position from log where change_id = ?", after)
     if rows:
         return Cursor(int(rows[0][0]), 0)
-    if store.ask("select 1 from pruned where change_id = ?", after):
+    if store.query("select 1 from pruned where change_id = ?", after):
         raise PositionLost(f"The change {after} was pruned. Begin at 0, the oldest that is kept.")
     raise UsageError(
         f"after, Last-Event-ID: there is no change {after[:60]!r}. Give the `next_cursor` of the last answer."
@@ -271,14 +273,14 @@ def behind(store: FeedStore, cursor: Cursor, question: Asked) -> Pulled:
     filters, limit = question.filters, question.limit or LIMIT
     for turn in range(WINDOWS):
         page = store.page(after, READ if turn else limit, filters.resources, filters.ops)
-        accepted = page.horizon if accepted is None else accepted
-        if page.horizon > max(after, accepted):
-            raise consumers.lost_at(after, page.horizon)
+        accepted = page.pruned_through if accepted is None else accepted
+        if page.pruned_through > max(after, accepted):
+            raise consumers.offset_out_of_range(after, page.pruned_through)
         if after > page.head:
             raise PositionLost(
                 f"Offset {after} is of another feed: this one goes up to {page.head}. Begin at 0."
             )
-        matching = filters.among(page.changes)
+        matching = filters.select(page.changes)
         if len(found) + len(matching) >= limit:
             found += matching[: limit - len(found)]
             after = found[-1].offset
@@ -349,8 +351,11 @@ def as_records(store: FeedStore, question: Asked) -> tuple[bytes, bool]:
     https://docs.zapier.com/platform/build/deduplication
     """
     found, size = list[bytes](), 0
-    for one, is_recent in lately(store, question.filters):
-        if len(found) >= (question.limit or (AMONG if is_recent else LIMIT)) or size > MOST_BYTES:
+    for one, is_recent in newest_first(store, question.filters):
+        if (
+            len(found) >= (question.limit or (SCAN_LIMIT if is_recent else LIMIT))
+            or size > MOST_BYTES
+        ):
             return _joined(found), is_recent
         found.append(encoded(_record(one)))
         size += len(found[-1])

@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from ..errors import Fenced, PositionLost, UsageError
 from ..feed.feed import Feed
-from ..feed.lookups import NotNow
+from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
 from ..triggers.trigger import Trigger
@@ -37,7 +37,15 @@ MOST_BYTES = 1_000_000  # of a body; Stripe's webhooks have some ten thousand
 BODY_SECONDS = 10.0  # in which a body has to come
 SPREAD = 1.4  # up to so many times that: what comes all at once is not refused all at once
 RETRY_AFTER = "5"
-FAULTS = (HTTPException, UsageError, PositionLost, Fenced, NotNow, Unusable, sqlite3.Error)
+FAULTS = (
+    HTTPException,
+    UsageError,
+    PositionLost,
+    Fenced,
+    LookupUnavailable,
+    Unusable,
+    sqlite3.Error,
+)
 WORDS = {404: "There is no such page.", 405: "This is not done here with this method."}
 
 T = TypeVar("T")
@@ -117,7 +125,7 @@ async def answer_to(request: Request, fault: Exception) -> Response:
             return refused(409, str(fault))
         case PositionLost():
             return refused(410, str(fault))
-        case NotNow():
+        case LookupUnavailable():
             return refused(503, str(fault), Retry_After=RETRY_AFTER)
     log.warning("The feed store cannot be used (%s).", type(fault).__name__)
     return refused(503, "The feed store cannot be used now. Try again.", Retry_After=RETRY_AFTER)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..delivery.outbox import counts
 from ..feed import consumers
-from ..feed.change import moment
+from ..feed.change import from_microseconds
 from ..feed.storage.store import FeedStore
 from ..triggers.trigger import Trigger
 from . import webhook_inbox
@@ -48,7 +48,7 @@ class Late:
         if head < self.upto:  # the log was made anew
             self.upto = self.count = 0
         query = "select count(*) from log where position > ? and position <= ? and late"
-        self.count += store.ask(query, self.upto, head)[0][0]
+        self.count += store.query(query, self.upto, head)[0][0]
         self.upto = head
         return self.count
 
@@ -81,8 +81,10 @@ def _lines(family: Family) -> Iterator[str]:
 
 def _feed(store: FeedStore, late: Late) -> Iterator[Family]:
     yield Family("feed_head_offset", "gauge", "The newest offset of the feed.", [({}, store.head)])
-    rows = store.ask("select occurred_at, observed_at from log order by position desc limit 1")
-    seen = [(moment(occurred), moment(observed)) for occurred, observed in rows]
+    rows = store.query("select occurred_at, observed_at from log order by position desc limit 1")
+    seen = [
+        (from_microseconds(occurred), from_microseconds(observed)) for occurred, observed in rows
+    ]
     lag: list[Sample] = [
         ({}, (observed - occurred).total_seconds())
         for occurred, observed in seen
@@ -125,7 +127,9 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
         "1 where changes that a consumer has not seen were pruned.",
         lost,
     )
-    ((waiting, since),) = store.ask("select count(*), min(rung_at) from rung where read_at is null")
+    ((waiting, since),) = store.query(
+        "select count(*), min(rung_at) from rung where read_at is null"
+    )
     yield Family(
         "rung_events_waiting",
         "gauge",
@@ -159,7 +163,7 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
 
 
 def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]:
-    rows = store.ask("select name, fired, held is not null, disabled is not null from triggers")
+    rows = store.query("select name, fired, held is not null, disabled is not null from triggers")
     names = sorted({one.name for one in triggers} | {row[0] for row in rows})
     stands, left = {row[0]: row[1:] for row in rows}, counts(store)
 
@@ -181,7 +185,7 @@ def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]
     yield Family("dead_letters", "gauge", "Messages that were given up.", dead)
     query = "select trigger, code, count(*) from attempts join messages using (message_id) group by 1, 2 order by 1, 2"
     codes: list[Sample] = [
-        ({"trigger": name, "code": code}, count) for name, code, count in store.ask(query)
+        ({"trigger": name, "code": code}, count) for name, code, count in store.query(query)
     ]
     yield Family(
         "delivery_attempts_total", "counter", "Attempts to deliver, by what came of them.", codes

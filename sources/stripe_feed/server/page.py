@@ -19,7 +19,7 @@ from ..delivery.outbox import COLUMNS, Attempt, Message, attempts, counts
 from ..delivery.payloads import as_iso, in_major_units
 from ..feed.change import OP_WORDS, Change, iso
 from ..feed.paths import value_at
-from ..feed.storage.schema import LEFT
+from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..resources import RESOURCES
 from ..triggers.trigger import Trigger
@@ -94,7 +94,7 @@ class Shown:
 def look(store: FeedStore) -> Shown:
     """Read what the page shows."""
     with store.transaction("deferred"):
-        rows = store.ask(
+        rows = store.query(
             "select name, fired, fired_at, held, disabled, failing_since from triggers order by name"
         )
         return Shown(
@@ -109,8 +109,8 @@ def look(store: FeedStore) -> Shown:
 
 
 def _letters(store: FeedStore, where: str, order: str) -> list[tuple[Message, Attempt | None]]:
-    few = f"messages indexed by messages_lanes where state in ({LEFT})"  # however many were sent
-    rows = store.ask(f"select {COLUMNS} from {few} and {where} order by {order} limit ?", LETTERS)
+    few = f"messages indexed by messages_lanes where state in ({UNFINISHED})"  # however many were sent
+    rows = store.query(f"select {COLUMNS} from {few} and {where} order by {order} limit ?", LETTERS)
     found = [Message(*row) for row in rows]
     return [(one, next(reversed(attempts(store, one.message_id)), None)) for one in found]
 
@@ -120,15 +120,15 @@ def _failing(store: FeedStore) -> list[tuple[Message, Attempt | None, int]]:
     of them.
     """
     # so that those that were sent are not looked at
-    where = f"state in ({LEFT}) and state = 'waiting' and tries > 0"
-    rows = store.ask(
+    where = f"state in ({UNFINISHED}) and state = 'waiting' and tries > 0"
+    rows = store.query(
         f"select trigger, count(*) from messages where {where} group by trigger order by trigger limit ?",
         LETTERS,
     )
     found = []
     for trigger, count in rows:
         next_due = f"select {COLUMNS} from messages where {where} and trigger = ? order by due_at, number limit 1"
-        (row,) = store.ask(next_due, trigger)
+        (row,) = store.query(next_due, trigger)
         one = Message(*row)
         found.append((one, next(reversed(attempts(store, one.message_id)), None), int(count)))
     return found

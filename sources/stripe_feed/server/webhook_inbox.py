@@ -55,7 +55,7 @@ def ring(
     with _turn:  # two at once would take the setting from each other
         # Stripe does not send again what was answered with 200. Elsewhere a lost commit is done
         # anew, so only this one is synced.
-        store.ask("pragma synchronous = full")
+        store.query("pragma synchronous = full")
         try:
             with store.transaction() as db:
                 query = (
@@ -63,7 +63,7 @@ def ring(
                 )
                 return db.execute(query, (event_id, now, body, head)).rowcount == 1
         finally:
-            store.ask("pragma synchronous = normal")
+            store.query("pragma synchronous = normal")
 
 
 def waiting(store: FeedStore, limit: int, now: float | None = None) -> list[Rung]:
@@ -75,7 +75,7 @@ def waiting(store: FeedStore, limit: int, now: float | None = None) -> list[Rung
     due = (
         "" if now is None else " and not (due_at > ? and due_at <= ?)"
     )  # a clock that was ahead makes none wait longer
-    rows = store.ask(
+    rows = store.query(
         f"select event_id, rung_at, body, head, tries from rung where read_at is null{due} "
         "order by body is null, rung_at, event_id limit ?",
         *(() if now is None else (now, now + LONGEST_WAIT)),
@@ -86,7 +86,7 @@ def waiting(store: FeedStore, limit: int, now: float | None = None) -> list[Rung
 
 def next_due(store: FeedStore, now: float) -> float | None:
     """In how many seconds the next event is due that could not be read."""
-    ((due,),) = store.ask(
+    ((due,),) = store.query(
         "select min(due_at) from rung where read_at is null and fault is not null"
     )
     return None if due is None else min(due - now, LONGEST_WAIT)
@@ -129,7 +129,7 @@ def failed(store: FeedStore, faults: Mapping[str, str], now: float) -> list[str]
 
 def trouble(store: FeedStore) -> Trouble:
     """How many events cannot be read."""
-    ((waits, given_up),) = store.ask(
+    ((waits, given_up),) = store.query(
         "select count(*) filter (where read_at is null), count(*) filter (where read_at is not null) "
         "from rung where fault is not null"
     )

@@ -14,9 +14,9 @@ from typing import Any
 from ..delivery.endpoint import form_of, looked_up_by
 from ..delivery.outbox import id_of
 from ..delivery.payloads import NotRenderable, Telling
-from ..feed.consumers import Place, position_before
-from ..feed.lookups import NOWHERE, Lookups
-from ..feed.net import between
+from ..feed.consumers import StartAt, position_before
+from ..feed.lookups import NO_LOOKUPS, Lookups
+from ..feed.net import net_between
 from ..feed.storage.store import FeedStore
 from .engine import Firing, rehearse
 from .trigger import Trigger
@@ -51,10 +51,10 @@ class Rehearsed:
 def rehearsed(
     store: FeedStore,
     trigger: Trigger,
-    since: Place,
+    since: StartAt,
     samples: int = 3,
     now: float | None = None,
-    lookups: Lookups = NOWHERE,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> Rehearsed:
     """Try a trigger on the changes from a place on; nothing is written or sent."""
     at = time.time() if now is None else now
@@ -80,8 +80,8 @@ def rehearsed(
 
 def _sample(store: FeedStore, trigger: Trigger, firing: Firing, lookups: Lookups) -> Sample:
     first, last, _ = firing
-    about = last if first.change_id == last.change_id else between(store, first, last) or last
-    beside = lookups.of(last, looked_up_by(trigger.deliver))
+    about = last if first.change_id == last.change_id else net_between(store, first, last) or last
+    beside = lookups.related(last, looked_up_by(trigger.deliver))
     telling = Telling(
         about, trigger.name, id_of(trigger.name, first.change_id, last.change_id), beside=beside
     )

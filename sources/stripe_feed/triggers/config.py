@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from ..delivery.endpoint import Wrong, deliver_of, flag, known
 from ..errors import UsageError
-from ..feed.consumers import age
+from ..feed.consumers import parse_duration
 from ..feed.filters import ORIGINS as ORIGINS_ALL
-from ..feed.filters import wanted
-from ..feed.paths import plain
+from ..feed.filters import compile_filter
+from ..feed.paths import normalize_path
 from ..resources import RESOURCES
 from . import stripe_fields
 from .expressions import compile_expression
@@ -221,7 +221,7 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
         raise wrong[0]
     return Trigger(
         name=name,
-        wanted=wanted(resources or None, ops or None, transition, changed),
+        wanted=compile_filter(resources or None, ops or None, transition, changed),
         deliver=deliver,
         event=event,
         origin=origin or ORIGINS,
@@ -253,7 +253,7 @@ def _preset(preset: Any) -> dict[str, Any]:
 def _filter(key: str, words: Mapping[str, Any]) -> tuple[str, ...]:
     found = _texts(words, key)
     try:
-        wanted(**{key: found or None})  # type: ignore[arg-type]
+        compile_filter(**{key: found or None})  # type: ignore[arg-type]
     except UsageError as fault:
         raise Wrong(str(fault), key) from None
     return found
@@ -340,7 +340,7 @@ def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
 
 def _path(text: Any, *keys: str) -> str:
     try:
-        return plain(str(text))
+        return normalize_path(str(text))
     except UsageError as fault:
         raise Wrong(str(fault), *keys, str(text)) from None
 
@@ -369,7 +369,7 @@ def _enrol(text: Any) -> Enrol:
     kind, _, length = str(text).partition(" ")
     try:
         if kind == "cooldown" and length and isinstance(text, str):
-            return Enrol("cooldown", age(length))
+            return Enrol("cooldown", parse_duration(length))
     except UsageError as fault:
         raise Wrong(f"enrol: {fault}", "enrol") from None
     raise Wrong('enrol is "always", "once", "no_concurrency", or such as "cooldown 7d"', "enrol")

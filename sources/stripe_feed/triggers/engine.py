@@ -14,9 +14,9 @@ from ..delivery.outbox import Attempt, Message, attempts, find, id_of, put
 from ..errors import StripeFeedError, UsageError
 from ..feed import consumers
 from ..feed.change import Change
-from ..feed.consumers import Place
-from ..feed.lookups import NOWHERE, Lookups
-from ..feed.net import as_change, net
+from ..feed.consumers import StartAt
+from ..feed.lookups import NO_LOOKUPS, Lookups
+from ..feed.net import net_changes, to_change
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
 from .frequency import Enrolment
@@ -59,7 +59,7 @@ def fire(
     triggers: Sequence[Trigger],
     now: float,
     paid: Callable[[str], Iterable[str]] = lambda query: (),
-    lookups: Lookups = NOWHERE,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> list[Fired]:
     """Run each trigger over the changes that it has not seen, up to the newest; return what each
     did.
@@ -99,17 +99,17 @@ def _fire(
     lookups: Lookups,
 ) -> Fired:
     name = trigger.name
-    rows = store.ask(
+    rows = store.query(
         "select t.rule, t.held, c.position from triggers t join consumers c on c.name = ? where t.name = ?",
         consumer_of(name),
         name,
     )
     if rows and rows[0][0] == trigger.rule and rows[0][2] >= store.head:
         return Fired(name, 0, 0, rows[0][1])
-    is_new = not store.ask("select 1 from triggers where name = ?", name)
+    is_new = not store.query("select 1 from triggers where name = ?", name)
     enrolled = _enrolled(trigger, paid) if is_new else []
     with store.transaction() as db:
-        position, epoch, _ = consumers.enter(store, consumer_of(name), "latest", now)
+        position, epoch, _ = consumers.attach(store, consumer_of(name), "latest", now)
         if is_new:
             _begin(db, trigger, enrolled, now)
         upto = store.head
@@ -140,7 +140,7 @@ def _judged(
     """Why the trigger is held, if it is, now that all that this run would make is known; noted
     before any of it is made.
     """
-    ((rule, held, held_for),) = store.ask(
+    ((rule, held, held_for),) = store.query(
         "select rule, held, held_for from triggers where name = ?", trigger.name
     )
     is_held = (
@@ -178,7 +178,9 @@ def _why_held(
     just_now = (
         f"from messages where {since}"  # a large load is relayed, and fired for, piece by piece
     )
-    count = len(fired) + store.ask(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]
+    count = (
+        len(fired) + store.query(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]
+    )
     if count > trigger.guard.most:
         return f"it would fire {count:,} times within {WINDOW // 60} minutes, more than {trigger.guard.most:,}"
     if count < SHARE_FROM or trigger.guard.share >= 1:
@@ -186,14 +188,14 @@ def _why_held(
     touched = len(
         {
             *fired,
-            *store.ask(
+            *store.query(
                 f"select distinct resource, object_id {just_now}", trigger.name, now - WINDOW
             ),
         }
     )
     resources = trigger.wanted.resources
     where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
-    ((total,),) = store.ask(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
+    ((total,),) = store.query(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
     if total and touched >= SHARE_FROM and touched > trigger.guard.share * total:
         share = f"{trigger.guard.share:.0%} of {total:,} objects"
         return f"it would fire for {touched:,} objects within {WINDOW // 60} minutes, more than {share}"
@@ -259,7 +261,7 @@ def firings(
     after: int,
     upto: int,
     enrolment: Enrolment,
-    lookups: Lookups = NOWHERE,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> Iterator[Firing]:
     """What a trigger fires for among the changes behind `after` up to `upto`, in their order."""
     spans = _spans(store, trigger, after, upto)
@@ -275,8 +277,8 @@ def _spans(
 ) -> Iterator[tuple[Change, Change, Change]]:
     """The changes that a rule is asked about, each with the first and the last that it is made of."""
     if trigger.net:
-        for found in net(store, after, upto, trigger.wanted.resources):
-            yield found.first, found.last, as_change(found)
+        for found in net_changes(store, after, upto, trigger.wanted.resources):
+            yield found.first, found.last, to_change(found)
         return
     while after < upto:
         page = store.page(after, PAGE, trigger.wanted.resources, trigger.wanted.ops, upto)
@@ -295,7 +297,7 @@ def _looked_up(spans: Spans, trigger: Trigger, lookups: Lookups) -> Spans:
 
 
 def rehearse(
-    store: FeedStore, trigger: Trigger, since: Place, now: float, lookups: Lookups = NOWHERE
+    store: FeedStore, trigger: Trigger, since: StartAt, now: float, lookups: Lookups = NO_LOOKUPS
 ) -> Iterator[Firing]:
     """What a trigger would have fired for from a place in the feed on, had it been there; nothing
     is written or sent.
@@ -312,10 +314,10 @@ def rehearse(
 def replay(
     store: FeedStore,
     trigger: Trigger,
-    since: Place,
+    since: StartAt,
     now: float,
     paid: Callable[[str], Iterable[str]] = lambda query: (),
-    lookups: Lookups = NOWHERE,
+    lookups: Lookups = NO_LOOKUPS,
 ) -> Fired:
     """Make the messages from a place in the feed on (again), with the ids that they had; return how
     many.
@@ -325,11 +327,11 @@ def replay(
     Killed in between, it may be run again.
     """
     position, head, name = consumers.position_before(store, since, now), store.head, trigger.name
-    is_new = not store.ask("select 1 from triggers where name = ?", name)
+    is_new = not store.query("select 1 from triggers where name = ?", name)
     enrolled = _enrolled(trigger, paid) if is_new else []
     if is_new:
         with store.transaction() as db:
-            consumers.enter(store, consumer_of(name), "latest", now)
+            consumers.attach(store, consumer_of(name), "latest", now)
             _begin(db, trigger, enrolled, now)
 
     def found() -> Iterator[tuple[Firing, Enrolment]]:
@@ -353,13 +355,13 @@ def replay(
     ):  # they are read outside of the transaction: nobody waits for long
         with store.transaction() as db:
             _put(db, trigger, [one for one, _ in some], some[0][1], now, again=True)
-    ((held,),) = store.ask("select held from triggers where name = ?", name)
+    ((held,),) = store.query("select held from triggers where name = ?", name)
     return Fired(name, head - position, len(fired), held)
 
 
 def _was_fired(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:
     id = id_of(trigger.name, firing[0].change_id, firing[1].change_id)
-    return bool(store.ask("select 1 from messages where message_id = ?", id))
+    return bool(store.query("select 1 from messages where message_id = ?", id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +377,7 @@ class Explained:
 
 
 def explain(
-    store: FeedStore, triggers: Sequence[Trigger], change_id: str, lookups: Lookups = NOWHERE
+    store: FeedStore, triggers: Sequence[Trigger], change_id: str, lookups: Lookups = NO_LOOKUPS
 ) -> list[Explained]:
     """Why each trigger fired for a change, or did not. Raises `UsageError` where the feed has no
     such change.
@@ -413,7 +415,7 @@ def _verdict(
     if failed := [part.what for part in parts if not part.holds]:
         return f"did not fire: {', '.join(dict.fromkeys(failed))} does not hold"
     name = trigger.name
-    reached = store.ask(
+    reached = store.query(
         "select c.position from consumers c join triggers t on t.name = ? where c.name = ?",
         name,
         consumer_of(name),
@@ -423,7 +425,7 @@ def _verdict(
     if trigger.net:
         return "did not fire by itself: it is part of a net change"
     key, kind = trigger.key(change), trigger.enrol.kind
-    earlier = store.ask(
+    earlier = store.query(
         "select 1 from enrolled where trigger = ? and key = ? and at = 0 union all select 1 from messages m "
         "join log l using (change_id) where m.trigger = ? and m.lane = ? and l.position < ?",
         name,

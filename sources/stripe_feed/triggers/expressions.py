@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 from ..errors import UsageError
 from ..feed.change import Change
-from ..feed.lookups import BESIDE
-from ..feed.paths import find
+from ..feed.lookups import RELATED_TABLES
+from ..feed.paths import lookup
 from .operators import CALCULATIONS, COMPARISONS, FUNCTIONS
 
 LONGEST = 2_000  # characters
@@ -53,7 +53,7 @@ FACTS: dict[str, Callable[[Change], Any]] = {
 """What `change` offers."""
 
 
-ROOTS = ("before", "after", "change", *BESIDE)
+ROOTS = ("before", "after", "change", *RELATED_TABLES)
 NAMES = {
     ast.NamedExpr: "An assignment",
     ast.IfExp: "`if … else`",
@@ -99,7 +99,7 @@ class Expression:
     @property
     def looks_up(self) -> frozenset[str]:
         """What must be looked up beside a change."""
-        return self.roots & {*BESIDE}
+        return self.roots & {*RELATED_TABLES}
 
     def holds(self, change: Change, beside: Scope = NOTHING) -> bool:
         """Whether all conditions hold; `beside` has what `looks_up` names."""
@@ -119,7 +119,7 @@ class Expression:
         ]
 
     def _scope(self, change: Change, beside: Scope) -> Scope:
-        scope: dict[str, Any] = {**dict.fromkeys(BESIDE), **beside, "after": change.after}
+        scope: dict[str, Any] = {**dict.fromkeys(RELATED_TABLES), **beside, "after": change.after}
         if "before" in self.roots:  # computed, thus not for nothing
             scope["before"] = change.before
         if "change" in self.roots:
@@ -295,7 +295,7 @@ def _field(at: _Reading, node: ast.expr) -> Value:
     if end.id not in ROOTS:
         _refuse(at, end, f"The name {end.id!r}")
     keys.reverse()
-    if end.id in BESIDE and not keys:
+    if end.id in RELATED_TABLES and not keys:
         _refuse(at, end, f"{end.id} without a field, such as {end.id}.id,")
     if end.id == "change" and (not keys or keys[0] not in FACTS):
         _refuse(
@@ -329,7 +329,7 @@ def _step(key: str | int) -> str:
 
 
 def _reader(root: str, keys: list[str | int]) -> Value:
-    return lambda scope: find(scope[root], keys)
+    return lambda scope: lookup(scope[root], keys)
 
 
 def _first(values: list[Value], wanted: bool) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from ..feed.storage.schema import LEFT
+from ..feed.storage.schema import UNFINISHED
 from .trigger import Trigger
 
 
@@ -63,7 +63,7 @@ class Enrolment:
     def _waits(self, key: str) -> bool:
         # a replay that is held may be discarded, and nothing that happens meanwhile with it
         query = (
-            f"select 1 from messages where trigger = ? and lane = ? and state in ({LEFT}) and state <> 'dead' "
+            f"select 1 from messages where trigger = ? and lane = ? and state in ({UNFINISHED}) and state <> 'dead' "
             "and not (state = 'held' and replayed is not null)"
         )
         waits = (

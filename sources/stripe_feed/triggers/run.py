@@ -34,7 +34,7 @@ def ticking(
     def tick() -> list[Fired]:
         try:
             able = [one for one in triggers if rests.get(one.name, 0.0) <= time.monotonic()]
-            found = fire(feed.store, able, now(), feed.ids, feed.lookups)
+            found = fire(feed.store, able, now(), feed.query_ids, feed.lookups)
             found += [
                 Fired(one.name, 0, 0, error=said[one.name]) for one in triggers if one not in able
             ]
@@ -75,5 +75,5 @@ def deliver(
     with delivering(
         feed.store, triggers, now=now, **{"lookups": feed.lookups, **settings}
     ) as delivery:
-        fired = fire(feed.store, triggers, now(), feed.ids, feed.lookups)
+        fired = fire(feed.store, triggers, now(), feed.query_ids, feed.lookups)
         return fired, delivery.once(stop)

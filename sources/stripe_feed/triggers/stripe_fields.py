@@ -14,7 +14,7 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from ..delivery.payloads import compile_template
 from ..feed.filters import ORIGINS
-from ..feed.lookups import BESIDE
+from ..feed.lookups import RELATED_TABLES
 from ..resources import RESOURCES
 from ..resources.model import fields
 from .trigger import Trigger
@@ -73,7 +73,13 @@ def _said(tables: Sequence[str], names: Names, word: str, *keys: str) -> Iterato
 
 
 def _tables(tables: Sequence[str], root: str | int) -> Sequence[str]:
-    return [BESIDE[str(root)]] if root in BESIDE else tables if root in ("after", "before") else []
+    return (
+        [RELATED_TABLES[str(root)]]
+        if root in RELATED_TABLES
+        else tables
+        if root in ("after", "before")
+        else []
+    )
 
 
 def doubt(tables: Sequence[str], names: Sequence[Name]) -> str | None:
@@ -113,7 +119,7 @@ def _why(table: str, before: Sequence[Name], name: Name, kinds: Sequence[Any]) -
         return f"{place} is a list: name one of it by its number, such as {_shown(before)}.0"
     if any(isinstance(kind, ForwardRef) for kind in kinds):
         root = (
-            next((root for root in BESIDE if str(before[-1]).endswith(root)), None)
+            next((root for root in RELATED_TABLES if str(before[-1]).endswith(root)), None)
             if before
             else None
         )

@@ -11,8 +11,8 @@ import msgspec
 
 from ..delivery.endpoint import Deliver
 from ..feed.change import Change
-from ..feed.filters import Wanted, wanted
-from ..feed.lookups import NOWHERE, Lookups
+from ..feed.filters import Filter, compile_filter
+from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.paths import value_at
 from ..resources import RESOURCES
 from .expressions import Expression
@@ -72,7 +72,7 @@ class Trigger:
     """A rule on changes, and where a message about each change that it fires for goes."""
 
     name: str
-    wanted: Wanted
+    wanted: Filter
     deliver: Deliver
     event: tuple[str, ...] = ()
     origin: tuple[str, ...] = ORIGINS
@@ -90,7 +90,7 @@ class Trigger:
         """What its rule must look up beside a change."""
         return self.where.looks_up if self.where else frozenset()
 
-    def fires(self, change: Change, lookups: Lookups = NOWHERE) -> bool:
+    def fires(self, change: Change, lookups: Lookups = NO_LOOKUPS) -> bool:
         """Whether every clause holds; who was enrolled before is another matter. Raises `NotNow`
         where something must be looked up and cannot be.
         """
@@ -100,7 +100,7 @@ class Trigger:
 
     def _holds(self, where: Expression, change: Change, lookups: Lookups) -> bool:
         return (
-            where.holds(change, lookups.of(change, self.looks_up))
+            where.holds(change, lookups.related(change, self.looks_up))
             if self.looks_up
             else where.holds(change)
         )
@@ -108,7 +108,7 @@ class Trigger:
     def look_up(self, changes: Iterable[Change], lookups: Lookups) -> None:
         """Read at once what must be looked up beside these changes. Raises `NotNow`."""
         if self.looks_up:
-            lookups.fetch([one for one in changes if self.asks_for(one)], self.looks_up)
+            lookups.prefetch([one for one in changes if self.asks_for(one)], self.looks_up)
 
     def asks_for(self, change: Change) -> bool:
         """Whether every clause but `where` holds."""
@@ -157,7 +157,7 @@ class Clause:
     holds: bool
 
 
-def clauses(trigger: Trigger, change: Change, lookups: Lookups = NOWHERE) -> Iterator[Clause]:
+def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> Iterator[Clause]:
     """Every part of a rule, with what the change has there; all hold where the trigger `fires`."""
     resources, ops = trigger.wanted.resources or tuple(RESOURCES), trigger.wanted.ops
     one_of = partial(_one_of, change)
@@ -173,7 +173,7 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NOWHERE) -> Ite
         )
     for path, (old, new) in trigger.transition.items():
         moved = (value_at(change.before, path), value_at(change.after, path))
-        holds = wanted(transition={path: (old, new)}).matches(change)
+        holds = compile_filter(transition={path: (old, new)}).matches(change)
         asks, found = (" -> ".join(map(side_words, sides)) for sides in ((old, new), moved))
         yield Clause(f"transition of {path}", asks, found, holds)
     if trigger.changed:
@@ -181,9 +181,9 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NOWHERE) -> Ite
             "changed",
             " or ".join(trigger.changed),
             change.changed,
-            wanted(changed=trigger.changed).matches(change),
+            compile_filter(changed=trigger.changed).matches(change),
         )
-    beside = lookups.of(change, trigger.looks_up)
+    beside = lookups.related(change, trigger.looks_up)
     for part in trigger.where.explain(change, beside) if trigger.where else ():
         yield Clause("where", part.text, part.values, part.holds)
 

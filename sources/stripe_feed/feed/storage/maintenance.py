@@ -1,6 +1,4 @@
-"""What is done to a store now and then: make its log anew, prune what is old, drop the images of
-one object.
-"""
+"""Maintenance of a store: rebuild its log, prune old changes, forget one object's images."""
 
 from __future__ import annotations
 
@@ -10,81 +8,86 @@ from typing import Any
 from ...destination.state import is_missing
 from ...errors import SetupError
 from ...resources import CHANGES
-from ..relay import copy
-from .schema import LEFT, LOG, MENDING, NEXT
-from .store import WINDOW, FeedStore
+from ..relay import copy_changes
+from .schema import LOG, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
+from .store import SCAN_WINDOW, FeedStore
 
-NEWEST = (
+NEWEST_VERSION = (
     "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 )
-TABLES = ("log", "objects", "loads")
-NEEDED = (
-    f" and change_id not in (select change_id from messages where state in ({LEFT}))"
-    f" and change_id not in (select first_change_id from messages where state in ({LEFT}))"
+LOG_TABLES = ("log", "objects", "loads")
+DELIVERED = (
+    f" and change_id not in (select change_id from messages where state in ({UNFINISHED}))"
+    f" and change_id not in (select first_change_id from messages where state in ({UNFINISHED}))"
 )
 
 
 def rebuild(store: FeedStore, client: Any) -> int:
-    """Make the log anew from the destination and return its length. One at a time.
+    """Rebuild the log from the destination and return its length. Only one at a time.
 
-    Completed loads in the order of the loads, then `seq`; what was pruned comes back as far as the
-    destination holds it. Consumers stand before the first change that they have not acknowledged,
-    and whoever consumes meanwhile is fenced off. Until the last moment the old log is in use:
-    killed anywhere, it is the old one or the new one. Raises `SetupError` where the destination has
-    no changes and the log has some.
+    Takes completed loads in the order of the loads, then `seq`; pruned changes come back as far as
+    the destination holds them. Each consumer is set to its first unacknowledged change, and running
+    consumers are fenced off. The old log is used until the last moment: if killed, it is the old
+    one or the new one. Raises `SetupError` if the destination has no changes and the log has some.
     """
     with store.transaction() as db:
         _drop_next(db)
-        for statement in filter(str.strip, LOG.format(NEXT).split(";")):
+        for statement in filter(str.strip, LOG.format(REBUILD_SUFFIX).split(";")):
             db.execute(statement)
-    copy(store, client, NEXT)
+    copy_changes(store, client, REBUILD_SUFFIX)
     with store.transaction() as db:
-        length = int(db.execute(f"select value from meta where name = 'head{NEXT}'").fetchone()[0])
+        length = int(
+            db.execute(f"select value from meta where name = 'head{REBUILD_SUFFIX}'").fetchone()[0]
+        )
         if not length and store.head:
             raise SetupError(
-                "The destination holds no changes, so the log is kept as it is. Check --database and --dataset."
+                "The destination holds no changes, so the log is left unchanged. Check --database and --dataset."
             )
-        _anchor(db, length)
+        _reposition_consumers(db, length)
         _swap(db, length)
-    store.erase()
+    store.truncate_wal()
     return length
 
 
 def _drop_next(db: sqlite3.Connection) -> None:
-    for table in TABLES:
-        db.execute(f"drop table if exists {table}{NEXT}")
-    db.execute(f"delete from meta where name = 'head{NEXT}'")
+    for table in LOG_TABLES:
+        db.execute(f"drop table if exists {table}{REBUILD_SUFFIX}")
+    db.execute(f"delete from meta where name = 'head{REBUILD_SUFFIX}'")
 
 
-def _anchor(db: sqlite3.Connection, length: int) -> None:
-    """Put each consumer before the first change, in the new order, that it has not acknowledged in
-    the old one.
+def _reposition_consumers(db: sqlite3.Connection, length: int) -> None:
+    """Set each consumer to just before the first change, in the new order, that it has not
+    acknowledged in the old one.
 
-    By the change ids of the whole log: two loads that were relayed in another order than now must
-    not hide each other's rows. Where a damaged log has holes, what now comes before the change that
-    a consumer acknowledged last counts as acknowledged.
+    Compares the change ids of the whole log: two loads relayed in another order than now must not
+    hide each other's rows. If a damaged log has holes, everything before the change that a consumer
+    acknowledged last counts as acknowledged.
     """
-    has_holes = db.execute("select 1 from meta where name = ?", (MENDING,)).fetchone() is not None
+    has_holes = (
+        db.execute("select 1 from meta where name = ?", (REBUILD_NEEDED,)).fetchone() is not None
+    )
     db.execute(
-        f"create temp table was as select n.position as position, coalesce(o.position, p.position) as before from log{NEXT} n "
+        f"create temp table was as select n.position as position, coalesce(o.position, p.position) as before from log{REBUILD_SUFFIX} n "
         "left join log o on o.change_id = n.change_id left join pruned p on p.change_id = n.change_id"
     )
     for name, position, last in db.execute(
         "select name, position, change_id from consumers"
     ).fetchall():
-        own = (
-            db.execute(f"select position from log{NEXT} where change_id = ?", (last,)).fetchone()
+        acknowledged = (
+            db.execute(
+                f"select position from log{REBUILD_SUFFIX} where change_id = ?", (last,)
+            ).fetchone()
             if has_holes
             else None
         )
         untold = "before is null and position > ?"
         (first,) = db.execute(
             f"select min(position) from was where before > ? or ({untold})",
-            (position, own[0] if own else 0),
+            (position, acknowledged[0] if acknowledged else 0),
         ).fetchone()
         now = length if first is None else first - 1
         db.execute(
-            f"update consumers set position = ?, change_id = (select change_id from log{NEXT} where position = ?), accepted = 0, "
+            f"update consumers set position = ?, change_id = (select change_id from log{REBUILD_SUFFIX} where position = ?), accepted = 0, "
             "epoch = epoch + 1 where name = ?",
             (now, now, name),
         )
@@ -92,40 +95,40 @@ def _anchor(db: sqlite3.Connection, length: int) -> None:
 
 
 def _swap(db: sqlite3.Connection, length: int) -> None:
-    for table in TABLES:
+    for table in LOG_TABLES:
         db.execute(f"drop table {table}")
-        db.execute(f"alter table {table}{NEXT} rename to {table}")
+        db.execute(f"alter table {table}{REBUILD_SUFFIX} rename to {table}")
     db.execute("delete from pruned")
-    db.execute("delete from meta where name = ?", (MENDING,))
+    db.execute("delete from meta where name = ?", (REBUILD_NEEDED,))
     db.execute("update meta set value = 0 where name in ('horizon', 'pruned_until')")
     db.execute("update meta set value = ? where name = 'head'", (length,))
-    db.execute(f"delete from meta where name = 'head{NEXT}'")
+    db.execute(f"delete from meta where name = 'head{REBUILD_SUFFIX}'")
 
 
 def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: float) -> int:
-    """Drop the changes that were read from Stripe longer ago than this; return how many. Offsets
-    and ids are never used again.
+    """Delete the changes that were read from Stripe longer ago than this; return how many. Offsets
+    and ids are never reused.
 
-    From the beginning of the feed up to the first that is younger. `keep_latest`: the newest change
-    of each object stays, and so do those that a message which is not delivered is made of; messages
-    that were delivered by then go, with their attempts. The destination keeps all. A consumer that
-    has not seen what goes raises `PositionLost` when it is used next.
+    Deletes from the start of the feed up to the first younger change. `keep_latest` keeps the
+    newest change of each object. Changes of undelivered messages stay; messages delivered by then
+    are deleted with their attempts. The destination keeps everything. A consumer that has not seen
+    the deleted changes raises `PositionLost` at its next use.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
-    young = store.ask(
+    young = store.query(
         "select position from log where coalesce(observed_at, occurred_at) >= ? order by position limit 1",
         cutoff,
     )
     last = young[0][0] - 1 if young else store.head
-    kept = NEEDED + (f" and object_version < ({NEWEST})" if keep_latest else "")
+    kept = DELIVERED + (f" and object_version < ({NEWEST_VERSION})" if keep_latest else "")
     pruned = 0
-    with store.zeroing():
-        for start in range(0, last, WINDOW):
-            pruned += _prune(store, start, min(start + WINDOW, last), kept)
-        last_number = int(store.ask("select coalesce(max(number), 0) from messages")[0][0])
-        for start in range(0, last_number, WINDOW):
-            _prune_messages(store, start, start + WINDOW, cutoff / 1e6)
-    store.erase()
+    with store.secure_delete():
+        for start in range(0, last, SCAN_WINDOW):
+            pruned += _prune(store, start, min(start + SCAN_WINDOW, last), kept)
+        last_number = int(store.query("select coalesce(max(number), 0) from messages")[0][0])
+        for start in range(0, last_number, SCAN_WINDOW):
+            _prune_messages(store, start, start + SCAN_WINDOW, cutoff / 1e6)
+    store.truncate_wal()
     return pruned
 
 
@@ -162,13 +165,13 @@ def _prune(store: FeedStore, after: int, upto: int, kept: str) -> int:
 
 
 def forget(store: FeedStore, client: Any, object_id: str) -> int:
-    """Drop the images of an object, and of a customer's every change, in the store and in the
-    destination; for good.
+    """Delete the images of an object, and of a customer's every change, in the store and the
+    destination, permanently.
 
-    Ids, times, paths and offsets stay. Returns how many changes of the store were concerned. It
-    holds for changes that come later, too. May be run again where the destination failed.
+    Ids, times, paths and offsets stay. Returns how many changes in the store were affected. Applies
+    to later changes too. May be run again if the destination failed.
     """
-    count = _forget_here(store, object_id)
+    count = _forget_in_store(store, object_id)
     try:
         client.execute_sql(
             f"update {client.make_qualified_table_name(CHANGES)} set after = null, previous = null "
@@ -182,13 +185,13 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     return count
 
 
-def _forget_here(store: FeedStore, object_id: str) -> int:
-    with store.zeroing(), store.transaction() as db:
-        _drop_next(db)  # of a rebuild that was killed
+def _forget_in_store(store: FeedStore, object_id: str) -> int:
+    with store.secure_delete(), store.transaction() as db:
+        _drop_next(db)  # left by a killed rebuild
         db.execute("insert or ignore into forgotten values (?)", (object_id,))
         count = db.execute(
             "update log set body = null where object_id = ? or customer_id = ?",
             (object_id, object_id),
         ).rowcount
-    store.erase()
+    store.truncate_wal()
     return count

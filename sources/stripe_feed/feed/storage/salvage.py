@@ -1,8 +1,8 @@
-"""A damaged store, made anew from all that can still be read of it; the log comes from the
-destination afterwards.
+"""Replace a damaged store with a new one that has everything still readable; the log is rebuilt
+from the destination later.
 
-The damaged file stays beside the new one. Until the log is whole, the new store says that it is
-still to be made.
+The damaged file stays next to the new one. Until its log is whole, the new store is marked as
+needing a rebuild.
 """
 
 from __future__ import annotations
@@ -15,44 +15,43 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from .schema import MENDING
-from .store import FeedStore, marks
+from .schema import REBUILD_NEEDED
+from .store import FeedStore, placeholders
 
-SAVED = {
+SALVAGED = {
     "meta": "",
     "log": "",
     "pruned": "",
     "totals": "",
-    "consumers": "where consumers and triggers stand",
+    "consumers": "positions of consumers and triggers",
     "triggers": "holds of triggers",
     "messages": "messages that were not delivered",
-    "attempts": "attempts to deliver",
-    "enrolled": "for whom triggers fired before",
-    "forgotten": "what was forgotten",
-    "rung": "webhooks that were not read",
+    "attempts": "delivery attempts",
+    "enrolled": "objects that triggers fired for",
+    "forgotten": "forgotten objects",
+    "rung": "unread webhooks",
 }
 """Each table that no destination holds, and what is lost with it. Of the log the order is kept, and
 no body.
 """
 
-SIDES = ("-wal", "-shm")
+WAL_SUFFIXES = ("-wal", "-shm")
 
 
-def mend(path: Path) -> list[str]:
-    """Put a new store in the place of a damaged one, with what could be read; return what is lost,
-    in words, at least in part.
+def salvage(path: Path) -> list[str]:
+    """Replace a damaged store with a new one; return descriptions of what was lost, at least in
+    part.
 
-    Killed anywhere, the damaged file or the new one is in its place, and `mend` may be called
-    again.
+    If killed, the damaged file or the new one is in place, and `salvage` may be called again.
     """
     made = path.with_name(f"{path.name}.mended")
-    for name in ("", *SIDES):
+    for name in ("", *WAL_SUFFIXES):
         made.with_name(made.name + name).unlink(missing_ok=True)
-    with FeedStore(made, mending=True) as store:
+    with FeedStore(made, rebuilding=True) as store:
         lost = _save(path, store)
         with store.transaction() as db:
-            db.execute("insert or replace into meta values (?, 1)", (MENDING,))
-        store.erase()
+            db.execute("insert or replace into meta values (?, 1)", (REBUILD_NEEDED,))
+        store.truncate_wal()
     _swap(path, made)
     return lost
 
@@ -62,29 +61,29 @@ def _save(path: Path, store: FeedStore) -> list[str]:
     with closing(sqlite3.connect(path)) as old, store.transaction() as db:
         with suppress(sqlite3.Error):
             old.execute("pragma cell_size_check = on")
-        for table, words in SAVED.items():
+        for table, words in SALVAGED.items():
             columns = [
                 row[1]
                 for row in db.execute(f"pragma table_info({table})")
                 if row[1] != "body" or table != "log"
             ]
-            if not _saved(old, db, table, columns) and words:
+            if not _copy_rows(old, db, table, columns) and words:
                 lost.append(words)
     return lost
 
 
-def _saved(
+def _copy_rows(
     old: sqlite3.Connection, new: sqlite3.Connection, table: str, columns: list[str]
 ) -> bool:
-    """Save the rows of a table from its beginning, and from its end where a damage is in between;
-    whether that was all.
+    """Copy the rows of a table from its start, and from its end if a damaged part is in between;
+    return whether that was all.
     """
     is_whole = True
     try:
-        there = {row[1] for row in old.execute(f"pragma table_info({table})")}
+        available = {row[1] for row in old.execute(f"pragma table_info({table})")}
     except sqlite3.Error:
         return False
-    names = [name for name in columns if name in there]
+    names = [name for name in columns if name in available]
     keys = [
         row[1]
         for row in sorted(new.execute(f"pragma table_info({table})"), key=lambda row: int(row[5]))
@@ -95,7 +94,7 @@ def _saved(
             for row in (
                 old.execute(f"select {', '.join(names)} from {table}{order}") if names else ()
             ):
-                _put(new, table, names, row)
+                _insert(new, table, names, row)
             if names:
                 return is_whole
         except sqlite3.Error:
@@ -104,29 +103,30 @@ def _saved(
     return False
 
 
-def _put(new: sqlite3.Connection, table: str, names: list[str], row: Any) -> None:
-    with suppress(sqlite3.IntegrityError):  # what a damage made of a row
+def _insert(new: sqlite3.Connection, table: str, names: list[str], row: Any) -> None:
+    with suppress(sqlite3.IntegrityError):  # a damaged row
         new.execute(
-            f"insert or replace into {table} ({', '.join(names)}) values ({marks(names)})", row
+            f"insert or replace into {table} ({', '.join(names)}) values ({placeholders(names)})",
+            row,
         )
 
 
 def _swap(path: Path, made: Path) -> None:
-    aside = next(one for one in _names(path) if not one.exists())
+    aside = next(candidate for candidate in _backup_names(path) if not candidate.exists())
     try:
         os.link(path, aside)
-    except OSError:  # no such links here
+    except OSError:  # no hard links on this file system
         shutil.copyfile(path, aside)
         aside.chmod(0o600)
-    for side in SIDES:
+    for side in WAL_SUFFIXES:
         with suppress(FileNotFoundError):
             shutil.copyfile(f"{path}{side}", f"{aside}{side}")
             os.chmod(f"{aside}{side}", 0o600)
-    for side in SIDES:  # never beside another file
+    for side in WAL_SUFFIXES:  # must not be applied to the new file
         Path(f"{path}{side}").unlink(missing_ok=True)
     os.replace(made, path)
 
 
-def _names(path: Path) -> Iterator[Path]:
-    """Names for the damaged file."""
+def _backup_names(path: Path) -> Iterator[Path]:
+    """Iterate over names for the damaged file."""
     yield from (path.with_name(f"{path.name}.damaged-{n}") for n in range(1, 10_000))

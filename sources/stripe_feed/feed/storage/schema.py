@@ -1,10 +1,10 @@
-"""The tables of a feed store, and what an older file lacks."""
+"""The tables of a feed store, and the columns that an older file lacks."""
 
 FORMAT = 4  # of the file: a newer one is refused, an older one gets what it lacks
-MENDING = "mending"  # a number that is set while the log has holes
-NEXT = "_next"  # suffix of the tables that a rebuild fills
-# states of messages that did not reach their receiver and may still
-LEFT = "'waiting', 'held', 'dead'"
+REBUILD_NEEDED = "mending"  # counter that is set while the log has holes
+REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
+# states of messages that may still be delivered
+UNFINISHED = "'waiting', 'held', 'dead'"
 
 LOG = """
 create table if not exists log{0} (
@@ -41,7 +41,7 @@ create table if not exists messages (
     state text not null, tries integer not null default 0, due_at real not null, made_at real not null, ended_at real
 );
 drop index if exists messages_left;
-create index if not exists messages_lanes on messages (trigger, lane, number, state) where state in ({LEFT});
+create index if not exists messages_lanes on messages (trigger, lane, number, state) where state in ({UNFINISHED});
 create index if not exists messages_dropped on messages (trigger) where state = 'dropped';
 create index if not exists messages_of on messages (change_id);
 create index if not exists messages_made on messages (trigger, made_at);

@@ -1,5 +1,5 @@
 """The feed store: one SQLite file with the log of completed changes, numbered without gaps, and the
-consumers' cursors.
+consumers' positions.
 
 Any number of threads and processes may use one file. It holds personal data: only its owner may
 read it.
@@ -20,47 +20,56 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SetupError
-from ..change import CHANGE_ID, CUSTOMER_ID, OBJECT_ID, RESOURCE, STORED, Change, Entry, change
-from .schema import ADDED, FORMAT, MENDING, SCHEMA
+from ..change import (
+    CHANGE_ID,
+    CUSTOMER_ID,
+    LOG_COLUMNS,
+    OBJECT_ID,
+    RESOURCE,
+    Change,
+    Entry,
+    change_from_row,
+)
+from .schema import ADDED, FORMAT, REBUILD_NEEDED, SCHEMA
 from .store_errors import Unusable, damaged, unusable
 
 BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
-ROOM = 250_000  # bytes
-WINDOW = 5_000  # positions looked at in one select, however few of them match
+SPARE_BYTES = 250_000  # bytes
+SCAN_WINDOW = 5_000  # positions searched in one select, however few match
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Changes that match, and how far the log was looked through for them."""
+    """Matching changes, and how far the log was searched for them."""
 
     changes: list[Change]
-    upto: int  # every position up to here was looked at
+    upto: int  # every position up to here was searched
     head: int  # the newest position
-    horizon: int  # the newest position that was pruned
+    pruned_through: int  # the newest pruned position
 
 
 class FeedStore:
-    """A feed store's file; it is made where there is none. `close` it, or use it in a `with` block."""
+    """The file of a feed store, created if it is missing. `close` it, or use it in a `with` block."""
 
-    def __init__(self, path: str | os.PathLike[str], *, mending: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, rebuilding: bool = False) -> None:
         self.path = Path(path)
-        self._turn = threading.RLock()
-        _own(self.path)
-        with self._told():
+        self._lock = threading.RLock()
+        _make_private(self.path)
+        with self._translated_errors():
             self._db = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
         try:
-            with self._told():
-                self._prepare(mending)
+            with self._translated_errors():
+                self._prepare(rebuilding)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, mending: bool) -> None:
-        found = self._db.execute("pragma user_version").fetchone()[0]
-        if found > FORMAT:
+    def _prepare(self, rebuilding: bool) -> None:
+        file_format = self._db.execute("pragma user_version").fetchone()[0]
+        if file_format > FORMAT:
             raise SetupError(
                 f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`."
             )
@@ -70,7 +79,7 @@ class FeedStore:
         }
         if tables and not tables & {"meta", "consumers", "log"}:
             raise SetupError(
-                f"{self.path.name} is no feed store, but a database of another program. Choose another place."
+                f"{self.path.name} is not a feed store but another program's database. Choose another path."
             )
         _write_ahead(self._db)
         self._db.execute(
@@ -78,9 +87,9 @@ class FeedStore:
         )  # a power cut can cost acknowledgements, never the order
         self._db.execute(
             "pragma secure_delete = fast"
-        )  # some builds overwrite always; see `zeroing`
+        )  # some builds overwrite always; see `secure_delete`
         self._db.execute(f"pragma journal_size_limit = {WAL_BYTES}")
-        if found < FORMAT:
+        if file_format < FORMAT:
             with self.transaction() as db:
                 for statement in SCHEMA.split(";"):
                     db.execute(statement)
@@ -88,23 +97,23 @@ class FeedStore:
                     if column not in {row[1] for row in db.execute(f"pragma table_info({table})")}:
                         db.execute(f"alter table {table} add column {column} {kind}")
                 db.execute(f"pragma user_version = {FORMAT}")
-        if not mending and self.number(MENDING):
-            raise damaged(self.path, "its log is still to be made anew")
+        if not rebuilding and self.counter(REBUILD_NEEDED):
+            raise damaged(self.path, "its log still has to be rebuilt")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite says of the file becomes `Unusable`, or `Damaged`."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors about the file as `Unusable` or `Damaged`."""
         try:
             yield
         except sqlite3.Error as fault:
-            found = unusable(self.path, fault)
-            if found is None:
+            translated = unusable(self.path, fault)
+            if translated is None:
                 raise
-            raise found from None
+            raise translated from None
 
     def close(self) -> None:
         """Close the file."""
-        with self._turn:
+        with self._lock:
             self._db.close()
 
     def __enter__(self) -> FeedStore:
@@ -115,49 +124,49 @@ class FeedStore:
 
     @contextmanager
     def transaction(self, kind: str = "immediate") -> Iterator[sqlite3.Connection]:
-        """All or nothing; nobody else writes meanwhile. `kind="deferred"`: one state of the file to
-        read from.
+        """Run a block all or nothing; nobody else writes meanwhile. `kind="deferred"`: read from
+        one state of the file.
 
-        One within another is part of it.
+        A nested transaction is part of the outer one.
         """
-        with self._turn:
+        with self._lock:
             if self._db.in_transaction:
                 yield self._db
                 return
-            with self._told():
+            with self._translated_errors():
                 self._db.execute(f"begin {kind}")
                 try:
                     yield self._db
                     self._db.execute("commit")
                 except BaseException:
-                    if self._db.in_transaction:  # SQLite ends it by itself where the disk is full
+                    if self._db.in_transaction:  # SQLite ends it itself if the disk is full
                         self._db.execute("rollback")
                     raise
 
-    def ask(self, sql: str, *values: Any) -> list[Any]:
-        """The rows of one statement."""
-        with self._turn, self._told():
+    def query(self, sql: str, *values: Any) -> list[Any]:
+        """Return the rows of one statement."""
+        with self._lock, self._translated_errors():
             return self._db.execute(sql, values).fetchall()
 
-    def require_whole(self) -> None:
-        """Raise `Damaged` where any page of the file is; it reads them all."""
-        if self.ask("pragma integrity_check(1)") != [("ok",)]:
+    def check_integrity(self) -> None:
+        """Read every page of the file; raise `Damaged` if one is damaged."""
+        if self.query("pragma integrity_check(1)") != [("ok",)]:
             raise damaged(self.path, "some of its pages cannot be read")
 
-    def require_room(self) -> None:
-        """Raise `Unusable` where the disk has no place for some hundred notes."""
+    def require_space(self) -> None:
+        """Raise `Unusable` if the disk has no space for some hundred records."""
         with self.transaction() as db:
-            db.execute("insert or replace into meta values ('room', zeroblob(?))", (ROOM,))
-        self.ask("delete from meta where name = 'room'")
+            db.execute("insert or replace into meta values ('room', zeroblob(?))", (SPARE_BYTES,))
+        self.query("delete from meta where name = 'room'")
 
-    def erase(self) -> None:
-        """Overwrite what a deletion left in the write-ahead log."""
-        self.ask("pragma wal_checkpoint(truncate)")
+    def truncate_wal(self) -> None:
+        """Overwrite deleted data in the write-ahead log."""
+        self.query("pragma wal_checkpoint(truncate)")
 
     @contextmanager
-    def zeroing(self) -> Iterator[None]:
-        """What is deleted inside is overwritten in the file."""
-        with self._turn:
+    def secure_delete(self) -> Iterator[None]:
+        """Overwrite in the file what the block deletes."""
+        with self._lock:
             before = self._db.execute("pragma secure_delete").fetchone()[0]
             self._db.execute("pragma secure_delete = on")
             try:
@@ -168,48 +177,48 @@ class FeedStore:
     @property
     def head(self) -> int:
         """The newest position; 0 for an empty feed."""
-        return self.number("head")
+        return self.counter("head")
 
     @property
-    def horizon(self) -> int:
-        """The newest position that was pruned; 0 where nothing was."""
-        return self.number("horizon")
+    def pruned_through(self) -> int:
+        """The newest pruned position; 0 if nothing was pruned."""
+        return self.counter("horizon")
 
-    def number(self, name: str) -> int:
-        """A number of the store's own."""
-        rows = self.ask("select value from meta where name = ?", name)
+    def counter(self, name: str) -> int:
+        """Return a counter of the store."""
+        rows = self.query("select value from meta where name = ?", name)
         return int(rows[0][0]) if rows else 0
 
     def relayed(self, into: str = "") -> set[str]:
-        """The ids of the loads whose changes are all in the log."""
-        return {load_id for (load_id,) in self.ask(f"select load_id from loads{into}")}
+        """Return the ids of the loads whose changes are all in the log."""
+        return {load_id for (load_id,) in self.query(f"select load_id from loads{into}")}
 
     def append(self, entries: Iterable[Entry], done: Collection[str] = (), into: str = "") -> int:
-        """Add changes to the end of the log, and note the loads that are `done` with them; return
-        how many were new.
+        """Append changes to the log, and record the loads in `done` as complete; return how many
+        were new.
 
-        All or nothing. Positions are dense; a `change_id` that the log has or had is left out.
+        All or nothing. Positions have no gaps; a `change_id` that the log has or had is skipped.
         """
-        found = {entry[CHANGE_ID]: entry for entry in reversed(list(entries))}
+        by_id = {entry[CHANGE_ID]: entry for entry in reversed(list(entries))}
         with self.transaction() as db:
-            self._withhold(db, found)
-            known = _known(db, list(found), into)
-            fresh = [entry for entry in reversed(found.values()) if entry[CHANGE_ID] not in known]
-            _number(db, fresh, into)
+            self._drop_forgotten_bodies(db, by_id)
+            existing = _existing_ids(db, list(by_id), into)
+            new = [entry for entry in reversed(by_id.values()) if entry[CHANGE_ID] not in existing]
+            _insert(db, new, into)
             db.executemany(
                 f"insert or ignore into loads{into} values (?)", [(load_id,) for load_id in done]
             )
-        return len(fresh)
+        return len(new)
 
-    def _withhold(self, db: sqlite3.Connection, found: dict[str, Entry]) -> None:
-        """Objects can be forgotten after their changes were read and before they are written."""
+    def _drop_forgotten_bodies(self, db: sqlite3.Connection, by_id: dict[str, Entry]) -> None:
+        """Remove the bodies of objects that were forgotten after their changes were read."""
         forgotten = {name for (name,) in db.execute("select object_id from forgotten")}
-        for key, one in found.items() if forgotten else ():
-            if one[OBJECT_ID] in forgotten or one[CUSTOMER_ID] in forgotten:
-                found[key] = (*one[:-1], None)
+        for key, entry in by_id.items() if forgotten else ():
+            if entry[OBJECT_ID] in forgotten or entry[CUSTOMER_ID] in forgotten:
+                by_id[key] = (*entry[:-1], None)
 
     def note_totals(self, objects: Mapping[str, int]) -> None:
-        """Keep how many objects of each resource the copy holds, for guards."""
+        """Store how many objects of each resource the copy holds, for guards."""
         with self.transaction() as db:
             db.executemany("insert or replace into totals values (?, ?)", list(objects.items()))
 
@@ -221,23 +230,23 @@ class FeedStore:
         ops: Sequence[str] = (),
         upto: int | None = None,
     ) -> Page:
-        """Changes behind a position, in order: at most `limit`, out of the next `WINDOW` positions,
-        none behind `upto`.
+        """Return changes after a position, in order: at most `limit`, from the next `SCAN_WINDOW`
+        positions, none after `upto`.
         """
         with self.transaction("deferred") as db:
             numbers = dict(db.execute("select name, value from meta"))
             head = numbers["head"]
-            last = min(after + WINDOW, head if upto is None else min(upto, head))
-            where, values = _where(resources, ops)
+            last = min(after + SCAN_WINDOW, head if upto is None else min(upto, head))
+            where, values = _conditions(resources, ops)
             rows = db.execute(
-                f"select position, object_version, {', '.join(STORED)} from log "
+                f"select position, object_version, {', '.join(LOG_COLUMNS)} from log "
                 f"where position > ? and position <= ?{where} order by position limit ?",
                 (after, last, *values, limit),
             ).fetchall()
-        found = [self._change(row) for row in rows]
+        changes = [self._change(row) for row in rows]
         return Page(
-            found,
-            found[-1].offset if len(found) == limit else max(last, after),
+            changes,
+            changes[-1].offset if len(changes) == limit else max(last, after),
             head,
             numbers["horizon"],
         )
@@ -245,68 +254,68 @@ class FeedStore:
     def newest(
         self, count: int, resources: Sequence[str] = (), ops: Sequence[str] = ()
     ) -> list[Change]:
-        """The last changes, oldest first."""
-        where, values = _where(resources, ops)
-        rows = self.ask(
-            f"select position, object_version, {', '.join(STORED)} from log where 1{where} order by position desc limit ?",
+        """Return the last changes, oldest first."""
+        where, values = _conditions(resources, ops)
+        rows = self.query(
+            f"select position, object_version, {', '.join(LOG_COLUMNS)} from log where 1{where} order by position desc limit ?",
             *values,
             count,
         )
         return [self._change(row) for row in reversed(rows)]
 
     def at(self, position: int) -> Change | None:
-        """The change at a position."""
+        """Return the change at a position."""
         return self._one("position", position)
 
     def by_id(self, change_id: str) -> Change | None:
-        """The change with an id."""
+        """Return the change with an id."""
         return self._one("change_id", change_id)
 
     def _one(self, column: str, value: int | str) -> Change | None:
-        rows = self.ask(
-            f"select position, object_version, {', '.join(STORED)} from log where {column} = ?",
+        rows = self.query(
+            f"select position, object_version, {', '.join(LOG_COLUMNS)} from log where {column} = ?",
             value,
         )
         return self._change(rows[0]) if rows else None
 
     def _change(self, row: Sequence[Any]) -> Change:
         try:
-            return change(row[0], row[1], row[2:])
+            return change_from_row(row[0], row[1], row[2:])
         except (ValueError, TypeError, ArithmeticError, zlib.error):
             raise damaged(self.path, f"the change at offset {row[0]} cannot be read") from None
 
 
 def delivery_lock(path: Path) -> Path:
-    """The file that whoever delivers from a store holds."""
+    """Return the lock file that the delivering process of a store holds."""
     return path.with_name(f"{path.name}.deliver.lock")
 
 
-def _own(path: Path) -> None:
-    """Make the file, for its owner only; SQLite gives its -wal and -shm the same mode.
+def _make_private(path: Path) -> None:
+    """Create the file for its owner only; SQLite gives its -wal and -shm the same mode.
 
-    A file that exists is not opened here: closing it would end the locks of SQLite's own
+    An existing file is not opened here: closing it would release the locks of SQLite's own
     connections in this process.
     """
     try:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
             raise SetupError(
-                f"The feed store {path} is {kind}, and is left alone. Move it away, or choose another place."
+                f"The feed store {path} is {kind}, and is left unchanged. Move it away, or choose another path."
             )
-        if found.st_mode & 0o077:
+        if status.st_mode & 0o077:
             path.chmod(0o600)
     except OSError as fault:
         raise Unusable(
-            f"The feed store {path} cannot be made or read ({fault.strerror}). Choose another place."
+            f"The feed store {path} cannot be created or read ({fault.strerror}). Choose another path."
         ) from None
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
-    """Readers and one writer at a time. Two that switch a new file at once do not wait for each
-    other by themselves.
+    """Switch to write-ahead logging: readers and one writer at a time. Retries, for two that switch
+    a new file at once do not wait for each other.
     """
     for attempt in range(200):
         try:
@@ -318,40 +327,40 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             time.sleep(0.02)
 
 
-def _where(resources: Sequence[str], ops: Sequence[str]) -> tuple[str, list[str]]:
+def _conditions(resources: Sequence[str], ops: Sequence[str]) -> tuple[str, list[str]]:
     sql = "".join(
-        f" and {name} in ({marks(some)})"
-        for name, some in (("resource", resources), ("op", ops))
-        if some
+        f" and {name} in ({placeholders(values)})"
+        for name, values in (("resource", resources), ("op", ops))
+        if values
     )
     return sql, [*resources, *ops]
 
 
-def marks(values: Collection[Any]) -> str:
-    """One placeholder per value."""
+def placeholders(values: Collection[Any]) -> str:
+    """Return one placeholder per value, joined with commas."""
     return ", ".join("?" * len(values))
 
 
-def _known(db: sqlite3.Connection, ids: list[str], into: str) -> set[str]:
+def _existing_ids(db: sqlite3.Connection, ids: list[str], into: str) -> set[str]:
     tables = (f"log{into}",) if into else ("log", "pruned")  # a rebuild brings back what was pruned
     return {
-        found
+        change_id
         for table in tables
-        for (found,) in db.execute(
-            f"select change_id from {table} where change_id in ({marks(ids)})", ids
+        for (change_id,) in db.execute(
+            f"select change_id from {table} where change_id in ({placeholders(ids)})", ids
         )
     }
 
 
-def _number(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
-    """Write changes under the next positions, and under the next version of each object."""
+def _insert(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
+    """Insert changes at the next positions, each with its object's next version."""
     if not fresh:
         return
     ids = list({entry[OBJECT_ID] for entry in fresh})
     versions: dict[tuple[str, str], int] = {
         (resource, object_id): count
         for resource, object_id, count in db.execute(
-            f"select resource, object_id, versions from objects{into} where object_id in ({marks(ids)})",
+            f"select resource, object_id, versions from objects{into} where object_id in ({placeholders(ids)})",
             ids,
         )
     }
@@ -361,8 +370,8 @@ def _number(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
         key = (entry[RESOURCE], entry[OBJECT_ID])
         versions[key] = versions.get(key, 0) + 1
         rows.append((position, versions[key], *entry))
-    columns = f"position, object_version, {', '.join(STORED)}"
-    db.executemany(f"insert into log{into} ({columns}) values ({marks(rows[0])})", rows)
+    columns = f"position, object_version, {', '.join(LOG_COLUMNS)}"
+    db.executemany(f"insert into log{into} ({columns}) values ({placeholders(rows[0])})", rows)
     counts = [(object_id, resource, count) for (resource, object_id), count in versions.items()]
     db.executemany(f"insert or replace into objects{into} values (?, ?, ?)", counts)
     db.execute(f"update meta set value = ? where name = 'head{into}'", (head + len(fresh),))
