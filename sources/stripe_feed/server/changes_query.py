@@ -168,7 +168,7 @@ def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
     return replace(
         rule.wanted,
         matches=partial(rule.fires, lookups=lookups),
-        fetch=partial(rule.look_up, lookups=lookups),
+        prefetch=partial(rule.look_up, lookups=lookups),
     )
 
 
