@@ -183,10 +183,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before rows are stored": (FeedStore, "append", "before"),
     "stored, not committed": (store, "_insert", "after"),
     "rows are stored": (FeedStore, "append", "after"),
-    "the new log is full": (maintenance, "copy", "after"),
+    "the new log is full": (maintenance, "copy_changes", "after"),
     "cursors are anchored": (maintenance, "_reposition_consumers", "after"),
     "swapped, not committed": (maintenance, "_swap", "after"),
-    "swapped": (FeedStore, "erase", "before"),
+    "swapped": (FeedStore, "truncate_wal", "before"),
     "delivered": (consumers, "acknowledge", "before"),
     "acknowledged": (consumers, "acknowledge", "after"),
 }

@@ -663,7 +663,7 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
         match="damaged: it is not a SQLite file" if damage == "garbage" else "newer stripe-feed",
     ):
         FeedStore(file)
-    with pytest.raises(SetupError, match="cannot be made"):
+    with pytest.raises(SetupError, match="cannot be created"):
         FeedStore(tmp_path / "missing" / "copy.feed.sqlite")
 
 

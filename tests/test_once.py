@@ -192,13 +192,13 @@ def test_outside_a_transaction_nothing_is_noted(tmp_path: Path, on_postgres: Con
     )
     post.autocommit = True
     for mine in (lite, duck, post):
-        with closing(mine), pytest.raises(UsageError, match=r"there is none\. Begin one first\."):
+        with closing(mine), pytest.raises(UsageError, match=r"none is open\. Begin one first\."):
             process_once(mine, "evt_1")
 
 
 @pytest.mark.parametrize("wrong", [None, object(), "mine.db"])
 def test_other_connections_are_refused(wrong: Any) -> None:
-    with pytest.raises(UsageError, match="sqlite3, psycopg2 or duckdb itself"):
+    with pytest.raises(UsageError, match="sqlite3, psycopg2 or duckdb connection, not a wrapper"):
         process_once(wrong, "evt_1")
 
 

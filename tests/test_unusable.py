@@ -31,7 +31,7 @@ from tests.feed_kills import Plain, a_change, ids_of
 
 PAGE = 4_096
 WORDS = {
-    3: ("access permission denied", "rights"),
+    3: ("access permission denied", "permissions"),
     5: ("database is locked", "locked by another program"),
     6: ("database table is locked: messages", "locked by another program"),
     7: ("out of memory", "more memory"),
@@ -40,7 +40,7 @@ WORDS = {
     13: ("database or disk is full", "disk is full"),
     14: ("unable to open database file", "-wal"),
     15: ("locking protocol", "locked by another program"),
-    23: ("authorization denied", "rights"),
+    23: ("authorization denied", "permissions"),
 }
 
 
@@ -281,7 +281,7 @@ def test_of_a_store_without_a_head_nothing_is_left_and_that_is_said(
     filled(file, plain, 20)
     content = b"no database " * 1_000
     file.write_bytes(content)
-    with pytest.raises(Damaged, match="no SQLite file"):
+    with pytest.raises(Damaged, match="not a SQLite file"):
         FeedStore(file)
 
     assert "positions of consumers and triggers" in rebuilt(file, plain)
