@@ -176,8 +176,8 @@ def describe(trigger: Trigger) -> str:
     from ..triggers.trigger import side_words
 
     parts = ["/".join(trigger.wanted.resources) or "anything"]
-    if trigger.compile_filter.ops != DEFAULT_OPS:
-        parts.append("/".join(OP_WORDS[op] for op in trigger.compile_filter.ops))
+    if trigger.wanted.ops != DEFAULT_OPS:
+        parts.append("/".join(OP_WORDS[op] for op in trigger.wanted.ops))
     if trigger.event:
         parts.append(f"event {'/'.join(trigger.event)}")
     parts += [
