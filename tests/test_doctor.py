@@ -71,7 +71,7 @@ def test_all_is_well(shell: Shell) -> None:
     assert [line[:7] for line in said.out.splitlines()] == ["ok     "] * len(checks)
     assert (
         checks["destination"].text
-        == "stripe_feed.duckdb does not exist yet; the first sync makes it"
+        == "stripe_feed.duckdb does not exist yet; the first sync creates it"
     )
     assert list(shell.folder.iterdir()) == []
 
@@ -192,7 +192,11 @@ def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
 )
 def test_a_clock_that_is_off_is_a_finding(skew: float, text: str) -> None:
     assert clock(skew) == Finding(
-        "clock", False, text, "Turn on time synchronisation (NTP), here or on the proxy between.", 3
+        "clock",
+        False,
+        text,
+        "Turn on time synchronisation (NTP) here, or on the proxy in between.",
+        3,
     )
     assert clock(59.0).ok and clock(-59.0).ok
 
@@ -201,7 +205,7 @@ def test_without_stripe_s_time_this_machine_s_serves() -> None:
     assert clock(None) == Finding(
         "clock",
         True,
-        "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves",
+        "Stripe's answers have no usable `Date` header (a proxy?); this machine's clock is used",
     )
 
 
@@ -281,7 +285,7 @@ def test_a_broken_combination_is_recognised(
 
     said = shell.run("doctor", "--json")
 
-    why = BREAKS.get(name, "is not a version that this one works with")
+    why = BREAKS.get(name, "is not a compatible version")
     assert said.code == 3
     assert problems(said) == {
         name: (f"{version} {why}" if version else f"{name} is not installed", fix)

@@ -187,7 +187,7 @@ def test_all_is_loaded_when_only_the_relay_was_held_up(
     before(monkeypatch, syncing, "relay_pipeline", reader.come)
     assert copy.sync(resources=TABLES, wait=0).relayed == 0
     assert (
-        "All is loaded, but the feed takes its changes over later: copy.duckdb is open in process"
+        "Data loaded; the feed could not be updated and will catch up on the next run: copy.duckdb is open in process"
         in caplog.text
     )
     reader.leave()

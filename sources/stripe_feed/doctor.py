@@ -1,4 +1,4 @@
-"""What is wrong with the set-up, and the fix: a line per check, cheapest first."""
+"""Check the setup and name a fix for each problem; cheap checks run first."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ BREAKS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: `fix` is empty where all is well. `exit_code` is what the command ends with
-    because of it.
+    """The result of one check. `fix` is empty if the check passed; `exit_code` is the exit code that
+    it demands.
     """
 
     check: str
@@ -63,14 +63,14 @@ def examine(
     api_version: str = API_VERSION,
     give_up_after: float = 20.0,
 ) -> Iterator[Finding]:
-    """Check dependencies, key, clock, permissions and destination, one finding each. Nothing is
-    written.
+    """Check the dependencies, key, clock, permissions and destination; yield one finding per check.
+    Writes nothing.
     """
     broken = [finding for finding in dependencies() if not finding.ok]
     yield from broken
     if broken:
-        return  # the other checks would stumble over it
-    yield Finding("dependencies", True, "dlt, duckdb, sqlglot and stripe go together")
+        return  # the other checks need the dependencies
+    yield Finding("dependencies", True, "dlt, duckdb, sqlglot and stripe are compatible")
     account = None
     try:
         api = Api(
@@ -80,8 +80,8 @@ def examine(
             allow_api_base=allow_api_base,
             give_up_after=give_up_after,
         )
-    except StripeFeedError as fault:
-        yield problem("key", fault)
+    except StripeFeedError as error:
+        yield problem("key", error)
     else:
         yield Finding("key", True, f"a {api.kind} key in {_mode(api.live)} mode")
         try:
@@ -89,44 +89,44 @@ def examine(
             yield Finding("account", True, f"{account.id}{_at(api)}")
             yield clock(api.skew() if api.has_date else None)
             yield from permissions(api)
-        except StripeFeedError as fault:
-            yield problem("account", fault)
+        except StripeFeedError as error:
+            yield problem("account", error)
         finally:
             api.close()
     with settings():
-        yield from place(database, destination, dataset, account)
+        yield from check_destination(database, destination, dataset, account)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 when all is well, 5 when Stripe could not be reached, else 3."""
+    """The exit code: 0 if every check passed, 5 if Stripe was unreachable, else 3."""
     return max((finding.exit_code for finding in findings), default=0)
 
 
-def problem(check: str, fault: StripeFeedError) -> Finding:
-    """Our errors say what is wrong and then what to do."""
-    text, _, fix = str(fault).partition(". ")
-    return Finding(check, False, text, fix, 5 if fault.exit_code == 5 else 3)
+def problem(check: str, error: StripeFeedError) -> Finding:
+    """Make a finding of an error: its first sentence is the problem, the rest is the fix."""
+    text, _, fix = str(error).partition(". ")
+    return Finding(check, False, text, fix, 5 if error.exit_code == 5 else 3)
 
 
 def dependencies() -> Iterator[Finding]:
-    """Whether the installed versions are those that this version asks for."""
+    """Check whether the installed packages have the required versions."""
     from packaging.requirements import Requirement
 
     for line in metadata.requires("stripe-feed") or ():
-        wanted = Requirement(line)
-        base = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if not base and not _is_too_old(wanted):
+        requirement = Requirement(line)
+        is_base = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if not is_base and not _is_too_old(requirement):
             continue
-        pip = f'pip install "{wanted.name}{wanted.specifier}"'
+        pip = f'pip install "{requirement.name}{requirement.specifier}"'
         try:
-            version = metadata.version(wanted.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            yield Finding(wanted.name, False, f"{wanted.name} is not installed", pip, 3)
+            yield Finding(requirement.name, False, f"{requirement.name} is not installed", pip, 3)
             continue
-        fits = wanted.specifier.contains(version, prereleases=True)
-        why = BREAKS.get(wanted.name, "is not a version that this one works with")
+        fits = requirement.specifier.contains(version, prereleases=True)
+        why = BREAKS.get(requirement.name, "is not a compatible version")
         yield Finding(
-            wanted.name,
+            requirement.name,
             fits,
             f"{version}{'' if fits else f' {why}'}",
             "" if fits else pip,
@@ -134,40 +134,40 @@ def dependencies() -> Iterator[Finding]:
         )
 
 
-def _is_too_old(wanted: Requirement) -> bool:
+def _is_too_old(requirement: Requirement) -> bool:
     """Whether a driver of an extra is installed in a version that is known to break something."""
     try:
-        return wanted.name in BREAKS and not wanted.specifier.contains(
-            metadata.version(wanted.name), prereleases=True
+        return requirement.name in BREAKS and not requirement.specifier.contains(
+            metadata.version(requirement.name), prereleases=True
         )
     except metadata.PackageNotFoundError:
         return False
 
 
 def clock(skew: float | None) -> Finding:
-    """Whether this machine's clock agrees with Stripe's; it serves where Stripe's answers do not
-    say.
+    """Check whether this machine's clock agrees with Stripe's; without Stripe's time, it is used as it
+    is.
     """
     if skew is None:
         return Finding(
             "clock",
             True,
-            "Stripe's answers have no `Date` that can be used (a proxy?): this machine's clock serves",
+            "Stripe's answers have no usable `Date` header (a proxy?); this machine's clock is used",
         )
     if abs(skew) <= DOUBT:
         return Finding("clock", True, f"within {max(1, round(abs(skew)))} s of Stripe's")
-    words = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
+    text = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
     return Finding(
         "clock",
         False,
-        words,
-        "Turn on time synchronisation (NTP), here or on the proxy between.",
+        text,
+        "Turn on time synchronisation (NTP) here, or on the proxy in between.",
         3,
     )
 
 
 def permissions(api: Api) -> Iterator[Finding]:
-    """Whether the key may read each resource, and the events that `changes` is made of."""
+    """Check whether the key may read each resource, and the events for `changes`."""
     lists = [(row.table, row.path, row.permission, row.label) for row in RESOURCES.values()]
     for table, path, permission, label in (*lists, EVENTS):
         try:
@@ -176,16 +176,16 @@ def permissions(api: Api) -> Iterator[Finding]:
         except PermissionMissing:
             fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."
             yield Finding(table, False, f"the key may not read {path}", fix, 3)
-        except StripeFeedError as fault:
-            yield problem(table, fault)
-            if fault.exit_code == 5:
+        except StripeFeedError as error:
+            yield problem(table, error)
+            if error.exit_code == 5:
                 return
 
 
-def place(
+def check_destination(
     database: str | None, destination: str | None, dataset: str, account: Account | None
 ) -> Iterator[Finding]:
-    """Whether the destination can take a load, and of this account."""
+    """Check whether the destination can be loaded, and holds no other account."""
     try:
         with tempfile.TemporaryDirectory(
             prefix="stripe-feed-"
@@ -198,33 +198,35 @@ def place(
                     state = state_of(copy)
                 with explaining(pipeline):
                     require_place(pipeline, state)
-    except StripeFeedError as fault:
-        yield problem("destination", fault)
+    except StripeFeedError as error:
+        yield problem("destination", error)
         return
-    where = pipeline.destination.destination_name if file is None else file.name
+    label = pipeline.destination.destination_name if file is None else file.name
     if file is not None and not file.exists():
-        yield Finding("destination", True, f"{where} does not exist yet; the first sync makes it")
+        yield Finding("destination", True, f"{label} does not exist yet; the first sync creates it")
         return
     yield Finding(
         "destination",
         True,
-        f"{where} can merge" if file is None else f"{where} can be opened and written",
+        f"{label} can merge" if file is None else f"{label} can be opened and written",
     )
     yield owner(account, state, dataset)
 
 
 def owner(account: Account | None, state: Mapping[str, Any], dataset: str) -> Finding:
-    """Whether the dataset holds the account of the key."""
-    held: Any = (state["account"], state["livemode"]) if "account" in state else None
+    """Check whether the dataset holds the account of the key."""
+    stored: Any = (state["account"], state["livemode"]) if "account" in state else None
     try:
         if account is not None:
-            check_owner(account, held)
-    except StripeFeedError as fault:
-        return problem("dataset", fault)
+            check_owner(account, stored)
+    except StripeFeedError as error:
+        return problem("dataset", error)
     return Finding(
         "dataset",
         True,
-        f"{dataset} holds {held[0]} in {_mode(held[1])} mode" if held else f"{dataset} is empty",
+        f"{dataset} holds {stored[0]} in {_mode(stored[1])} mode"
+        if stored
+        else f"{dataset} is empty",
     )
 
 

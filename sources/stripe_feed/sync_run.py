@@ -1,5 +1,5 @@
-"""One scheduled run: lock, drain, take the destination's state, load in packages until Stripe has
-nothing new.
+"""Run one sync: lock the copy, finish pending loads, restore the state from the destination, and
+load in packages until Stripe has nothing new.
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stripe_feed")
 
-REFRESH_ALL = "--full-refresh drops all tables and loads all; leave out --resources."
-CHECKPOINT_ROWS = 40_000  # objects, their children aside
+REFRESH_ALL = "--full-refresh drops and reloads all tables: leave out --resources."
+CHECKPOINT_ROWS = 40_000  # objects, not counting their children
 
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What one run did. `refused`: resources that cannot be read, each with the reason; `changes`
-    among them where the key may not read events. `healed`: differences that a comparison with the
-    whole list found, by resource; `restored`: rows that it found wrong although nothing had
-    happened at Stripe, which nobody is told. `relayed`: changes that are new in the feed. `unread`:
-    rung events that are still to be read; `failed`: those that could not be, with the errors'
-    classes. `left_out`: objects that cannot be taken, by table and name, each with the reason.
+    """The result of one run.
+
+    `refused`: resources that could not be read, each with the reason; `changes` is one of them if
+    the key may not read events. `healed`: differences that a comparison of whole lists found, by
+    resource. `restored`: rows that it repaired although nothing happened in Stripe; they give no
+    change. `relayed`: new changes in the feed. `unread`: webhook events that are still to be read.
+    `failed`: webhook events that could not be read, each with the class of the error. `left_out`:
+    objects that could not be stored, by table and id, each with the reason.
     """
 
     rows: dict[str, int]
@@ -69,7 +71,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run would read of one resource, in Unix seconds; a first listing has no lower bound."""
+    """What a run would read of one resource, in Unix seconds; `since` is 0 for a first listing."""
 
     resource: str
     kind: str  # "everything", "the rest", "new", "range", "events"
@@ -94,32 +96,35 @@ def sync(
     polls: bool = True,
     **reading: Unpack[Reading],
 ) -> Synced:
-    """Bring the copy up to date and return what was loaded: rows, and the changes that led there.
+    """Bring the copy up to date and record each change; return what was loaded.
 
-    A crash or an interrupt costs at most the package under way (`checkpoint_rows` objects); the
-    next run goes on from there. The destination is the only truth: dlt's local state is replaced by
-    the one stored with the data. A resource that the key may not read is left out and named in the
-    result. `reconcile`: compare the whole lists with the copy, heal what no event told, and tell it
-    as changes of origin `diff`. `rung`: events that webhooks told of, read at once, with all that
-    happened until then; without `polls`, nothing else is read. `wait`: seconds to wait for another
-    command's lock, and for another process that has the DuckDB file open. `watch` is called once,
-    with the session whose listings show the progress. The other arguments are those of
-    `stripe_source` and of `open_pipeline`.
+    A crash or an interrupt loses at most the current package (`checkpoint_rows` objects); the next
+    run continues there. The state stored with the data replaces dlt's local state. A resource that
+    the key may not read is left out and named in the result. `reconcile`: compare every object with
+    Stripe, fix differences and record them as changes of origin `diff`. `rung`: events that
+    webhooks announced; they are read first, with everything that happened until then. Without
+    `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
+    process that has the DuckDB file open. `watch` is called once, with the session whose listings
+    show the progress. The other arguments are those of `stripe_source` and `open_pipeline`.
 
-    Raises the errors of `stripe_feed.errors`: nothing is written where the key or the destination
-    is at fault.
+    Raises the errors of `stripe_feed.errors`. Nothing is written if the key or the destination does
+    not work.
     """
-    names = chosen(resources)
+    names = resource_names(resources)
     compared = frozenset(names if reconcile else ())
     session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
     session.rung, session.polls, session.tables, session.wait = rung, polls, names, wait
-    began = time.monotonic()
+    started = time.monotonic()
     with settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
-        what = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
+        holder = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
         require_merge(pipeline.destination)
-        with lock(pipeline, what, wait), leased(pipeline, what, wait) as holds, closing(session):
+        with (
+            lock(pipeline, holder, wait),
+            leased(pipeline, holder, wait) as holds,
+            closing(session),
+        ):
             patiently(partial(check, pipeline), wait)
             account = session.account
             pipeline, left = settle(pipeline, account, wait, holds)
@@ -138,7 +143,7 @@ def sync(
                 relayed = _relay(pipeline, wait)
             except BaseException:
                 if not pipeline.has_pending_data:
-                    # dlt keeps the rows of a package that was not extracted to its end
+                    # dlt keeps the rows of a package that was extracted only in part
                     pipeline.drop()
                 raise
     refused = {
@@ -150,7 +155,7 @@ def sync(
     return Synced(
         rows,
         requests,
-        time.monotonic() - began,
+        time.monotonic() - started,
         packages,
         account.id,
         account.livemode,
@@ -158,7 +163,7 @@ def sync(
         dict(session.healed),
         dict(session.restored),
         relayed,
-        tuple(one.event_id for one in session.rung),
+        tuple(event.event_id for event in session.rung),
         session.left_out.why,
         dict(session.failed),
     )
@@ -174,19 +179,19 @@ def dry_run(
     full_refresh: bool = False,
     **reading: Unpack[Reading],
 ) -> list[Planned]:
-    """What `sync` would list with these arguments, after the same checks; one request, nothing
-    written.
+    """Return what `sync` would read with these arguments, after the same checks. Makes one request
+    and writes nothing.
     """
-    names = chosen(resources)
+    names = resource_names(resources)
     if full_refresh and resources:
         raise UsageError(REFRESH_ALL)
     session = session_of(reading, kept=True)
-    with looking(session, database, destination, dataset, pipeline_name) as pipeline:
+    with open_checked_copy(session, database, destination, dataset, pipeline_name) as pipeline:
         return plan_sync(pipeline.drop() if full_refresh else pipeline, session, names)
 
 
 @contextmanager
-def looking(
+def open_checked_copy(
     session: Session,
     database: str | None,
     destination: str | None,
@@ -194,18 +199,18 @@ def looking(
     pipeline_name: str,
     wait: float = PATIENCE,
 ) -> Iterator[Any]:
-    """The pipeline of a copy with the destination's state, checked to be of the key's account;
-    nothing is written.
+    """Open a copy read-only: yield its pipeline with the state of the destination, after checking that
+    it holds the account of the key.
 
-    A DuckDB file stays open meanwhile. At the end the session is closed. Raises the errors of
+    A DuckDB file is open inside the block. The session is closed at the end. Raises the errors of
     `stripe_feed.errors`.
     """
     with (
-        ExitStack() as held,
+        ExitStack() as stack,
         tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder,
         closing(session),
     ):
-        held.enter_context(settings())
+        stack.enter_context(settings())
         _ = session.api
         pipeline = open_pipeline(
             database, destination, dataset, folder, pipeline_name
@@ -216,7 +221,7 @@ def looking(
             if file is not None:
                 client = pipeline.sql_client()
                 patient(client, file, wait)
-                held.enter_context(client)
+                stack.enter_context(client)
             restore(pipeline)
             with explaining(pipeline):
                 require_place(pipeline, _source_state(pipeline))
@@ -225,54 +230,53 @@ def looking(
 
 
 def _owner(pipeline: Any) -> tuple[str, bool] | None:
-    """The account whose rows the dataset holds, and whether they are live."""
+    """The account whose rows the dataset holds, and whether it is in live mode."""
     return owner_in(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
 
 
 def plan_sync(
     pipeline: Any, session: Session, resources: Sequence[str] | None = None
 ) -> list[Planned]:
-    """What a run would read, from the destination's state; nothing written."""
-    states = states_of(pipeline)
-    account, found, cursors = session.account, [], states.get(CHANGES, {})
-    for name in chosen(resources):
+    """Return what a run would read, from the state of the destination. Writes nothing."""
+    states = resource_states(pipeline)
+    account, plans, cursors = session.account, [], states.get(CHANGES, {})
+    for name in resource_names(resources):
         state, row = states.get(name, {}), RESOURCES[name]
         follows = (
             "t0" in state
             and session.options.end is None
             and (name in cursors or session.may_follow())
         )
-        where = standing(state, cursors.get(name), session.api.now(), follows)
-        if where in ("again", "gap"):
-            state = {}  # a list that no events go on from is read again
+        step = standing(state, cursors.get(name), session.api.now(), follows)
+        if step in ("again", "gap"):
+            state = {}  # no events continue from this list: it is read again
         planned = plan(state, session.options, len(row.walks), session.api.now(), account.created)
         ranges = [r for walk in planned.left for r in walk]
-        kind = (
-            "range"
-            if planned.keeps_cursor
-            else "everything"
-            if planned.first
-            else "the rest"
-            if any(state["left"])
-            else "new"
-        )
-        found.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
-    return [*found, *_planned_events(cursors, session)]
+        if planned.keeps_cursor:
+            kind = "range"
+        elif planned.first:
+            kind = "everything"
+        else:
+            kind = "the rest" if any(state["left"]) else "new"
+        plans.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
+    return [*plans, *_planned_events(cursors, session)]
 
 
 def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planned]:
-    """What a run would read of the events; nothing before the lists are complete."""
+    """What a run would read of the events; nothing until the lists are complete."""
     options = session.options
-    if options.end is not None or not any(mine["cursor"] for mine in cursors.values()):
+    if options.end is not None or not any(cursor["cursor"] for cursor in cursors.values()):
         return []
-    begun = [mine for mine in cursors.values() if mine["cursor"]]  # the others are compared first
-    spans = [span(mine, session.api.now(), options.look_back, options.settle) for mine in begun]
+    started = [cursor for cursor in cursors.values() if cursor["cursor"]]  # others: lists first
+    spans = [
+        span(cursor, session.api.now(), options.look_back, options.settle) for cursor in started
+    ]
     since, until = min(lo for lo, _ in spans), max(hi for _, hi in spans)
     return [Planned(CHANGES, "events", since, until)] if since < until else []
 
 
-def chosen(resources: Sequence[str] | None) -> list[str]:
-    """The resources asked for; all of them by default. Raises `UsageError` for unknown names."""
+def resource_names(resources: Sequence[str] | None) -> list[str]:
+    """The names of the selected resources; all by default. Raises `UsageError` for unknown names."""
     for name in resources or ():
         if name not in RESOURCES:
             raise UsageError(f"There is no resource {name!r}. Choose from: {', '.join(RESOURCES)}.")
@@ -282,7 +286,7 @@ def chosen(resources: Sequence[str] | None) -> list[str]:
 def check_refresh(
     pipeline: Any, session: Session, names: Sequence[str], resources: Sequence[str] | None
 ) -> None:
-    """A full refresh drops every table: refuse it where rows would not come back."""
+    """Refuse a full refresh, which drops every table, if some rows could not be loaded again."""
     if resources:
         raise UsageError(REFRESH_ALL)
     for name in names:
@@ -295,12 +299,15 @@ def check_refresh(
 
 
 def _relay(pipeline: Any, wait: float) -> int:
-    """Take the changes over into the feed; whoever has the file open puts that off, and no more."""
+    """Copy new changes into the feed. If the file stays locked, the next run does it."""
     with FeedStore(store_path(pipeline)) as store:
         try:
             return patiently(lambda: relay_pipeline(pipeline, store), wait)
         except Locked as fault:
-            log.warning("All is loaded, but the feed takes its changes over later: %s", fault)
+            log.warning(
+                "Data loaded; the feed could not be updated and will catch up on the next run: %s",
+                fault,
+            )
             return 0
 
 
@@ -329,10 +336,10 @@ def _load(
             return packages
 
 
-def states_of(pipeline: Any) -> dict[str, Any]:
-    """The state of each resource: its cursors."""
-    found: dict[str, Any] = _source_state(pipeline).get("resources", {})
-    return found
+def resource_states(pipeline: Any) -> dict[str, Any]:
+    """The stored state of each resource: its cursors."""
+    states: dict[str, Any] = _source_state(pipeline).get("resources", {})
+    return states
 
 
 def _source_state(pipeline: Any) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""A sample of the copy against Stripe, and of Stripe against the copy: the row held, the object as
-Stripe shows it now, and what the changes lead to.
+"""Compare a sample of the copy with Stripe, and a sample of Stripe with the copy: each row, the
+object as Stripe shows it now, and the state its changes lead to.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .extract.tables.rejected import NAMELESS, Odd
 from .extract.writer import is_copy
 from .resources import CHANGES, RESOURCES
 from .resources.model import Resource
-from .sync_run import chosen, looking, states_of
+from .sync_run import open_checked_copy, resource_names, resource_states
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SAMPLE = 100
-MOST_PAGES = 10  # of Stripe's lists, from moments drawn by chance
+MAX_PAGES = 10  # of Stripe's lists, before random times
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An object whose copy is not true; `what` names fields, never their values."""
+    """An object whose copy differs from Stripe; `what` names fields, never values."""
 
     resource: str
     object_id: str
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared, by resource; `waiting` objects have events that a sync has still to apply."""
+    """Counts by resource: `compared` objects, and `waiting` ones, whose events are not applied yet."""
 
     compared: dict[str, int]
     waiting: dict[str, int]
@@ -72,36 +72,38 @@ def verify(
     watch: Callable[[str], None] | None = None,
     **reading: Unpack[Reading],
 ) -> Verified:
-    """Compare up to `sample` objects of each resource, drawn by chance from the copy, and as many
-    that Stripe's lists show, with Stripe and with their last change; and look for rows that are
-    missing, doubled, or nobody's.
+    """Compare a random sample with Stripe: up to `sample` objects per resource from the copy, and as
+    many from Stripe's lists. Each row is compared with the object in Stripe and with its last
+    change; missing, duplicate and orphaned rows are reported too.
 
-    Nothing is written. Objects with events that are not applied yet are counted as waiting. Fields
-    that change without an event (the volatile ones) are left out. `watch` is told how far it is.
-    The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
+    Writes nothing. Objects with events that are not applied yet count as waiting. Fields that
+    change without an event (the volatile ones) are not compared. `watch` is called with progress
+    texts. The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
     """
     session = session_of(reading, kept=True)
-    dice = random.Random(seed)
-    with looking(session, database, destination, dataset, pipeline_name, wait) as pipeline:
-        states, found = states_of(pipeline), Verified({}, {})
+    rng = random.Random(seed)
+    with open_checked_copy(
+        session, database, destination, dataset, pipeline_name, wait
+    ) as pipeline:
+        states, result = resource_states(pipeline), Verified({}, {})
         if not states:
             raise SetupError(
                 "There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset."
             )
-        for name in chosen(resources):
+        for name in resource_names(resources):
             with pipeline.sql_client() as client:
-                Verifying(
-                    session, client, RESOURCES[name], states, sample, dice, watch or _unheard
-                ).run(found)
-        return found
+                ResourceVerification(
+                    session, client, RESOURCES[name], states, sample, rng, watch or _ignore_progress
+                ).run(result)
+        return result
 
 
-def _unheard(words: str) -> None:
-    """Nobody looks on."""
+def _ignore_progress(text: str) -> None:
+    """Show no progress."""
 
 
-class Verifying:
-    """One resource being verified."""
+class ResourceVerification:
+    """The verification of one resource."""
 
     def __init__(
         self,
@@ -110,15 +112,15 @@ class Verifying:
         resource: Resource,
         states: Mapping[str, Any],
         sample: int,
-        dice: random.Random,
+        rng: random.Random,
         watch: Callable[[str], None],
     ) -> None:
-        self.session, self.client, self.resource, self.sample, self.dice = (
+        self.session, self.client, self.resource, self.sample, self.rng = (
             session,
             client,
             resource,
             sample,
-            dice,
+            rng,
         )
         self.watch = watch
         self.table, self.shape = resource.table, session.shapes[resource.table]
@@ -128,54 +130,54 @@ class Verifying:
             self.listed.get("t0", 0),
             (self.cursors or self.listed).get("cursor", self.listed.get("t0", 0)),
         )
-        self.hidden: set[str] = set()  # held where a list was read, and not in it
-        self.odd: dict[str, str] = {}  # what cannot be taken, with the reason
+        self.hidden: set[str] = set()  # in the copy, but not in the list that should show them
+        self.odd: dict[str, str] = {}  # objects that cannot be stored, with the reason
 
-    def run(self, found: Verified) -> None:
-        """Add what is compared and what differs."""
+    def run(self, result: Verified) -> None:
+        """Add the counts and the differences of this resource to the result."""
         self.watch(f"{self.table}: lists")
         shown = self._shown() if self.until else {}
-        held = {
+        stored = {
             str(id)
             for (id,) in existing.all_rows(self.client, self.table, ["id"])
             if id is not None
         }
-        drawn = self.dice.sample(sorted(held), min(self.sample, len(held)))
-        there = sorted(shown.keys() & held)
+        drawn = self.rng.sample(sorted(stored), min(self.sample, len(stored)))
+        listed = sorted(shown.keys() & stored)
         drawn += [
-            id for id in self.dice.sample(there, min(self.sample, len(there))) if id not in drawn
+            id for id in self.rng.sample(listed, min(self.sample, len(listed))) if id not in drawn
         ]
         drawn += [id for id in sorted(self.hidden)[: self.sample] if id not in drawn]
         reads = self._read(drawn, shown)
-        told_later = _waiting(self.session, self.resource, self.cursors)
+        pending = _ids_with_pending_events(self.session, self.resource, self.cursors)
         drawn = [id for id in drawn if id not in self.odd]
-        settled = [id for id in drawn if id not in told_later]
-        found.compared[self.table], found.waiting[self.table] = (
+        settled = [id for id in drawn if id not in pending]
+        result.compared[self.table], result.waiting[self.table] = (
             len(settled),
             len(drawn) - len(settled),
         )
-        cannot = [
-            (self.table, id, f"it cannot be taken: {why}") for id, why in sorted(self.odd.items())
+        not_storable = [
+            (self.table, id, f"it cannot be stored: {why}") for id, why in sorted(self.odd.items())
         ]
-        whats = [
-            *cannot,
-            *self._missing(shown, held, told_later),
+        differences = [
+            *not_storable,
+            *self._missing(shown, stored, pending),
             *self._astray(),
             *self._wrong(settled, reads),
         ]
-        found.differences.extend(Difference(table, id, what) for table, id, what in whats)
+        result.differences.extend(Difference(table, id, what) for table, id, what in differences)
 
     def _shown(self) -> dict[str, Read]:
-        """What Stripe's lists show: the newest, and the pages before some moments drawn by chance."""
+        """Read pages of Stripe's lists: the newest, and pages before random times."""
         oldest = self.session.account.created or FIRST_ACCOUNT
-        more = min(MOST_PAGES, max(1, self.sample // 50))
+        count = min(MAX_PAGES, max(1, self.sample // 50))
         moments = [
             self.until,
-            *(self.dice.randint(min(oldest, self.until), self.until) for _ in range(more)),
+            *(self.rng.randint(min(oldest, self.until), self.until) for _ in range(count)),
         ]
-        found: dict[str, Read] = {}
+        shown: dict[str, Read] = {}
         for moment in moments:
-            spans, here = [], dict[str, Read]()
+            spans, on_pages = [], dict[str, Read]()
             for walk in self.resource.walks:
                 ask = Planner([(0, moment)]).take()
                 if ask is None:
@@ -189,26 +191,26 @@ class Verifying:
                     paid=False,
                     leave_out=self._leave_out,
                 )
-                here |= {
+                on_pages |= {
                     row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None
                 }
                 last = page.heads[-1].created if page.heads and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
-            found |= here
+            shown |= on_pages
             read_down_to = max(spans, default=moment)
             self.hidden |= (
                 stray_rows.living_between(
                     self.client, self.table, read_down_to, moment, self.sample
                 )
-                - here.keys()
+                - on_pages.keys()
             )
-        return found
+        return shown
 
     def _read(self, ids: Sequence[str], shown: Mapping[str, Read]) -> dict[str, Read | None]:
-        """The objects as they are now: those that no list has shown are asked for one by one."""
+        """The objects as they are now; those that no list showed are requested one by one."""
         reads: dict[str, Read | None] = {id: shown[id] for id in ids if id in shown}
-        rest = [id for id in ids if id not in shown]
-        for id, read in zip(rest, self.session.pool.map(self._retrieve, rest), strict=True):
+        unlisted = [id for id in ids if id not in shown]
+        for id, read in zip(unlisted, self.session.pool.map(self._retrieve, unlisted), strict=True):
             reads[id] = read
             self.watch(f"{self.table}: {len(reads):,} of {len(ids):,} objects")
         return reads
@@ -221,23 +223,21 @@ class Verifying:
             return None
 
     def _leave_out(self, odd: Odd) -> None:
-        """Note what a list shows that cannot be taken; older things than were asked for do not
-        count.
-        """
+        """Record a listed object that cannot be stored, unless it is older than the start date."""
         if odd.created is None or odd.created >= self.listed.get("start", 0):
             self.odd[odd.id or NAMELESS] = odd.why
 
     def _missing(
-        self, shown: Mapping[str, Read], held: Collection[str], told_later: Collection[str]
+        self, shown: Mapping[str, Read], stored: Collection[str], pending: Collection[str]
     ) -> Iterator[tuple[str, str, str]]:
         start = self.listed.get("start", 0)
         for id, read in sorted(shown.items()):
             created = typed(read.record.row.created, "timestamp") or 0
-            if id not in held and id not in told_later and start <= created < self.until:
+            if id not in stored and id not in pending and start <= created < self.until:
                 yield self.table, id, "Stripe has it, and the copy does not"
 
     def _astray(self) -> Iterator[tuple[str, str, str]]:
-        """Rows that no run writes, and ids with several rows."""
+        """Rows that no run would write, and ids with several rows."""
         newest = (self.session.api.now() + LEEWAY) * VERSION_STEP
         for table in (self.table, *(child.table for child in self.resource.children)):
             yield from (
@@ -257,12 +257,14 @@ class Verifying:
     ) -> Iterator[tuple[str, str, str]]:
         rows = existing.rows(self.client, self.shape, settled)
         images = existing.images(self.client, self.shape, rows)
-        known = [read for id in settled if (read := reads[id]) is not None]
+        existing_reads = [read for id in settled if (read := reads[id]) is not None]
         stamp = Stamp(self.session.account.id, "")
         true = dict(
             zip(
-                [read.record.row.id for read in known],
-                images_of(self.resource, self.shape, [read.record for read in known], stamp),
+                [read.record.row.id for read in existing_reads],
+                images_of(
+                    self.resource, self.shape, [read.record for read in existing_reads], stamp
+                ),
                 strict=True,
             )
         )
@@ -280,8 +282,8 @@ class Verifying:
                 yield self.table, id, what
 
     def _is_known_from_items(self, row: existing.Row) -> bool:
-        """Whether no list ever showed it, and an item still shows it as it is held; `reconcile`
-        takes it so, too.
+        """Whether only subscription items show the object, and one still shows it as it is stored;
+        `reconcile` accepts such rows too.
         """
         created = existing.as_json("timestamp", row["created"])
         if row["deleted_at"] is not None or not is_copy(
@@ -290,9 +292,9 @@ class Verifying:
             return False
         copies = self.shape.objects(list(existing.copies(self.client, self.table, row["id"])))
         return any(
-            (one.row.id, one.hash) == (row["id"], row["_hash"])
-            for one in copies
-            if not isinstance(one, Odd)
+            (record.row.id, record.hash) == (row["id"], row["_hash"])
+            for record in copies
+            if not isinstance(record, Odd)
         )
 
     def _differences(
@@ -325,12 +327,16 @@ class Verifying:
         elif last is not None and last.image is None:
             yield "its last change is a deletion"
         elif last is not None and (
-            wrong := _unlike(self.session, self.resource, last, self.shape.image(read.record.row))
+            wrong := _differing_fields(
+                self.session, self.resource, last, self.shape.image(read.record.row)
+            )
         ):
             yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
-def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | None) -> set[str]:
+def _ids_with_pending_events(
+    session: Session, resource: Resource, cursors: Mapping[str, int] | None
+) -> set[str]:
     """The ids of objects with events that are not applied yet."""
     if cursors is None:
         return set()
@@ -340,10 +346,10 @@ def _waiting(session: Session, resource: Resource, cursors: Mapping[str, int] | 
         return set()
 
 
-def _unlike(
+def _differing_fields(
     session: Session, resource: Resource, last: existing.LastImage, now: Image
 ) -> list[str]:
-    """The fields in which the image of a change differs from the row, if its shape is the row's."""
+    """The fields in which the last change differs from the row; none if their schemas differ."""
     if last.image is None or not same_schema(resource, last.api_version, session.api.version):
         return []
     return existing.unlike(resource, session.shapes[resource.table], last.image, now)

@@ -20,7 +20,7 @@ from ..delivery.signatures import stripe_header
 from ..delivery.transports import Outcome, Webhook
 from ..errors import NotReadable, RequestRefused, SetupError, UsageError
 from ..resources import RESOURCES
-from ..sync_run import chosen
+from ..sync_run import resource_names
 
 PATH = "/v1/webhook_endpoints"
 SAMPLE = "customer.updated"
@@ -50,7 +50,9 @@ def events_for(resources: Sequence[str] | None = None) -> list[str]:
     repetitions.
     """
     return list(
-        dict.fromkeys(event for name in chosen(resources) for event in RESOURCES[name].events)
+        dict.fromkeys(
+            event for name in resource_names(resources) for event in RESOURCES[name].events
+        )
     )
 
 
