@@ -291,7 +291,7 @@ def test_a_sync_goes_on_when_nobody_listens_any_more(shell: Shell) -> None:
 def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that a database's connection breaks with says nothing about our reader."""
 
-    def broken(*_: object) -> None:
+    def broken(**_: object) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr("stripe_feed.destination.read.status", broken)
