@@ -22,10 +22,10 @@ import msgspec
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.delivery import worker
-from stripe_feed.delivery.endpoint import Receiver
+from stripe_feed.delivery.endpoint import Endpoint
 from stripe_feed.delivery.outbox import Message, find
-from stripe_feed.delivery.transports import Outcome
-from stripe_feed.delivery.worker import Delivered, Delivery
+from stripe_feed.delivery.transports import AttemptResult
+from stripe_feed.delivery.worker import DeliveryReport, Worker
 from stripe_feed.extract.events.classify import ObjectEvent, object_events
 from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, order_events
@@ -46,8 +46,8 @@ from tests.feed_kills import BEGIN, Row, a_change
 
 NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": []}
 NOW = BEGIN.timestamp() + 1_000_000
-OK = Outcome(True, "200")
-REFUSED = Outcome(False, "500")
+OK = AttemptResult(True, "200")
+REFUSED = AttemptResult(False, "500")
 NAMES = {row.object: row for row in RESOURCES.values()}
 event_of = msgspec.json.Decoder(Event).decode
 
@@ -122,7 +122,7 @@ class Clock:
         return self.at
 
 
-Answer = Callable[[str, Any, int], Outcome]
+Answer = Callable[[str, Any, int], AttemptResult]
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Scripted:
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         said = json.loads(body)
         with self.turn:
             self.tries[message_id] = self.tries.get(message_id, 0) + 1
@@ -165,11 +165,11 @@ def delivering_to(
     pairs: Sequence[tuple[Trigger, Scripted]],
     clock: Callable[[], float],
     **settings: Any,
-) -> Iterator[Delivery]:
+) -> Iterator[Worker]:
     """A delivery whose triggers send to these sinks."""
-    delivery = Delivery(store, [trigger for trigger, _ in pairs], now=clock, **settings)
+    delivery = Worker(store, [trigger for trigger, _ in pairs], now=clock, **settings)
     for trigger, sink in pairs:
-        delivery.lanes[trigger.name].receiver.sink = sink
+        delivery.lanes[trigger.name].endpoint.sink = sink
     try:
         yield delivery
     finally:
@@ -178,7 +178,7 @@ def delivering_to(
 
 def once(
     store: FeedStore, trigger: Trigger, sink: Scripted, clock: Callable[[], float], **settings: Any
-) -> Delivered:
+) -> DeliveryReport:
     """One delivery, as of a new process."""
     with delivering_to(store, [(trigger, sink)], clock, **settings) as delivery:
         return delivery.once()
@@ -253,10 +253,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before a page": (engine, "_put", "before"),
     "messages were made": (engine, "_put", "after"),
     "the page is done, not committed": (consumers, "advance", "after"),
-    "before sending": (Receiver, "send", "before"),
-    "sent": (Receiver, "send", "after"),
+    "before sending": (Endpoint, "send", "before"),
+    "sent": (Endpoint, "send", "after"),
     "noted, not committed": (worker, "tried", "after"),
-    "noted": (Delivery, "_note", "after"),
+    "noted": (Worker, "_note", "after"),
 }
 
 

@@ -708,11 +708,11 @@ MUTANTS = (
         (
             "    where = (\n"
             "        \"state not in ('waiting', 'held')\"\n"
-            "        if again\n"
+            "        if replay\n"
             "        else \"replayed = 'new' and state in ('held', 'dropped')\"\n"
             "    )\n"
         ),
-        "    where = \"1\" if again else \"replayed = 'new' and state in ('held', 'dropped')\"\n",
+        "    where = \"1\" if replay else \"replayed = 'new' and state in ('held', 'dropped')\"\n",
         "test_replays.py::test_a_replay_that_is_discarded_leaves_what_waits",
         quick=False,
     ),
@@ -722,11 +722,11 @@ MUTANTS = (
         (
             "    where = (\n"
             "        \"state not in ('waiting', 'held')\"\n"
-            "        if again\n"
+            "        if replay\n"
             "        else \"replayed = 'new' and state in ('held', 'dropped')\"\n"
             "    )\n"
         ),
-        "    where = \"state not in ('waiting', 'held')\" if again else \"0\"\n",
+        "    where = \"state not in ('waiting', 'held')\" if replay else \"0\"\n",
         "test_replays.py::test_what_a_discarded_replay_saw_first_is_sent_all_the_same",
         quick=False,
     ),
@@ -747,8 +747,8 @@ MUTANTS = (
     Mutant(
         "two failures disable",
         "delivery/endpoint_health.py",
-        "    if since is None or not -AHEAD <= now - (since if before is None else before) <= APART:\n",
-        "    if since is None or not -AHEAD <= now - (since if before is None else before) <= 1e12:\n",
+        "    if since is None or not -CLOCK_SKEW <= now - (since if before is None else before) <= MAX_GAP:\n",
+        "    if since is None or not -CLOCK_SKEW <= now - (since if before is None else before) <= 1e12:\n",
         "test_deliver.py::test_d2_failures_must_be_spread_over_the_120_hours",
         quick=False,
     ),

@@ -16,7 +16,7 @@ from stripe_feed.delivery import addresses
 from stripe_feed.delivery.addresses import (
     Blocked,
     Connections,
-    Lookup,
+    Resolver,
     Target,
     check_url,
     may_call,
@@ -109,7 +109,7 @@ def numbers(host: str, port: int, **more: Any) -> Iterable[Any]:
     return _socket.getaddrinfo(host, port, type=more["type"], flags=_socket.AI_NUMERICHOST)
 
 
-def answering(*answers: list[str]) -> tuple[Lookup, list[str]]:
+def answering(*answers: list[str]) -> tuple[Resolver, list[str]]:
     """A name server that gives these answers one after the other, and the names it was asked for."""
     left, asked = list(answers), []
 
@@ -226,7 +226,7 @@ def test_the_socket_goes_to_the_judged_address_itself(monkeypatch: pytest.Monkey
         dialled.append(peer)
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(addresses.Timed, "connect", refuses)
+    monkeypatch.setattr(addresses.DeadlineSocket, "connect", refuses)
     lookup, asked = answering(["2606:4700::1", PUBLIC])
 
     with pytest.raises(ConnectionRefusedError):
@@ -239,11 +239,11 @@ def test_the_socket_goes_to_the_judged_address_itself(monkeypatch: pytest.Monkey
 def test_a_silent_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def silent(self: addresses.Timed, _: Any) -> None:
+    def silent(self: addresses.DeadlineSocket, _: Any) -> None:
         given.append(self.give_up_at - began)
         raise TimeoutError
 
-    monkeypatch.setattr(addresses.Timed, "connect", silent)
+    monkeypatch.setattr(addresses.DeadlineSocket, "connect", silent)
     began = time.monotonic()
 
     with pytest.raises(TimeoutError):

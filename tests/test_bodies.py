@@ -17,7 +17,7 @@ from stripe_feed.api.client import API_VERSION
 from stripe_feed.delivery.payloads import (
     FORMATS,
     NotRenderable,
-    Telling,
+    PayloadContext,
     Template,
     compile_template,
     render,
@@ -81,7 +81,7 @@ def gone(**given: Any) -> Change:
 
 
 def body(form: str | Template, about: Change | NetChange, synthetic: bool = False) -> Any:
-    return json.loads(render(form, Telling(about, "welcome", "msg_1"), synthetic).content)
+    return json.loads(render(form, PayloadContext(about, "welcome", "msg_1"), synthetic).content)
 
 
 # --- whole bodies
@@ -114,7 +114,7 @@ DATA = (
      '"time":"2023-04-07T18:59:53Z","datacontenttype":"application/json","sequence":"7","data":' + DATA + '}'),
 ])  # fmt: skip
 def test_a_new_customer_in_each_format(form: str, wanted: str) -> None:
-    found = render(form, Telling(customer(), "welcome", "msg_1"))
+    found = render(form, PayloadContext(customer(), "welcome", "msg_1"))
     assert found.content.decode() == wanted
     assert found.content_type == (
         "application/cloudevents+json" if form == "cloudevents" else "application/json"
@@ -132,7 +132,7 @@ def test_customer_io_finds_the_person_where_its_guide_says() -> None:
     )
 
     identify = compile_template({"email": "{after.email}", "attributes": {"id": "{after.id}"}})
-    assert render(identify, Telling(customer(), "welcome", "msg_1")).content == (
+    assert render(identify, PayloadContext(customer(), "welcome", "msg_1")).content == (
         b'{"email":"wile.e.coyote@example.com","attributes":{"id":"cus_NffrFeUfNV2Hib"}}'
     )
 
@@ -156,7 +156,7 @@ def test_a_message_for_slack() -> None:
         "text": "{{{after.number}}} of {after.customer_name}: {after.amount_paid|money:after.currency} {after.currency}, "
         "since {after.created|date} ({change.type}, {trigger})",
     })  # fmt: skip
-    assert render(message, Telling(paid(), "paid", "msg_1")).content.decode() == (
+    assert render(message, PayloadContext(paid(), "paid", "msg_1")).content.decode() == (
         '{"text":"{A-1} of Zoë {after.id} ½: 12345.67 eur, since 2023-04-07T18:59:53Z (invoice.paid, paid)"}'
     )
 
@@ -168,7 +168,7 @@ def test_a_flat_row_for_a_table() -> None:
         "changed": "{change.changed}", "account": "{account_id}", "at": "{change.occurred_at}", "large": "{after.large}", "source": "stripe", "n": 1,
         "nested": [None, True, 2.5, "{after.rate}"],
     })  # fmt: skip
-    assert render(row, Telling(paid(), "paid", "msg_1")).content == (
+    assert render(row, PayloadContext(paid(), "paid", "msg_1")).content == (
         b'{"invoice_id":"in_1","amount":"12345.67","cents":1234567,"paid":true,"was_paid":false,"plan":"gold","line":"il_1","price":null,'
         b'"changed":["paid"],"account":"acct_1","at":"2023-04-07T18:59:53Z","large":9223372036854775809,"source":"stripe","n":1,'
         b'"nested":[null,true,2.5,0.1]}'
@@ -263,7 +263,7 @@ def test_no_event_is_made_up_unless_asked_for() -> None:
         request_id=None,
         request_idempotency_key=None,
     )
-    with pytest.raises(NotRenderable, match="chg_1 was no event"):
+    with pytest.raises(NotRenderable, match="chg_1 was not a Stripe event"):
         body("stripe", one)
 
     found = body("stripe", one, synthetic=True)
@@ -336,7 +336,9 @@ def test_a_net_change_is_an_event_only_if_it_is_one_change() -> None:
 def test_what_a_receiver_missed_is_named() -> None:
     assert "skipped" not in body("standard", customer())["meta"]
     found = json.loads(
-        render("standard", Telling(customer(), "welcome", "msg_1", ("evt_8", "evt_9"))).content
+        render(
+            "standard", PayloadContext(customer(), "welcome", "msg_1", ("evt_8", "evt_9"))
+        ).content
     )
     assert found["meta"]["skipped"] == ["evt_8", "evt_9"]
 
@@ -438,7 +440,7 @@ def test_a_template_over_a_deletion_is_filled_with_nothing() -> None:
     ("{after.id:>10}", "after.id:>10"), ("{__class__}", "__class__"), ("{change}", "no change"), ("{change.__class__}", "no change.__class__"), ("{change.previous}", "no change.previous"),
     ("{trigger.x}", "no trigger.x"), ("{account_id.x}", "no account_id.x"), ("{after.x|upper}", "'upper'"), ("{after.x|}", "''"), ("{after.x|money}", "'money'"),
     ("{after.x|money:}", "''"), ("{after.x|money:eur}", "'eur'"), ("{after.x|date:x}", "'date:x'"), ("{after.x|date|date}", "'date|date'"), ("{after.x|money:after.y|date}", "after.y|date"),
-    ({"a": {"b": ["x", "{oops}"]}}, "template.a.b[1], character 1"), ({"a": AT}, "template.a is no JSON but a datetime"), ([{"b": float("nan")}], "template[0].b"),
+    ({"a": {"b": ["x", "{oops}"]}}, "template.a.b[1], character 1"), ({"a": AT}, "template.a is a datetime, which is not JSON"), ([{"b": float("nan")}], "template[0].b"),
     ({"a": {1: "x"}}, "template.a has a key"), ({"a": {"x"}}, "template.a is no JSON"),
 ])  # fmt: skip
 def test_a_wrong_template_is_refused_with_its_place(template: Any, place: str) -> None:

@@ -19,11 +19,19 @@ import pytest
 
 from stripe_feed import deliver as deliver_all
 from stripe_feed.delivery import queues, worker
-from stripe_feed.delivery.endpoint_health import DISABLE_AFTER
-from stripe_feed.delivery.outbox import attempts, begun, counts, dead, left, release, retry
+from stripe_feed.delivery.endpoint_health import DISABLE_AFTER_SECONDS
+from stripe_feed.delivery.outbox import (
+    attempts,
+    counts,
+    dead,
+    record_start,
+    release,
+    retry,
+    unfinished_counts,
+)
 from stripe_feed.delivery.signatures import standard_headers
-from stripe_feed.delivery.transports import Outcome
-from stripe_feed.delivery.worker import JITTER, SCHEDULE, Delivery, delivering
+from stripe_feed.delivery.transports import AttemptResult
+from stripe_feed.delivery.worker import JITTER, SCHEDULE, Worker, open_worker
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
@@ -95,7 +103,7 @@ def next_due(store: FeedStore, after: float = 0.0) -> float:
     )
 
 
-def to_the_end(store: FeedStore, delivery: Delivery, clock: Clock) -> int:
+def to_the_end(store: FeedStore, delivery: Worker, clock: Clock) -> int:
     """Deliver, and move the clock to whatever is due next, until nothing waits; how many rounds it
     took.
     """
@@ -134,7 +142,7 @@ def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(
     under_way, most, turn = Counter[str](), [0], threading.Lock()
     together = threading.Barrier(at_once)
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         lane = body["meta"]["object_id"]
         with turn:
             under_way[lane] += 1
@@ -155,7 +163,7 @@ def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(
 def test_more_lanes_than_are_looked_up_at_once(
     store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "READ", 5)
+    monkeypatch.setattr(worker, "BATCH_SIZE", 5)
     trigger, sink = a_trigger(), refusing("evt_3", "evt_11")
     filled(store, trigger, *updates(90, 43))
 
@@ -173,7 +181,7 @@ def test_what_fails_holds_its_lane_only_and_waits_for_another_call(
     trigger = a_trigger()
     filled(store, trigger, *updates(20, 5))
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         clock.at += 1_000
         return REFUSED if body["meta"]["object_id"] == "sub_2" else OK
 
@@ -212,12 +220,12 @@ def test_a_try_says_what_goes_wrong_and_nothing_of_the_data(
     filled(store, trigger, *(a_change(n, f"sub_{n}", after={"email": CANARY}) for n in (1, 2, 3)))
     caplog.set_level(logging.DEBUG)
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         if body["meta"]["change_id"] == "evt_1":
             raise KeyError(CANARY)
         if body["meta"]["change_id"] == "evt_2":
             raise SetupError("Mend this.")
-        return Outcome(False, "tls", note="expired")
+        return AttemptResult(False, "tls", note="expired")
 
     once(store, trigger, Scripted(answer), clock)
 
@@ -283,7 +291,7 @@ def flaky(store: FeedStore, clock: Clock, count: int, lanes: int, seed: int) -> 
         for first in range(1, count, 500):
             add(store, *updates(min(500, count - first + 1), lanes, first))
             run_one(store, trigger)
-        with delivering(store, [trigger], now=clock, dice=random.Random(seed)) as delivery:
+        with open_worker(store, [trigger], now=clock, rng=random.Random(seed)) as delivery:
             rounds = to_the_end(store, delivery, clock)
 
         assert rounds > 2
@@ -324,7 +332,7 @@ def test_d2_ten_attempts_on_the_schedule_with_jitter(store: FeedStore, clock: Cl
     filled(store, trigger, *updates(lanes, lanes))
     drawn: list[list[float]] = [[] for _ in SCHEDULE]
     with delivering_to(
-        store, [(trigger, Scripted(lambda *_: REFUSED))], clock, dice=random.Random(7)
+        store, [(trigger, Scripted(lambda *_: REFUSED))], clock, rng=random.Random(7)
     ) as delivery:
         for n, pause in enumerate(SCHEDULE):
             done = delivery.once()
@@ -372,9 +380,9 @@ def test_d2_retry_after_is_honoured_where_it_is_later(
     once(
         store,
         trigger,
-        Scripted(lambda *_: Outcome(False, "503", asked, throttled=True)),
+        Scripted(lambda *_: AttemptResult(False, "503", asked, throttled=True)),
         clock,
-        dice=dice,
+        rng=dice,
     )
 
     assert next_due(store) == NOW + expected
@@ -387,7 +395,7 @@ def test_d2_who_has_too_much_to_do_gets_nothing_for_that_long(
     filled(store, trigger, *updates(10, 10))
     sink = Scripted(
         lambda id, body, n: (
-            Outcome(False, "429", 60.0, throttled=True) if len(sink.seen) == 3 else OK
+            AttemptResult(False, "429", 60.0, throttled=True) if len(sink.seen) == 3 else OK
         )
     )
     with delivering_to(store, [(trigger, sink)], clock, at_once=1) as delivery:
@@ -408,7 +416,7 @@ def test_d2_a_wait_that_only_one_message_is_asked_for_holds_no_other(
     filled(store, trigger, *updates(4, 4))
     sink = Scripted(
         lambda id, body, n: (
-            Outcome(False, "500", 600.0) if body["meta"]["change_id"] == "evt_1" else OK
+            AttemptResult(False, "500", 600.0) if body["meta"]["change_id"] == "evt_1" else OK
         )
     )
 
@@ -425,12 +433,12 @@ def test_d2_a_receiver_that_is_gone_is_disabled_at_once(
     add(store, *updates(5, 5))
     for one in (trigger, other):
         run_one(store, one)
-    gone, fine = Scripted(lambda *_: Outcome(False, "410", gone=True)), Scripted()
+    gone, fine = Scripted(lambda *_: AttemptResult(False, "410", gone=True)), Scripted()
     with delivering_to(store, [(trigger, gone), (other, fine)], clock, at_once=1) as delivery:
         done = delivery.once()
 
     assert (len(gone.seen), done.sent, done.disabled) == (1, 5, {"t": "it answers 410 Gone"})
-    assert "The receiver of the trigger t is disabled" in caplog.text
+    assert "The endpoint of trigger t is disabled" in caplog.text
     clock.at += 500 * HOUR
     again = once(store, trigger, gone, clock)  # it is said each time, and nothing is sent
     assert (len(gone.seen), again.disabled) == (1, {"t": "it answers 410 Gone"})
@@ -450,7 +458,9 @@ def test_d2_a_release_makes_what_failed_due(store: FeedStore, clock: Clock) -> N
     """The receiver was mended by a person: what waits for hours goes out now."""
     trigger = a_trigger()
     filled(store, trigger, *updates(3, 3))
-    once(store, trigger, Scripted(lambda *_: Outcome(False, "410", 5_000.0, gone=True)), clock)
+    once(
+        store, trigger, Scripted(lambda *_: AttemptResult(False, "410", 5_000.0, gone=True)), clock
+    )
     assert max(one.due_at for one in messages(store)) >= NOW + 5_000
 
     release(store, "t", clock.at)
@@ -481,7 +491,7 @@ def hourly(store: FeedStore, clock: Clock, ok: Callable[[int], bool], hours: int
 
 @pytest.mark.usefixtures("still")
 def test_d2_only_failures_for_120_hours_disable(store: FeedStore, clock: Clock) -> None:
-    assert DISABLE_AFTER == 120 * HOUR
+    assert DISABLE_AFTER_SECONDS == 120 * HOUR
     assert hourly(store, clock, lambda n: False, 130) == [120, 130]
     assert store.query("select disabled from triggers") == [("it has only failed for 120 hours",)]
 
@@ -567,10 +577,11 @@ def test_dead_letters_are_sent_again_with_the_same_ids(store: FeedStore, clock: 
     assert (len(ids["one"]), len(ids["two"]), len(dead(store))) == (6, 3, 9)
 
     with pytest.raises(
-        UsageError, match=r"'msg_no' is no dead letter\. `stripe-feed feed dead list` shows them\."
+        UsageError,
+        match=r"'msg_no' is not a dead message\. `stripe-feed feed dead list` lists them\.",
     ):
         retry(store, clock.at, [ids["one"][0], "msg_no"])
-    with pytest.raises(UsageError, match="is no dead letter"):
+    with pytest.raises(UsageError, match="is not a dead message"):
         retry(store, clock.at, ids["one"], "two")
     assert len(dead(store)) == 9
     assert retry(store, clock.at, [ids["one"][1]] * 2) == 1
@@ -596,7 +607,7 @@ def test_a_receiver_that_hangs_holds_no_other_trigger(
     """Not even one with more lanes than are looked up at once, or with messages that are dropped in
     between.
     """
-    monkeypatch.setattr(worker, "READ", 5)
+    monkeypatch.setattr(worker, "BATCH_SIZE", 5)
     stuck, other = a_trigger("stuck"), a_trigger("other", deliver={"format": "stripe"})
     for trigger in (stuck, other):
         run_one(store, trigger)
@@ -610,12 +621,12 @@ def test_a_receiver_that_hangs_holds_no_other_trigger(
         run_one(store, trigger)
     all_there, waited = threading.Event(), list[bool]()
 
-    def hang(id: str, body: Any, n: int) -> Outcome:
+    def hang(id: str, body: Any, n: int) -> AttemptResult:
         waited.append(all_there.wait(WAIT))
         all_there.set()
         return OK
 
-    def count(id: str, body: Any, n: int) -> Outcome:
+    def count(id: str, body: Any, n: int) -> AttemptResult:
         if len(fine.seen) == 80:
             all_there.set()
         return OK
@@ -639,7 +650,7 @@ def test_a_pause_that_ends_while_another_trigger_hangs_is_over(
         run_one(store, trigger)
     all_there = threading.Event()
 
-    def hang(id: str, body: Any, n: int) -> Outcome:
+    def hang(id: str, body: Any, n: int) -> AttemptResult:
         for _ in range(int(WAIT * 100)):
             if all_there.wait(0.01):
                 return OK
@@ -647,10 +658,10 @@ def test_a_pause_that_ends_while_another_trigger_hangs_is_over(
         all_there.set()
         return REFUSED
 
-    def throttle(id: str, body: Any, n: int) -> Outcome:
+    def throttle(id: str, body: Any, n: int) -> AttemptResult:
         if len(fine.seen) == 20:
             all_there.set()
-        return Outcome(False, "429", 60.0, throttled=True) if len(fine.seen) == 3 else OK
+        return AttemptResult(False, "429", 60.0, throttled=True) if len(fine.seen) == 3 else OK
 
     slow, fine = Scripted(hang), Scripted(throttle)
     with delivering_to(store, [(stuck, slow), (other, fine)], clock, at_once=1) as delivery:
@@ -691,7 +702,7 @@ def test_d6_what_is_under_way_is_finished_and_nothing_more_is_begun(
     filled(store, trigger, *updates(60, 30))
     together = threading.Barrier(4)
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         together.wait(WAIT)
         stop.set()
         return REFUSED if body["meta"]["change_id"] == "evt_2" else OK
@@ -722,7 +733,7 @@ def test_d6_a_stop_from_the_start_sends_nothing(store: FeedStore, clock: Clock) 
 def test_following_sends_what_comes_until_it_is_stopped(
     store: FeedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "TICK", 0.001)
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.001)
     trigger, stop, ticks = a_trigger(), threading.Event(), itertools.count(1)
     run_one(store, trigger)
     clock = Clock()
@@ -754,11 +765,11 @@ def test_following_sends_what_comes_until_it_is_stopped(
 def test_what_was_sent_is_noted_whatever_goes_wrong_beside_it(
     store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "TICK", 0.0)
+    monkeypatch.setattr(worker, "TICK_SECONDS", 0.0)
     trigger, sent = a_trigger(), threading.Semaphore(0)
     filled(store, trigger, *updates(4, 4))
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         assert sent.acquire(timeout=WAIT)
         return OK
 
@@ -776,14 +787,14 @@ def test_what_was_sent_is_noted_whatever_goes_wrong_beside_it(
 
 
 def test_one_process_delivers_from_a_store(store: FeedStore) -> None:
-    with delivering(store, []):
-        with pytest.raises(SetupError) as fault, delivering(store, []):
+    with open_worker(store, []):
+        with pytest.raises(SetupError) as fault, open_worker(store, []):
             pass
         assert str(fault.value).startswith("`stripe-feed deliver` (process ")
         assert str(fault.value).endswith(
             ") delivers from this store already. Leave it to that one, or end it first."
         )
-    with delivering(store, []):
+    with open_worker(store, []):
         pass
 
 
@@ -849,7 +860,7 @@ def test_what_is_no_more_in_the_feed_is_dropped(store: FeedStore, clock: Clock) 
     assert once(store, trigger, sink, clock).dropped == 1
     assert sink.changes == ["evt_1", "evt_3"]
     (gone,) = messages(store, "dropped")
-    assert attempts(store, gone.message_id)[0].note == "its change is no more in the feed"
+    assert attempts(store, gone.message_id)[0].note == "its change is no longer in the feed"
 
 
 def test_what_was_no_event_has_no_body_in_stripes_format(store: FeedStore, clock: Clock) -> None:
@@ -925,7 +936,7 @@ def test_a_creation_an_update_and_a_deletion_are_told_in_order(
 
 
 def throttling(seconds: float) -> Scripted:
-    return Scripted(lambda *_: Outcome(False, "429", seconds, throttled=True))
+    return Scripted(lambda *_: AttemptResult(False, "429", seconds, throttled=True))
 
 
 def test_quiet_that_a_receiver_asks_for_holds_for_later_runs(
@@ -959,11 +970,11 @@ def test_a_release_ends_the_quiet(store: FeedStore, clock: Clock) -> None:
 @pytest.mark.parametrize("ahead", [12 * HOUR, 30 * 24 * HOUR], ids=["hours", "a month"])
 @pytest.mark.parametrize(
     "outcome",
-    [REFUSED, Outcome(False, "503", 86_400.0, throttled=True)],
+    [REFUSED, AttemptResult(False, "503", 86_400.0, throttled=True)],
     ids=["refused", "throttled"],
 )
 def test_a_clock_that_was_ahead_leaves_no_message_waiting(
-    store: FeedStore, clock: Clock, ahead: int, outcome: Outcome
+    store: FeedStore, clock: Clock, ahead: int, outcome: AttemptResult
 ) -> None:
     """Neither those that were tried then, nor those that were made then."""
     trigger, sink = a_trigger(), Scripted()
@@ -1032,7 +1043,7 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(
 
     together = threading.Barrier(3)
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         if len(sink.seen) <= 3:
             together.wait(WAIT)
             store.query("pragma query_only = on")
@@ -1052,11 +1063,11 @@ def test_what_was_sent_and_could_not_be_noted_is_not_sent_again_but_noted(
 
 @pytest.mark.parametrize(
     "outcome",
-    [OK, REFUSED, Outcome(False, "later"), None],
+    [OK, REFUSED, AttemptResult(False, "later"), None],
     ids=["sent", "refused", "later", "nothing noted"],
 )
 def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
-    store: FeedStore, clock: Clock, outcome: Outcome | None
+    store: FeedStore, clock: Clock, outcome: AttemptResult | None
 ) -> None:
     """On a disk that is nearly full each run would note that it begins, and could not note what
     came of it.
@@ -1065,7 +1076,7 @@ def test_what_may_have_been_sent_is_sent_again_only_where_that_can_be_noted(
     filled(store, trigger, *updates(1))
     if outcome is None:
         with store.transaction() as db:
-            assert begun(db, messages(store)[0], clock.at)  # the process ends here
+            assert record_start(db, messages(store)[0], clock.at)  # the process ends here
     else:
         once(store, trigger, Scripted(lambda *_: outcome), clock)
     clock.at += 1_000
@@ -1090,12 +1101,12 @@ def test_lanes_that_hang_take_no_places_of_others(
     store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They hang until all others have arrived."""
-    monkeypatch.setattr(queues, "GUESS", 0.0)
+    monkeypatch.setattr(queues, "FIRST_GUESS", 0.0)
     trigger = a_trigger(deliver={"url": "https://example.com/hook"})
     filled(store, trigger, *updates(80, 40))
     all_there, waited = threading.Event(), list[bool]()
 
-    def answer(id: str, body: Any, n: int) -> Outcome:
+    def answer(id: str, body: Any, n: int) -> AttemptResult:
         if int(body["meta"]["object_id"][4:]) < 20:
             waited.append(all_there.wait(WAIT))
         elif len(sink.taken) == 39:
@@ -1111,13 +1122,15 @@ def test_lanes_that_hang_take_no_places_of_others(
 def test_commands_that_take_long_keep_their_places() -> None:
     """They wait for this machine: more of them would only take longer."""
     nothing: Any = None
-    many = queues.Lanes(a_trigger(deliver={"command": "true"}), nothing, nothing, 2)
+    many = queues.EndpointQueue(a_trigger(deliver={"command": "true"}), nothing, nothing, 2)
     many.busy = {"a": 0.0, "b": 0.0}
     assert not many.has_place()
-    few = queues.Lanes(a_trigger(deliver={"url": "https://example.com/"}), nothing, nothing, 2)
+    few = queues.EndpointQueue(
+        a_trigger(deliver={"url": "https://example.com/"}), nothing, nothing, 2
+    )
     few.busy = {"a": 0.0, "b": 0.0}
     assert few.has_place()
-    few.busy = {str(n): 0.0 for n in range(queues.MOST)}
+    few.busy = {str(n): 0.0 for n in range(queues.MAX_WAITING)}
     assert not few.has_place()
 
 
@@ -1149,7 +1162,7 @@ def test_a_message_costs_the_same_whatever_was_sent_before(store: FeedStore, clo
             dead(store)
             retry(store, clock.at)
             release(store, "t", clock.at)
-            left(store)
+            unfinished_counts(store)
             page._failing(store)
 
         needed.append(steps_of(store, work))

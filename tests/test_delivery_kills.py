@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.delivery.outbox import counts, id_of
+from stripe_feed.delivery.outbox import counts, message_id_of
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.triggers.engine import fire
 from tests.deliveries import NOW, POINTS, add, both, updates
@@ -93,9 +93,10 @@ class Killer:
                 ) == {"sent"}:
                     break
         assert states == {"sent"}
-        wanted = {id_of("always", f"evt_{n}", f"evt_{n}") for n in range(1, self.made + 1)}
+        wanted = {message_id_of("always", f"evt_{n}", f"evt_{n}") for n in range(1, self.made + 1)}
         wanted |= {
-            id_of("once", f"evt_{n}", f"evt_{n}") for n in range(1, min(LANES, self.made) + 1)
+            message_id_of("once", f"evt_{n}", f"evt_{n}")
+            for n in range(1, min(LANES, self.made) + 1)
         }
         assert {
             one.message_id for one in self.receiver.accepted

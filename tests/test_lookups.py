@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stripe_feed import open_feed
-from stripe_feed.delivery.transports import Outcome
+from stripe_feed.delivery.transports import AttemptResult
 from stripe_feed.destination.pipeline import lock
 from stripe_feed.errors import Locked, SetupError, UsageError
 from stripe_feed.feed import lookups as module
@@ -186,7 +186,7 @@ def test_a_message_says_what_is_beside_its_change_when_it_is_sent(
         assert delivery.once().sent == 0
         assert ([one.tries for one in messages(store, "waiting")], sink.seen) == ([0, 0, 0], [])
         assert [one.getMessage() for one in caplog.records] == [
-            "The trigger t cannot make a message yet: Somebody loads."
+            "Trigger t cannot create a message yet: Somebody loads."
         ]
         shelf.is_open, clock.at, at.at = True, 2.0, at.at + 6
         assert delivery.once().sent == 3
@@ -212,7 +212,7 @@ def test_a_trigger_that_waits_for_the_copy_holds_no_other(store: FeedStore) -> N
     add(store, *updates(3, 3))
     fire(store, [looks, plain], NOW)
 
-    def take(*_: object) -> Outcome:
+    def take(*_: object) -> AttemptResult:
         told.set()
         return OK
 

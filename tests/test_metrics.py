@@ -142,12 +142,12 @@ def test_what_triggers_and_deliveries_did(feed: Feed) -> None:
     fire(feed.store, triggers[:1], NOW)
     add(feed, *(a_change(n, f"sub_{n}") for n in range(11, 14)))
     fire(feed.store, triggers[:1], NOW)
-    one, two, _ = outbox.due(feed.store, "crm", NOW, NOW, False, 9)
+    one, two, _ = outbox.next_due(feed.store, "crm", NOW, NOW, False, 9)
     with feed.store.transaction() as db:
         for _ in range(2):
-            outbox.tried(db, one, Attempt(NOW, 0.1, "500", ""), "waiting", NOW)
-        outbox.tried(db, one, Attempt(NOW, 0.1, "timeout", ""), "dead")
-        outbox.tried(db, two, Attempt(NOW, 0.1, "200", ""), "sent")
+            outbox.record_attempt(db, one, Attempt(NOW, 0.1, "500", ""), "waiting", NOW)
+        outbox.record_attempt(db, one, Attempt(NOW, 0.1, "timeout", ""), "dead")
+        outbox.record_attempt(db, two, Attempt(NOW, 0.1, "200", ""), "sent")
         db.execute("update triggers set disabled = 'it answers 410 Gone'")
     found = numbers(feed, triggers)
 

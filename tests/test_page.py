@@ -87,7 +87,7 @@ def give_up(feed: Feed, *names: str, note: str = "") -> list[str]:
     waiting = outbox.find(feed.store, states=("waiting",), change_id=f"evt_{n}")
     with feed.store.transaction() as db:
         for one in waiting:
-            outbox.tried(db, one, Attempt(NOW - 30, 0.1, "500", note), "dead")
+            outbox.record_attempt(db, one, Attempt(NOW - 30, 0.1, "500", note), "dead")
     return [one.message_id for one in waiting]
 
 
@@ -240,7 +240,7 @@ def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Fe
     fire(feed.store, [a_trigger("crm")], NOW)
     (failing,) = outbox.find(feed.store, states=("waiting",))
     with feed.store.transaction() as db:
-        outbox.tried(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
+        outbox.record_attempt(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
     found = shown(feed)
 
     assert found.all("form") == [{"method": "post", "action": "/retry"}]
@@ -260,7 +260,9 @@ def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
     fire(feed.store, [a_trigger("crm")], NOW)
     with feed.store.transaction() as db:
         for one in outbox.find(feed.store, states=("waiting",)):
-            outbox.tried(db, one, Attempt(NOW, 0.1, "503", ""), "waiting", NOW + 300 + one.number)
+            outbox.record_attempt(
+                db, one, Attempt(NOW, 0.1, "503", ""), "waiting", NOW + 300 + one.number
+            )
     (card,) = [words for words in shown(feed, [a_trigger("crm")]).texts("li") if "503" in words]
 
     assert card.startswith("crmsub_1 ") and " and 99 more" in card
@@ -460,7 +462,7 @@ def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
     answer = pressed(web, key_in(web), dead, **here)
 
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    (message,) = outbox.due(feed.store, "crm", NOW, NOW, False, 9)
+    (message,) = outbox.next_due(feed.store, "crm", NOW, NOW, False, 9)
     assert (message.message_id, message.tries) == (dead, 0)
     assert Tree(web.get("/").body.decode()).all("form") == []
 

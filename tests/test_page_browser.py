@@ -95,10 +95,14 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
             opened.store, states=("waiting",), trigger="welcome_message"
         )
         with opened.store.transaction() as db:
-            outbox.tried(db, dead, Attempt(NOW - 20, 0.1, "500", "upstream connect error"), "dead")
-            outbox.tried(db, failing, Attempt(NOW - 10, 5, "timeout", ""), "waiting", NOW + 290)
+            outbox.record_attempt(
+                db, dead, Attempt(NOW - 20, 0.1, "500", "upstream connect error"), "dead"
+            )
+            outbox.record_attempt(
+                db, failing, Attempt(NOW - 10, 5, "timeout", ""), "waiting", NOW + 290
+            )
             for one in rest:
-                outbox.tried(db, one, Attempt(NOW - 9, 0.1, "200", ""), "sent")
+                outbox.record_attempt(db, one, Attempt(NOW - 9, 0.1, "200", ""), "sent")
             db.execute(
                 "update triggers set held = 'it would fire 12,345 times in one run, more than 1,000' where name = 'crm_sync'"
             )

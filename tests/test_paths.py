@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.delivery.payloads import Telling, compile_template, render
+from stripe_feed.delivery.payloads import PayloadContext, compile_template, render
 from stripe_feed.errors import UsageError
 from stripe_feed.extract.tables.diff import difference, paths
 from stripe_feed.feed.filters import compile_filter
@@ -98,7 +98,7 @@ def test_every_key_of_metadata_can_be_named_everywhere(key: str, more: str) -> N
         compile_template(
             {"x": f"<{{after.{path}}}>", "y": f"{{before.{path}|money:before.{path}}}"}
         ),
-        Telling(change, "t", "m"),
+        PayloadContext(change, "t", "m"),
     )
     assert json.loads(body.content) == {"x": "<b>", "y": None}
 
@@ -127,6 +127,6 @@ def test_lists_of_paths_and_what_follows_one() -> None:
     image: Any = {"metadata": {"a}{": 5}}
     body = render(
         compile_template('{after.metadata["a}{"]}'),
-        Telling(made(a_change(1, after=image)), "t", "m"),
+        PayloadContext(made(a_change(1, after=image)), "t", "m"),
     )
     assert body.content == b"5"

@@ -219,7 +219,7 @@ def test_a_long_replay_is_written_piece_by_piece(
 def test_many_are_released_and_discarded_piece_by_piece(
     store: FeedStore, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_feed.delivery.outbox.STEP", 4)
+    monkeypatch.setattr("stripe_feed.delivery.outbox.BATCH_SIZE", 4)
     trigger = guarded()
     filled(store, trigger, *updates(21, 21))
     assert work(store, "t", NOW) == 21

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.delivery.endpoint import Receiver, looked_up, variables
-from stripe_feed.delivery.payloads import Body, Telling
+from stripe_feed.delivery.endpoint import Endpoint, resolve_secret, secret_variables
+from stripe_feed.delivery.payloads import Payload, PayloadContext
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.triggers.config import examine, read_triggers, trigger_of
 from stripe_feed.triggers.trigger import Enrol, Guard
@@ -121,12 +121,12 @@ WRONG: list[tuple[str, int, str]] = [
     (rule('deliver = "out"').replace(TO, ""), 4, 'say where messages go, such as deliver = { url = "https://…" }.'),
     (to(""), 4, "deliver takes one of url, command, python, file."),
     (to('file = "a", command = "b"'), 4, "deliver takes one of url, command, python, file."),
-    (to("file = 1"), 4, "deliver.file is a text."),
+    (to("file = 1"), 4, "deliver.file must be a string."),
     (to_file("template = { a = 0x1_ffff_ffff_ffff_ffff }"), 1, "it holds a whole number of more than 64 bits."),
     (to_file("template = " + "[" * 90 + "]" * 90), 1, "it is nested more than 60 deep."),
-    (to('command = ""'), 4, "deliver.command is a text."),
-    (to('command = " "'), 4, "deliver.command is a text."),
-    (to('file = "a\\u0000b"'), 4, "deliver.file is a text."),
+    (to('command = ""'), 4, "deliver.command must be a string."),
+    (to('command = " "'), 4, "deliver.command must be a string."),
+    (to('file = "a\\u0000b"'), 4, "deliver.file must be a string."),
     (rule(f'enrol = "cooldown {"9" * 5_000}d"'), 4, f"enrol: {'9' * 40!r} is too long: the maximum is 36525d, a hundred years."),
     (rule('changed = "metadata["'), 4, "The path 'metadata[' cannot be read at character 9. Write it like items.data.0 or metadata[\"a.b\"]."),
     (to('fil = "a"'), 4, "unknown key deliver.fil; did you mean 'file'?"),
@@ -142,9 +142,9 @@ WRONG: list[tuple[str, int, str]] = [
     (f'{HEAD}deliver.url = "https://example.com"\ndeliver.timeout = 0\n', 5, "deliver.timeout is in seconds, at most 120."),
     (to_file('format = "xml"'), 4, f"there is no format 'xml'. Choose from: {FORMATS}."),
     (to_file('format = "record", template = { a = "b" }'), 4, "deliver takes a format or a template, not both."),
-    (to_file('template = { a = "{after.email" }'), 4, "deliver.template: template.a, character 1: a brace without its other one. A brace of the text's own is written twice."),
-    (to_file('template = { a = "{email}" }'), 4, "deliver.template: template.a, character 1: 'email' is no path. Paths begin with after, before, change, customer, subscription, invoice, trigger, account_id; such as `after.email`."),
-    (to_file('template = { a = ["x {after.x|upper}"] }'), 4, "deliver.template: template.a[0], character 3: there is no filter 'upper'. There are: money:<path of the currency>, date."),
+    (to_file('template = { a = "{after.email" }'), 4, "deliver.template: template.a, character 1: unmatched brace. Write a literal brace twice."),
+    (to_file('template = { a = "{email}" }'), 4, "deliver.template: template.a, character 1: 'email' is not a path. Paths begin with after, before, change, customer, subscription, invoice, trigger, account_id; such as `after.email`."),
+    (to_file('template = { a = ["x {after.x|upper}"] }'), 4, "deliver.template: template.a[0], character 3: unknown filter 'upper'. Choose from: money:<path of the currency>, date."),
     (to_url(f'secrets = ["env:A", "whsec_{HIDDEN}"]'), 4, f"deliver.secrets {REFERENCES}"),
     (to_url(f'secrets = "{HIDDEN}"'), 4, f"deliver.secrets {REFERENCES}"),
     (to_url(f'secrets = ["env:A {HIDDEN}"]'), 4, f"deliver.secrets {REFERENCES}"),
@@ -157,10 +157,10 @@ WRONG: list[tuple[str, int, str]] = [
     (to_url(f'auth = "{HIDDEN}"'), 4, AUTH),
     (to_url('auth = { bearer = "env:A", basic = ["env:B", "env:C"] }'), 4, AUTH),
     (to_url(f'headers = {{ authorization = "Bearer {HIDDEN}" }}'), 4, "deliver.headers holds no secrets: give deliver.auth, by reference."),
-    (to_url(f'headers = {{ Host = "{HIDDEN}" }}'), 4, "deliver.headers: Host is not yours to set."),
-    (to_url(f'headers = {{ X = "a\\n{HIDDEN}" }}'), 4, "deliver.headers: the value of X has a line break or another character that no header has."),
-    (to_url("headers = { X = 1 }"), 4, "deliver.headers is a table of texts."),
-    (to_url('format = "stripe"'), 4, "the format stripe is signed: give deliver.secrets."),
+    (to_url(f'headers = {{ Host = "{HIDDEN}" }}'), 4, "deliver.headers: Host is set by stripe-feed."),
+    (to_url(f'headers = {{ X = "a\\n{HIDDEN}" }}'), 4, "deliver.headers: the value of X has a line break or another character not allowed in headers."),
+    (to_url("headers = { X = 1 }"), 4, "deliver.headers must be a table of strings."),
+    (to_url('format = "stripe"'), 4, "the format stripe is signed: set deliver.secrets."),
     (to_file("timeout = 0"), 4, "deliver.timeout is in seconds, at most 120."),
     (to_file("timeout = 121"), 4, "deliver.timeout is in seconds, at most 120."),
     (to_file("timeout = true"), 4, "deliver.timeout is in seconds, at most 120."),
@@ -397,7 +397,7 @@ def test_the_same_in_python_may_name_a_function() -> None:
 # Secrets
 
 
-def receiver_of(**words: Any) -> Receiver:
+def receiver_of(**words: Any) -> Endpoint:
     trigger = trigger_of(
         {
             "name": "t",
@@ -405,7 +405,7 @@ def receiver_of(**words: Any) -> Receiver:
             "deliver": {"url": "https://example.com/hook", **words},
         }
     )
-    return Receiver("t", trigger.deliver, lambda: 1_767_225_600.9)
+    return Endpoint("t", trigger.deliver, lambda: 1_767_225_600.9)
 
 
 SECRET = "whsec_" + "QUFB" * 8
@@ -420,15 +420,15 @@ def test_secrets_are_looked_up_in_the_environment_and_by_dlt(
     monkeypatch.setenv("HOOKS__OLD", SECRET)
     assert dlt.secrets.get("hooks.old") == SECRET
 
-    assert (looked_up("env:HOOK_SECRET"), looked_up("dlt:hooks.old")) == (SECRET, SECRET)
+    assert (resolve_secret("env:HOOK_SECRET"), resolve_secret("dlt:hooks.old")) == (SECRET, SECRET)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"secrets": ["env:NOT_SET"]}, "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."),
-        ({"secrets": ["dlt:no.such"]}, "The secret dlt:no.such is not set. Put it in .dlt/secrets.toml, or take it out of the trigger."),
-        ({"auth": {"bearer": "env:NOT_SET"}}, "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."),
+        ({"secrets": ["env:NOT_SET"]}, "The secret env:NOT_SET is not set. Set it in the environment, or remove it from the trigger."),
+        ({"secrets": ["dlt:no.such"]}, "The secret dlt:no.such is not set. Set it in .dlt/secrets.toml, or remove it from the trigger."),
+        ({"auth": {"bearer": "env:NOT_SET"}}, "The secret env:NOT_SET is not set. Set it in the environment, or remove it from the trigger."),
         ({"secrets": ["env:SHORT"]}, "A secret is not of the form whsec_<base64 of at least 24 bytes>. Copy it anew, or have a new one made."),
     ],
 )  # fmt: skip
@@ -463,8 +463,8 @@ def test_of_a_url_that_is_a_secret_no_note_tells_the_host(monkeypatch: pytest.Mo
         (None, "No address was found for env:HOOK_URL."),
     ):
         found = [(0, 1, 6, "", (address, 443))] if address else []
-        receiver = Receiver("t", deliver, lambda: 0.0, lookup=lambda *_, found=found, **__: found)
-        assert receiver.send("msg_1", Body(b"{}")).note.startswith(words)
+        receiver = Endpoint("t", deliver, lambda: 0.0, lookup=lambda *_, found=found, **__: found)
+        assert receiver.send("msg_1", Payload(b"{}")).note.startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -480,9 +480,7 @@ def test_a_secret_that_is_no_url_is_said_without_it(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLACK_URL", url)
-    with pytest.raises(
-        SetupError, match="The secret env:SLACK_URL is no URL that can be called"
-    ) as fault:
+    with pytest.raises(SetupError, match="The secret env:SLACK_URL is not a usable URL") as fault:
         receiver_of(url="env:SLACK_URL")
     assert HIDDEN not in str(fault.value)
     with pytest.raises(SetupError, match="The secret env:NOT_SET is not set"):
@@ -498,7 +496,7 @@ def test_the_secrets_of_all_receivers_are_hidden_from_commands() -> None:
         trigger_of({"name": "t", "resource": "subscriptions", "deliver": one}).deliver
         for one in words
     ]
-    assert variables(found) == {"SLACK_URL", "HOOKS__OLD", "USER_1", "PW"}
+    assert secret_variables(found) == {"SLACK_URL", "HOOKS__OLD", "USER_1", "PW"}
 
 
 def test_headers_carry_the_id_the_time_and_a_signature_per_secret(
@@ -506,7 +504,7 @@ def test_headers_carry_the_id_the_time_and_a_signature_per_secret(
 ) -> None:
     monkeypatch.setenv("NEW", SECRET)
     monkeypatch.setenv("OLD", "whsec_" + "QkJC" * 8)
-    telling = Telling(made(a_change(1)), "t", "msg_1")
+    telling = PayloadContext(made(a_change(1)), "t", "msg_1")
 
     plain, signed, stripe = (
         receiver_of(),
@@ -545,7 +543,7 @@ def test_credentials_go_into_a_header(
     monkeypatch.setenv("USER_NAME", "me")
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
-        "stripe_feed.delivery.endpoint.Webhook", lambda url, **given: seen.update(given)
+        "stripe_feed.delivery.endpoint.WebhookTransport", lambda url, **given: seen.update(given)
     )
 
     receiver_of(auth=auth, headers={"X-Source": "stripe"})

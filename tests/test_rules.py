@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.delivery.endpoint import Deliver
+from stripe_feed.delivery.endpoint import EndpointConfig
 from stripe_feed.extract.tables.diff import difference, paths
 from stripe_feed.feed.change import Change
 from stripe_feed.sandbox import Sandbox
@@ -419,14 +419,16 @@ def test_a_rule_is_what_it_fires_for_and_not_where_that_goes() -> None:
 @pytest.mark.parametrize(
     ("deliver", "shown"),
     [
-        (Deliver("url", "https://hooks.example.com:8443/catch/SECRET?t=SECRET"), "https://hooks.example.com:8443/…"),
-        (Deliver("url", "https://user:SECRET@example.com/x"), "https://example.com/…"),
-        (Deliver("command", "./collect.sh"), "./collect.sh"),
-        (Deliver("python", "module:function"), "module:function"),
-        (Deliver("python", nothing), "nothing"),
-        (Deliver("file", "out.jsonl"), "out.jsonl"),
+        (EndpointConfig("url", "https://hooks.example.com:8443/catch/SECRET?t=SECRET"), "https://hooks.example.com:8443/…"),
+        (EndpointConfig("url", "https://user:SECRET@example.com/x"), "https://example.com/…"),
+        (EndpointConfig("command", "./collect.sh"), "./collect.sh"),
+        (EndpointConfig("python", "module:function"), "module:function"),
+        (EndpointConfig("python", nothing), "nothing"),
+        (EndpointConfig("file", "out.jsonl"), "out.jsonl"),
     ],
 )  # fmt: skip
-def test_a_receiver_is_shown_without_what_may_be_secret(deliver: Deliver, shown: str) -> None:
+def test_a_receiver_is_shown_without_what_may_be_secret(
+    deliver: EndpointConfig, shown: str
+) -> None:
     assert deliver.shown == shown
     assert [one.name for one in dataclasses.fields(deliver)][:2] == ["kind", "to"]

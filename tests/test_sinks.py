@@ -26,12 +26,12 @@ import pytest
 import stripe_feed
 from stripe_feed.delivery import addresses, transports
 from stripe_feed.delivery.transports import (
-    Command,
-    Function,
-    Lines,
-    Outcome,
-    Sink,
-    Webhook,
+    AttemptResult,
+    CallableTransport,
+    CommandTransport,
+    FileTransport,
+    Transport,
+    WebhookTransport,
     retry_after,
 )
 from stripe_feed.errors import UsageError
@@ -68,16 +68,18 @@ def nearby(host: str, port: int, **more: Any) -> list[Any]:
     return [(socket.AF_INET, more["type"], 6, "", ("127.0.0.1", port))]
 
 
-def send(sink: Sink, number: int = 1, headers: Mapping[str, str] | None = None) -> Outcome:
+def send(
+    sink: Transport, number: int = 1, headers: Mapping[str, str] | None = None
+) -> AttemptResult:
     return sink.send(
         f"msg_{number}", "welcome", BODY, {"webhook-id": f"msg_{number}", **(headers or {})}
     )
 
 
-def outcome_of(behaviour: Behaviour, timeout: float = 15.0) -> Outcome:
+def outcome_of(behaviour: Behaviour, timeout: float = 15.0) -> AttemptResult:
     """What one try at a receiver comes to."""
     with receiving(behaviour) as receiver:
-        webhook = Webhook(
+        webhook = WebhookTransport(
             f"{receiver.url}?key={SECRET}", allow_private=True, timeout=timeout, now=lambda: NOW
         )
         try:
@@ -94,7 +96,7 @@ def free_port() -> int:
 
 def test_a_message_arrives_whole() -> None:
     with receiving() as receiver:
-        webhook = Webhook(
+        webhook = WebhookTransport(
             receiver.url + "/a?b=c",
             allow_private=True,
             headers={"X-Source": "stripe", "content-type": "text/plain"},
@@ -102,7 +104,7 @@ def test_a_message_arrives_whole() -> None:
         outcome = send(webhook, headers={"Webhook-Signature": "v1,abc", "x-source": "mine"})
         webhook.close()
 
-    assert outcome == Outcome(True, "200")
+    assert outcome == AttemptResult(True, "200")
     assert (
         receiver.accepted
         == receiver.received
@@ -128,7 +130,7 @@ def test_a_message_arrives_whole() -> None:
 
 def test_json_is_announced_unless_told_otherwise() -> None:
     with receiving() as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         send(webhook)
         webhook.close()
 
@@ -138,29 +140,32 @@ def test_json_is_announced_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "outcome"),
     [
-        (Behaviour(201), Outcome(True, "201")),
-        (Behaviour(204, body=b""), Outcome(True, "204")),
-        (Behaviour(200, "close"), Outcome(True, "200")),
-        (Behaviour(200, "hang_up"), Outcome(True, "200")),
-        (ENDLESS, Outcome(True, "200")),
-        (Behaviour(400), Outcome(False, "400")),
-        (Behaviour(404), Outcome(False, "404")),
-        (ERROR, Outcome(False, "500")),
-        (GONE, Outcome(False, "410", gone=True)),
-        (THROTTLED, Outcome(False, "429", retry_after=7.0, throttled=True)),
-        (Behaviour(502), Outcome(False, "502", throttled=True)),
+        (Behaviour(201), AttemptResult(True, "201")),
+        (Behaviour(204, body=b""), AttemptResult(True, "204")),
+        (Behaviour(200, "close"), AttemptResult(True, "200")),
+        (Behaviour(200, "hang_up"), AttemptResult(True, "200")),
+        (ENDLESS, AttemptResult(True, "200")),
+        (Behaviour(400), AttemptResult(False, "400")),
+        (Behaviour(404), AttemptResult(False, "404")),
+        (ERROR, AttemptResult(False, "500")),
+        (GONE, AttemptResult(False, "410", gone=True)),
+        (THROTTLED, AttemptResult(False, "429", retry_after=7.0, throttled=True)),
+        (Behaviour(502), AttemptResult(False, "502", throttled=True)),
         (
             Behaviour(503, headers={"retry-after": formatdate(NOW + 90, usegmt=True)}),
-            Outcome(False, "503", retry_after=90.0, throttled=True),
+            AttemptResult(False, "503", retry_after=90.0, throttled=True),
         ),
-        (Behaviour(504, headers={"Retry-After": "soon"}), Outcome(False, "504", throttled=True)),
-        (RESET, Outcome(False, "reset")),
-        (TAKEN_THEN_RESET, Outcome(False, "reset")),
-        (CUT, Outcome(False, "reset")),
-        (GARBAGE, Outcome(False, "malformed", note="the answer is not HTTP")),
+        (
+            Behaviour(504, headers={"Retry-After": "soon"}),
+            AttemptResult(False, "504", throttled=True),
+        ),
+        (RESET, AttemptResult(False, "reset")),
+        (TAKEN_THEN_RESET, AttemptResult(False, "reset")),
+        (CUT, AttemptResult(False, "reset")),
+        (GARBAGE, AttemptResult(False, "malformed", note="the answer is not HTTP")),
     ],
 )
-def test_an_answer_becomes_an_outcome(behaviour: Behaviour, outcome: Outcome) -> None:
+def test_an_answer_becomes_an_outcome(behaviour: Behaviour, outcome: AttemptResult) -> None:
     assert outcome_of(behaviour) == outcome
 
 
@@ -168,20 +173,20 @@ def test_an_answer_becomes_an_outcome(behaviour: Behaviour, outcome: Outcome) ->
 def test_the_time_limit_holds_for_the_whole_try(behaviour: Behaviour) -> None:
     began = time.monotonic()
 
-    assert outcome_of(behaviour, SHORT) == Outcome(False, "timeout")
+    assert outcome_of(behaviour, SHORT) == AttemptResult(False, "timeout")
     assert SHORT <= time.monotonic() - began < SHORT + 2
 
 
 def test_a_body_that_trickles_does_not_undo_success() -> None:
     began = time.monotonic()
 
-    assert outcome_of(TRICKLE, SHORT) == Outcome(True, "200")
+    assert outcome_of(TRICKLE, SHORT) == AttemptResult(True, "200")
     assert time.monotonic() - began < SHORT + 2
 
 
 def test_what_a_receiver_does_after_the_sender_gave_up_is_seen_there_only() -> None:
     with receiving(LATE) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True, timeout=SHORT)
+        webhook = WebhookTransport(receiver.url, allow_private=True, timeout=SHORT)
         outcomes = [send(webhook), send(webhook)]
         webhook.close()
 
@@ -192,23 +197,23 @@ def test_what_a_receiver_does_after_the_sender_gave_up_is_seen_there_only() -> N
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(status: int) -> None:
     with receiving() as elsewhere, receiving(redirect(elsewhere.url, status)) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         outcome = send(webhook)
         webhook.close()
 
-    assert outcome == Outcome(False, str(status), note="redirects are not followed")
+    assert outcome == AttemptResult(False, str(status), note="redirects are not followed")
     assert (len(receiver.received), elsewhere.connections) == (1, 0)
 
 
 def test_nobody_there() -> None:
-    assert send(Webhook(f"http://127.0.0.1:{free_port()}/", allow_private=True)) == Outcome(
-        False, "refused"
-    )
+    assert send(
+        WebhookTransport(f"http://127.0.0.1:{free_port()}/", allow_private=True)
+    ) == AttemptResult(False, "refused")
 
 
 def test_a_local_address_is_blocked_before_anything_is_sent() -> None:
     with receiving() as receiver:
-        outcome = send(Webhook(f"https://localhost:{receiver.port}/{SECRET}"))
+        outcome = send(WebhookTransport(f"https://localhost:{receiver.port}/{SECRET}"))
 
     assert (outcome.ok, outcome.code, receiver.connections) == (False, "blocked", 0)
     assert outcome.note.startswith("localhost leads to an address that is not public.")
@@ -218,7 +223,7 @@ def test_a_name_that_is_not_found() -> None:
     def lookup(*_: Any, **__: Any) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    outcome = send(Webhook(f"https://hooks.example.com/{SECRET}", lookup=lookup))
+    outcome = send(WebhookTransport(f"https://hooks.example.com/{SECRET}", lookup=lookup))
 
     assert (outcome.ok, outcome.code) == (False, "lookup")
 
@@ -233,7 +238,9 @@ def test_a_kept_connection_ends_with_the_address_it_was_made_for(later: str, cod
 
     with receiving() as receiver:
         url = f"http://hooks.example.com:{receiver.port}/"
-        webhook = Webhook(url, allow_private=True, lookup=lookup, monotonic=lambda: seconds[0])
+        webhook = WebhookTransport(
+            url, allow_private=True, lookup=lookup, monotonic=lambda: seconds[0]
+        )
         codes = [send(webhook).code, send(webhook).code]
         found[:] = [later]
         for seconds[0] in (
@@ -254,7 +261,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     with receiving() as proxy, receiving() as receiver:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         outcome = send(webhook)
         webhook.close()
 
@@ -267,7 +274,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_connection_is_kept_as_long_as_it_lasts(behaviour: Behaviour, connections: int) -> None:
     with receiving(choose=lambda *_: behaviour) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         for number in range(3):
             assert send(webhook, number).code == str(behaviour.status)
             if behaviour.fate == "hang_up":  # which may take a moment to arrive
@@ -297,7 +304,7 @@ def test_the_receiver_is_told_the_host_that_the_url_names(
                 lambda real, *given: real(there, ["127.0.0.1"], None, given[-1]), addresses.connect
             ),
         )
-        webhook = Webhook(url, allow_private=True, lookup=nearby)
+        webhook = WebhookTransport(url, allow_private=True, lookup=nearby)
         assert send(webhook).ok
         webhook.close()
 
@@ -309,7 +316,7 @@ def test_informational_answers_are_no_answers() -> None:
     with receiving(
         EARLY, Behaviour(500, "early"), OK, Behaviour(101, "close", body=b"")
     ) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         codes = [send(webhook, number).code for number in range(4)]
         webhook.close()
 
@@ -321,9 +328,9 @@ def kept_and_then(
     monkeypatch: pytest.MonkeyPatch, *behaviours: Behaviour
 ) -> tuple[list[str], int, int]:
     """Codes, requests and connections where a kept connection ends unseen between two messages."""
-    monkeypatch.setattr(addresses.Timed, "is_good", lambda *_: True)
+    monkeypatch.setattr(addresses.DeadlineSocket, "is_good", lambda *_: True)
     with receiving(*behaviours) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         codes = []
         for number in range(2):
             codes.append(send(webhook, number).code)
@@ -357,7 +364,7 @@ def test_a_connection_that_ends_otherwise_is_one(
 def test_an_idle_connection_is_not_trusted() -> None:
     seconds = [0.0]
     with receiving() as receiver:
-        webhook = Webhook(receiver.url, allow_private=True, monotonic=lambda: seconds[0])
+        webhook = WebhookTransport(receiver.url, allow_private=True, monotonic=lambda: seconds[0])
         send(webhook)
         seconds[0] = addresses.IDLE_SECONDS
         send(webhook)
@@ -368,11 +375,11 @@ def test_an_idle_connection_is_not_trusted() -> None:
 
 def test_many_threads_share_a_webhook() -> None:
     with receiving() as receiver, ThreadPoolExecutor(16) as threads:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         outcomes = set(threads.map(lambda number: send(webhook, number), range(1_000)))
         webhook.close()
 
-    assert outcomes == {Outcome(True, "200")}
+    assert outcomes == {AttemptResult(True, "200")}
     assert sorted(receiver.tries) == sorted(f"msg_{number}" for number in range(1_000))
     assert receiver.connections <= 16
 
@@ -392,7 +399,7 @@ def test_no_message_is_taken_for_sent_at_a_receiver_that_fails_at_random() -> No
         return next(count for count in range(1, 100) if send(webhook, number).ok)
 
     with receiving(choose=at_random(chances, seed=1)) as receiver, ThreadPoolExecutor(8) as threads:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         tries = list(threads.map(until_sent, range(500)))
         webhook.close()
 
@@ -417,7 +424,7 @@ def test_outcomes_and_logs_hold_neither_path_nor_body_nor_header(
         Behaviour(400, headers={"X": SECRET}, body=SECRET.encode()),
     ]
     with receiving(*behaviours) as receiver:
-        webhook = Webhook(
+        webhook = WebhookTransport(
             f"{receiver.url}/{SECRET}?{SECRET}",
             allow_private=True,
             headers={"Authorization": SECRET},
@@ -440,9 +447,9 @@ def test_names_that_no_header_may_have_are_refused(name: str) -> None:
     with pytest.raises(
         UsageError, match=r"^The headers for example\.com cannot be sent: "
     ) as refusal:
-        Webhook("https://example.com/", headers={name: SECRET})
+        WebhookTransport("https://example.com/", headers={name: SECRET})
     assert SECRET not in str(refusal.value)
-    assert send(Webhook("https://example.com/"), headers={name: SECRET}).code == "header"
+    assert send(WebhookTransport("https://example.com/"), headers={name: SECRET}).code == "header"
 
 
 @pytest.mark.parametrize(
@@ -452,8 +459,10 @@ def test_values_that_no_header_may_have_are_refused(value: str) -> None:
     with pytest.raises(
         UsageError, match="the value of X-Note has a line break or another character"
     ):
-        Webhook("https://example.com/", headers={"X-Note": value})
-    assert send(Webhook("https://example.com/"), headers={"X-Note": value}).code == "header"
+        WebhookTransport("https://example.com/", headers={"X-Note": value})
+    assert (
+        send(WebhookTransport("https://example.com/"), headers={"X-Note": value}).code == "header"
+    )
 
 
 @pytest.mark.parametrize(
@@ -526,13 +535,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def over_tls(
     certificate: Path, host: str, trusted: bool, behaviour: Behaviour = OK
-) -> tuple[list[Outcome], list[str | None], int]:
+) -> tuple[list[AttemptResult], list[str | None], int]:
     """Two messages to a host whose name leads to the receiver: outcomes, names asked for, requests
     that got through.
     """
     with receiving(choose=lambda *_: behaviour, certificate=certificate) as receiver:
         ca = str(certificate) if trusted else None
-        webhook = Webhook(
+        webhook = WebhookTransport(
             f"https://{host}:{receiver.port}/",
             allow_private=True,
             ca_certs=ca,
@@ -549,7 +558,7 @@ def test_tls_asks_for_the_name_though_the_connection_goes_to_the_address(
     certificate: Path, host: str
 ) -> None:
     assert over_tls(certificate, host, True) == (
-        [Outcome(True, "200")] * 2,
+        [AttemptResult(True, "200")] * 2,
         ["hooks.example.com"],
         2,
     )
@@ -594,16 +603,16 @@ def test_receivers_misbehave_over_tls_too(
 
 def test_the_time_limit_holds_while_tls_shakes_hands_and_for_its_answers(certificate: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        webhook = Webhook(
+        webhook = WebhookTransport(
             f"https://localhost:{silent.getsockname()[1]}/", allow_private=True, timeout=SHORT
         )
-        assert send(webhook) == Outcome(False, "timeout")
+        assert send(webhook) == AttemptResult(False, "timeout")
     with receiving(TRICKLE_HEAD, certificate=certificate) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/"
-        webhook = Webhook(
+        webhook = WebhookTransport(
             url, allow_private=True, ca_certs=str(certificate), lookup=nearby, timeout=SHORT
         )
-        assert send(webhook) == Outcome(False, "timeout")
+        assert send(webhook) == AttemptResult(False, "timeout")
 
 
 def test_no_tls_where_it_is_expected(certificate: Path) -> None:
@@ -612,7 +621,7 @@ def test_no_tls_where_it_is_expected(certificate: Path) -> None:
     """
     with receiving(GARBAGE) as receiver:
         outcome = send(
-            Webhook(f"https://localhost:{receiver.port}/", allow_private=True, timeout=1)
+            WebhookTransport(f"https://localhost:{receiver.port}/", allow_private=True, timeout=1)
         )
 
     assert not outcome.ok and outcome.code in ("tls", "reset", "timeout")
@@ -620,18 +629,22 @@ def test_no_tls_where_it_is_expected(certificate: Path) -> None:
 
 def test_a_body_that_nobody_reads_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        webhook = Webhook(
+        webhook = WebhookTransport(
             f"http://127.0.0.1:{deaf.getsockname()[1]}/", allow_private=True, timeout=SHORT
         )
-        assert webhook.send("msg_1", "welcome", b" " * 50_000_000, {}) == Outcome(False, "timeout")
+        assert webhook.send("msg_1", "welcome", b" " * 50_000_000, {}) == AttemptResult(
+            False, "timeout"
+        )
 
 
 def test_a_command_gets_the_message_on_its_stdin_and_what_it_is_in_its_environment(
     tmp_path: Path,
 ) -> None:
-    command = Command('cat > got; echo "$STRIPE_FEED_MESSAGE_ID $STRIPE_FEED_TRIGGER" >> got')
+    command = CommandTransport(
+        'cat > got; echo "$STRIPE_FEED_MESSAGE_ID $STRIPE_FEED_TRIGGER" >> got'
+    )
 
-    assert send(command) == Outcome(True, "exit 0")
+    assert send(command) == AttemptResult(True, "exit 0")
     assert (tmp_path / "got").read_bytes() == BODY + b"\nmsg_1 welcome\n"
 
 
@@ -650,7 +663,7 @@ def test_a_command_inherits_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     for name in (*ours, "PLAY_TOKEN", "SOURCES_OF_TRUTH"):
         monkeypatch.setenv(name, "canary")
-    command = Command("env > got", hidden=("HOOK_SECRET", "HOOKS__URL"))
+    command = CommandTransport("env > got", hidden=("HOOK_SECRET", "HOOKS__URL"))
 
     assert send(command).ok
     got = {line.partition("=")[0] for line in (tmp_path / "got").read_text().splitlines()}
@@ -659,20 +672,20 @@ def test_a_command_inherits_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_a_command_prints_is_talk(capfd: pytest.CaptureFixture[str]) -> None:
-    assert send(Command("echo said; echo warned >&2")).ok
+    assert send(CommandTransport("echo said; echo warned >&2")).ok
     assert capfd.readouterr() == ("", "said\nwarned\n")
 
 
 @pytest.mark.parametrize(
     ("run", "outcome"),
     [
-        ("exit 3", Outcome(False, "exit 3")),
-        ("kill -9 $$", Outcome(False, "signal 9")),
-        ("true", Outcome(True, "exit 0")),
+        ("exit 3", AttemptResult(False, "exit 3")),
+        ("kill -9 $$", AttemptResult(False, "signal 9")),
+        ("true", AttemptResult(True, "exit 0")),
     ],
 )
-def test_the_end_of_a_command_becomes_an_outcome(run: str, outcome: Outcome) -> None:
-    command = Command(run)
+def test_the_end_of_a_command_becomes_an_outcome(run: str, outcome: AttemptResult) -> None:
+    command = CommandTransport(run)
 
     assert (
         command.send("msg_1", "welcome", b"x" * 1_000_000, {}) == outcome
@@ -680,8 +693,10 @@ def test_the_end_of_a_command_becomes_an_outcome(run: str, outcome: Outcome) -> 
 
 
 def test_a_command_that_cannot_start_is_a_failure() -> None:
-    assert send(Command("a\0b")) == Outcome(False, "error ValueError")
-    assert send(Command("no-such-command-anywhere 2>&-")) == Outcome(False, "exit 127")
+    assert send(CommandTransport("a\0b")) == AttemptResult(False, "error ValueError")
+    assert send(CommandTransport("no-such-command-anywhere 2>&-")) == AttemptResult(
+        False, "exit 127"
+    )
 
 
 class Family:
@@ -719,20 +734,22 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(
 ) -> None:
     monkeypatch.setattr(transports, "KILL_SECONDS", 0.1)
 
-    assert send(Command(family.run.format(habit), timeout=0.5)) == Outcome(False, "timeout")
+    assert send(CommandTransport(family.run.format(habit), timeout=0.5)) == AttemptResult(
+        False, "timeout"
+    )
     assert family.is_there() and family.is_gone()
 
 
 def test_closing_ends_the_commands_that_run_and_starts_no_more(family: Family) -> None:
-    command = Command(family.run.format(""))
+    command = CommandTransport(family.run.format(""))
     with ThreadPoolExecutor(1) as threads:
         outcome = threads.submit(send, command)
         assert family.is_there()
         command.close()
 
-        assert outcome.result(10) == Outcome(False, f"signal {signal.SIGTERM.value}")
+        assert outcome.result(10) == AttemptResult(False, f"signal {signal.SIGTERM.value}")
     assert family.is_gone()
-    assert send(command) == Outcome(False, "closed")
+    assert send(command) == AttemptResult(False, "closed")
 
 
 def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
@@ -747,10 +764,10 @@ def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
 
 
 def test_many_threads_run_commands_at_once(tmp_path: Path) -> None:
-    command = Command("cat > $STRIPE_FEED_MESSAGE_ID")
+    command = CommandTransport("cat > $STRIPE_FEED_MESSAGE_ID")
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda number: send(command, number), range(40))) == {
-            Outcome(True, "exit 0")
+            AttemptResult(True, "exit 0")
         }
     assert len(list(tmp_path.glob("msg_*"))) == 40
 
@@ -770,21 +787,21 @@ def plays(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_function_is_called_with_the_message_and_its_id(plays: str) -> None:
-    assert send(Function(f"{plays}:collect")) == Outcome(True, "ok")
-    assert send(Function(f"{plays}:Play.start")) == Outcome(True, "ok")
-    assert send(Function(sys.modules[plays].collect)) == Outcome(True, "ok")
+    assert send(CallableTransport(f"{plays}:collect")) == AttemptResult(True, "ok")
+    assert send(CallableTransport(f"{plays}:Play.start")) == AttemptResult(True, "ok")
+    assert send(CallableTransport(sys.modules[plays].collect)) == AttemptResult(True, "ok")
     assert sys.modules[plays].seen == [({"id": "cus_1"}, "msg_1")] * 3
 
 
 @pytest.mark.parametrize(("name", "kind"), [("fail", "ValueError"), ("leave", "SystemExit")])
 def test_an_exception_is_a_failure_known_by_its_class(plays: str, name: str, kind: str) -> None:
-    assert send(Function(f"{plays}:{name}")) == Outcome(False, f"error {kind}")
+    assert send(CallableTransport(f"{plays}:{name}")) == AttemptResult(False, f"error {kind}")
 
 
 def test_a_body_that_is_no_json_is_a_failure_of_the_function(plays: str) -> None:
-    assert Function(f"{plays}:collect").send("msg_1", "welcome", b"<p>", {}) == Outcome(
-        False, "error JSONDecodeError"
-    )
+    assert CallableTransport(f"{plays}:collect").send(
+        "msg_1", "welcome", b"<p>", {}
+    ) == AttemptResult(False, "error JSONDecodeError")
 
 
 @pytest.mark.parametrize(
@@ -803,22 +820,22 @@ def test_a_body_that_is_no_json_is_a_failure_of_the_function(plays: str) -> None
 )
 def test_what_is_no_function_is_refused(plays: str, name: str) -> None:
     with pytest.raises(UsageError):
-        Function(name.format(plays))
+        CallableTransport(name.format(plays))
 
 
 def test_an_installed_module_wins_over_a_file_of_its_name(tmp_path: Path, plays: str) -> None:
     (tmp_path / "colorsys.py").write_text("def rgb_to_hsv(message, id):\n    raise ValueError\n")
 
-    assert send(Function("colorsys:rgb_to_hsv")).code == "error TypeError"
+    assert send(CallableTransport("colorsys:rgb_to_hsv")).code == "error TypeError"
 
 
 def test_each_message_is_a_line_that_only_the_owner_may_read(tmp_path: Path) -> None:
-    lines = Lines("out.jsonl")
+    lines = FileTransport("out.jsonl")
     outcomes = [send(lines), lines.send("msg_2", "welcome", b'{\r\n "a": "b\\n"\n}\n', {})]
     lines.close()
 
     file = tmp_path / "out.jsonl"
-    assert outcomes == [Outcome(True, "ok")] * 2
+    assert outcomes == [AttemptResult(True, "ok")] * 2
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {"id": "cus_1"},
         {"a": "b\n"},
@@ -831,7 +848,7 @@ def test_a_file_that_others_could_read_becomes_private_and_keeps_its_lines(tmp_p
     file.write_text("{}\n")
     file.chmod(0o644)
 
-    assert send(Lines(file)).ok
+    assert send(FileTransport(file)).ok
     assert file.read_bytes() == b"{}\n" + BODY + b"\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -840,7 +857,7 @@ def test_a_line_that_a_kill_cut_short_is_ended_first(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     file.write_bytes(b'{}\n{"id":"cu')
 
-    assert send(Lines(file)).ok
+    assert send(FileTransport(file)).ok
     assert file.read_bytes() == b'{}\n{"id":"cu\n' + BODY + b"\n"
 
 
@@ -848,12 +865,12 @@ def test_a_message_that_does_not_fit_on_the_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, write = tmp_path / "out.jsonl", os.write
-    lines = Lines(file)
+    lines = FileTransport(file)
     send(lines)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda opened, line: write(opened, line[:5]))
-        assert send(lines) == Outcome(False, "error ENOSPC")
+        assert send(lines) == AttemptResult(False, "error ENOSPC")
 
     assert send(lines).ok
     assert file.read_bytes() == (BODY + b"\n") * 2
@@ -863,15 +880,15 @@ def test_a_line_is_on_the_disk_before_it_counts_as_sent(monkeypatch: pytest.Monk
     def fails(_: int) -> None:
         raise OSError(5, "broken disk")
 
-    lines = Lines("out.jsonl")
+    lines = FileTransport("out.jsonl")
     monkeypatch.setattr(os, "fsync", fails)
 
-    assert send(lines) == Outcome(False, "error EIO")
+    assert send(lines) == AttemptResult(False, "error EIO")
 
 
 def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
-    lines = Lines(file)
+    lines = FileTransport(file)
     send(lines)
     file.rename(tmp_path / "old.jsonl")
 
@@ -889,7 +906,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
         tmp_path / "missing" / "out.jsonl",
     ):
         with pytest.raises(UsageError, match="Choose another"):
-            Lines(path)
+            FileTransport(path)
 
 
 def test_a_link_is_left_alone(tmp_path: Path) -> None:
@@ -897,12 +914,12 @@ def test_a_link_is_left_alone(tmp_path: Path) -> None:
     other, file = tmp_path / "other", tmp_path / "out.jsonl"
     other.write_text("mine")
     other.chmod(0o644)
-    lines = Lines(file)
+    lines = FileTransport(file)
     file.unlink()
     file.symlink_to(other)
 
     with pytest.raises(UsageError, match="is a link"):
-        Lines(file)
+        FileTransport(file)
     assert send(lines).code == "setup"
     assert (other.read_text(), stat.S_IMODE(other.stat().st_mode)) == ("mine", 0o644)
 
@@ -933,7 +950,7 @@ def test_threads_and_processes_write_whole_lines_to_one_file(tmp_path: Path) -> 
 
 def test_the_receiver_remembers_what_came_and_what_it_took() -> None:
     with receiving(ERROR, OK) as receiver:
-        webhook = Webhook(receiver.url, allow_private=True)
+        webhook = WebhookTransport(receiver.url, allow_private=True)
         turn = threading.Thread(
             target=lambda: [send(webhook, 1), send(webhook, 1), send(webhook, 2)]
         )

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stripe_feed.cli.main import app
-from stripe_feed.delivery.outbox import id_of
+from stripe_feed.delivery.outbox import message_id_of
 from stripe_feed.feed.storage.store import FeedStore
 from tests.commands import Said, ended
 from tests.deliveries import NEW, add
@@ -101,7 +101,7 @@ def objects(said: Said) -> list[dict[str, Any]]:
 
 
 def message_of(n: int) -> str:
-    return id_of("welcome", f"evt_{n}", f"evt_{n}")
+    return message_id_of("welcome", f"evt_{n}", f"evt_{n}")
 
 
 def test_check_says_what_each_trigger_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_deliver_with_a_wrong_file_or_without_a_secret_sends_nothing(folder: Pat
         assert (said.code, said.out) == (3, "")
         assert (
             said.error
-            == "The secret env:NOT_SET is not set. Put it in the environment, or take it out of the trigger."
+            == "The secret env:NOT_SET is not set. Set it in the environment, or remove it from the trigger."
         )
     Path("triggers.toml").unlink()
     assert run("deliver", "--once", folder=folder).error.startswith(
@@ -424,7 +424,7 @@ def test_a_trigger_that_never_ran_cannot_be_released(folder: Path, verb: str) ->
 
     assert (said.code, said.error) == (
         2,
-        "The trigger 'none' has not run yet. `stripe-feed triggers list` shows those that have.",
+        "Trigger 'none' has not run yet. `stripe-feed triggers list` lists the triggers that have.",
     )
 
 

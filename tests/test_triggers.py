@@ -22,9 +22,9 @@ from stripe_feed.delivery.outbox import (
     counts,
     discard,
     find,
-    id_of,
+    message_id_of,
+    record_attempt,
     release,
-    tried,
 )
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed import consumers
@@ -81,7 +81,7 @@ def sent(store: FeedStore, *change_ids: str) -> None:
     with store.transaction() as db:
         for one in messages(store):
             if one.change_id in change_ids or not change_ids:
-                tried(db, one, Attempt(NOW, 0.1, "200", ""), "sent")
+                record_attempt(db, one, Attempt(NOW, 0.1, "200", ""), "sent")
 
 
 # What becomes a message
@@ -125,7 +125,7 @@ def test_a_message_says_of_what_it_is_and_holds_nothing_else(store: FeedStore) -
     (one,) = messages(store)
 
     assert (one.message_id, one.trigger, one.change_id, one.first_change_id) == (
-        id_of("t", "evt_1", "evt_1"),
+        message_id_of("t", "evt_1", "evt_1"),
         "t",
         "evt_1",
         "evt_1",
@@ -143,9 +143,9 @@ def test_a_message_says_of_what_it_is_and_holds_nothing_else(store: FeedStore) -
 def test_ids_differ_by_trigger_and_by_change() -> None:
     parts = ("a", "b", "ab", "ba")
 
-    assert len({id_of(*some) for some in itertools.product(parts, repeat=3)}) == 64
+    assert len({message_id_of(*some) for some in itertools.product(parts, repeat=3)}) == 64
     assert (
-        id_of("t", "evt_1", "evt_2") == "msg_61138b282d022c4babc49f55abb3fc"
+        message_id_of("t", "evt_1", "evt_2") == "msg_61138b282d022c4babc49f55abb3fc"
     )  # receivers remember them: for ever
 
 
@@ -570,7 +570,7 @@ def test_t3_a_rehearsal_is_what_really_happened(
         live = {one.message_id for one in messages(store) if int(one.change_id[4:]) >= since}
 
         assert {
-            id_of("t", first.change_id, last.change_id)
+            message_id_of("t", first.change_id, last.change_id)
             for first, last, _ in rehearse(store, trigger, since, NOW)
         } == live
         assert rehearsed(store, trigger, since, 0, NOW).fired == len(live)
@@ -629,7 +629,7 @@ def test_a_sample_without_a_body_says_why(store: FeedStore) -> None:
         store, a_trigger(deliver={"format": "stripe"}), "earliest", now=NOW
     ).samples
 
-    assert "was no event of Stripe's" in sample.body
+    assert "was not a Stripe event" in sample.body
     assert "body" not in repr(sample)
 
 
@@ -875,7 +875,7 @@ def test_explained_is_what_each_trigger_made_of_a_change(store: FeedStore) -> No
     ran(store, *some)
     (last,) = find(store, trigger="fired", change_id="evt_2")
     with store.transaction() as db:
-        tried(db, last, Attempt(NOW, 0.5, "500", ""), "waiting", NOW + 5)
+        record_attempt(db, last, Attempt(NOW, 0.5, "500", ""), "waiting", NOW + 5)
     fresh = a_trigger("fresh")
 
     found = explain(store, [*some, fresh], "evt_2")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.delivery.worker import delivering
+from stripe_feed.delivery.worker import open_worker
 from stripe_feed.errors import Locked, SetupError
 from stripe_feed.feed import feed as feed_feed
 from stripe_feed.feed.feed import Feed, rebuild_feed
@@ -326,7 +326,7 @@ def test_a_store_is_not_mended_while_another_process_delivers_from_it(
 ) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
-    with FeedStore(file) as store, delivering(store, []):
+    with FeedStore(file) as store, open_worker(store, []):
         store.query("drop table objects")
         with pytest.raises(Locked, match="uses this store"):
             rebuilt(file, plain)

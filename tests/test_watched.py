@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.delivery.worker import delivering
+from stripe_feed.delivery.worker import open_worker
 from stripe_feed.errors import SetupError
 from stripe_feed.server.service import State, deliver_by
 from stripe_feed.triggers.config import read_triggers
@@ -61,7 +61,7 @@ def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
     write("one")
     rules, state = Watched(read_triggers(), FILE), State()
     with a_feed(tmp_path) as feed, ExitStack() as current:
-        delivery = current.enter_context(delivering(feed.store, rules.triggers))
+        delivery = current.enter_context(open_worker(feed.store, rules.triggers))
         thread = threading.Thread(target=deliver_by, args=(rules, feed, state, current, delivery))
         thread.start()
 
@@ -83,7 +83,7 @@ def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
             until(lambda: has_begun("two"))
             with (
                 pytest.raises(SetupError),
-                delivering(feed.store, []),
+                open_worker(feed.store, []),
             ):  # it is the one that delivers
                 pass
             add(feed, *updates(1, first=2))

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from stripe_feed.delivery.endpoint import Deliver
+from stripe_feed.delivery.endpoint import EndpointConfig
 from stripe_feed.feed.change import SOURCE_COLUMNS, entry_from_row
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.filters import compile_filter
@@ -174,7 +174,7 @@ def add(feed: Feed, *rows: Row) -> None:
 
 
 def a_trigger(name: str, url: str = "https://example.com/hook?key=hidden", **given: Any) -> Trigger:
-    return replace(Trigger(name, compile_filter(), Deliver("url", url)), **given)
+    return replace(Trigger(name, compile_filter(), EndpointConfig("url", url)), **given)
 
 
 def basic(password: str) -> str:

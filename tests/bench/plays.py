@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stripe_feed.delivery.outbox import left
-from stripe_feed.delivery.worker import Delivery
+from stripe_feed.delivery.outbox import unfinished_counts
+from stripe_feed.delivery.worker import Worker
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.triggers.config import trigger_of
 from stripe_feed.triggers.engine import fire
@@ -84,7 +84,7 @@ def rate(tools: Any) -> None:
             )
             filled(store, trigger, *updates(MESSAGES, LANES))
             now = [time.time()]
-            delivery = Delivery(store, [trigger], now=lambda now=now: now[0])  # type: ignore[misc]
+            delivery = Worker(store, [trigger], now=lambda now=now: now[0])  # type: ignore[misc]
             began, rounds = time.monotonic(), 0
             while store.query("select 1 from messages where state = 'waiting' limit 1"):
                 delivery.once()
@@ -136,7 +136,7 @@ def slow_lanes(tools: Any) -> None:
             return take(request)
 
         receiver.take = noting  # type: ignore[method-assign]
-        delivery = Delivery(store, [trigger])
+        delivery = Worker(store, [trigger])
         began = time.monotonic()
         delivery.once()
         whole = time.monotonic() - began
@@ -184,10 +184,10 @@ def history(tools: Any) -> None:
                 add(store, *updates(MORE, MORE, first=1 + turn * MORE))
                 began = time.process_time()
                 fire(store, [trigger], time.time())
-                delivery = Delivery(store, [trigger], at_once=1)
+                delivery = Worker(store, [trigger], at_once=1)
                 delivery.once()
                 delivery.close()
-                left(store)
+                unfinished_counts(store)
                 best.append(time.process_time() - began)
             took[behind] = min(best)
     ratio = took[SENT] / took[0]

@@ -437,10 +437,10 @@ def run_command(shell_command: str, change: Change) -> None:
     """
     import subprocess
 
-    from ..delivery.transports import environment_of_child
+    from ..delivery.transports import child_environment
 
     sys.stdout.flush()
-    environment = environment_of_child()
+    environment = child_environment()
     completed = subprocess.run(
         shell_command,
         shell=True,

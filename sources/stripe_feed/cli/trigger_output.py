@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .output import console_out, echo_err, escape_control, format_time, make_table, print_json
 
 if TYPE_CHECKING:
-    from ..delivery.worker import Delivered
+    from ..delivery.worker import DeliveryReport
     from ..triggers.backtest import Rehearsed
     from ..triggers.engine import Explained, Fired
 
@@ -103,7 +103,7 @@ def _format_value(value: Any) -> str:
     return str(value)
 
 
-def print_delivered(fired: Sequence[Fired], report: Delivered, json: bool, quiet: bool) -> None:
+def print_delivered(fired: Sequence[Fired], report: DeliveryReport, json: bool, quiet: bool) -> None:
     """Print the result of a delivery: JSON on stdout, or one line on stderr."""
     if json:
         print_json(

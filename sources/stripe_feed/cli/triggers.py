@@ -50,7 +50,7 @@ SAMPLES = 3
 @partial(command, triggers_app)
 def check(triggers: File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
-    from ..delivery.endpoint import Receiver
+    from ..delivery.endpoint import Endpoint
     from ..triggers.config import examine
     from .output import echo_err
 
@@ -63,7 +63,7 @@ def check(triggers: File = "triggers.toml") -> None:
             echo_err(f"error: {line}")
         raise UsageError(last)
     for trigger in report.triggers:
-        Receiver(
+        Endpoint(
             trigger.name, trigger.deliver, lambda: 0.0
         ).close()  # raises if a secret is not set
         sys.stdout.write(f"{trigger.name}: {describe(trigger)} -> {trigger.deliver.shown}\n")
@@ -378,8 +378,8 @@ def deliver(
     """Fire the triggers for new changes, and send due messages. On SIGTERM, messages being sent are
     finished first.
     """
-    from ..delivery.outbox import left
-    from ..delivery.worker import delivering
+    from ..delivery.outbox import unfinished_counts
+    from ..delivery.worker import open_worker
     from ..triggers.config import read_triggers
     from ..triggers.run import ticking
     from .trigger_output import print_delivered, stop_on_signals

@@ -1,10 +1,9 @@
-"""Which addresses a webhook may go to, and connections to exactly those: a URL goes in, answers
-come out.
+"""Check which addresses a webhook may go to, and connect to exactly those.
 
-The connection goes to the address that was judged: a name that answers otherwise a moment later
-gains nothing. No proxy of the environment is used, because it would look the name up itself,
-unguarded; and no pool of urllib3, because that logs paths and queries, and its time limits start
-anew with every byte.
+The connection goes to the checked address: a name that resolves differently a moment later gains
+nothing. Proxies from the environment are not used, because they would resolve the name themselves,
+unguarded; nor is urllib3's pool, because it logs paths and queries, and its time limits restart
+with every byte.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ from urllib.parse import quote, urlsplit
 
 from ..errors import SetupError, Unreachable, UsageError
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Lookup = Callable[..., Iterable[Any]]  # socket.getaddrinfo, or what stands for it
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolver = Callable[..., Iterable[Any]]  # socket.getaddrinfo, or what stands for it
 
 LOOKUP_SECONDS = 30.0  # for which an address stays good
 IDLE_SECONDS = 4.0  # many receivers hang up after 5
 BODY_BYTES, BODY_SECONDS = 65_536, 1.0  # of an answer, read only to use the connection again
 
 
-def _networks(*texts: str) -> tuple[Network, ...]:
+def _networks(*texts: str) -> tuple[IpNetwork, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
@@ -65,12 +64,12 @@ METADATA = _networks(
 
 
 class Blocked(SetupError):
-    """A name leads where no message may go."""
+    """A name resolves to an address that no message may go to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a URL leads, as it goes over the wire; `path` can hold a secret."""
+    """Where a URL leads, in the form sent over the wire; `path` can hold a secret."""
 
     is_tls: bool
     host: str
@@ -85,9 +84,7 @@ class Target:
 
 
 def check_url(url: str, allow_private: bool = False) -> Target:
-    """Split a URL. Raises `UsageError` for what can be told without the network, and names no more
-    of it than its host.
-    """
+    """Split a URL. Raises `UsageError` for faults visible without the network; names only the host."""
     try:
         parts = urlsplit(url)
         host, port = _host(parts.hostname or "", "[" in parts.netloc), parts.port
@@ -110,7 +107,9 @@ def check_url(url: str, allow_private: bool = False) -> Target:
             f"The URL to {host} must begin with https://; http:// takes allow_private = true."
         )
     if port == 0:
-        raise UsageError(f"The URL to {host} has port 0, where nothing answers.")
+        raise UsageError(
+            f"The URL to {host} has port 0, which cannot be called. Give another port."
+        )
     is_tls = parts.scheme == "https"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(
@@ -119,7 +118,7 @@ def check_url(url: str, allow_private: bool = False) -> Target:
 
 
 def _host(name: str, is_bracketed: bool) -> str:
-    """A host in ASCII. Raises `ValueError` for what is none."""
+    """Return a host in ASCII. Raises `ValueError` if it is invalid."""
     if is_bracketed and "%" not in name:
         return str(ipaddress.IPv6Address(name))
     host = name.encode("idna").decode().removesuffix(".").lower()
@@ -129,14 +128,14 @@ def _host(name: str, is_bracketed: bool) -> str:
 
 
 def resolve(
-    host: str, port: int, allow_private: bool = False, lookup: Lookup = socket.getaddrinfo
+    host: str, port: int, allow_private: bool = False, lookup: Resolver = socket.getaddrinfo
 ) -> list[str]:
-    """Look a name up once and return its addresses, all of which may be called.
+    """Resolve a name once and return its addresses, all of which may be called.
 
     Without `allow_private` each must be public. With it loopback and private networks pass too;
-    link-local addresses (the metadata of clouds), multicast, reserved and unspecified ones never
-    do. An address inside another one is judged itself. Raises `Blocked` where any address may not
-    be called, whatever the others are, and `Unreachable` where there is none.
+    link-local addresses (cloud metadata), multicast, reserved and unspecified ones never do. An
+    address embedded in another is checked itself. Raises `Blocked` if any address may not be
+    called, and `Unreachable` if there is none.
     """
     try:
         addresses = list(
@@ -159,22 +158,22 @@ def resolve(
 
 
 def may_call(address: str, allow_private: bool = False) -> bool:
-    """Whether a connection may go to this address, written as numbers."""
-    judged = _inner(ipaddress.ip_address(address))
-    if _within(judged, METADATA):
+    """Whether a connection may go to this numeric address."""
+    judged = _embedded_ipv4(ipaddress.ip_address(address))
+    if _in_any(judged, METADATA):
         return False
-    if allow_private and _within(judged, LOCAL):
+    if allow_private and _in_any(judged, LOCAL):
         return True
     given_out = judged.version == 4 or judged in UNICAST
     return (
         given_out
         and judged.is_global
-        and not (judged.is_multicast or judged.is_reserved or _within(judged, DENIED))
+        and not (judged.is_multicast or judged.is_reserved or _in_any(judged, DENIED))
     )
 
 
-def _inner(address: Address) -> Address:
-    """The IPv4 address inside a mapped (::ffff:a.b.c.d) or compatible (::a.b.c.d) one."""
+def _embedded_ipv4(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address inside a mapped (::ffff:a.b.c.d) or compatible (::a.b.c.d) one."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     return address.ipv4_mapped or (
@@ -182,12 +181,12 @@ def _inner(address: Address) -> Address:
     )
 
 
-def _within(address: Address, networks: tuple[Network, ...]) -> bool:
+def _in_any(address: IpAddress, networks: tuple[IpNetwork, ...]) -> bool:
     return any(address in network for network in networks)
 
 
 class Connections:
-    """Connections to one target, kept for the next message; threads may share them."""
+    """Connections to one target, reused for the next message; threads may share them."""
 
     def __init__(
         self,
@@ -195,23 +194,23 @@ class Connections:
         *,
         allow_private: bool = False,
         ca_certs: str | None = None,
-        lookup: Lookup = socket.getaddrinfo,
+        lookup: Resolver = socket.getaddrinfo,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.target = target
         self._context = _tls(ca_certs) if target.is_tls else None
         self._allow_private, self._lookup, self._monotonic = allow_private, lookup, monotonic
         self._turn, self._looking = threading.Lock(), threading.Lock()
-        self._idle: list[Timed] = []
+        self._idle: list[DeadlineSocket] = []
         self._found: tuple[float, list[str]] | None = None
         self._closed = False
 
     def post(self, body: bytes, headers: Mapping[str, str], timeout: float) -> HTTPResponse:
-        """POST once and return the answer, whose body is not kept.
+        """POST once and return the response; its body is not kept.
 
-        `timeout` (seconds) bounds all of it, but for the system's own limit on looking up a name.
-        Raises `Blocked`, `Unreachable` where the name has no address, and `OSError` or
-        `HTTPException` where no whole head of an answer came.
+        `timeout` (seconds) bounds all of it, except for the system's own limit on name lookups.
+        Raises `Blocked`, `Unreachable` if the name has no address, and `OSError` or `HTTPException`
+        if no complete response head came.
         """
         give_up_at = time.monotonic() + timeout
         sock, is_kept = self._socket(give_up_at)
@@ -226,7 +225,7 @@ class Connections:
         return self._posted(fresh, body, headers, give_up_at)
 
     def _posted(
-        self, sock: Timed, body: bytes, headers: Mapping[str, str], give_up_at: float
+        self, sock: DeadlineSocket, body: bytes, headers: Mapping[str, str], give_up_at: float
     ) -> HTTPResponse:
         is_reusable, sock.has_heard = False, False
         http = HTTPConnection(self.target.host, self.target.port)
@@ -241,20 +240,20 @@ class Connections:
             answer = http.getresponse()
             if sock.ended:  # http.client takes the end of a connection for the end of the head
                 raise ConnectionResetError
-            is_reusable = _drained(sock, answer) and not answer.will_close
+            is_reusable = _drain(sock, answer) and not answer.will_close
             return answer
         finally:
             self._release(sock, is_reusable)
 
     def close(self) -> None:
-        """Close idle connections now, those under way when they end."""
+        """Close idle connections now, busy ones when they end."""
         with self._turn:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
 
-    def _socket(self, give_up_at: float) -> tuple[Timed, bool]:
-        """A connection, and whether it was kept from another message."""
+    def _socket(self, give_up_at: float) -> tuple[DeadlineSocket, bool]:
+        """Return a connection, and whether it is reused."""
         addresses = self._addresses()
         while sock := self._taken():
             if sock.is_good(addresses, self._monotonic()):
@@ -272,11 +271,11 @@ class Connections:
                 )
             return self._found[1]
 
-    def _taken(self) -> Timed | None:
+    def _taken(self) -> DeadlineSocket | None:
         with self._turn:
             return self._idle.pop() if self._idle else None
 
-    def _release(self, sock: Timed, is_reusable: bool) -> None:
+    def _release(self, sock: DeadlineSocket, is_reusable: bool) -> None:
         with self._turn:
             if is_reusable and not self._closed:
                 sock.used_at = self._monotonic()
@@ -285,9 +284,9 @@ class Connections:
         sock.close()
 
 
-class Timed(socket.socket):
-    """A socket that gives up at a time of the monotonic clock, however slowly bytes trickle.
-    `ended`: the other side closed; `has_heard`: it said something.
+class DeadlineSocket(socket.socket):
+    """A socket that times out at a time of the monotonic clock, however slowly bytes arrive.
+    `ended`: the other side closed; `has_heard`: it sent something.
     """
 
     address = ""
@@ -295,7 +294,7 @@ class Timed(socket.socket):
     ended = has_heard = False
 
     def arm(self, give_up_at: float) -> None:
-        """Give up then. Raises `TimeoutError` where that is past."""
+        """Set the deadline. Raises `TimeoutError` if it has passed."""
         self.give_up_at = give_up_at
         left = give_up_at - time.monotonic()
         if left <= 0:
@@ -303,19 +302,19 @@ class Timed(socket.socket):
         self.settimeout(left)
 
     def recv_into(self, *args: Any) -> int:
-        """As a socket's own."""
+        """As in `socket`, within the deadline."""
         self.arm(self.give_up_at)
         count = super().recv_into(*args)
         self.ended, self.has_heard = not count, self.has_heard or count > 0
         return count
 
     def send(self, *args: Any) -> int:
-        """As a socket's own, which TLS calls for each piece of a body."""
+        """As in `socket`, within the deadline; TLS calls it for each piece of a body."""
         self.arm(self.give_up_at)
         return super().send(*args)
 
     def is_good(self, addresses: list[str], now: float) -> bool:
-        """Whether one more message may go through."""
+        """Whether one more message may use it."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return (
@@ -323,12 +322,12 @@ class Timed(socket.socket):
         )  # readable: hung up
 
 
-class _TimedTls(Timed, ssl.SSLSocket):
+class _TimedTls(DeadlineSocket, ssl.SSLSocket):
     pass
 
 
 class _Final(HTTPResponse):
-    """The answer behind informational ones (1xx), of which http.client passes over 100 alone."""
+    """The response after informational ones (1xx), of which http.client skips only 100."""
 
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -341,8 +340,10 @@ class _Final(HTTPResponse):
         )
 
 
-def _drained(sock: Timed, answer: HTTPResponse) -> bool:
-    """Whether the body came to its end, within bounds; it tells nothing that the status does not."""
+def _drain(sock: DeadlineSocket, answer: HTTPResponse) -> bool:
+    """Read the body within bounds, and return whether it ended; it says nothing that the status
+    does not.
+    """
     try:
         sock.arm(min(sock.give_up_at, time.monotonic() + BODY_SECONDS))
         answer.read(BODY_BYTES)
@@ -356,7 +357,9 @@ def _drained(sock: Timed, answer: HTTPResponse) -> bool:
 
 
 def _tls(ca_certs: str | None) -> ssl.SSLContext:
-    """Verifies against the system's authorities, or those in a file. Raises `SetupError`."""
+    """Return a TLS context that verifies against the system's authorities, or those in a file.
+    Raises `SetupError`.
+    """
     try:
         context = ssl.create_default_context(cafile=ca_certs)
     except OSError as fault:
@@ -370,14 +373,14 @@ def _tls(ca_certs: str | None) -> ssl.SSLContext:
 
 def connect(
     target: Target, addresses: list[str], context: ssl.SSLContext | None, give_up_at: float
-) -> Timed:
+) -> DeadlineSocket:
     """Connect to the first address that answers; TLS checks the certificate for the target's host.
     Raises `OSError`.
     """
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()
         try:
-            return _dial(
+            return _connect_one(
                 target, address, context, now + (give_up_at - now) / left
             )  # a silent one leaves time for the next
         except OSError:
@@ -386,15 +389,17 @@ def connect(
     raise OSError
 
 
-def _dial(target: Target, address: str, context: ssl.SSLContext | None, give_up_at: float) -> Timed:
-    sock = Timed(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+def _connect_one(
+    target: Target, address: str, context: ssl.SSLContext | None, give_up_at: float
+) -> DeadlineSocket:
+    sock = DeadlineSocket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.arm(give_up_at)
         sock.connect((address, target.port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             sock.arm(give_up_at)
-            sock = cast(Timed, context.wrap_socket(sock, server_hostname=target.host))
+            sock = cast(DeadlineSocket, context.wrap_socket(sock, server_hostname=target.host))
         sock.address = address
         return sock
     except BaseException:

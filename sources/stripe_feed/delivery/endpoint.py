@@ -1,5 +1,5 @@
-"""Receivers of messages: from the words of a `deliver` table to what sends, with secrets looked up
-when something is sent.
+"""Endpoints: parse a `deliver` table into a configuration, and send messages to it, with secrets
+resolved at that time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from urllib.parse import urlsplit
 
 from ..errors import SetupError, UsageError
 from .addresses import check_url, may_call
-from .payloads import FORMATS, Body, Telling, Template, compile_template, render
+from .payloads import FORMATS, Payload, PayloadContext, Template, compile_template, render
 from .signatures import standard_headers, stripe_header
-from .transports import Command, Function, Lines, Outcome, Sink, Webhook, header_fault
+from .transports import (
+    AttemptResult,
+    CallableTransport,
+    CommandTransport,
+    FileTransport,
+    Transport,
+    WebhookTransport,
+    header_fault,
+)
 
 KINDS = ("url", "command", "python", "file")
 DELIVER_KEYS = (
@@ -35,100 +43,105 @@ DELIVER_KEYS = (
 )
 AUTH = {"bearer": 1, "basic": 2, "header": 2}
 REFERENCE = re.compile(r"(env:\w+|dlt:[\w.]+)")
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 class Route(Protocol):
-    """What has messages to send: its name, and where they go."""
+    """A trigger as delivery sees it: its name, and its endpoint."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def deliver(self) -> Deliver: ...
+    def deliver(self) -> EndpointConfig: ...
 
 
-class Wrong(UsageError):
-    """What is wrong, and at which key of a trigger."""
+class ConfigError(UsageError):
+    """A fault in a trigger's configuration, and the key it is at."""
 
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
         self.keys = keys
-        self.others: tuple[Wrong, ...] = ()  # what else is wrong with the trigger
+        self.others: tuple[ConfigError, ...] = ()  # what else is wrong with the trigger
 
 
-def known(said: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Raise `Wrong` for a key that is not one of these; `where` is the table's own key."""
-    for name in said:
+def reject_unknown(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Raise `ConfigError` for a key that is not one of these; `where` is the table's own key."""
+    for name in table:
         if name not in names:
             near = get_close_matches(str(name), names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f". Known are: {', '.join(names)}"
-            raise Wrong(
+            raise ConfigError(
                 f"unknown key {f'{where}.' * bool(where)}{name}{hint}",
                 *([where] if where else []),
                 str(name),
             )
 
 
-def flag(said: Mapping[str, Any], key: str) -> bool:
-    """A key that is true or false; false where it is not there."""
-    value = said.get(key, False)
+def read_bool(table: Mapping[str, Any], key: str) -> bool:
+    """Return a key that is true or false; false if it is absent."""
+    value = table.get(key, False)
     if not isinstance(value, bool):
-        raise Wrong(f"{key} is true or false", key)
+        raise ConfigError(f"{key} must be true or false", key)
     return value
 
 
-def deliver_of(said: Any) -> Deliver:
-    """Where messages go, from the words of a `deliver` table. Raises `Wrong`."""
-    if not isinstance(said, Mapping):
-        raise Wrong('say where messages go, such as deliver = { url = "https://…" }', "deliver")
-    known(said, DELIVER_KEYS, "deliver")
-    kinds: list[Any] = [kind for kind in KINDS if kind in said]
+def parse_endpoint(table: Any) -> EndpointConfig:
+    """Parse a `deliver` table. Raises `ConfigError`."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(
+            'say where messages go, such as deliver = { url = "https://…" }', "deliver"
+        )
+    reject_unknown(table, DELIVER_KEYS, "deliver")
+    kinds: list[Any] = [kind for kind in KINDS if kind in table]
     if len(kinds) != 1:
-        raise Wrong(f"deliver takes one of {', '.join(KINDS)}", "deliver")
-    to = said[kinds[0]]
-    if not (isinstance(to, str) and to.strip() and "\0" not in to) and not (
-        kinds[0] == "python" and callable(to)
+        raise ConfigError(f"deliver takes one of {', '.join(KINDS)}", "deliver")
+    target = table[kinds[0]]
+    if not (isinstance(target, str) and target.strip() and "\0" not in target) and not (
+        kinds[0] == "python" and callable(target)
     ):
-        raise Wrong(f"deliver.{kinds[0]} is a text", "deliver", kinds[0])
-    found = Deliver(
+        raise ConfigError(f"deliver.{kinds[0]} must be a string", "deliver", kinds[0])
+    endpoint = EndpointConfig(
         kind=kinds[0],
-        to=to,
-        format=_format(said),
-        template=said.get("template"),
-        secrets=_references(said.get("secrets", [])),
-        auth=_auth(said.get("auth", {})),
-        headers=_headers(said.get("headers", {})),
-        allow_private=flag(said, "allow_private"),
-        timeout=_timeout(said.get("timeout", 15)),
-        on_exhausted=_exhausted(said.get("on_exhausted", "skip")),
-        synthetic=flag(said, "synthetic"),
+        to=target,
+        format=_format(table),
+        template=table.get("template"),
+        secrets=_references(table.get("secrets", [])),
+        auth=_auth(table.get("auth", {})),
+        headers=_headers(table.get("headers", {})),
+        allow_private=read_bool(table, "allow_private"),
+        timeout=_timeout(table.get("timeout", 15)),
+        on_exhausted=_on_exhausted(table.get("on_exhausted", "skip")),
+        synthetic=read_bool(table, "synthetic"),
     )
-    _checked(
-        lambda: compile_template(found.template) if found.template is not None else None, "template"
+    _check(
+        lambda: compile_template(endpoint.template) if endpoint.template is not None else None,
+        "template",
     )
-    _checked(
+    _check(
         lambda: (
-            _url(str(to), found.allow_private)
-            if found.kind == "url" and not is_reference(to)
+            _check_url(str(target), endpoint.allow_private)
+            if endpoint.kind == "url" and not is_reference(target)
             else None
         ),
         "url",
     )
-    if found.format == "stripe" and found.kind == "url" and not found.secrets:
-        raise Wrong("the format stripe is signed: give deliver.secrets", "deliver", "format")
-    return found
+    if endpoint.format == "stripe" and endpoint.kind == "url" and not endpoint.secrets:
+        raise ConfigError("the format stripe is signed: set deliver.secrets", "deliver", "format")
+    return endpoint
 
 
-def _checked(check: Callable[[], object], key: str) -> None:
+def _check(check: Callable[[], object], key: str) -> None:
     try:
         check()
     except UsageError as fault:
-        raise Wrong(f"deliver.{key}: {fault}", "deliver", key) from None
+        raise ConfigError(f"deliver.{key}: {fault}", "deliver", key) from None
 
 
-def _url(url: str, allow_private: bool) -> None:
-    """What can be told without the network; what a name leads to is judged when something is sent."""
+def _check_url(url: str, allow_private: bool) -> None:
+    """Check a URL as far as possible without the network; the addresses of a name are checked when
+    something is sent.
+    """
     host = check_url(url, allow_private).host
     try:
         is_fine = may_call("127.0.0.1" if host == "localhost" else host, allow_private)
@@ -140,26 +153,28 @@ def _url(url: str, allow_private: bool) -> None:
         )
 
 
-def _format(said: Mapping[str, Any]) -> str:
-    if "format" in said and "template" in said:
-        raise Wrong("deliver takes a format or a template, not both", "deliver", "template")
-    if (found := said.get("format", "standard")) not in FORMATS:
-        raise Wrong(
-            f"there is no format {found!r}. Choose from: {', '.join(FORMATS)}", "deliver", "format"
+def _format(table: Mapping[str, Any]) -> str:
+    if "format" in table and "template" in table:
+        raise ConfigError("deliver takes a format or a template, not both", "deliver", "template")
+    if (name := table.get("format", "standard")) not in FORMATS:
+        raise ConfigError(
+            f"there is no format {name!r}. Choose from: {', '.join(FORMATS)}", "deliver", "format"
         )
-    return str(found)
+    return str(name)
 
 
 def _references(values: Any) -> tuple[str, ...]:
-    found = [values] if isinstance(values, str) else values
-    if not isinstance(found, list | tuple):
-        raise Wrong('deliver.secrets is a list, such as ["env:HOOK_SECRET"]', "deliver", "secrets")
-    return tuple(_reference(one, "secrets") for one in found)
+    references = [values] if isinstance(values, str) else values
+    if not isinstance(references, list | tuple):
+        raise ConfigError(
+            'deliver.secrets is a list, such as ["env:HOOK_SECRET"]', "deliver", "secrets"
+        )
+    return tuple(_reference(reference, "secrets") for reference in references)
 
 
 def _reference(value: Any, key: str) -> str:
     if not isinstance(value, str) or not REFERENCE.fullmatch(value):
-        raise Wrong(
+        raise ConfigError(
             f"deliver.{key} takes references such as env:HOOK_SECRET or dlt:my_section.hook_secret, not the secret itself",
             "deliver",
             key,
@@ -167,60 +182,62 @@ def _reference(value: Any, key: str) -> str:
     return value
 
 
-def _auth(said: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(said, Mapping) or len(said) > 1:
-        raise Wrong(
+def _auth(table: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(table, Mapping) or len(table) > 1:
+        raise ConfigError(
             'deliver.auth is one of { bearer = "env:T" }, { basic = ["env:USER", "env:PASSWORD"] }, '
             '{ header = ["X-Api-Key", "env:KEY"] }',
             "deliver",
             "auth",
         )
-    known(said, tuple(AUTH), "auth")
-    found = {}
-    for kind, values in said.items():
+    reject_unknown(table, tuple(AUTH), "auth")
+    credentials = {}
+    for kind, values in table.items():
         parts = [values] if isinstance(values, str) else values
         if not isinstance(parts, list | tuple) or len(parts) != AUTH[kind]:
-            raise Wrong(f"deliver.auth.{kind} takes {AUTH[kind]} of them", "deliver", "auth")
-        kept = [str(part) for part in parts[:1]] if kind == "header" else []
-        found[kind] = (*kept, *(_reference(part, "auth") for part in parts[len(kept) :]))
-    return found
+            raise ConfigError(f"deliver.auth.{kind} takes {AUTH[kind]} values", "deliver", "auth")
+        plain = [str(part) for part in parts[:1]] if kind == "header" else []
+        credentials[kind] = (*plain, *(_reference(part, "auth") for part in parts[len(plain) :]))
+    return credentials
 
 
-def _headers(said: Any) -> dict[str, str]:
-    if not isinstance(said, Mapping) or not all(isinstance(value, str) for value in said.values()):
-        raise Wrong("deliver.headers is a table of texts", "deliver", "headers")
-    if wrong := header_fault(said):
-        raise Wrong(f"deliver.headers: {wrong}", "deliver", "headers")
-    if any(name.lower() in ("authorization", "proxy-authorization", "cookie") for name in said):
-        raise Wrong(
+def _headers(headers: Any) -> dict[str, str]:
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(value, str) for value in headers.values()
+    ):
+        raise ConfigError("deliver.headers must be a table of strings", "deliver", "headers")
+    if wrong := header_fault(headers):
+        raise ConfigError(f"deliver.headers: {wrong}", "deliver", "headers")
+    if any(name.lower() in ("authorization", "proxy-authorization", "cookie") for name in headers):
+        raise ConfigError(
             "deliver.headers holds no secrets: give deliver.auth, by reference",
             "deliver",
             "headers",
         )
-    return {str(name): value for name, value in said.items()}
+    return {str(name): value for name, value in headers.items()}
 
 
 def _timeout(value: Any) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 < value <= MOST_SECONDS
+        or not 0 < value <= MAX_SECONDS
     ):
-        raise Wrong(
-            f"deliver.timeout is in seconds, at most {MOST_SECONDS:.0f}", "deliver", "timeout"
+        raise ConfigError(
+            f"deliver.timeout is in seconds, at most {MAX_SECONDS:.0f}", "deliver", "timeout"
         )
     return float(value)
 
 
-def _exhausted(value: Any) -> Any:
+def _on_exhausted(value: Any) -> Any:
     if value not in ("skip", "block"):
-        raise Wrong('deliver.on_exhausted is "skip" or "block"', "deliver", "on_exhausted")
+        raise ConfigError('deliver.on_exhausted is "skip" or "block"', "deliver", "on_exhausted")
     return value
 
 
-def form_of(deliver: Deliver) -> Callable[[Telling], Body]:
-    """What makes the bodies of messages; it raises `NotRenderable` for those that have none in this
-    form.
+def payload_for(deliver: EndpointConfig) -> Callable[[PayloadContext], Payload]:
+    """Return a function that builds payloads; it raises `NotRenderable` for messages without a
+    payload in this format.
     """
     form: str | Template = (
         deliver.format if deliver.template is None else compile_template(deliver.template)
@@ -228,72 +245,78 @@ def form_of(deliver: Deliver) -> Callable[[Telling], Body]:
     return lambda telling: render(form, telling, deliver.synthetic)
 
 
-def looked_up_by(deliver: Deliver) -> frozenset[str]:
-    """What messages to a receiver look up beside their changes."""
+def lookups_of(deliver: EndpointConfig) -> frozenset[str]:
+    """Return the related objects that an endpoint's template reads."""
     return frozenset() if deliver.template is None else compile_template(deliver.template).looks_up
 
 
 def is_reference(value: Any) -> bool:
-    """Whether a text names a secret instead of being one."""
+    """Whether a string refers to a secret instead of being one."""
     return isinstance(value, str) and REFERENCE.fullmatch(value) is not None
 
 
-def variables(delivers: Iterable[Deliver]) -> set[str]:
-    """The names of the environment that hold secrets of these receivers."""
-    named = [
+def secret_variables(delivers: Iterable[EndpointConfig]) -> set[str]:
+    """Return the names of environment variables that hold secrets of these endpoints."""
+    values = [
         part
-        for one in delivers
-        for part in (str(one.to), *one.secrets, *chain.from_iterable(one.auth.values()))
+        for deliver in delivers
+        for part in (str(deliver.to), *deliver.secrets, *chain.from_iterable(deliver.auth.values()))
     ]
-    found = [part.partition(":") for part in named if is_reference(part)]
-    return {name if kind == "env" else name.upper().replace(".", "__") for kind, _, name in found}
+    references = [part.partition(":") for part in values if is_reference(part)]
+    return {
+        name if kind == "env" else name.upper().replace(".", "__") for kind, _, name in references
+    }
 
 
-class Receiver:
-    """What sends the messages of one trigger. Raises `SetupError` for secrets that cannot be found,
-    before anything is sent.
+class Endpoint:
+    """Sends the messages of one trigger. Raises `SetupError` for missing secrets before anything is
+    sent.
 
-    `hidden`: names of the environment that no command gets.
+    `hidden`: names of environment variables that no command gets.
     """
 
     def __init__(
         self,
         trigger: str,
-        deliver: Deliver,
+        deliver: EndpointConfig,
         now: Callable[[], float],
         hidden: Collection[str] = (),
         **network: Any,
     ) -> None:
         self.trigger, self.deliver, self.now = trigger, deliver, now
-        self.body, self.looks_up = form_of(deliver), looked_up_by(deliver)
-        self.secrets = [looked_up(one) for one in deliver.secrets]
-        self.headers("msg_0", Body(b""))
-        self.sink = _sink(deliver, now, {*hidden, *variables([deliver])}, **network)
+        self.body, self.looks_up = payload_for(deliver), lookups_of(deliver)
+        self.secrets = [resolve_secret(reference) for reference in deliver.secrets]
+        self.headers("msg_0", Payload(b""))
+        self.transport = _transport(
+            deliver, now, {*hidden, *secret_variables([deliver])}, **network
+        )
         is_secret = deliver.kind == "url" and is_reference(deliver.to)
-        self.host = check_url(_address(deliver), deliver.allow_private).host if is_secret else None
+        self.host = (
+            check_url(_resolve_url(deliver), deliver.allow_private).host if is_secret else None
+        )
 
-    def headers(self, message_id: str, body: Body) -> dict[str, str]:
-        """What goes with a body now: its type, the message's id and the time, and signatures where
-        there are secrets.
+    def headers(self, message_id: str, body: Payload) -> dict[str, str]:
+        """Return the headers of a payload sent now: its type, the message's id, the time, and
+        signatures if there are secrets.
         """
         at = int(self.now())
-        found = {
+        headers = {
             "content-type": body.content_type,
             "webhook-id": message_id,
             "webhook-timestamp": str(at),
         }
         if self.secrets and self.deliver.format == "stripe":
-            return {**found, "stripe-signature": stripe_header(at, body.content, self.secrets)}
+            return {**headers, "stripe-signature": stripe_header(at, body.content, self.secrets)}
         return {
-            **found,
+            **headers,
             **(
                 standard_headers(message_id, at, body.content, self.secrets) if self.secrets else {}
             ),
         }
 
-    def send(self, message_id: str, body: Body) -> Outcome:
+    def send(self, message_id: str, body: Payload) -> AttemptResult:
         """Try once."""
-        outcome = self.sink.send(
+        outcome = self.transport.send(
             message_id, self.trigger, body.content, self.headers(message_id, body)
         )
         if self.host is None:
@@ -303,39 +326,43 @@ class Receiver:
         )  # all of the URL is secret
 
     def close(self) -> None:
-        """Let go of connections and files."""
-        self.sink.close()
+        """Close connections and files."""
+        self.transport.close()
 
 
-def _sink(
-    deliver: Deliver, now: Callable[[], float], hidden: Collection[str], **network: Any
-) -> Sink:
+def _transport(
+    deliver: EndpointConfig, now: Callable[[], float], hidden: Collection[str], **network: Any
+) -> Transport:
     match deliver.kind:
         case "url":
             headers = {**deliver.headers, **_credentials(deliver.auth)}
-            how = {"allow_private": deliver.allow_private, "timeout": deliver.timeout, **network}
-            return Webhook(_address(deliver), headers=headers, now=now, **how)
+            options = {
+                "allow_private": deliver.allow_private,
+                "timeout": deliver.timeout,
+                **network,
+            }
+            return WebhookTransport(_resolve_url(deliver), headers=headers, now=now, **options)
         case "command":
-            return Command(str(deliver.to), timeout=deliver.timeout, hidden=hidden)
+            return CommandTransport(str(deliver.to), timeout=deliver.timeout, hidden=hidden)
         case "python":
-            return Function(deliver.to)
+            return CallableTransport(deliver.to)
         case "file":
-            return Lines(str(deliver.to))
+            return FileTransport(str(deliver.to))
 
 
-def _address(deliver: Deliver) -> str:
-    """The URL, looked up where it is a secret, too. Raises `SetupError` for a secret that is no
-    such URL.
+def _resolve_url(deliver: EndpointConfig) -> str:
+    """Return the URL, resolved if it is a secret. Raises `SetupError` if the secret is not a valid
+    URL.
     """
     reference = str(deliver.to)
     if not is_reference(reference):
         return reference
-    url = looked_up(reference)
+    url = resolve_secret(reference)
     try:
-        _url(url, deliver.allow_private)
+        _check_url(url, deliver.allow_private)
     except UsageError:  # its words name the host
         raise SetupError(
-            f"The secret {reference} is no URL that can be called: https://… without a user, a fragment or blanks, at a public "
+            f"The secret {reference} is not a usable URL: https://… without a user, a fragment or blanks, at a public "
             "host (others with allow_private = true)."
         ) from None
     return url
@@ -344,8 +371,8 @@ def _address(deliver: Deliver) -> str:
 def _credentials(auth: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     for kind, parts in auth.items():
         if kind == "header":
-            return {parts[0]: looked_up(parts[1])}
-        values = [looked_up(part) for part in parts]
+            return {parts[0]: resolve_secret(parts[1])}
+        values = [resolve_secret(part) for part in parts]
         if kind == "basic":
             return {
                 "Authorization": "Basic " + base64.b64encode(":".join(values).encode()).decode()
@@ -354,30 +381,32 @@ def _credentials(auth: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return {}
 
 
-def looked_up(reference: str) -> str:
-    """The secret behind `env:NAME` or `dlt:section.key`. Raises `SetupError` where there is none."""
+def resolve_secret(reference: str) -> str:
+    """Return the secret behind `env:NAME` or `dlt:section.key`. Raises `SetupError` if it is not
+    set.
+    """
     kind, _, name = reference.partition(":")
     if kind == "env":
-        found = os.environ.get(name)
+        secret = os.environ.get(name)
     else:
         import dlt
 
-        found = dlt.secrets.get(name, str)
-    if not found:
+        secret = dlt.secrets.get(name, str)
+    if not secret:
         where = "in the environment" if kind == "env" else "in .dlt/secrets.toml"
         raise SetupError(
-            f"The secret {reference} is not set. Put it {where}, or take it out of the trigger."
+            f"The secret {reference} is not set. Set it {where}, or remove it from the trigger."
         )
-    return str(found).strip()
+    return str(secret).strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Deliver:
+class EndpointConfig:
     """Where messages go, and how. `to` is a URL, a shell command, `module:function`, a callable or
     a file, by `kind`.
 
-    `secrets`, and the values of `auth`, are references (`env:NAME`, `dlt:section.key`), looked up
-    when something is sent; a URL may be one.
+    `secrets` and the values of `auth` are references (`env:NAME`, `dlt:section.key`), resolved when
+    something is sent; a URL may be one too.
     """
 
     kind: Literal["url", "command", "python", "file"]
@@ -394,8 +423,8 @@ class Deliver:
 
     @property
     def shown(self) -> str:
-        """The receiver in a few words, without what may be secret: all of a URL but its host, all
-        of a command but its name.
+        """A short description without anything that may be secret: of a URL only the host, of a
+        command only its name.
         """
         if not isinstance(self.to, str):
             return getattr(self.to, "__qualname__", "a callable")

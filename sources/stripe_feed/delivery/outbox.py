@@ -1,9 +1,8 @@
-"""Messages to receivers, as they lie in the store: one per firing of a trigger, until it is
-delivered or given up.
+"""The outbox: one stored message per firing of a trigger, kept until it is delivered or given up.
 
-A message holds ids only; its body is made of the change when it is sent. States: `waiting`, `held`
-(by a guard), `sent`, `dead` (given up after the last attempt), `dropped` (discarded, or its change
-is gone). Those of one lane are sent one after the other.
+A message holds only ids; its payload is built from the change when it is sent. States: `waiting`,
+`held` (by a guard), `sent`, `dead` (given up after the last attempt), `dropped` (discarded, or its
+change is gone). Messages with the same ordering key (`lane`) are sent one after the other.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from ..feed.storage.store import FeedStore, placeholders
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to reach a receiver: a change, or the net of an object's changes from
-    `first_change_id` to `change_id`.
+    """A message for an endpoint: a change, or an object's net change from `first_change_id` to
+    `change_id`.
 
-    `message_id` is the same whenever and wherever it is made, so that a receiver can tell a
-    repetition. Times are Unix seconds.
+    `message_id` is the same whenever and wherever it is created, so receivers can detect
+    repetitions. Times are Unix seconds.
     """
 
     number: int
@@ -46,8 +45,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to deliver: when, for how long (seconds), and what came of it (`code`: an HTTP
-    status, `timeout`, …).
+    """One delivery attempt: when, how long (seconds), and how it ended (`code`: an HTTP status,
+    `timeout`, …).
     """
 
     at: float
@@ -56,34 +55,35 @@ class Attempt:
     note: str
 
 
-AHEAD = 60.0  # seconds: a clock that noted more than this was ahead
-LONGEST = 120_000.0  # seconds that a message waits at most, jitter included
-STEP = 5_000  # messages changed at once: nobody waits for long
+CLOCK_SKEW = 60.0  # seconds: a clock that noted more than this was ahead
+MAX_WAIT = 120_000.0  # seconds that a message waits at most, jitter included
+BATCH_SIZE = 5_000  # messages changed at once: nobody waits for long
 GIVEN_UP = f"trigger = ? and lane = ? and state in ({UNFINISHED}) and state = 'dead' and told = 0 and number < ?"
 COLUMNS = ", ".join(one.name for one in fields(Message))
 
 
-def id_of(trigger: str, first: str, last: str) -> str:
-    """The id of a message."""
+def message_id_of(trigger: str, first: str, last: str) -> str:
+    """Return the id of a message."""
     return "msg_" + blake2b("\0".join((trigger, first, last)).encode(), digest_size=15).hexdigest()
 
 
-def put(
+def enqueue(
     db: sqlite3.Connection,
     trigger: str,
-    found: Iterable[tuple[Change, Change, str]],
+    firings: Iterable[tuple[Change, Change, str]],
     state: str,
     now: float,
-    again: bool = False,
+    replay: bool = False,
 ) -> int:
-    """Note messages, each of a first and a last change and a lane; return how many.
+    """Enqueue messages, each from a first change, a last change and an ordering key; return how
+    many.
 
-    What is there already stays as it is, unless a replay that is held or was discarded made it. A
-    replay sends what does not wait already `again`, and keeps the state that it found.
+    Existing messages are unchanged, unless a held or discarded replay created them. A replay sends
+    again what is not waiting, and keeps the state it found.
     """
     rows = [
         (
-            id_of(trigger, first.change_id, last.change_id),
+            message_id_of(trigger, first.change_id, last.change_id),
             trigger,
             last.change_id,
             first.change_id,
@@ -93,18 +93,18 @@ def put(
             state,
             now,
             now,
-            "new" if again else None,
+            "new" if replay else None,
         )
-        for first, last, lane in found
+        for first, last, lane in firings
     ]
     found_in = (
         "case when replayed = 'new' and state = 'dropped' then 'new' else state end"
-        if again
+        if replay
         else "null"
     )
     where = (
         "state not in ('waiting', 'held')"
-        if again
+        if replay
         else "replayed = 'new' and state in ('held', 'dropped')"
     )
     conflict = (
@@ -121,7 +121,7 @@ def put(
     return db.total_changes - before
 
 
-def due(
+def next_due(
     store: FeedStore,
     trigger: str,
     until: float,
@@ -130,9 +130,9 @@ def due(
     limit: int,
     lane: str | None = None,
 ) -> list[Message]:
-    """The first message of each lane, where it is due by `until`; the oldest first. `blocking`: one
-    that was given up holds its lane; what waits for the release of a replay holds none. What a
-    clock noted that was ahead is due.
+    """Return the first message of each ordering key if it is due by `until`, oldest first.
+    `blocking`: a dead message blocks its key; messages held for a replay's release do not. Times
+    from a clock that was ahead count as due.
     """
     passes = (
         f"trigger = ? and state in ({UNFINISHED}) and not (state = 'held' and replayed is not null)"
@@ -151,16 +151,16 @@ def due(
         "order by m.number limit ?",
         *values,
         until,
-        now + LONGEST,
-        now + AHEAD,
+        now + MAX_WAIT,
+        now + CLOCK_SKEW,
         limit,
     )
     return [Message(*row) for row in rows]
 
 
-def begun(db: sqlite3.Connection, message: Message, now: float) -> bool:
-    """Note that a try begins; whether the message is still to be sent. What cannot be noted is not
-    sent.
+def record_start(db: sqlite3.Connection, message: Message, now: float) -> bool:
+    """Record that an attempt starts; return whether the message must still be sent. Without this
+    record nothing is sent.
     """
     return (
         db.execute(
@@ -172,8 +172,8 @@ def begun(db: sqlite3.Connection, message: Message, now: float) -> bool:
 
 
 def is_in_doubt(store: FeedStore) -> bool:
-    """Whether a message may have been sent already: its try began, and nobody noted what came of
-    it.
+    """Whether some message may have been sent already: its attempt started, and no result was
+    recorded.
     """
     return bool(
         store.query(
@@ -184,30 +184,30 @@ def is_in_doubt(store: FeedStore) -> bool:
 
 
 def skipped(store: FeedStore, message: Message) -> list[str]:
-    """The changes of its lane that were given up since one was last sent."""
+    """Return the changes with its ordering key that were given up since the last sent message."""
     rows = store.query(
-        f"select change_id from messages where {GIVEN_UP} order by number", *_lane_of(message)
+        f"select change_id from messages where {GIVEN_UP} order by number", *_ordering_key(message)
     )
     return [change_id for (change_id,) in rows]
 
 
-def told(db: sqlite3.Connection, message: Message) -> None:
-    """Note that a message was sent, and with it what was skipped before."""
-    db.execute(f"update messages set told = 1 where {GIVEN_UP}", _lane_of(message))
+def mark_skips_reported(db: sqlite3.Connection, message: Message) -> None:
+    """Record that a sent message reported the skipped changes before it."""
+    db.execute(f"update messages set told = 1 where {GIVEN_UP}", _ordering_key(message))
 
 
-def _lane_of(message: Message) -> tuple[str, str, int]:
+def _ordering_key(message: Message) -> tuple[str, str, int]:
     return message.trigger, message.lane, message.number
 
 
-def tried(
+def record_attempt(
     db: sqlite3.Connection,
     message: Message,
     attempt: Attempt,
     state: str,
     due_at: float | None = None,
 ) -> None:
-    """Note an attempt, and where the message stands after it: its try counts unless it ended well."""
+    """Record an attempt and the message's new state: the try counts unless it succeeded."""
     db.execute(
         "insert into attempts select ?, coalesce(max(number), 0) + 1, ?, ?, ?, ? from attempts where message_id = ?",
         (
@@ -228,8 +228,8 @@ def tried(
 
 
 def are_several_failing(db: sqlite3.Connection, trigger: str, since: float) -> bool:
-    """Whether messages of several lanes failed since a time and did not arrive: of one, it may be
-    the message's own fault.
+    """Whether messages with several ordering keys have failed since a time: a single one may be the
+    message's own fault.
     """
     failed = f"trigger = ? and state in ({UNFINISHED}) and tries > 0 and coalesce(ended_at, ?) >= ?"
     return (
@@ -244,7 +244,7 @@ def are_several_failing(db: sqlite3.Connection, trigger: str, since: float) -> b
 
 
 def dead(store: FeedStore, trigger: str | None = None) -> list[Message]:
-    """Messages that were given up, the oldest first."""
+    """Return the dead messages, oldest first."""
     return find(store, states=("dead",), trigger=trigger)
 
 
@@ -255,7 +255,7 @@ def find(
     trigger: str | None = None,
     change_id: str | None = None,
 ) -> list[Message]:
-    """Messages in these states, of a trigger, or about a change; the oldest first."""
+    """Return messages in these states, of a trigger, or about a change; oldest first."""
     where, values, index = ["1"], list[Any](), ""
     if states:
         where, values = [*where, f"state in ({placeholders(states)})"], [*values, *states]
@@ -275,36 +275,37 @@ def find(
 
 
 def attempts(store: FeedStore, message_id: str) -> list[Attempt]:
-    """The attempts of a message, the first first."""
+    """Return the attempts of a message, in order."""
     query = "select at, seconds, code, note from attempts where message_id = ? order by number"
     return [Attempt(*row) for row in store.query(query, message_id)]
 
 
 def retry(store: FeedStore, now: float, ids: Sequence[str] = (), trigger: str | None = None) -> int:
-    """Put messages that were given up back into their lanes: these, or all of a trigger, or all;
-    return how many.
+    """Requeue dead messages: these, or all of a trigger, or all; return how many.
 
-    Raises `UsageError` for an id that is none of theirs.
+    Raises `UsageError` for an id that is not a dead message.
     """
-    given_up = {one.message_id for one in dead(store, trigger)}
+    given_up = {message.message_id for message in dead(store, trigger)}
     for id in ids:
         if id not in given_up:
-            raise UsageError(f"{id!r} is no dead letter. `stripe-feed feed dead list` shows them.")
+            raise UsageError(
+                f"{id!r} is not a dead message. `stripe-feed feed dead list` lists them."
+            )
     chosen = sorted(set(ids) or given_up)
-    for start in range(0, len(chosen), STEP):
+    for start in range(0, len(chosen), BATCH_SIZE):
         with store.transaction() as db:
             db.executemany(
                 "update messages set state = 'waiting', tries = 0, due_at = ?, begun_at = null, ended_at = null "
                 "where message_id = ? and state = 'dead'",
-                [(now, id) for id in chosen[start : start + STEP]],
+                [(now, id) for id in chosen[start : start + BATCH_SIZE]],
             )
     return len(chosen)
 
 
-AFRESH = (
+RESET = (
     "disabled = null, failing_since = null, failed_at = null, paused_until = null, released_at = ?"
 )
-UNHELD = "held = null, held_for = null"
+RELEASED = "held = null, held_for = null"
 RESUMED = "state = 'waiting', due_at = ?, ended_at = null"
 DROPPED = "state = 'dropped', ended_at = ?"
 UNDONE = (
@@ -315,25 +316,26 @@ REPLAYED = "state = 'held' and replayed is not null"
 
 
 def release(store: FeedStore, trigger: str, now: float) -> int:
-    """Let a trigger that is held or disabled go on; return how many messages are no longer held."""
-    if any(one is not None for one in _standing(store, trigger)):  # the receiver may be mended
+    """Resume a held or disabled trigger; return how many messages are released."""
+    if any(
+        value is not None for value in _trigger_status(store, trigger)
+    ):  # the receiver may be mended
         _change(store, trigger, "due_at = ?", now, f"state = 'waiting' and due_at > {now!r}")
     released = _change(store, trigger, RESUMED, now, "state = 'held'")
     with store.transaction() as db:
         db.execute("update enrolled set at = -at where trigger = ? and at < 0", (trigger,))
-        db.execute(f"update triggers set {UNHELD}, {AFRESH} where name = ?", (now, trigger))
+        db.execute(f"update triggers set {RELEASED}, {RESET} where name = ?", (now, trigger))
         return released + _changed(db, trigger, RESUMED, now, "state = 'held'")
 
 
 def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -> int:
-    """Drop what a guard holds, and let the trigger go on; return how many messages were dropped.
-    `waiting`: also what waits, or was given up.
+    """Drop held messages and resume the trigger; return how many were dropped. `waiting`: also drop
+    waiting and dead messages.
 
-    A replay that is held goes first, and alone: messages that were sent before it, or given up,
-    stand where they stood, those that a guard holds beside it stay held, and whom it enrolled is
-    enrolled no more.
+    A held replay is dropped first, and alone: messages sent or given up before it keep their state,
+    messages held by a guard stay held, and the objects it enrolled are no longer enrolled.
     """
-    _standing(store, trigger)
+    _trigger_status(store, trigger)
     replayed = store.query(
         f"select 1 from messages where trigger = ? and state in ({UNFINISHED}) and {REPLAYED} limit 1",
         trigger,
@@ -345,70 +347,70 @@ def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -
             "held = case when held_for is null then held end, held_for = null",
         )
     else:
-        which, change, unheld = "1" if waiting else "state = 'held'", DROPPED, UNHELD
-    if any(one is not None for one in _standing(store, trigger)):
+        which, change, unheld = "1" if waiting else "state = 'held'", DROPPED, RELEASED
+    if any(value is not None for value in _trigger_status(store, trigger)):
         _change(store, trigger, "due_at = ?", now, f"state = 'waiting' and due_at > {now!r}")
     dropped = _change(store, trigger, change, now, which)
     with store.transaction() as db:
         db.execute("delete from enrolled where trigger = ? and at < 0", (trigger,))
-        db.execute(f"update triggers set {unheld}, {AFRESH} where name = ?", (now, trigger))
+        db.execute(f"update triggers set {unheld}, {RESET} where name = ?", (now, trigger))
         return dropped + _changed(db, trigger, change, now, which)
 
 
-def _standing(store: FeedStore, trigger: str) -> tuple[Any, ...]:
+def _trigger_status(store: FeedStore, trigger: str) -> tuple[Any, ...]:
     rows = store.query(
         "select disabled, failing_since, paused_until from triggers where name = ?", trigger
     )
     if not rows:
         raise UsageError(
-            f"The trigger {trigger!r} has not run yet. `stripe-feed triggers list` shows those that have."
+            f"Trigger {trigger!r} has not run yet. `stripe-feed triggers list` lists the triggers that have."
         )
-    found: tuple[Any, ...] = rows[0]
-    return found
+    status: tuple[Any, ...] = rows[0]
+    return status
 
 
 def _change(store: FeedStore, trigger: str, change: str, now: float, which: str) -> int:
-    """Change what is left of a trigger's messages, some at a time; return how many. What was
-    changed is not `which` any more.
+    """Change a trigger's unfinished messages in batches; return how many. Changed messages must no
+    longer match `which`.
     """
     count = 0
     while True:
         with store.transaction() as db:
-            some = _changed(db, trigger, change, now, which)
-        count += some
-        if some < STEP:
+            changed = _changed(db, trigger, change, now, which)
+        count += changed
+        if changed < BATCH_SIZE:
             return count
 
 
 def _changed(db: sqlite3.Connection, trigger: str, change: str, now: float, which: str) -> int:
     return db.execute(
         f"update messages set {change} where number in (select number from messages where trigger = ? and state in ({UNFINISHED}) "
-        f"and {which} limit {STEP})",
+        f"and {which} limit {BATCH_SIZE})",
         (now, trigger),
     ).rowcount
 
 
 def counts(store: FeedStore) -> dict[str, dict[str, int]]:
-    """How many messages each trigger has, by state."""
-    found = left(store)
+    """Return each trigger's number of messages, by state."""
+    by_trigger = unfinished_counts(store)
     for trigger, count in store.query(
         "select trigger, count(*) from messages where state = 'dropped' group by 1"
     ):
-        found.setdefault(trigger, {})["dropped"] = count
+        by_trigger.setdefault(trigger, {})["dropped"] = count
     for trigger, count in store.query(
         "select trigger, count(*) from messages indexed by messages_made group by 1"
     ):
-        if sent := count - sum(found.get(trigger, {}).values()):
-            found.setdefault(trigger, {})["sent"] = sent
-    return found
+        if sent := count - sum(by_trigger.get(trigger, {}).values()):
+            by_trigger.setdefault(trigger, {})["sent"] = sent
+    return by_trigger
 
 
-def left(store: FeedStore) -> dict[str, dict[str, int]]:
-    """How many messages of each trigger did not reach their receiver and may still, by state."""
-    found: dict[str, dict[str, int]] = {}
+def unfinished_counts(store: FeedStore) -> dict[str, dict[str, int]]:
+    """Return each trigger's number of messages that may still be delivered, by state."""
+    by_trigger: dict[str, dict[str, int]] = {}
     query = (
         f"select trigger, state, count(*) from messages where state in ({UNFINISHED}) group by 1, 2"
     )
     for trigger, state, count in store.query(query):
-        found.setdefault(trigger, {})[state] = count
-    return found
+        by_trigger.setdefault(trigger, {})[state] = count
+    return by_trigger

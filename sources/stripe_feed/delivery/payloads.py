@@ -1,7 +1,7 @@
-"""What a message says: a change, or an object's net change -> JSON in one of several formats, or in
-a shape of the user's own.
+"""Payloads: turn a change, or an object's net change, into JSON in one of several formats or a
+user's template.
 
-Templates are data: names are looked up, nothing in them is ever run or formatted by Python.
+Templates are data: names are looked up, and Python never runs or formats anything in them.
 """
 
 from __future__ import annotations
@@ -25,33 +25,35 @@ from ..resources import RESOURCES
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
 VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
-DEEPEST = 50
-BEYOND = 10**4_000  # whole numbers with more digits are not written out by Python
-WHOLE = (
+MAX_DEPTH = 50
+MAX_INTEGER = 10**4_000  # whole numbers with more digits are not written out by Python
+ZERO_DECIMAL = (
     "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf",
     0,
 )  # https://docs.stripe.com/currencies#zero-decimal
-THOUSANDTHS = ("bhd jod kwd omr tnd", 3)  # ISK and UGX are sent with two decimals
-DECIMALS = {currency: count for names, count in (WHOLE, THOUSANDTHS) for currency in names.split()}
+THREE_DECIMAL = ("bhd jod kwd omr tnd", 3)  # ISK and UGX are sent with two decimals
+DECIMALS = {
+    currency: count for names, count in (ZERO_DECIMAL, THREE_DECIMAL) for currency in names.split()
+}
 AMOUNT = re.compile(r"(-?)(\d{1,40})(?:\.(\d{1,12}))?", re.ASCII)  # `*_decimal` fields are texts
-MARK = re.compile(
+PLACEHOLDER = re.compile(
     rf"\{{\{{|\}}\}}|\{{((?:\[\s*(?:{QUOTED})\s*\]|[^{{}}\[]|\[(?!\s*[\"']))*)\}}|[{{}}]"
 )
 
-Scope = Mapping[str, Any]
-Fill = Callable[[Scope], Any]
+TemplateScope = Mapping[str, Any]
+Render = Callable[[TemplateScope], Any]
 
 
 class NotRenderable(StripeFeedError):
-    """This message has no body in this format: it is no event of Stripe's, or its object was
+    """This message has no payload in this format: it was not a Stripe event, or its object was
     forgotten.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """What a message tells, which trigger tells it, and the message's id; `skipped`: changes of its
-    lane that never arrived; `beside`: what its template looks up.
+class PayloadContext:
+    """What a message is about, its trigger, and its id; `skipped`: changes with its ordering key
+    that were never delivered; `beside`: related objects for its template.
     """
 
     about: Change | NetChange
@@ -62,12 +64,12 @@ class Telling:
 
     @property
     def last(self) -> Change:
-        """The change, or the last of those that the net change is made of."""
+        """The change, or the last one of the net change."""
         return self.about.last if isinstance(self.about, NetChange) else self.about
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Payload:
     """The bytes to send, and their content type."""
 
     content: bytes = field(repr=False)
@@ -76,36 +78,37 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A compiled shape, and the paths that it reads."""
+    """A compiled template, and the paths that it reads."""
 
-    fill: Fill = field(repr=False)
+    fill: Render = field(repr=False)
     paths: tuple[str, ...] = ()
 
     @property
     def looks_up(self) -> frozenset[str]:
-        """What must be looked up beside a change."""
+        """The related objects that the template reads."""
         return frozenset(path.partition(".")[0] for path in self.paths) & {*RELATED_TABLES}
 
 
-def render(form: str | Template, telling: Telling, synthetic: bool = False) -> Body:
-    """The body of a message: the same bytes every time.
+def render(form: str | Template, telling: PayloadContext, synthetic: bool = False) -> Payload:
+    """Return the payload of a message: the same bytes every time.
 
-    `form` is one of `FORMATS` or a template; `UsageError` for another. In the format `stripe`, what
-    never was an event raises `NotRenderable`, unless `synthetic` allows events that are made up.
+    `form` is one of `FORMATS` or a template; raises `UsageError` for others. In the format
+    `stripe`, a change without a Stripe event raises `NotRenderable`, unless `synthetic` allows
+    made-up events.
     """
     match form:
         case Template():
-            return Body(_json(form.fill(_scope(telling))))
+            return Payload(_json(form.fill(_scope(telling))))
         case "standard":
-            return Body(_json(_standard(telling)))
+            return Payload(_json(_standard(telling)))
         case "stripe":
-            return Body(_json(_event(telling, synthetic)))
+            return Payload(_json(_event(telling, synthetic)))
         case "change":
-            return Body(_json(telling.about.as_dict()))
+            return Payload(_json(telling.about.as_dict()))
         case "record":
-            return Body(_json(_record(telling)))
+            return Payload(_json(_record(telling)))
         case "cloudevents":
-            return Body(_json(_cloudevent(telling)), "application/cloudevents+json")
+            return Payload(_json(_cloudevent(telling)), "application/cloudevents+json")
     raise UsageError(
         f"There is no format {form!r}. Choose from: {', '.join(FORMATS)}; or give a template."
     )
@@ -118,7 +121,7 @@ def _json(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _standard(telling: Telling) -> Image:
+def _standard(telling: PayloadContext) -> Image:
     return {
         "type": _type(telling),
         "timestamp": iso(telling.last.occurred_at),
@@ -127,12 +130,12 @@ def _standard(telling: Telling) -> Image:
     }
 
 
-def _record(telling: Telling) -> Image:
-    """Flat, and thus with Stripe's own mark of what is gone."""
+def _record(telling: PayloadContext) -> Image:
+    """Return the object flat, so with Stripe's own `deleted` mark if it is gone."""
     return {**_object(telling), **({"deleted": True} if telling.about.op == "d" else {})}
 
 
-def _cloudevent(telling: Telling) -> Image:
+def _cloudevent(telling: PayloadContext) -> Image:
     """https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md"""
     last = telling.last
     return {
@@ -148,16 +151,16 @@ def _cloudevent(telling: Telling) -> Image:
     }
 
 
-def _event(telling: Telling, synthetic: bool) -> Image:
-    """Stripe's event, rebuilt. `pending_webhooks` is 0, an absent `request` a pair of nulls; bearer
-    links are not in changes.
+def _event(telling: PayloadContext, synthetic: bool) -> Image:
+    """Rebuild Stripe's event. `pending_webhooks` is 0, an absent `request` a pair of nulls; changes
+    hold no bearer links.
     """
     last = telling.last
     alone = not isinstance(telling.about, NetChange) or telling.about.changes == 1
     genuine = alone and last.origin == "event" and last.event_id is not None
     if not genuine and not synthetic:
         raise NotRenderable(
-            f"{last.change_id} was no event of Stripe's, so it has no body in the format stripe. Choose the format standard, or "
+            f"{last.change_id} was not a Stripe event, so it has no payload in the format stripe. Choose the format standard, or "
             "allow synthetic events."
         )
     if last.after is None and last.op != "d":
@@ -172,7 +175,7 @@ def _event(telling: Telling, synthetic: bool) -> Image:
     ):  # of other types, what changed is known but was not told
         data["previous_attributes"] = previous
     return {
-        "id": last.event_id if genuine else _made_up_id(telling),
+        "id": last.event_id if genuine else _synthetic_id(telling),
         "object": "event",
         "api_version": last.api_version,
         "context": last.context,
@@ -195,13 +198,13 @@ def _previous(about: Change | NetChange) -> Image | None:
     )
 
 
-def _made_up_id(telling: Telling) -> str:
+def _synthetic_id(telling: PayloadContext) -> str:
     first = telling.about.first if isinstance(telling.about, NetChange) else telling.last
     return f"evt_syn_{blake2b(f'{first.change_id} {telling.last.change_id}'.encode(), digest_size=12).hexdigest()}"
 
 
-def _type(telling: Telling) -> str:
-    """The event's type, or the one that Stripe's event of this kind would have:
+def _type(telling: PayloadContext) -> str:
+    """Return the event's type, or the type Stripe's event of this kind would have:
     `customer.subscription.updated`.
     """
     about = telling.about
@@ -218,20 +221,20 @@ def _type(telling: Telling) -> str:
     return f"{prefix}.{VERBS.get(about.op, about.op)}"
 
 
-def _object(telling: Telling) -> Image:
-    """The object as it is then, or was last; as little as Stripe tells of deleted ones, where that
-    is all that is known.
+def _object(telling: PayloadContext) -> Image:
+    """Return the object after the change, or its last state; if only the id of a deleted object is
+    known, what Stripe sends for deleted objects.
     """
     about, last = telling.about, telling.last
-    found = about.after if about.op != "d" else last.before or about.before
-    if found is not None:
-        return found
+    image = about.after if about.op != "d" else last.before or about.before
+    if image is not None:
+        return image
     row = RESOURCES.get(about.resource)
     kind = {"object": row.object} if row else {}
     return {"id": about.object_id, **kind, **({"deleted": True} if about.op == "d" else {})}
 
 
-def _meta(telling: Telling) -> Image:
+def _meta(telling: PayloadContext) -> Image:
     about, last = telling.about, telling.last
     first = about.first if isinstance(about, NetChange) else last
     return {
@@ -282,7 +285,7 @@ META = (
 ROOTS = ("after", "before", "change", *RELATED_TABLES, "trigger", "account_id")
 
 
-def _scope(telling: Telling) -> Scope:
+def _scope(telling: PayloadContext) -> TemplateScope:
     about, last, meta = telling.about, telling.last, _meta(telling)
     event = (
         {}
@@ -307,98 +310,101 @@ def _scope(telling: Telling) -> Scope:
 
 
 def compile_template(value: Any) -> Template:
-    """Compile a shape of JSON whose texts hold placeholders; `UsageError` names the place of what
-    is wrong in it.
+    """Compile a JSON template whose strings hold placeholders; a `UsageError` names the place of
+    the fault.
 
     `{after.email}`, `{before.…}`, `{change.type}`, `{trigger}`, `{account_id}`;
-    `{after.total|money:after.currency}` is a decimal text in major units, `{after.created|date}` a
-    time in UTC; `{customer.…}`, `{subscription.…}` and `{invoice.…}` are looked up. A text that is
-    one placeholder becomes the value itself, in others it is inserted, null as nothing. `{{` and
-    `}}` are braces.
+    `{after.total|money:after.currency}` is a decimal string in major units, `{after.created|date}`
+    a time in UTC; `{customer.…}`, `{subscription.…}` and `{invoice.…}` are looked up. A string that
+    is one placeholder becomes the value itself; otherwise the value is inserted, null as nothing.
+    `{{` and `}}` are braces.
     """
     paths: list[str] = []
-    return Template(_compiled(value, "template", 0, paths), tuple(dict.fromkeys(paths)))
+    return Template(_compile_value(value, "template", 0, paths), tuple(dict.fromkeys(paths)))
 
 
-def _compiled(value: Any, place: str, depth: int, paths: list[str]) -> Fill:
-    if depth > DEEPEST:
-        raise UsageError(f"{place} is nested more than {DEEPEST} deep.")
+def _compile_value(value: Any, place: str, depth: int, paths: list[str]) -> Render:
+    if depth > MAX_DEPTH:
+        raise UsageError(f"{place} is nested more than {MAX_DEPTH} deep.")
     if isinstance(value, str):
-        return _text(value, place, paths)
+        return _compile_text(value, place, paths)
     if isinstance(value, list | tuple):
-        items = [_compiled(one, f"{place}[{n}]", depth + 1, paths) for n, one in enumerate(value)]
+        items = [
+            _compile_value(item, f"{place}[{n}]", depth + 1, paths) for n, item in enumerate(value)
+        ]
         return lambda scope: [fill(scope) for fill in items]
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise UsageError(f"{place} has a key that is no text.")
+            raise UsageError(f"{place} has a key that is not a string.")
         fields = {
-            name: _compiled(one, f"{place}.{name}", depth + 1, paths) for name, one in value.items()
+            name: _compile_value(item, f"{place}.{name}", depth + 1, paths)
+            for name, item in value.items()
         }
         return lambda scope: {name: fill(scope) for name, fill in fields.items()}
     is_number = (
-        abs(value) < BEYOND
+        abs(value) < MAX_INTEGER
         if isinstance(value, int)
         else isinstance(value, float) and math.isfinite(value)
     )
     if value is not None and not is_number:
-        raise UsageError(f"{place} is no JSON but a {type(value).__name__}. Write it as a text.")
+        raise UsageError(
+            f"{place} is a {type(value).__name__}, which is not JSON. Write it as a string."
+        )
     return lambda scope: value
 
 
-def _text(text: str, place: str, paths: list[str]) -> Fill:
-    pieces: list[str | Fill] = []
+def _compile_text(text: str, place: str, paths: list[str]) -> Render:
+    pieces: list[str | Render] = []
     end = 0
-    for mark in MARK.finditer(text):
+    for mark in PLACEHOLDER.finditer(text):
         pieces.append(text[end : mark.start()])
         end = mark.end()
         pieces.append(
             mark[0][0]
             if mark[0] in ("{{", "}}")
-            else _placeholder(mark[1], place, mark.start() + 1, paths)
+            else _compile_placeholder(mark[1], place, mark.start() + 1, paths)
         )
     pieces = [piece for piece in [*pieces, text[end:]] if piece != ""]
     if len(pieces) == 1 and not isinstance(pieces[0], str):
         return pieces[0]
     return lambda scope: "".join(
-        piece if isinstance(piece, str) else _inserted(piece(scope)) for piece in pieces
+        piece if isinstance(piece, str) else _to_text(piece(scope)) for piece in pieces
     )
 
 
-def _inserted(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else _json(value).decode()
 
 
-def _placeholder(inside: str | None, place: str, column: int, paths: list[str]) -> Fill:
+def _compile_placeholder(inside: str | None, place: str, column: int, paths: list[str]) -> Render:
     where = f"{place}, character {column}"
     if inside is None:
-        raise UsageError(
-            f"{where}: a brace without its other one. A brace of the text's own is written twice."
-        )
+        raise UsageError(f"{where}: unmatched brace. Write a literal brace twice.")
     path, rest = split_prefix(inside)
     bar, filter = rest[:1], rest[1:]
-    read = _path(inside if bar == ":" else path, where, paths)
+    read = _compile_path(inside if bar == ":" else path, where, paths)
     name, colon, argument = filter.partition(":")
     match name.strip(), bool(colon):
         case "", False if not bar:
             return read
         case "money", True:
-            currency = _path(argument, where, paths)
+            currency = _compile_path(argument, where, paths)
             return lambda scope: in_major_units(read(scope), currency(scope))
         case "date", False:
             return lambda scope: as_iso(read(scope))
     raise UsageError(
-        f"{where}: there is no filter {filter.strip()!r}. There are: money:<path of the currency>, date."
+        f"{where}: unknown filter {filter.strip()!r}. Choose from: money:<path of the currency>, date."
     )
 
 
-def _path(text: str, where: str, paths: list[str]) -> Fill:
+def _compile_path(text: str, where: str, paths: list[str]) -> Render:
     try:
         root, _, rest = normalize_path(text).partition(".") if text.strip() else ("", "", "")
     except UsageError as fault:
         raise UsageError(f"{where}: {fault}") from None
     if root not in ROOTS or split_prefix(text)[1]:
         raise UsageError(
-            f"{where}: {text.strip()!r} is no path. Paths begin with {', '.join(ROOTS)}; such as `after.email`."
+            f"{where}: {text.strip()!r} is not a path. Paths begin with {', '.join(ROOTS)}; such as `after.email`."
         )
     if (root in ("trigger", "account_id") and rest) or (
         root == "change" and rest.partition(".")[0] not in META
@@ -410,17 +416,17 @@ def _path(text: str, where: str, paths: list[str]) -> Fill:
 
 
 def in_major_units(amount: Any, currency: Any) -> str | None:
-    """An amount in minor units as a decimal in major ones, exact; null where one of the two is
-    none.
+    """Return an amount in minor units as an exact decimal in major units; null if amount or
+    currency is invalid.
     """
-    found = (
+    match = (
         AMOUNT.fullmatch(str(amount))
         if isinstance(amount, int | str) and not isinstance(amount, bool)
         else None
     )
-    if found is None or not isinstance(currency, str):
+    if match is None or not isinstance(currency, str):
         return None
-    sign, digits, fraction = found[1], found[2], found[3] or ""
+    sign, digits, fraction = match[1], match[2], match[3] or ""
     count = DECIMALS.get(currency.lower(), 2)
     padded = digits.zfill(count + 1)
     major, minor = padded[: len(padded) - count], padded[len(padded) - count :] + fraction
@@ -428,7 +434,7 @@ def in_major_units(amount: Any, currency: Any) -> str | None:
 
 
 def as_iso(seconds: Any) -> str | None:
-    """Unix seconds as ISO 8601 in UTC; null for anything else."""
+    """Return Unix seconds as ISO 8601 in UTC; null for anything else."""
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         return None
     try:

@@ -1,5 +1,5 @@
-"""Signatures on deliveries: Standard Webhooks (https://www.standardwebhooks.com) and Stripe's own
-scheme, made and verified.
+"""Sign and verify messages: Standard Webhooks (https://www.standardwebhooks.com) and Stripe's own
+scheme.
 
 While a secret is being replaced there are two, and every message carries a signature of each.
 """
@@ -15,67 +15,69 @@ from collections.abc import Sequence
 from ..errors import SetupError, StripeFeedError
 
 PREFIX = "whsec_"
-LEAST_BYTES = 24  # of a Standard Webhooks secret, by the specification
-LONGEST_HEADER = 4_096
-TOLERANCE = 300  # seconds
+MIN_SECRET_BYTES = 24  # of a Standard Webhooks secret, by the specification
+MAX_HEADER = 4_096
+TOLERANCE_SECONDS = 300  # seconds
 
 
 class BadSignature(StripeFeedError):
-    """A message was not signed with a secret of ours, or not just now."""
+    """No secret of ours signed a message, or its time is outside the tolerance."""
 
 
 def new_secret() -> str:
-    """A secret for either scheme."""
-    return PREFIX + base64.b64encode(chance.token_bytes(LEAST_BYTES)).decode()
+    """Return a new secret for either scheme."""
+    return PREFIX + base64.b64encode(chance.token_bytes(MIN_SECRET_BYTES)).decode()
 
 
 def standard_headers(
     message_id: str, timestamp: int, body: bytes, secrets: Sequence[str]
 ) -> dict[str, str]:
-    """The three headers of Standard Webhooks, with a signature per secret. Raises `SetupError` for
-    a secret that is none.
+    """Return the three headers of Standard Webhooks, with a signature per secret. Raises
+    `SetupError` for an invalid secret.
 
     The id stays the same for every attempt; `timestamp`, in Unix seconds, is the attempt's.
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
     signatures = [
         base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
-        for key in map(_key, _some(secrets))
+        for key in map(_key, _check_secrets(secrets))
     ]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{one}" for one in signatures),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
 
 
 def stripe_header(timestamp: int, body: bytes, secrets: Sequence[str]) -> str:
-    """The value of `Stripe-Signature`, with a signature per secret. Raises `SetupError` for a
-    secret that is none.
+    """Return the value of `Stripe-Signature`, with a signature per secret. Raises `SetupError` for
+    an invalid secret.
     """
     return ",".join(
         [
             f"t={timestamp}",
-            *(f"v1={_hex(str(timestamp), body, secret)}" for secret in _some(secrets)),
+            *(
+                f"v1={_sign_stripe(str(timestamp), body, secret)}"
+                for secret in _check_secrets(secrets)
+            ),
         ]
     )
 
 
 def verify_stripe(
-    body: bytes, header: str, secrets: Sequence[str], now: float, tolerance: int = TOLERANCE
+    body: bytes, header: str, secrets: Sequence[str], now: float, tolerance: int = TOLERANCE_SECONDS
 ) -> None:
     """Raise `BadSignature` unless one of the secrets signed exactly this body, at most `tolerance`
     seconds before or after `now`.
 
-    `header` is the value of `Stripe-Signature`; signatures of other versions than v1 count for
-    nothing.
+    `header` is the value of `Stripe-Signature`; signatures of versions other than v1 are ignored.
     """
-    time, signatures = _parsed(header)
-    wanted = [_hex(time, body, secret).encode() for secret in _some(secrets)]
-    matches = [hmac.compare_digest(one, other) for one in wanted for other in signatures]
+    time, signatures = _parse_header(header)
+    expected = [_sign_stripe(time, body, secret).encode() for secret in _check_secrets(secrets)]
+    matches = [hmac.compare_digest(a, b) for a in expected for b in signatures]
     if not any(matches):
         raise BadSignature(
-            "No signature matches: another secret, or a body that was changed on its way. Compare the secrets."
+            "No signature matches: the secret differs, or the body was changed in transit. Compare the secrets."
         )
     if int(time) < now - tolerance:
         raise BadSignature(
@@ -87,11 +89,11 @@ def verify_stripe(
         )
 
 
-def _parsed(header: str) -> tuple[str, list[bytes]]:
-    """The time as it was signed, and the signatures of version 1."""
+def _parse_header(header: str) -> tuple[str, list[bytes]]:
+    """Return the signed time and the signatures of version 1."""
     pairs = (
         [part.strip().partition("=") for part in header.split(",")]
-        if len(header) <= LONGEST_HEADER
+        if len(header) <= MAX_HEADER
         else []
     )
     times = [value for name, _, value in pairs if name == "t"]
@@ -107,22 +109,27 @@ def _parsed(header: str) -> tuple[str, list[bytes]]:
     return times[0], signatures
 
 
-def _hex(time: str, body: bytes, secret: str) -> str:
-    """Stripe takes the secret as it is written, prefix included
+def _sign_stripe(time: str, body: bytes, secret: str) -> str:
+    """Sign as Stripe does, with the secret as written, prefix included
     (https://docs.stripe.com/webhooks#verify-manually).
     """
     return hmac.digest(secret.encode(), f"{time}.".encode() + body, "sha256").hex()
 
 
-def _some(secrets: Sequence[str]) -> Sequence[str]:
-    """An empty secret would let anyone sign, and one with a line end would match nobody's."""
+def _check_secrets(secrets: Sequence[str]) -> Sequence[str]:
+    """Raise `SetupError` for unusable secrets: an empty one lets anyone sign, one with a line end
+    matches nothing.
+    """
     if isinstance(secrets, str) or not secrets:
         raise SetupError(
             'There is no secret to sign with. Name at least one, such as `secrets = ["env:HOOK_SECRET"]`.'
         )
-    if any(not one or not one.isascii() or not one.isprintable() or " " in one for one in secrets):
+    if any(
+        not secret or not secret.isascii() or not secret.isprintable() or " " in secret
+        for secret in secrets
+    ):
         raise SetupError(
-            "A secret is empty, or holds blanks, line ends or odd characters. Copy it anew, without a line end."
+            "A secret is empty, or has blanks, line ends or non-ASCII characters. Copy it again, without a line end."
         )
     return secrets
 
@@ -137,8 +144,8 @@ def _key(secret: str) -> bytes:
         )
     except binascii.Error:
         key = b""
-    if len(key) < LEAST_BYTES:
+    if len(key) < MIN_SECRET_BYTES:
         raise SetupError(
-            f"A secret is not of the form {PREFIX}<base64 of at least {LEAST_BYTES} bytes>. Copy it anew, or have a new one made."
+            f"A secret is not of the form {PREFIX}<base64 of at least {MIN_SECRET_BYTES} bytes>. Copy it anew, or have a new one made."
         )
     return key

@@ -1,8 +1,8 @@
-"""How one message leaves: a body goes in, an `Outcome` comes out. Sinks may be shared among
-threads.
+"""Transports send one message: a payload goes in, an `AttemptResult` comes out. Threads may share a
+transport.
 
-A sink raises nothing for what the other side does. Outcomes hold no body, header, query, path or
-secret.
+A transport raises nothing for faults of the other side. Results hold no body, header, query, path
+or secret.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from socket import getaddrinfo
 from typing import Any, Protocol
 
 from ..errors import Unreachable, UsageError
-from .addresses import Blocked, Connections, Lookup, check_url
+from .addresses import Blocked, Connections, Resolver, check_url
 
 TIMEOUT = 15.0  # seconds for one message
 RETRY_AFTER_SECONDS = 86_400.0
 KILL_SECONDS = 2.0  # between asking a command to end and ending it
 THROTTLED = (429, 502, 503, 504)
-OUR_SECRETS = re.compile(
+SECRET_NAMES = re.compile(
     r"^STRIPE_|(^|__)((SOURCES|DESTINATION)(__|$)|CREDENTIALS)"
 )  # dlt's names hold two underscores
-OURS = ("host", "content-length", "transfer-encoding", "connection")
+RESERVED_HEADERS = ("host", "content-length", "transfer-encoding", "connection")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a try ended. `code` is an HTTP status, or words such as timeout, reset, refused, blocked,
-    exit 3, error ValueError.
+class AttemptResult:
+    """How an attempt ended. `code` is an HTTP status, or words such as timeout, reset, refused,
+    blocked, exit 3, error ValueError.
 
-    `retry_after`: seconds that the receiver asks to wait. `gone`: it wants nothing more.
-    `throttled`: it has too much to do.
+    `retry_after`: seconds the endpoint asks to wait. `gone`: it wants no more messages.
+    `throttled`: it is overloaded.
     """
 
     ok: bool
@@ -63,25 +63,24 @@ class Outcome:
     note: str = ""
 
 
-class Sink(Protocol):
-    """Where messages go."""
+class Transport(Protocol):
+    """A way to send messages."""
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         """Try once."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Release open resources."""
 
 
-class Webhook:
-    """POSTs to a URL: only to addresses that `resolve` lets through, and through no proxy and no
-    redirect.
+class WebhookTransport:
+    """POST to a URL: only to addresses that `resolve` allows, without proxies and redirects.
 
-    2xx is success, whatever follows the head of the answer. `timeout` (seconds) bounds a try as a
-    whole, but for the system's own limit on looking up a name. `headers` go with every message.
-    Raises `UsageError` for a URL or headers that cannot be.
+    2xx is success, whatever follows the response's head. `timeout` (seconds) bounds an attempt as a
+    whole, except for the system's own limit on name lookups. `headers` go with every message.
+    Raises `UsageError` for an invalid URL or headers.
     """
 
     def __init__(
@@ -92,18 +91,18 @@ class Webhook:
         allow_private: bool = False,
         timeout: float = TIMEOUT,
         ca_certs: str | None = None,
-        lookup: Lookup = getaddrinfo,
+        lookup: Resolver = getaddrinfo,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.target = check_url(url, allow_private)
         if wrong := header_fault(headers or {}):
             raise UsageError(f"The headers for {self.target.host} cannot be sent: {wrong}.")
-        own = {
+        default_headers = {
             "Content-Type": "application/json",
             "User-Agent": f"stripe-feed/{version('stripe-feed')}",
         }
-        self._headers = _merged(own, headers or {})
+        self._headers = _merged(default_headers, headers or {})
         self._timeout, self._now = timeout, now
         self._connections = Connections(
             self.target,
@@ -115,99 +114,101 @@ class Webhook:
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         """POST once."""
         if wrong := header_fault(headers):
-            return Outcome(False, "header", note=wrong)
+            return AttemptResult(False, "header", note=wrong)
         try:
             answer = self._connections.post(body, _merged(self._headers, headers), self._timeout)
         except (Blocked, Unreachable) as fault:
-            return Outcome(
+            return AttemptResult(
                 False, "blocked" if isinstance(fault, Blocked) else "lookup", note=str(fault)
             )
         except (OSError, HTTPException) as fault:
-            return _broken(fault)
+            return _failed_attempt(fault)
         status = answer.status
         if 200 <= status < 300:
-            return Outcome(True, str(status))
+            return AttemptResult(True, str(status))
         wait = retry_after(answer.getheader("Retry-After"), self._now(), answer.getheader("Date"))
         note = "redirects are not followed" * (300 <= status < 400)
-        return Outcome(False, str(status), wait, status == 410, status in THROTTLED, note)
+        return AttemptResult(False, str(status), wait, status == 410, status in THROTTLED, note)
 
     def close(self) -> None:
-        """Close idle connections now, those under way when they end."""
+        """Close idle connections now, busy ones when they end."""
         self._connections.close()
 
 
 def header_fault(headers: Mapping[str, str]) -> str:
-    """Why headers cannot be sent, without their values; empty where they can."""
+    """Return why headers cannot be sent, without their values; empty if they can."""
     for name, value in headers.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            return "a name has a character that no header has"
-        if name.lower() in OURS:
-            return f"{name} is not yours to set"
+            return "a name has a character not allowed in headers"
+        if name.lower() in RESERVED_HEADERS:
+            return f"{name} is set by stripe-feed"
         if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
-            return f"the value of {name} has a line break or another character that no header has"
+            return (
+                f"the value of {name} has a line break or another character not allowed in headers"
+            )
     return ""
 
 
 def _merged(base: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """Later ones win, however their names are written."""
-    return dict({one[0].lower(): one for one in (*base.items(), *more.items())}.values())
+    """Merge headers; later ones win, whatever the case of their names."""
+    return dict({header[0].lower(): header for header in (*base.items(), *more.items())}.values())
 
 
 def retry_after(value: str | None, now: float, date: str | None = None) -> float | None:
-    """The seconds that a `Retry-After` asks for, at most a day; None for what is neither seconds
-    nor a date.
+    """Return the seconds that a `Retry-After` asks for, at most a day; None if it is neither
+    seconds nor a date.
 
-    A date counts from the `date` of the answer, for the receiver's clock may not be ours.
+    A date counts from the `date` of the response, for the receiver's clock may differ from ours.
     """
     text = (value or "").strip()
     if re.fullmatch("[0-9]+", text):
         return min(float(text[:15]), RETRY_AFTER_SECONDS)
-    until = _seconds_of(text)
+    until = _unix_seconds(text)
     if until is None:
         return None
-    since = _seconds_of(date or "")
+    since = _unix_seconds(date or "")
     return min(max(until - (now if since is None else since), 0.0), RETRY_AFTER_SECONDS)
 
 
-def _seconds_of(date: str) -> float | None:
+def _unix_seconds(date: str) -> float | None:
     try:
-        found = parsedate_to_datetime(date)
-        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+        parsed = parsedate_to_datetime(date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _broken(fault: OSError | HTTPException) -> Outcome:
-    """A try that brought no answer. Of what TLS and the system say, only their own words are
-    quoted.
-    """
+def _failed_attempt(fault: OSError | HTTPException) -> AttemptResult:
+    """Describe an attempt without a response. Only TLS's and the system's own texts are quoted."""
     match fault:
         case TimeoutError():
-            return Outcome(False, "timeout")
+            return AttemptResult(False, "timeout")
         case ConnectionRefusedError():
-            return Outcome(False, "refused")
+            return AttemptResult(False, "refused")
         case ConnectionError() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            return Outcome(False, "reset")
+            return AttemptResult(False, "reset")
         case ssl.SSLError():
-            return Outcome(
+            return AttemptResult(
                 False, "tls", note=getattr(fault, "verify_message", "") or fault.reason or ""
             )
         case OSError():
-            return Outcome(False, "unreachable", note=errno.errorcode.get(fault.errno or 0, ""))
+            return AttemptResult(
+                False, "unreachable", note=errno.errorcode.get(fault.errno or 0, "")
+            )
         case _:
-            return Outcome(False, "malformed", note="the answer is not HTTP")
+            return AttemptResult(False, "malformed", note="the answer is not HTTP")
 
 
-class Command:
-    """Runs a shell command with the body and a newline on its stdin; exit 0 is success. What it
-    prints goes to our stderr.
+class CommandTransport:
+    """Run a shell command with the body and a newline on its stdin; exit 0 is success. Its output
+    goes to our stderr.
 
-    It finds `STRIPE_FEED_MESSAGE_ID` and `STRIPE_FEED_TRIGGER` in its environment, which holds no
-    secret of ours (`hidden`: the names of more), and leads a process group, which ends with it
-    after `timeout` seconds, when this process is interrupted, and when the sink is closed.
+    Its environment has `STRIPE_FEED_MESSAGE_ID` and `STRIPE_FEED_TRIGGER` and none of our secrets
+    (`hidden`: names of more). It leads a process group that is ended after `timeout` seconds, when
+    this process is interrupted, and when the transport is closed.
     """
 
     def __init__(self, run: str, *, timeout: float = TIMEOUT, hidden: Collection[str] = ()) -> None:
@@ -218,14 +219,14 @@ class Command:
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         """Run once."""
-        told = {"STRIPE_FEED_MESSAGE_ID": message_id, "STRIPE_FEED_TRIGGER": trigger}
-        environment = {**environment_of_child(self._hidden), **told}
+        variables = {"STRIPE_FEED_MESSAGE_ID": message_id, "STRIPE_FEED_TRIGGER": trigger}
+        environment = {**child_environment(self._hidden), **variables}
         try:
             with self._turn:
                 if self._closed:
-                    return Outcome(False, "closed")
+                    return AttemptResult(False, "closed")
                 child = subprocess.Popen(
                     self._run,
                     shell=True,
@@ -236,41 +237,41 @@ class Command:
                 )
                 self._children.add(child)
         except (OSError, ValueError) as fault:
-            return Outcome(False, f"error {type(fault).__name__}")
+            return AttemptResult(False, f"error {type(fault).__name__}")
         return self._ended(child, body)
 
     def close(self) -> None:
-        """Ask the commands that run to end, and start no more."""
+        """Ask running commands to end, and start no more."""
         with self._turn:
             self._closed = True
             for child in self._children:
                 _signal(child, signal.SIGTERM)
 
-    def _ended(self, child: subprocess.Popen[bytes], body: bytes) -> Outcome:
+    def _ended(self, child: subprocess.Popen[bytes], body: bytes) -> AttemptResult:
         with child:
             try:
                 child.communicate(body + b"\n", self._timeout)
             except subprocess.TimeoutExpired:
-                _end(child)
-                return Outcome(False, "timeout")
+                _terminate(child)
+                return AttemptResult(False, "timeout")
             except BaseException:
-                _end(child)
+                _terminate(child)
                 raise
             finally:
                 with self._turn:
                     self._children.discard(child)
         status = child.returncode
-        return Outcome(not status, f"exit {status}" if status >= 0 else f"signal {-status}")
+        return AttemptResult(not status, f"exit {status}" if status >= 0 else f"signal {-status}")
 
 
-def environment_of_child(hidden: Collection[str] = ()) -> dict[str, str]:
-    """The environment without our keys, the credentials of sources and destinations, and what else
-    is `hidden`.
+def child_environment(hidden: Collection[str] = ()) -> dict[str, str]:
+    """Return the environment without our keys, credentials of sources and destinations, and the
+    names in `hidden`.
     """
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in hidden and not OUR_SECRETS.search(name.upper())
+        if name not in hidden and not SECRET_NAMES.search(name.upper())
     }
 
 
@@ -279,45 +280,43 @@ def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(child.pid, number)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _terminate(child: subprocess.Popen[bytes]) -> None:
     _signal(child, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         child.wait(KILL_SECONDS)
     _signal(child, signal.SIGKILL)  # what is left of the group
 
 
-class Function:
-    """Calls a function, or `module:function`, with the parsed body and the message's id; of an
-    exception only its class is told.
+class CallableTransport:
+    """Call a function, or `module:function`, with the parsed body and the message's id; of an
+    exception only its class is reported.
 
-    The module is looked for where Python looks, then in the current directory. Many threads may
-    call at once; no time limit holds. Raises `UsageError` where there is no such function.
+    The module is searched where Python looks, then in the current directory. Many threads may call
+    at once; there is no time limit. Raises `UsageError` if there is no such function.
     """
 
     def __init__(self, call: str | Callable[[Any, str], object]) -> None:
-        self._call: Callable[[Any, str], object] = (
-            _imported(call) if isinstance(call, str) else call
-        )
+        self._call: Callable[[Any, str], object] = _import(call) if isinstance(call, str) else call
         if not callable(self._call) or inspect.iscoroutinefunction(self._call):
             raise UsageError(
-                f"{call} is no plain function. Give one that takes the message and its id."
+                f"{call} is not a plain function. Give one that takes the message and its id."
             )
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         """Call once."""
         try:
             self._call(json.loads(body), message_id)
         except (Exception, SystemExit) as fault:
-            return Outcome(False, f"error {type(fault).__name__}")
-        return Outcome(True, "ok")
+            return AttemptResult(False, f"error {type(fault).__name__}")
+        return AttemptResult(True, "ok")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
-def _imported(name: str) -> Any:
+def _import(name: str) -> Any:
     module, _, path = name.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
@@ -329,13 +328,13 @@ def _imported(name: str) -> Any:
         ) from None
 
 
-class Lines:
-    """Appends each body as one line to a file that only its owner may read; a line that a kill cut
-    short is ended first.
+class FileTransport:
+    """Append each body as one line to a file that only its owner may read; a line cut short by a
+    kill is ended first.
 
-    A message is on the disk when `send` returns. Threads and processes may write to one file.
-    Raises `UsageError` for a path that cannot be such a file: links, pipes, devices and folders are
-    left alone.
+    A message is on disk when `send` returns. Threads and processes may write to one file. Raises
+    `UsageError` for paths that are not regular files: links, pipes, devices and folders are left
+    alone.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -350,7 +349,7 @@ class Lines:
 
     def send(
         self, message_id: str, trigger: str, body: bytes, headers: Mapping[str, str]
-    ) -> Outcome:
+    ) -> AttemptResult:
         """Append once."""
         line = b" ".join(body.splitlines()) + b"\n"  # JSON breaks lines between values only
         try:
@@ -358,32 +357,30 @@ class Lines:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _append(file.fileno(), line)
         except UsageError as fault:
-            return Outcome(False, "setup", note=str(fault))
+            return AttemptResult(False, "setup", note=str(fault))
         except OSError as fault:
-            return Outcome(False, f"error {errno.errorcode.get(fault.errno or 0, 'OSError')}")
-        return Outcome(True, "ok")
+            return AttemptResult(False, f"error {errno.errorcode.get(fault.errno or 0, 'OSError')}")
+        return AttemptResult(True, "ok")
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _open(self) -> int:
-        """Open it where it is a regular file, or make it; each time, for it may have been moved
-        away.
-        """
+        """Open the file if it is regular, or create it; each time, for it may have been moved away."""
         if self.path.is_symlink() or (
             self.path.exists() and not self.path.is_file()
         ):  # to open a device may do things
             raise UsageError(
-                f"{self.path} is a link or no regular file, and is left alone. Choose another file."
+                f"{self.path} is a link or not a regular file, and is left unchanged. Choose another file."
             )
         opened = os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
         )
         try:
-            found = os.fstat(opened).st_mode
-            if not stat.S_ISREG(found):
-                raise UsageError(f"{self.path} is no regular file. Choose another file.")
-            if found & 0o077:
+            mode = os.fstat(opened).st_mode
+            if not stat.S_ISREG(mode):
+                raise UsageError(f"{self.path} is not a regular file. Choose another file.")
+            if mode & 0o077:
                 os.fchmod(opened, 0o600)
         except BaseException:
             os.close(opened)

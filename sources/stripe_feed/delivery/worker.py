@@ -1,8 +1,8 @@
-"""Messages to receivers: one after the other in each lane, lanes side by side, tried again on a
-schedule until they are given up.
+"""Deliver messages: in order for each ordering key, keys in parallel, with retries on a schedule
+until they are given up.
 
-Only one process delivers from a store. A message counts as sent once that is noted: killed in
-between, it is sent again, with the same id.
+Only one process delivers from a store. A message counts as sent once that is recorded: if killed in
+between, it is sent again with the same id.
 """
 
 from __future__ import annotations
@@ -26,11 +26,20 @@ from ..feed.net import net_between
 from ..feed.storage.store import FeedStore, delivery_lock
 from ..feed.storage.store_errors import Unusable
 from . import endpoint_health
-from .endpoint import Receiver, Route, variables
-from .outbox import Attempt, Message, begun, due, is_in_doubt, skipped, told, tried
-from .payloads import NotRenderable, Telling
-from .queues import MOST, Lanes, Sent
-from .transports import Outcome
+from .endpoint import Endpoint, Route, secret_variables
+from .outbox import (
+    Attempt,
+    Message,
+    is_in_doubt,
+    mark_skips_reported,
+    next_due,
+    record_attempt,
+    record_start,
+    skipped,
+)
+from .payloads import NotRenderable, PayloadContext
+from .queues import MAX_WAITING, EndpointQueue, Sent
+from .transports import AttemptResult
 
 log = logging.getLogger("stripe_feed")
 
@@ -38,18 +47,20 @@ SCHEDULE = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Seconds before the 2nd, 3rd, … attempt: https://www.standardwebhooks.com (deliverability)."""
 
 JITTER = 0.2
-AT_ONCE = 8  # messages of one trigger under way, without those that take much longer than others
-SOON = 0.02  # seconds between two looks whether a place is free
-READ = 1_000  # lanes looked up at once
-LATER = 5.0  # seconds until what cannot be looked up is tried again
-TICK = 0.5  # seconds
-BUSY = "delivers from this store already. Leave it to that one, or end it first."
+MAX_IN_FLIGHT = (
+    8  # messages of one trigger under way, without those that take much longer than others
+)
+POLL_SECONDS = 0.02  # seconds between two looks whether a place is free
+BATCH_SIZE = 1_000  # lanes looked up at once
+RETRY_SECONDS = 5.0  # seconds until what cannot be looked up is tried again
+TICK_SECONDS = 0.5  # seconds
+ALREADY_DELIVERS = "delivers from this store already. Leave it to that one, or end it first."
 
 
 @dataclass
-class Delivered:
-    """What a delivery did: messages sent, tries that failed and will be repeated, messages given up
-    or dropped; and which triggers are disabled, and why.
+class DeliveryReport:
+    """What a delivery did: messages sent, attempts that failed and will be repeated, messages given
+    up or dropped, and the disabled triggers with the reason.
     """
 
     sent: int = 0
@@ -59,10 +70,10 @@ class Delivered:
     disabled: dict[str, str] = field(default_factory=dict)
 
 
-class Delivery:
-    """Sends what is due, from one store, for these triggers; `close` it.
+class Worker:
+    """Deliver the due messages of these triggers from one store; `close` it.
 
-    `now` is the clock, in Unix seconds. Raises `SetupError` where another process delivers, or a
+    `now` is the clock, in Unix seconds. Raises `SetupError` if another process delivers, or a
     secret is not set.
     """
 
@@ -72,54 +83,56 @@ class Delivery:
         triggers: Sequence[Route],
         *,
         now: Callable[[], float] = time.time,
-        dice: random.Random | None = None,
-        at_once: int = AT_ONCE,
+        rng: random.Random | None = None,
+        at_once: int = MAX_IN_FLIGHT,
         lookups: Lookups = NO_LOOKUPS,
         **network: Any,
     ) -> None:
         self.lookups = lookups
-        self.store, self.now, self.dice, self.at_once = store, now, dice or random.Random(), at_once
+        self.store, self.now, self.rng, self.at_once = store, now, rng or random.Random(), at_once
         self.until = now  # what is due by then is sent
-        self.done = Delivered()
+        self.done = DeliveryReport()
         self.ended: SimpleQueue[Sent] = SimpleQueue()
         self.under_way = 0
         self.has_room = False  # what comes of a try can be noted, as far as one can know
         self.unnoted: list[Sent] = []  # it was sent, and could not be written down yet
-        hidden = variables(one.deliver for one in triggers)
+        hidden = secret_variables(trigger.deliver for trigger in triggers)
         self.lanes = {
-            one.name: Lanes(
-                one,
-                Receiver(one.name, one.deliver, now, hidden, **network),
-                ThreadPoolExecutor(MOST if one.deliver.kind == "url" else at_once, one.name),
+            trigger.name: EndpointQueue(
+                trigger,
+                Endpoint(trigger.name, trigger.deliver, now, hidden, **network),
+                ThreadPoolExecutor(
+                    MAX_WAITING if trigger.deliver.kind == "url" else at_once, trigger.name
+                ),
                 at_once,
             )
-            for one in triggers
+            for trigger in triggers
         }
 
     def close(self) -> None:
-        """Wait for what is under way, and let go of everything."""
+        """Wait for messages in flight, and close everything."""
         for lanes in self.lanes.values():
             lanes.pool.shutdown()
-            lanes.receiver.close()
+            lanes.endpoint.close()
 
-    def once(self, stop: threading.Event | None = None) -> Delivered:
-        """Send everything that is due when this is called, lane by lane; what fails waits for
-        another call.
+    def once(self, stop: threading.Event | None = None) -> DeliveryReport:
+        """Send everything that is due when this is called, in order per ordering key; failed
+        messages wait for another call.
 
-        `stop`: begin nothing more; what is under way is finished and noted.
+        `stop`: start nothing more; messages in flight are finished and recorded.
         """
         began = self.now()
         self.until = lambda: began
         self._pump(stop or threading.Event(), lambda: False)
         return self.done
 
-    def follow(self, stop: threading.Event, tick: Callable[[], object]) -> Delivered:
-        """Go on until `stop`; `tick` is called about twice a second, to make new messages."""
+    def follow(self, stop: threading.Event, tick: Callable[[], object]) -> DeliveryReport:
+        """Deliver until `stop`; `tick` is called about twice a second, to create new messages."""
         self.until, last = self.now, 0.0
 
         def go_on() -> bool:
             nonlocal last
-            if time.monotonic() >= last + TICK:
+            if time.monotonic() >= last + TICK_SECONDS:
                 tick()
                 self._look()
                 last = time.monotonic()
@@ -141,21 +154,23 @@ class Delivery:
                     if not go_on():
                         return
                     if not any(lanes.ready for lanes in self.lanes.values()):
-                        stop.wait(TICK)
+                        stop.wait(TICK_SECONDS)
         finally:  # whatever happened, what was sent is noted
-            rest = [self.ended.get() for _ in range(self.under_way)]
+            ended = [self.ended.get() for _ in range(self.under_way)]
             self.under_way = 0
             try:
-                self._note(rest)
+                self._note(ended)
             finally:  # what could not be noted is not sent again by this one
                 for name, lanes in self.lanes.items():
                     lanes.busy = {
-                        one.message.lane: 0.0 for one in self.unnoted if one.message.trigger == name
+                        sent.message.lane: 0.0
+                        for sent in self.unnoted
+                        if sent.message.trigger == name
                     }
 
     def _begin(self, stop: threading.Event) -> bool:
-        """Begin what may begin now, once that is noted: where nothing can be noted, nothing is
-        sent. Whether any is under way.
+        """Start the messages that may start, once that is recorded: what cannot be recorded is not
+        sent. Return whether any is in flight.
         """
         chosen = [] if stop.is_set() else list(self._next())
         if chosen:
@@ -165,7 +180,7 @@ class Delivery:
                 self.store.require_space()
             self.has_room = True
             with self.store.transaction() as db:
-                alive = [begun(db, message, now) for message in chosen]
+                alive = [record_start(db, message, now) for message in chosen]
             for message, is_alive in zip(chosen, alive, strict=True):
                 lanes = self.lanes[message.trigger]
                 if is_alive:
@@ -177,23 +192,25 @@ class Delivery:
         return self.under_way > 0
 
     def _ended(self) -> list[Sent]:
-        """The tries that have ended by now: at least one, unless it takes long."""
-        found = list[Sent]()
+        """Return the attempts that have ended: at least one, unless that takes long."""
+        ended = list[Sent]()
         with suppress(Empty):
-            found.append(
+            ended.append(
                 self.ended.get(
-                    timeout=SOON if any(one.ready for one in self.lanes.values()) else TICK
+                    timeout=POLL_SECONDS
+                    if any(queue.ready for queue in self.lanes.values())
+                    else TICK_SECONDS
                 )
             )
             while True:
-                found.append(self.ended.get_nowait())
-        self.under_way -= len(found)
-        return found
+                ended.append(self.ended.get_nowait())
+        self.under_way -= len(ended)
+        return ended
 
     def _look(self) -> bool:
-        """Find the lanes whose first message is due; whether there are any."""
+        """Find the ordering keys whose first message is due; return whether there are any."""
         disabled, pauses = (
-            endpoint_health.disabled(self.store),
+            endpoint_health.disabled_endpoints(self.store),
             endpoint_health.pauses(self.store, self.now()),
         )
         self.done.disabled = {name: disabled[name] for name in self.lanes if name in disabled}
@@ -206,42 +223,44 @@ class Delivery:
             self._fill(lanes)
         return any(lanes.ready for lanes in self.lanes.values())
 
-    def _fill(self, lanes: Lanes) -> None:
-        """Look up some of the lanes of a trigger whose first message is due, where none of them is
-        known.
-        """
+    def _fill(self, lanes: EndpointQueue) -> None:
+        """Query some ordering keys of a trigger whose first message is due, if none is queued."""
         if lanes.ready or not lanes.has_more or self._rests(lanes):
             return
-        found = due(
-            self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, READ
+        messages = next_due(
+            self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, BATCH_SIZE
         )
-        lanes.unread = found if lanes.receiver.looks_up else []
-        lanes.has_more = len(found) == READ
-        lanes.ready += [one for one in found if one.lane not in lanes.busy]
+        lanes.unread = messages if lanes.endpoint.looks_up else []
+        lanes.has_more = len(messages) == BATCH_SIZE
+        lanes.ready += [message for message in messages if message.lane not in lanes.busy]
 
-    def _look_up(self, lanes: Lanes) -> None:
-        """Read at once what the messages of a trigger look up; the first that is sent does it, and
-        no other trigger waits for it. Where it cannot be read, each of them will say so.
+    def _look_up(self, lanes: EndpointQueue) -> None:
+        """Read at once the related objects of a trigger's messages. The first sent message does it,
+        so no other trigger waits. If that fails, each message reports it.
         """
         with lanes.looking:
-            found, lanes.unread = lanes.unread, []
-            if found:
-                changes = filter(None, (self.store.by_id(one.change_id) for one in found))
+            messages, lanes.unread = lanes.unread, []
+            if messages:
+                changes = filter(
+                    None, (self.store.by_id(message.change_id) for message in messages)
+                )
                 with suppress(StripeFeedError):
-                    self.lookups.prefetch(changes, lanes.receiver.looks_up)
+                    self.lookups.prefetch(changes, lanes.endpoint.looks_up)
 
-    def _go_on(self, lanes: Lanes, lane: str) -> None:
-        """Find what follows in a lane."""
+    def _go_on(self, lanes: EndpointQueue, lane: str) -> None:
+        """Queue the next message with an ordering key."""
         if not self._rests(lanes):
-            lanes.ready += due(
+            lanes.ready += next_due(
                 self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, 1, lane
             )
 
-    def _rests(self, lanes: Lanes) -> bool:
+    def _rests(self, lanes: EndpointQueue) -> bool:
         return lanes.disabled or self.now() < lanes.paused_until
 
     def _next(self) -> Iterator[Message]:
-        """What may begin now, trigger by trigger: a slow receiver does not hold the others."""
+        """Iterate over the messages that may start now, trigger by trigger: a slow endpoint does
+        not hold up the others.
+        """
         for lanes in self.lanes.values():
             if self._rests(lanes):
                 lanes.ready.clear()
@@ -254,25 +273,25 @@ class Delivery:
                 lanes.busy[message.lane] = time.monotonic()
                 yield message
 
-    def _send(self, lanes: Lanes, message: Message) -> None:
+    def _send(self, lanes: EndpointQueue, message: Message) -> None:
         began, clock = self.now(), time.monotonic()
         try:
             self._look_up(lanes)
-            telling = self._telling(message, lanes.receiver.looks_up)
+            telling = self._telling(message, lanes.endpoint.looks_up)
             if telling is None:
-                outcome = Outcome(False, "gone", note="its change is no more in the feed")
+                outcome = AttemptResult(False, "gone", note="its change is no longer in the feed")
             else:
-                outcome = lanes.receiver.send(message.message_id, lanes.receiver.body(telling))
+                outcome = lanes.endpoint.send(message.message_id, lanes.endpoint.body(telling))
         except NotRenderable as fault:
-            outcome = Outcome(False, "gone", note=str(fault))
+            outcome = AttemptResult(False, "gone", note=str(fault))
         except LookupUnavailable as fault:
-            outcome = Outcome(False, "later", note=str(fault))
+            outcome = AttemptResult(False, "later", note=str(fault))
         except Unusable as fault:
-            outcome = Outcome(False, "later", note=str(fault))
+            outcome = AttemptResult(False, "later", note=str(fault))
         except StripeFeedError as fault:
-            outcome = Outcome(False, "setup", note=str(fault))
+            outcome = AttemptResult(False, "setup", note=str(fault))
         except Exception as fault:  # its words may hold data
-            outcome = Outcome(False, f"error {type(fault).__name__}")
+            outcome = AttemptResult(False, f"error {type(fault).__name__}")
         self.ended.put(
             Sent(
                 message,
@@ -282,8 +301,8 @@ class Delivery:
             )
         )
 
-    def _telling(self, message: Message, looks_up: frozenset[str]) -> Telling | None:
-        """What a message tells, made of its changes; nothing where they were pruned."""
+    def _telling(self, message: Message, looks_up: frozenset[str]) -> PayloadContext | None:
+        """Build a message's context from its changes; None if they were pruned."""
         last = self.store.by_id(message.change_id)
         first = (
             last
@@ -296,90 +315,96 @@ class Delivery:
             "select 1 from log where change_id = ? and body is null", last.change_id
         ):
             raise NotRenderable("The object was forgotten.")
-        about = last if first is last else net_between(self.store, first, last)
-        if about is None:
+        subject = last if first is last else net_between(self.store, first, last)
+        if subject is None:
             raise NotRenderable("The object ended as it began.")
-        beside = self.lookups.related(last, looks_up) if looks_up else {}
-        return Telling(
-            about, message.trigger, message.message_id, tuple(skipped(self.store, message)), beside
+        related = self.lookups.related(last, looks_up) if looks_up else {}
+        return PayloadContext(
+            subject,
+            message.trigger,
+            message.message_id,
+            tuple(skipped(self.store, message)),
+            related,
         )
 
     def _note(self, ended: Sequence[Sent]) -> None:
-        """Note what came of some tries, all in one transaction, and find what follows in their
-        lanes.
+        """Record how attempts ended, all in one transaction, and queue the next message of their
+        ordering keys.
         """
         self.unnoted += ended
         if not self.unnoted:
             return
         with self.store.transaction() as db:
-            came = [self._noted(db, one) for one in self.unnoted]
-        noted, self.unnoted = self.unnoted, []
-        for one, what in zip(noted, came, strict=True):
-            lanes = self.lanes[one.message.trigger]
-            lanes.busy.pop(one.message.lane, None)
-            setattr(self.done, what, getattr(self.done, what) + 1)
-            if one.outcome.ok:
-                lanes.takes += (one.seconds - lanes.takes) / 8
-        for one in noted:
-            self._go_on(self.lanes[one.message.trigger], one.message.lane)
+            results = [self._noted(db, one) for one in self.unnoted]
+        recorded, self.unnoted = self.unnoted, []
+        for sent, result in zip(recorded, results, strict=True):
+            lanes = self.lanes[sent.message.trigger]
+            lanes.busy.pop(sent.message.lane, None)
+            setattr(self.done, result, getattr(self.done, result) + 1)
+            if sent.outcome.ok:
+                lanes.takes += (sent.seconds - lanes.takes) / 8
+        for sent in recorded:
+            self._go_on(self.lanes[sent.message.trigger], sent.message.lane)
 
     def _noted(self, db: sqlite3.Connection, sent: Sent) -> str:
-        """Note what came of a try; return it in the words of `Delivered`."""
+        """Record how an attempt ended; return its field of `DeliveryReport`."""
         message, outcome, lanes = sent.message, sent.outcome, self.lanes[sent.message.trigger]
         attempt = Attempt(sent.began, sent.seconds, outcome.code, outcome.note)
         if outcome.ok:
-            tried(db, message, attempt, "sent")
-            told(db, message)
-            endpoint_health.succeeded(db, message.trigger)
+            record_attempt(db, message, attempt, "sent")
+            mark_skips_reported(db, message)
+            endpoint_health.record_success(db, message.trigger)
             lanes.waits_for = ""
             return "sent"
         if outcome.code == "later":  # no try: nothing was sent
             if outcome.note != lanes.waits_for:
                 log.warning(
-                    "The trigger %s cannot make a message yet: %s", message.trigger, outcome.note
+                    "Trigger %s cannot create a message yet: %s", message.trigger, outcome.note
                 )
             lanes.waits_for = outcome.note
             db.execute(
                 "update messages set due_at = ?, begun_at = null where number = ?",
-                (sent.began + LATER, message.number),
+                (sent.began + RETRY_SECONDS, message.number),
             )
             return "failed"
         if outcome.code == "gone":
-            tried(db, message, attempt, "dropped")
+            record_attempt(db, message, attempt, "dropped")
             return "dropped"
         return self._failed(db, message, attempt, outcome)
 
     def _failed(
-        self, db: sqlite3.Connection, message: Message, attempt: Attempt, outcome: Outcome
+        self, db: sqlite3.Connection, message: Message, attempt: Attempt, outcome: AttemptResult
     ) -> str:
         now = attempt.at + attempt.seconds
         lanes = self.lanes[message.trigger]
-        until, why = endpoint_health.failed(db, message.trigger, now, outcome)
+        until, why = endpoint_health.record_failure(db, message.trigger, now, outcome)
         lanes.paused_until = max(lanes.paused_until, until or 0.0)
         if why is not None:
             lanes.disabled, self.done.disabled[message.trigger] = True, why
         if message.tries >= len(SCHEDULE):
-            tried(db, message, attempt, "dead")
+            record_attempt(db, message, attempt, "dead")
             log.warning(
-                "The message %s of the trigger %s is given up after %d attempts (%s): `stripe-feed feed dead list`.",
+                "Message %s of trigger %s is given up after %d attempts (%s): `stripe-feed feed dead list`.",
                 message.message_id,
                 message.trigger,
                 message.tries + 1,
                 outcome.code,
             )
             return "dead"
-        pause = SCHEDULE[message.tries] * self.dice.uniform(1 - JITTER, 1 + JITTER)
-        tried(db, message, attempt, "waiting", now + max(pause, outcome.retry_after or 0.0))
+        pause = SCHEDULE[message.tries] * self.rng.uniform(1 - JITTER, 1 + JITTER)
+        record_attempt(
+            db, message, attempt, "waiting", now + max(pause, outcome.retry_after or 0.0)
+        )
         return "failed"
 
 
 @contextmanager
-def delivering(store: FeedStore, triggers: Sequence[Route], **settings: Any) -> Iterator[Delivery]:
+def open_worker(store: FeedStore, triggers: Sequence[Route], **settings: Any) -> Iterator[Worker]:
     """A delivery, and the only one of this store. Raises `SetupError` where another process
     delivers.
     """
-    with lock_file(delivery_lock(store.path), "stripe-feed deliver", does=BUSY):
-        delivery = Delivery(store, triggers, **settings)
+    with lock_file(delivery_lock(store.path), "stripe-feed deliver", does=ALREADY_DELIVERS):
+        delivery = Worker(store, triggers, **settings)
         try:
             yield delivery
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ..delivery.payloads import Telling, render
+from ..delivery.payloads import PayloadContext, render
 from ..errors import PositionLost, UsageError
 from ..feed import consumers
 from ..feed.change import OP_WORDS, Change
@@ -339,7 +339,8 @@ def as_json(question: Asked, found: Pulled) -> bytes:
 def as_cloudevents(found: Pulled) -> bytes:
     """https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format"""
     return _joined(
-        render("cloudevents", Telling(one, "", one.change_id)).content for one in found.changes
+        render("cloudevents", PayloadContext(one, "", one.change_id)).content
+        for one in found.changes
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..api.credentials import find_key
-from ..delivery.worker import Delivery, delivering
+from ..delivery.worker import Worker, open_worker
 from ..destination.pipeline import open_pipeline, settings
 from ..errors import SetupError, StripeFeedError, UsageError
 from ..extract.events.webhook import WebhookEvent, decode_head
@@ -224,7 +224,7 @@ class Turn(threading.Event):
 
 
 def deliver_by(
-    rules: Watched, feed: Feed, state: State, current: ExitStack, delivery: Delivery | None
+    rules: Watched, feed: Feed, state: State, current: ExitStack, delivery: Worker | None
 ) -> None:
     """Fire and deliver until stopped; where the file of the rules changed, begin anew with them.
     `current` holds the delivery.
@@ -247,11 +247,11 @@ def _tick(rules: Watched, over: Turn, run: Callable[[], object]) -> None:
         run()
 
 
-def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Delivery | None:
+def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Worker | None:
     while rules.triggers and not state.stopped.is_set():
         try:
             return current.enter_context(
-                delivering(feed.store, rules.triggers, lookups=feed.lookups)
+                open_worker(feed.store, rules.triggers, lookups=feed.lookups)
             )
         except StripeFeedError as fault:
             state.delivery = type(fault).__name__
@@ -261,7 +261,7 @@ def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Deli
 
 
 def deliver_on(
-    delivery: Delivery,
+    delivery: Worker,
     tick: Callable[[], object],
     state: State,
     over: threading.Event | None = None,
@@ -358,7 +358,7 @@ def keep_fresh(
         current, delivery = held.enter_context(ExitStack()), None
         if rules.triggers:
             delivery = current.enter_context(
-                delivering(feed.store, rules.triggers, lookups=feed.lookups)
+                open_worker(feed.store, rules.triggers, lookups=feed.lookups)
             )
         threads.append(
             threading.Thread(

@@ -17,7 +17,7 @@ import msgspec
 from ..api.client import Api
 from ..delivery.addresses import check_url
 from ..delivery.signatures import stripe_header
-from ..delivery.transports import Outcome, Webhook
+from ..delivery.transports import AttemptResult, WebhookTransport
 from ..errors import NotReadable, RequestRefused, SetupError, UsageError
 from ..resources import RESOURCES
 from ..sync_run import resource_names
@@ -85,7 +85,7 @@ def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Regi
         ) from refusal
 
 
-def ring(url: str, secret: str, now: Callable[[], float] = time.time) -> Outcome:
+def ring(url: str, secret: str, now: Callable[[], float] = time.time) -> AttemptResult:
     """Send a signed sample to a webhook URL, as Stripe would; its event does not exist, so nothing
     changes by it.
     """
@@ -101,7 +101,7 @@ def ring(url: str, secret: str, now: Callable[[], float] = time.time) -> Outcome
         }
     ).encode()
     local = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    hook = Webhook(url, allow_private=local, now=now)
+    hook = WebhookTransport(url, allow_private=local, now=now)
     try:
         return hook.send(
             event_id,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..delivery.endpoint import form_of, looked_up_by
-from ..delivery.outbox import id_of
-from ..delivery.payloads import NotRenderable, Telling
+from ..delivery.endpoint import lookups_of, payload_for
+from ..delivery.outbox import message_id_of
+from ..delivery.payloads import NotRenderable, PayloadContext
 from ..feed.consumers import StartAt, position_before
 from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.net import net_between
@@ -81,12 +81,15 @@ def rehearsed(
 def _sample(store: FeedStore, trigger: Trigger, firing: Firing, lookups: Lookups) -> Sample:
     first, last, _ = firing
     about = last if first.change_id == last.change_id else net_between(store, first, last) or last
-    beside = lookups.related(last, looked_up_by(trigger.deliver))
-    telling = Telling(
-        about, trigger.name, id_of(trigger.name, first.change_id, last.change_id), beside=beside
+    beside = lookups.related(last, lookups_of(trigger.deliver))
+    telling = PayloadContext(
+        about,
+        trigger.name,
+        message_id_of(trigger.name, first.change_id, last.change_id),
+        beside=beside,
     )
     try:
-        body: Any = json.loads(form_of(trigger.deliver)(telling).content)
+        body: Any = json.loads(payload_for(trigger.deliver)(telling).content)
     except NotRenderable as fault:
         body = str(fault)
     return Sample(last.change_id, last.object_id, last.occurred_at, body)

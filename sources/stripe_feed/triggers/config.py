@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..delivery.endpoint import Wrong, deliver_of, flag, known
+from ..delivery.endpoint import ConfigError, parse_endpoint, read_bool, reject_unknown
 from ..errors import UsageError
 from ..feed.consumers import parse_duration
 from ..feed.filters import ORIGINS as ORIGINS_ALL
@@ -96,8 +96,8 @@ def examine(path: str | Path = FILE, is_doubting: bool = True) -> Examined:
         try:
             trigger = trigger_of(table)
             if trigger.name in found:
-                raise Wrong(f"there are two triggers called {trigger.name!r}", "name")
-        except Wrong as fault:
+                raise ConfigError(f"there are two triggers called {trigger.name!r}", "name")
+        except ConfigError as fault:
             mistakes += [place.line(_end(str(one)), n, one.keys) for one in (fault, *fault.others)]
             continue
         found[trigger.name] = trigger
@@ -187,19 +187,19 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
     """A trigger from the words of a `[[trigger]]` table; `deliver.python` may be a callable here.
     Raises `Wrong`, a `UsageError`, for the first thing that is wrong, with the others.
     """
-    wrong: list[Wrong] = []
+    wrong: list[ConfigError] = []
     none: tuple[str, ...] = ()
     empty: dict[str, Any] = {}
 
     def read(get: Callable[[], T], otherwise: T) -> T:
         try:
             return get()
-        except Wrong as fault:
+        except ConfigError as fault:
             wrong.append(fault)
             return otherwise
 
     for key, value in said.items():
-        read(lambda key=key, value=value: known({key: value}, KEYS, ""), None)  # type: ignore[misc]
+        read(lambda key=key, value=value: reject_unknown({key: value}, KEYS, ""), None)  # type: ignore[misc]
     name = read(lambda: _name(said.get("name")), "")
     words = {**read(lambda: _preset(said.get("preset")), empty), **said}
     _sound(words)
@@ -213,9 +213,9 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
     where = read(lambda: _where(words.get("where")), None)
     enrol = read(lambda: _enrol(words.get("enrol", "always")), Enrol())
     per: Any = read(lambda: _per(words.get("per", "object_id")), "object_id")
-    net = read(lambda: flag(words, "net"), False)
+    net = read(lambda: read_bool(words, "net"), False)
     guard = read(lambda: _guard(words.get("guard", {})), Guard())
-    deliver = read(lambda: deliver_of(words.get("deliver")), None)
+    deliver = read(lambda: parse_endpoint(words.get("deliver")), None)
     if wrong or deliver is None:
         wrong[0].others = tuple(wrong[1:])
         raise wrong[0]
@@ -238,13 +238,15 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
 
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,80}", name):
-        raise Wrong("a trigger needs a name of letters, digits and the characters _ . -", "name")
+        raise ConfigError(
+            "a trigger needs a name of letters, digits and the characters _ . -", "name"
+        )
     return name
 
 
 def _preset(preset: Any) -> dict[str, Any]:
     if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
-        raise Wrong(
+        raise ConfigError(
             f"there is no preset {_short(preset)}. Choose from: {', '.join(PRESETS)}", "preset"
         )
     return PRESETS[preset] if preset else {}
@@ -255,13 +257,13 @@ def _filter(key: str, words: Mapping[str, Any]) -> tuple[str, ...]:
     try:
         compile_filter(**{key: found or None})  # type: ignore[arg-type]
     except UsageError as fault:
-        raise Wrong(str(fault), key) from None
+        raise ConfigError(str(fault), key) from None
     return found
 
 
-def _about_something(words: Mapping[str, Any], wrong: Sequence[Wrong]) -> None:
+def _about_something(words: Mapping[str, Any], wrong: Sequence[ConfigError]) -> None:
     if not words.get("resource") and not words.get("event") and not wrong:
-        raise Wrong(f"say which resource it is about: {', '.join(RESOURCES)}", "name")
+        raise ConfigError(f"say which resource it is about: {', '.join(RESOURCES)}", "name")
 
 
 def _short(value: Any) -> str:
@@ -272,9 +274,9 @@ def _short(value: Any) -> str:
 def _sound(value: Any, depth: int = 0) -> None:
     """Raise `Wrong` for what TOML does not have, but its reader takes."""
     if depth > DEEPEST:
-        raise Wrong(f"it is nested more than {DEEPEST} deep")
+        raise ConfigError(f"it is nested more than {DEEPEST} deep")
     if isinstance(value, int) and abs(value) > LARGEST:
-        raise Wrong("it holds a whole number of more than 64 bits")
+        raise ConfigError("it holds a whole number of more than 64 bits")
     for one in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
@@ -287,7 +289,7 @@ def _texts(said: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not isinstance(found, list | tuple) or not all(
         isinstance(one, str) and one for one in found
     ):
-        raise Wrong(f"{key} takes a text or a list of texts", key)
+        raise ConfigError(f"{key} takes a text or a list of texts", key)
     return tuple(found)
 
 
@@ -295,7 +297,7 @@ def _chosen(said: Mapping[str, Any], key: str, names: Sequence[str]) -> tuple[st
     found = _texts(said, key)
     for name in found:
         if name not in names:
-            raise Wrong(f"there is no {key} {name!r}. Choose from: {', '.join(names)}", key)
+            raise ConfigError(f"there is no {key} {name!r}. Choose from: {', '.join(names)}", key)
     return found
 
 
@@ -304,7 +306,7 @@ def _events(said: Mapping[str, Any], resources: Sequence[str]) -> tuple[str, ...
     for name in (found := _texts(said, "event")):
         if name not in known:
             near = get_close_matches(name, known, 3)
-            raise Wrong(
+            raise ConfigError(
                 f"no change comes of the event {name!r}{f'; near are {near}' if near else ''}",
                 "event",
             )
@@ -313,7 +315,7 @@ def _events(said: Mapping[str, Any], resources: Sequence[str]) -> tuple[str, ...
 
 def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
     if not isinstance(said, Mapping):
-        raise Wrong(
+        raise ConfigError(
             'transition takes a table, such as { status = { from = "active", to = "past_due" } }',
             "transition",
         )
@@ -330,7 +332,7 @@ def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
                 _side(sides.get("to", "*")),
             )
         else:
-            raise Wrong(
+            raise ConfigError(
                 f'the transition of {path!r} takes {{ from = "…", to = "…" }}',
                 "transition",
                 str(path),
@@ -342,7 +344,7 @@ def _path(text: Any, *keys: str) -> str:
     try:
         return normalize_path(str(text))
     except UsageError as fault:
-        raise Wrong(str(fault), *keys, str(text)) from None
+        raise ConfigError(str(fault), *keys, str(text)) from None
 
 
 def _side(value: Any) -> Any:
@@ -356,11 +358,11 @@ def _where(text: Any) -> Any:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise Wrong("where takes an expression as text", "where")
+        raise ConfigError("where takes an expression as text", "where")
     try:
         return compile_expression(text)
     except UsageError as fault:
-        raise Wrong(f"where: {fault}", "where") from None
+        raise ConfigError(f"where: {fault}", "where") from None
 
 
 def _enrol(text: Any) -> Enrol:
@@ -371,23 +373,25 @@ def _enrol(text: Any) -> Enrol:
         if kind == "cooldown" and length and isinstance(text, str):
             return Enrol("cooldown", parse_duration(length))
     except UsageError as fault:
-        raise Wrong(f"enrol: {fault}", "enrol") from None
-    raise Wrong('enrol is "always", "once", "no_concurrency", or such as "cooldown 7d"', "enrol")
+        raise ConfigError(f"enrol: {fault}", "enrol") from None
+    raise ConfigError(
+        'enrol is "always", "once", "no_concurrency", or such as "cooldown 7d"', "enrol"
+    )
 
 
 def _per(text: Any) -> Any:
     if text not in ("object_id", "customer_id"):
-        raise Wrong('per is "object_id" or "customer_id"', "per")
+        raise ConfigError('per is "object_id" or "customer_id"', "per")
     return text
 
 
 def _guard(said: Any) -> Guard:
     if not isinstance(said, Mapping):
-        raise Wrong("guard takes a table, such as { max = 1000, share = 0.5 }", "guard")
-    known(said, ("max", "share"), "guard")
+        raise ConfigError("guard takes a table, such as { max = 1000, share = 0.5 }", "guard")
+    reject_unknown(said, ("max", "share"), "guard")
     most, share = said.get("max", Guard().most), said.get("share", Guard().share)
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise Wrong("guard.max is a whole number of messages", "guard")
+        raise ConfigError("guard.max is a whole number of messages", "guard")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise Wrong("guard.share is between 0 and 1", "guard")
+        raise ConfigError("guard.share is between 0 and 1", "guard")
     return Guard(most, float(share))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..delivery.endpoint import Receiver
+from ..delivery.endpoint import Endpoint
 from ..errors import StripeFeedError
 from .config import read_triggers
 from .trigger import Trigger
@@ -32,7 +32,7 @@ class Watched:
         try:
             found = read_triggers(self.path)
             for one in found:
-                Receiver(one.name, one.deliver, lambda: 0.0).close()  # its secrets are set
+                Endpoint(one.name, one.deliver, lambda: 0.0).close()  # its secrets are set
         except StripeFeedError as fault:
             log.warning(
                 "%s changed, and is wrong: the rules of before stay. %s", self.path.name, fault

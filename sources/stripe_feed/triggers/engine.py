@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..delivery.outbox import Attempt, Message, attempts, find, id_of, put
+from ..delivery.outbox import Attempt, Message, attempts, enqueue, find, message_id_of
 from ..errors import StripeFeedError, UsageError
 from ..feed import consumers
 from ..feed.change import Change
@@ -245,7 +245,7 @@ def _put(
         "select held, held_for from triggers where name = ?", (trigger.name,)
     ).fetchone()
     waits = held is not None and (again or held_for is None)
-    made = put(db, trigger.name, found, "held" if waits else "waiting", now, again)
+    made = enqueue(db, trigger.name, found, "held" if waits else "waiting", now, again)
     enrolment.store(held=waits and again)
     if made:
         db.execute(
@@ -360,7 +360,7 @@ def replay(
 
 
 def _was_fired(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:
-    id = id_of(trigger.name, firing[0].change_id, firing[1].change_id)
+    id = message_id_of(trigger.name, firing[0].change_id, firing[1].change_id)
     return bool(store.query("select 1 from messages where message_id = ?", id))
 
 

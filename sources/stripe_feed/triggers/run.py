@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..delivery.worker import Delivered, delivering, log
+from ..delivery.worker import DeliveryReport, log, open_worker
 from ..feed.feed import Feed
 from ..feed.storage.store_errors import Unusable
 from .engine import Fired, fire
@@ -65,14 +65,14 @@ def deliver(
     now: Callable[[], float] = time.time,
     stop: threading.Event | None = None,
     **settings: Any,
-) -> tuple[list[Fired], Delivered]:
+) -> tuple[list[Fired], DeliveryReport]:
     """Run the triggers over what is new in a feed, and send every message that is due; return what
     each did.
 
     What fails is tried again by a later call, on the schedule. Raises `SetupError` where another
     process delivers from this feed, or a secret is not set, before anything is sent.
     """
-    with delivering(
+    with open_worker(
         feed.store, triggers, now=now, **{"lookups": feed.lookups, **settings}
     ) as delivery:
         fired = fire(feed.store, triggers, now(), feed.query_ids, feed.lookups)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..delivery.endpoint import Deliver
+from ..delivery.endpoint import EndpointConfig
 from ..feed.change import Change
 from ..feed.filters import Filter, compile_filter
 from ..feed.lookups import NO_LOOKUPS, Lookups
@@ -73,7 +73,7 @@ class Trigger:
 
     name: str
     wanted: Filter
-    deliver: Deliver
+    deliver: EndpointConfig
     event: tuple[str, ...] = ()
     origin: tuple[str, ...] = ORIGINS
     transition: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
