@@ -169,7 +169,7 @@ def delivering_to(
     """A delivery whose triggers send to these sinks."""
     delivery = Worker(store, [trigger for trigger, _ in pairs], now=clock, **settings)
     for trigger, sink in pairs:
-        delivery.lanes[trigger.name].endpoint.sink = sink
+        delivery.lanes[trigger.name].endpoint.transport = sink
     try:
         yield delivery
     finally:
