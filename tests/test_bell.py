@@ -11,7 +11,7 @@ import pytest
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.feed.storage.store_errors import Unusable
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.webhook_inbox import Rung, Trouble
+from stripe_feed.server.webhook_inbox import FailedEvents, ReceivedEvent
 
 
 @pytest.fixture
@@ -21,95 +21,95 @@ def store(tmp_path: Path) -> Iterator[FeedStore]:
 
 
 def test_an_event_rings_once(store: FeedStore) -> None:
-    assert webhook_inbox.ring(store, "evt_1", 10.0)
-    assert not webhook_inbox.ring(store, "evt_1", 11.0, b"{}")
-    assert webhook_inbox.waiting(store, 10) == [Rung("evt_1", 10.0)]
+    assert webhook_inbox.record(store, "evt_1", 10.0)
+    assert not webhook_inbox.record(store, "evt_1", 11.0, b"{}")
+    assert webhook_inbox.unread(store, 10) == [ReceivedEvent("evt_1", 10.0)]
 
-    webhook_inbox.read(store, ["evt_1"], 12.0)
-    assert not webhook_inbox.ring(store, "evt_1", 13.0)
-    assert webhook_inbox.waiting(store, 10) == []
+    webhook_inbox.mark_read(store, ["evt_1"], 12.0)
+    assert not webhook_inbox.record(store, "evt_1", 13.0)
+    assert webhook_inbox.unread(store, 10) == []
 
 
 def test_events_wait_in_the_order_in_which_they_rang(store: FeedStore) -> None:
     for event_id, at in (("evt_c", 1.0), ("evt_b", 2.0), ("evt_a", 2.0), ("evt_d", 0.5)):
-        webhook_inbox.ring(store, event_id, at, event_id.encode())
+        webhook_inbox.record(store, event_id, at, event_id.encode())
 
-    assert webhook_inbox.waiting(store, 3) == [
-        Rung("evt_d", 0.5, b"evt_d"),
-        Rung("evt_c", 1.0, b"evt_c"),
-        Rung("evt_a", 2.0, b"evt_a"),
+    assert webhook_inbox.unread(store, 3) == [
+        ReceivedEvent("evt_d", 0.5, b"evt_d"),
+        ReceivedEvent("evt_c", 1.0, b"evt_c"),
+        ReceivedEvent("evt_a", 2.0, b"evt_a"),
     ]
-    webhook_inbox.read(store, ["evt_d", "evt_c", "evt_unknown"], 3.0)
-    assert [one.event_id for one in webhook_inbox.waiting(store, 10)] == ["evt_a", "evt_b"]
+    webhook_inbox.mark_read(store, ["evt_d", "evt_c", "evt_unknown"], 3.0)
+    assert [one.event_id for one in webhook_inbox.unread(store, 10)] == ["evt_a", "evt_b"]
 
 
 def test_what_is_read_keeps_no_body(store: FeedStore) -> None:
-    webhook_inbox.ring(store, "evt_1", 1.0, b"secret")
-    assert "secret" not in repr(webhook_inbox.waiting(store, 1))
-    webhook_inbox.read(store, ["evt_1"], 2.0)
-    webhook_inbox.read(store, ["evt_1"], 9.0)
+    webhook_inbox.record(store, "evt_1", 1.0, b"secret")
+    assert "secret" not in repr(webhook_inbox.unread(store, 1))
+    webhook_inbox.mark_read(store, ["evt_1"], 2.0)
+    webhook_inbox.mark_read(store, ["evt_1"], 9.0)
 
     assert store.query("select body, read_at from rung") == [(None, 2.0)]
 
 
 def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:
     for event_id in ("evt_1", "evt_2", "evt_3"):
-        webhook_inbox.ring(store, event_id, 1.0)
-    webhook_inbox.read(store, ["evt_1"], 5.0)
-    webhook_inbox.read(store, ["evt_2"], 10.0)
+        webhook_inbox.record(store, event_id, 1.0)
+    webhook_inbox.mark_read(store, ["evt_1"], 5.0)
+    webhook_inbox.mark_read(store, ["evt_2"], 10.0)
 
     assert webhook_inbox.prune(store, 10.0) == 1
-    assert webhook_inbox.ring(store, "evt_1", 20.0)
-    assert not webhook_inbox.ring(store, "evt_2", 20.0)
+    assert webhook_inbox.record(store, "evt_1", 20.0)
+    assert not webhook_inbox.record(store, "evt_2", 20.0)
     assert webhook_inbox.prune(store, 1e9) == 1
-    assert [one.event_id for one in webhook_inbox.waiting(store, 10)] == ["evt_3", "evt_1"]
+    assert [one.event_id for one in webhook_inbox.unread(store, 10)] == ["evt_3", "evt_1"]
 
 
 def test_what_cannot_be_read_is_tried_again_after_growing_pauses_and_given_up(
     store: FeedStore,
 ) -> None:
-    webhook_inbox.ring(store, "evt_odd", 0.0, b"body", b"head")
-    webhook_inbox.ring(store, "evt_good", 1.0)
+    webhook_inbox.record(store, "evt_odd", 0.0, b"body", b"head")
+    webhook_inbox.record(store, "evt_good", 1.0)
     now, tries = 10.0, 0
     while (
-        webhook_inbox.failed(store, {"evt_odd": "NotFound", "evt_never_rang": "NotFound"}, now)
+        webhook_inbox.mark_failed(store, {"evt_odd": "NotFound", "evt_never_rang": "NotFound"}, now)
         == []
     ):
         tries += 1
-        assert [one.event_id for one in webhook_inbox.waiting(store, 10, now)] == [
+        assert [one.event_id for one in webhook_inbox.unread(store, 10, now)] == [
             "evt_good"
         ]  # it holds up no other
-        assert webhook_inbox.next_due(store, now) == 2.0**tries
+        assert webhook_inbox.seconds_until_due(store, now) == 2.0**tries
         now += 2.0**tries
-        assert webhook_inbox.waiting(store, 1, now) == [
-            Rung("evt_odd", 0.0, b"body", b"head", tries)
+        assert webhook_inbox.unread(store, 1, now) == [
+            ReceivedEvent("evt_odd", 0.0, b"body", b"head", tries)
         ]
-        assert webhook_inbox.trouble(store) == Trouble(1, 0)
+        assert webhook_inbox.failed_events(store) == FailedEvents(1, 0)
     assert (tries, now) == (
-        webhook_inbox.MOST_TRIES - 1,
-        10.0 + 2.0**webhook_inbox.MOST_TRIES - 2.0,
+        webhook_inbox.MAX_TRIES - 1,
+        10.0 + 2.0**webhook_inbox.MAX_TRIES - 2.0,
     )
-    assert [one.event_id for one in webhook_inbox.waiting(store, 10)] == ["evt_good"]
-    assert (webhook_inbox.trouble(store), webhook_inbox.next_due(store, now)) == (
-        Trouble(0, 1),
+    assert [one.event_id for one in webhook_inbox.unread(store, 10)] == ["evt_good"]
+    assert (webhook_inbox.failed_events(store), webhook_inbox.seconds_until_due(store, now)) == (
+        FailedEvents(0, 1),
         None,
     )
     assert store.query("select body, head from rung where event_id = 'evt_odd'") == [(None, None)]
-    assert not webhook_inbox.ring(store, "evt_odd", now)
+    assert not webhook_inbox.record(store, "evt_odd", now)
 
 
 def test_a_clock_that_was_ahead_makes_no_event_wait(store: FeedStore) -> None:
-    webhook_inbox.ring(store, "evt_1", 0.0)
-    webhook_inbox.failed(store, {"evt_1": "NotFound"}, 1e9)
-    assert [one.event_id for one in webhook_inbox.waiting(store, 10, 5.0)] == ["evt_1"]
-    assert webhook_inbox.next_due(store, 5.0) == webhook_inbox.LONGEST_WAIT
+    webhook_inbox.record(store, "evt_1", 0.0)
+    webhook_inbox.mark_failed(store, {"evt_1": "NotFound"}, 1e9)
+    assert [one.event_id for one in webhook_inbox.unread(store, 10, 5.0)] == ["evt_1"]
+    assert webhook_inbox.seconds_until_due(store, 5.0) == webhook_inbox.MAX_WAIT_SECONDS
 
 
 def test_a_ring_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:
     said: list[str] = []
     store._db.set_trace_callback(said.append)
-    webhook_inbox.ring(store, "evt_1", 1.0)
-    webhook_inbox.read(store, ["evt_1"], 2.0)
+    webhook_inbox.record(store, "evt_1", 1.0)
+    webhook_inbox.mark_read(store, ["evt_1"], 2.0)
 
     inside = said[
         said.index("pragma synchronous = full") : said.index("pragma synchronous = normal")
@@ -123,7 +123,7 @@ def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
     said: list[str] = []
     store._db.set_trace_callback(said.append)
     threads = [
-        threading.Thread(target=webhook_inbox.ring, args=(store, f"evt_{n}", 1.0))
+        threading.Thread(target=webhook_inbox.record, args=(store, f"evt_{n}", 1.0))
         for n in range(40)
     ]
     for thread in threads:
@@ -139,18 +139,18 @@ def test_rings_at_the_same_time_are_all_synced(store: FeedStore) -> None:
             else level
         )
         assert words != "commit" or level == "full"
-    assert len(webhook_inbox.waiting(store, 100)) == 40
+    assert len(webhook_inbox.unread(store, 100)) == 40
 
 
 def test_a_store_that_cannot_be_written_says_so(store: FeedStore) -> None:
     store.query("pragma query_only = on")
     with pytest.raises(Unusable, match="cannot be written"):
-        webhook_inbox.ring(store, "evt_1", 1.0)
+        webhook_inbox.record(store, "evt_1", 1.0)
     store.query("pragma query_only = off")
 
-    assert webhook_inbox.waiting(store, 1) == []
+    assert webhook_inbox.unread(store, 1) == []
     assert store.query("pragma synchronous") == [(1,)]
-    assert webhook_inbox.ring(store, "evt_1", 1.0)
+    assert webhook_inbox.record(store, "evt_1", 1.0)
 
 
 def test_a_store_of_an_older_version_gets_what_it_lacks(store: FeedStore) -> None:
@@ -158,5 +158,5 @@ def test_a_store_of_an_older_version_gets_what_it_lacks(store: FeedStore) -> Non
     store.query("pragma user_version = 1")
     store.close()
     with FeedStore(store.path) as opened:
-        assert webhook_inbox.ring(opened, "evt_1", 1.0)
-        assert [one.event_id for one in webhook_inbox.waiting(opened, 1)] == ["evt_1"]
+        assert webhook_inbox.record(opened, "evt_1", 1.0)
+        assert [one.event_id for one in webhook_inbox.unread(opened, 1)] == ["evt_1"]

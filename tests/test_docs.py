@@ -33,8 +33,8 @@ from stripe_feed.extract.tables.changes import COLUMNS
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.server.app import app_of
-from stripe_feed.server.context import Serving
+from stripe_feed.server.app import create_app
+from stripe_feed.server.context import ServerConfig
 from stripe_feed.server.page import files as page_files
 from stripe_feed.triggers import config
 from stripe_feed.triggers.trigger import PRESETS
@@ -238,7 +238,7 @@ def test_the_keys_of_triggers_are_those_of_the_code() -> None:
 
 def test_the_routes_are_those_of_the_server() -> None:
     feed: Any = None
-    app: Any = app_of(Serving(feed, "a-token-of-sixteen"))
+    app: Any = create_app(ServerConfig(feed, "a-token-of-sixteen"))
     routes = {f"{method} {route.path}" for route in app.routes for method in route.methods}
     of_the_page = {"/retry", *(path for path, _, _ in page_files())}
 

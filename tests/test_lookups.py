@@ -21,7 +21,7 @@ from stripe_feed.feed import lookups as module
 from stripe_feed.feed.lookups import CACHE_SECONDS, CACHE_SIZE, Lookups, LookupUnavailable
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.server.changes_query import as_records, asked, pull
+from stripe_feed.server.changes_query import as_records, fetch_page, parse_query
 from stripe_feed.triggers.backtest import rehearsed
 from stripe_feed.triggers.engine import explain, fire, replay
 from stripe_feed.triggers.expressions import compile_expression
@@ -141,11 +141,11 @@ def test_a_question_for_a_rule_reads_once_for_a_page(store: FeedStore) -> None:
 
     for form in ("json", "zapier"):
         lookups = Lookups(store, shelf := Shelf())
-        question = asked(
+        question = parse_query(
             {"trigger": "t", "format": form}.items(), ("trigger", "format"), [trigger], lookups
         )
         if form == "json":
-            assert [one.change_id for one in pull(store, question, NOW).changes] == ["evt_1"]
+            assert [one.change_id for one in fetch_page(store, question, NOW).changes] == ["evt_1"]
         else:
             assert [one["id"] for one in json.loads(as_records(store, question)[0])] == ["evt_1"]
         assert shelf.reads == [("customers", sorted(f"cus_{n}" for n in range(1, 61, 2)))]

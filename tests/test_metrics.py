@@ -14,7 +14,7 @@ from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed import consumers
 from stripe_feed.feed.feed import Feed
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.metrics import Late, metrics
+from stripe_feed.server.metrics import LateCounter, metrics
 from stripe_feed.triggers.engine import fire
 from tests.feed_kills import a_change
 from tests.web import NOW, a_feed, a_trigger, add, served
@@ -77,10 +77,12 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
 
 
 def numbers(
-    feed: Feed, triggers: Any = (), health: Any = None, late: Late | None = None
+    feed: Feed, triggers: Any = (), health: Any = None, late: LateCounter | None = None
 ) -> Numbers:
     return parsed(
-        metrics(feed.store, triggers, health or {}, late or Late(), {"webhook_refused": 2}, NOW)
+        metrics(
+            feed.store, triggers, health or {}, late or LateCounter(), {"webhook_refused": 2}, NOW
+        )
     )
 
 
@@ -129,11 +131,11 @@ def test_how_far_consumers_are(feed: Feed) -> None:
 
 
 def test_what_rang_and_waits(feed: Feed) -> None:
-    webhook_inbox.ring(feed.store, "evt_a", NOW - 3 * 86_400)
-    webhook_inbox.ring(feed.store, "evt_b", NOW - 86_400)
+    webhook_inbox.record(feed.store, "evt_a", NOW - 3 * 86_400)
+    webhook_inbox.record(feed.store, "evt_b", NOW - 86_400)
     assert numbers(feed)["rung_events_waiting"] == {(): 2}
     assert numbers(feed)["oldest_event_age_days"][("of", "rung"),] == 3
-    webhook_inbox.read(feed.store, ["evt_a"], NOW)
+    webhook_inbox.mark_read(feed.store, ["evt_a"], NOW)
     assert numbers(feed)["oldest_event_age_days"][("of", "rung"),] == 1
 
 
@@ -176,7 +178,7 @@ def test_odd_names_are_escaped(feed: Feed) -> None:
 
 
 def test_late_changes_are_looked_for_once(feed: Feed) -> None:
-    late, said = Late(), list[str]()
+    late, said = LateCounter(), list[str]()
     assert numbers(feed, late=late)["late_total"] == {(): 2}
     add(feed, a_change(11, late=True), a_change(12))
     feed.store._db.set_trace_callback(said.append)

@@ -230,7 +230,7 @@ def test_the_page_opens_by_its_link_and_its_form_works(behind: Behind) -> None:
     sent = behind.ask(
         "/retry", "POST", Cookie=held, Origin="https://127.0.0.1", Sec_Fetch_Site="same-origin"
     )
-    assert sent.json()["error"].startswith("This form is of another run")
+    assert sent.json()["error"].startswith("This form is from another run")
 
 
 @pytest.mark.parametrize("through", [True, False])

@@ -217,7 +217,7 @@ def test_a_cursor_of_a_feed_that_is_no_more_is_lost(web: Web) -> None:
     answer = web.get("/changes?after=11")
     assert (answer.status, answer.error) == (
         410,
-        "Offset 11 is of another feed: this one goes up to 10. Begin at 0.",
+        "Offset 11 is of another feed: this one goes up to 10. Start at 0.",
     )
     assert web.get("/changes/stream", Last_Event_ID="11").status == 410
 
@@ -226,7 +226,7 @@ def test_a_question_looks_through_so_much_and_no_more(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stripe_feed.feed.storage.store.SCAN_WINDOW", 2)
-    monkeypatch.setattr("stripe_feed.server.changes_query.WINDOWS", 2)
+    monkeypatch.setattr("stripe_feed.server.changes_query.MAX_SCANS", 2)
     answer = web.get("/changes?resource=customers").json
     assert answer == {"data": [], "next_cursor": "4", "has_more": True, "lag": 6}
     assert list(walk(web, 3, "&resource=customers")) == []

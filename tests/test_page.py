@@ -104,7 +104,7 @@ def test_an_empty_feed_has_a_page(feed: Feed) -> None:
 
 def test_how_fresh_the_feed_is(feed: Feed) -> None:
     add(feed, *(a_change(n) for n in range(1, 4)))
-    webhook_inbox.ring(feed.store, "evt_x", NOW)
+    webhook_inbox.record(feed.store, "evt_x", NOW)
     found = shown(feed, synced_at=NOW - 90, error=None)
     facts = dict(zip(found.texts("dt"), found.texts("dd"), strict=True))
 

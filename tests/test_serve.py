@@ -19,9 +19,9 @@ from stripe_feed.delivery.signatures import stripe_header
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.server import context, page, webhook_inbox
-from stripe_feed.server.app import Serving, app_of
-from stripe_feed.server.auth import check_token, kept_token
-from stripe_feed.server.listener import PATIENCE, QUIET, Seldom
+from stripe_feed.server.app import ServerConfig, create_app
+from stripe_feed.server.auth import check_token, load_or_create_token
+from stripe_feed.server.listener import CLIENT_TIMEOUT, REPEAT_SECONDS, RateLimitedLog
 from tests.feed_kills import a_change
 from tests.web import BOUND, NOW, TOKEN, Answer, Web, a_feed, basic, served
 
@@ -56,7 +56,7 @@ def send(
 
 
 def rung(web: Web) -> list[str]:
-    return [one.event_id for one in webhook_inbox.waiting(web.store, 1_000)]
+    return [one.event_id for one in webhook_inbox.unread(web.store, 1_000)]
 
 
 RINGS: list[int] = []
@@ -89,8 +89,8 @@ def test_a_webhook_rings(web: Web, rings: list[int]) -> None:
     answer = send(web, event())
 
     assert (answer.status, answer.json) == (200, {"received": True})
-    assert webhook_inbox.waiting(web.store, 9) == [
-        webhook_inbox.Rung("evt_1", NOW, head=b'{"type":"customer.updated"}')
+    assert webhook_inbox.unread(web.store, 9) == [
+        webhook_inbox.ReceivedEvent("evt_1", NOW, head=b'{"type":"customer.updated"}')
     ]
     assert rings == [1]
 
@@ -99,7 +99,7 @@ def test_a_replayed_webhook_rings_nothing_new(web: Web, rings: list[int]) -> Non
     assert [send(web, event()).status for _ in range(3)] == [200] * 3
     assert rung(web) == ["evt_1"]
 
-    webhook_inbox.read(web.store, ["evt_1"], NOW)
+    webhook_inbox.mark_read(web.store, ["evt_1"], NOW)
     assert send(web, event(), NOW - 299).status == 200
     assert rung(web) == []
     assert rings == [1]
@@ -181,7 +181,7 @@ def test_what_is_not_signed_now_is_refused_in_the_same_words(
     before = web.serving.counts["webhook_refused"]
     answer = send(web, body, header=header)
 
-    assert (answer.status, answer.error) == (400, "The signature does not hold.")
+    assert (answer.status, answer.error) == (400, "The signature is invalid.")
     assert (rung(web), rings) == ([], [])
     assert web.serving.counts["webhook_refused"] == before + 1
     assert "A webhook was refused." in caplog.text
@@ -204,7 +204,7 @@ def test_the_clocks_may_differ_by_five_minutes(web: Web, seconds: int) -> None:
 def test_a_signed_body_that_is_no_event_is_refused(web: Web, body: bytes) -> None:
     answer = send(web, body)
 
-    assert (answer.status, answer.error) == (400, "The body is no event of Stripe's.")
+    assert (answer.status, answer.error) == (400, "The body is not a Stripe event.")
     assert rung(web) == []
 
 
@@ -268,7 +268,7 @@ def test_bodies_that_do_not_come_are_not_given_up_all_at_once(
     for _ in range(20):
         assert send(web, BODY).status == 200
     assert len(set(given)) > 10
-    assert min(given) >= context.BODY_SECONDS and max(given) < PATIENCE
+    assert min(given) >= context.BODY_SECONDS and max(given) < CLIENT_TIMEOUT
 
 
 def test_a_client_that_hangs_up_does_no_harm(web: Web, caplog: pytest.LogCaptureFixture) -> None:
@@ -285,7 +285,7 @@ def test_where_the_store_cannot_be_written_stripe_comes_again(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(webhook_inbox, "ring", full)
+        patch.setattr(webhook_inbox, "record", full)
         answer = send(web, BODY)
     assert (answer.status, answer.headers["retry-after"], rings) == (503, "5", [])
     assert answer.error == "The feed store cannot be used now. Try again."
@@ -298,7 +298,7 @@ def test_bodies_are_kept_only_for_a_key_that_cannot_read_events(tmp_path: Path) 
         send(web, event("evt_1"))
         keeps[0] = False
         send(web, event("evt_2"))
-        assert [one.body for one in webhook_inbox.waiting(feed.store, 9)] == [event("evt_1"), None]
+        assert [one.body for one in webhook_inbox.unread(feed.store, 9)] == [event("evt_1"), None]
 
 
 def test_without_a_secret_there_are_no_webhooks(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_secret_that_signs_nothing_is_refused_before_anything_is_served(
     tmp_path: Path, secrets: tuple[str, ...]
 ) -> None:
     with a_feed(tmp_path) as feed, pytest.raises(SetupError):
-        app_of(Serving(feed, TOKEN, secrets))
+        create_app(ServerConfig(feed, TOKEN, secrets))
 
 
 def test_an_unexpected_fault_tells_its_class_and_no_more(
@@ -322,7 +322,7 @@ def test_an_unexpected_fault_tells_its_class_and_no_more(
     def broken(*_: object) -> bool:
         raise KeyError("zoe@example.com")
 
-    monkeypatch.setattr(webhook_inbox, "ring", broken)
+    monkeypatch.setattr(webhook_inbox, "record", broken)
     answer = send(web, BODY)
 
     assert (answer.status, answer.error) == (500, "Unexpected (KeyError); please report it.")
@@ -355,7 +355,7 @@ def test_every_route_needs_the_token(web: Web, method: str, path: str) -> None:
 
 
 def test_the_paths_above_are_all_there_are(web: Web) -> None:
-    routes = {route.path for route in app_of(web.serving).routes}  # type: ignore[attr-defined]
+    routes = {route.path for route in create_app(web.serving).routes}  # type: ignore[attr-defined]
     assert routes - {path for _, path in PATHS} == {"/health", "/stripe"}
 
 
@@ -393,7 +393,7 @@ def test_a_token_that_is_easily_guessed_is_refused(tmp_path: Path, token: str) -
         check_token(token)
     assert not token or token not in str(told.value)
     with a_feed(tmp_path) as feed, pytest.raises(UsageError):
-        app_of(Serving(feed, token))
+        create_app(ServerConfig(feed, token))
 
 
 @pytest.mark.parametrize(
@@ -451,16 +451,16 @@ def test_the_link_opens_the_page_and_leaves_a_cookie(web: Web) -> None:
 
 def test_a_token_is_made_once_and_kept_in_a_private_file(tmp_path: Path) -> None:
     file = tmp_path / "stripe.feed.token"
-    token, is_new = kept_token(file)
+    token, is_new = load_or_create_token(file)
 
-    assert (is_new, kept_token(file)) == (True, (token, False))
+    assert (is_new, load_or_create_token(file)) == (True, (token, False))
     assert file.stat().st_mode & 0o777 == 0o600
     check_token(token)
 
 
 def test_a_token_file_that_is_not_to_be_trusted_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "stripe.feed.token"
-    token, _ = kept_token(file)
+    token, _ = load_or_create_token(file)
     link = tmp_path / "link.token"
     link.symlink_to(file)
     (odd := tmp_path / "odd.token").write_bytes(b"\xff\xfe")
@@ -469,7 +469,7 @@ def test_a_token_file_that_is_not_to_be_trusted_is_refused(tmp_path: Path) -> No
     file.chmod(0o644)
     for one in (file, link, odd, empty, folder):
         with pytest.raises(SetupError, match=f"{one.name} holds") as told:
-            kept_token(one)
+            load_or_create_token(one)
         assert token not in str(told.value)
 
 
@@ -538,7 +538,7 @@ def test_who_waits_for_an_answer_is_not_hung_up_on(tmp_path: Path) -> None:
 
 def test_the_same_line_is_logged_once_a_minute_without_a_traceback() -> None:
     now = [0.0]
-    rule = Seldom(lambda: now[0])
+    rule = RateLimitedLog(lambda: now[0])
 
     def passes(words: str) -> bool:
         record = logging.makeLogRecord(
@@ -547,7 +547,7 @@ def test_the_same_line_is_logged_once_a_minute_without_a_traceback() -> None:
         return rule.filter(record) and record.exc_info is None
 
     assert [passes("a"), passes("a"), passes("b")] == [True, False, True]
-    now[0] = QUIET
+    now[0] = REPEAT_SECONDS
     assert [passes("a"), passes("a")] == [True, False]
 
 
@@ -638,7 +638,7 @@ def test_health_tells_how_fresh_the_copy_is(
 
 def test_secrets_and_tokens_are_in_no_repr(tmp_path: Path) -> None:
     with a_feed(tmp_path) as feed:
-        assert not re.search(f"{TOKEN}|{NEW}", repr(Serving(feed, TOKEN, [NEW])))
+        assert not re.search(f"{TOKEN}|{NEW}", repr(ServerConfig(feed, TOKEN, [NEW])))
 
 
 def test_nothing_is_logged_of_what_is_asked(web: Web, caplog: pytest.LogCaptureFixture) -> None:

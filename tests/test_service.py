@@ -31,7 +31,7 @@ from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.service import Opened, State, deliver_on, read_on
+from stripe_feed.server.service import Listening, ServiceState, run_worker, sync_loop
 from stripe_feed.sync_run import Synced
 from tests.receiver import Receiver, receiving
 
@@ -225,8 +225,8 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
     its words.
     """
     with FeedStore(tmp_path / "a.feed.sqlite") as store:
-        webhook_inbox.ring(store, "evt_1", 1.0, b"{}")
-        state, runs = State(), list[list[str]]()
+        webhook_inbox.record(store, "evt_1", 1.0, b"{}")
+        state, runs = ServiceState(), list[list[str]]()
 
         def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
             runs.append([one.event_id for one in rung])
@@ -250,14 +250,14 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         feed = Feed(None, store)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(state.stopped, "wait", lambda seconds: None)
-            patch.setattr("stripe_feed.server.service._rest", lambda *_: None)
-            read_on(feed, state, 0, run, lambda: 2.0)
-        assert [one.event_id for one in webhook_inbox.waiting(store, 10)] == [
+            patch.setattr("stripe_feed.server.service._wait", lambda *_: None)
+            sync_loop(feed, state, 0, run, lambda: 2.0)
+        assert [one.event_id for one in webhook_inbox.unread(store, 10)] == [
             "evt_1"
         ]  # the third could not read it yet
         state.stopped.clear()
-        read_on(feed, state, 0, run, lambda: 2.0)
-        assert (runs, webhook_inbox.waiting(store, 10)) == (
+        sync_loop(feed, state, 0, run, lambda: 2.0)
+        assert (runs, webhook_inbox.unread(store, 10)) == (
             [["evt_1"], [], ["evt_1"], ["evt_1"]],
             [],
         )  # once without, after a fault
@@ -274,27 +274,27 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
 def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> None:
     """Though nothing rings any more; ever more rarely where they fail the run each time."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        webhook_inbox.ring(store, "evt_1", 1.0)
-        state, rests = State(), list[float]()
+        webhook_inbox.record(store, "evt_1", 1.0)
+        state, rests = ServiceState(), list[float]()
 
         def run(rung: Any, **_: Any) -> Synced:
             if rung and len(rests) < 6:
                 raise Unreachable("Stripe does not answer.")
             return Synced({}, 1, 0.1, 1, "acct_1", False)
 
-        def rest(state: State, every: float, more: bool) -> None:
+        def rest(state: ServiceState, every: float, more: bool) -> None:
             rests.append(0.0 if state.failures else every)
             if len(rests) == 7:
                 state.stopped.set()
 
-        patch.setattr("stripe_feed.server.service._rest", rest)
-        read_on(Feed(None, store), state, 0, run, lambda: 2.0)
-        assert (rests, webhook_inbox.waiting(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
+        patch.setattr("stripe_feed.server.service._wait", rest)
+        sync_loop(Feed(None, store), state, 0, run, lambda: 2.0)
+        assert (rests, webhook_inbox.unread(store, 1)) == ([0.0, 2.0, 0.0, 4.0, 0.0, 8.0, 0.0], [])
 
 
 def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """Until it is taken; a reading of webhooks does not try it again."""
-    state, odd = State(), {"plans": {"plan_1": "it is no plan"}}
+    state, odd = ServiceState(), {"plans": {"plan_1": "it is no plan"}}
     for found, polls, count in (
         (odd, True, 1),
         (odd, True, 1),
@@ -315,8 +315,12 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
 ) -> None:
     """One that cannot be read is tried again, and given up with one line."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(webhook_inbox, "MOST_TRIES", 2)
-        state, runs, time = State(keeps_bodies=False), list[tuple[list[str], bool, bool]](), [0.0]
+        patch.setattr(webhook_inbox, "MAX_TRIES", 2)
+        state, runs, time = (
+            ServiceState(keeps_bodies=False),
+            list[tuple[list[str], bool, bool]](),
+            [0.0],
+        )
 
         def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
             runs.append(([one.event_id for one in rung], polls, any(one.by_id for one in rung)))
@@ -330,18 +334,18 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
                 failed={"evt_odd": "NotFound"} if "evt_odd" in runs[-1][0] else {},
             )
 
-        def rest(state: State, every: float, more: bool) -> None:
+        def rest(state: ServiceState, every: float, more: bool) -> None:
             if len(runs) == 1:
-                webhook_inbox.ring(store, "evt_odd", 1.0)
-                webhook_inbox.ring(store, "evt_1", 1.0)
+                webhook_inbox.record(store, "evt_odd", 1.0)
+                webhook_inbox.record(store, "evt_1", 1.0)
             time[0] += {1: 1.0, 2: every, 3: 1.0}.get(len(runs), 300.0)
             if len(runs) == 5:
                 state.stopped.set()
             elif len(runs) > 2:
-                webhook_inbox.ring(store, f"evt_{len(runs)}", 1.0)
+                webhook_inbox.record(store, f"evt_{len(runs)}", 1.0)
 
-        patch.setattr("stripe_feed.server.service._rest", rest)
-        read_on(Feed(None, store), state, 300.0, run, lambda: time[0], lambda: time[0])
+        patch.setattr("stripe_feed.server.service._wait", rest)
+        sync_loop(Feed(None, store), state, 300.0, run, lambda: time[0], lambda: time[0])
         assert runs == [
             ([], True, False),
             (["evt_1", "evt_odd"], False, False),
@@ -382,16 +386,16 @@ def test_what_cannot_be_served_is_said_in_a_line(
 def test_without_a_token_it_makes_one_and_shows_it_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    announce(Opened("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
+    announce(Listening("http://127.0.0.1:1", tmp_path / "a.feed.token", "0" * 48), True)
     assert f"http://127.0.0.1:1/?token={'0' * 48} (kept in a.feed.token" in capsys.readouterr().err
-    announce(Opened("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
+    announce(Listening("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
     said = capsys.readouterr().err
     assert str(tmp_path / "a.feed.token") in said and "0" * 48 not in said
 
 
 def test_a_long_outage_ends_no_thread(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.feed.sqlite") as store:
-        state = State(failures=5_000)
+        state = ServiceState(failures=5_000)
 
         def run(**_: Any) -> Synced:
             state.stopped.set()
@@ -400,12 +404,12 @@ def test_a_long_outage_ends_no_thread(tmp_path: Path) -> None:
         state.stopped.set()
         state.stopped.clear()
         threading.Timer(0.1, state.stop).start()
-        read_on(Feed(None, store), state, 0, run)
+        sync_loop(Feed(None, store), state, 0, run)
 
 
 def test_delivery_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its class shows in the health, its words nowhere."""
-    state, runs = State(), list[int]()
+    state, runs = ServiceState(), list[int]()
 
     class Stumbling:
         def follow(self, stop: threading.Event, tick: Any) -> None:
@@ -418,7 +422,7 @@ def test_delivery_goes_on_after_a_fault(tmp_path: Path, caplog: pytest.LogCaptur
     stumbling: Any = Stumbling()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state.stopped, "wait", lambda seconds: None)
-        deliver_on(stumbling, lambda: None, state)
+        run_worker(stumbling, lambda: None, state)
     assert (len(runs), state.health()["error"]) == (2, "OperationalError")
     assert "canary" not in caplog.text
 

@@ -13,7 +13,7 @@ import pytest
 
 from stripe_feed.delivery.worker import open_worker
 from stripe_feed.errors import SetupError
-from stripe_feed.server.service import State, deliver_by
+from stripe_feed.server.service import ServiceState, delivery_loop
 from stripe_feed.triggers.config import read_triggers
 from stripe_feed.triggers.config_watcher import Watched
 from tests.deliveries import updates
@@ -59,10 +59,12 @@ def test_a_file_is_read_again_where_it_changed_and_is_right(
 
 def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
     write("one")
-    rules, state = Watched(read_triggers(), FILE), State()
+    rules, state = Watched(read_triggers(), FILE), ServiceState()
     with a_feed(tmp_path) as feed, ExitStack() as current:
         delivery = current.enter_context(open_worker(feed.store, rules.triggers))
-        thread = threading.Thread(target=deliver_by, args=(rules, feed, state, current, delivery))
+        thread = threading.Thread(
+            target=delivery_loop, args=(rules, feed, state, current, delivery)
+        )
         thread.start()
 
         def until(done: Callable[[], object]) -> None:

@@ -21,8 +21,8 @@ from stripe_feed.feed.change import SOURCE_COLUMNS, entry_from_row
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.filters import compile_filter
 from stripe_feed.feed.storage.store import FeedStore
-from stripe_feed.server.app import Serving, app_of
-from stripe_feed.server.listener import bounded
+from stripe_feed.server.app import ServerConfig, create_app
+from stripe_feed.server.listener import bounded_protocol
 from stripe_feed.triggers.trigger import Trigger
 from tests.feed_kills import Row
 
@@ -60,7 +60,7 @@ class Web:
     """
 
     port: int
-    serving: Serving
+    serving: ServerConfig
 
     @property
     def store(self) -> FeedStore:
@@ -132,10 +132,10 @@ class _Server(uvicorn.Server):
 @contextmanager
 def served(feed: Feed, most: int = 500, patience: float = BOUND, **given: Any) -> Iterator[Web]:
     """The app on a free port; its clock stands. `most` and `patience`: see `bounded`."""
-    serving = Serving(feed, **{"token": TOKEN, "now": lambda: NOW, "poll": 0.01, **given})
+    serving = ServerConfig(feed, **{"token": TOKEN, "now": lambda: NOW, "poll": 0.01, **given})
     config = uvicorn.Config(
-        app_of(serving),
-        http=bounded(most, patience, serving.counts),
+        create_app(serving),
+        http=bounded_protocol(most, patience, serving.counts),
         log_level="critical",
         access_log=False,
         lifespan="on",

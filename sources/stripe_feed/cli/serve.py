@@ -27,7 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..server.service import Opened
+    from ..server.service import Listening
 
 webhook_app = typer.Typer(
     name="webhook",
@@ -89,7 +89,7 @@ def serve(
     """
     from ..api.client import API_VERSION
     from ..feed.consumers import parse_duration
-    from ..server.service import keep_fresh
+    from ..server.service import serve
     from ..triggers.config import FILE, read_triggers
     from ..triggers.config_watcher import Watched
     from .trigger_output import stop_on_signals
@@ -100,7 +100,7 @@ def serve(
     )
     secrets = read_secrets(SECRET_VARIABLE)
     with stop_on_signals() as stopped:
-        keep_fresh(
+        serve(
             host=host,
             port=port,
             token=os.environ.get(TOKEN_VARIABLE) or None,
@@ -120,7 +120,7 @@ def serve(
         )
 
 
-def announce(opened: Opened, takes_webhooks: bool) -> None:
+def announce(opened: Listening, takes_webhooks: bool) -> None:
     """Print the address and how to log in; the link contains the token only if the token is new."""
     from .output import echo_err
 
@@ -210,7 +210,7 @@ def test(
     """Send a signed test event to a webhook URL, as Stripe does. It changes nothing."""
     import time
 
-    from ..server.webhook_endpoint import ring
+    from ..server.webhook_endpoint import send_test_event
     from .output import echo_err
 
     secrets = read_secrets(SECRET_VARIABLE)
@@ -218,10 +218,10 @@ def test(
         raise SetupError(
             f"{SECRET_VARIABLE} is not set. Set it to the secret of the endpoint; for a test, any whsec_… on both sides will do."
         )
-    outcome, until = ring(url, secrets[0]), time.monotonic() + wait
+    outcome, until = send_test_event(url, secrets[0]), time.monotonic() + wait
     while outcome.code == "refused" and time.monotonic() < until:
         time.sleep(0.2)
-        outcome = ring(url, secrets[0])
+        outcome = send_test_event(url, secrets[0])
     if not outcome.ok:
         raise PartlyDone(
             f"The test event was not accepted ({outcome.code}). {outcome.note}".rstrip()

@@ -103,7 +103,9 @@ def _format_value(value: Any) -> str:
     return str(value)
 
 
-def print_delivered(fired: Sequence[Fired], report: DeliveryReport, json: bool, quiet: bool) -> None:
+def print_delivered(
+    fired: Sequence[Fired], report: DeliveryReport, json: bool, quiet: bool
+) -> None:
     """Print the result of a delivery: JSON on stdout, or one line on stderr."""
     if json:
         print_json(

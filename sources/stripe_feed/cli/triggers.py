@@ -17,7 +17,7 @@ from .feed import POSITION_FORMS, feed_app, open_feed_for_cli
 from .options import Json, LocalCopyOptions
 
 if TYPE_CHECKING:
-    from ..delivery.worker import Delivered
+    from ..delivery.worker import DeliveryReport
     from ..triggers.engine import Fired
     from ..triggers.trigger import Trigger
 
@@ -378,8 +378,6 @@ def deliver(
     """Fire the triggers for new changes, and send due messages. On SIGTERM, messages being sent are
     finished first.
     """
-    from ..delivery.outbox import unfinished_counts
-    from ..delivery.worker import open_worker
     from ..triggers.config import read_triggers
     from ..triggers.run import ticking
     from .trigger_output import print_delivered, stop_on_signals
@@ -388,7 +386,7 @@ def deliver(
     with (
         stop_on_signals() as stop,
         open_feed_for_cli(copy, allow_empty=True) as feed,
-        delivering(feed.store, configured, lookups=feed.lookups) as delivery,
+        open_worker(feed.store, configured, lookups=feed.lookups) as delivery,
     ):
         run_triggers = ticking(feed, configured, patient=not once)
 
@@ -399,13 +397,13 @@ def deliver(
 
         tick()
         report = delivery.once(stop) if once else delivery.follow(stop, tick)
-        waiting = left(feed.store)
+        waiting = unfinished_counts(feed.store)
     print_delivered(list(fired.values()), report, json, quiet)
     warn_orphans(waiting, configured)
     raise_if_blocked(list(fired.values()), report, once)
 
 
-def raise_if_blocked(fired: Sequence[Fired], report: Delivered, once: bool) -> None:
+def raise_if_blocked(fired: Sequence[Fired], report: DeliveryReport, once: bool) -> None:
     """Raise `PartlyDone` if messages wait for a person, or for another run."""
     problems = [
         f"{result.trigger} is held: {result.held}. Run `stripe-feed triggers release {result.trigger}`, or discard."

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import secrets as chance
 from collections.abc import Sequence
+from secrets import token_bytes
 
 from ..errors import SetupError, StripeFeedError
 
@@ -26,7 +26,7 @@ class BadSignature(StripeFeedError):
 
 def new_secret() -> str:
     """Return a new secret for either scheme."""
-    return PREFIX + base64.b64encode(chance.token_bytes(MIN_SECRET_BYTES)).decode()
+    return PREFIX + base64.b64encode(token_bytes(MIN_SECRET_BYTES)).decode()
 
 
 def standard_headers(

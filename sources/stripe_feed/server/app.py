@@ -1,18 +1,18 @@
-"""One ASGI app: Stripe's webhooks in; changes, health, numbers and a page out. It needs the extra
-`[serve]`.
+"""The ASGI app: receives Stripe's webhooks; serves changes, health, metrics and a page. It needs
+the extra `[serve]`.
 
-The loop never waits for the store: what reads or writes it runs in a thread.
+The event loop never waits for the store: all access to it runs in a thread.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import secrets as chance
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from secrets import compare_digest
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -28,20 +28,27 @@ from ..delivery.signatures import BadSignature, verify_stripe
 from ..extract.events.webhook import decode_head
 from ..feed.storage.store_errors import Unusable
 from . import metrics, page, webhook_inbox
-from .auth import check_token, gate, refused
+from .auth import AuthMiddleware, check_token, error_json
 from .changes_api import acknowledge, changes, row, stream
-from .context import FAULTS, Desk, Serving, answer_to, body_of, desk_of
+from .context import (
+    HANDLED_ERRORS,
+    ServerConfig,
+    ServerContext,
+    context_of,
+    error_response,
+    read_body,
+)
 
-__all__ = ["Serving", "app_of"]
+__all__ = ["ServerConfig", "create_app"]
 
 log = logging.getLogger("stripe_feed")
 
 EVENT_ID = re.compile(r"evt_[A-Za-z0-9_]{1,250}")
 
 
-def app_of(settings: Serving) -> Starlette:
-    """The app; the store is open while it runs. Raises `UsageError` and `SetupError` for a bad
-    token or secret.
+def create_app(settings: ServerConfig) -> Starlette:
+    """Return the app; the store is open while it runs. Raises `UsageError` and `SetupError` for a
+    bad token or secret.
     """
     check_token(settings.token)
     if settings.secrets:
@@ -49,11 +56,11 @@ def app_of(settings: Serving) -> Starlette:
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        app.state.desk = desk = Desk(settings)
+        app.state.context = context = ServerContext(settings)
         try:
             yield
         finally:
-            desk.close()
+            context.close()
 
     routes = [
         Route("/stripe", webhook, methods=["POST"]),
@@ -61,7 +68,7 @@ def app_of(settings: Serving) -> Starlette:
         Route("/changes/stream", stream),
         Route("/changes/ack", acknowledge, methods=["POST"]),
         Route("/health", health),
-        Route("/metrics", numbers),
+        Route("/metrics", metrics_text),
         Route("/objects/{table}/{id:path}", row),
         Route("/", home),
         Route("/retry", retry, methods=["POST"]),
@@ -70,15 +77,15 @@ def app_of(settings: Serving) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=running,
-        middleware=[Middleware(gate, token=settings.token, counts=settings.counts)],
-        exception_handlers=dict.fromkeys(FAULTS, answer_to),
+        middleware=[Middleware(AuthMiddleware, token=settings.token, counts=settings.counts)],
+        exception_handlers=dict.fromkeys(HANDLED_ERRORS, error_response),
     )
     app.router.redirect_slashes = False
     return app
 
 
 def check_secrets(secrets: Sequence[str]) -> None:
-    """Raise `SetupError` for secrets that sign nothing."""
+    """Raise `SetupError` for unusable secrets."""
     with suppress(BadSignature):
         verify_stripe(b"", "t=0,v1=", secrets, 0)
 
@@ -89,17 +96,17 @@ class _Event(msgspec.Struct):
 
 
 async def webhook(request: Request) -> Response:
-    """`POST /stripe`: verify, store the event's id, ring, answer. What happened is read through the
-    API, as ever.
+    """Answer `POST /stripe`: verify, store the event's id, trigger a sync. The event itself is read
+    through the API.
     """
-    desk = desk_of(request)
-    settings = desk.settings
+    context = context_of(request)
+    settings = context.settings
     if not settings.secrets:
-        return refused(
+        return error_json(
             404,
-            "No webhooks are taken here: start it with the signing secret of the endpoint at Stripe.",
+            "Webhooks are off: start the server with the signing secret of the endpoint in Stripe.",
         )
-    body = await body_of(request)
+    body = await read_body(request)
     if isinstance(body, Response):
         return body
     try:
@@ -109,18 +116,18 @@ async def webhook(request: Request) -> Response:
     except BadSignature as fault:
         settings.counts["webhook_refused"] += 1
         log.warning("A webhook was refused. %s", fault)
-        return refused(400, "The signature does not hold.")
-    event_id = event_in(body)
+        return error_json(400, "The signature is invalid.")
+    event_id = event_id_of(body)
     if event_id is None:
         settings.counts["webhook_refused"] += 1
-        return refused(400, "The body is no event of Stripe's.")
-    await run_sync(_rung, desk, event_id, body)
+        return error_json(400, "The body is not a Stripe event.")
+    await run_sync(_record, context, event_id, body)
     settings.counts["webhook_taken"] += 1
     return JSONResponse({"received": True})
 
 
-def event_in(body: bytes) -> str | None:
-    """The id of the event that a webhook's body is."""
+def event_id_of(body: bytes) -> str | None:
+    """Return the event id in a webhook's body."""
     try:
         event = msgspec.json.decode(body, type=_Event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -128,66 +135,68 @@ def event_in(body: bytes) -> str | None:
     return event.id if event.object == "event" and EVENT_ID.fullmatch(event.id) else None
 
 
-def _rung(desk: Desk, event_id: str, body: bytes) -> None:
-    settings = desk.settings
+def _record(context: ServerContext, event_id: str, body: bytes) -> None:
+    settings = context.settings
     kept, head = body if settings.keep_bodies() else None, msgspec.json.encode(decode_head(body))
-    if webhook_inbox.ring(desk.door, event_id, settings.now(), kept, head):
+    if webhook_inbox.record(context.webhook_store, event_id, settings.now(), kept, head):
         settings.rung()
 
 
 async def health(request: Request) -> Response:
-    """`GET /health`: 200, or 503 where the copy is not kept up to date."""
-    desk = desk_of(request)
-    told = dict(desk.settings.health())
+    """Answer `GET /health`: 200, or 503 if the copy is not kept up to date."""
+    context = context_of(request)
+    state = dict(context.settings.health())
     try:
-        head = await run_sync(lambda: desk.door.head)  # which no long question holds
+        head = await run_sync(lambda: context.webhook_store.head)  # which no long question holds
     except (Unusable, sqlite3.Error) as fault:
-        return JSONResponse({"status": "failing", **told, "error": type(fault).__name__}, 503)
-    failing = told.get("error") is not None
+        return JSONResponse({"status": "failing", **state, "error": type(fault).__name__}, 503)
+    failing = state.get("error") is not None
     return JSONResponse(
-        {"status": "failing" if failing else "ok", "head": head, **told}, 503 if failing else 200
+        {"status": "failing" if failing else "ok", "head": head, **state}, 503 if failing else 200
     )
 
 
-async def numbers(request: Request) -> Response:
-    """`GET /metrics`."""
-    desk = desk_of(request)
-    settings = desk.settings
-    found = await desk.ask(
+async def metrics_text(request: Request) -> Response:
+    """Answer `GET /metrics`."""
+    context = context_of(request)
+    settings = context.settings
+    text = await context.in_thread(
         metrics.metrics,
         settings.triggers,
         settings.health(),
-        desk.late,
+        context.late,
         settings.counts,
         settings.now(),
     )
-    return Response(found, 200, media_type=metrics.CONTENT_TYPE)
+    return Response(text, 200, media_type=metrics.CONTENT_TYPE)
 
 
 async def home(request: Request) -> Response:
-    """`GET /`: the page."""
-    desk = desk_of(request)
-    settings = desk.settings
-    shown = await desk.ask(page.look)
-    made = partial(page.page, shown, settings.triggers, settings.health(), desk.key, settings.now())
+    """Answer `GET /`: the page."""
+    context = context_of(request)
+    settings = context.settings
+    shown = await context.in_thread(page.look)
+    made = partial(
+        page.page, shown, settings.triggers, settings.health(), context.key, settings.now()
+    )
     return Response(await run_sync(made), 200, media_type="text/html; charset=utf-8")
 
 
 def static(kind: str, content: bytes) -> Callable[[Request], Response]:
-    """A file that the page loads."""
+    """Return a handler for a file that the page loads."""
     return lambda request: Response(content, 200, media_type=kind)
 
 
 async def retry(request: Request) -> Response:
-    """`POST /retry`: put a dead letter back into its lane; the page's own form only."""
-    desk = desk_of(request)
-    body = await body_of(request)
+    """Answer `POST /retry`: requeue a dead message; only the page's own form may."""
+    context = context_of(request)
+    body = await read_body(request)
     if isinstance(body, Response):
         return body
     form = dict(parse_qsl(body.decode(errors="replace")))
-    if not chance.compare_digest(form.get("key", "").encode(), desk.key.encode()):
-        return refused(403, "This form is of another run of the server. Load the page anew.")
-    await desk.ask(outbox.retry, desk.settings.now(), [form.get("message_id", "")])
+    if not compare_digest(form.get("key", "").encode(), context.key.encode()):
+        return error_json(403, "This form is from another run of the server. Reload the page.")
+    await context.in_thread(outbox.retry, context.settings.now(), [form.get("message_id", "")])
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"retried": form["message_id"]})
     return RedirectResponse("/", 303)

@@ -1,7 +1,7 @@
-"""Who may ask over HTTP: whoever shows the token, from no page of another origin. Faults become one
-line of JSON.
+"""Authorize HTTP requests: the client shows the token, and no page of another origin sends. Errors
+become one line of JSON.
 
-This machine is no exception: who comes through a proxy or a tunnel looks as if they sat at it.
+Local requests are no exception: a client behind a proxy or a tunnel also appears local.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import binascii
 import hmac
 import logging
 import os
-import secrets as chance
+import secrets
 import stat
 from collections import Counter
 from contextlib import suppress
@@ -28,8 +28,8 @@ from ..errors import SetupError, UsageError
 
 log = logging.getLogger("stripe_feed")
 
-OPEN = ("/health", "/stripe")  # one tells nothing, the other has signatures
-SHORTEST = 16  # characters of a token
+PUBLIC_PATHS = ("/health", "/stripe")  # one tells nothing, the other has signatures
+MIN_TOKEN_LENGTH = 16  # characters of a token
 SAFE = ("GET", "HEAD", "OPTIONS")
 A_YEAR = 365 * 86_400
 HEADERS = {
@@ -45,23 +45,28 @@ CHALLENGE = {
 
 
 def check_token(token: str) -> None:
-    """Raise `UsageError` for a token that is easily guessed or that no header can hold."""
-    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+    """Raise `UsageError` for a token that is easy to guess or that no header can hold."""
+    if (
+        len(token) < MIN_TOKEN_LENGTH
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
         raise UsageError(
-            f"The token has fewer than {SHORTEST} characters, or blanks or odd ones. `openssl rand -hex 24` makes a good one."
+            f"The token has fewer than {MIN_TOKEN_LENGTH} characters, or blanks or odd ones. `openssl rand -hex 24` makes a good one."
         )
 
 
-def kept_token(file: Path) -> tuple[str, bool]:
-    """The token in a private file, and whether it was made just now. Raises `SetupError` where the
-    file is not to be trusted.
+def load_or_create_token(file: Path) -> tuple[str, bool]:
+    """Return the token from a private file, and whether it was created now. Raises `SetupError` if
+    the file cannot be trusted.
     """
     delete = f"Delete {file.name} to get a new token, or set one."
     try:
         with open(
             os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
         ) as new:
-            new.write(token := chance.token_hex(24))
+            new.write(token := secrets.token_hex(24))
         return token, True
     except FileExistsError:
         pass
@@ -76,7 +81,7 @@ def kept_token(file: Path) -> tuple[str, bool]:
             mode = os.fstat(held.fileno()).st_mode
             if not stat.S_ISREG(mode) or mode & 0o077:
                 raise SetupError(
-                    f"{file.name} holds the token, and others may read it: `chmod 600` it. {delete}"
+                    f"{file.name} holds the token, and others may read it: run `chmod 600` on it. {delete}"
                 )
             token = held.read(1_000).strip()
             check_token(token)
@@ -85,16 +90,16 @@ def kept_token(file: Path) -> tuple[str, bool]:
         raise SetupError(f"{file.name} holds no token, or cannot be read. {delete}") from None
 
 
-def refused(status: int, words: str, **headers: str) -> Response:
-    """A fault as one line of JSON."""
+def error_json(status: int, words: str, **headers: str) -> Response:
+    """Return an error as one line of JSON."""
     return JSONResponse(
         {"error": words}, status, {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
-def gate(app: ASGIApp, token: str, counts: Counter[str]) -> ASGIApp:
-    """The app behind a gate: every route but those in `OPEN` asks for the token. `counts`: how many
-    were turned away.
+def AuthMiddleware(app: ASGIApp, token: str, counts: Counter[str]) -> ASGIApp:
+    """Wrap the app: every route except `PUBLIC_PATHS` requires the token. `counts`: counts refused
+    requests.
     """
 
     async def ask(scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +115,7 @@ def gate(app: ASGIApp, token: str, counts: Counter[str]) -> ASGIApp:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refusal = refusal_of(scope, token)
+        refusal = check_access(scope, token)
         counts["turned_away"] += refusal is not None and refusal.status_code == 401
         try:
             await (refusal or app)(scope, receive, answer)
@@ -124,38 +129,38 @@ def gate(app: ASGIApp, token: str, counts: Counter[str]) -> ASGIApp:
                 type(fault).__name__,
             )
             if not begun:
-                await refused(500, f"Unexpected ({type(fault).__name__}); please report it.")(
+                await error_json(500, f"Unexpected ({type(fault).__name__}); please report it.")(
                     scope, receive, answer
                 )
 
     return ask
 
 
-def refusal_of(scope: Scope, token: str) -> Response | None:
-    """The answer to who may not ask, and to who brings the page's link: the page from then on has a
-    cookie.
+def check_access(scope: Scope, token: str) -> Response | None:
+    """Return the response for a request without access, or for the page's link: from then on the
+    page has a cookie.
     """
-    if scope["path"] in OPEN:
+    if scope["path"] in PUBLIC_PATHS:
         return None
     headers = Headers(scope=scope)
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    if scope["path"] == "/" and "token" in query and _is(query["token"][-1], token):
-        return _let_in(token, is_secure=headers.get("x-forwarded-proto") == "https")
-    if not _is(_shown(headers.get("authorization", "")), token) and not _is(
+    if scope["path"] == "/" and "token" in query and _equals(query["token"][-1], token):
+        return _start_session(token, is_secure=headers.get("x-forwarded-proto") == "https")
+    if not _equals(_token_in(headers.get("authorization", "")), token) and not _equals(
         _cookie(headers, token), _session(token)
     ):
-        return refused(
+        return error_json(
             401,
-            "This needs the token: `Authorization: Bearer …`, or in a browser as the password.",
+            "This route requires the token: `Authorization: Bearer …`, or in a browser as the password.",
             **CHALLENGE,
         )
     does = scope["method"] not in SAFE or "consumer" in query  # a new consumer is noted
-    if does and _is_foreign(headers):
-        return refused(403, "This was sent by a page of another origin.")
+    if does and _is_cross_origin(headers):
+        return error_json(403, "This was sent by a page of another origin.")
     return None
 
 
-def _let_in(token: str, is_secure: bool) -> Response:
+def _start_session(token: str, is_secure: bool) -> Response:
     answer = RedirectResponse("/", 303)  # the token leaves the address bar
     answer.set_cookie(
         _cookie_name(token),
@@ -169,13 +174,13 @@ def _let_in(token: str, is_secure: bool) -> Response:
 
 
 def _session(token: str) -> str:
-    """What the cookie holds: it opens this server, and does not tell the token."""
+    """Return the cookie's value: it opens this server without revealing the token."""
     return hmac.new(token.encode(), b"stripe-feed session", sha256).hexdigest()
 
 
 def _cookie_name(token: str) -> str:
-    """Cookies are shared among the ports of a host: servers with other tokens have cookies of other
-    names.
+    """Name the cookie after the token: ports of one host share cookies, and servers with other
+    tokens need other names.
     """
     return f"stripe_feed_{hmac.new(token.encode(), b'stripe-feed cookie', sha256).hexdigest()[:8]}"
 
@@ -186,12 +191,12 @@ def _cookie(headers: Headers, token: str) -> str:
     )  # whatever others of this host wrote
 
 
-def _is(given: str, expected: str) -> bool:
+def _equals(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
 
 
-def _shown(header: str) -> str:
-    """The token in an `Authorization` header, as bearer or as a password."""
+def _token_in(header: str) -> str:
+    """Return the token in an `Authorization` header, as bearer or as a password."""
     scheme, _, given = header.partition(" ")
     match scheme.lower():
         case "bearer":
@@ -202,8 +207,10 @@ def _shown(header: str) -> str:
     return ""
 
 
-def _is_foreign(headers: Headers) -> bool:
-    """Browsers say from where a page sends something; other clients say nothing."""
+def _is_cross_origin(headers: Headers) -> bool:
+    """Whether a page of another origin sent the request. Browsers state the origin; other clients
+    do not.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if (
         site is not None

@@ -1,5 +1,5 @@
-"""Changes out over HTTP: page by page behind a cursor, with a long poll, or as a stream. Who waits
-is no thread.
+"""Serve changes over HTTP: page by page after a cursor, with a long poll, or as a stream. Waiting
+clients do not occupy a thread.
 """
 
 from __future__ import annotations
@@ -21,125 +21,136 @@ from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..resources import TABLES
 from . import changes_query
-from .auth import refused
-from .changes_query import Asked, Cursor, Pulled
-from .context import RETRY_AFTER, Desk, body_of, desk_of
+from .auth import error_json
+from .changes_query import ChangesPage, ChangesQuery, Cursor
+from .context import RETRY_AFTER, ServerContext, context_of, read_body
 
-AGAIN = 2.0  # seconds
-STREAMED = 100  # changes in memory, for each stream
-CHANGES = ("after", "limit", *changes_query.FILTERS, "wait", "format", "consumer", "start")
-STREAM = ("after", *changes_query.FILTERS)
+LOOKUP_RETRY_SECONDS = 2.0  # seconds
+STREAM_BATCH = 100  # changes in memory, for each stream
+CHANGES_PARAMS = ("after", "limit", *changes_query.FILTERS, "wait", "format", "consumer", "start")
+STREAM_PARAMS = ("after", *changes_query.FILTERS)
 
 
 async def changes(request: Request) -> Response:
-    """`GET /changes`: a page behind a cursor; with `wait`, as soon as there is one."""
-    desk = desk_of(request)
-    question = changes_query.asked(
+    """Answer `GET /changes`: a page after a cursor; with `wait`, as soon as there is one."""
+    context = context_of(request)
+    question = changes_query.parse_query(
         request.query_params.multi_items(),
-        CHANGES,
-        desk.settings.triggers,
-        desk.settings.feed.lookups,
+        CHANGES_PARAMS,
+        context.settings.triggers,
+        context.settings.feed.lookups,
     )
     if question.form == "zapier":
-        content, has_more = await desk.ask(changes_query.as_records, question)
-        return _tagged(request, content, headers={"X-Has-More": str(has_more).lower()})
-    found = await desk.ask(changes_query.pull, question, desk.settings.now())
-    for _ in range(ceil(question.wait / desk.settings.poll)):
+        content, has_more = await context.in_thread(changes_query.as_records, question)
+        return _with_etag(request, content, headers={"X-Has-More": str(has_more).lower()})
+    page = await context.in_thread(changes_query.fetch_page, question, context.settings.now())
+    for _ in range(ceil(question.wait / context.settings.poll)):
         if (
-            found.changes
-            or found.has_more
-            or desk.settings.stopped.is_set()
+            page.changes
+            or page.has_more
+            or context.settings.stopped.is_set()
             or await request.is_disconnected()
         ):
             break
-        await anyio.sleep(desk.settings.poll)
-        if await desk.head() != found.cursor.offset:
-            found = replace(
-                await desk.ask(changes_query.behind, found.cursor, question), epoch=found.epoch
+        await anyio.sleep(context.settings.poll)
+        if await context.head() != page.cursor.offset:
+            page = replace(
+                await context.in_thread(changes_query.after_cursor, page.cursor, question),
+                epoch=page.epoch,
             )
     if question.form == "cloudevents":
-        headers = {"X-Next-Cursor": str(found.cursor), "X-Has-More": str(found.has_more).lower()}
-        return _tagged(
+        headers = {"X-Next-Cursor": str(page.cursor), "X-Has-More": str(page.has_more).lower()}
+        return _with_etag(
             request,
-            changes_query.as_cloudevents(found),
+            changes_query.as_cloudevents(page),
             "application/cloudevents-batch+json",
             headers,
         )
-    return _tagged(request, changes_query.as_json(question, found))
+    return _with_etag(request, changes_query.as_json(question, page))
 
 
-def _tagged(
+def _with_etag(
     request: Request,
     content: bytes,
     kind: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer with its ETag, or 304 where the client has it already."""
+    """Return the response with its ETag, or 304 if the client has it already."""
     tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-    said = {**(headers or {}), "ETag": tag}
-    held = {
-        one.strip().removeprefix("W/")
-        for one in request.headers.get("if-none-match", "").split(",")
+    all_headers = {**(headers or {}), "ETag": tag}
+    known_tags = {
+        etag.strip().removeprefix("W/")
+        for etag in request.headers.get("if-none-match", "").split(",")
     }
-    return Response(None, 304, said) if held & {tag, "*"} else Response(content, 200, said, kind)
+    return (
+        Response(None, 304, all_headers)
+        if known_tags & {tag, "*"}
+        else Response(content, 200, all_headers, kind)
+    )
 
 
 async def row(request: Request) -> Response:
-    """`GET /objects/{table}/{id}`: the row of the copy as JSON; 404 where there is none, 503 while
+    """Answer `GET /objects/{table}/{id}`: the copy's row as JSON; 404 if there is none, 503 while
     it cannot be read.
     """
-    desk, table, id = desk_of(request), request.path_params["table"], request.path_params["id"]
+    context, table, id = (
+        context_of(request),
+        request.path_params["table"],
+        request.path_params["id"],
+    )
     if "\0" in id:  # some databases have no such text
-        return refused(404, f"{table[:40]} has no object of this id.")
+        return error_json(404, f"{table[:40]} has no object of this id.")
     if table not in TABLES:
-        return refused(404, f"There is no table {table[:40]!r}. There are: {', '.join(TABLES)}.")
+        return error_json(404, f"There is no table {table[:40]!r}. There are: {', '.join(TABLES)}.")
     try:
-        found = await run_sync(desk.settings.feed.lookups.get, table, id)
+        image = await run_sync(context.settings.feed.lookups.get, table, id)
     except SetupError as fault:
-        return refused(503, str(fault), Retry_After=RETRY_AFTER)
+        return error_json(503, str(fault), Retry_After=RETRY_AFTER)
     return (
-        _tagged(request, changes_query.encoded(found))
-        if found
-        else refused(404, f"{table} has no object of this id.")
+        _with_etag(request, changes_query.to_json(image))
+        if image
+        else error_json(404, f"{table} has no object of this id.")
     )
 
 
 async def acknowledge(request: Request) -> Response:
-    """`POST /changes/ack`: move a consumer on."""
-    body = await body_of(request)
+    """Answer `POST /changes/ack`: move a consumer forward."""
+    body = await read_body(request)
     if isinstance(body, Response):
         return body
-    desk = desk_of(request)
+    context = context_of(request)
     return JSONResponse(
-        msgspec.to_builtins(await desk.ask(changes_query.acknowledge, body, desk.settings.now()))
+        msgspec.to_builtins(
+            await context.in_thread(changes_query.acknowledge, body, context.settings.now())
+        )
     )
 
 
 async def stream(request: Request) -> Response:
-    """`GET /changes/stream`: server-sent events, from the newest change on, or from `after` or
-    `Last-Event-ID`.
+    """Answer `GET /changes/stream`: server-sent events, from the newest change on, or from `after`
+    or `Last-Event-ID`.
     """
-    desk = desk_of(request)
-    asked = changes_query.asked(
+    context = context_of(request)
+    asked = changes_query.parse_query(
         request.query_params.multi_items(),
-        STREAM,
-        desk.settings.triggers,
-        desk.settings.feed.lookups,
+        STREAM_PARAMS,
+        context.settings.triggers,
+        context.settings.feed.lookups,
     )
-    question = replace(asked, limit=STREAMED)
+    question = replace(asked, limit=STREAM_BATCH)
     last = request.headers.get("last-event-id")
-    after = changes_query.place(last, "Last-Event-ID") if last else question.after
+    after = changes_query.parse_cursor(last, "Last-Event-ID") if last else question.after
     if after is None:
-        after = Cursor(await desk.ask(_head), 0)
-    cursor = await desk.ask(changes_query.cursor_of, after)
-    found = await desk.ask(
-        changes_query.behind, cursor, question
+        after = Cursor(await context.in_thread(_head), 0)
+    cursor = await context.in_thread(changes_query.cursor_of, after)
+    page = await context.in_thread(
+        changes_query.after_cursor, cursor, question
     )  # what is lost is told before anything is sent
     headers = {"X-Accel-Buffering": "no"}
     if request.method == "HEAD":
         return Response(None, 200, headers, "text/event-stream")
     return StreamingResponse(
-        _events(desk, question, cursor, found), 200, headers, "text/event-stream"
+        _events(context, question, cursor, page), 200, headers, "text/event-stream"
     )
 
 
@@ -148,40 +159,43 @@ def _head(store: FeedStore) -> int:
 
 
 async def _events(
-    desk: Desk, question: Asked, cursor: Cursor, found: Pulled
+    context: ServerContext, question: ChangesQuery, cursor: Cursor, page: ChangesPage
 ) -> AsyncIterator[bytes]:
-    """Pages are read when the one before was taken: a slow client costs one page of memory."""
-    settings, quiet = desk.settings, 0.0
+    """Yield events. Each page is read after the previous one was taken: a slow client costs one
+    page of memory.
+    """
+    settings, quiet = context.settings, 0.0
     # who drops before the first change comes again from here
     yield f"retry: 2000\nid: {cursor}\n\n".encode()
     while not settings.stopped.is_set():
-        if found.changes:
+        if page.changes:
             quiet = 0.0
             yield b"".join(
-                _event(replace(found.cursor, offset=one.offset), one) for one in found.changes
+                _event(replace(page.cursor, offset=change.offset), change)
+                for change in page.changes
             )
         elif quiet >= settings.heartbeat:
             quiet = 0.0
-            yield f": nothing new\nid: {found.cursor}\n\n".encode()
-        if not found.has_more:
-            found = replace(found, changes=[])
+            yield f": nothing new\nid: {page.cursor}\n\n".encode()
+        if not page.has_more:
+            page = replace(page, changes=[])
             await anyio.sleep(settings.poll)
             quiet += settings.poll
-            if await desk.head() == found.cursor.offset:
+            if await context.head() == page.cursor.offset:
                 continue
         try:
-            found = await desk.ask(changes_query.behind, found.cursor, question)
+            page = await context.in_thread(changes_query.after_cursor, page.cursor, question)
         except LookupUnavailable:  # what a rule looks up
-            found = replace(found, changes=[])
-            await anyio.sleep(AGAIN)
+            page = replace(page, changes=[])
+            await anyio.sleep(LOOKUP_RETRY_SECONDS)
         except PositionLost as fault:  # the client comes again, and is answered 410
-            yield b"event: lost\ndata: " + changes_query.encoded({"error": str(fault)}) + b"\n\n"
+            yield b"event: lost\ndata: " + changes_query.to_json({"error": str(fault)}) + b"\n\n"
             return
 
 
 def _event(cursor: Cursor, change: Change) -> bytes:
     return (
         f"id: {cursor}\nevent: change\ndata: ".encode()
-        + changes_query.encoded(change.as_dict())
+        + changes_query.to_json(change.as_dict())
         + b"\n\n"
     )

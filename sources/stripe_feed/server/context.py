@@ -1,12 +1,12 @@
-"""What requests share: the settings, the connections to the store, the reading of bodies, and
-faults as answers.
+"""What requests share: the configuration, the connections to the store, reading of bodies, and
+errors as responses.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import secrets as chance
+import secrets
 import sqlite3
 import threading
 import time
@@ -28,16 +28,16 @@ from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
 from ..triggers.trigger import Trigger
-from .auth import refused
-from .metrics import Late
+from .auth import error_json
+from .metrics import LateCounter
 
 log = logging.getLogger("stripe_feed")
 
-MOST_BYTES = 1_000_000  # of a body; Stripe's webhooks have some ten thousand
+MAX_BODY_BYTES = 1_000_000  # of a body; Stripe's webhooks have some ten thousand
 BODY_SECONDS = 10.0  # in which a body has to come
-SPREAD = 1.4  # up to so many times that: what comes all at once is not refused all at once
+JITTER = 1.4  # up to so many times that: what comes all at once is not refused all at once
 RETRY_AFTER = "5"
-FAULTS = (
+HANDLED_ERRORS = (
     HTTPException,
     UsageError,
     PositionLost,
@@ -46,22 +46,22 @@ FAULTS = (
     Unusable,
     sqlite3.Error,
 )
-WORDS = {404: "There is no such page.", 405: "This is not done here with this method."}
+STATUS_TEXTS = {404: "There is no such page.", 405: "Method not allowed."}
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """What is served, and who may ask.
+class ServerConfig:
+    """What is served, and who may access it.
 
-    `token`: what every route but `/health` and `/stripe` asks for. `secrets` are those of the
-    webhook endpoint at Stripe; none: no webhooks. `counts`: what strangers did, for `/metrics`.
-    `keep_bodies`: whether the key cannot read events, so that a webhook's body is all there is.
-    `rung` is called, in a thread, after an event was stored. `health` tells `synced_at` (Unix
-    seconds) and `error` (a class) of the reading. `stopped` ends streams and waits. `poll` and
-    `heartbeat` are seconds.
+    `token`: required by every route except `/health` and `/stripe`. `secrets`: of the webhook
+    endpoint in Stripe; if empty, webhooks are refused. `counts`: counters of outside requests, for
+    `/metrics`. `keep_bodies`: whether the key cannot read events, so that a webhook's body is the
+    only source. `rung` is called, in a thread, after an event was stored. `health` returns
+    `synced_at` (Unix seconds) and `error` (a class) of syncing. `stopped` ends streams and waits.
+    `poll` and `heartbeat` are seconds.
     """
 
     feed: Feed
@@ -78,78 +78,81 @@ class Serving:
     heartbeat: float = 15.0
 
 
-class Desk:
-    """What requests share: the settings, connections of their own to the store, and how far the
-    feed is.
+class ServerContext:
+    """What requests share: the configuration, the server's own store connections, and the head of
+    the feed.
 
-    Webhooks have a connection to themselves: they never wait for a long question.
+    Webhooks have a connection of their own: they never wait for a long query.
     """
 
-    def __init__(self, settings: Serving) -> None:
+    def __init__(self, settings: ServerConfig) -> None:
         self.settings = settings
-        self.store, self.door = FeedStore(settings.feed.path), FeedStore(settings.feed.path)
-        self.key, self.late = chance.token_urlsafe(24), Late()
+        self.store, self.webhook_store = (
+            FeedStore(settings.feed.path),
+            FeedStore(settings.feed.path),
+        )
+        self.key, self.late = secrets.token_urlsafe(24), LateCounter()
         self._head, self._looked_at = 0, float("-inf")
 
     def close(self) -> None:
         """Close the connections."""
         self.store.close()
-        self.door.close()
+        self.webhook_store.close()
 
     async def head(self) -> int:
-        """The newest offset, looked up once per `poll` for all who wait."""
+        """Return the newest offset, read once per `poll` for all waiting clients."""
         if anyio.current_time() >= self._looked_at + self.settings.poll:
             self._looked_at = anyio.current_time()
             self._head = await run_sync(lambda: self.store.head)
         return self._head
 
-    async def ask(
+    async def in_thread(
         self, question: Callable[Concatenate[FeedStore, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What a function makes of the store, in a thread."""
+        """Call a function with the store, in a thread."""
         return await run_sync(partial(question, self.store, *args, **kwargs))
 
 
-async def answer_to(request: Request, fault: Exception) -> Response:
-    """One of `FAULTS` as an answer."""
+async def error_response(request: Request, fault: Exception) -> Response:
+    """Return one of `HANDLED_ERRORS` as a response."""
     match fault:
         case HTTPException():
-            return refused(
+            return error_json(
                 fault.status_code,
-                WORDS.get(fault.status_code, fault.detail),
+                STATUS_TEXTS.get(fault.status_code, fault.detail),
                 **(fault.headers or {}),
             )
         case UsageError():
-            return refused(400, str(fault))
+            return error_json(400, str(fault))
         case Fenced():
-            return refused(409, str(fault))
+            return error_json(409, str(fault))
         case PositionLost():
-            return refused(410, str(fault))
+            return error_json(410, str(fault))
         case LookupUnavailable():
-            return refused(503, str(fault), Retry_After=RETRY_AFTER)
+            return error_json(503, str(fault), Retry_After=RETRY_AFTER)
     log.warning("The feed store cannot be used (%s).", type(fault).__name__)
-    return refused(503, "The feed store cannot be used now. Try again.", Retry_After=RETRY_AFTER)
+    return error_json(503, "The feed store cannot be used now. Try again.", Retry_After=RETRY_AFTER)
 
 
-def desk_of(request: Request) -> Desk:
-    """The desk of the app that is asked."""
-    desk: Desk = request.app.state.desk
-    return desk
+def context_of(request: Request) -> ServerContext:
+    """Return the context of the request's app."""
+    context: ServerContext = request.app.state.context
+    return context
 
 
-async def body_of(request: Request, most: int = MOST_BYTES) -> bytes | Response:
-    """The body, or the refusal of one that is too long or comes too slowly: its rest is not read."""
-    too_long = refused(413, f"The body is longer than {most:,} bytes.", Connection="close")
-    told = request.headers.get("content-length", "0")
-    if not told.isdecimal() or len(told) > 19 or int(told) > most:
+async def read_body(request: Request, most: int = MAX_BODY_BYTES) -> bytes | Response:
+    """Return the body, or an error response if it is too long or too slow; the rest is not read."""
+    too_long = error_json(413, f"The body is longer than {most:,} bytes.", Connection="close")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or len(length) > 19 or int(length) > most:
         return too_long
-    found = bytearray()
+    body = bytearray()
     try:
-        with anyio.fail_after(BODY_SECONDS * random.uniform(1, SPREAD)):
+        with anyio.fail_after(BODY_SECONDS * random.uniform(1, JITTER)):
             async for piece in request.stream():
-                found += piece
-                if len(found) > most:
+                body += piece
+                if len(body) > most:
                     return too_long
     except TimeoutError:
-        return refused(408, "The body did not come in time.", Connection="close")
-    return bytes(found)
+        return error_json(408, "The body did not come in time.", Connection="close")
+    return bytes(body)

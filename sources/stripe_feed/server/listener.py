@@ -1,5 +1,4 @@
-"""The HTTP listener: bounded in connections, in the time that a client may take, and in what it
-logs.
+"""The HTTP listener: limits connections, the time a client may take, and its own log lines.
 
 It needs the extra `[serve]`.
 """
@@ -23,19 +22,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import SetupError
 
-PATIENCE = 15.0  # seconds in which a client sends a whole request, and takes what it is answered
-MOST_CONNECTIONS = 500
-FILES_FOR_OTHERS = 300  # that reading, delivery and the store may have open
-ACCEPTED_AT_ONCE = 64  # asyncio takes so many before it looks at one; each is a file
-MOST_HEAD = 16_384  # bytes
-QUIET = 60.0  # seconds between two log lines that say the same
-MOST_LINES = 100  # different ones that are remembered
+CLIENT_TIMEOUT = (
+    15.0  # seconds in which a client sends a whole request, and takes what it is answered
+)
+MAX_CONNECTIONS = 500
+RESERVED_FILES = 300  # that reading, delivery and the store may have open
+BACKLOG = 64  # asyncio takes so many before it looks at one; each is a file
+MAX_HEAD_BYTES = 16_384  # bytes
+REPEAT_SECONDS = 60.0  # seconds between two log lines that say the same
+MAX_LINES = 100  # different ones that are remembered
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises `SetupError` where it cannot."""
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there. Raises `SetupError` if that fails."""
     try:
-        found = socket.create_server(
+        server = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except (OSError, UnicodeError) as fault:
@@ -43,22 +44,22 @@ def listening(host: str, port: int) -> socket.socket:
         raise SetupError(
             f"Nobody can listen at {host}, port {port} ({why}). Choose another --host or --port."
         ) from None
-    return found
+    return server
 
 
-def most_connections() -> int:
-    """How many connections leave enough files for reading and delivery."""
+def connection_limit() -> int:
+    """Return how many connections leave enough files for syncing and delivery."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return max(20, min(MOST_CONNECTIONS, soft - FILES_FOR_OTHERS - ACCEPTED_AT_ONCE))
+        return MAX_CONNECTIONS
+    return max(20, min(MAX_CONNECTIONS, soft - RESERVED_FILES - BACKLOG))
 
 
-def bounded(most: int, patience: float, counts: Counter[str]) -> type[asyncio.Protocol]:
-    """HTTP/1.1 in which nobody is waited for longer than `patience` seconds.
+def bounded_protocol(most: int, patience: float, counts: Counter[str]) -> type[asyncio.Protocol]:
+    """Return an HTTP/1.1 protocol that waits for no client longer than `patience` seconds.
 
-    A new connection beyond `most` ends the one that keeps us waiting longest. `counts["cut"]`: how
-    many ended either way.
+    A new connection beyond `most` closes the one that has kept the server waiting longest.
+    `counts["cut"]` counts both.
     """
 
     class Bounded(H11Protocol):
@@ -68,13 +69,13 @@ def bounded(most: int, patience: float, counts: Counter[str]) -> type[asyncio.Pr
             super().connection_made(transport)
             self.timer: asyncio.TimerHandle | None = None
             self._look()
-            held = [
+            open_connections = [
                 one
                 for one in self.connections
                 if isinstance(one, Bounded) and not one.transport.is_closing()
             ]
-            if len(held) > most:
-                min(held, key=lambda one: one.waits_since or float("inf")).cut()
+            if len(open_connections) > most:
+                min(open_connections, key=lambda one: one.waits_since or float("inf")).cut()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._rest()
@@ -125,8 +126,8 @@ def bounded(most: int, patience: float, counts: Counter[str]) -> type[asyncio.Pr
     return Bounded
 
 
-class Seldom(logging.Filter):
-    """Lets the same line through once a minute, and no traceback, which can hold data."""
+class RateLimitedLog(logging.Filter):
+    """Pass the same line once a minute, and no traceback, which can hold data."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -136,25 +137,25 @@ class Seldom(logging.Filter):
         """Whether the line is new."""
         record.exc_info = record.exc_text = None
         line = record.getMessage()[:60]
-        if self.now() < self.said.get(line, float("-inf")) + QUIET:
+        if self.now() < self.said.get(line, float("-inf")) + REPEAT_SECONDS:
             return False
-        if len(self.said) >= MOST_LINES:
+        if len(self.said) >= MAX_LINES:
             self.said.clear()
         self.said[line] = self.now()
         return True
 
 
 @contextmanager
-def seldom(*names: str) -> Iterator[None]:
+def limit_logs(*names: str) -> Iterator[None]:
     """Keep these loggers from filling a disk."""
-    loggers, rule = [logging.getLogger(name) for name in names], Seldom()
-    for one in loggers:
-        one.addFilter(rule)
+    loggers, rule = [logging.getLogger(name) for name in names], RateLimitedLog()
+    for logger in loggers:
+        logger.addFilter(rule)
     try:
         yield
     finally:
-        for one in loggers:
-            one.removeFilter(rule)
+        for logger in loggers:
+            logger.removeFilter(rule)
 
 
 def serve(
@@ -165,9 +166,9 @@ def serve(
     ready: Callable[[str], object],
     counts: Counter[str],
 ) -> None:
-    """Answer until a signal comes, or `stopped`. `ready` gets the URL once requests are answered.
+    """Serve until a signal comes, or `stopped`. `ready` gets the URL once requests are answered.
 
-    Both signals must have handlers that return: at its end, uvicorn raises again what it heard.
+    Both signals must have handlers that return: at its end, uvicorn raises the signals it received.
     """
 
     class Server(uvicorn.Server):
@@ -182,14 +183,14 @@ def serve(
 
     config = uvicorn.Config(
         app,
-        http=bounded(most_connections(), PATIENCE, counts),
+        http=bounded_protocol(connection_limit(), CLIENT_TIMEOUT, counts),
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
-        backlog=ACCEPTED_AT_ONCE,
-        h11_max_incomplete_event_size=MOST_HEAD,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
-    with seldom("uvicorn.error", "asyncio", "stripe_feed"):
+    with limit_logs("uvicorn.error", "asyncio", "stripe_feed"):
         Server(config).run([door])

@@ -1,6 +1,4 @@
-"""The store in numbers, as text for Prometheus: how far everything is, what failed, and what is
-old.
-"""
+"""Metrics of the store and server as text for Prometheus: positions, failures and ages."""
 
 from __future__ import annotations
 
@@ -34,16 +32,14 @@ class Family:
 
 
 @dataclass
-class Late:
-    """Counts the changes that arrived late, looking at each position of the log once: a store can
-    hold millions.
-    """
+class LateCounter:
+    """Counts late changes, visiting each position of the log once: a store can hold millions."""
 
     upto: int = 0
     count: int = 0
 
     def total(self, store: FeedStore) -> int:
-        """How many there are, or were before they were pruned."""
+        """Return how many there are, or were before they were pruned."""
         head = store.head
         if head < self.upto:  # the log was made anew
             self.upto = self.count = 0
@@ -57,16 +53,16 @@ def metrics(
     store: FeedStore,
     triggers: Sequence[Trigger],
     health: Mapping[str, Any],
-    late: Late,
+    late: LateCounter,
     counts: Mapping[str, int],
     now: float,
 ) -> str:
-    """All numbers of a store and of its server, in the text format:
+    """Return all metrics of a store and its server, in the text format:
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     with store.transaction("deferred"):
         families = [*_feed(store, late), *_consumers(store, now), *_triggers(store, triggers)]
-    families += [*_reading(health), *_strangers(counts)]
+    families += [*_sync(health), *_requests(counts)]
     return "".join(line + "\n" for family in families for line in _lines(family))
 
 
@@ -79,7 +75,7 @@ def _lines(family: Family) -> Iterator[str]:
         yield f"{name}{f'{{{inside}}}' if inside else ''} {value:.17g}"
 
 
-def _feed(store: FeedStore, late: Late) -> Iterator[Family]:
+def _feed(store: FeedStore, late: LateCounter) -> Iterator[Family]:
     yield Family("feed_head_offset", "gauge", "The newest offset of the feed.", [({}, store.head)])
     rows = store.query("select occurred_at, observed_at from log order by position desc limit 1")
     seen = [
@@ -136,7 +132,7 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
         "Events that a webhook told of and that are not read yet.",
         [({}, waiting)],
     )
-    trouble = webhook_inbox.trouble(store)
+    trouble = webhook_inbox.failed_events(store)
     yield Family(
         "rung_events_failing",
         "gauge",
@@ -164,23 +160,24 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
 
 def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]:
     rows = store.query("select name, fired, held is not null, disabled is not null from triggers")
-    names = sorted({one.name for one in triggers} | {row[0] for row in rows})
-    stands, left = {row[0]: row[1:] for row in rows}, counts(store)
+    names = sorted({trigger.name for trigger in triggers} | {row[0] for row in rows})
+    status, by_state = {row[0]: row[1:] for row in rows}, counts(store)
 
     def each(column: int) -> list[Sample]:
-        return [({"trigger": name}, stands.get(name, (0, 0, 0))[column]) for name in names]
+        return [({"trigger": name}, status.get(name, (0, 0, 0))[column]) for name in names]
 
     yield Family("trigger_fired_total", "counter", "Messages that a trigger made.", each(0))
     yield Family("trigger_held", "gauge", "1 where a guard holds a trigger.", each(1))
     yield Family("trigger_disabled", "gauge", "1 where a receiver is given up.", each(2))
     states: list[Sample] = [
         ({"trigger": name, "state": state}, count)
-        for name, some in sorted(left.items())
+        for name, some in sorted(by_state.items())
         for state, count in sorted(some.items())
     ]
     yield Family("messages", "gauge", "Messages by state.", states)
     dead: list[Sample] = [
-        ({"trigger": name}, left.get(name, {}).get("dead", 0)) for name in sorted({*names, *left})
+        ({"trigger": name}, by_state.get(name, {}).get("dead", 0))
+        for name in sorted({*names, *by_state})
     ]
     yield Family("dead_letters", "gauge", "Messages that were given up.", dead)
     query = "select trigger, code, count(*) from attempts join messages using (message_id) group by 1, 2 order by 1, 2"
@@ -192,8 +189,8 @@ def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]
     )
 
 
-def _reading(health: Mapping[str, Any]) -> Iterator[Family]:
-    told = {
+def _sync(health: Mapping[str, Any]) -> Iterator[Family]:
+    gauges = {
         "synced_at": (
             "last_sync_timestamp_seconds",
             "When the copy was brought up to date last, in Unix seconds.",
@@ -204,13 +201,13 @@ def _reading(health: Mapping[str, Any]) -> Iterator[Family]:
             "Objects that the last run could not take; the log names them.",
         ),
     }
-    for field_name, (name, help) in told.items():
+    for field_name, (name, help) in gauges.items():
         value = health.get(field_name)
         if isinstance(value, int | float):
             yield Family(name, "gauge", help, [({}, value)])
 
 
-def _strangers(counts: Mapping[str, int]) -> Iterator[Family]:
+def _requests(counts: Mapping[str, int]) -> Iterator[Family]:
     webhooks: list[Sample] = [
         ({"result": name}, counts.get(f"webhook_{name}", 0)) for name in ("taken", "refused")
     ]

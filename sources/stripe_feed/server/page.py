@@ -23,7 +23,7 @@ from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..resources import RESOURCES
 from ..triggers.trigger import Trigger
-from .webhook_inbox import waiting
+from .webhook_inbox import unread
 
 CHANGES = 50
 LETTERS = 50  # of each kind
@@ -99,7 +99,7 @@ def look(store: FeedStore) -> Shown:
         )
         return Shown(
             store.head,
-            len(waiting(store, RINGS)),
+            len(unread(store, RINGS)),
             store.newest(CHANGES)[::-1],
             {row[0]: row[1:] for row in rows},
             counts(store),

@@ -1,5 +1,5 @@
-"""One process that keeps a copy fresh: webhooks ring, one thread reads, another delivers, and HTTP
-answers meanwhile.
+"""One process that keeps a copy fresh: webhooks trigger syncs, one thread syncs, another delivers,
+and HTTP requests are answered.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from . import webhook_inbox
 log = logging.getLogger("stripe_feed")
 
 DEBOUNCE = 0.3  # seconds without a ring before a reading begins
-MOST_DEBOUNCE = 4.0  # seconds that a reading waits for quiet
-MOST_BACK_OFF = 300.0
+MAX_DEBOUNCE = 4.0  # seconds that a reading waits for quiet
+MAX_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
-LOOK = 1.0  # seconds between looks for a file of rules
-IDS = 10_000  # rung events in one reading
-BODIES = 500  # the same, where their bodies are kept
-REMEMBERED = 30 * 86_400
+RULES_POLL_SECONDS = 1.0  # seconds between looks for a file of rules
+MAX_EVENTS = 10_000  # rung events in one reading
+MAX_BODIES = 500  # the same, where their bodies are kept
+KEEP_SECONDS = 30 * 86_400
 
 
 @dataclass
-class State:
-    """How reading and delivery go; `keeps_bodies` until it is known that the key may read events.
-    `left_out`: objects that cannot be taken, by table and name, each with the reason.
+class ServiceState:
+    """The state of syncing and delivery; `keeps_bodies` until it is known that the key may read
+    events. `left_out`: objects that cannot be loaded, by table and name, each with the reason.
     """
 
     synced_at: float | None = None
@@ -59,8 +59,8 @@ class State:
     rung: threading.Event = field(default_factory=threading.Event)
 
     def health(self) -> Mapping[str, Any]:
-        """Freshness for `/health`: `synced_at` in Unix seconds, the classes of the last errors of
-        reading and delivery, and how many objects are left out.
+        """Return the data of `/health`: `synced_at` in Unix seconds, the classes of the last errors
+        of syncing and delivery, and how many objects are left out.
         """
         return {
             "synced_at": self.synced_at,
@@ -70,21 +70,24 @@ class State:
             "left_out": sum(map(len, self.left_out.values())),
         }
 
-    def leave_out(self, found: Mapping[str, Mapping[str, str]], polls: bool) -> None:
-        """Say what is left out that was not before; a reading that polls tried all again."""
-        known, self.left_out = words(self.left_out), found if polls else {**self.left_out, **found}
+    def leave_out(self, left_out: Mapping[str, Mapping[str, str]], polls: bool) -> None:
+        """Log objects that are newly left out; a sync that polls tried all again."""
+        logged, self.left_out = (
+            words(self.left_out),
+            left_out if polls else {**self.left_out, **left_out},
+        )
         for sentence in words(self.left_out):
-            if sentence not in known:
+            if sentence not in logged:
                 log.warning("%s", sentence)
 
     def watch(self, session: Session) -> None:
-        """Know the reading under way, to stop it."""
+        """Keep the running sync, to stop it."""
         self.session = session
         if self.stopped.is_set():
             session.api.close()
 
     def stop(self) -> None:
-        """End everything; a reading under way goes on in another run."""
+        """Stop everything; another run continues an interrupted sync."""
         self.stopped.set()
         self.rung.set()
         if self.session is not None:
@@ -92,9 +95,9 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """Where requests are answered; the file that holds the token, where none was given, and the
-    token if it was made just now.
+class Listening:
+    """Where requests are answered; the file of the token, if none was given, and the token if it
+    was created now.
     """
 
     url: str
@@ -102,22 +105,22 @@ class Opened:
     new_token: str | None = field(repr=False)
 
 
-def read_on(
+def sync_loop(
     feed: Feed,
-    state: State,
+    state: ServiceState,
     every: float,
     run: Callable[..., Synced] = sync,
     now: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
     **arguments: Any,
 ) -> None:
-    """Sync at once, when a webhook rings, and every so many seconds (0: only on rings), until
+    """Sync at once, after a webhook, and every `every` seconds (0: only after webhooks), until
     stopped.
 
-    A ring has only its events read, and what happened until then; all the rest when it is time for
-    it. Rung events are noted as read when what they brought is in the feed. A run that fails is
-    tried again, after a growing pause; every second time without the rung events, so that none of
-    them can stop the rest. Those are tried again soon, after a growing pause of their own.
+    After a webhook only its events are read, and what happened until then; everything else when it
+    is due. Received events are marked read once their changes are in the feed. A failed run is
+    retried after a growing pause; every second time without the received events, so that none of
+    them can stop the rest. Those are retried soon, after a growing pause of their own.
     """
     synced: float | None = None
     without = 0  # runs without the rung events, since they were read last
@@ -129,7 +132,9 @@ def read_on(
             waiting = (
                 []
                 if leaves_out
-                else webhook_inbox.waiting(feed.store, BODIES if state.keeps_bodies else IDS, now())
+                else webhook_inbox.unread(
+                    feed.store, MAX_BODIES if state.keeps_bodies else MAX_EVENTS, now()
+                )
             )
             rung = [
                 WebhookEvent(one.event_id, one.body, decode_head(one.head), by_id=one.tries > 0)
@@ -138,7 +143,7 @@ def read_on(
             due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung
             began, polls = clock(), due or state.keeps_bodies or state.failures > 0
             done = run(rung=rung, polls=polls, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
-            more = _answered(feed, [one.event_id for one in waiting], done, now())
+            more = _mark_events(feed, [one.event_id for one in waiting], done, now())
             state.synced_at, state.error, state.failures = now(), None, 0
             state.leave_out(done.left_out, polls)
             state.keeps_bodies = CHANGES in done.refused
@@ -146,9 +151,13 @@ def read_on(
                 synced = began
             without = without + 1 if leaves_out else 0
             if due:  # it looks at all that are remembered
-                webhook_inbox.prune(feed.store, now() - REMEMBERED)
-            soon = _pause(without) if leaves_out else webhook_inbox.next_due(feed.store, now())
-            rests = _rests(every and synced + every - clock(), soon)
+                webhook_inbox.prune(feed.store, now() - KEEP_SECONDS)
+            soon = (
+                _pause(without)
+                if leaves_out
+                else webhook_inbox.seconds_until_due(feed.store, now())
+            )
+            rests = _wait_seconds(every and synced + every - clock(), soon)
         except StripeFeedError as fault:
             _failed(state, type(fault).__name__, str(fault))
         except Exception as fault:  # its words may hold data; the service goes on
@@ -157,60 +166,60 @@ def read_on(
                 type(fault).__name__,
                 "it is tried again; `stripe-feed sync --debug` shows more",
             )
-        _rest(state, rests, more)
+        _wait(state, rests, more)
 
 
-def _rests(until_sync: float, until_due: float | None) -> float:
-    """Seconds until something is due without a ring; 0: never."""
-    found = [max(rest, 0.1) for rest in (until_sync or None, until_due) if rest is not None]
-    return min(found, default=0.0)
+def _wait_seconds(until_sync: float, until_due: float | None) -> float:
+    """Return the seconds until something is due without a webhook; 0: never."""
+    waits = [max(rest, 0.1) for rest in (until_sync or None, until_due) if rest is not None]
+    return min(waits, default=0.0)
 
 
-def _answered(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -> bool:
-    """Note what became of rung events; return whether others may be read at once."""
+def _mark_events(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -> bool:
+    """Record which received events were read or failed; return whether more can be read at once."""
     left = {*done.unread, *done.failed}
-    given_up = webhook_inbox.failed(feed.store, done.failed, now)
+    given_up = webhook_inbox.mark_failed(feed.store, done.failed, now)
     if given_up:
         log.warning(
             "%d events that webhooks told of could not be read in %d tries and are given up (%s: %s). Polling tells the rest.",
             len(given_up),
-            webhook_inbox.MOST_TRIES,
+            webhook_inbox.MAX_TRIES,
             given_up[0],
             done.failed[given_up[0]],
         )
     read = [one for one in waiting if one not in left]
-    webhook_inbox.read(feed.store, read, now)
-    return bool(read) and (bool(done.unread) or len(waiting) in (BODIES, IDS))
+    webhook_inbox.mark_read(feed.store, read, now)
+    return bool(read) and (bool(done.unread) or len(waiting) in (MAX_BODIES, MAX_EVENTS))
 
 
-def _failed(state: State, kind: str, words: str) -> None:
+def _failed(state: ServiceState, kind: str, words: str) -> None:
     if state.stopped.is_set():
         return
     state.error, state.failures = kind, state.failures + 1
-    log.warning("The copy could not be brought up to date (%s): %s", kind, words)
+    log.warning("The copy could not be updated (%s): %s", kind, words)
 
 
 def _pause(failures: int) -> float:
-    """Seconds until the next try, after so many that failed."""
-    return min(2.0 ** min(failures, 10), MOST_BACK_OFF)
+    """Return the seconds until the next try after so many failures."""
+    return min(2.0 ** min(failures, 10), MAX_BACK_OFF)
 
 
-def _rest(state: State, every: float, more: bool) -> None:
-    """Wait for a ring and for quiet after it, for the next turn, or for a fault to pass."""
+def _wait(state: ServiceState, every: float, more: bool) -> None:
+    """Wait for a webhook and for quiet after it, for the next turn, or for a fault to pass."""
     if state.failures:
         state.stopped.wait(_pause(state.failures))
         return
     if more or state.stopped.is_set() or not state.rung.wait(every or None):
         return
-    until = time.monotonic() + MOST_DEBOUNCE
+    until = time.monotonic() + MAX_DEBOUNCE
     while time.monotonic() < until and not state.stopped.is_set():
         state.rung.clear()
         if not state.rung.wait(DEBOUNCE):
             return
 
 
-class Turn(threading.Event):
-    """Set when the service stops, or by whoever delivers in this turn."""
+class WorkerStop(threading.Event):
+    """Set when the service stops, or when this worker has to end."""
 
     def __init__(self, stopped: threading.Event) -> None:
         super().__init__()
@@ -223,31 +232,33 @@ class Turn(threading.Event):
         return self.stopped.wait(timeout) or self.is_set()
 
 
-def deliver_by(
-    rules: Watched, feed: Feed, state: State, current: ExitStack, delivery: Worker | None
+def delivery_loop(
+    rules: Watched, feed: Feed, state: ServiceState, current: ExitStack, delivery: Worker | None
 ) -> None:
-    """Fire and deliver until stopped; where the file of the rules changed, begin anew with them.
-    `current` holds the delivery.
+    """Fire and deliver until stopped; if the triggers file changed, restart with it. `current`
+    holds the worker.
     """
     while not state.stopped.is_set():
-        over, run = Turn(state.stopped), _ticking(feed, rules.triggers, state)
+        over, run = WorkerStop(state.stopped), _ticking(feed, rules.triggers, state)
         if delivery is None:
-            while not over.wait(LOOK) and not rules.changed():
+            while not over.wait(RULES_POLL_SECONDS) and not rules.changed():
                 pass
         else:
-            deliver_on(delivery, partial(_tick, rules, over, run), state, over)
+            run_worker(delivery, partial(_tick, rules, over, run), state, over)
         current.close()
-        delivery = _begun(rules, feed, state, current)
+        delivery = _open_worker(rules, feed, state, current)
 
 
-def _tick(rules: Watched, over: Turn, run: Callable[[], object]) -> None:
+def _tick(rules: Watched, over: WorkerStop, run: Callable[[], object]) -> None:
     if rules.changed():
         over.set()
     elif not over.is_set():
         run()
 
 
-def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Worker | None:
+def _open_worker(
+    rules: Watched, feed: Feed, state: ServiceState, current: ExitStack
+) -> Worker | None:
     while rules.triggers and not state.stopped.is_set():
         try:
             return current.enter_context(
@@ -255,19 +266,19 @@ def _begun(rules: Watched, feed: Feed, state: State, current: ExitStack) -> Work
             )
         except StripeFeedError as fault:
             state.delivery = type(fault).__name__
-            log.warning("Delivery cannot begin: %s", fault)
-            state.stopped.wait(MOST_DEBOUNCE)
+            log.warning("Delivery cannot start: %s", fault)
+            state.stopped.wait(MAX_DEBOUNCE)
     return None
 
 
-def deliver_on(
+def run_worker(
     delivery: Worker,
     tick: Callable[[], object],
-    state: State,
+    state: ServiceState,
     over: threading.Event | None = None,
 ) -> None:
-    """Fire triggers and deliver messages until stopped, or `over`; what is under way then is
-    finished. A fault is logged, and passes.
+    """Fire triggers and deliver messages until stopped, or `over`; messages in flight are finished.
+    Errors are logged, and delivery restarts.
     """
     failures, over = 0, over or state.stopped
     while not over.is_set():
@@ -275,14 +286,14 @@ def deliver_on(
         try:
             delivery.follow(over, tick)
         except Exception as fault:  # its words may hold data; the service goes on
-            failures = 1 if time.monotonic() > began + MOST_BACK_OFF else failures + 1
+            failures = 1 if time.monotonic() > began + MAX_BACK_OFF else failures + 1
             state.delivery = type(fault).__name__
-            log.warning("Delivery stumbled (%s), and begins anew.", state.delivery)
+            log.warning("Delivery failed (%s) and restarts.", state.delivery)
             state.stopped.wait(_pause(failures))
 
 
-def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[[], None]:
-    """Runs the triggers, and notes in the state how it goes."""
+def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Callable[[], None]:
+    """Return a function that runs the triggers and records the result in the state."""
     run = ticking(feed, triggers)
 
     def tick() -> None:
@@ -292,7 +303,7 @@ def _ticking(feed: Feed, triggers: Sequence[Trigger], state: State) -> Callable[
     return tick
 
 
-def keep_fresh(
+def serve(
     *,
     host: str,
     port: int,
@@ -301,23 +312,22 @@ def keep_fresh(
     rules: Watched,
     every: float,
     stopped: threading.Event,
-    ready: Callable[[Opened], object],
+    ready: Callable[[Listening], object],
     places: Mapping[str, Any],
     **reading: Any,
 ) -> None:
-    """Read, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish what is under
-    way.
+    """Sync, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish running work.
 
-    Without a `token` it makes one, and keeps it in a private file beside the feed store. `secrets`:
-    of the webhook endpoint at Stripe; none, no webhooks. `rules` are followed. `every`: seconds
-    between readings without a webhook. `ready` is told where once requests are answered; port 0 is
-    any that is free. `places` are arguments of `open_pipeline`, the others those of `sync`. Raises
-    `UsageError` and `SetupError` before it starts.
+    Without a `token` it creates one, and keeps it in a private file next to the feed store.
+    `secrets`: of the webhook endpoint in Stripe; if empty, webhooks are refused. `rules` are
+    followed. `every`: seconds between syncs without a webhook. `ready` gets the address once
+    requests are answered; port 0 means any free port. `places` are arguments of `open_pipeline`,
+    the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:
-        from .app import Serving, app_of
-        from .auth import check_token, kept_token
-        from .listener import listening, serve
+        from .app import ServerConfig, create_app
+        from .auth import check_token, load_or_create_token
+        from .listener import listen, serve
     except ModuleNotFoundError as fault:
         raise SetupError(
             f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'"
@@ -329,15 +339,15 @@ def keep_fresh(
             raise UsageError(f"{fault} The command takes it from STRIPE_FEED_TOKEN.") from None
     reading["api_key"] = find_key(reading.get("api_key"))
     with ExitStack() as held:
-        door = held.enter_context(listening(host, port))
+        door = held.enter_context(listen(host, port))
         held.enter_context(settings())
         feed = held.enter_context(open_feed(open_pipeline(**places)))
         file = None if token is not None else feed.store.path.with_suffix(".token")
         is_new = False
         if file is not None:
-            token, is_new = kept_token(file)
-        state = State(stopped=stopped)
-        serving = Serving(
+            token, is_new = load_or_create_token(file)
+        state = ServiceState(stopped=stopped)
+        serving = ServerConfig(
             feed=feed,
             token=token or "",
             secrets=secrets,
@@ -349,7 +359,7 @@ def keep_fresh(
         )
         threads = [
             threading.Thread(
-                target=read_on,
+                target=sync_loop,
                 args=(feed, state, every),
                 kwargs={**places, **reading},
                 name="reader",
@@ -362,7 +372,7 @@ def keep_fresh(
             )
         threads.append(
             threading.Thread(
-                target=deliver_by, args=(rules, feed, state, current, delivery), name="delivery"
+                target=delivery_loop, args=(rules, feed, state, current, delivery), name="delivery"
             )
         )
         for thread in threads:
@@ -370,11 +380,11 @@ def keep_fresh(
         try:
             shown = serving.token if is_new else None
             serve(
-                app_of(serving),
+                create_app(serving),
                 host,
                 door,
                 stopped,
-                lambda url: ready(Opened(url, file, shown)),
+                lambda url: ready(Listening(url, file, shown)),
                 serving.counts,
             )
         finally:

@@ -1,11 +1,9 @@
-"""The webhook endpoint at Stripe that rings our bell: made with exactly the events that the copy is
-kept by, and tried.
-"""
+"""Create and test the Stripe webhook endpoint, subscribed to the events stripe-feed uses."""
 
 from __future__ import annotations
 
 import json
-import secrets as chance
+import secrets
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -22,14 +20,12 @@ from ..errors import NotReadable, RequestRefused, SetupError, UsageError
 from ..resources import RESOURCES
 from ..sync_run import resource_names
 
-PATH = "/v1/webhook_endpoints"
-SAMPLE = "customer.updated"
+ENDPOINTS_PATH = "/v1/webhook_endpoints"
+SAMPLE_EVENT = "customer.updated"
 
 
-class Registered(msgspec.Struct, frozen=True):
-    """An endpoint at Stripe. `secret` is what its webhooks are signed with; Stripe shows it this
-    once.
-    """
+class WebhookEndpoint(msgspec.Struct, frozen=True):
+    """A webhook endpoint in Stripe. `secret` signs its webhooks; Stripe shows it only once."""
 
     id: str
     url: str
@@ -37,18 +33,16 @@ class Registered(msgspec.Struct, frozen=True):
     secret: str | None = None
 
 
-class _Listed(msgspec.Struct):
-    data: list[Registered]
+class _EndpointList(msgspec.Struct):
+    data: list[WebhookEndpoint]
 
 
-_registered = msgspec.json.Decoder(Registered)
-_listed = msgspec.json.Decoder(_Listed)
+_endpoint_decoder = msgspec.json.Decoder(WebhookEndpoint)
+_list_decoder = msgspec.json.Decoder(_EndpointList)
 
 
 def events_for(resources: Sequence[str] | None = None) -> list[str]:
-    """The events that the reader understands, of these resources (all by default), without
-    repetitions.
-    """
+    """Return the event types used for these resources (all by default), without repetitions."""
     return list(
         dict.fromkeys(
             event for name in resource_names(resources) for event in RESOURCES[name].events
@@ -56,20 +50,21 @@ def events_for(resources: Sequence[str] | None = None) -> list[str]:
     )
 
 
-def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Registered:
-    """Make an endpoint at Stripe for the events of these resources, at the pinned API version.
+def register(api: Api, url: str, resources: Sequence[str] | None = None) -> WebhookEndpoint:
+    """Create a webhook endpoint in Stripe for the events of these resources, at the pinned API
+    version.
 
-    The key must be allowed to write them (`rak_webhook_write`). Raises `UsageError` where one with
-    this URL is there already, and the key may see that: its secret cannot be read again.
+    The key must be allowed to write endpoints (`rak_webhook_write`). Raises `UsageError` if an
+    endpoint with this URL exists and the key may see it: its secret cannot be read again.
     """
     target = check_url(url, allow_private=not api.live)
-    held: list[Registered] = []
+    endpoints: list[WebhookEndpoint] = []
     with suppress(NotReadable):
-        held = api.get(PATH, {"limit": 100}, _listed.decode).value.data
-    for one in held:
-        if one.url == url:
+        endpoints = api.get(ENDPOINTS_PATH, {"limit": 100}, _list_decoder.decode).value.data
+    for endpoint in endpoints:
+        if endpoint.url == url:
             raise UsageError(
-                f"{one.id} has this URL at {target.host} already. Remove it at Stripe first, or use its secret."
+                f"{endpoint.id} already has this URL at {target.host}. Remove it in Stripe first, or use its secret."
             )
     params: dict[str, Any] = {
         "url": url,
@@ -77,24 +72,26 @@ def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Regi
         "api_version": api.version,
     }
     try:
-        return api.post(PATH, {**params, "description": "stripe-feed"}, _registered.decode).value
+        return api.post(
+            ENDPOINTS_PATH, {**params, "description": "stripe-feed"}, _endpoint_decoder.decode
+        ).value
     except RequestRefused as refusal:
         about = ", ".join(one for one in (refusal.code, refusal.param) if one) or "no reason given"
         raise SetupError(
-            f"Stripe does not take this endpoint ({about}). Give a public https URL; an account has at most 16 endpoints."
+            f"Stripe refused this endpoint ({about}). Give a public https URL; an account has at most 16 endpoints."
         ) from refusal
 
 
-def ring(url: str, secret: str, now: Callable[[], float] = time.time) -> AttemptResult:
-    """Send a signed sample to a webhook URL, as Stripe would; its event does not exist, so nothing
-    changes by it.
+def send_test_event(url: str, secret: str, now: Callable[[], float] = time.time) -> AttemptResult:
+    """Send a signed sample to a webhook URL, as Stripe would; its event does not exist, so it
+    changes nothing.
     """
-    event_id = f"evt_test_{chance.token_hex(8)}"
+    event_id = f"evt_test_{secrets.token_hex(8)}"
     body = json.dumps(
         {
             "id": event_id,
             "object": "event",
-            "type": SAMPLE,
+            "type": SAMPLE_EVENT,
             "created": int(now()),
             "livemode": False,
             "data": {"object": {"id": "cus_test", "object": "customer"}},

@@ -1,5 +1,5 @@
-"""Rung events: what webhooks told of, kept until it is read through the API. A webhook is never a
-change by itself.
+"""The webhook inbox: received events, kept until they are read through the API. A webhook is never
+a change by itself.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 
 from ..feed.storage.store import FeedStore
 
-MOST_TRIES = 10  # of an event that cannot be read; with the waits between them half an hour
-LONGEST_WAIT = 2.0**MOST_TRIES
+MAX_TRIES = 10  # of an event that cannot be read; with the waits between them half an hour
+MAX_WAIT_SECONDS = 2.0**MAX_TRIES
 
-_turn = threading.Lock()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """An event that is to be read. `rung_at`: Unix seconds; `body`: as the webhook brought it,
-    where it was kept; `head`: what it said of the event, as the reader wants it. `tries`: how often
-    it could not be read.
+class ReceivedEvent:
+    """An event to read. `rung_at`: Unix seconds; `body`: as the webhook sent it, if it was kept;
+    `head`: the parts of it that the reader uses. `tries`: how often it could not be read.
     """
 
     event_id: str
@@ -31,28 +30,28 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """How many rung events could not be read and are tried again, and how many were given up of
-    those remembered.
+class FailedEvents:
+    """How many received events could not be read and are retried, and how many of the remembered
+    ones were given up.
     """
 
     waiting: int
     given_up: int
 
 
-def ring(
+def record(
     store: FeedStore,
     event_id: str,
     now: float,
     body: bytes | None = None,
     head: bytes | None = None,
 ) -> bool:
-    """Note that an event happened, once; whether that is new. Once this returns, a power cut does
-    not undo it.
+    """Record an event once; return whether it is new. After this returns, a power cut does not undo
+    it.
 
-    Raises `Unusable` where the store cannot be written.
+    Raises `Unusable` if the store cannot be written.
     """
-    with _turn:  # two at once would take the setting from each other
+    with _lock:  # two at once would take the setting from each other
         # Stripe does not send again what was answered with 200. Elsewhere a lost commit is done
         # anew, so only this one is synced.
         store.query("pragma synchronous = full")
@@ -66,11 +65,10 @@ def ring(
             store.query("pragma synchronous = normal")
 
 
-def waiting(store: FeedStore, limit: int, now: float | None = None) -> list[Rung]:
-    """The events that were not read yet, in the order in which they were rung: at most `limit`; at
-    a time, those due by then.
+def unread(store: FeedStore, limit: int, now: float | None = None) -> list[ReceivedEvent]:
+    """Return at most `limit` unread events in the order received; with `now`, only those due.
 
-    Those with a body first: the others may wait for a permission.
+    Events with a body come first: the others may wait for a permission.
     """
     due = (
         "" if now is None else " and not (due_at > ? and due_at <= ?)"
@@ -78,23 +76,23 @@ def waiting(store: FeedStore, limit: int, now: float | None = None) -> list[Rung
     rows = store.query(
         f"select event_id, rung_at, body, head, tries from rung where read_at is null{due} "
         "order by body is null, rung_at, event_id limit ?",
-        *(() if now is None else (now, now + LONGEST_WAIT)),
+        *(() if now is None else (now, now + MAX_WAIT_SECONDS)),
         limit,
     )
-    return [Rung(*row) for row in rows]
+    return [ReceivedEvent(*row) for row in rows]
 
 
-def next_due(store: FeedStore, now: float) -> float | None:
-    """In how many seconds the next event is due that could not be read."""
+def seconds_until_due(store: FeedStore, now: float) -> float | None:
+    """Return in how many seconds the next failed event is due."""
     ((due,),) = store.query(
         "select min(due_at) from rung where read_at is null and fault is not null"
     )
-    return None if due is None else min(due - now, LONGEST_WAIT)
+    return None if due is None else min(due - now, MAX_WAIT_SECONDS)
 
 
-def read(store: FeedStore, ids: Iterable[str], now: float) -> None:
-    """Note that events were read, and drop their bodies. Their ids stay, so that a webhook that
-    comes again rings nothing.
+def mark_read(store: FeedStore, ids: Iterable[str], now: float) -> None:
+    """Record that events were read, and delete their bodies. Their ids stay, so a repeated webhook
+    does nothing.
     """
     with store.transaction() as db:
         db.executemany(
@@ -103,9 +101,9 @@ def read(store: FeedStore, ids: Iterable[str], now: float) -> None:
         )
 
 
-def failed(store: FeedStore, faults: Mapping[str, str], now: float) -> list[str]:
-    """Note that events could not be read, and why: each is tried again after a growing pause.
-    Return those given up.
+def mark_failed(store: FeedStore, faults: Mapping[str, str], now: float) -> list[str]:
+    """Record that events could not be read, and why: each is retried after a growing pause. Return
+    those given up.
     """
     given_up = []
     with store.transaction() as db:
@@ -114,7 +112,7 @@ def failed(store: FeedStore, faults: Mapping[str, str], now: float) -> list[str]
                 "update rung set tries = tries + 1, fault = ? where event_id = ? and read_at is null returning tries",
                 (fault, event_id),
             ).fetchall() or [(0,)]
-            if tries >= MOST_TRIES:
+            if tries >= MAX_TRIES:
                 given_up.append(event_id)
                 db.execute(
                     "update rung set read_at = ?, body = null, head = null where event_id = ?",
@@ -127,18 +125,16 @@ def failed(store: FeedStore, faults: Mapping[str, str], now: float) -> list[str]
     return given_up
 
 
-def trouble(store: FeedStore) -> Trouble:
-    """How many events cannot be read."""
+def failed_events(store: FeedStore) -> FailedEvents:
+    """Return how many events cannot be read."""
     ((waits, given_up),) = store.query(
         "select count(*) filter (where read_at is null), count(*) filter (where read_at is not null) "
         "from rung where fault is not null"
     )
-    return Trouble(waits, given_up)
+    return FailedEvents(waits, given_up)
 
 
 def prune(store: FeedStore, before: float) -> int:
-    """Forget the events that were read before this time; return how many. Those that were not read
-    stay.
-    """
+    """Delete the events that were read before this time; return how many. Unread events stay."""
     with store.transaction() as db:
         return db.execute("delete from rung where read_at < ?", (before,)).rowcount
