@@ -622,8 +622,8 @@ MUTANTS = (
     Mutant(
         "a poll gets a hundred",
         "server/changes_query.py",
-        "            len(found) >= (question.limit or (SCAN_LIMIT if is_recent else DEFAULT_LIMIT))\n",
-        "            len(found) >= (question.limit or DEFAULT_LIMIT)\n",
+        "            len(records) >= (question.limit or (SCAN_LIMIT if is_recent else DEFAULT_LIMIT))\n",
+        "            len(records) >= (question.limit or DEFAULT_LIMIT)\n",
         "test_outlet.py::test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more",
         quick=False,
     ),
