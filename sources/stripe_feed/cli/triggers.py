@@ -378,6 +378,8 @@ def deliver(
     """Fire the triggers for new changes, and send due messages. On SIGTERM, messages being sent are
     finished first.
     """
+    from ..delivery.outbox import unfinished_counts
+    from ..delivery.worker import open_worker
     from ..triggers.config import read_triggers
     from ..triggers.run import ticking
     from .trigger_output import print_delivered, stop_on_signals
