@@ -441,7 +441,7 @@ def test_a_template_over_a_deletion_is_filled_with_nothing() -> None:
     ("{trigger.x}", "no trigger.x"), ("{account_id.x}", "no account_id.x"), ("{after.x|upper}", "'upper'"), ("{after.x|}", "''"), ("{after.x|money}", "'money'"),
     ("{after.x|money:}", "''"), ("{after.x|money:eur}", "'eur'"), ("{after.x|date:x}", "'date:x'"), ("{after.x|date|date}", "'date|date'"), ("{after.x|money:after.y|date}", "after.y|date"),
     ({"a": {"b": ["x", "{oops}"]}}, "template.a.b[1], character 1"), ({"a": AT}, "template.a is a datetime, which is not JSON"), ([{"b": float("nan")}], "template[0].b"),
-    ({"a": {1: "x"}}, "template.a has a key"), ({"a": {"x"}}, "template.a is no JSON"),
+    ({"a": {1: "x"}}, "template.a has a key"), ({"a": {"x"}}, "template.a is a set, which is not JSON"),
 ])  # fmt: skip
 def test_a_wrong_template_is_refused_with_its_place(template: Any, place: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -417,7 +417,7 @@ def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is
         "evt_5000",
         "evt_5",
     ]
-    for name, value in (("AMONG", 299), ("MOST_BYTES", 1_000)):
+    for name, value in (("SCAN_LIMIT", 299), ("MAX_ZAPIER_BYTES", 1_000)):
         with monkeypatch.context() as patch:
             patch.setattr(f"stripe_feed.server.changes_query.{name}", value)
             assert web.get("/changes?format=zapier").headers["x-has-more"] == "true"

@@ -472,7 +472,7 @@ def test_a_script_that_presses_it_is_told_what_was_done(web: Web, feed: Feed) ->
     key = key_in(web)
     assert pressed(web, key, dead, Accept="application/json").json == {"retried": dead}
     again = pressed(web, key, dead, Accept="application/json")
-    assert (again.status, "no dead letter" in again.error) == (400, True)
+    assert (again.status, "not a dead message" in again.error) == (400, True)
 
 
 @pytest.mark.parametrize(

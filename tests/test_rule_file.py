@@ -110,7 +110,7 @@ WRONG: list[tuple[str, int, str]] = [
     (rule("enrol = 1"), 4, 'enrol is "always", "once", "no_concurrency", or such as "cooldown 7d".'),
     (rule('enrol = "cooldown soon"'), 4, "enrol: 'soon' is not a duration. Use a form such as 90d, 12h, 30m or 45s."),
     (rule('per = "customer"'), 4, 'per is "object_id" or "customer_id".'),
-    (rule('net = "yes"'), 4, "net is true or false."),
+    (rule('net = "yes"'), 4, "net must be true or false."),
     (guard("5"), 5, "guard takes a table, such as { max = 1000, share = 0.5 }."),
     (guard("{ most = 5 }"), 5, "unknown key guard.most. Known are: max, share."),
     (guard("{ max = -1 }"), 5, "guard.max is a whole number of messages."),
@@ -152,7 +152,7 @@ WRONG: list[tuple[str, int, str]] = [
     (to_url(f'auth = {{ bearer = "{HIDDEN}" }}'), 4, f"deliver.auth {REFERENCES}"),
     (to_url(f'auth = {{ basic = ["env:USER", "{HIDDEN}"] }}'), 4, f"deliver.auth {REFERENCES}"),
     (to_url(f'auth = {{ header = ["X-Api-Key", "{HIDDEN}"] }}'), 4, f"deliver.auth {REFERENCES}"),
-    (to_url('auth = { basic = "env:U" }'), 4, "deliver.auth.basic takes 2 of them."),
+    (to_url('auth = { basic = "env:U" }'), 4, "deliver.auth.basic takes 2 values."),
     (to_url('auth = { token = "env:U" }'), 4, "unknown key auth.token. Known are: bearer, basic, header."),
     (to_url(f'auth = "{HIDDEN}"'), 4, AUTH),
     (to_url('auth = { bearer = "env:A", basic = ["env:B", "env:C"] }'), 4, AUTH),
@@ -166,8 +166,8 @@ WRONG: list[tuple[str, int, str]] = [
     (to_file("timeout = true"), 4, "deliver.timeout is in seconds, at most 120."),
     (to_file('timeout = "5"'), 4, "deliver.timeout is in seconds, at most 120."),
     (to_file('on_exhausted = "stop"'), 4, 'deliver.on_exhausted is "skip" or "block".'),
-    (to_file("allow_private = 1"), 4, "allow_private is true or false."),
-    (to_file("synthetic = 1"), 4, "synthetic is true or false."),
+    (to_file("allow_private = 1"), 4, "allow_private must be true or false."),
+    (to_file("synthetic = 1"), 4, "synthetic must be true or false."),
 ]  # fmt: skip
 
 
@@ -447,7 +447,7 @@ def test_a_url_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLACK_URL", f"https://hooks.example.com/{HIDDEN}\n")
     receiver = receiver_of(url="env:SLACK_URL")
 
-    assert receiver.sink._connections.target.host == "hooks.example.com"  # type: ignore[attr-defined]
+    assert receiver.transport._connections.target.host == "hooks.example.com"  # type: ignore[attr-defined]
     assert receiver.deliver.shown == "env:SLACK_URL"
     assert HIDDEN not in repr(receiver.deliver)
     receiver.close()

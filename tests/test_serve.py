@@ -631,7 +631,7 @@ def test_health_tells_how_fresh_the_copy_is(
         def broken(*_: object) -> None:
             raise sqlite3.OperationalError
 
-        monkeypatch.setattr(type(feed.store), "number", broken)
+        monkeypatch.setattr(type(feed.store), "counter", broken)
         answer = web.get("/health")
         assert (answer.status, answer.json["error"]) == (503, "OperationalError")
 

@@ -754,7 +754,7 @@ def test_closing_ends_the_commands_that_run_and_starts_no_more(family: Family) -
 
 def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
     run = family.run.format("")
-    code = f"from stripe_feed.delivery.transports import Command\nCommand({run!r}).send('m', 't', b'', {{}})"
+    code = f"from stripe_feed.delivery.transports import CommandTransport\nCommandTransport({run!r}).send('m', 't', b'', {{}})"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as sender:
         assert family.is_there()
         sender.send_signal(signal.SIGINT)
@@ -927,9 +927,9 @@ def test_a_link_is_left_alone(tmp_path: Path) -> None:
 APPEND = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from stripe_feed.delivery.transports import Lines
+from stripe_feed.delivery.transports import FileTransport
 
-lines = Lines(sys.argv[1])
+lines = FileTransport(sys.argv[1])
 def one(number):
     body = json.dumps({"id": f"{sys.argv[2]} {number}", "more": "x" * 5_000}).encode()
     return lines.send("m", "t", body, {}).ok
