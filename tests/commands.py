@@ -124,7 +124,7 @@ class Shell:
         return {table: len(loaded(self.box, table)) for table in TABLES}
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 60) -> Said:
+def ended(process: subprocess.Popen[str], seconds: float = 240) -> Said:
     out, err = process.communicate(timeout=seconds)
     return Said(process.returncode, out, err)
 
