@@ -19,7 +19,7 @@ demo: .venv/.base  ## a Stripe look-alike, loaded twice into DuckDB; needs no ac
 test: .venv/.stamp  ## the test suite
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-broad: .venv/.stamp  ## more cases of what `make test` shows; CI runs both
+broad: .venv/.stamp  ## more cases of what `make test` shows
 	$(BIN)/pytest -m "broad and not long" -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/.stamp  ## lint, format, types, and the wheel in an empty environment

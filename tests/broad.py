@@ -1,7 +1,7 @@
 """What `make test` leaves to `make broad`, and what holds the same guarantee there.
 
 By file and test: a tuple names the cases that stay in `make test`; a text names the cheaper test
-that stays. CI runs both.
+that stays.
 """
 
 from __future__ import annotations

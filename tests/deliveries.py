@@ -255,7 +255,7 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "the page is done, not committed": (consumers, "advance", "after"),
     "before sending": (Endpoint, "send", "before"),
     "sent": (Endpoint, "send", "after"),
-    "noted, not committed": (worker, "tried", "after"),
+    "noted, not committed": (worker, "record_attempt", "after"),
     "noted": (Worker, "_note", "after"),
 }
 

@@ -91,9 +91,10 @@ class Reader:
         """
         ours = {name: value for name, value in os.environ.items() if not name.startswith("STRIPE_")}
         with (
+            # the first, so that what was before comes back outside of the reader's folder
+            switched_run_context(RunContext(str(self.folder))),
             contextlib.chdir(self.folder) if sys.version_info >= (3, 11) else _chdir(self.folder),
             patch.dict(os.environ, {**ours, **self.env}, clear=True),
-            switched_run_context(RunContext(str(self.folder))),
             patch.multiple(client, TEST_RPS=NO_LIMIT, ENDPOINT_RPS=NO_LIMIT),
         ):
             yield

@@ -668,7 +668,7 @@ def test_ctrl_c_while_reading(shell: Shell) -> None:
     """The next run goes on, without what was loaded before, and the copy equals the account. Rows
     come in small batches here.
     """
-    small = "from stripe_feed.extract import pages\npages.BATCH_ROWS = 50"
+    small = "from stripe_feed.extract.paging import reader\nreader.BATCH_ROWS = 50"
     box = Sandbox(seed=8, customers=700, subscriptions=5, invoices=5)
     options = [
         "--resources",
