@@ -754,7 +754,11 @@ def test_closing_ends_the_commands_that_run_and_starts_no_more(family: Family) -
 
 def test_a_command_ends_when_its_sender_is_interrupted(family: Family) -> None:
     run = family.run.format("")
-    code = f"from stripe_feed.delivery.transports import CommandTransport\nCommandTransport({run!r}).send('m', 't', b'', {{}})"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not inherited
+        "from stripe_feed.delivery.transports import CommandTransport\n"
+        f"CommandTransport({run!r}).send('m', 't', b'', {{}})"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as sender:
         assert family.is_there()
         sender.send_signal(signal.SIGINT)
