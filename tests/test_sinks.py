@@ -709,7 +709,7 @@ class Family:
         self.pipe = os.open("life", os.O_RDONLY | os.O_NONBLOCK)
 
     def heard(self) -> bytes:
-        assert select.select([self.pipe], [], [], 10)[0], "neither alive nor gone after 10 s"
+        assert select.select([self.pipe], [], [], 60)[0], "neither alive nor gone after a minute"
         return os.read(self.pipe, 1)
 
     def is_there(self) -> bool:
