@@ -45,17 +45,10 @@ def subscription_status(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         after = int(context.cursor or feed.head)
         changes = feed.read(after, 100, resource="subscriptions", changed="status")
         upto = changes[-1].offset if len(changes) == 100 else feed.head
-    runs = [
-        dg.RunRequest(
-            one.change_id,
-            {
-                "ops": {
-                    "handle": {"config": {"change_id": one.change_id, "object_id": one.object_id}}
-                }
-            },
-        )
-        for one in changes
-    ]
+    runs = []
+    for change in changes:
+        config = {"change_id": change.change_id, "object_id": change.object_id}
+        runs.append(dg.RunRequest(change.change_id, {"ops": {"handle": {"config": config}}}))
     return dg.SensorResult(run_requests=runs, cursor=str(upto))
 
 

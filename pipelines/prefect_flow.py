@@ -1,5 +1,4 @@
-"""Prefect: an hourly copy, then the triggers, with an event for each change that a flow can be
-started by.
+"""Prefect: an hourly copy, then an event for each change, which can start other flows.
 
 `python prefect_flow.py` serves the schedule; `python prefect_flow.py --once` runs it now. The key
 comes from STRIPE_SECRET_KEY.
@@ -37,9 +36,7 @@ def copy() -> dict[str, int]:
 
 @task
 def tell() -> int:
-    """Emit an event for each change that was not told yet; ids only, for events are kept where many
-    may read.
-    """
+    """Emit an event for each new change; with ids only, because many may read events."""
     told = 0
     with open_feed(open_pipeline(DATABASE)) as feed:
         for change in feed.consume("prefect"):

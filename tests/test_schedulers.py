@@ -56,7 +56,7 @@ def test_the_workflow_is_a_workflow() -> None:
 def test_they_are_short() -> None:
     for file in PIPELINES.iterdir():
         if file.is_file() and file.suffix != ".md":
-            assert len(file.read_text(encoding="utf-8").splitlines()) <= 85, file.name
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 60, file.name
 
 
 @pytest.mark.parametrize("name", ["airflow_dag", "dagster_job", "prefect_flow"])
