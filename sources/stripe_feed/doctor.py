@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .api.client import API_VERSION, Account, Api
 from .api.credentials import KEYS_PAGE, STRIPE_BASE
@@ -22,9 +22,6 @@ from .errors import PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
 from .extract.paging.fetch import raw_rows
 from .resources import CHANGES, RESOURCES
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 EVENTS = (
     CHANGES,
@@ -115,15 +112,17 @@ def dependencies() -> Iterator[Finding]:
     for line in metadata.requires("stripe-feed") or ():
         requirement = Requirement(line)
         is_base = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if not is_base and not _is_too_old(requirement):
-            continue
         pip = f'pip install "{requirement.name}{requirement.specifier}"'
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            yield Finding(requirement.name, False, f"{requirement.name} is not installed", pip, 3)
+            if is_base:
+                text = f"{requirement.name} is not installed"
+                yield Finding(requirement.name, False, text, pip, 3)
             continue
         fits = requirement.specifier.contains(version, prereleases=True)
+        if not is_base and (fits or requirement.name not in BREAKS):
+            continue  # of an extra's packages, only one that is known to break something counts
         why = BREAKS.get(requirement.name, "is not a compatible version")
         yield Finding(
             requirement.name,
@@ -132,16 +131,6 @@ def dependencies() -> Iterator[Finding]:
             "" if fits else pip,
             0 if fits else 3,
         )
-
-
-def _is_too_old(requirement: Requirement) -> bool:
-    """Whether a driver of an extra is installed in a version that is known to break something."""
-    try:
-        return requirement.name in BREAKS and not requirement.specifier.contains(
-            metadata.version(requirement.name), prereleases=True
-        )
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def clock(skew: float | None) -> Finding:
