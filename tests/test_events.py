@@ -171,8 +171,9 @@ def test_only_the_span_and_only_the_types(make: Make) -> None:
 
 
 @pytest.mark.parametrize("count", [101, 250, 1_040])
-def test_many_pages_by_an_anchor(make: Make, count: int) -> None:
+def test_many_pages_by_an_anchor(make: Make, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest event before the span leads forward from page to page."""
+    monkeypatch.setattr(reader, "NEAR_PAGES", 1)
     box = busy(count, count * 2)
     check(box, make(box), box.events[0].created + 10, box.now)
     assert all(
@@ -191,6 +192,7 @@ def test_far_behind_in_slices(make: Make, monkeypatch: pytest.MonkeyPatch) -> No
     """Several are read ahead, and handed out in their order; each costs a request more, no page is
     read twice.
     """
+    monkeypatch.setattr(reader, "NEAR_PAGES", 1)
     monkeypatch.setattr(reader, "FAR_BEHIND", 5)
     monkeypatch.setattr(reader, "SLICE_PAGES", 3)
     box = busy(2_000, 30_000)

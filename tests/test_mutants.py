@@ -135,9 +135,13 @@ def test_the_copy_is_what_runs(runner: Runner, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mistake", MUTANTS, ids=[m.name for m in MUTANTS])
 def test_every_mistake_can_be_made(mistake: Mutant) -> None:
-    """Its place in the code is there, once. After a change of that place, make the mistake anew."""
+    """Its place in the code is there, once, and so is its test. After a change of that place, make
+    the mistake anew.
+    """
+    file, _, test = mistake.killer.partition("[")[0].partition("::")  # without a test: all of it
     assert (PACKAGE / mistake.file).read_text().count(mistake.old) == 1
     assert mistake.old != mistake.new
+    assert f"def {test}(" in Path(__file__).with_name(file).read_text() or not test
 
 
 def test_there_are_enough_of_them() -> None:
