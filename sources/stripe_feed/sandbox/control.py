@@ -14,7 +14,7 @@ import msgspec
 from .protocol.faults import Faults
 from .protocol.messages import Answer, Request
 from .simulation import Simulation
-from .state.account import CHILDREN, NAMES
+from .state.kinds import KINDS, PARENTS
 
 Given = dict[str, Any]
 
@@ -42,7 +42,7 @@ def _error(message: str) -> bytes:
 
 def truth(box: Simulation, table: str) -> bytes:
     """All objects of a table by id, joined from their bytes."""
-    if table not in NAMES and table not in CHILDREN:
+    if table not in KINDS and table not in PARENTS:
         raise ValueError(f"no such table: {table}")
 
     def pairs() -> Iterator[bytes]:

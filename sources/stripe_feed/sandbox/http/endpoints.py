@@ -21,12 +21,13 @@ from ..protocol.errors import (
 )
 from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, parse, query
-from ..state.account import NAMES, Account
+from ..state.account import Account
 from ..state.api_versions import VERSION, answered, current
+from ..state.kinds import KIND_OF_PATH, Kind
 from ..state.mutation import Call
 from ..world import World
 from . import expansions, sublists
-from .lists import LISTINGS, envelope, page
+from .lists import envelope, page
 
 if TYPE_CHECKING:
     from ..protocol.faults import Fate
@@ -74,10 +75,13 @@ def templated(path: str) -> tuple[str, str]:
     that.
     """
     parts = path.strip("/").split("/")
-    at = 3 if parts[1:2] == ["test_helpers"] else 2
+    at = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
     if len(parts) <= at or parts[:2] == ["v1", "account"]:
         return path, ""
     return "/" + "/".join([*parts[:at], ":id", *parts[at + 1 :]]), unquote(parts[at])
+
+
+NAMESPACES = {"test_helpers"} | {path.split("/")[2] for path in KIND_OF_PATH if path.count("/") > 2}
 
 
 def authenticate(account: Account, request: Request) -> str:
@@ -102,14 +106,12 @@ def _check_version(request: Request) -> None:
 
 
 def get(account: World, key: str, template: str, path: str, id: str, params: Params) -> bytes:
-    table = template.split("/")[2] if template.count("/") > 1 else ""
-    if table in NAMES:
-        if template == f"/v1/{table}":
-            need(account, key, LISTINGS[table].permission)
-            return listed(account, key, table, params)
-        if template == f"/v1/{table}/:id":
-            need(account, key, LISTINGS[table].permission)
-            return retrieved(account, key, table, id, params)
+    kind = KIND_OF_PATH.get(template.removesuffix("/:id"))
+    if kind:
+        need(account, key, kind.permission)
+        if template == kind.path:
+            return listed(account, key, kind, params)
+        return retrieved(account, key, kind, id, params)
     if template == "/v1/account":
         if account.needs_permission:
             need(account, key, "rak_accounts_kyc_basic_read")
@@ -158,26 +160,27 @@ def need(account: Account, key: str, permission: str) -> None:
         raise forbidden(key, account.id, [permission])
 
 
-def listed(account: Account, key: str, table: str, params: Params) -> bytes:
-    asked = query(params, LISTINGS[table].filters)
-    paths = expansions.paths(account, key, table, asked.expand, in_list=True)
-    rows, has_more = page(account, table, asked)
+def listed(account: Account, key: str, kind: Kind, params: Params) -> bytes:
+    asked = query(params, {"created", *kind.filters})
+    paths = expansions.paths(account, key, kind.name, asked.expand, in_list=True)
+    rows, has_more = page(account, kind.name, asked)
     raws = [row.raw for row in account.faults.shortened(rows, has_more)]
     if paths:
-        raws = [expansions.expanded(account, table, raw, paths) for raw in raws]
-    return envelope(f"/v1/{table}", raws, has_more)
+        raws = [expansions.expanded(account, kind.name, raw, paths) for raw in raws]
+    return envelope(kind.path, raws, has_more)
 
 
-def retrieved(account: Account, key: str, table: str, id: str, params: Params) -> bytes:
+def retrieved(account: Account, key: str, kind: Kind, id: str, params: Params) -> bytes:
     only_expand(params)
+    table = kind.name
     paths = expansions.paths(account, key, table, expands(params), in_list=False)
     row = account.tables[table].rows.get(id)
     if row is not None:
         return expansions.expanded(account, table, row.raw, paths) if paths else row.raw
-    if table == "customers" and id in account.gone[table]:
-        return msgspec.json.encode({"id": id, "object": "customer", "deleted": True})
+    if kind.keeps_stub and id in account.gone[table]:
+        return msgspec.json.encode({"id": id, "object": kind.object, "deleted": True})
     twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
-    raise missing(NAMES[table], id, twin=twin)
+    raise missing(kind.object, id, twin=twin)
 
 
 def only_expand(params: Params) -> None:

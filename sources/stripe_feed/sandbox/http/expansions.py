@@ -10,32 +10,28 @@ import msgspec
 from ..protocol.errors import Refusal, forbidden, not_expandable
 from ..samples import catalog, invoices
 from ..samples.customers import Dice, Object
-from ..state.account import NAMES, OPT_IN, SHOWN, Account
+from ..state.account import SHOWN, Account
+from ..state.kinds import KIND_OF_OBJECT, KINDS
 from ..state.table import naming
 
 Path = tuple[str, ...]
 
 DEPTH = 4
-TARGETS = {
-    "customer": "customers", "latest_invoice": "invoices", "default_price": "prices", "product": "products",
-    "subscription": "subscriptions", "price": "prices", "invoice": "invoices", "latest_revision": "invoices",
+INNER = {
+    "coupon": "coupon", "customer": "customer", "discounts": "discount", "invoice": "invoice", "price": "price",
+    "product": "product", "promotion_code": "promotion_code", "subscription": "subscription",
 }  # fmt: skip
-"""Fields with the id of an object that the sandbox holds."""
+"""What the fields of lines, items, discounts and hashes become, which are no kinds of their own."""
 
-STRANGERS = {
-    "application": "application", "default_source": "card", "default_payment_method": "payment_method",
-    "on_behalf_of": "account", "pending_setup_intent": "setup_intent", "schedule": "subscription_schedule",
-    "discounts": "discount", "coupon": "coupon", "promotion_code": "promotion_code", "tax_code": "tax_code",
-    "account_tax_ids": "tax_id",
-}  # fmt: skip
-"""Fields with the id of an object that it does not hold: expanded, they give a stub with the right
-name.
-"""
+NESTED = frozenset(
+    {"items", "lines", "parent", "discount", "test_clock", "from_invoice", "transfer_data"}
+)
+"""Fields on the way to others."""
 
-PERMISSIONS = {
-    "customers": "rak_customer_read", "invoices": "rak_invoice_read", "subscriptions": "rak_subscription_read",
-    "products": "rak_product_read", "prices": "rak_plan_read",
-}  # fmt: skip
+BECOMES = {
+    name: object for kind in KINDS.values() for name, object in kind.expandable.items()
+} | INNER
+OPT_IN = frozenset(name for kind in KINDS.values() for name in kind.opt_in)
 
 
 def paths(
@@ -63,44 +59,20 @@ def _check(table: str, parts: Path, dotted: str) -> None:
     """Each path must at least begin with a field of the object, and end in one that can be
     expanded.
     """
-    last, first = parts[-1], parts[0]
-    own = (
-        first in OPT_IN.get(table, ()) or first in TARGETS or first in STRANGERS or first in NESTED
-    )
-    if not own or (
-        last not in TARGETS and last not in STRANGERS and last not in EVERY and last != "test_clock"
-    ):
+    last, first, kind = parts[-1], parts[0], KINDS[table]
+    begins = first in kind.opt_in or first in BECOMES or first in NESTED
+    ends = last in BECOMES or last in OPT_IN
+    own = len(parts) > 1 or first in kind.opt_in or first in kind.expandable
+    if not (begins and ends and own):
         raise not_expandable(dotted)
-    if len(parts) == 1 and not (first in OPT_IN.get(table, ()) or first in FIELDS[table]):
-        raise not_expandable(dotted)
-
-
-EVERY = frozenset(name for names in OPT_IN.values() for name in names)
-NESTED = frozenset(
-    {"items", "lines", "parent", "discount", "test_clock", "from_invoice", "transfer_data"}
-)
-FIELDS: dict[str, frozenset[str]] = {
-    "customers": frozenset({"default_source", "test_clock"}),
-    "invoices": frozenset(
-        {"customer", "account_tax_ids", "application", "default_payment_method", "default_source", "discounts",
-         "latest_revision", "on_behalf_of", "test_clock"}
-    ),
-    "subscriptions": frozenset(
-        {"customer", "latest_invoice", "application", "default_payment_method", "default_source", "discounts",
-         "on_behalf_of", "pending_setup_intent", "schedule", "test_clock"}
-    ),
-    "products": frozenset({"default_price", "tax_code"}),
-    "plans": frozenset({"product"}),
-    "prices": frozenset({"product"}),
-}  # fmt: skip
 
 
 def _permit(account: Account, key: str, parts: Path) -> None:
     """What is expanded needs its own permission."""
     for part in parts:
-        permission = PERMISSIONS.get(TARGETS.get(part, ""), "")
-        if permission and not account.allowed(key, permission):
-            raise forbidden(key, account.id, [permission])
+        kind = KIND_OF_OBJECT.get(BECOMES.get(part, ""))
+        if kind and not account.allowed(key, kind.permission):
+            raise forbidden(key, account.id, [kind.permission])
 
 
 def expanded(account: Account, table: str, raw: bytes, paths: list[Path]) -> bytes:
@@ -110,7 +82,7 @@ def expanded(account: Account, table: str, raw: bytes, paths: list[Path]) -> byt
     content: Object | None = None
     for path in paths:
         first = path[0]
-        if first in OPT_IN.get(table, ()) and first not in whole:
+        if first in KINDS[table].opt_in and first not in whole:
             content = content or msgspec.json.decode(raw)
             whole[first] = opt_in(account, table, content, first)
         elif isinstance(whole.get(first), msgspec.Raw):
@@ -128,49 +100,52 @@ def _walk(account: Account, holder: Any, path: Path) -> None:
     if not isinstance(holder, dict) or path[0] not in holder:
         return
     name, rest = path[0], path[1:]
-    held = holder[name]
-    many = isinstance(held, list)
+    held, becomes = holder[name], _becomes(holder, name)
     holder[name] = held = (
-        [_object(account, name, one) for one in held] if many else _object(account, name, held)
+        [_object(account, becomes, one) for one in held]
+        if isinstance(held, list)
+        else _object(account, becomes, held)
     )
     if rest:
         _walk(account, held, rest)
 
 
-def _object(account: Account, name: str, held: Any) -> Any:
-    """The object that an id stands for."""
-    if not isinstance(held, str):
+def _becomes(holder: Object, name: str) -> str:
+    """The kind of object that a field becomes."""
+    kind = KIND_OF_OBJECT.get(_text(holder.get("object")))
+    return (kind.expandable if kind else {}).get(name) or INNER.get(name, "")
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode().strip('"') if isinstance(value, msgspec.Raw) else str(value)
+
+
+def _object(account: Account, becomes: str, held: Any) -> Any:
+    """The object that an id stands for; a stub of those that the sandbox does not hold."""
+    if not isinstance(held, str) or not becomes:
         return held
-    if name == "test_clock":
+    if becomes == "test_clock":
         return account.clocks.get(held, held)
-    if name in STRANGERS:
-        return {"id": held, "object": STRANGERS[name]}
-    table = TARGETS.get(name)
-    if table is None:
-        return held
-    row = account.tables[table].rows.get(held)
+    kind = KIND_OF_OBJECT.get(becomes)
+    if kind is None:
+        return {"id": held, "object": becomes}
+    row = account.tables[kind.name].rows.get(held)
     if row is not None:
         return row.content()
-    if held in account.gone[table]:
-        return {"id": held, "object": NAMES[table], "deleted": True}
+    if held in account.gone[kind.name]:
+        return {"id": held, "object": becomes, "deleted": True}
     return held
 
 
 def opt_in(account: Account, table: str, content: Object, field: str) -> Any:
     """A field that only comes when expanded, as the object shows it."""
     found = complete(account, table, content, field)
-    if field not in LISTS:
-        return found
-    url = LISTS[field].format(id=content["id"])
-    return {"object": "list", "data": found[:SHOWN], "has_more": len(found) > SHOWN, "url": url}
-
-
-LISTS = {
-    "sources": "/v1/customers/{id}/sources",
-    "tax_ids": "/v1/customers/{id}/tax_ids",
-    "subscriptions": "/v1/customers/{id}/subscriptions",
-    "payments": "/v1/invoice_payments?invoice={id}",
-}
+    for sublist in KINDS[table].sublists:
+        if sublist.field == field:
+            url = sublist.url(content["id"])
+            more = len(found) > SHOWN
+            return {"object": "list", "data": found[:SHOWN], "has_more": more, "url": url}
+    return found
 
 
 def complete(account: Account, table: str, content: Object, field: str) -> Any:

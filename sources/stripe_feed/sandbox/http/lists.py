@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,43 +12,12 @@ import msgspec
 
 from ..protocol.errors import Refusal, bad_choice, missing
 from ..protocol.parameters import Params, Query, Span, boolean, span
-from ..samples.customers import Object
-from ..state.account import NAMES, Account
-from ..state.table import Row, Table, naming
+from ..samples.subscriptions import ENDED
+from ..state.account import Account
+from ..state.kinds import KINDS, Kind
+from ..state.table import Row, Table, naming, values
 
 Match = Callable[[Row], bool]
-
-SUBSCRIPTION_STATUSES = (
-    "active", "canceled", "incomplete", "incomplete_expired", "past_due", "paused", "trialing", "unpaid",
-)  # fmt: skip
-INVOICE_STATUSES = ("draft", "open", "paid", "uncollectible", "void")
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What one list endpoint filters by, beside the common parameters."""
-
-    filters: frozenset[str]
-    permission: str
-
-
-def _listing(permission: str, *filters: str) -> Listing:
-    return Listing(frozenset({"created", *filters}), permission)
-
-
-LISTINGS = {
-    "customers": _listing("rak_customer_read", "email", "test_clock"),
-    "invoices": _listing(
-        "rak_invoice_read", "status", "subscription", "customer", "customer_account", "collection_method", "due_date"
-    ),
-    "subscriptions": _listing(
-        "rak_subscription_read", "status", "price", "plan", "customer", "customer_account", "collection_method",
-        "current_period_start", "current_period_end", "automatic_tax", "test_clock",
-    ),
-    "products": _listing("rak_product_read", "active", "ids", "shippable", "type", "url"),
-    "plans": _listing("rak_plan_read", "active", "product"),
-    "prices": _listing("rak_plan_read", "active", "currency", "product", "type", "lookup_keys", "recurring"),
-}  # fmt: skip
 
 
 def envelope(url: str, rows: Iterable[bytes], has_more: bool) -> bytes:
@@ -93,7 +61,7 @@ def cursor(
     """The row a page starts from. One that is gone, or no longer matches the filters, is refused."""
     row = rows.rows.get(id)
     if row is None or (match and not match(row)):
-        raise missing(NAMES[table], id, param, 400)
+        raise missing(KINDS[table].object, id, param, 400)
     return row
 
 
@@ -120,69 +88,53 @@ class Id(msgspec.Struct):
     id: str
 
 
-def matcher(table: str, filters: Params) -> Match | None:
+def matcher(table: str, given: Params) -> Match | None:
     """One condition per filter, and those that hold without any."""
-    own = {
-        name: value
-        for name, value in filters.items()
-        if name not in ("status", "active") or table == "products"
-    }
+    kind = KINDS[table]
     conditions = [
-        *_always(table, filters),
-        *(_condition(name, value) for name, value in own.items()),
+        *_unasked(kind, given),
+        *(_condition(kind, name, value) for name, value in given.items()),
     ]
-    if not conditions:
-        return None
-    return (
-        conditions[0]
-        if len(conditions) == 1
-        else lambda row: all(condition(row) for condition in conditions)
-    )
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    return lambda row: all(condition(row) for condition in conditions)
 
 
-def _always(table: str, filters: Params) -> Iterator[Match]:
-    """What a list hides unless it is asked: objects on a test clock, canceled subscriptions,
-    archived prices.
-    """
-    if (
-        table in ("customers", "subscriptions")
-        and "test_clock" not in filters
-        and "customer" not in filters
-    ):
+def _unasked(kind: Kind, given: Params) -> Iterator[Match]:
+    """Hide what is on a test clock, and canceled or archived objects, unless the list is asked."""
+    if kind.on_clocks and "test_clock" not in given and "customer" not in given:
         yield lambda row: row.clock is None
-    if table == "subscriptions":
-        yield from _by_status(filters.get("status"))
-    if table == "invoices" and "status" in filters:
-        yield _equal("status", _choice("status", filters["status"], INVOICE_STATUSES))
-    if table in ("prices", "plans"):
-        yield _by_activity(table, filters.get("active"))
+    if kind.hidden and kind.grouped not in given:
+        yield lambda row: row.group not in kind.hidden
 
 
-def _by_status(status: Any) -> Iterator[Match]:
-    match status:
-        case "all":
-            return
-        case None:
-            yield lambda row: row.group != "canceled"
-        case "ended":
-            yield lambda row: row.group in ("canceled", "incomplete_expired")
-        case _:
-            _choice("status", status, (*SUBSCRIPTION_STATUSES, "all", "ended"))
-            yield lambda row: row.group == status
+def _condition(kind: Kind, name: str, value: Any) -> Match:
+    known = kind.filters[name]
+    at = known.at or name
+    match known.rule:
+        case "group":
+            return _of_group(kind.grouped, value, known.choices)
+        case "choice":
+            return naming(at, _choice(name, value, known.choices))
+        case "boolean":
+            return _content(at, boolean(name, value))
+        case "list":
+            return _one_of(name, at, value, known.most)
+        case "time":
+            return _within(span({name: value}, name), at.split("."))
+        case "hash":
+            return _inside(name, value)
+        case "text":
+            return naming(at, _text(name, value))
 
 
-def _by_activity(table: str, active: Any) -> Match:
-    """Prices are the active ones unless asked otherwise, plans are both; made from `price_data`:
-    never.
-    """
-    if active is None:
-        return (
-            (lambda row: row.group != "inline")
-            if table == "plans"
-            else (lambda row: row.group == "active")
-        )
-    wanted = "active" if boolean("active", active) else "archived"
-    return lambda row: row.group == wanted
+def _of_group(field: str, value: Any, choices: tuple[str, ...]) -> Match:
+    if field == "active":
+        wanted: tuple[str, ...] = ("active" if boolean(field, value) else "archived",)
+    else:
+        status = _choice(field, value, choices)
+        wanted = choices if status == "all" else ENDED if status == "ended" else (status,)
+    return lambda row: row.group in wanted
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -191,58 +143,27 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _condition(name: str, value: Any) -> Match:
-    match name:
-        case "test_clock":
-            return lambda row: row.clock == value
-        case "active" | "shippable":
-            return _content(name, boolean(name, value))
-        case "ids" | "lookup_keys":
-            return _one_of(name, value)
-        case "due_date":
-            return _within(span({name: value}, name), lambda found: [found.get("due_date")])
-        case "current_period_start" | "current_period_end":
-            return _within(
-                span({name: value}, name),
-                lambda found: [item[name] for item in found["items"]["data"]],
-            )
-        case "recurring" | "automatic_tax":
-            return _inside(name, value)
-        case "price" | "plan":
-            return _item_has(name, value)
-        case "subscription":
-            return _of_subscription(value)
-        case _:
-            return _equal(name, value)
-
-
-def _equal(name: str, value: Any) -> Match:
+def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise Refusal(400, f"Invalid string: {value}", param=name)
-    return naming(name, value)
+    return value
 
 
 def _content(name: str, value: Any) -> Match:
     return lambda row: bool(row.content().get(name) == value)
 
 
-def _one_of(name: str, values: Any) -> Match:
-    if not isinstance(values, list):
+def _one_of(name: str, field: str, given: Any, most: int) -> Match:
+    if not isinstance(given, list):
         raise Refusal(400, "Invalid array", param=name)
-    if name == "lookup_keys" and len(values) > 10:
-        raise Refusal(400, "Array too long: lookup_keys takes at most 10.", param=name)
-    wanted = set(values)
-    return (
-        (lambda row: row.id in wanted)
-        if name == "ids"
-        else (lambda row: row.content().get("lookup_key") in wanted)
-    )
+    if most and len(given) > most:
+        raise Refusal(400, f"Array too long: {name} takes at most {most}.", param=name)
+    wanted = set(given)
+    return lambda row: row.content().get(field) in wanted
 
 
-def _within(bounds: Span, values: Callable[[Object], list[int | None]]) -> Match:
-    return lambda row: any(
-        value is not None and bounds.has(value) for value in values(row.content())
-    )
+def _within(bounds: Span, names: list[str]) -> Match:
+    return lambda row: any(map(bounds.has, values(row.content(), names)))
 
 
 def _inside(name: str, wanted: Any) -> Match:
@@ -253,28 +174,5 @@ def _inside(name: str, wanted: Any) -> Match:
     def match(row: Row) -> bool:
         held = row.content().get(name) or {}
         return all(held.get(key) == value for key, value in wanted.items())
-
-    return match
-
-
-def _item_has(name: str, value: Any) -> Match:
-    quoted = msgspec.json.encode(value)
-
-    def match(row: Row) -> bool:
-        if quoted not in row.raw:
-            return False
-        return any((item[name] or {}).get("id") == value for item in row.content()["items"]["data"])
-
-    return match
-
-
-def _of_subscription(value: Any) -> Match:
-    quoted = msgspec.json.encode(value)
-
-    def match(row: Row) -> bool:
-        details = ((row.content().get("parent") or {}) if quoted in row.raw else {}).get(
-            "subscription_details"
-        ) or {}
-        return bool(details.get("subscription") == value)
 
     return match

@@ -12,7 +12,8 @@ import msgspec
 
 from ..protocol.errors import Refusal, missing, required, unknown_parameters
 from ..protocol.parameters import Params, Query, query
-from ..state.account import CHILDREN, Account
+from ..state.account import Account
+from ..state.kinds import KINDS, Kind, Sublist
 from ..state.table import Row
 from ..world import World
 from . import events, expansions, webhook_endpoints
@@ -27,52 +28,34 @@ class Endpoint:
     answer: Callable[[World, str, str, Params], bytes]
 
 
-def lines(account: Account, path: str, id: str, params: Params) -> bytes:
-    asked = query(params, ())
-    row = parent(account, "invoices", id, "invoice")
-    return _page(path, account.children("invoices", row), asked, "line_item")
-
-
-def items(account: Account, path: str, id: str, params: Params) -> bytes:
-    asked = query(params, ("subscription",))
-    row = parent(
-        account,
-        "subscriptions",
-        needed(params, "subscription"),
-        "subscription",
-        "subscription",
-        400,
-    )
-    return _page(path, account.children("subscriptions", row), asked, "subscription_item")
+def of_parent(
+    account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
+) -> bytes:
+    """All of what an object of this kind shows ten of, or nothing of until it is expanded."""
+    asked = query(params, (sublist.parameter,) if sublist.parameter else ())
+    if sublist.parameter:
+        id = needed(params, sublist.parameter)
+        row = parent(account, kind, id, sublist.parameter, 400)
+    else:
+        row = parent(account, kind, id)
+    if sublist.children:
+        rows = account.children(kind.name, row)
+    else:
+        found = expansions.complete(account, kind.name, row.content(), sublist.field)
+        rows = [msgspec.json.encode(one) for one in found]
+    return _page(path, rows, asked, sublist.object)
 
 
 def item(account: Account, path: str, id: str, params: Params) -> bytes:
     if strange := [name for name in params if name != "expand"]:
         raise unknown_parameters(strange)
     quoted = f'"{id}"'.encode()
-    for row in account.tables[CHILDREN["subscription_items"]].rows.values():
+    for row in account.tables["subscriptions"].rows.values():
         if quoted in row.raw or row.id in account.whole:
             for raw in account.children("subscriptions", row):
                 if quoted in raw and msgspec.json.decode(raw)["id"] == id:
                     return raw
     raise missing("subscription_item", id)
-
-
-def of_customer(account: Account, path: str, id: str, params: Params, field: str) -> bytes:
-    asked = query(params, ())
-    row = parent(account, "customers", id, "customer")
-    found = expansions.complete(account, "customers", row.content(), field)
-    return _page(path, [msgspec.json.encode(one) for one in found], asked, SHOWN_AS[field])
-
-
-SHOWN_AS = {"tax_ids": "tax_id", "sources": "source", "subscriptions": "subscription"}
-
-
-def invoice_payments(account: Account, path: str, id: str, params: Params) -> bytes:
-    asked = query(params, ("invoice",))
-    row = parent(account, "invoices", needed(params, "invoice"), "invoice", "invoice", 400)
-    found = expansions.complete(account, "invoices", row.content(), "payments")
-    return _page(path, [msgspec.json.encode(one) for one in found], asked, "invoice_payment")
 
 
 def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -89,12 +72,10 @@ def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode(account.clocks[id])
 
 
-def parent(
-    account: Account, table: str, id: str, object: str, param: str = "id", status: int = 404
-) -> Row:
-    row = account.tables[table].rows.get(id)
+def parent(account: Account, kind: Kind, id: str, param: str = "id", status: int = 404) -> Row:
+    row = account.tables[kind.name].rows.get(id)
     if row is None:
-        raise missing(object, id, param, status)
+        raise missing(kind.object, id, param, status)
     return row
 
 
@@ -111,19 +92,13 @@ def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
 
 
 ENDPOINTS = {
-    "/v1/invoices/:id/lines": Endpoint("rak_invoice_read", lines),
-    "/v1/subscription_items": Endpoint("rak_subscription_read", items),
+    sublist.path: Endpoint(
+        sublist.permission or kind.permission, partial(of_parent, kind=kind, sublist=sublist)
+    )
+    for kind in KINDS.values()
+    for sublist in kind.sublists
+} | {
     "/v1/subscription_items/:id": Endpoint("rak_subscription_read", item),
-    "/v1/customers/:id/tax_ids": Endpoint(
-        "rak_customer_read", partial(of_customer, field="tax_ids")
-    ),
-    "/v1/customers/:id/sources": Endpoint(
-        "rak_customer_read", partial(of_customer, field="sources")
-    ),
-    "/v1/customers/:id/subscriptions": Endpoint(
-        "rak_subscription_read", partial(of_customer, field="subscriptions")
-    ),
-    "/v1/invoice_payments": Endpoint("rak_invoice_read", invoice_payments),
     "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
     "/v1/events": Endpoint("rak_event_read", events.listed),

@@ -17,37 +17,11 @@ from ..protocol.idempotency import Repeats
 from ..samples.catalog import plan_of
 from ..samples.customers import API_VERSION, Dice, Object
 from ..samples.customers import account as account_object
-from ..samples.subscriptions import Sold, items_url, lines_url
+from ..samples.subscriptions import Sold
 from .embedded_prices import Copies
-from .mutation import Call, Kind, Mutation
+from .kinds import EMBEDDED, KINDS, PARENTS, Operation
+from .mutation import Call, Mutation
 from .table import Row, Table
-
-NAMES = {
-    "customers": "customer",
-    "invoices": "invoice",
-    "subscriptions": "subscription",
-    "products": "product",
-    "plans": "plan",
-    "prices": "price",
-}
-"""Tables, and the name of one of their objects."""
-
-EMBEDDED = {"subscriptions": ("items", items_url), "invoices": ("lines", lines_url)}
-CHILDREN = {"subscription_items": "subscriptions", "invoice_line_items": "invoices"}
-OPT_IN = {
-    "customers": (
-        "tax",
-        "sources",
-        "tax_ids",
-        "cash_balance",
-        "invoice_credit_balance",
-        "subscriptions",
-    ),
-    "prices": ("tiers", "currency_options"),
-    "plans": ("tiers",),
-    "invoices": ("payments",),
-}
-"""Fields that only come when they are expanded."""
 
 SHOWN = 10
 """How much of an embedded list an object shows."""
@@ -71,8 +45,8 @@ class Account:
         self.seed, self.start = seed, start
         self._now, self._real_time, self._since = now, real_time, time.time()
         self.object = account_object(self.dice, self.id, start)
-        self.tables = {name: Table() for name in NAMES}
-        self.gone: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
+        self.tables = {name: Table() for name in KINDS}
+        self.gone: dict[str, dict[str, bytes]] = {name: {} for name in KINDS}
         self.whole: dict[str, list[bytes]] = {}  # all children of an object that shows only ten
         self.copies = Copies(self.tables["subscriptions"], self.whole)
         self.extras: dict[str, Object] = {}  # what the opt-in fields hold, where it was given
@@ -108,7 +82,7 @@ class Account:
 
     def commit(
         self,
-        kind: Kind,
+        kind: Operation,
         table: str,
         id: str,
         before: Object | None,
@@ -148,12 +122,14 @@ class Account:
 
     def cut(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
         """An object as it is shown, and all of its children where these are more than ten."""
-        field, url = EMBEDDED[table]
-        children = found[field]["data"]
+        embedded = EMBEDDED[table]
+        whole = found[embedded.field]
+        children = whole["data"]
         if len(children) <= SHOWN:
             return found, []
-        shown = found[field] | {"data": children[:SHOWN], "has_more": True, "url": url(found["id"])}
-        return found | {field: shown}, [msgspec.json.encode(child) for child in children]
+        url = embedded.url(found["id"])
+        shown = whole | {"data": children[:SHOWN], "has_more": True, "url": url}
+        return found | {embedded.field: shown}, [msgspec.json.encode(child) for child in children]
 
     def _place(self, table: str, found: Object, raw: bytes) -> Row:
         rows, row = self.tables[table], self.tables[table].rows.get(found["id"])
@@ -169,17 +145,13 @@ class Account:
         return row
 
     def _group(self, table: str, found: Object) -> str:
-        if table == "subscriptions":
-            return str(found.get("status", ""))
-        if table in ("prices", "plans"):
-            return (
-                "inline"
-                if found["id"] in self.inline
-                else "active"
-                if found.get("active")
-                else "archived"
-            )
-        return ""
+        match KINDS[table].grouped:
+            case "active" if found["id"] in self.inline:
+                return "inline"
+            case "active":
+                return "active" if found.get("active") else "archived"
+            case field:
+                return str(found.get(field, ""))
 
     def remove(self, table: str, id: str) -> Object:
         """Take an object away; its last content is kept."""
@@ -194,8 +166,8 @@ class Account:
         """All children of an object of `table`, in the order of its embedded list."""
         if row.id in self.whole:
             return self.whole[row.id]
-        field = EMBEDDED[table][0]
-        embedded = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw]).get(field)
+        fields = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])
+        embedded = fields.get(EMBEDDED[table].field)
         if embedded is None:
             return []
         listed = msgspec.json.decode(embedded, type=dict[str, msgspec.Raw])
@@ -221,10 +193,10 @@ class Account:
 
     def objects(self, table: str) -> Iterator[tuple[str, bytes]]:
         """Everything that exists, by id: the tables, and the children of all objects."""
-        if table in NAMES:
+        if table in KINDS:
             yield from ((row.id, row.raw) for row in self.tables[table].rows.values())
             return
-        parent = CHILDREN[table]
+        parent = PARENTS[table].name
         for row in self.tables[parent].rows.values():
             for child in self.children(parent, row):
                 yield msgspec.json.decode(child, type=Head).id, child

@@ -12,6 +12,7 @@ import msgspec
 
 from ..samples.customers import Object, decoded, discount_of
 from .account import Account
+from .kinds import EMBEDDED, KINDS
 
 VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 NEWEST, OLDEST = "2026-09-30", "2024-04-10"
@@ -43,10 +44,9 @@ REMOVED: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
 )  # fmt: skip
 """Versions, and the fields that those before them did not have."""
 
-TABLE_OF = {
-    "customer": "customers", "invoice": "invoices", "line_item": "lines", "plan": "plans", "price": "prices",
-    "product": "products", "subscription": "subscriptions", "subscription_item": "items",
-}  # fmt: skip
+TABLE_OF = {kind.object: name for name, kind in KINDS.items()} | {
+    embedded.object: embedded.field for embedded in EMBEDDED.values()
+}
 
 BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
 

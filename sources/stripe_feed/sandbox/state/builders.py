@@ -7,16 +7,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..samples import catalog, invoices, subscriptions
-from ..samples.customers import Object, customer, decoded
+from ..samples.customers import Object, decoded
 from ..samples.subscriptions import Payer, Sold
 from .account import Account
+from .kinds import KINDS
 from .mutation_log import content, tell, tell_price
 from .table import naming
 
 
-def draft_customer(account: Account, fields: Object) -> Object:
-    created = fields.get("created", account.now)
-    return customer(account.dice, created) | fields
+def draft(account: Account, table: str, fields: Object) -> Object:
+    """An object of any kind but a price: its sample with the given fields, if none of DRAFTS makes
+    it.
+    """
+    if table in DRAFTS:
+        return DRAFTS[table](account, fields)
+    sample = KINDS[table].sample
+    if sample is None:
+        raise ValueError(f"no sample of {table}: give its row one in state/kinds.py")
+    return sample(account.dice, fields.get("created", account.now)) | fields
 
 
 def draft_product(account: Account, fields: Object) -> Object:
@@ -191,9 +199,9 @@ def any_id(account: Account, table: str) -> str:
     row = account.tables[table].any(account.dice)
     if row is not None:
         return row.id
-    found = DRAFTS[table](account, {})
+    found = draft(account, table, {})
     account.store(table, found)
-    tell(account, "created", table, None, found, "created")
+    tell(account, "created", table, None, found)
     return str(found["id"])
 
 
@@ -212,7 +220,6 @@ def create_price(account: Account, table: str, fields: Object, opt_in: Object) -
 
 
 DRAFTS = {
-    "customers": draft_customer,
     "products": draft_product,
     "subscriptions": draft_subscription,
     "invoices": draft_invoice,

@@ -10,6 +10,7 @@ import msgspec
 from ..samples.customers import Object, discount_of
 from .account import Account
 from .api_versions import current, previous, rendered, stub
+from .kinds import KINDS
 from .mutation import Mutation
 
 
@@ -60,10 +61,10 @@ def happenings(
 
 def discounts(account: Account, mutation: Mutation) -> Iterator[Happening]:
     """What a customer or a subscription gained or lost: Stripe tells of it apart."""
-    if mutation.table not in ("customers", "subscriptions") or mutation.after is None:
+    if not KINDS[mutation.table].discount_events or mutation.after is None:
         return
     before, after = held(account, mutation.before), held(account, mutation.after)
-    if mutation.table == "customers" and before and after:
+    if "discounts" not in mutation.after and before and after:
         yield from _switched(account, next(iter(before.values())), next(iter(after.values())))
         return
     for id in before.keys() - after.keys():

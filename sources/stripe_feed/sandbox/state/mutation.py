@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ..samples.customers import Object
-
-Kind = Literal["created", "updated", "deleted", "canceled"]
+from .kinds import Operation
 
 
 class Mutation(NamedTuple):
     """One change of one object; `events` are the types that Stripe would record for it."""
 
-    kind: Kind
+    kind: Operation
     table: str
     id: str
     before: Object | None

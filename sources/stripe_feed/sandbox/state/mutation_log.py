@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from ..samples.customers import Object
-from .account import NAMES, Account
-from .mutation import Kind
-
-EVENT_OF = {
-    "customers": "customer",
-    "subscriptions": "customer.subscription",
-    "invoices": "invoice",
-    "products": "product",
-    "plans": "plan",
-    "prices": "price",
-}
+from .account import Account
+from .kinds import KINDS, Operation
 
 
 def content(account: Account, table: str, id: str) -> Object:
     row = account.tables[table].rows.get(id)
     if row is None:
-        raise KeyError(f"no such {NAMES[table]}: {id}")
+        raise KeyError(f"no such {KINDS[table].object}: {id}")
     return row.content()
 
 
 def known(table: str) -> None:
-    if table not in NAMES:
-        raise ValueError(f"no such table: {table}; there are {', '.join(NAMES)}")
+    if table not in KINDS:
+        raise ValueError(f"no such table: {table}; there are {', '.join(KINDS)}")
 
 
 def sides(account: Account, id: str) -> dict[str, Object]:
@@ -39,20 +30,21 @@ def sides(account: Account, id: str) -> dict[str, Object]:
 
 def tell(
     account: Account,
-    kind: Kind,
+    operation: Operation,
     table: str,
     before: Object | None,
     after: Object | None,
-    event: str,
     more: tuple[str, ...] = (),
     hidden: bool = False,
 ) -> None:
-    id = (after or before or {})["id"]
-    events = (f"{EVENT_OF[table]}.{event}", *(more if table == "invoices" else ()))
-    account.commit(kind, table, id, before, after, events, hidden)
+    """Tell of a change; `more` are the ends of further event types."""
+    id, kind = (after or before or {})["id"], KINDS[table]
+    event = kind.events.get(operation)
+    events = tuple(f"{kind.event}.{end}" for end in ((event,) if event else ()) + more)
+    account.commit(operation, table, id, before, after, events, hidden)
 
 
-def tell_price(account: Account, kind: Kind, id: str, before: dict[str, Object]) -> None:
+def tell_price(account: Account, operation: Operation, id: str, before: dict[str, Object]) -> None:
     after = sides(account, id)
     for table in {**before, **after}:
-        tell(account, kind, table, before.get(table), after.get(table), kind)
+        tell(account, operation, table, before.get(table), after.get(table))

@@ -8,42 +8,35 @@ import msgspec
 
 from ..samples import catalog, invoices, subscriptions
 from ..samples.customers import Object, decoded
-from .account import EMBEDDED, OPT_IN, Account
-from .builders import DRAFTS, amounts, create_price, draft_items, draft_lines, payer_of
-from .mutation import Kind
+from .account import Account
+from .builders import amounts, create_price, draft, draft_items, draft_lines, payer_of
+from .kinds import EMBEDDED, KINDS, Kind, Operation
 from .mutation_log import content, known, sides, tell, tell_price
 from .table import naming
-
-REACHED = {
-    "open": ("invoice.finalized",),
-    "paid": ("invoice.paid", "invoice.payment_succeeded"),
-    "void": ("invoice.voided",),
-    "uncollectible": ("invoice.marked_uncollectible",),
-}
 
 
 def create(account: Account, table: str, fields: Object) -> Object:
     """Make an object, by default at the account's now; fields that are not given are drawn."""
     known(table)
     id, fields = fields.get("id"), dict(fields)
-    opt_in = {name: fields.pop(name) for name in OPT_IN.get(table, ()) if name in fields}
+    opt_in = {name: fields.pop(name) for name in KINDS[table].opt_in if name in fields}
     if id is not None and id in account.tables[table].rows:
         raise ValueError(f"{table} has {id} already")
     if table in ("prices", "plans"):
         return create_price(account, table, fields, opt_in)
-    found = DRAFTS[table](account, fields)
+    found = draft(account, table, fields)
     account.store(table, found)
     if opt_in:
         account.remember(found["id"], opt_in)
     done = content(account, table, found["id"])
-    tell(account, "created", table, None, done, "created", _reached("draft", done.get("status")))
+    tell(account, "created", table, None, done, _passed(KINDS[table], "draft", done.get("status")))
     return done
 
 
 def update(account: Account, table: str, id: str, fields: Object) -> Object:
     """Replace fields of an object; `items` and `lines` are the whole new list."""
     known(table)
-    opt_in = {name: fields[name] for name in OPT_IN.get(table, ()) if name in fields}
+    opt_in = {name: fields[name] for name in KINDS[table].opt_in if name in fields}
     fields = {name: value for name, value in fields.items() if name not in opt_in}
     if opt_in:
         account.remember(id, opt_in)
@@ -51,30 +44,29 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
         return _update_price(account, table, id, fields)
     before, whole = content(account, table, id), account.whole.get(id)
     after = before | CHANGED.get(table, _plain)(account, id, before, fields)
-    if table in EMBEDDED and EMBEDDED[table][0] in fields:
+    if table in EMBEDDED and EMBEDDED[table].field in fields:
         account.whole.pop(id, None)
     account.store(table, after)
     done = content(account, table, id)
     ends = table == "subscriptions" and done.get("status") == "canceled" != before.get("status")
-    kind: Kind = "canceled" if ends else "updated"
-    reached = _reached(before.get("status"), done.get("status")) + _failed(table, before, done)
+    operation: Operation = "canceled" if ends else "updated"
+    passed = _passed(KINDS[table], before.get("status"), done.get("status"))
     hidden = account.whole.get(id) != whole
-    tell(account, kind, table, before, done, "deleted" if ends else "updated", reached, hidden)
+    tell(account, operation, table, before, done, passed + _failed(table, before, done), hidden)
     return done
 
 
-def _reached(before: str | None, status: str | None) -> tuple[str, ...]:
-    """The events of an invoice on its way to a status."""
+def _passed(kind: Kind, before: str | None, status: str | None) -> tuple[str, ...]:
+    """The events of a change of the status."""
     if before == status:
         return ()
-    final = ("invoice.finalized",) if before == "draft" and status != "open" else ()
-    return final + REACHED.get(status or "", ())
+    return kind.leaving.get(before or "", ()) + kind.reaching.get(status or "", ())
 
 
 def _failed(table: str, before: Object, done: Object) -> tuple[str, ...]:
     """A payment that was tried and leaves its invoice open."""
     tried = table == "invoices" and (done["attempt_count"] or 0) > (before["attempt_count"] or 0)
-    return ("invoice.payment_failed",) if tried and done["status"] == "open" else ()
+    return ("payment_failed",) if tried and done["status"] == "open" else ()
 
 
 def _update_price(account: Account, table: str, id: str, fields: Object) -> Object:
@@ -165,7 +157,7 @@ def delete(account: Account, table: str, id: str) -> Object:
         _delete_price(account, id)
     else:
         account.remove(table, id)
-        tell(account, "deleted", table, before, None, "deleted")
+        tell(account, "deleted", table, before, None)
     return before
 
 
@@ -199,7 +191,7 @@ def cancel(account: Account, id: str) -> Object:
         "cancellation_details": details,
     }
     account.store("subscriptions", after)
-    tell(account, "canceled", "subscriptions", before, after, "deleted")
+    tell(account, "canceled", "subscriptions", before, after)
     return after
 
 
@@ -212,14 +204,7 @@ def put(account: Account, table: str, given: Object | bytes) -> Object:
     before = there.content() if there else None
     account.whole.pop(found["id"], None)
     account.store(table, found, raw)
-    tell(
-        account,
-        "updated" if before else "created",
-        table,
-        before,
-        found,
-        "updated" if before else "created",
-    )
+    tell(account, "updated" if before else "created", table, before, found)
     _put_other_side(account, table, found)
     return found
 
@@ -235,4 +220,4 @@ def _put_other_side(account: Account, table: str, found: Object) -> None:
     else:
         drawn = catalog.price(account.dice, found["product"], found["created"], found["currency"])
         account.store("prices", drawn | catalog.price_fields(found) | {"object": "price"})
-    tell(account, "created", other, None, content(account, other, id), "created")
+    tell(account, "created", other, None, content(account, other, id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -39,10 +39,21 @@ class Row:
         return found
 
 
-def naming(field: str, value: str) -> Callable[[Row], bool]:
-    """Whether a field holds this text; most rows are told apart without being decoded."""
-    quoted = msgspec.json.encode(value)
-    return lambda row: quoted in row.raw and bool(row.content().get(field) == value)
+def naming(path: str, value: str) -> Callable[[Row], bool]:
+    """Whether there is this text at a path; most rows are told apart without being decoded."""
+    quoted, names = msgspec.json.encode(value), path.split(".")
+    return lambda row: quoted in row.raw and value in values(row.content(), names)
+
+
+def values(content: object, names: Sequence[str]) -> Iterator[Any]:
+    """What is at a path, once for each object of the lists on the way."""
+    if isinstance(content, list):
+        for element in content:
+            yield from values(element, names)
+    elif not names:
+        yield content
+    elif isinstance(content, dict):
+        yield from values(content.get(names[0]), names[1:])
 
 
 class Table:

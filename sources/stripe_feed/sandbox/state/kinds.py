@@ -1,0 +1,250 @@
+"""One row per kind of object: its name, path, permission, events, list rules, expansions and
+sublists. A plain kind needs its row here and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..samples import catalog
+from ..samples.customers import Dice, Object, customer
+
+Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group"]
+Operation = Literal["created", "updated", "deleted", "canceled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """How a list compares one of its parameters with an object."""
+
+    rule: Rule = "text"
+    at: str = ""  # where the value is, as `items.data.price.id`; by default the parameter's name
+    choices: tuple[str, ...] = ()
+    most: int = 0  # values that a list may have; 0 is no bound
+
+
+@dataclass(frozen=True, slots=True)
+class Sublist:
+    """A list inside an object, and the endpoint that has all of it."""
+
+    field: str
+    object: str
+    path: str
+    parameter: str = ""  # names the parent if the path does not
+    permission: str = ""  # by default that of the parent
+    children: str = ""  # the name of all its objects if it is embedded; else it must be expanded
+
+    def url(self, parent: str) -> str:
+        if self.parameter:
+            return f"{self.path}?{self.parameter}={parent}"
+        return self.path.replace(":id", parent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What the sandbox knows of one kind of object."""
+
+    name: str
+    object: str
+    prefix: str
+    path: str
+    permission: str
+    event: str = ""  # what its event types begin with
+    events: Mapping[Operation, str] = field(default_factory=dict)
+    """Operation -> the end of the event type; other operations have no event."""
+
+    leaving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reaching: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Status -> the ends of the event types of a change from it, or to it."""
+
+    discount_events: bool = False  # `customer.discount.*` tells of its discounts
+    filters: Mapping[str, Filter] = field(default_factory=dict)
+    grouped: Literal["", "status", "active"] = ""  # the field that its lists look at every time
+    hidden: tuple[str, ...] = ()  # groups that a list only shows if it is asked for them
+    on_clocks: bool = False  # lists hide what is on a test clock
+    expandable: Mapping[str, str] = field(default_factory=dict)  # field -> the object it becomes
+    opt_in: tuple[str, ...] = ()  # fields that only come when they are expanded
+    sublists: tuple[Sublist, ...] = ()
+    keeps_stub: bool = False  # a deleted one can still be read, as a stub
+    sample: Callable[[Dice, int], Object] | None = None
+    """Makes one by chance, created at a time. None: `builders` makes it from others."""
+
+    @property
+    def embedded(self) -> Sublist | None:
+        return next((sublist for sublist in self.sublists if sublist.children), None)
+
+
+CRUD: dict[Operation, str] = {"created": "created", "updated": "updated", "deleted": "deleted"}
+TEXT, BOOLEAN, TIME = Filter("text"), Filter("boolean"), Filter("time")
+HASH, GROUP = Filter("hash"), Filter("group")
+BILLING_FILTERS = dict.fromkeys(("customer", "customer_account", "collection_method"), TEXT)
+STATUSES = (
+    "active", "canceled", "incomplete", "incomplete_expired", "past_due", "paused", "trialing", "unpaid",
+)  # fmt: skip
+BILLING_EXPANDABLE = {
+    "application": "application", "customer": "customer", "default_payment_method": "payment_method",
+    "default_source": "card", "discounts": "discount", "on_behalf_of": "account", "test_clock": "test_clock",
+}  # fmt: skip
+
+ROWS = (
+    Kind(
+        name="customers",
+        object="customer",
+        prefix="cus",
+        path="/v1/customers",
+        permission="rak_customer_read",
+        event="customer",
+        events=CRUD,
+        discount_events=True,
+        filters={"email": TEXT, "test_clock": TEXT},
+        on_clocks=True,
+        expandable={"default_source": "card", "test_clock": "test_clock"},
+        opt_in=(
+            "tax",
+            "sources",
+            "tax_ids",
+            "cash_balance",
+            "invoice_credit_balance",
+            "subscriptions",
+        ),
+        sublists=(
+            Sublist("tax_ids", "tax_id", "/v1/customers/:id/tax_ids"),
+            Sublist("sources", "source", "/v1/customers/:id/sources"),
+            Sublist(
+                "subscriptions",
+                "subscription",
+                "/v1/customers/:id/subscriptions",
+                permission="rak_subscription_read",
+            ),
+        ),
+        keeps_stub=True,
+        sample=customer,
+    ),
+    Kind(
+        name="invoices",
+        object="invoice",
+        prefix="in",
+        path="/v1/invoices",
+        permission="rak_invoice_read",
+        event="invoice",
+        events=CRUD,
+        leaving={"draft": ("finalized",)},
+        reaching={
+            "paid": ("paid", "payment_succeeded"),
+            "void": ("voided",),
+            "uncollectible": ("marked_uncollectible",),
+        },
+        filters=BILLING_FILTERS
+        | {
+            "status": Filter("choice", choices=("draft", "open", "paid", "uncollectible", "void")),
+            "subscription": Filter(at="parent.subscription_details.subscription"),
+            "due_date": TIME,
+        },
+        expandable=BILLING_EXPANDABLE | {"account_tax_ids": "tax_id", "latest_revision": "invoice"},
+        opt_in=("payments",),
+        sublists=(
+            Sublist("lines", "line_item", "/v1/invoices/:id/lines", children="invoice_line_items"),
+            Sublist("payments", "invoice_payment", "/v1/invoice_payments", "invoice"),
+        ),
+    ),
+    Kind(
+        name="subscriptions",
+        object="subscription",
+        prefix="sub",
+        path="/v1/subscriptions",
+        permission="rak_subscription_read",
+        event="customer.subscription",
+        events={"created": "created", "updated": "updated", "canceled": "deleted"},
+        discount_events=True,
+        filters=BILLING_FILTERS
+        | {
+            "status": Filter("group", choices=(*STATUSES, "all", "ended")),
+            "price": Filter(at="items.data.price.id"),
+            "plan": Filter(at="items.data.plan.id"),
+            "current_period_start": Filter("time", at="items.data.current_period_start"),
+            "current_period_end": Filter("time", at="items.data.current_period_end"),
+            "automatic_tax": HASH,
+            "test_clock": TEXT,
+        },
+        grouped="status",
+        hidden=("canceled",),
+        on_clocks=True,
+        expandable=BILLING_EXPANDABLE
+        | {
+            "latest_invoice": "invoice",
+            "pending_setup_intent": "setup_intent",
+            "schedule": "subscription_schedule",
+        },
+        sublists=(
+            Sublist(
+                "items",
+                "subscription_item",
+                "/v1/subscription_items",
+                "subscription",
+                children="subscription_items",
+            ),
+        ),
+    ),
+    Kind(
+        name="products",
+        object="product",
+        prefix="prod",
+        path="/v1/products",
+        permission="rak_product_read",
+        event="product",
+        events=CRUD,
+        filters={
+            "active": BOOLEAN,
+            "ids": Filter("list", at="id"),
+            "shippable": BOOLEAN,
+            "type": TEXT,
+            "url": TEXT,
+        },
+        expandable={"default_price": "price", "tax_code": "tax_code"},
+        sample=catalog.product,
+    ),
+    Kind(
+        name="plans",
+        object="plan",
+        prefix="plan",
+        path="/v1/plans",
+        permission="rak_plan_read",
+        event="plan",
+        events=CRUD,
+        filters={"active": GROUP, "product": TEXT},
+        grouped="active",
+        hidden=("inline",),
+        expandable={"product": "product"},
+        opt_in=("tiers",),
+    ),
+    Kind(
+        name="prices",
+        object="price",
+        prefix="price",
+        path="/v1/prices",
+        permission="rak_plan_read",
+        event="price",
+        events=CRUD,
+        filters={
+            "active": GROUP,
+            "currency": TEXT,
+            "product": TEXT,
+            "type": TEXT,
+            "lookup_keys": Filter("list", at="lookup_key", most=10),
+            "recurring": HASH,
+        },
+        grouped="active",
+        hidden=("inline", "archived"),
+        expandable={"product": "product"},
+        opt_in=("tiers", "currency_options"),
+    ),
+)
+
+KINDS = {kind.name: kind for kind in ROWS}
+KIND_OF_OBJECT = {kind.object: kind for kind in ROWS}
+KIND_OF_PATH = {kind.path: kind for kind in ROWS}
+EMBEDDED = {kind.name: embedded for kind in ROWS if (embedded := kind.embedded)}
+PARENTS = {sublist.children: KINDS[name] for name, sublist in EMBEDDED.items()}
+"""The names of embedded objects -> the kind that they are embedded in."""
