@@ -198,7 +198,7 @@ def test_the_version_of_an_endpoint_does_not_change(box: Sandbox) -> None:
 
 def test_other_writes_are_unknown(box: Sandbox) -> None:
     for method, path in (
-        ("POST", "/v1/customers"),
+        ("POST", "/v1/charges"),
         ("DELETE", HOOKS),
         ("DELETE", "/v1/events/evt_1"),
     ):

@@ -20,12 +20,14 @@ from ..protocol.errors import (
     unknown_url,
 )
 from ..protocol.messages import Answer, Request
-from ..protocol.parameters import Params, expands, parse, query
+from ..protocol.parameters import Params, expands, nested, parse, query
 from ..state.account import Account
 from ..state.api_versions import VERSION, answered, current
 from ..state.kinds import KIND_OF_PATH, Kind
 from ..state.mutation import Call
 from ..world import World
+from ..writes.execution import Prepared, Write, perform
+from ..writes.routes import ROUTES, prepare
 from . import expansions, sublists
 from .lists import envelope, page
 
@@ -42,17 +44,21 @@ def answer(account: World, request: Request) -> Answer:
     headers = {"Request-Id": request_id, "Stripe-Version": version}
     fate: Fate = ""
     params: Params = {}
+    write: Write | None = None
     try:
         key = authenticate(account, request)
         _check_version(request)
         account.faults.limit(template)
-        fate = account.faults.strike(template)
-        reads = request.method == "GET"
-        params = parse(search if reads else _form(request, search))
+        fate = account.faults.strike(request.method, template)
+        params = parse(search if request.method == "GET" else _form(request, search))
         if account.on_request:
             account.on_request(template, params)
-        do = get if reads else partial(write, request, headers)
-        status, body = 200, do(account, key, template, path, id, params)
+        if request.method == "GET":
+            body = get(account, key, template, path, id, params)
+        else:
+            write = Write(request, path, params, headers, fate)
+            body = written(account, key, write, template, id)
+        status = 200
         if not current(version):
             body = answered(account, body, version)
     except Refusal as refusal:
@@ -67,18 +73,21 @@ def answer(account: World, request: Request) -> Answer:
         body = msgspec.json.format(body, indent=2)
     if fate == "malformed":
         body = account.faults.spoil(body)
-    return Answer(status, body, headers, account.faults.delay(), fate)
+    delay = account.faults.delay() + (write.seconds if write else 0.0)
+    return Answer(status, body, headers, delay, fate)
 
 
 def templated(path: str) -> tuple[str, str]:
     """`/v1/invoices/in_1/lines` is `/v1/invoices/:id/lines` and `in_1`: Stripe counts requests by
-    that.
+    that. Of two ids, the second one follows behind a slash.
     """
     parts = path.strip("/").split("/")
     at = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
     if len(parts) <= at or parts[:2] == ["v1", "account"]:
         return path, ""
-    return "/" + "/".join([*parts[:at], ":id", *parts[at + 1 :]]), unquote(parts[at])
+    ids = parts[at::2]
+    parts[at::2] = [":id"] * len(ids)
+    return "/" + "/".join(parts), "/".join(map(unquote, ids))
 
 
 NAMESPACES = {"test_helpers"} | {path.split("/")[2] for path in KIND_OF_PATH if path.count("/") > 2}
@@ -124,31 +133,26 @@ def get(account: World, key: str, template: str, path: str, id: str, params: Par
     return found.answer(account, path, id, params)
 
 
-def write(
-    request: Request,
-    headers: dict[str, str],
-    account: World,
-    key: str,
-    template: str,
-    path: str,
-    id: str,
-    params: Params,
-) -> bytes:
-    """A change of a webhook endpoint, the only objects that are changed over the API; `headers`
-    tell of a repeated one.
-    """
-    found = sublists.WRITES.get((request.method, template))
-    if found is None:
-        raise unknown_url(request.method, path)
-    need(account, key, found.permission)
-    name = request.headers.get("idempotency-key", "")
-    if request.method != "POST" or not name:
-        return found.answer(account, path, id, params)
-    body, repeated = account.repeats.once(
-        name, account.now, path, params, lambda: found.answer(account, path, id, params)
-    )
-    headers |= {"Idempotency-Key": name} | ({"Idempotent-Replayed": "true"} if repeated else {})
-    return body
+def written(account: World, key: str, write: Write, template: str, id: str) -> bytes:
+    """A change of an object."""
+    place = write.request.method, template
+    if place in sublists.WRITES:
+        found = sublists.WRITES[place]
+        need(account, key, found.permission)
+
+        def whole() -> Prepared:
+            """Refusals of webhook endpoints are all about parameters: none is stored."""
+            body = found.answer(account, write.path, id, write.params)
+            return Prepared((), lambda: body)
+
+        return perform(account, write, whole)
+    route = ROUTES.get(place)
+    if route is None:
+        raise unknown_url(write.request.method, write.path)
+    need(account, key, route.permission)
+    search = write.request.target.partition("?")[2]
+    given = nested(_form(write.request, search))
+    return perform(account, write, partial(prepare, account, key, route, id, given, write.params))
 
 
 def _form(request: Request, search: str) -> str:

@@ -83,6 +83,63 @@ def not_expandable(path: str, hint: str = "") -> Refusal:
     )
 
 
+def unset_refused(param: str) -> Refusal:
+    return Refusal(
+        400,
+        f"You passed an empty string for '{param}'. We assume empty values are an attempt to unset a parameter; "
+        f"however '{param}' cannot be unset. You should remove '{param}' from your request or supply a non-empty value.",
+        "parameter_invalid_empty",
+        param,
+    )
+
+
+def blank(param: str) -> Refusal:
+    return Refusal(
+        400, f"The value of '{param}' cannot be blank.", "parameter_invalid_string_blank", param
+    )
+
+
+def exclusive(*params: str) -> Refusal:
+    return Refusal(
+        400,
+        f"You may only specify one of these parameters: {', '.join(params)}.",
+        "parameters_exclusive",
+        params[0],
+    )
+
+
+def too_long(param: str, value: str, most: int) -> Refusal:
+    return Refusal(
+        400, f"Invalid string: {value[:20]}...; must be at most {most} characters", param=param
+    )
+
+
+def taken_id(object: str, id: str) -> Refusal:
+    return Refusal(
+        400, f"{object.capitalize()} already exists with id {id}.", "resource_already_exists", "id"
+    )
+
+
+def key_in_use(key: str) -> Refusal:
+    return Refusal(
+        409,
+        f"There is currently another in-progress request using this Idempotent Key (that probably means you submitted "
+        f"twice, and the other request is still going through): {key}. Please try again later.",
+        "idempotency_key_in_use",
+        type="idempotency_error",
+    )
+
+
+def key_too_long() -> Refusal:
+    return Refusal(
+        400, "Idempotency keys can only be up to 255 characters long.", type="idempotency_error"
+    )
+
+
+def refused() -> Refusal:
+    return Refusal(400, "The sandbox refuses this once it began, as it was told to.")
+
+
 def reused_key(key: str, what: str) -> Refusal:
     return Refusal(
         400,

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, TypeVar
 
-from .errors import Refusal, broken, locked, too_fast
+from .errors import Refusal, broken, key_in_use, locked, too_fast
 
-Fate = Literal["", "reset", "truncate", "malformed"]
+Fate = Literal["", "reset", "truncate", "malformed", "500_after", "refused"]
 T = TypeVar("T")
-Always = int | Literal["reset", "truncate", "malformed", "lock_timeout"]
+Always = int | Literal["reset", "truncate", "malformed", "lock_timeout", "500_after", "refused"]
+"""A status, or what happens to the answer. `500_after` and `refused` are the outcomes of a write that was executed, or
+begun: its idempotency key keeps them.
+"""
 
 
 @dataclass
@@ -46,6 +49,11 @@ class Faults:
     truncate: float = 0.0
     malformed: float = 0.0
     lock_timeout: float = 0.0
+    error_500_after: float = 0.0  # writes that are executed, and answered 500
+    write_time: float = 0.0  # a write takes so long, and holds its object and its idempotency key
+    search_lag: float = (
+        60.0  # searches see objects as they were so long ago, by the sandbox's clock
+    )
     short: float = (
         0.0  # pages with fewer rows than asked for although there are more; Stripe may do that
     )
@@ -58,6 +66,11 @@ class Faults:
     webhooks_doubled: float = 0.0  # webhooks that are sent twice
     webhooks_shuffled: float = 0.0  # webhooks that are held back until others have overtaken them
     always: dict[str, Always] = field(default_factory=dict)
+    """Path template, or method and template (`POST /v1/customers`) -> what happens each time."""
+
+    once: dict[str, list[Always | None]] = field(default_factory=dict)
+    """The same for the next requests, one after the other; None lets one pass."""
+
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -95,17 +108,26 @@ class Faults:
         for bucket in full:
             bucket.tokens -= 1
 
-    def strike(self, template: str) -> Fate:
+    def strike(self, method: str, template: str) -> Fate:
         """Raise what Stripe answers instead, or tell what happens to the answer on its way."""
-        planned = self.always.get(template)
-        if planned is not None:
-            return self._planned(planned)
-        shares = (self.error_500, self.lock_timeout, self.reset, self.truncate, self.malformed)
-        if not any(shares):
+        for name in (f"{method} {template}", template):
+            if queue := self.once.get(name):
+                planned = queue.pop(0)
+                return "" if planned is None else self._planned(planned)
+            if name in self.always:
+                return self._planned(self.always[name])
+        shares: dict[Always, float] = {
+            500: self.error_500,
+            "lock_timeout": self.lock_timeout,
+            "reset": self.reset,
+            "truncate": self.truncate,
+            "malformed": self.malformed,
+            "500_after": 0.0 if method == "GET" else self.error_500_after,
+        }
+        if not any(shares.values()):
             return ""
         drawn = self.dice().random()
-        kinds: tuple[Always, ...] = (500, "lock_timeout", "reset", "truncate", "malformed")
-        for share, kind in zip(shares, kinds, strict=True):
+        for kind, share in shares.items():
             if drawn < share:
                 return self._planned(kind)
             drawn -= share
@@ -113,7 +135,7 @@ class Faults:
 
     def _planned(self, what: Always) -> Fate:
         match what:
-            case "reset" | "truncate" | "malformed":
+            case "reset" | "truncate" | "malformed" | "500_after" | "refused":
                 return what
             case "lock_timeout":
                 raise locked()
@@ -121,6 +143,8 @@ class Faults:
                 raise too_fast("endpoint-rate")
             case 500:
                 raise broken()
+            case 409:
+                raise key_in_use("of this request")
             case int():
                 raise Refusal(
                     what, f"The sandbox answers {what} here, as it was told to.", type="api_error"

@@ -1,4 +1,6 @@
-"""Query strings in, as Stripe nests them: `created[gte]=1`, `expand[]=a`, `expand[0]=a`."""
+"""Query strings and forms in, as Stripe nests them: `created[gte]=1`, `expand[]=a`,
+`items[0][price]=a`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,11 @@ INTEGER = re.compile(r"-?\d{1,18}")
 
 
 def parse(query: str) -> Params:
+    return {name: _arrays(value) for name, value in nested(query).items()}
+
+
+def nested(query: str) -> Params:
+    """All brackets as hashes, those of arrays with the index as the key."""
     found: Params = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         name, *inner = key.replace("]", "").split("[")
@@ -27,14 +34,26 @@ def parse(query: str) -> Params:
 def _put(into: Params, name: str, inner: list[str], value: str) -> None:
     if not inner:
         into[name] = value
-    elif inner[0] == "" or inner[0].isdigit():
-        held = into.setdefault(name, [])
-        if isinstance(held, list):
-            held.append(value)
-    else:
-        held = into.setdefault(name, {})
-        if isinstance(held, dict):
-            _put(held, inner[0], inner[1:], value)
+        return
+    hash = into.setdefault(name, {})
+    if isinstance(hash, dict):
+        first, *rest = inner
+        _put(hash, first or _next_index(hash, rest), rest, value)
+
+
+def _next_index(array: Params, rest: list[str]) -> str:
+    """`a[][b]=1&a[][c]=2&a[][b]=3` are two hashes."""
+    last = array.get(str(len(array) - 1))
+    open_hash = bool(rest) and isinstance(last, dict) and rest[0] not in last
+    return str(len(array) - open_hash)
+
+
+def _arrays(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if value and all(index.isdigit() for index in value):
+        return [_arrays(value[index]) for index in sorted(value, key=int)]
+    return {name: _arrays(inner) for name, inner in value.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import msgspec
 
 from ..protocol.faults import Faults
 from ..protocol.idempotency import Repeats
+from ..protocol.locks import Locks
 from ..samples.catalog import plan_of
 from ..samples.customers import API_VERSION, Dice, Object
 from ..samples.customers import account as account_object
@@ -55,7 +56,8 @@ class Account:
         self.other_mode: dict[str, str] = {}  # an id per table that exists in the other mode
         self.mutations: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
-        self.repeats = Repeats()
+        self.repeats = Repeats(self.faults.clock)
+        self.locks = Locks(self.faults.clock)
         self.log: deque[Call] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None

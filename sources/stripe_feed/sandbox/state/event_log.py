@@ -77,12 +77,12 @@ class History:
         self._acting = False
 
     @contextmanager
-    def action(self) -> Iterator[None]:
-        """All events inside come from one request."""
+    def action(self, request: Object | None = None) -> Iterator[None]:
+        """All events inside come from one request; one that is not given is drawn."""
         if self._acting:
             yield
             return
-        self._acting, self._request = True, self._drawn_request()
+        self._acting, self._request = True, request or self._drawn_request()
         try:
             yield
         finally:

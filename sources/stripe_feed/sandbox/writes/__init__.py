@@ -1,0 +1,1 @@
+"""What Stripe's writes do: parameters checked, objects changed, events recorded."""

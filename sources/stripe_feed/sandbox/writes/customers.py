@@ -1,0 +1,184 @@
+"""`/v1/customers`: created, updated, deleted; their discount and their tax ids."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ..http import expansions
+from ..protocol.errors import Refusal, missing
+from ..protocol.parameters import Params
+from ..samples.customers import Object
+from ..state import mutations
+from ..state.event_builder import Happening
+from ..world import World
+from .records import ADDRESS, add, addressed, change, filled, stub, with_metadata
+
+PREFIX = re.compile(r"[A-Z0-9]{1,12}")
+SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
+RENDERING = {"amount_tax_display": None, "template": None}
+SHIPPING = {"address": ADDRESS, "name": None, "phone": None}
+EMPTY: Object = {
+    "address": None,
+    "balance": 0,
+    "business_name": None,
+    "currency": None,
+    "customer_account": None,
+    "default_source": None,
+    "delinquent": False,
+    "description": None,
+    "discount": None,
+    "email": None,
+    "individual_name": None,
+    "invoice_settings": SETTINGS,
+    "metadata": {},
+    "name": None,
+    "next_invoice_sequence": 1,
+    "phone": None,
+    "preferred_locales": [],
+    "shipping": None,
+    "tax_exempt": "none",
+    "test_clock": None,
+}
+UNSET: Object = {"tax_exempt": "none", "preferred_locales": []}
+"""What a field is if it is unset, and not null."""
+
+ACTS_ONLY = ("payment_method", "source", "tax", "tax_id_data", "validate")
+"""Parameters that are no fields."""
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    id = account.dice.id("cus")
+    clock = given.get("test_clock")
+    if clock and clock not in account.clocks:
+        raise missing("test_clock", clock, "test_clock", 400)
+    fields = EMPTY | {"id": id, "invoice_prefix": account.dice.word(8).upper()}
+    made = add(account, "customers", fields | _fields(account, fields, given))
+    if "tax_id_data" in given:
+        account.remember(
+            id, {"tax_ids": [_tax_id(account, made, one) for one in given["tax_id_data"]]}
+        )
+    return made
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "customers", id)
+    return change(account, "customers", id, _fields(account, before, given))
+
+
+def deleted(account: World, id: str, given: Params) -> Object:
+    """Its running subscriptions end with it."""
+    addressed(account, "customers", id)
+    mutations.delete(account, "customers", id)
+    return stub("customer", id)
+
+
+def discount_deleted(account: World, id: str, given: Params) -> Object:
+    discount: Object | None = addressed(account, "customers", id)["discount"]
+    if discount is None:
+        raise Refusal(404, f"No active discount for customer: {id}", "resource_missing")
+    change(account, "customers", id, {"discount": None})
+    return discount | {"deleted": True}
+
+
+def _fields(account: World, before: Object, given: Params) -> Object:
+    """The fields that the parameters lead to; hashes are merged key by key."""
+    fields: dict[str, Any] = {
+        name: UNSET.get(name) if value is None else value
+        for name, value in with_metadata(before, given).items()
+        if name not in ACTS_ONLY
+    }
+    if not PREFIX.fullmatch(fields.get("invoice_prefix") or "A"):
+        raise Refusal(
+            400,
+            "Invoice prefixes must be 1 to 12 uppercase letters or numbers.",
+            param="invoice_prefix",
+        )
+    if "address" in given:
+        fields["address"] = filled(before["address"], given["address"], ADDRESS)
+    if "shipping" in given:
+        fields["shipping"] = _shipping(before["shipping"], given["shipping"])
+    if "invoice_settings" in given:
+        fields["invoice_settings"] = _settings(
+            before["invoice_settings"], given["invoice_settings"]
+        )
+    if given.get("source"):
+        fields["default_source"] = account.dice.id("card")
+    if "cash_balance" in given:
+        fields["cash_balance"] = _cash_balance(account, before, fields["cash_balance"])
+    return fields
+
+
+def _shipping(before: Object | None, given: Params | None) -> Object | None:
+    shipping = filled(before, given, SHIPPING)
+    if shipping is None or given is None:
+        return None
+    old = (before or {}).get("address")
+    return shipping | {"address": filled(old, given["address"], ADDRESS)}
+
+
+def _settings(before: Object, given: Params) -> Object:
+    settings = before | given
+    if "rendering_options" in given:
+        options = filled(before["rendering_options"], given["rendering_options"], RENDERING)
+        settings["rendering_options"] = options
+    return settings
+
+
+def _cash_balance(account: World, customer: Object, given: Params) -> Object:
+    mode = given.get("settings", {}).get("reconciliation_mode", "merchant_default")
+    merchant = mode == "merchant_default"
+    return {
+        "object": "cash_balance",
+        "available": None,
+        "customer": customer["id"],
+        "customer_account": None,
+        "livemode": account.livemode,
+        "settings": {
+            "reconciliation_mode": "automatic" if merchant else mode,
+            "using_merchant_default": merchant,
+        },
+    }
+
+
+def tax_id_created(account: World, id: str, given: Params) -> Object:
+    customer = addressed(account, "customers", id)
+    held = expansions.complete(account, "customers", customer, "tax_ids")
+    made = _tax_id(account, customer, given)
+    account.remember(id, {"tax_ids": [*held, made]})
+    _tell_tax_id(account, "created", made)
+    return made
+
+
+def tax_id_deleted(account: World, id: str, given: Params) -> Object:
+    id, _, tax_id = id.partition("/")
+    customer = addressed(account, "customers", id)
+    held = {
+        one["id"]: one for one in expansions.complete(account, "customers", customer, "tax_ids")
+    }
+    if tax_id not in held:
+        raise missing("tax_id", tax_id)
+    gone = held.pop(tax_id)
+    account.remember(id, {"tax_ids": list(held.values())})
+    _tell_tax_id(account, "deleted", gone)
+    return stub("tax_id", tax_id)
+
+
+def _tax_id(account: World, customer: Object, given: Params) -> Object:
+    made = expansions.tax_id(account.dice, customer)
+    country = given["type"][:2].upper() if given["type"][2:3] == "_" else None
+    return made | {
+        "country": None if country == "EU" else country,
+        "created": account.now,
+        "type": given["type"],
+        "value": given["value"],
+        "verification": {"status": "pending", "verified_address": None, "verified_name": None},
+    }
+
+
+def _tell_tax_id(account: World, what: str, found: Object) -> None:
+    raw = msgspec.json.encode(found)
+    happening = Happening(f"customer.tax_id.{what}", "tax_ids", found["id"], raw)
+    account.history.add(happening, account.now)

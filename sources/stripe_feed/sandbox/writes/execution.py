@@ -1,0 +1,91 @@
+"""One write from the request to its outcome: idempotency, checks, locks, and then the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..protocol.errors import Refusal, broken, refused
+from ..protocol.faults import Fate
+from ..protocol.idempotency import Outcome, Repeated
+from ..protocol.messages import Request
+from ..protocol.parameters import Params
+from ..world import World
+
+
+@dataclass(slots=True)
+class Write:
+    """A request that changes something; `seconds` is how long its execution takes."""
+
+    request: Request
+    path: str
+    params: Params
+    headers: dict[str, str]
+    fate: Fate
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Only POST has idempotency keys."""
+        return (
+            self.request.headers.get("idempotency-key", "") if self.request.method == "POST" else ""
+        )
+
+
+class Prepared(NamedTuple):
+    """A write that was found valid: the objects that it needs for itself, and what it does."""
+
+    locks: Iterable[str]
+    act: Callable[[], bytes]
+
+
+def perform(account: World, write: Write, prepare: Callable[[], Prepared]) -> bytes:
+    """The answer of a write, or the stored one. What `prepare` refuses never began and is not stored."""
+    if write.key:
+        first = account.repeats.find(write.key, account.now, write.path, write.params)
+        write.headers["Idempotency-Key"] = write.key
+        if first is not None:
+            write.headers |= {"Idempotent-Replayed": "true", "Original-Request": first.request_id}
+            if first.status != 200:
+                raise Repeated(first)
+            return first.body
+    locks, act = prepare()
+    account.locks.check(locks)
+    write.seconds = account.faults.write_time
+    account.locks.hold(locks, write.seconds)
+    if write.key:
+        account.repeats.hold(write.key, write.seconds)
+    return _stored(account, write, act)
+
+
+def _stored(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
+    """Execute, and keep the outcome whatever it is."""
+    request_id, now = write.headers["Request-Id"], account.now
+    try:
+        body = _executed(account, write, act)
+    except Refusal as refusal:
+        shown = refusal.body(request_id, now, "" if account.livemode else "/test")
+        _keep(account, write, refusal.status, shown)
+        raise
+    _keep(account, write, 200, body)
+    return body
+
+
+def _executed(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
+    """All events of the change name this request."""
+    if write.fate == "refused":
+        raise refused()
+    request = {"id": write.headers["Request-Id"], "idempotency_key": write.key or None}
+    with account.history.action(request):
+        body = act()
+    if write.fate == "500_after":
+        raise broken()
+    return body
+
+
+def _keep(account: World, write: Write, status: int, body: bytes) -> None:
+    if write.key:
+        request_id = write.headers["Request-Id"]
+        outcome = Outcome(account.now, write.path, write.params, status, body, request_id)
+        account.repeats.keep(write.key, outcome)
