@@ -11,7 +11,7 @@ from ..protocol.errors import Refusal, forbidden, not_expandable
 from ..samples import catalog, invoices
 from ..samples.customers import Dice, Object
 from ..state.account import SHOWN, Account
-from ..state.kinds import KIND_OF_OBJECT, KINDS
+from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind
 from ..state.table import naming
 
 Path = tuple[str, ...]
@@ -156,6 +156,10 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
     dice = Dice(f"{account.seed} {content['id']} {field}")
     dice.account, dice.livemode = account.id, account.livemode
     draw = zlib.crc32(f"{content['id']} {field}".encode())
+    kind = KINDS[table]
+    for sublist in kind.sublists:
+        if sublist.field == field and sublist.object in KIND_OF_OBJECT:
+            return _held(account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"])
     match field:
         case "tax_ids":
             return [tax_id(dice, content) for _ in range(given.get(field, draw % 3))]
@@ -163,8 +167,6 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
             return [card(dice, content["id"]) for _ in range(given.get(field, draw % 2))]
         case "payments":
             return _payments(dice, content, given.get(field, 1))
-        case "subscriptions":
-            return _subscriptions(account, content["id"])
         case "tax":
             location = {"country": "DE", "source": "billing_address", "state": None}
             known = {
@@ -247,8 +249,8 @@ def _payments(dice: Dice, invoice: Object, count: int) -> list[Object]:
     ]
 
 
-def _subscriptions(account: Account, customer: str) -> list[Object]:
-    """The current ones of a customer, newest first."""
-    table = account.tables["subscriptions"]
-    rows = (row for row in table.older(*table.span(None, None)) if row.group != "canceled")
-    return [row.content() for row in filter(naming("customer", customer), rows)]
+def _held(account: Account, kind: Kind, field: str, parent: str) -> list[Object]:
+    """The objects of a kind that name their parent in a field, newest first, without hidden ones."""
+    table = account.tables[kind.name]
+    rows = (row for row in table.older(*table.span(None, None)) if row.group not in kind.hidden)
+    return [row.content() for row in filter(naming(field, parent), rows)]

@@ -1,10 +1,8 @@
-"""The endpoints around the six resources: what an object holds beyond the ten it shows, test
-clocks, events, webhooks.
-"""
+"""The endpoints beside those of the kinds: sublists, test clocks, events, webhook endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,16 +44,19 @@ def of_parent(
     return _page(path, rows, asked, sublist.object)
 
 
-def item(account: Account, path: str, id: str, params: Params) -> bytes:
+def child(
+    account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
+) -> bytes:
+    """One embedded object, by its own id."""
     if strange := [name for name in params if name != "expand"]:
         raise unknown_parameters(strange)
     quoted = f'"{id}"'.encode()
-    for row in account.tables["subscriptions"].rows.values():
+    for row in account.tables[kind.name].rows.values():
         if quoted in row.raw or row.id in account.whole:
-            for raw in account.children("subscriptions", row):
+            for raw in account.children(kind.name, row):
                 if quoted in raw and msgspec.json.decode(raw)["id"] == id:
                     return raw
-    raise missing("subscription_item", id)
+    raise missing(sublist.object, id)
 
 
 def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -91,14 +92,21 @@ def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
     return envelope(path, shown, has_more)
 
 
-ENDPOINTS = {
-    sublist.path: Endpoint(
-        sublist.permission or kind.permission, partial(of_parent, kind=kind, sublist=sublist)
-    )
-    for kind in KINDS.values()
-    for sublist in kind.sublists
-} | {
-    "/v1/subscription_items/:id": Endpoint("rak_subscription_read", item),
+def of_kinds() -> Iterator[tuple[str, Endpoint]]:
+    """The endpoints of all sublists; embedded objects that have a path of their own can be
+    retrieved too.
+    """
+    for kind in KINDS.values():
+        for sublist in kind.sublists:
+            permission = sublist.permission or kind.permission
+            all_of_it = partial(of_parent, kind=kind, sublist=sublist)
+            yield sublist.path, Endpoint(permission, all_of_it)
+            if sublist.children and sublist.parameter:
+                by_id = partial(child, kind=kind, sublist=sublist)
+                yield f"{sublist.path}/:id", Endpoint(permission, by_id)
+
+
+ENDPOINTS = dict(of_kinds()) | {
     "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
     "/v1/events": Endpoint("rak_event_read", events.listed),

@@ -10,6 +10,7 @@ from ..samples import customers
 from ..samples.customers import Object
 from ..state import mutations
 from ..state.account import Account
+from ..state.kinds import KINDS
 from .seed_data import Sizes
 
 ENOUGH = 100
@@ -64,13 +65,8 @@ def plant(account: Account, sizes: Sizes) -> None:
         _invoices(account)
     if not account.livemode:
         _clocks(account, sizes)
-    for table, prefix in (
-        ("customers", "cus"),
-        ("invoices", "in"),
-        ("subscriptions", "sub"),
-        ("products", "prod"),
-    ):
-        account.other_mode[table] = account.dice.id(prefix)
+    for table in ("customers", "invoices", "subscriptions", "products"):
+        account.other_mode[table] = account.dice.id(KINDS[table].prefix)
 
 
 def _past(account: Account) -> int:
@@ -222,10 +218,10 @@ def _clocks(account: Account, sizes: Sizes) -> None:
 
 def count(account: Account) -> dict[str, int]:
     """How many of each there are now."""
-    found: Counter[str] = Counter({name: 0 for _, name, _ in KINDS})
+    found: Counter[str] = Counter({name: 0 for _, name, _ in ODD})
     for table in (*account.tables, "subscription_items", "invoice_line_items"):
         for content in _contents(account, table):
-            for where, name, is_odd in KINDS:
+            for where, name, is_odd in ODD:
                 if where in (table, "") and is_odd(content):
                     found[name] += 1
     for table, gone in account.gone.items():
@@ -294,7 +290,7 @@ def _unicode(content: Object) -> bool:
     return any(isinstance(value, str) and not value.isascii() for value in content.values())
 
 
-KINDS: tuple[tuple[str, str, Callable[[Object], bool]], ...] = (
+ODD: tuple[tuple[str, str, Callable[[Object], bool]], ...] = (
     ("", "nulls", lambda content: None in content.values()),
     ("", "unicode", _unicode),
     ("", "odd_metadata_keys", _odd_keys),

@@ -10,21 +10,26 @@ from ..samples import catalog, invoices, subscriptions
 from ..samples.customers import Object, decoded
 from ..samples.subscriptions import Payer, Sold
 from .account import Account
-from .kinds import KINDS
+from .kinds import KIND_OF_OBJECT, KINDS
 from .mutation_log import content, tell, tell_price
 from .table import naming
 
 
 def draft(account: Account, table: str, fields: Object) -> Object:
-    """An object of any kind but a price: its sample with the given fields, if none of DRAFTS makes
-    it.
+    """An object of any kind but a price: made by one of DRAFTS, or its kind's sample with the given
+    fields. A reference that the sample leaves empty becomes the id of an object of its kind.
     """
     if table in DRAFTS:
         return DRAFTS[table](account, fields)
     sample = KINDS[table].sample
     if sample is None:
         raise ValueError(f"no sample of {table}: give its row one in state/kinds.py")
-    return sample(account.dice, fields.get("created", account.now)) | fields
+    found = sample(account.dice, fields.get("created", account.now)) | fields
+    return found | {
+        name: any_id(account, KIND_OF_OBJECT[becomes].name)
+        for name, becomes in KINDS[table].expandable.items()
+        if found.get(name) == "" and becomes in KIND_OF_OBJECT
+    }
 
 
 def draft_product(account: Account, fields: Object) -> Object:

@@ -48,7 +48,9 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
         account.whole.pop(id, None)
     account.store(table, after)
     done = content(account, table, id)
-    ends = table == "subscriptions" and done.get("status") == "canceled" != before.get("status")
+    ends = "canceled" in KINDS[table].events and (
+        done.get("status") == "canceled" != before.get("status")
+    )
     operation: Operation = "canceled" if ends else "updated"
     passed = _passed(KINDS[table], before.get("status"), done.get("status"))
     hidden = account.whole.get(id) != whole

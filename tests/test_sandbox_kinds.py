@@ -1,0 +1,177 @@
+"""The rows of the sandbox's kinds agree with Stripe's SDK, and a row is all that a plain kind needs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import pytest
+import stripe
+from stripe._object_classes import OBJECT_CLASSES
+
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.protocol.event_types import TYPES
+from stripe_feed.sandbox.protocol.messages import Request
+from stripe_feed.sandbox.protocol.parameters import COMMON
+from stripe_feed.sandbox.state import kinds
+from stripe_feed.sandbox.state.kinds import ROWS, Filter, Kind
+
+EACH_KIND = pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.name)
+
+
+def documented(kind: Kind) -> dict[str, Any]:
+    """The fields of the SDK's class for a kind."""
+    module, name = OBJECT_CLASSES[kind.object]
+    return dict(getattr(importlib.import_module(module), name).__annotations__)
+
+
+@EACH_KIND
+def test_a_list_takes_the_parameters_that_the_sdk_sends(kind: Kind) -> None:
+    name = OBJECT_CLASSES[kind.object][1]
+    params = set(getattr(stripe.params, f"{name}ListParams").__annotations__)
+
+    assert {"created", *kind.filters} == params - COMMON - set(
+        stripe.RequestOptions.__annotations__
+    )
+
+
+@EACH_KIND
+def test_exactly_the_ids_that_the_sdk_knows_as_expandable_expand(kind: Kind) -> None:
+    annotations = {name: str(annotation) for name, annotation in documented(kind).items()}
+
+    assert set(kind.expandable) == {
+        name for name, annotation in annotations.items() if "Union[str, ForwardRef" in annotation
+    }
+
+
+@EACH_KIND
+def test_every_event_type_is_one_of_stripes(kind: Kind) -> None:
+    ends = [*kind.events.values()]
+    for more in (*kind.leaving.values(), *kind.reaching.values()):
+        ends += more
+
+    assert {f"{kind.event}.{end}" for end in ends} <= set(TYPES)
+
+
+@EACH_KIND
+def test_what_is_filtered_grouped_listed_and_expanded_is_a_field(kind: Kind) -> None:
+    fields = documented(kind)
+    paths = [known.at or name for name, known in kind.filters.items()]
+    named = [
+        *kind.opt_in,
+        *(sublist.field for sublist in kind.sublists),
+        *filter(None, [kind.grouped]),
+    ]
+
+    assert {path.partition(".")[0] for path in paths} | set(named) <= set(fields)
+    assert {sublist.field for sublist in kind.sublists if not sublist.children} <= set(kind.opt_in)
+
+
+@EACH_KIND
+def test_ids_begin_with_the_prefix(kind: Kind) -> None:
+    """But for those that the account's owner may choose."""
+    ids = Sandbox(customers=20, oddities=False).objects(kind.name)
+    prefix = "price" if kind.name == "plans" else kind.prefix
+
+    assert ids
+    assert all(id.startswith(f"{prefix}_") for id in ids)
+
+
+def promotion_code(dice: Any, created: int) -> dict[str, Any]:
+    return {
+        "id": dice.id("promo"),
+        "object": "promotion_code",
+        "active": True,
+        "code": dice.word(8),
+        "created": created,
+        "customer": "",
+        "promotion": {"coupon": "SPRING", "type": "coupon"},
+    }
+
+
+PLAIN = Kind(
+    name="promotion_codes",
+    object="promotion_code",
+    prefix="promo",
+    path="/v1/promotion_codes",
+    permission="rak_promotion_code_read",
+    event="promotion_code",
+    events={"created": "created", "updated": "updated"},
+    filters={
+        "active": Filter("boolean"),
+        "code": Filter(),
+        "coupon": Filter(at="promotion.coupon"),
+        "customer": Filter(),
+    },
+    expandable={"customer": "customer"},
+    sample=promotion_code,
+)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A small account with a kind of which there is nothing but a row."""
+    for rows, name in (
+        (kinds.KINDS, PLAIN.name),
+        (kinds.KIND_OF_OBJECT, PLAIN.object),
+        (kinds.KIND_OF_PATH, PLAIN.path),
+    ):
+        monkeypatch.setitem(rows, name, PLAIN)
+    return Sandbox(customers=5, oddities=False)
+
+
+def get(box: Sandbox, target: str, key: str = "") -> tuple[int, Any]:
+    request = Request("GET", target, {"authorization": f"Bearer {key or box.key}"}, b"")
+    answer = box.answer(request)
+    return answer.status, json.loads(answer.body)
+
+
+def ids(box: Sandbox, query: str) -> list[str]:
+    status, page = get(box, f"/v1/promotion_codes{query}")
+    assert status == 200, page
+    return [found["id"] for found in page["data"]]
+
+
+def test_a_row_is_all_that_a_plain_kind_needs(plain: Sandbox) -> None:
+    """It is listed, filtered, retrieved, expanded and told of by events; it has a customer, as its
+    sample asks for one.
+    """
+    first = plain.create("promotion_codes", code="FIRST", promotion={"coupon": "AUTUMN"})
+    plain.advance(5)
+    second = plain.create("promotion_codes", active=False)
+
+    assert first["customer"] in plain.objects("customers")
+    assert ids(plain, "") == [second["id"], first["id"]]
+    assert ids(plain, "?limit=1&starting_after=" + second["id"]) == [first["id"]]
+    for query in ("code=FIRST", "coupon=AUTUMN", "active=true", f"created={first['created']}"):
+        assert ids(plain, f"?{query}") == [first["id"]]
+    assert get(plain, f"/v1/promotion_codes/{first['id']}") == (200, first)
+    assert (
+        get(plain, f"/v1/promotion_codes/{first['id']}?expand[]=customer")[1]["customer"]
+        == (plain.objects("customers")[first["customer"]])
+    )
+
+    plain.update("promotion_codes", first["id"], active=False)
+    plain.delete("promotion_codes", second["id"])
+
+    assert [(event.type, event.object_id) for event in plain.events] == [
+        ("promotion_code.created", first["id"]),
+        ("promotion_code.created", second["id"]),
+        ("promotion_code.updated", first["id"]),
+    ]
+    status, answer = get(plain, f"/v1/promotion_codes/{second['id']}")
+    assert (status, answer["error"]["message"]) == (
+        404,
+        f"No such promotion_code: '{second['id']}'",
+    )
+
+
+def test_a_plain_kind_refuses_what_its_row_does_not_name(plain: Sandbox) -> None:
+    restricted = plain.restrict(permissions={"rak_customer_read"})
+
+    assert get(plain, "/v1/promotion_codes?email=x")[0] == 400
+    assert get(plain, "/v1/promotion_codes?active=maybe")[0] == 400
+    assert get(plain, "/v1/promotion_codes?expand[]=data.coupon")[0] == 400
+    status, answer = get(plain, "/v1/promotion_codes", restricted)
+    assert (status, "'rak_promotion_code_read'" in answer["error"]["message"]) == (403, True)
