@@ -97,14 +97,14 @@ class Tokens:
     threads: int = 4
     in_flight_ceiling: int = 99
     waits: list[float] = field(default_factory=list)
-    paid: list[str] = field(default_factory=list)
+    tokens_taken: list[str] = field(default_factory=list)
     closed: bool = False
 
     def ready_in(self, endpoint: str) -> float:
         return self.waits.pop() if self.waits else 0.0
 
-    def pay(self, endpoint: str) -> None:
-        self.paid.append(endpoint)
+    def take_token(self, endpoint: str) -> None:
+        self.tokens_taken.append(endpoint)
 
     def close(self) -> None:
         self.closed = True

@@ -553,8 +553,8 @@ MUTANTS = (
     Mutant(
         "a row read again is older than its event",
         "extract/apply.py",
-        "        return max(version_read(read.asked_at), 0 if last is None else last.version)\n",
-        "        return max(version_read(read.asked_at), 0)\n",
+        "        return max(version_read(read.requested_at), 0 if last is None else last.version)\n",
+        "        return max(version_read(read.requested_at), 0)\n",
         "test_rung.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
         quick=False,
     ),

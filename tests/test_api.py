@@ -27,17 +27,17 @@ import urllib3
 from stripe_feed.api import transport
 from stripe_feed.api.client import (
     API_VERSION,
-    FEW_TRIES,
     MAX_TRIES,
+    MAX_TRIES_FOREIGN,
     Account,
     Api,
     Clock,
-    Malformed,
+    InvalidBody,
     Reply,
 )
 from stripe_feed.api.credentials import STRIPE_BASE, find_base, find_key, is_live, read_key
 from stripe_feed.api.rate_limits import ENDPOINT_RPS, LIVE_RPS, TEST_RPS
-from stripe_feed.api.responses import problem
+from stripe_feed.api.responses import to_error
 from stripe_feed.api.transport import CA_VARIABLES
 from stripe_feed.errors import (
     CursorGone,
@@ -194,15 +194,15 @@ def test_requests_are_counted_by_endpoint_and_status(server: Scripted, make: Mak
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "asked_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)]
+    ("elapsed", "requested_at"), [(0.0, NOW), (0.1, NOW - 1), (1.0, NOW - 1), (2.4, NOW - 3)]
 )
 def test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time(
-    server: Scripted, make: Make, time: Time, elapsed: float, asked_at: int
+    server: Scripted, make: Make, time: Time, elapsed: float, requested_at: int
 ) -> None:
     """Rounded down: rows read then are never called fresher than they are."""
     server.answers = [Answer(body=b'"fine"', meanwhile=lambda: time.pass_(elapsed))]
 
-    assert make().get(PATH, {}, text) == Reply("fine", asked_at)
+    assert make().get(PATH, {}, text) == Reply("fine", requested_at)
 
 
 def test_only_the_last_try_counts_for_the_time_of_a_reply(
@@ -211,7 +211,7 @@ def test_only_the_last_try_counts_for_the_time_of_a_reply(
     """Waits and failed tries before it are not part of the request."""
     server.answers = [Answer(500, meanwhile=lambda: time.pass_(60)), FINE]
 
-    assert make().get(PATH, {}, text).asked_at == NOW
+    assert make().get(PATH, {}, text).requested_at == NOW
 
 
 def test_now_is_stripes_clock_and_moves_on(server: Scripted, make: Make, time: Time) -> None:
@@ -251,10 +251,10 @@ def test_one_answer_with_another_time_has_no_say(
     """
     server.answers = [dated(seconds) for seconds in dates]
     api = make(endpoint_rps=1000, max_rps=1000)
-    asked_at = [api.get(PATH, {}, text).asked_at for _ in dates]
+    requested_at = [api.get(PATH, {}, text).requested_at for _ in dates]
 
     assert api.now() == NOW + now
-    assert asked_at[-1] <= NOW + now
+    assert requested_at[-1] <= NOW + now
 
 
 def test_the_age_of_an_answer_out_of_a_cache_counts(server: Scripted, make: Make) -> None:
@@ -262,10 +262,10 @@ def test_the_age_of_an_answer_out_of_a_cache_counts(server: Scripted, make: Make
     server.answers = [Answer(body=b'"fine"', headers={"Age": "5000"})]
     api = make()
 
-    assert api.get(PATH, {}, text).asked_at == NOW
+    assert api.get(PATH, {}, text).requested_at == NOW
     assert api.now() == NOW + 5_000
-    api.prove(NOW + 5_000)
-    assert api.get(PATH, {}, text).asked_at == NOW
+    api.advance_clock(NOW + 5_000)
+    assert api.get(PATH, {}, text).requested_at == NOW
     assert server.seen[0].headers["cache-control"] == "no-cache"
 
 
@@ -283,7 +283,7 @@ def test_a_date_before_something_happened_is_wrong(
 
     assert api.now() == NOW + 6_000
     assert [record.message for record in caplog.records] == [
-        "Stripe's answers have no `Date` that can be used (does a proxy change it?): this machine's clock serves instead."
+        "Stripe's answers have no usable `Date` (does a proxy change it?): using this machine's clock instead."
     ]
 
 
@@ -293,7 +293,7 @@ def test_a_date_without_a_zone_is_utc(
     """Whatever this machine's zone is."""
     server.answers = [Answer(body=b'"fine"', date="Thu, 28 May 2026 20:26:40 -0000")]
 
-    assert make().get(PATH, {}, text).asked_at == NOW
+    assert make().get(PATH, {}, text).requested_at == NOW
 
 
 def test_now_asks_for_the_account_when_nothing_was_asked_yet(server: Scripted, make: Make) -> None:
@@ -323,7 +323,7 @@ def test_without_a_usable_date_the_last_one_counts_on(
     api.get(PATH, {}, text)
     time.pass_(30)
 
-    assert api.get(PATH, {}, text).asked_at == NOW + 30
+    assert api.get(PATH, {}, text).requested_at == NOW + 30
 
 
 @pytest.mark.parametrize(
@@ -336,12 +336,12 @@ def test_without_any_date_the_local_clock_counts(
     server.answers = [Answer(body=b'"fine"', date=date)]
     api = make()
 
-    assert api.get(PATH, {}, text).asked_at == NOW + 5_000 + 1_000
+    assert api.get(PATH, {}, text).requested_at == NOW + 5_000 + 1_000
     time.pass_(30)
     assert api.now() == NOW + 5_000 + 1_030
     assert (api.skew(), api.has_date) == (0, False)
     assert [record.message[:35] for record in caplog.records] == [
-        "Stripe's answers have no `Date` tha"
+        "Stripe's answers have no usable `Da"
     ]
 
 
@@ -420,7 +420,7 @@ def test_what_is_not_stripe_is_told_at_once(server: Scripted, make: Make) -> Non
             match=rf"^{PATH}: 127\.0\.0\.1 answers with {what}.* Check the proxy, .*STRIPE_API_BASE",
         ) as told:
             api.get(PATH, {}, text)
-        assert len(server.seen) == FEW_TRIES
+        assert len(server.seen) == MAX_TRIES_FOREIGN
         assert "canary" not in str(told.value).lower()
 
         server.answers = [FINE, Answer(body=body)]
@@ -451,7 +451,7 @@ def test_a_refusal_that_is_not_stripes(server: Scripted, make: Make, answer: Ans
 
     with pytest.raises(
         SetupError,
-        match=rf"answers {answer.status} in Stripe's place\. Check the proxy, .* and STRIPE_API_BASE",
+        match=rf"a proxy answered {answer.status} instead of Stripe\. Check the proxy, .* and STRIPE_API_BASE",
     ):
         make().get(PATH, {}, text)
     assert len(server.seen) == 1
@@ -484,7 +484,7 @@ def test_pages_that_do_not_arrive_whole_are_made_smaller(
     assert found == ["fine"] * 3
     assert first == [100] * tries + [50] * tries + [25, 25]
     assert [record.message for record in caplog.records] == [
-        f"{PATH}: big pages do not arrive whole, so smaller ones are asked for (of 25)."
+        f"{PATH}: large pages arrive truncated, so smaller ones are requested (limit 25)."
     ]
 
 
@@ -522,7 +522,7 @@ def drip(server: socket.socket, head: bytes, stop: threading.Event) -> None:
 )
 def test_an_answer_that_drips_in_ends_in_time(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
     """Each byte would begin a socket's own time-out anew, in the head as in the body."""
-    monkeypatch.setattr(transport, "SHORTEST", 0.2)
+    monkeypatch.setattr(transport, "MIN_TIMEOUT", 0.2)
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=drip, args=(server, head, stop))
@@ -550,7 +550,7 @@ def test_a_request_that_was_too_fast_has_not_failed(server: Scripted, make: Make
 def test_a_malformed_answer_is_what_the_decoder_says_it_is(server: Scripted, make: Make) -> None:
     """Also JSON that is no answer of Stripe's: a page of a proxy, an object without an id."""
     server.answers = [FINE]
-    tries = iter([Malformed("no list"), None])
+    tries = iter([InvalidBody("no list"), None])
 
     def decode(body: bytes) -> str:
         if fault := next(tries):
@@ -604,7 +604,7 @@ def test_no_room_in_the_budget_ends_within_the_time_allowed(make: Make, time: Ti
     """Others take every token: the wait for one is bounded as well."""
     api = make(give_up_after=10, endpoint_rps=0.1)
     for _ in range(5):
-        api.pay(PATH)
+        api.take_token(PATH)
 
     with pytest.raises(RateLimited, match="no room in the rate budget"):
         api.get(PATH, {}, text)
@@ -621,7 +621,7 @@ def test_an_api_that_is_closed_stops_waiting(server: Scripted, make: Make, time:
     assert len(server.seen) == 1
 
     for _ in range(3):
-        api.pay(PATH)
+        api.take_token(PATH)
     with pytest.raises(Unreachable, match="stopped"):
         api.get(PATH, {}, text)
 
@@ -658,9 +658,9 @@ def test_a_429_teaches_what_its_reason_names(
     api = make(threads=8)
     api.get(PATH, {}, text)
 
-    budget = api._budget
+    budget = api._limiter
     rates = {"account": budget.account, **budget.endpoints}
-    found = [name for name, bucket in rates.items() if bucket.rate < bucket.top]
+    found = [name for name, bucket in rates.items() if bucket.rate < bucket.max_rate]
     assert found + (["ceiling"] if api.in_flight_ceiling == 7 else []) == [slower]
 
 
@@ -671,8 +671,8 @@ def test_a_lock_timeout_is_no_rate_limit(server: Scripted, make: Make, time: Tim
     api.get(PATH, {}, text)
 
     assert all(
-        bucket.rate == bucket.top
-        for bucket in (api._budget.account, *api._budget.endpoints.values())
+        bucket.rate == bucket.max_rate
+        for bucket in (api._limiter.account, *api._limiter.endpoints.values())
     )
     assert 0.125 <= time.waits[0] <= 0.25
 
@@ -694,14 +694,14 @@ def test_a_request_that_was_paid_takes_no_token_but_its_repetitions_do(
     server.answers = [FINE]
     api = make(endpoint_rps=10)
     for _ in range(2):
-        api.pay(PATH)
+        api.take_token(PATH)
     assert api.ready_in(PATH) == pytest.approx(1 / 9.9)
 
-    api.get(PATH, {}, text, paid=True)
+    api.get(PATH, {}, text, token_taken=True)
     assert time.waits == []
 
     server.answers = [Answer(body=b"<html>"), FINE]
-    api.get(PATH, {}, text, paid=True)
+    api.get(PATH, {}, text, token_taken=True)
     assert len(time.waits) in (1, 2)  # the pause, and what of the token's time is left after it
     assert time.now - 1_000 >= 1 / 9.9
 
@@ -714,10 +714,10 @@ def test_the_default_budget_is_four_fifths_of_the_documented_limits(
     them.
     """
     api = make(key, allow_api_base=True)
-    api.pay(PATH)
+    api.take_token(PATH)
 
-    assert api._budget.account.top == pytest.approx(0.99 * rps)
-    assert api._budget.endpoints[PATH].top == pytest.approx(0.99 * ENDPOINT_RPS)
+    assert api._limiter.account.max_rate == pytest.approx(0.99 * rps)
+    assert api._limiter.endpoints[PATH].max_rate == pytest.approx(0.99 * ENDPOINT_RPS)
     assert (LIVE_RPS, TEST_RPS, ENDPOINT_RPS) == (80, 20, 20)
 
 
@@ -762,7 +762,7 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "401 of an address": (
         refusal(401, message="The API key provided does not allow requests from your IP address."),
         SetupError,
-        r"from this machine's IP address \(401, request req_1\)\. Add the address to those that the key allows at https",
+        r"from this machine's IP address \(401, request req_1\)\. Allow the address for the key at https",
     ),
     "403 of another account": (
         refusal(
@@ -818,9 +818,9 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "403 of a firewall": (
         Answer(403, b"<html>Blocked"),
         SetupError,
-        "answers 403 in Stripe's place. Check the proxy",
+        "a proxy answered 403 instead of Stripe. Check the proxy",
     ),
-    "407 of a proxy": (Answer(407, b""), SetupError, "answers 407 in Stripe's place"),
+    "407 of a proxy": (Answer(407, b""), SetupError, "a proxy answered 407 instead of Stripe"),
 }
 
 
@@ -974,7 +974,7 @@ def test_every_error_class_of_the_sdk_is_mapped(error: type[stripe.StripeError])
     ours, status = SDK_ERRORS[error.__name__]
     fault = _made(error, status)
 
-    assert type(problem(fault, f"{PATH}/:id")) is ours
+    assert type(to_error(fault, f"{PATH}/:id")) is ours
 
 
 def _made(error: type[stripe.StripeError], status: int | None) -> stripe.StripeError:
@@ -1062,7 +1062,7 @@ def test_keys_that_can_read(key: str) -> None:
         (b'"rk_test_1"', ""),
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"rk_test_1" * 1000, "is too big"),
+        (b"rk_test_1" * 1000, "is too large"),
         (b"\x80\x81", "UnicodeDecodeError"),
         (None, "IsADirectoryError"),
     ],
@@ -1097,13 +1097,13 @@ def test_a_key_file_that_is_none(name: str) -> None:
         ("sk_org_live_1", "Organization keys"),
         ("whsec_1", "signing secret"),
         ("ek_test_1", "ephemeral key"),
-        ("sk_test_" + "a" * 300, "no Stripe key"),
-        ("acct_1", "no Stripe key"),
-        ("sk_test_a b", "no Stripe key"),
-        ("sk_test_a\nb", "no Stripe key"),
-        ("sk_test_a\0b", "no Stripe key"),
-        ("sk_test_\x1b[1m", "no Stripe key"),
-        ("sk_test_é", "no Stripe key"),
+        ("sk_test_" + "a" * 300, "not a Stripe key"),
+        ("acct_1", "not a Stripe key"),
+        ("sk_test_a b", "not a Stripe key"),
+        ("sk_test_a\nb", "not a Stripe key"),
+        ("sk_test_a\0b", "not a Stripe key"),
+        ("sk_test_\x1b[1m", "not a Stripe key"),
+        ("sk_test_é", "not a Stripe key"),
     ],
 )
 def test_keys_that_cannot_read(monkeypatch: pytest.MonkeyPatch, key: str, says: str) -> None:
@@ -1198,7 +1198,7 @@ def test_a_base_below_a_path_is_asked_below_it(server: Scripted, make: Make) -> 
 )
 def test_a_base_that_is_no_url_is_refused(base: str) -> None:
     """Before any request."""
-    with pytest.raises(SetupError, match="STRIPE_API_BASE is no URL"):
+    with pytest.raises(SetupError, match="STRIPE_API_BASE is not a URL"):
         find_base(base, KEY)
 
 
@@ -1362,7 +1362,9 @@ def test_certificates_that_are_none_are_named(
     (tmp_path / "notes.txt").write_text("no certificate")
     for path in ("missing.pem", "notes.txt"):
         monkeypatch.setenv(name, str(tmp_path / path))
-        with pytest.raises(SetupError, match=f"^{name} names no file or folder of certificates"):
+        with pytest.raises(
+            SetupError, match=f"^{name} does not name a readable file or folder of certificates"
+        ):
             Api(KEY)
 
 

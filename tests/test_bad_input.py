@@ -102,7 +102,7 @@ def test_something_that_is_no_key(shell: Shell) -> None:
     refused(
         shell.sync(STRIPE_SECRET_KEY="hunter2"),
         3,
-        (f"This is no Stripe key: it should begin with rk_ or sk_. Copy one from {KEYS}."),
+        (f"This is not a Stripe key: it must begin with rk_ or sk_. Copy one from {KEYS}."),
     )
 
 
@@ -110,9 +110,7 @@ def test_a_wrong_key(shell: Shell) -> None:
     refused(
         shell.sync(STRIPE_SECRET_KEY="sk_test_wrong"),
         3,
-        (
-            f"Stripe says that this key is not valid (401, request req_…). Copy a valid one from {KEYS}."
-        ),
+        (f"Stripe says this key is not valid (401, request req_…). Copy a valid one from {KEYS}."),
     )
 
 
@@ -123,9 +121,7 @@ def test_an_expired_key(shell: Shell) -> None:
     refused(
         shell.sync(STRIPE_SECRET_KEY=key),
         3,
-        (
-            f"Stripe says that this key is expired (401, request req_…). Copy a valid one from {KEYS}."
-        ),
+        (f"Stripe says this key is expired (401, request req_…). Copy a valid one from {KEYS}."),
     )
 
 
@@ -151,7 +147,7 @@ def test_a_base_that_is_no_url(shell: Shell) -> None:
         shell.sync(STRIPE_API_BASE="localhost:12111"),
         3,
         (
-            "STRIPE_API_BASE is no URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
+            "STRIPE_API_BASE is not a URL. Unset it to use Stripe's own, or give one such as http://127.0.0.1:12111."
         ),
     )
 
@@ -385,7 +381,7 @@ def test_something_that_is_no_api_version(shell: Shell) -> None:
     refused(
         shell.sync("--api-version", "acacia"),
         2,
-        ("'acacia' is no API version: give one like 2026-10-28.endive, or leave it out."),
+        ("'acacia' is not an API version. Give one like 2026-10-28.endive, or leave it out."),
     )
 
 

@@ -38,13 +38,13 @@ Set = Callable[[int, int], None]
 def set_clocks(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Set:
     """Set how far the `Date` of all answers and the local clock are from Stripe's true time."""
     off = {"date": 0, "local": 0}
-    real = stripe_time.date_of
+    real = stripe_time.parse_date
 
     def date_of(headers: Any) -> float | None:
         found = real(headers)
         return None if found is None else found + off["date"]
 
-    monkeypatch.setattr(stripe_time, "date_of", date_of)
+    monkeypatch.setattr(stripe_time, "parse_date", date_of)
     monkeypatch.setattr(
         run, "Api", partial(Api, clock=Clock(time=lambda: float(copy.box.now + off["local"])))
     )

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stripe_feed.destination.pipeline import lock
-from stripe_feed.errors import Fenced, PositionLost, UsageError
+from stripe_feed.errors import Fenced, OffsetOutOfRange, UsageError
 from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed, open_feed
@@ -298,19 +298,19 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
         ("dead", 1, 10, True),
         ("quick", 11, 0, False),
     ]
-    with pytest.raises(PositionLost, match="feed reset dead --to earliest"):
+    with pytest.raises(OffsetOutOfRange, match="feed reset dead --to earliest"):
         later.consume("dead")
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         later.consume("dead", start="latest")  # a start is for new names
     later.reset("dead", "earliest")
     assert offsets(later.consume("dead")) == [11]
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         later.reset("dead", 5)
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         later.reset("dead", "evt_5")
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         later.reset("dead", BEGIN)
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         later.read(3)
 
 
@@ -320,7 +320,7 @@ def test_a_consumer_pruned_while_it_runs_stops(feed: Feed, monkeypatch: pytest.M
     assert [next(changes).offset, next(changes).offset] == [1, 2]
     Feed(None, feed._store, now=lambda: BEGIN.timestamp() + 86_400).prune(60)
 
-    with pytest.raises(PositionLost):
+    with pytest.raises(OffsetOutOfRange):
         next(changes)
 
 

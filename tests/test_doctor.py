@@ -104,7 +104,7 @@ def test_kind_and_mode_of_the_key(shell: Shell, tmp_path: Path) -> None:
     [
         (None, "No Stripe key"),
         ("pk_test_1", "This is a publishable key (pk_)"),
-        ("x", "This is no Stripe key"),
+        ("x", "This is not a Stripe key"),
     ],
 )
 def test_a_key_that_is_none(shell: Shell, key: str | None, words: str) -> None:
@@ -126,10 +126,10 @@ def test_a_wrong_key_and_an_expired_one(shell: Shell) -> None:
 
     assert (wrong.code, expired.code) == (3, 3)
     assert problems(wrong)["account"][0].startswith(
-        "Stripe says that this key is not valid (401, request "
+        "Stripe says this key is not valid (401, request "
     )
     assert problems(expired)["account"][0].startswith(
-        "Stripe says that this key is expired (401, request "
+        "Stripe says this key is expired (401, request "
     )
 
 

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.destination.pipeline import open_pipeline
-from stripe_feed.errors import Fenced, PositionLost, SetupError, WrongAccount
+from stripe_feed.errors import Fenced, OffsetOutOfRange, SetupError, WrongAccount
 from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE_COLUMNS, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed, open_feed
@@ -469,7 +469,7 @@ def test_what_is_kept_below_the_horizon_is_readable_from_the_start(
     assert feed.pruned_through == 9
     assert [one.offset for one in feed.read(0, 1)] == [1]
     assert [one.offset for one in feed.read(1, accepted=feed.pruned_through)] == [10]
-    with pytest.raises(PositionLost, match="pruned"):
+    with pytest.raises(OffsetOutOfRange, match="pruned"):
         feed.read(1)
     assert [one.offset for one in feed.consume("new", start="earliest", max=1)] == [1]
     assert [one.offset for one in feed.consume("new")] == [10]

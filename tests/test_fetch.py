@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from stripe_feed.api.client import Api, Malformed, Reply
+from stripe_feed.api.client import Api, InvalidBody, Reply
 from stripe_feed.errors import CursorGone, NotFound, RequestRefused
 from stripe_feed.extract.paging.fetch import MOST_RESTARTS, in_path, page_of
 from stripe_feed.extract.paging.reader import Page
@@ -34,7 +34,7 @@ class Script:
             path: found if isinstance(found, list) else [found] for path, found in answers.items()
         }
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.paid: list[bool] = []
+        self.token_taken: list[bool] = []
 
     def get(
         self,
@@ -42,10 +42,10 @@ class Script:
         params: Mapping[str, Any],
         decode: Callable[[bytes], Any],
         *,
-        paid: bool = False,
+        token_taken: bool = False,
     ) -> Reply[Any]:
         self.asked.append((path, dict(params)))
-        self.paid.append(paid)
+        self.token_taken.append(token_taken)
         script = self.answers[path]
         answer = script.pop(0) if len(script) > 1 else script[0]
         if callable(answer):
@@ -130,14 +130,14 @@ def test_a_page_is_asked_for_with_the_filters_of_its_walk(
     table: str, walk: int, filters: dict[str, str]
 ) -> None:
     """Without `status=all` canceled subscriptions would be missing, without a second walk archived
-    prices; its token is paid.
+    prices; its token is already taken.
     """
     script = Script({f"/v1/{table}": listed()})
     fetch(script, table, walk=walk)
 
     window = {"limit": 100, "created": {"lt": 90, "gte": 10}, "starting_after": "x_9"}
     assert script.asked == [(f"/v1/{table}", filters | window)]
-    assert script.paid == [True]
+    assert script.token_taken == [True]
 
 
 def test_a_page_tells_what_the_planner_needs() -> None:
@@ -148,7 +148,11 @@ def test_a_page_tells_what_the_planner_needs() -> None:
     page = fetch(Script({"/v1/customers": answer}), "customers")
 
     assert page.heads == [Head("cus_1", 50), Head("cus_2", None)]
-    assert (page.has_more, page.size, page.asked_at) == (True, len(json.dumps(answer)), ASKED_AT)
+    assert (page.has_more, page.size, page.requested_at) == (
+        True,
+        len(json.dumps(answer)),
+        ASKED_AT,
+    )
     assert [record and record.row.id for record in page.rows] == ["cus_1", "cus_2"]
 
 
@@ -187,7 +191,7 @@ def test_a_cut_embedded_list_is_read_whole(count: int) -> None:
 
     assert lines_of(fetch(script)) == [[f"il_{n}" for n in range(count)]]
     assert script.asked[1] == (LINES, {"limit": 100})
-    assert script.paid == [True] + [False] * -(-count // 100)
+    assert script.token_taken == [True] + [False] * -(-count // 100)
 
 
 def test_the_digest_is_that_of_the_whole_object() -> None:
@@ -386,7 +390,7 @@ def test_a_sub_list_that_is_no_list_is_malformed() -> None:
         }
     )
 
-    with pytest.raises(Malformed):
+    with pytest.raises(InvalidBody):
         fetch(script, "customers", expand=("tax_ids",))
 
 

@@ -96,7 +96,7 @@ def test_each_page_costs_a_token_of_its_endpoint() -> None:
     with reading(listing := listing_of(endpoint), tokens=tokens) as reader:
         list(read(reader, listing))
 
-    assert tokens.paid == ["/v1/customers"] * len(endpoint.asked)
+    assert tokens.tokens_taken == ["/v1/customers"] * len(endpoint.asked)
     assert len(endpoint.asked) == 50
 
 
@@ -263,14 +263,14 @@ def test_rows_that_are_left_out_still_move_the_walk() -> None:
             row if head.created and head.created % 2 else None
             for row, head in zip(found.rows, found.heads, strict=True)
         ]
-        return Page(rows, found.heads, found.has_more, found.size, found.asked_at)
+        return Page(rows, found.heads, found.has_more, found.size, found.requested_at)
 
     with reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader:
         parts = [part for batch in read(reader, listing) for part in batch]
 
     assert [len(part.rows) for part in parts] == [5, 5, 5, 5]
     assert (min(part.cover[0] for part in parts), max(part.cover[1] for part in parts)) == (1, T0)
-    assert {part.asked_at for part in parts} == {ASKED_AT}
+    assert {part.requested_at for part in parts} == {ASKED_AT}
 
 
 def test_a_listing_is_not_finished_before_its_last_rows_wait() -> None:

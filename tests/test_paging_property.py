@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.api.rate_limits import Budget
+from stripe_feed.api.rate_limits import RateLimiter
 from stripe_feed.errors import CursorGone
 from stripe_feed.extract.paging import reader as paging_reader
 from stripe_feed.extract.paging.reader import Listing, Page
@@ -352,7 +352,7 @@ def simulate(endpoint: Endpoint, in_flight: int, seed: int) -> Cost:
     """Read it all, 25 requests a second, each answered after 80±20 ms."""
     dice = Random(seed)
     planner = Planner([(BORN, BORN + YEARS), (0, BORN)])
-    budget = Budget(rps=1_000, endpoint_rps=RATE, in_flight=in_flight, now=0.0)
+    budget = RateLimiter(rps=1_000, endpoint_rps=RATE, in_flight=in_flight, now=0.0)
     answers: list[tuple[float, int, Ask]] = []
     order = count()
     now = 0.0

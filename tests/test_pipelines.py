@@ -149,7 +149,7 @@ def test_a_wrong_key_is_exit_code_3(ran: dict[str, Ran]) -> None:
     said, (line,) = ran["wrong"].said, ran["wrong"].lines
 
     assert (said.code, said.out, ran["wrong"].shell.rows()) == (3, "", {})
-    assert line.startswith("ERROR Stripe says that this key is not valid (401, ")
+    assert line.startswith("ERROR Stripe says this key is not valid (401, ")
     assert "canary" not in said.err
 
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.cli.command import check_values
-from stripe_feed.errors import PositionLost, UsageError
+from stripe_feed.errors import OffsetOutOfRange, UsageError
 from stripe_feed.feed import consumers
 from stripe_feed.feed.consumers import parse_duration, position_before
 from stripe_feed.feed.storage.store import FeedStore
@@ -53,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedStore]:
 def test_any_place_is_in_the_feed_or_refused(store: FeedStore, place: Any) -> None:
     try:
         found = position_before(store, place, NOW)
-    except (UsageError, PositionLost) as fault:
+    except (UsageError, OffsetOutOfRange) as fault:
         assert len(str(fault)) < 300
     else:
         assert 0 <= found <= store.head

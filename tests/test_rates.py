@@ -14,20 +14,20 @@ import pytest
 
 from stripe_feed.api.rate_limits import (
     BURST_SECONDS,
-    MOST_ON_A_PAGE,
-    PACE,
-    SLOWEST,
-    Bucket,
-    Budget,
+    MAX_PAGE_SIZE,
+    MIN_RATE,
+    SAFETY,
     PageSize,
-    endpoint_of,
+    RateLimiter,
+    TokenBucket,
+    endpoint_name,
 )
 
 ENDPOINT = "/v1/customers"
 OTHER = "/v1/invoices"
 
 
-def sent(bucket: Bucket, seconds: float, now: float = 0.0) -> list[float]:
+def sent(bucket: TokenBucket, seconds: float, now: float = 0.0) -> list[float]:
     """When requests leave that take every token as soon as it is there."""
     times: list[float] = []
     end = now + seconds
@@ -44,21 +44,21 @@ def sent(bucket: Bucket, seconds: float, now: float = 0.0) -> list[float]:
 )
 def test_a_burst_is_a_seventh_of_a_second_and_at_least_two(rate: float, burst: int) -> None:
     """More at once would be answered 429; less would lose the tokens of threads that wake late."""
-    assert [time for time in sent(Bucket(rate, 0.0), 1.0) if time == 0.0] == [0.0] * burst
-    assert Bucket(rate, 0.0).burst == max(2.0, BURST_SECONDS * rate)
+    assert [time for time in sent(TokenBucket(rate, 0.0), 1.0) if time == 0.0] == [0.0] * burst
+    assert TokenBucket(rate, 0.0).burst == max(2.0, BURST_SECONDS * rate)
 
 
 @pytest.mark.parametrize("rate", [0.2, 3, 20, 80, 100])
 def test_requests_leave_at_99_percent_of_the_rate(rate: float) -> None:
     """Just below the budget, so that a limiter with a hard one-second window stays quiet."""
-    bucket = Bucket(rate, 0.0)
+    bucket = TokenBucket(rate, 0.0)
 
-    assert len(sent(bucket, 100.0)) == pytest.approx(100 * rate * PACE + bucket.burst, abs=1.1)
+    assert len(sent(bucket, 100.0)) == pytest.approx(100 * rate * SAFETY + bucket.burst, abs=1.1)
 
 
 def test_tokens_that_nobody_took_are_kept_up_to_the_burst() -> None:
     """A pause does not allow a flood afterwards."""
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
     sent(bucket, 1.0)
 
     assert len(sent(bucket, 0.0, now=3600.0)) == 3
@@ -66,7 +66,7 @@ def test_tokens_that_nobody_took_are_kept_up_to_the_burst() -> None:
 
 def test_a_clock_that_goes_back_gives_no_tokens() -> None:
     """Monotonic clocks do not; threads can hand in their times out of order."""
-    bucket = Bucket(20, 10.0)
+    bucket = TokenBucket(20, 10.0)
     sent(bucket, 0.0, now=10.0)
 
     assert bucket.ready_in(9.0) == bucket.ready_in(10.0) > 0
@@ -79,7 +79,7 @@ def test_a_token_is_there_after_the_wait_that_was_told() -> None:
     dice = Random(1)
     now = 1e6
     for rate in (0.3, 3, 19.8, 79.2, 99):
-        bucket = Bucket(rate, now)
+        bucket = TokenBucket(rate, now)
         for _ in range(2000):
             wait = bucket.ready_in(now)
             now += wait
@@ -92,7 +92,7 @@ def test_a_token_is_there_after_the_wait_that_was_told() -> None:
 
 def test_a_429_lowers_the_rate_at_most_once_a_second() -> None:
     """All requests under way come back with it: that is one message."""
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
     for n in range(20):
         bucket.succeeded(n / 20)
 
@@ -101,7 +101,7 @@ def test_a_429_lowers_the_rate_at_most_once_a_second() -> None:
         bucket.limited(now)
         rates.append(bucket.rate)
 
-    assert rates[0] == rates[1] == rates[2] == pytest.approx(20 * PACE * 0.96)
+    assert rates[0] == rates[1] == rates[2] == pytest.approx(20 * SAFETY * 0.96)
     assert rates[3] < rates[2]
 
 
@@ -109,7 +109,7 @@ def test_many_429s_lower_the_rate_to_what_went_through() -> None:
     """Where a fifth of the rate or more is refused within a second, its successes tell the limit;
     once a second.
     """
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
     for n in range(12):
         bucket.succeeded(n / 12)
 
@@ -118,50 +118,50 @@ def test_many_429s_lower_the_rate_to_what_went_through() -> None:
         bucket.limited(0.95 + n / 1000)
         rates.append(bucket.rate)
 
-    assert rates == pytest.approx([20 * PACE * 0.96] * 3 + [0.97 * 12] * 4)
+    assert rates == pytest.approx([20 * SAFETY * 0.96] * 3 + [0.97 * 12] * 4)
 
 
 def test_429s_never_halve_the_rate_more_than_once_a_second() -> None:
     """Many at once may be a mishap: whether it lasts shows in the second that follows."""
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
 
     for n in range(20):
         bucket.limited(n / 1000)
 
-    assert bucket.rate == pytest.approx(20 * PACE * 0.96 * 0.5)
+    assert bucket.rate == pytest.approx(20 * SAFETY * 0.96 * 0.5)
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 25, 80])
 def test_a_single_429_after_a_rest_costs_little(rate: float) -> None:
     """There are no successes in the last second because nothing was asked."""
-    bucket = Bucket(rate, 0.0)
+    bucket = TokenBucket(rate, 0.0)
 
     bucket.limited(3600.0)
 
-    assert bucket.rate == pytest.approx(max(min(SLOWEST, rate * PACE), rate * PACE * 0.96))
+    assert bucket.rate == pytest.approx(max(min(MIN_RATE, rate * SAFETY), rate * SAFETY * 0.96))
 
 
 def test_the_rate_never_falls_below_one_request_in_two_seconds() -> None:
     """A limiter that refuses everything for a while does not stop us for good."""
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
     for now in range(100):
         bucket.limited(float(now))
 
-    assert bucket.rate == SLOWEST
+    assert bucket.rate == MIN_RATE
 
 
 def test_a_429_never_raises_the_rate() -> None:
     """Also where less was configured than the slowest rate that is learned."""
-    bucket = Bucket(0.2, 0.0)
+    bucket = TokenBucket(0.2, 0.0)
 
     bucket.limited(1.0)
 
-    assert bucket.rate == pytest.approx(0.2 * PACE)
+    assert bucket.rate == pytest.approx(0.2 * SAFETY)
 
 
 def test_the_rate_climbs_back_slowly_then_faster_and_never_above_what_was_configured() -> None:
     """Ten quiet seconds, then 0.002 per answer; after a minute 0.02."""
-    bucket = Bucket(20, 0.0)
+    bucket = TokenBucket(20, 0.0)
     bucket.limited(0.0)
     low = bucket.rate
 
@@ -172,20 +172,20 @@ def test_the_rate_climbs_back_slowly_then_faster_and_never_above_what_was_config
     assert after(10.0) == low
     assert after(10.1) == pytest.approx(low + 0.002)
     assert after(60.1) == pytest.approx(low + 0.022)
-    assert max(after(61 + n / 20) for n in range(2000)) == bucket.rate == bucket.top
+    assert max(after(61 + n / 20) for n in range(2000)) == bucket.rate == bucket.max_rate
 
 
 def test_the_account_and_the_endpoint_both_need_a_token() -> None:
     """Two endpoints share the account's bucket and have their own."""
-    budget = Budget(rps=100, endpoint_rps=20, in_flight=4, now=0.0)
+    budget = RateLimiter(rps=100, endpoint_rps=20, in_flight=4, now=0.0)
     for _ in range(3):
         budget.take(ENDPOINT, 0.0)
 
-    assert budget.ready_in(ENDPOINT, 0.0) == pytest.approx(1 / (20 * PACE))
+    assert budget.ready_in(ENDPOINT, 0.0) == pytest.approx(1 / (20 * SAFETY))
     assert budget.ready_in(OTHER, 0.0) == 0.0
     for _ in range(12):
         budget.account.take(0.0)
-    assert budget.ready_in(OTHER, 0.0) == pytest.approx(1 / (100 * PACE))
+    assert budget.ready_in(OTHER, 0.0) == pytest.approx(1 / (100 * SAFETY))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_429_teaches_the_bucket_that_its_reason_names(reason: str, slower: set
     """`Stripe-Rate-Limited-Reason` tells the account's rate, the endpoint's, or too many at once;
     none means the endpoint.
     """
-    budget = Budget(rps=100, endpoint_rps=20, in_flight=4, now=0.0)
+    budget = RateLimiter(rps=100, endpoint_rps=20, in_flight=4, now=0.0)
     for endpoint in (ENDPOINT, OTHER):
         budget.take(endpoint, 0.0)
 
@@ -212,14 +212,14 @@ def test_a_429_teaches_the_bucket_that_its_reason_names(reason: str, slower: set
     found = {
         name
         for name, bucket in {"account": budget.account, **budget.endpoints}.items()
-        if bucket.rate < bucket.top
+        if bucket.rate < bucket.max_rate
     }
     assert found | ({"ceiling"} if budget.in_flight_ceiling < 4 else set()) == slower
 
 
 def test_the_ceiling_of_requests_under_way_falls_to_one_and_rises_again() -> None:
     """By one for each refusal; a minute without one gives one back."""
-    budget = Budget(rps=100, endpoint_rps=20, in_flight=3, now=0.0)
+    budget = RateLimiter(rps=100, endpoint_rps=20, in_flight=3, now=0.0)
     for _ in range(5):
         budget.limited(ENDPOINT, "global-concurrency", 1.0)
     ceilings = [budget.in_flight_ceiling]
@@ -246,7 +246,7 @@ def test_the_ceiling_of_requests_under_way_falls_to_one_and_rises_again() -> Non
 )
 def test_all_ids_of_a_path_share_an_endpoint(path: str, endpoint: str) -> None:
     """Stripe limits endpoints, not objects."""
-    assert endpoint_of(path) == endpoint
+    assert endpoint_name(path) == endpoint
 
 
 Limiter = Callable[[float], bool]
@@ -303,7 +303,7 @@ def simulate(
     with jitter.
     """
     dice = Random(7)
-    budget = Budget(rps=1000, endpoint_rps=rps, in_flight=in_flight, now=0.0)
+    budget = RateLimiter(rps=1000, endpoint_rps=rps, in_flight=in_flight, now=0.0)
     order = count()
     events: list[tuple[float, int, str, bool]] = []  # time, order, what, admitted
     now, under_way, refused = 0.0, 0, 0
@@ -416,10 +416,10 @@ def test_few_of_two_thousand_requests_are_refused(limit: float) -> None:
 def test_after_an_outage_pages_are_soon_whole_again() -> None:
     """Though they were made as small as can be."""
     size, pages = PageSize(), 0
-    while size.most > 1:
-        size.cut(size.most)
-    while size.most < MOST_ON_A_PAGE:
-        size.whole()
+    while size.limit > 1:
+        size.record_cut(size.limit)
+    while size.limit < MAX_PAGE_SIZE:
+        size.record_whole()
         pages += 1
     assert pages == 70
 
@@ -428,9 +428,9 @@ def test_bigger_pages_are_tried_ever_more_rarely_where_they_are_cut() -> None:
     """Each try costs an answer that is of no use."""
     size, cuts = PageSize(), 0
     for _ in range(2_000):
-        if size.most > 30:
-            size.cut(size.most)
+        if size.limit > 30:
+            size.record_cut(size.limit)
             cuts += 1
         else:
-            size.whole()
-    assert (size.most, cuts) == (25, 9)
+            size.record_whole()
+    assert (size.limit, cuts) == (25, 9)

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from stripe_feed.api.client import Malformed
+from stripe_feed.api.client import InvalidBody
 from stripe_feed.extract.tables.arrow import Stamp, children, parents, typed
 from stripe_feed.extract.tables.codec import ARROW, NEVER_NULL, Record, Shape
 from stripe_feed.extract.tables.rejected import Odd
@@ -540,7 +540,7 @@ def test_threads_may_learn_at_the_same_time() -> None:
 )
 def test_a_body_that_is_no_list_is_malformed(body: bytes) -> None:
     """It is asked for again; it must not end as an empty page."""
-    with pytest.raises(Malformed):
+    with pytest.raises(InvalidBody):
         Shape(RESOURCES["invoices"]).page(body)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from stripe_feed.api.json_repair import MOST_LEVELS, decoded
+from stripe_feed.api.json_repair import MAX_DEPTH, decode_body
 
 DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def read(body: bytes) -> Any:
-    return {name: msgspec.json.decode(raw) for name, raw in decoded(DECODE, body).items()}
+    return {name: msgspec.json.decode(raw) for name, raw in decode_body(DECODE, body).items()}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_no_text_is_written_out(sent: bytes, read_as: Any) -> None:
 def test_a_body_that_can_be_read_is_left_as_it_is() -> None:
     """To the byte."""
     body = rb'{"a": "\ud83d\ude00 \u0000 NaN", "b": [ 1.50, 1e3 ]}'
-    assert {name: bytes(raw) for name, raw in decoded(DECODE, body).items()} == {
+    assert {name: bytes(raw) for name, raw in decode_body(DECODE, body).items()} == {
         "a": rb'"\ud83d\ude00 \u0000 NaN"',
         "b": b"[ 1.50, 1e3 ]",
     }
@@ -57,7 +57,7 @@ def test_what_lies_deep_is_a_string_that_holds_its_json(
 
     assert found["b"] == "[[[["
     inner = found["a"]
-    for _ in range(MOST_LEVELS - 1):
+    for _ in range(MAX_DEPTH - 1):
         inner = inner[0] if isinstance(inner, list) else inner["a"]
     assert isinstance(inner, str) and inner.encode() in deep
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .api.client import API_VERSION, Account, Api
 from .api.credentials import KEYS_PAGE, STRIPE_BASE
-from .api.stripe_time import DOUBT
+from .api.stripe_time import CLOCK_TOLERANCE
 from .destination.duckdb_file import duckdb_file
 from .destination.load import explaining
 from .destination.pipeline import check, open_pipeline, settings
@@ -80,7 +80,7 @@ def examine(
     except StripeFeedError as error:
         yield problem("key", error)
     else:
-        yield Finding("key", True, f"a {api.kind} key in {_mode(api.live)} mode")
+        yield Finding("key", True, f"a {api.key_kind} key in {_mode(api.live)} mode")
         try:
             account = api.account()
             yield Finding("account", True, f"{account.id}{_at(api)}")
@@ -143,7 +143,7 @@ def clock(skew: float | None) -> Finding:
             True,
             "Stripe's answers have no usable `Date` header (a proxy?); this machine's clock is used",
         )
-    if abs(skew) <= DOUBT:
+    if abs(skew) <= CLOCK_TOLERANCE:
         return Finding("clock", True, f"within {max(1, round(abs(skew)))} s of Stripe's")
     text = f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Stripe's"
     return Finding(

@@ -1,6 +1,6 @@
 """What can go wrong, grouped by what the user should do about it.
 
-    StripeFeedError                exit 1   unexpected: please report
+    StripeFeedError                exit 1   unexpected: report it
         RequestRefused             exit 1   Stripe understood the request and refuses it
             NotFound                        no such object
             CursorGone                      the id to page from was deleted meanwhile
@@ -10,10 +10,10 @@
                 PermissionMissing           a restricted key may not read it
             WrongAccount                    the dataset holds another account or mode
             Locked                          another process writes to this pipeline, or has the file open
-            PositionLost                    a consumer stands before the oldest change that is kept
+            OffsetOutOfRange                a consumer is behind the oldest change that is kept
             Fenced                          another process took over this consumer
         PartlyDone                 exit 4   the rest is loaded; see which resources were left out
-        Drift                      exit 4   the copy differs from the account: reconcile
+        CopyDiffers                exit 4   the copy differs from the account: reconcile
         TryLater                   exit 5   Stripe or the destination is out of reach, or limits: run again
             RateLimited
             Unreachable
@@ -45,7 +45,7 @@ class NotFound(RequestRefused):
 
 
 class CursorGone(RequestRefused):
-    """`starting_after` or `ending_before` names an object that no longer matches: go on from a
+    """`starting_after` or `ending_before` names an object that no longer matches: continue from a
     timestamp.
     """
 
@@ -57,7 +57,7 @@ class UsageError(StripeFeedError):
 
 
 class SetupError(StripeFeedError):
-    """A key, a setting or the destination needs mending before anything can be read or written."""
+    """A key, a setting or the destination must be fixed before anything can be read or written."""
 
     exit_code = 3
 
@@ -67,7 +67,7 @@ class Locked(SetupError):
 
 
 class NotReadable(SetupError):
-    """Stripe does not give one list, whatever the reason: it is left out, and the others are read."""
+    """Stripe refuses one list: it is left out, and the others are read."""
 
 
 class PermissionMissing(NotReadable):
@@ -85,15 +85,15 @@ class WrongAccount(SetupError):
     """The dataset belongs to another Stripe account or to the other mode."""
 
 
-class PositionLost(SetupError):
-    """Changes after the consumer's position were pruned: choose where it goes on."""
+class OffsetOutOfRange(SetupError):
+    """Changes after the consumer's position were pruned: choose where it continues."""
 
 
 class Fenced(SetupError):
-    """Another process consumes under the same name since: this one may acknowledge no more."""
+    """Another process took over the consumer's name: this one can no longer acknowledge."""
 
 
-class Drift(StripeFeedError):
+class CopyDiffers(StripeFeedError):
     """The copy differs from the account."""
 
     exit_code = 4
@@ -106,15 +106,15 @@ class PartlyDone(StripeFeedError):
 
 
 class TryLater(StripeFeedError):
-    """Nothing to mend here: Stripe or the destination did not answer in time, or something was in
-    the way that passes.
+    """Nothing to fix: Stripe or the destination did not answer in time, or a temporary obstacle was
+    in the way.
     """
 
     exit_code = 5
 
 
 class RateLimited(TryLater):
-    """Stripe answered 429 for longer than we were willing to wait."""
+    """Stripe answered 429 for longer than the request may take."""
 
 
 class Unreachable(TryLater):

@@ -192,7 +192,7 @@ class ResourceVerification:
                     leave_out=self._leave_out,
                 )
                 on_pages |= {
-                    row.row.id: Read(row, page.asked_at) for row in page.rows if row is not None
+                    row.row.id: Read(row, page.requested_at) for row in page.rows if row is not None
                 }
                 last = page.heads[-1].created if page.heads and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)

@@ -1,9 +1,8 @@
-"""Stripe transport: GET requests go in, decoded answers come out, within the rate budget and past
-passing faults.
+"""The Stripe client: send a request, wait for the rate limit, retry temporary faults, decode the
+answer.
 
-The official SDK signs, encodes, versions and classifies; our thin HTTP client under it keeps
-answers as bytes, because the SDK's own objects cost many times the CPU of the rows that we make of
-them.
+The official SDK signs, encodes, versions and classifies. A thin HTTP client below it keeps answers
+as bytes, because building the SDK's objects costs many times the CPU of the rows made from them.
 """
 
 from __future__ import annotations
@@ -30,30 +29,38 @@ from ..errors import (
     UsageError,
 )
 from .credentials import find_base, find_key, is_live
-from .json_repair import decoded
+from .json_repair import decode_body
 from .rate_limits import (
     ENDPOINT_RPS,
     LIVE_RPS,
-    MOST_ON_A_PAGE,
+    MAX_PAGE_SIZE,
     TEST_RPS,
-    Budget,
     PageSize,
-    endpoint_of,
+    RateLimiter,
+    endpoint_name,
 )
-from .responses import TOO_BIG, Malformed, code_of, first_word, is_cut, not_stripe, problem
+from .responses import (
+    TOO_LARGE_STATUSES,
+    InvalidBody,
+    fault_name,
+    foreign_answer,
+    is_truncated,
+    stripe_code,
+    to_error,
+)
 from .stripe_time import Clock, StripeTime
-from .transport import BytesClient
+from .transport import BytesHttpClient
 
-__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Account", "Api", "Clock", "Malformed", "Reply"]
+__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Account", "Api", "Clock", "InvalidBody", "Reply"]
 
 API_VERSION = "2026-10-28.endive"
-OLDEST_VERSION = "2019-12-03"  # before, a line has its subscription's id, on each of its invoices
+OLDEST_VERSION = "2019-12-03"  # before it, lines of different invoices can share one id
 MAX_TRIES = 9
-FEW_TRIES = 3  # where somebody else answers
-CUTS = 2  # in a row: then a smaller page is asked for
-CUT_ON_THE_WAY = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
+MAX_TRIES_FOREIGN = 3  # if something other than Stripe answers
+CUTS_BEFORE_SMALLER_PAGE = 2  # in a row
+TRUNCATION_FAULTS = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
 GIVE_UP_AFTER = 120.0  # seconds
-ACCOUNT = "/v1/account"
+ACCOUNT_PATH = "/v1/account"
 
 log = logging.getLogger("stripe_feed")
 stripe.enable_telemetry = False
@@ -65,7 +72,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
     """A decoded answer, and Stripe's time (Unix seconds, rounded down) when its request began."""
 
     value: T
-    asked_at: int
+    requested_at: int
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -77,12 +84,12 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """Reads from one Stripe account in one mode; safe to share among threads.
+    """A client of one Stripe account in one mode; threads can share it.
 
-    Requests are paced by a budget that learns from 429 answers; the budget is the wait. Answers of
-    408, 409, 424, 425 and 5xx, connection faults, lock time-outs and bodies that are cut or no JSON
-    are asked again with jittered backoff, and pages that do not arrive whole as smaller ones. A
-    request gives up with `TryLater` after `give_up_after` seconds, whatever drips in. `max_rps` and
+    A rate limiter that learns from 429 answers decides when a request is sent. Answers of 408, 409,
+    424, 425 and 5xx, connection faults, lock time-outs and truncated or invalid bodies are retried
+    with jittered backoff; pages that arrive truncated are retried with a smaller limit. A request
+    raises `TryLater` after `give_up_after` seconds, even if bytes still arrive. `max_rps` and
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
     (https://docs.stripe.com/rate-limits).
     """
@@ -103,8 +110,8 @@ class Api:
         key = find_key(api_key)
         self.base = find_base(base, key, allow_api_base)
         self.live = is_live(key)
-        self.kind = "restricted" if key.startswith("rk_") else "secret"
-        self.version = _usable(version)
+        self.key_kind = "restricted" if key.startswith("rk_") else "secret"
+        self.version = _checked_version(version)
         self.threads = threads
         self.clock = clock or Clock()
         self.give_up_after = give_up_after
@@ -112,15 +119,15 @@ class Api:
         self.counts: Counter[tuple[str, int]] = Counter()  # (endpoint, HTTP status; 0: no answer)
         self._lock = threading.Lock()
         self._time = StripeTime(self.clock)
-        self._sizes: dict[str, PageSize] = {}
-        self._cut_said = False
-        self._met = False  # Stripe has answered
+        self._page_sizes: dict[str, PageSize] = {}
+        self._warned_cut = False
+        self._stripe_answered = False  # Stripe has answered
         rps = (LIVE_RPS if self.live else TEST_RPS) if max_rps is None else max_rps
         per_endpoint = ENDPOINT_RPS if endpoint_rps is None else endpoint_rps
         if rps <= 0 or per_endpoint <= 0:
             raise UsageError("max_rps and endpoint_rps are requests per second: give more than 0.")
-        self._budget = Budget(rps, per_endpoint, threads, self.clock.monotonic())
-        self._http = BytesClient(self.base, threads)
+        self._limiter = RateLimiter(rps, per_endpoint, threads, self.clock.monotonic())
+        self._http = BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(
             key,
             stripe_version=version,
@@ -138,18 +145,18 @@ class Api:
         params: Mapping[str, Any],
         decode: Callable[[bytes], T],
         *,
-        paid: bool = False,
+        token_taken: bool = False,
     ) -> Reply[T]:
-        """Ask once, and again as long as the fault may pass. `paid`: the caller took the token
-        already.
+        """Send a GET request and retry temporary faults. `token_taken`: the caller has already
+        taken the token (`take_token`).
 
         Raises the errors of `errors`: `PermissionMissing`, `NotFound`, `CursorGone`,
         `RequestRefused`, `SetupError`, `TryLater`.
         """
-        return self._request("get", path, params, decode, paid)
+        return self._request("get", path, params, decode, token_taken)
 
     def post(self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]) -> Reply[T]:
-        """Do something once, however often it must be asked: all tries carry one idempotency key.
+        """Send a POST request; all tries carry one idempotency key, so it takes effect once.
         Raises as `get` does.
         """
         return self._request(
@@ -162,156 +169,168 @@ class Api:
         path: str,
         params: Mapping[str, Any],
         decode: Callable[[bytes], T],
-        paid: bool,
+        token_taken: bool,
     ) -> Reply[T]:
-        endpoint = endpoint_of(path)
+        endpoint = endpoint_name(path)
         give_up_at = self.clock.monotonic() + self.give_up_after
-        size = self._sizes.setdefault(endpoint, PageSize())
+        size = self._page_sizes.setdefault(endpoint, PageSize())
         tries = cuts = 0
         final: StripeFeedError | None = None
         while True:
             if self.stopped.is_set():
                 raise final or Unreachable(f"{endpoint}: stopped.")
-            if not paid:
-                self._pay(endpoint, give_up_at, final)
-            paid = False
-            limit = min(params.get("limit", 1), size.most)
-            asked = {**params, "limit": limit} if "limit" in params else params
-            self._http.allow(give_up_at - self.clock.monotonic())
+            if not token_taken:
+                self._wait_for_token(endpoint, give_up_at, final)
+            token_taken = False
+            limit = min(params.get("limit", 1), size.limit)
+            request_params = {**params, "limit": limit} if "limit" in params else params
+            self._http.set_timeout(give_up_at - self.clock.monotonic())
             try:
-                reply = self._ask(method, endpoint, path, asked, decode)
+                reply = self._send(method, endpoint, path, request_params, decode)
             except (stripe.StripeError, msgspec.DecodeError) as fault:
-                final = self._problem(fault, endpoint, method)
-                too_fast = isinstance(final, RateLimited) and code_of(fault) != "lock_timeout"  # type: ignore[arg-type]
-                tries += not too_fast  # a 429 says nothing of the request
-                cuts = cuts + 1 if self._is_cut(fault) else 0
+                final = self._to_error(fault, endpoint, method)
+                is_rate_limited = isinstance(final, RateLimited) and (
+                    stripe_code(fault) != "lock_timeout"  # type: ignore[arg-type]
+                )
+                tries += not is_rate_limited  # a 429 says nothing of the request
+                cuts = cuts + 1 if self._is_truncated(fault) else 0
                 if (
                     limit > 1
                     and cuts
-                    and (cuts >= CUTS or getattr(fault, "http_status", None) == 413)
+                    and (
+                        cuts >= CUTS_BEFORE_SMALLER_PAGE
+                        or getattr(fault, "http_status", None) == 413
+                    )
                 ):
-                    size.cut(limit)
+                    size.record_cut(limit)
                     tries = cuts = 0
-                elif not self._may_pass(final, fault, tries):
+                elif not self._is_retryable(final, fault, tries):
                     raise final from None
-                if too_fast:
-                    self._limited(endpoint, fault)  # type: ignore[arg-type]
+                if is_rate_limited:
+                    self._record_limited(endpoint, fault)  # type: ignore[arg-type]
                 else:
                     self._back_off(max(1, tries))
             else:
                 if "limit" in params:
-                    self._whole(endpoint, size)
+                    self._record_whole_page(endpoint, size)
                 return reply
             if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
                 raise final
 
-    def _problem(self, fault: Exception, endpoint: str, method: str) -> StripeFeedError:
+    def _to_error(self, fault: Exception, endpoint: str, method: str) -> StripeFeedError:
         host = urlsplit(self.base).hostname
         if isinstance(fault, msgspec.DecodeError):
-            other = None if self._met else not_stripe(host, endpoint, self._http.last.body)
+            other = (
+                None
+                if self._stripe_answered
+                else foreign_answer(host, endpoint, self._http.last.body)
+            )
             return other or Unreachable(
                 f"{endpoint}: {host} keeps sending broken answers. Run again later."
             )
         if isinstance(fault, stripe.APIConnectionError):
-            name = first_word(fault)
+            name = fault_name(fault)
             check = "certificates (SSL_CERT_FILE)" if name == "SSLError" else "network"
             return Unreachable(
                 f"{endpoint}: cannot reach {host} ({name}). Check the {check}, proxy and STRIPE_API_BASE, then run again."
             )
         assert isinstance(fault, stripe.StripeError)
-        return problem(
+        return to_error(
             fault,
             endpoint,
-            is_list=method == "get" and ":id" not in endpoint and endpoint != ACCOUNT,
+            is_list=method == "get" and ":id" not in endpoint and endpoint != ACCOUNT_PATH,
         )
 
-    def _may_pass(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
-        """Whether it is worth to ask again."""
+    def _is_retryable(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
+        """Whether to try the request again."""
         if isinstance(final, RateLimited):
             return True
         if isinstance(fault, msgspec.DecodeError):
-            return tries < (FEW_TRIES if isinstance(final, SetupError) else MAX_TRIES)
+            return tries < (MAX_TRIES_FOREIGN if isinstance(final, SetupError) else MAX_TRIES)
         return (
             isinstance(final, Unreachable)
             and tries < MAX_TRIES
             and getattr(fault, "should_retry", True) is not False
         )
 
-    def _is_cut(self, fault: Exception) -> bool:
-        """Whether an answer may be too big for whoever stands between."""
+    def _is_truncated(self, fault: Exception) -> bool:
+        """Whether the answer may be too large for a proxy in between."""
         if isinstance(fault, stripe.APIConnectionError):
-            return first_word(fault) in CUT_ON_THE_WAY
+            return fault_name(fault) in TRUNCATION_FAULTS
         if isinstance(fault, stripe.StripeError):
-            return fault.http_status in TOO_BIG
-        return is_cut(self._http.last.body)
+            return fault.http_status in TOO_LARGE_STATUSES
+        return is_truncated(self._http.last.body)
 
-    def _whole(self, endpoint: str, size: PageSize) -> None:
+    def _record_whole_page(self, endpoint: str, size: PageSize) -> None:
         with self._lock:
-            told, self._cut_said = self._cut_said, self._cut_said or size.most < MOST_ON_A_PAGE
-            most = size.most
-            size.whole()
-        if not told and self._cut_said:
+            warned_before, self._warned_cut = (
+                self._warned_cut,
+                self._warned_cut or size.limit < MAX_PAGE_SIZE,
+            )
+            limit = size.limit
+            size.record_whole()
+        if not warned_before and self._warned_cut:
             log.warning(
-                "%s: big pages do not arrive whole, so smaller ones are asked for (of %s).",
+                "%s: large pages arrive truncated, so smaller ones are requested (limit %s).",
                 endpoint,
-                most,
+                limit,
             )
 
     def now(self) -> int:
-        """Stripe's time now in Unix seconds, by the `Date` of its answers; asks for the account if
-        none came yet.
+        """Stripe's time now in Unix seconds, from the `Date` of its answers; requests the account
+        if there was no answer yet.
         """
-        self._hear()
+        self._ensure_time()
         return int(self._time.now())
 
     def skew(self) -> float:
-        """Seconds that the local clock is ahead of Stripe's (behind: negative); `Date` has whole
-        seconds.
+        """Seconds by which the local clock is ahead of Stripe's (negative if behind); `Date` has
+        whole seconds.
         """
-        self._hear()
+        self._ensure_time()
         return self._time.skew()
 
     @property
     def has_date(self) -> bool:
-        """Whether Stripe's answers say what time it is."""
+        """Whether Stripe's answers have a usable `Date`."""
         return self._time.is_known
 
-    def prove(self, second: int) -> None:
-        """Something at Stripe happened then: a clock that is behind that is wrong."""
+    def advance_clock(self, second: int) -> None:
+        """Note that this second has passed at Stripe: a clock that is behind it is wrong."""
         with self._lock:
-            self._time.prove(second)
+            self._time.advance_to(second)
 
-    def _hear(self) -> None:
+    def _ensure_time(self) -> None:
         if not any(status for _, status in self.counts):
             self.account()
 
     def account(self) -> Account:
-        """The account of the key. A restricted key that may not read it learns the id from Stripe's
+        """The account of the key. If a restricted key may not read it, the id comes from Stripe's
         refusal.
         """
         try:
-            found = self.get(ACCOUNT, {}, _Account.decode).value
+            body = self.get(ACCOUNT_PATH, {}, _Account.decode).value
         except PermissionMissing as refusal:
             if refusal.account_id is None:
                 raise
             return Account(refusal.account_id, self.live)
-        self.prove(found.created or 0)
-        return Account(found.id, self.live, found.created or 0)
+        self.advance_clock(body.created or 0)
+        return Account(body.id, self.live, body.created or 0)
 
     def ready_in(self, endpoint: str) -> float:
-        """Seconds until a request to this endpoint may be sent."""
+        """Seconds until the rate limits allow a request to this endpoint."""
         with self._lock:
-            return self._budget.ready_in(endpoint, self.clock.monotonic())
+            return self._limiter.ready_in(endpoint, self.clock.monotonic())
 
-    def pay(self, endpoint: str) -> None:
-        """Take the tokens for one request that is then sent with `paid=True`."""
+    def take_token(self, endpoint: str) -> None:
+        """Take the tokens for one request that is then sent with `token_taken=True`."""
         with self._lock:
-            self._budget.take(endpoint, self.clock.monotonic())
+            self._limiter.take(endpoint, self.clock.monotonic())
 
     @property
     def in_flight_ceiling(self) -> int:
-        """How many requests may be under way at once; falls when Stripe limits concurrency."""
-        return self._budget.in_flight_ceiling
+        """How many requests may be in flight at once; falls when Stripe limits concurrency."""
+        return self._limiter.in_flight_ceiling
 
     @property
     def requests(self) -> int:
@@ -319,11 +338,11 @@ class Api:
         return sum(self.counts.values())
 
     def close(self) -> None:
-        """Stop waiting requests and close idle connections."""
+        """Stop requests that wait and close idle connections."""
         self.stopped.set()
         self._http.close()
 
-    def _ask(
+    def _send(
         self,
         method: str,
         endpoint: str,
@@ -331,7 +350,7 @@ class Api:
         params: Mapping[str, Any],
         decode: Callable[[bytes], T],
     ) -> Reply[T]:
-        began = self.clock.monotonic()
+        started_at = self.clock.monotonic()
         status = 0
         try:
             self._client.raw_request(method, path, **params)
@@ -340,50 +359,52 @@ class Api:
             status = fault.http_status or 0
             raise
         finally:
-            ended = self.clock.monotonic()
+            ended_at = self.clock.monotonic()
             with self._lock:
                 self.counts[endpoint, status] += 1
                 if status:
-                    date = self._time.heard(self._http.last.headers, ended)
+                    date = self._time.observe(self._http.last.headers, ended_at)
                 if status == 200:
-                    self._budget.succeeded(endpoint, ended)
+                    self._limiter.succeeded(endpoint, ended_at)
         try:
-            value = decoded(decode, self._http.last.body)
+            value = decode_body(decode, self._http.last.body)
         except (UnicodeDecodeError, RecursionError):
-            raise Malformed("no UTF-8, or too deep") from None
-        self._met = self._met or decode is not bytes
-        return Reply(value, int(date - max(0.0, ended - began)))
+            raise InvalidBody("no UTF-8, or too deep") from None
+        self._stripe_answered = self._stripe_answered or decode is not bytes
+        return Reply(value, int(date - max(0.0, ended_at - started_at)))
 
-    def _pay(self, endpoint: str, give_up_at: float, last: StripeFeedError | None) -> None:
-        """Wait for a token. Raises what ended the last try, if there was one, when time is up."""
+    def _wait_for_token(
+        self, endpoint: str, give_up_at: float, last_error: StripeFeedError | None
+    ) -> None:
+        """Wait for a token. When time is up, raise the error of the last try if there was one."""
         while True:
             with self._lock:
                 now = self.clock.monotonic()
-                wait = self._budget.ready_in(endpoint, now)
+                wait = self._limiter.ready_in(endpoint, now)
                 if wait <= 0:
-                    self._budget.take(endpoint, now)
+                    self._limiter.take(endpoint, now)
                     return
             if now >= give_up_at:
-                raise last or RateLimited(
+                raise last_error or RateLimited(
                     f"{endpoint}: no room in the rate budget. Run again later, or raise --max-rps."
                 )
             if self.clock.wait(self.stopped, min(wait, give_up_at - now)):
                 raise Unreachable(f"{endpoint}: stopped while waiting.")
 
-    def _limited(self, endpoint: str, fault: stripe.StripeError) -> None:
+    def _record_limited(self, endpoint: str, fault: stripe.StripeError) -> None:
         reason = (fault.headers or {}).get("Stripe-Rate-Limited-Reason") or ""
         with self._lock:
-            self._budget.limited(endpoint, reason, self.clock.monotonic())
+            self._limiter.limited(endpoint, reason, self.clock.monotonic())
 
     def _back_off(self, tries: int) -> None:
         self.clock.wait(self.stopped, min(0.25 * 2 ** (tries - 1), 8.0) * random.uniform(0.5, 1.0))
 
 
-def _usable(version: str) -> str:
-    """An API version whose objects the tables can hold. Raises `UsageError`."""
+def _checked_version(version: str) -> str:
+    """Return a version whose objects the tables can hold. Raises `UsageError` for any other."""
     if not re.match(r"\d{4}-\d\d-\d\d", version):
         raise UsageError(
-            f"{version!r} is no API version: give one like {API_VERSION}, or leave it out."
+            f"{version!r} is not an API version. Give one like {API_VERSION}, or leave it out."
         )
     if version < OLDEST_VERSION:
         raise UsageError(

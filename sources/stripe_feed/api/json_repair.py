@@ -1,9 +1,7 @@
-"""JSON that is no text for a database: what no reader can hold is written out inside a string, and
-nothing is lost.
+"""Rewrite JSON that databases or JSON readers cannot hold, without losing anything.
 
-Half of a surrogate pair (`"\\ud83d"`, valid JSON) becomes its escape as text, and so do control
-characters; `NaN` and `Infinity` become strings, and so does what is nested deeper than a reader's
-stack.
+Half of a surrogate pair (`"\\ud83d"`, valid JSON) and control characters become their escapes as
+text. `NaN`, `Infinity` and values nested deeper than a reader's stack become strings.
 """
 
 from __future__ import annotations
@@ -16,69 +14,69 @@ import msgspec
 
 T = TypeVar("T")
 
-MOST_LEVELS = 100
-SIGNS_OF_DEPTH = (b"}" * 16, b"]" * 16, b"]}" * 8, b" " * 200)  # cheap to look for
+MAX_DEPTH = 100
+DEPTH_HINTS = (b"}" * 16, b"]" * 16, b"]}" * 8, b" " * 200)  # cheap to search for
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 ESCAPE = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u([dD][89a-fA-F]..)|\\.|([\x00-\x1f])", re.DOTALL
 )
 
 
-def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
-    """Decode a body, written out where it cannot be read as it is. Raises what `decode` raises, and
-    where it is no UTF-8.
+def decode_body(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode a body, rewritten first if it cannot be decoded as it is. Raises what `decode` raises,
+    and `UnicodeDecodeError` if it is not UTF-8.
     """
-    body.decode()  # what stays bytes is not looked at otherwise
-    if any(sign in body for sign in SIGNS_OF_DEPTH):
-        body = flattened(body)
+    body.decode()  # nothing else checks values that stay bytes
+    if any(sign in body for sign in DEPTH_HINTS):
+        body = flatten_deep(body)
     try:
         return decode(body)
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, RecursionError):
-        body = flattened(written_out(body))
+        body = flatten_deep(escape_unreadable(body))
     try:
         return decode(body)
     except RecursionError:
-        raise msgspec.DecodeError("brackets without end") from None
+        raise msgspec.DecodeError("too many brackets") from None
 
 
-def written_out(body: bytes) -> bytes:
-    """A body without what is no text: half pairs, control characters, and numbers that JSON lacks."""
-    return TOKEN.sub(_token, body)
+def escape_unreadable(body: bytes) -> bytes:
+    """Escape half surrogate pairs and control characters; quote numbers that JSON does not have."""
+    return TOKEN.sub(_fix_token, body)
 
 
-def _token(found: re.Match[bytes]) -> bytes:
-    text = found[0]
+def _fix_token(match: re.Match[bytes]) -> bytes:
+    text = match[0]
     if text.startswith(b'"'):
-        return ESCAPE.sub(_escape, text)
+        return ESCAPE.sub(_fix_escape, text)
     return text if text in b"[]{}" else b'"%s"' % text
 
 
-def _escape(found: re.Match[bytes]) -> bytes:
-    half, control = found.groups()
+def _fix_escape(match: re.Match[bytes]) -> bytes:
+    half, control = match.groups()
     if half is not None:
         return b"\\\\u" + half
-    return found[0] if control is None else b"\\u00%02x" % ord(control)
+    return match[0] if control is None else b"\\u00%02x" % ord(control)
 
 
-def flattened(body: bytes) -> bytes:
-    """A body in which what lies deeper than `MOST_LEVELS` is a string that holds its JSON."""
+def flatten_deep(body: bytes) -> bytes:
+    """Replace each value deeper than `MAX_DEPTH` by a string that holds its JSON."""
     pieces, at = [], 0
-    for start, end in _deep(body):
+    for start, end in _deep_spans(body):
         pieces += [body[at:start], msgspec.json.encode(body[start:end].decode())]
         at = end
     return b"".join([*pieces, body[at:]]) if pieces else body
 
 
-def _deep(body: bytes) -> Iterator[tuple[int, int]]:
+def _deep_spans(body: bytes) -> Iterator[tuple[int, int]]:
     level = start = 0
     for token in TOKEN.finditer(body):
         if token[0] in (b"[", b"{"):
             level += 1
-            if level == MOST_LEVELS + 1:
+            if level == MAX_DEPTH + 1:
                 start = token.start()
         elif token[0] in (b"]", b"}"):
-            if level == MOST_LEVELS + 1:
+            if level == MAX_DEPTH + 1:
                 yield start, token.end()
             level -= 1

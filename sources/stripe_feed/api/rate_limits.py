@@ -1,8 +1,8 @@
-"""How fast we may ask, and for how much: token buckets for the account and for each endpoint, which
-learn from 429 answers.
+"""How fast to send requests, and how large pages are: token buckets for the account and for each
+endpoint, which learn from 429 answers.
 
-Pure: no clock and no I/O of its own; every call is told the time in monotonic seconds. The default
-budget is 80 % of what Stripe documents, because the account's own traffic shares the limits
+No clock and no I/O: every call gets the time in monotonic seconds. The default rates are 80 % of
+what Stripe documents, because the account's own traffic shares the limits
 (https://docs.stripe.com/rate-limits).
 """
 
@@ -14,167 +14,173 @@ LIVE_RPS = 80.0
 TEST_RPS = 20.0
 ENDPOINT_RPS = 20.0
 
-PACE = 0.99  # below the budget, so that limiters with a hard one-second window stay quiet
+SAFETY = 0.99  # of the given rate, so that a limiter with a hard one-second window never refuses
 BURST_SECONDS = 0.15
-SLOWEST = 0.5
-# what rounding leaves of a token: a wait so short that the clock does not move would never end
-DUST = 1e-9
-RECOVER_PATIENCE = 60.0
-MOST_ON_A_PAGE = 100
+MIN_RATE = 0.5
+# a rounding error of a token: waiting for it would never end, as the clock does not move
+EPSILON = 1e-9
+RECOVERY_SECONDS = 60.0
+MAX_PAGE_SIZE = 100
 
 
-class Bucket:
-    """A token bucket whose rate falls with 429 answers and climbs back slowly, never above the
-    configured one.
+class TokenBucket:
+    """A token bucket whose rate falls with 429 answers and climbs back slowly, up to the configured
+    rate.
     """
 
     def __init__(self, rate: float, now: float) -> None:
-        self.top = rate * PACE
-        self.rate = self.top
+        self.max_rate = rate * SAFETY
+        self.rate = self.max_rate
         self.burst = max(2.0, BURST_SECONDS * rate)
         self.tokens = self.burst
-        self.filled_at = now
-        self.last_limited = float("-inf")
-        self.last_cut = float("-inf")
-        self.last_found = float("-inf")
-        self.successes: deque[float] = deque()  # of the last second
-        self.refusals: deque[float] = deque()
+        self.refilled_at = now
+        self.last_limited_at = float("-inf")
+        self.last_lowered_at = float("-inf")
+        self.last_measured_at = float("-inf")
+        self.succeeded_at: deque[float] = deque()  # of the last second
+        self.limited_at: deque[float] = deque()
 
     def ready_in(self, now: float) -> float:
-        """Seconds until a token is there; 0 when one is."""
-        self._fill(now)
+        """Seconds until a token is available; 0 if one is."""
+        self._refill(now)
         missing = 1.0 - self.tokens
-        return missing / self.rate if missing > DUST else 0.0
+        return missing / self.rate if missing > EPSILON else 0.0
 
     def take(self, now: float) -> None:
         """Use one token."""
-        self._fill(now)
+        self._refill(now)
         self.tokens -= 1.0
 
     def limited(self, now: float) -> None:
-        """Learn from a 429: a little less at most once a second, and where many come within one,
-        what went through in it.
+        """Lower the rate after a 429: slightly, at most once a second; if many came within the last
+        second, to the number of successes in it.
 
-        Few successes alone tell nothing: after a rest there are none.
+        Few successes alone prove nothing: after an idle time there are none.
         """
-        self.last_limited = now
-        self.refusals.append(now)
-        many = max(1.0, 0.2 * self.rate)
-        if _recent(self.refusals, now) > many and now - self.last_found >= 1.0:
-            self.last_found = self.last_cut = now
-            found = 0.97 * _recent(self.successes, now)
-            self._slow(min(0.96 * self.rate, max(found, 0.5 * self.rate)))
-        elif now - self.last_cut >= 1.0:
-            self.last_cut = now
-            self._slow(0.96 * self.rate)
+        self.last_limited_at = now
+        self.limited_at.append(now)
+        threshold = max(1.0, 0.2 * self.rate)
+        if (
+            _count_last_second(self.limited_at, now) > threshold
+            and now - self.last_measured_at >= 1.0
+        ):
+            self.last_measured_at = self.last_lowered_at = now
+            measured = 0.97 * _count_last_second(self.succeeded_at, now)
+            self._lower(min(0.96 * self.rate, max(measured, 0.5 * self.rate)))
+        elif now - self.last_lowered_at >= 1.0:
+            self.last_lowered_at = now
+            self._lower(0.96 * self.rate)
 
     def succeeded(self, now: float) -> None:
-        """Learn from an answer: after ten quiet seconds the rate climbs back, faster after a
+        """Raise the rate after a success if there was no 429 for ten seconds; faster after a
         minute.
         """
-        self.successes.append(now)
-        _recent(self.successes, now)
-        quiet = now - self.last_limited
-        if self.rate < self.top and quiet > 10.0:
-            self.rate = min(self.top, self.rate + (0.02 if quiet > RECOVER_PATIENCE else 0.002))
+        self.succeeded_at.append(now)
+        _count_last_second(self.succeeded_at, now)
+        quiet = now - self.last_limited_at
+        if self.rate < self.max_rate and quiet > 10.0:
+            self.rate = min(
+                self.max_rate, self.rate + (0.02 if quiet > RECOVERY_SECONDS else 0.002)
+            )
 
-    def _fill(self, now: float) -> None:
-        if now > self.filled_at:
-            self.tokens = min(self.burst, self.tokens + (now - self.filled_at) * self.rate)
-            self.filled_at = now
+    def _refill(self, now: float) -> None:
+        if now > self.refilled_at:
+            self.tokens = min(self.burst, self.tokens + (now - self.refilled_at) * self.rate)
+            self.refilled_at = now
 
-    def _slow(self, rate: float) -> None:
-        self.rate = max(min(SLOWEST, self.top), rate)
+    def _lower(self, rate: float) -> None:
+        self.rate = max(min(MIN_RATE, self.max_rate), rate)
         self.tokens = min(self.tokens, 0.0)
 
 
-def _recent(times: deque[float], now: float) -> int:
-    """How many are of the last second; drops the others."""
+def _count_last_second(times: deque[float], now: float) -> int:
+    """Drop times older than a second and count the rest."""
     while times and times[0] < now - 1.0:
         times.popleft()
     return len(times)
 
 
-class Budget:
+class RateLimiter:
     """The account's bucket, one bucket per endpoint, and a ceiling for requests in flight."""
 
     def __init__(self, rps: float, endpoint_rps: float, in_flight: int, now: float) -> None:
-        self.account = Bucket(rps, now)
+        self.account = TokenBucket(rps, now)
         self.endpoint_rps = endpoint_rps
-        self.endpoints: dict[str, Bucket] = {}
-        self.most_in_flight = in_flight
+        self.endpoints: dict[str, TokenBucket] = {}
+        self.max_in_flight = in_flight
         self.in_flight_ceiling = in_flight
-        self.last_lowered = now
+        self.lowered_at = now
 
     def ready_in(self, endpoint: str, now: float) -> float:
         """Seconds until both buckets have a token for this endpoint."""
-        return max(self.account.ready_in(now), self._endpoint(endpoint, now).ready_in(now))
+        return max(self.account.ready_in(now), self._bucket(endpoint, now).ready_in(now))
 
     def take(self, endpoint: str, now: float) -> None:
-        """Use one token of both."""
+        """Use one token of both buckets."""
         self.account.take(now)
-        self._endpoint(endpoint, now).take(now)
+        self._bucket(endpoint, now).take(now)
 
     def succeeded(self, endpoint: str, now: float) -> None:
-        """An answer came."""
+        """Record a success."""
         self.account.succeeded(now)
-        self._endpoint(endpoint, now).succeeded(now)
-        if (
-            self.in_flight_ceiling < self.most_in_flight
-            and now - self.last_lowered > RECOVER_PATIENCE
-        ):
+        self._bucket(endpoint, now).succeeded(now)
+        if self.in_flight_ceiling < self.max_in_flight and now - self.lowered_at > RECOVERY_SECONDS:
             self.in_flight_ceiling += 1
-            self.last_lowered = now
+            self.lowered_at = now
 
     def limited(self, endpoint: str, reason: str, now: float) -> None:
-        """A 429 came; `reason` is Stripe's `Stripe-Rate-Limited-Reason` header, empty when there is
+        """Record a 429; `reason` is Stripe's `Stripe-Rate-Limited-Reason` header, empty if there is
         none.
         """
         if reason.endswith("-concurrency"):
             self.in_flight_ceiling = max(1, self.in_flight_ceiling - 1)
-            self.last_lowered = now
+            self.lowered_at = now
         elif reason.startswith("global"):
             self.account.limited(now)
         else:
-            self._endpoint(endpoint, now).limited(now)
+            self._bucket(endpoint, now).limited(now)
 
-    def _endpoint(self, endpoint: str, now: float) -> Bucket:
+    def _bucket(self, endpoint: str, now: float) -> TokenBucket:
         bucket = self.endpoints.get(endpoint)
         if bucket is None:
-            bucket = self.endpoints[endpoint] = Bucket(self.endpoint_rps, now)
+            bucket = self.endpoints[endpoint] = TokenBucket(self.endpoint_rps, now)
         return bucket
 
 
 class PageSize:
-    """How many objects one page of an endpoint may hold: fewer where pages do not arrive whole, and
-    more again after some that do; ever more rarely where bigger ones are cut each time.
+    """The page size of an endpoint: halved when a page arrives truncated, doubled after some whole
+    pages; each truncation of a raised size doubles the pages to wait.
     """
 
     def __init__(self) -> None:
-        self.most = MOST_ON_A_PAGE
-        self.patience = 10  # whole pages before a bigger one is tried
-        self.good = 0
-        self.tries = False  # a bigger one
+        self.limit = MAX_PAGE_SIZE
+        self.pages_before_raise = 10  # whole pages in a row
+        self.whole_pages = 0
+        self.was_raised = False  # the last change
 
-    def whole(self) -> None:
-        """A page came."""
-        self.good += 1
-        if self.most < MOST_ON_A_PAGE and self.good >= self.patience:
-            self.most, self.good, self.tries = min(MOST_ON_A_PAGE, 2 * self.most), 0, True
+    def record_whole(self) -> None:
+        """Record a page that arrived whole."""
+        self.whole_pages += 1
+        if self.limit < MAX_PAGE_SIZE and self.whole_pages >= self.pages_before_raise:
+            self.limit, self.whole_pages, self.was_raised = (
+                min(MAX_PAGE_SIZE, 2 * self.limit),
+                0,
+                True,
+            )
 
-    def cut(self, limit: int) -> None:
-        """A page of so many did not come whole."""
-        if limit <= self.most:  # otherwise another thread has learned it already
-            self.patience *= (
-                2 if self.tries else 1
+    def record_cut(self, limit: int) -> None:
+        """Record that a page with this limit arrived truncated."""
+        if limit <= self.limit:  # otherwise another thread has learned it already
+            self.pages_before_raise *= (
+                2 if self.was_raised else 1
             )  # an outage halves the page many times, and passes
-            self.most, self.good, self.tries = max(1, limit // 2), 0, False
+            self.limit, self.whole_pages, self.was_raised = max(1, limit // 2), 0, False
 
 
-def endpoint_of(path: str) -> str:
-    """The endpoint that Stripe counts a path under: all ids of one path share it."""
+def endpoint_name(path: str) -> str:
+    """The endpoint under which Stripe counts a path: all ids of one path share it."""
     parts = path.split("/")
-    at = 4 if parts[2:3] == ["test_helpers"] else 3
-    if len(parts) > at and parts[at] != "search":
-        parts[at] = ":id"
+    id_index = 4 if parts[2:3] == ["test_helpers"] else 3
+    if len(parts) > id_index and parts[id_index] != "search":
+        parts[id_index] = ":id"
     return "/".join(parts)

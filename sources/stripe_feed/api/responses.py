@@ -1,7 +1,6 @@
-"""What an answer says that is not what was asked for: Stripe's refusals, and whoever answers in
-Stripe's place.
+"""Turn refusals of Stripe, and answers of a proxy in its place, into errors.
 
-Stripe's sentence is read for hints, never quoted: it can hold the key or personal data.
+Stripe's sentence is searched for hints but never quoted: it can hold the key or personal data.
 """
 
 from __future__ import annotations
@@ -27,71 +26,71 @@ from ..errors import (
 from ..resources import RESOURCES
 from .credentials import KEYS_PAGE
 
-PASSING = frozenset(
+RETRYABLE_STATUSES = frozenset(
     (408, 409, 424, 425)
 )  # and 5xx: a service behind Stripe, or somebody between, did not answer in time
-TOO_BIG = frozenset((413, 504))
-NEEDS = {row.path: f"{row.permission} ({row.label})" for row in RESOURCES.values()}
-PERMISSION = re.compile(r"\b(rak_\w{1,60})|[`'\"](\w{1,60}_(?:read|write))[`'\"]")
-NOT_SET_UP = re.compile(
+TOO_LARGE_STATUSES = frozenset((413, 504))
+PERMISSIONS = {row.path: f"{row.permission} ({row.label})" for row in RESOURCES.values()}
+PERMISSION_PATTERN = re.compile(r"\b(rak_\w{1,60})|[`'\"](\w{1,60}_(?:read|write))[`'\"]")
+NOT_ENABLED_PATTERN = re.compile(
     r"not (?:set up|enabled|activated|available|eligible)|not have access to|must be activated|sign up"
 )
 
 
-class Malformed(msgspec.ValidationError):
-    """A body that is JSON but not an answer of Stripe's: read it again."""
+class InvalidBody(msgspec.ValidationError):
+    """A body that is JSON but not an answer of Stripe's: it is requested again."""
 
 
-def is_passing(status: int) -> bool:
-    """Whether a request that was answered so, or not at all (0), is made again."""
+def is_retryable(status: int) -> bool:
+    """Whether a request with this status, or without an answer (0), is retried."""
     return (
         status in (0, 429)
-        or status in PASSING
+        or status in RETRYABLE_STATUSES
         or (status >= 500 and status != HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED)
     )
 
 
-def first_word(fault: BaseException) -> str:
-    """The class of a connection fault, as the transport named it."""
+def fault_name(fault: BaseException) -> str:
+    """The class of a connection fault, as named by the transport."""
     words = re.findall(r"\w+", str(fault))
     return words[0] if words else type(fault).__name__
 
 
-def code_of(fault: stripe.StripeError) -> str | None:
+def stripe_code(fault: stripe.StripeError) -> str | None:
     """Stripe's error code; the SDK fills `code` for some classes only."""
     error = getattr(fault, "error", None)
-    return _word(fault.code or getattr(error, "code", None))
+    return _printable_name(fault.code or getattr(error, "code", None))
 
 
-def problem(fault: stripe.StripeError, endpoint: str, is_list: bool = False) -> StripeFeedError:
-    """Our error for one of the SDK's; `is_list`: a list was asked for, which can be left out."""
+def to_error(fault: stripe.StripeError, endpoint: str, is_list: bool = False) -> StripeFeedError:
+    """Translate an error of the SDK; `is_list`: the request was for a list, which can be left out."""
     text, status = str(fault).lower(), fault.http_status or 0
-    trace = f"request {id}" if (id := _word(fault.request_id)) else "no request id"
+    trace = f"request {id}" if (id := _printable_name(fault.request_id)) else "no request id"
     if status == 429 or isinstance(fault, stripe.RateLimitError):
         return RateLimited(
             f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
         )
-    if not status or is_passing(status):
+    if not status or is_retryable(status):
         return Unreachable(
             f"{endpoint}: Stripe keeps answering {status or 'no status'} ({trace}). Run again later."
         )
     if fault.error is None:
         return SetupError(
-            f"{endpoint}: something answers {status} in Stripe's place. "
+            f"{endpoint}: a proxy answered {status} instead of Stripe. "
             "Check the proxy, the network's login page and STRIPE_API_BASE."
         )
     if status in (401, 403):
-        return _locked_out(fault, status, endpoint, trace, text)
+        return _access_error(fault, status, endpoint, trace, text)
     if status == 400 and re.search(r"stripe[- ](?:api[- ])?version|\bapi version", text):
         return UsageError(
-            f"Stripe does not know this API version (400, {trace}). Leave out --api-version, or give another."
+            f"Stripe does not know this API version (400, {trace}). Leave out --api-version, or give another one."
         )
-    return _refusal(fault, endpoint, trace, text, is_list)
+    return _refused_request(fault, endpoint, trace, text, is_list)
 
 
-def not_stripe(host: str | None, endpoint: str, body: bytes) -> SetupError | None:
-    """Why a body cannot be Stripe's, if it is whole: a web page, or JSON of something else. One
-    that is cut may pass.
+def foreign_answer(host: str | None, endpoint: str, body: bytes) -> SetupError | None:
+    """The error for a whole body that cannot be Stripe's: a web page, or other JSON. None if it is
+    truncated: the next try may succeed.
     """
     if body.lstrip()[:1] == b"<":
         what = "a web page"
@@ -104,8 +103,8 @@ def not_stripe(host: str | None, endpoint: str, body: bytes) -> SetupError | Non
     )
 
 
-def is_cut(body: bytes) -> bool:
-    """Whether a body is the beginning of something."""
+def is_truncated(body: bytes) -> bool:
+    """Whether a body is JSON without its end."""
     return bool(body) and body.lstrip()[:1] in b"{[" and not _is_json(body)
 
 
@@ -117,27 +116,29 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def _locked_out(
+def _access_error(
     fault: stripe.StripeError, status: int, endpoint: str, trace: str, text: str
 ) -> StripeFeedError:
-    """A live key that lacks a permission gets 401, others 403; the sentence says which."""
-    needed = next((one or other for one, other in PERMISSION.findall(text)), None)
+    """Translate 401 and 403. A live key that lacks a permission gets 401, others 403; Stripe's
+    sentence names it.
+    """
+    needed = next((one or other for one, other in PERMISSION_PATTERN.findall(text)), None)
     if "ip address" in text:
         return SetupError(
-            f"Stripe takes no requests with this key from this machine's IP address ({status}, {trace}). "
-            f"Add the address to those that the key allows at {KEYS_PAGE}, or run where it is allowed."
+            f"Stripe refuses requests with this key from this machine's IP address ({status}, {trace}). "
+            f"Allow the address for the key at {KEYS_PAGE}, or run on a machine that is allowed."
         )
-    if code_of(fault) == "account_invalid" or "access to account" in text:
+    if stripe_code(fault) == "account_invalid" or "access to account" in text:
         return SetupError(
-            f"This key has no access to the account ({status}, {trace}). Use one of the account from {KEYS_PAGE}."
+            f"This key has no access to the account ({status}, {trace}). Use a key of the account from {KEYS_PAGE}."
         )
     if status == 401 and needed is None and "permission" not in text:
         word = "expired" if "expired" in text else "not valid"
         return SetupError(
-            f"Stripe says that this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}."
+            f"Stripe says this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}."
         )
     account = re.search(r"\bacct_\w{1,60}", str(fault))
-    needs = NEEDS.get(endpoint)
+    needs = PERMISSIONS.get(endpoint)
     fix = f"Check the key's permissions at {KEYS_PAGE}{f': this needs {needs}' if needs else ''}."
     if needed is not None:
         fix = f"Add the permission {needed} at {KEYS_PAGE}."
@@ -148,10 +149,14 @@ def _locked_out(
     )
 
 
-def _refusal(
+def _refused_request(
     fault: stripe.StripeError, endpoint: str, trace: str, text: str, is_list: bool
 ) -> StripeFeedError:
-    code, param, status = code_of(fault), _word(getattr(fault, "param", None)), fault.http_status
+    code, param, status = (
+        stripe_code(fault),
+        _printable_name(getattr(fault, "param", None)),
+        fault.http_status,
+    )
     what = f"({status}, {code or 'no code'}, param {param}, {trace})"
     if param in ("starting_after", "ending_before"):
         return CursorGone(f"{endpoint}: Stripe refuses the request {what}.", code, param)
@@ -166,7 +171,7 @@ def _refusal(
         )
     if status == 404 and not is_list:
         return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
-    if NOT_SET_UP.search(text):
+    if NOT_ENABLED_PATTERN.search(text):
         return NotReadable(
             f"{endpoint}: the account is not set up for it {what}. Leave it out with --resources."
         )
@@ -179,10 +184,10 @@ def _refusal(
     )
 
 
-def _word(found: object) -> str | None:
-    """A name in an answer, if it is one: whoever sent it, it is shown."""
+def _printable_name(value: object) -> str | None:
+    """A name in an answer if it looks like one: it is shown, and anybody may have sent it."""
     return (
-        found
-        if isinstance(found, str) and re.fullmatch(r"[\w.\[\]-]{1,80}", found, re.ASCII)
+        value
+        if isinstance(value, str) and re.fullmatch(r"[\w.\[\]-]{1,80}", value, re.ASCII)
         else None
     )

@@ -1,8 +1,6 @@
-"""What time it is at Stripe: from the `Date` of its answers, as far as they agree; from the local
-clock where there is none.
+"""Stripe's time: from the `Date` of its answers as far as they agree, else from the local clock.
 
-Somebody between can drop the header, break it, repeat an old one, or write it by a clock of its own
-that is wrong.
+A proxy can drop the header, break it, repeat an old one, or write it by a wrong clock of its own.
 """
 
 from __future__ import annotations
@@ -15,14 +13,14 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from time import monotonic, time
 
-DOUBT = 60.0  # seconds that two clocks may differ
+CLOCK_TOLERANCE = 60.0  # seconds that two clocks may differ
 
 log = logging.getLogger("stripe_feed")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The one place where time comes from; tests hand in another."""
+    """The one source of time; tests pass another one."""
 
     time: Callable[[], float] = time
     monotonic: Callable[[], float] = monotonic
@@ -30,71 +28,74 @@ class Clock:
 
 
 class StripeTime:
-    """Stripe's clock, carried on by our monotonic one. Share it under a lock."""
+    """Stripe's clock, continued by the local monotonic clock. Threads share it under a lock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.offset: float | None = None  # Stripe's time minus our monotonic clock
-        self.sure = False  # two answers agreed
-        self.odd: float | None = None  # another offset, of one answer only
-        self.proven = 0.0  # a second that has passed at Stripe, whatever the clocks say
-        self.said = False
+        self.confirmed = False  # two answers agreed
+        self.unconfirmed: float | None = None  # another offset, of one answer only
+        self.earliest = 0.0  # a second that has passed at Stripe, whatever the clocks say
+        self.warned = False
 
     @property
     def is_known(self) -> bool:
-        """Whether a `Date` serves."""
+        """Whether an answer had a usable `Date`."""
         return self.offset is not None
 
     def now(self) -> float:
         """Stripe's time now."""
         now = self.clock.time() if self.offset is None else self.clock.monotonic() + self.offset
-        return max(now, self.proven)
+        return max(now, self.earliest)
 
     def skew(self) -> float:
-        """Seconds that the local clock is ahead of Stripe's (behind: negative); `Date` has whole
-        seconds.
+        """Seconds by which the local clock is ahead of Stripe's (negative if behind); `Date` has
+        whole seconds.
         """
         return self.clock.time() - self.now()
 
-    def prove(self, second: float) -> None:
-        """Something at Stripe happened then: a clock that is behind that is wrong."""
-        self.proven = max(self.proven, second)
-        if self.offset is not None and self.clock.monotonic() + self.offset < second - DOUBT:
-            self.offset, self.sure, self.odd = None, False, None
-            self._tell()
+    def advance_to(self, second: float) -> None:
+        """Note that this second has passed at Stripe: a clock that is behind it is wrong."""
+        self.earliest = max(self.earliest, second)
+        if (
+            self.offset is not None
+            and self.clock.monotonic() + self.offset < second - CLOCK_TOLERANCE
+        ):
+            self.offset, self.confirmed, self.unconfirmed = None, False, None
+            self._warn()
 
-    def heard(self, headers: Mapping[str, str], ended: float) -> float:
-        """Stripe's time of an answer that came at `ended`."""
-        date = date_of(headers)
-        if date is None or date + _age(headers) < self.proven - DOUBT:
+    def observe(self, headers: Mapping[str, str], ended: float) -> float:
+        """Learn from an answer that came at `ended` (monotonic), and return Stripe's time of it."""
+        date = parse_date(headers)
+        if date is None or date + _cache_age(headers) < self.earliest - CLOCK_TOLERANCE:
             if self.offset is None:
-                self._tell()
+                self._warn()
             return self.now()
-        self._agree(date + _age(headers) - ended)
+        self._update_offset(date + _cache_age(headers) - ended)
         return min(date, ended + self.offset) if self.offset is not None else date
 
-    def _agree(self, offset: float) -> None:
-        """Take the newest offset, unless it is the only one of its kind."""
+    def _update_offset(self, offset: float) -> None:
+        """Take the newest offset, unless it contradicts confirmed ones and no other agrees."""
         if self.offset is None:
             self.offset = offset
-        elif abs(offset - self.offset) <= DOUBT or (
-            self.odd is not None and abs(offset - self.odd) <= DOUBT
+        elif abs(offset - self.offset) <= CLOCK_TOLERANCE or (
+            self.unconfirmed is not None and abs(offset - self.unconfirmed) <= CLOCK_TOLERANCE
         ):
-            self.offset, self.sure, self.odd = offset, True, None
-        elif self.sure:
-            self.odd = offset
-        else:  # two answers, two times: the earlier one leaves nothing out
-            self.offset, self.odd = sorted((offset, self.offset))
+            self.offset, self.confirmed, self.unconfirmed = offset, True, None
+        elif self.confirmed:
+            self.unconfirmed = offset
+        else:  # two answers, two times: the earlier one misses nothing
+            self.offset, self.unconfirmed = sorted((offset, self.offset))
 
-    def _tell(self) -> None:
-        if not self.said:
-            self.said = True
+    def _warn(self) -> None:
+        if not self.warned:
+            self.warned = True
             log.warning(
-                "Stripe's answers have no `Date` that can be used (does a proxy change it?): this machine's clock serves instead."
+                "Stripe's answers have no usable `Date` (does a proxy change it?): using this machine's clock instead."
             )
 
 
-def date_of(headers: Mapping[str, str]) -> float | None:
+def parse_date(headers: Mapping[str, str]) -> float | None:
     """The `Date` of an answer in Unix seconds, if it can be read."""
     try:
         date = parsedate_to_datetime(headers["Date"])
@@ -103,7 +104,7 @@ def date_of(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _age(headers: Mapping[str, str]) -> float:
-    """Seconds that an answer lay in a cache."""
+def _cache_age(headers: Mapping[str, str]) -> float:
+    """Seconds that an answer was in a cache."""
     age = headers.get("Age", "")
     return float(age) if age.isascii() and age.isdigit() and len(age) < 9 else 0.0

@@ -1,6 +1,4 @@
-"""Requests on the wire: the SDK's HTTP client on urllib3, which keeps answers as bytes and ends
-each one in time.
-"""
+"""HTTP for the SDK on urllib3: answers stay bytes, and each has a deadline."""
 
 from __future__ import annotations
 
@@ -24,19 +22,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from ..errors import SetupError
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-CONNECT = 10.0  # seconds
-LONGEST = 80.0  # seconds for one request and its answer, Stripe's own limit
-SHORTEST = 5.0  # what a request gets at least
+CONNECT_TIMEOUT = 10.0  # seconds
+MAX_TIMEOUT = 80.0  # seconds for one request and its answer, Stripe's own limit
+MIN_TIMEOUT = 5.0  # what a request gets at least
 
-_due = (
+_deadline = (
     threading.local()
 )  # `.at`: when the answer that this thread reads must be there, in monotonic seconds
 
 
-class _InTime(io.RawIOBase):
-    """A connection that is read from until the time is up: a socket's own timeout starts anew with
-    each byte.
-    """
+class _DeadlineIO(io.RawIOBase):
+    """A connection with a deadline for reading: a socket's own timeout restarts with each byte."""
 
     def __init__(self, sock: Any) -> None:
         self.sock, self.raw = sock, sock.makefile("rb", buffering=0)
@@ -45,43 +41,43 @@ class _InTime(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = getattr(_due, "at", monotonic() + LONGEST) - monotonic()
+        left = getattr(_deadline, "at", monotonic() + MAX_TIMEOUT) - monotonic()
         if left <= 0:
             raise TimeoutError("the answer did not come in time")
-        with suppress(OSError):  # closed meanwhile: reading says so
+        with suppress(OSError):  # if it was closed meanwhile, reading raises
             self.sock.settimeout(left)
-        found: int | None = self.raw.readinto(buffer)
-        return found
+        count: int | None = self.raw.readinto(buffer)
+        return count
 
     def close(self) -> None:
         self.raw.close()
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class _DeadlineResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
-        self.fp = io.BufferedReader(_InTime(sock))
+        self.fp = io.BufferedReader(_DeadlineIO(sock))
 
 
-class _Plain(HTTPConnection):
-    response_class = _Response
+class _HttpConnection(HTTPConnection):
+    response_class = _DeadlineResponse
 
 
-class _Secure(HTTPSConnection):
-    response_class = _Response
+class _HttpsConnection(HTTPSConnection):
+    response_class = _DeadlineResponse
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
 
 
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Secure
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
 
 
-def find_proxy(base: SplitResult) -> str | None:
+def proxy_for(base: SplitResult) -> str | None:
     """Return the proxy that the environment names for a URL, as requests and curl read it."""
     proxies = urllib.request.getproxies()
     proxy = (proxies.get(base.scheme) or proxies.get("all") or "").strip()
@@ -90,7 +86,7 @@ def find_proxy(base: SplitResult) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _through(proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
+def _proxy_manager(proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
     try:
         parts = urllib3.util.parse_url(proxy)
         if not parts.host:
@@ -107,9 +103,9 @@ def _through(proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
         ) from None
 
 
-def find_certificates() -> str:
-    """The file or folder of trusted certificates. Raises `SetupError` where the environment names
-    one that is none.
+def certificate_path() -> str:
+    """The file or folder of trusted certificates. Raises `SetupError` if the environment names an
+    invalid one.
     """
     name = next((name for name in CA_VARIABLES if os.environ.get(name)), None)
     if name is None:
@@ -120,12 +116,12 @@ def find_certificates() -> str:
             ssl.create_default_context(cafile=path)
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         raise SetupError(
-            f"{name} names no file or folder of certificates (PEM) that can be read. Mend its path, or unset it."
+            f"{name} does not name a readable file or folder of certificates (PEM). Correct its path, or unset it."
         ) from None
     return path
 
 
-class BytesClient(stripe.HTTPClient):
+class BytesHttpClient(stripe.HTTPClient):
     """The SDK's transport on urllib3; keeps the body of a 2xx answer as bytes and hands the SDK an
     empty object.
     """
@@ -136,34 +132,34 @@ class BytesClient(stripe.HTTPClient):
         super().__init__()
         options: dict[str, Any] = {"maxsize": threads, "block": False, "retries": False}
         parts = urlsplit(base)
-        proxy = find_proxy(parts)
+        proxy = proxy_for(parts)
         if parts.scheme == "https" or (proxy or "").startswith("https:"):
-            ca = find_certificates()
+            ca = certificate_path()
             options["ca_cert_dir" if os.path.isdir(ca) else "ca_certs"] = ca
-        self.pool = _through(proxy, options) if proxy else urllib3.PoolManager(**options)
-        self.pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+        self.pool = _proxy_manager(proxy, options) if proxy else urllib3.PoolManager(**options)
+        self.pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
         self.last = threading.local()
 
-    def allow(self, seconds: float) -> None:
-        """The time that this thread's next request may take, its answer included."""
-        _due.at = monotonic() + min(LONGEST, max(SHORTEST, seconds))
+    def set_timeout(self, seconds: float) -> None:
+        """Set how long this thread's next request may take, its answer included."""
+        _deadline.at = monotonic() + min(MAX_TIMEOUT, max(MIN_TIMEOUT, seconds))
 
     def request(  # type: ignore[override]  # the SDK's own transports return bytes too
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send one request. Any fault on the way is a `stripe.APIConnectionError` that names its
-        class only.
+        """Send one request. Raises `stripe.APIConnectionError`, with only the fault's class, if no
+        answer comes.
         """
-        left = max(0.1, getattr(_due, "at", monotonic() + LONGEST) - monotonic())
+        left = max(0.1, getattr(_deadline, "at", monotonic() + MAX_TIMEOUT) - monotonic())
         self.last.body, self.last.headers = b"", {}
-        asked = {**(headers or {}), "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
+        all_headers = {**(headers or {}), "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
         try:
             answer = self.pool.request(
                 method,
                 url,
-                headers=asked,
+                headers=all_headers,
                 body=post_data,
-                timeout=urllib3.Timeout(connect=min(CONNECT, left), read=left),
+                timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT, left), read=left),
             )
         except urllib3.exceptions.HTTPError as fault:
             retry = not isinstance(fault, urllib3.exceptions.SSLError)
@@ -172,8 +168,8 @@ class BytesClient(stripe.HTTPClient):
         self.last.headers = answer.headers
         if 200 <= answer.status < 300:
             self.last.body, body = body, b"{}"
-        elif not _is_error(body):
-            body = b"{}"  # of whoever stands between: the SDK would stumble over some of it
+        elif not _is_stripe_error(body):
+            body = b"{}"  # of a proxy: the SDK fails on some of these
         return body, answer.status, answer.headers
 
     def close(self) -> None:
@@ -181,18 +177,19 @@ class BytesClient(stripe.HTTPClient):
         self.pool.clear()
 
 
-class _Error(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     error: dict[str, Any]
 
 
-_error = msgspec.json.Decoder(_Error)
+_error_decoder = msgspec.json.Decoder(_ErrorBody)
 
 
-def _is_error(body: bytes) -> bool:
-    """Whether a body is an error as Stripe words it."""
+def _is_stripe_error(body: bytes) -> bool:
+    """Whether a body has the form of Stripe's errors."""
     try:
         words = (
-            _error.decode(body).error.get(name) for name in ("message", "type", "code", "param")
+            _error_decoder.decode(body).error.get(name)
+            for name in ("message", "type", "code", "param")
         )
         return all(isinstance(word, str | None) for word in words)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -14,7 +14,7 @@ import typer
 
 from ..destination.error_messages import explained
 from ..destination.locks import PATIENCE
-from ..errors import Drift, PartlyDone, UsageError
+from ..errors import CopyDiffers, PartlyDone, UsageError
 from ..resources import CHANGES
 from . import command as cli_command
 from .feed import feed_app
@@ -305,7 +305,7 @@ def verify(
     output.print_verification(result, json)
     if result.differences:
         count = sum(result.compared.values())
-        raise Drift(
+        raise CopyDiffers(
             f"{len(result.differences):,} of {count:,} objects differ. Run `stripe-feed reconcile`, then verify again."
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..api.responses import is_passing
+from ..api.responses import is_retryable
 from .output import log_line, make_table
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class RequestMonitor:
 
     def _troubles(self, counts: dict[str, dict[int, int]]) -> Iterator[tuple[str, str]]:
         for endpoint, statuses in counts.items():
-            failed = {status: n for status, n in statuses.items() if is_passing(status)}
+            failed = {status: n for status, n in statuses.items() if is_retryable(status)}
             answers, failures = sum(statuses.values()) - sum(failed.values()), sum(failed.values())
             seen = self._seen.setdefault(endpoint, EndpointState())
             if answers > seen.answers:

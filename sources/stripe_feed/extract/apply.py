@@ -82,7 +82,7 @@ class Work:
     def _version(self, read: Read) -> int:
         """What was read because of an event shows it, however short ago that happened."""
         last = self.last.get(read.record.row.id)
-        return max(version_read(read.asked_at), 0 if last is None else last.version)
+        return max(version_read(read.requested_at), 0 if last is None else last.version)
 
     def _worth(self) -> list[Read]:
         """Without objects on test clocks, and what only a discount led to if it is held as it is."""

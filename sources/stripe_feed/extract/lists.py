@@ -215,7 +215,7 @@ def _try_again(session: Session, writer: Writer) -> Iterator[Any]:
         if clocks or not typed(getattr(read.record.row, "test_clock", None), "ref")
     ]
     yield from writer.rows(
-        [read.record for read in reads], [version_read(read.asked_at) for read in reads]
+        [read.record for read in reads], [version_read(read.requested_at) for read in reads]
     )
     session.left_out.took(table, ids)
     session.left_out.keep(table)
@@ -253,7 +253,7 @@ def _walk(
         for part in parts:
             run.left[part.walk] = subtract(run.left[part.walk], part.cover)
         versions = {
-            id(record): version_read(part.asked_at) for part in parts for record in part.rows
+            id(record): version_read(part.requested_at) for part in parts for record in part.rows
         }
         records = [record for part in parts for record in part.rows]
         if session.is_in_doubt:

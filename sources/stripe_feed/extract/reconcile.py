@@ -155,22 +155,22 @@ class Reconciling:
             for part in parts:
                 contents = contents_of(self.resource, self.shape, part.rows, self.writer.stamp)
                 for record, content in zip(part.rows, contents, strict=True):
-                    self._compare(record, content, part.asked_at)
+                    self._compare(record, content, part.requested_at)
             self._lost()
             yield from self._restore()
         self.session.reader.drop(listing)
 
-    def _compare(self, record: Record, content: Content, asked_at: int) -> None:
+    def _compare(self, record: Record, content: Content, requested_at: int) -> None:
         id = record.row.id
         self.listed.add(id)
         self._copies_of(record)
         held = self.held.get(id)
         if held is None:
-            self.absent.append((record, version_read(asked_at)))
+            self.absent.append((record, version_read(requested_at)))
         elif held.deleted or (held.content.counted != content.counted and held.hash != record.hash):
             self.suspects[id] = typed(record.row.created, "timestamp")
         elif held.odd or held.content != content or held.hash != record.hash:
-            self.silent.append((record, max(version_read(asked_at), held.version)))
+            self.silent.append((record, max(version_read(requested_at), held.version)))
             if held.odd or held.content.counted != content.counted:
                 self.restored.add(id)  # it is what was loaded once: somebody has changed the row
 
@@ -324,7 +324,7 @@ class Reconciling:
 
     def _version(self, read: Read) -> int:
         held = self.held.get(read.record.row.id)
-        return max(version_read(read.asked_at), held.version if held else 0)
+        return max(version_read(read.requested_at), held.version if held else 0)
 
     def _before(
         self, last: existing.LastImage, read: Read, before: Image | None, after: Image

@@ -33,7 +33,7 @@ class Read(NamedTuple):
     """An object as it is now, and Stripe's time when it was asked for."""
 
     record: Record
-    asked_at: int
+    requested_at: int
 
 
 class _Stub(msgspec.Struct):
@@ -158,7 +158,7 @@ def retrieve(api: Api, resource: Resource, shape: Shape, id: str) -> Read | None
     if record is not None and record.row.id != id:
         raise Odd(resource.table, id, None, "Stripe answers with another object")
     return (
-        Read(record, reply.asked_at)
+        Read(record, reply.requested_at)
         if record is not None and complete(api, resource, shape, record)
         else None
     )
@@ -203,4 +203,4 @@ def _walked(
             planner.refused(ask)
             continue
         planner.page(ask, page.heads, page.has_more)
-        yield from (Read(row, page.asked_at) for row in page.rows if row is not None)
+        yield from (Read(row, page.requested_at) for row in page.rows if row is not None)

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import dlt
 
 from ..api.client import API_VERSION, GIVE_UP_AFTER, Account, Api
-from ..api.stripe_time import DOUBT
+from ..api.stripe_time import CLOCK_TOLERANCE
 from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, RESOURCES
 from .events.reader import newest_created
@@ -189,7 +189,7 @@ class Session:
         """Whether Stripe's `Date` is ahead of this machine's clock by up to a day: one of them is
         wrong. By more, it is believed: where a cursor is so far ahead, the next run sees it.
         """
-        return DOUBT < self.api.now() - self.api.clock.time() <= DAY
+        return CLOCK_TOLERANCE < self.api.now() - self.api.clock.time() <= DAY
 
     def proven(self, second: int) -> int:
         """The latest second up to this one that has surely passed at Stripe: a cursor must not be
@@ -204,10 +204,10 @@ class Session:
     def saw(self, second: int) -> None:
         """Something happened at Stripe then."""
         if (
-            second <= max(self.api.now(), self.api.clock.time()) + DOUBT
+            second <= max(self.api.now(), self.api.clock.time()) + CLOCK_TOLERANCE
         ):  # otherwise it is odd itself
             self.newest = max(self.newest, second)
-            self.api.prove(second)
+            self.api.advance_clock(second)
 
     def enter(self) -> None:
         """A resource begins to run."""

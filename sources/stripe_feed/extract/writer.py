@@ -43,9 +43,9 @@ VERSION_LAG = 5  # seconds that a listed row yields to an event of the same time
 MOST_ELAPSED = 10  # seconds that an answer takes at most, as a rule
 
 
-def version_read(asked_at: int) -> int:
+def version_read(requested_at: int) -> int:
     """The version of a row that was read directly, by Stripe's time when it was asked for."""
-    return (asked_at - VERSION_LAG) * VERSION_STEP
+    return (requested_at - VERSION_LAG) * VERSION_STEP
 
 
 def is_copy(version: int, created: int | None, active: bool) -> bool:

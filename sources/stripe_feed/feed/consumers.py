@@ -10,7 +10,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import Fenced, PositionLost, UsageError
+from ..errors import Fenced, OffsetOutOfRange, UsageError
 from .change import from_microseconds, to_microseconds
 from .storage.store import FeedStore
 
@@ -63,7 +63,7 @@ def position_before(store: FeedStore, place: StartAt, now: float) -> int:
     """Return the position after which the change at `place` is the next one.
 
     A time means the first change in feed order that happened then or later. Raises `UsageError` if
-    the place does not exist, `PositionLost` if changes from there on were pruned.
+    the place does not exist, `OffsetOutOfRange` if changes from there on were pruned.
     """
     if place == "latest":
         return store.head
@@ -80,7 +80,9 @@ def _position_of_id(store: FeedStore, change_id: str) -> int:
     if rows:
         return int(rows[0][0]) - 1
     if store.query("select 1 from pruned where change_id = ?", change_id):
-        raise PositionLost(f'The change {change_id} was pruned. Start at "earliest" or "latest".')
+        raise OffsetOutOfRange(
+            f'The change {change_id} was pruned. Start at "earliest" or "latest".'
+        )
     raise UsageError(
         f"{change_id[:60]!r} is not a position in the feed. Use latest, earliest, an offset, a change id, or a time "
         "such as 2026-01-31 or 30d."
@@ -89,7 +91,7 @@ def _position_of_id(store: FeedStore, change_id: str) -> int:
 
 def _position_since(store: FeedStore, when: int) -> int:
     if store.pruned_through and when <= store.counter("pruned_until"):
-        raise PositionLost(
+        raise OffsetOutOfRange(
             'Changes of that time were pruned. Start at "earliest", the oldest kept change, or later.'
         )
     rows = store.query(
@@ -113,7 +115,7 @@ def _check_offset(store: FeedStore, position: int, label: str) -> int:
     if position < 0 or position > store.head:
         raise UsageError(f"There is no {label}: the feed has offsets 1 to {store.head}.")
     if position < store.pruned_through:
-        raise PositionLost(
+        raise OffsetOutOfRange(
             f'Changes from {label} on were pruned. Start at "earliest", the oldest kept change, or later.'
         )
     return position
@@ -123,7 +125,7 @@ def attach(store: FeedStore, name: str, place: StartAt, now: float) -> tuple[int
     """Take over a consumer, or create it at `place`; return its position, its epoch, and whether it
     is new.
 
-    Any process that consumed under this name can acknowledge no more. Raises `PositionLost` if it
+    Any process that consumed under this name can acknowledge no more. Raises `OffsetOutOfRange` if it
     fell behind the oldest kept change.
     """
     _check_name(name)
@@ -161,18 +163,18 @@ def _put(store: FeedStore, db: Any, name: str, position: int) -> None:
 
 
 def check_retained(name: str, seen: int, horizon: int) -> None:
-    """Raise `PositionLost` if changes that a consumer has not seen were pruned."""
+    """Raise `OffsetOutOfRange` if changes that a consumer has not seen were pruned."""
     if horizon > seen:
-        raise PositionLost(
+        raise OffsetOutOfRange(
             f"Consumer {name} is at offset {seen}, but changes up to offset {horizon} were pruned. "
             f"Choose where it continues: `stripe-feed feed reset {name} --to earliest` (the oldest kept change), or --to latest; "
             f"`stripe-feed feed rebuild` restores what the destination still holds."
         )
 
 
-def offset_out_of_range(after: int, horizon: int) -> PositionLost:
+def offset_out_of_range(after: int, horizon: int) -> OffsetOutOfRange:
     """Return the error for a reader without a name."""
-    return PositionLost(
+    return OffsetOutOfRange(
         f"Changes after offset {after} were pruned, up to {horizon}. Start at 0, the oldest kept change."
     )
 

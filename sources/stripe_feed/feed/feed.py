@@ -252,7 +252,7 @@ class Feed:
         ending.
 
         Only the newest `consume` of a name may acknowledge. Raises `Fenced` if another process took
-        over, `PositionLost` if changes that this consumer has not seen were pruned, `UsageError`
+        over, `OffsetOutOfRange` if changes that this consumer has not seen were pruned, `UsageError`
         for invalid filters.
         """
         if max is not None and max < 1:
@@ -320,7 +320,7 @@ class Feed:
         """Return the first `limit` matching changes after the offset `after`, without a consumer. 0
         starts at the oldest kept change.
 
-        Raises `PositionLost` if changes after `after` were pruned. A reader that started at 0 after
+        Raises `OffsetOutOfRange` if changes after `after` were pruned. A reader that started at 0 after
         a prune passes as `accepted` the `pruned_through` it started with.
         """
         filters = compile_filter(resource, op, transition, changed)
@@ -422,7 +422,7 @@ class Feed:
         return how many.
 
         `keep_latest` keeps the newest change of each object. The destination keeps everything,
-        offsets stay, and a consumer that has not seen the deleted changes raises `PositionLost`.
+        offsets stay, and a consumer that has not seen the deleted changes raises `OffsetOutOfRange`.
         """
         return maintenance.prune(self._store, older_than_seconds, keep_latest, self._now())
 

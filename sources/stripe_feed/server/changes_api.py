@@ -15,7 +15,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ..errors import PositionLost, SetupError
+from ..errors import OffsetOutOfRange, SetupError
 from ..feed.change import Change
 from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
@@ -188,7 +188,7 @@ async def _events(
         except LookupUnavailable:  # what a rule looks up
             page = replace(page, changes=[])
             await anyio.sleep(LOOKUP_RETRY_SECONDS)
-        except PositionLost as fault:  # the client comes again, and is answered 410
+        except OffsetOutOfRange as fault:  # the client comes again, and is answered 410
             yield b"event: lost\ndata: " + changes_query.to_json({"error": str(fault)}) + b"\n\n"
             return
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..delivery.payloads import PayloadContext, render
-from ..errors import PositionLost, UsageError
+from ..errors import OffsetOutOfRange, UsageError
 from ..feed import consumers
 from ..feed.change import OP_WORDS, Change
 from ..feed.filters import Filter, combine, compile_filter, parse_transitions
@@ -234,7 +234,7 @@ def fetch_page(store: FeedStore, question: ChangesQuery, now: float) -> ChangesP
     """Return the page for a query. A new consumer begins at its `start`; only `acknowledge` moves
     it.
 
-    Raises `PositionLost` if changes after the cursor were pruned, or it belongs to a feed that no
+    Raises `OffsetOutOfRange` if changes after the cursor were pruned, or it belongs to a feed that no
     longer exists.
     """
     if question.consumer is None:
@@ -260,7 +260,9 @@ def cursor_of(store: FeedStore, after: Cursor | str | None) -> Cursor:
     if rows:
         return Cursor(int(rows[0][0]), 0)
     if store.query("select 1 from pruned where change_id = ?", after):
-        raise PositionLost(f"The change {after} was pruned. Start at 0, the oldest kept change.")
+        raise OffsetOutOfRange(
+            f"The change {after} was pruned. Start at 0, the oldest kept change."
+        )
     raise UsageError(
         f"after, Last-Event-ID: there is no change {after[:60]!r}. Give the `next_cursor` of the last answer."
     )
@@ -268,7 +270,7 @@ def cursor_of(store: FeedStore, after: Cursor | str | None) -> Cursor:
 
 def after_cursor(store: FeedStore, cursor: Cursor, question: ChangesQuery) -> ChangesPage:
     """Return the next matching changes after a cursor, from some ten thousand positions. Raises
-    `PositionLost`.
+    `OffsetOutOfRange`.
     """
     page_changes, after, accepted = list[Change](), cursor.offset, cursor.accepted
     filters, limit = question.filters, question.limit or DEFAULT_LIMIT
@@ -278,7 +280,7 @@ def after_cursor(store: FeedStore, cursor: Cursor, question: ChangesQuery) -> Ch
         if page.pruned_through > max(after, accepted):
             raise consumers.offset_out_of_range(after, page.pruned_through)
         if after > page.head:
-            raise PositionLost(
+            raise OffsetOutOfRange(
                 f"Offset {after} is of another feed: this one goes up to {page.head}. Start at 0."
             )
         selected = filters.select(page.changes)

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..errors import Fenced, PositionLost, UsageError
+from ..errors import Fenced, OffsetOutOfRange, UsageError
 from ..feed.feed import Feed
 from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
@@ -40,7 +40,7 @@ RETRY_AFTER = "5"
 HANDLED_ERRORS = (
     HTTPException,
     UsageError,
-    PositionLost,
+    OffsetOutOfRange,
     Fenced,
     LookupUnavailable,
     Unusable,
@@ -126,7 +126,7 @@ async def error_response(request: Request, fault: Exception) -> Response:
             return error_json(400, str(fault))
         case Fenced():
             return error_json(409, str(fault))
-        case PositionLost():
+        case OffsetOutOfRange():
             return error_json(410, str(fault))
         case LookupUnavailable():
             return error_json(503, str(fault), Retry_After=RETRY_AFTER)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ...api.client import Api, Malformed
+from ...api.client import Api, InvalidBody
 from ...errors import CursorGone, Unreachable
 from ...resources.model import Resource
 from ..paging.windows import MOST_EMPTY, MOST_REFUSED
@@ -87,7 +87,7 @@ def decode_event(body: bytes | msgspec.Raw, created: int = 0) -> Event:
     """Decode one event. If parts of it are not as documented, keep the parts that can be read, at
     least its id and time (else `created`).
 
-    Raises `Malformed` if it is no event at all.
+    Raises `InvalidBody` if it is no event at all.
     """
     try:
         return _event.decode(body)
@@ -96,14 +96,14 @@ def decode_event(body: bytes | msgspec.Raw, created: int = 0) -> Event:
     try:
         fields = _fields.decode(body)
     except msgspec.ValidationError:
-        raise Malformed("no event") from None
+        raise InvalidBody("no event") from None
     usable = {
         name: value
         for name, raw in fields.items()
         if name in FIELD_TYPES and (value := read(raw, FIELD_TYPES[name])) is not None
     }
     if usable_id(usable.get("id")) is None:
-        raise Malformed("an event without an id")
+        raise InvalidBody("an event without an id")
     if {"type", "created", "data"} <= usable.keys():
         return Event(**usable)
     return MalformedEvent(
@@ -126,12 +126,12 @@ def _decode_page(body: bytes) -> tuple[list[Event], bool]:
     try:
         raws = _raws.decode(body)
     except msgspec.ValidationError:
-        raise Malformed("no list of events") from None
+        raise InvalidBody("no list of events") from None
     events: list[Event] = []
     for raw in raws.data:
         try:
             events.append(decode_event(raw, events[-1].created if events else 0))
-        except Malformed:
+        except InvalidBody:
             log.warning("An event without an id is left out.")  # nothing could ask for it again
     first = next((event.created for event in events if event.created), 0)
     for event in events:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from ...api.client import Account, Api
-from ...api.json_repair import decoded
+from ...api.json_repair import decode_body
 from ...errors import SetupError, StripeFeedError, Unreachable
 from ..paging.fetch import in_path
 from ..run import Session
@@ -138,7 +138,7 @@ def events_in_bodies(webhook_events: Iterable[WebhookEvent]) -> list[Event]:
     events = []
     for webhook_event in webhook_events:
         try:
-            event = decoded(decode_event, webhook_event.body or b"")
+            event = decode_body(decode_event, webhook_event.body or b"")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if event.id == webhook_event.event_id and 0 <= event.created < MAX_SECOND:

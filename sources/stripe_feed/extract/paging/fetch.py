@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from ...api.client import Api, Malformed
-from ...api.rate_limits import endpoint_of
+from ...api.client import Api, InvalidBody
+from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, NotFound, RequestRefused, StripeFeedError, Unreachable
 from ...resources.model import Child, Column, Expandable, Params, Resource
 from ..tables.arrow import typed
@@ -73,7 +73,7 @@ def page_of(
         size = len(body)
         return shape.page(body)
 
-    reply = api.get(resource.path, params, decode, paid=paid)
+    reply = api.get(resource.path, params, decode, token_taken=paid)
     found, has_more = reply.value
 
     def is_wanted(id: str | None, clock: Any) -> bool:
@@ -100,7 +100,7 @@ def page_of(
         except Odd as odd:
             rows.append(None)
             leave_out(odd)
-    return Page(rows, list(heads.values()), has_more, size, reply.asked_at)
+    return Page(rows, list(heads.values()), has_more, size, reply.requested_at)
 
 
 def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool:
@@ -176,7 +176,7 @@ def whole(
         except CursorGone:
             continue
     raise Restless(
-        f"{endpoint_of(path)}: one list changes faster than it can be read. Run again; if it stays, report it."
+        f"{endpoint_name(path)}: one list changes faster than it can be read. Run again; if it stays, report it."
     )
 
 
@@ -204,7 +204,7 @@ def raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
         page = _raws.decode(body)
         return [(_head.decode(raw).id, raw) for raw in page.data], page.has_more
     except msgspec.ValidationError:
-        raise Malformed("no list of objects") from None
+        raise InvalidBody("no list of objects") from None
 
 
 def _is_cut(raw: msgspec.Raw) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ...api.client import Api
-from ...api.rate_limits import endpoint_of
+from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, Unreachable
 from .windows import Ask, Head, Planner, Range, Stuck
 
@@ -34,7 +34,7 @@ class Page(Generic[Rows]):
     heads: Sequence[Head]
     has_more: bool
     size: int
-    asked_at: int
+    requested_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Part(Generic[Rows]):
 
     rows: Sequence[Rows]
     size: int
-    asked_at: int
+    requested_at: int
     walk: int
     cover: Range
 
@@ -194,7 +194,7 @@ class Reader:
         try:
             took = listing.walks[walk].page(ask, page.heads, page.has_more)
             rows = [row for n in took.keep if (row := page.rows[n]) is not None]
-            listing.parts.append(Part(rows, page.size, page.asked_at, walk, took.cover))
+            listing.parts.append(Part(rows, page.size, page.requested_at, walk, took.cover))
         except Stuck as stuck:
             raise Unreachable(
                 f"{listing.path} {stuck}. Run again; if it stays, report it."
@@ -227,14 +227,14 @@ class Reader:
             walk = listing.walk
             if walk is None:
                 continue
-            endpoint = endpoint_of(listing.path)
+            endpoint = endpoint_name(listing.path)
             ready_in = self.api.ready_in(endpoint)
             if ready_in > 0:
                 wait = ready_in if wait is None else min(wait, ready_in)
                 continue
             ask = listing.walks[walk].take()
             if ask is not None:
-                self.api.pay(endpoint)
+                self.api.take_token(endpoint)
                 return (listing, walk, ask), None
         return None, wait
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ...api.stripe_time import DOUBT
+from ...api.stripe_time import CLOCK_TOLERANCE
 from ...resources import CHANGES, RESOURCES, TABLES
 from ..next_step import RETENTION, UNPROVEN, VERSION_STEP
 from ..run import Session
@@ -28,7 +28,7 @@ def settle(session: Session, client: Any, state: dict[str, Any]) -> None:
     proven now.
     """
     now, resources = session.api.now(), state.get("resources", {})
-    latest = max(now, session.api.clock.time()) + DOUBT
+    latest = max(now, session.api.clock.time()) + CLOCK_TOLERANCE
     limit = state.pop(UNPROVEN, None)
     if any(second > latest for second in _cursors(resources)):
         log.warning(
@@ -36,7 +36,7 @@ def settle(session: Session, client: Any, state: dict[str, Any]) -> None:
         )
         _go_back(resources, now)
         limit = min(
-            now - int(DOUBT), now if limit is None else limit
+            now - int(CLOCK_TOLERANCE), now if limit is None else limit
         )  # less than what is read from now on
     if limit is not None:
         _lower(client, limit * VERSION_STEP)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from ...api.client import Malformed
+from ...api.client import InvalidBody
 from ...resources.model import Child, Column, Kind, Resource
 from .rejected import Odd, odd, usable_id
 
@@ -146,7 +146,7 @@ class Shape:
 
     def page(self, body: bytes) -> tuple[list[Record | Odd], bool]:
         """Decode a list into records; what cannot be taken is in its place, with the reason. Raises
-        `Malformed` where the body is no list.
+        `InvalidBody` where the body is no list.
         """
         rows, has_more = self.rows(body)
         return [row if isinstance(row, Odd) else self._record(row) for row in rows], has_more
@@ -307,7 +307,7 @@ class Shape:
         try:
             objects = _raws.decode(body).data
         except msgspec.ValidationError:
-            raise Malformed("no list of objects") from None
+            raise InvalidBody("no list of objects") from None
         with self._lock:
             self._learn_objects(objects)
             self._define()

@@ -112,7 +112,7 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
     Deletes from the start of the feed up to the first younger change. `keep_latest` keeps the
     newest change of each object. Changes of undelivered messages stay; messages delivered by then
     are deleted with their attempts. The destination keeps everything. A consumer that has not seen
-    the deleted changes raises `PositionLost` at its next use.
+    the deleted changes raises `OffsetOutOfRange` at its next use.
     """
     cutoff = int((now - older_than_seconds) * 1_000_000)
     young = store.query(
