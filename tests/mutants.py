@@ -22,15 +22,15 @@ MUTANTS = (
     Mutant(
         "no status=all",
         "resources/core.py",
-        '        walks=((("status", "all"),),),\n',
+        '        list_filters=((("status", "all"),),),\n',
         "",
         "test_fetch.py::test_a_page_is_asked_for_with_the_filters_of_its_walk",
     ),
     Mutant(
         "prices only active",
         "resources/core.py",
-        '        walks=((("active", "true"),), (("active", "false"),)),\n',
-        '        walks=((("active", "true"),),),\n',
+        '        list_filters=((("active", "true"),), (("active", "false"),)),\n',
+        '        list_filters=((("active", "true"),),),\n',
         "test_extract_small.py::test_canceled_subscriptions_and_archived_prices_are_there",
         quick=False,
     ),
@@ -325,7 +325,7 @@ MUTANTS = (
     Mutant(
         "cancelled is deleted",
         "extract/events/classify.py",
-        "    if event.type == resource.deleted_by:\n",
+        "    if event.type == resource.deleted_event:\n",
         '    if event.type.endswith(".deleted"):\n',
         "test_derive.py::test_a_cancellation_is_no_deletion",
     ),
@@ -378,7 +378,7 @@ MUTANTS = (
     Mutant(
         "links are told",
         "extract/events/derive.py",
-        "    left_out = (*entry.resource.links, *entry.resource.never)\n",
+        "    left_out = (*entry.resource.bearer_links, *entry.resource.excluded)\n",
         "    left_out = ()\n",
         "test_derive.py::test_links_are_in_no_change",
     ),

@@ -103,7 +103,7 @@ def without_volatile(one: ObjectEvent, image: Image) -> Image:
     return {
         name: value
         for name, value in image.items()
-        if name not in (*one.resource.volatile, *one.resource.links)
+        if name not in (*one.resource.volatile, *one.resource.bearer_links)
     }
 
 
@@ -392,7 +392,7 @@ def test_f5_before_and_after_are_exact_throughout_a_life(seed: int) -> None:
         at = story.start
         for one, change in told_changes(story, Random(seed)):
             kinds.add((change.op, one.kind))
-            assert change.before_quality == "exact" or change.op == "c" or one.resource.free_form
+            assert change.before_quality == "exact" or change.op == "c" or one.resource.map_fields
             row: Image = {
                 name: json.loads(raw) if raw else None
                 for name, raw in (("after", change.after), ("previous", change.previous))
@@ -407,7 +407,7 @@ def test_f5_before_and_after_are_exact_throughout_a_life(seed: int) -> None:
                 assert at == {
                     k: v
                     for k, v in json.loads(bytes(one.event.data.object)).items()
-                    if k not in one.resource.links
+                    if k not in one.resource.bearer_links
                 }
     assert kinds >= {("c", "created"), ("u", "updated"), ("u", "status"), ("d", "deleted")}
 

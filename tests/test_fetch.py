@@ -68,7 +68,12 @@ def fetch(
 ) -> Page[Record]:
     resource = RESOURCES[table]
     return page_of(
-        cast(Api, script), resource, Shape(resource, expand), resource.walks[walk], ASK, clocks
+        cast(Api, script),
+        resource,
+        Shape(resource, expand),
+        resource.list_filters[walk],
+        ASK,
+        clocks,
     )
 
 
@@ -77,7 +82,12 @@ def left_out_of(script: Script, kept: list[str]) -> list[tuple[str | None, str]]
     odd: list[Odd] = []
     resource = RESOURCES["invoices"]
     page = page_of(
-        cast(Api, script), resource, Shape(resource), resource.walks[0], ASK, leave_out=odd.append
+        cast(Api, script),
+        resource,
+        Shape(resource),
+        resource.list_filters[0],
+        ASK,
+        leave_out=odd.append,
     )
     assert [row.row.id for row in page.rows if row is not None] == kept
     assert {head.id for head in page.heads} == {*kept, *(one.id for one in odd if one.id)}

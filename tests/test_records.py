@@ -21,7 +21,7 @@ from stripe_feed.extract.tables.arrow import Stamp, children, parents, typed
 from stripe_feed.extract.tables.codec import ARROW, NEVER_NULL, Record, Shape
 from stripe_feed.extract.tables.rejected import Odd
 from stripe_feed.resources import RESOURCES, TABLES
-from stripe_feed.resources.model import Kind
+from stripe_feed.resources.model import ColumnKind
 
 STAMP = Stamp("acct_1", "load_1")
 VERSION = 1_780_000_000_000_000
@@ -646,7 +646,7 @@ def test_an_embedded_list_that_is_none_does_not_fail_the_page(
     ],
 )
 def test_a_field_of_a_changed_type_can_still_be_asked(
-    sent: bytes, kind: Kind, value: object
+    sent: bytes, kind: ColumnKind, value: object
 ) -> None:
     """`created` leads the pager and `test_clock` the filter, whatever other rows sent there."""
     assert typed(msgspec.Raw(sent), kind) == value
@@ -762,7 +762,7 @@ def test_the_digest_sees_every_other_change(body: bytes) -> None:
 def test_the_digest_sees_every_column_but_the_volatile_ones(table: str) -> None:
     """Whatever the resource table declares."""
     resource = RESOURCES[table]
-    values: dict[Kind, Any] = {
+    values: dict[ColumnKind, Any] = {
         "text": "a",
         "ref": "a",
         "bigint": 1,

@@ -15,12 +15,12 @@ from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import (
     Child,
     Column,
+    ColumnKind,
     Expandable,
-    Kind,
     Resource,
-    columns,
-    fields,
-    table,
+    field_names,
+    index_by_table,
+    parse_columns,
 )
 
 each_table = pytest.mark.parametrize("row", TABLES.values(), ids=list(TABLES))
@@ -66,7 +66,7 @@ TIMESTAMPS = {
 }
 """Unix seconds: the SDK annotates them as plain `int`."""
 
-SCALARS: dict[str, Kind] = {
+SCALARS: dict[str, ColumnKind] = {
     "int": "bigint",
     "str": "text",
     "bool": "bool",
@@ -96,7 +96,7 @@ def sdk_fields(row: Resource | Child) -> dict[str, ast.expr]:
     return {name: annotation for name, annotation in annotated.items() if name != "OBJECT_NAME"}
 
 
-def sdk_kind(name: str, annotation: ast.expr) -> Kind:
+def sdk_kind(name: str, annotation: ast.expr) -> ColumnKind:
     """Tell the kind that an annotation asks for; whatever is no scalar, no enum and no expandable
     id is JSON.
     """
@@ -124,7 +124,7 @@ def declared(row: Resource | Child) -> list[Column]:
     return [*row.columns, *extra]
 
 
-def kinds(row: Resource | Child) -> dict[str, Kind]:
+def kinds(row: Resource | Child) -> dict[str, ColumnKind]:
     """Map each column to its kind."""
     return {column.name: column.kind for column in declared(row)}
 
@@ -156,7 +156,7 @@ def test_object_is_the_sdks(row: Resource | Child) -> None:
 def test_fields_are_the_sdks(row: Resource | Child) -> None:
     """Every field that the pinned SDK knows has its place in the table, and no other."""
     theirs = set(sdk_fields(row)) - {DELETED}
-    new, gone = sorted(theirs - set(fields(row))), sorted(set(fields(row)) - theirs)
+    new, gone = sorted(theirs - set(field_names(row))), sorted(set(field_names(row)) - theirs)
 
     assert not new and not gone, (
         f"{row.table}, stripe {stripe.VERSION}: new in the SDK: {new}; gone from it: {gone}"
@@ -227,7 +227,7 @@ def test_money_names_its_unit() -> None:
 @each_table
 def test_names_are_unique(row: Resource | Child) -> None:
     """No field is declared twice."""
-    assert len(fields(row)) == len(set(fields(row)))
+    assert len(field_names(row)) == len(set(field_names(row)))
 
 
 @each_table
@@ -253,7 +253,7 @@ def test_object_names_itself(row: Resource | Child) -> None:
 
 def test_columns_read_a_table_of_text() -> None:
     """A line is a name, a kind and a description with spaces."""
-    assert columns("\n  id   text  Id of it.\n  paid bool  Paid?  Yes.\n") == (
+    assert parse_columns("\n  id   text  Id of it.\n  paid bool  Paid?  Yes.\n") == (
         Column("id", "text", "Id of it."),
         Column("paid", "bool", "Paid?  Yes."),
     )
@@ -262,13 +262,13 @@ def test_columns_read_a_table_of_text() -> None:
 def test_columns_refuse_an_unknown_kind() -> None:
     """A kind that does not exist is refused by name."""
     with pytest.raises(ValueError, match="'id': unknown kind 'string'"):
-        columns("id string Id.")
+        parse_columns("id string Id.")
 
 
 def test_columns_refuse_a_line_without_description() -> None:
     """A column without description is refused."""
     with pytest.raises(ValueError):
-        columns("id text")
+        parse_columns("id text")
 
 
 # tables
@@ -314,37 +314,37 @@ def test_objects_are_unique() -> None:
 def test_a_table_declared_twice_is_refused(rows: tuple[Resource, ...]) -> None:
     """Two rows for one table fail at import, children included."""
     with pytest.raises(ValueError, match="tables: declared twice: a"):
-        table(*rows)
+        index_by_table(*rows)
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        Resource("a", "a", columns("x text X.\nx bool X."), "rak_x_read", "X"),
+        Resource("a", "a", parse_columns("x text X.\nx bool X."), "rak_x_read", "X"),
         Resource(
             "a",
             "a",
-            columns("x text X."),
+            parse_columns("x text X."),
             "rak_x_read",
             "X",
-            expandable=(Expandable(columns("x json X.")[0]),),
+            expandable=(Expandable(parse_columns("x json X.")[0]),),
         ),
         Resource(
             "a",
             "a",
-            columns("x text X."),
+            parse_columns("x text X."),
             "rak_x_read",
             "X",
             children=(Child("x", "b", "b", "a", "/v1/b", ()),),
         ),
-        Resource("a", "a", columns("x text X."), "rak_x_read", "X", never=("x",)),
-        plain("a", Child("x", "b", "b", "a", "/v1/b", columns("x text X.\nx text X."))),
+        Resource("a", "a", parse_columns("x text X."), "rak_x_read", "X", excluded=("x",)),
+        plain("a", Child("x", "b", "b", "a", "/v1/b", parse_columns("x text X.\nx text X."))),
     ],
 )
 def test_a_field_declared_twice_is_refused(row: Resource) -> None:
     """A field has one place: column, expandable, child or never."""
     with pytest.raises(ValueError, match=r"[ab]: declared twice: x"):
-        table(row)
+        index_by_table(row)
 
 
 # resources
@@ -377,16 +377,18 @@ def test_plans_share_the_prices_permission() -> None:
 def test_walks() -> None:
     """The lists that hide objects by default are asked for all of them; active prices first."""
     assert {
-        name: resource.walks for name, resource in RESOURCES.items() if resource.walks != ((),)
+        name: resource.list_filters
+        for name, resource in RESOURCES.items()
+        if resource.list_filters != ((),)
     } == {
         "subscriptions": ((("status", "all"),),),
         "prices": ((("active", "true"),), (("active", "false"),)),
     }
 
 
-def test_clock_filtered() -> None:
+def test_lists_that_hide_test_clocks() -> None:
     """The lists that leave out objects on a test clock are those of customers and subscriptions."""
-    assert [name for name, resource in RESOURCES.items() if resource.clock_filtered] == [
+    assert [name for name, resource in RESOURCES.items() if resource.hides_test_clocks] == [
         "customers",
         "subscriptions",
     ]
@@ -408,14 +410,14 @@ def test_signed_links_are_volatile() -> None:
 def test_secrets_are_never_loaded() -> None:
     """No column has a secret's name."""
     assert [place for place, _ in everywhere() if re.search(r"secret|password|token", place)] == []
-    assert RESOURCES["invoices"].never == ("confirmation_secret",)
+    assert RESOURCES["invoices"].excluded == ("confirmation_secret",)
 
 
 @each_resource
 def test_never_is_a_secret_or_a_resource_of_its_own(resource: Resource) -> None:
     """What is never loaded is a secret, or a list that another resource loads whole."""
     assert [
-        name for name in resource.never if not name.endswith("_secret") and name not in RESOURCES
+        name for name in resource.excluded if not name.endswith("_secret") and name not in RESOURCES
     ] == []
 
 

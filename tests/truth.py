@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from stripe_feed.resources import RESOURCES, TABLES
-from stripe_feed.resources.model import Child, Column, Kind, Resource
+from stripe_feed.resources.model import Child, Column, ColumnKind, Resource
 from stripe_feed.sandbox import Sandbox
 
 MOST_SHOWN = 12
@@ -260,7 +260,7 @@ def read(
     }
 
 
-OWN_KINDS: dict[str, Kind] = {
+OWN_KINDS: dict[str, ColumnKind] = {
     "extra": "json",
     "account_id": "text",
     "deleted_at": "timestamp",
@@ -282,7 +282,7 @@ def _seconds(value: Any) -> float | None:
     return float(at.timestamp())
 
 
-DECODE: dict[Kind, Callable[[Any], Any]] = {
+DECODE: dict[ColumnKind, Callable[[Any], Any]] = {
     "text": _same,
     "ref": _same,
     "bigint": _same,
@@ -359,13 +359,13 @@ def _twice(ids: Sequence[str]) -> set[str]:
 def _known(row: Resource | Child, expand: Collection[str]) -> set[str]:
     known = {column.name for column in columns_of(row, expand)}
     return (
-        known | {child.field for child in row.children} | set(row.never)
+        known | {child.field for child in row.children} | set(row.excluded)
         if isinstance(row, Resource)
         else known
     )
 
 
-def _cell(kind: Kind, name: str, value: Any, extra: dict[str, Any]) -> Any:
+def _cell(kind: ColumnKind, name: str, value: Any, extra: dict[str, Any]) -> Any:
     """The cell for a value; what does not fit is added to `extra`."""
     if value is None:
         return None

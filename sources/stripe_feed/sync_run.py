@@ -250,7 +250,9 @@ def plan_sync(
         step = standing(state, cursors.get(name), session.api.now(), follows)
         if step in ("again", "gap"):
             state = {}  # no events continue from this list: it is read again
-        planned = plan(state, session.options, len(row.walks), session.api.now(), account.created)
+        planned = plan(
+            state, session.options, len(row.list_filters), session.api.now(), account.created
+        )
         ranges = [r for walk in planned.left for r in walk]
         if planned.keeps_cursor:
             kind = "range"

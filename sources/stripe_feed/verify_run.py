@@ -178,7 +178,7 @@ class ResourceVerification:
         shown: dict[str, Read] = {}
         for moment in moments:
             spans, on_pages = [], dict[str, Read]()
-            for walk in self.resource.walks:
+            for walk in self.resource.list_filters:
                 ask = Planner([(0, moment)]).take()
                 if ask is None:
                     continue

@@ -139,7 +139,7 @@ class Floor:
 def main(url: str, key: str, file: str) -> None:
     floor = Floor(url, key, file)
     for row in RESOURCES.values():
-        for walk in row.walks:
+        for walk in row.list_filters:
             floor.walk(row, dict(walk))
 
 

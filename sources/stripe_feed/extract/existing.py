@@ -15,7 +15,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from ..destination.state import select_rows, table_name
 from ..resources import CHANGES, RESOURCES
-from ..resources.model import Child, Column, Kind, Resource
+from ..resources.model import Child, Column, ColumnKind, Resource
 from .tables.arrow import Stamp
 from .tables.codec import ARROW, MEMORY, Shape
 from .tables.diff import Image, id_of
@@ -225,7 +225,7 @@ def unlike(resource: Resource, shape: Shape, told: Image, held: Image) -> list[s
     """The documented fields in which a change's image differs from its row's, without lists: events
     cut them, and tables hold them apart.
     """
-    left_out = {*resource.volatile, *resource.links, *resource.never}
+    left_out = {*resource.volatile, *resource.bearer_links, *resource.excluded}
     columns = [
         column for column in shape.columns if column.name in told and column.name not in left_out
     ]
@@ -285,7 +285,7 @@ def image(shape: Shape, row: Row) -> Image:
     return found | (parsed(row["extra"]) or {})
 
 
-def as_json(kind: Kind, value: Any) -> Any:
+def as_json(kind: ColumnKind, value: Any) -> Any:
     """A cell as Stripe writes it in JSON."""
     if value is None:
         return None

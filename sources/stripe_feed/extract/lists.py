@@ -125,7 +125,7 @@ class Run:
     def state(self, options: Options) -> dict[str, Any]:
         """The resource's state once everything taken so far is loaded."""
         left = [
-            [list(r) for r in walk] for walk in self.left[: len(self.resource.walks)]
+            [list(r) for r in walk] for walk in self.left[: len(self.resource.list_filters)]
         ]  # test clocks: always whole
         start = options.start or 0 if self.start is None else self.start
         more: dict[str, Any] = ({"compare": True} if self.compare else {}) | (
@@ -399,7 +399,9 @@ def _begin(
     holds rows already; `lost`: a table that it has not.
     """
     options, now = session.options, session.api.now()
-    planned = plan(state, options, len(resource.walks), now, session.account.created, bool(lost))
+    planned = plan(
+        state, options, len(resource.list_filters), now, session.account.created, bool(lost)
+    )
     if again:
         planned = replace(planned, first=False)
     if not planned.first:
@@ -437,10 +439,10 @@ def open_listing(
     which the list hides.
     """
     api, options, shape = session.api, session.options, session.shapes[resource.table]
-    clocks = session.test_clocks if resource.clock_filtered else []
+    clocks = session.test_clocks if resource.hides_test_clocks else []
     walks: list[Params] = [
-        *resource.walks,
-        *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.walks),
+        *resource.list_filters,
+        *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.list_filters),
     ]
     listing: Listing[Record] = Listing(
         resource.table,

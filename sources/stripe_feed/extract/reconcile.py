@@ -146,7 +146,9 @@ class Reconciling:
 
     def _list(self) -> Iterator[Any]:
         ranges = whole_ranges(self.start, self.t0, self.session.account.created)
-        listing = open_listing(self.session, self.resource, [ranges for _ in self.resource.walks])
+        listing = open_listing(
+            self.session, self.resource, [ranges for _ in self.resource.list_filters]
+        )
         self.session.compared.append(listing)
         while not (listing.finished and not listing.parts):
             parts = self.session.reader.take(listing)
@@ -507,7 +509,7 @@ class Reconciling:
         listed = dlt.current.source_state()["resources"][table]
         t0 = self.session.proven(self.t0)
         listed.update(
-            t0=t0, left=[[] for _ in self.resource.walks], start=min(self.asked, self.start)
+            t0=t0, left=[[] for _ in self.resource.list_filters], start=min(self.asked, self.start)
         )
         listed.pop("compare", None)
         if table in self.session.runs:

@@ -96,7 +96,7 @@ def _jobs(session: Session, table: str, wanted: Mapping[str, int | None], client
         with client as opened:
             return existing.count_between(opened, resource, lo, hi)
 
-    singles, ranges = plan(wanted, held, len(resource.walks))
+    singles, ranges = plan(wanted, held, len(resource.list_filters))
     listed: list[Job] = [
         (table, partial(_listed, session, resource, span, ids)) for span, ids in ranges
     ]
@@ -168,7 +168,7 @@ def _listed(session: Session, resource: Resource, span: Range, ids: Sequence[str
     only = set(ids)
     found: dict[str, Read] = {}
     try:
-        for walk in resource.walks:
+        for walk in resource.list_filters:
             found.update(
                 (read.record.row.id, read) for read in _walked(session, resource, walk, span, only)
             )

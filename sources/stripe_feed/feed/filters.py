@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..resources import RESOURCES
-from ..resources.model import fields
+from ..resources.model import field_names
 from .change import Change
 from .paths import normalize_path, split_prefix, value_at
 
@@ -81,7 +81,7 @@ def compile_filter(
 def unknown_paths(resource: Names, paths: Iterable[str]) -> list[str]:
     """Return the paths that start with no field of these resources in the loaded API version."""
     known_fields = {"object"}.union(
-        *(fields(RESOURCES[table]) for table in _resources(resource) or RESOURCES)
+        *(field_names(RESOURCES[table]) for table in _resources(resource) or RESOURCES)
     )
     return [path for path in paths if normalize_path(path).partition(".")[0] not in known_fields]
 

@@ -1,19 +1,19 @@
-"""One row per Stripe resource: everything that is particular to it, as data.
+"""The Stripe resources: one row of data for each.
 
-The rest of the package iterates over `RESOURCES`; a new Stripe resource is one new row here and one
-sample object in the sandbox. Stripe is called by path, never by SDK class.
+The rest of the package iterates over `RESOURCES`; a new resource is one new row here and one sample
+object in the sandbox. Stripe is called by path, never by SDK class.
 """
 
 from __future__ import annotations
 
 from .core import CORE
-from .model import Child, Resource, table, with_children
+from .model import Child, Resource, index_by_table, with_children
 
-RESOURCES: dict[str, Resource] = table(*CORE)
+RESOURCES: dict[str, Resource] = index_by_table(*CORE)
 """Every resource by table, in the order of display."""
 
 TABLES: dict[str, Resource | Child] = {row.table: row for row in with_children(RESOURCES.values())}
 """Every table, each child after its parent."""
 
 CHANGES = "changes"
-"""The table with a row per change, and the resource that reads them."""
+"""The table with one row per change, and the dlt resource that fills it."""

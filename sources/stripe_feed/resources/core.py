@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Child, Column, Expandable, Resource, columns, types
+from .model import Child, Column, Expandable, Resource, event_types, parse_columns
 
 CORE: tuple[Resource, ...] = (
     Resource(
@@ -11,15 +11,15 @@ CORE: tuple[Resource, ...] = (
         permission="rak_customer_read",
         label="Core > Customers",
         events=(
-            *types("customer", "created updated deleted"),
-            *types("customer.discount", "created updated deleted"),
+            *event_types("customer", "created updated deleted"),
+            *event_types("customer.discount", "created updated deleted"),
         ),
-        deleted_by="customer.deleted",
-        same_since="2026-02-25",
-        clock_filtered=True,
+        deleted_event="customer.deleted",
+        schema_since="2026-02-25",
+        hides_test_clocks=True,
         volatile=("next_invoice_sequence",),
-        never=("subscriptions",),
-        columns=columns("""
+        excluded=("subscriptions",),
+        columns=parse_columns("""
         id                    text      Id, `cus_...`.
         created               timestamp When the customer was created, UTC.
         email                 text      E-mail address; not unique, case as entered.
@@ -70,11 +70,11 @@ CORE: tuple[Resource, ...] = (
         object="product",
         permission="rak_product_read",
         label="Core > Products",
-        events=types("product", "created updated deleted"),
-        deleted_by="product.deleted",
-        own_ids=True,
-        same_since="2026-09-30",
-        columns=columns("""
+        events=event_types("product", "created updated deleted"),
+        deleted_event="product.deleted",
+        client_ids=True,
+        schema_since="2026-09-30",
+        columns=parse_columns("""
         id                   text      Id; `prod_...` or chosen by the account.
         created              timestamp When the product was created, UTC.
         updated              timestamp When the product last changed, UTC.
@@ -102,12 +102,12 @@ CORE: tuple[Resource, ...] = (
         object="price",
         permission="rak_plan_read",
         label="Billing > Prices",
-        events=types("price", "created updated deleted"),
-        deleted_by="price.deleted",
-        own_ids=True,
-        same_since="2025-03-31",
-        walks=((("active", "true"),), (("active", "false"),)),
-        columns=columns("""
+        events=event_types("price", "created updated deleted"),
+        deleted_event="price.deleted",
+        client_ids=True,
+        schema_since="2025-03-31",
+        list_filters=((("active", "true"),), (("active", "false"),)),
+        columns=parse_columns("""
         id                  text      Id, `price_...`; a plan's own id where the price began as a plan.
         created             timestamp When the price was created, UTC.
         product             ref       Product that is sold (id).
@@ -144,11 +144,11 @@ CORE: tuple[Resource, ...] = (
         object="plan",
         permission="rak_plan_read",
         label="Billing > Prices",
-        events=types("plan", "created updated deleted"),
-        deleted_by="plan.deleted",
-        own_ids=True,
-        same_since="2025-03-31",
-        columns=columns("""
+        events=event_types("plan", "created updated deleted"),
+        deleted_event="plan.deleted",
+        client_ids=True,
+        schema_since="2025-03-31",
+        columns=parse_columns("""
         id                text      Id: of the price it mirrors, or chosen by the account.
         created           timestamp When the plan was created, UTC.
         product           ref       Product that is sold (id); null if the product was deleted.
@@ -177,17 +177,17 @@ CORE: tuple[Resource, ...] = (
         permission="rak_subscription_read",
         label="Billing > Subscriptions",
         events=(
-            *types(
+            *event_types(
                 "customer.subscription",
                 "created updated deleted paused resumed trial_will_end pending_update_applied pending_update_expired",
             ),
-            *types("customer.discount", "created updated deleted"),
+            *event_types("customer.discount", "created updated deleted"),
         ),
-        same_since="2026-09-30",
-        free_form=("payment_settings", "pending_update"),
-        walks=((("status", "all"),),),
-        clock_filtered=True,
-        columns=columns("""
+        schema_since="2026-09-30",
+        map_fields=("payment_settings", "pending_update"),
+        list_filters=((("status", "all"),),),
+        hides_test_clocks=True,
+        columns=parse_columns("""
         id                                text      Id, `sub_...`.
         created                           timestamp When the subscription was created, UTC.
         customer                          ref       Customer who is billed (id).
@@ -246,7 +246,7 @@ CORE: tuple[Resource, ...] = (
                 path="/v1/subscription_items",
                 params=(("subscription", "{id}"),),
                 embeds=(("price", "prices"), ("plan", "plans")),
-                columns=columns("""
+                columns=parse_columns("""
                 id                   text      Id, `si_...`.
                 created              timestamp When the item was created, UTC.
                 subscription         text      Subscription that it belongs to (id).
@@ -271,18 +271,18 @@ CORE: tuple[Resource, ...] = (
         object="invoice",
         permission="rak_invoice_read",
         label="Billing > Invoices",
-        events=types(
+        events=event_types(
             "invoice",
             "created updated deleted finalized finalization_failed sent paid payment_succeeded payment_failed "
             "payment_action_required payment_attempt_required overdue overpaid will_be_due marked_uncollectible voided",
         ),
-        deleted_by="invoice.deleted",
-        same_since="2026-09-30",
-        links=("hosted_invoice_url", "invoice_pdf"),
-        free_form=("payment_settings", "last_finalization_error"),
+        deleted_event="invoice.deleted",
+        schema_since="2026-09-30",
+        bearer_links=("hosted_invoice_url", "invoice_pdf"),
+        map_fields=("payment_settings", "last_finalization_error"),
         volatile=("webhooks_delivered_at", "hosted_invoice_url", "invoice_pdf"),
-        never=("confirmation_secret",),
-        columns=columns("""
+        excluded=("confirmation_secret",),
+        columns=parse_columns("""
         id                               text      Id, `in_...`.
         created                          timestamp When the draft was created, UTC; not when it was finalized.
         number                           text      Number on the invoice; usually null while a draft.
@@ -374,7 +374,7 @@ CORE: tuple[Resource, ...] = (
                 object="line_item",
                 parent="invoice",
                 path="/v1/invoices/{id}/lines",
-                columns=columns("""
+                columns=parse_columns("""
                 id                    text    Id, `il_...`.
                 invoice               text    Invoice that it belongs to (id).
                 subscription          ref     Subscription that it bills (id).

@@ -16,7 +16,7 @@ from ..delivery.payloads import compile_template
 from ..feed.filters import ORIGINS
 from ..feed.lookups import RELATED_TABLES
 from ..resources import RESOURCES
-from ..resources.model import fields
+from ..resources.model import field_names
 from .trigger import Trigger
 
 Name = str | int
@@ -100,7 +100,7 @@ def _doubt(table: str, names: Sequence[Name]) -> str | None:
     kinds = _options(_class(RESOURCES[table].object))
     for n, name in enumerate(names):
         steps = [_step(kind, name) for kind in kinds]
-        if n == 0 and name in fields(RESOURCES[table]) and not any(steps):
+        if n == 0 and name in field_names(RESOURCES[table]) and not any(steps):
             return None
         if any(step is Any for step in steps):
             return None

@@ -101,7 +101,7 @@ def _ref(raw: msgspec.Raw) -> str | None:
 
 
 def _kind(event: Event, resource: Resource) -> Kind:
-    if event.type == resource.deleted_by:
+    if event.type == resource.deleted_event:
         return "deleted"
     if event.type == resource.events[0]:
         return "created"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from ...resources.model import Resource, fields
+from ...resources.model import Resource, field_names
 from ..tables.changes import Change, Quality, encoded
 from ..tables.diff import Image, difference_that_counts, paths, revert, with_lists_of
 from .classify import ObjectEvent
@@ -91,7 +91,7 @@ def _describe_update(change: Change, entry: ObjectEvent, pin: str) -> None:
     raw = entry.event.data.previous_attributes
     previous: Image = _image.decode(raw)
     change.previous = _without_links(entry, raw)
-    change.changed = [path for path in paths(previous) if path not in entry.resource.links]
+    change.changed = [path for path in paths(previous) if path not in entry.resource.bearer_links]
     change.before_quality = _quality(entry, previous, pin)
 
 
@@ -101,7 +101,7 @@ def _quality(entry: ObjectEvent, previous: Image, pin: str) -> Quality:
     documented = _documented(entry.resource)
     for name, old in previous.items():
         if (old is None and name not in documented) or (
-            name in entry.resource.free_form and isinstance(old, dict)
+            name in entry.resource.map_fields and isinstance(old, dict)
         ):
             return "derived"
     return "exact"
@@ -111,7 +111,7 @@ def _describe_status(change: Change, entry: ObjectEvent, base: BaseState | None)
     if base is None or not same_api_shape(entry, base):
         return
     after = _image.decode(entry.event.data.object)
-    left_out = {*entry.resource.volatile, *entry.resource.links, *entry.resource.never}
+    left_out = {*entry.resource.volatile, *entry.resource.bearer_links, *entry.resource.excluded}
     before = base.image
     if not base.complete:
         before = with_lists_of(before, after, [child.field for child in entry.resource.children])
@@ -130,7 +130,7 @@ def _describe_status(change: Change, entry: ObjectEvent, base: BaseState | None)
 
 def _documented(resource: Resource) -> Collection[str]:
     if resource.table not in _DOCUMENTED:
-        _DOCUMENTED[resource.table] = frozenset(fields(resource))
+        _DOCUMENTED[resource.table] = frozenset(field_names(resource))
     return _DOCUMENTED[resource.table]
 
 
@@ -139,7 +139,7 @@ _DOCUMENTED: dict[str, frozenset[str]] = {}
 
 def _without_links(entry: ObjectEvent, raw: msgspec.Raw) -> bytes:
     """The event's own bytes without links that grant access to whoever holds them."""
-    left_out = (*entry.resource.links, *entry.resource.never)
+    left_out = (*entry.resource.bearer_links, *entry.resource.excluded)
     body = bytes(raw)
     if not any(name.encode() in body for name in left_out):
         return body

@@ -40,7 +40,7 @@ def same_schema(resource: Resource, version: str | None, pin: str) -> bool:
     """Whether objects of an API version have the fields of the pinned version, children included."""
     if version is None or version == pin:
         return version == pin
-    return all(resource.same_since <= each[:10] <= API_VERSION[:10] for each in (version, pin))
+    return all(resource.schema_since <= each[:10] <= API_VERSION[:10] for each in (version, pin))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ def order_events(
 def _without_repeated_creations(second: list[ObjectEvent]) -> list[ObjectEvent]:
     """Drop repeated creations of objects whose ids Stripe assigns: each id is created only once."""
     creations = _seen_first(entry for entry in second if entry.kind == "created")
-    duplicates = [] if second[0].resource.own_ids else [entry.event.id for entry in creations[1:]]
+    duplicates = (
+        [] if second[0].resource.client_ids else [entry.event.id for entry in creations[1:]]
+    )
     return [entry for entry in second if entry.event.id not in duplicates]
 
 
@@ -107,7 +109,7 @@ def _order_second(
 ) -> tuple[list[ObjectEvent], bool]:
     deletions = _seen_first(entry for entry in second if entry.kind == "deleted")
     if (
-        deletions and not second[0].resource.own_ids
+        deletions and not second[0].resource.client_ids
     ):  # an id lives only once: whatever the schemas, the deletion was last
         rest, sure = _order_second(
             [entry for entry in second if entry.kind != "deleted"], start, None
@@ -220,7 +222,7 @@ def _hash_of_deleted(second: Sequence[ObjectEvent], stored: Image) -> str | None
 
 def state_hash(resource: Resource, image: Image) -> str:
     """Equal for states that do not differ significantly."""
-    left_out = {*resource.volatile, *resource.links, *resource.never}
+    left_out = {*resource.volatile, *resource.bearer_links, *resource.excluded}
     content = counted({name: value for name, value in image.items() if name not in left_out})
     return blake2b(_sorted.encode(content), digest_size=16).hexdigest()
 

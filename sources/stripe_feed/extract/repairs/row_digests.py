@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from ...resources.model import Column, Kind, Resource
+from ...resources.model import Column, ColumnKind, Resource
 from .. import existing
 from ..tables.arrow import Stamp, children, parents
 from ..tables.codec import OWN_COLUMNS, Record, Shape
@@ -129,7 +129,7 @@ def _values(shape: Shape, table: pa.Table) -> Sequence[tuple[Any, ...]]:
     )
 
 
-def cell(kind: Kind, value: Any) -> Any:
+def cell(kind: ColumnKind, value: Any) -> Any:
     """A value as JSON; as it is where it is nothing that Stripe could have sent."""
     if value is None:
         return None

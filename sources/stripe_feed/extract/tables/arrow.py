@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...resources.model import Child, Kind
+from ...resources.model import Child, ColumnKind
 from .codec import ABSENT, ARROW, DECODED, MEMORY, UTC_TIME, Record, Ref, Shape
 
 FIRST_SECOND, LAST_SECOND = (
@@ -141,7 +141,7 @@ def _typed(n: int, value: Any, kind: Any, keep: Callable[[int, Any], None]) -> A
         return None
 
 
-def typed(value: Any, kind: Kind) -> Any:
+def typed(value: Any, kind: ColumnKind) -> Any:
     """A field's value; nothing where it does not have its documented type, or is no time."""
     found = _typed(0, value, DECODED[kind], lambda n, value: None)
     if kind == "timestamp" and found is not None and not FIRST_SECOND <= found <= LAST_SECOND:
@@ -149,7 +149,7 @@ def typed(value: Any, kind: Kind) -> Any:
     return found.id if isinstance(found, Ref) else found
 
 
-def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
+def lay_out(kind: ColumnKind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
     """Make an array of decoded values. One that the column cannot hold becomes null there and is
     handed to `keep`.
     """
@@ -171,7 +171,7 @@ def lay_out(kind: Kind, values: list[Any], keep: Callable[[int, Any], None]) -> 
     return array
 
 
-def _plain(kind: Kind, values: list[Any]) -> pa.Array:
+def _plain(kind: ColumnKind, values: list[Any]) -> pa.Array:
     if kind == "timestamp":
         seconds = pa.array(values, pa.int64(), memory_pool=MEMORY)
         ends = pc.min_max(seconds)
@@ -191,7 +191,7 @@ def _plain(kind: Kind, values: list[Any]) -> pa.Array:
     return pa.array(values, ARROW[kind], memory_pool=MEMORY)
 
 
-def _fitting(kind: Kind, n: int, value: Any, keep: Callable[[int, Any], None]) -> Any:
+def _fitting(kind: ColumnKind, n: int, value: Any, keep: Callable[[int, Any], None]) -> Any:
     try:
         _plain(kind, [value])
     except (pa.ArrowException, OverflowError):

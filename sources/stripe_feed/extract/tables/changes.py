@@ -145,7 +145,7 @@ def diff(
 
 def encoded(resource: Resource, image: Image) -> bytes:
     """JSON of an image without the links that are open to whoever holds them."""
-    left_out = {*resource.links, *resource.never}
+    left_out = {*resource.bearer_links, *resource.excluded}
     return msgspec.json.encode(
         {name: value for name, value in image.items() if name not in left_out}
     )

@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from ...api.client import InvalidBody
-from ...resources.model import Child, Column, Kind, Resource
+from ...resources.model import Child, Column, ColumnKind, Resource
 from .rejected import Odd, odd, usable_id
 
 log = logging.getLogger("stripe_feed")
@@ -39,7 +39,7 @@ class Ref(msgspec.Struct, gc=False):
     id: str
 
 
-DECODED: dict[Kind, Any] = {
+DECODED: dict[ColumnKind, Any] = {
     "text": str | None,
     "ref": str | Ref | None,
     "bigint": int | None,
@@ -49,7 +49,7 @@ DECODED: dict[Kind, Any] = {
     "double": float | None,
     "json": msgspec.Raw,
 }
-ARROW: dict[Kind, pa.DataType] = {
+ARROW: dict[ColumnKind, pa.DataType] = {
     "text": pa.string(),
     "ref": pa.string(),
     "bigint": pa.int64(),
@@ -114,7 +114,7 @@ class Shape:
             (child, Shape(child)) for child in (row.children if isinstance(row, Resource) else ())
         )
         self.embeds = row.embeds if isinstance(row, Child) else ()
-        self.never = row.never if isinstance(row, Resource) else ()
+        self.never = row.excluded if isinstance(row, Resource) else ()
         volatile = row.volatile if isinstance(row, Resource) else ()
         hashed = self._hashed = [
             column.name for column in self.columns if column.name not in volatile

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...resources.model import Child, Kind
+from ...resources.model import Child, ColumnKind
 from .codec import NEVER_NULL, Shape
 
-DATA_TYPES: dict[Kind, dict[str, Any]] = {
+DATA_TYPES: dict[ColumnKind, dict[str, Any]] = {
     "text": {"data_type": "text"},
     "ref": {"data_type": "text"},
     "bigint": {"data_type": "bigint"},
