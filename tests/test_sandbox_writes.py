@@ -4,61 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 import stripe
 import urllib3
 
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.protocol.messages import Answer, Request
 from stripe_feed.sandbox.protocol.parameters import nested, parse
 from tests import write_parameters
+from tests.writing import Object, done, event_types, new_customer, refused, send
 
-Object = dict[str, Any]
 CUSTOMERS = "/v1/customers"
 
 
 @pytest.fixture
 def box() -> Sandbox:
     return Sandbox(seed=5, customers=20, oddities=False)
-
-
-def send(
-    box: Sandbox, method: str, path: str, form: Object | None = None, **headers: str
-) -> Answer:
-    """`form` with the brackets in its names; an underscore in a header's name is a hyphen."""
-    sent = {"authorization": f"Bearer {box.key}"} | {
-        name.replace("_", "-"): value for name, value in headers.items()
-    }
-    return box.answer(Request(method, path, sent, urlencode(form or {}).encode()))
-
-
-def done(
-    box: Sandbox, method: str, path: str, form: Object | None = None, **headers: str
-) -> Object:
-    answer = send(box, method, path, form, **headers)
-    assert answer.status == 200, answer.body
-    found: Object = json.loads(answer.body)
-    return found
-
-
-def refused(
-    box: Sandbox, method: str, path: str, form: Object | None = None, **headers: str
-) -> tuple[int, str, str, str]:
-    """Status, code, parameter, message."""
-    answer = send(box, method, path, form, **headers)
-    error = json.loads(answer.body)["error"]
-    return answer.status, error.get("code", ""), error.get("param", ""), error["message"]
-
-
-def customer(box: Sandbox, **form: Any) -> str:
-    return str(done(box, "POST", CUSTOMERS, form)["id"])
-
-
-def event_types(box: Sandbox) -> list[str]:
-    return [event.type for event in box.events]
 
 
 # Parameters
@@ -145,7 +106,7 @@ def test_a_customer_has_what_was_sent_and_stripes_defaults(box: Sandbox) -> None
 
 
 def test_an_update_merges_hashes_and_metadata_and_unsets_by_the_empty_string(box: Sandbox) -> None:
-    id = customer(
+    id = new_customer(
         box,
         **{
             "phone": "1",
@@ -178,7 +139,7 @@ def test_an_update_merges_hashes_and_metadata_and_unsets_by_the_empty_string(box
 
 
 def test_limits_of_metadata_count_the_merged_keys(box: Sandbox) -> None:
-    id = customer(box, **{f"metadata[{n}]": "x" for n in range(49)})
+    id = new_customer(box, **{f"metadata[{n}]": "x" for n in range(49)})
     path = f"{CUSTOMERS}/{id}"
     assert refused(box, "POST", path, {"metadata[a]": "1", "metadata[b]": "1"}) == (
         400, "", "metadata", "Metadata can have up to 50 keys, but you've set 51.",
@@ -191,7 +152,7 @@ def test_limits_of_metadata_count_the_merged_keys(box: Sandbox) -> None:
 
 
 def test_a_deleted_customer_leaves_a_stub_and_ends_its_subscriptions(box: Sandbox) -> None:
-    id = customer(box)
+    id = new_customer(box)
     running = box.create("subscriptions", customer=id, status="active", discounts=[])["id"]
     seen = len(box.events)
     stub = {"id": id, "object": "customer", "deleted": True}
@@ -202,7 +163,9 @@ def test_a_deleted_customer_leaves_a_stub_and_ends_its_subscriptions(box: Sandbo
     missing = (404, "resource_missing", "id", f"No such customer: '{id}'")
     assert refused(box, "POST", f"{CUSTOMERS}/{id}", {"name": "x"}) == missing
     assert refused(box, "DELETE", f"{CUSTOMERS}/{id}") == missing
-    assert refused(box, "DELETE", f"{CUSTOMERS}/{customer(box)}?name=x")[1] == "parameter_unknown"
+    assert (
+        refused(box, "DELETE", f"{CUSTOMERS}/{new_customer(box)}?name=x")[1] == "parameter_unknown"
+    )
 
 
 def test_a_discount_is_deleted_by_its_customer(box: Sandbox) -> None:
@@ -219,7 +182,7 @@ def test_a_discount_is_deleted_by_its_customer(box: Sandbox) -> None:
 
 
 def test_tax_ids_come_and_go(box: Sandbox) -> None:
-    id = customer(box, **{"tax_id_data[0][type]": "eu_vat", "tax_id_data[0][value]": "DE1"})
+    id = new_customer(box, **{"tax_id_data[0][type]": "eu_vat", "tax_id_data[0][value]": "DE1"})
     made = done(box, "POST", f"{CUSTOMERS}/{id}/tax_ids", {"type": "gb_vat", "value": "GB1"})
     assert (made["type"], made["country"], made["customer"]) == ("gb_vat", "GB", id)
     assert [one["value"] for one in done(box, "GET", f"{CUSTOMERS}/{id}/tax_ids")["data"]] == [
@@ -314,7 +277,7 @@ def test_a_refusal_is_stored_once_the_execution_began(box: Sandbox) -> None:
 
 
 def test_deletes_ignore_idempotency_keys(box: Sandbox) -> None:
-    id = customer(box)
+    id = new_customer(box)
     assert send(box, "DELETE", f"{CUSTOMERS}/{id}", idempotency_key="k").status == 200
     assert send(box, "DELETE", f"{CUSTOMERS}/{id}", idempotency_key="k").status == 404
 
@@ -356,7 +319,7 @@ def test_a_share_of_writes_is_executed_and_answered_500(box: Sandbox) -> None:
 
 
 def test_a_slow_write_holds_its_key_and_its_object(box: Sandbox) -> None:
-    id = customer(box)
+    id = new_customer(box)
     time = [100.0]
     box.account.repeats.clock = box.account.locks.clock = lambda: time[0]
     box.faults.write_time = 5.0

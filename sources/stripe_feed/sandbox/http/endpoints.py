@@ -26,9 +26,9 @@ from ..state.api_versions import VERSION, answered, current
 from ..state.kinds import KIND_OF_PATH, Kind
 from ..state.mutation import Call
 from ..world import World
-from ..writes.execution import Prepared, Write, perform
 from ..writes.routes import ROUTES, prepare
 from . import expansions, sublists
+from .execution import Prepared, Write, perform
 from .lists import envelope, page
 
 if TYPE_CHECKING:

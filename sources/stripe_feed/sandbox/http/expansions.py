@@ -187,7 +187,9 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
         case "tiers":
             return catalog.tiers(content)
         case "currency_options":
-            return catalog.currency_options(content)
+            return catalog.currency_options(content) if content["object"] == "price" else {}
+        case "applies_to":
+            return None
     raise not_expandable(field)
 
 

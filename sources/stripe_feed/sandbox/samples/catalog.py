@@ -202,3 +202,24 @@ def currency_options(price: Object) -> dict[str, Any]:
             "custom_unit_amount": None,
         }
     return found
+
+
+def coupon(dice: Dice, created: int) -> Object:
+    months = dice.pick((None, 3, 12))
+    return {
+        "id": dice.word(8),
+        "object": "coupon",
+        "amount_off": None,
+        "created": created,
+        "currency": None,
+        "duration": "repeating" if months else "forever",
+        "duration_in_months": months,
+        "livemode": dice.livemode,
+        "max_redemptions": None,
+        "metadata": metadata(dice),
+        "name": "Friends and family" if dice.chance(0.5) else None,
+        "percent_off": 25.0,
+        "redeem_by": None,
+        "times_redeemed": 0,
+        "valid": True,
+    }

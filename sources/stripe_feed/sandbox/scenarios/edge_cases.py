@@ -225,7 +225,8 @@ def count(account: Account) -> dict[str, int]:
                 if where in (table, "") and is_odd(content):
                     found[name] += 1
     for table, gone in account.gone.items():
-        found[f"deleted_{table}"] = len(gone)
+        if gone or account.tables[table].rows:
+            found[f"deleted_{table}"] = len(gone)
     found["deleted_with_subscriptions"] = len(_orphans(account))
     found["inline_prices"] = len(account.inline)
     found["archived_prices"] = sum(

@@ -240,6 +240,17 @@ ROWS = (
         expandable={"product": "product"},
         opt_in=("tiers", "currency_options"),
     ),
+    Kind(
+        name="coupons",
+        object="coupon",
+        prefix="",
+        path="/v1/coupons",
+        permission="rak_coupon_read",
+        event="coupon",
+        events=CRUD,
+        opt_in=("applies_to", "currency_options"),
+        sample=catalog.coupon,
+    ),
 )
 
 KINDS = {kind.name: kind for kind in ROWS}

@@ -24,7 +24,11 @@ def create(account: Account, table: str, fields: Object) -> Object:
         raise ValueError(f"{table} has {id} already")
     if table in ("prices", "plans"):
         return create_price(account, table, fields, opt_in)
-    found = draft(account, table, fields)
+    return insert(account, table, draft(account, table, fields), opt_in)
+
+
+def insert(account: Account, table: str, found: Object, opt_in: Object) -> Object:
+    """Put a whole object in place, and tell that it was created."""
     account.store(table, found)
     if opt_in:
         account.remember(found["id"], opt_in)
@@ -42,9 +46,20 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
         account.remember(id, opt_in)
     if table in ("prices", "plans"):
         return _update_price(account, table, id, fields)
-    before, whole = content(account, table, id), account.whole.get(id)
+    before = content(account, table, id)
     after = before | CHANGED.get(table, _plain)(account, id, before, fields)
-    if table in EMBEDDED and EMBEDDED[table].field in fields:
+    return replace(
+        account, table, after, EMBEDDED[table].field in fields if table in EMBEDDED else False
+    )
+
+
+def replace(account: Account, table: str, after: Object, children: bool) -> Object:
+    """Put the next state of an object in place, and tell what changed; `children`: it has all of
+    them, not the first ten.
+    """
+    id = after["id"]
+    before, whole = content(account, table, id), account.whole.get(id)
+    if children:
         account.whole.pop(id, None)
     account.store(table, after)
     done = content(account, table, id)

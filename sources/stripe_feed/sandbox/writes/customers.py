@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
@@ -14,7 +13,7 @@ from ..samples.customers import Object
 from ..state import mutations
 from ..state.event_builder import Happening
 from ..world import World
-from .records import ADDRESS, add, addressed, change, filled, stub, with_metadata
+from .records import ADDRESS, add, addressed, change, fields_of, filled, stub
 
 PREFIX = re.compile(r"[A-Z0-9]{1,12}")
 SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
@@ -42,6 +41,20 @@ EMPTY: Object = {
     "tax_exempt": "none",
     "test_clock": None,
 }
+OPT_IN: Object = {
+    "cash_balance": None,
+    "invoice_credit_balance": {},
+    "sources": [],
+    "tax": {
+        "automatic_tax": "unrecognized_location",
+        "ip_address": None,
+        "location": None,
+        "provider": "stripe",
+    },
+    "tax_ids": [],
+}
+"""What a new customer shows if it is expanded."""
+
 UNSET: Object = {"tax_exempt": "none", "preferred_locales": []}
 """What a field is if it is unset, and not null."""
 
@@ -55,7 +68,7 @@ def created(account: World, id: str, given: Params) -> Object:
     if clock and clock not in account.clocks:
         raise missing("test_clock", clock, "test_clock", 400)
     fields = EMPTY | {"id": id, "invoice_prefix": account.dice.word(8).upper()}
-    made = add(account, "customers", fields | _fields(account, fields, given))
+    made = add(account, "customers", fields | OPT_IN | _fields(account, fields, given))
     if "tax_id_data" in given:
         account.remember(
             id, {"tax_ids": [_tax_id(account, made, one) for one in given["tax_id_data"]]}
@@ -85,11 +98,8 @@ def discount_deleted(account: World, id: str, given: Params) -> Object:
 
 def _fields(account: World, before: Object, given: Params) -> Object:
     """The fields that the parameters lead to; hashes are merged key by key."""
-    fields: dict[str, Any] = {
-        name: UNSET.get(name) if value is None else value
-        for name, value in with_metadata(before, given).items()
-        if name not in ACTS_ONLY
-    }
+    own = {name: value for name, value in given.items() if name not in ACTS_ONLY}
+    fields = fields_of(before, own, UNSET)
     if not PREFIX.fullmatch(fields.get("invoice_prefix") or "A"):
         raise Refusal(
             400,

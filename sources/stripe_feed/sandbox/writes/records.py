@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..protocol.errors import Refusal, missing
+from ..protocol.errors import Refusal, exclusive, missing
 from ..protocol.parameters import Params
 from ..samples.customers import Object
 from ..state import mutations
 from ..state.kinds import KINDS
 from ..world import World
-from .metadata import merged
 
 ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "state"))
+MOST_KEYS, LONGEST_NAME, LONGEST_VALUE = 50, 40, 500
 
 
 def addressed(account: World, table: str, id: str) -> Object:
@@ -32,11 +32,31 @@ def _found(account: World, table: str, id: str, param: str, status: int) -> Obje
 
 
 def add(account: World, table: str, fields: Object) -> Object:
-    return mutations.create(account, table, fields)
+    """Put a new object in place, and record its events. `fields` are all of its own."""
+    kind = KINDS[table]
+    whole = {"object": kind.object, "created": account.now, "livemode": account.livemode} | fields
+    opt_in = {name: whole.pop(name) for name in kind.opt_in if name in whole}
+    return mutations.insert(account, table, whole, opt_in)
 
 
 def change(account: World, table: str, id: str, fields: Object) -> Object:
+    """Replace fields of an object that embeds no list that changes."""
     return mutations.update(account, table, id, fields)
+
+
+def taken(account: World, table: str, id: str) -> None:
+    """Refuse an id that the client chose and another object has."""
+    if id in account.tables[table].rows:
+        object = KINDS[table].object.capitalize()
+        raise Refusal(400, f"{object} already exists.", "resource_already_exists", "id")
+
+
+def new_id(account: World, table: str, given: Params) -> str:
+    """The id that the client chose, or a new one."""
+    if "id" not in given:
+        return account.dice.id(KINDS[table].prefix)
+    taken(account, table, given["id"])
+    return str(given["id"])
 
 
 def stub(object: str, id: str) -> Object:
@@ -48,20 +68,63 @@ def filled(before: Object | None, given: Params | None, empty: Object) -> Object
     return None if given is None else empty | (before or {}) | given
 
 
-def with_metadata(before: Object, given: Params) -> Params:
-    """The parameters with the metadata that they lead to."""
-    if "metadata" not in given:
-        return given
-    return given | {"metadata": merged(before.get("metadata") or {}, given["metadata"])}
+def fields_of(before: Object, given: Params, unset: Object) -> Object:
+    """The parameters as fields: metadata merged, and for what is unset null or its value in
+    `unset`.
+    """
+    fields = {name: unset.get(name) if value is None else value for name, value in given.items()}
+    if "metadata" in given:
+        fields["metadata"] = merged(before.get("metadata") or {}, given["metadata"])
+    return fields
 
 
-def needs_one(given: Params, *names: str) -> str:
-    """Which one of these is given; refuses two."""
-    there = [name for name in names if given.get(name) is not None]
-    if len(there) > 1:
+def merged(before: dict[str, str], given: Params | None, name: str = "metadata") -> dict[str, str]:
+    """Metadata after a change: keys are added, `""` takes one away, and None all."""
+    if given is None:
+        return {}
+    for key, value in given.items():
+        if len(key) > LONGEST_NAME:
+            raise Refusal(
+                400, f"Invalid key: {key} must be a string under 40 characters", param=name
+            )
+        if len(value) > LONGEST_VALUE:
+            raise Refusal(
+                400, f"Invalid val: {value} must be a string under 500 characters", param=name
+            )
+    both = {key: value for key, value in (before | given).items() if value}
+    if len(both) > MOST_KEYS:
         raise Refusal(
             400,
-            f"You may only specify one of these parameters: {', '.join(names)}.",
-            "parameters_exclusive",
+            f"Metadata can have up to {MOST_KEYS} keys, but you've set {len(both)}.",
+            param=name,
         )
+    return both
+
+
+def only_one(given: Params, *names: str) -> str:
+    """Which one of these is given, if any; refuses two."""
+    there = [name for name in names if given.get(name) is not None]
+    if len(there) > 1:
+        raise exclusive(*names)
     return there[0] if there else ""
+
+
+def currency_of(given: str, param: str = "currency") -> str:
+    if len(given) != 3 or not (given.isascii() and given.isalpha()):
+        raise Refusal(400, f"Invalid currency: {given}.", param=param)
+    return given.lower()
+
+
+def https(url: str | None, param: str) -> None:
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise Refusal(400, "Not a valid URL", "url_invalid", param)
+
+
+def at_least(least: int, value: int | None, param: str) -> None:
+    if value is not None and value < least:
+        raise Refusal(
+            400,
+            f"This value must be greater than or equal to {least}.",
+            "parameter_invalid_integer",
+            param,
+        )

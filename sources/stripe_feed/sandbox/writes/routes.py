@@ -8,12 +8,12 @@ from typing import NamedTuple
 import msgspec
 
 from ..http import expansions
+from ..http.execution import Prepared
 from ..protocol.parameters import Params, expands
 from ..samples.customers import Object
 from ..state.kinds import KINDS
 from ..world import World
-from . import customers
-from .execution import Prepared
+from . import coupons, customers, prices, products
 from .parameters import checked
 
 
@@ -64,5 +64,16 @@ ROWS = (
     Route("customers", "DELETE", "/:id/discount", "customer_delete_discount", customers.discount_deleted),
     Route("customers", "POST", "/:id/tax_ids", "customer_tax_id_create", customers.tax_id_created),
     Route("customers", "DELETE", "/:id/tax_ids/:id", "customer_tax_id_delete", customers.tax_id_deleted),
+    Route("products", "POST", "", "product_create", products.created),
+    Route("products", "POST", "/:id", "product_update", products.updated),
+    Route("products", "DELETE", "/:id", "product_delete", products.deleted),
+    Route("prices", "POST", "", "price_create", prices.created),
+    Route("prices", "POST", "/:id", "price_update", prices.updated),
+    Route("plans", "POST", "", "plan_create", prices.plan_created),
+    Route("plans", "POST", "/:id", "plan_update", prices.plan_updated),
+    Route("plans", "DELETE", "/:id", "plan_delete", prices.plan_deleted),
+    Route("coupons", "POST", "", "coupon_create", coupons.created),
+    Route("coupons", "POST", "/:id", "coupon_update", coupons.updated),
+    Route("coupons", "DELETE", "/:id", "coupon_delete", coupons.deleted),
 )  # fmt: skip
 ROUTES = {(row.method, KINDS[row.table].path + row.below): row for row in ROWS}

@@ -1,0 +1,75 @@
+"""`/v1/coupons`: created, updated, deleted."""
+
+from __future__ import annotations
+
+from ..protocol.errors import Refusal, required
+from ..protocol.parameters import Params
+from ..samples.customers import Object
+from ..state import mutations
+from ..world import World
+from .records import add, addressed, at_least, change, currency_of, fields_of, stub, taken
+
+FIVE_YEARS = 5 * 366 * 86_400
+EMPTY: Object = {
+    "amount_off": None,
+    "applies_to": None,
+    "currency_options": {},
+    "currency": None,
+    "duration": "once",
+    "duration_in_months": None,
+    "max_redemptions": None,
+    "metadata": {},
+    "name": None,
+    "percent_off": None,
+    "redeem_by": None,
+    "times_redeemed": 0,
+    "valid": True,
+}
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    _check(account, given)
+    id = given.get("id") or account.dice.word(8)
+    taken(account, "coupons", id)
+    fields = fields_of(EMPTY, given, {})
+    if given.get("currency"):
+        fields["currency"] = currency_of(given["currency"])
+    return add(account, "coupons", EMPTY | fields | {"id": id})
+
+
+def _check(account: World, given: Params) -> None:
+    amount, percent = given.get("amount_off"), given.get("percent_off")
+    if amount is not None and percent is not None:
+        raise Refusal(
+            400, "Received both percent_off and amount_off parameters. Please pass in only one."
+        )
+    if amount is None and percent is None:
+        raise required("percent_off")
+    if percent is not None and not 0 < percent <= 100:
+        raise Refusal(
+            400,
+            f"Invalid percent_off: {percent}. It must be between 0 and 100.",
+            param="percent_off",
+        )
+    at_least(1, amount, "amount_off")
+    if amount is not None and not given.get("currency"):
+        raise required("currency")
+    if given.get("duration") == "repeating" and given.get("duration_in_months") is None:
+        raise required("duration_in_months")
+    redeem_by = given.get("redeem_by")
+    if redeem_by is not None and not account.now < redeem_by <= account.now + FIVE_YEARS:
+        raise Refusal(
+            400, "redeem_by must be in the future, and within five years.", param="redeem_by"
+        )
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "coupons", id)
+    return change(account, "coupons", id, fields_of(before, given, {}))
+
+
+def deleted(account: World, id: str, given: Params) -> Object:
+    """Discounts made from it go on."""
+    addressed(account, "coupons", id)
+    mutations.delete(account, "coupons", id)
+    return stub("coupon", id)

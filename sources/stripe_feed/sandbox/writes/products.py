@@ -1,0 +1,87 @@
+"""`/v1/products`: created, updated, and deleted if they have no prices."""
+
+from __future__ import annotations
+
+from ..protocol.errors import Refusal
+from ..protocol.parameters import Params
+from ..samples.customers import Object
+from ..state import mutations
+from ..world import World
+from .price_fields import add_price, checked_price
+from .records import add, addressed, change, fields_of, filled, https, new_id, referenced, stub
+
+TAX_DETAILS = {"performance_location": None, "tax_code": None}
+EMPTY: Object = {
+    "active": True,
+    "default_price": None,
+    "description": None,
+    "images": [],
+    "marketing_features": [],
+    "metadata": {},
+    "package_dimensions": None,
+    "shippable": None,
+    "statement_descriptor": None,
+    "tax_code": None,
+    "tax_details": None,
+    "type": "service",
+    "unit_label": None,
+    "url": None,
+}
+UNSET: Object = {"images": [], "marketing_features": []}
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    """`default_price_data` makes a price that becomes its default."""
+    fields = _fields(EMPTY, {name: given[name] for name in given if name != "default_price_data"})
+    id = new_id(account, "products", given)
+    data = given.get("default_price_data")
+    if data is not None:
+        price = checked_price(data, "default_price_data")
+    product = add(account, "products", EMPTY | {"updated": account.now} | fields | {"id": id})
+    if data is None:
+        return product
+    made = add_price(account, price | {"product": id})
+    return change(account, "products", id, {"default_price": made["id"]})
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "products", id)
+    if "default_price" in given:
+        price = referenced(account, "prices", given["default_price"], "default_price")
+        if price["product"] != id:
+            raise Refusal(
+                400,
+                f"The price specified, `{price['id']}`, belongs to another product than `{id}`.",
+                param="default_price",
+            )
+    fields = _fields(before, given)
+    unchanged = all(before[name] == value for name, value in fields.items())
+    return before if unchanged else change(account, "products", id, fields)
+
+
+def deleted(account: World, id: str, given: Params) -> Object:
+    addressed(account, "products", id)
+    if mutations.priced(account, id):
+        raise Refusal(
+            400,
+            "This product cannot be deleted because it has one or more user-created prices.",
+            param="id",
+        )
+    mutations.delete(account, "products", id)
+    return stub("product", id)
+
+
+def _fields(before: Object, given: Params) -> Object:
+    fields = fields_of(before, given, UNSET)
+    https(fields.get("url"), "url")
+    for place, image in enumerate(fields.get("images", ())):
+        https(image, f"images[{place}]")
+    if set(fields.get("statement_descriptor") or "") & set("<>\\\"'"):
+        raise Refusal(
+            400,
+            "The statement descriptor must not contain any of these characters: < > \\ \" '",
+            param="statement_descriptor",
+        )
+    if "tax_details" in given:
+        fields["tax_details"] = filled(before["tax_details"], given["tax_details"], TAX_DETAILS)
+    return fields
