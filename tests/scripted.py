@@ -40,6 +40,8 @@ class Seen:
 
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: str = ""
 
 
 class Scripted:
@@ -74,9 +76,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        answer = self.server.scripted.next(
-            Seen(self.path, {name.lower(): value for name, value in self.headers.items()})
-        )
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = self.server.scripted.next(Seen(self.path, headers, self.command, body))
+        self._send(answer)
+
+    do_POST = do_DELETE = do_GET
+
+    def _send(self, answer: Answer) -> None:
         if answer.meanwhile is not None:
             answer.meanwhile()
         if not answer.status:

@@ -5,6 +5,7 @@
             NotFound                        no such object
             CursorGone                      the id to page from was deleted meanwhile
         UsageError                 exit 2   change the command
+            InvalidParameter                a parameter of an action cannot be what it is
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
             NotReadable                     Stripe does not give one list; the others can be read
                 PermissionMissing           a restricted key may not read it
@@ -17,9 +18,11 @@
         TryLater                   exit 5   Stripe or the destination is out of reach, or limits: run again
             RateLimited
             Unreachable
+            OutcomeUnknown                  a write that Stripe may have carried out, or not
 
 Messages say what, where and what to do next. They never hold a key, an e-mail address, a name or a
-body; Stripe's own error sentences can, so they are not quoted.
+body. Stripe's own error sentences can: only actions quote them, with every value that was sent replaced
+by the name of its field.
 """
 
 from __future__ import annotations
@@ -32,12 +35,21 @@ class StripeFeedError(Exception):
 
 
 class RequestRefused(StripeFeedError):
-    """Stripe answered 400 or 404; `code` and `param` are Stripe's."""
+    """Stripe answered 400, 402 or 404; `code`, `param` and `decline_code` are Stripe's."""
 
-    def __init__(self, message: str, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        decline_code: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.param = param
+        self.request_id = request_id
+        self.decline_code = decline_code
 
 
 class NotFound(RequestRefused):
@@ -56,6 +68,14 @@ class UsageError(StripeFeedError):
     exit_code = 2
 
 
+class InvalidParameter(UsageError):
+    """What an action is given cannot be sent; `param` is the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class SetupError(StripeFeedError):
     """A key, a setting or the destination must be fixed before anything can be read or written."""
 
@@ -71,7 +91,7 @@ class NotReadable(SetupError):
 
 
 class PermissionMissing(NotReadable):
-    """The restricted key lacks `permission`, named as Stripe names it (`rak_customer_read`)."""
+    """The restricted key lacks `permission`, named as Stripe names it (`rak_customer_write`)."""
 
     def __init__(
         self, message: str, permission: str | None = None, account_id: str | None = None
@@ -119,3 +139,17 @@ class RateLimited(TryLater):
 
 class Unreachable(TryLater):
     """No complete answer within the time allowed: network trouble, 5xx answers or broken bodies."""
+
+
+class OutcomeUnknown(TryLater):
+    """A write was sent and no definite answer came: Stripe may have carried it out, or not.
+
+    A repetition with the same `idempotency_key` and equal parameters takes effect once.
+    """
+
+    def __init__(
+        self, message: str, idempotency_key: str | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.idempotency_key = idempotency_key
+        self.request_id = request_id

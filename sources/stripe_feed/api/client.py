@@ -13,7 +13,8 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from http import HTTPStatus
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -21,14 +22,19 @@ import msgspec
 import stripe
 
 from ..errors import (
+    NotFound,
+    OutcomeUnknown,
     PermissionMissing,
     RateLimited,
+    RequestRefused,
     SetupError,
     StripeFeedError,
+    TryLater,
     Unreachable,
     UsageError,
 )
 from .credentials import find_base, find_key, is_live
+from .forms import Form, encode
 from .json_repair import decode_body
 from .rate_limits import (
     ENDPOINT_RPS,
@@ -42,9 +48,11 @@ from .rate_limits import (
 from .responses import (
     TOO_LARGE_STATUSES,
     InvalidBody,
+    Purpose,
     fault_name,
     foreign_answer,
     is_truncated,
+    printable_name,
     stripe_code,
     to_error,
 )
@@ -59,6 +67,10 @@ MAX_TRIES = 9
 MAX_TRIES_FOREIGN = 3  # if something other than Stripe answers
 CUTS_BEFORE_SMALLER_PAGE = 2  # in a row
 TRUNCATION_FAULTS = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
+NEVER_SENT_FAULTS = (
+    "ConnectTimeoutError", "NameResolutionError", "NewConnectionError", "ProxyError", "SSLError",
+)  # fmt: skip
+MAX_TRIES_500 = 3  # of a write: with one key Stripe may repeat the answer that it stored
 GIVE_UP_AFTER = 120.0  # seconds
 ACCOUNT_PATH = "/v1/account"
 
@@ -73,6 +85,8 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
 
     value: T
     requested_at: int
+    request_id: str | None = None
+    replayed: bool = False  # the stored answer to an earlier request with this idempotency key
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -89,7 +103,8 @@ class Api:
     A rate limiter that learns from 429 answers decides when a request is sent. Answers of 408, 409,
     424, 425 and 5xx, connection faults, lock time-outs and truncated or invalid bodies are retried
     with jittered backoff; pages that arrive truncated are retried with a smaller limit. A request
-    raises `TryLater` after `give_up_after` seconds, even if bytes still arrive. `max_rps` and
+    raises `TryLater` after `give_up_after` seconds, even if bytes still arrive. Writes have rate
+    limits of their own, and tell a refusal from an unknown outcome. `max_rps` and
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
     (https://docs.stripe.com/rate-limits).
     """
@@ -126,7 +141,9 @@ class Api:
         per_endpoint = ENDPOINT_RPS if endpoint_rps is None else endpoint_rps
         if rps <= 0 or per_endpoint <= 0:
             raise UsageError("max_rps and endpoint_rps are requests per second: give more than 0.")
-        self._limiter = RateLimiter(rps, per_endpoint, threads, self.clock.monotonic())
+        now = self.clock.monotonic()
+        self._limiter = RateLimiter(rps, per_endpoint, threads, now)
+        self._write_limiter = RateLimiter(rps, per_endpoint, threads, now)
         self._http = BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(
             key,
@@ -146,32 +163,50 @@ class Api:
         decode: Callable[[bytes], T],
         *,
         token_taken: bool = False,
+        is_action: bool = False,
     ) -> Reply[T]:
         """Send a GET request and retry temporary faults. `token_taken`: the caller has already
-        taken the token (`take_token`).
+        taken the token (`take_token`). `is_action`: a refusal is told in Stripe's words.
 
         Raises the errors of `errors`: `PermissionMissing`, `NotFound`, `CursorGone`,
         `RequestRefused`, `SetupError`, `TryLater`.
         """
-        return self._request("get", path, params, decode, token_taken)
+        return self._request(path, params, decode, token_taken, is_action)
 
-    def post(self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]) -> Reply[T]:
+    def post(
+        self,
+        path: str,
+        params: Mapping[str, Any],
+        decode: Callable[[bytes], T],
+        *,
+        key: str | None = None,
+    ) -> Reply[T]:
         """Send a POST request; all tries carry one idempotency key, so it takes effect once.
-        Raises as `get` does.
+
+        Raises as `get` does, and `OutcomeUnknown` if Stripe may have carried it out.
         """
-        return self._request(
-            "post", path, {**params, "idempotency_key": str(uuid4())}, decode, False
-        )
+        return self._write("post", path, encode(params), decode, key or str(uuid4()))
+
+    def delete(
+        self, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]
+    ) -> Reply[T]:
+        """Send a DELETE request. If the object is gone after a try without an answer, the answer is
+        `{"deleted": true}`. Raises as `post` does.
+        """
+        return self._write("delete", path, encode(params), decode, None)
 
     def _request(
         self,
-        method: str,
         path: str,
         params: Mapping[str, Any],
         decode: Callable[[bytes], T],
         token_taken: bool,
+        is_action: bool,
     ) -> Reply[T]:
         endpoint = endpoint_name(path)
+        purpose: Purpose = "action" if is_action else "object" if ":id" in endpoint else "list"
+        if endpoint == ACCOUNT_PATH:
+            purpose = "object"
         give_up_at = self.clock.monotonic() + self.give_up_after
         size = self._page_sizes.setdefault(endpoint, PageSize())
         tries = cuts = 0
@@ -180,15 +215,15 @@ class Api:
             if self.stopped.is_set():
                 raise final or Unreachable(f"{endpoint}: stopped.")
             if not token_taken:
-                self._wait_for_token(endpoint, give_up_at, final)
+                self._wait_for_token(self._limiter, endpoint, give_up_at, final)
             token_taken = False
             limit = min(params.get("limit", 1), size.limit)
             request_params = {**params, "limit": limit} if "limit" in params else params
             self._http.set_timeout(give_up_at - self.clock.monotonic())
             try:
-                reply = self._send(method, endpoint, path, request_params, decode)
+                reply = self._send("get", endpoint, path, encode(request_params), decode)
             except (stripe.StripeError, msgspec.DecodeError) as fault:
-                final = self._to_error(fault, endpoint, method)
+                final = self._to_error(fault, endpoint, purpose)
                 is_rate_limited = isinstance(final, RateLimited) and (
                     stripe_code(fault) != "lock_timeout"  # type: ignore[arg-type]
                 )
@@ -207,7 +242,7 @@ class Api:
                 elif not self._is_retryable(final, fault, tries):
                     raise final from None
                 if is_rate_limited:
-                    self._record_limited(endpoint, fault)  # type: ignore[arg-type]
+                    self._record_limited(self._limiter, endpoint, fault)
                 else:
                     self._back_off(max(1, tries))
             else:
@@ -217,7 +252,68 @@ class Api:
             if self.stopped.is_set() or self.clock.monotonic() >= give_up_at:
                 raise final
 
-    def _to_error(self, fault: Exception, endpoint: str, method: str) -> StripeFeedError:
+    def _write(
+        self,
+        method: Literal["post", "delete"],
+        path: str,
+        form: Form,
+        decode: Callable[[bytes], T],
+        key: str | None,
+    ) -> Reply[T]:
+        """Send a write until its outcome is known, or time is up."""
+        endpoint = endpoint_name(path)
+        give_up_at = self.clock.monotonic() + self.give_up_after
+        tries = 0
+        doubt: OutcomeUnknown | None = None
+        final: StripeFeedError | None = None
+        while not self.stopped.is_set():
+            self._wait_for_token(self._write_limiter, endpoint, give_up_at, doubt or final)
+            self._http.set_timeout(give_up_at - self.clock.monotonic())
+            try:
+                return self._send(method, endpoint, path, form, decode, key)
+            except (stripe.StripeError, msgspec.DecodeError) as fault:
+                final = self._to_error(fault, endpoint, "write")
+                if isinstance(final, NotFound) and method == "delete" and doubt:
+                    gone = decode(b'{"deleted":true}')
+                    return Reply(gone, int(self._time.now()), final.request_id)
+                if isinstance(final, RequestRefused):
+                    raise final from None
+                is_limited = isinstance(final, RateLimited)  # then it was not carried out
+                if _may_have_arrived(final, fault):
+                    doubt = self._in_doubt(fault, endpoint, key)
+                tries += 1
+                if not is_limited and not self._is_write_retryable(final, fault, tries):
+                    raise doubt or final from None
+                if is_limited and stripe_code(fault) != "lock_timeout":  # type: ignore[arg-type]
+                    self._record_limited(self._write_limiter, endpoint, fault)
+                else:
+                    self._back_off(tries)
+            if self.clock.monotonic() >= give_up_at:
+                break
+        raise doubt or final or Unreachable(f"{endpoint}: stopped.")
+
+    def _in_doubt(self, fault: Exception, endpoint: str, key: str | None) -> OutcomeUnknown:
+        status = getattr(fault, "http_status", None)
+        what = f"answered {status}" if status else "no whole answer came"
+        request_id = printable_name(self._http.last.headers.get("Request-Id"))
+        repeat = f" A repetition with the idempotency key {key} within 23 hours takes effect once."
+        return OutcomeUnknown(
+            f"{endpoint}: Stripe may have done it, or not ({what}, {request_id or 'no request id'}). "
+            f"Look at the object before you repeat it.{repeat if key else ''}",
+            key,
+            request_id,
+        )
+
+    def _is_write_retryable(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
+        """Whether another try may bring a definite answer: a 500 that Stripe stored is repeated."""
+        headers = self._http.last.headers
+        if headers.get("Stripe-Should-Retry") == "false" or _is_replayed(headers):
+            return False
+        if getattr(fault, "http_status", None) == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return tries < MAX_TRIES_500
+        return self._is_retryable(final, fault, tries)
+
+    def _to_error(self, fault: Exception, endpoint: str, purpose: Purpose) -> StripeFeedError:
         host = urlsplit(self.base).hostname
         if isinstance(fault, msgspec.DecodeError):
             other = (
@@ -235,11 +331,7 @@ class Api:
                 f"{endpoint}: cannot reach {host} ({name}). Check the {check}, proxy and STRIPE_API_BASE, then run again."
             )
         assert isinstance(fault, stripe.StripeError)
-        return to_error(
-            fault,
-            endpoint,
-            is_list=method == "get" and ":id" not in endpoint and endpoint != ACCOUNT_PATH,
-        )
+        return to_error(fault, endpoint, purpose)
 
     def _is_retryable(self, final: StripeFeedError, fault: Exception, tries: int) -> bool:
         """Whether to try the request again."""
@@ -347,13 +439,16 @@ class Api:
         method: str,
         endpoint: str,
         path: str,
-        params: Mapping[str, Any],
+        form: Form,
         decode: Callable[[bytes], T],
+        key: str | None = None,
     ) -> Reply[T]:
         started_at = self.clock.monotonic()
         status = 0
+        limiter = self._limiter if method == "get" else self._write_limiter
+        self._http.set_form(form)
         try:
-            self._client.raw_request(method, path, **params)
+            self._client.raw_request(method, path, **({"idempotency_key": key} if key else {}))
             status = 200
         except stripe.StripeError as fault:
             status = fault.http_status or 0
@@ -365,24 +460,31 @@ class Api:
                 if status:
                     date = self._time.observe(self._http.last.headers, ended_at)
                 if status == 200:
-                    self._limiter.succeeded(endpoint, ended_at)
+                    limiter.succeeded(endpoint, ended_at)
         try:
             value = decode_body(decode, self._http.last.body)
         except (UnicodeDecodeError, RecursionError):
             raise InvalidBody("no UTF-8, or too deep") from None
         self._stripe_answered = self._stripe_answered or decode is not bytes
-        return Reply(value, int(date - max(0.0, ended_at - started_at)))
+        requested_at = int(date - max(0.0, ended_at - started_at))
+        headers = self._http.last.headers
+        request_id = printable_name(headers.get("Request-Id"))
+        return Reply(value, requested_at, request_id, _is_replayed(headers))
 
     def _wait_for_token(
-        self, endpoint: str, give_up_at: float, last_error: StripeFeedError | None
+        self,
+        limiter: RateLimiter,
+        endpoint: str,
+        give_up_at: float,
+        last_error: StripeFeedError | None,
     ) -> None:
         """Wait for a token. When time is up, raise the error of the last try if there was one."""
         while True:
             with self._lock:
                 now = self.clock.monotonic()
-                wait = self._limiter.ready_in(endpoint, now)
+                wait = limiter.ready_in(endpoint, now)
                 if wait <= 0:
-                    self._limiter.take(endpoint, now)
+                    limiter.take(endpoint, now)
                     return
             if now >= give_up_at:
                 raise last_error or RateLimited(
@@ -391,13 +493,26 @@ class Api:
             if self.clock.wait(self.stopped, min(wait, give_up_at - now)):
                 raise Unreachable(f"{endpoint}: stopped while waiting.")
 
-    def _record_limited(self, endpoint: str, fault: stripe.StripeError) -> None:
-        reason = (fault.headers or {}).get("Stripe-Rate-Limited-Reason") or ""
+    def _record_limited(self, limiter: RateLimiter, endpoint: str, fault: Exception) -> None:
+        reason = (getattr(fault, "headers", None) or {}).get("Stripe-Rate-Limited-Reason") or ""
         with self._lock:
-            self._limiter.limited(endpoint, reason, self.clock.monotonic())
+            limiter.limited(endpoint, reason, self.clock.monotonic())
 
     def _back_off(self, tries: int) -> None:
         self.clock.wait(self.stopped, min(0.25 * 2 ** (tries - 1), 8.0) * random.uniform(0.5, 1.0))
+
+
+def _may_have_arrived(error: StripeFeedError, fault: Exception) -> bool:
+    """Whether Stripe may have carried out a write that ended so."""
+    return (
+        isinstance(error, TryLater)
+        and not isinstance(error, RateLimited)
+        and fault_name(fault) not in NEVER_SENT_FAULTS
+    )
+
+
+def _is_replayed(headers: Mapping[str, str]) -> bool:
+    return headers.get("Idempotent-Replayed") == "true"
 
 
 def _checked_version(version: str) -> str:

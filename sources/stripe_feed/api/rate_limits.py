@@ -13,6 +13,7 @@ from collections import deque
 LIVE_RPS = 80.0
 TEST_RPS = 20.0
 ENDPOINT_RPS = 20.0
+SEARCH_RPS = 16.0  # of all searches together
 
 SAFETY = 0.99  # of the given rate, so that a limiter with a hard one-second window never refuses
 BURST_SECONDS = 0.15
@@ -141,9 +142,12 @@ class RateLimiter:
             self._bucket(endpoint, now).limited(now)
 
     def _bucket(self, endpoint: str, now: float) -> TokenBucket:
+        rate = self.endpoint_rps
+        if endpoint.endswith("/search"):
+            endpoint, rate = "search", min(rate, SEARCH_RPS)
         bucket = self.endpoints.get(endpoint)
         if bucket is None:
-            bucket = self.endpoints[endpoint] = TokenBucket(self.endpoint_rps, now)
+            bucket = self.endpoints[endpoint] = TokenBucket(rate, now)
         return bucket
 
 

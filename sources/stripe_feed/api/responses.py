@@ -1,12 +1,14 @@
 """Turn refusals of Stripe, and answers of a proxy in its place, into errors.
 
-Stripe's sentence is searched for hints but never quoted: it can hold the key or personal data.
+Stripe's sentence is searched for hints. Only actions quote it, after the transport has replaced what
+was sent: it can hold the key or personal data.
 """
 
 from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from typing import Literal
 
 import msgspec
 import stripe
@@ -24,6 +26,7 @@ from ..errors import (
     UsageError,
 )
 from ..resources import RESOURCES
+from ..resources.writable import WRITABLE
 from .credentials import KEYS_PAGE
 
 RETRYABLE_STATUSES = frozenset(
@@ -31,6 +34,7 @@ RETRYABLE_STATUSES = frozenset(
 )  # and 5xx: a service behind Stripe, or somebody between, did not answer in time
 TOO_LARGE_STATUSES = frozenset((413, 504))
 PERMISSIONS = {row.path: f"{row.permission} ({row.label})" for row in RESOURCES.values()}
+WRITE_PERMISSIONS = {row.path: row.permission for row in WRITABLE.values()}
 PERMISSION_PATTERN = re.compile(r"\b(rak_\w{1,60})|[`'\"](\w{1,60}_(?:read|write))[`'\"]")
 NOT_ENABLED_PATTERN = re.compile(
     r"not (?:set up|enabled|activated|available|eligible)|not have access to|must be activated|sign up"
@@ -59,13 +63,19 @@ def fault_name(fault: BaseException) -> str:
 def stripe_code(fault: stripe.StripeError) -> str | None:
     """Stripe's error code; the SDK fills `code` for some classes only."""
     error = getattr(fault, "error", None)
-    return _printable_name(fault.code or getattr(error, "code", None))
+    return printable_name(fault.code or getattr(error, "code", None))
 
 
-def to_error(fault: stripe.StripeError, endpoint: str, is_list: bool = False) -> StripeFeedError:
-    """Translate an error of the SDK; `is_list`: the request was for a list, which can be left out."""
+Purpose = Literal["object", "list", "action", "write"]
+"""What a request was for: a list can be left out, actions and their writes quote Stripe's sentence."""
+
+
+def to_error(
+    fault: stripe.StripeError, endpoint: str, purpose: Purpose = "object"
+) -> StripeFeedError:
+    """Translate an error of the SDK."""
     text, status = str(fault).lower(), fault.http_status or 0
-    trace = f"request {id}" if (id := _printable_name(fault.request_id)) else "no request id"
+    trace = f"request {id}" if (id := printable_name(fault.request_id)) else "no request id"
     if status == 429 or isinstance(fault, stripe.RateLimitError):
         return RateLimited(
             f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
@@ -80,12 +90,14 @@ def to_error(fault: stripe.StripeError, endpoint: str, is_list: bool = False) ->
             "Check the proxy, the network's login page and STRIPE_API_BASE."
         )
     if status in (401, 403):
-        return _access_error(fault, status, endpoint, trace, text)
+        return _access_error(fault, status, endpoint, trace, text, purpose == "write")
     if status == 400 and re.search(r"stripe[- ](?:api[- ])?version|\bapi version", text):
         return UsageError(
             f"Stripe does not know this API version (400, {trace}). Leave out --api-version, or give another one."
         )
-    return _refused_request(fault, endpoint, trace, text, is_list)
+    if purpose in ("action", "write"):
+        return _refused_action(fault, endpoint, trace)
+    return _refused_request(fault, endpoint, trace, text, purpose == "list")
 
 
 def foreign_answer(host: str | None, endpoint: str, body: bytes) -> SetupError | None:
@@ -117,7 +129,7 @@ def _is_json(body: bytes) -> bool:
 
 
 def _access_error(
-    fault: stripe.StripeError, status: int, endpoint: str, trace: str, text: str
+    fault: stripe.StripeError, status: int, endpoint: str, trace: str, text: str, is_write: bool
 ) -> StripeFeedError:
     """Translate 401 and 403. A live key that lacks a permission gets 401, others 403; Stripe's
     sentence names it.
@@ -138,12 +150,14 @@ def _access_error(
             f"Stripe says this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}."
         )
     account = re.search(r"\bacct_\w{1,60}", str(fault))
+    if is_write and needed is None:
+        needed = WRITE_PERMISSIONS.get("/".join(endpoint.split("/")[:3]))
     needs = PERMISSIONS.get(endpoint)
     fix = f"Check the key's permissions at {KEYS_PAGE}{f': this needs {needs}' if needs else ''}."
     if needed is not None:
         fix = f"Add the permission {needed} at {KEYS_PAGE}."
     return PermissionMissing(
-        f"{endpoint}: this key may not read it ({status}, {trace}). {fix}",
+        f"{endpoint}: this key may not {'write' if is_write else 'read'} it ({status}, {trace}). {fix}",
         needed,
         account[0] if account else None,
     )
@@ -154,7 +168,7 @@ def _refused_request(
 ) -> StripeFeedError:
     code, param, status = (
         stripe_code(fault),
-        _printable_name(getattr(fault, "param", None)),
+        printable_name(getattr(fault, "param", None)),
         fault.http_status,
     )
     what = f"({status}, {code or 'no code'}, param {param}, {trace})"
@@ -184,7 +198,24 @@ def _refused_request(
     )
 
 
-def _printable_name(value: object) -> str | None:
+def _refused_action(fault: stripe.StripeError, endpoint: str, trace: str) -> RequestRefused:
+    """The refusal of an action, in Stripe's words."""
+    code, param = stripe_code(fault), printable_name(getattr(fault, "param", None))
+    declined = printable_name(getattr(fault.error, "decline_code", None))
+    details = [f"param {param}" if param else "", f"decline code {declined}" if declined else ""]
+    what = ", ".join(part for part in (str(fault.http_status), code, *details, trace) if part)
+    sentence = (fault.user_message or "no reason given").strip()
+    kind = NotFound if fault.http_status == 404 else RequestRefused
+    return kind(
+        f"Stripe refuses it: {sentence} ({endpoint}: {what})",
+        code,
+        param,
+        printable_name(fault.request_id),
+        declined,
+    )
+
+
+def printable_name(value: object) -> str | None:
     """A name in an answer if it looks like one: it is shown, and anybody may have sent it."""
     return (
         value

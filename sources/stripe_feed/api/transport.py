@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import logging
 import os
 import ssl
 import threading
@@ -20,10 +21,12 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..errors import SetupError
+from .forms import Form, redact, to_query
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 CONNECT_TIMEOUT = 10.0  # seconds
 MAX_TIMEOUT = 80.0  # seconds for one request and its answer, Stripe's own limit
+MAX_SENTENCE = 600  # characters of Stripe's sentence
 MIN_TIMEOUT = 5.0  # what a request gets at least
 
 _deadline = (
@@ -121,6 +124,21 @@ def certificate_path() -> str:
     return path
 
 
+class _WithoutQuery(logging.Filter):
+    """Keeps what is asked for, an e-mail address perhaps, out of the log of urllib3."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                part.partition("?")[0] if isinstance(part, str) and "/v1/" in part else part
+                for part in record.args
+            )
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_WithoutQuery())
+
+
 class BytesHttpClient(stripe.HTTPClient):
     """The SDK's transport on urllib3; keeps the body of a 2xx answer as bytes and hands the SDK an
     empty object.
@@ -139,6 +157,13 @@ class BytesHttpClient(stripe.HTTPClient):
         self.pool = _proxy_manager(proxy, options) if proxy else urllib3.PoolManager(**options)
         self.pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
         self.last = threading.local()
+        self.outgoing = threading.local()
+
+    def set_form(self, form: Form) -> None:
+        """Set the fields that this thread's next request carries, in its query or its body. The SDK
+        does not see them, so none can be one of its options or get into its log.
+        """
+        self.outgoing.form = form
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long this thread's next request may take, its answer included."""
@@ -153,6 +178,11 @@ class BytesHttpClient(stripe.HTTPClient):
         left = max(0.1, getattr(_deadline, "at", monotonic() + MAX_TIMEOUT) - monotonic())
         self.last.body, self.last.headers = b"", {}
         all_headers = {**(headers or {}), "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
+        form: Form = getattr(self.outgoing, "form", ())
+        if method != "post":
+            url, post_data = f"{url}?{to_query(form)}" if form else url, None
+        elif form:
+            post_data = to_query(form)
         try:
             answer = self.pool.request(
                 method,
@@ -170,6 +200,8 @@ class BytesHttpClient(stripe.HTTPClient):
             self.last.body, body = body, b"{}"
         elif not _is_stripe_error(body):
             body = b"{}"  # of a proxy: the SDK fails on some of these
+        else:
+            body = _redacted(body, form)
         return body, answer.status, answer.headers
 
     def close(self) -> None:
@@ -194,3 +226,12 @@ def _is_stripe_error(body: bytes) -> bool:
         return all(isinstance(word, str | None) for word in words)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
+
+
+def _redacted(body: bytes, form: Form) -> bytes:
+    """An error of Stripe's without what was sent."""
+    answer = msgspec.json.decode(body)
+    error = answer["error"]
+    if error.get("message"):
+        error["message"] = redact(error["message"], form)[:MAX_SENTENCE]
+    return msgspec.json.encode(answer)

@@ -1,0 +1,1 @@
+"""Writing to Stripe: actions on one object at a time."""
