@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from stripe_feed.cli.main import app
 from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
+from tests.copies import held_open
 
+FILE = "stripe_feed.duckdb"
 COMMAND = [sys.executable, "-m", "stripe_feed.cli.main"]
 
 
@@ -70,9 +72,11 @@ class Shell:
 
     def sync(self, *arguments: object, **environment: str | None) -> Said:
         """`stripe-feed sync` without a pace: the sandbox has no limits unless it is told to."""
-        return self.run(
-            "sync", "--max-rps", 2000, "--endpoint-rps", 2000, *arguments, **environment
-        )
+        file = arguments[arguments.index("--database") + 1] if "--database" in arguments else FILE
+        with held_open(self.folder / str(file)):
+            return self.run(
+                "sync", "--max-rps", 2000, "--endpoint-rps", 2000, *arguments, **environment
+            )
 
     def spawn(
         self,
