@@ -324,7 +324,7 @@ def test_objects_on_test_clocks_are_loaded_on_request(tmp_path: Path) -> None:
 @pytest.fixture
 def twice(copy: Copy) -> Copy:
     """A copy after two runs; `older.duckdb` is its file after the first one."""
-    copy.sync(resources=MOST)
+    copy.load(resources=MOST)
     shutil.copy(copy.folder / copy.database, copy.folder / "older.duckdb")
     copy.box.advance(DAY)
     copy.box.create("customers")

@@ -46,6 +46,7 @@ class Reader:
 def copy(tmp_path: Path) -> Iterator[Copy]:
     """A copy, and what came since."""
     with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
+        found.alone = False
         found.sync(resources=TABLES)
         found.box.advance(3_600)
         found.box.create("customers", name="New")

@@ -28,12 +28,12 @@ MORE = (*TABLES, "subscriptions")
 def copy(tmp_path: Path) -> Iterator[Copy]:
     """A copy whose customers all have changed since they were loaded."""
     with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
-        found.sync(resources=MORE)
+        found.load(resources=MORE)
         found.box.advance(3_600)
         for id in found.box.objects("customers"):
             found.box.update("customers", id, name="Changed")
         found.box.advance(400)
-        found.sync(resources=TABLES)
+        found.load(resources=TABLES)
         yield found
 
 
