@@ -59,7 +59,7 @@ def assert_complete(
     wanted = expected(box, {table: copy.states["changes"][table]["since"] for table in tables})
     found = [row for row in changes(copy) if row["origin"] == "event" and row["resource"] in tables]
     ids = [row["event_id"] for row in found]
-    twins = {event.id: event.twin_of for event in box.events if event.twin_of}
+    twins = {event.id: event.duplicate_of for event in box.events if event.duplicate_of}
     real = [twins.get(id, id) for id in ids]
     twice = {id for id in real if real.count(id) > 1} - {
         event.id for event in wanted if _goes_round(box, event)
@@ -119,7 +119,7 @@ def expected(box: Sandbox, since: Mapping[str, int]) -> list[Any]:
         for event in box.events
         if event.type in types
         and not event.lost
-        and event.twin_of is None
+        and event.duplicate_of is None
         and begins.get(json.loads(event.body)["data"]["object"]["object"], end)
         <= event.created
         < end
@@ -209,7 +209,7 @@ def assert_in_order(copy: Copy) -> None:
         for row in changes(copy, "late")
     }
     place = {event.id: n for n, event in enumerate(box.events)}
-    twins = {event.id: event.twin_of for event in box.events if event.twin_of}
+    twins = {event.id: event.duplicate_of for event in box.events if event.duplicate_of}
     by_object: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in changes(copy, "origin = 'event' and not late"):
         by_object[row["resource"], row["object_id"]].append(row)

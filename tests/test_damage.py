@@ -218,7 +218,7 @@ def test_a_price_that_no_list_shows_is_restored_too(copy: Copy) -> None:
     """An item proves that it is there: it is asked for where its row is marked as deleted, and no
     change tells of that, or where no run has written the row.
     """
-    before, inline = told(copy), min(copy.box.account.inline)
+    before, inline = told(copy), min(copy.box.account.inline_prices)
     damage(
         copy,
         f"update stripe.prices set deleted_at = created where id = '{inline}'",

@@ -71,7 +71,7 @@ def test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it(copy: Copy) -
     """
     box = copy.box
     used = {item["price"]["id"] for item in box.children("subscription_items").values()}
-    gone = min(used - box.account.inline)
+    gone = min(used - box.account.inline_prices)
     inline = box.create(
         "subscriptions", items=[{"price_data": {"unit_amount": 42}}], status="active"
     )["items"]["data"][0]["price"]["id"]
@@ -122,7 +122,7 @@ def play(seed: int, deletes: Deletes = "soft") -> None:
     box.advance(DAY)
     with tempfile.TemporaryDirectory() as folder, copy_of(box, Path(folder)) as copy:
         copy.sync(resources=TABLES, deletes=deletes)
-        inline = set(box.account.inline)
+        inline = set(box.account.inline_prices)
         for _ in range(3):
             box.api_version, box.stub_deletes = dice.choice(VERSIONS), dice.random() < 0.3
             for _ in range(6):
@@ -131,12 +131,12 @@ def play(seed: int, deletes: Deletes = "soft") -> None:
             if dice.random() < 0.3:
                 days = dice.choice((31, 45))
                 box.advance(
-                    DAY * (days if inline <= box.account.inline else 1)
+                    DAY * (days if inline <= box.account.inline_prices else 1)
                 )  # nobody asks for what no list ever showed
             if dice.random() < 0.8:
                 box.advance(61)
                 copy.sync(resources=TABLES, deletes=deletes)
-                inline = set(box.account.inline)
+                inline = set(box.account.inline_prices)
                 box.advance(
                     400
                 )  # the account's clock stands still while a run reads, and ours does not

@@ -68,14 +68,14 @@ def busy(count: int, seconds: int, seed: int = 1) -> Sandbox:
 def _touch(box: Sandbox, n: int) -> None:
     """A quick event."""
     with box.account.lock:
-        first = box.account.history.records[n % 5]
-        box.account.history.add(events_happening(first), box.now)
+        first = box.account.event_log.records[n % 5]
+        box.account.event_log.add(events_happening(first), box.now)
 
 
 def events_happening(event: Any) -> Any:
-    from stripe_feed.sandbox.state.event_builder import Happening
+    from stripe_feed.sandbox.state.event_builder import EventDraft
 
-    return Happening(
+    return EventDraft(
         event.type,
         event.table,
         event.object_id,
@@ -92,7 +92,7 @@ def shown(box: Sandbox, lo: int, hi: int, types: Sequence[str] = CUSTOMER) -> li
     return sorted(
         e.id
         for e in box.events
-        if lo <= e.created < hi and e.type in types and box.account.history.shown(e)
+        if lo <= e.created < hi and e.type in types and box.account.event_log.shown(e)
     )
 
 

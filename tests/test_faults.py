@@ -19,7 +19,7 @@ def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path:
     """
     box = Sandbox(seed=6, customers=3700)
     chance = Faults(seed=6, error_500=0.05, reset=0.02, truncate=0.01, malformed=0.01)
-    setattr(box.faults, "strike", chance.strike)  # noqa: B010  the n-th request has the same fate in each run
+    setattr(box.faults, "inject", chance.inject)  # noqa: B010  the n-th request has the same fate in each run
     box.faults.short = 0.5  # more pages, for more faults
     seen = 0
 

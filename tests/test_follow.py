@@ -502,7 +502,7 @@ def test_an_event_that_shows_late_in_its_second_puts_the_rest_in_order(copy: Cop
 
 def _show(box: Sandbox, id: str) -> None:
     """A late event shows now."""
-    history = box.account.history
+    history = box.account.event_log
     place = history.by_id[id]._replace(visible_at=box.now)
     history.by_id[id] = place
     for events in (history.records, history._order):

@@ -22,7 +22,7 @@ from stripe_feed.extract.tables.diff import (
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Column, Resource
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.state.api_versions import previous
+from stripe_feed.sandbox.state.api_versions import previous_attributes
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 DEEP = settings(deadline=None, max_examples=10_000, database=None, print_blob=True)
@@ -158,7 +158,7 @@ def _first(resource: Resource, kind: str) -> Column | None:
 
 def check(before: Image, after: Image) -> None:
     """Stripe's own old values (as the sandbox computes them) and ours lead back, and say the same."""
-    told = previous(before, after)
+    told = previous_attributes(before, after)
     assert exact(revert(after, told)) == exact(before)
     assert exact(difference(before, after)) == exact(told)
     assert bool(paths(told)) == (exact(before) != exact(after))
@@ -202,12 +202,12 @@ def test_the_events_of_a_life_lead_back() -> None:
     """Each update of a busy account, reverted, is the object before it."""
     box = Sandbox(seed=4, customers=25)
     box.live(20_000, 400)
-    before = {(one.id, one.table, one.at): one for one in box.history if one.kind == "updated"}
+    before = {(one.id, one.table, one.at): one for one in box.history if one.operation == "updated"}
     assert len(before) > 100
     for one in before.values():
         assert one.before is not None and one.after is not None
-        assert revert(one.after, previous(one.before, one.after)) == one.before
-        assert difference(one.before, one.after) == previous(one.before, one.after)
+        assert revert(one.after, previous_attributes(one.before, one.after)) == one.before
+        assert difference(one.before, one.after) == previous_attributes(one.before, one.after)
 
 
 @pytest.mark.parametrize("data", [None, 5, "x", {}, [None, 5, {}, {"id": None}, {"id": ["x"]}]])

@@ -231,8 +231,8 @@ def test_a_price_that_changed_is_healed_and_not_what_embeds_it(copy: Copy) -> No
     tables = ("subscriptions", "prices", "plans")
     box = copy.box
     used = {item["price"]["id"] for item in box.children("subscription_items").values()}
-    (hidden,) = used & box.account.inline
-    other = min(used - box.account.inline)
+    (hidden,) = used & box.account.inline_prices
+    other = min(used - box.account.inline_prices)
     for id in (hidden, other):
         lost(copy, "prices", id, nickname="Changed")
     box.advance(1_000)
@@ -249,9 +249,9 @@ def test_a_copy_of_a_price_that_is_older_than_the_price_does_no_harm(
     """What is known of it directly stays, and nobody is told anything."""
     tables = ("subscriptions", "prices", "plans")
     box = copy.box
-    monkeypatch.setattr(box.account.copies, "renew", lambda *_: None)
+    monkeypatch.setattr(box.account.embedded_prices, "replace_price", lambda *_: None)
     used = {item["price"]["id"] for item in box.children("subscription_items").values()}
-    for id in (*(used & box.account.inline), min(used - box.account.inline)):
+    for id in (*(used & box.account.inline_prices), min(used - box.account.inline_prices)):
         box.update("prices", id, nickname="Changed")
     box.advance(1_000)
     copy.sync(resources=tables)

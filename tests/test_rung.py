@@ -110,7 +110,7 @@ def test_what_came_before_a_rung_event_is_told_before_it(
 
 def hide(copy: Copy, event_id: str, seconds: float) -> None:
     """The API shows an event only after so many seconds."""
-    history = copy.box.account.history
+    history = copy.box.account.event_log
     event = history.by_id[event_id]
     history.by_id[event_id] = later = event._replace(visible_at=copy.box.now + seconds)
     for some in (history.records, history._order):

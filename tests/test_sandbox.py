@@ -425,14 +425,15 @@ def test_prices_list_the_active_ones_and_never_the_inline_ones(read: Caller) -> 
     """
     prices = read.box.objects("prices")
     embedded = {item["price"]["id"] for item in read.box.children("subscription_items").values()}
-    inline = embedded & read.box.account.inline
+    inline = embedded & read.box.account.inline_prices
     active, archived = read.ids("/v1/prices"), read.ids("/v1/prices?active=false")
 
     assert active == read.ids("/v1/prices?active=true")
     assert set(active) == {id for id, price in prices.items() if price["active"]}
     assert (
         set(archived)
-        == {id for id, price in prices.items() if not price["active"]} - read.box.account.inline
+        == {id for id, price in prices.items() if not price["active"]}
+        - read.box.account.inline_prices
     )
     assert len(inline) > 0
     assert not any(prices[id]["active"] for id in inline)
@@ -452,7 +453,7 @@ def test_items_embed_the_whole_price_and_plan(read: Caller) -> None:
 
 
 def test_plans_list_archived_ones_too(read: Caller) -> None:
-    plans, inline = read.box.objects("plans"), read.box.account.inline
+    plans, inline = read.box.objects("plans"), read.box.account.inline_prices
 
     assert set(read.ids("/v1/plans")) == set(plans) - inline
     archived = {id for id in set(plans) - inline if not plans[id]["active"]}
@@ -968,7 +969,7 @@ def test_items_show_a_price_as_it_is_now(own: Caller) -> None:
     old = own.box.create("subscriptions", items=[{"price": made["id"]}])
     own.box.update("prices", made["id"], nickname="first")
     young = own.box.create("subscriptions", items=[{}] * 11 + [{"price": made["id"]}])
-    happened = len(own.box.account.history.records)
+    happened = len(own.box.account.event_log.records)
     own.box.update("plans", made["id"], metadata={"a": "b"})
 
     price, plan = own.get(f"/v1/prices/{made['id']}"), own.get(f"/v1/plans/{made['id']}")
@@ -980,7 +981,7 @@ def test_items_show_a_price_as_it_is_now(own: Caller) -> None:
     shown = own.get(f"/v1/subscriptions/{old['id']}")["items"]["data"][0]
     last = own.all(f"/v1/subscription_items?subscription={young['id']}")[-1]
     assert [(item["price"], item["plan"]) for item in (shown, last)] == [(price, plan)] * 2
-    assert [event.table for event in own.box.account.history.records[happened:]] == [
+    assert [event.table for event in own.box.account.event_log.records[happened:]] == [
         "plans",
         "prices",
     ]
@@ -992,14 +993,14 @@ def test_observers_see_every_change(own: Caller) -> None:
     """
     box = own.box
     seen: list[Mutation] = []
-    box.mutations.append(seen.append)
+    box.observers.append(seen.append)
     customer = box.create("customers")
     subscription = box.create("subscriptions", customer=customer["id"])
     price = box.create("prices", recurring={"interval": "month"})
     box.update("plans", price["id"], nickname="New")
     box.delete("customers", customer["id"])
 
-    assert [(one.kind, one.table, one.id, one.events) for one in seen] == [
+    assert [(one.operation, one.table, one.id, one.events) for one in seen] == [
         ("created", "customers", customer["id"], ("customer.created",)),
         ("created", "subscriptions", subscription["id"], ("customer.subscription.created",)),
         ("created", "plans", price["id"], ("plan.created",)),
@@ -1185,7 +1186,7 @@ def test_faults_are_deterministic_and_as_frequent_as_asked_for() -> None:
     box.faults.seed = 2
     second = outcomes()
     box.faults.seed = 1
-    box.faults.dice()
+    box.faults.rng()
 
     assert outcomes() == first != second
     assert 70 < first["500"] < 130

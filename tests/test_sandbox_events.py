@@ -276,7 +276,7 @@ def test_a_canceled_subscription_has_one_deleted_event(box: Sandbox, how: str) -
 
     assert event["type"] == "customer.subscription.deleted"
     assert event["data"] == {"object": done}
-    assert (done["status"], box.history[-1].kind) == ("canceled", "canceled")
+    assert (done["status"], box.history[-1].operation) == ("canceled", "canceled")
 
 
 def test_a_deleted_customer_ends_its_subscriptions(box: Sandbox) -> None:
@@ -444,7 +444,7 @@ def test_noise_is_of_other_objects(box: Sandbox) -> None:
 
 def test_the_truth_is_kept_in_order(box: Sandbox) -> None:
     seen: list[Any] = []
-    box.mutations.append(seen.append)
+    box.observers.append(seen.append)
     box.live(DAY, 100)
 
     assert box.history == seen
@@ -889,13 +889,13 @@ def test_events_may_come_twice(box: Sandbox) -> None:
     box.faults.doubled_events = 0.3
     several(box, 4, 50)
     bodies = {event["id"]: event for event in walk(box)}
-    twins = [event for event in box.events if event.twin_of]
+    twins = [event for event in box.events if event.duplicate_of]
 
     assert 30 < len(twins) < 90
     assert len(bodies) == 200 + len(twins)
     for twin in twins:
-        assert twin.id != twin.twin_of
-        assert bodies[twin.id] == bodies[twin.twin_of or ""] | {"id": twin.id}
+        assert twin.id != twin.duplicate_of
+        assert bodies[twin.id] == bodies[twin.duplicate_of or ""] | {"id": twin.id}
 
 
 def test_these_faults_are_set_over_http_and_change_nothing_else(box: Sandbox) -> None:
@@ -932,7 +932,7 @@ def test_a_life_has_the_hard_cases() -> None:
     box.live(5 * DAY, 1500)
     history = box.history
     by_second = Counter((change.table, change.id, change.at) for change in history)
-    kinds = {(change.table, change.kind) for change in history}
+    kinds = {(change.table, change.operation) for change in history}
 
     assert max(by_second.values()) >= 4
     assert kinds >= {
@@ -969,9 +969,9 @@ def same_id_again(history: list[Mutation]) -> int:
     gone: set[str] = set()
     again = 0
     for change in history:
-        if change.table == "products" and change.kind == "deleted":
+        if change.table == "products" and change.operation == "deleted":
             gone.add(change.id)
-        again += change.kind == "created" and change.id in gone
+        again += change.operation == "created" and change.id in gone
     return again
 
 

@@ -15,9 +15,9 @@ from stripe_feed.sandbox.protocol.event_types import TYPES
 from stripe_feed.sandbox.protocol.messages import Request
 from stripe_feed.sandbox.protocol.parameters import COMMON
 from stripe_feed.sandbox.state import kinds
-from stripe_feed.sandbox.state.kinds import ROWS, Filter, Kind
+from stripe_feed.sandbox.state.kinds import KINDS, Filter, Kind
 
-EACH_KIND = pytest.mark.parametrize("kind", ROWS, ids=lambda kind: kind.name)
+EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 
 
 def documented(kind: Kind) -> dict[str, Any]:

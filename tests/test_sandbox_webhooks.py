@@ -536,7 +536,7 @@ def test_changes_do_not_wait_and_all_ends_with_the_sandbox(box: Sandbox) -> None
             for _ in range(webhooks_sender.THREADS):
                 assert receiver.arrived.acquire(timeout=10)
             sender = box.account.webhooks.sender
-            assert (sender.threads, sender.busy, sender.left) == (
+            assert (sender.threads, sender.busy, sender.outstanding) == (
                 webhooks_sender.THREADS,
                 webhooks_sender.THREADS,
                 30,
@@ -553,7 +553,7 @@ def test_changes_do_not_wait_and_all_ends_with_the_sandbox(box: Sandbox) -> None
 def test_what_the_queue_does_not_hold_has_failed(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks_sender, "QUEUE", 5)
+    monkeypatch.setattr(webhooks_sender, "MAX_QUEUED", 5)
     with receiving(
         choose=lambda request, _: HANG if not receiver.released.is_set() else OK
     ) as receiver:

@@ -321,7 +321,7 @@ def test_a_share_of_writes_is_executed_and_answered_500(box: Sandbox) -> None:
 def test_a_slow_write_holds_its_key_and_its_object(box: Sandbox) -> None:
     id = new_customer(box)
     time = [100.0]
-    box.account.repeats.clock = box.account.locks.clock = lambda: time[0]
+    box.account.idempotency.clock = box.account.locks.clock = lambda: time[0]
     box.faults.write_time = 5.0
     slow = send(box, "POST", f"{CUSTOMERS}/{id}", {"name": "A"}, idempotency_key="k")
     assert slow.delay == 5.0

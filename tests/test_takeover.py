@@ -37,13 +37,13 @@ def old(about: dict[str, Any], tmp_path: Path) -> Iterator[Copy]:
     box = Sandbox(
         customers=0, invoices=0, subscriptions=0, products=0, oddities=False, now=about["now"]
     )
-    observers, box.account.mutations = box.account.mutations, []
+    observers, box.account.observers = box.account.observers, []
     for table, objects in about["objects"].items():
         for one in box.objects(table).keys() - {one["id"] for one in objects}:
             box.delete(table, one)
         for one in objects:
             box.put(table, one)
-    box.account.mutations = observers
+    box.account.observers = observers
     box.account.id = box.account.object["id"] = about["account"]
     with copy_of(box, tmp_path) as copy:
         yield copy

@@ -62,7 +62,7 @@ def test_rows_that_are_easily_lost_are_there(loaded: Copy) -> None:
     objects.
     """
     assert loaded.one("select count(*) from stripe.prices where not active") > 10
-    inline = loaded.box.account.inline
+    inline = loaded.box.account.inline_prices
     held = {id for (id,) in loaded.select("select id from stripe.prices")}
     assert len(held & inline) > 10
     assert loaded.one("select count(*) from stripe.subscriptions where status = 'canceled'") > 10
@@ -288,4 +288,4 @@ def test_prices_that_are_selected_later_find_the_hidden_ones_there(tmp_path: Pat
         copy.check("prices", "subscriptions")
         assert {
             id for (id,) in copy.select("select id from stripe.prices")
-        } & copy.box.account.inline
+        } & copy.box.account.inline_prices

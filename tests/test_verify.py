@@ -202,7 +202,7 @@ def test_a_deleted_price_that_an_item_still_shows_is_found(tmp_path: Path) -> No
         used = {item["price"]["id"] for item in copy.box.children("subscription_items").values()}
         unused = set(copy.box.objects("prices")) - used
         copy.box.faults.lost_events = 1.0
-        gone = {min(used - copy.box.account.inline), min(unused)}
+        gone = {min(used - copy.box.account.inline_prices), min(unused)}
         for id in gone:
             copy.box.delete("prices", id)
         copy.box.advance(400)

@@ -217,7 +217,9 @@ def _ends(
     if table not in RESOURCES or not marked:
         return {}
     gone = {id: raw for id, raw in _gone(box, table).items() if id in marked}
-    at = {one.id: one.at for one in box.history if one.table == table and one.kind == "deleted"}
+    at = {
+        one.id: one.at for one in box.history if one.table == table and one.operation == "deleted"
+    }
     return {
         id: (max(at[id], marked[id]) if found_later else at[id], raw)
         for id, raw in gone.items()
@@ -228,7 +230,7 @@ def _ends(
 def _gone(box: Sandbox, table: str) -> dict[str, bytes]:
     """The deleted objects of a table, with their last content; children have none."""
     with box.account.lock:
-        return dict(box.account.gone.get(table, {}))
+        return dict(box.account.deleted.get(table, {}))
 
 
 def _parent_of(table: str) -> str:

@@ -69,7 +69,9 @@ def figures(events: int = 1_700) -> list[Figure]:
             port = (
                 said.partition("http://127.0.0.1:")[2].partition("/")[0].partition(",")[0].strip()
             )
-            box.account.webhooks.hooks[hook["id"]].object["url"] = f"http://127.0.0.1:{port}/stripe"
+            box.account.webhooks.endpoints[hook["id"]].object["url"] = (
+                f"http://127.0.0.1:{port}/stripe"
+            )
             return _measured(
                 box,
                 Path(name) / "stripe_feed.feed.sqlite",

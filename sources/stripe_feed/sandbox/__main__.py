@@ -18,17 +18,17 @@ from typing import NoReturn
 import msgspec
 
 from .http.server import listen
-from .samples.customers import API_VERSION
+from .samples.values import API_VERSION
 from .sandbox import Sandbox
 from .scenarios.seed_data import SHAPES
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    box = opened(given)
+    sandbox = make_sandbox(given)
     gc.collect()
     gc.freeze()  # what is there stays there: nothing to look through again
-    asyncio.run(run(box, given.port, given.exit_with_parent))
+    asyncio.run(run(sandbox, given.port, given.exit_with_parent))
     return 0
 
 
@@ -40,62 +40,75 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    found = Parser(
+    parser = Parser(
         "stripe-feed sandbox",
         description="Run a look-alike of Stripe over HTTP, with an account made up.",
     )
-    found.add_argument("--port", type=port, default=0, help="0, the default, takes a free one")
-    found.add_argument(
+    parser.add_argument("--port", type=port, default=0, help="0, the default, takes a free one")
+    parser.add_argument(
         "--seed", type=int, default=1, help="another seed, another account; 1 by default"
     )
-    found.add_argument("--customers", type=whole, default=200, help="how many; 200 by default")
+    parser.add_argument(
+        "--customers", type=natural_number, default=200, help="how many; 200 by default"
+    )
     for name in ("--invoices", "--subscriptions", "--products"):
-        found.add_argument(
-            name, type=whole, default=None, help="how many; by default a share of the customers"
+        parser.add_argument(
+            name,
+            type=natural_number,
+            default=None,
+            help="how many; by default a share of the customers",
         )
-    found.add_argument(
+    parser.add_argument(
         "--shape", choices=SHAPES, default="growth", help="how the objects lie in time"
     )
-    found.add_argument(
-        "--now", type=whole, default=None, help="Unix seconds at which the sandbox's clock starts"
+    parser.add_argument(
+        "--now",
+        type=natural_number,
+        default=None,
+        help="Unix seconds at which the sandbox's clock starts",
     )
-    found.add_argument(
-        "--start", type=whole, default=None, help="Unix seconds at which the account was created"
+    parser.add_argument(
+        "--start",
+        type=natural_number,
+        default=None,
+        help="Unix seconds at which the account was created",
     )
-    found.add_argument(
+    parser.add_argument(
         "--fixed-clock", action="store_true", help="the clock only moves when it is told to"
     )
-    found.add_argument(
+    parser.add_argument(
         "--livemode", action="store_true", help="an account in live mode, with a live key"
     )
-    found.add_argument(
+    parser.add_argument(
         "--no-oddities", action="store_true", help="without the odd objects that real accounts have"
     )
-    found.add_argument("--latency", type=amount, default=0.0, help="seconds that each answer takes")
-    found.add_argument("--jitter", type=amount, default=0.0, help="seconds, more or less")
-    found.add_argument(
+    parser.add_argument(
+        "--latency", type=non_negative, default=0.0, help="seconds that each answer takes"
+    )
+    parser.add_argument("--jitter", type=non_negative, default=0.0, help="seconds, more or less")
+    parser.add_argument(
         "--rate",
-        type=amount,
+        type=non_negative,
         default=None,
         help="requests per second, all together; more are answered 429",
     )
-    found.add_argument(
-        "--endpoint-rate", type=amount, default=None, help="requests per second, per endpoint"
+    parser.add_argument(
+        "--endpoint-rate", type=non_negative, default=None, help="requests per second, per endpoint"
     )
-    found.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
-    found.add_argument(
+    parser.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
+    parser.add_argument(
         "--indent", action="store_true", help="bodies with line breaks, as Stripe sends them"
     )
-    found.add_argument(
+    parser.add_argument(
         "--api-version",
         default=API_VERSION,
         help="the account's default version: that of its events",
     )
-    found.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
-    return found
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
+    return parser
 
 
-def whole(text: str) -> int:
+def natural_number(text: str) -> int:
     """A count, or Unix seconds."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
@@ -108,19 +121,19 @@ def port(text: str) -> int:
     return int(text)
 
 
-def amount(text: str) -> float:
+def non_negative(text: str) -> float:
     """Seconds, or a rate."""
     try:
-        found = float(text)
+        parser = float(text)
     except ValueError:
-        found = -1.0
-    if not 0 <= found < math.inf:
+        parser = -1.0
+    if not 0 <= parser < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
-    return found
+    return parser
 
 
-def opened(given: argparse.Namespace) -> Sandbox:
-    box = Sandbox(
+def make_sandbox(given: argparse.Namespace) -> Sandbox:
+    sandbox = Sandbox(
         seed=given.seed,
         customers=given.customers,
         invoices=given.invoices,
@@ -136,22 +149,27 @@ def opened(given: argparse.Namespace) -> Sandbox:
         indent=given.indent,
         api_version=given.api_version,
     )
-    box.faults.latency, box.faults.jitter = given.latency, given.jitter
-    box.faults.rate, box.faults.endpoint_rate = given.rate, given.endpoint_rate
-    return box
+    sandbox.faults.latency, sandbox.faults.jitter = given.latency, given.jitter
+    sandbox.faults.rate, sandbox.faults.endpoint_rate = given.rate, given.endpoint_rate
+    return sandbox
 
 
-async def run(box: Sandbox, port: int, exit_with_parent: bool) -> None:
+async def run(sandbox: Sandbox, port: int, exit_with_parent: bool) -> None:
     """Serve until a signal, or until the parent is gone."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    listening = await listen(box.account, box.answer, port)
-    box.account.cpu_seconds = time.thread_time()
-    box.account.cpu_before = -box.account.cpu_seconds
+    listening = await listen(sandbox.account, sandbox.answer, port)
+    sandbox.account.cpu_seconds = time.thread_time()
+    sandbox.account.cpu_before = -sandbox.account.cpu_seconds
     if exit_with_parent:
         threading.Thread(target=_watch_stdin, args=(loop, stop), daemon=True).start()
-    line = {"url": listening.url, "key": box.key, "account": box.account_id, "pid": os.getpid()}
+    line = {
+        "url": listening.url,
+        "key": sandbox.key,
+        "account": sandbox.account_id,
+        "pid": os.getpid(),
+    }
     sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     sys.stdout.flush()
     await stop.wait()

@@ -19,19 +19,21 @@ from .state.kinds import KINDS, PARENTS
 Given = dict[str, Any]
 
 
-def answer(box: Simulation, request: Request) -> Answer:
+def answer_control(sandbox: Simulation, request: Request) -> Answer:
     path = request.target.partition("?")[0].removeprefix("/_sandbox/")
     try:
         if request.method == "GET" and path.startswith("deleted/"):
-            return Answer(200, msgspec.json.encode(box.deleted(path.removeprefix("deleted/"))), {})
+            return Answer(
+                200, msgspec.json.encode(sandbox.deleted(path.removeprefix("deleted/"))), {}
+            )
         if request.method == "GET" and path.startswith("truth/"):
-            return Answer(200, truth(box, path.removeprefix("truth/")), {})
+            return Answer(200, _truth(sandbox, path.removeprefix("truth/")), {})
         call = CALLS.get((request.method, path))
         if call is None:
             return Answer(404, _error(f"no such control: {request.method} /_sandbox/{path}"), {})
         given = msgspec.json.decode(request.body or b"{}", type=Given)
-        with box.account.lock:
-            return Answer(200, msgspec.json.encode(call(box, given)), {})
+        with sandbox.account.lock:
+            return Answer(200, msgspec.json.encode(call(sandbox, given)), {})
     except (KeyError, TypeError, ValueError) as error:
         return Answer(400, _error(f"{type(error).__name__}: {error}"), {})
 
@@ -40,20 +42,20 @@ def _error(message: str) -> bytes:
     return msgspec.json.encode({"error": {"message": message, "type": "sandbox_error"}})
 
 
-def truth(box: Simulation, table: str) -> bytes:
+def _truth(sandbox: Simulation, table: str) -> bytes:
     """All objects of a table by id, joined from their bytes."""
     if table not in KINDS and table not in PARENTS:
         raise ValueError(f"no such table: {table}")
 
     def pairs() -> Iterator[bytes]:
-        for id, raw in box.account.objects(table):
+        for id, raw in sandbox.account.objects(table):
             yield msgspec.json.encode(id) + b":" + raw
 
-    with box.account.lock:
+    with sandbox.account.lock:
         return b"{" + b",".join(pairs()) + b"}"
 
 
-def set_faults(box: Simulation, given: Given) -> Given:
+def _set_faults(sandbox: Simulation, given: Given) -> Given:
     """Change what is named, leave the rest."""
     known = {field.name for field in fields(Faults)} - {"clock"}
     if strange := sorted(set(given) - known):
@@ -61,132 +63,138 @@ def set_faults(box: Simulation, given: Given) -> Given:
             f"no such fault: {', '.join(strange)}; there are {', '.join(sorted(known))}"
         )
     for name, value in given.items():
-        setattr(box.faults, name, value)
-    return {name: value for name, value in asdict(box.faults).items() if name in known}
+        setattr(sandbox.faults, name, value)
+    return {name: value for name, value in asdict(sandbox.faults).items() if name in known}
 
 
-def live(box: Simulation, given: Given) -> Any:
-    return box.live(given["seconds"], given.get("changes", 50))
+def _live(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.live(given["seconds"], given.get("changes", 50))
 
 
-def advance(box: Simulation, given: Given) -> Given:
-    box.advance(given["seconds"])
-    return {"now": box.now}
+def _advance(sandbox: Simulation, given: Given) -> Given:
+    sandbox.advance(given["seconds"])
+    return {"now": sandbox.now}
 
 
-def create(box: Simulation, given: Given) -> Any:
-    return box.create(given.pop("table"), **given)
+def _create(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.create(given.pop("table"), **given)
 
 
-def update(box: Simulation, given: Given) -> Any:
-    return box.update(given.pop("table"), given.pop("id"), **given)
+def _update(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.update(given.pop("table"), given.pop("id"), **given)
 
 
-def delete(box: Simulation, given: Given) -> Any:
-    return box.delete(given["table"], given["id"])
+def _delete(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.delete(given["table"], given["id"])
 
 
-def put(box: Simulation, given: Given) -> Any:
-    return box.put(given["table"], given["object"])
+def _put(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.put(given["table"], given["object"])
 
 
-def cancel(box: Simulation, given: Given) -> Any:
-    return box.cancel(given["id"])
+def _cancel(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.cancel(given["id"])
 
 
-def burst(box: Simulation, given: Given) -> Any:
-    return box.burst(given["count"], given.get("seconds", 1))
+def _burst(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.burst(given["count"], given.get("seconds", 1))
 
 
-def preview(box: Simulation, given: Given) -> Any:
-    return box.preview(given["id"])
+def _preview(sandbox: Simulation, given: Given) -> Any:
+    return sandbox.preview(given["id"])
 
 
-def noise(box: Simulation, given: Given) -> Given:
-    box.noise(given["count"])
+def _noise(sandbox: Simulation, given: Given) -> Given:
+    sandbox.noise(given["count"])
     return {}
 
 
-def settings(box: Simulation, given: Given) -> Given:
+def _settings(sandbox: Simulation, given: Given) -> Given:
     """Change what is named of the account's `api_version` and `stub_deletes`."""
     if strange := sorted(set(given) - {"api_version", "stub_deletes"}):
         raise ValueError(f"no such setting: {', '.join(strange)}")
     for name, value in given.items():
-        setattr(box, name, value)
-    return {"api_version": box.api_version, "stub_deletes": box.stub_deletes}
+        setattr(sandbox, name, value)
+    return {"api_version": sandbox.api_version, "stub_deletes": sandbox.stub_deletes}
 
 
-def events(box: Simulation, given: Given) -> Any:
+def _events(sandbox: Simulation, given: Given) -> Any:
     """All events ever, in the order in which they happened."""
-    return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in box.events]
+    return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in sandbox.events]
 
 
-def restrict(box: Simulation, given: Given) -> Given:
-    return {"key": box.restrict(given.get("key"), given.get("permissions", ()))}
+def _restrict(sandbox: Simulation, given: Given) -> Given:
+    return {"key": sandbox.restrict(given.get("key"), given.get("permissions", ()))}
 
 
-def expire(box: Simulation, given: Given) -> Given:
-    box.expire(given["key"])
+def _expire(sandbox: Simulation, given: Given) -> Given:
+    sandbox.expire(given["key"])
     return {}
 
 
-def stats(box: Simulation, given: Given) -> Given:
+def _stats(sandbox: Simulation, given: Given) -> Given:
     counts = [
         {"template": template, "status": status, "count": n}
-        for (template, status), n in box.counts.items()
+        for (template, status), n in sandbox.counts.items()
     ]
-    return {"counts": counts, "cpu_seconds": box.cpu_seconds, "requests": sum(box.counts.values())}
-
-
-def account(box: Simulation, given: Given) -> Given:
     return {
-        "id": box.account_id,
-        "key": box.key,
-        "now": box.now,
-        "pid": os.getpid(),
-        "start": box.account.start,
+        "counts": counts,
+        "cpu_seconds": sandbox.cpu_seconds,
+        "requests": sum(sandbox.counts.values()),
     }
 
 
-def resend(box: Simulation, given: Given) -> Given:
-    return {"resent": box.resend()}
+def _account(sandbox: Simulation, given: Given) -> Given:
+    return {
+        "id": sandbox.account_id,
+        "key": sandbox.key,
+        "now": sandbox.now,
+        "pid": os.getpid(),
+        "start": sandbox.account.start,
+    }
 
 
-def webhooks(box: Simulation, given: Given) -> Given:
+def _resend(sandbox: Simulation, given: Given) -> Given:
+    return {"resent": sandbox.resend()}
+
+
+def _webhooks(sandbox: Simulation, given: Given) -> Given:
     """How many webhooks are due, and which have failed, why."""
-    named = ({"event": event, "url": url, "why": why} for event, url, why in box.failed_webhooks)
-    return {"due": box.account.webhooks.sender.left, "failed": list(named)}
+    named = (
+        {"event": event, "url": url, "why": why} for event, url, why in sandbox.failed_webhooks
+    )
+    return {"due": sandbox.account.webhooks.sender.outstanding, "failed": list(named)}
 
 
-def reset_counts(box: Simulation, given: Given) -> Given:
-    box.reset_counts()
+def _reset_counts(sandbox: Simulation, given: Given) -> Given:
+    sandbox.reset_counts()
     return {}
 
 
-def oddities(box: Simulation, given: Given) -> Given:
-    return dict(box.oddities())
+def _oddities(sandbox: Simulation, given: Given) -> Given:
+    return dict(sandbox.oddities())
 
 
 CALLS: dict[tuple[str, str], Callable[[Simulation, Given], Any]] = {
-    ("POST", "faults"): set_faults,
-    ("POST", "live"): live,
-    ("POST", "advance"): advance,
-    ("POST", "create"): create,
-    ("POST", "update"): update,
-    ("POST", "delete"): delete,
-    ("POST", "cancel"): cancel,
-    ("POST", "put"): put,
-    ("POST", "burst"): burst,
-    ("POST", "preview"): preview,
-    ("POST", "noise"): noise,
-    ("POST", "settings"): settings,
-    ("POST", "restrict"): restrict,
-    ("POST", "expire"): expire,
-    ("POST", "reset_counts"): reset_counts,
-    ("POST", "resend"): resend,
-    ("GET", "stats"): stats,
-    ("GET", "account"): account,
-    ("GET", "oddities"): oddities,
-    ("GET", "events"): events,
-    ("GET", "webhooks"): webhooks,
+    ("POST", "faults"): _set_faults,
+    ("POST", "live"): _live,
+    ("POST", "advance"): _advance,
+    ("POST", "create"): _create,
+    ("POST", "update"): _update,
+    ("POST", "delete"): _delete,
+    ("POST", "cancel"): _cancel,
+    ("POST", "put"): _put,
+    ("POST", "burst"): _burst,
+    ("POST", "preview"): _preview,
+    ("POST", "noise"): _noise,
+    ("POST", "settings"): _settings,
+    ("POST", "restrict"): _restrict,
+    ("POST", "expire"): _expire,
+    ("POST", "reset_counts"): _reset_counts,
+    ("POST", "resend"): _resend,
+    ("GET", "stats"): _stats,
+    ("GET", "account"): _account,
+    ("GET", "oddities"): _oddities,
+    ("GET", "events"): _events,
+    ("GET", "webhooks"): _webhooks,
 }

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from . import control
 from .http import endpoints
-from .http.server import serving
+from .http.server import serve_in_thread
 from .protocol.messages import Answer, Request
 from .simulation import Simulation
 
@@ -25,7 +25,7 @@ class Sandbox(Simulation):
         Webhooks go out at any time, but those still on their way at the end have failed.
         """
         try:
-            with serving(self.account, self.answer, port) as url:
+            with serve_in_thread(self.account, self.answer, port) as url:
                 yield url
         finally:
             self.account.webhooks.sender.close()
@@ -35,7 +35,7 @@ class Sandbox(Simulation):
     def answer(self, request: Request) -> Answer:
         """What the server sends for one request."""
         if request.target.startswith("/_sandbox/"):
-            return control.answer(self, request)
+            return control.answer_control(self, request)
         with self.account.lock:
             try:
                 return endpoints.answer(self.account, request)

@@ -11,14 +11,14 @@ import msgspec
 
 from .http import webhook_endpoints
 from .protocol.faults import Faults
-from .samples.customers import API_VERSION, Object, decoded
+from .samples.values import API_VERSION, Object, decoded
 from .scenarios import activity, edge_cases, unrelated_events
-from .scenarios.seed_data import Founding, Shape, Sizes, unwatched
+from .scenarios.seed_data import SeedData, Shape, Sizes, gc_paused
 from .state import mutations as state_mutations
-from .state.api_versions import checked
+from .state.api_versions import check_version
 from .state.event_log import Event
-from .state.mutation import Call, Mutation
-from .state.mutation_log import known
+from .state.mutation import LoggedRequest, Mutation
+from .state.mutation_log import check_table
 from .world import World
 
 NOW = 1_780_000_000
@@ -61,19 +61,19 @@ class Simulation:
             customers // 2 if subscriptions is None else subscriptions,
             max(5, customers // 50) if products is None else products,
         )
-        with unwatched():
-            Founding(self.account, sizes, shape, bursts=oddities).run()
+        with gc_paused():
+            SeedData(self.account, sizes, shape, bursts=oddities).run()
             if oddities:
-                self._plant(sizes)
-        self.account.mutations.append(self.account.history.record)
+                self._add_edge_cases(sizes)
+        self.account.observers.append(self.account.event_log.record)
 
-    def _plant(self, sizes: Sizes) -> None:
-        edge_cases.plant(self.account, sizes)
+    def _add_edge_cases(self, sizes: Sizes) -> None:
+        edge_cases.add_edge_cases(self.account, sizes)
 
     @contextmanager
     def _acting(self) -> Iterator[World]:
         """One request to Stripe: nobody comes between, and all its events name it."""
-        with self.account.lock, self.account.history.action():
+        with self.account.lock, self.account.event_log.action():
             yield self.account
 
     @property
@@ -98,7 +98,7 @@ class Simulation:
         """The true present state by id, as the API shows it: embedded lists stop at ten, `children`
         has all.
         """
-        known(table)
+        check_table(table)
         return self._decoded(table)
 
     def children(self, table: str) -> dict[str, Object]:
@@ -112,7 +112,7 @@ class Simulation:
     def deleted(self, table: str) -> dict[str, Object]:
         """What was deleted, by id, with its last content."""
         with self.account.lock:
-            return {id: msgspec.json.decode(raw) for id, raw in self.account.gone[table].items()}
+            return {id: msgspec.json.decode(raw) for id, raw in self.account.deleted[table].items()}
 
     def create(self, table: str, **fields: Any) -> Object:
         """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or
@@ -176,16 +176,16 @@ class Simulation:
 
     @api_version.setter
     def api_version(self, version: str) -> None:
-        self.account.api_version = checked(version)
+        self.account.api_version = check_version(version)
 
     @property
     def stub_deletes(self) -> bool:
         """Whether `*.deleted` events carry three keys only, not the last full object."""
-        return self.account.history.stub_deletes
+        return self.account.event_log.stub_deletes
 
     @stub_deletes.setter
     def stub_deletes(self, short: bool) -> None:
-        self.account.history.stub_deletes = short
+        self.account.event_log.stub_deletes = short
 
     @property
     def events(self) -> list[Event]:
@@ -193,18 +193,18 @@ class Simulation:
         old to show too.
         """
         with self.account.lock:
-            return list(self.account.history.records)
+            return list(self.account.event_log.records)
 
     @property
     def history(self) -> list[Mutation]:
         """All changes since the sandbox opened, in their order."""
         with self.account.lock:
-            return [kept.whole() for kept in self.account.history.kept]
+            return [kept.decode() for kept in self.account.event_log.kept]
 
     def oddities(self) -> dict[str, int]:
         """How many there are of each oddity, counted in the present state."""
         with self.account.lock:
-            return edge_cases.count(self.account)
+            return edge_cases.count_edge_cases(self.account)
 
     def restrict(self, key: str | None = None, permissions: Collection[str] = ()) -> str:
         """A restricted key with these permissions, `key` itself where it is a restricted one
@@ -212,7 +212,7 @@ class Simulation:
         """
         with self.account.lock:
             if key is None or not key.startswith("rk_"):
-                key = f"rk_{self.account.mode}_51{self.account.dice.word(30)}"
+                key = f"rk_{self.account.mode}_51{self.account.rng.word(30)}"
             self.account.permissions[key] = frozenset(permissions)
             return key
 
@@ -234,7 +234,7 @@ class Simulation:
         """Add an endpoint as `POST /v1/webhook_endpoints` does; the answer has its secret."""
         with self.account.lock:
             params = {"url": url, "enabled_events": list(enabled_events), **more}
-            return decoded(webhook_endpoints.created(self.account, "", "", params))
+            return decoded(webhook_endpoints.create_endpoint(self.account, "", "", params))
 
     def drain_webhooks(self, timeout: float = 10.0) -> None:
         """Wait until all webhooks that are due were sent once, with or without success;
@@ -260,12 +260,12 @@ class Simulation:
         return self.account.faults
 
     @property
-    def mutations(self) -> list[Callable[[Mutation], None]]:
+    def observers(self) -> list[Callable[[Mutation], None]]:
         """Observers: each is called with every change, once it is done."""
-        return self.account.mutations
+        return self.account.observers
 
     @property
-    def log(self) -> deque[Call]:
+    def log(self) -> deque[LoggedRequest]:
         """The newest 20,000 requests: method, path template, parameters, status."""
         return self.account.log
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .state.account import Account
-from .state.event_log import History
+from .state.event_log import EventLog
 from .webhooks.endpoints import Webhooks
 
 
@@ -13,4 +13,4 @@ class World(Account):
     def __init__(self, seed: int, now: int, start: int, livemode: bool, real_time: bool) -> None:
         super().__init__(seed, now, start, livemode, real_time)
         self.webhooks = Webhooks(self)
-        self.history = History(self, self.webhooks.tell)
+        self.event_log = EventLog(self, self.webhooks.publish)

@@ -22,14 +22,14 @@ from ..protocol.errors import (
 from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, nested, parse, query
 from ..state.account import Account
-from ..state.api_versions import VERSION, answered, current
+from ..state.api_versions import VERSION, is_current, render_answer
 from ..state.kinds import KIND_OF_PATH, Kind
-from ..state.mutation import Call
+from ..state.mutation import LoggedRequest
 from ..world import World
 from ..writes.routes import ROUTES, prepare
 from . import expansions, sublists
 from .execution import Prepared, Write, perform
-from .lists import envelope, page
+from .lists import envelope, page_of_rows
 
 if TYPE_CHECKING:
     from ..protocol.faults import Fate
@@ -39,7 +39,7 @@ def answer(account: World, request: Request) -> Answer:
     """What Stripe would answer to this."""
     path, _, search = request.target.partition("?")
     template, id = templated(path)
-    request_id = f"req_{account.faults.dice().getrandbits(70):014x}"
+    request_id = f"req_{account.faults.rng().getrandbits(70):014x}"
     version = request.headers.get("stripe-version", account.api_version)
     headers = {"Request-Id": request_id, "Stripe-Version": version}
     fate: Fate = ""
@@ -49,7 +49,7 @@ def answer(account: World, request: Request) -> Answer:
         key = authenticate(account, request)
         _check_version(request)
         account.faults.limit(template)
-        fate = account.faults.strike(request.method, template)
+        fate = account.faults.inject(request.method, template)
         params = parse(search if request.method == "GET" else _form(request, search))
         if account.on_request:
             account.on_request(template, params)
@@ -59,20 +59,20 @@ def answer(account: World, request: Request) -> Answer:
             write = Write(request, path, params, headers, fate)
             body = written(account, key, write, template, id)
         status = 200
-        if not current(version):
-            body = answered(account, body, version)
+        if not is_current(version):
+            body = render_answer(account, body, version)
     except Refusal as refusal:
         status, body = (
             refusal.status,
             refusal.body(request_id, account.now, "" if account.livemode else "/test"),
         )
         headers |= refusal.headers
-    account.log.append(Call(request.method, template, params, status))
+    account.log.append(LoggedRequest(request.method, template, params, status))
     account.counts[template, status] += 1
     if account.indent and status == 200:
         body = msgspec.json.format(body, indent=2)
     if fate == "malformed":
-        body = account.faults.spoil(body)
+        body = account.faults.corrupt(body)
     delay = account.faults.delay() + (write.seconds if write else 0.0)
     return Answer(status, body, headers, delay, fate)
 
@@ -117,19 +117,19 @@ def _check_version(request: Request) -> None:
 def get(account: World, key: str, template: str, path: str, id: str, params: Params) -> bytes:
     kind = KIND_OF_PATH.get(template.removesuffix("/:id"))
     if kind:
-        need(account, key, kind.permission)
+        check_permission(account, key, kind.permission)
         if template == kind.path:
-            return listed(account, key, kind, params)
-        return retrieved(account, key, kind, id, params)
+            return list_objects(account, key, kind, params)
+        return retrieve_object(account, key, kind, id, params)
     if template == "/v1/account":
         if account.needs_permission:
-            need(account, key, "rak_accounts_kyc_basic_read")
-        only_expand(params)
+            check_permission(account, key, "rak_accounts_kyc_basic_read")
+        check_only_expand(params)
         return msgspec.json.encode(account.object)
     found = sublists.ENDPOINTS.get(template)
     if found is None:
         raise unknown_url("GET", path)
-    need(account, key, found.permission)
+    check_permission(account, key, found.permission)
     return found.answer(account, path, id, params)
 
 
@@ -138,7 +138,7 @@ def written(account: World, key: str, write: Write, template: str, id: str) -> b
     place = write.request.method, template
     if place in sublists.WRITES:
         found = sublists.WRITES[place]
-        need(account, key, found.permission)
+        check_permission(account, key, found.permission)
 
         def whole() -> Prepared:
             """Refusals of webhook endpoints are all about parameters: none is stored."""
@@ -149,7 +149,7 @@ def written(account: World, key: str, write: Write, template: str, id: str) -> b
     route = ROUTES.get(place)
     if route is None:
         raise unknown_url(write.request.method, write.path)
-    need(account, key, route.permission)
+    check_permission(account, key, route.permission)
     search = write.request.target.partition("?")[2]
     given = nested(_form(write.request, search))
     return perform(account, write, partial(prepare, account, key, route, id, given, write.params))
@@ -159,34 +159,34 @@ def _form(request: Request, search: str) -> str:
     return "&".join(part for part in (search, request.body.decode(errors="replace")) if part)
 
 
-def need(account: Account, key: str, permission: str) -> None:
+def check_permission(account: Account, key: str, permission: str) -> None:
     if not account.allowed(key, permission):
         raise forbidden(key, account.id, [permission])
 
 
-def listed(account: Account, key: str, kind: Kind, params: Params) -> bytes:
+def list_objects(account: Account, key: str, kind: Kind, params: Params) -> bytes:
     asked = query(params, {"created", *kind.filters})
-    paths = expansions.paths(account, key, kind.name, asked.expand, in_list=True)
-    rows, has_more = page(account, kind.name, asked)
-    raws = [row.raw for row in account.faults.shortened(rows, has_more)]
-    if paths:
-        raws = [expansions.expanded(account, kind.name, raw, paths) for raw in raws]
+    check_paths = expansions.check_paths(account, key, kind.name, asked.expand, in_list=True)
+    rows, has_more = page_of_rows(account, kind.name, asked)
+    raws = [row.raw for row in account.faults.shorten_page(rows, has_more)]
+    if check_paths:
+        raws = [expansions.expand(account, kind.name, raw, check_paths) for raw in raws]
     return envelope(kind.path, raws, has_more)
 
 
-def retrieved(account: Account, key: str, kind: Kind, id: str, params: Params) -> bytes:
-    only_expand(params)
+def retrieve_object(account: Account, key: str, kind: Kind, id: str, params: Params) -> bytes:
+    check_only_expand(params)
     table = kind.name
-    paths = expansions.paths(account, key, table, expands(params), in_list=False)
+    check_paths = expansions.check_paths(account, key, table, expands(params), in_list=False)
     row = account.tables[table].rows.get(id)
     if row is not None:
-        return expansions.expanded(account, table, row.raw, paths) if paths else row.raw
-    if kind.keeps_stub and id in account.gone[table]:
+        return expansions.expand(account, table, row.raw, check_paths) if check_paths else row.raw
+    if kind.keeps_stub and id in account.deleted[table]:
         return msgspec.json.encode({"id": id, "object": kind.object, "deleted": True})
     twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
     raise missing(kind.object, id, twin=twin)
 
 
-def only_expand(params: Params) -> None:
+def check_only_expand(params: Params) -> None:
     if strange := [name for name in params if name != "expand"]:
         raise unknown_parameters(strange)

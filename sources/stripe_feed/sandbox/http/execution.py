@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..protocol.errors import Refusal, broken, refused
+from ..protocol.errors import Refusal, refused, server_error
 from ..protocol.faults import Fate
-from ..protocol.idempotency import Outcome, Repeated
+from ..protocol.idempotency import Outcome, ReplayedRefusal
 from ..protocol.messages import Request
 from ..protocol.parameters import Params
 from ..world import World
@@ -43,19 +43,19 @@ class Prepared(NamedTuple):
 def perform(account: World, write: Write, prepare: Callable[[], Prepared]) -> bytes:
     """The answer of a write, or the stored one. What `prepare` refuses never began and is not stored."""
     if write.key:
-        first = account.repeats.find(write.key, account.now, write.path, write.params)
+        first = account.idempotency.find(write.key, account.now, write.path, write.params)
         write.headers["Idempotency-Key"] = write.key
         if first is not None:
             write.headers |= {"Idempotent-Replayed": "true", "Original-Request": first.request_id}
             if first.status != 200:
-                raise Repeated(first)
+                raise ReplayedRefusal(first)
             return first.body
     locks, act = prepare()
     account.locks.check(locks)
     write.seconds = account.faults.write_time
     account.locks.hold(locks, write.seconds)
     if write.key:
-        account.repeats.hold(write.key, write.seconds)
+        account.idempotency.hold(write.key, write.seconds)
     return _stored(account, write, act)
 
 
@@ -77,10 +77,10 @@ def _executed(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
     if write.fate == "refused":
         raise refused()
     request = {"id": write.headers["Request-Id"], "idempotency_key": write.key or None}
-    with account.history.action(request):
+    with account.event_log.action(request):
         body = act()
     if write.fate == "500_after":
-        raise broken()
+        raise server_error()
     return body
 
 
@@ -88,4 +88,4 @@ def _keep(account: World, write: Write, status: int, body: bytes) -> None:
     if write.key:
         request_id = write.headers["Request-Id"]
         outcome = Outcome(account.now, write.path, write.params, status, body, request_id)
-        account.repeats.keep(write.key, outcome)
+        account.idempotency.keep(write.key, outcome)

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from ..protocol.errors import Refusal, forbidden, not_expandable
-from ..samples import catalog, invoices
-from ..samples.customers import Dice, Object
+from ..samples import catalog, customers, invoices
+from ..samples.values import Object, Random
 from ..state.account import SHOWN, Account
 from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind
-from ..state.table import naming
+from ..state.table import has_text
 
 Path = tuple[str, ...]
 
@@ -34,7 +34,7 @@ BECOMES = {
 OPT_IN = frozenset(name for kind in KINDS.values() for name in kind.opt_in)
 
 
-def paths(
+def check_paths(
     account: Account, key: str, table: str, asked: tuple[str, ...], in_list: bool
 ) -> list[Path]:
     """The paths below an object; refuses what cannot be expanded, and what the key may not read."""
@@ -75,16 +75,16 @@ def _permit(account: Account, key: str, parts: Path) -> None:
             raise forbidden(key, account.id, [kind.permission])
 
 
-def expanded(account: Account, table: str, raw: bytes, paths: list[Path]) -> bytes:
+def expand(account: Account, table: str, raw: bytes, check_paths: list[Path]) -> bytes:
     """The same object with these paths filled in; without a path into it, a field keeps its bytes."""
     found = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     whole: dict[str, Any] = dict(found)
     content: Object | None = None
-    for path in paths:
+    for path in check_paths:
         first = path[0]
         if first in KINDS[table].opt_in and first not in whole:
             content = content or msgspec.json.decode(raw)
-            whole[first] = opt_in(account, table, content, first)
+            whole[first] = opt_in_value(account, table, content, first)
         elif isinstance(whole.get(first), msgspec.Raw):
             whole[first] = msgspec.json.decode(whole[first])
         if first in whole:
@@ -132,14 +132,14 @@ def _object(account: Account, becomes: str, held: Any) -> Any:
     row = account.tables[kind.name].rows.get(held)
     if row is not None:
         return row.content()
-    if held in account.gone[kind.name]:
+    if held in account.deleted[kind.name]:
         return {"id": held, "object": becomes, "deleted": True}
     return held
 
 
-def opt_in(account: Account, table: str, content: Object, field: str) -> Any:
+def opt_in_value(account: Account, table: str, content: Object, field: str) -> Any:
     """A field that only comes when expanded, as the object shows it."""
-    found = complete(account, table, content, field)
+    found = full_value(account, table, content, field)
     for sublist in KINDS[table].sublists:
         if sublist.field == field:
             url = sublist.url(content["id"])
@@ -148,13 +148,13 @@ def opt_in(account: Account, table: str, content: Object, field: str) -> Any:
     return found
 
 
-def complete(account: Account, table: str, content: Object, field: str) -> Any:
+def full_value(account: Account, table: str, content: Object, field: str) -> Any:
     """All of it: what was given, or what follows from the id."""
-    given = account.extras.get(content["id"], {})
+    given = account.opt_in_values.get(content["id"], {})
     if field in given and not isinstance(given[field], int):
         return given[field]
-    dice = Dice(f"{account.seed} {content['id']} {field}")
-    dice.account, dice.livemode = account.id, account.livemode
+    rng = Random(f"{account.seed} {content['id']} {field}")
+    rng.account, rng.livemode = account.id, account.livemode
     draw = zlib.crc32(f"{content['id']} {field}".encode())
     kind = KINDS[table]
     for sublist in kind.sublists:
@@ -162,11 +162,11 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
             return _held(account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"])
     match field:
         case "tax_ids":
-            return [tax_id(dice, content) for _ in range(given.get(field, draw % 3))]
+            return [customers.tax_id(rng, content) for _ in range(given.get(field, draw % 3))]
         case "sources":
-            return [card(dice, content["id"]) for _ in range(given.get(field, draw % 2))]
+            return [customers.card(rng, content["id"]) for _ in range(given.get(field, draw % 2))]
         case "payments":
-            return _payments(dice, content, given.get(field, 1))
+            return invoices.invoice_payments(rng, content, given.get(field, 1))
         case "tax":
             location = {"country": "DE", "source": "billing_address", "state": None}
             known = {
@@ -181,7 +181,7 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
                 else known | {"automatic_tax": "unrecognized_location", "location": None}
             )
         case "cash_balance":
-            return _cash_balance(dice, content, draw)
+            return customers.cash_balance(rng, content, draw)
         case "invoice_credit_balance":
             return {"eur": -(draw % 5000)} if draw % 4 == 0 else {}
         case "tiers":
@@ -193,66 +193,8 @@ def complete(account: Account, table: str, content: Object, field: str) -> Any:
     raise not_expandable(field)
 
 
-def tax_id(dice: Dice, customer: Object) -> Object:
-    return {
-        "id": dice.id("txi"),
-        "object": "tax_id",
-        "country": "DE",
-        "created": customer.get("created") or 0,
-        "customer": customer["id"],
-        "customer_account": None,
-        "livemode": dice.livemode,
-        "owner": {"customer": customer["id"], "customer_account": None, "type": "customer"},
-        "type": "eu_vat",
-        "value": f"DE{int(dice.random() * 899_999_999) + 100_000_000}",
-        "verification": {"status": "verified", "verified_address": None, "verified_name": None},
-    }
-
-
-def card(dice: Dice, customer: str) -> Object:
-    return {
-        "id": dice.id("card"),
-        "object": "card",
-        "address_zip": None,
-        "brand": dice.pick(("Visa", "MasterCard", "American Express")),
-        "country": "DE",
-        "customer": customer,
-        "exp_month": 1 + int(dice.random() * 12),
-        "exp_year": 2029,
-        "fingerprint": dice.word(16),
-        "funding": "credit",
-        "last4": f"{int(dice.random() * 10_000):04d}",
-        "metadata": {},
-        "name": None,
-    }
-
-
-def _cash_balance(dice: Dice, customer: Object, draw: int) -> Object | None:
-    if draw % 5:
-        return None
-    return {
-        "object": "cash_balance",
-        "available": {"eur": draw % 10_000},
-        "customer": customer["id"],
-        "customer_account": None,
-        "livemode": dice.livemode,
-        "settings": {"reconciliation_mode": "automatic", "using_merchant_default": True},
-    }
-
-
-def _payments(dice: Dice, invoice: Object, count: int) -> list[Object]:
-    """What was paid, in `count` parts."""
-    paid = invoice.get("amount_paid") or 0
-    parts = [paid // count] * (count - 1) if paid else []
-    amounts = [*parts, paid - sum(parts)] if paid else []
-    return [
-        invoices.invoice_payment(dice, invoice, number, amount)
-        for number, amount in enumerate(amounts)
-    ]
-
-
 def _held(account: Account, kind: Kind, field: str, parent: str) -> list[Object]:
     """The objects of a kind that name their parent in a field, newest first, without hidden ones."""
     table = account.tables[kind.name]
     rows = (row for row in table.older(*table.span(None, None)) if row.group not in kind.hidden)
-    return [row.content() for row in filter(naming(field, parent), rows)]
+    return [row.content() for row in filter(has_text(field, parent), rows)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,9 +15,10 @@ from ..protocol.parameters import Params, Query, Span, boolean, span
 from ..samples.subscriptions import ENDED
 from ..state.account import Account
 from ..state.kinds import KINDS, Kind
-from ..state.table import Row, Table, naming, values
+from ..state.table import Row, Table, has_text, values_at
 
-Match = Callable[[Row], bool]
+T = TypeVar("T")
+Condition = Callable[[Row], bool]
 
 
 def envelope(url: str, rows: Iterable[bytes], has_more: bool) -> bytes:
@@ -33,30 +34,32 @@ def envelope(url: str, rows: Iterable[bytes], has_more: bool) -> bytes:
     )
 
 
-def page(account: Account, table: str, query: Query) -> tuple[list[Row], bool]:
+def page_of_rows(account: Account, table: str, query: Query) -> tuple[list[Row], bool]:
     """The rows of one page, newest first, and whether there are more."""
-    rows, match = account.tables[table], matcher(table, query.filters)
+    rows, match = account.tables[table], row_condition(table, query.filters)
     first, last = rows.span(query.created.lo, query.created.hi)
     if query.before:
         first = max(
-            first, rows.above(cursor(account, table, rows, query.before, "ending_before", match))
+            first,
+            rows.above(cursor_row(account, table, rows, query.before, "ending_before", match)),
         )
-        found = taken(rows.newer(first, last), match, query.limit + 1)
+        found = take(rows.newer(first, last), match, query.limit + 1)
         return found[: query.limit][::-1], len(found) > query.limit
     if query.after:
         last = min(
-            last, rows.below(cursor(account, table, rows, query.after, "starting_after", match))
+            last, rows.below(cursor_row(account, table, rows, query.after, "starting_after", match))
         )
-    found = taken(rows.older(first, last), match, query.limit + 1)
+    found = take(rows.older(first, last), match, query.limit + 1)
     return found[: query.limit], len(found) > query.limit
 
 
-def taken(rows: Iterator[Row], match: Match | None, count: int) -> list[Row]:
-    return list(islice(rows if match is None else filter(match, rows), count))
+def take(rows: Iterator[T], condition: Callable[[T], bool] | None, count: int) -> list[T]:
+    """The first rows that meet a condition."""
+    return list(islice(rows if condition is None else filter(condition, rows), count))
 
 
-def cursor(
-    account: Account, table: str, rows: Table, id: str, param: str, match: Match | None
+def cursor_row(
+    account: Account, table: str, rows: Table, id: str, param: str, match: Condition | None
 ) -> Row:
     """The row a page starts from. One that is gone, or no longer matches the filters, is refused."""
     row = rows.rows.get(id)
@@ -88,7 +91,7 @@ class Id(msgspec.Struct):
     id: str
 
 
-def matcher(table: str, given: Params) -> Match | None:
+def row_condition(table: str, given: Params) -> Condition | None:
     """One condition per filter, and those that hold without any."""
     kind = KINDS[table]
     conditions = [
@@ -100,7 +103,7 @@ def matcher(table: str, given: Params) -> Match | None:
     return lambda row: all(condition(row) for condition in conditions)
 
 
-def _unasked(kind: Kind, given: Params) -> Iterator[Match]:
+def _unasked(kind: Kind, given: Params) -> Iterator[Condition]:
     """Hide what is on a test clock, and canceled or archived objects, unless the list is asked."""
     if kind.on_clocks and "test_clock" not in given and "customer" not in given:
         yield lambda row: row.clock is None
@@ -108,14 +111,14 @@ def _unasked(kind: Kind, given: Params) -> Iterator[Match]:
         yield lambda row: row.group not in kind.hidden
 
 
-def _condition(kind: Kind, name: str, value: Any) -> Match:
+def _condition(kind: Kind, name: str, value: Any) -> Condition:
     known = kind.filters[name]
     at = known.at or name
     match known.rule:
         case "group":
             return _of_group(kind.grouped, value, known.choices)
         case "choice":
-            return naming(at, _choice(name, value, known.choices))
+            return has_text(at, _choice(name, value, known.choices))
         case "boolean":
             return _content(at, boolean(name, value))
         case "list":
@@ -125,10 +128,10 @@ def _condition(kind: Kind, name: str, value: Any) -> Match:
         case "hash":
             return _inside(name, value)
         case "text":
-            return naming(at, _text(name, value))
+            return has_text(at, _text(name, value))
 
 
-def _of_group(field: str, value: Any, choices: tuple[str, ...]) -> Match:
+def _of_group(field: str, value: Any, choices: tuple[str, ...]) -> Condition:
     if field == "active":
         wanted: tuple[str, ...] = ("active" if boolean(field, value) else "archived",)
     else:
@@ -149,11 +152,11 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def _content(name: str, value: Any) -> Match:
+def _content(name: str, value: Any) -> Condition:
     return lambda row: bool(row.content().get(name) == value)
 
 
-def _one_of(name: str, field: str, given: Any, most: int) -> Match:
+def _one_of(name: str, field: str, given: Any, most: int) -> Condition:
     if not isinstance(given, list):
         raise Refusal(400, "Invalid array", param=name)
     if most and len(given) > most:
@@ -162,11 +165,11 @@ def _one_of(name: str, field: str, given: Any, most: int) -> Match:
     return lambda row: row.content().get(field) in wanted
 
 
-def _within(bounds: Span, names: list[str]) -> Match:
-    return lambda row: any(map(bounds.has, values(row.content(), names)))
+def _within(bounds: Span, names: list[str]) -> Condition:
+    return lambda row: any(map(bounds.has, values_at(row.content(), names)))
 
 
-def _inside(name: str, wanted: Any) -> Match:
+def _inside(name: str, wanted: Any) -> Condition:
     if not isinstance(wanted, dict):
         raise Refusal(400, "Invalid object", param=name)
     wanted = {key: value == "true" if key == "enabled" else value for key, value in wanted.items()}

@@ -21,7 +21,7 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Req
 HEAD_LIMIT = 65_536
 
 
-Answering = Callable[[Request], Answer]
+Handler = Callable[[Request], Answer]
 
 
 class Connection(asyncio.Protocol):
@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         account: Account,
-        answer: Answering,
+        answer: Handler,
         loop: asyncio.AbstractEventLoop,
         all: set[Connection],
     ) -> None:
@@ -88,11 +88,11 @@ class Connection(asyncio.Protocol):
         answer = self.answer(request)
         if answer.delay > 0:
             self.busy = True
-            self.loop.call_later(answer.delay, self.late, request, answer)
+            self.loop.call_later(answer.delay, self.send_later, request, answer)
         else:
             self.send(request, answer)
 
-    def late(self, request: Request, answer: Answer) -> None:
+    def send_later(self, request: Request, answer: Answer) -> None:
         self.busy = False
         if not self.transport.is_closing():
             self.send(request, answer)
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
 
-class Listening(NamedTuple):
+class Listener(NamedTuple):
     """A server that listens, its connections, and its base URL."""
 
     server: asyncio.Server
@@ -153,16 +153,16 @@ class Listening(NamedTuple):
         await asyncio.sleep(0)
 
 
-async def listen(account: Account, answer: Answering, port: int) -> Listening:
+async def listen(account: Account, answer: Handler, port: int) -> Listener:
     loop, connections = asyncio.get_running_loop(), set[Connection]()
     server = await loop.create_server(
         lambda: Connection(account, answer, loop, connections), "127.0.0.1", port, backlog=512
     )
-    return Listening(server, connections, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    return Listener(server, connections, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 @contextmanager
-def serving(account: Account, answer: Answering, port: int) -> Iterator[str]:
+def serve_in_thread(account: Account, answer: Handler, port: int) -> Iterator[str]:
     """Serve in a thread while the block runs; gives the base URL."""
     loop = asyncio.new_event_loop()
     listening = loop.run_until_complete(listen(account, answer, port))

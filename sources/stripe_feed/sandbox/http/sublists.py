@@ -26,25 +26,25 @@ class Endpoint:
     answer: Callable[[World, str, str, Params], bytes]
 
 
-def of_parent(
+def list_children(
     account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
 ) -> bytes:
     """All of what an object of this kind shows ten of, or nothing of until it is expanded."""
     asked = query(params, (sublist.parameter,) if sublist.parameter else ())
     if sublist.parameter:
-        id = needed(params, sublist.parameter)
-        row = parent(account, kind, id, sublist.parameter, 400)
+        id = required_text(params, sublist.parameter)
+        row = find_parent(account, kind, id, sublist.parameter, 400)
     else:
-        row = parent(account, kind, id)
+        row = find_parent(account, kind, id)
     if sublist.children:
         rows = account.children(kind.name, row)
     else:
-        found = expansions.complete(account, kind.name, row.content(), sublist.field)
+        found = expansions.full_value(account, kind.name, row.content(), sublist.field)
         rows = [msgspec.json.encode(one) for one in found]
     return _page(path, rows, asked, sublist.object)
 
 
-def child(
+def retrieve_child(
     account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
 ) -> bytes:
     """One embedded object, by its own id."""
@@ -52,14 +52,14 @@ def child(
         raise unknown_parameters(strange)
     quoted = f'"{id}"'.encode()
     for row in account.tables[kind.name].rows.values():
-        if quoted in row.raw or row.id in account.whole:
+        if quoted in row.raw or row.id in account.all_children:
             for raw in account.children(kind.name, row):
                 if quoted in raw and msgspec.json.decode(raw)["id"] == id:
                     return raw
     raise missing(sublist.object, id)
 
 
-def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
+def list_test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
     asked = query(params, ())
     if account.livemode:
         raise Refusal(400, "Test clocks are only available in test mode.")
@@ -67,20 +67,20 @@ def test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
     return _page(path, [msgspec.json.encode(clock) for clock in newest], asked, "test_clock")
 
 
-def test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
+def retrieve_test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
     if id not in account.clocks:
         raise missing("test_clock", id)
     return msgspec.json.encode(account.clocks[id])
 
 
-def parent(account: Account, kind: Kind, id: str, param: str = "id", status: int = 404) -> Row:
+def find_parent(account: Account, kind: Kind, id: str, param: str = "id", status: int = 404) -> Row:
     row = account.tables[kind.name].rows.get(id)
     if row is None:
         raise missing(kind.object, id, param, status)
     return row
 
 
-def needed(params: Params, name: str) -> str:
+def required_text(params: Params, name: str) -> str:
     given = params.get(name)
     if not isinstance(given, str) or not given:
         raise required(name)
@@ -92,32 +92,36 @@ def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
     return envelope(path, shown, has_more)
 
 
-def of_kinds() -> Iterator[tuple[str, Endpoint]]:
+def sublist_endpoints() -> Iterator[tuple[str, Endpoint]]:
     """The endpoints of all sublists; embedded objects that have a path of their own can be
     retrieved too.
     """
     for kind in KINDS.values():
         for sublist in kind.sublists:
             permission = sublist.permission or kind.permission
-            all_of_it = partial(of_parent, kind=kind, sublist=sublist)
+            all_of_it = partial(list_children, kind=kind, sublist=sublist)
             yield sublist.path, Endpoint(permission, all_of_it)
             if sublist.children and sublist.parameter:
-                by_id = partial(child, kind=kind, sublist=sublist)
+                by_id = partial(retrieve_child, kind=kind, sublist=sublist)
                 yield f"{sublist.path}/:id", Endpoint(permission, by_id)
 
 
-ENDPOINTS = dict(of_kinds()) | {
-    "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", test_clocks),
-    "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", test_clock),
-    "/v1/events": Endpoint("rak_event_read", events.listed),
-    "/v1/events/:id": Endpoint("rak_event_read", events.retrieved),
-    "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.listed),
-    "/v1/webhook_endpoints/:id": Endpoint("rak_webhook_read", webhook_endpoints.retrieved),
+ENDPOINTS = dict(sublist_endpoints()) | {
+    "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", list_test_clocks),
+    "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", retrieve_test_clock),
+    "/v1/events": Endpoint("rak_event_read", events.list_events),
+    "/v1/events/:id": Endpoint("rak_event_read", events.retrieve_event),
+    "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.list_endpoints),
+    "/v1/webhook_endpoints/:id": Endpoint("rak_webhook_read", webhook_endpoints.retrieve_endpoint),
 }
 WRITES = {
-    ("POST", "/v1/webhook_endpoints"): Endpoint("rak_webhook_write", webhook_endpoints.created),
-    ("POST", "/v1/webhook_endpoints/:id"): Endpoint("rak_webhook_write", webhook_endpoints.updated),
+    ("POST", "/v1/webhook_endpoints"): Endpoint(
+        "rak_webhook_write", webhook_endpoints.create_endpoint
+    ),
+    ("POST", "/v1/webhook_endpoints/:id"): Endpoint(
+        "rak_webhook_write", webhook_endpoints.update_endpoint
+    ),
     ("DELETE", "/v1/webhook_endpoints/:id"): Endpoint(
-        "rak_webhook_write", webhook_endpoints.deleted
+        "rak_webhook_write", webhook_endpoints.delete_endpoint
     ),
 }

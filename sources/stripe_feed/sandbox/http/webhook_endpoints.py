@@ -11,10 +11,10 @@ import msgspec
 from ..protocol.errors import Refusal, bad_choice, missing, required, unknown_parameters
 from ..protocol.event_types import TYPES
 from ..protocol.parameters import Params, boolean, query
-from ..samples.customers import Object
-from ..state.api_versions import checked
-from ..webhooks.post import loopback
-from ..webhooks.sender import Hook
+from ..samples.values import Object
+from ..state.api_versions import check_version
+from ..webhooks.post import is_loopback
+from ..webhooks.sender import WebhookEndpoint
 from ..world import World
 from .lists import envelope, slice_of
 
@@ -25,7 +25,7 @@ CREATED = frozenset(
 UPDATED = frozenset({"description", "disabled", "enabled_events", "expand", "metadata", "url"})
 
 
-def created(account: World, path: str, id: str, params: Params) -> bytes:
+def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     """The answer has the secret, this once."""
     _known(params, CREATED)
     for name in ("url", "enabled_events"):
@@ -33,7 +33,7 @@ def created(account: World, path: str, id: str, params: Params) -> bytes:
             raise required(name)
     webhooks = account.webhooks
     found: Object = {
-        "id": webhooks.dice.id("we"),
+        "id": webhooks.rng.id("we"),
         "object": "webhook_endpoint",
         "api_version": None,
         "application": None,
@@ -46,29 +46,29 @@ def created(account: World, path: str, id: str, params: Params) -> bytes:
         "url": "",
     }
     found |= _fields(account, params, found)
-    if len(webhooks.hooks) >= MOST:
+    if len(webhooks.endpoints) >= MOST:
         raise Refusal(
             400, f"You have reached the maximum of {MOST} {account.mode} webhook endpoints."
         )
-    hook = Hook(found, f"whsec_{webhooks.dice.word(32)}")
-    webhooks.hooks[hook.id] = hook
+    hook = WebhookEndpoint(found, f"whsec_{webhooks.rng.word(32)}")
+    webhooks.endpoints[hook.id] = hook
     return msgspec.json.encode(found | {"secret": hook.secret})
 
 
-def listed(account: World, path: str, id: str, params: Params) -> bytes:
+def list_endpoints(account: World, path: str, id: str, params: Params) -> bytes:
     newest = [
-        msgspec.json.encode(hook.object) for hook in reversed(account.webhooks.hooks.values())
+        msgspec.json.encode(hook.object) for hook in reversed(account.webhooks.endpoints.values())
     ]
     shown, has_more = slice_of(newest, query(params, ()), "webhook endpoint")
     return envelope(path, shown, has_more)
 
 
-def retrieved(account: World, path: str, id: str, params: Params) -> bytes:
+def retrieve_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
     return msgspec.json.encode(_hook(account, id).object)
 
 
-def updated(account: World, path: str, id: str, params: Params) -> bytes:
+def update_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, UPDATED)
     hook = _hook(account, id)
     hook.object = hook.object | _fields(account, params, hook.object)
@@ -77,19 +77,19 @@ def updated(account: World, path: str, id: str, params: Params) -> bytes:
     return msgspec.json.encode(hook.object)
 
 
-def deleted(account: World, path: str, id: str, params: Params) -> bytes:
+def delete_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
     hook = _hook(account, id)
-    del account.webhooks.hooks[id]
+    del account.webhooks.endpoints[id]
     hook.object = hook.object | {"status": "disabled"}
     account.webhooks.sender.forget(hook)
     return msgspec.json.encode({"id": id, "object": "webhook_endpoint", "deleted": True})
 
 
-def _hook(account: World, id: str) -> Hook:
-    if id not in account.webhooks.hooks:
+def _hook(account: World, id: str) -> WebhookEndpoint:
+    if id not in account.webhooks.endpoints:
         raise missing("webhook endpoint", id)
-    return account.webhooks.hooks[id]
+    return account.webhooks.endpoints[id]
 
 
 def _known(params: Params, names: frozenset[str]) -> None:
@@ -130,7 +130,7 @@ def _url(account: World, given: Any, held: Object) -> str:
             "url_invalid",
             "url",
         )
-    if not loopback(parts.hostname or ""):
+    if not is_loopback(parts.hostname or ""):
         raise Refusal(
             400,
             f"Invalid URL: {url}. The sandbox sends webhooks to loopback addresses only.",
@@ -163,7 +163,7 @@ def _metadata(account: World, given: Any, held: Object) -> dict[str, str]:
 
 def _version(account: World, given: Any, held: Object) -> str:
     try:
-        return checked(_text("api_version", given))
+        return check_version(_text("api_version", given))
     except ValueError as error:
         raise Refusal(400, f"Invalid API version: {error}", param="api_version") from error
 

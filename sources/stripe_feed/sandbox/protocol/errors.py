@@ -200,7 +200,7 @@ def masked(key: str) -> str:
     return head + "*" * max(0, len(rest) - 4) + rest[-4:]
 
 
-def too_fast(reason: str) -> Refusal:
+def rate_limited(reason: str) -> Refusal:
     return Refusal(
         429,
         "Request rate limit exceeded. You can learn more about rate limits here https://stripe.com/docs/rate-limits.",
@@ -209,7 +209,7 @@ def too_fast(reason: str) -> Refusal:
     )
 
 
-def locked() -> Refusal:
+def lock_timeout_error() -> Refusal:
     return Refusal(
         429,
         "This object cannot be accessed right now because another API request or Stripe process is currently accessing "
@@ -219,7 +219,7 @@ def locked() -> Refusal:
     )
 
 
-def broken() -> Refusal:
+def server_error() -> Refusal:
     return Refusal(
         500,
         "An unknown error occurred. The Stripe team has been notified.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 from typing import Literal, TypeVar
 
-from .errors import Refusal, broken, key_in_use, locked, too_fast
+from .errors import Refusal, key_in_use, lock_timeout_error, rate_limited, server_error
 
 Fate = Literal["", "reset", "truncate", "malformed", "500_after", "refused"]
 T = TypeVar("T")
@@ -76,20 +76,20 @@ class Faults:
     def __post_init__(self) -> None:
         self.buckets: dict[str, Bucket] = {}
         self._seeded = self.seed
-        self._dice: dict[str, Random] = {}
+        self._generators: dict[str, random.Random] = {}
 
-    def dice(self, of: str = "faults") -> Random:
+    def rng(self, of: str = "faults") -> random.Random:
         """Chance of its own, so that faults do not change the account; a new seed starts it anew."""
         if self._seeded != self.seed:
-            self._seeded, self._dice = self.seed, {}
-        if of not in self._dice:
-            self._dice[of] = Random(f"{of} {self.seed}")
-        return self._dice[of]
+            self._seeded, self._generators = self.seed, {}
+        if of not in self._generators:
+            self._generators[of] = random.Random(f"{of} {self.seed}")
+        return self._generators[of]
 
     def delay(self) -> float:
         if not self.latency and not self.jitter:
             return 0.0
-        return max(0.0, self.latency + self.dice().uniform(-self.jitter, self.jitter))
+        return max(0.0, self.latency + self.rng().uniform(-self.jitter, self.jitter))
 
     def limit(self, template: str) -> None:
         """Take a token from the account's bucket and from the endpoint's, or refuse."""
@@ -103,12 +103,12 @@ class Faults:
             if bucket is None or bucket.rate != rate:
                 bucket = self.buckets[name] = Bucket(rate, max(rate, 1.0), now)
             if not bucket.fill(now):
-                raise too_fast(reason)
+                raise rate_limited(reason)
             full.append(bucket)
         for bucket in full:
             bucket.tokens -= 1
 
-    def strike(self, method: str, template: str) -> Fate:
+    def inject(self, method: str, template: str) -> Fate:
         """Raise what Stripe answers instead, or tell what happens to the answer on its way."""
         for name in (f"{method} {template}", template):
             if queue := self.once.get(name):
@@ -126,7 +126,7 @@ class Faults:
         }
         if not any(shares.values()):
             return ""
-        drawn = self.dice().random()
+        drawn = self.rng().random()
         for kind, share in shares.items():
             if drawn < share:
                 return self._planned(kind)
@@ -138,11 +138,11 @@ class Faults:
             case "reset" | "truncate" | "malformed" | "500_after" | "refused":
                 return what
             case "lock_timeout":
-                raise locked()
+                raise lock_timeout_error()
             case 429:
-                raise too_fast("endpoint-rate")
+                raise rate_limited("endpoint-rate")
             case 500:
-                raise broken()
+                raise server_error()
             case 409:
                 raise key_in_use("of this request")
             case int():
@@ -151,14 +151,14 @@ class Faults:
                 )
         raise ValueError(f"no such fault: {what!r}")
 
-    def shortened(self, rows: list[T], has_more: bool) -> list[T]:
+    def shorten_page(self, rows: list[T], has_more: bool) -> list[T]:
         """The rows of a page, or with bad luck the first ones only."""
-        if has_more and self.short and self.dice().random() < self.short:
+        if has_more and self.short and self.rng().random() < self.short:
             return rows[: len(rows) // 2 + 1]
         return rows
 
-    def spoil(self, body: bytes) -> bytes:
+    def corrupt(self, body: bytes) -> bytes:
         """A body that arrives whole and is no JSON."""
-        if self.dice().random() < 0.3:
+        if self.rng().random() < 0.3:
             return b"<html><body><h1>502 Bad Gateway</h1></body></html>"
-        return body[: int(len(body) * self.dice().random() * 0.95)]
+        return body[: int(len(body) * self.rng().random() * 0.95)]

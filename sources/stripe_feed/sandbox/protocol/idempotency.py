@@ -8,8 +8,8 @@ from typing import NamedTuple
 from .errors import Refusal, key_in_use, key_too_long, reused_key
 from .parameters import Params
 
-DAY = 86_400
-LONGEST_KEY = 255
+KEY_LIFETIME = 86_400
+MAX_KEY_LENGTH = 255
 
 
 class Outcome(NamedTuple):
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     request_id: str
 
 
-class Repeats:
+class IdempotencyStore:
     """Outcomes by key. A request that never began to execute has none."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -33,12 +33,12 @@ class Repeats:
 
     def find(self, key: str, now: int, path: str, params: Params) -> Outcome | None:
         """The stored outcome; refuses a key in flight, and one used for another request."""
-        if len(key) > LONGEST_KEY:
+        if len(key) > MAX_KEY_LENGTH:
             raise key_too_long()
         if self.clock() < self.in_flight.get(key, 0.0):
             raise key_in_use(key)
         first = self.outcomes.get(key)
-        if first is None or first.at < now - DAY:
+        if first is None or first.at < now - KEY_LIFETIME:
             return None
         if first.path != path:
             raise reused_key(
@@ -56,7 +56,7 @@ class Repeats:
         self.in_flight[key] = self.clock() + seconds
 
 
-class Repeated(Refusal):
+class ReplayedRefusal(Refusal):
     """A stored outcome that was a refusal, byte for byte."""
 
     def __init__(self, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .errors import locked
+from .errors import lock_timeout_error
 
 
 class Locks:
@@ -17,7 +17,7 @@ class Locks:
     def check(self, ids: Iterable[str]) -> None:
         now = self.clock()
         if any(now < self.held.get(id, 0.0) for id in ids):
-            raise locked()
+            raise lock_timeout_error()
 
     def hold(self, ids: Iterable[str], seconds: float) -> None:
         self.held |= dict.fromkeys(ids, self.clock() + seconds)

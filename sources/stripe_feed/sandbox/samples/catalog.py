@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .customers import CURRENCIES, Dice, Object, metadata
+from .values import CURRENCIES, Object, Random, metadata
 
 GOODS = (
     "Team",
@@ -25,75 +25,75 @@ AMOUNTS = (500, 900, 1200, 1900, 2900, 4900, 9900, 19900, 49900, 120000)
 DECIMALS = ("0.5", "0.000000000001", "12.345678901234", "1.25", "99.999999999999")
 
 
-def product(dice: Dice, created: int) -> Object:
-    good = dice.chance(0.2)
+def product(rng: Random, created: int) -> Object:
+    good = rng.chance(0.2)
     return {
-        "id": dice.id("prod"),
+        "id": rng.id("prod"),
         "object": "product",
-        "active": dice.chance(0.85),
+        "active": rng.chance(0.85),
         "created": created,
         "default_price": None,
-        "description": "Per seat, billed in advance" if dice.chance(0.5) else None,
-        "images": [f"https://example.com/{dice.word(8)}.png"] if dice.chance(0.3) else [],
-        "livemode": dice.livemode,
+        "description": "Per seat, billed in advance" if rng.chance(0.5) else None,
+        "images": [f"https://example.com/{rng.word(8)}.png"] if rng.chance(0.3) else [],
+        "livemode": rng.livemode,
         "marketing_features": [{"name": "Unlimited projects"}, {"name": "SSO"}]
-        if dice.chance(0.3)
+        if rng.chance(0.3)
         else [],
-        "metadata": metadata(dice),
-        "name": f"{dice.pick(GOODS)} {int(dice.random() * 900) + 100}",
+        "metadata": metadata(rng),
+        "name": f"{rng.pick(GOODS)} {int(rng.random() * 900) + 100}",
         "package_dimensions": {"height": 12.5, "length": 30.0, "weight": 480.25, "width": 20.0}
         if good
         else None,
         "shippable": True if good else None,
-        "statement_descriptor": "SANDBOX BIKES" if dice.chance(0.2) else None,
-        "tax_code": "txcd_10103001" if dice.chance(0.4) else None,
+        "statement_descriptor": "SANDBOX BIKES" if rng.chance(0.2) else None,
+        "tax_code": "txcd_10103001" if rng.chance(0.4) else None,
         "tax_details": {"performance_location": None, "tax_code": "txcd_10103001"}
-        if dice.chance(0.1)
+        if rng.chance(0.1)
         else None,
         "type": "good" if good else "service",
-        "unit_label": "seat" if dice.chance(0.3) else None,
-        "updated": created + int(dice.random() * 5_000),
-        "url": f"https://example.com/p/{dice.word(5)}" if dice.chance(0.3) else None,
+        "unit_label": "seat" if rng.chance(0.3) else None,
+        "updated": created + int(rng.random() * 5_000),
+        "url": f"https://example.com/p/{rng.word(5)}" if rng.chance(0.3) else None,
     }
 
 
-def recurring(dice: Dice, metered: bool = False) -> Object:
+def recurring(rng: Random, metered: bool = False) -> Object:
     return {
-        "interval": dice.pick(INTERVALS),
-        "interval_count": 3 if dice.chance(0.05) else 1,
-        "meter": f"mtr_test_{dice.word(20)}" if metered else None,
-        "trial_period_days": 14 if dice.chance(0.1) else None,
+        "interval": rng.pick(INTERVALS),
+        "interval_count": 3 if rng.chance(0.05) else 1,
+        "meter": f"mtr_test_{rng.word(20)}" if metered else None,
+        "trial_period_days": 14 if rng.chance(0.1) else None,
         "usage_type": "metered" if metered else "licensed",
     }
 
 
-def price(dice: Dice, product_id: str, created: int, currency: str | None = None) -> Object:
-    currency = currency or dice.pick(CURRENCIES)
-    kind = dice.random()
+def price(rng: Random, product_id: str, created: int, currency: str | None = None) -> Object:
+    currency = currency or rng.pick(CURRENCIES)
+    kind = rng.random()
     found: Object = {
-        "id": dice.id("price"),
+        "id": rng.id("price"),
         "object": "price",
-        "active": dice.chance(0.8),
+        "active": rng.chance(0.8),
         "billing_scheme": "per_unit",
         "created": created,
         "currency": currency,
         "custom_unit_amount": None,
-        "livemode": dice.livemode,
-        "lookup_key": f"{dice.word(4).lower()}_monthly" if dice.chance(0.1) else None,
-        "metadata": metadata(dice),
-        "nickname": "Standard" if dice.chance(0.3) else None,
+        "livemode": rng.livemode,
+        "lookup_key": f"{rng.word(4).lower()}_monthly" if rng.chance(0.1) else None,
+        "metadata": metadata(rng),
+        "nickname": "Standard" if rng.chance(0.3) else None,
         "product": product_id,
-        "recurring": recurring(dice, metered=0.15 < kind < 0.25),
-        "tax_behavior": dice.pick(("unspecified", "exclusive", "inclusive")),
+        "recurring": recurring(rng, metered=0.15 < kind < 0.25),
+        "tax_behavior": rng.pick(("unspecified", "exclusive", "inclusive")),
         "tiers_mode": None,
-        "transform_quantity": {"divide_by": 10, "round": "up"} if dice.chance(0.05) else None,
+        "transform_quantity": {"divide_by": 10, "round": "up"} if rng.chance(0.05) else None,
         "type": "recurring",
     }
-    return found | _amount(dice, currency, kind)
+    return found | _amount(rng, currency, kind)
 
 
-def _amount(dice: Dice, currency: str, kind: float) -> Object:
-    amount = dice.pick(AMOUNTS) * (10 if currency == "kwd" else 1)
+def _amount(rng: Random, currency: str, kind: float) -> Object:
+    amount = rng.pick(AMOUNTS) * (10 if currency == "kwd" else 1)
     found: Object = {"unit_amount": amount, "unit_amount_decimal": str(amount)}
     if kind < 0.05:
         found = {"custom_unit_amount": {"maximum": 100_000, "minimum": 100, "preset": None}}
@@ -106,9 +106,9 @@ def _amount(dice: Dice, currency: str, kind: float) -> Object:
     elif kind < 0.15:
         found |= {"recurring": None, "type": "one_time"}
     elif kind < 0.25:
-        found |= {"unit_amount": None, "unit_amount_decimal": dice.pick(DECIMALS)}
+        found |= {"unit_amount": None, "unit_amount_decimal": rng.pick(DECIMALS)}
     elif kind < 0.33:
-        mode = dice.pick(("graduated", "volume"))
+        mode = rng.pick(("graduated", "volume"))
         found |= {
             "billing_scheme": "tiered",
             "tiers_mode": mode,
@@ -204,20 +204,20 @@ def currency_options(price: Object) -> dict[str, Any]:
     return found
 
 
-def coupon(dice: Dice, created: int) -> Object:
-    months = dice.pick((None, 3, 12))
+def coupon(rng: Random, created: int) -> Object:
+    months = rng.pick((None, 3, 12))
     return {
-        "id": dice.word(8),
+        "id": rng.word(8),
         "object": "coupon",
         "amount_off": None,
         "created": created,
         "currency": None,
         "duration": "repeating" if months else "forever",
         "duration_in_months": months,
-        "livemode": dice.livemode,
+        "livemode": rng.livemode,
         "max_redemptions": None,
-        "metadata": metadata(dice),
-        "name": "Friends and family" if dice.chance(0.5) else None,
+        "metadata": metadata(rng),
+        "name": "Friends and family" if rng.chance(0.5) else None,
         "percent_off": 25.0,
         "redeem_by": None,
         "times_redeemed": 0,

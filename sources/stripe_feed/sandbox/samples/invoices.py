@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .customers import Dice, Object, metadata
-from .subscriptions import Payer, lines_url, listed
+from .subscriptions import Payer, embedded_list, lines_url
+from .values import Object, Random, metadata
 
 DAY = 86_400
-RENDERING = {
+PDF_RENDERING = {
     "amount_tax_display": None,
     "pdf": {"page_size": "a4"},
     "template": None,
@@ -18,7 +18,7 @@ TRANSITIONS = {"paid": "paid_at", "void": "voided_at", "uncollectible": "marked_
 
 
 def invoice(
-    dice: Dice,
+    rng: Random,
     id: str,
     payer: Payer,
     lines: Sequence[Object],
@@ -27,29 +27,29 @@ def invoice(
     subscription: str | None,
 ) -> Object:
     """An object whose `lines` are given."""
-    by_mail = dice.chance(0.2)
+    by_mail = rng.chance(0.2)
     found: Object = {
         "id": id,
         "object": "invoice",
         "account_country": "DE",
         "account_name": "Sandbox Bikes",
-        "account_tax_ids": [dice.id("atxi")] if dice.chance(0.1) else None,
+        "account_tax_ids": [rng.id("atxi")] if rng.chance(0.1) else None,
         "amount_shipping": 0,
         "application": None,
         "automatic_tax": {
             "disabled_reason": None,
-            "enabled": dice.chance(0.4),
+            "enabled": rng.chance(0.4),
             "liability": {"type": "self"},
             "provider": "stripe",
             "status": "complete",
         },
         "billing_reason": "manual"
         if not subscription
-        else dice.pick(("subscription_create", "subscription_cycle")),
+        else rng.pick(("subscription_create", "subscription_cycle")),
         "collection_method": "send_invoice" if by_mail else "charge_automatically",
         "created": created,
         "currency": payer.currency,
-        "custom_fields": [{"name": "PO", "value": dice.word(6)}] if dice.chance(0.05) else None,
+        "custom_fields": [{"name": "PO", "value": rng.word(6)}] if rng.chance(0.05) else None,
         "customer": payer.id,
         "customer_account": None,
         "customer_address": payer.address,
@@ -58,53 +58,53 @@ def invoice(
         "customer_phone": None,
         "customer_shipping": None,
         "customer_tax_exempt": "none",
-        "customer_tax_ids": [{"type": "eu_vat", "value": "DE123456789"}]
-        if dice.chance(0.1)
-        else [],
-        "default_payment_method": dice.id("pm") if dice.chance(0.2) else None,
+        "customer_tax_ids": [{"type": "eu_vat", "value": "DE123456789"}] if rng.chance(0.1) else [],
+        "default_payment_method": rng.id("pm") if rng.chance(0.2) else None,
         "default_source": None,
         "default_tax_rates": [],
-        "description": "Thank you for your order" if dice.chance(0.1) else None,
-        "discounts": [dice.id("di")] if dice.chance(0.05) else [],
+        "description": "Thank you for your order" if rng.chance(0.1) else None,
+        "discounts": [rng.id("di")] if rng.chance(0.05) else [],
         "due_date": created + 30 * DAY if by_mail else None,
         "footer": None,
         "from_invoice": None,
         "issuer": {"type": "self"},
         "last_finalization_error": None,
         "latest_revision": None,
-        "livemode": dice.livemode,
-        "metadata": metadata(dice),
+        "livemode": rng.livemode,
+        "metadata": metadata(rng),
         "on_behalf_of": None,
-        "parent": _parent(dice, subscription),
+        "parent": _parent(rng, subscription),
         "payment_settings": {
             "default_mandate": None,
             "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
-            "payment_method_types": ["card", "sepa_debit"] if dice.chance(0.3) else None,
+            "payment_method_types": ["card", "sepa_debit"] if rng.chance(0.3) else None,
         },
         "period_end": created,
         "period_start": created - 30 * DAY,
         "post_payment_credit_notes_amount": 0,
         "pre_payment_credit_notes_amount": 0,
-        "rendering": RENDERING if dice.chance(0.3) else None,
+        "rendering": PDF_RENDERING if rng.chance(0.3) else None,
         "shipping_cost": None,
         "shipping_details": None,
-        "starting_balance": 0 if dice.chance(0.95) else -int(dice.random() * 5000),
-        "statement_descriptor": "SANDBOX" if dice.chance(0.1) else None,
+        "starting_balance": 0 if rng.chance(0.95) else -int(rng.random() * 5000),
+        "statement_descriptor": "SANDBOX" if rng.chance(0.1) else None,
         "test_clock": payer.clock,
         "threshold_reason": None,
         "total_discount_amounts": [],
         "total_pretax_credit_amounts": [],
     }
     found |= (
-        money(lines) | standing(dice, id, status, created) | {"lines": listed(lines_url(id), lines)}
+        totals(lines)
+        | status_fields(rng, id, status, created)
+        | {"lines": embedded_list(lines_url(id), lines)}
     )
-    return settled(found)
+    return with_amounts_due(found)
 
 
-def _parent(dice: Dice, subscription: str | None) -> Object | None:
+def _parent(rng: Random, subscription: str | None) -> Object | None:
     if subscription:
         details = {
-            "metadata": metadata(dice),
+            "metadata": metadata(rng),
             "subscription": subscription,
             "subscription_proration_date": None,
         }
@@ -113,16 +113,16 @@ def _parent(dice: Dice, subscription: str | None) -> Object | None:
             "subscription_details": details,
             "type": "subscription_details",
         }
-    if dice.chance(0.1):
+    if rng.chance(0.1):
         return {
-            "quote_details": {"quote": dice.id("qt")},
+            "quote_details": {"quote": rng.id("qt")},
             "subscription_details": None,
             "type": "quote_details",
         }
     return None
 
 
-def money(lines: Sequence[Object]) -> Object:
+def totals(lines: Sequence[Object]) -> Object:
     """The sums over all lines, those beyond the tenth too."""
     subtotal = sum(line["amount"] for line in lines)
     taxes = [tax for line in lines for tax in line["taxes"] or ()]
@@ -137,12 +137,12 @@ def money(lines: Sequence[Object]) -> Object:
     }
 
 
-def standing(dice: Dice, id: str, status: str, at: int) -> Object:
+def status_fields(rng: Random, id: str, status: str, at: int) -> Object:
     """What follows from the status, first reached at `at`; a draft has no number and no links yet."""
     final = status != "draft"
-    link = f"{dice.account}/{'live' if dice.livemode else 'test'}_{dice.word(24)}"
+    link = f"{rng.account}/{'live' if rng.livemode else 'test'}_{rng.word(24)}"
     transitions = dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"))
-    receipt = f"2{int(dice.random() * 900) + 100}-{int(dice.random() * 9000) + 1000}"
+    receipt = f"2{int(rng.random() * 900) + 100}-{int(rng.random() * 9000) + 1000}"
     reached: dict[str, int | None] = {"finalized_at": at + 3600} if final else {}
     if status in TRANSITIONS:
         reached[TRANSITIONS[status]] = at + 3700
@@ -156,7 +156,7 @@ def standing(dice: Dice, id: str, status: str, at: int) -> Object:
         "hosted_invoice_url": f"https://invoice.stripe.com/i/{link}?s=ap" if final else None,
         "invoice_pdf": f"https://pay.stripe.com/invoice/{link}/pdf?s=ap" if final else None,
         "next_payment_attempt": at + 4 * DAY if status == "open" else None,
-        "number": f"{dice.word(8).upper()}-{int(dice.random() * 900) + 1:04d}" if final else None,
+        "number": f"{rng.word(8).upper()}-{int(rng.random() * 900) + 1:04d}" if final else None,
         "receipt_number": receipt if status == "paid" else None,
         "status": status,
         "status_details": {"uncollectible": {"reason": "payment_not_received"}}
@@ -167,7 +167,7 @@ def standing(dice: Dice, id: str, status: str, at: int) -> Object:
     }
 
 
-def settled(invoice: Object) -> Object:
+def with_amounts_due(invoice: Object) -> Object:
     """The same invoice with the amounts that follow from its total, balance and status."""
     due = (
         max(0, invoice["total"] + invoice["starting_balance"])
@@ -184,10 +184,10 @@ def settled(invoice: Object) -> Object:
     }
 
 
-def invoice_payment(dice: Dice, invoice: Object, number: int, amount: int) -> Object:
+def invoice_payment(rng: Random, invoice: Object, number: int, amount: int) -> Object:
     """One row of `payments`, which only comes when expanded."""
     return {
-        "id": dice.id("inpay"),
+        "id": rng.id("inpay"),
         "object": "invoice_payment",
         "amount_paid": amount,
         "amount_requested": amount,
@@ -195,11 +195,19 @@ def invoice_payment(dice: Dice, invoice: Object, number: int, amount: int) -> Ob
         "currency": invoice.get("currency"),
         "invoice": invoice["id"],
         "is_default": number == 0,
-        "livemode": dice.livemode,
-        "payment": {"payment_intent": dice.id("pi"), "type": "payment_intent"},
+        "livemode": rng.livemode,
+        "payment": {"payment_intent": rng.id("pi"), "type": "payment_intent"},
         "status": "paid",
         "status_transitions": {
             "canceled_at": None,
             "paid_at": (invoice.get("created") or 0) + 3700 + number,
         },
     }
+
+
+def invoice_payments(rng: Random, invoice: Object, count: int) -> list[Object]:
+    """What was paid, in `count` parts."""
+    paid = invoice.get("amount_paid") or 0
+    parts = [paid // count] * (count - 1) if paid else []
+    amounts = [*parts, paid - sum(parts)] if paid else []
+    return [invoice_payment(rng, invoice, number, amount) for number, amount in enumerate(amounts)]

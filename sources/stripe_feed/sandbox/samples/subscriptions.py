@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .customers import Dice, Object, metadata
+from .values import Object, Random, metadata
 
 MONTH = 30 * 86_400
-STATUSES = (
+WEIGHTED_STATUSES = (
     *("active",) * 11, *("canceled",) * 4,
     "trialing", "past_due", "unpaid", "incomplete", "incomplete_expired", "paused",
 )  # fmt: skip
 ENDED = ("canceled", "incomplete_expired")
-INVOICE_STATUSES = ("paid",) * 14 + ("open",) * 2 + ("draft", "void", "uncollectible")
+WEIGHTED_INVOICE_STATUSES = ("paid",) * 14 + ("open",) * 2 + ("draft", "void", "uncollectible")
 
 
 class Payer(NamedTuple):
@@ -31,7 +31,7 @@ class Payer(NamedTuple):
     clock: str | None = None
 
 
-class Sold(NamedTuple):
+class PriceRef(NamedTuple):
     """A price as an item embeds it and as a line refers to it; `price` and `plan` may be bytes
     already.
     """
@@ -45,7 +45,7 @@ class Sold(NamedTuple):
     plan: Any
 
 
-def listed(url: str, rows: Sequence[Any]) -> Object:
+def embedded_list(url: str, rows: Sequence[Any]) -> Object:
     """An embedded list, still whole: the account cuts it at ten."""
     return {
         "object": "list",
@@ -65,37 +65,37 @@ def lines_url(id: str) -> str:
 
 
 def item(
-    dice: Dice, subscription: str, sold: Sold, created: int, quantity: int | None = 1
+    rng: Random, subscription: str, sold: PriceRef, created: int, quantity: int | None = 1
 ) -> Object:
-    trial = dice.chance(0.03)
+    trial = rng.chance(0.03)
     return {
-        "id": dice.id("si"),
+        "id": rng.id("si"),
         "object": "subscription_item",
-        "billed_until": created + MONTH if dice.chance(0.1) else None,
-        "billing_thresholds": {"usage_gte": 1000} if dice.chance(0.02) else None,
+        "billed_until": created + MONTH if rng.chance(0.1) else None,
+        "billing_thresholds": {"usage_gte": 1000} if rng.chance(0.02) else None,
         "created": created,
         "current_period_end": created + MONTH,
         "current_period_start": created,
         "current_trial": {
             "end_date": created + 7 * 86_400,
             "start_date": created,
-            "trial_offer": dice.id("trof"),
+            "trial_offer": rng.id("trof"),
         }
         if trial
         else None,
-        "discounts": [dice.id("di")] if dice.chance(0.03) else [],
-        "metadata": metadata(dice) if dice.chance(0.2) else {},
+        "discounts": [rng.id("di")] if rng.chance(0.03) else [],
+        "metadata": metadata(rng) if rng.chance(0.2) else {},
         "plan": sold.plan,
         "price": sold.price,
         "quantity": quantity,
         "subscription": subscription,
-        "tax_rates": [tax_rate(dice, created)] if dice.chance(0.05) else [],
+        "tax_rates": [tax_rate(rng, created)] if rng.chance(0.05) else [],
     }
 
 
-def tax_rate(dice: Dice, created: int) -> Object:
+def tax_rate(rng: Random, created: int) -> Object:
     return {
-        "id": dice.id("txr"),
+        "id": rng.id("txr"),
         "object": "tax_rate",
         "active": True,
         "country": "DE",
@@ -107,7 +107,7 @@ def tax_rate(dice: Dice, created: int) -> Object:
         "inclusive": False,
         "jurisdiction": "DE",
         "jurisdiction_level": "country",
-        "livemode": dice.livemode,
+        "livemode": rng.livemode,
         "metadata": {},
         "percentage": 19.0,
         "rate_type": "percentage",
@@ -117,17 +117,17 @@ def tax_rate(dice: Dice, created: int) -> Object:
 
 
 def subscription(
-    dice: Dice, id: str, payer: Payer, items: Sequence[Any], created: int, status: str
+    rng: Random, id: str, payer: Payer, items: Sequence[Any], created: int, status: str
 ) -> Object:
     """An object whose `items` are given; `status` decides about its dates."""
     ended = (
-        created + int(dice.random() * 20 * 86_400)
+        created + int(rng.random() * 20 * 86_400)
         if status in ("canceled", "incomplete_expired")
         else None
     )
-    trial_end = created + 14 * 86_400 if status == "trialing" or dice.chance(0.1) else None
-    by_mail = dice.chance(0.15)
-    fee = dice.chance(0.03)
+    trial_end = created + 14 * 86_400 if status == "trialing" or rng.chance(0.1) else None
+    by_mail = rng.chance(0.15)
+    fee = rng.chance(0.03)
     return {
         "id": id,
         "object": "subscription",
@@ -135,7 +135,7 @@ def subscription(
         "application_fee_percent": 12.5 if fee else None,
         "automatic_tax": {
             "disabled_reason": None,
-            "enabled": dice.chance(0.4),
+            "enabled": rng.chance(0.4),
             "liability": {"type": "self"},
         },
         "billing_cycle_anchor": created,
@@ -146,19 +146,19 @@ def subscription(
             "month": None,
             "second": 24,
         }
-        if dice.chance(0.1)
+        if rng.chance(0.1)
         else None,
         "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible"}
-        if dice.chance(0.5)
+        if rng.chance(0.5)
         else {"flexible": None, "type": "classic"},
         "billing_schedules": [],
         "billing_thresholds": None,
         "cancel_at": None,
-        "cancel_at_period_end": dice.chance(0.08) and status == "active",
+        "cancel_at_period_end": rng.chance(0.08) and status == "active",
         "canceled_at": ended if status == "canceled" else None,
         "cancellation_details": {
             "comment": None,
-            "feedback": dice.pick(("too_expensive", "unused", None)) if ended else None,
+            "feedback": rng.pick(("too_expensive", "unused", None)) if ended else None,
             "feedback_option": None,
             "reason": "cancellation_requested" if status == "canceled" else None,
         },
@@ -168,11 +168,11 @@ def subscription(
         "customer": payer.id,
         "customer_account": None,
         "days_until_due": 30 if by_mail else None,
-        "default_payment_method": dice.id("pm") if dice.chance(0.5) else None,
+        "default_payment_method": rng.id("pm") if rng.chance(0.5) else None,
         "default_source": None,
-        "default_tax_rates": [tax_rate(dice, created)] if dice.chance(0.1) else [],
-        "description": "Annual agreement" if dice.chance(0.1) else None,
-        "discounts": [dice.id("di")] if dice.chance(0.08) else [],
+        "default_tax_rates": [tax_rate(rng, created)] if rng.chance(0.1) else [],
+        "description": "Annual agreement" if rng.chance(0.1) else None,
+        "discounts": [rng.id("di")] if rng.chance(0.08) else [],
         "ended_at": ended,
         "invoice_settings": {
             "account_tax_ids": None,
@@ -181,14 +181,14 @@ def subscription(
             "footer": None,
             "issuer": {"type": "self"},
         },
-        "items": listed(items_url(id), items),
+        "items": embedded_list(items_url(id), items),
         "latest_invoice": None,
-        "livemode": dice.livemode,
+        "livemode": rng.livemode,
         "managed_payments": {"enabled": False},
-        "metadata": metadata(dice),
+        "metadata": metadata(rng),
         "next_pending_invoice_item_invoice": None,
         "on_behalf_of": None,
-        "pause_collection": {"behavior": "void", "resumes_at": None} if dice.chance(0.03) else None,
+        "pause_collection": {"behavior": "void", "resumes_at": None} if rng.chance(0.03) else None,
         "payment_settings": {
             "payment_method_options": {
                 "card": {"network": None, "request_three_d_secure": "automatic"}
@@ -200,12 +200,12 @@ def subscription(
         "pending_setup_intent": None,
         "pending_update": None,
         "presentment_details": None,
-        "schedule": dice.id("sub_sched") if dice.chance(0.04) else None,
-        "start_date": created - 86_400 * 40 if dice.chance(0.05) else created,
+        "schedule": rng.id("sub_sched") if rng.chance(0.04) else None,
+        "start_date": created - 86_400 * 40 if rng.chance(0.05) else created,
         "status": status,
         "status_details": {"paused": _paused(created)} if status == "paused" else None,
         "test_clock": payer.clock,
-        "transfer_data": {"amount_percent": 87.5, "destination": dice.id("acct")} if fee else None,
+        "transfer_data": {"amount_percent": 87.5, "destination": rng.id("acct")} if fee else None,
         "trial_end": trial_end,
         "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
         "trial_start": created if trial_end else None,
@@ -221,16 +221,19 @@ def _paused(created: int) -> Object:
 
 
 def line(
-    dice: Dice, invoice: str, sold: Sold, start: int, billed: tuple[str, str] | None, payer: Payer
+    rng: Random,
+    invoice: str,
+    sold: PriceRef,
+    start: int,
+    billed: tuple[str, str] | None,
+    payer: Payer,
 ) -> Object:
     """`billed` is the subscription and its item; without it the line stands for an invoice item."""
-    quantity = 1 if dice.chance(0.7) else int(dice.random() * 24) + 1
-    amount = (
-        sold.amount if sold.amount is not None else 700 + int(dice.random() * 5000)
-    ) * quantity
-    taxed = dice.chance(0.4)
+    quantity = 1 if rng.chance(0.7) else int(rng.random() * 24) + 1
+    amount = (sold.amount if sold.amount is not None else 700 + int(rng.random() * 5000)) * quantity
+    taxed = rng.chance(0.4)
     return {
-        "id": dice.id("il"),
+        "id": rng.id("il"),
         "object": "line_item",
         "amount": amount,
         "currency": payer.currency,
@@ -239,9 +242,9 @@ def line(
         "discountable": True,
         "discounts": [],
         "invoice": invoice,
-        "livemode": dice.livemode,
-        "metadata": metadata(dice) if dice.chance(0.2) else {},
-        "parent": line_parent(dice, billed),
+        "livemode": rng.livemode,
+        "metadata": metadata(rng) if rng.chance(0.2) else {},
+        "parent": line_parent(rng, billed),
         "period": {"end": start + MONTH if billed else start, "start": start},
         "pretax_credit_amounts": [],
         "pricing": {
@@ -250,17 +253,17 @@ def line(
             "unit_amount_decimal": sold.decimal,
         },
         "quantity": quantity,
-        "quantity_decimal": str(quantity) if dice.chance(0.9) else f"{quantity}.000000000001",
+        "quantity_decimal": str(quantity) if rng.chance(0.9) else f"{quantity}.000000000001",
         "subscription": billed[0] if billed else None,
         "subtotal": amount,
-        "taxes": [tax(dice, amount)] if taxed else [],
+        "taxes": [tax(rng, amount)] if taxed else [],
     }
 
 
-def line_parent(dice: Dice, billed: tuple[str, str] | None) -> Object:
+def line_parent(rng: Random, billed: tuple[str, str] | None) -> Object:
     if billed is None:
         details = {
-            "invoice_item": dice.id("ii"),
+            "invoice_item": rng.id("ii"),
             "proration": False,
             "proration_details": None,
             "subscription": None,
@@ -284,11 +287,11 @@ def line_parent(dice: Dice, billed: tuple[str, str] | None) -> Object:
     }
 
 
-def tax(dice: Dice, amount: int) -> Object:
+def tax(rng: Random, amount: int) -> Object:
     return {
         "amount": amount * 19 // 100,
         "tax_behavior": "exclusive",
-        "tax_rate_details": {"tax_rate": "txr_1M" + dice.account[6:16] + "19vat"},
+        "tax_rate_details": {"tax_rate": "txr_1M" + rng.account[6:16] + "19vat"},
         "taxability_reason": "standard_rated",
         "taxable_amount": amount,
         "type": "tax_rate_details",

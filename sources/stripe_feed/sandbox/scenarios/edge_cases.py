@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..samples import customers
-from ..samples.customers import Object
+from ..samples.account import test_clock
+from ..samples.values import Object, decoded
 from ..state import mutations
 from ..state.account import Account
 from ..state.kinds import KINDS
 from .seed_data import Sizes
 
-ENOUGH = 100
+MIN_CUSTOMERS = 100
 """Accounts with fewer customers stay as they are drawn."""
 
-BIG = 2**53
-NAMES = (
+MAX_SAFE_INTEGER = 2**53
+DIFFICULT_NAMES = (
     "Zoë 🚲 Fahrräder & Söhne 👩🏽‍🔧",
     "شركة الدراجات الحديثة",
     "רוכבים בע״מ",
@@ -29,7 +30,7 @@ NAMES = (
     "very long " * 50,
     "\u202edesrever\u202c",
 )
-METADATA: tuple[dict[str, str], ...] = (
+DIFFICULT_METADATA: tuple[dict[str, str], ...] = (
     {"": "empty key", "empty": ""},
     {"a.b.c": "dots", 'quo"te': "quote", "sla/sh": "slash", "back\\slash": "b"},
     {
@@ -43,7 +44,7 @@ METADATA: tuple[dict[str, str], ...] = (
     {f"key_{n:02d}": f"value {n}" for n in range(50)},
     {"json": '{"a": [1, 2, {"b": null}]}', "true": "true", "1": "1", "null": "null"},
 )
-UNKNOWN: Object = {
+UNKNOWN_FIELDS: Object = {
     "frobnication": {"level": 3, "tags": ["a", None], "deep": {"er": 1.5}},
     "loyalty_points": 9007199254740993,
     "is_beta": True,
@@ -53,9 +54,9 @@ UNKNOWN: Object = {
 """Fields that no documented version knows."""
 
 
-def plant(account: Account, sizes: Sizes) -> None:
+def add_edge_cases(account: Account, sizes: Sizes) -> None:
     """Add every oddity to an account that is large enough for it."""
-    if sizes.customers < ENOUGH:
+    if sizes.customers < MIN_CUSTOMERS:
         return
     _customers(account)
     _catalog(account)
@@ -66,30 +67,30 @@ def plant(account: Account, sizes: Sizes) -> None:
     if not account.livemode:
         _clocks(account, sizes)
     for table in ("customers", "invoices", "subscriptions", "products"):
-        account.other_mode[table] = account.dice.id(KINDS[table].prefix)
+        account.other_mode[table] = account.rng.id(KINDS[table].prefix)
 
 
-def _past(account: Account) -> int:
-    return account.start + int(account.dice.random() * (account.now - account.start - 90_000))
+def _past_time(account: Account) -> int:
+    return account.start + int(account.rng.random() * (account.now - account.start - 90_000))
 
 
 def _customers(account: Account) -> None:
     def add(**fields: Any) -> Object:
-        return mutations.create(account, "customers", {"created": _past(account)} | fields)
+        return mutations.create(account, "customers", {"created": _past_time(account)} | fields)
 
-    for name in NAMES:
+    for name in DIFFICULT_NAMES:
         add(name=name, description=name[::-1])
-    for metadata in METADATA:
+    for metadata in DIFFICULT_METADATA:
         add(metadata=metadata)
-    add(balance=BIG + 1, currency="eur")
-    add(balance=-BIG - 1, currency="jpy", metadata={})
+    add(balance=MAX_SAFE_INTEGER + 1, currency="eur")
+    add(balance=-MAX_SAFE_INTEGER - 1, currency="jpy", metadata={})
     add(currency="kwd", balance=-12_345)
-    for count in (11, 12, 130):
-        add(tax_ids=count)
+    for count_edge_cases in (11, 12, 130):
+        add(tax_ids=count_edge_cases)
     add(sources=23)
     _bare_customer(account)
     add(
-        **UNKNOWN,
+        **UNKNOWN_FIELDS,
         shipping={"address": None, "name": "Nested", "carrier": {"speed": "slow", "stops": [1, 2]}},
     )
     add(created=account.start - 200 * 86_400)
@@ -102,14 +103,14 @@ def _customers(account: Account) -> None:
 
 def _bare_customer(account: Account) -> None:
     """As old objects come: what is null is not there at all."""
-    found = customers.customer(account.dice, _past(account))
+    found = customers.customer(account.rng, _past_time(account))
     needed = ("id", "object", "created", "livemode", "metadata", "email")
     mutations.put(account, "customers", {name: found[name] for name in needed} | {"name": None})
 
 
 def _catalog(account: Account) -> None:
     def add(table: str, **fields: Any) -> Object:
-        return mutations.create(account, table, {"created": _past(account)} | fields)
+        return mutations.create(account, table, {"created": _past_time(account)} | fields)
 
     for id in ("gold.v2", "Basic_Plan-2019", "größe:xl", "50%&more=+1", "a" * 200):
         product = add("products", id=f"p:{id}", name=f"Product {id}")["id"]
@@ -123,10 +124,20 @@ def _catalog(account: Account) -> None:
             nickname=id,
         )
     product = add(
-        "products", **UNKNOWN, name="Ünïcödé 🚀", marketing_features=[{"name": "✓ all", "x": 1}]
+        "products",
+        **UNKNOWN_FIELDS,
+        name="Ünïcödé 🚀",
+        marketing_features=[{"name": "✓ all", "x": 1}],
     )["id"]
     cycle = {"interval": "month"}
-    add("prices", **UNKNOWN, product=product, unit_amount=100, currency="usd", recurring=cycle)
+    add(
+        "prices",
+        **UNKNOWN_FIELDS,
+        product=product,
+        unit_amount=100,
+        currency="usd",
+        recurring=cycle,
+    )
     add("prices", product=product, currency="jpy", unit_amount=980, recurring=cycle)
     add("prices", product=product, currency="kwd", unit_amount=12_340, recurring=cycle)
     for decimal in ("0.000000000001", "123456789012.123456789012"):
@@ -138,7 +149,7 @@ def _catalog(account: Account) -> None:
             unit_amount_decimal=decimal,
             recurring=cycle,
         )
-    add("prices", product=product, currency="usd", unit_amount=BIG + 1, recurring=None)
+    add("prices", product=product, currency="usd", unit_amount=MAX_SAFE_INTEGER + 1, recurring=None)
     add("prices", product=product, currency="usd", unit_amount=100, recurring=cycle, active=False)
     tiered = {
         "billing_scheme": "tiered",
@@ -154,11 +165,11 @@ def _catalog(account: Account) -> None:
 
 def _subscriptions(account: Account) -> None:
     def add(**fields: Any) -> Object:
-        return mutations.create(account, "subscriptions", {"created": _past(account)} | fields)
+        return mutations.create(account, "subscriptions", {"created": _past_time(account)} | fields)
 
-    for count in (10, 11, 20, 120):
-        add(items=count)
-    add(**UNKNOWN, items=[{"unknown_to_all": {"a": 1}, "unknown_flag": False}])
+    for count_edge_cases in (10, 11, 20, 120):
+        add(items=count_edge_cases)
+    add(**UNKNOWN_FIELDS, items=[{"unknown_to_all": {"a": 1}, "unknown_flag": False}])
     add(status="incomplete_expired")
     add(status="paused")
     add(
@@ -179,32 +190,32 @@ def _subscriptions(account: Account) -> None:
         ]
     )
     mutations.cancel(account, add()["id"])
-    running = mutations.create(account, "customers", {"created": _past(account)})["id"]
+    running = mutations.create(account, "customers", {"created": _past_time(account)})["id"]
     add(customer=running)
     mutations.delete(account, "customers", running)
 
 
 def _invoices(account: Account) -> None:
     def add(**fields: Any) -> Object:
-        return mutations.create(account, "invoices", {"created": _past(account)} | fields)
+        return mutations.create(account, "invoices", {"created": _past_time(account)} | fields)
 
-    for count in (0, 10, 11, 12, 45, 130, 250):
-        add(lines=count, status="paid")
-    add(lines=[{"amount": BIG + 1}, {"amount": -5}], status="open", currency="jpy")
+    for count_edge_cases in (0, 10, 11, 12, 45, 130, 250):
+        add(lines=count_edge_cases, status="paid")
+    add(lines=[{"amount": MAX_SAFE_INTEGER + 1}, {"amount": -5}], status="open", currency="jpy")
     add(lines=[{"amount": -9_900, "description": "Credit ✂"}], status="paid", currency="kwd")
     bare = {"taxes": None, "pricing": None, "parent": None}
     add(lines=[{"quantity": None, "quantity_decimal": "0.000000000001"} | bare])
-    add(**UNKNOWN, lines=[{"unknown_to_all": [{"a": 1}], "unknown_name": "x"}], status="paid")
-    add(status="draft", customer=None, metadata=METADATA[2])
+    add(
+        **UNKNOWN_FIELDS, lines=[{"unknown_to_all": [{"a": 1}], "unknown_name": "x"}], status="paid"
+    )
+    add(status="draft", customer=None, metadata=DIFFICULT_METADATA[2])
     add(status="uncollectible")
     mutations.delete(account, "invoices", add(status="draft")["id"])
 
 
 def _clocks(account: Account, sizes: Sizes) -> None:
     for days in (30, 400):
-        clock = customers.test_clock(
-            account.dice, account.now - 86_400 * 20, account.now + days * 86_400
-        )
+        clock = test_clock(account.rng, account.now - 86_400 * 20, account.now + days * 86_400)
         account.clocks[clock["id"]] = clock
         for _ in range(2):
             fields = {"created": clock["frozen_time"] - 40 * 86_400, "test_clock": clock["id"]}
@@ -216,25 +227,27 @@ def _clocks(account: Account, sizes: Sizes) -> None:
                 mutations.create(account, "invoices", on_clock | {"status": "paid"})
 
 
-def count(account: Account) -> dict[str, int]:
+def count_edge_cases(account: Account) -> dict[str, int]:
     """How many of each there are now."""
-    found: Counter[str] = Counter({name: 0 for _, name, _ in ODD})
+    found: Counter[str] = Counter({name: 0 for _, name, _ in EDGE_CASES})
     for table in (*account.tables, "subscription_items", "invoice_line_items"):
         for content in _contents(account, table):
-            for where, name, is_odd in ODD:
+            for where, name, is_odd in EDGE_CASES:
                 if where in (table, "") and is_odd(content):
                     found[name] += 1
-    for table, gone in account.gone.items():
+    for table, gone in account.deleted.items():
         if gone or account.tables[table].rows:
             found[f"deleted_{table}"] = len(gone)
-    found["deleted_with_subscriptions"] = len(_orphans(account))
-    found["inline_prices"] = len(account.inline)
+    found["deleted_with_subscriptions"] = len(_subscriptions_of_deleted(account))
+    found["inline_prices"] = len(account.inline_prices)
     found["archived_prices"] = sum(
         row.group == "archived" for row in account.tables["prices"].rows.values()
     )
-    found["long_invoices"] = sum(id in account.tables["invoices"].rows for id in account.whole)
+    found["long_invoices"] = sum(
+        id in account.tables["invoices"].rows for id in account.all_children
+    )
     found["long_subscriptions"] = sum(
-        id in account.tables["subscriptions"].rows for id in account.whole
+        id in account.tables["subscriptions"].rows for id in account.all_children
     )
     found["burst"] = max(
         Counter(row.created for row in account.tables["customers"].rows.values()).values(),
@@ -244,7 +257,7 @@ def count(account: Account) -> dict[str, int]:
     found["imported"] = sum(at is not None and at < account.start for at in created)
     found["future_created"] = sum(at is not None and at > account.now for at in created)
     found["many_tax_ids"] = sum(
-        isinstance(given.get("tax_ids"), int) for given in account.extras.values()
+        isinstance(given.get("tax_ids"), int) for given in account.opt_in_values.values()
     )
     return dict(found)
 
@@ -253,11 +266,11 @@ def _contents(account: Account, table: str) -> Iterator[Object]:
     if table in account.tables:
         yield from (row.content() for row in account.tables[table].rows.values())
     else:
-        yield from (customers.decoded(raw) for _, raw in account.objects(table))
+        yield from (decoded(raw) for _, raw in account.objects(table))
 
 
-def _orphans(account: Account) -> list[str]:
-    gone = account.gone["customers"]
+def _subscriptions_of_deleted(account: Account) -> list[str]:
+    gone = account.deleted["customers"]
     subscriptions = _contents(account, "subscriptions")
     return [found["id"] for found in subscriptions if found["customer"] in gone]
 
@@ -269,38 +282,40 @@ def _has_value(*path: str) -> Callable[[Object], bool]:
     return holds
 
 
-def _decimals(content: Object) -> bool:
+def _has_twelve_decimals(content: Object) -> bool:
     decimals = (content.get(name) for name in ("unit_amount_decimal", "quantity_decimal"))
     return any(
         isinstance(decimal, str) and len(decimal.partition(".")[2]) == 12 for decimal in decimals
     )
 
 
-def _odd_keys(content: Object) -> bool:
+def _has_difficult_keys(content: Object) -> bool:
     return any(
         not key.replace("_", "a").isalnum() or key.startswith("__")
         for key in content.get("metadata") or ()
     )
 
 
-def _beyond(content: Object) -> bool:
-    return any(isinstance(value, int) and abs(value) > BIG for value in content.values())
+def _has_big_integer(content: Object) -> bool:
+    return any(
+        isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER for value in content.values()
+    )
 
 
-def _unicode(content: Object) -> bool:
+def _has_unicode(content: Object) -> bool:
     return any(isinstance(value, str) and not value.isascii() for value in content.values())
 
 
-ODD: tuple[tuple[str, str, Callable[[Object], bool]], ...] = (
+EDGE_CASES: tuple[tuple[str, str, Callable[[Object], bool]], ...] = (
     ("", "nulls", lambda content: None in content.values()),
-    ("", "unicode", _unicode),
-    ("", "odd_metadata_keys", _odd_keys),
+    ("", "unicode", _has_unicode),
+    ("", "odd_metadata_keys", _has_difficult_keys),
     ("", "empty_metadata_values", lambda content: "" in (content.get("metadata") or {}).values()),
     ("", "fifty_metadata_keys", lambda content: len(content.get("metadata") or {}) == 50),
-    ("", "beyond_2_53", _beyond),
+    ("", "beyond_2_53", _has_big_integer),
     ("", "zero_decimal", lambda content: content.get("currency") == "jpy"),
     ("", "three_decimal", lambda content: content.get("currency") == "kwd"),
-    ("", "twelve_digits", _decimals),
+    ("", "twelve_digits", _has_twelve_decimals),
     ("", "unknown_fields", _has_value("frobnication", "unknown_to_all")),
     ("customers", "long_names", lambda content: len(content.get("name") or "") > 300),
     ("customers", "absent_fields", lambda content: "balance" not in content),

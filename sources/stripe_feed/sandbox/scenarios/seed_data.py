@@ -16,8 +16,9 @@ import msgspec
 
 from ..samples import catalog, invoices
 from ..samples import subscriptions as samples_subscriptions
-from ..samples.customers import Dice, customer
-from ..samples.subscriptions import INVOICE_STATUSES, STATUSES, Payer, Sold
+from ..samples.customers import customer
+from ..samples.subscriptions import WEIGHTED_INVOICE_STATUSES, WEIGHTED_STATUSES, Payer, PriceRef
+from ..samples.values import Random
 from ..state.account import Account
 
 Shape = Literal["growth", "even", "import", "months"]
@@ -34,17 +35,17 @@ class Sizes:
     products: int
 
 
-class Signed(NamedTuple):
+class PlannedSubscription(NamedTuple):
     """A subscription before it is written: its invoices refer to it, and it to the newest of them."""
 
     id: str
     payer: tuple[str, str]
     created: int
-    items: list[tuple[str, Sold]]
+    items: list[tuple[str, PriceRef]]
     status: str
 
 
-class Address(msgspec.Struct):
+class BillingAddress(msgspec.Struct):
     """Who is billed, and where."""
 
     name: str | None = None
@@ -52,16 +53,16 @@ class Address(msgspec.Struct):
     address: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Founding:
+class SeedData:
     """Draws the account's objects, table by table, each in the order of `created`."""
 
     def __init__(self, account: Account, sizes: Sizes, shape: Shape, bursts: bool) -> None:
         self.account, self.sizes, self.shape, self.bursts = account, sizes, shape, bursts
-        self.dice = account.dice
+        self.rng = account.rng
         self.payers: list[tuple[str, str]] = []  # id and currency
-        self.joined: list[int] = []
-        self.by_currency: dict[str, list[Sold]] = {}
-        self.signed: list[Signed] = []
+        self.customer_times: list[int] = []
+        self.by_currency: dict[str, list[PriceRef]] = {}
+        self.planned: list[PlannedSubscription] = []
         self.latest: dict[str, str] = {}
 
     def run(self) -> None:
@@ -71,34 +72,38 @@ class Founding:
         self.invoices()
         self.write_subscriptions()
 
-    def moments(self, count: int, burst: int = 0) -> list[int]:
-        found = moments(self.dice, count, self.account.start, self.account.now - 3600, self.shape)
+    def creation_times(self, count: int, burst: int = 0) -> list[int]:
+        found = creation_times(
+            self.rng, count, self.account.start, self.account.now - 3600, self.shape
+        )
         if burst and len(found) > burst:
             middle = found[len(found) // 2]
             found = sorted(found[: len(found) - burst] + [middle] * burst) if self.bursts else found
         return found
 
     def products(self) -> None:
-        dice, account = self.dice, self.account
+        rng, account = self.rng, self.account
         drawn = []
-        for created in self.moments(self.sizes.products):
-            product = catalog.product(dice, created)
-            for _ in range(dice.pick((2, 3, 4))):
-                drawn.append(
-                    catalog.price(dice, product["id"], created + int(dice.random() * 3000))
-                )
-            product["default_price"] = drawn[-1]["id"] if dice.chance(0.4) else None
+        for created in self.creation_times(self.sizes.products):
+            product = catalog.product(rng, created)
+            for _ in range(rng.pick((2, 3, 4))):
+                drawn.append(catalog.price(rng, product["id"], created + int(rng.random() * 3000)))
+            product["default_price"] = drawn[-1]["id"] if rng.chance(0.4) else None
             account.store("products", product)
         for price in sorted(drawn, key=lambda price: int(price["created"])):
             account.store_price(price)
             if price["recurring"]:
-                self.by_currency.setdefault(price["currency"], []).append(account.sold(price["id"]))
+                self.by_currency.setdefault(price["currency"], []).append(
+                    account.price_ref(price["id"])
+                )
 
     def customers(self) -> None:
         count = self.sizes.customers
-        self.joined = self.moments(count, 340 if count >= 1500 else 130 if count >= 200 else 0)
-        for created in self.joined:
-            found = customer(self.dice, created)
+        self.customer_times = self.creation_times(
+            count, 340 if count >= 1500 else 130 if count >= 200 else 0
+        )
+        for created in self.customer_times:
+            found = customer(self.rng, created)
             self.account.store("customers", found)
             currency = found["currency"] or "usd"
             self.payers.append((found["id"], currency))
@@ -106,130 +111,142 @@ class Founding:
     def payer(self, before: int) -> tuple[str, str]:
         """One of the customers that there were then."""
         if not self.payers:
-            return self.dice.id("cus"), "usd"
-        return self.payers[int(self.dice.random() * max(1, bisect_right(self.joined, before)))]
+            return self.rng.id("cus"), "usd"
+        return self.payers[
+            int(self.rng.random() * max(1, bisect_right(self.customer_times, before)))
+        ]
 
-    def billed(self, payer: tuple[str, str]) -> Payer:
+    def payer_details(self, payer: tuple[str, str]) -> Payer:
         """What an invoice copies from it."""
         id, currency = payer
         row = self.account.tables["customers"].rows.get(id)
-        found = msgspec.json.decode(row.raw, type=Address) if row else Address()
+        found = msgspec.json.decode(row.raw, type=BillingAddress) if row else BillingAddress()
         return Payer(id, found.name, found.email, currency, found.address)
 
-    def sold(self, currency: str) -> Sold:
+    def price_ref(self, currency: str) -> PriceRef:
         fitting = self.by_currency.get(currency)
         if not fitting:
             fitting = self.by_currency.setdefault(currency, [self._first_price(currency)])
-        return self.dice.pick(fitting)
+        return self.rng.pick(fitting)
 
-    def _first_price(self, currency: str) -> Sold:
-        product = catalog.product(self.dice, self.account.start)
-        price = catalog.price(self.dice, product["id"], self.account.start, currency)
-        price |= {"active": True, "recurring": catalog.recurring(self.dice), "type": "recurring"}
+    def _first_price(self, currency: str) -> PriceRef:
+        product = catalog.product(self.rng, self.account.start)
+        price = catalog.price(self.rng, product["id"], self.account.start, currency)
+        price |= {"active": True, "recurring": catalog.recurring(self.rng), "type": "recurring"}
         self.account.store("products", product)
         self.account.store_price(price)
-        return self.account.sold(price["id"])
+        return self.account.price_ref(price["id"])
 
     def subscriptions(self) -> None:
-        dice = self.dice
+        rng = self.rng
         count = self.sizes.subscriptions
-        for created in self.moments(count, 310 if count >= 1500 else 0):
+        for created in self.creation_times(count, 310 if count >= 1500 else 0):
             payer = self.payer(created)
-            sold = [self.sold(payer[1]) for _ in range(dice.pick((1, 1, 1, 1, 1, 1, 2, 2, 3)))]
-            if dice.chance(0.04):
-                sold[0] = self._inline(sold[0], payer[1], created)
-            items = [(dice.id("si"), one) for one in sold]
-            self.signed.append(Signed(dice.id("sub"), payer, created, items, dice.pick(STATUSES)))
+            price_ref = [
+                self.price_ref(payer[1]) for _ in range(rng.pick((1, 1, 1, 1, 1, 1, 2, 2, 3)))
+            ]
+            if rng.chance(0.04):
+                price_ref[0] = self._inline_price(price_ref[0], payer[1], created)
+            items = [(rng.id("si"), one) for one in price_ref]
+            self.planned.append(
+                PlannedSubscription(
+                    rng.id("sub"), payer, created, items, rng.pick(WEIGHTED_STATUSES)
+                )
+            )
 
-    def _inline(self, sold: Sold, currency: str, created: int) -> Sold:
-        price = catalog.price(self.dice, sold.product, created, currency)
+    def _inline_price(self, price_ref: PriceRef, currency: str, created: int) -> PriceRef:
+        price = catalog.price(self.rng, price_ref.product, created, currency)
         price |= {
             "active": False,
-            "recurring": catalog.recurring(self.dice),
+            "recurring": catalog.recurring(self.rng),
             "type": "recurring",
             "lookup_key": None,
         }
-        self.account.inline.add(price["id"])
+        self.account.inline_prices.add(price["id"])
         self.account.store_price(price)
-        return self.account.sold(price["id"])
+        return self.account.price_ref(price["id"])
 
     def invoices(self) -> None:
-        dice, account = self.dice, self.account
-        begun = [signed.created for signed in self.signed]
+        rng, account = self.rng, self.account
+        begun = [planned.created for planned in self.planned]
         count = self.sizes.invoices
-        for created in self.moments(count, 310 if count >= 1500 else 0):
+        for created in self.creation_times(count, 310 if count >= 1500 else 0):
             running = bisect_right(begun, created)
-            signed = (
-                self.signed[int(dice.random() * running)] if running and dice.chance(0.65) else None
+            planned = (
+                self.planned[int(rng.random() * running)] if running and rng.chance(0.65) else None
             )
-            payer = self.billed(signed.payer if signed else self.payer(created))
-            id = dice.id("in")
-            billed = [(sold, (signed.id, item)) for item, sold in signed.items] if signed else []
-            more = dice.pick((0, 0, 1, 1)) if signed else dice.pick((1, 1, 2, 4))
+            payer = self.payer_details(planned.payer if planned else self.payer(created))
+            id = rng.id("in")
+            payer_details = (
+                [(price_ref, (planned.id, item)) for item, price_ref in planned.items]
+                if planned
+                else []
+            )
+            more = rng.pick((0, 0, 1, 1)) if planned else rng.pick((1, 1, 2, 4))
             lines = [
-                samples_subscriptions.line(dice, id, sold, created, item, payer)
-                for sold, item in billed
+                samples_subscriptions.line(rng, id, price_ref, created, item, payer)
+                for price_ref, item in payer_details
             ]
             lines += [
                 samples_subscriptions.line(
-                    dice, id, self.sold(payer.currency), created, None, payer
+                    rng, id, self.price_ref(payer.currency), created, None, payer
                 )
                 for _ in range(more)
             ]
-            status = dice.pick(INVOICE_STATUSES)
+            status = rng.pick(WEIGHTED_INVOICE_STATUSES)
             account.store(
                 "invoices",
                 invoices.invoice(
-                    dice, id, payer, lines, created, status, signed.id if signed else None
+                    rng, id, payer, lines, created, status, planned.id if planned else None
                 ),
             )
-            if signed:
-                self.latest[signed.id] = id
+            if planned:
+                self.latest[planned.id] = id
 
     def write_subscriptions(self) -> None:
-        dice = self.dice
-        for signed in self.signed:
+        rng = self.rng
+        for planned in self.planned:
             items = [
                 samples_subscriptions.item(
-                    dice,
-                    signed.id,
-                    sold,
-                    signed.created,
-                    None if b'"metered"' in bytes(sold.price) else 1,
+                    rng,
+                    planned.id,
+                    price_ref,
+                    planned.created,
+                    None if b'"metered"' in bytes(price_ref.price) else 1,
                 )
                 | {"id": id}
-                for id, sold in signed.items
+                for id, price_ref in planned.items
             ]
-            payer = Payer(signed.payer[0], None, None, signed.payer[1])
+            payer = Payer(planned.payer[0], None, None, planned.payer[1])
             found = samples_subscriptions.subscription(
-                dice, signed.id, payer, items, signed.created, signed.status
+                rng, planned.id, payer, items, planned.created, planned.status
             )
-            found["latest_invoice"] = self.latest.get(signed.id)
+            found["latest_invoice"] = self.latest.get(planned.id)
             self.account.store("subscriptions", found)
 
 
-def moments(dice: Dice, count: int, start: int, end: int, shape: Shape) -> list[int]:
+def creation_times(rng: Random, count: int, start: int, end: int, shape: Shape) -> list[int]:
     """`count` times of creation in [start, end), sorted."""
     span = end - start
     match shape:
         case "even":
-            found = [dice.random() for _ in range(count)]
+            found = [rng.random() for _ in range(count)]
         case "import":
             hours = 7200 / span
             found = [
-                0.4 + hours * dice.random() if dice.chance(0.6) else dice.random() ** 0.4
+                0.4 + hours * rng.random() if rng.chance(0.6) else rng.random() ** 0.4
                 for _ in range(count)
             ]
         case "months":
             firsts = [at for at in first_days(start, end) if at + 10_800 <= end] or [start]
             found = [
-                (dice.pick(firsts) + dice.random() * min(10_800, span) - start) / span
-                if dice.chance(0.8)
-                else dice.random()
+                (rng.pick(firsts) + rng.random() * min(10_800, span) - start) / span
+                if rng.chance(0.8)
+                else rng.random()
                 for _ in range(count)
             ]
         case _:
-            found = [dice.random() ** 0.4 for _ in range(count)]
+            found = [rng.random() ** 0.4 for _ in range(count)]
     return sorted(start + int(span * share) for share in found)
 
 
@@ -246,7 +263,7 @@ def first_days(start: int, end: int) -> list[int]:
 
 
 @contextmanager
-def unwatched() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """A million objects without cycles: looking for cycles among them again and again takes most of
     the time.
     """

@@ -6,51 +6,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..samples.customers import Object, decoded, discount
+from ..samples.customers import discount
 from ..samples.subscriptions import ENDED
+from ..samples.values import Object, decoded
 from ..state import mutations
 from ..state.account import Account
 from ..state.table import Row
 
-Deed = tuple[str, str, str]
+Action = tuple[str, str, str]
 """What was done, to which resource, and to which of its objects."""
 
-Fits = Callable[[Row], bool]
-TAGGED = ("customers", "customers", "subscriptions", "invoices", "products", "prices")
+RowTest = Callable[[Row], bool]
+EDITED = ("customers", "customers", "subscriptions", "invoices", "products", "prices")
 
 
-def one(account: Account, table: str, fits: Fits = lambda row: True) -> Row | None:
+def random_object(account: Account, table: str, fits: RowTest = lambda row: True) -> Row | None:
     """An object by chance that fits; a few are looked at."""
     rows = account.tables[table]
-    drawn: Iterable[Row | None] = (rows.any(account.dice) for _ in range(25))
+    drawn: Iterable[Row | None] = (rows.random_row(account.rng) for _ in range(25))
     return next((row for row in drawn if row and fits(row)), None)
 
 
-def updated(account: Account, table: str, id: str, *steps: Object) -> Deed:
+def update_in_steps(account: Account, table: str, id: str, *steps: Object) -> Action:
     for fields in steps:
         mutations.update(account, table, id, fields)
     return "updated", table, id
 
 
-def flurry(account: Account) -> Deed | None:
+def edit_repeatedly(account: Account) -> Action | None:
     """Several changes of one object within a second."""
-    dice, table = (
-        account.dice,
-        account.dice.pick(("customers", "customers", "subscriptions", "products")),
+    rng, table = (
+        account.rng,
+        account.rng.pick(("customers", "customers", "subscriptions", "products")),
     )
-    row = one(account, table)
+    row = random_object(account, table)
     if row is None:
         return None
-    words = [dice.word(5) for _ in range(2 + int(dice.random() * 4))]
-    return updated(account, table, row.id, *({"description": f"Note {word}"} for word in words))
+    words = [rng.word(5) for _ in range(2 + int(rng.random() * 4))]
+    return update_in_steps(
+        account, table, row.id, *({"description": f"Note {word}"} for word in words)
+    )
 
 
-def toggle(account: Account) -> Deed | None:
+def flip_flag(account: Account) -> Action | None:
     """There, and half of the time back in the same second."""
-    table, field = account.dice.pick(
+    table, field = account.rng.pick(
         (("customers", "delinquent"), ("products", "active"), ("prices", "active"))
     )
-    row = one(
+    row = random_object(
         account,
         table,
         lambda row: row.group != "inline" and isinstance(row.content().get(field), bool),
@@ -59,49 +62,49 @@ def toggle(account: Account) -> Deed | None:
         return None
     was = row.content()[field]
     steps: tuple[Object, ...] = ({field: not was}, {field: was})
-    return updated(account, table, row.id, *steps[: 2 if account.dice.chance(0.5) else 1])
+    return update_in_steps(account, table, row.id, *steps[: 2 if account.rng.chance(0.5) else 1])
 
 
-def tag(account: Account) -> Deed | None:
+def edit_metadata(account: Account) -> Action | None:
     """A key of the metadata comes, goes, or has another value."""
-    dice, table = account.dice, account.dice.pick(TAGGED)
-    row = one(account, table)
+    rng, table = account.rng, account.rng.pick(EDITED)
+    row = random_object(account, table)
     if row is None:
         return None
     held: dict[str, str] = row.content().get("metadata") or {}
-    name = dice.pick(list(held)) if held and dice.chance(0.6) else f"tag_{int(dice.random() * 5)}"
+    name = rng.pick(list(held)) if held and rng.chance(0.6) else f"tag_{int(rng.random() * 5)}"
     rest = {key: value for key, value in held.items() if key != name}
-    after = rest if name in held and dice.chance(0.5) else held | {name: dice.word(4)}
-    return updated(account, table, row.id, {"metadata": after})
+    after = rest if name in held and rng.chance(0.5) else held | {name: rng.word(4)}
+    return update_in_steps(account, table, row.id, {"metadata": after})
 
 
-def grow(account: Account) -> Deed | None:
+def resize_items(account: Account) -> Action | None:
     """A subscription has more items than it shows, changes one of those, or has few again."""
-    row = one(account, "subscriptions", lambda row: row.group not in ENDED)
+    row = random_object(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
     items: list[Object] = [
         {"id": decoded(raw)["id"]} for raw in account.children("subscriptions", row)
     ]
-    drawn = account.dice.random()
+    drawn = account.rng.random()
     if len(items) <= 10:
         items += [{} for _ in range(11 - len(items) + int(drawn * 4))]
     elif drawn < 0.4:
         items[-1] |= {"quantity": 2 + int(drawn * 90)}
     else:
         items = items[: 1 + int(drawn * 4)]
-    return updated(account, "subscriptions", row.id, {"items": items})
+    return update_in_steps(account, "subscriptions", row.id, {"items": items})
 
 
-def lengthen(account: Account) -> Deed | None:
+def resize_lines(account: Account) -> Action | None:
     """The same with the lines of a draft."""
-    row = one(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
+    row = random_object(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
     if row is None:
         return None
     lines: list[Object] = [{"id": decoded(raw)["id"]} for raw in account.children("invoices", row)]
-    drawn = account.dice.random()
+    drawn = account.rng.random()
     more: list[Object] = [{} for _ in range(11 - len(lines) + int(drawn * 4))]
-    return updated(
+    return update_in_steps(
         account,
         "invoices",
         row.id,
@@ -109,70 +112,72 @@ def lengthen(account: Account) -> Deed | None:
     )
 
 
-def shelve(account: Account) -> Deed | None:
+def archive_or_restore_price(account: Account) -> Action | None:
     """A price is archived or comes back, through either of its endpoints."""
-    table = account.dice.pick(("plans", "prices"))
-    row = one(account, table, lambda row: row.group != "inline")
-    return updated(account, table, row.id, {"active": row.group != "active"}) if row else None
+    table = account.rng.pick(("plans", "prices"))
+    row = random_object(account, table, lambda row: row.group != "inline")
+    return (
+        update_in_steps(account, table, row.id, {"active": row.group != "active"}) if row else None
+    )
 
 
-def relaunch(account: Account) -> Deed:
+def recreate_product(account: Account) -> Action:
     """A product is deleted and comes again under its id, at once or at some later time."""
-    dice, gone = account.dice, list(account.gone["products"])
-    if gone and dice.chance(0.5):
+    rng, gone = account.rng, list(account.deleted["products"])
+    if gone and rng.chance(0.5):
         return (
             "created",
             "products",
-            mutations.create(account, "products", {"id": dice.pick(gone)})["id"],
+            mutations.create(account, "products", {"id": rng.pick(gone)})["id"],
         )
-    row = account.tables["products"].any(dice)
-    free = row is not None and not mutations.priced(account, row.id)
+    row = account.tables["products"].random_row(rng)
+    free = row is not None and not mutations.has_prices(account, row.id)
     id = (
         row.id
         if row and free
         else mutations.create(account, "products", {"default_price": None})["id"]
     )
     mutations.delete(account, "products", id)
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         return "deleted", "products", id
     return "created", "products", mutations.create(account, "products", {"id": id})["id"]
 
 
-def drop_plan(account: Account) -> Deed | None:
-    row = one(account, "plans", lambda row: row.group == "archived")
+def delete_archived_plan(account: Account) -> Action | None:
+    row = random_object(account, "plans", lambda row: row.group == "archived")
     if row is None:
         return None
     mutations.delete(account, "plans", row.id)
     return "deleted", "plans", row.id
 
 
-def grant(account: Account) -> Deed | None:
+def change_customer_discount(account: Account) -> Action | None:
     """A customer gets, switches or loses a discount."""
-    row = one(account, "customers")
+    row = random_object(account, "customers")
     if row is None:
         return None
     held = row.content().get("discount")
-    lost = held and account.dice.chance(0.5)
-    return updated(
+    lost = held and account.rng.chance(0.5)
+    return update_in_steps(
         account,
         "customers",
         row.id,
-        {"discount": None if lost else discount(account.dice, account.now, customer=row.id)},
+        {"discount": None if lost else discount(account.rng, account.now, customer=row.id)},
     )
 
 
-def rebate(account: Account) -> Deed | None:
+def change_subscription_discounts(account: Account) -> Action | None:
     """The same for a subscription, which may have several."""
-    row = one(account, "subscriptions", lambda row: row.group not in ENDED)
+    row = random_object(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
     held: list[str] = row.content()["discounts"]
-    after = held[1:] if held and account.dice.chance(0.5) else [*held, account.dice.id("di")]
-    return updated(account, "subscriptions", row.id, {"discounts": after})
+    after = held[1:] if held and account.rng.chance(0.5) else [*held, account.rng.id("di")]
+    return update_in_steps(account, "subscriptions", row.id, {"discounts": after})
 
 
-HABITS: tuple[tuple[int, Callable[[Account], Deed | None]], ...] = (
-    (3, flurry), (4, toggle), (5, tag), (3, grow), (2, lengthen), (2, shelve), (2, relaunch), (1, drop_plan),
-    (2, grant), (2, rebate),
+TRICKY_ACTIONS: tuple[tuple[int, Callable[[Account], Action | None]], ...] = (
+    (3, edit_repeatedly), (4, flip_flag), (5, edit_metadata), (3, resize_items), (2, resize_lines), (2, archive_or_restore_price), (2, recreate_product), (1, delete_archived_plan),
+    (2, change_customer_discount), (2, change_subscription_discounts),
 )  # fmt: skip
 """How often each is done, by the measure of `life.DEEDS`."""

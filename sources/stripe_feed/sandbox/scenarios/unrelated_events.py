@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from ..http import expansions
-from ..samples.customers import Object
+from ..samples import customers
 from ..samples.subscriptions import ENDED
-from ..state.api_versions import rendered
+from ..samples.values import Object
+from ..state.api_versions import render
 from ..state.builders import draft_invoice
-from ..state.event_builder import Happening
-from ..state.table import naming
+from ..state.event_builder import EventDraft
+from ..state.table import has_text
 from ..world import World
 
 
@@ -23,14 +23,14 @@ def preview(account: World, id: str) -> Object:
         if id in account.tables["subscriptions"].rows
         else _of_customer(account, id)
     )
-    name = account.history.dice.id("upcoming_in")
+    name = account.event_log.rng.id("upcoming_in")
     found = draft_invoice(
         account, given | {"id": name, "created": account.now, "billing_reason": "upcoming"}
     )
-    shown = account.cut("invoices", found)[0]
-    raw = msgspec.json.encode(rendered(account, "invoices", shown, account.api_version))
-    account.history.add(
-        Happening("invoice.upcoming", "previews", name, raw, sides=(None, shown)), account.now
+    shown = account.truncate_list("invoices", found)[0]
+    raw = msgspec.json.encode(render(account, "invoices", shown, account.api_version))
+    account.event_log.add(
+        EventDraft("invoice.upcoming", "previews", name, raw, sides=(None, shown)), account.now
     )
     return found
 
@@ -38,45 +38,47 @@ def preview(account: World, id: str) -> Object:
 def _of_customer(account: World, id: str) -> Object:
     if id not in account.tables["customers"].rows:
         raise KeyError(f"no such customer or subscription: {id}")
-    rows = filter(naming("customer", id), account.tables["subscriptions"].rows.values())
+    rows = filter(has_text("customer", id), account.tables["subscriptions"].rows.values())
     running = next((row.id for row in rows if row.group not in ENDED), None)
     return {"customer": id} | ({"subscription": running} if running else {})
 
 
 def noise(account: World, count: int) -> None:
     """So many events about cards, tax ids and payments."""
-    history = account.history
+    history = account.event_log
     for _ in range(count):
-        row = account.tables["customers"].any(history.dice)
-        type, table = history.dice.pick(OTHERS)
-        found = _other(account, table, row.content() if row else {"id": history.dice.id("cus")})
+        row = account.tables["customers"].random_row(history.rng)
+        type, table = history.rng.pick(TYPES_AND_TABLES)
+        found = _unrelated_object(
+            account, table, row.content() if row else {"id": history.rng.id("cus")}
+        )
         with history.action():
             history.add(
-                Happening(type, table, found["id"], msgspec.json.encode(found)), account.now
+                EventDraft(type, table, found["id"], msgspec.json.encode(found)), account.now
             )
 
 
-OTHERS = (
+TYPES_AND_TABLES = (
     ("customer.source.created", "sources"), ("customer.tax_id.created", "tax_ids"),
     ("charge.succeeded", "charges"), ("payment_intent.succeeded", "payment_intents"),
 )  # fmt: skip
 
 
-def _other(account: World, table: str, customer: Object) -> Object:
-    dice = account.history.dice
+def _unrelated_object(account: World, table: str, customer: Object) -> Object:
+    rng = account.event_log.rng
     if table == "sources":
-        return expansions.card(dice, customer["id"])
+        return customers.card(rng, customer["id"])
     if table == "tax_ids":
-        return expansions.tax_id(dice, customer) | {"created": account.now}
-    amount = 100 + int(dice.random() * 90_000)
+        return customers.tax_id(rng, customer) | {"created": account.now}
+    amount = 100 + int(rng.random() * 90_000)
     return {
-        "id": dice.id("ch" if table == "charges" else "pi"),
+        "id": rng.id("ch" if table == "charges" else "pi"),
         "object": table[:-1],
         "amount": amount,
         "created": account.now,
         "currency": customer.get("currency") or "usd",
         "customer": customer["id"],
-        "livemode": dice.livemode,
+        "livemode": rng.livemode,
         "metadata": {},
         "status": "succeeded",
     }

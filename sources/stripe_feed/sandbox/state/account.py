@@ -13,15 +13,15 @@ from typing import Any, Literal
 import msgspec
 
 from ..protocol.faults import Faults
-from ..protocol.idempotency import Repeats
+from ..protocol.idempotency import IdempotencyStore
 from ..protocol.locks import Locks
+from ..samples.account import account_object
 from ..samples.catalog import plan_of
-from ..samples.customers import API_VERSION, Dice, Object
-from ..samples.customers import account as account_object
-from ..samples.subscriptions import Sold
-from .embedded_prices import Copies
+from ..samples.subscriptions import PriceRef
+from ..samples.values import API_VERSION, Object, Random
+from .embedded_prices import EmbeddedPrices
 from .kinds import EMBEDDED, KINDS, PARENTS, Operation
-from .mutation import Call, Mutation
+from .mutation import LoggedRequest, Mutation
 from .table import Row, Table
 
 SHOWN = 10
@@ -33,38 +33,42 @@ class Account:
 
     def __init__(self, seed: int, now: int, start: int, livemode: bool, real_time: bool) -> None:
         self.lock = threading.RLock()
-        self.dice = Dice(f"account {seed}")
-        self.dice.livemode = livemode
-        self.id = self.dice.account = f"acct_1{self.dice.word(15)}"
+        self.rng = Random(f"account {seed}")
+        self.rng.livemode = livemode
+        self.id = self.rng.account = f"acct_1{self.rng.word(15)}"
         self.livemode = livemode
         self.mode: Literal["live", "test"] = "live" if livemode else "test"
-        self.key = f"sk_{self.mode}_51{self.dice.word(30)}"
+        self.key = f"sk_{self.mode}_51{self.rng.word(30)}"
         self.permissions: dict[str, Collection[str] | None] = {self.key: None}
         self.expired: set[str] = set()
         self.needs_permission = False
         self.api_version = API_VERSION
         self.seed, self.start = seed, start
         self._now, self._real_time, self._since = now, real_time, time.time()
-        self.object = account_object(self.dice, self.id, start)
+        self.object = account_object(self.rng, self.id, start)
         self.tables = {name: Table() for name in KINDS}
-        self.gone: dict[str, dict[str, bytes]] = {name: {} for name in KINDS}
-        self.whole: dict[str, list[bytes]] = {}  # all children of an object that shows only ten
-        self.copies = Copies(self.tables["subscriptions"], self.whole)
-        self.extras: dict[str, Object] = {}  # what the opt-in fields hold, where it was given
-        self.inline: set[str] = set()  # prices made from `price_data`: in no list
+        self.deleted: dict[str, dict[str, bytes]] = {name: {} for name in KINDS}
+        self.all_children: dict[
+            str, list[bytes]
+        ] = {}  # all children of an object that shows only ten
+        self.embedded_prices = EmbeddedPrices(self.tables["subscriptions"], self.all_children)
+        self.opt_in_values: dict[
+            str, Object
+        ] = {}  # what the opt-in fields hold, where it was given
+        self.inline_prices: set[str] = set()  # prices made from `price_data`: in no list
         self.clocks: dict[str, Object] = {}
         self.other_mode: dict[str, str] = {}  # an id per table that exists in the other mode
-        self.mutations: list[Callable[[Mutation], None]] = []
+        self.observers: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
-        self.repeats = Repeats(self.faults.clock)
+        self.idempotency = IdempotencyStore(self.faults.clock)
         self.locks = Locks(self.faults.clock)
-        self.log: deque[Call] = deque(maxlen=20_000)
+        self.log: deque[LoggedRequest] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None
         self.gzip = self.indent = False
         self.cpu_before = self.cpu_seconds = 0.0  # of earlier servers, and of this one
         self.failures: list[Exception] = []  # our own mistakes, and those of `on_request`
-        self._sold: dict[str, Sold] = {}
+        self._sold: dict[str, PriceRef] = {}
         self._encoder, self._buffer = msgspec.json.Encoder(), bytearray()
 
     @property
@@ -84,7 +88,7 @@ class Account:
 
     def commit(
         self,
-        kind: Operation,
+        operation: Operation,
         table: str,
         id: str,
         before: Object | None,
@@ -93,27 +97,29 @@ class Account:
         hidden: bool = False,
     ) -> None:
         """Every change of the account ends here, once it is done."""
-        mutation = Mutation(kind, table, id, before, after, events, self.now, hidden)
-        for observer in self.mutations:
+        mutation = Mutation(operation, table, id, before, after, events, self.now, hidden)
+        for observer in self.observers:
             observer(mutation)
 
     def store(self, table: str, found: Object, raw: bytes = b"") -> Row:
         """Put an object in place, new or changed; `raw` is given where the bytes matter."""
         if table in EMBEDDED and not raw:
-            found, whole = self.cut(table, found)
+            found, whole = self.truncate_list(table, found)
             if whole:
-                self.whole[found["id"]] = whole
-        self.gone[table].pop(found["id"], None)
+                self.all_children[found["id"]] = whole
+        self.deleted[table].pop(found["id"], None)
         if not raw:
             self._encoder.encode_into(found, self._buffer)
             raw = bytes(self._buffer)  # as long as it is, where `encode` leaves a gap behind each
         if table in ("prices", "plans"):
             self._sold.pop(found["id"], None)
             if found["id"] in self.tables[table].rows:
-                self.copies.renew(found["id"], self.tables[table].rows[found["id"]].raw, raw)
+                self.embedded_prices.replace_price(
+                    found["id"], self.tables[table].rows[found["id"]].raw, raw
+                )
         row = self._place(table, found, raw)
         if table == "subscriptions":
-            self.copies.written(row.id)
+            self.embedded_prices.subscription_written(row.id)
         return row
 
     def store_price(self, found: Object) -> None:
@@ -122,7 +128,7 @@ class Account:
         if found["recurring"]:
             self.store("plans", plan_of(found))
 
-    def cut(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
+    def truncate_list(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
         """An object as it is shown, and all of its children where these are more than ten."""
         embedded = EMBEDDED[table]
         whole = found[embedded.field]
@@ -148,7 +154,7 @@ class Account:
 
     def _group(self, table: str, found: Object) -> str:
         match KINDS[table].grouped:
-            case "active" if found["id"] in self.inline:
+            case "active" if found["id"] in self.inline_prices:
                 return "inline"
             case "active":
                 return "active" if found.get("active") else "archived"
@@ -158,16 +164,16 @@ class Account:
     def remove(self, table: str, id: str) -> Object:
         """Take an object away; its last content is kept."""
         row = self.tables[table].remove(id)
-        self.gone[table][id] = row.raw
-        self.whole.pop(id, None)
-        self.extras.pop(id, None)
+        self.deleted[table][id] = row.raw
+        self.all_children.pop(id, None)
+        self.opt_in_values.pop(id, None)
         self._sold.pop(id, None)
         return row.content()
 
     def children(self, table: str, row: Row) -> list[bytes]:
         """All children of an object of `table`, in the order of its embedded list."""
-        if row.id in self.whole:
-            return self.whole[row.id]
+        if row.id in self.all_children:
+            return self.all_children[row.id]
         fields = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])
         embedded = fields.get(EMBEDDED[table].field)
         if embedded is None:
@@ -177,12 +183,12 @@ class Account:
             bytes(child) for child in msgspec.json.decode(listed["data"], type=list[msgspec.Raw])
         ]
 
-    def sold(self, price: str) -> Sold:
+    def price_ref(self, price: str) -> PriceRef:
         """A price as others embed it."""
         if price not in self._sold:
             content = self.tables["prices"].rows[price].content()
             plan = self.tables["plans"].rows.get(price)
-            self._sold[price] = Sold(
+            self._sold[price] = PriceRef(
                 price,
                 content["product"],
                 content.get("unit_amount"),
@@ -203,8 +209,8 @@ class Account:
             for child in self.children(parent, row):
                 yield msgspec.json.decode(child, type=Head).id, child
 
-    def remember(self, id: str, fields: Mapping[str, Any]) -> None:
-        self.extras.setdefault(id, {}).update(fields)
+    def set_opt_in(self, id: str, fields: Mapping[str, Any]) -> None:
+        self.opt_in_values.setdefault(id, {}).update(fields)
 
 
 class Head(msgspec.Struct):

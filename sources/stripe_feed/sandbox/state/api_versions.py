@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from ..samples.customers import Object, decoded, discount_of
+from ..samples.customers import discount_of
+from ..samples.values import Object, decoded
 from .account import Account
 from .kinds import EMBEDDED, KINDS
 
@@ -51,45 +52,49 @@ TABLE_OF = {kind.object: name for name, kind in KINDS.items()} | {
 BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
 
 
-def checked(version: str) -> str:
+def check_version(version: str) -> str:
     if not VERSION.fullmatch(version) or version < OLDEST:
         raise ValueError(f"no such API version here: {version}; there are those from {OLDEST} on")
     return version
 
 
-def current(version: str) -> bool:
+def is_current(version: str) -> bool:
     return version[:10] >= NEWEST
 
 
-def stub(found: Object) -> Object:
+def deleted_stub(found: Object) -> Object:
     return {"id": found["id"], "object": found["object"], "deleted": True}
 
 
-def previous(before: Object, after: Object) -> Object:
+def previous_attributes(before: Object, after: Object) -> Object:
     """The old values of what changed: of hashes the changed keys only, of arrays all, of what is
     new null.
     """
     found: Object = {}
     for name in (*before, *(name for name in after if name not in before)):
         old, new = before.get(name), after.get(name)
-        if old is new or same(old, new):
+        if old is new or same_json(old, new):
             continue
-        found[name] = previous(old, new) if isinstance(old, dict) and isinstance(new, dict) else old
+        found[name] = (
+            previous_attributes(old, new)
+            if isinstance(old, dict) and isinstance(new, dict)
+            else old
+        )
     return found
 
 
-def same(old: object, new: object) -> bool:
+def same_json(old: object, new: object) -> bool:
     """Equal as JSON: 0 is not false."""
     if old != new or type(old) is not type(new):
         return False
     if isinstance(old, list) and isinstance(new, list):
-        return all(map(same, old, new))
+        return all(map(same_json, old, new))
     return not (isinstance(old, dict) and isinstance(new, dict)) or all(
-        same(value, new[name]) for name, value in old.items()
+        same_json(value, new[name]) for name, value in old.items()
     )
 
 
-def answered(account: Account, body: bytes, version: str) -> bytes:
+def render_answer(account: Account, body: bytes, version: str) -> bytes:
     """What is read over the API, in the shape of the version that was asked for; events keep
     theirs.
     """
@@ -97,15 +102,15 @@ def answered(account: Account, body: bytes, version: str) -> bytes:
     if found.get("object") == "list" and found["data"]:
         table = TABLE_OF.get(found["data"][0].get("object"))
         shown = table and found | {
-            "data": [rendered(account, table, one, version) for one in found["data"]]
+            "data": [render(account, table, one, version) for one in found["data"]]
         }
     else:
         table = TABLE_OF.get(found.get("object", ""))
-        shown = table and rendered(account, table, found, version)
+        shown = table and render(account, table, found, version)
     return msgspec.json.encode(shown) if shown else body
 
 
-def rendered(account: Account, table: str, found: Object, version: str) -> Object:
+def render(account: Account, table: str, found: Object, version: str) -> Object:
     """An object, with all that it embeds, in the shape of a version; the given one stays as it is."""
     date = version[:10]
     if date >= NEWEST:
@@ -114,14 +119,14 @@ def rendered(account: Account, table: str, found: Object, version: str) -> Objec
     if date < CLOVER and table == "discounts":
         shaped = _old_discount(shaped)
     if isinstance(shaped.get("discount"), dict):
-        shaped["discount"] = rendered(account, "discounts", shaped["discount"], version)
+        shaped["discount"] = render(account, "discounts", shaped["discount"], version)
     if date < BASIL and table in BEFORE_BASIL:
         shaped = BEFORE_BASIL[table](account, shaped)
     if date < CLOVER and table == "invoices" and str(shaped.get("id", "")).startswith("upcoming_"):
         shaped.pop("id")
     for field in ("items", "lines"):
         if isinstance(shaped.get(field), dict):
-            data = [rendered(account, field, child, version) for child in shaped[field]["data"]]
+            data = [render(account, field, child, version) for child in shaped[field]["data"]]
             shaped[field] = shaped[field] | {"data": data}
     return shaped
 
@@ -180,7 +185,7 @@ def _old_subscription(account: Account, found: Object) -> Object:
 def _first_discount(account: Account, found: Object) -> Object | None:
     first = next(iter(found.get("discounts") or ()), None)
     whole = discount_of(account.id, first, found) if isinstance(first, str) else first
-    return whole and rendered(account, "discounts", whole, OLDEST)
+    return whole and render(account, "discounts", whole, OLDEST)
 
 
 def _old_item(account: Account, found: Object) -> Object:
@@ -232,8 +237,8 @@ def _old_line(account: Account, found: Object) -> Object:
     }
     shaped |= {
         "amount_excluding_tax": found.get("amount"),
-        "plan": _sold(account, "plans", pricing.get("price")),
-        "price": _sold(account, "prices", pricing.get("price")),
+        "plan": _price_or_plan(account, "plans", pricing.get("price")),
+        "price": _price_or_plan(account, "prices", pricing.get("price")),
         "proration": bool(details.get("proration")),
         "proration_details": details.get("proration_details") or {"credited_items": None},
         "tax_amounts": [_old_tax(tax) for tax in found.get("taxes") or ()],
@@ -246,9 +251,9 @@ def _old_line(account: Account, found: Object) -> Object:
     return shaped | {"invoice_item": details.get("invoice_item")}
 
 
-def _sold(account: Account, table: str, id: str | None) -> Object | None:
+def _price_or_plan(account: Account, table: str, id: str | None) -> Object | None:
     """A price or plan as it is now, or was last."""
-    row, gone = account.tables[table].rows.get(id or ""), account.gone[table].get(id or "")
+    row, gone = account.tables[table].rows.get(id or ""), account.deleted[table].get(id or "")
     if row is not None:
         return BEFORE_BASIL[table](account, row.content())
     return None if gone is None else BEFORE_BASIL[table](account, decoded(gone))

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..samples import catalog, invoices, subscriptions
-from ..samples.customers import Object, decoded
-from ..samples.subscriptions import Payer, Sold
+from ..samples.subscriptions import Payer, PriceRef
+from ..samples.values import Object, decoded
 from .account import Account
 from .kinds import KIND_OF_OBJECT, KINDS
-from .mutation_log import content, tell, tell_price
-from .table import naming
+from .mutation_log import read_object, record, record_price
+from .table import has_text
 
 
 def draft(account: Account, table: str, fields: Object) -> Object:
@@ -24,30 +24,30 @@ def draft(account: Account, table: str, fields: Object) -> Object:
     sample = KINDS[table].sample
     if sample is None:
         raise ValueError(f"no sample of {table}: give its row one in state/kinds.py")
-    found = sample(account.dice, fields.get("created", account.now)) | fields
+    found = sample(account.rng, fields.get("created", account.now)) | fields
     return found | {
-        name: any_id(account, KIND_OF_OBJECT[becomes].name)
+        name: random_id(account, KIND_OF_OBJECT[becomes].name)
         for name, becomes in KINDS[table].expandable.items()
         if found.get(name) == "" and becomes in KIND_OF_OBJECT
     }
 
 
 def draft_product(account: Account, fields: Object) -> Object:
-    found = catalog.product(account.dice, fields.get("created", account.now)) | {"active": True}
+    found = catalog.product(account.rng, fields.get("created", account.now)) | {"active": True}
     return found | {"updated": found["created"]} | fields
 
 
 def draft_price(account: Account, fields: Object, inline: bool = False) -> Object:
     fields = dict(fields)
-    product = fields.get("product") or any_id(account, "products")
+    product = fields.get("product") or random_id(account, "products")
     found = catalog.price(
-        account.dice, product, fields.get("created", account.now), fields.get("currency")
+        account.rng, product, fields.get("created", account.now), fields.get("currency")
     )
     found |= {"active": not inline, "product": product}
     if "recurring" in fields:
         cycle = fields["recurring"]
         whole = (
-            catalog.recurring(account.dice)
+            catalog.recurring(account.rng)
             | {"interval_count": 1, "trial_period_days": None}
             | (cycle or {})
         )
@@ -57,10 +57,10 @@ def draft_price(account: Account, fields: Object, inline: bool = False) -> Objec
             "recurring": None if once else whole,
             "type": "one_time" if once else "recurring",
         }
-    return found | amounts(fields)
+    return found | consistent_amounts(fields)
 
 
-def amounts(fields: Object) -> Object:
+def consistent_amounts(fields: Object) -> Object:
     """A price's two amounts say the same, and one that has an amount is neither tiered nor free to
     choose.
     """
@@ -74,13 +74,13 @@ def amounts(fields: Object) -> Object:
 
 
 def draft_subscription(account: Account, fields: Object) -> Object:
-    dice, fields = account.dice, dict(fields)
+    rng, fields = account.rng, dict(fields)
     created, status = fields.get("created", account.now), fields.get("status", "active")
-    id = fields.get("id") or dice.id("sub")
+    id = fields.get("id") or rng.id("sub")
     payer = payer_of(account, fields.get("customer"), fields.get("currency"))
     given = fields.pop("items", None)
     items = draft_items(account, id, payer, given, created, {})
-    return subscriptions.subscription(dice, id, payer, items, created, status) | fields | {"id": id}
+    return subscriptions.subscription(rng, id, payer, items, created, status) | fields | {"id": id}
 
 
 def draft_items(
@@ -100,16 +100,16 @@ def draft_items(
     for fields in given:
         fields = dict(fields)
         before = old.get(fields.get("id", ""))
-        sold = _sold_for(account, fields, payer, created)
-        if sold or not before:
-            sold = sold or any_sold(account, payer.currency)
-            fields |= {"price": sold.price, "plan": sold.plan}
-            before = before or subscriptions.item(account.dice, id, sold, created)
+        price_ref = _item_price(account, fields, payer, created)
+        if price_ref or not before:
+            price_ref = price_ref or any_price(account, payer.currency)
+            fields |= {"price": price_ref.price, "plan": price_ref.plan}
+            before = before or subscriptions.item(account.rng, id, price_ref, created)
         found.append(before | fields)
     return found
 
 
-def _sold_for(account: Account, fields: Object, payer: Payer, created: int) -> Sold | None:
+def _item_price(account: Account, fields: Object, payer: Payer, created: int) -> PriceRef | None:
     """The price that an item names by its id, brings whole, or describes as `price_data`."""
     price, data = fields.get("price"), fields.pop("price_data", None)
     if data is not None:
@@ -119,37 +119,41 @@ def _sold_for(account: Account, fields: Object, payer: Payer, created: int) -> S
             "recurring": {"interval": "month"},
         } | data
         made = create_price(account, "prices", inline | {"inline": True}, {})
-        return account.sold(made["id"])
+        return account.price_ref(made["id"])
     if isinstance(price, str):
-        return account.sold(price)
+        return account.price_ref(price)
     return None
 
 
-def any_sold(account: Account, currency: str) -> Sold:
+def any_price(account: Account, currency: str) -> PriceRef:
     """An active price that recurs, in this currency where there is one."""
     plans = account.tables["plans"]
     drawn = [
-        row for row in (plans.any(account.dice) for _ in range(12)) if row and row.group == "active"
+        row
+        for row in (plans.random_row(account.rng) for _ in range(12))
+        if row and row.group == "active"
     ]
     rows = drawn or [row for row in plans.rows.values() if row.group == "active"]
     if rows:
-        return account.sold(next(filter(naming("currency", currency), rows), rows[0]).id)
+        return account.price_ref(next(filter(has_text("currency", currency), rows), rows[0]).id)
     made = create_price(
         account, "prices", {"currency": currency, "unit_amount": 900, "recurring": {}}, {}
     )
-    return account.sold(made["id"])
+    return account.price_ref(made["id"])
 
 
 def draft_invoice(account: Account, fields: Object) -> Object:
-    dice, fields = account.dice, dict(fields)
+    rng, fields = account.rng, dict(fields)
     created, status = fields.get("created", account.now), fields.get("status", "draft")
-    id, subscription = fields.get("id") or dice.id("in"), fields.pop("subscription", None)
+    id, subscription = fields.get("id") or rng.id("in"), fields.pop("subscription", None)
     if subscription is not None:
-        fields.setdefault("customer", content(account, "subscriptions", subscription)["customer"])
+        fields.setdefault(
+            "customer", read_object(account, "subscriptions", subscription)["customer"]
+        )
     payer = payer_of(account, fields.get("customer"), fields.get("currency"))
     lines = draft_lines(account, id, payer, fields.pop("lines", None), created, subscription, {})
-    found = invoices.invoice(dice, id, payer, lines, created, status, subscription)
-    return invoices.settled(found | {"starting_balance": 0} | fields) | fields | {"id": id}
+    found = invoices.invoice(rng, id, payer, lines, created, status, subscription)
+    return invoices.with_amounts_due(found | {"starting_balance": 0} | fields) | fields | {"id": id}
 
 
 def draft_lines(
@@ -176,7 +180,7 @@ def draft_lines(
         if before is None:
             item = billed[place] if place < len(billed) else None
             before = subscriptions.line(
-                account.dice, id, any_sold(account, payer.currency), created, item, payer
+                account.rng, id, any_price(account, payer.currency), created, item, payer
             )
             if "amount" in fields:
                 before |= {"subtotal": fields["amount"], "taxes": []}
@@ -185,7 +189,7 @@ def draft_lines(
 
 
 def payer_of(account: Account, id: str | None, currency: str | None = None) -> Payer:
-    id = id or any_id(account, "customers")
+    id = id or random_id(account, "customers")
     row = account.tables["customers"].rows.get(id)
     found = row.content() if row else {}
     currency = currency or found.get("currency") or "usd"
@@ -199,14 +203,14 @@ def payer_of(account: Account, id: str | None, currency: str | None = None) -> P
     )
 
 
-def any_id(account: Account, table: str) -> str:
+def random_id(account: Account, table: str) -> str:
     """One of what is there; the first one is made."""
-    row = account.tables[table].any(account.dice)
+    row = account.tables[table].random_row(account.rng)
     if row is not None:
         return row.id
     found = draft(account, table, {})
     account.store(table, found)
-    tell(account, "created", table, None, found)
+    record(account, "created", table, None, found)
     return str(found["id"])
 
 
@@ -216,12 +220,12 @@ def create_price(account: Account, table: str, fields: Object, opt_in: Object) -
         fields = catalog.price_fields(fields)
     found = draft_price(account, fields, inline)
     if inline:
-        account.inline.add(found["id"])
+        account.inline_prices.add(found["id"])
     account.store_price(found)
     if opt_in:
-        account.remember(found["id"], opt_in)
-    tell_price(account, "created", found["id"], {})
-    return content(account, table, found["id"])
+        account.set_opt_in(found["id"], opt_in)
+    record_price(account, "created", found["id"], {})
+    return read_object(account, table, found["id"])
 
 
 DRAFTS = {

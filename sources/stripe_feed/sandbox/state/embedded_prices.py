@@ -11,33 +11,33 @@ from .table import Table
 EMBEDDING = re.compile(rb'"price":\{"id":"([^"]+)"')
 
 
-class Copies:
+class EmbeddedPrices:
     """Which subscriptions embed a price; looked up once a price changes, and kept from then on."""
 
     def __init__(self, subscriptions: Table, whole: dict[str, list[bytes]]) -> None:
-        self.rows, self.whole = subscriptions.rows, whole
-        self._carriers: dict[bytes, set[str]] | None = None
+        self.rows, self.all_children = subscriptions.rows, whole
+        self._embedding: dict[bytes, set[str]] | None = None
 
-    def written(self, id: str) -> None:
+    def subscription_written(self, id: str) -> None:
         """A subscription is new, or changed."""
-        if self._carriers is not None:
-            self._note(self._carriers, id)
+        if self._embedding is not None:
+            self._note(self._embedding, id)
 
-    def renew(self, price: str, old: bytes, new: bytes) -> None:
+    def replace_price(self, price: str, old: bytes, new: bytes) -> None:
         """Put a price or a plan, which have one id, in the place of its copies; those planted
         otherwise stay.
         """
-        if self._carriers is None:
-            self._carriers = {}
+        if self._embedding is None:
+            self._embedding = {}
             for id in self.rows:
-                self._note(self._carriers, id)
-        for id in self._carriers.get(price.encode(), ()):
+                self._note(self._embedding, id)
+        for id in self._embedding.get(price.encode(), ()):
             if id in self.rows:
                 self.rows[id].raw = self.rows[id].raw.replace(old, new)
-            if id in self.whole:
-                self.whole[id] = [item.replace(old, new) for item in self.whole[id]]
+            if id in self.all_children:
+                self.all_children[id] = [item.replace(old, new) for item in self.all_children[id]]
 
     def _note(self, carriers: dict[bytes, set[str]], id: str) -> None:
-        for raw in (self.rows[id].raw, *self.whole.get(id, ())):
+        for raw in (self.rows[id].raw, *self.all_children.get(id, ())):
             for price in EMBEDDING.findall(raw):
                 carriers.setdefault(price, set()).add(id)

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..samples.customers import Object, discount_of
+from ..samples.customers import discount_of
+from ..samples.values import Object
 from .account import Account
-from .api_versions import current, previous, rendered, stub
+from .api_versions import deleted_stub, is_current, previous_attributes, render
 from .kinds import KINDS
 from .mutation import Mutation
 
 
-class Happening(NamedTuple):
+class EventDraft(NamedTuple):
     """An event before it has an id; `table` names a kind of object, also of those that have no
     table here.
     """
@@ -23,13 +24,13 @@ class Happening(NamedTuple):
     table: str
     id: str
     raw: bytes
-    previous: Object | None = None
+    previous_attributes: Object | None = None
     sides: tuple[Object | None, Object] | None = None  # before and after, as they are stored
 
 
-def happenings(
+def drafts_of(
     account: Account, mutation: Mutation, raw: bytes, stubs: bool
-) -> Iterator[Happening]:
+) -> Iterator[EventDraft]:
     """The events of a mutation; `raw` is the object after it. An update that changes nothing has
     none.
     """
@@ -38,34 +39,36 @@ def happenings(
         account.api_version,
         mutation.table,
     )
-    shown = now if current(version) else rendered(account, table, now, version)
-    if not current(version):
+    shown = now if is_current(version) else render(account, table, now, version)
+    if not is_current(version):
         raw = msgspec.json.encode(shown)
-    if stubs and mutation.kind == "deleted":
-        raw = msgspec.json.encode(stub(now))
-    sides = None if stubs and mutation.kind == "deleted" else (mutation.before, now)
+    if stubs and mutation.operation == "deleted":
+        raw = msgspec.json.encode(deleted_stub(now))
+    sides = None if stubs and mutation.operation == "deleted" else (mutation.before, now)
     changed: Object | None = None
-    if mutation.kind == "updated":
+    if mutation.operation == "updated":
         before = mutation.before or {}
-        changed = previous(
-            before if current(version) else rendered(account, table, before, version), shown
+        changed = previous_attributes(
+            before if is_current(version) else render(account, table, before, version), shown
         )
         if not changed and not mutation.hidden:
             return
     for type in mutation.events:
-        yield Happening(
+        yield EventDraft(
             type, table, mutation.id, raw, changed if type.endswith(".updated") else None, sides
         )
-    yield from discounts(account, mutation)
+    yield from _discount_drafts(account, mutation)
 
 
-def discounts(account: Account, mutation: Mutation) -> Iterator[Happening]:
+def _discount_drafts(account: Account, mutation: Mutation) -> Iterator[EventDraft]:
     """What a customer or a subscription gained or lost: Stripe tells of it apart."""
     if not KINDS[mutation.table].discount_events or mutation.after is None:
         return
-    before, after = held(account, mutation.before), held(account, mutation.after)
+    before, after = discounts_of(account, mutation.before), discounts_of(account, mutation.after)
     if "discounts" not in mutation.after and before and after:
-        yield from _switched(account, next(iter(before.values())), next(iter(after.values())))
+        yield from _discount_changed(
+            account, next(iter(before.values())), next(iter(after.values()))
+        )
         return
     for id in before.keys() - after.keys():
         yield _discount(account, "deleted", before[id])
@@ -73,7 +76,7 @@ def discounts(account: Account, mutation: Mutation) -> Iterator[Happening]:
         yield _discount(account, "created", after[id])
 
 
-def held(account: Account, holder: Object | None) -> dict[str, Object]:
+def discounts_of(account: Account, holder: Object | None) -> dict[str, Object]:
     """The discounts of an object by id; a subscription has their ids only."""
     if holder is None:
         return {}
@@ -87,32 +90,32 @@ def held(account: Account, holder: Object | None) -> dict[str, Object]:
     return {found.get("id", ""): found} if found else {}
 
 
-def _switched(account: Account, before: Object, after: Object) -> Iterator[Happening]:
+def _discount_changed(account: Account, before: Object, after: Object) -> Iterator[EventDraft]:
     if before != after:
         was, shown = (
-            rendered(account, "discounts", side, account.api_version) for side in (before, after)
+            render(account, "discounts", side, account.api_version) for side in (before, after)
         )
         yield _discount(account, "updated", after)._replace(
-            previous=previous(was, shown), sides=(before, after)
+            previous_attributes=previous_attributes(was, shown), sides=(before, after)
         )
 
 
-def _discount(account: Account, what: str, found: Object) -> Happening:
-    raw = msgspec.json.encode(rendered(account, "discounts", found, account.api_version))
-    return Happening(
+def _discount(account: Account, what: str, found: Object) -> EventDraft:
+    raw = msgspec.json.encode(render(account, "discounts", found, account.api_version))
+    return EventDraft(
         f"customer.discount.{what}", "discounts", found.get("id", ""), raw, sides=(None, found)
     )
 
 
-def shaped(account: Account, told: Happening, version: str) -> Happening:
+def render_draft(account: Account, told: EventDraft, version: str) -> EventDraft:
     """The same in the shape of another version than the account's own."""
     if (
         told.sides is None
         or version == account.api_version
-        or (current(version) and current(account.api_version))
+        or (is_current(version) and is_current(account.api_version))
     ):
         return told
     table = "invoices" if told.table == "previews" else told.table
-    before, after = (rendered(account, table, side or {}, version) for side in told.sides)
-    changed = None if told.previous is None else previous(before, after)
-    return told._replace(raw=msgspec.json.encode(after), previous=changed)
+    before, after = (render(account, table, side or {}, version) for side in told.sides)
+    changed = None if told.previous_attributes is None else previous_attributes(before, after)
+    return told._replace(raw=msgspec.json.encode(after), previous_attributes=changed)

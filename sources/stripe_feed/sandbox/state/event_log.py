@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..samples.customers import Dice, Object
+from ..samples.values import Object, Random
 from .account import Account
-from .event_builder import Happening, happenings, shaped
+from .event_builder import EventDraft, drafts_of, render_draft
 from .mutation import Mutation
 
 RETENTION = 30 * 86_400
 Body = Callable[[str, str, int], bytes]
 """An event by its id, API version, and number of endpoints that still have to take it."""
 
-BITS = 62
+TIEBREAK_BITS = 62
 """A key is `created << BITS`, then 31 bits by chance, then a number: arbitrary inside a second, but
 stable.
 """
@@ -37,39 +37,39 @@ class Event(NamedTuple):
     created: int
     visible_at: float
     lost: bool
-    twin_of: str | None
+    duplicate_of: str | None
     body: bytes
 
 
-class Kept(NamedTuple):
+class StoredMutation(NamedTuple):
     """A mutation with its objects as bytes: thousands of decoded ones would take much memory."""
 
     mutation: Mutation
     before: bytes
     after: bytes
 
-    def whole(self) -> Mutation:
+    def decode(self) -> Mutation:
         before, after = msgspec.json.decode(self.before), msgspec.json.decode(self.after)
         return self.mutation._replace(before=before, after=after)
 
 
-class History:
+class EventLog:
     """All events of an account. `records` has them in the order in which they happened, which the
     API does not tell.
     """
 
     def __init__(
-        self, account: Account, tell: Callable[[Event, Callable[[str, int], bytes]], None]
+        self, account: Account, publish: Callable[[Event, Callable[[str, int], bytes]], None]
     ) -> None:
-        self.account, self.tell = account, tell
-        self.dice = Dice(
+        self.account, self.publish = account, publish
+        self.rng = Random(
             f"history {account.seed}"
         )  # its own, so that events do not change what happens
-        self.dice.livemode, self.dice.account = account.livemode, account.id
+        self.rng.livemode, self.rng.account = account.livemode, account.id
         self.stub_deletes = False
         self.records: list[Event] = []
         self.by_id: dict[str, Event] = {}
-        self.kept: list[Kept] = []
+        self.kept: list[StoredMutation] = []
         self._keys: list[int] = []
         self._order: list[Event] = []
         self._places: dict[str, int] = {}
@@ -90,34 +90,34 @@ class History:
 
     def _drawn_request(self) -> Object | None:
         """Without an id Stripe did it by itself."""
-        drawn = self.dice.random()
+        drawn = self.rng.random()
         if drawn < 0.02:
             return None
-        key = f"{self.dice.getrandbits(128):032x}" if drawn > 0.7 else None
+        key = f"{self.rng.getrandbits(128):032x}" if drawn > 0.7 else None
         return {
-            "id": None if drawn < 0.2 else f"req_{self.dice.word(14)}",
+            "id": None if drawn < 0.2 else f"req_{self.rng.word(14)}",
             "idempotency_key": key if drawn > 0.2 else None,
         }
 
     def record(self, mutation: Mutation) -> None:
         """Keep a mutation, and record its events."""
-        after = row_bytes(self.account, mutation)
+        after = object_bytes(self.account, mutation)
         before = msgspec.json.encode(mutation.before)
         self.kept.append(
-            Kept(
+            StoredMutation(
                 mutation._replace(before=None, after=None),
                 before,
                 b"null" if mutation.after is None else after,
             )
         )
         with self.action():
-            for happening in happenings(self.account, mutation, after, self.stub_deletes):
+            for happening in drafts_of(self.account, mutation, after, self.stub_deletes):
                 self.add(happening, mutation.at)
 
-    def add(self, happening: Happening, created: int) -> None:
+    def add(self, happening: EventDraft, created: int) -> None:
         """Record one event; with bad luck it shows late, never, or twice."""
         faults = self.account.faults
-        luck = faults.dice("events")
+        luck = faults.rng("events")
         lost = bool(faults.lost_events) and luck.random() < faults.lost_events
         body = partial(self._body, happening, created)
         first = self._put(happening, created, lost, None, body)
@@ -125,12 +125,12 @@ class History:
             self._put(happening, created, False, first, body)
 
     def _body(
-        self, happening: Happening, created: int, id: str, version: str, pending: int
+        self, happening: EventDraft, created: int, id: str, version: str, pending: int
     ) -> bytes:
-        shown = shaped(self.account, happening, version)
+        shown = render_draft(self.account, happening, version)
         data: dict[str, Any] = {"object": msgspec.Raw(shown.raw)}
-        if shown.previous is not None:
-            data["previous_attributes"] = shown.previous
+        if shown.previous_attributes is not None:
+            data["previous_attributes"] = shown.previous_attributes
         found = {
             "id": id,
             "object": "event",
@@ -146,25 +146,31 @@ class History:
         return msgspec.json.encode(found)
 
     def _put(
-        self, happening: Happening, created: int, lost: bool, twin_of: str | None, body: Body
+        self, happening: EventDraft, created: int, lost: bool, duplicate_of: str | None, body: Body
     ) -> str:
         delay = self.account.faults.event_delay
-        visible = (
-            created + self.account.faults.dice("events").random() * delay if delay else created
-        )
-        id = self.dice.id("evt")
+        visible = created + self.account.faults.rng("events").random() * delay if delay else created
+        id = self.rng.id("evt")
         raw = body(id, self.account.api_version, 0)
         event = Event(
-            id, happening.type, happening.table, happening.id, created, visible, lost, twin_of, raw
+            id,
+            happening.type,
+            happening.table,
+            happening.id,
+            created,
+            visible,
+            lost,
+            duplicate_of,
+            raw,
         )
-        key = (created << BITS) | (self.dice.getrandbits(31) << 31) | len(self.records)
+        key = (created << TIEBREAK_BITS) | (self.rng.getrandbits(31) << 31) | len(self.records)
         place = bisect_left(self._keys, key)
         self._keys.insert(place, key)
         self._order.insert(place, event)
         self._places[id] = key
         self.records.append(event)
         self.by_id[id] = event
-        self.tell(event, partial(body, id))
+        self.publish(event, partial(body, id))
         return id
 
     def shown(self, event: Event) -> bool:
@@ -179,8 +185,10 @@ class History:
     def span(self, lo: int | None, hi: int | None) -> tuple[int, int]:
         """The places of the events with lo <= created < hi that are not too old."""
         oldest = self.account.now - RETENTION
-        first = bisect_left(self._keys, max(oldest, lo or 0) << BITS)
-        last = len(self._keys) if hi is None else bisect_left(self._keys, max(hi, 0) << BITS)
+        first = bisect_left(self._keys, max(oldest, lo or 0) << TIEBREAK_BITS)
+        last = (
+            len(self._keys) if hi is None else bisect_left(self._keys, max(hi, 0) << TIEBREAK_BITS)
+        )
         return first, max(first, last)
 
     def place(self, event: Event) -> int:
@@ -203,8 +211,8 @@ class History:
                 yield event
 
 
-def row_bytes(account: Account, mutation: Mutation) -> bytes:
+def object_bytes(account: Account, mutation: Mutation) -> bytes:
     """The object as the API shows it after a change, or showed it last."""
     if mutation.after is None:
-        return account.gone[mutation.table][mutation.id]
+        return account.deleted[mutation.table][mutation.id]
     return account.tables[mutation.table].rows[mutation.id].raw

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..samples import catalog
-from ..samples.customers import Dice, Object, customer
+from ..samples.customers import customer
+from ..samples.values import Object, Random
 
 Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group"]
 Operation = Literal["created", "updated", "deleted", "canceled"]
@@ -68,7 +69,7 @@ class Kind:
     opt_in: tuple[str, ...] = ()  # fields that only come when they are expanded
     sublists: tuple[Sublist, ...] = ()
     keeps_stub: bool = False  # a deleted one can still be read, as a stub
-    sample: Callable[[Dice, int], Object] | None = None
+    sample: Callable[[Random, int], Object] | None = None
     """Makes one by chance, created at a time. None: `builders` makes it from others."""
 
     @property
@@ -80,7 +81,7 @@ CRUD: dict[Operation, str] = {"created": "created", "updated": "updated", "delet
 TEXT, BOOLEAN, TIME = Filter("text"), Filter("boolean"), Filter("time")
 HASH, GROUP = Filter("hash"), Filter("group")
 BILLING_FILTERS = dict.fromkeys(("customer", "customer_account", "collection_method"), TEXT)
-STATUSES = (
+SUBSCRIPTION_STATUSES = (
     "active", "canceled", "incomplete", "incomplete_expired", "past_due", "paused", "trialing", "unpaid",
 )  # fmt: skip
 BILLING_EXPANDABLE = {
@@ -88,7 +89,7 @@ BILLING_EXPANDABLE = {
     "default_source": "card", "discounts": "discount", "on_behalf_of": "account", "test_clock": "test_clock",
 }  # fmt: skip
 
-ROWS = (
+_ROWS = (
     Kind(
         name="customers",
         object="customer",
@@ -160,7 +161,7 @@ ROWS = (
         discount_events=True,
         filters=BILLING_FILTERS
         | {
-            "status": Filter("group", choices=(*STATUSES, "all", "ended")),
+            "status": Filter("group", choices=(*SUBSCRIPTION_STATUSES, "all", "ended")),
             "price": Filter(at="items.data.price.id"),
             "plan": Filter(at="items.data.plan.id"),
             "current_period_start": Filter("time", at="items.data.current_period_start"),
@@ -252,10 +253,9 @@ ROWS = (
         sample=catalog.coupon,
     ),
 )
-
-KINDS = {kind.name: kind for kind in ROWS}
-KIND_OF_OBJECT = {kind.object: kind for kind in ROWS}
-KIND_OF_PATH = {kind.path: kind for kind in ROWS}
-EMBEDDED = {kind.name: embedded for kind in ROWS if (embedded := kind.embedded)}
+KINDS = {kind.name: kind for kind in _ROWS}
+KIND_OF_OBJECT = {kind.object: kind for kind in KINDS.values()}
+KIND_OF_PATH = {kind.path: kind for kind in KINDS.values()}
+EMBEDDED = {kind.name: embedded for kind in KINDS.values() if (embedded := kind.embedded)}
 PARENTS = {sublist.children: KINDS[name] for name, sublist in EMBEDDED.items()}
 """The names of embedded objects -> the kind that they are embedded in."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..samples.customers import Object
+from ..samples.values import Object
 from .kinds import Operation
 
 
 class Mutation(NamedTuple):
     """One change of one object; `events` are the types that Stripe would record for it."""
 
-    kind: Operation
+    operation: Operation
     table: str
     id: str
     before: Object | None
@@ -21,7 +21,7 @@ class Mutation(NamedTuple):
     hidden: bool = False  # children beyond the ten that `before` and `after` show changed
 
 
-class Call(NamedTuple):
+class LoggedRequest(NamedTuple):
     """One request that was answered."""
 
     method: str

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from ..samples.customers import Object
+from ..samples.values import Object
 from .account import Account
 from .kinds import KINDS, Operation
 
 
-def content(account: Account, table: str, id: str) -> Object:
+def read_object(account: Account, table: str, id: str) -> Object:
     row = account.tables[table].rows.get(id)
     if row is None:
         raise KeyError(f"no such {KINDS[table].object}: {id}")
     return row.content()
 
 
-def known(table: str) -> None:
+def check_table(table: str) -> None:
     if table not in KINDS:
         raise ValueError(f"no such table: {table}; there are {', '.join(KINDS)}")
 
 
-def sides(account: Account, id: str) -> dict[str, Object]:
+def price_and_plan(account: Account, id: str) -> dict[str, Object]:
     """A price as both of its tables show it."""
     return {
-        table: content(account, table, id)
+        table: read_object(account, table, id)
         for table in ("plans", "prices")
         if id in account.tables[table].rows
     }
 
 
-def tell(
+def record(
     account: Account,
     operation: Operation,
     table: str,
@@ -44,7 +44,9 @@ def tell(
     account.commit(operation, table, id, before, after, events, hidden)
 
 
-def tell_price(account: Account, operation: Operation, id: str, before: dict[str, Object]) -> None:
-    after = sides(account, id)
+def record_price(
+    account: Account, operation: Operation, id: str, before: dict[str, Object]
+) -> None:
+    after = price_and_plan(account, id)
     for table in {**before, **after}:
-        tell(account, operation, table, before.get(table), after.get(table))
+        record(account, operation, table, before.get(table), after.get(table))

@@ -6,17 +6,18 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import msgspec
 
-BITS = 31
+from ..samples.values import Random
+
+SEQUENCE_BITS = 31
 """A key is `created << BITS | number`; an object without `created` counts as -1, older than
 everything.
 """
 
-LATEST = (1 << 32) - 1
+MAX_CREATED = (1 << 32) - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +32,7 @@ class Row:
 
     @property
     def created(self) -> int | None:
-        created = self.key >> BITS
+        created = self.key >> SEQUENCE_BITS
         return None if created < 0 else created
 
     def content(self) -> dict[str, Any]:
@@ -39,21 +40,21 @@ class Row:
         return found
 
 
-def naming(path: str, value: str) -> Callable[[Row], bool]:
+def has_text(path: str, value: str) -> Callable[[Row], bool]:
     """Whether there is this text at a path; most rows are told apart without being decoded."""
     quoted, names = msgspec.json.encode(value), path.split(".")
-    return lambda row: quoted in row.raw and value in values(row.content(), names)
+    return lambda row: quoted in row.raw and value in values_at(row.content(), names)
 
 
-def values(content: object, names: Sequence[str]) -> Iterator[Any]:
+def values_at(content: object, names: Sequence[str]) -> Iterator[Any]:
     """What is at a path, once for each object of the lists on the way."""
     if isinstance(content, list):
         for element in content:
-            yield from values(element, names)
+            yield from values_at(element, names)
     elif not names:
         yield content
     elif isinstance(content, dict):
-        yield from values(content.get(names[0]), names[1:])
+        yield from values_at(content.get(names[0]), names[1:])
 
 
 class Table:
@@ -69,7 +70,9 @@ class Table:
         self, id: str, created: int | None, raw: bytes, group: str = "", clock: str | None = None
     ) -> Row:
         self._number += 1
-        key = ((-1 if created is None else min(max(0, created), LATEST)) << BITS) | self._number
+        key = (
+            (-1 if created is None else min(max(0, created), MAX_CREATED)) << SEQUENCE_BITS
+        ) | self._number
         row = Row(id, key, raw, group, clock)
         place = (
             len(self._keys)
@@ -92,11 +95,15 @@ class Table:
         """The places of the rows with lo <= created < hi; those without `created` only if there is
         no lower bound.
         """
-        first = 0 if lo is None else bisect_left(self._keys, min(max(lo, 0), LATEST) << BITS)
+        first = (
+            0
+            if lo is None
+            else bisect_left(self._keys, min(max(lo, 0), MAX_CREATED) << SEQUENCE_BITS)
+        )
         last = (
             len(self._keys)
             if hi is None
-            else bisect_left(self._keys, min(max(hi, 0), LATEST) << BITS)
+            else bisect_left(self._keys, min(max(hi, 0), MAX_CREATED) << SEQUENCE_BITS)
         )
         return first, max(first, last)
 
@@ -120,6 +127,6 @@ class Table:
         for place in range(first, last):
             yield order[place]
 
-    def any(self, dice: Random) -> Row | None:
+    def random_row(self, rng: Random) -> Row | None:
         """One row by chance; those that are in the middle of a list count as much as its ends."""
-        return self._order[int(dice.random() * len(self._order))] if self._order else None
+        return self._order[int(rng.random() * len(self._order))] if self._order else None

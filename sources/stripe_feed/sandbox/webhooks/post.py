@@ -13,13 +13,13 @@ from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 TIMEOUT = 10.0
-HEAD_LIMIT = 65_536
+MAX_RESPONSE_HEAD = 65_536
 USER_AGENT = "Stripe/1.0 (+https://stripe.com/docs/webhooks)"
 STATUS = re.compile(rb"HTTP/1\.\d (\d{3})\b")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r\n", re.IGNORECASE)
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a host is this machine, without asking anyone."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
@@ -50,7 +50,7 @@ def post(url: str, secret: str, body: bytes, running: set[socket.socket]) -> int
 def _connected(parts: SplitResult) -> socket.socket:
     """A connection to loopback. Certificates are not checked: nobody issues one for that."""
     host = parts.hostname or ""
-    if not loopback(host):
+    if not is_loopback(host):
         raise ValueError(f"{host} is no loopback address: the sandbox calls nothing else")
     plain = socket.create_connection(
         (host, parts.port or (443 if parts.scheme == "https" else 80)), TIMEOUT
@@ -85,14 +85,16 @@ def _status(connection: socket.socket, end: float) -> int:
     """Reads what is announced of the answer's body too, so that the receiver is not cut off."""
     head = b""
     while b"\r\n\r\n" not in head:
-        if len(head) > HEAD_LIMIT:
+        if len(head) > MAX_RESPONSE_HEAD:
             raise ValueError("the answer's head does not end")
         head += _more(connection, end)
     status = STATUS.match(head)
     if status is None:
         raise ValueError("the answer is no HTTP")
     length = LENGTH.search(head)
-    left = min(int(length[1]) if length else 0, HEAD_LIMIT) - len(head.partition(b"\r\n\r\n")[2])
+    left = min(int(length[1]) if length else 0, MAX_RESPONSE_HEAD) - len(
+        head.partition(b"\r\n\r\n")[2]
+    )
     with suppress(OSError):
         while left > 0:
             left -= len(_more(connection, end))
@@ -101,7 +103,7 @@ def _status(connection: socket.socket, end: float) -> int:
 
 def _more(connection: socket.socket, end: float) -> bytes:
     connection.settimeout(_left(end))
-    found = connection.recv(HEAD_LIMIT)
+    found = connection.recv(MAX_RESPONSE_HEAD)
     if not found:
         raise ConnectionError("closed before the answer's end")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..protocol.errors import Refusal, required
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state import mutations
 from ..world import World
 from .records import add, addressed, at_least, change, currency_of, fields_of, stub, taken
@@ -29,7 +29,7 @@ EMPTY: Object = {
 
 def created(account: World, id: str, given: Params) -> Object:
     _check(account, given)
-    id = given.get("id") or account.dice.word(8)
+    id = given.get("id") or account.rng.word(8)
     taken(account, "coupons", id)
     fields = fields_of(EMPTY, given, {})
     if given.get("currency"):

@@ -9,9 +9,10 @@ import msgspec
 from ..http import expansions
 from ..protocol.errors import Refusal, missing
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples import customers as samples
+from ..samples.values import Object
 from ..state import mutations
-from ..state.event_builder import Happening
+from ..state.event_builder import EventDraft
 from ..world import World
 from .records import ADDRESS, add, addressed, change, fields_of, filled, stub
 
@@ -63,14 +64,14 @@ ACTS_ONLY = ("payment_method", "source", "tax", "tax_id_data", "validate")
 
 
 def created(account: World, id: str, given: Params) -> Object:
-    id = account.dice.id("cus")
+    id = account.rng.id("cus")
     clock = given.get("test_clock")
     if clock and clock not in account.clocks:
         raise missing("test_clock", clock, "test_clock", 400)
-    fields = EMPTY | {"id": id, "invoice_prefix": account.dice.word(8).upper()}
+    fields = EMPTY | {"id": id, "invoice_prefix": account.rng.word(8).upper()}
     made = add(account, "customers", fields | OPT_IN | _fields(account, fields, given))
     if "tax_id_data" in given:
-        account.remember(
+        account.set_opt_in(
             id, {"tax_ids": [_tax_id(account, made, one) for one in given["tax_id_data"]]}
         )
     return made
@@ -115,7 +116,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
             before["invoice_settings"], given["invoice_settings"]
         )
     if given.get("source"):
-        fields["default_source"] = account.dice.id("card")
+        fields["default_source"] = account.rng.id("card")
     if "cash_balance" in given:
         fields["cash_balance"] = _cash_balance(account, before, fields["cash_balance"])
     return fields
@@ -155,9 +156,9 @@ def _cash_balance(account: World, customer: Object, given: Params) -> Object:
 
 def tax_id_created(account: World, id: str, given: Params) -> Object:
     customer = addressed(account, "customers", id)
-    held = expansions.complete(account, "customers", customer, "tax_ids")
+    held = expansions.full_value(account, "customers", customer, "tax_ids")
     made = _tax_id(account, customer, given)
-    account.remember(id, {"tax_ids": [*held, made]})
+    account.set_opt_in(id, {"tax_ids": [*held, made]})
     _tell_tax_id(account, "created", made)
     return made
 
@@ -166,18 +167,18 @@ def tax_id_deleted(account: World, id: str, given: Params) -> Object:
     id, _, tax_id = id.partition("/")
     customer = addressed(account, "customers", id)
     held = {
-        one["id"]: one for one in expansions.complete(account, "customers", customer, "tax_ids")
+        one["id"]: one for one in expansions.full_value(account, "customers", customer, "tax_ids")
     }
     if tax_id not in held:
         raise missing("tax_id", tax_id)
     gone = held.pop(tax_id)
-    account.remember(id, {"tax_ids": list(held.values())})
+    account.set_opt_in(id, {"tax_ids": list(held.values())})
     _tell_tax_id(account, "deleted", gone)
     return stub("tax_id", tax_id)
 
 
 def _tax_id(account: World, customer: Object, given: Params) -> Object:
-    made = expansions.tax_id(account.dice, customer)
+    made = samples.tax_id(account.rng, customer)
     country = given["type"][:2].upper() if given["type"][2:3] == "_" else None
     return made | {
         "country": None if country == "EU" else country,
@@ -190,5 +191,5 @@ def _tax_id(account: World, customer: Object, given: Params) -> Object:
 
 def _tell_tax_id(account: World, what: str, found: Object) -> None:
     raw = msgspec.json.encode(found)
-    happening = Happening(f"customer.tax_id.{what}", "tax_ids", found["id"], raw)
-    account.history.add(happening, account.now)
+    happening = EventDraft(f"customer.tax_id.{what}", "tax_ids", found["id"], raw)
+    account.event_log.add(happening, account.now)

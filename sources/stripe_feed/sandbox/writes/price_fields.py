@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..protocol.errors import Refusal, required
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state import mutations
 from ..world import World
 from .records import at_least, currency_of, fields_of, only_one
@@ -140,6 +140,6 @@ def own_option(price: Object) -> Object:
 
 def add_price(account: World, fields: Object) -> Object:
     """The fields of `checked_price` with a product; the plan is made with it."""
-    id = fields.get("id") or account.dice.id("price")
+    id = fields.get("id") or account.rng.id("price")
     own = {"object": "price", "created": account.now, "livemode": account.livemode}
     return mutations.create(account, "prices", EMPTY | own | fields | {"id": id})

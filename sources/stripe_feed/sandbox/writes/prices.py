@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..protocol.errors import Refusal
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state import mutations
-from ..state.mutation_log import content
-from ..state.table import naming
+from ..state.mutation_log import read_object
+from ..state.table import has_text
 from ..world import World
 from . import products
 from .price_fields import RECURRING, add_price, checked_price, option, own_option
@@ -57,7 +57,11 @@ def updated(account: World, id: str, given: Params) -> Object:
 def _options(account: World, price: Object, given: Params) -> Object:
     """Those given are added to those there; None takes all away but the price's own currency."""
     added = given.get("currency_options", {})
-    held = {} if added is None else account.extras.get(price["id"], {}).get("currency_options", {})
+    held = (
+        {}
+        if added is None
+        else account.opt_in_values.get(price["id"], {}).get("currency_options", {})
+    )
     return held | own_option(price) | {key: option(key, one) for key, one in (added or {}).items()}
 
 
@@ -83,7 +87,7 @@ def _holder(account: World, key: str | None, transfer: bool, own: str = "") -> s
     """The price, archived ones included, that has this lookup key."""
     if not key:
         return ""
-    holders = filter(naming("lookup_key", key), account.tables["prices"].rows.values())
+    holders = filter(has_text("lookup_key", key), account.tables["prices"].rows.values())
     holder = next((row.id for row in holders if row.id != own), "")
     if holder and not transfer:
         raise Refusal(
@@ -101,7 +105,7 @@ def plan_created(account: World, id: str, given: Params) -> Object:
     if not isinstance(product, str):
         product = products.created(account, "", product or {"name": id})["id"]
     add_price(account, fields | {"id": id, "product": product})
-    return content(account, "plans", id)
+    return read_object(account, "plans", id)
 
 
 def plan_updated(account: World, id: str, given: Params) -> Object:

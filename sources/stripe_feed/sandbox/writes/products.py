@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..protocol.errors import Refusal
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state import mutations
 from ..world import World
 from .price_fields import add_price, checked_price
@@ -61,7 +61,7 @@ def updated(account: World, id: str, given: Params) -> Object:
 
 def deleted(account: World, id: str, given: Params) -> Object:
     addressed(account, "products", id)
-    if mutations.priced(account, id):
+    if mutations.has_prices(account, id):
         raise Refusal(
             400,
             "This product cannot be deleted because it has one or more user-created prices.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..protocol.errors import Refusal, exclusive, missing
 from ..protocol.parameters import Params
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state import mutations
 from ..state.kinds import KINDS
 from ..world import World
@@ -54,7 +54,7 @@ def taken(account: World, table: str, id: str) -> None:
 def new_id(account: World, table: str, given: Params) -> str:
     """The id that the client chose, or a new one."""
     if "id" not in given:
-        return account.dice.id(KINDS[table].prefix)
+        return account.rng.id(KINDS[table].prefix)
     taken(account, table, given["id"])
     return str(given["id"])
 

@@ -10,7 +10,7 @@ import msgspec
 from ..http import expansions
 from ..http.execution import Prepared
 from ..protocol.parameters import Params, expands
-from ..samples.customers import Object
+from ..samples.values import Object
 from ..state.kinds import KINDS
 from ..world import World
 from . import coupons, customers, prices, products
@@ -38,11 +38,11 @@ def prepare(
 ) -> Prepared:
     """Refuses parameters that Stripe does not take; `params` is `given` with arrays as lists."""
     values = checked(route.verb, given)
-    paths = expansions.paths(account, key, route.table, expands(params), in_list=False)
+    paths = expansions.check_paths(account, key, route.table, expands(params), in_list=False)
 
     def act() -> bytes:
         raw = msgspec.json.encode(route.act(account, id, values))
-        return expansions.expanded(account, route.table, raw, paths) if paths else raw
+        return expansions.expand(account, route.table, raw, paths) if paths else raw
 
     return Prepared(sorted(locked(account, route.table, id, values)), act)
 
