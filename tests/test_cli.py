@@ -1045,11 +1045,14 @@ def test_the_sandbox_explains_its_options(shell: Shell) -> None:
     ("arguments", "words"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--customers", "many"], "argument --customers: 'many' is no whole number from 0 on"),
-        (["--port", "70000"], "argument --port: '70000' is no port: 0 to 65535"),
-        (["--rate", "-1"], "argument --rate: '-1' is no number from 0 on"),
-        (["--latency", "inf"], "argument --latency: 'inf' is no number from 0 on"),
-        (["--latency", "much"], "argument --latency: 'much' is no number from 0 on"),
+        (
+            ["--customers", "many"],
+            "argument --customers: 'many' is not a whole number of at least 0",
+        ),
+        (["--port", "70000"], "argument --port: '70000' is not a port (0 to 65535)"),
+        (["--rate", "-1"], "argument --rate: '-1' is not a number of at least 0"),
+        (["--latency", "inf"], "argument --latency: 'inf' is not a number of at least 0"),
+        (["--latency", "much"], "argument --latency: 'much' is not a number of at least 0"),
     ],
 )
 def test_wrong_options_of_the_sandbox_are_usage(

@@ -480,7 +480,7 @@ def test_an_endpoint_that_is_disabled_gets_nothing_again(box: Sandbox) -> None:
     ("behaviour", "why"),
     [
         (ERROR, "answered 500"), (THROTTLED, "answered 429"), (redirect("/elsewhere"), "answered 302"), (RESET, "Connection"),
-        (CUT, "ConnectionError"), (GARBAGE, "ValueError: the answer is no HTTP"), (HANG, "Timeout"), (TRICKLE_HEAD, "Timeout"),
+        (CUT, "ConnectionError"), (GARBAGE, "ValueError: the answer is not HTTP"), (HANG, "Timeout"), (TRICKLE_HEAD, "Timeout"),
     ],
 )  # fmt: skip
 def test_what_counts_as_failed(

@@ -1,6 +1,8 @@
-"""A stateful look-alike of Stripe over real HTTP, with its own history: for the demo and the tests.
+"""A stateful look-alike of Stripe over real HTTP, with its own event history, for the demo and the
+tests.
 
-It imports nothing of ours, so that it is an independent witness of what Stripe does.
+It imports nothing of the rest of the package, so it is an independent witness of how Stripe
+behaves.
 """
 
 from .sandbox import Sandbox

@@ -1,5 +1,5 @@
-"""`python -m stripe_feed.sandbox`: a sandbox in a process of its own. One line of JSON says where
-it is.
+"""`python -m stripe_feed.sandbox`: run a sandbox in a process of its own, and print its address as
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,85 +24,94 @@ from .scenarios.seed_data import SHAPES
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
-    sandbox = make_sandbox(given)
+    options = make_parser().parse_args(arguments)
+    sandbox = make_sandbox(options)
     gc.collect()
-    gc.freeze()  # what is there stays there: nothing to look through again
-    asyncio.run(run(sandbox, given.port, given.exit_with_parent))
+    gc.freeze()  # the objects stay: later collections need not look at them
+    asyncio.run(run(sandbox, options.port, options.exit_with_parent))
     return 0
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments."""
+    """Prints what is wrong with the arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{message}\n")
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     parser = Parser(
         "stripe-feed sandbox",
-        description="Run a look-alike of Stripe over HTTP, with an account made up.",
-    )
-    parser.add_argument("--port", type=port, default=0, help="0, the default, takes a free one")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="another seed, another account; 1 by default"
+        description="Run a look-alike of Stripe over HTTP, with a made-up account.",
     )
     parser.add_argument(
-        "--customers", type=natural_number, default=200, help="how many; 200 by default"
+        "--port", type=port, default=0, help="port; 0, the default, takes a free one"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="each seed gives another account; 1 by default"
+    )
+    parser.add_argument(
+        "--customers", type=natural_number, default=200, help="number of customers; 200 by default"
     )
     for name in ("--invoices", "--subscriptions", "--products"):
         parser.add_argument(
             name,
             type=natural_number,
             default=None,
-            help="how many; by default a share of the customers",
+            help="number of objects; by default in proportion to the customers",
         )
     parser.add_argument(
-        "--shape", choices=SHAPES, default="growth", help="how the objects lie in time"
+        "--shape", choices=SHAPES, default="growth", help="how creation times are distributed"
     )
     parser.add_argument(
         "--now",
         type=natural_number,
         default=None,
-        help="Unix seconds at which the sandbox's clock starts",
+        help="start of the sandbox's clock, in Unix seconds",
     )
     parser.add_argument(
         "--start",
         type=natural_number,
         default=None,
-        help="Unix seconds at which the account was created",
+        help="creation of the account, in Unix seconds",
     )
     parser.add_argument(
-        "--fixed-clock", action="store_true", help="the clock only moves when it is told to"
+        "--fixed-clock", action="store_true", help="stop the clock; it moves only on request"
     )
     parser.add_argument(
-        "--livemode", action="store_true", help="an account in live mode, with a live key"
+        "--livemode", action="store_true", help="make an account in live mode, with a live key"
     )
     parser.add_argument(
-        "--no-oddities", action="store_true", help="without the odd objects that real accounts have"
+        "--no-oddities",
+        action="store_true",
+        help="leave out the edge cases that real accounts have",
     )
     parser.add_argument(
         "--latency", type=non_negative, default=0.0, help="seconds that each answer takes"
     )
-    parser.add_argument("--jitter", type=non_negative, default=0.0, help="seconds, more or less")
+    parser.add_argument(
+        "--jitter", type=non_negative, default=0.0, help="random change of the latency, in seconds"
+    )
     parser.add_argument(
         "--rate",
         type=non_negative,
         default=None,
-        help="requests per second, all together; more are answered 429",
+        help="limit of requests per second in total; others are answered 429",
     )
     parser.add_argument(
-        "--endpoint-rate", type=non_negative, default=None, help="requests per second, per endpoint"
+        "--endpoint-rate",
+        type=non_negative,
+        default=None,
+        help="limit of requests per second per endpoint",
     )
-    parser.add_argument("--gzip", action="store_true", help="compress for clients that ask for it")
     parser.add_argument(
-        "--indent", action="store_true", help="bodies with line breaks, as Stripe sends them"
+        "--gzip", action="store_true", help="compress answers if the client accepts it"
     )
+    parser.add_argument("--indent", action="store_true", help="indent bodies as Stripe does")
     parser.add_argument(
         "--api-version",
         default=API_VERSION,
-        help="the account's default version: that of its events",
+        help="the account's default API version, in which its events are recorded",
     )
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when stdin closes")
     return parser
@@ -111,13 +120,13 @@ def parser() -> Parser:
 def natural_number(text: str) -> int:
     """A count, or Unix seconds."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
 def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
 
 
@@ -128,34 +137,34 @@ def non_negative(text: str) -> float:
     except ValueError:
         parser = -1.0
     if not 0 <= parser < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
     return parser
 
 
-def make_sandbox(given: argparse.Namespace) -> Sandbox:
+def make_sandbox(options: argparse.Namespace) -> Sandbox:
     sandbox = Sandbox(
-        seed=given.seed,
-        customers=given.customers,
-        invoices=given.invoices,
-        subscriptions=given.subscriptions,
-        products=given.products,
-        now=given.now,
-        start=given.start,
-        oddities=not given.no_oddities,
-        livemode=given.livemode,
-        shape=given.shape,
-        real_time=not given.fixed_clock,
-        gzip=given.gzip,
-        indent=given.indent,
-        api_version=given.api_version,
+        seed=options.seed,
+        customers=options.customers,
+        invoices=options.invoices,
+        subscriptions=options.subscriptions,
+        products=options.products,
+        now=options.now,
+        start=options.start,
+        oddities=not options.no_oddities,
+        livemode=options.livemode,
+        shape=options.shape,
+        real_time=not options.fixed_clock,
+        gzip=options.gzip,
+        indent=options.indent,
+        api_version=options.api_version,
     )
-    sandbox.faults.latency, sandbox.faults.jitter = given.latency, given.jitter
-    sandbox.faults.rate, sandbox.faults.endpoint_rate = given.rate, given.endpoint_rate
+    sandbox.faults.latency, sandbox.faults.jitter = options.latency, options.jitter
+    sandbox.faults.rate, sandbox.faults.endpoint_rate = options.rate, options.endpoint_rate
     return sandbox
 
 
 async def run(sandbox: Sandbox, port: int, exit_with_parent: bool) -> None:
-    """Serve until a signal, or until the parent is gone."""
+    """Serve until a signal comes, or until the parent process is gone."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -1,5 +1,5 @@
-"""`/_sandbox/...`: the same control over HTTP, for a sandbox in a process of its own. Loopback
-only, no key.
+"""`/_sandbox/...`: control a sandbox over HTTP if it runs in another process. Loopback only,
+without a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .protocol.messages import Answer, Request
 from .simulation import Simulation
 from .state.kinds import KINDS, PARENTS
 
-Given = dict[str, Any]
+Body = dict[str, Any]
 
 
 def answer_control(sandbox: Simulation, request: Request) -> Answer:
@@ -30,10 +30,10 @@ def answer_control(sandbox: Simulation, request: Request) -> Answer:
             return Answer(200, _truth(sandbox, path.removeprefix("truth/")), {})
         call = CALLS.get((request.method, path))
         if call is None:
-            return Answer(404, _error(f"no such control: {request.method} /_sandbox/{path}"), {})
-        given = msgspec.json.decode(request.body or b"{}", type=Given)
+            return Answer(404, _error(f"unknown control: {request.method} /_sandbox/{path}"), {})
+        body = msgspec.json.decode(request.body or b"{}", type=Body)
         with sandbox.account.lock:
-            return Answer(200, msgspec.json.encode(call(sandbox, given)), {})
+            return Answer(200, msgspec.json.encode(call(sandbox, body)), {})
     except (KeyError, TypeError, ValueError) as error:
         return Answer(400, _error(f"{type(error).__name__}: {error}"), {})
 
@@ -43,7 +43,7 @@ def _error(message: str) -> bytes:
 
 
 def _truth(sandbox: Simulation, table: str) -> bytes:
-    """All objects of a table by id, joined from their bytes."""
+    """All objects of a table by id, joined from their stored bytes."""
     if table not in KINDS and table not in PARENTS:
         raise ValueError(f"no such table: {table}")
 
@@ -55,84 +55,84 @@ def _truth(sandbox: Simulation, table: str) -> bytes:
         return b"{" + b",".join(pairs()) + b"}"
 
 
-def _set_faults(sandbox: Simulation, given: Given) -> Given:
-    """Change what is named, leave the rest."""
+def _set_faults(sandbox: Simulation, body: Body) -> Body:
+    """Change the named faults and leave the others."""
     known = {field.name for field in fields(Faults)} - {"clock"}
-    if strange := sorted(set(given) - known):
+    if strange := sorted(set(body) - known):
         raise ValueError(
-            f"no such fault: {', '.join(strange)}; there are {', '.join(sorted(known))}"
+            f"unknown faults: {', '.join(strange)}; known are {', '.join(sorted(known))}"
         )
-    for name, value in given.items():
+    for name, value in body.items():
         setattr(sandbox.faults, name, value)
     return {name: value for name, value in asdict(sandbox.faults).items() if name in known}
 
 
-def _live(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.live(given["seconds"], given.get("changes", 50))
+def _live(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.live(body["seconds"], body.get("changes", 50))
 
 
-def _advance(sandbox: Simulation, given: Given) -> Given:
-    sandbox.advance(given["seconds"])
+def _advance(sandbox: Simulation, body: Body) -> Body:
+    sandbox.advance(body["seconds"])
     return {"now": sandbox.now}
 
 
-def _create(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.create(given.pop("table"), **given)
+def _create(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.create(body.pop("table"), **body)
 
 
-def _update(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.update(given.pop("table"), given.pop("id"), **given)
+def _update(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.update(body.pop("table"), body.pop("id"), **body)
 
 
-def _delete(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.delete(given["table"], given["id"])
+def _delete(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.delete(body["table"], body["id"])
 
 
-def _put(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.put(given["table"], given["object"])
+def _put(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.put(body["table"], body["object"])
 
 
-def _cancel(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.cancel(given["id"])
+def _cancel(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.cancel(body["id"])
 
 
-def _burst(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.burst(given["count"], given.get("seconds", 1))
+def _burst(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.burst(body["count"], body.get("seconds", 1))
 
 
-def _preview(sandbox: Simulation, given: Given) -> Any:
-    return sandbox.preview(given["id"])
+def _preview(sandbox: Simulation, body: Body) -> Any:
+    return sandbox.preview(body["id"])
 
 
-def _noise(sandbox: Simulation, given: Given) -> Given:
-    sandbox.noise(given["count"])
+def _noise(sandbox: Simulation, body: Body) -> Body:
+    sandbox.noise(body["count"])
     return {}
 
 
-def _settings(sandbox: Simulation, given: Given) -> Given:
-    """Change what is named of the account's `api_version` and `stub_deletes`."""
-    if strange := sorted(set(given) - {"api_version", "stub_deletes"}):
-        raise ValueError(f"no such setting: {', '.join(strange)}")
-    for name, value in given.items():
+def _settings(sandbox: Simulation, body: Body) -> Body:
+    """Change the named settings: `api_version`, `stub_deletes`."""
+    if strange := sorted(set(body) - {"api_version", "stub_deletes"}):
+        raise ValueError(f"unknown settings: {', '.join(strange)}")
+    for name, value in body.items():
         setattr(sandbox, name, value)
     return {"api_version": sandbox.api_version, "stub_deletes": sandbox.stub_deletes}
 
 
-def _events(sandbox: Simulation, given: Given) -> Any:
-    """All events ever, in the order in which they happened."""
+def _events(sandbox: Simulation, body: Body) -> Any:
+    """All events ever recorded, in the order in which they happened."""
     return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in sandbox.events]
 
 
-def _restrict(sandbox: Simulation, given: Given) -> Given:
-    return {"key": sandbox.restrict(given.get("key"), given.get("permissions", ()))}
+def _restrict(sandbox: Simulation, body: Body) -> Body:
+    return {"key": sandbox.restrict(body.get("key"), body.get("permissions", ()))}
 
 
-def _expire(sandbox: Simulation, given: Given) -> Given:
-    sandbox.expire(given["key"])
+def _expire(sandbox: Simulation, body: Body) -> Body:
+    sandbox.expire(body["key"])
     return {}
 
 
-def _stats(sandbox: Simulation, given: Given) -> Given:
+def _stats(sandbox: Simulation, body: Body) -> Body:
     counts = [
         {"template": template, "status": status, "count": n}
         for (template, status), n in sandbox.counts.items()
@@ -144,7 +144,7 @@ def _stats(sandbox: Simulation, given: Given) -> Given:
     }
 
 
-def _account(sandbox: Simulation, given: Given) -> Given:
+def _account(sandbox: Simulation, body: Body) -> Body:
     return {
         "id": sandbox.account_id,
         "key": sandbox.key,
@@ -154,28 +154,28 @@ def _account(sandbox: Simulation, given: Given) -> Given:
     }
 
 
-def _resend(sandbox: Simulation, given: Given) -> Given:
+def _resend(sandbox: Simulation, body: Body) -> Body:
     return {"resent": sandbox.resend()}
 
 
-def _webhooks(sandbox: Simulation, given: Given) -> Given:
-    """How many webhooks are due, and which have failed, why."""
+def _webhooks(sandbox: Simulation, body: Body) -> Body:
+    """How many webhooks are still due, and which failed and why."""
     named = (
         {"event": event, "url": url, "why": why} for event, url, why in sandbox.failed_webhooks
     )
     return {"due": sandbox.account.webhooks.sender.outstanding, "failed": list(named)}
 
 
-def _reset_counts(sandbox: Simulation, given: Given) -> Given:
+def _reset_counts(sandbox: Simulation, body: Body) -> Body:
     sandbox.reset_counts()
     return {}
 
 
-def _oddities(sandbox: Simulation, given: Given) -> Given:
+def _oddities(sandbox: Simulation, body: Body) -> Body:
     return dict(sandbox.oddities())
 
 
-CALLS: dict[tuple[str, str], Callable[[Simulation, Given], Any]] = {
+CALLS: dict[tuple[str, str], Callable[[Simulation, Body], Any]] = {
     ("POST", "faults"): _set_faults,
     ("POST", "live"): _live,
     ("POST", "advance"): _advance,

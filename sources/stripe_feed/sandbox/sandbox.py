@@ -1,5 +1,5 @@
-"""The sandbox as tests and the demo hold it: an account, what happens to it, and the server that
-shows it.
+"""The sandbox as tests and the demo use it: an account, its simulation, and the server that shows
+it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Sandbox(Simulation):
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve over HTTP on loopback in a thread of its own; gives the base URL. Raises what
-        `on_request` raised.
+        """Serve over HTTP on loopback in a thread, and give the base URL. Raises what `on_request`
+        raised.
 
-        Webhooks go out at any time, but those still on their way at the end have failed.
+        Webhooks are sent at any time; those still undelivered at the end count as failed.
         """
         try:
             with serve_in_thread(self.account, self.answer, port) as url:
@@ -33,7 +33,7 @@ class Sandbox(Simulation):
             raise self.account.failures.pop(0)
 
     def answer(self, request: Request) -> Answer:
-        """What the server sends for one request."""
+        """Answer one request, as the server does."""
         if request.target.startswith("/_sandbox/"):
             return control.answer_control(self, request)
         with self.account.lock:

@@ -1,4 +1,4 @@
-"""An account, and what happens to it."""
+"""An account, and what can be done to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from .http import webhook_endpoints
 from .protocol.faults import Faults
-from .samples.values import API_VERSION, Object, decoded
+from .samples.values import API_VERSION, Object, decode
 from .scenarios import activity, edge_cases, unrelated_events
 from .scenarios.seed_data import SeedData, Shape, Sizes, gc_paused
 from .state import mutations as state_mutations
@@ -28,8 +28,8 @@ THREE_YEARS = 3 * 365 * 86_400
 class Simulation:
     """One account of a look-alike of Stripe.
 
-    The same arguments give the same account. Its clock stands still but for `advance` and `live`,
-    unless `real_time`.
+    The same arguments give the same account. Its clock moves only by `advance` and `live`, unless
+    `real_time` is set.
     """
 
     def __init__(
@@ -72,13 +72,15 @@ class Simulation:
 
     @contextmanager
     def _acting(self) -> Iterator[World]:
-        """One request to Stripe: nobody comes between, and all its events name it."""
+        """Make all changes inside one request to Stripe: no other thread comes between, and all
+        events name the request.
+        """
         with self.account.lock, self.account.event_log.action():
             yield self.account
 
     @property
     def key(self) -> str:
-        """A secret key that may do everything."""
+        """A secret key with all permissions."""
         return self.account.key
 
     @property
@@ -95,14 +97,14 @@ class Simulation:
             self.account.advance(seconds)
 
     def objects(self, table: str) -> dict[str, Object]:
-        """The true present state by id, as the API shows it: embedded lists stop at ten, `children`
+        """The present state by id, as the API shows it. Embedded lists show ten objects; `children`
         has all.
         """
         check_table(table)
         return self._decoded(table)
 
     def children(self, table: str) -> dict[str, Object]:
-        """All `subscription_items` or `invoice_line_items` by id, complete."""
+        """All `subscription_items` or `invoice_line_items` by id."""
         return self._decoded(table)
 
     def _decoded(self, table: str) -> dict[str, Object]:
@@ -110,68 +112,68 @@ class Simulation:
             return {id: msgspec.json.decode(raw) for id, raw in self.account.objects(table)}
 
     def deleted(self, table: str) -> dict[str, Object]:
-        """What was deleted, by id, with its last content."""
+        """The last content of deleted objects by id."""
         with self.account.lock:
             return {id: msgspec.json.decode(raw) for id, raw in self.account.deleted[table].items()}
 
     def create(self, table: str, **fields: Any) -> Object:
-        """Make an object; fields not given are drawn. `items`, `lines`: a list of partial ones, or
-        a number.
+        """Create an object; fields that are not given are random. `items` and `lines` take a list
+        of partial objects, or their number.
         """
         with self._acting() as account:
             return state_mutations.create(account, table, fields)
 
     def update(self, table: str, id: str, **fields: Any) -> Object:
-        """Replace fields; `items`, `lines`: the whole new list, where those with a known id keep
-        what is not given.
+        """Replace fields. `items` and `lines` are the whole new list; an object in it whose id is
+        known keeps the fields that are not given.
         """
         with self._acting() as account:
             return state_mutations.update(account, table, id, fields)
 
     def delete(self, table: str, id: str) -> Object:
-        """Delete an object and return its last content; a customer's subscriptions end with it."""
+        """Delete an object and return its last content. Deleting a customer cancels its
+        subscriptions.
+        """
         with self._acting() as account:
             return state_mutations.delete(account, table, id)
 
     def cancel(self, id: str) -> Object:
-        """End a subscription now; it stays, as canceled."""
+        """Cancel a subscription now. It still exists, with the status `canceled`."""
         with self._acting() as account:
             return state_mutations.cancel(account, id)
 
     def put(self, table: str, given: Object | bytes) -> Object:
-        """Plant an object as it is; bytes are served as the same bytes."""
+        """Store an object as it is; bytes are served unchanged."""
         with self._acting() as account:
             return state_mutations.put(account, table, given)
 
     def live(self, seconds: int, changes: int = 50) -> list[tuple[str, str, str]]:
-        """Let the account live: `changes` changes spread over the next `seconds`, as (what,
-        resource, id).
-        """
+        """Take `changes` actions within the next `seconds`; returns (action, table, id) of each."""
         with self.account.lock:
             return activity.live(self.account, seconds, changes)
 
     def burst(self, count: int, seconds: int = 1) -> list[tuple[str, str, str]]:
-        """Update `count` objects by chance within so many seconds; with one, all in the second that
-        it is.
-        """
+        """Update `count` random objects within `seconds`; 1 means all within the current second."""
         with self.account.lock:
             return activity.burst(self.account, count, seconds)
 
     def preview(self, id: str) -> Object:
-        """Announce the next invoice of a customer or a subscription: an event about an object that
-        does not exist.
+        """Record the event that announces the next invoice of a customer or a subscription. Its
+        object does not exist.
         """
         with self._acting() as account:
             return unrelated_events.preview(account, id)
 
     def noise(self, count: int) -> None:
-        """Record so many events about objects of other kinds: cards, tax ids, charges, payments."""
+        """Record `count` events about objects of other kinds: cards, tax ids, charges, payments."""
         with self.account.lock:
             unrelated_events.noise(self.account, count)
 
     @property
     def api_version(self) -> str:
-        """The account's default: its events are recorded in that version's shape, and stay so."""
+        """The account's default API version. Its events are recorded in the shape of that version
+        and keep it.
+        """
         return self.account.api_version
 
     @api_version.setter
@@ -180,7 +182,7 @@ class Simulation:
 
     @property
     def stub_deletes(self) -> bool:
-        """Whether `*.deleted` events carry three keys only, not the last full object."""
+        """Whether `*.deleted` events carry only a stub with three keys, not the last content."""
         return self.account.event_log.stub_deletes
 
     @stub_deletes.setter
@@ -189,26 +191,26 @@ class Simulation:
 
     @property
     def events(self) -> list[Event]:
-        """All events ever, in the order in which they happened: those that are lost, late, or too
-        old to show too.
+        """All events in the order in which they happened, including those that are lost, late or
+        expired.
         """
         with self.account.lock:
             return list(self.account.event_log.records)
 
     @property
     def history(self) -> list[Mutation]:
-        """All changes since the sandbox opened, in their order."""
+        """All changes since the sandbox started, in order."""
         with self.account.lock:
             return [kept.decode() for kept in self.account.event_log.kept]
 
     def oddities(self) -> dict[str, int]:
-        """How many there are of each oddity, counted in the present state."""
+        """Count the objects of each edge case in the present state."""
         with self.account.lock:
             return edge_cases.count_edge_cases(self.account)
 
     def restrict(self, key: str | None = None, permissions: Collection[str] = ()) -> str:
-        """A restricted key with these permissions, `key` itself where it is a restricted one
-        (`rk_...`).
+        """Create a restricted key with these permissions. If `key` is one (`rk_...`), replace its
+        permissions.
         """
         with self.account.lock:
             if key is None or not key.startswith("rk_"):
@@ -231,37 +233,42 @@ class Simulation:
     def webhook_endpoint(
         self, url: str, enabled_events: Sequence[str] = ("*",), **more: Any
     ) -> Object:
-        """Add an endpoint as `POST /v1/webhook_endpoints` does; the answer has its secret."""
+        """Create a webhook endpoint as `POST /v1/webhook_endpoints` does; the answer has its
+        secret.
+        """
         with self.account.lock:
             params = {"url": url, "enabled_events": list(enabled_events), **more}
-            return decoded(webhook_endpoints.create_endpoint(self.account, "", "", params))
+            return decode(webhook_endpoints.create_endpoint(self.account, "", "", params))
 
     def drain_webhooks(self, timeout: float = 10.0) -> None:
-        """Wait until all webhooks that are due were sent once, with or without success;
-        TimeoutError if that takes longer.
+        """Wait until each due webhook was sent once, successfully or not. Raises TimeoutError if
+        that takes longer.
         """
         self.account.webhooks.sender.drain(timeout)
 
     def resend(self) -> int:
-        """Send all webhooks that have failed once more, and say how many: what Stripe does by
-        itself for three days.
+        """Send all failed webhooks again and return their number. Stripe repeats this itself for
+        three days.
         """
         return self.account.webhooks.sender.resend()
 
     @property
     def failed_webhooks(self) -> list[tuple[str, str, str]]:
-        """Those that wait for `resend`: event, URL, and why it failed."""
+        """Webhooks that wait for `resend`: event id, URL, and why they failed."""
         failed = list(self.account.webhooks.sender.failed)
-        return [(one.delivery.event, one.delivery.hook.object["url"], one.why) for one in failed]
+        return [
+            (failure.delivery.event, failure.delivery.endpoint.object["url"], failure.why)
+            for failure in failed
+        ]
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong: change its fields at any time."""
+        """The faults that the sandbox injects; change its fields at any time."""
         return self.account.faults
 
     @property
     def observers(self) -> list[Callable[[Mutation], None]]:
-        """Observers: each is called with every change, once it is done."""
+        """Callables that get every change once it is done."""
         return self.account.observers
 
     @property
@@ -291,5 +298,5 @@ class Simulation:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time that serving took so far."""
+        """CPU time spent on serving so far."""
         return self.account.cpu_before + self.account.cpu_seconds

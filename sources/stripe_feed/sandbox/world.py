@@ -1,4 +1,4 @@
-"""The account, with its events and its webhook endpoints."""
+"""The account with its event log and its webhook endpoints."""
 
 from __future__ import annotations
 

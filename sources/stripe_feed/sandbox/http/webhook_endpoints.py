@@ -32,7 +32,7 @@ def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes
         if not params.get(name):
             raise required(name)
     webhooks = account.webhooks
-    found: Object = {
+    fields: Object = {
         "id": webhooks.rng.id("we"),
         "object": "webhook_endpoint",
         "api_version": None,
@@ -45,19 +45,20 @@ def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes
         "status": "enabled",
         "url": "",
     }
-    found |= _fields(account, params, found)
+    fields |= _fields(account, params, fields)
     if len(webhooks.endpoints) >= MOST:
         raise Refusal(
             400, f"You have reached the maximum of {MOST} {account.mode} webhook endpoints."
         )
-    hook = WebhookEndpoint(found, f"whsec_{webhooks.rng.word(32)}")
-    webhooks.endpoints[hook.id] = hook
-    return msgspec.json.encode(found | {"secret": hook.secret})
+    endpoint = WebhookEndpoint(fields, f"whsec_{webhooks.rng.word(32)}")
+    webhooks.endpoints[endpoint.id] = endpoint
+    return msgspec.json.encode(fields | {"secret": endpoint.secret})
 
 
 def list_endpoints(account: World, path: str, id: str, params: Params) -> bytes:
     newest = [
-        msgspec.json.encode(hook.object) for hook in reversed(account.webhooks.endpoints.values())
+        msgspec.json.encode(endpoint.object)
+        for endpoint in reversed(account.webhooks.endpoints.values())
     ]
     shown, has_more = slice_of(newest, query(params, ()), "webhook endpoint")
     return envelope(path, shown, has_more)
@@ -65,28 +66,28 @@ def list_endpoints(account: World, path: str, id: str, params: Params) -> bytes:
 
 def retrieve_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
-    return msgspec.json.encode(_hook(account, id).object)
+    return msgspec.json.encode(_find_endpoint(account, id).object)
 
 
 def update_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, UPDATED)
-    hook = _hook(account, id)
-    hook.object = hook.object | _fields(account, params, hook.object)
-    if not hook.enabled:
-        account.webhooks.sender.forget(hook)
-    return msgspec.json.encode(hook.object)
+    endpoint = _find_endpoint(account, id)
+    endpoint.object = endpoint.object | _fields(account, params, endpoint.object)
+    if not endpoint.enabled:
+        account.webhooks.sender.forget(endpoint)
+    return msgspec.json.encode(endpoint.object)
 
 
 def delete_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
     _known(params, frozenset({"expand"}))
-    hook = _hook(account, id)
+    endpoint = _find_endpoint(account, id)
     del account.webhooks.endpoints[id]
-    hook.object = hook.object | {"status": "disabled"}
-    account.webhooks.sender.forget(hook)
+    endpoint.object = endpoint.object | {"status": "disabled"}
+    account.webhooks.sender.forget(endpoint)
     return msgspec.json.encode({"id": id, "object": "webhook_endpoint", "deleted": True})
 
 
-def _hook(account: World, id: str) -> WebhookEndpoint:
+def _find_endpoint(account: World, id: str) -> WebhookEndpoint:
     if id not in account.webhooks.endpoints:
         raise missing("webhook endpoint", id)
     return account.webhooks.endpoints[id]

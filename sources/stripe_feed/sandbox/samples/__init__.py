@@ -1,1 +1,1 @@
-"""Made-up objects."""
+"""Random objects as Stripe sends them, one module per group of kinds."""

@@ -1,5 +1,5 @@
-"""Products, and prices with the older plans: one stored object that two endpoints show, each in its
-own shape.
+"""Products, prices, plans and coupons. A price and a plan are one stored object that two endpoints
+show in two shapes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def recurring(rng: Random, metered: bool = False) -> Object:
 def price(rng: Random, product_id: str, created: int, currency: str | None = None) -> Object:
     currency = currency or rng.pick(CURRENCIES)
     kind = rng.random()
-    found: Object = {
+    price: Object = {
         "id": rng.id("price"),
         "object": "price",
         "active": rng.chance(0.8),
@@ -89,37 +89,37 @@ def price(rng: Random, product_id: str, created: int, currency: str | None = Non
         "transform_quantity": {"divide_by": 10, "round": "up"} if rng.chance(0.05) else None,
         "type": "recurring",
     }
-    return found | _amount(rng, currency, kind)
+    return price | _amount(rng, currency, kind)
 
 
 def _amount(rng: Random, currency: str, kind: float) -> Object:
     amount = rng.pick(AMOUNTS) * (10 if currency == "kwd" else 1)
-    found: Object = {"unit_amount": amount, "unit_amount_decimal": str(amount)}
+    fields: Object = {"unit_amount": amount, "unit_amount_decimal": str(amount)}
     if kind < 0.05:
-        found = {"custom_unit_amount": {"maximum": 100_000, "minimum": 100, "preset": None}}
-        found |= {
+        fields = {"custom_unit_amount": {"maximum": 100_000, "minimum": 100, "preset": None}}
+        fields |= {
             "unit_amount": None,
             "unit_amount_decimal": None,
             "recurring": None,
             "type": "one_time",
         }
     elif kind < 0.15:
-        found |= {"recurring": None, "type": "one_time"}
+        fields |= {"recurring": None, "type": "one_time"}
     elif kind < 0.25:
-        found |= {"unit_amount": None, "unit_amount_decimal": rng.pick(DECIMALS)}
+        fields |= {"unit_amount": None, "unit_amount_decimal": rng.pick(DECIMALS)}
     elif kind < 0.33:
         mode = rng.pick(("graduated", "volume"))
-        found |= {
+        fields |= {
             "billing_scheme": "tiered",
             "tiers_mode": mode,
             "unit_amount": None,
             "unit_amount_decimal": None,
         }
-    return found
+    return fields
 
 
 def plan_of(price: Object) -> Object:
-    """The same object as `/v1/plans` shows it. One-time prices are no plans."""
+    """The plan that a recurring price also is. A one-time price is no plan."""
     cycle = price["recurring"]
     return {
         "id": price["id"],
@@ -145,7 +145,7 @@ def plan_of(price: Object) -> Object:
 
 
 def price_fields(plan: Object, before: Object | None = None) -> Object:
-    """Fields of a plan, as fields of its price."""
+    """The fields of a plan, as fields of its price."""
     names = {
         "amount": "unit_amount",
         "amount_decimal": "unit_amount_decimal",
@@ -155,19 +155,19 @@ def price_fields(plan: Object, before: Object | None = None) -> Object:
         (before or {}).get("recurring")
         or {"interval_count": 1, "meter": None, "trial_period_days": None}
     )
-    found: Object = {}
+    fields: Object = {}
     for name, value in plan.items():
         if name in ("interval", "interval_count", "meter", "trial_period_days", "usage_type"):
             cycle[name] = value
         elif name != "object":
-            found[names.get(name, name)] = value
+            fields[names.get(name, name)] = value
     cycle.setdefault("interval", "month")
     cycle.setdefault("usage_type", "licensed")
-    return found | {"recurring": cycle, "type": "recurring"}
+    return fields | {"recurring": cycle, "type": "recurring"}
 
 
 def tiers(price: Object) -> list[Object] | None:
-    """What `expand[]=data.tiers` adds, to the plan too; it follows from the id."""
+    """What `expand[]=data.tiers` adds to a price or a plan; it follows from the id."""
     if price.get("billing_scheme") != "tiered":
         return None
     unit = 100 + sum(price["id"].encode()) % 900
@@ -194,14 +194,14 @@ def currency_options(price: Object) -> dict[str, Any]:
         "unit_amount": price.get("unit_amount"),
         "unit_amount_decimal": price.get("unit_amount_decimal"),
     }
-    found: dict[str, Any] = {price["currency"]: own}
+    options: dict[str, Any] = {price["currency"]: own}
     if sum(price["id"].encode()) % 5 == 0 and price["currency"] != "chf":
-        found["chf"] = own | {
+        options["chf"] = own | {
             "unit_amount": 1100,
             "unit_amount_decimal": "1100",
             "custom_unit_amount": None,
         }
-    return found
+    return options
 
 
 def coupon(rng: Random, created: int) -> Object:

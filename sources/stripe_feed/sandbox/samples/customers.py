@@ -49,11 +49,11 @@ def discount(rng: Random, start: int, **holder: str) -> Object:
 
 
 def discount_of(account: str, id: str, holder: Object) -> Object:
-    """The discount that a subscription or an invoice names; it follows from the id."""
+    """The discount with this id on a subscription or an invoice; it follows from the id."""
     rng = Random(f"discount {id}")
     rng.account = account
-    found = discount(rng, holder.get("created") or 0)
-    return found | {
+    drawn = discount(rng, holder.get("created") or 0)
+    return drawn | {
         "id": id,
         "customer": holder.get("customer"),
         holder["object"]: holder.get("id"),

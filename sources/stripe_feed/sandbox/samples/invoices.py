@@ -1,4 +1,4 @@
-"""Invoices: drawn, and recomputed when their lines or their status change."""
+"""Invoices: random ones, and the fields that are computed from their lines and status."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def invoice(
     status: str,
     subscription: str | None,
 ) -> Object:
-    """An object whose `lines` are given."""
+    """A random invoice with these lines."""
     by_mail = rng.chance(0.2)
-    found: Object = {
+    drawn: Object = {
         "id": id,
         "object": "invoice",
         "account_country": "DE",
@@ -93,12 +93,12 @@ def invoice(
         "total_discount_amounts": [],
         "total_pretax_credit_amounts": [],
     }
-    found |= (
+    drawn |= (
         totals(lines)
         | status_fields(rng, id, status, created)
         | {"lines": embedded_list(lines_url(id), lines)}
     )
-    return with_amounts_due(found)
+    return with_amounts_due(drawn)
 
 
 def _parent(rng: Random, subscription: str | None) -> Object | None:
@@ -123,22 +123,24 @@ def _parent(rng: Random, subscription: str | None) -> Object | None:
 
 
 def totals(lines: Sequence[Object]) -> Object:
-    """The sums over all lines, those beyond the tenth too."""
+    """The sums over all lines, including those beyond the tenth."""
     subtotal = sum(line["amount"] for line in lines)
     taxes = [tax for line in lines for tax in line["taxes"] or ()]
-    taxed = sum(tax["amount"] for tax in taxes)
+    tax_amount = sum(tax["amount"] for tax in taxes)
     taxable = sum(tax["taxable_amount"] for tax in taxes)
     return {
         "subtotal": subtotal,
         "subtotal_excluding_tax": subtotal,
-        "total": subtotal + taxed,
+        "total": subtotal + tax_amount,
         "total_excluding_tax": subtotal,
-        "total_taxes": [taxes[0] | {"amount": taxed, "taxable_amount": taxable}] if taxes else [],
+        "total_taxes": [taxes[0] | {"amount": tax_amount, "taxable_amount": taxable}]
+        if taxes
+        else [],
     }
 
 
 def status_fields(rng: Random, id: str, status: str, at: int) -> Object:
-    """What follows from the status, first reached at `at`; a draft has no number and no links yet."""
+    """The fields that follow from a status reached at a time. A draft has no number and no links."""
     final = status != "draft"
     link = f"{rng.account}/{'live' if rng.livemode else 'test'}_{rng.word(24)}"
     transitions = dict.fromkeys(("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at"))
@@ -168,7 +170,7 @@ def status_fields(rng: Random, id: str, status: str, at: int) -> Object:
 
 
 def with_amounts_due(invoice: Object) -> Object:
-    """The same invoice with the amounts that follow from its total, balance and status."""
+    """The invoice with the amounts that follow from its total, balance and status."""
     due = (
         max(0, invoice["total"] + invoice["starting_balance"])
         if invoice["status"] != "void"
@@ -185,7 +187,7 @@ def with_amounts_due(invoice: Object) -> Object:
 
 
 def invoice_payment(rng: Random, invoice: Object, number: int, amount: int) -> Object:
-    """One row of `payments`, which only comes when expanded."""
+    """One object of `payments`, which only comes when expanded."""
     return {
         "id": rng.id("inpay"),
         "object": "invoice_payment",
@@ -206,7 +208,7 @@ def invoice_payment(rng: Random, invoice: Object, number: int, amount: int) -> O
 
 
 def invoice_payments(rng: Random, invoice: Object, count: int) -> list[Object]:
-    """What was paid, in `count` parts."""
+    """The payments of an invoice, split into `count` parts."""
     paid = invoice.get("amount_paid") or 0
     parts = [paid // count] * (count - 1) if paid else []
     amounts = [*parts, paid - sum(parts)] if paid else []

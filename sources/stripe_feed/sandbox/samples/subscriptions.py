@@ -1,5 +1,5 @@
-"""Subscriptions with their items, invoices with their lines. Lists embedded here are whole; the
-account cuts them.
+"""Subscriptions with their items, and the lines of invoices. Embedded lists are complete here; the
+account truncates them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ class Payer(NamedTuple):
 
 
 class PriceRef(NamedTuple):
-    """A price as an item embeds it and as a line refers to it; `price` and `plan` may be bytes
-    already.
-    """
+    """A price as an item embeds it and a line names it. `price` and `plan` may be encoded bytes."""
 
     id: str
     product: str
@@ -46,7 +44,7 @@ class PriceRef(NamedTuple):
 
 
 def embedded_list(url: str, rows: Sequence[Any]) -> Object:
-    """An embedded list, still whole: the account cuts it at ten."""
+    """An embedded list with all its objects; the account truncates it to ten."""
     return {
         "object": "list",
         "data": list(rows),
@@ -65,7 +63,7 @@ def lines_url(id: str) -> str:
 
 
 def item(
-    rng: Random, subscription: str, sold: PriceRef, created: int, quantity: int | None = 1
+    rng: Random, subscription: str, price_ref: PriceRef, created: int, quantity: int | None = 1
 ) -> Object:
     trial = rng.chance(0.03)
     return {
@@ -85,8 +83,8 @@ def item(
         else None,
         "discounts": [rng.id("di")] if rng.chance(0.03) else [],
         "metadata": metadata(rng) if rng.chance(0.2) else {},
-        "plan": sold.plan,
-        "price": sold.price,
+        "plan": price_ref.plan,
+        "price": price_ref.price,
         "quantity": quantity,
         "subscription": subscription,
         "tax_rates": [tax_rate(rng, created)] if rng.chance(0.05) else [],
@@ -119,7 +117,7 @@ def tax_rate(rng: Random, created: int) -> Object:
 def subscription(
     rng: Random, id: str, payer: Payer, items: Sequence[Any], created: int, status: str
 ) -> Object:
-    """An object whose `items` are given; `status` decides about its dates."""
+    """A random subscription with these items; `status` determines its dates."""
     ended = (
         created + int(rng.random() * 20 * 86_400)
         if status in ("canceled", "incomplete_expired")
@@ -223,14 +221,18 @@ def _paused(created: int) -> Object:
 def line(
     rng: Random,
     invoice: str,
-    sold: PriceRef,
+    price_ref: PriceRef,
     start: int,
     billed: tuple[str, str] | None,
     payer: Payer,
 ) -> Object:
-    """`billed` is the subscription and its item; without it the line stands for an invoice item."""
+    """A random invoice line. `billed` is the subscription and its item; without it the line comes
+    from an invoice item.
+    """
     quantity = 1 if rng.chance(0.7) else int(rng.random() * 24) + 1
-    amount = (sold.amount if sold.amount is not None else 700 + int(rng.random() * 5000)) * quantity
+    amount = (
+        price_ref.amount if price_ref.amount is not None else 700 + int(rng.random() * 5000)
+    ) * quantity
     taxed = rng.chance(0.4)
     return {
         "id": rng.id("il"),
@@ -248,9 +250,9 @@ def line(
         "period": {"end": start + MONTH if billed else start, "start": start},
         "pretax_credit_amounts": [],
         "pricing": {
-            "price_details": {"price": sold.id, "product": sold.product},
+            "price_details": {"price": price_ref.id, "product": price_ref.product},
             "type": "price_details",
-            "unit_amount_decimal": sold.decimal,
+            "unit_amount_decimal": price_ref.decimal,
         },
         "quantity": quantity,
         "quantity_decimal": str(quantity) if rng.chance(0.9) else f"{quantity}.000000000001",

@@ -1,4 +1,4 @@
-"""What all samples are made of: a seeded random generator, addresses, metadata."""
+"""What all samples are made of: a seeded random generator, names of places, addresses, metadata."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METADATA_KEYS = ("crm_id", "plan", "source", "region", "cohort", "salesforce_id"
 
 
 class Random(random.Random):
-    """Chance with a seed, and the names that Stripe makes up."""
+    """A seeded generator that also makes ids as Stripe does."""
 
     livemode = False
     account = "acct_"
@@ -43,9 +43,7 @@ class Random(random.Random):
         return "".join(self.choices(LETTERS, k=length))
 
     def id(self, prefix: str) -> str:
-        """An id as Stripe makes them: the short ones of the old resources, the long ones with the
-        account inside.
-        """
+        """A random id: short for the oldest kinds, else with a part of the account's id inside."""
         if prefix in ("cus", "prod", "si"):
             return f"{prefix}_{self.word(14)}"
         return f"{prefix}_1{self.word(5)}{self.account[6:16]}{self.word(8)}"
@@ -68,6 +66,6 @@ def metadata(rng: Random) -> dict[str, str]:
     return {rng.pick(METADATA_KEYS): rng.word(6 + keys) for _ in range(keys)}
 
 
-def decoded(raw: bytes) -> Object:
-    found: Object = msgspec.json.decode(raw)
-    return found
+def decode(raw: bytes) -> Object:
+    content: Object = msgspec.json.decode(raw)
+    return content

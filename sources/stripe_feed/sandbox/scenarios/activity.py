@@ -1,4 +1,4 @@
-"""A stretch of the account's life: what customers and their owner do, drawn from the seed."""
+"""Ordinary activity in the account: what customers and the account's owner do, drawn from the seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..samples.customers import LAST_NAMES
 from ..samples.subscriptions import ENDED
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from ..state import mutations
 from ..state.table import Row
 from ..world import World
@@ -14,35 +14,35 @@ from .tricky_activity import EDITED, TRICKY_ACTIONS, Action, random_object
 
 
 def live(account: World, seconds: int, count: int) -> list[Action]:
-    """Do `count` things, spread over the next `seconds`; the clock stands at their end afterwards."""
+    """Take `count` actions at random times of the next `seconds`, and leave the clock at their end."""
     rng = account.rng
-    moments = sorted(int(rng.random() * seconds) for _ in range(count))
-    done: list[Action] = []
-    before = 0
-    for moment in moments:
-        account.advance(moment - before)
-        before = moment
-        done.append(_one_action(account))
-    account.advance(seconds - before)
-    return done
+    times = sorted(int(rng.random() * seconds) for _ in range(count))
+    actions: list[Action] = []
+    elapsed = 0
+    for time in times:
+        account.advance(time - elapsed)
+        elapsed = time
+        actions.append(_one_action(account))
+    account.advance(seconds - elapsed)
+    return actions
 
 
 def burst(account: World, count: int, seconds: int) -> list[Action]:
-    """Update `count` objects, spread over `seconds` whole ones; the clock stops in the last of them
-    that has a change.
+    """Edit `count` random objects within the next `seconds`. The clock stops in the second of the
+    last edit.
     """
     rng = account.rng
-    before, done = 0, []
-    for moment in sorted(int(rng.random() * seconds) for _ in range(count)):
-        account.advance(moment - before)
-        before = moment
+    elapsed, actions = 0, []
+    for time in sorted(int(rng.random() * seconds) for _ in range(count)):
+        account.advance(time - elapsed)
+        elapsed = time
         with account.event_log.action():
-            done.append(_edit_any(account))
-    return done
+            actions.append(_edit_any(account))
+    return actions
 
 
 def _edit_any(account: World) -> Action:
-    """A quick change of any object."""
+    """Edit the metadata of a random object."""
     table = account.rng.pick(EDITED)
     row = random_object(account, table)
     if row is None:
@@ -53,17 +53,18 @@ def _edit_any(account: World) -> Action:
 
 
 def _one_action(account: World) -> Action:
-    """One thing; where there is nothing to do it to, a customer comes instead."""
+    """Take one action with all its events in one request."""
     with account.event_log.action():
         return _weighted_action(account)
 
 
 def _weighted_action(account: World) -> Action:
+    """Take a random action. If it finds no object to act on, add a customer instead."""
     drawn = account.rng.random() * sum(weight for weight, _ in ACTIONS)
-    for weight, deed in ACTIONS:
+    for weight, action in ACTIONS:
         drawn -= weight
         if drawn < 0:
-            return deed(account) or _add_customer(account)
+            return action(account) or _add_customer(account)
     return _add_customer(account)
 
 
@@ -103,12 +104,16 @@ def _add_subscription(account: World) -> Action:
     items = inline if rng.chance(0.15) else rng.pick((1, 1, 2))
     row = random_object(account, "customers")
     fields = {"items": items, "status": rng.pick(("active", "trialing", "incomplete"))}
-    made = mutations.create(
+    subscription = mutations.create(
         account, "subscriptions", fields | ({"customer": row.id} if row else {})
     )
-    bill = mutations.create(account, "invoices", {"subscription": made["id"], "status": "open"})
-    mutations.update(account, "subscriptions", made["id"], {"latest_invoice": bill["id"]})
-    return "created", "subscriptions", made["id"]
+    invoice = mutations.create(
+        account, "invoices", {"subscription": subscription["id"], "status": "open"}
+    )
+    mutations.update(
+        account, "subscriptions", subscription["id"], {"latest_invoice": invoice["id"]}
+    )
+    return "created", "subscriptions", subscription["id"]
 
 
 def _edit_subscription(account: World) -> Action | None:
@@ -124,9 +129,9 @@ def _edit_subscription(account: World) -> Action | None:
 
 
 def _edited_items(account: World, row: Row) -> list[Object]:
-    """Another quantity, one more, or one less."""
+    """The items with another quantity, one more item, or one less."""
     items: list[Object] = [
-        {"id": decoded(raw)["id"]} for raw in account.children("subscriptions", row)
+        {"id": decode(raw)["id"]} for raw in account.children("subscriptions", row)
     ]
     drawn = account.rng.random()
     if drawn < 0.3 or not items:
@@ -148,8 +153,8 @@ def _add_invoice(account: World) -> Action:
     rng = account.rng
     row = random_object(account, "customers")
     fields = {"lines": rng.pick((1, 2, 3, 12)), "status": rng.pick(("draft", "open"))}
-    made = mutations.create(account, "invoices", fields | ({"customer": row.id} if row else {}))
-    return "created", "invoices", made["id"]
+    invoice = mutations.create(account, "invoices", fields | ({"customer": row.id} if row else {}))
+    return "created", "invoices", invoice["id"]
 
 
 def _advance_invoice(account: World) -> Action | None:
@@ -160,8 +165,8 @@ def _advance_invoice(account: World) -> Action | None:
     )
     if row is None:
         return None
-    after = {"draft": ("open", "paid"), "open": ("paid", "paid", "uncollectible", "void")}
-    status = account.rng.pick(after[row.content()["status"]])
+    next_statuses = {"draft": ("open", "paid"), "open": ("paid", "paid", "uncollectible", "void")}
+    status = account.rng.pick(next_statuses[row.content()["status"]])
     mutations.update(account, "invoices", row.id, {"status": status})
     return "updated", "invoices", row.id
 
@@ -203,8 +208,19 @@ def _archive_price(account: World) -> Action | None:
 
 
 ACTIONS: tuple[tuple[int, Callable[[World], Action | None]], ...] = (
-    (16, _add_customer), (20, _edit_customer), (4, _delete_customer), (10, _add_subscription), (12, _edit_subscription), (6, _cancel_subscription), (10, _add_invoice),
-    (14, _advance_invoice), (2, _delete_draft), (2, _add_product), (3, _add_price), (3, _rename_product), (2, _archive_price),
+    (16, _add_customer),
+    (20, _edit_customer),
+    (4, _delete_customer),
+    (10, _add_subscription),
+    (12, _edit_subscription),
+    (6, _cancel_subscription),
+    (10, _add_invoice),
+    (14, _advance_invoice),
+    (2, _delete_draft),
+    (2, _add_product),
+    (3, _add_price),
+    (3, _rename_product),
+    (2, _archive_price),
     *TRICKY_ACTIONS,
-)  # fmt: skip
-"""How often each is done, out of their sum."""
+)
+"""Weight and action; an action that finds no object to act on gives None."""

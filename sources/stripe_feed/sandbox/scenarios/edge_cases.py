@@ -1,4 +1,4 @@
-"""What real accounts hold and neat samples do not: planted into the past, and counted."""
+"""Edge cases of real accounts that random samples lack: created in the account's past, and counted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from ..samples import customers
 from ..samples.account import test_clock
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from ..state import mutations
 from ..state.account import Account
 from ..state.kinds import KINDS
 from .seed_data import Sizes
 
 MIN_CUSTOMERS = 100
-"""Accounts with fewer customers stay as they are drawn."""
+"""Smaller accounts get no edge cases."""
 
 MAX_SAFE_INTEGER = 2**53
 DIFFICULT_NAMES = (
@@ -51,11 +51,11 @@ UNKNOWN_FIELDS: Object = {
     "beta_note": "from the future",
     "beta_null": None,
 }
-"""Fields that no documented version knows."""
+"""Fields that no documented API version has."""
 
 
 def add_edge_cases(account: Account, sizes: Sizes) -> None:
-    """Add every oddity to an account that is large enough for it."""
+    """Add every edge case to an account that is large enough."""
     if sizes.customers < MIN_CUSTOMERS:
         return
     _customers(account)
@@ -102,10 +102,10 @@ def _customers(account: Account) -> None:
 
 
 def _bare_customer(account: Account) -> None:
-    """As old objects come: what is null is not there at all."""
-    found = customers.customer(account.rng, _past_time(account))
+    """Add a customer without its null fields, as old objects are."""
+    drawn = customers.customer(account.rng, _past_time(account))
     needed = ("id", "object", "created", "livemode", "metadata", "email")
-    mutations.put(account, "customers", {name: found[name] for name in needed} | {"name": None})
+    mutations.put(account, "customers", {name: drawn[name] for name in needed} | {"name": None})
 
 
 def _catalog(account: Account) -> None:
@@ -158,8 +158,8 @@ def _catalog(account: Account) -> None:
         "unit_amount_decimal": None,
     }
     add("prices", product=product, currency="eur", recurring=cycle, **tiered)
-    gone = add("plans", product=product, amount=100, currency="usd", interval="year")
-    mutations.delete(account, "plans", gone["id"])
+    plan = add("plans", product=product, amount=100, currency="usd", interval="year")
+    mutations.delete(account, "plans", plan["id"])
     mutations.delete(account, "products", add("products", name="Never sold")["id"])
 
 
@@ -228,51 +228,53 @@ def _clocks(account: Account, sizes: Sizes) -> None:
 
 
 def count_edge_cases(account: Account) -> dict[str, int]:
-    """How many of each there are now."""
-    found: Counter[str] = Counter({name: 0 for _, name, _ in EDGE_CASES})
+    """Count the objects of each edge case in the present state."""
+    counts: Counter[str] = Counter({name: 0 for _, name, _ in EDGE_CASES})
     for table in (*account.tables, "subscription_items", "invoice_line_items"):
         for content in _contents(account, table):
-            for where, name, is_odd in EDGE_CASES:
-                if where in (table, "") and is_odd(content):
-                    found[name] += 1
-    for table, gone in account.deleted.items():
-        if gone or account.tables[table].rows:
-            found[f"deleted_{table}"] = len(gone)
-    found["deleted_with_subscriptions"] = len(_subscriptions_of_deleted(account))
-    found["inline_prices"] = len(account.inline_prices)
-    found["archived_prices"] = sum(
+            for of_table, name, is_odd in EDGE_CASES:
+                if of_table in (table, "") and is_odd(content):
+                    counts[name] += 1
+    for table, deleted in account.deleted.items():
+        if deleted or account.tables[table].rows:
+            counts[f"deleted_{table}"] = len(deleted)
+    counts["deleted_with_subscriptions"] = len(_subscriptions_of_deleted(account))
+    counts["inline_prices"] = len(account.inline_prices)
+    counts["archived_prices"] = sum(
         row.group == "archived" for row in account.tables["prices"].rows.values()
     )
-    found["long_invoices"] = sum(
+    counts["long_invoices"] = sum(
         id in account.tables["invoices"].rows for id in account.all_children
     )
-    found["long_subscriptions"] = sum(
+    counts["long_subscriptions"] = sum(
         id in account.tables["subscriptions"].rows for id in account.all_children
     )
-    found["burst"] = max(
+    counts["burst"] = max(
         Counter(row.created for row in account.tables["customers"].rows.values()).values(),
         default=0,
     )
     created = [row.created for row in account.tables["customers"].rows.values()]
-    found["imported"] = sum(at is not None and at < account.start for at in created)
-    found["future_created"] = sum(at is not None and at > account.now for at in created)
-    found["many_tax_ids"] = sum(
+    counts["imported"] = sum(at is not None and at < account.start for at in created)
+    counts["future_created"] = sum(at is not None and at > account.now for at in created)
+    counts["many_tax_ids"] = sum(
         isinstance(given.get("tax_ids"), int) for given in account.opt_in_values.values()
     )
-    return dict(found)
+    return dict(counts)
 
 
 def _contents(account: Account, table: str) -> Iterator[Object]:
     if table in account.tables:
         yield from (row.content() for row in account.tables[table].rows.values())
     else:
-        yield from (decoded(raw) for _, raw in account.objects(table))
+        yield from (decode(raw) for _, raw in account.objects(table))
 
 
 def _subscriptions_of_deleted(account: Account) -> list[str]:
-    gone = account.deleted["customers"]
+    deleted = account.deleted["customers"]
     subscriptions = _contents(account, "subscriptions")
-    return [found["id"] for found in subscriptions if found["customer"] in gone]
+    return [
+        subscription["id"] for subscription in subscriptions if subscription["customer"] in deleted
+    ]
 
 
 def _has_value(*path: str) -> Callable[[Object], bool]:
@@ -336,4 +338,4 @@ EDGE_CASES: tuple[tuple[str, str, Callable[[Object], bool]], ...] = (
     ("prices", "one_time", lambda content: content["recurring"] is None),
     ("plans", "chosen_ids", lambda content: not content["id"].startswith("price_")),
 )
-"""Table, name, and what makes an object one of them; no table means all."""
+"""Table, name, and the test for one object; an empty table means all tables."""

@@ -1,5 +1,5 @@
-"""An account with a past, drawn from a seed: what exists when the sandbox opens. No mutation tells
-of it.
+"""The account's past, drawn from the seed: the objects that exist when the sandbox starts. No
+mutation and no event records them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..samples import catalog, invoices
-from ..samples import subscriptions as samples_subscriptions
+from ..samples import subscriptions as samples
 from ..samples.customers import customer
 from ..samples.subscriptions import WEIGHTED_INVOICE_STATUSES, WEIGHTED_STATUSES, Payer, PriceRef
 from ..samples.values import Random
@@ -27,7 +27,7 @@ SHAPES: tuple[Shape, ...] = ("growth", "even", "import", "months")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many there are of each, apart from the oddities."""
+    """How many objects of each kind there are, without the edge cases."""
 
     customers: int
     invoices: int
@@ -36,7 +36,7 @@ class Sizes:
 
 
 class PlannedSubscription(NamedTuple):
-    """A subscription before it is written: its invoices refer to it, and it to the newest of them."""
+    """A subscription before it is stored: its invoices name it, and it names the newest of them."""
 
     id: str
     payer: tuple[str, str]
@@ -46,7 +46,7 @@ class PlannedSubscription(NamedTuple):
 
 
 class BillingAddress(msgspec.Struct):
-    """Who is billed, and where."""
+    """The fields of a customer that its invoices copy."""
 
     name: str | None = None
     email: str | None = None
@@ -54,7 +54,7 @@ class BillingAddress(msgspec.Struct):
 
 
 class SeedData:
-    """Draws the account's objects, table by table, each in the order of `created`."""
+    """Draws the account's objects table by table, each in the order of `created`."""
 
     def __init__(self, account: Account, sizes: Sizes, shape: Shape, bursts: bool) -> None:
         self.account, self.sizes, self.shape, self.bursts = account, sizes, shape, bursts
@@ -73,24 +73,24 @@ class SeedData:
         self.write_subscriptions()
 
     def creation_times(self, count: int, burst: int = 0) -> list[int]:
-        found = creation_times(
+        times = creation_times(
             self.rng, count, self.account.start, self.account.now - 3600, self.shape
         )
-        if burst and len(found) > burst:
-            middle = found[len(found) // 2]
-            found = sorted(found[: len(found) - burst] + [middle] * burst) if self.bursts else found
-        return found
+        if burst and len(times) > burst:
+            middle = times[len(times) // 2]
+            times = sorted(times[: len(times) - burst] + [middle] * burst) if self.bursts else times
+        return times
 
     def products(self) -> None:
         rng, account = self.rng, self.account
-        drawn = []
+        prices = []
         for created in self.creation_times(self.sizes.products):
             product = catalog.product(rng, created)
             for _ in range(rng.pick((2, 3, 4))):
-                drawn.append(catalog.price(rng, product["id"], created + int(rng.random() * 3000)))
-            product["default_price"] = drawn[-1]["id"] if rng.chance(0.4) else None
+                prices.append(catalog.price(rng, product["id"], created + int(rng.random() * 3000)))
+            product["default_price"] = prices[-1]["id"] if rng.chance(0.4) else None
             account.store("products", product)
-        for price in sorted(drawn, key=lambda price: int(price["created"])):
+        for price in sorted(prices, key=lambda price: int(price["created"])):
             account.store_price(price)
             if price["recurring"]:
                 self.by_currency.setdefault(price["currency"], []).append(
@@ -103,13 +103,13 @@ class SeedData:
             count, 340 if count >= 1500 else 130 if count >= 200 else 0
         )
         for created in self.customer_times:
-            found = customer(self.rng, created)
-            self.account.store("customers", found)
-            currency = found["currency"] or "usd"
-            self.payers.append((found["id"], currency))
+            drawn = customer(self.rng, created)
+            self.account.store("customers", drawn)
+            currency = drawn["currency"] or "usd"
+            self.payers.append((drawn["id"], currency))
 
     def payer(self, before: int) -> tuple[str, str]:
-        """One of the customers that there were then."""
+        """A random customer created before a time."""
         if not self.payers:
             return self.rng.id("cus"), "usd"
         return self.payers[
@@ -117,17 +117,17 @@ class SeedData:
         ]
 
     def payer_details(self, payer: tuple[str, str]) -> Payer:
-        """What an invoice copies from it."""
+        """What an invoice copies from its customer."""
         id, currency = payer
         row = self.account.tables["customers"].rows.get(id)
-        found = msgspec.json.decode(row.raw, type=BillingAddress) if row else BillingAddress()
-        return Payer(id, found.name, found.email, currency, found.address)
+        details = msgspec.json.decode(row.raw, type=BillingAddress) if row else BillingAddress()
+        return Payer(id, details.name, details.email, currency, details.address)
 
     def price_ref(self, currency: str) -> PriceRef:
-        fitting = self.by_currency.get(currency)
-        if not fitting:
-            fitting = self.by_currency.setdefault(currency, [self._first_price(currency)])
-        return self.rng.pick(fitting)
+        prices = self.by_currency.get(currency)
+        if not prices:
+            prices = self.by_currency.setdefault(currency, [self._first_price(currency)])
+        return self.rng.pick(prices)
 
     def _first_price(self, currency: str) -> PriceRef:
         product = catalog.product(self.rng, self.account.start)
@@ -142,20 +142,20 @@ class SeedData:
         count = self.sizes.subscriptions
         for created in self.creation_times(count, 310 if count >= 1500 else 0):
             payer = self.payer(created)
-            price_ref = [
+            prices = [
                 self.price_ref(payer[1]) for _ in range(rng.pick((1, 1, 1, 1, 1, 1, 2, 2, 3)))
             ]
             if rng.chance(0.04):
-                price_ref[0] = self._inline_price(price_ref[0], payer[1], created)
-            items = [(rng.id("si"), one) for one in price_ref]
+                prices[0] = self._inline_price(prices[0], payer[1], created)
+            items = [(rng.id("si"), price) for price in prices]
             self.planned.append(
                 PlannedSubscription(
                     rng.id("sub"), payer, created, items, rng.pick(WEIGHTED_STATUSES)
                 )
             )
 
-    def _inline_price(self, price_ref: PriceRef, currency: str, created: int) -> PriceRef:
-        price = catalog.price(self.rng, price_ref.product, created, currency)
+    def _inline_price(self, like: PriceRef, currency: str, created: int) -> PriceRef:
+        price = catalog.price(self.rng, like.product, created, currency)
         price |= {
             "active": False,
             "recurring": catalog.recurring(self.rng),
@@ -168,30 +168,28 @@ class SeedData:
 
     def invoices(self) -> None:
         rng, account = self.rng, self.account
-        begun = [planned.created for planned in self.planned]
+        starts = [planned.created for planned in self.planned]
         count = self.sizes.invoices
         for created in self.creation_times(count, 310 if count >= 1500 else 0):
-            running = bisect_right(begun, created)
+            started = bisect_right(starts, created)
             planned = (
-                self.planned[int(rng.random() * running)] if running and rng.chance(0.65) else None
+                self.planned[int(rng.random() * started)] if started and rng.chance(0.65) else None
             )
             payer = self.payer_details(planned.payer if planned else self.payer(created))
             id = rng.id("in")
-            payer_details = (
+            subscribed = (
                 [(price_ref, (planned.id, item)) for item, price_ref in planned.items]
                 if planned
                 else []
             )
-            more = rng.pick((0, 0, 1, 1)) if planned else rng.pick((1, 1, 2, 4))
+            extra = rng.pick((0, 0, 1, 1)) if planned else rng.pick((1, 1, 2, 4))
             lines = [
-                samples_subscriptions.line(rng, id, price_ref, created, item, payer)
-                for price_ref, item in payer_details
+                samples.line(rng, id, price_ref, created, item, payer)
+                for price_ref, item in subscribed
             ]
             lines += [
-                samples_subscriptions.line(
-                    rng, id, self.price_ref(payer.currency), created, None, payer
-                )
-                for _ in range(more)
+                samples.line(rng, id, self.price_ref(payer.currency), created, None, payer)
+                for _ in range(extra)
             ]
             status = rng.pick(WEIGHTED_INVOICE_STATUSES)
             account.store(
@@ -207,7 +205,7 @@ class SeedData:
         rng = self.rng
         for planned in self.planned:
             items = [
-                samples_subscriptions.item(
+                samples.item(
                     rng,
                     planned.id,
                     price_ref,
@@ -218,40 +216,40 @@ class SeedData:
                 for id, price_ref in planned.items
             ]
             payer = Payer(planned.payer[0], None, None, planned.payer[1])
-            found = samples_subscriptions.subscription(
+            subscription = samples.subscription(
                 rng, planned.id, payer, items, planned.created, planned.status
             )
-            found["latest_invoice"] = self.latest.get(planned.id)
-            self.account.store("subscriptions", found)
+            subscription["latest_invoice"] = self.latest.get(planned.id)
+            self.account.store("subscriptions", subscription)
 
 
 def creation_times(rng: Random, count: int, start: int, end: int, shape: Shape) -> list[int]:
-    """`count` times of creation in [start, end), sorted."""
+    """`count` sorted creation times in [start, end)."""
     span = end - start
     match shape:
         case "even":
-            found = [rng.random() for _ in range(count)]
+            shares = [rng.random() for _ in range(count)]
         case "import":
             hours = 7200 / span
-            found = [
+            shares = [
                 0.4 + hours * rng.random() if rng.chance(0.6) else rng.random() ** 0.4
                 for _ in range(count)
             ]
         case "months":
             firsts = [at for at in first_days(start, end) if at + 10_800 <= end] or [start]
-            found = [
+            shares = [
                 (rng.pick(firsts) + rng.random() * min(10_800, span) - start) / span
                 if rng.chance(0.8)
                 else rng.random()
                 for _ in range(count)
             ]
         case _:
-            found = [rng.random() ** 0.4 for _ in range(count)]
-    return sorted(start + int(span * share) for share in found)
+            shares = [rng.random() ** 0.4 for _ in range(count)]
+    return sorted(start + int(span * share) for share in shares)
 
 
 def first_days(start: int, end: int) -> list[int]:
-    """Midnight of each first of a month, UTC, in [start, end)."""
+    """Midnight UTC of the first day of each month in [start, end)."""
     first = datetime.fromtimestamp(start, timezone.utc)
     count = (end - start) // (28 * 86_400) + 3
     months = (first.year * 12 + first.month - 1 + n for n in range(count))
@@ -264,13 +262,13 @@ def first_days(start: int, end: int) -> list[int]:
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """A million objects without cycles: looking for cycles among them again and again takes most of
-    the time.
+    """Pause garbage collection: with a million objects and no cycles it would take most of the
+    time.
     """
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()

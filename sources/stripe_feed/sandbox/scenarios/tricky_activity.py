@@ -1,5 +1,5 @@
-"""Things that happen to accounts and are hard to follow: there and back, twice in a second, away
-and back again.
+"""Activity that is hard to replicate: several changes within a second, changes that are undone, and
+objects that are deleted and created again.
 """
 
 from __future__ import annotations
@@ -8,23 +8,24 @@ from collections.abc import Callable, Iterable
 
 from ..samples.customers import discount
 from ..samples.subscriptions import ENDED
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from ..state import mutations
 from ..state.account import Account
 from ..state.table import Row
 
 Action = tuple[str, str, str]
-"""What was done, to which resource, and to which of its objects."""
+"""What was done, the table, and the object's id."""
 
 RowTest = Callable[[Row], bool]
 EDITED = ("customers", "customers", "subscriptions", "invoices", "products", "prices")
+"""The tables of objects that get edited; customers twice as often."""
 
 
-def random_object(account: Account, table: str, fits: RowTest = lambda row: True) -> Row | None:
-    """An object by chance that fits; a few are looked at."""
+def random_object(account: Account, table: str, matches: RowTest = lambda row: True) -> Row | None:
+    """A random object that matches; None if 25 draws find none."""
     rows = account.tables[table]
-    drawn: Iterable[Row | None] = (rows.random_row(account.rng) for _ in range(25))
-    return next((row for row in drawn if row and fits(row)), None)
+    candidates: Iterable[Row | None] = (rows.random_row(account.rng) for _ in range(25))
+    return next((row for row in candidates if row and matches(row)), None)
 
 
 def update_in_steps(account: Account, table: str, id: str, *steps: Object) -> Action:
@@ -34,7 +35,7 @@ def update_in_steps(account: Account, table: str, id: str, *steps: Object) -> Ac
 
 
 def edit_repeatedly(account: Account) -> Action | None:
-    """Several changes of one object within a second."""
+    """Change one object several times within a second."""
     rng, table = (
         account.rng,
         account.rng.pick(("customers", "customers", "subscriptions", "products")),
@@ -49,7 +50,7 @@ def edit_repeatedly(account: Account) -> Action | None:
 
 
 def flip_flag(account: Account) -> Action | None:
-    """There, and half of the time back in the same second."""
+    """Change a boolean, and half of the time change it back within the same second."""
     table, field = account.rng.pick(
         (("customers", "delinquent"), ("products", "active"), ("prices", "active"))
     )
@@ -60,31 +61,33 @@ def flip_flag(account: Account) -> Action | None:
     )
     if row is None:
         return None
-    was = row.content()[field]
-    steps: tuple[Object, ...] = ({field: not was}, {field: was})
+    value = row.content()[field]
+    steps: tuple[Object, ...] = ({field: not value}, {field: value})
     return update_in_steps(account, table, row.id, *steps[: 2 if account.rng.chance(0.5) else 1])
 
 
 def edit_metadata(account: Account) -> Action | None:
-    """A key of the metadata comes, goes, or has another value."""
+    """Add, change or remove one key of the metadata."""
     rng, table = account.rng, account.rng.pick(EDITED)
     row = random_object(account, table)
     if row is None:
         return None
-    held: dict[str, str] = row.content().get("metadata") or {}
-    name = rng.pick(list(held)) if held and rng.chance(0.6) else f"tag_{int(rng.random() * 5)}"
-    rest = {key: value for key, value in held.items() if key != name}
-    after = rest if name in held and rng.chance(0.5) else held | {name: rng.word(4)}
+    metadata: dict[str, str] = row.content().get("metadata") or {}
+    name = (
+        rng.pick(list(metadata)) if metadata and rng.chance(0.6) else f"tag_{int(rng.random() * 5)}"
+    )
+    rest = {key: value for key, value in metadata.items() if key != name}
+    after = rest if name in metadata and rng.chance(0.5) else metadata | {name: rng.word(4)}
     return update_in_steps(account, table, row.id, {"metadata": after})
 
 
 def resize_items(account: Account) -> Action | None:
-    """A subscription has more items than it shows, changes one of those, or has few again."""
+    """Give a subscription more items than it shows, change one of those, or remove them again."""
     row = random_object(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
     items: list[Object] = [
-        {"id": decoded(raw)["id"]} for raw in account.children("subscriptions", row)
+        {"id": decode(raw)["id"]} for raw in account.children("subscriptions", row)
     ]
     drawn = account.rng.random()
     if len(items) <= 10:
@@ -97,23 +100,23 @@ def resize_items(account: Account) -> Action | None:
 
 
 def resize_lines(account: Account) -> Action | None:
-    """The same with the lines of a draft."""
+    """Give a draft invoice more lines than it shows, or remove them again."""
     row = random_object(account, "invoices", lambda row: b'"status":"draft"' in row.raw)
     if row is None:
         return None
-    lines: list[Object] = [{"id": decoded(raw)["id"]} for raw in account.children("invoices", row)]
+    lines: list[Object] = [{"id": decode(raw)["id"]} for raw in account.children("invoices", row)]
     drawn = account.rng.random()
-    more: list[Object] = [{} for _ in range(11 - len(lines) + int(drawn * 4))]
+    new_lines: list[Object] = [{} for _ in range(11 - len(lines) + int(drawn * 4))]
     return update_in_steps(
         account,
         "invoices",
         row.id,
-        {"lines": lines + more if len(lines) <= 10 else lines[: int(drawn * 4)]},
+        {"lines": lines + new_lines if len(lines) <= 10 else lines[: int(drawn * 4)]},
     )
 
 
 def archive_or_restore_price(account: Account) -> Action | None:
-    """A price is archived or comes back, through either of its endpoints."""
+    """Archive or restore a price, through either of its endpoints."""
     table = account.rng.pick(("plans", "prices"))
     row = random_object(account, table, lambda row: row.group != "inline")
     return (
@@ -122,19 +125,19 @@ def archive_or_restore_price(account: Account) -> Action | None:
 
 
 def recreate_product(account: Account) -> Action:
-    """A product is deleted and comes again under its id, at once or at some later time."""
-    rng, gone = account.rng, list(account.deleted["products"])
-    if gone and rng.chance(0.5):
+    """Delete a product, and create it again with the same id, now or later."""
+    rng, deleted = account.rng, list(account.deleted["products"])
+    if deleted and rng.chance(0.5):
         return (
             "created",
             "products",
-            mutations.create(account, "products", {"id": rng.pick(gone)})["id"],
+            mutations.create(account, "products", {"id": rng.pick(deleted)})["id"],
         )
     row = account.tables["products"].random_row(rng)
-    free = row is not None and not mutations.has_prices(account, row.id)
+    deletable = row is not None and not mutations.has_prices(account, row.id)
     id = (
         row.id
-        if row and free
+        if row and deletable
         else mutations.create(account, "products", {"default_price": None})["id"]
     )
     mutations.delete(account, "products", id)
@@ -152,32 +155,44 @@ def delete_archived_plan(account: Account) -> Action | None:
 
 
 def change_customer_discount(account: Account) -> Action | None:
-    """A customer gets, switches or loses a discount."""
+    """Add, replace or remove a customer's discount."""
     row = random_object(account, "customers")
     if row is None:
         return None
-    held = row.content().get("discount")
-    lost = held and account.rng.chance(0.5)
+    has_discount = row.content().get("discount")
+    removed = has_discount and account.rng.chance(0.5)
     return update_in_steps(
         account,
         "customers",
         row.id,
-        {"discount": None if lost else discount(account.rng, account.now, customer=row.id)},
+        {"discount": None if removed else discount(account.rng, account.now, customer=row.id)},
     )
 
 
 def change_subscription_discounts(account: Account) -> Action | None:
-    """The same for a subscription, which may have several."""
+    """Add a discount to a subscription, which may have several, or remove the first."""
     row = random_object(account, "subscriptions", lambda row: row.group not in ENDED)
     if row is None:
         return None
-    held: list[str] = row.content()["discounts"]
-    after = held[1:] if held and account.rng.chance(0.5) else [*held, account.rng.id("di")]
-    return update_in_steps(account, "subscriptions", row.id, {"discounts": after})
+    discounts: list[str] = row.content()["discounts"]
+    changed = (
+        discounts[1:]
+        if discounts and account.rng.chance(0.5)
+        else [*discounts, account.rng.id("di")]
+    )
+    return update_in_steps(account, "subscriptions", row.id, {"discounts": changed})
 
 
 TRICKY_ACTIONS: tuple[tuple[int, Callable[[Account], Action | None]], ...] = (
-    (3, edit_repeatedly), (4, flip_flag), (5, edit_metadata), (3, resize_items), (2, resize_lines), (2, archive_or_restore_price), (2, recreate_product), (1, delete_archived_plan),
-    (2, change_customer_discount), (2, change_subscription_discounts),
-)  # fmt: skip
-"""How often each is done, by the measure of `life.DEEDS`."""
+    (3, edit_repeatedly),
+    (4, flip_flag),
+    (5, edit_metadata),
+    (3, resize_items),
+    (2, resize_lines),
+    (2, archive_or_restore_price),
+    (2, recreate_product),
+    (1, delete_archived_plan),
+    (2, change_customer_discount),
+    (2, change_subscription_discounts),
+)
+"""Weight and action, on the scale of `activity.ACTIONS`."""

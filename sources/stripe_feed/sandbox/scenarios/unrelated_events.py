@@ -1,4 +1,4 @@
-"""Events of what is in none of the tables: previews of invoices, and objects of other kinds."""
+"""Events about objects that no table holds: invoice previews, and objects of other kinds."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from ..world import World
 
 
 def preview(account: World, id: str) -> Object:
-    """Tell of the next invoice of a customer or a subscription: `invoice.upcoming`, with an object
-    that is none yet.
-    """
-    given = (
+    """Record `invoice.upcoming` with a preview of the next invoice of a customer or a subscription."""
+    target = (
         {"subscription": id}
         if id in account.tables["subscriptions"].rows
         else _of_customer(account, id)
     )
-    name = account.event_log.rng.id("upcoming_in")
-    found = draft_invoice(
-        account, given | {"id": name, "created": account.now, "billing_reason": "upcoming"}
+    invoice_id = account.event_log.rng.id("upcoming_in")
+    invoice = draft_invoice(
+        account, target | {"id": invoice_id, "created": account.now, "billing_reason": "upcoming"}
     )
-    shown = account.truncate_list("invoices", found)[0]
+    shown = account.truncate_list("invoices", invoice)[0]
     raw = msgspec.json.encode(render(account, "invoices", shown, account.api_version))
     account.event_log.add(
-        EventDraft("invoice.upcoming", "previews", name, raw, sides=(None, shown)), account.now
+        EventDraft("invoice.upcoming", "previews", invoice_id, raw, sides=(None, shown)),
+        account.now,
     )
-    return found
+    return invoice
 
 
 def _of_customer(account: World, id: str) -> Object:
     if id not in account.tables["customers"].rows:
         raise KeyError(f"no such customer or subscription: {id}")
     rows = filter(has_text("customer", id), account.tables["subscriptions"].rows.values())
-    running = next((row.id for row in rows if row.group not in ENDED), None)
-    return {"customer": id} | ({"subscription": running} if running else {})
+    subscription = next((row.id for row in rows if row.group not in ENDED), None)
+    return {"customer": id} | ({"subscription": subscription} if subscription else {})
 
 
 def noise(account: World, count: int) -> None:
-    """So many events about cards, tax ids and payments."""
+    """Record `count` events about cards, tax ids and payments."""
     history = account.event_log
     for _ in range(count):
         row = account.tables["customers"].random_row(history.rng)
         type, table = history.rng.pick(TYPES_AND_TABLES)
-        found = _unrelated_object(
+        unrelated = _unrelated_object(
             account, table, row.content() if row else {"id": history.rng.id("cus")}
         )
         with history.action():
             history.add(
-                EventDraft(type, table, found["id"], msgspec.json.encode(found)), account.now
+                EventDraft(type, table, unrelated["id"], msgspec.json.encode(unrelated)),
+                account.now,
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ..samples.customers import discount_of
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from .account import Account
 from .kinds import EMBEDDED, KINDS
 
@@ -98,7 +98,7 @@ def render_answer(account: Account, body: bytes, version: str) -> bytes:
     """What is read over the API, in the shape of the version that was asked for; events keep
     theirs.
     """
-    found = decoded(body)
+    found = decode(body)
     if found.get("object") == "list" and found["data"]:
         table = TABLE_OF.get(found["data"][0].get("object"))
         shown = table and found | {
@@ -256,7 +256,7 @@ def _price_or_plan(account: Account, table: str, id: str | None) -> Object | Non
     row, gone = account.tables[table].rows.get(id or ""), account.deleted[table].get(id or "")
     if row is not None:
         return BEFORE_BASIL[table](account, row.content())
-    return None if gone is None else BEFORE_BASIL[table](account, decoded(gone))
+    return None if gone is None else BEFORE_BASIL[table](account, decode(gone))
 
 
 def _old_tax(tax: Object) -> Object:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..samples import catalog, invoices, subscriptions
 from ..samples.subscriptions import Payer, PriceRef
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from .account import Account
 from .kinds import KIND_OF_OBJECT, KINDS
 from .mutation_log import read_object, record, record_price
@@ -170,7 +170,7 @@ def draft_lines(
     if subscription is not None:
         row = account.tables["subscriptions"].rows[subscription]
         billed = [
-            (subscription, decoded(raw)["id"]) for raw in account.children("subscriptions", row)
+            (subscription, decode(raw)["id"]) for raw in account.children("subscriptions", row)
         ]
     if given is None or isinstance(given, int):
         given = [{}] * (max(1, len(billed)) if given is None else given)

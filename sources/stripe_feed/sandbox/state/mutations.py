@@ -7,7 +7,7 @@ from __future__ import annotations
 import msgspec
 
 from ..samples import catalog, invoices, subscriptions
-from ..samples.values import Object, decoded
+from ..samples.values import Object, decode
 from .account import Account
 from .builders import consistent_amounts, create_price, draft, draft_items, draft_lines, payer_of
 from .kinds import EMBEDDED, KINDS, Kind, Operation
@@ -178,7 +178,7 @@ FIELD_RULES = {
 
 
 def _children_by_id(account: Account, table: str, id: str) -> dict[str, Object]:
-    children = [decoded(raw) for raw in account.children(table, account.tables[table].rows[id])]
+    children = [decode(raw) for raw in account.children(table, account.tables[table].rows[id])]
     return {child["id"]: child for child in children}
 
 
@@ -242,7 +242,7 @@ def put(account: Account, table: str, given: Object | bytes) -> Object:
     """Plant an object as it is: bytes stay the same bytes."""
     check_table(table)
     raw = given.strip() if isinstance(given, bytes) else msgspec.json.encode(given)
-    found = decoded(raw)
+    found = decode(raw)
     there = account.tables[table].rows.get(found["id"])
     before = there.content() if there else None
     account.all_children.pop(found["id"], None)

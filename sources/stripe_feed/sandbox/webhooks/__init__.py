@@ -1,1 +1,1 @@
-"""Webhook endpoints, and the sending of events to them."""
+"""Webhook endpoints, and the sender of webhooks."""

@@ -1,4 +1,4 @@
-"""The account's webhook endpoints, and which events go to them in which shape."""
+"""The account's webhook endpoints, and which events are sent to them in which API version."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from .sender import Delivery, Sender, WebhookEndpoint
 
 
 class Webhooks:
-    """`hooks` are in the order in which they were made."""
+    """`endpoints` are in the order of their creation."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.rng = Random(
             f"webhooks {account.seed}"
-        )  # its own, so that endpoints do not change what happens
+        )  # a generator of its own: endpoints must not change the account
         self.rng.account = account.id
         self.endpoints: dict[str, WebhookEndpoint] = {}
         self.sender = Sender()
 
     def publish(self, event: Event, body: Callable[[str, int], bytes]) -> None:
-        """Send an event to all that want its type; `body` is it in an API version, pending at so
-        many endpoints.
+        """Send an event to all endpoints that subscribe to its type. `body` renders it for an API
+        version and a number of pending webhooks.
         """
-        wanting = [hook for hook in self.endpoints.values() if hook.wants(event.type)]
-        shapes: dict[str, bytes] = {}
-        for hook in wanting:
-            version = hook.object["api_version"] or self.account.api_version
-            if version not in shapes:
-                raw = body(version, len(wanting))
-                shapes[version] = msgspec.json.format(raw, indent=2) if self.account.indent else raw
-            self.sender.enqueue(Delivery(hook, event.id, shapes[version]), self.account.faults)
+        subscribed = [
+            endpoint for endpoint in self.endpoints.values() if endpoint.subscribes_to(event.type)
+        ]
+        bodies: dict[str, bytes] = {}
+        for endpoint in subscribed:
+            version = endpoint.object["api_version"] or self.account.api_version
+            if version not in bodies:
+                raw = body(version, len(subscribed))
+                bodies[version] = msgspec.json.format(raw, indent=2) if self.account.indent else raw
+            self.sender.enqueue(Delivery(endpoint, event.id, bodies[version]), self.account.faults)

@@ -1,4 +1,4 @@
-"""One webhook on its way: signed as Stripe signs, and never longer on it than ten seconds."""
+"""Send one webhook: signed as Stripe signs, within ten seconds."""
 
 from __future__ import annotations
 
@@ -20,38 +20,41 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r\n", re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, without asking anyone."""
+    """Whether a host is this machine, decided without a look-up."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
 
 
 def signature(secret: str, body: bytes, at: int) -> str:
-    """The header by which a receiver knows who sent a body, and when."""
+    """The header that proves to a receiver who sent a body and when."""
     signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={signed}"
 
 
-def post(url: str, secret: str, body: bytes, running: set[socket.socket]) -> int:
-    """The status of the answer; `running` holds the socket meanwhile. Signed by the wall clock, as
-    receivers check by theirs.
+def post(url: str, secret: str, body: bytes, connections: set[socket.socket]) -> int:
+    """Send a body and return the status of the answer. `connections` holds the open socket
+    meanwhile, so that others can close it. The signature has the time of the wall clock, because
+    receivers compare it with theirs.
     """
     end, parts = time.monotonic() + TIMEOUT, urlsplit(url)
     with _connected(parts) as connection:
-        running.add(connection)
+        connections.add(connection)
         try:
-            connection.settimeout(_left(end))
+            connection.settimeout(_remaining(end))
             connection.sendall(_head(parts, secret, body) + body)
             return _status(connection, end)
         finally:
-            running.discard(connection)
+            connections.discard(connection)
 
 
 def _connected(parts: SplitResult) -> socket.socket:
-    """A connection to loopback. Certificates are not checked: nobody issues one for that."""
+    """A connection to a loopback address. Certificates are not verified: no authority issues them
+    for loopback.
+    """
     host = parts.hostname or ""
     if not is_loopback(host):
-        raise ValueError(f"{host} is no loopback address: the sandbox calls nothing else")
+        raise ValueError(f"{host} is not a loopback address: the sandbox sends webhooks only there")
     plain = socket.create_connection(
         (host, parts.port or (443 if parts.scheme == "https" else 80)), TIMEOUT
     )
@@ -82,35 +85,35 @@ def _head(parts: SplitResult, secret: str, body: bytes) -> bytes:
 
 
 def _status(connection: socket.socket, end: float) -> int:
-    """Reads what is announced of the answer's body too, so that the receiver is not cut off."""
+    """Read the whole announced answer, so that the receiver can finish sending it."""
     head = b""
     while b"\r\n\r\n" not in head:
         if len(head) > MAX_RESPONSE_HEAD:
-            raise ValueError("the answer's head does not end")
-        head += _more(connection, end)
+            raise ValueError("the head of the answer is too long")
+        head += _receive(connection, end)
     status = STATUS.match(head)
     if status is None:
-        raise ValueError("the answer is no HTTP")
+        raise ValueError("the answer is not HTTP")
     length = LENGTH.search(head)
-    left = min(int(length[1]) if length else 0, MAX_RESPONSE_HEAD) - len(
+    remaining = min(int(length[1]) if length else 0, MAX_RESPONSE_HEAD) - len(
         head.partition(b"\r\n\r\n")[2]
     )
     with suppress(OSError):
-        while left > 0:
-            left -= len(_more(connection, end))
+        while remaining > 0:
+            remaining -= len(_receive(connection, end))
     return int(status[1])
 
 
-def _more(connection: socket.socket, end: float) -> bytes:
-    connection.settimeout(_left(end))
-    found = connection.recv(MAX_RESPONSE_HEAD)
-    if not found:
-        raise ConnectionError("closed before the answer's end")
-    return found
+def _receive(connection: socket.socket, end: float) -> bytes:
+    connection.settimeout(_remaining(end))
+    received = connection.recv(MAX_RESPONSE_HEAD)
+    if not received:
+        raise ConnectionError("the connection was closed before the end of the answer")
+    return received
 
 
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
+def _remaining(end: float) -> float:
+    remaining = end - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError("timed out")
-    return left
+    return remaining

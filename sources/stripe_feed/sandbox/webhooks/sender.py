@@ -1,5 +1,5 @@
-"""Webhooks on their way: a queue that never makes anyone wait, and a few threads that end when it
-is empty.
+"""The queue of webhooks, and a few threads that send them and end when it is empty. Adding to it
+never blocks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .post import post
 THREADS = 4
 MAX_QUEUED = 10_000
 HOLD_SECONDS = 0.2
-"""Seconds for which one that should overtake those that were held back is waited for."""
+"""How long the sender waits for a webhook that should overtake those held back."""
 
 
 @dataclass(slots=True, eq=False)
 class WebhookEndpoint:
-    """A webhook endpoint, and the secret that signs what goes there."""
+    """A webhook endpoint with its signing secret."""
 
     object: Object
     secret: str
@@ -37,7 +37,7 @@ class WebhookEndpoint:
     def enabled(self) -> bool:
         return bool(self.object["status"] == "enabled")
 
-    def wants(self, type: str) -> bool:
+    def subscribes_to(self, type: str) -> bool:
         return self.enabled and (
             "*" in self.object["enabled_events"] or type in self.object["enabled_events"]
         )
@@ -46,7 +46,7 @@ class WebhookEndpoint:
 class Delivery(NamedTuple):
     """One event for one endpoint."""
 
-    hook: WebhookEndpoint
+    endpoint: WebhookEndpoint
     event: str
     body: bytes
 
@@ -57,36 +57,36 @@ class Failure(NamedTuple):
 
 
 class Sender:
-    """What is due, what is held back so that it comes later than it should, and what has failed."""
+    """Webhooks that are due, that are held back to arrive late, and that have failed."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.due: deque[Delivery] = deque()
         self.held_back: list[Delivery] = []
         self.failed: list[Failure] = []
-        self.pending: dict[str, set[str]] = {}  # events, and the endpoints that have not taken them
-        self.running: set[socket.socket] = set()
+        self.pending: dict[str, set[str]] = {}  # event -> endpoints that have not received it
+        self.connections: set[socket.socket] = set()
         self.threads = self.busy = 0
 
     def enqueue(self, delivery: Delivery, faults: Faults) -> None:
-        """Take one for later; with bad luck it never comes, comes twice, or comes after others.
-        Lost: Stripe thinks it came.
+        """Queue a webhook. The faults decide whether it is lost, sent twice or held back. A lost
+        one counts as delivered.
         """
-        luck = faults.rng("webhooks")
+        rng = faults.rng("webhooks")
         shares = (faults.webhooks_lost, faults.webhooks_doubled, faults.webhooks_shuffled)
-        lost, twice, held_back = (bool(share) and luck.random() < share for share in shares)
+        lost, twice, held_back = (bool(share) and rng.random() < share for share in shares)
         with self.changed:
             self._release(faults.rng("shuffled"))
             for _ in range(0 if lost else 1 + twice):
                 self._queue(delivery, held_back)
 
     def resend(self) -> int:
-        """Take all that have failed once more; says how many."""
+        """Queue all failed webhooks again and return their number."""
         with self.changed:
-            again, self.failed = self.failed, []
-            for failure in again:
+            failures, self.failed = self.failed, []
+            for failure in failures:
                 self._queue(failure.delivery)
-            return len(again)
+            return len(failures)
 
     def drain(self, timeout: float) -> None:
         with self.changed:
@@ -96,34 +96,39 @@ class Sender:
 
     @property
     def outstanding(self) -> int:
-        """How many are due or being sent."""
+        """How many webhooks are due or being sent."""
         return len(self.due) + len(self.held_back) + self.busy
 
-    def forget(self, hook: WebhookEndpoint) -> None:
-        """Nothing more goes there, also nothing of what has failed."""
+    def forget(self, endpoint: WebhookEndpoint) -> None:
+        """Drop all webhooks for an endpoint, including those that have failed."""
         with self.changed:
-            self.due = deque(one for one in self.due if one.hook is not hook)
-            self.held_back = [one for one in self.held_back if one.hook is not hook]
-            self.failed = [one for one in self.failed if one.delivery.hook is not hook]
+            self.due = deque(delivery for delivery in self.due if delivery.endpoint is not endpoint)
+            self.held_back = [
+                delivery for delivery in self.held_back if delivery.endpoint is not endpoint
+            ]
+            self.failed = [
+                delivery for delivery in self.failed if delivery.delivery.endpoint is not endpoint
+            ]
             for event in list(self.pending):
-                self._mark_delivered(event, hook)
+                self._mark_delivered(event, endpoint)
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Send nothing more: what is due and what is being sent has failed."""
+        """Stop sending: webhooks that are due or being sent count as failed."""
         with self.changed:
             self.failed += [
-                Failure(one, "the sandbox stopped") for one in (*self.due, *self.held_back)
+                Failure(delivery, "the sandbox stopped")
+                for delivery in (*self.due, *self.held_back)
             ]
             self.due.clear()
             self.held_back.clear()
-            for connection in list(self.running):
+            for connection in list(self.connections):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
             self.changed.notify_all()
 
     def _queue(self, delivery: Delivery, held_back: bool = False) -> None:
-        self.pending.setdefault(delivery.event, set()).add(delivery.hook.id)
+        self.pending.setdefault(delivery.event, set()).add(delivery.endpoint.id)
         if len(self.due) + len(self.held_back) >= MAX_QUEUED:
             self.failed.append(Failure(delivery, "the queue is full"))
             return
@@ -133,25 +138,25 @@ class Sender:
             threading.Thread(target=self._work, name="webhooks", daemon=True).start()
         self.changed.notify_all()
 
-    def _release(self, luck: random.Random | None = None) -> None:
-        """What was held back is due: some of it by luck, else all, the last first."""
-        freed: list[Delivery] = []
+    def _release(self, rng: random.Random | None = None) -> None:
+        """Make held back webhooks due, the last first: all of them, or a random part."""
+        released: list[Delivery] = []
         kept: list[Delivery] = []
-        for one in self.held_back:
-            (freed if luck is None or luck.random() < 0.3 else kept).append(one)
+        for delivery in self.held_back:
+            (released if rng is None or rng.random() < 0.3 else kept).append(delivery)
         self.held_back = kept
-        self.due.extend(reversed(freed))
+        self.due.extend(reversed(released))
         self.changed.notify_all()
 
     def _work(self) -> None:
         while (delivery := self._next()) is not None:
-            why = _sent(delivery, self.running)
+            why = _send(delivery, self.connections)
             with self.changed:
                 self.busy -= 1
-                if why and delivery.hook.enabled:
+                if why and delivery.endpoint.enabled:
                     self.failed.append(Failure(delivery, why))
                 else:
-                    self._mark_delivered(delivery.event, delivery.hook)
+                    self._mark_delivered(delivery.event, delivery.endpoint)
                 self.changed.notify_all()
 
     def _next(self) -> Delivery | None:
@@ -166,17 +171,19 @@ class Sender:
             self.threads -= 1
             return None
 
-    def _mark_delivered(self, event: str, hook: WebhookEndpoint) -> None:
-        missing = self.pending.get(event, set())
-        missing.discard(hook.id)
-        if not missing:
+    def _mark_delivered(self, event: str, endpoint: WebhookEndpoint) -> None:
+        waiting = self.pending.get(event, set())
+        waiting.discard(endpoint.id)
+        if not waiting:
             self.pending.pop(event, None)
 
 
-def _sent(delivery: Delivery, running: set[socket.socket]) -> str:
-    """Why it failed, or nothing."""
+def _send(delivery: Delivery, connections: set[socket.socket]) -> str:
+    """Send one webhook; returns why it failed, or an empty string."""
     try:
-        status = post(delivery.hook.object["url"], delivery.hook.secret, delivery.body, running)
+        status = post(
+            delivery.endpoint.object["url"], delivery.endpoint.secret, delivery.body, connections
+        )
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "" if 200 <= status < 300 else f"answered {status}"
