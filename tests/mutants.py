@@ -212,8 +212,8 @@ MUTANTS = (
     Mutant(
         "version from the end of the request",
         "api/client.py",
-        "        return Reply(value, int(date - max(0.0, ended_at - started_at)))\n",
-        "        return Reply(value, int(date))\n",
+        "        requested_at = int(date - max(0.0, ended_at - started_at))\n",
+        "        requested_at = int(date)\n",
         "test_api.py::test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time",
         quick=False,
     ),

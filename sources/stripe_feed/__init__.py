@@ -15,6 +15,7 @@ __all__ = [
     "StripeFeedError",
     "__version__",
     "deliver",
+    "open_actions",
     "open_feed",
     "open_pipeline",
     "process_once",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .triggers.config import trigger_of as trigger
     from .triggers.run import deliver
     from .verify_run import verify
+    from .write.actions import open_actions
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
@@ -50,6 +52,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "StripeFeedError": ".errors:StripeFeedError",
         "TABLES": ".resources:TABLES",
         "deliver": ".triggers.run:deliver",
+        "open_actions": ".write.actions:open_actions",
         "open_feed": ".feed.feed:open_feed",
         "open_pipeline": ".destination.pipeline:open_pipeline",
         "process_once": ".feed.process_once:process_once",

@@ -17,6 +17,7 @@ from ..destination.locks import PATIENCE
 from ..errors import CopyDiffers, PartlyDone, UsageError
 from ..resources import CHANGES
 from . import command as cli_command
+from .action import action
 from .feed import feed_app
 from .options import (
     AllowBase,
@@ -312,6 +313,7 @@ def verify(
 
 command(deliver)
 command(serve)
+command(action)
 
 
 @command

@@ -1,0 +1,254 @@
+"""What Stripe would refuse, or should never get, found before the call: e-mail addresses, ids,
+lengths, card numbers, and what a parameter needs beside itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..api.forms import LONGEST_ID
+from ..errors import InvalidParameter
+from ..resources.writable import Writable
+
+Params = Mapping[str, Any]
+
+LENGTHS: dict[str, dict[str, int]] = {
+    "customers": {
+        "email": 512, "name": 256, "phone": 20, "business_name": 150, "individual_name": 150,
+    },
+    "products": {"name": 5_000, "description": 40_000, "unit_label": 12},
+    "prices": {"lookup_key": 200},
+    "coupons": {"name": 40},
+    "subscriptions": {"description": 500},
+    "invoices": {"description": 1_500},
+    "quotes": {"header": 50, "description": 500, "footer": 500},
+}  # fmt: skip
+"""Characters; other text has 5,000 at most."""
+LONGEST_TEXT = 5_000
+COUNTS: dict[str, dict[str, int]] = {
+    "products": {"images": 8, "marketing_features": 15},
+    "subscriptions": {"items": 20},
+    "customers": {"invoice_settings.custom_fields": 4},
+    "invoices": {"custom_fields": 4},
+}
+MOST_KEYS, LONGEST_VALUE = 50, 500  # of metadata
+LONGEST_STATEMENT = 22
+REFERENCES = {"customer": "cus_", "invoice": "in_", "subscription": "sub_"}
+EMAIL = re.compile(r"[^@\s,;<>\"()]+@[^@\s,;<>\"().]+(?:\.[^@\s,;<>\"().]+)+")
+NUMBER = re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])")
+CARD = re.compile(r"3\d|4|5\d|6\d|2[2-7]|81")
+NO_CARD = re.compile(r"(?:^|\.)(?:phone|id)$|_decimal$|^tax_id_data")  # digits of another kind
+
+
+def check_id(row: Writable, object_id: object) -> str:
+    """Return an id that can be one of this kind. Raises `InvalidParameter` before any request."""
+    if not isinstance(object_id, str) or not 0 < len(object_id) <= LONGEST_ID:
+        raise InvalidParameter(f"Give the id of the {row.noun}.", "id")
+    if not object_id.startswith(row.prefix):
+        raise InvalidParameter(f"The id of a {row.noun} begins with {row.prefix}.", "id")
+    if object_id != object_id.strip() or not object_id.isprintable():
+        raise InvalidParameter("An id does not begin or end with white space.", "id")
+    return object_id
+
+
+def check(row: Writable, verb: str, params: Params) -> None:
+    """Raise `InvalidParameter` for the first thing that Stripe would refuse or should never get."""
+    for path, value in walk(params):
+        if isinstance(value, str):
+            _check_text(row, path, value)
+        elif isinstance(value, list) and len(value) > (
+            most := COUNTS.get(row.table, {}).get(path, len(value))
+        ):
+            raise InvalidParameter(f"{path} has at most {most} entries.", path)
+    check_metadata(params.get("metadata"))
+    if verb == "create":
+        for rule in RULES.get(row.table, ()):
+            if sentence := rule(params):
+                raise InvalidParameter(sentence)
+
+
+def walk(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value with its path, lists and hashes too."""
+    for name, value in params.items():
+        path = f"{prefix}{name}"
+        yield path, value
+        if isinstance(value, Mapping):
+            yield from walk(value, f"{path}.")
+        elif isinstance(value, list):
+            for item in value:
+                yield f"{path}[]", item
+                if isinstance(item, Mapping):
+                    yield from walk(item, f"{path}[].")
+
+
+def _check_text(row: Writable, path: str, text: str) -> None:
+    top, _, last = path.rpartition(".")
+    if path == "email" and text and not EMAIL.fullmatch(text):
+        raise InvalidParameter("email is no e-mail address.", path)
+    if path in REFERENCES and text and not text.startswith(REFERENCES[path]):
+        raise InvalidParameter(f"{path} is an id that begins with {REFERENCES[path]}.", path)
+    if path == "invoice_prefix" and not re.fullmatch(r"[A-Z0-9]{1,12}", text):
+        raise InvalidParameter(f"{path} has 1 to 12 capital letters or digits.", path)
+    if path == "statement_descriptor" and (
+        len(text) > LONGEST_STATEMENT or re.search(r"[<>\\'\"]", text)
+    ):
+        raise InvalidParameter(
+            f"{path} has at most {LONGEST_STATEMENT} characters, none of < > \\ ' \".", path
+        )
+    longest = LENGTHS.get(row.table, {}).get(path, LONGEST_TEXT)
+    if len(text) > longest:
+        raise InvalidParameter(f"{path} has at most {longest:,} characters.", path)
+    if top.endswith("custom_fields[]") and len(text) > (limit := 40 if last == "name" else 140):
+        raise InvalidParameter(f"{path} has at most {limit} characters.", path)
+    if not NO_CARD.search(path) and holds_card_number(text):
+        raise InvalidParameter(
+            f"{path} holds what looks like a card number, which must never be stored there. Remove it.",
+            path,
+        )
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether some digits of a text are a card number: 13 to 19 of them, a card's first ones, and
+    the right check digit.
+    """
+    for match in NUMBER.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        if CARD.match(digits) and _luhn(digits):
+            return True
+    return False
+
+
+def _luhn(digits: str) -> bool:
+    doubled = (int(digit) * (1 + n % 2) for n, digit in enumerate(reversed(digits)))
+    return sum(n - 9 if n > 9 else n for n in doubled) % 10 == 0
+
+
+def check_metadata(metadata: object, held: Mapping[str, Any] | None = None) -> None:
+    """Check lengths and number of the keys; `held`: those that the object has already."""
+    if not isinstance(metadata, Mapping):
+        return
+    for value in metadata.values():
+        if len(value) > LONGEST_VALUE:
+            raise InvalidParameter(
+                f"A value of metadata has at most {LONGEST_VALUE} characters.", "metadata"
+            )
+    merged = {key: value for key, value in {**(held or {}), **metadata}.items() if value != ""}
+    if len(merged) > MOST_KEYS:
+        raise InvalidParameter(
+            f"metadata has at most {MOST_KEYS} keys; these would be {len(merged)}.", "metadata"
+        )
+
+
+Rule = Callable[[Params], str | None]
+
+
+def _needs_one(*names: str) -> Rule:
+    """Exactly one of some parameters."""
+
+    def rule(params: Params) -> str | None:
+        given = [name for name in names if name in params]
+        return None if len(given) == 1 else f"Give exactly one of {', '.join(names)}."
+
+    return rule
+
+
+def _at_most_one(*names: str) -> Rule:
+    def rule(params: Params) -> str | None:
+        given = [name for name in names if name in params]
+        return f"Give only one of {' and '.join(given)}." if len(given) > 1 else None
+
+    return rule
+
+
+def _needs(*names: str) -> Rule:
+    def rule(params: Params) -> str | None:
+        missing = [name for name in names if name not in params]
+        return f"{missing[0]} is missing." if missing else None
+
+    return rule
+
+
+def _when(name: str, value: object, *needed: str) -> Rule:
+    """If a parameter has a value, one of others is needed."""
+
+    def rule(params: Params) -> str | None:
+        if params.get(name) != value or any(other in params for other in needed):
+            return None
+        return f"{name}={value} needs {' or '.join(needed)}."
+
+    return rule
+
+
+def _price_amount(params: Params) -> str | None:
+    names = ("unit_amount", "unit_amount_decimal", "custom_unit_amount")
+    if params.get("billing_scheme") == "tiered":
+        if "recurring" not in params:
+            return "A tiered price needs recurring.interval."
+        return None if "tiers" in params else "A tiered price needs tiers."
+    return _needs_one(*names)(params)
+
+
+def _price_meter(params: Params) -> str | None:
+    recurring = params.get("recurring", {})
+    if recurring.get("usage_type") == "metered" and "meter" not in recurring:
+        return "A metered price needs recurring.meter."
+    return None
+
+
+def _item_amount(params: Params) -> str | None:
+    priced = "price_data" in params or "price" in params.get("pricing", {})
+    amounts = "amount" in params or "unit_amount_decimal" in params
+    if priced or (amounts and "currency" in params):
+        return None
+    return (
+        "Give amount and currency, unit_amount_decimal and currency, pricing.price or price_data."
+    )
+
+
+def _percent(params: Params) -> str | None:
+    percent = params.get("percent_off")
+    if percent is not None and not 0 < percent <= 100:
+        return "percent_off is more than 0 and at most 100."
+    return None
+
+
+def _coupon_currency(params: Params) -> str | None:
+    return (
+        "amount_off needs currency."
+        if "amount_off" in params and "currency" not in params
+        else None
+    )
+
+
+def _from_quote(params: Params) -> str | None:
+    others = params.keys() - {"from_quote", "expires_at"}
+    return (
+        "With from_quote, only expires_at can be set."
+        if "from_quote" in params and others
+        else None
+    )
+
+
+CUSTOMER = _needs_one("customer", "customer_account")
+SENDS = _when("collection_method", "send_invoice", "days_until_due", "due_date")
+RULES: dict[str, tuple[Rule, ...]] = {
+    "products": (_needs("name"),),
+    "prices": (
+        _needs("currency"), _needs_one("product", "product_data"), _price_amount, _price_meter,
+    ),
+    "plans": (_needs("currency", "interval"),),
+    "coupons": (
+        _needs_one("percent_off", "amount_off"), _coupon_currency, _percent,
+        _when("duration", "repeating", "duration_in_months"),
+    ),
+    "subscriptions": (
+        CUSTOMER, _needs("items"), SENDS, _at_most_one("trial_end", "trial_from_plan"),
+        _at_most_one("billing_cycle_anchor", "billing_cycle_anchor_config"),
+    ),
+    "invoices": (CUSTOMER, SENDS),
+    "invoice_items": (CUSTOMER, _item_amount),
+    "quotes": (_from_quote,),
+}  # fmt: skip
+"""What a new object needs, as the types of the SDK do not say it."""

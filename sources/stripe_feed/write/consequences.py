@@ -1,0 +1,46 @@
+"""What a destructive action drags along, told before it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..resources.writable import WRITABLE, Writable
+from .lookup.find import PAGE, Lookup, Pages
+
+DESTRUCTIVE: dict[tuple[str, str], str] = {
+    ("customers", "delete"): "Deletes the customer for good, with its payment methods",
+    ("products", "delete"): "Deletes the product for good",
+    ("plans", "delete"): "Deletes the plan for good; subscriptions that use it stay",
+    ("coupons", "delete"): "Deletes the coupon for good; discounts that use it stay",
+    ("subscriptions", "cancel"): "Ends the subscription at once, for good",
+    ("invoices", "delete"): "Deletes the draft for good; its invoice items do not become free",
+    ("invoices", "void"): "Voids the invoice for good",
+    ("invoices", "mark_uncollectible"): "Marks the invoice as uncollectible",
+    ("invoice_items", "delete"): "Deletes the invoice item for good",
+    ("quotes", "cancel"): "Cancels the quote for good",
+}
+"""Per table and verb what cannot be undone."""
+ENDED = ("canceled", "incomplete_expired")
+
+
+def consequences(lookup: Lookup, row: Writable, verb: str, object_id: str) -> str:
+    """What an action on an object does for good; empty for one that is not destructive."""
+    effect = DESTRUCTIVE.get((row.table, verb))
+    if effect is None:
+        return ""
+    more = ""
+    if (row.table, verb) == ("customers", "delete"):
+        count = _count(lookup, "subscriptions", {"customer": object_id})
+        more = f". Subscriptions that end with it at once: {count}"
+    elif (row.table, verb) == ("products", "delete"):
+        count = _count(lookup, "prices", {"product": object_id})
+        more = f". Prices that keep Stripe from deleting it: {count}"
+    return f"{effect}{more}."
+
+
+def _count(lookup: Lookup, table: str, filters: dict[str, Any]) -> str:
+    """How many there are that did not end."""
+    pages = Pages(lookup.api)
+    listed = pages.listed(WRITABLE[table], filters, PAGE)
+    count = sum(1 for item in listed if item.get("status") not in ENDED)
+    return f"{count}{' or more' if pages.has_more else ''}"

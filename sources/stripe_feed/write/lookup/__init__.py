@@ -1,0 +1,1 @@
+"""Find the objects that an action is about."""

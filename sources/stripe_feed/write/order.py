@@ -1,0 +1,95 @@
+"""What an action is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from uuid import uuid4
+
+from ..api.forms import ADDRESS
+from ..errors import UsageError
+from .lookup.filters import Filter
+from .parameters import NULLS, Nulls
+
+IfSeveral = Literal["error", "newest", "oldest", "all"]
+
+IF_SEVERAL = ("error", "newest", "oldest", "all")
+LIMIT = 10
+KEY_PREFIX = "sf-"  # of idempotency keys: events carry them, so our own writes can be told
+SENDS = "set unset nulls expand dry_run idempotency_key"
+FINDS = "id match if_several"
+FIELDS: dict[str, str] = {
+    "get": "id expand",
+    "list": "where limit expand",
+    "search": "where limit",
+    "create": SENDS,
+    "insert": f"match {SENDS}",
+    "update": f"{FINDS} {SENDS} only_if_empty",
+    "upsert": f"match if_several {SENDS} only_if_empty",
+    "delete": f"{FINDS} dry_run confirm",
+    "cancel": f"{FINDS} {SENDS} confirm at_period_end reason comment",
+}
+"""What each verb uses of an order."""
+OTHERS = f"{FINDS} {SENDS} confirm"  # all other verbs
+LONGEST_KEY = 200  # Stripe takes 255; several matches add the object's id
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an action is asked to do; the fields that a verb does not use stay as they are.
+
+    `match` finds the object by properties, `set` are parameters (dotted names reach into hashes),
+    `unset` names fields to clear.
+    """
+
+    id: str | None = None
+    match: Mapping[str, Any] | None = None
+    set: Mapping[str, Any] | None = None
+    unset: tuple[str, ...] = ()
+    where: Mapping[str, Any] | Filter | None = None
+    limit: int = LIMIT
+    expand: tuple[str, ...] = ()
+    nulls: Nulls = "skip"
+    only_if_empty: bool | tuple[str, ...] = False
+    if_several: IfSeveral = "error"
+    at_period_end: bool = False
+    reason: str | None = None
+    comment: str | None = None
+    dry_run: bool = False
+    confirm: bool = False
+    idempotency_key: str | None = None
+
+
+def fields_of(verb: str) -> list[str]:
+    """The fields of an order that a verb uses."""
+    return FIELDS.get(verb, OTHERS).split()
+
+
+def make_order(verb: str, given: Mapping[str, Any]) -> Order:
+    """Make an order of what a caller gives. Raises `UsageError`."""
+    if unused := sorted(given.keys() - {*fields_of(verb)}):
+        raise UsageError(
+            f"{verb} takes no {', '.join(unused)}. It takes {', '.join(fields_of(verb))}."
+        )
+    lists = {name: tuple(given[name]) for name in ("unset", "expand") if name in given}
+    order = Order(**{**given, **lists})
+    for name, choices in (("nulls", NULLS), ("if_several", IF_SEVERAL)):
+        if getattr(order, name) not in choices:
+            raise UsageError(f"{name} is one of {', '.join(choices)}.")
+    if isinstance(order.limit, bool) or not isinstance(order.limit, int) or order.limit < 1:
+        raise UsageError("limit is a whole number of at least 1.")
+    for name in ("match", "set"):
+        if not isinstance(getattr(order, name), Mapping | None):
+            raise UsageError(f"{name} takes names and values.")
+    return replace(order, idempotency_key=_key(order.idempotency_key))
+
+
+def _key(given: str | None) -> str:
+    if given is None:
+        return f"{KEY_PREFIX}{uuid4()}"
+    if not 0 < len(given) <= LONGEST_KEY or not given.isascii() or ADDRESS.search(given):
+        raise UsageError(
+            f"An idempotency key has 1 to {LONGEST_KEY} ASCII characters and holds no e-mail address."
+        )
+    return given

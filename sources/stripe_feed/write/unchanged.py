@@ -1,0 +1,105 @@
+"""What of an update is left when the object is known: what differs, and with only-if-empty what is
+empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .lookup.filters import same
+from .parameters import UNSET, Params
+
+WHOLE = ("address", "shipping")
+"""Hashes that are sent whole: whether Stripe merges or replaces a part is not documented."""
+EMPTY: tuple[Any, ...] = (None, "", {}, [])
+
+
+def has_parts(given: Mapping[str, Any]) -> bool:
+    """Whether parts of a hash are given that has to be sent whole."""
+    return any(name.partition(".")[0] in WHOLE and "." in name for name in given)
+
+
+def completed(params: Params, held: Mapping[str, Any], given: Mapping[str, Any]) -> Params:
+    """Add what the object holds to hashes of which parts are given."""
+    parts = {name.partition(".")[0] for name in given if "." in name} & {*WHOLE} & params.keys()
+    return {
+        name: _merged(held.get(name), value) if name in parts else value
+        for name, value in params.items()
+    }
+
+
+def _merged(held: Any, given: Any) -> Any:
+    if not isinstance(held, Mapping) or not isinstance(given, Mapping):
+        return given
+    kept = {name: value for name, value in held.items() if value is not None}
+    return {**kept, **{name: _merged(held.get(name), value) for name, value in given.items()}}
+
+
+def empty_only(params: Params, held: Mapping[str, Any], fields: bool | tuple[str, ...]) -> Params:
+    """Leave out fields that have a value already: all, or only those named."""
+
+    def keeps(name: str) -> bool:
+        return fields is not True and name not in (fields or ())
+
+    left = {
+        name: value
+        for name, value in params.items()
+        if name == "metadata" or keeps(name) or _is_empty(held.get(name))
+    }
+    metadata = held.get("metadata") or {}
+    return _with_metadata(
+        left,
+        lambda key, _: (
+            (keeps("metadata") and keeps(f"metadata.{key}")) or _is_empty(metadata.get(key))
+        ),
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_empty(inner) for inner in value.values())
+    return value in EMPTY
+
+
+def changed(params: Params, held: Mapping[str, Any]) -> Params:
+    """Leave out what the object holds already."""
+    left = {
+        name: value
+        for name, value in params.items()
+        if name == "metadata" or name not in held or not equal(name, held[name], value)
+    }
+    metadata = held.get("metadata") or {}
+    return _with_metadata(left, lambda key, value: not equal(key, metadata.get(key), value))
+
+
+def equal(name: str, held: Any, given: Any) -> bool:
+    """Whether a value is what the object holds; a hash, if all that is given is."""
+    if isinstance(given, Mapping):
+        return isinstance(held, Mapping) and all(
+            equal(key, held.get(key), value) for key, value in given.items()
+        )
+    if isinstance(given, list):
+        return (
+            isinstance(held, list)
+            and len(held) == len(given)
+            and all(equal(name, *pair) for pair in zip(held, given, strict=True))
+        )
+    if given == UNSET:
+        return _is_empty(held)
+    if isinstance(held, Mapping):  # expanded
+        held = held.get("id")
+    return held is not None and same("", held, given)
+
+
+def _with_metadata(params: Params, keep: Any) -> Params:
+    """Filter the keys of metadata too; without any, metadata is left out."""
+    metadata = params.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return params
+    kept = {key: value for key, value in metadata.items() if keep(key, value)}
+    return (
+        {**params, "metadata": kept}
+        if kept
+        else {k: v for k, v in params.items() if k != "metadata"}
+    )

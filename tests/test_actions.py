@@ -1,0 +1,792 @@
+"""Actions on the sandbox: every capability of the checklist by its id, matching, nulls, dry runs, and
+how each can end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from stripe_feed import open_actions
+from stripe_feed.errors import PermissionMissing, SetupError, UsageError
+from stripe_feed.resources.writable import WRITABLE
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.write.actions import Actions
+from stripe_feed.write.lookup import find
+from stripe_feed.write.verbs import verbs_of
+from tests.scripted import Answer, Scripted, Seen, scripted
+
+KEY = "rk_test_canary51SecretOfTheKey"
+EMAIL = "jane.canary@example.com"
+NAME = "Canary O'Shea"
+FAST: dict[str, Any] = {"max_rps": 5_000, "endpoint_rps": 5_000, "threads": 2}
+
+
+class Account:
+    """A sandbox, and actions on it."""
+
+    def __init__(self, box: Sandbox, actions: Actions) -> None:
+        self.box, self.actions = box, actions
+
+    def customer(self, **fields: Any) -> str:
+        """A new customer's id."""
+        done = self.actions.create("customers", {"email": EMAIL, **fields})
+        assert done.status == "success", done.message
+        return str(done.id)
+
+    def held(self, table: str, object_id: str) -> dict[str, Any]:
+        """What the account has."""
+        found: dict[str, Any] = self.box.objects(table)[object_id]
+        return found
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    box = Sandbox(seed=5, customers=3)
+    with box.serve() as url, open_actions(box.key, base=url, **FAST) as actions:
+        yield Account(box, actions)
+
+
+@contextmanager
+def on(server: Scripted, key: str = KEY, **options: Any) -> Iterator[Actions]:
+    """Actions on a scripted server."""
+    with open_actions(key, base=server.url, **FAST, **options) as actions:
+        yield actions
+
+
+def body(value: Any) -> Answer:
+    return Answer(body=json.dumps(value).encode(), headers={"Request-Id": "req_1"})
+
+
+def refusal(status: int, **error: Any) -> Answer:
+    return Answer(
+        status, json.dumps({"error": {"type": "invalid_request_error", **error}}).encode()
+    )
+
+
+def page(*objects: dict[str, Any], more: bool = False) -> Answer:
+    return body({"object": "list", "data": list(objects), "has_more": more})
+
+
+def sent(request: Seen) -> dict[str, str]:
+    text = request.body if request.method == "POST" else urlsplit(request.path).query
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+# -- the checklist ---------------------------------------------------------------------------------
+
+
+def c_create(account: Account) -> None:
+    done = account.actions.create("customers", {"name": NAME, "email": EMAIL, "phone": "+1"})
+    assert (done.status, done.message) == ("success", "Customer created successfully")
+    assert done.object == done.raw and done.id and done.request_id
+    held = account.held("customers", done.id)
+    assert (held["name"], held["email"], held["phone"]) == (NAME, EMAIL, "+1")
+
+
+def c_get(account: Account) -> None:
+    done = account.actions.get("customers", account.customer())
+    assert (done.status, done.message) == ("success", "Customer retrieved successfully")
+    assert account.actions.get("customers", "cus_nope").code == "resource_missing"
+
+
+def c_get_deleted(account: Account) -> None:
+    customer = account.customer()
+    account.actions.delete("customers", customer)
+    done = account.actions.get("customers", customer)
+    assert done.status == "success" and done.object == {
+        "id": customer, "object": "customer", "deleted": True,
+    }  # fmt: skip
+
+
+def c_list(account: Account) -> None:
+    for _ in range(2):
+        account.customer()
+    done = account.actions.list("customers", {"email": EMAIL})
+    assert (len(done.objects or ()), done.via, done.has_more) == (2, "list", False)
+    assert len(account.actions.list("customers", limit=4).objects or ()) == 4
+
+
+def c_update(account: Account) -> None:
+    customer = account.customer(name=NAME)
+    done = account.actions.update("customers", customer, set={"metadata.order_id": "6735"})
+    held = account.held("customers", customer)
+    assert done.status == "success"
+    assert (held["metadata"], held["name"], held["email"]) == ({"order_id": "6735"}, NAME, EMAIL)
+
+
+def c_delete(account: Account) -> None:
+    customer = account.customer()
+    done = account.actions.delete("customers", customer)
+    assert (done.status, done.raw) == (
+        "success", {"id": customer, "object": "customer", "deleted": True},
+    )  # fmt: skip
+    assert customer not in account.box.objects("customers")
+
+
+def c_delete_matching(account: Account) -> None:
+    customer = account.customer()
+    done = account.actions.delete("customers", match={"email": EMAIL}, dry_run=True)
+    assert (done.status, done.id) == ("dry_run", customer)
+    assert customer in account.box.objects("customers")
+    assert account.actions.delete("customers", match={"email": EMAIL}).status == "success"
+    assert account.actions.delete("customers", match={"email": EMAIL}).status == "error"
+
+
+def c_bad_id(account: Account) -> None:
+    before = account.actions.api.requests
+    for bad in ("", "sub_1", "cus_1 ", "cus_\n1", "cus_" + "x" * 300):
+        for verb in ("get", "update", "delete"):
+            done = account.actions.run("customers", verb, id=bad)
+            assert (done.status, done.param) == ("error", "id")
+    assert account.actions.api.requests == before
+
+
+def c_limit(account: Account) -> None:
+    box = Sandbox(seed=5, customers=260)
+    with box.serve() as url, open_actions(box.key, base=url, **FAST) as actions:
+        done = actions.list("customers", limit=250)
+        assert (len(done.objects or ()), done.has_more, actions.api.requests) == (250, True, 3)
+    for limit in (0, -1, True, 1.5):
+        with pytest.raises(UsageError, match="limit is a whole number"):
+            account.actions.list("customers", limit=limit)
+
+
+def c_flat(account: Account) -> None:
+    customer = account.customer(name="Jane Doe")
+    done = account.actions.get("customers", customer)
+    assert done.to_dict(flat=True) == {
+        "customer": done.object,
+        "customer_id": customer,
+        "status": "success",
+        "message": "Customer retrieved successfully",
+    }
+
+
+def c_chain(account: Account) -> None:
+    created = account.actions.create("customers", {"name": NAME})
+    assert account.actions.update("customers", created.id, set={"phone": "+1"}).id == created.id
+
+
+def c_email(account: Account) -> None:
+    for bad in ("jane", "jane@", "@x.org", "a b@x.org", "a@x", f"{'a' * 510}@x.org"):
+        done = account.actions.create("customers", {"email": bad})
+        assert (done.status, done.param, bad in done.message) == ("error", "email", False)
+
+
+def c_cards(account: Account) -> None:
+    card = "4242 4242 4242 4242"
+    for given in ({"description": f"card {card}"}, {"metadata": {"note": card}}, {"name": card}):
+        done = account.actions.create("customers", given)
+        assert (
+            done.status == "error" and "card number" in done.message and "4242" not in done.message
+        )
+    for fine in ({"description": "order 1234567890123456"}, {"phone": "4242424242424242"}):
+        assert account.actions.create("customers", fine).status == "success"
+
+
+def c_nested(account: Account) -> None:
+    customer = account.customer(address={"line1": "T 1", "city": "Bonn"})
+    account.actions.update("customers", customer, set={"address.city": "Berlin"})
+    assert (
+        account.held("customers", customer)["address"] | {"city": "Berlin", "line1": "T 1"}
+        == (account.held("customers", customer)["address"])
+    )
+
+
+def c_wrong_field(account: Account) -> None:
+    done = account.actions.update("customers", "cus_1", set={"tax_id_data": [{"type": "eu_vat"}]})
+    assert "only be set when a customer is created. Allowed: address, balance" in done.message
+    with pytest.raises(UsageError, match=r"get takes no set\. It takes id, expand"):
+        account.actions.get("customers", "cus_1", set={"name": "x"})
+
+
+def c_insert(account: Account) -> None:
+    first = account.actions.insert("customers", {"name": NAME}, match={"email": EMAIL})
+    again = account.actions.insert("customers", {"name": "B"}, match={"email": EMAIL})
+    assert (first.status, again.status, again.id) == ("success", "skipped", first.id)
+    assert account.held("customers", str(first.id))["email"] == EMAIL
+
+
+def c_upsert(account: Account) -> None:
+    first = account.actions.upsert("customers", {"email": EMAIL}, set={"name": NAME})
+    again = account.actions.upsert("customers", {"email": EMAIL}, set={"phone": "+1"})
+    same = account.actions.upsert("customers", {"email": EMAIL}, set={"phone": "+1"})
+    held = account.held("customers", str(first.id))
+    assert (again.id, same.status, held["name"], held["phone"]) == (first.id, "skipped", NAME, "+1")
+
+
+def c_only_if_empty(account: Account) -> None:
+    customer = account.customer(name=NAME, metadata={"a": "1"})
+    order = {"set": {"name": "B", "phone": "+1", "metadata": {"a": "2", "b": "2"}}}
+    account.actions.update("customers", customer, only_if_empty=True, **order)
+    held = account.held("customers", customer)
+    assert (held["name"], held["phone"], held["metadata"]) == (NAME, "+1", {"a": "1", "b": "2"})
+    account.actions.update("customers", customer, only_if_empty=("metadata.b",), set={
+        "name": "B", "metadata": {"a": "3", "b": "3"},
+    })  # fmt: skip
+    held = account.held("customers", customer)
+    assert (held["name"], held["metadata"]) == ("B", {"a": "3", "b": "2"})
+
+
+def c_update_matching(account: Account) -> None:
+    customer = account.customer()
+    done = account.actions.update("customers", match={"email": EMAIL}, set={"name": NAME})
+    assert (done.id, done.via) == (customer, "list")
+
+
+def c_metadata_unset(account: Account) -> None:
+    customer = account.customer(metadata={"a": "1", "b": "2", "c": "3"})
+    account.actions.update("customers", customer, unset=("metadata.a",))
+    assert account.held("customers", customer)["metadata"] == {"b": "2", "c": "3"}
+    account.actions.update("customers", customer, set={"metadata": {"b": None}}, nulls="unset")
+    assert account.held("customers", customer)["metadata"] == {"c": "3"}
+    account.actions.update("customers", customer, unset=("metadata",))
+    assert account.held("customers", customer)["metadata"] == {}
+
+
+def c_refusal(account: Account) -> None:
+    invalid = refusal(
+        400, code="resource_missing", param="source", message="No such token: 'tok_x'"
+    )
+    with scripted(invalid) as server, on(server) as actions:
+        for verb, where in (("create", {}), ("update", {"id": "cus_1"})):
+            done = actions.run("customers", verb, set={"source": "tok_x"}, **where)
+            assert (done.status, done.code, done.param) == ("error", "resource_missing", "source")
+            assert "No such token: '<source>'" in done.message and done.exit_code == 1
+
+
+def c_get_each(account: Account) -> None:
+    for table in ("customers", "subscriptions", "invoices", "products", "prices", "plans"):
+        object_id = next(iter(account.box.objects(table)))
+        done = account.actions.get(table, object_id)
+        assert (done.status, done.id) == ("success", object_id), table
+
+
+def c_dict(account: Account) -> None:
+    done = account.actions.get("customers", account.customer()).to_dict()
+    assert json.loads(json.dumps(done)) == done
+    assert [*done] == [
+        "status", "message", "action", "id", "request_id", "via", "object", "raw",
+    ]  # fmt: skip
+
+
+CHECKLIST = {
+    "N1 N4 N11 N12 N13 N16 N17 N18 N19 N20 S30 S33 S39": c_create,
+    "N5 N9 C14 S38": c_get,
+    "S38 deleted": c_get_deleted,
+    "N6 N9 N12 C3": c_list,
+    "N7 S34 S31 S39 C21": c_update,
+    "N8": c_delete,
+    "C22": c_delete_matching,
+    "N10": c_bad_id,
+    "N15": c_limit,
+    "N21": c_flat,
+    "N26": c_chain,
+    "N28": c_email,
+    "N33": c_cards,
+    "N34": c_nested,
+    "N35 S36": c_wrong_field,
+    "C19": c_insert,
+    "C20": c_upsert,
+    "C20 C21 only if empty": c_only_if_empty,
+    "C21 matching": c_update_matching,
+    "S31": c_metadata_unset,
+    "S33 S37": c_refusal,
+    "C14 C15 C16 C17": c_get_each,
+    "N2": c_dict,
+}
+
+
+@pytest.mark.parametrize("row", CHECKLIST)
+def test_the_checklist(account: Account, row: str) -> None:
+    CHECKLIST[row](account)
+
+
+PARAMETERS: list[tuple[str, str, Any, bool, bool]] = [
+    ("SP1", "address", {"line1": "T 1", "country": "DE"}, True, True),
+    ("SP2", "description", "A note", True, True),
+    ("SP3", "email", "jane@example.com", True, True),
+    ("SP4", "metadata", {"plan": "pro"}, True, True),
+    ("SP5", "name", "Jane", True, True),
+    ("SP6", "payment_method", "pm_card_visa", True, False),
+    ("SP7", "phone", "+1", True, True),
+    ("SP8", "shipping", {"name": "J", "address": {"line1": "T 1"}}, True, True),
+    ("SP9", "tax", {"validate_location": "deferred"}, True, True),
+    ("SP10", "balance", -500, True, True),
+    ("SP11", "cash_balance", {"settings": {"reconciliation_mode": "manual"}}, True, True),
+    ("SP12", "coupon", "25OFF", False, False),
+    ("SP13", "invoice_prefix", "ABC", True, True),
+    ("SP14", "invoice_settings", {"footer": "Thanks"}, True, True),
+    ("SP15", "next_invoice_sequence", 7, True, True),
+    ("SP16", "preferred_locales", ["de", "en"], True, True),
+    ("SP17", "promotion_code", "promo_1", False, False),
+    ("SP18", "source", "tok_visa", True, True),
+    ("SP19", "tax_exempt", "exempt", True, True),
+    ("SP20", "tax_id_data", [{"type": "eu_vat", "value": "DE1"}], True, False),
+    ("SP21", "test_clock", "clock_1", True, False),
+    ("SP22", "default_source", "card_1", False, True),
+]
+UNSEEN = {
+    "payment_method",
+    "tax",
+    "cash_balance",
+    "source",
+    "tax_id_data",
+    "test_clock",
+    "default_source",
+}
+"""Not to be seen in the object as it was given, or about something that a sandbox lacks."""
+
+
+@pytest.mark.parametrize("verb", ["create", "update"])
+@pytest.mark.parametrize(("row", "name", "value", "creates", "updates"), PARAMETERS)
+def test_the_parameters_of_a_customer(
+    account: Account, row: str, name: str, value: Any, creates: bool, updates: bool, verb: str
+) -> None:
+    is_taken = creates if verb == "create" else updates
+    where = {"id": account.customer()} if verb == "update" else {}
+    plan = account.actions.run("customers", verb, set={name: value}, dry_run=True, **where)
+
+    if not is_taken:
+        assert plan.status == "error" and name in plan.message and plan.param == name
+    elif name in UNSEEN:
+        assert (plan.status, plan.requests[0].params) == ("dry_run", {name: value})
+    else:
+        done = account.actions.run("customers", verb, set={name: value}, **where)
+        assert done.object is not None, done.message
+        held = done.object[name]
+        assert (
+            held == value
+            or value.items() <= {k: v for k, v in held.items() if v}.items()
+            or (name == "shipping" and held["name"] == "J")
+        )
+
+
+# -- matching --------------------------------------------------------------------------------------
+
+
+def twins(account: Account) -> tuple[str, str]:
+    first = account.customer(name="First")
+    account.box.advance(10)
+    return first, account.customer(name="Second")
+
+
+@pytest.mark.parametrize("policy", ["newest", "oldest", "all", "error"])
+def test_several_matches_follow_the_policy(account: Account, policy: str) -> None:
+    first, second = twins(account)
+    done = account.actions.update(
+        "customers", match={"email": EMAIL}, set={"phone": "+1"}, if_several=policy
+    )
+    phones = [account.held("customers", one)["phone"] for one in (first, second)]
+
+    expected = {"newest": [None, "+1"], "oldest": ["+1", None], "all": ["+1", "+1"]}
+    assert phones == expected.get(policy, [None, None])
+    if policy == "error":
+        assert done.status == "error" and first in done.message and second in done.message
+    if policy == "all":
+        assert [o["id"] for o in done.objects or ()] == [first, second] and done.id is None
+
+
+def test_an_upsert_with_several_matches_creates_nothing(account: Account) -> None:
+    twins(account)
+    count = len(account.box.objects("customers"))
+
+    assert account.actions.upsert("customers", {"email": EMAIL}).status == "error"
+    assert len(account.box.objects("customers")) == count
+
+
+def test_an_address_in_capitals_is_the_same_customer(account: Account) -> None:
+    customer = account.customer()
+
+    done = account.actions.upsert("customers", {"email": EMAIL.upper()}, set={"name": NAME})
+    assert done.id == customer
+
+
+@pytest.mark.parametrize("match", [{}, {"email": ""}, {"email": None}])
+def test_an_empty_value_matches_nothing(account: Account, match: dict[str, Any]) -> None:
+    """Or every customer without an address would be one and the same."""
+    account.actions.create("customers", {"name": "No address"})
+    before = account.actions.api.requests
+
+    for verb in ("upsert", "delete", "update"):
+        done = account.actions.run("customers", verb, match=match)
+        assert done.status == "error" and "Nothing to match on" in done.message
+    assert account.actions.api.requests == before
+
+
+def test_a_failed_look_up_creates_nothing() -> None:
+    with scripted(refusal(400, message="No.")) as server, on(server) as actions:
+        done = actions.upsert("customers", {"email": EMAIL}, set={"name": NAME})
+
+    assert done.status == "error" and [request.method for request in server.seen] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("match", "query"),
+    [
+        ({"email": EMAIL}, {"email": EMAIL, "limit": "100"}),
+        ({"metadata.crm": "7"}, {"limit": "100"}),
+        ({"name": NAME}, {"limit": "100"}),
+    ],
+)
+def test_a_create_is_never_decided_by_search(match: dict[str, str], query: dict[str, str]) -> None:
+    with (
+        scripted(page(), body({"id": "cus_1", "object": "customer"})) as server,
+        on(server) as actions,
+    ):
+        done = actions.upsert("customers", match)
+
+    assert done.status == "success" and done.via == "list"
+    assert [urlsplit(request.path).path for request in server.seen] == ["/v1/customers"] * 2
+    assert sent(server.seen[0]) == query and server.seen[1].method == "POST"
+
+
+def test_search_may_decide_an_update_and_each_hit_is_tested() -> None:
+    """It finds phrases: "Jane" finds "Mary Jane"."""
+    hits = page({"id": "cus_1", "name": "Jane"}, {"id": "cus_2", "name": "Mary Jane"})
+    with (
+        scripted(hits, body({"id": "cus_1", "object": "customer"})) as server,
+        on(server) as actions,
+    ):
+        done = actions.update("customers", match={"name": "Jane"}, set={"phone": "+1"})
+
+    assert (done.id, done.via) == ("cus_1", "search")
+    assert sent(server.seen[0])["query"] == 'name:"Jane"'
+
+
+def test_a_look_up_does_not_read_an_account_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "MOST_READ", 4)
+    many = page(*({"id": f"cus_{n}", "metadata": {}} for n in range(5)), more=True)
+    with scripted(many) as server, on(server) as actions:
+        done = actions.upsert("customers", {"metadata.crm": "7"})
+
+    assert done.status == "error" and "did not tell" in done.message and len(server.seen) == 1
+
+
+def test_prices_are_looked_for_among_the_inactive_too() -> None:
+    """An inactive price still holds its lookup key."""
+    price = {
+        "id": "price_1",
+        "object": "price",
+        "lookup_key": "pro",
+        "active": False,
+        "nickname": None,
+    }
+    with scripted(page(), page(price), body(price)) as server, on(server) as actions:
+        done = actions.upsert("prices", {"lookup_key": "pro"}, set={"nickname": "Pro"})
+
+    assert done.id == "price_1"
+    assert [sent(request).get("active") for request in server.seen[:2]] == ["true", "false"]
+    assert sent(server.seen[0])["lookup_keys[0]"] == "pro"
+    assert sent(server.seen[2]) == {"nickname": "Pro"}
+
+
+def test_a_product_that_somebody_creates_meanwhile_is_updated() -> None:
+    missing = refusal(404, code="resource_missing", param="id")
+    taken = refusal(400, code="resource_already_exists")
+    there = body({"id": "pro", "object": "product", "name": "Old", "metadata": {}})
+    with scripted(missing, taken, there, there) as server, on(server) as actions:
+        done = actions.upsert("products", {"id": "pro"}, set={"name": "Pro"})
+
+    assert (done.status, done.message) == ("success", "Product updated successfully")
+    assert [(r.method, r.path) for r in server.seen] == [
+        ("GET", "/v1/products/pro"), ("POST", "/v1/products"),
+        ("GET", "/v1/products/pro"), ("POST", "/v1/products/pro"),
+    ]  # fmt: skip
+
+
+def test_ids_that_stripe_chooses_are_not_created(account: Account) -> None:
+    done = account.actions.upsert("customers", {"id": "cus_mine"}, set={"name": NAME})
+
+    assert done.status == "error" and "Stripe chooses the ids" in done.message
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb", "order", "method", "path", "fields"),
+    [
+        ("subscriptions", "cancel", {"reason": "too_expensive", "comment": "c"}, "DELETE",
+         "/v1/subscriptions/sub_1",
+         {"cancellation_details[feedback]": "too_expensive", "cancellation_details[comment]": "c"}),
+        ("subscriptions", "cancel", {"at_period_end": True, "reason": "unused"}, "POST",
+         "/v1/subscriptions/sub_1",
+         {"cancel_at_period_end": "true", "cancellation_details[feedback]": "unused"}),
+        ("subscriptions", "cancel", {"set": {"prorate": True, "invoice_now": True}}, "DELETE",
+         "/v1/subscriptions/sub_1", {"prorate": "true", "invoice_now": "true"}),
+        ("subscriptions", "resume", {"set": {"billing_cycle_anchor.type": "now"}}, "POST",
+         "/v1/subscriptions/sub_1/resume", {"billing_cycle_anchor[type]": "now"}),
+        ("invoices", "finalize", {"set": {"auto_advance": False}}, "POST",
+         "/v1/invoices/in_1/finalize", {"auto_advance": "false"}),
+        ("invoices", "void", {}, "POST", "/v1/invoices/in_1/void", {}),
+        ("invoices", "pay", {"set": {"paid_out_of_band": True}}, "POST", "/v1/invoices/in_1/pay",
+         {"paid_out_of_band": "true"}),
+        ("invoices", "mark_uncollectible", {}, "POST", "/v1/invoices/in_1/mark_uncollectible", {}),
+        ("invoices", "send", {"expand": ("customer",)}, "POST", "/v1/invoices/in_1/send",
+         {"expand[0]": "customer"}),
+        ("invoices", "delete", {}, "DELETE", "/v1/invoices/in_1", {}),
+        ("invoice_items", "delete", {}, "DELETE", "/v1/invoiceitems/ii_1", {}),
+        ("quotes", "finalize", {}, "POST", "/v1/quotes/qt_1/finalize", {}),
+        ("quotes", "accept", {}, "POST", "/v1/quotes/qt_1/accept", {}),
+        ("quotes", "cancel", {}, "POST", "/v1/quotes/qt_1/cancel", {}),
+        ("plans", "delete", {}, "DELETE", "/v1/plans/gold", {}),
+        ("coupons", "delete", {}, "DELETE", "/v1/coupons/25%25%20OFF", {}),
+    ],
+)  # fmt: skip
+def test_the_verbs_send_what_stripe_documents(
+    resource: str, verb: str, order: dict[str, Any], method: str, path: str, fields: dict[str, str]
+) -> None:
+    ids = {"plans": "gold", "coupons": "25% OFF", "invoice_items": "ii_1", "quotes": "qt_1"}
+    object_id = ids.get(resource, {"invoices": "in_1"}.get(resource, "sub_1"))
+    with scripted(body({"id": object_id, "object": "x"})) as server, on(server) as actions:
+        plan = actions.run(resource, verb, id=object_id, dry_run=True, **order)
+        done = actions.run(resource, verb, id=object_id, **order)
+
+    (request,) = server.seen
+    assert done.status == "success" and done.id == object_id
+    assert (request.method, request.path.partition("?")[0], sent(request)) == (method, path, fields)
+    assert plan.status == "dry_run"
+    assert (plan.requests[0].method.upper(), plan.requests[0].path) == (method, path)
+
+
+CREATES: list[tuple[str, dict[str, Any], str]] = [
+    ("products", {}, "name is missing"),
+    ("prices", {"product": "p", "unit_amount": 1}, "currency is missing"),
+    ("prices", {"currency": "usd", "unit_amount": 1}, "exactly one of product, product_data"),
+    ("prices", {"currency": "usd", "product": "p"}, "exactly one of unit_amount"),
+    ("prices", {"currency": "usd", "product": "p", "unit_amount": 1, "unit_amount_decimal": "1"}, "exactly one of"),
+    ("prices", {"currency": "usd", "product": "p", "billing_scheme": "tiered"}, "needs recurring"),
+    ("prices", {"currency": "usd", "product": "p", "unit_amount": 1, "recurring": {"interval": "month", "usage_type": "metered"}},
+     "recurring.meter"),
+    ("prices", {"currency": "usd", "product": "p", "unit_amount": 1, "recurring": {"usage_type": "licensed"}}, "recurring.interval is missing"),
+    ("plans", {"currency": "usd"}, "interval is missing"),
+    ("coupons", {}, "exactly one of percent_off, amount_off"),
+    ("coupons", {"amount_off": 5}, "amount_off needs currency"),
+    ("coupons", {"percent_off": 101}, "at most 100"),
+    ("coupons", {"percent_off": 5, "duration": "repeating"}, "needs duration_in_months"),
+    ("subscriptions", {"customer": "cus_1"}, "items is missing"),
+    ("subscriptions", {"customer": "jane", "items": [{"price": "p"}]}, "begins with cus_"),
+    ("subscriptions", {"customer": "cus_1", "items": [{"price": "p"}] * 21}, "at most 20"),
+    ("subscriptions", {"customer": "cus_1", "items": [{"price": "p"}], "collection_method": "send_invoice"}, "needs days_until_due"),
+    ("invoices", {}, "exactly one of customer"),
+    ("invoices", {"customer": "cus_1", "collection_method": "send_invoice"}, "needs days_until_due"),
+    ("invoice_items", {"customer": "cus_1", "amount": 5}, "amount and currency"),
+    ("quotes", {"from_quote": {"quote": "qt_1"}, "header": "x"}, "only expires_at"),
+    ("quotes", {"header": "x" * 51}, "at most 50 characters"),
+    ("customers", {"metadata": {str(n): "x" for n in range(51)}}, "at most 50 keys"),
+    ("customers", {"metadata": {"a": "x" * 501}}, "at most 500"),
+    ("customers", {"invoice_prefix": "abc"}, "capital letters"),
+    ("products", {"name": "x", "statement_descriptor": "a<b"}, "none of"),
+    ("invoices", {"customer": "cus_1", "custom_fields": [{"name": "x" * 41, "value": "y"}]}, "at most 40"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "given", "says"), CREATES)
+def test_what_stripe_would_refuse_is_told_before_the_call(
+    resource: str, given: dict[str, Any], says: str
+) -> None:
+    with scripted(body({})) as server, on(server) as actions:
+        done = actions.create(resource, given)
+
+    assert done.status == "error" and says in done.message and server.seen == []
+    assert done.exit_code == 2
+
+
+def test_a_dry_run_writes_nothing(account: Account) -> None:
+    customer = account.customer()
+    before = account.held("customers", customer)
+    count = len(account.box.objects("customers"))
+
+    for verb in ("create", "insert", "upsert", "update", "delete"):
+        where: dict[str, Any] = {"id": customer} if verb in ("update", "delete") else {}
+        if verb == "upsert":
+            where = {"match": {"email": "new@example.com"}}
+        given = {} if verb == "delete" else {"set": {"name": NAME}}
+        done = account.actions.run("customers", verb, dry_run=True, **where, **given)
+        assert (done.status, len(done.requests)) == ("dry_run", 1), verb
+    assert account.held("customers", customer) == before
+    assert len(account.box.objects("customers")) == count
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "jane@example.com", "é"])
+def test_an_idempotency_key_holds_no_personal_data(key: str) -> None:
+    with scripted(body({})) as server, on(server) as actions, pytest.raises(UsageError):
+        actions.create("customers", {"name": "x"}, idempotency_key=key)
+    assert server.seen == []
+
+
+def test_our_writes_can_be_told_by_their_key() -> None:
+    with scripted(body({"id": "cus_1", "object": "customer"})) as server, on(server) as actions:
+        mine = actions.create("customers", {"name": "x"}, idempotency_key="sf-mine")
+        other = actions.create("customers", {"name": "x"})
+
+    keys = [request.headers["idempotency-key"] for request in server.seen]
+    assert keys == [mine.idempotency_key, other.idempotency_key]
+    assert keys[0] == "sf-mine" and keys[1].startswith("sf-") and keys[1] != keys[0]
+
+
+# -- how it can end --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fate", ["reset", "truncate", "malformed"])
+def test_an_answer_that_is_lost_creates_one_customer(account: Account, fate: str) -> None:
+    account.actions.list("customers", limit=1)  # before, a broken answer can be a stranger's
+    before = len(account.box.objects("customers"))
+    setattr(account.box.faults, fate, 0.3)
+
+    for _ in range(5):
+        assert account.actions.create("customers", {"name": NAME}).status == "success"
+    assert len(account.box.objects("customers")) == before + 5
+
+
+def test_a_500_after_execution_is_unknown(account: Account) -> None:
+    before = len(account.box.objects("customers"))
+    account.box.faults.error_500_after = 1.0
+
+    done = account.actions.create("customers", {"name": NAME})
+
+    assert (done.status, done.exit_code) == ("unknown", 5)
+    assert done.idempotency_key is None or done.idempotency_key in done.message
+    assert len(account.box.objects("customers")) == before + 1
+
+
+def test_a_missing_permission_is_a_result_that_names_it(account: Account) -> None:
+    account.box.restrict(KEY, ["rak_customer_read"])
+    with open_actions(KEY, base=account.actions.api.base, **FAST) as actions:
+        done = actions.create("customers", {"name": NAME})
+
+    assert (done.status, done.exit_code) == ("error", 3)
+    assert isinstance(done.error, PermissionMissing)
+    assert done.error.permission == "rak_customer_write" and "rak_customer_write" in done.message
+
+
+def test_a_key_that_is_not_valid_ends_everything() -> None:
+    with (
+        scripted(refusal(401, message="Invalid API Key provided")) as server,
+        on(server) as actions,
+        pytest.raises(SetupError, match="not valid"),
+    ):
+        actions.get("customers", "cus_1")
+
+
+@pytest.mark.parametrize("answer", [b'{"hello": 1}', b"[]", b"<html>"])
+def test_what_is_no_answer_of_stripes_is_no_success(answer: bytes) -> None:
+    with scripted(Answer(body=answer)) as server, on(server) as actions:
+        try:
+            assert actions.create("customers", {"name": NAME}).status == "unknown"
+        except SetupError as error:
+            assert "STRIPE_API_BASE" in str(error)
+
+
+def test_a_declined_card_is_a_result_with_its_reason() -> None:
+    declined = refusal(402, code="card_declined", decline_code="insufficient_funds", message="No.")
+    with scripted(declined) as server, on(server) as actions:
+        done = actions.run("invoices", "pay", id="in_1")
+
+    assert (done.status, done.code, done.decline_code) == (
+        "error", "card_declined", "insufficient_funds",
+    )  # fmt: skip
+
+
+# -- live data -------------------------------------------------------------------------------------
+
+LIVE = "sk_live_canary51"
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb", "object_id", "answers", "says"),
+    [
+        ("customers", "delete", "cus_1", [page({"id": "sub_1"}, {"id": "sub_2", "status": "canceled"})],
+         "Subscriptions that end with it at once: 1"),
+        ("products", "delete", "prod_1", [page({"id": "p1"}), page({"id": "p2"})], "Prices that keep Stripe from deleting it: 2"),
+        ("subscriptions", "cancel", "sub_1", [], "Ends the subscription at once"),
+        ("invoices", "void", "in_1", [], "Voids the invoice"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_undone_on_live_data_needs_a_confirmation(
+    resource: str, verb: str, object_id: str, answers: list[Answer], says: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    answers = [replace(answer, headers={}) for answer in answers]
+    with (
+        scripted(*answers, *answers, body({"object": "x"})) as server,
+        on(server, LIVE, allow_api_base=True) as actions,
+    ):
+        asked = actions.run(resource, verb, id=object_id)
+        assert asked.status == "error" and says in asked.message and "--yes" in asked.message
+        assert asked.exit_code == 2 and {request.method for request in server.seen} <= {"GET"}
+        done = actions.run(resource, verb, id=object_id, confirm=True)
+
+    assert done.status == "success" and server.seen[-1].method in ("DELETE", "POST")
+    assert says in caplog.text
+
+
+# -- what there is ---------------------------------------------------------------------------------
+
+
+def test_the_verbs_of_each_resource() -> None:
+    usual = ["search", "get", "list", "insert", "create", "update", "upsert"]
+    more = {
+        "customers": ["delete"], "products": ["delete"], "prices": [], "plans": ["delete"],
+        "coupons": ["delete"], "subscriptions": ["cancel", "resume"],
+        "invoices": ["delete", "finalize", "void", "pay", "mark_uncollectible", "send"],
+        "invoice_items": ["delete"], "quotes": ["finalize", "accept", "cancel"],
+    }  # fmt: skip
+
+    assert {row.table: verbs_of(row) for row in WRITABLE.values()} == {
+        table: usual + verbs for table, verbs in more.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb", "order", "says"),
+    [
+        ("charges", "get", {}, "no actions on 'charges'. Choose from: customers"),
+        ("prices", "delete", {}, "no action 'delete' on prices. Choose from: search"),
+        ("customers", "create", {"nulls": "x"}, "nulls is one of skip, unset, error"),
+        ("customers", "update", {"if_several": "x"}, "if_several is one of"),
+        ("customers", "create", {"set": ["a"]}, "set takes names and values"),
+        ("customers", "create", {"headers": {}}, "create takes no headers"),
+    ],
+)
+def test_an_action_that_does_not_exist_is_a_usage_error(
+    account: Account, resource: str, verb: str, order: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        account.actions.run(resource, verb, **order)
+
+
+def test_no_personal_data_in_messages_and_logs(
+    account: Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stripe's SDK and urllib3 included, at any level."""
+    caplog.set_level(logging.DEBUG)
+    given = {"email": EMAIL, "name": NAME, "metadata": {"who": EMAIL}}
+    results = [
+        account.actions.create("customers", given),
+        account.actions.create("customers", {**given, "source": "tok_nope"}),
+        account.actions.upsert(
+            "customers", {"email": EMAIL}, set={"name": NAME, "phone": "x" * 21}
+        ),
+        account.actions.search("customers", {"email": EMAIL}),
+        account.actions.search("customers", {"name": {"contains": NAME}}),
+        account.actions.update("customers", match={"email": EMAIL}, set={"metadata.x": NAME * 50}),
+        account.actions.create("customers", {"balance": EMAIL}),
+        account.actions.create("customers", {EMAIL: EMAIL}),
+        account.actions.delete("customers", match={"email": EMAIL}),
+    ]
+
+    said = "\n".join([*(result.message for result in results), caplog.text])
+    assert [
+        word for word in (EMAIL, EMAIL.replace("@", "%40"), NAME, "Canary") if word in said
+    ] == []
