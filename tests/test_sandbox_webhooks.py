@@ -521,7 +521,7 @@ def test_a_status_is_enough(box: Sandbox) -> None:
     "url", ["http://192.0.2.1/hook", "https://example.com/hook", "http://127.0.0.1.example.com/"]
 )
 def test_nothing_but_loopback_is_called(url: str) -> None:
-    with pytest.raises(ValueError, match="the sandbox calls nothing else"):
+    with pytest.raises(ValueError, match="is not a loopback address"):
         post.post(url, "whsec_x", b"{}", set())
 
 
