@@ -92,7 +92,7 @@ def shown(box: Sandbox, lo: int, hi: int, types: Sequence[str] = CUSTOMER) -> li
     return sorted(
         e.id
         for e in box.events
-        if lo <= e.created < hi and e.type in types and box.account.event_log.shown(e)
+        if lo <= e.created < hi and e.type in types and box.account.event_log.is_visible(e)
     )
 
 

@@ -653,7 +653,7 @@ def test_the_default_may_change_and_old_events_stay_as_they_are(box: Sandbox) ->
     ]
     assert control(box, "POST", "settings", api_version="2019-01-01")[0] == 400
     assert control(box, "POST", "settings", nonsense=1)[0] == 400
-    with pytest.raises(ValueError, match="no such API version"):
+    with pytest.raises(ValueError, match="unknown API version"):
         Sandbox(customers=1, api_version="yesterday")
 
 

@@ -201,7 +201,7 @@ class Simulation:
     def history(self) -> list[Mutation]:
         """All changes since the sandbox started, in order."""
         with self.account.lock:
-            return [kept.decode() for kept in self.account.event_log.kept]
+            return [stored.decode() for stored in self.account.event_log.mutations]
 
     def oddities(self) -> dict[str, int]:
         """Count the objects of each edge case in the present state."""

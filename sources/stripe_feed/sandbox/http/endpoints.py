@@ -160,7 +160,7 @@ def _form(request: Request, search: str) -> str:
 
 
 def check_permission(account: Account, key: str, permission: str) -> None:
-    if not account.allowed(key, permission):
+    if not account.is_allowed(key, permission):
         raise forbidden(key, account.id, [permission])
 
 

@@ -48,11 +48,13 @@ def page_of_events(account: World, asked: Query) -> tuple[list[Event], bool]:
     history, match = account.event_log, event_condition(account, asked.filters)
     first, last = history.span(asked.created.lo, asked.created.hi)
     if asked.before:
-        first = max(first, history.place(cursor_event(account, asked.before, "ending_before")) + 1)
+        first = max(
+            first, history.position(cursor_event(account, asked.before, "ending_before")) + 1
+        )
         found = take(history.newer(first, last), match, asked.limit + 1)
         return found[: asked.limit][::-1], len(found) > asked.limit
     if asked.after:
-        last = min(last, history.place(cursor_event(account, asked.after, "starting_after")))
+        last = min(last, history.position(cursor_event(account, asked.after, "starting_after")))
     found = take(history.older(first, last), match, asked.limit + 1)
     return found[: asked.limit], len(found) > asked.limit
 

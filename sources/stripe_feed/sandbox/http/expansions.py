@@ -71,7 +71,7 @@ def _permit(account: Account, key: str, parts: Path) -> None:
     """What is expanded needs its own permission."""
     for part in parts:
         kind = KIND_OF_OBJECT.get(BECOMES.get(part, ""))
-        if kind and not account.allowed(key, kind.permission):
+        if kind and not account.is_allowed(key, kind.permission):
             raise forbidden(key, account.id, [kind.permission])
 
 

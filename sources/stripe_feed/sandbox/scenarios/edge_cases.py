@@ -85,8 +85,8 @@ def _customers(account: Account) -> None:
     add(balance=MAX_SAFE_INTEGER + 1, currency="eur")
     add(balance=-MAX_SAFE_INTEGER - 1, currency="jpy", metadata={})
     add(currency="kwd", balance=-12_345)
-    for count_edge_cases in (11, 12, 130):
-        add(tax_ids=count_edge_cases)
+    for count in (11, 12, 130):
+        add(tax_ids=count)
     add(sources=23)
     _bare_customer(account)
     add(
@@ -167,8 +167,8 @@ def _subscriptions(account: Account) -> None:
     def add(**fields: Any) -> Object:
         return mutations.create(account, "subscriptions", {"created": _past_time(account)} | fields)
 
-    for count_edge_cases in (10, 11, 20, 120):
-        add(items=count_edge_cases)
+    for count in (10, 11, 20, 120):
+        add(items=count)
     add(**UNKNOWN_FIELDS, items=[{"unknown_to_all": {"a": 1}, "unknown_flag": False}])
     add(status="incomplete_expired")
     add(status="paused")
@@ -199,8 +199,8 @@ def _invoices(account: Account) -> None:
     def add(**fields: Any) -> Object:
         return mutations.create(account, "invoices", {"created": _past_time(account)} | fields)
 
-    for count_edge_cases in (0, 10, 11, 12, 45, 130, 250):
-        add(lines=count_edge_cases, status="paid")
+    for count in (0, 10, 11, 12, 45, 130, 250):
+        add(lines=count, status="paid")
     add(lines=[{"amount": MAX_SAFE_INTEGER + 1}, {"amount": -5}], status="open", currency="jpy")
     add(lines=[{"amount": -9_900, "description": "Credit ✂"}], status="paid", currency="kwd")
     bare = {"taxes": None, "pricing": None, "parent": None}

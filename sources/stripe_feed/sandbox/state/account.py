@@ -1,6 +1,4 @@
-"""The account: its clock, its keys, its objects as bytes, and the one place through which every
-change of them goes.
-"""
+"""The account: its clock, keys and stored objects. Every change of an object goes through it."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ from .mutation import LoggedRequest, Mutation
 from .table import Row, Table
 
 SHOWN = 10
-"""How much of an embedded list an object shows."""
+"""How many objects an embedded list shows."""
 
 
 class Account:
-    """All that the endpoints answer from. Callers hold `lock` while they read or change it."""
+    """The state that all endpoints answer from. Hold `lock` to read or change it."""
 
     def __init__(self, seed: int, now: int, start: int, livemode: bool, real_time: bool) -> None:
         self.lock = threading.RLock()
@@ -48,16 +46,12 @@ class Account:
         self.object = account_object(self.rng, self.id, start)
         self.tables = {name: Table() for name in KINDS}
         self.deleted: dict[str, dict[str, bytes]] = {name: {} for name in KINDS}
-        self.all_children: dict[
-            str, list[bytes]
-        ] = {}  # all children of an object that shows only ten
+        self.all_children: dict[str, list[bytes]] = {}  # of objects that have more than they show
         self.embedded_prices = EmbeddedPrices(self.tables["subscriptions"], self.all_children)
-        self.opt_in_values: dict[
-            str, Object
-        ] = {}  # what the opt-in fields hold, where it was given
-        self.inline_prices: set[str] = set()  # prices made from `price_data`: in no list
+        self.opt_in_values: dict[str, Object] = {}  # by object id, if they were given
+        self.inline_prices: set[str] = set()  # made from `price_data`; in no list
         self.clocks: dict[str, Object] = {}
-        self.other_mode: dict[str, str] = {}  # an id per table that exists in the other mode
+        self.other_mode: dict[str, str] = {}  # table -> an id that exists in the other mode
         self.observers: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
         self.idempotency = IdempotencyStore(self.faults.clock)
@@ -67,8 +61,8 @@ class Account:
         self.on_request: Callable[[str, dict[str, Any]], None] | None = None
         self.gzip = self.indent = False
         self.cpu_before = self.cpu_seconds = 0.0  # of earlier servers, and of this one
-        self.failures: list[Exception] = []  # our own mistakes, and those of `on_request`
-        self._sold: dict[str, PriceRef] = {}
+        self.failures: list[Exception] = []  # of the sandbox itself, and of `on_request`
+        self._price_refs: dict[str, PriceRef] = {}
         self._encoder, self._buffer = msgspec.json.Encoder(), bytearray()
 
     @property
@@ -78,7 +72,7 @@ class Account:
     def advance(self, seconds: int) -> None:
         self._now += seconds
 
-    def allowed(self, key: str, permission: str) -> bool:
+    def is_allowed(self, key: str, permission: str) -> bool:
         granted = self.permissions[key]
         return (
             granted is None
@@ -96,82 +90,82 @@ class Account:
         events: tuple[str, ...],
         hidden: bool = False,
     ) -> None:
-        """Every change of the account ends here, once it is done."""
+        """Pass a finished change to the observers."""
         mutation = Mutation(operation, table, id, before, after, events, self.now, hidden)
         for observer in self.observers:
             observer(mutation)
 
-    def store(self, table: str, found: Object, raw: bytes = b"") -> Row:
-        """Put an object in place, new or changed; `raw` is given where the bytes matter."""
+    def store(self, table: str, content: Object, raw: bytes = b"") -> Row:
+        """Store an object, new or changed. `raw` gives its exact bytes."""
         if table in EMBEDDED and not raw:
-            found, whole = self.truncate_list(table, found)
-            if whole:
-                self.all_children[found["id"]] = whole
-        self.deleted[table].pop(found["id"], None)
+            content, children = self.truncate_list(table, content)
+            if children:
+                self.all_children[content["id"]] = children
+        self.deleted[table].pop(content["id"], None)
         if not raw:
-            self._encoder.encode_into(found, self._buffer)
-            raw = bytes(self._buffer)  # as long as it is, where `encode` leaves a gap behind each
+            self._encoder.encode_into(content, self._buffer)
+            raw = bytes(self._buffer)  # exactly as long as needed; `encode` would allocate more
         if table in ("prices", "plans"):
-            self._sold.pop(found["id"], None)
-            if found["id"] in self.tables[table].rows:
+            self._price_refs.pop(content["id"], None)
+            if content["id"] in self.tables[table].rows:
                 self.embedded_prices.replace_price(
-                    found["id"], self.tables[table].rows[found["id"]].raw, raw
+                    content["id"], self.tables[table].rows[content["id"]].raw, raw
                 )
-        row = self._place(table, found, raw)
+        row = self._place(table, content, raw)
         if table == "subscriptions":
             self.embedded_prices.subscription_written(row.id)
         return row
 
-    def store_price(self, found: Object) -> None:
-        """A price, and the plan that it is too."""
-        self.store("prices", found)
-        if found["recurring"]:
-            self.store("plans", plan_of(found))
+    def store_price(self, content: Object) -> None:
+        """Store a price, and the plan that it also is."""
+        self.store("prices", content)
+        if content["recurring"]:
+            self.store("plans", plan_of(content))
 
-    def truncate_list(self, table: str, found: Object) -> tuple[Object, list[bytes]]:
-        """An object as it is shown, and all of its children where these are more than ten."""
+    def truncate_list(self, table: str, content: Object) -> tuple[Object, list[bytes]]:
+        """The object with ten children, and all children if it has more than ten."""
         embedded = EMBEDDED[table]
-        whole = found[embedded.field]
-        children = whole["data"]
+        whole_list = content[embedded.field]
+        children = whole_list["data"]
         if len(children) <= SHOWN:
-            return found, []
-        url = embedded.url(found["id"])
-        shown = whole | {"data": children[:SHOWN], "has_more": True, "url": url}
-        return found | {embedded.field: shown}, [msgspec.json.encode(child) for child in children]
+            return content, []
+        url = embedded.url(content["id"])
+        shown = whole_list | {"data": children[:SHOWN], "has_more": True, "url": url}
+        return content | {embedded.field: shown}, [msgspec.json.encode(child) for child in children]
 
-    def _place(self, table: str, found: Object, raw: bytes) -> Row:
-        rows, row = self.tables[table], self.tables[table].rows.get(found["id"])
-        created = found.get("created") if isinstance(found.get("created"), int) else None
-        clock = found.get("test_clock") if isinstance(found.get("test_clock"), str) else None
-        group = self._group(table, found)
+    def _place(self, table: str, content: Object, raw: bytes) -> Row:
+        rows, row = self.tables[table], self.tables[table].rows.get(content["id"])
+        created = content.get("created") if isinstance(content.get("created"), int) else None
+        clock = content.get("test_clock") if isinstance(content.get("test_clock"), str) else None
+        group = self._group(table, content)
         if row is None:
-            return rows.add(found["id"], created, raw, group, clock)
+            return rows.add(content["id"], created, raw, group, clock)
         if row.created != created:
             rows.remove(row.id)
-            return rows.add(found["id"], created, raw, group, clock)
+            return rows.add(content["id"], created, raw, group, clock)
         row.raw, row.group, row.clock = raw, group, clock
         return row
 
-    def _group(self, table: str, found: Object) -> str:
+    def _group(self, table: str, content: Object) -> str:
         match KINDS[table].grouped:
-            case "active" if found["id"] in self.inline_prices:
+            case "active" if content["id"] in self.inline_prices:
                 return "inline"
             case "active":
-                return "active" if found.get("active") else "archived"
+                return "active" if content.get("active") else "archived"
             case field:
-                return str(found.get(field, ""))
+                return str(content.get(field, ""))
 
     def remove(self, table: str, id: str) -> Object:
-        """Take an object away; its last content is kept."""
+        """Remove an object and keep its last content in `deleted`."""
         row = self.tables[table].remove(id)
         self.deleted[table][id] = row.raw
         self.all_children.pop(id, None)
         self.opt_in_values.pop(id, None)
-        self._sold.pop(id, None)
+        self._price_refs.pop(id, None)
         return row.content()
 
     def children(self, table: str, row: Row) -> list[bytes]:
-        """All children of an object of `table`, in the order of its embedded list."""
+        """All children of an object, in the order of its embedded list."""
         if row.id in self.all_children:
             return self.all_children[row.id]
         fields = msgspec.json.decode(row.raw, type=dict[str, msgspec.Raw])
@@ -184,34 +178,34 @@ class Account:
         ]
 
     def price_ref(self, price: str) -> PriceRef:
-        """A price as others embed it."""
-        if price not in self._sold:
-            content = self.tables["prices"].rows[price].content()
+        """A price as items and lines refer to it."""
+        if price not in self._price_refs:
+            price_content = self.tables["prices"].rows[price].content()
             plan = self.tables["plans"].rows.get(price)
-            self._sold[price] = PriceRef(
+            self._price_refs[price] = PriceRef(
                 price,
-                content["product"],
-                content.get("unit_amount"),
-                content.get("unit_amount_decimal"),
-                content["currency"],
+                price_content["product"],
+                price_content.get("unit_amount"),
+                price_content.get("unit_amount_decimal"),
+                price_content["currency"],
                 msgspec.Raw(self.tables["prices"].rows[price].raw),
                 msgspec.Raw(plan.raw if plan else b"null"),
             )
-        return self._sold[price]
+        return self._price_refs[price]
 
     def objects(self, table: str) -> Iterator[tuple[str, bytes]]:
-        """Everything that exists, by id: the tables, and the children of all objects."""
+        """All objects of a table, or all children of all its objects, with their ids."""
         if table in KINDS:
             yield from ((row.id, row.raw) for row in self.tables[table].rows.values())
             return
         parent = PARENTS[table].name
         for row in self.tables[parent].rows.values():
             for child in self.children(parent, row):
-                yield msgspec.json.decode(child, type=Head).id, child
+                yield msgspec.json.decode(child, type=_Id).id, child
 
     def set_opt_in(self, id: str, fields: Mapping[str, Any]) -> None:
         self.opt_in_values.setdefault(id, {}).update(fields)
 
 
-class Head(msgspec.Struct):
+class _Id(msgspec.Struct):
     id: str

@@ -1,5 +1,5 @@
-"""Objects as older API versions showed them: the account's events are in the shape of its default
-version.
+"""Render objects in the shape of older API versions. The account's events have the shape of its
+default version.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .kinds import EMBEDDED, KINDS
 
 VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 NEWEST, OLDEST = "2026-09-30", "2024-04-10"
-"""Versions from NEWEST on have the shape in which the objects are stored; those before OLDEST are
-not known here.
+"""Objects are stored in the shape of all versions from NEWEST on; versions before OLDEST are not
+supported.
 """
 
 REMOVED: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
@@ -43,7 +43,7 @@ REMOVED: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
         "subscriptions": ("automatic_tax.disabled_reason",),
     }),
 )  # fmt: skip
-"""Versions, and the fields that those before them did not have."""
+"""Version -> the fields that older versions lack."""
 
 TABLE_OF = {kind.object: name for name, kind in KINDS.items()} | {
     embedded.object: embedded.field for embedded in EMBEDDED.values()
@@ -54,7 +54,9 @@ BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
 
 def check_version(version: str) -> str:
     if not VERSION.fullmatch(version) or version < OLDEST:
-        raise ValueError(f"no such API version here: {version}; there are those from {OLDEST} on")
+        raise ValueError(
+            f"unknown API version: {version}; the sandbox knows versions from {OLDEST} on"
+        )
     return version
 
 
@@ -62,29 +64,29 @@ def is_current(version: str) -> bool:
     return version[:10] >= NEWEST
 
 
-def deleted_stub(found: Object) -> Object:
-    return {"id": found["id"], "object": found["object"], "deleted": True}
+def deleted_stub(content: Object) -> Object:
+    return {"id": content["id"], "object": content["object"], "deleted": True}
 
 
 def previous_attributes(before: Object, after: Object) -> Object:
-    """The old values of what changed: of hashes the changed keys only, of arrays all, of what is
-    new null.
+    """The old values of changed fields: of a hash only the changed keys, of an array all elements,
+    of a new field null.
     """
-    found: Object = {}
+    changed: Object = {}
     for name in (*before, *(name for name in after if name not in before)):
         old, new = before.get(name), after.get(name)
         if old is new or same_json(old, new):
             continue
-        found[name] = (
+        changed[name] = (
             previous_attributes(old, new)
             if isinstance(old, dict) and isinstance(new, dict)
             else old
         )
-    return found
+    return changed
 
 
 def same_json(old: object, new: object) -> bool:
-    """Equal as JSON: 0 is not false."""
+    """Whether two values are equal as JSON, where 0 is not false."""
     if old != new or type(old) is not type(new):
         return False
     if isinstance(old, list) and isinstance(new, list):
@@ -95,27 +97,27 @@ def same_json(old: object, new: object) -> bool:
 
 
 def render_answer(account: Account, body: bytes, version: str) -> bytes:
-    """What is read over the API, in the shape of the version that was asked for; events keep
-    theirs.
-    """
-    found = decode(body)
-    if found.get("object") == "list" and found["data"]:
-        table = TABLE_OF.get(found["data"][0].get("object"))
-        shown = table and found | {
-            "data": [render(account, table, one, version) for one in found["data"]]
+    """Render an answer of the API in the requested version. Events keep theirs."""
+    content = decode(body)
+    if content.get("object") == "list" and content["data"]:
+        table = TABLE_OF.get(content["data"][0].get("object"))
+        rendered = table and content | {
+            "data": [render(account, table, listed, version) for listed in content["data"]]
         }
     else:
-        table = TABLE_OF.get(found.get("object", ""))
-        shown = table and render(account, table, found, version)
-    return msgspec.json.encode(shown) if shown else body
+        table = TABLE_OF.get(content.get("object", ""))
+        rendered = table and render(account, table, content, version)
+    return msgspec.json.encode(rendered) if rendered else body
 
 
-def render(account: Account, table: str, found: Object, version: str) -> Object:
-    """An object, with all that it embeds, in the shape of a version; the given one stays as it is."""
+def render(account: Account, table: str, content: Object, version: str) -> Object:
+    """Render an object with all that it embeds in the shape of a version; the given object is not
+    changed.
+    """
     date = version[:10]
     if date >= NEWEST:
-        return found
-    shaped = _without(found, table, date)
+        return content
+    shaped = _without_new_fields(content, table, date)
     if date < CLOVER and table == "discounts":
         shaped = _old_discount(shaped)
     if isinstance(shaped.get("discount"), dict):
@@ -131,8 +133,8 @@ def render(account: Account, table: str, found: Object, version: str) -> Object:
     return shaped
 
 
-def _without(found: Object, table: str, date: str) -> Object:
-    shaped = dict(found)
+def _without_new_fields(content: Object, table: str, date: str) -> Object:
+    shaped = dict(content)
     for version, removed in REMOVED:
         if date < version:
             for path in removed.get(table, ()):
@@ -150,9 +152,9 @@ def _drop(shaped: Object, path: str) -> None:
         shaped[name] = {key: value for key, value in shaped[name].items() if key != inner}
 
 
-def _old_discount(found: Object) -> Object:
-    """The coupon came whole."""
-    source = found.pop("source", None) or {}
+def _old_discount(content: Object) -> Object:
+    """Embed the coupon, as versions before clover do."""
+    source = content.pop("source", None) or {}
     name = source.get("coupon")
     coupon = {
         "id": name,
@@ -162,11 +164,11 @@ def _old_discount(found: Object) -> Object:
         "percent_off": 25.0,
         "valid": True,
     }
-    return found | {"coupon": coupon if isinstance(name, str) else name}
+    return content | {"coupon": coupon if isinstance(name, str) else name}
 
 
-def _old_subscription(account: Account, found: Object) -> Object:
-    items = (found.get("items") or {}).get("data") or [{}]
+def _old_subscription(account: Account, content: Object) -> Object:
+    items = (content.get("items") or {}).get("data") or [{}]
     starts = [
         item["current_period_start"]
         for item in items
@@ -175,23 +177,23 @@ def _old_subscription(account: Account, found: Object) -> Object:
     ends = [
         item["current_period_end"] for item in items if item.get("current_period_end") is not None
     ]
-    return found | {
+    return content | {
         "current_period_start": min(starts, default=None),
         "current_period_end": max(ends, default=None),
-        "discount": _first_discount(account, found),
+        "discount": _first_discount(account, content),
     }
 
 
-def _first_discount(account: Account, found: Object) -> Object | None:
-    first = next(iter(found.get("discounts") or ()), None)
-    whole = discount_of(account.id, first, found) if isinstance(first, str) else first
-    return whole and render(account, "discounts", whole, OLDEST)
+def _first_discount(account: Account, content: Object) -> Object | None:
+    first = next(iter(content.get("discounts") or ()), None)
+    discount = discount_of(account.id, first, content) if isinstance(first, str) else first
+    return discount and render(account, "discounts", discount, OLDEST)
 
 
-def _old_item(account: Account, found: Object) -> Object:
+def _old_item(account: Account, content: Object) -> Object:
     shaped = {
         name: value
-        for name, value in found.items()
+        for name, value in content.items()
         if name not in ("current_period_start", "current_period_end")
     }
     for field, table in (("plan", "plans"), ("price", "prices")):
@@ -200,23 +202,23 @@ def _old_item(account: Account, found: Object) -> Object:
     return shaped
 
 
-def _old_invoice(account: Account, found: Object) -> Object:
-    parent = found.get("parent") or {}
+def _old_invoice(account: Account, content: Object) -> Object:
+    parent = content.get("parent") or {}
     details, quote = parent.get("subscription_details") or {}, parent.get("quote_details") or {}
-    taxes, paid = found.get("total_taxes"), found.get("status") == "paid"
-    number = str(found.get("id", ""))[3:]
+    taxes, paid = content.get("total_taxes"), content.get("status") == "paid"
+    number = str(content.get("id", ""))[3:]
     shaped = {
         name: value
-        for name, value in found.items()
+        for name, value in content.items()
         if name not in ("amount_overpaid", "parent", "total_taxes")
     }
     return shaped | {
         "application_fee_amount": None,
         "charge": f"ch_{number}" if paid else None,
-        "discount": _first_discount(account, found),
+        "discount": _first_discount(account, content),
         "paid": paid,
         "paid_out_of_band": False,
-        "payment_intent": f"pi_{number}" if found.get("status") in ("open", "paid") else None,
+        "payment_intent": f"pi_{number}" if content.get("status") in ("open", "paid") else None,
         "quote": quote.get("quote"),
         "subscription": details.get("subscription"),
         "subscription_details": {"metadata": details.get("metadata")},
@@ -227,36 +229,36 @@ def _old_invoice(account: Account, found: Object) -> Object:
     }
 
 
-def _old_line(account: Account, found: Object) -> Object:
-    parent = found.get("parent") or {}
-    recurs = parent.get("subscription_item_details") or {}
-    details = recurs or parent.get("invoice_item_details") or {}
-    pricing = (found.get("pricing") or {}).get("price_details") or {}
+def _old_line(account: Account, content: Object) -> Object:
+    parent = content.get("parent") or {}
+    item_details = parent.get("subscription_item_details") or {}
+    details = item_details or parent.get("invoice_item_details") or {}
+    pricing = (content.get("pricing") or {}).get("price_details") or {}
     shaped = {
-        name: value for name, value in found.items() if name not in ("parent", "pricing", "taxes")
+        name: value for name, value in content.items() if name not in ("parent", "pricing", "taxes")
     }
     shaped |= {
-        "amount_excluding_tax": found.get("amount"),
+        "amount_excluding_tax": content.get("amount"),
         "plan": _price_or_plan(account, "plans", pricing.get("price")),
         "price": _price_or_plan(account, "prices", pricing.get("price")),
         "proration": bool(details.get("proration")),
         "proration_details": details.get("proration_details") or {"credited_items": None},
-        "tax_amounts": [_old_tax(tax) for tax in found.get("taxes") or ()],
+        "tax_amounts": [_old_tax(tax) for tax in content.get("taxes") or ()],
         "tax_rates": [],
-        "type": "subscription" if recurs else "invoiceitem",
-        "unit_amount_excluding_tax": (found.get("pricing") or {}).get("unit_amount_decimal"),
+        "type": "subscription" if item_details else "invoiceitem",
+        "unit_amount_excluding_tax": (content.get("pricing") or {}).get("unit_amount_decimal"),
     }
-    if recurs:
-        return shaped | {"subscription_item": recurs.get("subscription_item")}
+    if item_details:
+        return shaped | {"subscription_item": item_details.get("subscription_item")}
     return shaped | {"invoice_item": details.get("invoice_item")}
 
 
 def _price_or_plan(account: Account, table: str, id: str | None) -> Object | None:
     """A price or plan as it is now, or was last."""
-    row, gone = account.tables[table].rows.get(id or ""), account.deleted[table].get(id or "")
+    row, deleted = account.tables[table].rows.get(id or ""), account.deleted[table].get(id or "")
     if row is not None:
         return BEFORE_BASIL[table](account, row.content())
-    return None if gone is None else BEFORE_BASIL[table](account, decode(gone))
+    return None if deleted is None else BEFORE_BASIL[table](account, decode(deleted))
 
 
 def _old_tax(tax: Object) -> Object:
@@ -269,16 +271,16 @@ def _old_tax(tax: Object) -> Object:
     }
 
 
-def _old_plan(account: Account, found: Object) -> Object:
-    return found | {"aggregate_usage": None}
+def _old_plan(account: Account, content: Object) -> Object:
+    return content | {"aggregate_usage": None}
 
 
-def _old_price(account: Account, found: Object) -> Object:
-    cycle: Any = found.get("recurring")
+def _old_price(account: Account, content: Object) -> Object:
+    recurring: Any = content.get("recurring")
     return (
-        found | {"recurring": cycle | {"aggregate_usage": None}}
-        if isinstance(cycle, dict)
-        else found
+        content | {"recurring": recurring | {"aggregate_usage": None}}
+        if isinstance(recurring, dict)
+        else content
     )
 
 
@@ -286,4 +288,4 @@ BEFORE_BASIL: dict[str, Callable[[Account, Object], Object]] = {
     "subscriptions": _old_subscription, "items": _old_item, "invoices": _old_invoice, "lines": _old_line,
     "plans": _old_plan, "prices": _old_price,
 }  # fmt: skip
-"""What the big change of the billing objects did, backwards."""
+"""Undo the change of the billing objects in version basil."""

@@ -1,5 +1,5 @@
-"""Objects before they are stored: what is given, and the rest drawn. Prices that they need are made
-on the way.
+"""Build objects before they are stored: the given fields, and random values for the others. Missing
+prices are created on the way.
 """
 
 from __future__ import annotations
@@ -16,61 +16,61 @@ from .table import has_text
 
 
 def draft(account: Account, table: str, fields: Object) -> Object:
-    """An object of any kind but a price: made by one of DRAFTS, or its kind's sample with the given
-    fields. A reference that the sample leaves empty becomes the id of an object of its kind.
+    """An object of any kind except prices: built by one of DRAFTS, or the kind's sample with the
+    given fields. A reference that the sample leaves empty gets the id of an object of its kind.
     """
     if table in DRAFTS:
         return DRAFTS[table](account, fields)
     sample = KINDS[table].sample
     if sample is None:
-        raise ValueError(f"no sample of {table}: give its row one in state/kinds.py")
-    found = sample(account.rng, fields.get("created", account.now)) | fields
-    return found | {
-        name: random_id(account, KIND_OF_OBJECT[becomes].name)
-        for name, becomes in KINDS[table].expandable.items()
-        if found.get(name) == "" and becomes in KIND_OF_OBJECT
+        raise ValueError(f"{table} has no sample: add one to its row in state/kinds.py")
+    content = sample(account.rng, fields.get("created", account.now)) | fields
+    return content | {
+        name: random_id(account, KIND_OF_OBJECT[object_name].name)
+        for name, object_name in KINDS[table].expandable.items()
+        if content.get(name) == "" and object_name in KIND_OF_OBJECT
     }
 
 
 def draft_product(account: Account, fields: Object) -> Object:
-    found = catalog.product(account.rng, fields.get("created", account.now)) | {"active": True}
-    return found | {"updated": found["created"]} | fields
+    content = catalog.product(account.rng, fields.get("created", account.now)) | {"active": True}
+    return content | {"updated": content["created"]} | fields
 
 
 def draft_price(account: Account, fields: Object, inline: bool = False) -> Object:
     fields = dict(fields)
     product = fields.get("product") or random_id(account, "products")
-    found = catalog.price(
+    content = catalog.price(
         account.rng, product, fields.get("created", account.now), fields.get("currency")
     )
-    found |= {"active": not inline, "product": product}
+    content |= {"active": not inline, "product": product}
     if "recurring" in fields:
-        cycle = fields["recurring"]
+        recurring = fields["recurring"]
         whole = (
             catalog.recurring(account.rng)
             | {"interval_count": 1, "trial_period_days": None}
-            | (cycle or {})
+            | (recurring or {})
         )
-        found |= {"custom_unit_amount": None}
-        once = cycle is None
+        content |= {"custom_unit_amount": None}
+        once = recurring is None
         fields |= {
             "recurring": None if once else whole,
             "type": "one_time" if once else "recurring",
         }
-    return found | consistent_amounts(fields)
+    return content | consistent_amounts(fields)
 
 
 def consistent_amounts(fields: Object) -> Object:
-    """A price's two amounts say the same, and one that has an amount is neither tiered nor free to
-    choose.
+    """Make both amounts of a price agree; a price with an amount is neither tiered nor has a custom
+    amount.
     """
     if "unit_amount" not in fields:
         return fields
     amount = fields["unit_amount"]
-    found = {"unit_amount_decimal": None if amount is None else str(amount)} | fields
-    if found["unit_amount_decimal"] is None:
-        return found
-    return {"billing_scheme": "per_unit", "tiers_mode": None, "custom_unit_amount": None} | found
+    amounts = {"unit_amount_decimal": None if amount is None else str(amount)} | fields
+    if amounts["unit_amount_decimal"] is None:
+        return amounts
+    return {"billing_scheme": "per_unit", "tiers_mode": None, "custom_unit_amount": None} | amounts
 
 
 def draft_subscription(account: Account, fields: Object) -> Object:
@@ -78,8 +78,8 @@ def draft_subscription(account: Account, fields: Object) -> Object:
     created, status = fields.get("created", account.now), fields.get("status", "active")
     id = fields.get("id") or rng.id("sub")
     payer = payer_of(account, fields.get("customer"), fields.get("currency"))
-    given = fields.pop("items", None)
-    items = draft_items(account, id, payer, given, created, {})
+    partial = fields.pop("items", None)
+    items = draft_items(account, id, payer, partial, created, {})
     return subscriptions.subscription(rng, id, payer, items, created, status) | fields | {"id": id}
 
 
@@ -87,30 +87,32 @@ def draft_items(
     account: Account,
     id: str,
     payer: Payer,
-    given: Sequence[Object] | int | None,
+    partial: Sequence[Object] | int | None,
     created: int,
-    old: dict[str, Object],
+    old_items: dict[str, Object],
 ) -> list[Object]:
-    """The items of a subscription, from partial ones or from their number; those with an old id
-    keep its fields.
+    """The items of a subscription, from partial items or their number. An item with a known id
+    keeps the fields that are not given.
     """
-    if given is None or isinstance(given, int):
-        given = [{}] * (1 if given is None else given)
-    found = []
-    for fields in given:
+    if partial is None or isinstance(partial, int):
+        partial = [{}] * (1 if partial is None else partial)
+    items = []
+    for fields in partial:
         fields = dict(fields)
-        before = old.get(fields.get("id", ""))
+        old_item = old_items.get(fields.get("id", ""))
         price_ref = _item_price(account, fields, payer, created)
-        if price_ref or not before:
+        if price_ref or not old_item:
             price_ref = price_ref or any_price(account, payer.currency)
             fields |= {"price": price_ref.price, "plan": price_ref.plan}
-            before = before or subscriptions.item(account.rng, id, price_ref, created)
-        found.append(before | fields)
-    return found
+            old_item = old_item or subscriptions.item(account.rng, id, price_ref, created)
+        items.append(old_item | fields)
+    return items
 
 
 def _item_price(account: Account, fields: Object, payer: Payer, created: int) -> PriceRef | None:
-    """The price that an item names by its id, brings whole, or describes as `price_data`."""
+    """The price of an item: given by id, or described as `price_data`. None if it is given whole or
+    not at all.
+    """
     price, data = fields.get("price"), fields.pop("price_data", None)
     if data is not None:
         inline = {
@@ -126,20 +128,22 @@ def _item_price(account: Account, fields: Object, payer: Payer, created: int) ->
 
 
 def any_price(account: Account, currency: str) -> PriceRef:
-    """An active price that recurs, in this currency where there is one."""
+    """An active recurring price, in this currency if there is one."""
     plans = account.tables["plans"]
-    drawn = [
+    active = [
         row
         for row in (plans.random_row(account.rng) for _ in range(12))
         if row and row.group == "active"
     ]
-    rows = drawn or [row for row in plans.rows.values() if row.group == "active"]
-    if rows:
-        return account.price_ref(next(filter(has_text("currency", currency), rows), rows[0]).id)
-    made = create_price(
+    candidates = active or [row for row in plans.rows.values() if row.group == "active"]
+    if candidates:
+        return account.price_ref(
+            next(filter(has_text("currency", currency), candidates), candidates[0]).id
+        )
+    created = create_price(
         account, "prices", {"currency": currency, "unit_amount": 900, "recurring": {}}, {}
     )
-    return account.price_ref(made["id"])
+    return account.price_ref(created["id"])
 
 
 def draft_invoice(account: Account, fields: Object) -> Object:
@@ -152,80 +156,82 @@ def draft_invoice(account: Account, fields: Object) -> Object:
         )
     payer = payer_of(account, fields.get("customer"), fields.get("currency"))
     lines = draft_lines(account, id, payer, fields.pop("lines", None), created, subscription, {})
-    found = invoices.invoice(rng, id, payer, lines, created, status, subscription)
-    return invoices.with_amounts_due(found | {"starting_balance": 0} | fields) | fields | {"id": id}
+    content = invoices.invoice(rng, id, payer, lines, created, status, subscription)
+    return (
+        invoices.with_amounts_due(content | {"starting_balance": 0} | fields) | fields | {"id": id}
+    )
 
 
 def draft_lines(
     account: Account,
     id: str,
     payer: Payer,
-    given: Sequence[Object] | int | None,
+    partial: Sequence[Object] | int | None,
     created: int,
     subscription: str | None,
-    old: dict[str, Object],
+    old_lines: dict[str, Object],
 ) -> list[Object]:
-    """The lines of an invoice, from partial ones or from their number."""
-    billed: list[tuple[str, str]] = []
+    """The lines of an invoice, from partial lines or their number."""
+    items: list[tuple[str, str]] = []
     if subscription is not None:
         row = account.tables["subscriptions"].rows[subscription]
-        billed = [
+        items = [
             (subscription, decode(raw)["id"]) for raw in account.children("subscriptions", row)
         ]
-    if given is None or isinstance(given, int):
-        given = [{}] * (max(1, len(billed)) if given is None else given)
-    found = []
-    for place, fields in enumerate(given):
-        before = old.get(fields.get("id", ""))
-        if before is None:
-            item = billed[place] if place < len(billed) else None
-            before = subscriptions.line(
+    if partial is None or isinstance(partial, int):
+        partial = [{}] * (max(1, len(items)) if partial is None else partial)
+    lines = []
+    for place, fields in enumerate(partial):
+        line = old_lines.get(fields.get("id", ""))
+        if line is None:
+            item = items[place] if place < len(items) else None
+            line = subscriptions.line(
                 account.rng, id, any_price(account, payer.currency), created, item, payer
             )
             if "amount" in fields:
-                before |= {"subtotal": fields["amount"], "taxes": []}
-        found.append(before | fields)
-    return found
+                line |= {"subtotal": fields["amount"], "taxes": []}
+        lines.append(line | fields)
+    return lines
 
 
 def payer_of(account: Account, id: str | None, currency: str | None = None) -> Payer:
     id = id or random_id(account, "customers")
     row = account.tables["customers"].rows.get(id)
-    found = row.content() if row else {}
-    currency = currency or found.get("currency") or "usd"
+    customer = row.content() if row else {}
+    currency = currency or customer.get("currency") or "usd"
     return Payer(
         id,
-        found.get("name"),
-        found.get("email"),
+        customer.get("name"),
+        customer.get("email"),
         currency,
-        found.get("address"),
-        found.get("test_clock"),
+        customer.get("address"),
+        customer.get("test_clock"),
     )
 
 
 def random_id(account: Account, table: str) -> str:
-    """One of what is there; the first one is made."""
+    """The id of a random object of a table; if there is none, create one."""
     row = account.tables[table].random_row(account.rng)
     if row is not None:
         return row.id
-    found = draft(account, table, {})
-    account.store(table, found)
-    record(account, "created", table, None, found)
-    return str(found["id"])
+    content = draft(account, table, {})
+    account.store(table, content)
+    record(account, "created", table, None, content)
+    return str(content["id"])
 
 
 def create_price(account: Account, table: str, fields: Object, opt_in: Object) -> Object:
     inline = bool(fields.pop("inline", False))
     if table == "plans":
         fields = catalog.price_fields(fields)
-    found = draft_price(account, fields, inline)
+    content = draft_price(account, fields, inline)
     if inline:
-        account.inline_prices.add(found["id"])
-    account.store_price(found)
+        account.inline_prices.add(content["id"])
+    account.store_price(content)
     if opt_in:
-        account.set_opt_in(found["id"], opt_in)
-    record_price(account, "created", found["id"], {})
-    return read_object(account, table, found["id"])
+        account.set_opt_in(content["id"], opt_in)
+    record_price(account, "created", content["id"], {})
+    return read_object(account, table, content["id"])
 
 
 DRAFTS = {

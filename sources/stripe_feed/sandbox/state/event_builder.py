@@ -1,4 +1,4 @@
-"""What Stripe records of a change: which events, of which object, and what that object was before."""
+"""Build the events of a change: their types, the object, and its previous attributes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from .mutation import Mutation
 
 
 class EventDraft(NamedTuple):
-    """An event before it has an id; `table` names a kind of object, also of those that have no
-    table here.
-    """
+    """An event before it has an id. `table` may name a kind that has no table here."""
 
     type: str
     table: str
     id: str
     raw: bytes
     previous_attributes: Object | None = None
-    sides: tuple[Object | None, Object] | None = None  # before and after, as they are stored
+    sides: tuple[Object | None, Object] | None = None  # the stored object before and after
 
 
 def drafts_of(
@@ -34,17 +32,17 @@ def drafts_of(
     """The events of a mutation; `raw` is the object after it. An update that changes nothing has
     none.
     """
-    now, version, table = (
+    current, version, table = (
         mutation.after or mutation.before or {},
         account.api_version,
         mutation.table,
     )
-    shown = now if is_current(version) else render(account, table, now, version)
+    shown = current if is_current(version) else render(account, table, current, version)
     if not is_current(version):
         raw = msgspec.json.encode(shown)
     if stubs and mutation.operation == "deleted":
-        raw = msgspec.json.encode(deleted_stub(now))
-    sides = None if stubs and mutation.operation == "deleted" else (mutation.before, now)
+        raw = msgspec.json.encode(deleted_stub(current))
+    sides = None if stubs and mutation.operation == "deleted" else (mutation.before, current)
     changed: Object | None = None
     if mutation.operation == "updated":
         before = mutation.before or {}
@@ -61,7 +59,7 @@ def drafts_of(
 
 
 def _discount_drafts(account: Account, mutation: Mutation) -> Iterator[EventDraft]:
-    """What a customer or a subscription gained or lost: Stripe tells of it apart."""
+    """The events of discounts that a customer or a subscription got, changed or lost."""
     if not KINDS[mutation.table].discount_events or mutation.after is None:
         return
     before, after = discounts_of(account, mutation.before), discounts_of(account, mutation.after)
@@ -77,45 +75,49 @@ def _discount_drafts(account: Account, mutation: Mutation) -> Iterator[EventDraf
 
 
 def discounts_of(account: Account, holder: Object | None) -> dict[str, Object]:
-    """The discounts of an object by id; a subscription has their ids only."""
+    """The discounts of an object by id; a subscription holds only their ids."""
     if holder is None:
         return {}
     if "discounts" in holder:
-        named = (
-            one if isinstance(one, dict) else discount_of(account.id, one, holder)
-            for one in holder["discounts"] or ()
+        discounts = (
+            discount if isinstance(discount, dict) else discount_of(account.id, discount, holder)
+            for discount in holder["discounts"] or ()
         )
-        return {one["id"]: one for one in named}
-    found = holder.get("discount")
-    return {found.get("id", ""): found} if found else {}
+        return {discount["id"]: discount for discount in discounts}
+    discount = holder.get("discount")
+    return {discount.get("id", ""): discount} if discount else {}
 
 
 def _discount_changed(account: Account, before: Object, after: Object) -> Iterator[EventDraft]:
     if before != after:
-        was, shown = (
+        before_shown, shown = (
             render(account, "discounts", side, account.api_version) for side in (before, after)
         )
         yield _discount(account, "updated", after)._replace(
-            previous_attributes=previous_attributes(was, shown), sides=(before, after)
+            previous_attributes=previous_attributes(before_shown, shown), sides=(before, after)
         )
 
 
-def _discount(account: Account, what: str, found: Object) -> EventDraft:
-    raw = msgspec.json.encode(render(account, "discounts", found, account.api_version))
+def _discount(account: Account, ending: str, discount: Object) -> EventDraft:
+    raw = msgspec.json.encode(render(account, "discounts", discount, account.api_version))
     return EventDraft(
-        f"customer.discount.{what}", "discounts", found.get("id", ""), raw, sides=(None, found)
+        f"customer.discount.{ending}",
+        "discounts",
+        discount.get("id", ""),
+        raw,
+        sides=(None, discount),
     )
 
 
-def render_draft(account: Account, told: EventDraft, version: str) -> EventDraft:
-    """The same in the shape of another version than the account's own."""
+def render_draft(account: Account, draft: EventDraft, version: str) -> EventDraft:
+    """The draft in the shape of another API version than the account's."""
     if (
-        told.sides is None
+        draft.sides is None
         or version == account.api_version
         or (is_current(version) and is_current(account.api_version))
     ):
-        return told
-    table = "invoices" if told.table == "previews" else told.table
-    before, after = (render(account, table, side or {}, version) for side in told.sides)
-    changed = None if told.previous_attributes is None else previous_attributes(before, after)
-    return told._replace(raw=msgspec.json.encode(after), previous_attributes=changed)
+        return draft
+    table = "invoices" if draft.table == "previews" else draft.table
+    before, after = (render(account, table, side or {}, version) for side in draft.sides)
+    changed = None if draft.previous_attributes is None else previous_attributes(before, after)
+    return draft._replace(raw=msgspec.json.encode(after), previous_attributes=changed)

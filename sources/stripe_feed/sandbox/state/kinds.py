@@ -1,5 +1,5 @@
-"""One row per kind of object: its name, path, permission, events, list rules, expansions and
-sublists. A plain kind needs its row here and nothing else.
+"""One row per kind of object: name, path, permission, events, list rules, expandable fields and
+sublists. A plain kind needs only its row here and a sample.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Operation = Literal["created", "updated", "deleted", "canceled"]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """How a list compares one of its parameters with an object."""
+    """How a list compares one of its parameters with a field."""
 
     rule: Rule = "text"
-    at: str = ""  # where the value is, as `items.data.price.id`; by default the parameter's name
+    at: str = ""  # path of the value, as `items.data.price.id`; by default the parameter's name
     choices: tuple[str, ...] = ()
-    most: int = 0  # values that a list may have; 0 is no bound
+    most: int = 0  # how many values a list may have; 0 means any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Sublist:
     field: str
     object: str
     path: str
-    parameter: str = ""  # names the parent if the path does not
+    parameter: str = ""  # names the parent, unless the path does
     permission: str = ""  # by default that of the parent
-    children: str = ""  # the name of all its objects if it is embedded; else it must be expanded
+    children: str = ""  # name of its objects if it is embedded; else it only comes when expanded
 
     def url(self, parent: str) -> str:
         if self.parameter:
@@ -45,32 +45,32 @@ class Sublist:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What the sandbox knows of one kind of object."""
+    """All that the sandbox needs to know about one kind of object."""
 
     name: str
     object: str
     prefix: str
     path: str
     permission: str
-    event: str = ""  # what its event types begin with
+    event: str = ""  # first part of its event types
     events: Mapping[Operation, str] = field(default_factory=dict)
-    """Operation -> the end of the event type; other operations have no event."""
+    """Operation -> last part of the event type. Other operations have no event."""
 
     leaving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reaching: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Status -> the ends of the event types of a change from it, or to it."""
+    """Status -> last parts of the event types of a change from it or to it."""
 
-    discount_events: bool = False  # `customer.discount.*` tells of its discounts
+    discount_events: bool = False  # its discounts have `customer.discount.*` events
     filters: Mapping[str, Filter] = field(default_factory=dict)
-    grouped: Literal["", "status", "active"] = ""  # the field that its lists look at every time
-    hidden: tuple[str, ...] = ()  # groups that a list only shows if it is asked for them
-    on_clocks: bool = False  # lists hide what is on a test clock
-    expandable: Mapping[str, str] = field(default_factory=dict)  # field -> the object it becomes
+    grouped: Literal["", "status", "active"] = ""  # field that every list request filters by
+    hidden: tuple[str, ...] = ()  # groups that a list shows only on request
+    on_clocks: bool = False  # lists hide objects on a test clock
+    expandable: Mapping[str, str] = field(default_factory=dict)  # field -> object name
     opt_in: tuple[str, ...] = ()  # fields that only come when they are expanded
     sublists: tuple[Sublist, ...] = ()
-    keeps_stub: bool = False  # a deleted one can still be read, as a stub
+    keeps_stub: bool = False  # a deleted object is still read as a stub
     sample: Callable[[Random, int], Object] | None = None
-    """Makes one by chance, created at a time. None: `builders` makes it from others."""
+    """Makes a random object created at a time. If None, `builders` makes it from other objects."""
 
     @property
     def embedded(self) -> Sublist | None:
@@ -258,4 +258,4 @@ KIND_OF_OBJECT = {kind.object: kind for kind in KINDS.values()}
 KIND_OF_PATH = {kind.path: kind for kind in KINDS.values()}
 EMBEDDED = {kind.name: embedded for kind in KINDS.values() if (embedded := kind.embedded)}
 PARENTS = {sublist.children: KINDS[name] for name, sublist in EMBEDDED.items()}
-"""The names of embedded objects -> the kind that they are embedded in."""
+"""Name of embedded objects -> the kind that embeds them."""

@@ -9,7 +9,7 @@ from .kinds import Operation
 
 
 class Mutation(NamedTuple):
-    """One change of one object; `events` are the types that Stripe would record for it."""
+    """One change of one object; `events` are the types of the events that it causes."""
 
     operation: Operation
     table: str
@@ -18,7 +18,7 @@ class Mutation(NamedTuple):
     after: Object | None
     events: tuple[str, ...]
     at: int
-    hidden: bool = False  # children beyond the ten that `before` and `after` show changed
+    hidden: bool = False  # whether children changed that `before` and `after` do not show
 
 
 class LoggedRequest(NamedTuple):

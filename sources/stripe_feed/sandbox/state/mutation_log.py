@@ -1,4 +1,4 @@
-"""Reading one object, and telling the observers what happened to it."""
+"""Read one object, and report its changes to the observers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def read_object(account: Account, table: str, id: str) -> Object:
 
 def check_table(table: str) -> None:
     if table not in KINDS:
-        raise ValueError(f"no such table: {table}; there are {', '.join(KINDS)}")
+        raise ValueError(f"no such table: {table}; tables are {', '.join(KINDS)}")
 
 
 def price_and_plan(account: Account, id: str) -> dict[str, Object]:
-    """A price as both of its tables show it."""
+    """A price and its plan, as far as they exist."""
     return {
         table: read_object(account, table, id)
         for table in ("plans", "prices")
@@ -37,7 +37,7 @@ def record(
     more: tuple[str, ...] = (),
     hidden: bool = False,
 ) -> None:
-    """Tell of a change; `more` are the ends of further event types."""
+    """Report a change. `more` are last parts of further event types."""
     id, kind = (after or before or {})["id"], KINDS[table]
     event = kind.events.get(operation)
     events = tuple(f"{kind.event}.{end}" for end in ((event,) if event else ()) + more)

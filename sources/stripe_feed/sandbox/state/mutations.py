@@ -1,6 +1,4 @@
-"""What can happen to the objects of an account: created, updated, deleted, canceled, or planted as
-they are.
-"""
+"""Create, update, delete, cancel or put the objects of an account."""
 
 from __future__ import annotations
 
@@ -16,32 +14,32 @@ from .table import has_text
 
 
 def create(account: Account, table: str, fields: Object) -> Object:
-    """Make an object, by default at the account's now; fields that are not given are drawn."""
+    """Create an object, by default now; fields that are not given are random."""
     check_table(table)
     id, fields = fields.get("id"), dict(fields)
     opt_in = {name: fields.pop(name) for name in KINDS[table].opt_in if name in fields}
     if id is not None and id in account.tables[table].rows:
-        raise ValueError(f"{table} has {id} already")
+        raise ValueError(f"{table} already has {id}")
     if table in ("prices", "plans"):
         return create_price(account, table, fields, opt_in)
     return insert(account, table, draft(account, table, fields), opt_in)
 
 
-def insert(account: Account, table: str, found: Object, opt_in: Object) -> Object:
-    """Put a whole object in place, and tell that it was created."""
-    account.store(table, found)
+def insert(account: Account, table: str, content: Object, opt_in: Object) -> Object:
+    """Store a whole new object and report its creation."""
+    account.store(table, content)
     if opt_in:
-        account.set_opt_in(found["id"], opt_in)
-    done = read_object(account, table, found["id"])
+        account.set_opt_in(content["id"], opt_in)
+    stored = read_object(account, table, content["id"])
     record(
         account,
         "created",
         table,
         None,
-        done,
-        _status_events(KINDS[table], "draft", done.get("status")),
+        stored,
+        _status_events(KINDS[table], "draft", stored.get("status")),
     )
-    return done
+    return stored
 
 
 def update(account: Account, table: str, id: str, fields: Object) -> Object:
@@ -61,44 +59,46 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
 
 
 def replace(account: Account, table: str, after: Object, children: bool) -> Object:
-    """Put the next state of an object in place, and tell what changed; `children`: it has all of
-    them, not the first ten.
+    """Store the next state of an object and report the change. `children` says that it contains all
+    of them, not just the first ten.
     """
     id = after["id"]
-    before, whole = read_object(account, table, id), account.all_children.get(id)
+    before, children_before = read_object(account, table, id), account.all_children.get(id)
     if children:
         account.all_children.pop(id, None)
     account.store(table, after)
-    done = read_object(account, table, id)
-    ends = "canceled" in KINDS[table].events and (
-        done.get("status") == "canceled" != before.get("status")
+    stored = read_object(account, table, id)
+    cancels = "canceled" in KINDS[table].events and (
+        stored.get("status") == "canceled" != before.get("status")
     )
-    operation: Operation = "canceled" if ends else "updated"
-    passed = _status_events(KINDS[table], before.get("status"), done.get("status"))
-    hidden = account.all_children.get(id) != whole
+    operation: Operation = "canceled" if cancels else "updated"
+    status_events = _status_events(KINDS[table], before.get("status"), stored.get("status"))
+    hidden = account.all_children.get(id) != children_before
     record(
         account,
         operation,
         table,
         before,
-        done,
-        passed + _payment_failed(table, before, done),
+        stored,
+        status_events + _payment_failed(table, before, stored),
         hidden,
     )
-    return done
+    return stored
 
 
 def _status_events(kind: Kind, before: str | None, status: str | None) -> tuple[str, ...]:
-    """The events of a change of the status."""
+    """Last parts of the event types of a change of the status."""
     if before == status:
         return ()
     return kind.leaving.get(before or "", ()) + kind.reaching.get(status or "", ())
 
 
-def _payment_failed(table: str, before: Object, done: Object) -> tuple[str, ...]:
-    """A payment that was tried and leaves its invoice open."""
-    tried = table == "invoices" and (done["attempt_count"] or 0) > (before["attempt_count"] or 0)
-    return ("payment_failed",) if tried and done["status"] == "open" else ()
+def _payment_failed(table: str, before: Object, after: Object) -> tuple[str, ...]:
+    """The event of a payment attempt that leaves its invoice open."""
+    attempted = table == "invoices" and (after["attempt_count"] or 0) > (
+        before["attempt_count"] or 0
+    )
+    return ("payment_failed",) if attempted and after["status"] == "open" else ()
 
 
 def _update_price(account: Account, table: str, id: str, fields: Object) -> Object:
@@ -135,7 +135,7 @@ def _changed_subscription(account: Account, id: str, before: Object, fields: Obj
 
 
 def _changed_invoice(account: Account, id: str, before: Object, fields: Object) -> Object:
-    found = dict(fields)
+    changes = dict(fields)
     if "lines" in fields:
         payer = payer_of(account, before["customer"], before["currency"])
         lines = draft_lines(
@@ -147,26 +147,30 @@ def _changed_invoice(account: Account, id: str, before: Object, fields: Object) 
             None,
             _children_by_id(account, "invoices", id),
         )
-        found |= {
+        changes |= {
             "lines": subscriptions.embedded_list(subscriptions.lines_url(id), lines)
         } | invoices.totals(lines)
     status = str(fields.get("status", before["status"]))
     if status != before["status"]:
-        found = _status_changes(account, before, status) | found
+        changes = _status_changes(account, before, status) | changes
     if "lines" in fields or "status" in fields:
-        found = invoices.with_amounts_due(before | found) | {
+        changes = invoices.with_amounts_due(before | changes) | {
             name: fields[name] for name in fields if name != "lines"
         }
-    return found
+    return changes
 
 
 def _status_changes(account: Account, before: Object, status: str) -> Object:
-    """The fields that a new status brings; number, links and dates that are there stay."""
-    fresh = invoices.status_fields(account.rng, before["id"], status, account.now - 3700)
+    """The fields that follow from a new status. Number, links and dates that exist stay."""
+    new_fields = invoices.status_fields(account.rng, before["id"], status, account.now - 3700)
     kept = {name: before[name] for name in KEPT_FIELDS if before[name]}
     dates = {name: at for name, at in before["status_transitions"].items() if at}
-    transitions = fresh["status_transitions"] | dates
-    return fresh | kept | {"status_transitions": transitions, "webhooks_delivered_at": account.now}
+    transitions = new_fields["status_transitions"] | dates
+    return (
+        new_fields
+        | kept
+        | {"status_transitions": transitions, "webhooks_delivered_at": account.now}
+    )
 
 
 KEPT_FIELDS = ("number", "hosted_invoice_url", "invoice_pdf", "effective_at")
@@ -183,8 +187,8 @@ def _children_by_id(account: Account, table: str, id: str) -> dict[str, Object]:
 
 
 def delete(account: Account, table: str, id: str) -> Object:
-    """Delete what Stripe lets go: customers, drafts, products without prices, prices with their
-    plans.
+    """Delete what Stripe lets be deleted: customers, draft invoices, products without prices; and
+    prices with their plans.
     """
     before = read_object(account, table, id)
     if table == "subscriptions":
@@ -223,7 +227,7 @@ def _running_subscriptions(account: Account, customer: str) -> list[str]:
 
 
 def cancel(account: Account, id: str) -> Object:
-    """End a subscription now. It stays, as canceled."""
+    """Cancel a subscription now. It still exists, with the status `canceled`."""
     before = read_object(account, "subscriptions", id)
     details = before["cancellation_details"] | {"reason": "cancellation_requested"}
     now = account.now
@@ -238,29 +242,39 @@ def cancel(account: Account, id: str) -> Object:
     return after
 
 
-def put(account: Account, table: str, given: Object | bytes) -> Object:
-    """Plant an object as it is: bytes stay the same bytes."""
+def put(account: Account, table: str, content_or_bytes: Object | bytes) -> Object:
+    """Store an object as it is; given bytes are kept unchanged."""
     check_table(table)
-    raw = given.strip() if isinstance(given, bytes) else msgspec.json.encode(given)
-    found = decode(raw)
-    there = account.tables[table].rows.get(found["id"])
-    before = there.content() if there else None
-    account.all_children.pop(found["id"], None)
-    account.store(table, found, raw)
-    record(account, "updated" if before else "created", table, before, found)
-    _put_other_side(account, table, found)
-    return found
+    raw = (
+        content_or_bytes.strip()
+        if isinstance(content_or_bytes, bytes)
+        else msgspec.json.encode(content_or_bytes)
+    )
+    content = decode(raw)
+    row = account.tables[table].rows.get(content["id"])
+    before = row.content() if row else None
+    account.all_children.pop(content["id"], None)
+    account.store(table, content, raw)
+    record(account, "updated" if before else "created", table, before, content)
+    _put_other_side(account, table, content)
+    return content
 
 
-def _put_other_side(account: Account, table: str, found: Object) -> None:
-    """A planted price is a plan as well, and the reverse, unless that one is there."""
-    id, tables = found["id"], account.tables
+def _put_other_side(account: Account, table: str, content: Object) -> None:
+    """Store the plan of a price, or the price of a plan, unless it exists."""
+    id, tables = content["id"], account.tables
     other = {"prices": "plans", "plans": "prices"}.get(table, "")
-    if not other or id in tables[other].rows or (table == "prices" and not found.get("recurring")):
+    if (
+        not other
+        or id in tables[other].rows
+        or (table == "prices" and not content.get("recurring"))
+    ):
         return
     if table == "prices":
-        account.store("plans", catalog.plan_of(found))
+        account.store("plans", catalog.plan_of(content))
     else:
-        drawn = catalog.price(account.rng, found["product"], found["created"], found["currency"])
-        account.store("prices", drawn | catalog.price_fields(found) | {"object": "price"})
+        drawn = catalog.price(
+            account.rng, content["product"], content["created"], content["currency"]
+        )
+        account.store("prices", drawn | catalog.price_fields(content) | {"object": "price"})
     record(account, "created", other, None, read_object(account, other, id))

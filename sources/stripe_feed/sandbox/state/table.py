@@ -1,4 +1,4 @@
-"""Objects as bytes, in Stripe's order: by `created`, newest first, and stable inside a second."""
+"""Objects as bytes, in Stripe's order: newest `created` first, and stable within a second."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 from ..samples.values import Random
 
 SEQUENCE_BITS = 31
-"""A key is `created << BITS | number`; an object without `created` counts as -1, older than
-everything.
+"""A key is `created << SEQUENCE_BITS | number`. An object without `created` counts as -1, older
+than all others.
 """
 
 MAX_CREATED = (1 << 32) - 1
@@ -22,12 +22,12 @@ MAX_CREATED = (1 << 32) - 1
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One object: its bytes as they go over the wire, and what the lists filter by all the time."""
+    """One object: its bytes as they are sent, and the values that lists filter by most."""
 
     id: str
     key: int
     raw: bytes
-    group: str = ""  # a subscription's status; of a price: active, archived or inline
+    group: str = ""  # the value that lists filter by: see `Kind.grouped`
     clock: str | None = None  # test clock that it is on
 
     @property
@@ -36,18 +36,18 @@ class Row:
         return None if created < 0 else created
 
     def content(self) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.json.decode(self.raw)
-        return found
+        content: dict[str, Any] = msgspec.json.decode(self.raw)
+        return content
 
 
 def has_text(path: str, value: str) -> Callable[[Row], bool]:
-    """Whether there is this text at a path; most rows are told apart without being decoded."""
+    """Whether the value at a path is this text. Most rows are rejected without being decoded."""
     quoted, names = msgspec.json.encode(value), path.split(".")
     return lambda row: quoted in row.raw and value in values_at(row.content(), names)
 
 
 def values_at(content: object, names: Sequence[str]) -> Iterator[Any]:
-    """What is at a path, once for each object of the lists on the way."""
+    """The values at a path, one for each object of the lists on the way."""
     if isinstance(content, list):
         for element in content:
             yield from values_at(element, names)
@@ -58,7 +58,7 @@ def values_at(content: object, names: Sequence[str]) -> Iterator[Any]:
 
 
 class Table:
-    """The objects of one resource."""
+    """The objects of one kind."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
@@ -74,26 +74,26 @@ class Table:
             (-1 if created is None else min(max(0, created), MAX_CREATED)) << SEQUENCE_BITS
         ) | self._number
         row = Row(id, key, raw, group, clock)
-        place = (
+        position = (
             len(self._keys)
             if not self._keys or key > self._keys[-1]
             else bisect_left(self._keys, key)
         )
-        self._keys.insert(place, key)
-        self._order.insert(place, row)
+        self._keys.insert(position, key)
+        self._order.insert(position, row)
         self.rows[id] = row
         return row
 
     def remove(self, id: str) -> Row:
         row = self.rows.pop(id)
-        place = bisect_left(self._keys, row.key)
-        del self._keys[place]
-        del self._order[place]
+        position = bisect_left(self._keys, row.key)
+        del self._keys[position]
+        del self._order[position]
         return row
 
     def span(self, lo: int | None, hi: int | None) -> tuple[int, int]:
-        """The places of the rows with lo <= created < hi; those without `created` only if there is
-        no lower bound.
+        """The positions of the rows with lo <= created < hi. Rows without `created` belong to it
+        only if there is no lower bound.
         """
         first = (
             0
@@ -112,21 +112,21 @@ class Table:
         return bisect_left(self._keys, row.key)
 
     def above(self, row: Row) -> int:
-        """The place of the next newer row."""
+        """The position of the next newer row."""
         return bisect_right(self._keys, row.key)
 
     def older(self, first: int, last: int) -> Iterator[Row]:
-        """The rows at the places first..last-1, newest first."""
+        """The rows at positions first..last-1, newest first."""
         order = self._order
-        for place in range(last - 1, first - 1, -1):
-            yield order[place]
+        for position in range(last - 1, first - 1, -1):
+            yield order[position]
 
     def newer(self, first: int, last: int) -> Iterator[Row]:
         """The same rows, oldest first."""
         order = self._order
-        for place in range(first, last):
-            yield order[place]
+        for position in range(first, last):
+            yield order[position]
 
     def random_row(self, rng: Random) -> Row | None:
-        """One row by chance; those that are in the middle of a list count as much as its ends."""
+        """A random row; all rows are equally likely."""
         return self._order[int(rng.random() * len(self._order))] if self._order else None

@@ -17,9 +17,8 @@ class Webhooks:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        self.rng = Random(
-            f"webhooks {account.seed}"
-        )  # a generator of its own: endpoints must not change the account
+        # a generator of its own: endpoints must not change the account
+        self.rng = Random(f"webhooks {account.seed}")
         self.rng.account = account.id
         self.endpoints: dict[str, WebhookEndpoint] = {}
         self.sender = Sender()
