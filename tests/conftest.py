@@ -154,7 +154,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for another process does not rest in between, so that the longest wait takes no
     time.
     """
-    monkeypatch.setattr("stripe_feed.destination.locks.rest", lambda: None)
+    monkeypatch.setattr("stripe_feed.destination.locks.pause", lambda: None)
 
 
 def _only_loopback() -> None:

@@ -16,7 +16,7 @@ import duckdb
 from dlt.extract import DltSource
 
 from stripe_feed import stripe_source
-from stripe_feed.destination.pipeline import open_pipeline, settings
+from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced, sync
@@ -92,7 +92,7 @@ class Copy:
     def run(self, source: DltSource | None = None, **options: Any) -> Any:
         """`pipeline.run(stripe_source())`, as in a user's own script."""
         pipeline = self.pipeline
-        with settings(), self._held():
+        with dlt_settings(), self._held():
             pipeline.run(self.source() if source is None else source, **options)
         return pipeline
 

@@ -556,7 +556,7 @@ def test_a_file_that_is_no_database_or_damaged(shell: Shell) -> None:
             shell.sync("--database", name),
             3,
             (
-                f"{name} is no DuckDB database, or a damaged one. Restore it, or choose another --database."
+                f"{name} is not a DuckDB database, or is damaged. Restore it, or choose another --database."
             ),
         )
         assert (shell.folder / name).read_bytes() == bad
@@ -589,7 +589,7 @@ def test_a_destination_that_cannot_merge(shell: Shell) -> None:
         shell.sync("--destination", "filesystem", **lake),
         3,
         (
-            "The destination filesystem cannot merge with delete-insert, so rows would pile up or double. "
+            "The destination filesystem cannot merge with delete-insert, so rows would be duplicated. "
             "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
         ),
     )

@@ -188,7 +188,7 @@ def test_an_unexpected_error_is_one_line_without_its_words(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("canary")
 
-    monkeypatch.setattr("stripe_feed.destination.read.status", broken)
+    monkeypatch.setattr("stripe_feed.destination.read.copy_status", broken)
 
     said = shell.run("status")
 
@@ -294,7 +294,7 @@ def test_a_broken_pipe_elsewhere_is_an_error(shell: Shell, monkeypatch: pytest.M
     def broken(**_: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("stripe_feed.destination.read.status", broken)
+    monkeypatch.setattr("stripe_feed.destination.read.copy_status", broken)
     monkeypatch.setattr("stripe_feed.cli.output.is_pipe_closed", lambda stream: False)
 
     said = shell.run("status")

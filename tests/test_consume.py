@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stripe_feed.destination.pipeline import lock
+from stripe_feed.destination.pipeline import lock_copy
 from stripe_feed.errors import Fenced, OffsetOutOfRange, UsageError
 from stripe_feed.feed import consumers, relay
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
@@ -396,7 +396,7 @@ def test_consumers_never_open_the_database(
                 in caplog.text
             )
     caplog.clear()
-    with lock(pipeline, "stripe-feed sync"), open_feed(pipeline) as feed:
+    with lock_copy(pipeline, "stripe-feed sync"), open_feed(pipeline) as feed:
         assert feed.head == 3
         assert "`stripe-feed sync`" in caplog.text
         assert "`stripe-feed sync`" in str(feed.blocked_by)

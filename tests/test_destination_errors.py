@@ -25,12 +25,12 @@ from dlt.pipeline.exceptions import InvalidPipelineName
 
 from stripe_feed.destination.error_messages import (
     SQLSTATES,
-    WORDS,
-    chain,
-    explained,
-    reason_of,
-    refusal,
-    settings_problem,
+    TEXT_PATTERNS,
+    causes_of,
+    find_reason,
+    refused_error,
+    settings_error,
+    translate_error,
 )
 from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import SetupError, StripeFeedError, TryLater, UsageError
@@ -129,7 +129,7 @@ def test_a_refusal_says_why_and_what_to_do(fault: Exception, words: str) -> None
     wrapped = DatabaseTerminalException(fault)
     wrapped.job_id = "customers.d9f0.0.parquet"  # type: ignore[attr-defined]
     for one in (fault, wrapped):
-        said = refusal(one, "duckdb", "stripe")
+        said = refused_error(one, "duckdb", "stripe")
         assert isinstance(said, SetupError)
         assert words in str(said)
         assert str(said).endswith(", then run again.")
@@ -155,7 +155,7 @@ def test_a_refusal_says_why_and_what_to_do(fault: Exception, words: str) -> None
 )
 def test_what_passes_is_to_be_tried_again(fault: Exception) -> None:
     """Exit code 5."""
-    said = explained(fault)
+    said = translate_error(fault)
     assert isinstance(said, TryLater)
     assert str(said).endswith("Run again.")
     assert CANARY not in str(said)
@@ -165,9 +165,9 @@ def test_every_reason_is_a_sentence() -> None:
     """Of what went wrong, and of what to do unless it passes."""
     for one in [
         *SQLSTATES.values(),
-        *(reason for patterns in WORDS.values() for _, reason in patterns),
+        *(reason for patterns in TEXT_PATTERNS.values() for _, reason in patterns),
     ]:
-        assert one.passes != bool(one.fix)
+        assert one.is_temporary != bool(one.fix)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +175,15 @@ def test_every_reason_is_a_sentence() -> None:
     [
         (
             OSError(errno.ENOSPC, "x", "/srv/state"),
-            "/srv/state: No space left on device. Mend that, then run again.",
+            "/srv/state: No space left on device. Fix that, then run again.",
         ),
-        (OSError(errno.EROFS, "x"), "Read-only file system. Mend that, then run again."),
+        (OSError(errno.EROFS, "x"), "Read-only file system. Fix that, then run again."),
         (
             PermissionError(errno.EACCES, "x", "/srv/state"),
-            "/srv/state: Permission denied. Mend that, then run again.",
+            "/srv/state: Permission denied. Fix that, then run again.",
         ),
         (MemoryError(), "The machine has too little memory left."),
-        (RuntimeError("can't start new thread"), "The machine gives no more threads."),
+        (RuntimeError("can't start new thread"), "The machine cannot start more threads."),
         (ModuleNotFoundError("x", name="alembic"), "The module alembic is not installed."),
         (
             MissingDependencyException("Postgres destination", ["dlt[postgres]"]),
@@ -195,13 +195,13 @@ def test_every_reason_is_a_sentence() -> None:
         ),
         (
             ConfigValueCannotBeCoercedException("workers", CANARY, int),
-            "dlt's setting workers has a value of another type.",
+            "dlt's setting workers has a value of the wrong type.",
         ),
         (InvalidPipelineName(CANARY, CANARY), "dlt refuses: InvalidPipelineName."),
     ],
 )
 def test_what_happens_to_any_program_is_no_defect(fault: Exception, words: str) -> None:
-    said = explained(fault)
+    said = translate_error(fault)
     assert isinstance(said, SetupError)
     assert words in str(said)
     assert CANARY not in str(said)
@@ -209,22 +209,22 @@ def test_what_happens_to_any_program_is_no_defect(fault: Exception, words: str) 
 
 def test_a_defect_of_ours_stays_one() -> None:
     """Also where it came up while a database's error was handled, and where dlt has wrapped it."""
-    assert explained(KeyError("x")) is None
-    assert explained(ModuleNotFoundError("x", name="stripe_feed.nope")) is None
-    assert reason_of(KeyError("ABCDE")) is None
+    assert translate_error(KeyError("x")) is None
+    assert translate_error(ModuleNotFoundError("x", name="stripe_feed.nope")) is None
+    assert find_reason(KeyError("ABCDE")) is None
 
 
 def test_our_own_error_is_found_in_any_wrapping() -> None:
     ours = UsageError("Give it like a,b.")
     outer = RuntimeError("wrapped")
     outer.__cause__ = ours
-    assert explained(outer) is ours
+    assert translate_error(outer) is ours
 
 
 def test_a_circle_of_causes_ends() -> None:
     one, other = ValueError("a"), ValueError("b")
     one.__cause__, other.__cause__ = other, one
-    assert chain(one) == [one, other]
+    assert causes_of(one) == [one, other]
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_a_circle_of_causes_ends() -> None:
     [
         (
             b'[sources\napi_key = "sk_canary"\n',
-            "secrets.toml cannot be read: line 1 is no valid TOML.",
+            "secrets.toml cannot be read: line 1 is not valid TOML.",
         ),
-        (b'[a]\napi_key = "sk_canary\n', "secrets.toml cannot be read: line 2 is no valid TOML."),
-        (b"[a]\nb = 1\n[a]\nb = 2\n", "secrets.toml cannot be read: line 3 is no valid TOML."),
+        (b'[a]\napi_key = "sk_canary\n', "secrets.toml cannot be read: line 2 is not valid TOML."),
+        (b"[a]\nb = 1\n[a]\nb = 2\n", "secrets.toml cannot be read: line 3 is not valid TOML."),
         (
             b'\xef\xbb\xbf[a]\nb = "sk_canary"\n',
             "secrets.toml cannot be read: it begins with a byte order mark.",
@@ -256,9 +256,9 @@ def test_settings_that_cannot_be_read_are_named_with_their_line(
         "sk_canary",
     )
 
-    said = settings_problem(fault)
+    said = settings_error(fault)
 
-    assert isinstance(explained(fault), StripeFeedError)
+    assert isinstance(translate_error(fault), StripeFeedError)
     assert words in str(said)
     assert "canary" not in str(said)
 
@@ -267,7 +267,7 @@ def test_a_missing_setting_is_named() -> None:
     """`ConfigFieldMissingException` prints where it looked, and what it found there."""
     fault = ConfigFieldMissingException.__new__(ConfigFieldMissingException)
     fault.spec_name, fault.fields = "PostgresCredentials", ["database"]
-    assert "ConfigFieldMissingException (PostgresCredentials)" in str(explained(fault))
+    assert "ConfigFieldMissingException (PostgresCredentials)" in str(translate_error(fault))
 
 
 @pytest.mark.parametrize(
@@ -278,14 +278,14 @@ def test_a_missing_setting_is_named() -> None:
         ("", "names a DuckDB file"),
         ("postgres://u:canary@h/d", "names a DuckDB file"),
         ("folder", "is a folder. Give --database a file in it"),
-        ("pipe", "no ordinary file"),
-        ("/dev/null", "no ordinary file"),
+        ("pipe", "not a regular file"),
+        ("/dev/null", "not a regular file"),
         ("x" * 300, "cannot be used: File name too long"),
         ("loop", "cannot be used: Too many levels"),
         ("dangling", "links to a folder that does not exist"),
         ("lite.duckdb", "is an SQLite database"),
         ("empty.duckdb", "is empty. Remove it"),
-        ("text.duckdb", "is no DuckDB database, or a damaged one"),
+        ("text.duckdb", "is not a DuckDB database, or is damaged"),
     ],
 )
 def test_what_is_no_duckdb_file_is_said_by_readers_and_writers(

@@ -18,8 +18,8 @@ from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import Feed, open_feed, stripe_source
-from stripe_feed.destination.error_messages import refusal
-from stripe_feed.destination.pipeline import open_pipeline, settings
+from stripe_feed.destination.error_messages import refused_error
+from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.errors import Fenced, SetupError, TryLater, UsageError
 from stripe_feed.extract.tables import indexes
 from stripe_feed.sandbox import Sandbox
@@ -95,7 +95,7 @@ def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFix
     """
     box = Sandbox(seed=11, customers=150)
     ids = young(box)
-    with copy_of(box, tmp_path) as copy, settings():
+    with copy_of(box, tmp_path) as copy, dlt_settings():
         pipeline = dlt.pipeline(
             "two_runs",
             destination=destination,
@@ -120,7 +120,7 @@ def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_an_account_without_most_things(destination: Any, tmp_path: Path) -> None:
     """Resources without a row make no file that a destination stumbles over."""
     box = Sandbox(seed=11, customers=3, invoices=0, subscriptions=0, products=0, oddities=False)
-    with copy_of(box, tmp_path) as copy, settings():
+    with copy_of(box, tmp_path) as copy, dlt_settings():
         pipeline = dlt.pipeline(
             "few", destination=destination, dataset_name="few", pipelines_dir=str(tmp_path / "dlt")
         )
@@ -150,7 +150,7 @@ def merged_twice(postgres: str, customers: int, folder: Path, dataset: str) -> t
     Postgres had to look at.
     """
     box = Sandbox(seed=12, customers=customers)
-    with copy_of(box, folder) as copy, settings():
+    with copy_of(box, folder) as copy, dlt_settings():
         for run in range(
             2
         ):  # a pipeline of another name has no cursor: it merges everything once more
@@ -198,7 +198,7 @@ def test_on_postgres_ids_are_indexed_once(postgres: str, tmp_path: Path) -> None
     enough.
     """
     box = Sandbox(seed=11, customers=5, oddities=False)
-    with copy_of(box, tmp_path) as copy, settings():
+    with copy_of(box, tmp_path) as copy, dlt_settings():
         server = dlt.destinations.postgres(postgres)
         pipeline = dlt.pipeline(
             "indexed",
@@ -267,7 +267,7 @@ def test_on_postgres_two_runs_cannot_double_a_row(
             other.execute_sql("insert into once.plans values ('plan_1')")
             with pytest.raises(DatabaseTerminalException) as raised:
                 other.execute_sql("insert into once.plans values ('plan_1')")
-        refused = refusal(raised.value, "postgres", "once")
+        refused = refused_error(raised.value, "postgres", "once")
         assert (type(refused), str(refused)) == (
             TryLater,
             "postgres cannot load plans: another run wrote to it at the same time. Run again.",
@@ -280,7 +280,11 @@ def test_an_index_waits_for_nobody(
     """A table that somebody writes to is indexed by a later load; this one goes on."""
     monkeypatch.setattr(indexes, "LOCK_TIMEOUT", "50ms")
     box = Sandbox(seed=11, customers=5, oddities=False)
-    with copy_of(box, tmp_path) as copy, settings(), closing(psycopg2.connect(postgres)) as other:
+    with (
+        copy_of(box, tmp_path) as copy,
+        dlt_settings(),
+        closing(psycopg2.connect(postgres)) as other,
+    ):
         server = dlt.destinations.postgres(postgres)
         pipeline = dlt.pipeline(
             "busy", destination=server, dataset_name="busy", pipelines_dir=str(tmp_path / "dlt")
@@ -300,7 +304,7 @@ def test_an_index_waits_for_nobody(
 def test_a_role_that_may_not_index_still_loads(postgres: str, tmp_path: Path) -> None:
     """On Postgres only a table's owner may: without an index it is slower, and as right."""
     box = Sandbox(seed=11, customers=5, oddities=False)
-    with copy_of(box, tmp_path) as copy, settings():
+    with copy_of(box, tmp_path) as copy, dlt_settings():
 
         def load(server: str) -> Any:
             destination = dlt.destinations.postgres(server)
@@ -348,7 +352,7 @@ def test_a_destination_that_cannot_merge_is_refused(tmp_path: Path) -> None:
     is left behind.
     """
     box = Sandbox(seed=13, customers=20)
-    with copy_of(box, tmp_path) as copy, settings():
+    with copy_of(box, tmp_path) as copy, dlt_settings():
         destination = dlt.destinations.filesystem((tmp_path / "bucket").as_uri())
         pipeline = dlt.pipeline(
             "files",

@@ -459,7 +459,7 @@ def test_a_pipeline_that_began_in_another_folder_is_refused_there(
 
     monkeypatch.chdir(there)
     name = given or "ours.duckdb"
-    words = f"A pipeline named ours began in another folder, so its file is {here / name}, not {there / name}. Give this one"
+    words = f"A pipeline named ours was created in another folder, so its file is {here / name}, not {there / name}. Give this one"
     with pytest.raises(SetupError, match=re.escape(words)):
         open_feed(pipeline())
     with pytest.raises(PipelineStepFailed, match=re.escape(words)):

@@ -25,7 +25,7 @@ from stripe_feed.cli import main
 from stripe_feed.delivery.endpoint import DELIVER_KEYS
 from stripe_feed.delivery.payloads import FORMATS
 from stripe_feed.destination import locks
-from stripe_feed.destination.pipeline import SETTINGS
+from stripe_feed.destination.pipeline import DLT_SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import DAY, RETENTION, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
@@ -300,7 +300,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert set(re.findall(r"(\d+) seconds", everything)) - {"15"} == {
         str(LOOK_BACK),
         str(SETTLE),
-        f"{locks.PATIENCE:.0f}",
+        f"{locks.DEFAULT_WAIT:.0f}",
     }
     assert set(re.findall(r"(\d+) days", everything)) == {
         str(RETENTION // DAY),
@@ -325,7 +325,7 @@ def test_the_settings_are_those_of_sync() -> None:
         for name, value in all.items()
     }
 
-    assert flat == SETTINGS
+    assert flat == DLT_SETTINGS
 
 
 def test_links_lead_somewhere() -> None:

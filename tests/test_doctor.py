@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.destination.error_messages import file_problem
+from stripe_feed.destination.error_messages import file_error
 from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -369,7 +369,7 @@ def test_a_file_that_cannot_be_written(shell: Shell, monkeypatch: pytest.MonkeyP
 
 def test_a_file_that_may_not_be_read() -> None:
     """DuckDB's words for it are those of a file that cannot be opened; it is not damaged."""
-    fault = file_problem(
+    fault = file_error(
         Path("x.duckdb"), 'IO Error: Cannot open file "/srv/x.duckdb": Permission denied'
     )
 

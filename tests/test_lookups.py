@@ -15,7 +15,7 @@ import pytest
 
 from stripe_feed import open_feed
 from stripe_feed.delivery.transports import AttemptResult
-from stripe_feed.destination.pipeline import lock
+from stripe_feed.destination.pipeline import lock_copy
 from stripe_feed.errors import Locked, SetupError, UsageError
 from stripe_feed.feed import lookups as module
 from stripe_feed.feed.lookups import CACHE_SECONDS, CACHE_SIZE, Lookups, LookupUnavailable
@@ -286,7 +286,7 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
                     "invoices/in_1",
                 )
             ] == [404] * 5 + [503]
-            with lock(copy.pipeline, "stripe-feed sync"):
+            with lock_copy(copy.pipeline, "stripe-feed sync"):
                 busy = web.get(f"/objects/customers/{gone}")
                 assert (busy.status, "stripe-feed sync" in busy.error) == (503, True)
                 with pytest.raises(LookupUnavailable):

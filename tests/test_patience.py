@@ -58,7 +58,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
 @pytest.fixture
 def reader(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     found = Reader(copy.folder / copy.database)
-    monkeypatch.setattr(locks, "rest", found.leave)
+    monkeypatch.setattr(locks, "pause", found.leave)
     yield found
     found.stack.close()
 
@@ -78,7 +78,7 @@ def before(
 
 MOMENTS: dict[str, tuple[Any, str]] = {
     "at the start": (syncing, "check"),
-    "before the state is taken": (load, "restore"),
+    "before the state is taken": (load, "sync_state"),
     "before rows are looked up": (Writer, "changed"),
     "before the load": (load, "_load_package"),
     "before the relay": (syncing, "relay_pipeline"),
@@ -126,7 +126,7 @@ def test_without_waiting_it_says_who_is_in_the_way(
     }  # what was left is counted as well
     assert done.packages == 1
     assert caplog.text.count(
-        "An earlier run was interrupted: what it had read is loaded first."
+        "An earlier run was interrupted: its unloaded data is loaded first."
     ) == (moment == "before the load")
 
 
@@ -144,7 +144,7 @@ def test_a_package_that_cannot_be_loaded_holds_up_no_run(
     copy.check(*TABLES)
     assert done.rows == {"customers": 2, "products": 1, "changes": 2}
     assert re.findall("It cannot be loaded, .*", caplog.text) == [
-        "It cannot be loaded, and is read again: duckdb cannot load customers: it cannot do what the load asks of it."
+        "This data cannot be loaded and is read again: duckdb cannot load customers: it cannot do what the load asks of it."
     ]
     with open_feed(copy.pipeline) as feed:
         assert len(list(feed.read())) == 2

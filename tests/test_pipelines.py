@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 
 from stripe_feed import open_feed
 from stripe_feed.delivery.outbox import release
-from stripe_feed.destination.pipeline import lock, open_pipeline
+from stripe_feed.destination.pipeline import lock_copy, open_pipeline
 from stripe_feed.extract.options import SETTLE
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -82,7 +82,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
 
         locked, alone, shortest = shell("locked"), shell("alone"), shell("shortest")
         wrong, partly = shell("wrong", "sk_test_canary"), shell("partly", few)
-        with lock(nightly(locked), "the nightly run"):
+        with lock_copy(nightly(locked), "the nightly run"):
             started = [
                 (locked, start(locked, "scheduled.py", "--wait", "0.3")),
                 (alone, start(alone, "scheduled.py")),

@@ -15,7 +15,7 @@ import pytest
 
 from stripe_feed.destination import load
 from stripe_feed.destination.pipeline import open_pipeline
-from stripe_feed.destination.place import Place, beside, place_of
+from stripe_feed.destination.place import Place, companion_file, place_of
 from stripe_feed.errors import WrongAccount
 from stripe_feed.feed.relay import store_path
 from stripe_feed.sandbox import Sandbox
@@ -101,7 +101,7 @@ def test_a_server_s_copy_keeps_its_files_in_the_state_folder(
     def files(url: str) -> tuple[Path, Path, Path]:
         monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
         pipeline = open_pipeline(None, "postgres", state_dir="state")
-        return Path(pipeline.pipelines_dir), store_path(pipeline), beside(pipeline, ".lock")
+        return Path(pipeline.pipelines_dir), store_path(pipeline), companion_file(pipeline, ".lock")
 
     eu, us = files(HERE), files(HERE.replace("/eu", "/us"))
     assert files(HERE.replace("secret", "new")) == eu
@@ -153,7 +153,7 @@ def test_what_waits_is_read_again_where_a_backup_was_restored(
 
     copy.sync(resources=["customers"])
     copy.check("customers")
-    assert "does not go with what is here now, and is read again" in caplog.text
+    assert "does not match the destination any more and is read again" in caplog.text
 
 
 def test_what_waits_is_not_loaded_into_another_account_s_copy(

@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 from stripe_feed import sync_run as syncing
-from stripe_feed.destination.pipeline import open_pipeline, settings
-from stripe_feed.destination.preflight import require_no_views, require_place
+from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
+from stripe_feed.destination.preflight import require_no_dependent_views, require_usable_dataset
 from stripe_feed.errors import SetupError
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import dry_run
@@ -90,9 +90,9 @@ def test_the_doctor_says_so_too(copy: Copy) -> None:
 def test_a_dataset_of_the_copy_is_not_in_the_way(copy: Copy) -> None:
     """With its state, and where that is lost."""
     copy.sync()
-    require_place(copy.pipeline, {})
+    require_usable_dataset(copy.pipeline, {})
     copy.select("drop table stripe._dlt_pipeline_state")
-    require_place(copy.pipeline, {})
+    require_usable_dataset(copy.pipeline, {})
 
 
 @pytest.fixture(scope="module")
@@ -135,30 +135,30 @@ def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
             "only be read",
         ),
     ]
-    with settings(), closing(psycopg2.connect(f"{server}/rights")) as base:
+    with dlt_settings(), closing(psycopg2.connect(f"{server}/rights")) as base:
         base.autocommit = True
         for statement, words in steps:
             base.cursor().execute(statement)
             with pytest.raises(SetupError, match=words):
-                require_place(at(loader, tmp_path), {})
+                require_usable_dataset(at(loader, tmp_path), {})
         base.cursor().execute("alter role loader reset all")
-        require_place(at(loader, tmp_path), {})
+        require_usable_dataset(at(loader, tmp_path), {})
 
 
 def test_views_on_tables_that_are_to_be_dropped_are_named(server: str, tmp_path: Path) -> None:
-    with settings(), closing(psycopg2.connect(f"{server}/views")) as base:
+    with dlt_settings(), closing(psycopg2.connect(f"{server}/views")) as base:
         base.autocommit = True
         base.cursor().execute(
             "create schema stripe; create table stripe.customers (id text); create table stripe.mine (id text)"
         )
         base.cursor().execute("create view own as select * from stripe.mine")
         pipeline = at(f"{server}/views", tmp_path)
-        require_no_views(pipeline)
+        require_no_dependent_views(pipeline)
         base.cursor().execute(
             "create view mail as select * from stripe.customers; create materialized view b as select * from mail"
         )
         with pytest.raises(SetupError, match=r"views depend on them: public.mail\. Drop those"):
-            require_no_views(pipeline)
+            require_no_dependent_views(pipeline)
 
 
 def test_a_full_refresh_looks_for_views_before_it_drops(
@@ -169,7 +169,7 @@ def test_a_full_refresh_looks_for_views_before_it_drops(
     def in_the_way(pipeline: Any) -> None:
         raise SetupError("in the way")
 
-    monkeypatch.setattr(syncing, "require_no_views", in_the_way)
+    monkeypatch.setattr(syncing, "require_no_dependent_views", in_the_way)
     with pytest.raises(SetupError, match="in the way"):
         copy.sync(full_refresh=True)
     copy.check("customers")
@@ -177,7 +177,7 @@ def test_a_full_refresh_looks_for_views_before_it_drops(
 
 def test_nothing_of_it_is_asked_of_a_copy_that_is_there(tmp_path: Path) -> None:
     """An idle run stays as cheap as it is."""
-    require_place(
+    require_usable_dataset(
         open_pipeline(str(tmp_path / "none.duckdb"), state_dir=str(tmp_path)), {"account": "acct_1"}
     )
     assert not (tmp_path / "none.duckdb").exists()

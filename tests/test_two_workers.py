@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from stripe_feed.destination.lease import leased
+from stripe_feed.destination.lease import hold_lease
 from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import Locked, SetupError, TryLater
 from stripe_feed.resources import TABLES
@@ -77,32 +77,34 @@ def copy_in(folder: str, dataset: str = "stripe") -> Any:
 def test_one_at_a_time_holds_a_dataset(database: str) -> None:
     """From whatever folder; another dataset is free, and so is this one when the holder is done."""
     one, other = copy_in("a"), copy_in("b")
-    with leased(one, "stripe-feed sync", 0) as holds:
+    with hold_lease(one, "stripe-feed sync", 0) as holds:
         holds()
         with (
             pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$") as raised,
-            leased(other, "stripe-feed reconcile", 0),
+            hold_lease(other, "stripe-feed reconcile", 0),
         ):
             pass
         assert f"(process {os.getpid()} on" in str(raised.value)
-        with leased(copy_in("b", "second"), "stripe-feed sync", 0):
+        with hold_lease(copy_in("b", "second"), "stripe-feed sync", 0):
             holds()
-    with leased(other, "stripe-feed sync", 0):
+    with hold_lease(other, "stripe-feed sync", 0):
         pass
 
 
 def test_a_lease_that_is_lost_is_noticed_before_a_load(database: str) -> None:
     """The server was restarted, or closed the connection: somebody else can hold it by now."""
-    with leased(copy_in("a"), "stripe-feed sync", 0) as holds:
+    with hold_lease(copy_in("a"), "stripe-feed sync", 0) as holds:
         ((count,),) = ask(
             database,
             "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like %s",
             "stripe-feed sync@%",
         )
         assert count == 1
-        with pytest.raises(TryLater, match=r"keeps other runs away\. Nothing is lost: run again\."):
+        with pytest.raises(
+            TryLater, match=r"holds the lock on the dataset\. Nothing is lost: run again\."
+        ):
             holds()
-        with leased(copy_in("b"), "stripe-feed sync", 0) as held:
+        with hold_lease(copy_in("b"), "stripe-feed sync", 0) as held:
             held()
 
 
@@ -114,11 +116,11 @@ def test_what_a_killed_worker_had_sent_is_waited_for(database: str) -> None:
         zombie.cursor().execute("insert into stripe.customers values ('cus_1')")
         with (
             pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$"),
-            leased(copy_in("a"), "stripe-feed sync", 0),
+            hold_lease(copy_in("a"), "stripe-feed sync", 0),
         ):
             pass
         zombie.rollback()
-        with leased(copy_in("a"), "stripe-feed sync", 0):
+        with hold_lease(copy_in("a"), "stripe-feed sync", 0):
             pass
 
 
@@ -126,7 +128,7 @@ def test_a_copy_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://u:canary@127.0.0.1:1/x")
     with (
         pytest.raises(SetupError, match="Cannot connect to postgres") as raised,
-        leased(copy_in("a"), "stripe-feed sync", 0),
+        hold_lease(copy_in("a"), "stripe-feed sync", 0),
     ):
         pass
     assert "canary" not in str(raised.value)

@@ -204,7 +204,7 @@ def stands(store: FeedStore) -> Any:
 def rebuilt(file: Path, plain: Plain) -> list[str]:
     """As `rebuild_feed` does it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feed_feed, "lock", lambda *_: nullcontext())
+        patch.setattr(feed_feed, "lock_copy", lambda *_: nullcontext())
         patch.setattr(feed_feed, "with_client", lambda _, work: work(plain))
         return rebuild_feed(None, file)[1]
 

@@ -11,12 +11,12 @@ from typing import Any
 from .api.client import API_VERSION, Account, Api
 from .api.credentials import KEYS_PAGE, STRIPE_BASE
 from .api.stripe_time import CLOCK_TOLERANCE
-from .destination.duckdb_file import duckdb_file
-from .destination.load import explaining
-from .destination.pipeline import check, open_pipeline, settings
-from .destination.place import DATASET
-from .destination.preflight import require_place
-from .destination.read import opened, state_of
+from .destination.duckdb_file import duckdb_path
+from .destination.load import translate_errors
+from .destination.pipeline import check_destination, dlt_settings, open_pipeline
+from .destination.place import DEFAULT_DATASET
+from .destination.preflight import require_usable_dataset
+from .destination.read import open_copy, read_state
 from .destination.state import check_owner
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
@@ -54,7 +54,7 @@ def examine(
     api_key: str | None = None,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
+    dataset: str = DEFAULT_DATASET,
     api_base: str | None = None,
     allow_api_base: bool = False,
     api_version: str = API_VERSION,
@@ -90,8 +90,8 @@ def examine(
             yield problem("account", error)
         finally:
             api.close()
-    with settings():
-        yield from check_destination(database, destination, dataset, account)
+    with dlt_settings():
+        yield from _check_destination(database, destination, dataset, account)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
@@ -171,7 +171,7 @@ def permissions(api: Api) -> Iterator[Finding]:
                 return
 
 
-def check_destination(
+def _check_destination(
     database: str | None, destination: str | None, dataset: str, account: Account | None
 ) -> Iterator[Finding]:
     """Check whether the destination can be loaded, and holds no other account."""
@@ -180,13 +180,13 @@ def check_destination(
             prefix="stripe-feed-"
         ) as folder:  # dlt makes a working folder
             pipeline = open_pipeline(database, destination, dataset, folder)
-            check(pipeline)
-            file, state = duckdb_file(pipeline), {}
+            check_destination(pipeline)
+            file, state = duckdb_path(pipeline), {}
             if file is None or file.exists():
-                with opened(database, destination, dataset) as copy:
-                    state = state_of(copy)
-                with explaining(pipeline):
-                    require_place(pipeline, state)
+                with open_copy(database, destination, dataset) as copy:
+                    state = read_state(copy)
+                with translate_errors(pipeline):
+                    require_usable_dataset(pipeline, state)
     except StripeFeedError as error:
         yield problem("destination", error)
         return

@@ -13,14 +13,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .destination.duckdb_file import duckdb_file, give_back_memory, patient
-from .destination.lease import leased
-from .destination.load import explaining, restore, run, settle
-from .destination.locks import PATIENCE, patiently
-from .destination.pipeline import PIPELINE, check, lock, open_pipeline, require_merge, settings
-from .destination.place import DATASET
-from .destination.preflight import require_no_views, require_place
-from .destination.state import check_owner, owner_in
+from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file
+from .destination.lease import hold_lease
+from .destination.load import finish_pending, run_load, sync_state, translate_errors
+from .destination.locks import DEFAULT_WAIT, retry_while_locked
+from .destination.pipeline import (
+    DEFAULT_PIPELINE,
+    check_destination,
+    dlt_settings,
+    lock_copy,
+    open_pipeline,
+    require_merge,
+)
+from .destination.place import DEFAULT_DATASET
+from .destination.preflight import require_no_dependent_views, require_usable_dataset
+from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
 from .extract.events.webhook import WebhookEvent
@@ -83,13 +90,13 @@ def sync(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
+    dataset: str = DEFAULT_DATASET,
     state_dir: str | None = None,
-    pipeline_name: str = PIPELINE,
+    pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     full_refresh: bool = False,
     checkpoint_rows: int | None = None,
-    wait: float = PATIENCE,
+    wait: float = DEFAULT_WAIT,
     watch: Callable[[Session], None] | None = None,
     reconcile: bool = False,
     rung: Sequence[WebhookEvent] = (),
@@ -115,26 +122,26 @@ def sync(
     session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
     session.rung, session.polls, session.tables, session.wait = rung, polls, names, wait
     started = time.monotonic()
-    with settings():
+    with dlt_settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
         _ = session.api
         holder = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
         require_merge(pipeline.destination)
         with (
-            lock(pipeline, holder, wait),
-            leased(pipeline, holder, wait) as holds,
+            lock_copy(pipeline, holder, wait),
+            hold_lease(pipeline, holder, wait) as holds,
             closing(session),
         ):
-            patiently(partial(check, pipeline), wait)
+            retry_while_locked(partial(check_destination, pipeline), wait)
             account = session.account
-            pipeline, left = settle(pipeline, account, wait, holds)
+            pipeline, left = finish_pending(pipeline, account, wait, holds)
             session.rows.update(left)
-            with explaining(pipeline):
-                require_place(pipeline, _source_state(pipeline))
+            with translate_errors(pipeline):
+                require_usable_dataset(pipeline, _source_state(pipeline))
                 if full_refresh:
                     check_owner(account, _owner(pipeline))
                     check_refresh(pipeline, session, names, resources)
-                    require_no_views(pipeline)
+                    require_no_dependent_views(pipeline)
             if watch is not None:
                 watch(session)
             try:
@@ -173,8 +180,8 @@ def dry_run(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
-    pipeline_name: str = PIPELINE,
+    dataset: str = DEFAULT_DATASET,
+    pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     full_refresh: bool = False,
     **reading: Unpack[Reading],
@@ -197,7 +204,7 @@ def open_checked_copy(
     destination: str | None,
     dataset: str,
     pipeline_name: str,
-    wait: float = PATIENCE,
+    wait: float = DEFAULT_WAIT,
 ) -> Iterator[Any]:
     """Open a copy read-only: yield its pipeline with the state of the destination, after checking that
     it holds the account of the key.
@@ -210,28 +217,28 @@ def open_checked_copy(
         tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder,
         closing(session),
     ):
-        stack.enter_context(settings())
+        stack.enter_context(dlt_settings())
         _ = session.api
         pipeline = open_pipeline(
             database, destination, dataset, folder, pipeline_name
         )  # dlt's copy of the state
-        patiently(partial(check, pipeline), wait)
-        file = duckdb_file(pipeline)
+        retry_while_locked(partial(check_destination, pipeline), wait)
+        file = duckdb_path(pipeline)
         if file is None or file.exists():  # dlt would create it
             if file is not None:
                 client = pipeline.sql_client()
-                patient(client, file, wait)
+                wait_for_file(client, file, wait)
                 stack.enter_context(client)
-            restore(pipeline)
-            with explaining(pipeline):
-                require_place(pipeline, _source_state(pipeline))
+            sync_state(pipeline)
+            with translate_errors(pipeline):
+                require_usable_dataset(pipeline, _source_state(pipeline))
                 check_owner(session.account, _owner(pipeline))
         yield pipeline
 
 
 def _owner(pipeline: Any) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether it is in live mode."""
-    return owner_in(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
+    return stored_owner(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
 
 
 def plan_sync(
@@ -304,7 +311,7 @@ def _relay(pipeline: Any, wait: float) -> int:
     """Copy new changes into the feed. If the file stays locked, the next run does it."""
     with FeedStore(store_path(pipeline)) as store:
         try:
-            return patiently(lambda: relay_pipeline(pipeline, store), wait)
+            return retry_while_locked(lambda: relay_pipeline(pipeline, store), wait)
         except Locked as fault:
             log.warning(
                 "Data loaded; the feed could not be updated and will catch up on the next run: %s",
@@ -330,10 +337,10 @@ def _load(
             for name in (*(names if session.polls else ()), CHANGES)
             if name not in session.refused
         ]
-        run(pipeline, source_of(session).with_resources(*wanted), wait, holds, **refresh)
+        run_load(pipeline, source_of(session).with_resources(*wanted), wait, holds, **refresh)
         refresh = {}
         packages += session.package_rows > 0
-        give_back_memory()
+        trim_memory()
         if session.finished:
             return packages
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .destination.locks import PATIENCE
-from .destination.pipeline import PIPELINE
-from .destination.place import DATASET
+from .destination.locks import DEFAULT_WAIT
+from .destination.pipeline import DEFAULT_PIPELINE
+from .destination.place import DEFAULT_DATASET
 from .errors import NotReadable, SetupError
 from .extract import existing
 from .extract.events.classify import ids_with_events
@@ -64,11 +64,11 @@ def verify(
     sample: int = SAMPLE,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
-    pipeline_name: str = PIPELINE,
+    dataset: str = DEFAULT_DATASET,
+    pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     seed: int | None = None,
-    wait: float = PATIENCE,
+    wait: float = DEFAULT_WAIT,
     watch: Callable[[str], None] | None = None,
     **reading: Unpack[Reading],
 ) -> Verified:

@@ -15,7 +15,7 @@ import dlt
 import pytest
 
 from stripe_feed import stripe_source
-from stripe_feed.destination.pipeline import settings
+from stripe_feed.destination.pipeline import dlt_settings
 from stripe_feed.extract import existing, writer
 from stripe_feed.extract.tables import indexes
 from stripe_feed.extract.tables.hints import MERGE
@@ -36,7 +36,7 @@ def postgres(tools: Any) -> None:
     with (
         postgres_server() as server,
         tempfile.TemporaryDirectory() as folder,
-        settings(),
+        dlt_settings(),
         box.serve() as url,
     ):
         destination = dlt.destinations.postgres(server)

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from ..destination.error_messages import chain, explained
+from ..destination.error_messages import causes_of, translate_error
 from ..errors import PartlyDone, UsageError
 
 LARGEST_NUMBER = 10**9  # no count of seconds, rows or offsets needs more
@@ -21,7 +21,7 @@ LARGEST_NUMBER = 10**9  # no count of seconds, rows or offsets needs more
 
 def describe_unexpected(error: BaseException) -> str:
     """Describe a defect by its type alone: its own message may hold keys or data."""
-    cause = chain(error)[-1]
+    cause = causes_of(error)[-1]
     name = f"{type(cause).__module__}.{type(cause).__qualname__}"
     return f"unexpected {name}. Run again with --debug for the traceback, and please report it."
 
@@ -30,7 +30,7 @@ def print_traceback(error: BaseException) -> None:
     """Print the traceback with every cause, for `--debug`. Messages of databases and libraries can
     hold data.
     """
-    for cause in chain(error):
+    for cause in causes_of(error):
         cause.__suppress_context__ = False
     traceback.print_exception(type(error), error, error.__traceback__)
 
@@ -72,7 +72,7 @@ def command(
                 sys.stdout.flush()
             except OSError:
                 silence(sys.stdout)  # Python would flush once more at exit
-            known = explained(error)
+            known = translate_error(error)
             message = str(known or describe_unexpected(error))
             echo_err(f"error: {message}")
             code = 1 if known is None else known.exit_code

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..destination.pipeline import open_pipeline
-from ..destination.place import DATASET
-from ..destination.read import Held, held, opened, query, state_of
+from ..destination.place import DEFAULT_DATASET
+from ..destination.read import TableStats, open_copy, read_state, run_query, table_stats
 from ..errors import SetupError, UsageError
 from ..extract.options import SETTLE
 from ..feed.change import OP_WORDS, Change
@@ -144,8 +144,8 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
                 console.print(f"  {bodies[0]}\n")
     console.print("One query", style="bold")
     console.print(SAMPLE)
-    with opened(database) as copy:
-        result = query(copy, SAMPLE)
+    with open_copy(database) as copy:
+        result = run_query(copy, SAMPLE)
     console.print(make_table(result.columns, result.rows))
     console.print(NEXT.format(database=database, command=command_name()))
 
@@ -230,7 +230,7 @@ With your own account:
   {command} sync"""
 
 
-def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, list[Held]]:
+def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, list[TableStats]]:
     """Sync once; return the result and the row counts of the tables."""
     result = sync(
         api_key=sandbox.key,
@@ -240,11 +240,13 @@ def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, l
         max_rps=1000,
         endpoint_rps=1000,
     )
-    with opened(database) as copy:
-        return result, held(copy)
+    with open_copy(database) as copy:
+        return result, table_stats(copy)
 
 
-def new_rows(before: Sequence[Held], after: Sequence[Held]) -> list[tuple[str, int, int]]:
+def new_rows(
+    before: Sequence[TableStats], after: Sequence[TableStats]
+) -> list[tuple[str, int, int]]:
     """Per table: its name, its rows, and how many of them are new."""
     counts = {t.table: t.rows for t in before}
     return [(t.table, t.rows, t.rows - counts.get(t.table, 0)) for t in after]
@@ -254,10 +256,10 @@ def remove_earlier_demo(file: Path, account: str) -> None:
     """Delete the files of an earlier demo. Raises `SetupError` if the file holds other data."""
     if not file.exists():
         return
-    with opened(str(file)) as copy:
-        schemas = copy.ask("select distinct table_schema from information_schema.tables").rows
-        foreign = {name for (name,) in schemas} - {DATASET, f"{DATASET}_staging"}
-        if foreign or state_of(copy).get("account") not in (None, account):
+    with open_copy(str(file)) as copy:
+        schemas = copy.query("select distinct table_schema from information_schema.tables").rows
+        foreign = {name for (name,) in schemas} - {DEFAULT_DATASET, f"{DEFAULT_DATASET}_staging"}
+        if foreign or read_state(copy).get("account") not in (None, account):
             raise SetupError(
                 f"{file.name} holds data that is not from a demo. Choose another --database."
             )

@@ -235,11 +235,11 @@ def rebuild(
     """Rebuild the log from the destination; consumers keep their positions. A damaged store is
     repaired first.
     """
-    from ..destination.pipeline import settings
+    from ..destination.pipeline import dlt_settings
     from ..feed.feed import rebuild_feed
     from .output import echo_err
 
-    with settings():
+    with dlt_settings():
         length, lost = rebuild_feed(open_existing_copy(copy))
     echo_err(f"The feed holds {length:,} changes.")
     if lost:
@@ -282,10 +282,10 @@ def forget(
     """Erase the data of an object from its changes, here and in the destination. This cannot be
     undone.
     """
-    from ..destination.pipeline import settings
+    from ..destination.pipeline import dlt_settings
     from .output import echo_err
 
-    with open_feed_for_cli(copy, allow_empty=True) as feed, settings():
+    with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         count = feed.forget(object_id)
         erased = f"Data of {object_id} erased from {count:,} changes; their ids and offsets stay."
         echo_err(erased if count else f"No changes of {object_id} found.")
@@ -322,11 +322,11 @@ def remove(
 
 def open_existing_copy(copy: LocalCopyOptions) -> Any:
     """Open the pipeline of an existing copy. Raises `SetupError` if there is none."""
-    from ..destination.duckdb_file import duckdb_file
+    from ..destination.duckdb_file import duckdb_path
     from ..destination.pipeline import open_pipeline
 
     pipeline = open_pipeline(copy.database, copy.destination, copy.dataset, copy.state_dir)
-    file = duckdb_file(pipeline)
+    file = duckdb_path(pipeline)
     if file is not None and not file.is_file():
         raise SetupError(
             f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database."
@@ -339,11 +339,11 @@ def open_feed_for_cli(
     copy: LocalCopyOptions, *, allow_empty: bool = False, keep_cursors: bool = False
 ) -> Iterator[Feed]:
     """Open the feed of a copy; print a notice if it is empty. Raises `SetupError` if there is no copy."""
-    from ..destination.pipeline import settings
+    from ..destination.pipeline import dlt_settings
     from ..feed.feed import open_feed
     from .output import echo_err
 
-    with settings():
+    with dlt_settings():
         feed = open_feed(open_existing_copy(copy), keeps_cursors=keep_cursors)
     with feed:
         if not feed.head and not allow_empty and feed.blocked_by is None:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..destination.error_messages import explained
-from ..destination.locks import PATIENCE
+from ..destination.error_messages import translate_error
+from ..destination.locks import DEFAULT_WAIT
 from ..errors import CopyDiffers, PartlyDone, UsageError
 from ..resources import CHANGES
 from . import command as cli_command
@@ -68,7 +68,7 @@ def main() -> NoReturn:
         from .output import echo_err, silence
 
         silence(sys.stdout)
-        echo_err(f"error: {explained(error)}")
+        echo_err(f"error: {translate_error(error)}")
         sys.exit(3)
     sys.exit(0)
 
@@ -143,7 +143,7 @@ def sync(
         ),
     ] = None,
     state_dir: StateDir = None,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     give_up_after: RequestTimeout = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
@@ -226,7 +226,7 @@ def reconcile(
     max_rps: Rps = None,
     endpoint_rps: EndpointRps = None,
     state_dir: StateDir = None,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     give_up_after: RequestTimeout = 120.0,
     allow_api_base: AllowBase = False,
     api_version: Version = None,
@@ -279,7 +279,7 @@ def verify(
     allow_api_base: AllowBase = False,
     api_version: Version = None,
     api_key_file: KeyFile = None,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     json: Json = False,
 ) -> None:
     """Compare a sample of objects with Stripe: each row, and the state its changes lead to. Exit 4 if
@@ -320,14 +320,14 @@ command(action)
 def status(
     *,
     copy: LocalCopyOptions,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     json: Json = False,
 ) -> None:
     """Show the tables, cursors and freshness of the copy, and where its files are."""
     from ..destination import read
     from . import output
 
-    output.print_status(read.status(**asdict(copy), wait=wait), json)
+    output.print_status(read.copy_status(**asdict(copy), wait=wait), json)
 
 
 @command
@@ -338,14 +338,14 @@ def preview(
         int, typer.Option("-n", "--rows", metavar="N", min=1, help="How many rows.")
     ] = 5,
     copy: CopyOptions,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     json: Json = False,
 ) -> None:
     """Show the newest rows of a table."""
     from ..destination import read
     from . import output
 
-    with read.opened(**asdict(copy), wait=wait) as reader:
+    with read.open_copy(**asdict(copy), wait=wait) as reader:
         output.print_rows(read.preview(reader, table, rows), json)
 
 
@@ -359,7 +359,7 @@ def query(
         ),
     ],
     copy: CopyOptions,
-    wait: Wait = PATIENCE,
+    wait: Wait = DEFAULT_WAIT,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
 ) -> None:
@@ -367,8 +367,10 @@ def query(
     from ..destination import read
     from . import output
 
-    with read.opened(**asdict(copy), wait=wait) as reader:
-        output.print_rows(read.query(reader, sys.stdin.read() if sql == "-" else sql), json, csv)
+    with read.open_copy(**asdict(copy), wait=wait) as reader:
+        output.print_rows(
+            read.run_query(reader, sys.stdin.read() if sql == "-" else sql), json, csv
+        )
 
 
 @command

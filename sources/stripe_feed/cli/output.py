@@ -21,7 +21,7 @@ from ..resources import CHANGES, TABLES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..destination.read import Rows, Status
+    from ..destination.read import CopyStatus, QueryResult
     from ..doctor import Finding
     from ..sync_run import Planned, Synced
     from ..verify_run import Verified
@@ -207,7 +207,7 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
     return grid
 
 
-def print_rows(result: Rows, json: bool, as_csv: bool = False) -> None:
+def print_rows(result: QueryResult, json: bool, as_csv: bool = False) -> None:
     """Print the result of a query as a table, as one JSON object per line, or as CSV."""
     if json:
         print_json(
@@ -224,7 +224,7 @@ def print_rows(result: Rows, json: bool, as_csv: bool = False) -> None:
         _print_table(result)
 
 
-def _print_table(result: Rows) -> None:
+def _print_table(result: QueryResult) -> None:
     """Print as many columns as fit into the terminal, and name the others."""
     console = console_out()
     widths = [
@@ -277,7 +277,7 @@ def _with_zone(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
-def _json_columns(result: Rows) -> list[bool]:
+def _json_columns(result: QueryResult) -> list[bool]:
     return [name in result.json for name in result.columns]
 
 
@@ -387,7 +387,7 @@ def print_findings(findings: Iterable[Finding], json: bool) -> list[Finding]:
     return printed
 
 
-def print_status(status: Status, json: bool) -> None:
+def print_status(status: CopyStatus, json: bool) -> None:
     """Print the content and the freshness of the copy."""
     if json:
         print_json(status)
@@ -397,7 +397,7 @@ def print_status(status: Status, json: bool) -> None:
         _print_status(status)
 
 
-def _print_status(status: Status) -> None:
+def _print_status(status: CopyStatus) -> None:
     mode = {None: "unknown", True: "live", False: "test"}[status.livemode]
     console = console_out()
     console.print(

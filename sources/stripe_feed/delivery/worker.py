@@ -403,7 +403,7 @@ def open_worker(store: FeedStore, triggers: Sequence[Route], **settings: Any) ->
     """A delivery, and the only one of this store. Raises `SetupError` where another process
     delivers.
     """
-    with lock_file(delivery_lock(store.path), "stripe-feed deliver", does=ALREADY_DELIVERS):
+    with lock_file(delivery_lock(store.path), "stripe-feed deliver", activity=ALREADY_DELIVERS):
         delivery = Worker(store, triggers, **settings)
         try:
             yield delivery

@@ -1,6 +1,4 @@
-"""The columns' descriptions as comments in the database, where dlt does not write them itself:
-catalogs show them.
-"""
+"""Write column descriptions as comments into databases for which dlt does not: catalogs show them."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from typing import Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-BARE = {
+UNCOMMENTED_QUERIES = {
     "dlt.destinations.duckdb": """
         select table_name, column_name from duckdb_columns()
         where database_name = current_database() and schema_name = %s and comment is null
@@ -21,35 +19,36 @@ BARE = {
         where n.nspname = %s and c.relkind = 'r' and pg_has_role(c.relowner, 'usage') and col_description(c.oid, a.attnum) is null
     """,
 }
-"""Columns without a comment, by type of the destination."""
-LOCK_TIMEOUT = "5s"  # whoever writes to the table is not waited for
+"""Queries for columns without a comment, by destination type."""
+LOCK_TIMEOUT = "5s"  # a comment does not wait for a writer
 
 
-def describe(client: Any, destination: str, tables: Mapping[str, Any]) -> None:
-    """Comment the columns that are there and have no comment yet, whoever made it; `tables` as in
-    dlt's schema.
+def comment_columns(client: Any, destination: str, tables: Mapping[str, Any]) -> None:
+    """Comment existing columns that have no comment; `tables` as in dlt's schema.
 
-    Where the role may not, or the table is in use, a later package tries again.
+    If the role has no right to, or the table is in use, the next package tries again.
     """
-    if destination not in BARE:
+    if destination not in UNCOMMENTED_QUERIES:
         return
     with client, suppress(DatabaseException):
-        bare = client.execute_sql(BARE[destination], client.dataset_name) or ()
-        wanted = {
-            (table, column): found["description"]
-            for table, column in bare
-            if (found := tables.get(table, {}).get("columns", {}).get(column))
-            and found.get("description")
+        uncommented = (
+            client.execute_sql(UNCOMMENTED_QUERIES[destination], client.dataset_name) or ()
+        )
+        comments = {
+            (table, column): column_hints["description"]
+            for table, column in uncommented
+            if (column_hints := tables.get(table, {}).get("columns", {}).get(column))
+            and column_hints.get("description")
         }
-        if not wanted:
+        if not comments:
             return
         with client.begin_transaction():  # one write to the disk
             if destination == "dlt.destinations.postgres":
                 client.execute_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-            for (table, column), text in wanted.items():
-                where = (
+            for (table, column), text in comments.items():
+                qualified_name = (
                     f"{client.make_qualified_table_name(table)}.{client.escape_column_name(column)}"
                 )
                 client.execute_sql(
-                    f"comment on column {where} is '{text.replace(chr(39), 2 * chr(39))}'"
+                    f"comment on column {qualified_name} is '{text.replace(chr(39), 2 * chr(39))}'"
                 )

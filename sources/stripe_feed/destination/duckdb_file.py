@@ -1,4 +1,6 @@
-"""The DuckDB file of a copy: checked before use, opened with patience, kept open during a load."""
+"""The DuckDB file of a copy: check it before use, wait for other processes, keep it open during a
+load.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SetupError
-from .error_messages import file_problem, is_lock
-from .locks import patiently
+from .error_messages import file_error, is_lock_error
+from .locks import retry_while_locked
 from .place import place_of
 
-DUCKDB_MEMORY = (
-    "200MB"  # a package needs no more; DuckDB's own default would keep whole files in memory
-)
+DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
 DUCKDB_JOBS = 2  # side by side, one thread each
 
 
-def check_stem(file: Path, dataset: str) -> None:
-    """Raise `SetupError` where DuckDB could not tell the file's catalog from the schema in it."""
+def check_name_clash(file: Path, dataset: str) -> None:
+    """Raise `SetupError` if the file's name equals the dataset's: DuckDB could not tell catalog from
+    schema.
+    """
     if file.stem.lower() == dataset.lower():
         raise SetupError(
             f"The file {file.name} and the dataset {dataset} have the same name, and DuckDB could not tell them apart. "
@@ -29,17 +31,17 @@ def check_stem(file: Path, dataset: str) -> None:
         )
 
 
-def duckdb_file(pipeline: Any) -> Path | None:
-    """The DuckDB file of a pipeline; nothing for other destinations."""
+def duckdb_path(pipeline: Any) -> Path | None:
+    """The DuckDB file of a pipeline; None for other destinations."""
     if pipeline.destination.destination_type != "dlt.destinations.duckdb":
         return None
     return place_of(pipeline).file
 
 
 def check_folder(file: Path) -> None:
-    """Raise `SetupError` where a file cannot be made beside a database."""
+    """Raise `SetupError` if no file can be created next to a database."""
     folder = file.absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK):  # DuckDB writes its log beside the file
+    if not os.access(folder, os.W_OK | os.X_OK):  # DuckDB writes its log next to the file
         raise SetupError(
             f"The folder {folder.name} of {file.name} cannot be written. "
             "Allow it with `chmod u+wx` (as its owner), or choose another --database."
@@ -47,7 +49,7 @@ def check_folder(file: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Raise `SetupError` where a DuckDB file cannot be opened for writing, or made. A missing file
+    """Raise `SetupError` if a DuckDB file cannot be opened for writing, or created. A missing file
     is fine.
     """
     import duckdb
@@ -62,31 +64,31 @@ def check_file(file: Path) -> None:
     try:
         duckdb.connect(str(file)).close()
     except duckdb.Error as fault:
-        raise file_problem(file, str(fault)) from None
+        raise file_error(file, str(fault)) from None
 
 
-def patient(client: Any, file: Path, wait: float) -> None:
-    """Make a SQL client of a DuckDB file wait for other processes when it is opened."""
-    opened = client.open_connection
+def wait_for_file(client: Any, file: Path, wait: float) -> None:
+    """Make a SQL client wait until no other process has the DuckDB file open."""
+    open_connection = client.open_connection
 
-    def opening() -> Any:
+    def open_unlocked() -> Any:
         try:
-            return opened()
+            return open_connection()
         except Exception as fault:
-            words = str(fault)
-            if is_lock(words):
-                raise file_problem(file, words) from None
+            text = str(fault)
+            if is_lock_error(text):
+                raise file_error(file, text) from None
             raise
 
-    client.open_connection = lambda: patiently(opening, wait)
+    client.open_connection = lambda: retry_while_locked(open_unlocked, wait)
 
 
 @contextmanager
-def held_open(pipeline: Any) -> Iterator[None]:
-    """Keep a DuckDB file open in between dlt's jobs, which would else write a checkpoint after
-    each; other destinations as is.
+def keep_open(pipeline: Any) -> Iterator[None]:
+    """Keep a DuckDB file open between dlt's jobs, so that there is one checkpoint instead of one per
+    job. Does nothing for other destinations.
     """
-    if duckdb_file(pipeline) is None:
+    if duckdb_path(pipeline) is None:
         yield
         return
     with pipeline.sql_client() as client:
@@ -98,10 +100,8 @@ def held_open(pipeline: Any) -> Iterator[None]:
         yield
 
 
-def give_back_memory() -> None:
-    """Return freed memory to the system between packages; the C library would keep it, package
-    after package.
-    """
+def trim_memory() -> None:
+    """Return freed memory to the system between packages; the C library would keep it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)

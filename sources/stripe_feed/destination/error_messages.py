@@ -1,7 +1,7 @@
-"""What a destination answers, in our words: by SQLSTATE or by the class of the exception.
+"""Translate a destination's errors, by SQLSTATE or by the class of the exception.
 
-Databases quote the rows that they refuse, and connections passwords: none of their text goes into a
-message. Names do: those of tables, indexes and views.
+Databases quote the rows that they refuse, and connections quote passwords: their text never goes
+into a message. Names of tables, indexes and views do.
 """
 
 from __future__ import annotations
@@ -15,57 +15,61 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Locked, SetupError, StripeFeedError, TryLater, UsageError
-from .locks import CAN_WAIT
+from .locks import WAIT_HINT
 
-LONGEST = 100  # characters of a dataset's name; it stands in names of files
-RESERVED = frozenset({"information_schema", "pg_catalog", "pg_toast", "sys", "system", "temp"})
-EXTRAS = {"postgres": "stripe-feed[postgres]"}  # what brings a destination's driver
+MAX_DATASET_NAME = 100  # characters; the name is part of file names
+RESERVED_SCHEMAS = frozenset(
+    {"information_schema", "pg_catalog", "pg_toast", "sys", "system", "temp"}
+)
+DRIVER_EXTRAS = {
+    "postgres": "stripe-feed[postgres]"
+}  # the extra that installs a destination's driver
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a destination refuses, and what to do; `passes`: to run again is all there is to do."""
+    """Why a destination refuses, and what to do; `is_temporary`: run again, nothing else."""
 
-    words: str
+    text: str
     fix: str = ""
-    passes: bool = False
+    is_temporary: bool = False
 
 
-UNIQUE = Reason("a unique index or constraint{} refuses rows that Stripe has", "Drop it")
-ONCE = "_once"  # the end of the names of our own unique indexes
-TURNS = Reason("another run wrote to it at the same time", passes=True)
-CHECK = Reason("a check, a trigger or a foreign key{} refuses rows that Stripe has", "Drop it")
-NULL = Reason(
+UNIQUE_INDEX = Reason("a unique index or constraint{} refuses rows that Stripe has", "Drop it")
+OWN_INDEX_SUFFIX = "_once"  # the end of the names of stripe-feed's own unique indexes
+CONCURRENT_WRITE = Reason("another run wrote to it at the same time", is_temporary=True)
+CONSTRAINT = Reason("a check, a trigger or a foreign key{} refuses rows that Stripe has", "Drop it")
+NOT_NULL = Reason(
     "a column that may not be null{} gets no value",
     "Allow nulls there, or undo what was changed in dlt's settings",
 )
-DEPENDENT = Reason("something else{} depends on it", "Drop that")
-RIGHT = Reason(
+DEPENDENCY = Reason("something else{} depends on it", "Drop that")
+PRIVILEGE = Reason(
     "the user lacks a right",
     "Let it create schemas, or create {dataset} and {dataset}_staging for it with the right to create and write tables in both",
 )
 CREDENTIALS = Reason(
     "it does not accept the credentials", "Check them in .dlt/secrets.toml or the environment"
 )
-FULL = Reason("no space is left", "Make room, or raise the quota")
+NO_SPACE = Reason("no space is left", "Make room, or raise the quota")
 MEMORY = Reason("it ran out of memory", "Give it more")
 READ_ONLY = Reason("it can only be read", "Allow writing, or choose another database")
-TIME = Reason(
+TIMEOUT = Reason(
     "a statement was cancelled, or took longer than the server allows",
     "Raise the user's statement timeout",
 )
-MISSING = Reason(
+MISSING_TABLE = Reason(
     "a table or a column{} is missing",
     "Where this stays, load everything again with --full-refresh",
 )
-TYPE = Reason(
+TYPE_MISMATCH = Reason(
     "a column{} has another type than the copy's",
     "Undo that, or load everything again with --full-refresh",
 )
-LIMIT = Reason(
+TOO_LARGE = Reason(
     "a value or a statement is too large for it", "Leave the resource out with --resources"
 )
-UNABLE = Reason(
+UNSUPPORTED = Reason(
     "it cannot do what the load asks of it",
     "Undo what was changed in its tables or in dlt's settings",
 )
@@ -73,170 +77,176 @@ DAMAGED = Reason(
     "its files cannot be read or written as they should", "Check the disk, or restore the database"
 )
 EXTENSION = Reason("it lacks an extension and cannot get it", "Install it where there is a network")
-BUSY = Reason("another transaction is in the way", passes=True)
-LOST = Reason("the connection broke off, or the server takes none for now", passes=True)
+BUSY = Reason("another transaction is in the way", is_temporary=True)
+CONNECTION_LOST = Reason(
+    "the connection broke off, or the server takes none for now", is_temporary=True
+)
 UNKNOWN = Reason(
     "it refuses", "Look for the reason in its log, or with --debug, which may show data"
 )
 
 SQLSTATES: dict[str, Reason] = {  # whole codes before classes
-    "23505": UNIQUE,
-    "23P01": UNIQUE,
-    "23502": NULL,
-    "23": CHECK,
-    "P0001": CHECK,
-    "44": CHECK,
-    "27": CHECK,
-    "2BP01": DEPENDENT,
-    "2B": DEPENDENT,
-    "42501": RIGHT,
+    "23505": UNIQUE_INDEX,
+    "23P01": UNIQUE_INDEX,
+    "23502": NOT_NULL,
+    "23": CONSTRAINT,
+    "P0001": CONSTRAINT,
+    "44": CONSTRAINT,
+    "27": CONSTRAINT,
+    "2BP01": DEPENDENCY,
+    "2B": DEPENDENCY,
+    "42501": PRIVILEGE,
     "28": CREDENTIALS,
     "3D": CREDENTIALS,
-    "53100": FULL,
+    "53100": NO_SPACE,
     "53200": MEMORY,
-    "53300": LOST,
-    "53": FULL,
+    "53300": CONNECTION_LOST,
+    "53": NO_SPACE,
     "25006": READ_ONLY,
-    "57014": TIME,
-    "57": LOST,
-    "08": LOST,
+    "57014": TIMEOUT,
+    "57": CONNECTION_LOST,
+    "08": CONNECTION_LOST,
     "40": BUSY,
     "55P03": BUSY,
     "55006": BUSY,
-    "42P01": MISSING,
-    "42703": MISSING,
-    "42704": MISSING,
-    "3F": MISSING,
-    "42S02": MISSING,
-    "42804": TYPE,
-    "42846": TYPE,
-    "22": TYPE,
-    "54": LIMIT,
-    "0A": UNABLE,
-    "42": UNABLE,
+    "42P01": MISSING_TABLE,
+    "42703": MISSING_TABLE,
+    "42704": MISSING_TABLE,
+    "3F": MISSING_TABLE,
+    "42S02": MISSING_TABLE,
+    "42804": TYPE_MISMATCH,
+    "42846": TYPE_MISMATCH,
+    "22": TYPE_MISMATCH,
+    "54": TOO_LARGE,
+    "0A": UNSUPPORTED,
+    "42": UNSUPPORTED,
     "58": DAMAGED,
     "XX": DAMAGED,
-    "HYT": TIME,
+    "HYT": TIMEOUT,
 }
-NUMBERS: dict[int, Reason] = {  # MySQL's
-    1022: UNIQUE,
-    1062: UNIQUE,
-    1048: NULL,
-    3819: CHECK,
-    1451: CHECK,
-    1452: CHECK,
-    1044: RIGHT,
-    1142: RIGHT,
+MYSQL_ERRORS: dict[int, Reason] = {  # MySQL's
+    1022: UNIQUE_INDEX,
+    1062: UNIQUE_INDEX,
+    1048: NOT_NULL,
+    3819: CONSTRAINT,
+    1451: CONSTRAINT,
+    1452: CONSTRAINT,
+    1044: PRIVILEGE,
+    1142: PRIVILEGE,
     1045: CREDENTIALS,
-    1021: FULL,
-    1114: FULL,
+    1021: NO_SPACE,
+    1114: NO_SPACE,
     1290: READ_ONLY,
     1205: BUSY,
     1213: BUSY,
-    3024: TIME,
-    1146: MISSING,
-    1054: MISSING,
-    1366: TYPE,
-    1406: LIMIT,
-    1118: LIMIT,
-    1040: LOST,
-    2002: LOST,
-    2003: LOST,
-    2006: LOST,
-    2013: LOST,
+    3024: TIMEOUT,
+    1146: MISSING_TABLE,
+    1054: MISSING_TABLE,
+    1366: TYPE_MISMATCH,
+    1406: TOO_LARGE,
+    1118: TOO_LARGE,
+    1040: CONNECTION_LOST,
+    2002: CONNECTION_LOST,
+    2003: CONNECTION_LOST,
+    2006: CONNECTION_LOST,
+    2013: CONNECTION_LOST,
 }
-WORDS: dict[
+TEXT_PATTERNS: dict[
     str, list[tuple[str, Reason]]
 ] = {  # the beginning of the module, then what is to be found in "Class: text"
     "duckdb": [
-        (r"no space left|disk is full|could not write all", FULL),
+        (r"no space left|disk is full|could not write all", NO_SPACE),
         (r"max_temp_directory|OutOfMemory", MEMORY),
-        (r"^ConstraintException.*NOT NULL", NULL),
-        (r"^ConstraintException.*(CHECK|foreign key)", CHECK),
-        (r"^ConstraintException", UNIQUE),
-        (r"^DependencyException", DEPENDENT),
+        (r"^ConstraintException.*NOT NULL", NOT_NULL),
+        (r"^ConstraintException.*(CHECK|foreign key)", CONSTRAINT),
+        (r"^ConstraintException", UNIQUE_INDEX),
+        (r"^DependencyException", DEPENDENCY),
         (r"extension", EXTENSION),
-        (r"^PermissionException|permission denied", RIGHT),
+        (r"^PermissionException|permission denied", PRIVILEGE),
         (r"read-only", READ_ONLY),
-        (r"^InterruptException", TIME),
+        (r"^InterruptException", TIMEOUT),
         (r"^TransactionException", BUSY),
-        (r"^(HTTP|Connection)Exception", LOST),
-        (r"^(Conversion|TypeMismatch|OutOfRange)Exception", TYPE),
-        (r"^(Catalog|Binder)Exception", MISSING),
+        (r"^(HTTP|Connection)Exception", CONNECTION_LOST),
+        (r"^(Conversion|TypeMismatch|OutOfRange)Exception", TYPE_MISMATCH),
+        (r"^(Catalog|Binder)Exception", MISSING_TABLE),
         (r"^(IO|Fatal|Internal|Serialization)(Exception|Error)", DAMAGED),
-        (r"^(Parser|NotImplemented|InvalidInput)", UNABLE),
+        (r"^(Parser|NotImplemented|InvalidInput)", UNSUPPORTED),
     ],
     "sqlite3": [
-        (r"UNIQUE constraint", UNIQUE),
-        (r"NOT NULL constraint", NULL),
-        (r"constraint", CHECK),
-        (r"disk is full", FULL),
+        (r"UNIQUE constraint", UNIQUE_INDEX),
+        (r"NOT NULL constraint", NOT_NULL),
+        (r"constraint", CONSTRAINT),
+        (r"disk is full", NO_SPACE),
         (r"readonly", READ_ONLY),
         (r"is locked", BUSY),
-        (r"no such", MISSING),
-        (r"datatype mismatch", TYPE),
-        (r"too big|too many", LIMIT),
-        (r"unable to open", RIGHT),
+        (r"no such", MISSING_TABLE),
+        (r"datatype mismatch", TYPE_MISMATCH),
+        (r"too big|too many", TOO_LARGE),
+        (r"unable to open", PRIVILEGE),
         (r"disk I/O|malformed|not a database", DAMAGED),
-        (r"^OperationalError", UNABLE),
+        (r"^OperationalError", UNSUPPORTED),
     ],
-    "psycopg": [(r"^(OperationalError|InterfaceError)", LOST)],  # without a code: no answer came
+    "psycopg": [
+        (r"^(OperationalError|InterfaceError)", CONNECTION_LOST)
+    ],  # without a code: no answer came
     "pyarrow": [(r"^ArrowMemoryError", MEMORY), (r"^Arrow", DAMAGED)],
 }
 
 
-def chain(fault: BaseException) -> list[BaseException]:
-    """An exception and all that led to it, those that drivers and dlt keep as attributes too; the
-    first cause is the last.
+def causes_of(fault: BaseException) -> list[BaseException]:
+    """An exception and all its causes, those that drivers and dlt keep in attributes too; the root
+    cause is the last.
     """
-    found: list[BaseException] = []
-    waiting: list[Any] = [fault]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and one not in found:
-            found.append(one)
+    causes: list[BaseException] = []
+    pending: list[Any] = [fault]
+    while pending:
+        cause = pending.pop(0)
+        if isinstance(cause, BaseException) and cause not in causes:
+            causes.append(cause)
             inner = (
-                getattr(one, name, None)
+                getattr(cause, name, None)
                 for name in ("client_exception", "dbapi_exception", "inner_exc", "orig")
             )
-            waiting += [
+            pending += [
                 *inner,
-                one.__cause__ or (None if one.__suppress_context__ else one.__context__),
+                cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__),
             ]
-    return found
+    return causes
 
 
-def reason_of(fault: BaseException) -> tuple[Reason, BaseException] | None:
-    """Why a database refuses, with its driver's exception; nothing where none of the causes is a
+def find_reason(fault: BaseException) -> tuple[Reason, BaseException] | None:
+    """Why a database refuses, and its driver's exception; None if none of the causes is a
     database's.
     """
-    for one in reversed(chain(fault)):
-        if (found := _coded(one) or _worded(one)) is not None:
-            return found, one
+    for cause in reversed(causes_of(fault)):
+        if (reason := _reason_by_code(cause) or _reason_by_text(cause)) is not None:
+            return reason, cause
     return None
 
 
-def _coded(one: BaseException) -> Reason | None:
+def _reason_by_code(fault: BaseException) -> Reason | None:
     first = (
-        one.args[0]
-        if one.args and any(base.__name__ == "DatabaseError" for base in type(one).__mro__)
+        fault.args[0]
+        if fault.args and any(base.__name__ == "DatabaseError" for base in type(fault).__mro__)
         else None
     )
-    for code in (getattr(one, "pgcode", None), getattr(one, "sqlstate", None), first):
+    for code in (getattr(fault, "pgcode", None), getattr(fault, "sqlstate", None), first):
         if isinstance(code, str) and re.fullmatch(r"[0-9A-Z]{5}", code) and code != "00000":
             return next(
                 (SQLSTATES[key] for key in (code, code[:3], code[:2]) if key in SQLSTATES), UNKNOWN
             )
-    if type(one).__module__.startswith(("pymysql", "MySQLdb", "mysql")) and isinstance(first, int):
-        return NUMBERS.get(first, UNKNOWN)
+    if type(fault).__module__.startswith(("pymysql", "MySQLdb", "mysql")) and isinstance(
+        first, int
+    ):
+        return MYSQL_ERRORS.get(first, UNKNOWN)
     return None
 
 
-def _worded(one: BaseException) -> Reason | None:
-    module = type(one).__module__.lstrip("_")
-    for start, patterns in WORDS.items():
+def _reason_by_text(fault: BaseException) -> Reason | None:
+    module = type(fault).__module__.lstrip("_")
+    for start, patterns in TEXT_PATTERNS.items():
         if module.startswith(start):
-            text = f"{type(one).__name__}: {one}"
+            text = f"{type(fault).__name__}: {fault}"
             return next(
                 (reason for pattern, reason in patterns if re.search(pattern, text, re.IGNORECASE)),
                 UNKNOWN,
@@ -244,66 +254,68 @@ def _worded(one: BaseException) -> Reason | None:
     return None
 
 
-def refusal(fault: BaseException, name: str, dataset: str) -> StripeFeedError:
-    """The error for a load or a select that a destination refused, with the table where it is
-    known.
-    """
-    reason, one = reason_of(fault) or (UNKNOWN, chain(fault)[-1])
-    if reason is UNIQUE and named(one).endswith(f"{ONCE})"):
-        reason = TURNS
-    table = table_of(fault)
+def refused_error(fault: BaseException, name: str, dataset: str) -> StripeFeedError:
+    """The error for a load or a select that a destination refused, with the table if it is known."""
+    reason, cause = find_reason(fault) or (UNKNOWN, causes_of(fault)[-1])
+    if reason is UNIQUE_INDEX and failed_object(cause).endswith(f"{OWN_INDEX_SUFFIX})"):
+        reason = CONCURRENT_WRITE
+    table = failed_table(fault)
     what = f"{name} cannot load {table}" if table else f"{name} cannot go on"
-    words = reason.words.format(named(one))
+    text = reason.text.format(failed_object(cause))
     if reason is UNKNOWN:
-        words += f" ({code_of(one)})"
-    if reason.passes:
-        return TryLater(f"{what}: {words}. Run again.")
-    return SetupError(f"{what}: {words}. {reason.fix.format(dataset=dataset)}, then run again.")
+        text += f" ({error_code(cause)})"
+    if reason.is_temporary:
+        return TryLater(f"{what}: {text}. Run again.")
+    return SetupError(f"{what}: {text}. {reason.fix.format(dataset=dataset)}, then run again.")
 
 
-def code_of(one: BaseException) -> str:
+def error_code(fault: BaseException) -> str:
     """An exception's SQLSTATE, or its class."""
-    return getattr(one, "pgcode", None) or getattr(one, "sqlstate", None) or type(one).__qualname__
+    return (
+        getattr(fault, "pgcode", None)
+        or getattr(fault, "sqlstate", None)
+        or type(fault).__qualname__
+    )
 
 
-def table_of(fault: BaseException) -> str:
-    """The table of the job that failed, or that the driver names."""
-    for one in chain(fault):
+def failed_table(fault: BaseException) -> str:
+    """The table of the job that failed, or the one that the driver names."""
+    for cause in causes_of(fault):
         job, table = (
-            getattr(one, "job_id", None),
-            getattr(getattr(one, "diag", None), "table_name", None),
+            getattr(cause, "job_id", None),
+            getattr(getattr(cause, "diag", None), "table_name", None),
         )
         if job or table:
             return str(job).partition(".")[0] if job else str(table)
     return ""
 
 
-def named(one: BaseException) -> str:
-    """The index, view or column that a driver names, in brackets; values stand in other places of
-    what it says.
+def failed_object(fault: BaseException) -> str:
+    """The index, view or column that a driver names, in brackets; other parts of its text can hold
+    values.
     """
-    diag = getattr(one, "diag", None)
+    diag = getattr(fault, "diag", None)
     if diag is not None:
-        detail = str(diag.message_detail or "") if getattr(one, "pgcode", "") == "2BP01" else ""
+        detail = str(diag.message_detail or "") if getattr(fault, "pgcode", "") == "2BP01" else ""
         views = re.findall(r"^((?:materialized )?[a-z]+ \S+) depends on", detail, re.MULTILINE)
-        found = ", ".join(views) or diag.constraint_name or diag.column_name
+        name = ", ".join(views) or diag.constraint_name or diag.column_name
     else:
-        place = re.match(
-            r"(?:Constraint Error: )?(?:UNIQUE|NOT NULL) constraint failed: ([\w., ]+)$", str(one)
+        match = re.match(
+            r"(?:Constraint Error: )?(?:UNIQUE|NOT NULL) constraint failed: ([\w., ]+)$", str(fault)
         )
-        found = place[1] if place else ""
-    return f" ({found})" if found else ""
+        name = match[1] if match else ""
+    return f" ({name})" if name else ""
 
 
-def file_problem(file: Path, text: str) -> SetupError:
-    """The error for DuckDB's words about a file."""
+def file_error(file: Path, text: str) -> SetupError:
+    """The error for DuckDB's message about a file."""
     import duckdb
 
     holder = re.search(r"held in (\S+?)?\s*\(PID (\d+)\)", text)
-    if holder or is_lock(text):
+    if holder or is_lock_error(text):
         who = f"process {holder[2]}" if holder else "another process"
         return Locked(
-            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; {CAN_WAIT}"
+            f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; {WAIT_HINT}"
         )
     if "version number" in text or "serialized" in text.lower():
         return SetupError(
@@ -323,36 +335,36 @@ def file_problem(file: Path, text: str) -> SetupError:
         r"(could not|cannot) (write|fsync|truncate)|file too large|quota", text, re.IGNORECASE
     ):
         return SetupError(
-            f"{file.name} cannot be written as it should. Check the disk and the limits on it, then run again."
+            f"{file.name} cannot be written. Check the disk and its limits, then run again."
         )
     try:
         with open(file, "rb") as content:
-            begins = content.read(16)
+            first_bytes = content.read(16)
     except OSError:
-        begins = b"?"
-    if not begins:
+        first_bytes = b"?"
+    if not first_bytes:
         return SetupError(f"{file.name} is empty. Remove it, or choose another --database.")
-    if begins.startswith(b"SQLite format"):
+    if first_bytes.startswith(b"SQLite format"):
         return SetupError(
             f"{file.name} is an SQLite database. Choose another --database, or --destination sqlalchemy for it."
         )
     return SetupError(
-        f"{file.name} is no DuckDB database, or a damaged one. Restore it, or choose another --database."
+        f"{file.name} is not a DuckDB database, or is damaged. Restore it, or choose another --database."
     )
 
 
 def require_dataset(dataset: str) -> None:
-    """Raise `UsageError` for what cannot be the name of a dataset."""
-    if not dataset.strip() or "\0" in dataset or len(dataset) > LONGEST:
-        raise UsageError(f"--dataset takes a name of 1 to {LONGEST} characters.")
-    if dataset.strip().lower() in RESERVED:
+    """Raise `UsageError` if this cannot be the name of a dataset."""
+    if not dataset.strip() or "\0" in dataset or len(dataset) > MAX_DATASET_NAME:
+        raise UsageError(f"--dataset takes a name of 1 to {MAX_DATASET_NAME} characters.")
+    if dataset.strip().lower() in RESERVED_SCHEMAS:
         raise UsageError(
             f"The schema {dataset} belongs to the database itself. Choose another --dataset."
         )
 
 
 def require_file(database: str) -> None:
-    """Raise `SetupError` for what cannot be a DuckDB file: another kind of database, a folder, a
+    """Raise `SetupError` if this cannot be a DuckDB file: another kind of database, a folder, a
     device.
     """
     if database.startswith(":"):
@@ -385,26 +397,26 @@ def require_file(database: str) -> None:
         )
     if not stat.S_ISREG(mode):
         raise SetupError(
-            f"{database} is no ordinary file, but a device, a pipe or a socket. Choose another --database."
+            f"{database} is not a regular file, but a device, a pipe or a socket. Choose another --database."
         )
 
 
-def is_lock(text: str) -> bool:
-    """Whether DuckDB's words are about another process that has the file open; a damaged `block` is
-    not.
+def is_lock_error(text: str) -> bool:
+    """Whether DuckDB's message is about another process that has the file open (and not about a
+    damaged `block`).
     """
     return re.search(r"\block\b", text, re.IGNORECASE) is not None
 
 
-def connection_problem(pipeline: Any, fault: BaseException) -> SetupError:
-    """The error for a destination that cannot be reached. The driver's words are left out: they can
-    hold a password.
+def connection_error(pipeline: Any, fault: BaseException) -> SetupError:
+    """The error for a destination that cannot be reached, without the driver's text: it can hold a
+    password.
     """
     name = pipeline.destination.destination_name
-    for one in chain(fault):
-        known = one if isinstance(one, SetupError) else _known(one, name)
-        if known is not None:
-            return known
+    for cause in causes_of(fault):
+        error = cause if isinstance(cause, SetupError) else _configuration_error(cause, name)
+        if error is not None:
+            return error
     return SetupError(
         f"Cannot connect to {name} ({type(fault).__name__}). Check {_credentials(name)}."
     )
@@ -414,57 +426,57 @@ def _credentials(name: str) -> str:
     return f"[destination.{name}.credentials] in .dlt/secrets.toml, or DESTINATION__{name.upper()}__CREDENTIALS"
 
 
-def _known(one: BaseException, name: str | None = None) -> SetupError | None:
-    """The error for what dlt misses before it reaches a destination: a driver, credentials, a file
-    of settings it can read.
+def _configuration_error(fault: BaseException, name: str | None = None) -> SetupError | None:
+    """The error for what dlt lacks before it reaches a destination: a driver, credentials, a readable
+    settings file.
     """
-    match type(one).__name__:
+    match type(fault).__name__:
         case "MissingDependencyException":
-            caller = str(getattr(one, "caller", "the destination"))
-            return missing_driver(one, name or caller.partition(" ")[0].lower())
+            caller = str(getattr(fault, "caller", "the destination"))
+            return missing_driver_error(fault, name or caller.partition(" ")[0].lower())
         case "TomlProviderReadException":
-            return settings_problem(one)
+            return settings_error(fault)
         case "ConfigValueCannotBeCoercedException":
-            field = getattr(one, "field_name", "")
+            field = getattr(fault, "field_name", "")
             return SetupError(
-                f"dlt's setting {field} has a value of another type. Mend it (.dlt/config.toml, the environment)."
+                f"dlt's setting {field} has a value of the wrong type. Correct it (.dlt/config.toml, the environment)."
             )
         case "ImportError" | "ModuleNotFoundError" if name:
-            return missing_driver(one, name)
+            return missing_driver_error(fault, name)
         case "ConfigFieldMissingException":
-            fields, config = getattr(one, "fields", ()), getattr(one, "config", None)
+            fields, config = getattr(fault, "fields", ()), getattr(fault, "config", None)
             name = name or str(getattr(config, "destination_type", None) or "").rpartition(".")[2]
             if name:
                 return SetupError(f"{name} lacks {', '.join(fields)}. Set {_credentials(name)}.")
     return None
 
 
-def missing_driver(fault: BaseException, name: str) -> SetupError:
+def missing_driver_error(fault: BaseException, name: str) -> SetupError:
     """The error for a destination whose driver is not installed."""
-    wanted = (
-        [EXTRAS[name]] if name in EXTRAS else list(getattr(fault, "dependencies", [f"dlt[{name}]"]))
+    packages = (
+        [DRIVER_EXTRAS[name]]
+        if name in DRIVER_EXTRAS
+        else list(getattr(fault, "dependencies", [f"dlt[{name}]"]))
     )
-    packages = " ".join(f"'{one}'" for one in wanted)
-    return SetupError(f"The driver for {name} is not installed. Run `pip install {packages}`.")
+    arguments = " ".join(f"'{package}'" for package in packages)
+    return SetupError(f"The driver for {name} is not installed. Run `pip install {arguments}`.")
 
 
-def settings_problem(fault: BaseException) -> SetupError:
-    """The error for a `config.toml` or `secrets.toml` that cannot be read: which file, and the
-    line.
-    """
+def settings_error(fault: BaseException) -> SetupError:
+    """The error for an unreadable `config.toml` or `secrets.toml`: which file, and the line."""
     paths = [Path(path) for path in getattr(fault, "full_paths", ()) if Path(path).is_file()]
-    lines = [one._line for one in chain(fault) if hasattr(one, "_line")]
+    lines = [cause._line for cause in causes_of(fault) if hasattr(cause, "_line")]
     for path in paths:
-        if (found := _flaw(path)) is not None:
-            return SetupError(f"{path} cannot be read: {found}, then run again.")
+        if (flaw := _toml_flaw(path)) is not None:
+            return SetupError(f"{path} cannot be read: {flaw}, then run again.")
     where = f"line {lines[-1]}" if lines else "its syntax"
     return SetupError(
-        f"{paths[0] if paths else 'A file of settings'} cannot be read: mend {where}, then run again."
+        f"{paths[0] if paths else 'A settings file'} cannot be read: correct {where}, then run again."
     )
 
 
-def _flaw(path: Path) -> str | None:
-    """What keeps a TOML file from being read, and what to do about it."""
+def _toml_flaw(path: Path) -> str | None:
+    """Why a TOML file cannot be read, and what to do."""
     import sys
 
     if sys.version_info >= (3, 11):
@@ -483,39 +495,39 @@ def _flaw(path: Path) -> str | None:
         return f"line {data[: fault.start].count(10) + 1} is not UTF-8. Save it as UTF-8"
     except tomllib.TOMLDecodeError as fault:
         at = re.search(r"line (\d+)", str(fault))
-        return f"line {at[1] if at else data.count(10) + 1} is no valid TOML. Mend it (a quote, a bracket)"
+        return f"line {at[1] if at else data.count(10) + 1} is not valid TOML. Correct it (a quote, a bracket)"
     return None
 
 
-def lost(name: str) -> TryLater:
-    """The error for a destination that was there a moment ago."""
-    return TryLater(f"{name} cannot go on: {LOST.words}. Run again.")
+def connection_lost_error(name: str) -> TryLater:
+    """The error for a destination whose connection broke off."""
+    return TryLater(f"{name} cannot go on: {CONNECTION_LOST.text}. Run again.")
 
 
-def explained(
+def translate_error(
     fault: BaseException, name: str = "The database", dataset: str = "the dataset"
 ) -> StripeFeedError | None:
-    """The error for what happens to any program on a machine, and for what dlt refuses; nothing for
-    a defect of ours.
+    """The error for what can happen to any program on a machine, and for what dlt refuses; None for
+    a defect of stripe-feed.
     """
-    causes = chain(fault)
-    for one in causes:
-        if isinstance(one, StripeFeedError):
-            return one
-        if (known := _known(one)) is not None:
-            return known
-    if reason_of(fault) is not None:
-        return refusal(fault, name, dataset)
-    for one in reversed(causes):
-        match one:
+    causes = causes_of(fault)
+    for cause in causes:
+        if isinstance(cause, StripeFeedError):
+            return cause
+        if (error := _configuration_error(cause)) is not None:
+            return error
+    if find_reason(fault) is not None:
+        return refused_error(fault, name, dataset)
+    for cause in reversed(causes):
+        match cause:
             case ConnectionError() | TimeoutError():
-                return TryLater(f"A connection broke off ({type(one).__name__}). Run again.")
+                return TryLater(f"A connection broke off ({type(cause).__name__}). Run again.")
             case OSError(errno=int(number)):
-                where = f"{one.filename}: " if one.filename is not None else ""
-                return SetupError(f"{where}{os.strerror(number)}. Mend that, then run again.")
+                where = f"{cause.filename}: " if cause.filename is not None else ""
+                return SetupError(f"{where}{os.strerror(number)}. Fix that, then run again.")
             case RuntimeError(args=("can't start new thread",)):
                 return SetupError(
-                    "The machine gives no more threads. Raise the limits on processes and memory, then run again."
+                    "The machine cannot start more threads. Raise the limits on processes and memory, then run again."
                 )
             case MemoryError():
                 return SetupError(
@@ -525,47 +537,47 @@ def explained(
                 return SetupError(
                     f"The module {name} is not installed. Run `pip install -U stripe-feed`."
                 )
-    if _from_settings(causes[-1]):
+    if _is_settings_error(causes[-1]):
         return SetupError(
             f"dlt refuses its settings ({type(causes[-1]).__name__}). Check .dlt/config.toml and the environment."
         )
-    own = [
-        one
-        for one in causes
-        if type(one).__module__.startswith("dlt.") and type(one).__name__ not in WRAPPERS
+    raised_by_dlt = [
+        cause
+        for cause in causes
+        if type(cause).__module__.startswith("dlt.") and type(cause).__name__ not in DLT_WRAPPERS
     ]
-    if own:
+    if raised_by_dlt:
         return SetupError(
-            f"dlt refuses: {_words(own[-1])}. Check its settings (.dlt/config.toml, environment), then run again."
+            f"dlt refuses: {_describe(raised_by_dlt[-1])}. Check its settings (.dlt/config.toml, environment), then run again."
         )
     return None
 
 
-def _from_settings(fault: BaseException) -> bool:
-    """Whether it came up where dlt takes its settings over, such as the level of its log."""
+def _is_settings_error(fault: BaseException) -> bool:
+    """Whether the error was raised where dlt applies its settings, such as its log level."""
     files = [
         frame.f_code.co_filename.replace(os.sep, "/")
         for frame, _ in traceback.walk_tb(fault.__traceback__)
     ]
-    ours = max((n for n, file in enumerate(files) if "/stripe_feed/" in file), default=-1)
+    last_own_frame = max((n for n, file in enumerate(files) if "/stripe_feed/" in file), default=-1)
     return any(
         "/dlt/common/runtime/" in file or "/dlt/common/configuration/" in file
-        for file in files[ours + 1 :]
+        for file in files[last_own_frame + 1 :]
     )
 
 
-WRAPPERS = (
+DLT_WRAPPERS = (
     "PipelineStepFailed",
     "ResourceExtractionError",
     "PipeGenInvalid",
 )  # dlt's, around whatever was raised
 
 
-def _words(one: BaseException) -> str:
-    """The class of dlt's exception, and the setting that it is about; never a value."""
-    about = (
-        getattr(one, "field_name", None)
-        or getattr(one, "spec_name", None)
-        or getattr(one, "config_elem", None)
+def _describe(fault: BaseException) -> str:
+    """The class of dlt's exception, and the setting that it concerns; never a value."""
+    setting = (
+        getattr(fault, "field_name", None)
+        or getattr(fault, "spec_name", None)
+        or getattr(fault, "config_elem", None)
     )
-    return f"{type(one).__name__} ({about})" if about else type(one).__name__
+    return f"{type(fault).__name__} ({setting})" if setting else type(fault).__name__

@@ -1,8 +1,8 @@
-"""dlt's packages: what an earlier run left, the state from the destination, and each load with our
-patience and our words.
+"""Load dlt's packages: those that an earlier run left, and new ones, with waiting for locks and
+errors of our own.
 
-No package holds up a pipeline: what a destination does not take is dropped, and read again by the
-cursors that it holds itself.
+No package blocks a pipeline: one that the destination refuses is dropped and read again, from the
+cursors stored in the destination.
 """
 
 from __future__ import annotations
@@ -25,91 +25,96 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from ..api.client import Account
 from ..errors import Locked, StripeFeedError, TryLater
 from ..resources import CHANGES, RESOURCES, TABLES
-from .comments import describe
-from .duckdb_file import DUCKDB_JOBS, duckdb_file, held_open
+from .comments import comment_columns
+from .duckdb_file import DUCKDB_JOBS, duckdb_path, keep_open
 from .error_messages import (
-    chain,
-    connection_problem,
-    explained,
-    file_problem,
-    is_lock,
-    lost,
-    refusal,
+    causes_of,
+    connection_error,
+    connection_lost_error,
+    file_error,
+    is_lock_error,
+    refused_error,
+    translate_error,
 )
-from .locks import PATIENCE, patiently
+from .locks import DEFAULT_WAIT, retry_while_locked
 from .place import place_of
-from .state import check_owner, owner_in, source_state
+from .state import check_owner, read_source_state, stored_owner
 
 log = logging.getLogger("stripe_feed")
 
-CHILDREN = frozenset(child.table for resource in RESOURCES.values() for child in resource.children)
-SOURCE = "stripe"
-BASE = "read_upon"  # in dlt's local state: what the destination held when the package was read
+CHILD_TABLES = frozenset(
+    child.table for resource in RESOURCES.values() for child in resource.children
+)
+SOURCE_NAME = "stripe"
+BASE_STATE_KEY = "read_upon"  # in dlt's local state: a digest of the destination's state when the package was read
 
 
-def settle(
+def finish_pending(
     pipeline: Any,
     account: Account,
-    wait: float = PATIENCE,
-    holds: Callable[[], None] = lambda: None,
+    wait: float = DEFAULT_WAIT,
+    require_lease: Callable[[], None] = lambda: None,
 ) -> tuple[Any, Counter[str]]:
-    """Finish what an earlier run left behind, then take state and schema from the destination: it
-    is the only truth.
+    """Load what an earlier run left, then take state and schema from the destination: it is the only
+    truth.
 
     Return the pipeline, and the rows by table that were left and are loaded now. Raises
-    `WrongAccount` where the destination is not the account's, before anything is loaded into it.
+    `WrongAccount` if the destination is not the account's, before anything is loaded into it.
     """
     _drop_extracted(pipeline)
     loaded: Counter[str] = Counter()
-    if pipeline.has_pending_data and not patiently(partial(_belongs, pipeline, account), wait):
+    if pipeline.has_pending_data and not retry_while_locked(
+        partial(_is_current, pipeline, account), wait
+    ):
         log.warning(
-            "An earlier run was interrupted: what it had read does not go with what is here now, and is read again."
+            "An earlier run was interrupted: its unloaded data does not match the destination any more and is read again."
         )
         pipeline = pipeline.drop()
     if pipeline.has_pending_data:
-        log.warning("An earlier run was interrupted: what it had read is loaded first.")
+        log.warning("An earlier run was interrupted: its unloaded data is loaded first.")
     while pipeline.has_pending_data:
-        waiting = _rows_in(pipeline)
+        pending = _pending_rows(pipeline)
         try:
-            run(pipeline, None, wait, holds)
-            loaded += waiting
+            run_load(pipeline, None, wait, require_lease)
+            loaded += pending
         except (Locked, TryLater):
             raise
         except Exception as fault:
             drop_pending(pipeline)
-            words = (
+            reason = (
                 str(fault).partition(". ")[0]
                 if isinstance(fault, StripeFeedError)
                 else type(fault).__name__
             )
-            log.warning("It cannot be loaded, and is read again: %s.", words)
+            log.warning("This data cannot be loaded and is read again: %s.", reason)
     pipeline = pipeline.drop()
-    patiently(partial(restore, pipeline), wait)
+    retry_while_locked(partial(sync_state, pipeline), wait)
     return pipeline, loaded
 
 
-def _belongs(pipeline: Any, account: Account) -> bool:
-    """Whether what is pending was read for this account, and upon what the destination holds now.
+def _is_current(pipeline: Any, account: Account) -> bool:
+    """Whether the pending package was read for this account and from the destination's present
+    state.
 
-    Else its cursors would pass over what is missing: a backup was restored, another worker went on,
-    or the name of the server leads to another one.
+    Otherwise its cursors would skip what is missing: a backup was restored, another worker
+    continued, or the server's name leads to another server.
     """
-    mine = pipeline.state.get("sources", {}).get(SOURCE, {})
-    with explaining(pipeline):
+    pending_state = pipeline.state.get("sources", {}).get(SOURCE_NAME, {})
+    with translate_errors(pipeline):
         with pipeline.sql_client() as client:
-            stored = source_state(client)
-        held = owner_in(stored, pipeline.sql_client(), list(RESOURCES))
-    check_owner(account, held)
-    upon = pipeline.state["_local"].get(BASE)
-    return mine.get("account", account.id) == account.id and _digest(stored) in (
-        upon,
-        _digest(mine),
+            stored = read_source_state(client)
+        owner = stored_owner(stored, pipeline.sql_client(), list(RESOURCES))
+    check_owner(account, owner)
+    base_digest = pipeline.state["_local"].get(BASE_STATE_KEY)
+    digests = (base_digest, _digest(pending_state))
+    return pending_state.get("account", account.id) == account.id and _digest(stored) in digests
+
+
+def _record_base_state(pipeline: Any) -> None:
+    """Record from which state of the destination a package is read."""
+    pipeline.set_local_state_val(
+        BASE_STATE_KEY, _digest(pipeline.state.get("sources", {}).get(SOURCE_NAME, {}))
     )
-
-
-def _note_base(pipeline: Any) -> None:
-    """Keep in mind upon which state of the destination a package is read."""
-    pipeline.set_local_state_val(BASE, _digest(pipeline.state.get("sources", {}).get(SOURCE, {})))
 
 
 def _digest(state: Any) -> str:
@@ -119,35 +124,33 @@ def _digest(state: Any) -> str:
 
 
 def _drop_extracted(pipeline: Any) -> None:
-    """Delete what was extracted and not yet normalized: it is read again, since its cursors went
-    with it.
+    """Delete what was extracted and not yet normalized: it is read again, as its cursors are deleted
+    too.
 
-    dlt notes the schema of an extracted package only after it: where the run was killed in between,
-    or at the end of the normalize step, which leaves the package in two folders, dlt would pass
-    over it, or fail on it, for ever.
+    dlt stores the schema of an extracted package only afterwards. If the run was killed in between,
+    or at the end of the normalize step, which leaves the package in two folders, dlt would skip it,
+    or fail on it, for ever.
     """
     for load_id in pipeline.list_extracted_load_packages():
         pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
 
 
 def drop_pending(pipeline: Any) -> None:
-    """Delete what waits to be loaded; rows of a load that is half done are replaced when they are
-    read again.
-    """
+    """Delete pending packages; rows of a half-done load are replaced when they are read again."""
     pipeline._delete_pending_packages()
 
 
-def _rows_in(pipeline: Any) -> Counter[str]:
-    """The rows that wait to be loaded, by table; the marks of a child's parent aside, which are no
-    rows.
-    """
+def _pending_rows(pipeline: Any) -> Counter[str]:
+    """Count the pending rows by table, without the markers of a child table's parents."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for load_id in pipeline.list_normalized_load_packages():
         jobs = [
-            job for some in pipeline.get_load_package_info(load_id).jobs.values() for job in some
+            job
+            for jobs_of_state in pipeline.get_load_package_info(load_id).jobs.values()
+            for job in jobs_of_state
         ]
         for job in jobs:
             table = job.job_file_info.table_name
@@ -157,16 +160,14 @@ def _rows_in(pipeline: Any) -> Counter[str]:
                     file = pq.read_table(job.file_path, columns=column, memory_map=True)
                 except (OSError, pa.ArrowException):  # it will not be loaded either
                     continue
-                found[table] += (
-                    file["deleted_at"].null_count if table in CHILDREN else file.num_rows
+                counts[table] += (
+                    file["deleted_at"].null_count if table in CHILD_TABLES else file.num_rows
                 )
-    return found
+    return counts
 
 
-def _forget_words(pipeline: Any) -> None:
-    """Delete what dlt keeps of a database's words beside a package that is loaded later: they can
-    hold rows.
-    """
+def _delete_error_texts(pipeline: Any) -> None:
+    """Delete the database's error texts that dlt keeps with a pending package: they can hold rows."""
     packages = pipeline._get_load_storage().normalized_packages
     for load_id in pipeline.list_normalized_load_packages():
         for file in Path(packages.storage.make_full_path(packages.get_package_path(load_id))).glob(
@@ -175,103 +176,103 @@ def _forget_words(pipeline: Any) -> None:
             file.unlink(missing_ok=True)
 
 
-def restore(pipeline: Any) -> None:
+def sync_state(pipeline: Any) -> None:
     """Take state and schema from the destination."""
-    with explaining(pipeline):
+    with translate_errors(pipeline):
         pipeline.sync_destination()
 
 
-def run(
+def run_load(
     pipeline: Any,
     source: Any,
-    wait: float = PATIENCE,
-    holds: Callable[[], None] = lambda: None,
+    wait: float = DEFAULT_WAIT,
+    require_lease: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> None:
-    """`pipeline.run`, with the database opened once for all jobs and our errors in place of dlt's
-    wrapping.
+    """Run a pipeline, with the database opened once for all jobs and dlt's errors translated.
 
-    A package that the destination refuses is dropped; one that could be loaded another time waits
-    for the next run. `holds` raises where somebody else may write by now: it is asked before the
-    load.
+    A package that the destination refuses is dropped; after a temporary fault it waits for the next
+    run. `require_lease` is called before the load and raises if another run may write by now.
     """
-    with explaining(pipeline):
+    with translate_errors(pipeline):
         if source is not None:
-            _note_base(pipeline)
+            _record_base_state(pipeline)
             pipeline.extract(source, **options)
         if pipeline.list_extracted_load_packages():
             pipeline.normalize()
     if pipeline.list_normalized_load_packages():
-        holds()
+        require_lease()
         try:
-            patiently(partial(_load_package, pipeline), wait)
+            retry_while_locked(partial(_load_package, pipeline), wait)
         except Exception as fault:
             if not isinstance(fault, Locked | TryLater):
                 drop_pending(pipeline)
             raise
         finally:
-            _forget_words(pipeline)
+            _delete_error_texts(pipeline)
 
 
 def _load_package(pipeline: Any) -> None:
-    with explaining(pipeline), held_open(pipeline):
-        pipeline.load(**_workers(pipeline))
+    with translate_errors(pipeline), keep_open(pipeline):
+        pipeline.load(**_load_options(pipeline))
         if pipeline.default_schema_name is not None:
-            describe(
+            comment_columns(
                 pipeline.sql_client(),
                 pipeline.destination.destination_type,
                 pipeline.default_schema.tables,
             )
 
 
-def _workers(pipeline: Any) -> dict[str, int]:
-    """Jobs side by side, where a database in a file has one writer."""
-    if duckdb_file(pipeline):
+def _load_options(pipeline: Any) -> dict[str, int]:
+    """Fewer parallel jobs for a database in a file, which has one writer."""
+    if duckdb_path(pipeline):
         return {"workers": DUCKDB_JOBS}
     return {"workers": 1} if place_of(pipeline).is_sqlite else {}
 
 
 @contextmanager
-def explaining(pipeline: Any) -> Iterator[None]:
-    """Raise our errors in place of those of dlt and of the destination."""
+def translate_errors(pipeline: Any) -> Iterator[None]:
+    """Translate errors of dlt and of the destination into those of `errors`."""
     try:
         yield
     except SignalReceivedException:
         raise KeyboardInterrupt from None
     except Exception as fault:
-        if (known := in_our_words(fault, pipeline)) is None:
+        if (error := find_error(fault, pipeline)) is None:
             raise
-        raise known from None  # what a database says can hold rows
+        raise error from None  # a database's text can hold rows
 
 
-def in_our_words(fault: Exception, pipeline: Any) -> BaseException | None:
-    """Our error inside dlt's, or the one that stands for what the destination says; nothing for a
-    defect.
-    """
-    file, causes = duckdb_file(pipeline), chain(fault)
+def find_error(fault: Exception, pipeline: Any) -> BaseException | None:
+    """The error of `errors` inside dlt's, or for what the destination says; None for a defect."""
+    file, causes = duckdb_path(pipeline), causes_of(fault)
     step = fault.step if isinstance(fault, PipelineStepFailed) else "load"
-    for inner in causes:
-        if isinstance(inner, StripeFeedError | KeyboardInterrupt):
-            return inner
-        if isinstance(inner, SignalReceivedException):
+    for cause in causes:
+        if isinstance(cause, StripeFeedError | KeyboardInterrupt):
+            return cause
+        if isinstance(cause, SignalReceivedException):
             return KeyboardInterrupt()
         if (
-            type(inner).__module__.startswith(("duckdb", "_duckdb"))
+            type(cause).__module__.startswith(("duckdb", "_duckdb"))
             and file is not None
-            and is_lock(str(inner))
+            and is_lock_error(str(cause))
         ):
-            return file_problem(file, str(inner))
+            return file_error(file, str(cause))
     name, dataset = pipeline.destination.destination_name, pipeline.dataset_name
-    for inner in causes:
-        if isinstance(inner, ConfigurationException):
-            return connection_problem(pipeline, inner)
-        if isinstance(inner, DestinationConnectionError):
+    for cause in causes:
+        if isinstance(cause, ConfigurationException):
+            return connection_error(pipeline, cause)
+        if isinstance(cause, DestinationConnectionError):
             if file is not None:
-                return file_problem(file, str(causes[-1]))
-            return connection_problem(pipeline, causes[-1]) if step == "sync" else lost(name)
-    known = explained(fault, name, dataset)
+                return file_error(file, str(causes[-1]))
+            return (
+                connection_error(pipeline, causes[-1])
+                if step == "sync"
+                else connection_lost_error(name)
+            )
+    error = translate_error(fault, name, dataset)
     if (
-        file is None and step == "sync" and (known is None or isinstance(known, TryLater))
+        file is None and step == "sync" and (error is None or isinstance(error, TryLater))
     ):  # the first contact
-        return connection_problem(pipeline, causes[-1])
-    return refusal(fault, name, dataset) if known is None and step == "load" else known
+        return connection_error(pipeline, causes[-1])
+    return refused_error(fault, name, dataset) if error is None and step == "load" else error

@@ -1,4 +1,4 @@
-"""Locks that are files, and the patience with whoever holds one."""
+"""File locks, and waiting for their holder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from ..errors import Locked, SetupError
 T = TypeVar("T")
 log = logging.getLogger("stripe_feed")
 
-PAUSE = 0.2  # seconds between two looks whether a lock is free
-PATIENCE = 30.0  # seconds that a command waits for another one, unless it is told otherwise
-MOMENT = 5.0  # the same, for who can go on without
-CAN_WAIT = "sync and reconcile can wait for it with --wait SECONDS."
-WRITES = f"is writing to this copy. Run again when it is done; {CAN_WAIT}"
+POLL_INTERVAL = 0.2  # seconds between two attempts to take a lock
+DEFAULT_WAIT = 30.0  # seconds that a command waits for another one
+SHORT_WAIT = 5.0  # the same if the command can continue without the lock
+WAIT_HINT = "sync and reconcile can wait for it with --wait SECONDS."
+IS_WRITING = f"is writing to this copy. Run again when it is done; {WAIT_HINT}"
 
 
-def patiently(work: Callable[[], T], wait: float) -> T:
-    """Do work that can be repeated until no other process is in the way. Raises `Locked` after
-    `wait` seconds.
-    """
+def retry_while_locked(work: Callable[[], T], wait: float) -> T:
+    """Repeat the work while it raises `Locked`. Raises it after `wait` seconds."""
     waited = 0.0
     while True:
         try:
@@ -38,54 +36,53 @@ def patiently(work: Callable[[], T], wait: float) -> T:
                 raise
             if not waited:
                 log.info("Waiting for up to %g s: %s.", wait, str(fault).partition(". ")[0])
-            rest()
-            waited += PAUSE
+            pause()
+            waited += POLL_INTERVAL
 
 
-def rest() -> None:
-    """Let whoever is in the way go on."""
-    time.sleep(PAUSE)
+def pause() -> None:
+    """Wait for the holder of a lock."""
+    time.sleep(POLL_INTERVAL)
 
 
 @contextmanager
 def lock_file(
     path: Path,
-    what: str,
+    command: str,
     wait: float = 0.0,
-    does: str = WRITES,
-    instead: str = "Choose another --state-dir.",
+    activity: str = IS_WRITING,
+    advice: str = "Choose another --state-dir.",
 ) -> Iterator[None]:
-    """Hold the lock that a file is. Raises `Locked` that names the holder, and what it `does`,
-    after `wait` seconds.
+    """Hold a file lock. Raises `Locked`, with the holder and its `activity`, after `wait` seconds.
 
-    `instead`: what to do where the file cannot be made.
+    `advice`: what to do if the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as fault:
-        raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). {instead}") from None
-    with open(opened, "r+", encoding="utf-8") as file:
-        patiently(partial(_take, file, does), wait)
+        raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). {advice}") from None
+    with open(descriptor, "r+", encoding="utf-8") as file:
+        retry_while_locked(partial(_acquire, file, activity), wait)
         file.seek(0)
         file.truncate()
-        json.dump({"pid": os.getpid(), "command": what}, file)
+        json.dump({"pid": os.getpid(), "command": command}, file)
         file.flush()
         yield
 
 
-def _take(file: TextIO, does: str) -> None:
+def _acquire(file: TextIO, activity: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        raise Locked(f"{_holder(file.read())} {does}") from None
+        raise Locked(f"{_describe_holder(file.read())} {activity}") from None
 
 
-def _holder(text: str) -> str:
+def _describe_holder(text: str) -> str:
     try:
-        held = json.loads(text)
-        who = f"`{held['command']}` (process {held['pid']})"
+        holder = json.loads(text)
+        who = f"`{holder['command']}` (process {holder['pid']})"
     except (ValueError, KeyError, TypeError):
         who = "another command"
     return who

@@ -1,5 +1,5 @@
-"""Tables and columns that somebody has dropped are made again: dlt looks at the destination only
-where its schema has changed.
+"""Recreate tables and columns that somebody has dropped: dlt looks at the destination only if its
+schema has changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ..errors import SetupError
 from ..resources import CHANGES, TABLES
 
 
-def make_again(pipeline: Any) -> None:
-    """Make what our tables lack, empty. Raises `SetupError` where a column that is never null
-    cannot come back.
+def recreate_missing(pipeline: Any) -> None:
+    """Recreate missing tables and columns, empty. Raises `SetupError` if a missing column may not be
+    null.
     """
     if pipeline.default_schema_name is None:
         return  # nothing was ever loaded
     known = pipeline.default_schema.tables
-    wanted = {
+    expected = {
         name: {
             column.lower()
             for column, hints in known[name]["columns"].items()
@@ -30,21 +30,23 @@ def make_again(pipeline: Any) -> None:
         for name in (*TABLES, CHANGES)
         if name in known and has_table_seen_data(known[name])
     }
-    if not wanted:
+    if not expected:
         return
     with pipeline.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):
             return
-        there = {
+        existing = {
             name: {column.lower() for column in columns}
-            for name, columns in client.get_storage_tables(wanted)
+            for name, columns in client.get_storage_tables(expected)
         }
-        for name in [name for name, columns in wanted.items() if columns - there.get(name, set())]:
+        for name in [
+            name for name, columns in expected.items() if columns - existing.get(name, set())
+        ]:
             try:
                 client.update_stored_schema(only_tables=[name], force=True)
             except DatabaseException:
-                lost = ", ".join(sorted(wanted[name] - there.get(name, set())))
+                missing = ", ".join(sorted(expected[name] - existing.get(name, set())))
                 raise SetupError(
-                    f"The table {name} lacks {lost}, and the destination cannot add that to rows that are there. "
+                    f"The table {name} lacks {missing}, and the destination cannot add that to existing rows. "
                     f"Drop the table: the next sync lists it again."
                 ) from None

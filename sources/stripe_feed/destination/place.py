@@ -1,5 +1,5 @@
-"""Where a copy really is: the kind, server and database of its destination, or the file, whoever
-connects and by which name.
+"""Where a copy is: the kind, server and database of its destination, or the file, independent of the
+user and of aliases.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 from ..errors import SetupError, UsageError
 
-DATASET = "stripe"
-STORE = ".feed.sqlite"  # endings of the files that belong to a copy
-LOCK = ".sync.lock"
-PLACE = "place"  # in dlt's local state: where a pipeline went
-FILES = {"duckdb", "sqlite"}
-PARTS = (
+DEFAULT_DATASET = "stripe"
+FEED_STORE_SUFFIX = ".feed.sqlite"  # endings of the files that belong to a copy
+LOCK_SUFFIX = ".sync.lock"
+PLACE_KEY = "place"  # in dlt's local state: where a pipeline went
+FILE_DESTINATIONS = {"duckdb", "sqlite"}
+IDENTIFYING_SETTINGS = (
     "drivername",
     "host",
     "hostaddr",
@@ -38,13 +38,13 @@ PARTS = (
     "data_source",
     "ducklake_name",
 )
-"""What tells one database from another in dlt's configurations; never who connects to it."""
+"""The settings of dlt that identify a database; never the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One dataset in one database. `key` is a digest of both, `label` is for people; `file` that of
-    DuckDB and SQLite.
+    """One dataset in one database. `key` is a digest of both, `label` is for people, `file` is the
+    file of DuckDB and SQLite.
     """
 
     key: str
@@ -55,40 +55,40 @@ class Place:
 
 
 def place_of(pipeline: Any) -> Place:
-    """Where the copy of a pipeline is. dlt resolves its configuration for it, once, and raises
-    where that lacks something.
+    """The place of a pipeline's copy. dlt resolves its configuration for it once, and raises if
+    something is missing.
     """
     if pipeline not in _PLACES:
-        _PLACES[pipeline] = place(
-            pipeline.destination_client().config, normalized(str(pipeline.dataset_name))
+        _PLACES[pipeline] = place_from_config(
+            pipeline.destination_client().config, normalize_dataset(str(pipeline.dataset_name))
         )
     return _PLACES[pipeline]
 
 
-def remember(pipeline: Any, found: Place) -> None:
-    """Where the copy of a pipeline is, known before; its working folder need not be whole to tell
-    it.
+def set_place(pipeline: Any, place: Place) -> None:
+    """Set the place of a pipeline's copy if it is known: `place_of` then needs no intact working
+    folder.
     """
-    _PLACES[pipeline] = found
+    _PLACES[pipeline] = place
 
 
 _PLACES: WeakKeyDictionary[Any, Place] = WeakKeyDictionary()
 
 
-def place(config: Any, dataset: str) -> Place:
-    """Where a dataset is that a resolved configuration of dlt leads to."""
-    file, kind = _file(config.credentials), config.destination_type.rpartition(".")[2]
+def place_from_config(config: Any, dataset: str) -> Place:
+    """The place of a dataset, from a resolved configuration of dlt."""
+    file, kind = _database_file(config.credentials), config.destination_type.rpartition(".")[2]
     if file is not None:
-        return in_file(kind, file, dataset)
-    parts = list(_parts(config))
-    where = "/".join(
+        return place_in_file(kind, file, dataset)
+    parts = list(_identifying_parts(config))
+    label = "/".join(
         dict.fromkeys(value for name, value in parts if name not in ("drivername", "port"))
     )
-    return Place(_digest(kind, parts, dataset), dataset, f"{kind} {where}, dataset {dataset}")
+    return Place(_digest(kind, parts, dataset), dataset, f"{kind} {label}, dataset {dataset}")
 
 
-def in_file(kind: str, file: Path, dataset: str) -> Place:
-    """A dataset in a file, symbolic links followed: by whatever name, it is the same one."""
+def place_in_file(kind: str, file: Path, dataset: str) -> Place:
+    """The place of a dataset in a file. Symbolic links are followed: all names are one place."""
     real = file.absolute().resolve()
     return Place(
         _digest(kind, [("file", str(real))], dataset),
@@ -103,18 +103,22 @@ def _digest(kind: str, parts: Sequence[tuple[str, str]], dataset: str) -> str:
     return blake2b(json.dumps([kind, parts, dataset]).encode(), digest_size=6).hexdigest()
 
 
-def _file(credentials: Any) -> Path | None:
-    """The database's file; nothing where the database is in memory or elsewhere."""
-    named, kind = (
+def _database_file(credentials: Any) -> Path | None:
+    """The database's file; None for a database in memory or on a server."""
+    database, driver = (
         getattr(credentials, "database", None),
         str(getattr(credentials, "drivername", "")).partition("+")[0],
     )
-    if kind not in FILES or not named or str(named).startswith((":", "md:", "file:")):
+    if (
+        driver not in FILE_DESTINATIONS
+        or not database
+        or str(database).startswith((":", "md:", "file:"))
+    ):
         return None
-    return Path(named)
+    return Path(database)
 
 
-def normalized(dataset: str) -> str:
+def normalize_dataset(dataset: str) -> str:
     """The name that dlt gives to a dataset in the destination."""
     if re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", dataset):
         return dataset
@@ -125,99 +129,103 @@ def normalized(dataset: str) -> str:
     return NamingConvention().normalize_identifier(dataset)
 
 
-def _parts(config: Any) -> Iterator[tuple[str, str]]:
+def _identifying_parts(config: Any) -> Iterator[tuple[str, str]]:
     credentials = getattr(config, "credentials", None)
     query = getattr(credentials, "query", None) or {}
-    for name in PARTS:
+    for name in IDENTIFYING_SETTINGS:
         for value in (
             query.get(name),
             getattr(credentials, name, None),
             getattr(config, name, None),
         ):
-            if hasattr(value, "drivername"):  # of a catalog that is a database of its own
-                yield from ((f"{name}.{inner}", text) for inner, text in _parts(_Inner(value)))
+            if hasattr(value, "drivername"):  # a catalog that is a database itself
+                yield from (
+                    (f"{name}.{inner}", text) for inner, text in _identifying_parts(_Nested(value))
+                )
             elif value not in (None, ""):
-                yield name, _plain(name, str(value))
+                yield name, _normalize_part(name, str(value))
 
 
 @dataclass(frozen=True)
-class _Inner:
+class _Nested:
     credentials: Any
 
 
-def _plain(name: str, value: str) -> str:
-    """A driver makes no difference, nor do capitals in a server's name."""
+def _normalize_part(name: str, value: str) -> str:
+    """Drop the driver, and lower the case of a server's name: they make no difference."""
     if name == "drivername":
         return value.partition("+")[0]
     return value.lower().rstrip(".") if "host" in name and not value.startswith("/") else value
 
 
-def beside(pipeline: Any, ending: str) -> Path:
-    """A file that belongs to the copy of a pipeline."""
-    return file_at(place_of(pipeline), state_folder(pipeline), ending)
+def companion_file(pipeline: Any, suffix: str) -> Path:
+    """The path of a file that belongs to the copy of a pipeline."""
+    return companion_path(place_of(pipeline), state_folder(pipeline), suffix)
 
 
-def file_at(found: Place, state: Path, ending: str) -> Path:
-    """A file that belongs to a copy: beside its database file, else in the state folder, named
-    after the place.
+def companion_path(place: Place, state_folder: Path, suffix: str) -> Path:
+    """The path of a file that belongs to a copy: next to its database file, else in the state
+    folder.
 
-    `stripe.duckdb` with the dataset `stripe` has `stripe.feed.sqlite`; another suffix or dataset
-    stands in the name.
+    `stripe.duckdb` with the dataset `stripe` has `stripe.feed.sqlite`; another suffix or dataset is
+    part of the name.
     """
-    if found.file is None:
-        return state / f"stripe_feed-{found.key}{ending}"
-    stem = found.file.stem if found.file.suffix == ".duckdb" else found.file.name
-    return found.file.with_name(
-        f"{stem}{ending}" if found.dataset == DATASET else f"{stem}.{found.dataset}{ending}"
+    if place.file is None:
+        return state_folder / f"stripe_feed-{place.key}{suffix}"
+    stem = place.file.stem if place.file.suffix == ".duckdb" else place.file.name
+    return place.file.with_name(
+        f"{stem}{suffix}" if place.dataset == DEFAULT_DATASET else f"{stem}.{place.dataset}{suffix}"
     )
 
 
 def state_folder(pipeline: Any) -> Path:
-    """The folder of `--state-dir`, or where a pipeline of one's own has its working folder."""
+    """The folder of `--state-dir`, or that of the working folder of a user's own pipeline."""
     folder = Path(pipeline.pipelines_dir)
     return folder.parent if folder.name == place_of(pipeline).key else folder
 
 
 def require_own_file(pipeline: Any) -> None:
-    """Raise `SetupError` where dlt takes a relative path from the folder that a pipeline of this
-    name began in, not from this.
+    """Raise `SetupError` if dlt resolves a relative path in the folder in which a pipeline of this
+    name was created, and not in the current one.
     """
     import dlt
 
     file, settings = place_of(pipeline).file, pipeline.destination.config_params
-    began, here = settings.get("local_dir"), os.path.abspath(dlt.current.run_context().local_dir)
+    first_folder, current_folder = (
+        settings.get("local_dir"),
+        os.path.abspath(dlt.current.run_context().local_dir),
+    )
     if (
         file is None
-        or began is None
-        or began == here
-        or began != pipeline.get_local_state_val("initial_cwd")
+        or first_folder is None
+        or first_folder == current_folder
+        or first_folder != pipeline.get_local_state_val("initial_cwd")
     ):
         return
     try:
-        settings["local_dir"] = here
-        other = _file(pipeline.destination_client().config.credentials)
+        settings["local_dir"] = current_folder
+        current_file = _database_file(pipeline.destination_client().config.credentials)
     finally:
-        settings["local_dir"] = began
-    if other is not None and other.absolute().resolve() != file:
+        settings["local_dir"] = first_folder
+    if current_file is not None and current_file.absolute().resolve() != file:
         raise SetupError(
-            f"A pipeline named {pipeline.pipeline_name} began in another folder, so its file is {file}, not {other}. "
+            f"A pipeline named {pipeline.pipeline_name} was created in another folder, so its file is {file}, not {current_file}. "
             "Give this one another name or pipelines_dir, or its destination an absolute path."
         )
 
 
 def require_same_place(pipeline: Any) -> None:
-    """Raise `SetupError` where the cursors that dlt keeps for a pipeline are those of another
-    database; note the place else.
+    """Raise `SetupError` if dlt's cursors of a pipeline belong to another database; otherwise record
+    the place.
 
-    To be called while it extracts: what was read into one database would be passed over in the
-    next.
+    Call it during extraction: what was read into one database would be skipped in the next.
     """
-    found, known = place_of(pipeline), None
+    place, earlier = place_of(pipeline), None
     with suppress(KeyError):
-        known = pipeline.get_local_state_val(PLACE)
-    if known is not None and known["key"] != found.key:
+        earlier = pipeline.get_local_state_val(PLACE_KEY)
+    if earlier is not None and earlier["key"] != place.key:
         raise SetupError(
-            f"The pipeline {pipeline.pipeline_name} went to {known['label']} before, and goes to {found.label} now. Give it "
+            f"The pipeline {pipeline.pipeline_name} went to {earlier['label']} before, and goes to {place.label} now. Give it "
             f"another name; where the database only moved, delete {pipeline.working_dir}: its cursors are in the database, too."
         )
-    pipeline.set_local_state_val(PLACE, {"key": found.key, "label": found.label})
+    pipeline.set_local_state_val(PLACE_KEY, {"key": place.key, "label": place.label})

@@ -1,4 +1,4 @@
-"""What the copy holds, read without writing: rows per table, cursors, some rows, SQL."""
+"""Read a copy without writing: rows per table, cursors, a preview of rows, SQL."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES, TABLES
-from .duckdb_file import check_stem
-from .error_messages import connection_problem, file_problem, require_dataset, require_file
-from .locks import PATIENCE, patiently
-from .pipeline import PIPELINE, open_pipeline, place_named, settings, state_root
-from .place import DATASET, STORE, file_at, normalized
-from .state import state_in, states_query
+from .duckdb_file import check_name_clash
+from .error_messages import connection_error, file_error, require_dataset, require_file
+from .locks import DEFAULT_WAIT, retry_while_locked
+from .pipeline import DEFAULT_PIPELINE, dlt_settings, open_pipeline, resolve_place, state_root
+from .place import DEFAULT_DATASET, FEED_STORE_SUFFIX, companion_path, normalize_dataset
+from .state import decode_state, states_query
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The answer to a query; `json` names the columns whose text is JSON."""
+class QueryResult:
+    """The result of a query; `json` names the columns whose text is JSON."""
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
@@ -31,8 +31,8 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One table of the copy: how many rows, and the newest `created` among them."""
+class TableStats:
+    """One table of the copy: its number of rows, and the newest `created`."""
 
     table: str
     rows: int
@@ -40,9 +40,9 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far one resource is: its events were read up to `followed` (nothing: never), it was
-    listed up to `until`, with so many seconds of `created` still to be listed.
+class ResourceCursor:
+    """How far a resource was read: its events up to `followed` (None: never), its list up to
+    `until`, except `seconds_left` seconds of `created`.
     """
 
     resource: str
@@ -52,71 +52,71 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """What the copy holds and how fresh it is; all empty before the first load. And where dlt's
-    working folder and the feed's store are, there yet or not.
+class CopyStatus:
+    """What the copy holds and how fresh it is (empty before the first load), and the paths of dlt's
+    working folder and of the feed's store, whether they exist or not.
     """
 
     account_id: str | None = None
     livemode: bool | None = None
     api_version: str | None = None
     loaded_at: datetime | None = None
-    tables: list[Held] = field(default_factory=list)
-    cursors: list[Cursor] = field(default_factory=list)
+    tables: list[TableStats] = field(default_factory=list)
+    cursors: list[ResourceCursor] = field(default_factory=list)
     working_folder: str | None = None
     feed_store: str | None = None
 
 
-class Missing(Exception):
+class NoSuchTable(Exception):
     """The table or the dataset does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """An open copy. `ask` runs one query; it raises `Missing`, or `UsageError` with the database's
-    words.
+class CopyReader:
+    """An open copy. `query` runs one query; it raises `NoSuchTable`, or `UsageError` with the
+    database's message.
     """
 
-    ask: Callable[[str], Rows]
-    name: Callable[[str], str]  # the qualified name of a table
+    query: Callable[[str], QueryResult]
+    table_name: Callable[[str], str]  # the qualified name of a table
     dialect: str
 
 
 @contextmanager
-def opened(
+def open_copy(
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
-    wait: float = PATIENCE,
-) -> Iterator[Copy]:
-    """Open a copy for reading. Raises `SetupError` where there is none, or where it cannot be
-    opened within `wait` seconds.
+    dataset: str = DEFAULT_DATASET,
+    wait: float = DEFAULT_WAIT,
+) -> Iterator[CopyReader]:
+    """Open a copy for reading. Raises `SetupError` if there is none, or if it cannot be opened within
+    `wait` seconds.
     """
     require_dataset(dataset)
-    dataset = normalized(dataset)
+    dataset = normalize_dataset(dataset)
     if destination in (None, "duckdb"):
-        with _duckdb(_file(database, dataset), dataset, wait) as copy:
+        with _open_duckdb(_existing_file(database, dataset), dataset, wait) as copy:
             yield copy
     else:
         with (
-            settings(),
+            dlt_settings(),
             tempfile.TemporaryDirectory(
                 prefix="stripe-feed-"
             ) as folder,  # dlt makes a working folder
-            _elsewhere(open_pipeline(database, destination, dataset, folder)) as copy,
+            _open_destination(open_pipeline(database, destination, dataset, folder)) as copy,
         ):
             yield copy
 
 
-def _file(database: str | None, dataset: str) -> Path:
-    require_file(f"{PIPELINE}.duckdb" if database is None else database)
-    file = Path(database or f"{PIPELINE}.duckdb")
-    check_stem(file, dataset)
+def _existing_file(database: str | None, dataset: str) -> Path:
+    require_file(f"{DEFAULT_PIPELINE}.duckdb" if database is None else database)
+    file = Path(database or f"{DEFAULT_PIPELINE}.duckdb")
+    check_name_clash(file, dataset)
     return file
 
 
 @contextmanager
-def _duckdb(file: Path, dataset: str, wait: float) -> Iterator[Copy]:
+def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
     import duckdb
 
     if not file.is_file():
@@ -124,23 +124,25 @@ def _duckdb(file: Path, dataset: str, wait: float) -> Iterator[Copy]:
             f"There is no file {file.name} yet. Run `stripe-feed sync` first, or name another --database."
         )
 
-    def connected() -> duckdb.DuckDBPyConnection:
+    def connect() -> duckdb.DuckDBPyConnection:
         try:
             return duckdb.connect(str(file), read_only=True)
         except duckdb.Error as fault:
-            raise file_problem(file, str(fault)) from None
+            raise file_error(file, str(fault)) from None
 
-    connection = patiently(connected, wait)
+    connection = retry_while_locked(connect, wait)
 
-    def ask(sql: str) -> Rows:
+    def query(sql: str) -> QueryResult:
         try:
-            found = connection.execute(sql)
-            described = found.description or []
-            names = [str(column[0]) for column in described]
-            texts = frozenset(str(column[0]) for column in described if str(column[1]) == "JSON")
-            return Rows(names, found.fetchall(), texts)
+            result = connection.execute(sql)
+            columns = result.description or []
+            names = [str(column[0]) for column in columns]
+            json_columns = frozenset(
+                str(column[0]) for column in columns if str(column[1]) == "JSON"
+            )
+            return QueryResult(names, result.fetchall(), json_columns)
         except duckdb.CatalogException as fault:
-            raise Missing(first_line(fault)) from None
+            raise NoSuchTable(first_line(fault)) from None
         except duckdb.Error as fault:
             raise UsageError(first_line(fault)) from None
 
@@ -150,28 +152,30 @@ def _duckdb(file: Path, dataset: str, wait: float) -> Iterator[Copy]:
             "select schema_name from information_schema.schemata"
         ).fetchall()
         if (dataset,) in schemas:
-            connection.execute(f"set schema = '{_quoted(dataset)}'")
+            connection.execute(f"set schema = '{_escape_quotes(dataset)}'")
         connection.execute("set enable_external_access = false")
-        yield Copy(ask, lambda table: f'"{dataset}"."{table}"', "duckdb")
+        yield CopyReader(query, lambda table: f'"{dataset}"."{table}"', "duckdb")
     finally:
         connection.close()
 
 
-def _quoted(name: str) -> str:
+def _escape_quotes(name: str) -> str:
     return name.replace("'", "''")
 
 
 @contextmanager
-def _elsewhere(pipeline: Any) -> Iterator[Copy]:
+def _open_destination(pipeline: Any) -> Iterator[CopyReader]:
     from dlt.common.destination.exceptions import DestinationUndefinedEntity
     from dlt.destinations.exceptions import DatabaseException
 
-    def ask(sql: str) -> Rows:
+    def query(sql: str) -> QueryResult:
         try:
             with client.execute_query(sql) as cursor:
-                return Rows(list(cursor.columns_schema), [tuple(row) for row in cursor.fetchall()])
+                return QueryResult(
+                    list(cursor.columns_schema), [tuple(row) for row in cursor.fetchall()]
+                )
         except DestinationUndefinedEntity as fault:
-            raise Missing(first_line(fault)) from None
+            raise NoSuchTable(first_line(fault)) from None
         except DatabaseException as fault:
             raise UsageError(first_line(fault)) from None
 
@@ -179,36 +183,37 @@ def _elsewhere(pipeline: Any) -> Iterator[Copy]:
         client = pipeline.sql_client()
         client.open_connection()
     except Exception as fault:
-        raise connection_problem(pipeline, fault) from None
+        raise connection_error(pipeline, fault) from None
     try:
-        yield Copy(ask, client.make_qualified_table_name, client.capabilities.sqlglot_dialect or "")
+        yield CopyReader(
+            query, client.make_qualified_table_name, client.capabilities.sqlglot_dialect or ""
+        )
     finally:
         client.close_connection()
 
 
 def first_line(fault: BaseException) -> str:
-    """The first line of what a database says."""
+    """The first line of a database's message."""
     return next(
         (line.strip() for line in str(fault).splitlines() if line.strip()), type(fault).__name__
     )
 
 
-def status(
+def copy_status(
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
+    dataset: str = DEFAULT_DATASET,
     state_dir: str | None = None,
-    wait: float = PATIENCE,
-) -> Status:
-    """What the copy holds and how fresh it is, and where its files are; empty where there is none
-    yet.
+    wait: float = DEFAULT_WAIT,
+) -> CopyStatus:
+    """What a copy holds, how fresh it is, and where its files are; empty if there is no copy yet.
 
-    A file that was named has to be there.
+    A `database` that is given must exist.
     """
-    place, root = place_named(database, destination, dataset), state_root(state_dir)
-    places: Any = {
-        "working_folder": str(root / place.key / PIPELINE),
-        "feed_store": str(file_at(place, root, STORE)),
+    place, root = resolve_place(database, destination, dataset), state_root(state_dir)
+    paths: Any = {
+        "working_folder": str(root / place.key / DEFAULT_PIPELINE),
+        "feed_store": str(companion_path(place, root, FEED_STORE_SUFFIX)),
     }
     if (
         place.file is not None
@@ -216,77 +221,79 @@ def status(
         and destination in (None, "duckdb")
         and not place.file.exists()
     ):
-        return replace(Status(), **places)
-    with opened(database, destination, dataset, wait) as copy:
-        return replace(status_of(copy), **places)
+        return replace(CopyStatus(), **paths)
+    with open_copy(database, destination, dataset, wait) as copy:
+        return replace(read_status(copy), **paths)
 
 
-def status_of(copy: Copy) -> Status:
+def read_status(copy: CopyReader) -> CopyStatus:
     """What an open copy holds and how fresh it is."""
-    state = state_of(copy)
+    state = read_state(copy)
     resources = state.get("resources", {})
-    followed = resources.get(CHANGES, {})
+    events_state = resources.get(CHANGES, {})
     cursors = [
-        Cursor(
+        ResourceCursor(
             name,
-            datetime.fromtimestamp(found["t0"], timezone.utc),
-            sum(hi - lo for walk in found["left"] for lo, hi in walk),
-            datetime.fromtimestamp(followed[name]["cursor"], timezone.utc)
-            if followed.get(name, {}).get("cursor")
+            datetime.fromtimestamp(resource_state["t0"], timezone.utc),
+            sum(hi - lo for walk in resource_state["left"] for lo, hi in walk),
+            datetime.fromtimestamp(events_state[name]["cursor"], timezone.utc)
+            if events_state.get(name, {}).get("cursor")
             else None,
         )
         for name in RESOURCES
-        if "t0" in (found := resources.get(name, {}))
+        if "t0" in (resource_state := resources.get(name, {}))
     ]
-    return Status(
+    return CopyStatus(
         state.get("account"),
         state.get("livemode"),
         state.get("api_version"),
         _loaded_at(copy),
-        held(copy),
+        table_stats(copy),
         cursors,
     )
 
 
-def held(copy: Copy) -> list[Held]:
-    """Rows and newest `created` of every table that exists."""
-    found = []
+def table_stats(copy: CopyReader) -> list[TableStats]:
+    """The number of rows and the newest `created` of every existing table."""
+    stats = []
     for name in (*TABLES, CHANGES):
-        newest = f"max({_when(name)})" if _when(name) else "null"
+        newest = f"max({_recency_column(name)})" if _recency_column(name) else "null"
         try:
-            rows, created = copy.ask(f"select count(*), {newest} from {copy.name(name)}").rows[0]
-        except Missing:
+            rows, created = copy.query(
+                f"select count(*), {newest} from {copy.table_name(name)}"
+            ).rows[0]
+        except NoSuchTable:
             continue
-        found.append(Held(name, rows, _moment(created)))
-    return found
+        stats.append(TableStats(name, rows, _to_utc(created)))
+    return stats
 
 
-def state_of(copy: Copy) -> dict[str, Any]:
-    """The source's state as it is stored with the data: cursors, account, mode, API version."""
+def read_state(copy: CopyReader) -> dict[str, Any]:
+    """Read the source's state as stored with the data: cursors, account, mode, API version."""
     try:
-        return state_in(copy.ask(states_query(copy.name)).rows)
-    except Missing:
+        return decode_state(copy.query(states_query(copy.table_name)).rows)
+    except NoSuchTable:
         return {}
 
 
-def _loaded_at(copy: Copy) -> datetime | None:
+def _loaded_at(copy: CopyReader) -> datetime | None:
     try:
-        return _moment(
-            copy.ask(
-                f"select max(inserted_at) from {copy.name('_dlt_loads')} where status = 0"
+        return _to_utc(
+            copy.query(
+                f"select max(inserted_at) from {copy.table_name('_dlt_loads')} where status = 0"
             ).rows[0][0]
         )
-    except Missing:
+    except NoSuchTable:
         return None
 
 
-def _moment(value: datetime | str | None) -> datetime | None:
-    """UTC; SQLite has times as text, without a zone."""
-    found = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return found if found is None or found.tzinfo else found.replace(tzinfo=timezone.utc)
+def _to_utc(value: datetime | str | None) -> datetime | None:
+    """A time in UTC; SQLite returns text without a zone."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-def preview(copy: Copy, table: str, rows: int = 5) -> Rows:
+def preview(copy: CopyReader, table: str, rows: int = 5) -> QueryResult:
     """The newest rows of a table. Raises `UsageError` for unknown tables."""
     if table not in (*TABLES, CHANGES):
         raise UsageError(
@@ -294,23 +301,23 @@ def preview(copy: Copy, table: str, rows: int = 5) -> Rows:
         )
     key = "change_id" if table == CHANGES else "id"
     try:
-        return copy.ask(
-            f"select * from {copy.name(table)} order by {_when(table) or key} desc, {key} limit {int(rows)}"
+        return copy.query(
+            f"select * from {copy.table_name(table)} order by {_recency_column(table) or key} desc, {key} limit {int(rows)}"
         )
-    except Missing:
+    except NoSuchTable:
         raise SetupError(
-            f"The table {table} is not loaded yet. Run `stripe-feed sync --resources {_owner(table)}`."
+            f"The table {table} is not loaded yet. Run `stripe-feed sync --resources {_resource_of(table)}`."
         ) from None
 
 
-def _when(table: str) -> str:
-    """The column that says how new a row is; nothing where there is none."""
+def _recency_column(table: str) -> str:
+    """The column with the time of a row; empty if there is none."""
     if table == CHANGES:
         return "occurred_at"
     return "created" if any(column.name == "created" for column in TABLES[table].columns) else ""
 
 
-def _owner(table: str) -> str:
+def _resource_of(table: str) -> str:
     if table == CHANGES:
         return next(iter(RESOURCES))
     return next(
@@ -320,19 +327,19 @@ def _owner(table: str) -> str:
     )
 
 
-def query(copy: Copy, sql: str) -> Rows:
-    """The answer to one query that only reads. Raises `UsageError` with the database's words."""
+def run_query(copy: CopyReader, sql: str) -> QueryResult:
+    """Run one query that only reads. Raises `UsageError` with the database's message."""
     if copy.dialect == "duckdb":  # opened read-only, and cut off from files
-        _require_one(sql)
+        _require_one_statement(sql)
     else:
         _require_select(sql, copy.dialect)
     try:
-        return copy.ask(sql)
-    except Missing as fault:
+        return copy.query(sql)
+    except NoSuchTable as fault:
         raise UsageError(str(fault)) from None
 
 
-def _require_one(sql: str) -> None:
+def _require_one_statement(sql: str) -> None:
     import duckdb
 
     try:
@@ -352,6 +359,6 @@ def _require_select(sql: str, dialect: str) -> None:
         parsed: Sequence[Any] = sqlglot.parse(sql, dialect=dialect or None)
     except sqlglot.ParseError as fault:
         raise UsageError(re.sub(r"\x1b\[\d*m", "", first_line(fault))) from None
-    reads = len(parsed) == 1 and isinstance(parsed[0], exp.Query)
-    if not reads or any(isinstance(node, writes) for node in parsed[0].walk()):
+    is_query = len(parsed) == 1 and isinstance(parsed[0], exp.Query)
+    if not is_query or any(isinstance(node, writes) for node in parsed[0].walk()):
         raise UsageError("`query` only reads: give one select.")

@@ -14,13 +14,13 @@ import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
-from ..destination.comments import describe
-from ..destination.duckdb_file import duckdb_file, patient
-from ..destination.missing_tables import make_again
+from ..destination.comments import comment_columns
+from ..destination.duckdb_file import duckdb_path, wait_for_file
+from ..destination.missing_tables import recreate_missing
 from ..destination.pipeline import require_merge
 from ..destination.place import require_own_file, require_same_place
-from ..destination.preflight import require_place
-from ..destination.state import check_owner, owner_in
+from ..destination.preflight import require_usable_dataset
+from ..destination.state import check_owner, stored_owner
 from ..resources import CHANGES, RESOURCES
 from ..resources.model import Child, Resource
 from . import existing
@@ -104,14 +104,14 @@ class Writer:
             require_same_place(pipeline)
             keep_private(pipeline)
             load_in_turn(pipeline)
-            require_place(pipeline, dlt.current.source_state())
+            require_usable_dataset(pipeline, dlt.current.source_state())
             client, destination = pipeline.sql_client(), pipeline.destination.destination_type
-            if self.session.wait and (file := duckdb_file(pipeline)) is not None:
-                patient(client, file, self.session.wait)
-            make_again(pipeline)
+            if self.session.wait and (file := duckdb_path(pipeline)) is not None:
+                wait_for_file(client, file, self.session.wait)
+            recreate_missing(pipeline)
             index(client, destination)
             if not self.session.kept:  # whoever keeps it loads by itself, and describes then
-                describe(client, destination, dlt.current.source_schema().tables)
+                comment_columns(client, destination, dlt.current.source_schema().tables)
             self.session.client = (load_id, client, destination)
         return self.session.client[1:]
 
@@ -125,7 +125,7 @@ class Writer:
         """
         account = self.session.account
         state = dlt.current.source_state()
-        check_owner(account, owner_in(state, self.client, list(RESOURCES)))
+        check_owner(account, stored_owner(state, self.client, list(RESOURCES)))
         state.update(account=account.id, livemode=account.livemode)
         if state.get("api_version") != self.session.api.version:
             if "api_version" in state:

@@ -12,10 +12,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from ..destination.duckdb_file import duckdb_file
-from ..destination.lease import leased
-from ..destination.locks import MOMENT, PATIENCE, lock_file, patiently
-from ..destination.pipeline import lock
+from ..destination.duckdb_file import duckdb_path
+from ..destination.lease import hold_lease
+from ..destination.locks import DEFAULT_WAIT, SHORT_WAIT, lock_file, retry_while_locked
+from ..destination.pipeline import lock_copy
 from ..destination.place import require_own_file
 from ..errors import Locked, SetupError, UsageError
 from ..resources import RESOURCES
@@ -65,17 +65,17 @@ def open_feed(
     Raises `SetupError` if the store or the destination cannot be opened, `UsageError` for
     `keeps_cursors` with DuckDB.
     """
-    if keeps_cursors and duckdb_file(pipeline) is not None:
+    if keeps_cursors and duckdb_path(pipeline) is not None:
         raise UsageError(
             "keeps_cursors is for server databases; with DuckDB the feed store is next to the file."
         )
     require_own_file(pipeline)
-    file = duckdb_file(pipeline)
+    file = duckdb_path(pipeline)
     if file is not None and not file.exists():
         log.warning("File %s does not exist yet: the feed is empty until the first load.", file)
     feed = Feed(pipeline, FeedStore(store or store_path(pipeline)), now=now, wait=wait)
     try:
-        feed.relay(MOMENT)
+        feed.relay(SHORT_WAIT)
         if keeps_cursors:
             feed.load_positions()
     except BaseException:
@@ -101,13 +101,13 @@ def rebuild_feed(
                 return maintenance.rebuild(feed_store, client), []
         except Damaged as fault:
             log.warning("%s", fault)
-        with lock_file(delivery_lock(path), "stripe-feed feed rebuild", does=USES_STORE):
+        with lock_file(delivery_lock(path), "stripe-feed feed rebuild", activity=USES_STORE):
             lost = salvage(path)
         with FeedStore(path, rebuilding=True) as feed_store:
             return maintenance.rebuild(feed_store, client), lost
 
-    with lock(pipeline, "stripe-feed feed rebuild"):
-        return patiently(lambda: with_client(pipeline, rebuild_log), PATIENCE)
+    with lock_copy(pipeline, "stripe-feed feed rebuild"):
+        return retry_while_locked(lambda: with_client(pipeline, rebuild_log), DEFAULT_WAIT)
 
 
 class Feed:
@@ -181,12 +181,12 @@ class Feed:
                 if row[0] is not None
             ]
 
-        file = duckdb_file(self._pipeline)
+        file = duckdb_path(self._pipeline)
         if file is not None and not file.exists():  # dlt would make it
             raise SetupError(
                 f"There is no copy of {', '.join(tables)} yet. Run `stripe-feed sync` first."
             )
-        with lock(self._pipeline, "stripe-feed feed", 0.0):
+        with lock_copy(self._pipeline, "stripe-feed feed", 0.0):
             return with_client(self._pipeline, query_first_column)
 
     @property
@@ -213,8 +213,8 @@ class Feed:
         """
         before, self.blocked_by = self.blocked_by, None
         try:
-            with lock(self._pipeline, "stripe-feed feed", wait):
-                return patiently(lambda: relay_pipeline(self._pipeline, self._store), wait)
+            with lock_copy(self._pipeline, "stripe-feed feed", wait):
+                return retry_while_locked(lambda: relay_pipeline(self._pipeline, self._store), wait)
         except Locked as fault:
             self.blocked_by = fault
             log.log(
@@ -412,7 +412,7 @@ class Feed:
         fenced off. Pruned changes come back. If killed, the old log stays. Raises `SetupError`
         while another command writes.
         """
-        with lock(self._pipeline, "stripe-feed feed rebuild"):
+        with lock_copy(self._pipeline, "stripe-feed feed rebuild"):
             return with_client(
                 self._pipeline, lambda client: maintenance.rebuild(self._store, client)
             )
@@ -435,13 +435,13 @@ class Feed:
         affected. Run it again if the destination failed.
         """
         command = "stripe-feed feed forget"
-        with lock(self._pipeline, command), leased(self._pipeline, command):
-            return patiently(
+        with lock_copy(self._pipeline, command), hold_lease(self._pipeline, command):
+            return retry_while_locked(
                 lambda: with_client(
                     self._pipeline,
                     lambda client: maintenance.forget(self._store, client, object_id),
                 ),
-                PATIENCE,
+                DEFAULT_WAIT,
             )
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..destination.duckdb_file import duckdb_file
-from ..destination.locks import patiently
-from ..destination.pipeline import lock
-from ..destination.state import source_state
+from ..destination.duckdb_file import duckdb_path
+from ..destination.locks import retry_while_locked
+from ..destination.pipeline import lock_copy
+from ..destination.state import read_source_state
 from ..errors import SetupError, StripeFeedError
 from ..extract.tables.diff import Image
 from ..resources import RESOURCES, TABLES
@@ -160,7 +160,7 @@ def object_reader(pipeline: Any) -> ReadObjects:
     """
 
     def read(table: str, ids: Sequence[str]) -> dict[str, Image]:
-        file = duckdb_file(pipeline)
+        file = duckdb_path(pipeline)
         if file is not None and not file.exists():  # dlt would make it
             raise SetupError(f"There is no copy of {table} yet. Run `stripe-feed sync` first.")
         from ..extract import existing  # imports Arrow
@@ -185,15 +185,15 @@ def object_reader(pipeline: Any) -> ReadObjects:
             }
             return {id: {**existing.image(shape, row), **deletions[id]} for id, row in rows.items()}
 
-        with lock(pipeline, "stripe-feed feed", WAIT_SECONDS):
-            return patiently(partial(with_client, pipeline, read_rows), WAIT_SECONDS)
+        with lock_copy(pipeline, "stripe-feed feed", WAIT_SECONDS):
+            return retry_while_locked(partial(with_client, pipeline, read_rows), WAIT_SECONDS)
 
     return read
 
 
 def require_complete(client: Any, tables: Iterable[str]) -> None:
     """Raise `SetupError` while the first copy of one of these tables is incomplete."""
-    states = source_state(client).get("resources", {})
+    states = read_source_state(client).get("resources", {})
     if incomplete := [
         name for name in tables if "t0" not in states.get(name, {}) or any(states[name]["left"])
     ]:

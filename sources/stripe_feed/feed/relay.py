@@ -15,9 +15,9 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..destination.duckdb_file import duckdb_file
-from ..destination.error_messages import connection_problem, file_problem
-from ..destination.place import STORE, beside
+from ..destination.duckdb_file import duckdb_path
+from ..destination.error_messages import connection_error, file_error
+from ..destination.place import FEED_STORE_SUFFIX, companion_file
 from ..destination.state import select_rows, table_name
 from ..errors import Locked, WrongAccount
 from ..resources import CHANGES, RESOURCES
@@ -50,7 +50,7 @@ def store_path(pipeline: Any) -> Path:
     """Return the path of a pipeline's feed store: next to its database file, else in the state
     folder, named after the database.
     """
-    path = beside(pipeline, STORE)
+    path = companion_file(pipeline, FEED_STORE_SUFFIX)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -62,7 +62,7 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
     Return 0 if the DuckDB file does not exist. Raises `SetupError` if the destination cannot be
     opened.
     """
-    file = duckdb_file(pipeline)
+    file = duckdb_path(pipeline)
     if file is not None and not file.exists():  # dlt would make it
         return 0
     return with_client(pipeline, lambda client: relay(store, client))
@@ -89,19 +89,19 @@ def _sql_client(pipeline: Any, memory: str | None) -> Iterator[Any]:
     """Open a SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's
     text is not shown, for it can hold a password.
     """
-    file = duckdb_file(pipeline)
+    file = duckdb_path(pipeline)
     try:
         client = pipeline.sql_client()
         client.open_connection()
     except Exception as fault:
         text = " ".join(str(cause) for cause in _causes(fault))
         if file is None:
-            raise connection_problem(pipeline, fault) from None
+            raise connection_error(pipeline, fault) from None
         if "different configuration" in text:
             raise Locked(
                 f"{file.name} is already open in this process with other settings. Close that connection."
             ) from None
-        raise file_problem(file, text) from None
+        raise file_error(file, text) from None
     try:
         with _limit_memory(client, memory) if file is not None and memory else nullcontext():
             yield client

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..destination.state import is_missing
+from ..destination.state import is_missing_table
 from ..errors import Fenced
 from . import consumers
 from .storage.store import FeedStore
@@ -75,7 +75,7 @@ def _read_positions(client: Any) -> dict[str, str | None]:
             f"select consumer, change_id from {client.make_qualified_table_name(TABLE)}"
         )
     except Exception as fault:
-        if not is_missing(fault):
+        if not is_missing_table(fault):
             raise
         return {}
     return {str(name): change_id for name, change_id in rows or ()}

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..api.credentials import find_key
 from ..delivery.worker import Worker, open_worker
-from ..destination.pipeline import open_pipeline, settings
+from ..destination.pipeline import dlt_settings, open_pipeline
 from ..errors import SetupError, StripeFeedError, UsageError
 from ..extract.events.webhook import WebhookEvent, decode_head
 from ..extract.options import LOOK_BACK
@@ -340,7 +340,7 @@ def serve(
     reading["api_key"] = find_key(reading.get("api_key"))
     with ExitStack() as held:
         door = held.enter_context(listen(host, port))
-        held.enter_context(settings())
+        held.enter_context(dlt_settings())
         feed = held.enter_context(open_feed(open_pipeline(**places)))
         file = None if token is not None else feed.store.path.with_suffix(".token")
         is_new = False

@@ -11,7 +11,7 @@ from typing import Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-from ...destination.error_messages import ONCE, UNIQUE, reason_of
+from ...destination.error_messages import OWN_INDEX_SUFFIX, UNIQUE_INDEX, find_reason
 from ...resources import CHANGES, RESOURCES
 
 log = logging.getLogger("stripe_feed")
@@ -59,7 +59,7 @@ def index(client: Any, destination: str) -> None:
             or ()
         ):
             if (table, column) not in SINGLE or not _create(
-                client, table, column, "unique index", ONCE
+                client, table, column, "unique index", OWN_INDEX_SUFFIX
             ):
                 _create(client, table, column, "index", "_idx")
 
@@ -75,7 +75,7 @@ def _create(client: Any, table: str, column: str, kind: str, ending: str) -> boo
             f"create {kind} if not exists {name} on {on} ({client.escape_column_name(column)})"
         )
     except DatabaseException as fault:
-        if (reason_of(fault) or [None])[0] is not UNIQUE:
+        if (find_reason(fault) or [None])[0] is not UNIQUE_INDEX:
             raise
         log.warning("%s holds some rows twice. Run `stripe-feed reconcile`.", table)
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from ...destination.state import is_missing
+from ...destination.state import is_missing_table
 from ...errors import SetupError
 from ...resources import CHANGES
 from ..relay import copy_changes
@@ -180,7 +180,7 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
             object_id,
         )
     except Exception as fault:
-        if not is_missing(fault):
+        if not is_missing_table(fault):
             raise
     return count
 
