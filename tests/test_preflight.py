@@ -132,7 +132,7 @@ def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
         ),
         (
             "create schema stripe_staging authorization loader; alter role loader set default_transaction_read_only = on",
-            "only be read",
+            "is read-only",
         ),
     ]
     with dlt_settings(), closing(psycopg2.connect(f"{server}/rights")) as base:
@@ -157,7 +157,7 @@ def test_views_on_tables_that_are_to_be_dropped_are_named(server: str, tmp_path:
         base.cursor().execute(
             "create view mail as select * from stripe.customers; create materialized view b as select * from mail"
         )
-        with pytest.raises(SetupError, match=r"views depend on them: public.mail\. Drop those"):
+        with pytest.raises(SetupError, match=r"views depend on them: public.mail\. Drop the views"):
             require_no_dependent_views(pipeline)
 
 
