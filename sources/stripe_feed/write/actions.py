@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..api.client import Api
-from ..destination.place import DATASET
+from ..destination.place import DEFAULT_DATASET
 from ..errors import NotReadable, SetupError, StripeFeedError
 from .lookup.copy import CopyPlace
 from .lookup.find import Lookup, writable
@@ -101,7 +101,7 @@ def open_actions(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
+    dataset: str = DEFAULT_DATASET,
     **options: Any,
 ) -> Actions:
     """Open actions on the account of a key.

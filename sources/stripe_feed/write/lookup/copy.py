@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from ...api.client import Api
-from ...destination.place import DATASET
-from ...destination.read import Copy, Missing, Rows, opened, state_of
+from ...destination.place import DEFAULT_DATASET
+from ...destination.read import CopyReader, NoSuchTable, QueryResult, open_copy, read_state
 from ...errors import StripeFeedError, WrongAccount
 from ...resources import CHANGES, TABLES
 from .filters import Filter, to_sql
@@ -29,7 +29,7 @@ class CopyPlace:
 
     database: str | None = None
     destination: str | None = None
-    dataset: str = DATASET
+    dataset: str = DEFAULT_DATASET
     max_age: float = MAX_AGE
 
 
@@ -54,16 +54,16 @@ def ask_copy(api: Api, place: CopyPlace, table: str, wanted: Filter, limit: int)
     if condition is None:
         raise NoAnswer("the copy does not have these fields")
     try:
-        with opened(place.database, place.destination, place.dataset, PATIENCE) as copy:
+        with open_copy(place.database, place.destination, place.dataset, PATIENCE) as copy:
             if copy.dialect not in DIALECTS:
                 raise NoAnswer(
                     f"look-ups in {copy.dialect or 'this destination'} are not supported"
                 )
-            until = _read_until(api, state_of(copy), table, place.max_age)
+            until = _read_until(api, read_state(copy), table, place.max_age)
             return CopyAnswer(_objects(copy, table, condition, limit), until)
     except WrongAccount:
         raise
-    except (StripeFeedError, Missing):
+    except (StripeFeedError, NoSuchTable):
         raise NoAnswer("the copy cannot be read now") from None
 
 
@@ -79,16 +79,18 @@ def _read_until(api: Api, state: Mapping[str, Any], table: str, max_age: float) 
     return int(cursor)
 
 
-def _objects(copy: Copy, table: str, condition: str, limit: int) -> tuple[dict[str, Any], ...]:
+def _objects(
+    copy: CopyReader, table: str, condition: str, limit: int
+) -> tuple[dict[str, Any], ...]:
     when = "created" if any(column.name == "created" for column in TABLES[table].columns) else "id"
-    rows = copy.ask(
-        f"select * from {copy.name(table)} where deleted_at is null and ({condition}) "
+    rows = copy.query(
+        f"select * from {copy.table_name(table)} where deleted_at is null and ({condition}) "
         f"order by {when} desc, id desc limit {int(limit)}"
     )
     return tuple(_object(table, rows, row) for row in rows.rows)
 
 
-def _object(table: str, rows: Rows, row: tuple[Any, ...]) -> dict[str, Any]:
+def _object(table: str, rows: QueryResult, row: tuple[Any, ...]) -> dict[str, Any]:
     """A row as the API has the object; lists that are tables of their own are left out."""
     held = dict(zip(rows.columns, row, strict=True))
     found = {
