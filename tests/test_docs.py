@@ -32,24 +32,28 @@ from stripe_feed.extract.options import LOOK_BACK, SETTLE
 from stripe_feed.extract.tables.changes import COLUMNS
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Resource
+from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.app import create_app
 from stripe_feed.server.context import ServerConfig
 from stripe_feed.server.page import files as page_files
 from stripe_feed.triggers import config
 from stripe_feed.triggers.trigger import PRESETS
+from stripe_feed.write.verbs import verbs_of
 from tests.commands import loaded
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
-        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "recipes", "how-it-works", "faq",
+        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "recipes", "how-it-works",
+        "faq",
     )
 }  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALL = {"README.md": README, **PAGES}
 RUN_ELSEWHERE = {"docs/recipes.md"}  # tests/test_recipes.py delivers each recipe
+WRITE_KEY = "rk_test_may_write"
 KEY = re.findall(r"export STRIPE_SECRET_KEY=(\S+)", README)[0]
 BEHIND = 55  # seconds of the account's clock, which the changes of one day put ahead again
 
@@ -107,6 +111,8 @@ def box() -> Sandbox:
     account.restrict(
         KEY, [permission for name, permission in parse_qsl(form().query) if name != "name"]
     )
+    writes = {row.permission for row in WRITABLE.values()}
+    account.restrict(WRITE_KEY, [*writes, "rak_customer_read"])
     account.account_needs_permission = True
     return account
 
@@ -201,6 +207,16 @@ def test_the_permissions_are_those_of_the_resources() -> None:
         [f"`{name}`", f"`{needed}`", at]
         for name, needed, at in (*expected, (changes, permission, label))
     ]
+
+
+def test_the_actions_are_those_of_the_rows() -> None:
+    usual = ["search", "get", "list", "insert", "create", "update", "upsert"]
+    rows = table("docs/actions.md", "object")
+
+    assert {names(first)[0]: (names(needed)[0], names(verbs)) for first, needed, verbs in rows} == {
+        row.table: (row.permission, [verb for verb in verbs_of(row) if verb not in usual])
+        for row in WRITABLE.values()
+    }
 
 
 def test_the_form_asks_for_each_permission_once() -> None:

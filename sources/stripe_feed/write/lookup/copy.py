@@ -73,9 +73,11 @@ def _read_until(api: Api, state: Mapping[str, Any], table: str, max_age: float) 
             "The copy holds another account or mode than the key's. Name the right --database, or use another key."
         )
     cursor = state.get("resources", {}).get(CHANGES, {}).get(table, {}).get("cursor")
-    age = api.now() - (cursor or 0)
-    if cursor is None or age > max_age:
-        raise NoAnswer("the copy is too old: run `stripe-feed sync`")
+    if cursor is None:
+        raise NoAnswer("the copy does not follow the account's events")
+    age = api.now() - int(cursor)
+    if age > max_age:
+        raise NoAnswer(f"the copy is {age // 60:,} minutes behind: run `stripe-feed sync`")
     return int(cursor)
 
 

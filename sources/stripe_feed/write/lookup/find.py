@@ -16,7 +16,7 @@ import msgspec
 
 from ...api.client import Api, InvalidBody, Reply
 from ...api.forms import path_to
-from ...errors import NotFound, UsageError
+from ...errors import NotFound, RequestRefused, UsageError
 from ...resources.writable import WRITABLE, Writable
 from ..checks import check_id
 from ..result import Via
@@ -27,6 +27,7 @@ Object = dict[str, Any]
 
 PAGE = 100
 MOST_READ = 10_000  # objects that a look-up tests one by one
+NO_SEARCH = "Stripe refuses the search"
 LOOK_BACK = 300  # seconds: what a copy may not know yet
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -126,7 +127,10 @@ class Lookup:
             return replace(self.listing(row, wanted, limit), notes=notes)
         pages = Pages(self.api)
         hits = (hit for hit in pages.searched(row, query) if matches(wanted, hit))
-        found = _limited(tuple(islice(hits, limit + 1)), limit, "search")
+        try:
+            found = _limited(tuple(islice(hits, limit + 1)), limit, "search")
+        except RequestRefused:  # not every account may search
+            return replace(self.listing(row, wanted, limit), notes=(*notes, NO_SEARCH))
         return replace(found, notes=notes, request_id=pages.request_id)
 
     def listing(
@@ -170,9 +174,13 @@ class Lookup:
         filters, _ = list_filters(wanted, row)
         query = search_query(wanted, row) if "search" in row.verbs else None
         if not filters and query is not None and (answer or not decides_create):
-            hits = tuple(h for h in Pages(self.api).searched(row, query) if matches(wanted, h))
-            if hits or not decides_create:
-                return Found(hits, "search")
+            try:
+                found = Pages(self.api).searched(row, query)
+                hits = tuple(hit for hit in found if matches(wanted, hit))
+                if hits or not decides_create:
+                    return Found(hits, "search")
+            except RequestRefused:  # not every account may search
+                answer = None
         if not filters and answer is not None and "created" in row.parameters["list"]:
             filters = {"created": {"gte": answer.read_until - LOOK_BACK}}
         return Found(self._all(row, wanted, filters), "list")
