@@ -13,7 +13,7 @@ from typing import Any
 import stripe._request_options as options
 import typing_extensions
 
-TABLE = Path(__file__).parents[1] / "sources/stripe_feed/sandbox/writes/parameters.tsv"
+TABLE = Path(__file__).parents[1] / "sources/stripe_feed/sandbox/protocol/write_parameters.tsv"
 VERBS = (
     "customer_create", "customer_update", "customer_delete", "customer_delete_discount",
     "customer_tax_id_create", "customer_tax_id_delete",

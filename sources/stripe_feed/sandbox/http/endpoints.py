@@ -26,10 +26,10 @@ from ..state.api_versions import VERSION, is_current, render_answer
 from ..state.kinds import KIND_OF_PATH, Kind
 from ..state.mutation import LoggedRequest
 from ..world import World
-from ..writes.routes import ROUTES, prepare
 from . import expansions, sublists
 from .execution import Prepared, Write, perform
 from .lists import envelope, page_of_rows
+from .routes import ROUTES, prepare
 
 if TYPE_CHECKING:
     from ..protocol.faults import Fate
@@ -165,12 +165,12 @@ def check_permission(account: Account, key: str, permission: str) -> None:
 
 
 def list_objects(account: Account, key: str, kind: Kind, params: Params) -> bytes:
-    asked = query(params, {"created", *kind.filters})
-    check_paths = expansions.check_paths(account, key, kind.name, asked.expand, in_list=True)
+    asked = query(params, {"created", *kind.filters} if kind.windowed else kind.filters)
+    paths = expansions.check_paths(account, key, kind.name, asked.expand, in_list=True)
     rows, has_more = page_of_rows(account, kind.name, asked)
     raws = [row.raw for row in account.faults.shorten_page(rows, has_more)]
-    if check_paths:
-        raws = [expansions.expand(account, kind.name, raw, check_paths) for raw in raws]
+    if paths:
+        raws = [expansions.expand(account, kind.name, raw, paths) for raw in raws]
     return envelope(kind.path, raws, has_more)
 
 

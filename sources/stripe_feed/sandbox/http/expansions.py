@@ -188,8 +188,10 @@ def full_value(account: Account, table: str, content: Object, field: str) -> Any
             return catalog.tiers(content)
         case "currency_options":
             return catalog.currency_options(content) if content["object"] == "price" else {}
-        case "applies_to":
+        case "applies_to" | "proration_details":
             return None
+        case "line_items":
+            return []
     raise not_expandable(field)
 
 

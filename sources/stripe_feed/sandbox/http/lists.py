@@ -127,6 +127,9 @@ def _condition(kind: Kind, name: str, value: Any) -> Condition:
             return _within(span({name: value}, name), at.split("."))
         case "hash":
             return _inside(name, value)
+        case "null":
+            wanted = boolean(name, value)
+            return lambda row: (row.content()[at] is None) == wanted
         case "text":
             return has_text(at, _text(name, value))
 

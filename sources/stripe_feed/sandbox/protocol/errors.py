@@ -20,8 +20,10 @@ class Refusal(Exception):
         param: str = "",
         type: str = "invalid_request_error",
         headers: dict[str, str] | None = None,
+        decline_code: str = "",
     ) -> None:
         super().__init__(message)
+        self.decline_code = decline_code
         self.status, self.code, self.param, self.type = status, code, param, type
         self.headers = headers or {}
 
@@ -30,6 +32,8 @@ class Refusal(Exception):
         if self.code:
             error["code"] = self.code
             error["doc_url"] = f"https://stripe.com/docs/error-codes/{self.code.replace('_', '-')}"
+        if self.decline_code:
+            error["decline_code"] = self.decline_code
         error["message"] = str(self)
         if self.param:
             error["param"] = self.param

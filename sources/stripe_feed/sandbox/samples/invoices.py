@@ -213,3 +213,91 @@ def invoice_payments(rng: Random, invoice: Object, count: int) -> list[Object]:
     parts = [paid // count] * (count - 1) if paid else []
     amounts = [*parts, paid - sum(parts)] if paid else []
     return [invoice_payment(rng, invoice, number, amount) for number, amount in enumerate(amounts)]
+
+
+def invoice_item(rng: Random, date: int) -> Object:
+    amount = 500 + int(rng.random() * 20_000)
+    return {
+        "id": rng.id("ii"),
+        "object": "invoiceitem",
+        "amount": amount,
+        "currency": "eur",
+        "customer": "",
+        "customer_account": None,
+        "date": date,
+        "description": "Consulting" if rng.chance(0.5) else None,
+        "discountable": True,
+        "discounts": [],
+        "frozen_fields": [],
+        "invoice": None,
+        "invoicing_rules": None,
+        "livemode": rng.livemode,
+        "metadata": metadata(rng),
+        "net_amount": amount,
+        "parent": None,
+        "period": {"end": date, "start": date},
+        "pricing": {
+            "price_details": None,
+            "type": "unit_amount_decimal",
+            "unit_amount_decimal": str(amount),
+        },
+        "proration": False,
+        "quantity": 1,
+        "quantity_decimal": "1",
+        "tax_rates": [],
+        "test_clock": None,
+    }
+
+
+def quote(rng: Random, created: int) -> Object:
+    """A draft without lines."""
+    none = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
+    return {
+        "id": rng.id("qt"),
+        "object": "quote",
+        "amount_subtotal": 0,
+        "amount_total": 0,
+        "application": None,
+        "application_fee_amount": None,
+        "application_fee_percent": None,
+        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "collection_method": "charge_automatically",
+        "computed": {"recurring": None, "upfront": None},
+        "created": created,
+        "currency": None,
+        "customer": "",
+        "customer_account": None,
+        "default_tax_rates": [],
+        "description": None,
+        "discounts": [],
+        "expires_at": created + 30 * DAY,
+        "footer": None,
+        "from_quote": None,
+        "header": "Offer" if rng.chance(0.5) else None,
+        "invoice": None,
+        "invoice_settings": {
+            "custom_fields": None,
+            "days_until_due": None,
+            "description": None,
+            "footer": None,
+            "issuer": {"type": "self"},
+        },
+        "livemode": rng.livemode,
+        "metadata": metadata(rng),
+        "number": None,
+        "on_behalf_of": None,
+        "status": "draft",
+        "status_transitions": dict.fromkeys(("accepted_at", "canceled_at", "finalized_at")),
+        "subscription": None,
+        "subscription_data": {
+            "billing_mode": {"flexible": None, "type": "classic"},
+            "description": None,
+            "effective_date": None,
+            "metadata": None,
+            "trial_period_days": None,
+        },
+        "subscription_schedule": None,
+        "test_clock": None,
+        "total_details": none | {"breakdown": None},
+        "transfer_data": None,
+    }

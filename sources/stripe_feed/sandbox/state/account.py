@@ -135,7 +135,8 @@ class Account:
 
     def _place(self, table: str, content: Object, raw: bytes) -> Row:
         rows, row = self.tables[table], self.tables[table].rows.get(content["id"])
-        created = content.get("created") if isinstance(content.get("created"), int) else None
+        at = content.get(KINDS[table].dated)
+        created = at if isinstance(at, int) else None
         clock = content.get("test_clock") if isinstance(content.get("test_clock"), str) else None
         group = self._group(table, content)
         if row is None:

@@ -80,7 +80,10 @@ def discounts_of(account: Account, holder: Object | None) -> dict[str, Object]:
         return {}
     if "discounts" in holder:
         discounts = (
-            discount if isinstance(discount, dict) else discount_of(account.id, discount, holder)
+            discount
+            if isinstance(discount, dict)
+            else account.opt_in_values.get(discount, {}).get("discount")
+            or discount_of(account.id, discount, holder)
             for discount in holder["discounts"] or ()
         )
         return {discount["id"]: discount for discount in discounts}

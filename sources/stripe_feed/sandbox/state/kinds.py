@@ -10,9 +10,10 @@ from typing import Literal
 
 from ..samples import catalog
 from ..samples.customers import customer
+from ..samples.invoices import invoice_item, quote
 from ..samples.values import Object, Random
 
-Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group"]
+Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null"]
 Operation = Literal["created", "updated", "deleted", "canceled"]
 
 
@@ -64,6 +65,8 @@ class Kind:
     filters: Mapping[str, Filter] = field(default_factory=dict)
     grouped: Literal["", "status", "active"] = ""  # field that every list request filters by
     hidden: tuple[str, ...] = ()  # groups that a list shows only on request
+    dated: str = "created"  # the field that lists sort by
+    windowed: bool = True  # lists take `created`
     on_clocks: bool = False  # lists hide objects on a test clock
     expandable: Mapping[str, str] = field(default_factory=dict)  # field -> object name
     opt_in: tuple[str, ...] = ()  # fields that only come when they are expanded
@@ -251,6 +254,66 @@ _ROWS = (
         events=CRUD,
         opt_in=("applies_to", "currency_options"),
         sample=catalog.coupon,
+    ),
+    Kind(
+        name="invoiceitems",
+        object="invoiceitem",
+        prefix="ii",
+        path="/v1/invoiceitems",
+        permission="rak_invoice_item_read",
+        event="invoiceitem",
+        events={"created": "created", "deleted": "deleted"},
+        dated="date",
+        filters={
+            "customer": TEXT,
+            "customer_account": TEXT,
+            "invoice": TEXT,
+            "pending": Filter("null", at="invoice"),
+        },
+        expandable={
+            "customer": "customer",
+            "discounts": "discount",
+            "invoice": "invoice",
+            "test_clock": "test_clock",
+        },
+        opt_in=("proration_details",),
+        sample=invoice_item,
+    ),
+    Kind(
+        name="quotes",
+        object="quote",
+        prefix="qt",
+        path="/v1/quotes",
+        permission="rak_quote_read",
+        event="quote",
+        events={"created": "created"},
+        reaching={
+            "open": ("finalized",),
+            "accepted": ("accepted",),
+            "canceled": ("canceled",),
+        },
+        windowed=False,
+        filters={
+            "customer": TEXT,
+            "customer_account": TEXT,
+            "status": Filter("choice", choices=("accepted", "canceled", "draft", "open")),
+            "test_clock": TEXT,
+        },
+        on_clocks=True,
+        expandable={
+            "application": "application",
+            "customer": "customer",
+            "default_tax_rates": "tax_rate",
+            "discounts": "discount",
+            "invoice": "invoice",
+            "on_behalf_of": "account",
+            "subscription": "subscription",
+            "subscription_schedule": "subscription_schedule",
+            "test_clock": "test_clock",
+        },
+        opt_in=("line_items",),
+        sublists=(Sublist("line_items", "item", "/v1/quotes/:id/line_items"),),
+        sample=quote,
     ),
 )
 KINDS = {kind.name: kind for kind in _ROWS}

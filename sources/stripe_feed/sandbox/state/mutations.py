@@ -58,9 +58,11 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
     )
 
 
-def replace(account: Account, table: str, after: Object, children: bool) -> Object:
+def replace(
+    account: Account, table: str, after: Object, children: bool, more: tuple[str, ...] = ()
+) -> Object:
     """Store the next state of an object and report the change. `children` says that it contains all
-    of them, not just the first ten.
+    of them, not just the first ten; `more` are ends of further event types.
     """
     id = after["id"]
     before, children_before = read_object(account, table, id), account.all_children.get(id)
@@ -80,7 +82,7 @@ def replace(account: Account, table: str, after: Object, children: bool) -> Obje
         table,
         before,
         stored,
-        status_events + _payment_failed(table, before, stored),
+        status_events + _payment_failed(table, before, stored) + more,
         hidden,
     )
     return stored
@@ -198,7 +200,7 @@ def delete(account: Account, table: str, id: str) -> Object:
     if table == "products" and has_prices(account, id):
         raise ValueError(f"{id} has prices: only products without prices can be deleted")
     if table == "customers":
-        for subscription in _running_subscriptions(account, id):
+        for subscription in running_subscriptions(account, id):
             cancel(account, subscription)
     if table in ("prices", "plans"):
         _delete_price(account, id)
@@ -220,7 +222,7 @@ def _delete_price(account: Account, id: str) -> None:
     record_price(account, "deleted", id, before)
 
 
-def _running_subscriptions(account: Account, customer: str) -> list[str]:
+def running_subscriptions(account: Account, customer: str) -> list[str]:
     rows = account.tables["subscriptions"].rows.values()
     running = (row for row in rows if row.group not in subscriptions.ENDED)
     return [row.id for row in filter(has_text("customer", customer), running)]

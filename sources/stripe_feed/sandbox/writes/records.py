@@ -34,7 +34,7 @@ def _found(account: World, table: str, id: str, param: str, status: int) -> Obje
 def add(account: World, table: str, fields: Object) -> Object:
     """Put a new object in place, and record its events. `fields` are all of its own."""
     kind = KINDS[table]
-    whole = {"object": kind.object, "created": account.now, "livemode": account.livemode} | fields
+    whole = {"object": kind.object, kind.dated: account.now, "livemode": account.livemode} | fields
     opt_in = {name: whole.pop(name) for name in kind.opt_in if name in whole}
     return mutations.insert(account, table, whole, opt_in)
 

@@ -1,5 +1,5 @@
-"""The parameters of each write: names, kinds, what is required and what `""` unsets. `parameters.tsv` has
-them as the SDK lists them.
+"""The parameters of each write: names, kinds, what is required and what `""` unsets. `write_parameters.tsv`
+has them as the SDK lists them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..protocol.errors import (
+from .errors import (
     Refusal,
     bad_choice,
     bad_integer,
@@ -21,9 +21,9 @@ from ..protocol.errors import (
     unknown_parameters,
     unset_refused,
 )
-from ..protocol.parameters import INTEGER, Params, boolean
+from .parameters import INTEGER, Params, boolean
 
-TABLE = Path(__file__).with_name("parameters.tsv")
+TABLE = Path(__file__).with_name("write_parameters.tsv")
 DECIMAL = re.compile(r"-?\d{1,20}(\.\d{1,12})?")
 NUMBER = re.compile(r"-?\d{1,15}(\.\d+)?")
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
@@ -135,6 +135,8 @@ class _Reader:
             return self.unset(spec, name)
         if spec.kinds == ("any",):
             return given
+        if not spec.kinds:
+            raise Refusal(400, f"Invalid {name}: it can only be unset.", param=name)
         if isinstance(given, dict):
             return self.nested(spec, name, given)
         return self.scalar(spec, name, given)

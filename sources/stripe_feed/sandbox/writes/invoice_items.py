@@ -1,0 +1,365 @@
+"""`/v1/invoiceitems`, and the lines that they and the items of subscriptions become on an invoice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..protocol.errors import Refusal, exclusive, required
+from ..protocol.parameters import Params
+from ..samples import invoices as samples
+from ..samples.subscriptions import embedded_list, lines_url
+from ..samples.values import Object, decode
+from ..state import mutations
+from ..state.table import has_text
+from ..world import World
+from . import billing
+from .records import add, addressed, change, currency_of, fields_of, referenced, stub
+
+MOST = 250
+EMPTY: Object = {
+    "customer_account": None,
+    "description": None,
+    "discountable": True,
+    "discounts": [],
+    "frozen_fields": [],
+    "invoice": None,
+    "invoicing_rules": None,
+    "metadata": {},
+    "net_amount": None,
+    "parent": None,
+    "pricing": None,
+    "proration": False,
+    "proration_details": None,
+    "quantity": 1,
+    "quantity_decimal": "1",
+    "tax_rates": [],
+    "test_clock": None,
+}
+PLAIN = ("description", "discountable", "metadata", "period")
+COSTS = ("amount", "pricing", "price_data", "unit_amount_decimal")
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    """One without an invoice waits for the next one of its customer."""
+    invoice = _editable(account, given["invoice"], "invoice") if given.get("invoice") else None
+    customer = billing.customer_of(account, given)
+    if invoice is not None and len(of_invoice(account, invoice["id"])) >= MOST:
+        raise Refusal(400, f"An invoice can have up to {MOST} invoice items.", param="invoice")
+    fields, currency = _cost(account, given, customer)
+    _check_currency(account, given, customer, invoice, currency)
+    id = account.rng.id("ii")
+    own = {
+        "id": id,
+        "currency": currency,
+        "customer": customer["id"],
+        "invoice": given.get("invoice"),
+    }
+    made = add_item(
+        account,
+        own
+        | {"test_clock": customer["test_clock"]}
+        | fields
+        | _fields(account, EMPTY | own, given),
+    )
+    if invoice is not None:
+        retotal(account, invoice["id"])
+    return made
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    """No event tells of it, but that of the draft that it is on."""
+    before = addressed(account, "invoiceitems", id)
+    if before["invoice"]:
+        _editable(account, before["invoice"], "id")
+    fields = _fields(account, before, given)
+    if any(name in given for name in (*COSTS, "quantity", "quantity_decimal")):
+        fields |= _changed_cost(account, before, given)
+    after = change(account, "invoiceitems", id, fields)
+    if before["invoice"]:
+        retotal(account, before["invoice"])
+    return after
+
+
+def deleted(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "invoiceitems", id)
+    if before["invoice"] and before["invoice"] in account.tables["invoices"].rows:
+        _editable(account, before["invoice"], "id")
+    mutations.delete(account, "invoiceitems", id)
+    if before["invoice"] in account.tables["invoices"].rows:
+        retotal(account, before["invoice"])
+    return stub("invoiceitem", id)
+
+
+def _editable(account: World, invoice: str, param: str) -> Object:
+    found = referenced(account, "invoices", invoice, param)
+    if found["status"] != "draft":
+        raise Refusal(
+            400,
+            "Invalid invoice: This invoice is no longer editable",
+            "invoice_not_editable",
+            param,
+        )
+    return found
+
+
+def _cost(account: World, given: Params, customer: Object) -> tuple[Object, str]:
+    """Amount, pricing and quantity, and the currency."""
+    kinds = [name for name in COSTS if given.get(name) is not None]
+    if len(kinds) > 1:
+        raise exclusive(*kinds)
+    if not kinds:
+        raise required("amount")
+    if kinds[0] in ("pricing", "price_data"):
+        name = "pricing" if kinds[0] == "pricing" else ""
+        entry = given["pricing"] if name else {"price_data": given["price_data"]}
+        price = billing.sold_price(account, entry, name, recurring=False)
+        return _priced(account, price, _quantity(given)), price["currency"]
+    currency = given.get("currency") or customer["currency"]
+    if currency is None:
+        raise required("currency")
+    quantity = _quantity(given)
+    whole = given.get("amount")
+    decimal = given.get("unit_amount_decimal") or str(whole)
+    amount = round(float(decimal) * quantity) if whole is None else whole
+    return _amounts(amount, None, decimal, quantity, given), currency_of(currency)
+
+
+def _quantity(given: Params) -> int:
+    return int(given.get("quantity") or float(given.get("quantity_decimal") or 1))
+
+
+def _priced(account: World, price: Object, quantity: int) -> Object:
+    id = billing.price_id(account, price)
+    amount = billing.amount_of(price, quantity)
+    details = {"price": id, "product": price["product"]}
+    return _amounts(amount, details, price["unit_amount_decimal"], quantity, {})
+
+
+def _amounts(
+    amount: int, details: Object | None, decimal: str | None, quantity: int, given: Params
+) -> Object:
+    kind = "price_details" if details else "unit_amount_decimal"
+    return {
+        "amount": amount,
+        "net_amount": amount,
+        "pricing": {"price_details": details, "type": kind, "unit_amount_decimal": decimal},
+        "quantity": quantity,
+        "quantity_decimal": given.get("quantity_decimal") or str(quantity),
+    }
+
+
+def _changed_cost(account: World, before: Object, given: Params) -> Object:
+    """The quantity before stays, and so does the price, unless another is given."""
+    customer = referenced(account, "customers", before["customer"], "customer")
+    held = {"quantity": before["quantity"], "currency": before["currency"]}
+    if not any(given.get(name) is not None for name in COSTS):
+        details = before["pricing"]["price_details"]
+        held |= (
+            {"pricing": {"price": details["price"]}}
+            if details
+            else {"unit_amount_decimal": before["pricing"]["unit_amount_decimal"]}
+        )
+    fields, currency = _cost(account, held | given, customer)
+    if currency != before["currency"]:
+        raise Refusal(400, "The currency of an invoice item cannot be changed.", param="pricing")
+    return fields
+
+
+def _check_currency(
+    account: World, given: Params, customer: Object, invoice: Object | None, currency: str
+) -> None:
+    if invoice is not None and invoice["currency"] != currency:
+        raise Refusal(
+            400,
+            f"The invoice has the currency {invoice['currency']}, the invoice item {currency}.",
+            param="currency",
+        )
+    billing.use_currency(account, customer, currency, explicit="currency" in given)
+
+
+def _fields(account: World, before: Object, given: Params) -> Object:
+    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, {})
+    if "tax_rates" in given:
+        fields["tax_rates"] = billing.tax_rates(account, given["tax_rates"])
+    if "discounts" in given:
+        holder = {"customer": before["customer"], "invoice_item": before["id"]}
+        fields["discounts"] = billing.discounts(
+            account, given["discounts"], before["discounts"], **holder
+        )
+    if given.get("subscription"):
+        referenced(account, "subscriptions", given["subscription"], "subscription")
+        fields["parent"] = _parent(given["subscription"], "")
+    return fields
+
+
+def _parent(subscription: str, item: str) -> Object:
+    details = {"subscription": subscription, "subscription_item": item or None}
+    return {"subscription_details": details, "type": "subscription_details"}
+
+
+def add_item(account: World, fields: Object) -> Object:
+    """`date` stands for `created`."""
+    now = {"date": account.now, "period": {"end": account.now, "start": account.now}}
+    return add(account, "invoiceitems", EMPTY | now | fields)
+
+
+class Proration(NamedTuple):
+    """A credit or a debit for the rest of a period."""
+
+    item: str
+    price: Object
+    quantity: int | None
+    amount: int
+
+
+def add_proration(account: World, subscription: Object, proration: Proration, end: int) -> str:
+    price, quantity = proration.price, proration.quantity or 1
+    word = "Unused" if proration.amount < 0 else "Remaining"
+    details = {"price": price["id"], "product": price["product"]} if "id" in price else None
+    fields = _amounts(proration.amount, details, price["unit_amount_decimal"], quantity, {})
+    own = {
+        "id": account.rng.id("ii"),
+        "currency": subscription["currency"],
+        "customer": subscription["customer"],
+        "description": f"{word} time on {quantity} x {price['product']}",
+        "discountable": False,
+        "parent": _parent(subscription["id"], proration.item),
+        "period": {"end": end, "start": account.now},
+        "proration": True,
+        "proration_details": {"credited_items": None},
+        "test_clock": subscription["test_clock"],
+    }
+    return str(add_item(account, fields | own)["id"])
+
+
+# Lines
+
+
+def of_invoice(account: World, invoice: str) -> list[Object]:
+    rows = account.tables["invoiceitems"].rows.values()
+    return [row.content() for row in filter(has_text("invoice", invoice), rows)]
+
+
+def pending(account: World, customer: str, currency: str, subscription: str | None) -> list[Object]:
+    """The items that wait for an invoice: all of a customer, or those of one subscription."""
+    rows = filter(has_text("customer", customer), account.tables["invoiceitems"].rows.values())
+    found = (row.content() for row in rows)
+    return [
+        item
+        for item in found
+        if item["invoice"] is None
+        and item["currency"] == currency
+        and subscription
+        in (None, ((item["parent"] or {}).get("subscription_details") or {}).get("subscription"))
+    ]
+
+
+def attach(account: World, items: Sequence[Object], invoice: str) -> list[Object]:
+    """Put pending items on an invoice; no event tells of it."""
+    return [change(account, "invoiceitems", item["id"], {"invoice": invoice}) for item in items]
+
+
+def retotal(account: World, id: str) -> None:
+    """The lines and the sums of a draft, after its items changed."""
+    row = account.tables["invoices"].rows[id]
+    rest = [
+        line
+        for line in map(decode, account.children("invoices", row))
+        if (line["parent"] or {}).get("type") != "invoice_item_details"
+    ]
+    lines = [*rest, *(item_line(account, id, item) for item in of_invoice(account, id))]
+    after = row.content() | with_lines(id, lines)
+    mutations.replace(account, "invoices", samples.with_amounts_due(after), children=True)
+
+
+def with_lines(invoice: str, lines: Sequence[Object]) -> Object:
+    return samples.totals(lines) | {"lines": embedded_list(lines_url(invoice), lines)}
+
+
+def item_line(account: World, invoice: str, item: Object) -> Object:
+    """The line of an invoice item; its id follows from the item's."""
+    details = (item["parent"] or {}).get("subscription_details") or {}
+    subscription = details.get("subscription")
+    parent = {
+        "invoice_item": item["id"],
+        "proration": item["proration"],
+        "proration_details": None,
+        "subscription": subscription,
+    }
+    return _line(account, invoice, "il" + item["id"][2:], item["amount"], item["currency"]) | {
+        "description": item["description"],
+        "discountable": item["discountable"],
+        "discounts": item["discounts"],
+        "metadata": item["metadata"],
+        "parent": {
+            "invoice_item_details": parent,
+            "subscription_item_details": None,
+            "type": "invoice_item_details",
+        },
+        "period": item["period"],
+        "pricing": item["pricing"],
+        "quantity": item["quantity"],
+        "quantity_decimal": item["quantity_decimal"],
+        "subscription": subscription,
+    }
+
+
+def subscription_line(
+    account: World, invoice: str, subscription: Object, item: Object, free: bool
+) -> Object:
+    """The line of a period of an item; a trial is free."""
+    price, quantity = item["price"], item["quantity"]
+    amount = 0 if free else billing.amount_of(price, quantity)
+    parent = {
+        "invoice_item": None,
+        "proration": False,
+        "proration_details": {"credited_items": None},
+        "subscription": subscription["id"],
+        "subscription_item": item["id"],
+    }
+    shown = 0 if quantity is None else quantity
+    pricing = {"price": price["id"], "product": price["product"]}
+    return _line(account, invoice, account.rng.id("il"), amount, price["currency"]) | {
+        "description": f"{shown} x {price['product']}",
+        "metadata": subscription["metadata"],
+        "parent": {
+            "invoice_item_details": None,
+            "subscription_item_details": parent,
+            "type": "subscription_item_details",
+        },
+        "period": {"end": item["current_period_end"], "start": item["current_period_start"]},
+        "pricing": {
+            "price_details": pricing,
+            "type": "price_details",
+            "unit_amount_decimal": price["unit_amount_decimal"],
+        },
+        "quantity": shown,
+        "quantity_decimal": str(shown),
+        "subscription": subscription["id"],
+    }
+
+
+def _line(account: World, invoice: str, id: str, amount: int, currency: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "line_item",
+        "amount": amount,
+        "currency": currency,
+        "description": None,
+        "discount_amounts": [],
+        "discountable": True,
+        "discounts": [],
+        "invoice": invoice,
+        "livemode": account.livemode,
+        "metadata": {},
+        "parent": None,
+        "period": None,
+        "pretax_credit_amounts": [],
+        "pricing": None,
+        "quantity": 1,
+        "quantity_decimal": "1",
+        "subscription": None,
+        "subtotal": amount,
+        "taxes": [],
+    }

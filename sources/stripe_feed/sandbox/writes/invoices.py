@@ -1,0 +1,472 @@
+"""`/v1/invoices`: drafts, and their way to open, paid, void or uncollectible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..protocol.errors import Refusal
+from ..protocol.parameters import Params
+from ..samples import invoices as samples
+from ..samples.values import Object, decode
+from ..state import mutations
+from ..world import World
+from . import billing, invoice_items
+from .invoice_items import Proration
+from .records import (
+    ADDRESS,
+    add,
+    addressed,
+    currency_of,
+    fields_of,
+    filled,
+    only_one,
+    referenced,
+    stub,
+)
+
+HOUR, DAY = 3600, 86_400
+NOT_OPEN = "You can only pass in open invoices. This invoice isn't open."
+DECLINED = "pm_card_chargeDeclined"
+"""Stripe's payment method for tests: each charge of it is declined."""
+
+AUTOMATIC_TAX: Object = {
+    "disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None,
+}  # fmt: skip
+PAYMENT_SETTINGS: Object = {
+    "default_mandate": None, "payment_method_options": None, "payment_method_types": None,
+}  # fmt: skip
+SHIPPING: Object = {"address": ADDRESS, "name": None, "phone": None}
+TRANSITIONS: Object = dict.fromkeys(
+    ("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at")
+)
+EMPTY: Object = {
+    "account_tax_ids": None,
+    "amount_shipping": 0,
+    "application": None,
+    "attempt_count": 0,
+    "attempted": False,
+    "auto_advance": False,
+    "automatic_tax": AUTOMATIC_TAX,
+    "automatically_finalizes_at": None,
+    "billing_reason": "manual",
+    "collection_method": "charge_automatically",
+    "custom_fields": None,
+    "customer_account": None,
+    "customer_tax_ids": [],
+    "default_payment_method": None,
+    "default_source": None,
+    "default_tax_rates": [],
+    "description": None,
+    "discounts": [],
+    "due_date": None,
+    "effective_at": None,
+    "ending_balance": None,
+    "footer": None,
+    "from_invoice": None,
+    "hosted_invoice_url": None,
+    "invoice_pdf": None,
+    "issuer": {"type": "self"},
+    "last_finalization_error": None,
+    "latest_revision": None,
+    "metadata": {},
+    "next_payment_attempt": None,
+    "number": None,
+    "on_behalf_of": None,
+    "parent": None,
+    "payment_settings": PAYMENT_SETTINGS,
+    "post_payment_credit_notes_amount": 0,
+    "pre_payment_credit_notes_amount": 0,
+    "receipt_number": None,
+    "rendering": None,
+    "shipping_cost": None,
+    "shipping_details": None,
+    "starting_balance": 0,
+    "statement_descriptor": None,
+    "status": "draft",
+    "status_details": None,
+    "status_transitions": TRANSITIONS,
+    "threshold_reason": None,
+    "total_discount_amounts": [],
+    "total_pretax_credit_amounts": [],
+    "webhooks_delivered_at": None,
+}
+PLAIN = frozenset(
+    [
+        "account_tax_ids",
+        "auto_advance",
+        "automatically_finalizes_at",
+        "collection_method",
+        "custom_fields",
+        "default_payment_method",
+        "default_source",
+        "description",
+        "due_date",
+        "effective_at",
+        "footer",
+        "issuer",
+        "metadata",
+        "number",
+        "on_behalf_of",
+        "rendering",
+        "statement_descriptor",
+    ]
+)
+"""Parameters that are fields of the same name."""
+
+AFTER_FINALIZATION = {
+    "open": frozenset(
+        ["metadata", "auto_advance", "default_payment_method", "default_source", "payment_settings"]
+    ),
+    "uncollectible": frozenset({"metadata"}),
+    "paid": frozenset({"metadata"}),
+    "void": frozenset({"metadata"}),
+}
+"""What can still be updated."""
+
+UNSET: Object = {"default_tax_rates": [], "discounts": []}
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    """Empty, unless pending items are included."""
+    subscription = given.get("subscription")
+    source = _revised(account, given.get("from_invoice"))
+    owner = source or {}
+    if subscription:
+        owner = referenced(account, "subscriptions", subscription, "subscription")
+    customer = billing.customer_of(account, {"customer": owner.get("customer")} | given)
+    only_one(given, "days_until_due", "due_date")
+    billing.check_collection(given, EMPTY, "days_until_due", "due_date")
+    currency = currency_of(
+        given.get("currency")
+        or owner.get("currency")
+        or customer["currency"]
+        or account.object["default_currency"]
+    )
+    items: Sequence[Object] = ()
+    if given.get("pending_invoice_items_behavior") == "include" or subscription:
+        items = invoice_items.pending(account, customer["id"], currency, subscription)
+    parent = _subscription_parent(owner) if subscription else None
+    fields = {"from_invoice": given.get("from_invoice"), "parent": parent}
+    made = draft(account, customer, currency, fields, items, given=given)
+    if source:
+        lines = [
+            decode(raw)
+            for raw in account.children("invoices", account.tables["invoices"].rows[source["id"]])
+        ]
+        own = [line | {"id": account.rng.id("il"), "invoice": made["id"]} for line in lines]
+        after = samples.with_amounts_due(made | invoice_items.with_lines(made["id"], own))
+        return mutations.replace(account, "invoices", after, children=True)
+    return made
+
+
+def _revised(account: World, given: Params | None) -> Object | None:
+    if given is None:
+        return None
+    invoice = referenced(account, "invoices", given["invoice"], "from_invoice[invoice]")
+    if invoice["status"] == "draft":
+        raise Refusal(
+            400, "Only a finalized invoice can be revised.", param="from_invoice[invoice]"
+        )
+    return invoice
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "invoices", id)
+    allowed = AFTER_FINALIZATION.get(before["status"])
+    if allowed is not None and (refused := [name for name in given if name not in allowed]):
+        raise Refusal(400, "Finalized invoices can't be updated in this way", param=refused[0])
+    only_one(given, "days_until_due", "due_date")
+    billing.check_collection(given, before, "days_until_due", "due_date")
+    after = before | _fields(account, before, given)
+    return mutations.replace(account, "invoices", after, children=False)
+
+
+def deleted(account: World, id: str, given: Params) -> Object:
+    """Its invoice items stay with it: they are not pending again."""
+    before = addressed(account, "invoices", id)
+    if before["status"] != "draft":
+        raise Refusal(400, "You can only delete draft invoices.")
+    if (before["parent"] or {}).get("type") == "subscription_details":
+        raise Refusal(400, "You can't delete invoices created by subscriptions.")
+    mutations.delete(account, "invoices", id)
+    return stub("invoice", id)
+
+
+def finalized(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "invoices", id)
+    if before["status"] != "draft":
+        raise Refusal(
+            400,
+            "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
+        )
+    after = before | {name: given[name] for name in ("auto_advance",) if name in given}
+    return finish(account, after)
+
+
+def paid(account: World, id: str, given: Params) -> Object:
+    """A draft is finalized first, also if the payment is declined then."""
+    invoice = addressed(account, "invoices", id)
+    if invoice["status"] == "paid":
+        raise Refusal(400, "Invoice is already paid")
+    if invoice["status"] == "void":
+        raise Refusal(400, NOT_OPEN)
+    if invoice["status"] == "draft":
+        invoice = finish(account, invoice)
+    if invoice["status"] == "paid":
+        return invoice
+    tried = {"attempt_count": invoice["attempt_count"] + 1, "attempted": True}
+    method = given.get("payment_method") or invoice["default_payment_method"]
+    if method == DECLINED and not given.get("paid_out_of_band"):
+        later = {"next_payment_attempt": account.now + 3 * DAY}
+        mutations.replace(account, "invoices", invoice | tried | later, children=False)
+        raise Refusal(
+            402,
+            "Your card was declined.",
+            "card_declined",
+            type="card_error",
+            decline_code="generic_decline",
+        )
+    return mutations.replace(account, "invoices", _paid(account, invoice | tried), children=False)
+
+
+def sent(account: World, id: str, given: Params) -> Object:
+    invoice = addressed(account, "invoices", id)
+    if invoice["collection_method"] != "send_invoice":
+        raise Refusal(
+            400, "You can only manually send an invoice if its collection method is 'send_invoice'."
+        )
+    if invoice["status"] not in ("draft", "open"):
+        raise Refusal(400, NOT_OPEN)
+    if invoice["status"] == "draft":
+        invoice = finish(account, invoice)
+    return mutations.replace(
+        account, "invoices", invoice | {"auto_advance": True}, children=False, more=("sent",)
+    )
+
+
+def voided(account: World, id: str, given: Params) -> Object:
+    invoice = addressed(account, "invoices", id)
+    if invoice["status"] == "paid":
+        raise Refusal(400, "Invoices with `paid` payments cannot be voided.")
+    if invoice["status"] not in ("open", "uncollectible"):
+        raise Refusal(400, NOT_OPEN)
+    after = _ended(account, invoice, "void", "voided_at") | {"amount_due": invoice["total"]}
+    return mutations.replace(account, "invoices", samples.with_amounts_due(after), children=False)
+
+
+def marked_uncollectible(account: World, id: str, given: Params) -> Object:
+    invoice = addressed(account, "invoices", id)
+    if invoice["status"] == "uncollectible":
+        raise Refusal(400, "This invoice has already been marked uncollectible.")
+    if invoice["status"] != "open":
+        raise Refusal(400, NOT_OPEN)
+    reason = {"uncollectible": {"reason": "marked_by_user"}}
+    after = _ended(account, invoice, "uncollectible", "marked_uncollectible_at")
+    return mutations.replace(
+        account, "invoices", after | {"status_details": reason}, children=False
+    )
+
+
+def draft(
+    account: World,
+    customer: Object,
+    currency: str,
+    fields: Object,
+    items: Sequence[Object] = (),
+    lines: Sequence[Object] = (),
+    given: Params | None = None,
+    id: str = "",
+) -> Object:
+    """A new invoice of lines and of items that waited for it."""
+    id = id or account.rng.id("in")
+    attached = invoice_items.attach(account, items, id)
+    lines = [*lines, *(invoice_items.item_line(account, id, item) for item in attached)]
+    whole = EMPTY | {
+        "id": id,
+        "account_country": account.object["country"],
+        "account_name": account.object["settings"]["dashboard"]["display_name"],
+        "currency": currency,
+        "customer": customer["id"],
+        "period_end": account.now,
+        "period_start": account.now,
+        "test_clock": customer["test_clock"],
+    }
+    whole |= _copied(customer) | fields
+    whole |= _fields(account, whole, given or {}) | invoice_items.with_lines(id, lines)
+    if whole["auto_advance"] and not whole["automatically_finalizes_at"]:
+        whole["automatically_finalizes_at"] = account.now + HOUR
+    return add(account, "invoices", samples.with_amounts_due(whole))
+
+
+def _fields(account: World, before: Object, given: Params) -> Object:
+    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    for name, empty in (("automatic_tax", AUTOMATIC_TAX), ("payment_settings", PAYMENT_SETTINGS)):
+        if name in given:
+            fields[name] = filled(before[name], given[name], empty)
+    if "shipping_details" in given:
+        details = filled(before["shipping_details"], given["shipping_details"], SHIPPING)
+        fields["shipping_details"] = details and details | {"address": ADDRESS | details["address"]}
+    if given.get("days_until_due") is not None:
+        fields["due_date"] = account.now + given["days_until_due"] * DAY
+    if "default_tax_rates" in given:
+        fields["default_tax_rates"] = billing.tax_rates(account, given["default_tax_rates"])
+    if "discounts" in given:
+        holder = {"customer": before["customer"], "invoice": before["id"]}
+        fields["discounts"] = billing.discounts(
+            account, given["discounts"], before["discounts"], **holder
+        )
+    return fields
+
+
+def _copied(customer: Object) -> Object:
+    """What an invoice copies from its customer until it is finalized."""
+    return {
+        "customer_address": customer["address"],
+        "customer_email": customer["email"],
+        "customer_name": customer["name"],
+        "customer_phone": customer["phone"],
+        "customer_shipping": customer["shipping"],
+        "customer_tax_exempt": customer["tax_exempt"],
+    }
+
+
+def finish(account: World, invoice: Object) -> Object:
+    """Finalize a draft: it gets a number, and is paid at once if nothing is due."""
+    row = account.tables["customers"].rows.get(invoice["customer"])
+    customer = row.content() if row else None
+    link = f"{account.id}/{account.mode}_{account.rng.word(24)}"
+    after = invoice | {
+        "automatically_finalizes_at": None,
+        "effective_at": invoice["effective_at"] or account.now,
+        "hosted_invoice_url": f"https://invoice.stripe.com/i/{link}?s=ap",
+        "invoice_pdf": f"https://pay.stripe.com/invoice/{link}/pdf?s=ap",
+        "status": "open",
+        "status_transitions": invoice["status_transitions"] | {"finalized_at": account.now},
+        "webhooks_delivered_at": account.now,
+    }
+    if customer:
+        after |= _copied(customer) | _numbered(account, invoice, customer)
+    after = samples.with_amounts_due(after)
+    after["ending_balance"] = min(0, after["total"] + after["starting_balance"])
+    if not after["amount_due"]:
+        after = _paid(account, after)
+    return mutations.replace(account, "invoices", after, children=False)
+
+
+def _numbered(account: World, invoice: Object, customer: Object) -> Object:
+    """The next number of the customer, and its credit; the count of numbers has no event."""
+    number, next = customer["invoice_prefix"], customer["next_invoice_sequence"]
+    credit = min(0, customer["balance"])
+    account.store("customers", customer | {"next_invoice_sequence": next + 1})
+    if credit and invoice["total"] > 0:
+        mutations.update(
+            account, "customers", customer["id"], {"balance": min(0, credit + invoice["total"])}
+        )
+    return {
+        "number": invoice["number"] or f"{number}-{next:04d}",
+        "starting_balance": credit if invoice["total"] > 0 else 0,
+    }
+
+
+def _paid(account: World, invoice: Object) -> Object:
+    after = _ended(account, invoice, "paid", "paid_at")
+    return samples.with_amounts_due(after)
+
+
+def _ended(account: World, invoice: Object, status: str, at: str) -> Object:
+    return invoice | {
+        "auto_advance": False,
+        "next_payment_attempt": None,
+        "status": status,
+        "status_details": None,
+        "status_transitions": invoice["status_transitions"] | {at: account.now},
+    }
+
+
+# Invoices of subscriptions
+
+
+def _subscription_parent(subscription: Object) -> Object:
+    details = {
+        "metadata": subscription["metadata"],
+        "subscription": subscription["id"],
+        "subscription_proration_date": None,
+    }
+    return {
+        "quote_details": None,
+        "subscription_details": details,
+        "type": "subscription_details",
+    }
+
+
+def first_of(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
+    """The first invoice of a subscription: paid, open for one that is incomplete, or by mail a draft."""
+    customer = referenced(account, "customers", subscription["customer"], "customer")
+    currency, id = subscription["currency"], account.rng.id("in")
+    row = account.tables["subscriptions"].rows[subscription["id"]]
+    children = [decode(raw) for raw in account.children("subscriptions", row)]
+    free = subscription["status"] == "trialing"
+    lines = [
+        invoice_items.subscription_line(account, id, subscription, item, free) for item in children
+    ]
+    for entry in extra:
+        own = {"customer": customer["id"], "currency": currency, **entry}
+        if "price" in own:
+            own["pricing"] = {"price": own.pop("price")}
+        own.pop("period", None)
+        invoice_items.created(account, "", own)
+    items = invoice_items.pending(account, customer["id"], currency, None)
+    given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
+    fields = {
+        "billing_reason": "subscription_create",
+        "default_payment_method": subscription["default_payment_method"],
+        "parent": _subscription_parent(subscription),
+    }
+    made = draft(account, customer, currency, fields, items, lines, given, id)
+    if subscription["collection_method"] == "charge_automatically":
+        made = finish(account, made)
+        if made["status"] == "open" and subscription["status"] != "incomplete":
+            charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
+            mutations.replace(account, "invoices", charged, children=False)
+    shown = addressed(account, "subscriptions", subscription["id"]) | {"latest_invoice": id}
+    return mutations.replace(account, "subscriptions", shown, children=False)
+
+
+def prorate(
+    account: World, subscription: Object, changes: Sequence[Proration], behavior: str
+) -> None:
+    """Credits and debits wait for the next invoice, are billed at once, or are not made."""
+    if behavior == "none" or not changes:
+        return
+    row = account.tables["subscriptions"].rows[subscription["id"]]
+    ends = [decode(raw)["current_period_end"] for raw in account.children("subscriptions", row)]
+    for change in changes:
+        invoice_items.add_proration(account, subscription, change, max(ends))
+    if behavior == "always_invoice":
+        bill_pending(account, subscription)
+
+
+def bill_pending(account: World, subscription: Object) -> None:
+    """Bill what waits for the next invoice of a subscription, if something does."""
+    customer = referenced(account, "customers", subscription["customer"], "customer")
+    items = invoice_items.pending(
+        account, customer["id"], subscription["currency"], subscription["id"]
+    )
+    if not items:
+        return
+    fields = {
+        "billing_reason": "subscription_update",
+        "default_payment_method": subscription["default_payment_method"],
+        "parent": _subscription_parent(subscription),
+    }
+    given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
+    made = draft(account, customer, subscription["currency"], fields, items, given=given)
+    if subscription["collection_method"] == "charge_automatically":
+        made = finish(account, made)
+        if made["status"] == "open":
+            charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
+            mutations.replace(account, "invoices", charged, children=False)
+    shown = addressed(account, "subscriptions", subscription["id"])
+    mutations.replace(
+        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
+    )

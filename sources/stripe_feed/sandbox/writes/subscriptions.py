@@ -1,0 +1,370 @@
+"""`/v1/subscriptions` and their items: created, changed, paused, resumed, canceled."""
+
+from __future__ import annotations
+
+from ..protocol.errors import Refusal, exclusive, missing, required
+from ..protocol.parameters import Params
+from ..samples.subscriptions import ENDED, embedded_list, items_url
+from ..samples.values import Object
+from ..state import mutations
+from ..world import World
+from . import billing, invoices, items
+from .invoice_items import Proration
+from .records import add, addressed, fields_of, filled, only_one, referenced, stub
+
+MOST_ACTIVE = 500
+DAY = 86_400
+DETAILS = dict.fromkeys(("comment", "feedback", "feedback_option", "reason"))
+INVOICE_SETTINGS: Object = {
+    "account_tax_ids": None, "custom_fields": None, "description": None, "footer": None, "issuer": {"type": "self"},
+}  # fmt: skip
+PAYMENT_SETTINGS: Object = {
+    "payment_method_options": None, "payment_method_types": None, "save_default_payment_method": "off",
+}  # fmt: skip
+AUTOMATIC_TAX: Object = {"disabled_reason": None, "enabled": False, "liability": None}
+EMPTY: Object = {
+    "application": None,
+    "application_fee_percent": None,
+    "automatic_tax": AUTOMATIC_TAX,
+    "billing_cycle_anchor_config": None,
+    "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible"},
+    "billing_schedules": [],
+    "billing_thresholds": None,
+    "cancel_at": None,
+    "cancel_at_period_end": False,
+    "canceled_at": None,
+    "cancellation_details": DETAILS,
+    "collection_method": "charge_automatically",
+    "customer_account": None,
+    "days_until_due": None,
+    "default_payment_method": None,
+    "default_source": None,
+    "default_tax_rates": [],
+    "description": None,
+    "discounts": [],
+    "ended_at": None,
+    "invoice_settings": INVOICE_SETTINGS,
+    "latest_invoice": None,
+    "managed_payments": {"enabled": False},
+    "metadata": {},
+    "next_pending_invoice_item_invoice": None,
+    "on_behalf_of": None,
+    "pause_collection": None,
+    "payment_settings": PAYMENT_SETTINGS,
+    "pending_invoice_item_interval": None,
+    "pending_setup_intent": None,
+    "pending_update": None,
+    "presentment_details": None,
+    "schedule": None,
+    "status_details": None,
+    "test_clock": None,
+    "transfer_data": None,
+    "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
+}
+UNSET: Object = {"default_tax_rates": [], "discounts": [], "billing_schedules": []}
+PLAIN = frozenset(
+    [
+        "application_fee_percent",
+        "billing_schedules",
+        "billing_thresholds",
+        "cancel_at_period_end",
+        "collection_method",
+        "days_until_due",
+        "default_payment_method",
+        "default_source",
+        "description",
+        "metadata",
+        "on_behalf_of",
+        "pending_invoice_item_interval",
+        "transfer_data",
+        "trial_settings",
+    ]
+)
+"""Parameters that are fields of the same name."""
+
+
+def created(account: World, id: str, given: Params) -> Object:
+    customer = billing.customer_of(account, given)
+    if not given.get("items"):
+        raise required("items")
+    _check_exclusive(given)
+    billing.check_collection(given, EMPTY, "days_until_due")
+    plan = items.planned(account, [], given["items"])
+    currency = plan[0].price["currency"]
+    _check_room(account, customer["id"])
+    start, end, trial_end = _first_period(account, given, plan)
+    status = _first_status(customer, given, plan, trial_end)
+    billing.use_currency(account, customer, currency, explicit="currency" in given)
+    id = account.rng.id("sub")
+    whole = EMPTY | {
+        "id": id,
+        "billing_cycle_anchor": given.get("billing_cycle_anchor") or trial_end or account.now,
+        "currency": currency,
+        "customer": customer["id"],
+        "start_date": given.get("backdate_start_date", account.now),
+        "status": status,
+        "test_clock": customer["test_clock"],
+        "trial_end": trial_end,
+        "trial_start": account.now if trial_end else None,
+    }
+    whole["items"] = embedded_list(items_url(id), items.built(account, id, plan, start, end))
+    whole |= _fields(account, whole, given)
+    made = add(account, "subscriptions", whole)
+    return invoices.first_of(account, made, given.get("add_invoice_items", []))
+
+
+def updated(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "subscriptions", id)
+    _check_ended(before, given)
+    _check_exclusive(given)
+    billing.check_collection(given, before, "days_until_due")
+    held = items.held(account, id)
+    start, end = held[0]["current_period_start"], held[0]["current_period_end"]
+    plan = items.planned(account, held, given.get("items", []))
+    after = before | _fields(account, before, given) | _timing(account, before, given)
+    if (
+        given.get("billing_cycle_anchor", {}).get("type") == "now"
+        or given.get("trial_end") == "now"
+    ):
+        start, end = account.now, _period_end(plan, account.now)
+        after["billing_cycle_anchor"] = account.now
+    elif "trial_end" in given:
+        end = given["trial_end"]
+    prorated = _prorated(account, before, given, held, plan)
+    after["items"] = embedded_list(items_url(id), items.built(account, id, plan, start, end))
+    done = mutations.replace(account, "subscriptions", after, children=True)
+    invoices.prorate(account, done, prorated, given.get("proration_behavior", "create_prorations"))
+    return addressed(account, "subscriptions", id)
+
+
+def _prorated(
+    account: World, before: Object, given: Params, held: list[Object], plan: list[items.Planned]
+) -> list[Proration]:
+    """A change of price or quantity in the middle of a period is billed, but in a trial."""
+    if before["status"] not in ("active", "past_due"):
+        return []
+    at = given.get("proration_date", account.now)
+    start, end = held[0]["current_period_start"], held[0]["current_period_end"]
+    return list(items.prorations(held, plan, start, end, at))
+
+
+def canceled(account: World, id: str, given: Params) -> Object:
+    """It stays, as canceled; another time it is not found."""
+    before = addressed(account, "subscriptions", id)
+    if before["status"] in ENDED:
+        raise missing("subscription", id)
+    if given.get("invoice_now"):
+        invoices.bill_pending(account, before)
+    details = before["cancellation_details"] | given.get("cancellation_details", {})
+    ended = {
+        "status": "canceled",
+        "canceled_at": before["canceled_at"] or account.now,
+        "ended_at": account.now,
+        "cancellation_details": details | {"reason": "cancellation_requested"},
+    }
+    return mutations.replace(account, "subscriptions", before | ended, children=False)
+
+
+def paused(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "subscriptions", id)
+    if before["status"] not in ("active", "trialing", "past_due"):
+        raise Refusal(400, f"This subscription cannot be paused because it is {before['status']}.")
+    reason = {
+        "subscription": {"type": "pause_requested"},
+        "transitioned_at": account.now,
+        "type": "subscription",
+    }
+    after = before | {"status": "paused", "status_details": {"paused": reason}}
+    return mutations.replace(account, "subscriptions", after, children=False, more=("paused",))
+
+
+def resumed(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "subscriptions", id)
+    if before["status"] != "paused":
+        raise Refusal(400, "Only paused subscriptions can be resumed.")
+    if before["collection_method"] != "charge_automatically":
+        raise Refusal(
+            400, "Only subscriptions with `collection_method=charge_automatically` can be resumed."
+        )
+    after = before | {"status": "active", "status_details": None}
+    return mutations.replace(account, "subscriptions", after, children=False, more=("resumed",))
+
+
+def discount_deleted(account: World, id: str, given: Params) -> Object:
+    before = addressed(account, "subscriptions", id)
+    if not before["discounts"]:
+        raise Refusal(404, f"No active discount for subscription: {id}", "resource_missing")
+    mutations.replace(account, "subscriptions", before | {"discounts": []}, children=False)
+    return {"id": before["discounts"][0], "object": "discount", "subscription": id, "deleted": True}
+
+
+def item_created(account: World, id: str, given: Params) -> Object:
+    subscription = referenced(account, "subscriptions", given["subscription"], "subscription")["id"]
+    known = {item["id"] for item in items.held(account, subscription)}
+    _with_item(account, subscription, given)
+    return next(item for item in items.held(account, subscription) if item["id"] not in known)
+
+
+def item_updated(account: World, id: str, given: Params) -> Object:
+    subscription = _holder(account, id)
+    _with_item(account, subscription, given | {"id": id})
+    return next(item for item in items.held(account, subscription) if item["id"] == id)
+
+
+def item_deleted(account: World, id: str, given: Params) -> Object:
+    _with_item(account, _holder(account, id), given | {"id": id, "deleted": True})
+    return stub("subscription_item", id)
+
+
+def _with_item(account: World, subscription: str, given: Params) -> None:
+    shared = (
+        "proration_behavior",
+        "proration_date",
+        "payment_behavior",
+        "off_session",
+        "subscription",
+    )
+    item = {name: value for name, value in given.items() if name not in shared}
+    settings = {name: given[name] for name in shared[:2] if name in given}
+    updated(account, subscription, settings | {"items": [item]})
+
+
+def _holder(account: World, item: str) -> str:
+    quoted = f'"{item}"'.encode()
+    for row in account.tables["subscriptions"].rows.values():
+        whole = account.all_children.get(row.id)
+        if any(quoted in raw for raw in (whole or [row.raw])) and any(
+            one["id"] == item for one in items.held(account, row.id)
+        ):
+            return row.id
+    raise missing("subscription_item", item)
+
+
+def _check_exclusive(given: Params) -> None:
+    only_one(given, "billing_cycle_anchor", "billing_cycle_anchor_config")
+    only_one(given, "trial_end", "trial_period_days")
+    if given.get("trial_from_plan"):
+        only_one(given, "trial_end", "trial_from_plan")
+    if given.get("cancel_at_period_end") and given.get("cancel_at") is not None:
+        raise exclusive("cancel_at", "cancel_at_period_end")
+
+
+def _check_ended(before: Object, given: Params) -> None:
+    if before["status"] in ENDED and set(given) - {"metadata", "cancellation_details"}:
+        raise Refusal(
+            400, "A canceled subscription can only update its cancellation_details and metadata."
+        )
+
+
+def _check_room(account: World, customer: str) -> None:
+    if len(mutations.running_subscriptions(account, customer)) >= MOST_ACTIVE:
+        raise Refusal(
+            400,
+            f"Customer {customer} has the maximum of {MOST_ACTIVE} active subscriptions.",
+            "customer_max_subscriptions",
+        )
+
+
+def _first_period(
+    account: World, given: Params, plan: list[items.Planned]
+) -> tuple[int, int, int | None]:
+    """Start and end of the first period, and the end of the trial that it is, if there is one."""
+    trial_end = given.get("trial_end")
+    days = given.get("trial_period_days")
+    if given.get("trial_from_plan"):
+        days = plan[0].price["recurring"]["trial_period_days"]
+    if days:
+        trial_end = account.now + days * DAY
+    if isinstance(trial_end, int):
+        if trial_end <= account.now:
+            raise Refusal(
+                400,
+                "Invalid timestamp: must be an integer Unix timestamp in the future",
+                param="trial_end",
+            )
+        return account.now, trial_end, trial_end
+    end = given.get("billing_cycle_anchor") or _period_end(plan, account.now)
+    return account.now, end, None
+
+
+def _period_end(plan: list[items.Planned], start: int) -> int:
+    cycle = plan[0].price["recurring"]
+    return billing.after(start, cycle["interval"], cycle["interval_count"])
+
+
+def _first_status(
+    customer: Object, given: Params, plan: list[items.Planned], trial_end: int | None
+) -> str:
+    """Who has nothing to pay with is refused, or begins as incomplete if that was asked for."""
+    if trial_end:
+        return "trialing"
+    due = sum(billing.amount_of(item.price, item.quantity) for item in plan)
+    by_mail = given.get("collection_method") == "send_invoice"
+    if by_mail or not due or billing.can_pay(customer, given):
+        return (
+            "active"
+            if given.get("payment_behavior") != "default_incomplete" or not due
+            else "incomplete"
+        )
+    if given.get("payment_behavior") == "default_incomplete":
+        return "incomplete"
+    raise Refusal(400, billing.NO_PAYMENT_METHOD, "resource_missing")
+
+
+def _fields(account: World, before: Object, given: Params) -> Object:
+    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    for name, empty in (
+        ("automatic_tax", AUTOMATIC_TAX), ("invoice_settings", INVOICE_SETTINGS), ("payment_settings", PAYMENT_SETTINGS),
+        ("cancellation_details", DETAILS), ("pause_collection", {"behavior": None, "resumes_at": None}),
+    ):  # fmt: skip
+        if name in given:
+            fields[name] = filled(before[name], given[name], empty)
+    if "default_tax_rates" in given:
+        fields["default_tax_rates"] = billing.tax_rates(account, given["default_tax_rates"])
+    if "discounts" in given:
+        holder = {"customer": before["customer"], "subscription": before["id"]}
+        fields["discounts"] = billing.discounts(
+            account, given["discounts"], before["discounts"], **holder
+        )
+    return fields | _ends(account, before, given)
+
+
+def _ends(account: World, before: Object, given: Params) -> Object:
+    """When it is to end: at the end of a period, at a time, or not any more."""
+    if "cancel_at" not in given and "cancel_at_period_end" not in given:
+        return {}
+    period_ends = [item["current_period_end"] for item in before["items"]["data"]]
+    at = given.get("cancel_at")
+    if given.get("cancel_at_period_end") or at == "min_period_end":
+        at = min(period_ends)
+    elif at in ("max_period_end", "max_billed_until"):
+        at = max(period_ends)
+    details = before["cancellation_details"] | given.get("cancellation_details", {})
+    return {
+        "cancel_at": at,
+        "cancel_at_period_end": bool(given.get("cancel_at_period_end")),
+        "canceled_at": account.now if at else None,
+        "cancellation_details": details | {"reason": "cancellation_requested" if at else None},
+    }
+
+
+def _timing(account: World, before: Object, given: Params) -> Object:
+    """A trial that begins or ends."""
+    match given.get("trial_end"):
+        case None:
+            return {}
+        case "now":
+            status = "active" if before["status"] == "trialing" else before["status"]
+            return {"status": status, "trial_end": account.now if before["trial_end"] else None}
+        case end if end <= account.now:
+            raise Refusal(
+                400,
+                "Invalid timestamp: must be an integer Unix timestamp in the future",
+                param="trial_end",
+            )
+        case end:
+            return {
+                "status": "trialing",
+                "trial_end": end,
+                "trial_start": before["trial_start"] or account.now,
+            }
