@@ -114,7 +114,7 @@ def test_an_event_that_cannot_be_read_stops_no_other(
     odd = copy.box.events[-1].id
     copy.box.advance(1)
     copy.box.update("customers", second, name="Readable")
-    shown = sandbox_events.shown
+    shown = sandbox_events.event_bytes
     with monkeypatch.context() as patch:
 
         def spoilt(account: Any, event: Any) -> bytes:
@@ -123,7 +123,7 @@ def test_an_event_that_cannot_be_read_stops_no_other(
                 json.dumps(json.loads(body) | {"data": None}).encode() if event.id == odd else body
             )
 
-        patch.setattr(sandbox_events, "shown", spoilt)
+        patch.setattr(sandbox_events, "event_bytes", spoilt)
         assert synced(copy) == {"events": {odd: "its object is not as documented"}}
         assert [row["object_id"] for row in changes(copy)] == [second]
         copy.box.advance(7_000)

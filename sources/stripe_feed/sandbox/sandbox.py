@@ -38,7 +38,7 @@ class Sandbox(Simulation):
             return control.answer_control(self, request)
         with self.account.lock:
             try:
-                return endpoints.answer(self.account, request)
+                return endpoints.answer_request(self.account, request)
             except Exception as error:
                 self.account.failures.append(error)
                 return Answer(

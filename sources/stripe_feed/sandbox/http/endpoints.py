@@ -1,4 +1,4 @@
-"""Requests in, answers out: who asks, for what, and may they."""
+"""Route a request: authenticate it, check its permission, and answer it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from ..protocol.faults import Fate
 
 
-def answer(account: World, request: Request) -> Answer:
-    """What Stripe would answer to this."""
+def answer_request(account: World, request: Request) -> Answer:
+    """Answer a request as Stripe would."""
     path, _, search = request.target.partition("?")
-    template, id = templated(path)
+    template, id = path_template(path)
     request_id = f"req_{account.faults.rng().getrandbits(70):014x}"
     version = request.headers.get("stripe-version", account.api_version)
     headers = {"Request-Id": request_id, "Stripe-Version": version}
@@ -57,7 +57,7 @@ def answer(account: World, request: Request) -> Answer:
             body = get(account, key, template, path, id, params)
         else:
             write = Write(request, path, params, headers, fate)
-            body = written(account, key, write, template, id)
+            body = perform_write(account, key, write, template, id)
         status = 200
         if not is_current(version):
             body = render_answer(account, body, version)
@@ -77,20 +77,21 @@ def answer(account: World, request: Request) -> Answer:
     return Answer(status, body, headers, delay, fate)
 
 
-def templated(path: str) -> tuple[str, str]:
-    """`/v1/invoices/in_1/lines` is `/v1/invoices/:id/lines` and `in_1`: Stripe counts requests by
-    that. Of two ids, the second one follows behind a slash.
+def path_template(path: str) -> tuple[str, str]:
+    """`/v1/invoices/in_1/lines` becomes `/v1/invoices/:id/lines` and `in_1`. Stripe limits and
+    counts requests by template. A second id follows the first behind a slash.
     """
     parts = path.strip("/").split("/")
-    at = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
-    if len(parts) <= at or parts[:2] == ["v1", "account"]:
+    first_id = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
+    if len(parts) <= first_id or parts[:2] == ["v1", "account"]:
         return path, ""
-    ids = parts[at::2]
-    parts[at::2] = [":id"] * len(ids)
+    ids = parts[first_id::2]
+    parts[first_id::2] = [":id"] * len(ids)
     return "/" + "/".join(parts), "/".join(map(unquote, ids))
 
 
 NAMESPACES = {"test_helpers"} | {path.split("/")[2] for path in KIND_OF_PATH if path.count("/") > 2}
+"""First parts of paths that have the resource in the second part."""
 
 
 def authenticate(account: Account, request: Request) -> str:
@@ -126,27 +127,27 @@ def get(account: World, key: str, template: str, path: str, id: str, params: Par
             check_permission(account, key, "rak_accounts_kyc_basic_read")
         check_only_expand(params)
         return msgspec.json.encode(account.object)
-    found = sublists.ENDPOINTS.get(template)
-    if found is None:
+    endpoint = sublists.ENDPOINTS.get(template)
+    if endpoint is None:
         raise unknown_url("GET", path)
-    check_permission(account, key, found.permission)
-    return found.answer(account, path, id, params)
+    check_permission(account, key, endpoint.permission)
+    return endpoint.answer(account, path, id, params)
 
 
-def written(account: World, key: str, write: Write, template: str, id: str) -> bytes:
-    """A change of an object."""
-    place = write.request.method, template
-    if place in sublists.WRITES:
-        found = sublists.WRITES[place]
-        check_permission(account, key, found.permission)
+def perform_write(account: World, key: str, write: Write, template: str, id: str) -> bytes:
+    """Execute a write of an object or of a webhook endpoint."""
+    route_key = write.request.method, template
+    if route_key in sublists.WRITES:
+        endpoint = sublists.WRITES[route_key]
+        check_permission(account, key, endpoint.permission)
 
         def whole() -> Prepared:
             """Refusals of webhook endpoints are all about parameters: none is stored."""
-            body = found.answer(account, write.path, id, write.params)
+            body = endpoint.answer(account, write.path, id, write.params)
             return Prepared((), lambda: body)
 
         return perform(account, write, whole)
-    route = ROUTES.get(place)
+    route = ROUTES.get(route_key)
     if route is None:
         raise unknown_url(write.request.method, write.path)
     check_permission(account, key, route.permission)
@@ -165,22 +166,22 @@ def check_permission(account: Account, key: str, permission: str) -> None:
 
 
 def list_objects(account: Account, key: str, kind: Kind, params: Params) -> bytes:
-    asked = query(params, {"created", *kind.filters} if kind.windowed else kind.filters)
-    paths = expansions.check_paths(account, key, kind.name, asked.expand, in_list=True)
-    rows, has_more = page_of_rows(account, kind.name, asked)
-    raws = [row.raw for row in account.faults.shorten_page(rows, has_more)]
+    request = query(params, {"created", *kind.filters} if kind.windowed else kind.filters)
+    paths = expansions.check_paths(account, key, kind.name, request.expand, in_list=True)
+    rows, has_more = page_of_rows(account, kind.name, request)
+    bodies = [row.raw for row in account.faults.shorten_page(rows, has_more)]
     if paths:
-        raws = [expansions.expand(account, kind.name, raw, paths) for raw in raws]
-    return envelope(kind.path, raws, has_more)
+        bodies = [expansions.expand(account, kind.name, raw, paths) for raw in bodies]
+    return envelope(kind.path, bodies, has_more)
 
 
 def retrieve_object(account: Account, key: str, kind: Kind, id: str, params: Params) -> bytes:
     check_only_expand(params)
     table = kind.name
-    check_paths = expansions.check_paths(account, key, table, expands(params), in_list=False)
+    paths = expansions.check_paths(account, key, table, expands(params), in_list=False)
     row = account.tables[table].rows.get(id)
     if row is not None:
-        return expansions.expand(account, table, row.raw, check_paths) if check_paths else row.raw
+        return expansions.expand(account, table, row.raw, paths) if paths else row.raw
     if kind.keeps_stub and id in account.deleted[table]:
         return msgspec.json.encode({"id": id, "object": kind.object, "deleted": True})
     twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
@@ -188,5 +189,5 @@ def retrieve_object(account: Account, key: str, kind: Kind, id: str, params: Par
 
 
 def check_only_expand(params: Params) -> None:
-    if strange := [name for name in params if name != "expand"]:
-        raise unknown_parameters(strange)
+    if unknown := [name for name in params if name != "expand"]:
+        raise unknown_parameters(unknown)

@@ -1,4 +1,4 @@
-"""`GET /v1/events` and `GET /v1/events/:id`: what the history shows of itself, page by page."""
+"""`GET /v1/events` and `GET /v1/events/:id`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from ..world import World
 from .lists import envelope, take
 
 FILTERS = frozenset({"created", "type", "types", "delivery_success"})
-MOST_TYPES = 20
+MAX_TYPES = 20
 EventCondition = Callable[[Event], bool]
 
 
 def list_events(account: World, path: str, id: str, params: Params) -> bytes:
-    asked = query(params, FILTERS)
-    if asked.expand:
-        raise not_expandable(asked.expand[0])
-    found, has_more = page_of_events(account, asked)
-    turn = -1 if asked.before else 1  # the rows next to the cursor stay
-    found = account.faults.shorten_page(found[::turn], has_more)[::turn]
-    return envelope(path, [shown(account, event) for event in found], has_more)
+    request = query(params, FILTERS)
+    if request.expand:
+        raise not_expandable(request.expand[0])
+    page, has_more = page_of_events(account, request)
+    direction = -1 if request.before else 1  # a shortened page keeps the rows next to the cursor
+    page = account.faults.shorten_page(page[::direction], has_more)[::direction]
+    return envelope(path, [event_bytes(account, event) for event in page], has_more)
 
 
 def retrieve_event(account: World, path: str, id: str, params: Params) -> bytes:
-    if strange := [name for name in params if name != "expand"]:
-        raise unknown_parameters(strange)
+    if unknown := [name for name in params if name != "expand"]:
+        raise unknown_parameters(unknown)
     event = account.event_log.get(id)
     if event is None:
         raise missing("event", id)
-    return shown(account, event)
+    return event_bytes(account, event)
 
 
-def shown(account: World, event: Event) -> bytes:
-    """An event with the number of endpoints that have not taken it yet."""
+def event_bytes(account: World, event: Event) -> bytes:
+    """The event with the number of webhook endpoints that have not received it yet."""
     count = len(account.webhooks.sender.pending.get(event.id, ()))
     if not count:
         return event.body
@@ -43,24 +43,22 @@ def shown(account: World, event: Event) -> bytes:
     return head + name + str(count).encode() + tail[1:]
 
 
-def page_of_events(account: World, asked: Query) -> tuple[list[Event], bool]:
+def page_of_events(account: World, request: Query) -> tuple[list[Event], bool]:
     """The events of one page, newest first, and whether there are more in its direction."""
-    history, match = account.event_log, event_condition(account, asked.filters)
-    first, last = history.span(asked.created.lo, asked.created.hi)
-    if asked.before:
-        first = max(
-            first, history.position(cursor_event(account, asked.before, "ending_before")) + 1
-        )
-        found = take(history.newer(first, last), match, asked.limit + 1)
-        return found[: asked.limit][::-1], len(found) > asked.limit
-    if asked.after:
-        last = min(last, history.position(cursor_event(account, asked.after, "starting_after")))
-    found = take(history.older(first, last), match, asked.limit + 1)
-    return found[: asked.limit], len(found) > asked.limit
+    log, condition = account.event_log, event_condition(account, request.filters)
+    first, last = log.span(request.created.lo, request.created.hi)
+    if request.before:
+        first = max(first, log.position(cursor_event(account, request.before, "ending_before")) + 1)
+        events = take(log.newer(first, last), condition, request.limit + 1)
+        return events[: request.limit][::-1], len(events) > request.limit
+    if request.after:
+        last = min(last, log.position(cursor_event(account, request.after, "starting_after")))
+    events = take(log.older(first, last), condition, request.limit + 1)
+    return events[: request.limit], len(events) > request.limit
 
 
 def cursor_event(account: World, id: str, param: str) -> Event:
-    """The event a page starts from; one that is too old is as unknown as any other."""
+    """The event that a page starts from. An expired event is as unknown as any other."""
     event = account.event_log.get(id)
     if event is None:
         raise missing("event", id, param, 400)
@@ -68,14 +66,16 @@ def cursor_event(account: World, id: str, param: str) -> Event:
 
 
 def event_condition(account: World, filters: Params) -> EventCondition | None:
-    match = _type_condition(filters)
+    by_type = _type_condition(filters)
     if "delivery_success" not in filters:
-        return match
-    reached, pending = (
+        return by_type
+    delivered, pending = (
         boolean("delivery_success", filters["delivery_success"]),
         account.webhooks.sender.pending,
     )
-    return lambda event: (event.id not in pending) == reached and (match is None or match(event))
+    return lambda event: (
+        (event.id not in pending) == delivered and (by_type is None or by_type(event))
+    )
 
 
 def _type_condition(filters: Params) -> EventCondition | None:
@@ -84,15 +84,15 @@ def _type_condition(filters: Params) -> EventCondition | None:
             400, "You may only specify one of these parameters: type, types.", param="types"
         )
     if "types" in filters:
-        return _one_of(filters["types"])
+        return _is_one_of(filters["types"])
     return _matches_pattern(filters["type"]) if "type" in filters else None
 
 
-def _one_of(types: object) -> EventCondition:
+def _is_one_of(types: object) -> EventCondition:
     if not isinstance(types, list):
         raise Refusal(400, "Invalid array", param="types")
-    if len(types) > MOST_TYPES:
-        raise Refusal(400, f"You may only specify up to {MOST_TYPES} event types.", param="types")
+    if len(types) > MAX_TYPES:
+        raise Refusal(400, f"You may only specify up to {MAX_TYPES} event types.", param="types")
     if any("*" in type for type in types):
         raise Refusal(400, "Wildcards are only available in `type`, not in `types`.", param="types")
     wanted = frozenset(types)
@@ -100,7 +100,9 @@ def _one_of(types: object) -> EventCondition:
 
 
 def _matches_pattern(type: object) -> EventCondition:
-    """`customer.*` is what begins with `customer.`, thus `customer.subscription.created` as well."""
+    """`customer.*` matches all types that begin with `customer.`, so also
+    `customer.subscription.created`.
+    """
     if not isinstance(type, str):
         raise Refusal(400, f"Invalid string: {type}", param="type")
     head, star, tail = type.partition("*")
@@ -110,7 +112,7 @@ def _matches_pattern(type: object) -> EventCondition:
         raise Refusal(
             400, f"Invalid event type: {type}. Only one wildcard is allowed.", param="type"
         )
-    least = len(head) + len(tail)
+    shortest = len(head) + len(tail)
     return lambda event: (
-        len(event.type) >= least and event.type.startswith(head) and event.type.endswith(tail)
+        len(event.type) >= shortest and event.type.startswith(head) and event.type.endswith(tail)
     )

@@ -1,4 +1,4 @@
-"""`expand[]`: ids become objects, and the fields that only come when asked for come."""
+"""`expand[]`: replace ids by objects, and add the fields that only come when expanded."""
 
 from __future__ import annotations
 
@@ -17,168 +17,175 @@ from ..state.table import has_text
 Path = tuple[str, ...]
 
 DEPTH = 4
-INNER = {
+OBJECT_OF_INNER_FIELD = {
     "coupon": "coupon", "customer": "customer", "discounts": "discount", "invoice": "invoice", "price": "price",
     "product": "product", "promotion_code": "promotion_code", "subscription": "subscription",
 }  # fmt: skip
-"""What the fields of lines, items, discounts and hashes become, which are no kinds of their own."""
+"""Field -> object name, for fields of objects that have no row: lines, items, discounts, hashes."""
 
-NESTED = frozenset(
+FIELDS_WITH_INNER = frozenset(
     {"items", "lines", "parent", "discount", "test_clock", "from_invoice", "transfer_data"}
 )
-"""Fields on the way to others."""
+"""Fields that are not ids, but that a path may lead through."""
 
-BECOMES = {
+OBJECT_OF_FIELD = {
     name: object for kind in KINDS.values() for name, object in kind.expandable.items()
-} | INNER
+} | OBJECT_OF_INNER_FIELD
+"""All expandable fields -> object name."""
 OPT_IN = frozenset(name for kind in KINDS.values() for name in kind.opt_in)
 
 
 def check_paths(
-    account: Account, key: str, table: str, asked: tuple[str, ...], in_list: bool
+    account: Account, key: str, table: str, requested: tuple[str, ...], in_list: bool
 ) -> list[Path]:
-    """The paths below an object; refuses what cannot be expanded, and what the key may not read."""
-    found = []
-    for dotted in asked:
-        parts = tuple(dotted.split("."))
+    """The paths below an object. Refuses those that cannot be expanded or that the key may not
+    read.
+    """
+    paths = []
+    for dotted in requested:
+        path = tuple(dotted.split("."))
         if in_list:
-            if parts[0] != "data" or len(parts) < 2:
+            if path[0] != "data" or len(path) < 2:
                 raise not_expandable(dotted, f"data.{dotted}")
-            parts = parts[1:]
-        if len(parts) > DEPTH:
+            path = path[1:]
+        if len(path) > DEPTH:
             raise Refusal(
                 400, f"You cannot expand more than {DEPTH} levels of a property.", param="expand"
             )
-        _check(table, parts, dotted)
-        _permit(account, key, parts)
-        found.append(parts)
-    return found
+        _check_path(table, path, dotted)
+        _check_permissions(account, key, path)
+        paths.append(path)
+    return paths
 
 
-def _check(table: str, parts: Path, dotted: str) -> None:
-    """Each path must at least begin with a field of the object, and end in one that can be
-    expanded.
-    """
-    last, first, kind = parts[-1], parts[0], KINDS[table]
-    begins = first in kind.opt_in or first in BECOMES or first in NESTED
-    ends = last in BECOMES or last in OPT_IN
-    own = len(parts) > 1 or first in kind.opt_in or first in kind.expandable
+def _check_path(table: str, path: Path, dotted: str) -> None:
+    """Refuse a path unless it begins with a field of the object and ends with an expandable field."""
+    last, first, kind = path[-1], path[0], KINDS[table]
+    begins = first in kind.opt_in or first in OBJECT_OF_FIELD or first in FIELDS_WITH_INNER
+    ends = last in OBJECT_OF_FIELD or last in OPT_IN
+    own = len(path) > 1 or first in kind.opt_in or first in kind.expandable
     if not (begins and ends and own):
         raise not_expandable(dotted)
 
 
-def _permit(account: Account, key: str, parts: Path) -> None:
-    """What is expanded needs its own permission."""
-    for part in parts:
-        kind = KIND_OF_OBJECT.get(BECOMES.get(part, ""))
+def _check_permissions(account: Account, key: str, path: Path) -> None:
+    """Refuse a path if the key lacks the permission of an object on it."""
+    for name in path:
+        kind = KIND_OF_OBJECT.get(OBJECT_OF_FIELD.get(name, ""))
         if kind and not account.is_allowed(key, kind.permission):
             raise forbidden(key, account.id, [kind.permission])
 
 
-def expand(account: Account, table: str, raw: bytes, check_paths: list[Path]) -> bytes:
-    """The same object with these paths filled in; without a path into it, a field keeps its bytes."""
-    found = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    whole: dict[str, Any] = dict(found)
+def expand(account: Account, table: str, raw: bytes, paths: list[Path]) -> bytes:
+    """The object with these paths expanded. Other fields keep their exact bytes."""
+    raw_fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    fields: dict[str, Any] = dict(raw_fields)
     content: Object | None = None
-    for path in check_paths:
-        first = path[0]
-        if first in KINDS[table].opt_in and first not in whole:
+    for path in paths:
+        name = path[0]
+        if name in KINDS[table].opt_in and name not in fields:
             content = content or msgspec.json.decode(raw)
-            whole[first] = opt_in_value(account, table, content, first)
-        elif isinstance(whole.get(first), msgspec.Raw):
-            whole[first] = msgspec.json.decode(whole[first])
-        if first in whole:
-            _walk(account, whole, path)
-    return msgspec.json.encode(whole)
+            fields[name] = opt_in_value(account, table, content, name)
+        elif isinstance(fields.get(name), msgspec.Raw):
+            fields[name] = msgspec.json.decode(fields[name])
+        if name in fields:
+            _walk(account, fields, path)
+    return msgspec.json.encode(fields)
 
 
 def _walk(account: Account, holder: Any, path: Path) -> None:
     if isinstance(holder, list):
-        for one in holder:
-            _walk(account, one, path)
+        for element in holder:
+            _walk(account, element, path)
         return
     if not isinstance(holder, dict) or path[0] not in holder:
         return
     name, rest = path[0], path[1:]
-    held, becomes = holder[name], _becomes(holder, name)
-    holder[name] = held = (
-        [_object(account, becomes, one) for one in held]
-        if isinstance(held, list)
-        else _object(account, becomes, held)
+    value, object_name = holder[name], _expanded_object_name(holder, name)
+    holder[name] = value = (
+        [_object(account, object_name, element) for element in value]
+        if isinstance(value, list)
+        else _object(account, object_name, value)
     )
     if rest:
-        _walk(account, held, rest)
+        _walk(account, value, rest)
 
 
-def _becomes(holder: Object, name: str) -> str:
-    """The kind of object that a field becomes."""
-    kind = KIND_OF_OBJECT.get(_text(holder.get("object")))
-    return (kind.expandable if kind else {}).get(name) or INNER.get(name, "")
+def _expanded_object_name(holder: Object, name: str) -> str:
+    """The name of the object that a field's id stands for."""
+    kind = KIND_OF_OBJECT.get(_decoded_text(holder.get("object")))
+    return (kind.expandable if kind else {}).get(name) or OBJECT_OF_INNER_FIELD.get(name, "")
 
 
-def _text(value: Any) -> str:
+def _decoded_text(value: Any) -> str:
     return bytes(value).decode().strip('"') if isinstance(value, msgspec.Raw) else str(value)
 
 
-def _object(account: Account, becomes: str, held: Any) -> Any:
-    """The object that an id stands for; a stub of those that the sandbox does not hold."""
-    if not isinstance(held, str) or not becomes:
-        return held
-    if becomes == "test_clock":
-        return account.clocks.get(held, held)
-    kind = KIND_OF_OBJECT.get(becomes)
+def _object(account: Account, object_name: str, value: Any) -> Any:
+    """The object that an id stands for. An object of a kind without a row becomes a stub."""
+    if not isinstance(value, str) or not object_name:
+        return value
+    if object_name == "test_clock":
+        return account.clocks.get(value, value)
+    kind = KIND_OF_OBJECT.get(object_name)
     if kind is None:
-        return {"id": held, "object": becomes}
-    row = account.tables[kind.name].rows.get(held)
+        return {"id": value, "object": object_name}
+    row = account.tables[kind.name].rows.get(value)
     if row is not None:
         return row.content()
-    if held in account.deleted[kind.name]:
-        return {"id": held, "object": becomes, "deleted": True}
-    return held
+    if value in account.deleted[kind.name]:
+        return {"id": value, "object": object_name, "deleted": True}
+    return value
 
 
 def opt_in_value(account: Account, table: str, content: Object, field: str) -> Any:
     """A field that only comes when expanded, as the object shows it."""
-    found = full_value(account, table, content, field)
+    value = full_value(account, table, content, field)
     for sublist in KINDS[table].sublists:
         if sublist.field == field:
             url = sublist.url(content["id"])
-            more = len(found) > SHOWN
-            return {"object": "list", "data": found[:SHOWN], "has_more": more, "url": url}
-    return found
+            more = len(value) > SHOWN
+            return {"object": "list", "data": value[:SHOWN], "has_more": more, "url": url}
+    return value
 
 
 def full_value(account: Account, table: str, content: Object, field: str) -> Any:
-    """All of it: what was given, or what follows from the id."""
-    given = account.opt_in_values.get(content["id"], {})
-    if field in given and not isinstance(given[field], int):
-        return given[field]
+    """The complete value of such a field: the given one, or one that follows from the object's id."""
+    given_values = account.opt_in_values.get(content["id"], {})
+    if field in given_values and not isinstance(given_values[field], int):
+        return given_values[field]
     rng = Random(f"{account.seed} {content['id']} {field}")
     rng.account, rng.livemode = account.id, account.livemode
     draw = zlib.crc32(f"{content['id']} {field}".encode())
     kind = KINDS[table]
     for sublist in kind.sublists:
         if sublist.field == field and sublist.object in KIND_OF_OBJECT:
-            return _held(account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"])
+            return _children_of_kind(
+                account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"]
+            )
     match field:
         case "tax_ids":
-            return [customers.tax_id(rng, content) for _ in range(given.get(field, draw % 3))]
+            return [
+                customers.tax_id(rng, content) for _ in range(given_values.get(field, draw % 3))
+            ]
         case "sources":
-            return [customers.card(rng, content["id"]) for _ in range(given.get(field, draw % 2))]
+            return [
+                customers.card(rng, content["id"]) for _ in range(given_values.get(field, draw % 2))
+            ]
         case "payments":
-            return invoices.invoice_payments(rng, content, given.get(field, 1))
+            return invoices.invoice_payments(rng, content, given_values.get(field, 1))
         case "tax":
             location = {"country": "DE", "source": "billing_address", "state": None}
-            known = {
+            tax = {
                 "automatic_tax": "supported",
                 "ip_address": None,
                 "location": location,
                 "provider": "stripe",
             }
             return (
-                known
+                tax
                 if draw % 3
-                else known | {"automatic_tax": "unrecognized_location", "location": None}
+                else tax | {"automatic_tax": "unrecognized_location", "location": None}
             )
         case "cash_balance":
             return customers.cash_balance(rng, content, draw)
@@ -195,8 +202,8 @@ def full_value(account: Account, table: str, content: Object, field: str) -> Any
     raise not_expandable(field)
 
 
-def _held(account: Account, kind: Kind, field: str, parent: str) -> list[Object]:
-    """The objects of a kind that name their parent in a field, newest first, without hidden ones."""
+def _children_of_kind(account: Account, kind: Kind, field: str, parent: str) -> list[Object]:
+    """The objects of a kind whose field names the parent, newest first, without hidden groups."""
     table = account.tables[kind.name]
     rows = (row for row in table.older(*table.span(None, None)) if row.group not in kind.hidden)
     return [row.content() for row in filter(has_text(field, parent), rows)]

@@ -1,6 +1,4 @@
-"""Lists with Stripe's rules: newest first, cursors that must exist, windows of `created`, filters,
-`has_more`.
-"""
+"""Lists by Stripe's rules: newest first, existing cursors, `created` windows, filters, `has_more`."""
 
 from __future__ import annotations
 
@@ -36,93 +34,96 @@ def envelope(url: str, rows: Iterable[bytes], has_more: bool) -> bytes:
 
 def page_of_rows(account: Account, table: str, query: Query) -> tuple[list[Row], bool]:
     """The rows of one page, newest first, and whether there are more."""
-    rows, match = account.tables[table], row_condition(table, query.filters)
+    rows, condition = account.tables[table], row_condition(table, query.filters)
     first, last = rows.span(query.created.lo, query.created.hi)
     if query.before:
         first = max(
             first,
-            rows.above(cursor_row(account, table, rows, query.before, "ending_before", match)),
+            rows.above(cursor_row(account, table, rows, query.before, "ending_before", condition)),
         )
-        found = take(rows.newer(first, last), match, query.limit + 1)
-        return found[: query.limit][::-1], len(found) > query.limit
+        page = take(rows.newer(first, last), condition, query.limit + 1)
+        return page[: query.limit][::-1], len(page) > query.limit
     if query.after:
         last = min(
-            last, rows.below(cursor_row(account, table, rows, query.after, "starting_after", match))
+            last,
+            rows.below(cursor_row(account, table, rows, query.after, "starting_after", condition)),
         )
-    found = take(rows.older(first, last), match, query.limit + 1)
-    return found[: query.limit], len(found) > query.limit
+    page = take(rows.older(first, last), condition, query.limit + 1)
+    return page[: query.limit], len(page) > query.limit
 
 
 def take(rows: Iterator[T], condition: Callable[[T], bool] | None, count: int) -> list[T]:
-    """The first rows that meet a condition."""
+    """The first `count` rows that meet a condition."""
     return list(islice(rows if condition is None else filter(condition, rows), count))
 
 
 def cursor_row(
-    account: Account, table: str, rows: Table, id: str, param: str, match: Condition | None
+    account: Account, table: str, rows: Table, id: str, param: str, condition: Condition | None
 ) -> Row:
-    """The row a page starts from. One that is gone, or no longer matches the filters, is refused."""
+    """The row that a page starts from. Refuses a row that does not exist or does not match the
+    filters.
+    """
     row = rows.rows.get(id)
-    if row is None or (match and not match(row)):
+    if row is None or (condition and not condition(row)):
         raise missing(KINDS[table].object, id, param, 400)
     return row
 
 
-def slice_of(rows: Sequence[bytes], query: Query, object: str) -> tuple[list[bytes], bool]:
-    """One page of a short list that has an order of its own."""
-    ids = [msgspec.json.decode(row, type=Id).id for row in rows]
+def page_of_list(rows: Sequence[bytes], query: Query, object: str) -> tuple[list[bytes], bool]:
+    """One page of a short list in its own order."""
+    ids = [msgspec.json.decode(row, type=_Id).id for row in rows]
     first, last = 0, len(rows)
     if query.after:
-        first = _place(ids, query.after, object, "starting_after") + 1
+        first = _position(ids, query.after, object, "starting_after") + 1
     if query.before:
-        last = _place(ids, query.before, object, "ending_before")
+        last = _position(ids, query.before, object, "ending_before")
         first = max(0, last - query.limit)
         return list(rows[first:last]), first > 0
     return list(rows[first : first + query.limit]), first + query.limit < last
 
 
-def _place(ids: Sequence[str], id: str, object: str, param: str) -> int:
+def _position(ids: Sequence[str], id: str, object: str, param: str) -> int:
     if id not in ids:
         raise missing(object, id, param, 400)
     return ids.index(id)
 
 
-class Id(msgspec.Struct):
+class _Id(msgspec.Struct):
     id: str
 
 
-def row_condition(table: str, given: Params) -> Condition | None:
-    """One condition per filter, and those that hold without any."""
+def row_condition(table: str, filters: Params) -> Condition | None:
+    """The condition of all given filters, and of what the list hides; None if every row is listed."""
     kind = KINDS[table]
     conditions = [
-        *_unasked(kind, given),
-        *(_condition(kind, name, value) for name, value in given.items()),
+        *_hidden_conditions(kind, filters),
+        *(_filter_condition(kind, name, value) for name, value in filters.items()),
     ]
     if len(conditions) < 2:
         return conditions[0] if conditions else None
     return lambda row: all(condition(row) for condition in conditions)
 
 
-def _unasked(kind: Kind, given: Params) -> Iterator[Condition]:
-    """Hide what is on a test clock, and canceled or archived objects, unless the list is asked."""
-    if kind.on_clocks and "test_clock" not in given and "customer" not in given:
+def _hidden_conditions(kind: Kind, filters: Params) -> Iterator[Condition]:
+    """Hide objects on a test clock and objects of hidden groups, unless a filter asks for them."""
+    if kind.on_clocks and "test_clock" not in filters and "customer" not in filters:
         yield lambda row: row.clock is None
-    if kind.hidden and kind.grouped not in given:
+    if kind.hidden and kind.grouped not in filters:
         yield lambda row: row.group not in kind.hidden
 
 
-def _condition(kind: Kind, name: str, value: Any) -> Condition:
-    known = kind.filters[name]
-    at = known.at or name
-    match known.rule:
+def _filter_condition(kind: Kind, name: str, value: Any) -> Condition:
+    field_filter = kind.filters[name]
+    at = field_filter.at or name
+    match field_filter.rule:
         case "group":
-            return _of_group(kind.grouped, value, known.choices)
+            return _of_group(kind.grouped, value, field_filter.choices)
         case "choice":
-            return has_text(at, _choice(name, value, known.choices))
+            return has_text(at, _choice(name, value, field_filter.choices))
         case "boolean":
             return _content(at, boolean(name, value))
         case "list":
-            return _one_of(name, at, value, known.most)
+            return _one_of(name, at, value, field_filter.most)
         case "time":
             return _within(span({name: value}, name), at.split("."))
         case "hash":
@@ -159,12 +160,12 @@ def _content(name: str, value: Any) -> Condition:
     return lambda row: bool(row.content().get(name) == value)
 
 
-def _one_of(name: str, field: str, given: Any, most: int) -> Condition:
-    if not isinstance(given, list):
+def _one_of(name: str, field: str, values: Any, most: int) -> Condition:
+    if not isinstance(values, list):
         raise Refusal(400, "Invalid array", param=name)
-    if most and len(given) > most:
+    if most and len(values) > most:
         raise Refusal(400, f"Array too long: {name} takes at most {most}.", param=name)
-    wanted = set(given)
+    wanted = set(values)
     return lambda row: row.content().get(field) in wanted
 
 
@@ -178,7 +179,7 @@ def _inside(name: str, wanted: Any) -> Condition:
     wanted = {key: value == "true" if key == "enabled" else value for key, value in wanted.items()}
 
     def match(row: Row) -> bool:
-        held = row.content().get(name) or {}
-        return all(held.get(key) == value for key, value in wanted.items())
+        hash = row.content().get(name) or {}
+        return all(hash.get(key) == value for key, value in wanted.items())
 
     return match

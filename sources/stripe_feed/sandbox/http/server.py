@@ -1,4 +1,4 @@
-"""HTTP/1.1 on loopback, written for speed: one asyncio protocol, no framework."""
+"""HTTP/1.1 on loopback, written for speed: one asyncio protocol without a framework."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Handler = Callable[[Request], Answer]
 
 
 class Connection(asyncio.Protocol):
-    """Answers the requests of one connection one after the other, however the bytes come in."""
+    """Answers the requests of one connection in order, however their bytes arrive."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self.account.cpu_seconds = time.thread_time()
 
     def next_request(self) -> Request | None:
-        """The next request that is there whole."""
+        """The next complete request; None if it has not arrived yet."""
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self.buffer) > HEAD_LIMIT:
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def head(self, status: int, headers: dict[str, str], length: int, last: bool) -> bytes:
-        """The Date is that of the sandbox's clock, when the answer leaves."""
+        """Status line and headers. `Date` is the sandbox's time when the answer is sent."""
         lines = [
             f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}",
             "Server: nginx",
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def reset(self) -> None:
-        """Close so that the client sees a reset, not an end."""
+        """Close so that the client gets a reset instead of the end of the stream."""
         linger = struct.pack("ii", 1, 0)
         self.transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, linger
@@ -139,14 +139,14 @@ class Connection(asyncio.Protocol):
 
 
 class Listener(NamedTuple):
-    """A server that listens, its connections, and its base URL."""
+    """A running server, its connections, and its base URL."""
 
     server: asyncio.Server
     connections: set[Connection]
     url: str
 
     async def close(self) -> None:
-        """Stop, and drop the connections that are still open."""
+        """Stop listening and abort the open connections."""
         self.server.close()
         for connection in list(self.connections):
             connection.transport.abort()

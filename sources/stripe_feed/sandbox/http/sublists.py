@@ -1,4 +1,4 @@
-"""The endpoints beside those of the kinds: sublists, test clocks, events, webhook endpoints."""
+"""The endpoints without a kind of their own: sublists, test clocks, events, webhook endpoints."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..state.kinds import KINDS, Kind, Sublist
 from ..state.table import Row
 from ..world import World
 from . import events, expansions, webhook_endpoints
-from .lists import envelope, slice_of
+from .lists import envelope, page_of_list
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`answer` takes account, path, the id in the path, and parameters."""
+    """`answer` takes the account, the path, the id in the path, and the parameters."""
 
     permission: str
     answer: Callable[[World, str, str, Params], bytes]
@@ -29,8 +29,8 @@ class Endpoint:
 def list_children(
     account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
 ) -> bytes:
-    """All of what an object of this kind shows ten of, or nothing of until it is expanded."""
-    asked = query(params, (sublist.parameter,) if sublist.parameter else ())
+    """The whole sublist of an object, page by page."""
+    request = query(params, (sublist.parameter,) if sublist.parameter else ())
     if sublist.parameter:
         id = required_text(params, sublist.parameter)
         row = find_parent(account, kind, id, sublist.parameter, 400)
@@ -39,17 +39,17 @@ def list_children(
     if sublist.children:
         rows = account.children(kind.name, row)
     else:
-        found = expansions.full_value(account, kind.name, row.content(), sublist.field)
-        rows = [msgspec.json.encode(one) for one in found]
-    return _page(path, rows, asked, sublist.object)
+        value = expansions.full_value(account, kind.name, row.content(), sublist.field)
+        rows = [msgspec.json.encode(element) for element in value]
+    return _page(path, rows, request, sublist.object)
 
 
 def retrieve_child(
     account: Account, path: str, id: str, params: Params, kind: Kind, sublist: Sublist
 ) -> bytes:
-    """One embedded object, by its own id."""
-    if strange := [name for name in params if name != "expand"]:
-        raise unknown_parameters(strange)
+    """One embedded object by its own id."""
+    if unknown := [name for name in params if name != "expand"]:
+        raise unknown_parameters(unknown)
     quoted = f'"{id}"'.encode()
     for row in account.tables[kind.name].rows.values():
         if quoted in row.raw or row.id in account.all_children:
@@ -60,11 +60,11 @@ def retrieve_child(
 
 
 def list_test_clocks(account: Account, path: str, id: str, params: Params) -> bytes:
-    asked = query(params, ())
+    request = query(params, ())
     if account.livemode:
         raise Refusal(400, "Test clocks are only available in test mode.")
     newest = sorted(account.clocks.values(), key=lambda clock: -int(clock["created"]))
-    return _page(path, [msgspec.json.encode(clock) for clock in newest], asked, "test_clock")
+    return _page(path, [msgspec.json.encode(clock) for clock in newest], request, "test_clock")
 
 
 def retrieve_test_clock(account: Account, path: str, id: str, params: Params) -> bytes:
@@ -81,20 +81,20 @@ def find_parent(account: Account, kind: Kind, id: str, param: str = "id", status
 
 
 def required_text(params: Params, name: str) -> str:
-    given = params.get(name)
-    if not isinstance(given, str) or not given:
+    value = params.get(name)
+    if not isinstance(value, str) or not value:
         raise required(name)
-    return given
+    return value
 
 
-def _page(path: str, rows: list[bytes], asked: Query, object: str) -> bytes:
-    shown, has_more = slice_of(rows, asked, object)
-    return envelope(path, shown, has_more)
+def _page(path: str, rows: list[bytes], request: Query, object: str) -> bytes:
+    page, has_more = page_of_list(rows, request, object)
+    return envelope(path, page, has_more)
 
 
 def sublist_endpoints() -> Iterator[tuple[str, Endpoint]]:
-    """The endpoints of all sublists; embedded objects that have a path of their own can be
-    retrieved too.
+    """The endpoints of all sublists. An embedded object whose list has a path of its own can also
+    be retrieved.
     """
     for kind in KINDS.values():
         for sublist in kind.sublists:

@@ -1,4 +1,4 @@
-"""`/v1/webhook_endpoints`: made, read, changed and deleted over the API."""
+"""`/v1/webhook_endpoints`: create, list, retrieve, update and delete."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..state.api_versions import check_version
 from ..webhooks.post import is_loopback
 from ..webhooks.sender import WebhookEndpoint
 from ..world import World
-from .lists import envelope, slice_of
+from .lists import envelope, page_of_list
 
-MOST = 16
+MAX_ENDPOINTS = 16
 CREATED = frozenset(
     {"api_version", "connect", "description", "enabled_events", "expand", "metadata", "url"}
 )
@@ -26,8 +26,8 @@ UPDATED = frozenset({"description", "disabled", "enabled_events", "expand", "met
 
 
 def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
-    """The answer has the secret, this once."""
-    _known(params, CREATED)
+    """Create an endpoint. Only this answer has its secret."""
+    _check_known(params, CREATED)
     for name in ("url", "enabled_events"):
         if not params.get(name):
             raise required(name)
@@ -46,9 +46,10 @@ def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes
         "url": "",
     }
     fields |= _fields(account, params, fields)
-    if len(webhooks.endpoints) >= MOST:
+    if len(webhooks.endpoints) >= MAX_ENDPOINTS:
         raise Refusal(
-            400, f"You have reached the maximum of {MOST} {account.mode} webhook endpoints."
+            400,
+            f"You have reached the maximum of {MAX_ENDPOINTS} {account.mode} webhook endpoints.",
         )
     endpoint = WebhookEndpoint(fields, f"whsec_{webhooks.rng.word(32)}")
     webhooks.endpoints[endpoint.id] = endpoint
@@ -60,17 +61,17 @@ def list_endpoints(account: World, path: str, id: str, params: Params) -> bytes:
         msgspec.json.encode(endpoint.object)
         for endpoint in reversed(account.webhooks.endpoints.values())
     ]
-    shown, has_more = slice_of(newest, query(params, ()), "webhook endpoint")
-    return envelope(path, shown, has_more)
+    page, has_more = page_of_list(newest, query(params, ()), "webhook endpoint")
+    return envelope(path, page, has_more)
 
 
 def retrieve_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
-    _known(params, frozenset({"expand"}))
+    _check_known(params, frozenset({"expand"}))
     return msgspec.json.encode(_find_endpoint(account, id).object)
 
 
 def update_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
-    _known(params, UPDATED)
+    _check_known(params, UPDATED)
     endpoint = _find_endpoint(account, id)
     endpoint.object = endpoint.object | _fields(account, params, endpoint.object)
     if not endpoint.enabled:
@@ -79,7 +80,7 @@ def update_endpoint(account: World, path: str, id: str, params: Params) -> bytes
 
 
 def delete_endpoint(account: World, path: str, id: str, params: Params) -> bytes:
-    _known(params, frozenset({"expand"}))
+    _check_known(params, frozenset({"expand"}))
     endpoint = _find_endpoint(account, id)
     del account.webhooks.endpoints[id]
     endpoint.object = endpoint.object | {"status": "disabled"}
@@ -93,30 +94,32 @@ def _find_endpoint(account: World, id: str) -> WebhookEndpoint:
     return account.webhooks.endpoints[id]
 
 
-def _known(params: Params, names: frozenset[str]) -> None:
-    if strange := [name for name in params if name not in names]:
-        raise unknown_parameters(strange)
+def _check_known(params: Params, names: frozenset[str]) -> None:
+    if unknown := [name for name in params if name not in names]:
+        raise unknown_parameters(unknown)
 
 
-def _fields(account: World, params: Params, held: Object) -> Object:
-    """What the parameters make of the fields."""
-    found = {
-        name: read(account, params[name], held) for name, read in READ.items() if name in params
+def _fields(account: World, params: Params, before: Object) -> Object:
+    """The fields that the parameters set."""
+    fields = {
+        name: read(account, params[name], before)
+        for name, read in READERS.items()
+        if name in params
     }
-    found.pop("connect", None)  # there are no connected accounts
-    if "disabled" in found:
-        found["status"] = "disabled" if found.pop("disabled") else "enabled"
-    return found
+    fields.pop("connect", None)  # there are no connected accounts
+    if "disabled" in fields:
+        fields["status"] = "disabled" if fields.pop("disabled") else "enabled"
+    return fields
 
 
-def _text(name: str, given: Any) -> str:
-    if not isinstance(given, str):
-        raise Refusal(400, f"Invalid string: {given}", param=name)
-    return given
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refusal(400, f"Invalid string: {value}", param=name)
+    return value
 
 
-def _url(account: World, given: Any, held: Object) -> str:
-    url = _text("url", given)
+def _url(account: World, value: Any, before: Object) -> str:
+    url = _text("url", value)
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -141,40 +144,40 @@ def _url(account: World, given: Any, held: Object) -> str:
     return url
 
 
-def _types(account: World, given: Any, held: Object) -> list[str]:
-    if not isinstance(given, list) or not given:
+def _types(account: World, value: Any, before: Object) -> list[str]:
+    if not isinstance(value, list) or not value:
         raise Refusal(400, "Invalid array", param="enabled_events")
-    for place, type in enumerate(given):
+    for index, type in enumerate(value):
         if type != "*" and type not in TYPES:
-            raise bad_choice(f"enabled_events[{place}]", (*TYPES, "*"))
-    return given
+            raise bad_choice(f"enabled_events[{index}]", (*TYPES, "*"))
+    return value
 
 
-def _metadata(account: World, given: Any, held: Object) -> dict[str, str]:
-    """Keys are added to those that are there; an empty value takes one away, an empty string all."""
-    if given == "":
+def _metadata(account: World, value: Any, before: Object) -> dict[str, str]:
+    """Merge the given keys. An empty value removes its key; an empty string removes all keys."""
+    if value == "":
         return {}
-    if not isinstance(given, dict):
+    if not isinstance(value, dict):
         raise Refusal(400, "Invalid object", param="metadata")
-    both = held["metadata"] | {
-        key: _text(f"metadata[{key}]", value) for key, value in given.items()
+    merged = before["metadata"] | {
+        key: _text(f"metadata[{key}]", value) for key, value in value.items()
     }
-    return {key: value for key, value in both.items() if value}
+    return {key: value for key, value in merged.items() if value}
 
 
-def _version(account: World, given: Any, held: Object) -> str:
+def _version(account: World, value: Any, before: Object) -> str:
     try:
-        return check_version(_text("api_version", given))
+        return check_version(_text("api_version", value))
     except ValueError as error:
         raise Refusal(400, f"Invalid API version: {error}", param="api_version") from error
 
 
-READ: dict[str, Callable[[World, Any, Object], Any]] = {
+READERS: dict[str, Callable[[World, Any, Object], Any]] = {
     "url": _url,
     "enabled_events": _types,
-    "description": lambda account, given, held: _text("description", given) or None,
+    "description": lambda account, given, before: _text("description", given) or None,
     "metadata": _metadata,
     "api_version": _version,
-    "connect": lambda account, given, held: boolean("connect", given),
-    "disabled": lambda account, given, held: boolean("disabled", given),
+    "connect": lambda account, given, before: boolean("connect", given),
+    "disabled": lambda account, given, before: boolean("disabled", given),
 }
