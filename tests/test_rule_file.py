@@ -74,7 +74,7 @@ WRONG: list[tuple[str, int, str]] = [
     (f"{HEAD}{TO}\n{HEAD}{TO}", 7, "there are two triggers called 't'."),
     (f"{HEAD}{TO}[[trigger]]\nwhere = \"after.name == 'name'\"\nname = \"t\"\npreset = 'invoice_paid'\n{TO}", 7, "there are two triggers called 't'."),
     (rule('resouce = "x"'), 4, "unknown key resouce; did you mean 'resource'?"),
-    (rule("zzz = 1"), 4, "unknown key zzz. Known are: name, preset, resource, op, event, origin, transition, changed, where, enrol, per, net, guard, deliver."),
+    (rule("zzz = 1"), 4, "unknown key zzz. Known are: name, preset, resource, op, event, origin, origin_push, transition, changed, where, enrol, per, net, guard, deliver."),
     (rule('enrolled_by = "select 1"'), 4, "unknown key enrolled_by; did you mean 'enrol'?"),
     (f'[[trigger]]\nname = "t"\n{TO}', 2, f"say which resource it is about: {CHOOSE}."),
     (f'[[trigger]]\nname = "t"\nresource = "invoice"\n{TO}', 3, f"There is no resource 'invoice'. Choose from: {CHOOSE}."),

@@ -68,6 +68,14 @@ Customers = Annotated[
     list[str] | None,
     typer.Option("--customer", metavar="ID", help="Only changes of this customer."),
 ]
+OriginPush = Annotated[
+    bool | None,
+    typer.Option(
+        "--origin-push/--no-origin-push",
+        help="Only changes that an action or push of stripe-feed made, or only others.",
+        show_default=False,
+    ),
+]
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Keep running and wait for new changes.")
 ]
@@ -97,13 +105,14 @@ def tail(
     changed: Changed = None,
     origin: Origins = None,
     customer: Customers = None,
+    origin_push: OriginPush = None,
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
     """Show the newest changes in the order they happened."""
     from .output import echo_err
 
-    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    filters = parse_filters(resource, op, transition, changed, origin, customer, origin_push)
     with open_feed_for_cli(copy) as feed:
         head, newest = feed.head, feed.tail(count, **filters)
         print_lines(newest, json)
@@ -142,6 +151,7 @@ def consume(
     changed: Changed = None,
     origin: Origins = None,
     customer: Customers = None,
+    origin_push: OriginPush = None,
     follow: Follow = False,
     keep_cursors: Annotated[
         bool,
@@ -157,7 +167,7 @@ def consume(
     A change is acknowledged when its line is written or the command exits with 0; otherwise it is
     delivered again.
     """
-    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    filters = parse_filters(resource, op, transition, changed, origin, customer, origin_push)
     with open_feed_for_cli(copy, keep_cursors=keep_cursors) as feed:
         for change in feed.consume(name, **filters, start=start, max=most, follow=follow):
             if run is None:
@@ -182,13 +192,14 @@ def net(
     changed: Changed = None,
     origin: Origins = None,
     customer: Customers = None,
+    origin_push: OriginPush = None,
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
     """Show the net changes of a range, one line per object."""
     from .output import echo_err
 
-    filters = parse_filters(resource, op, transition, changed, origin, customer)
+    filters = parse_filters(resource, op, transition, changed, origin, customer, origin_push)
     with open_feed_for_cli(copy) as feed:
         if not print_lines(feed.net(since, until, **filters), json) and feed.head:
             echo_err("No net changes in that range.")
@@ -360,6 +371,7 @@ def parse_filters(
     changed: list[str] | None,
     origin: list[str] | None,
     customer: list[str] | None,
+    origin_push: bool | None,
 ) -> dict[str, Any]:
     """Turn the filter options into keyword arguments of `Feed`. Raises `UsageError`."""
     from ..feed import paths
@@ -372,6 +384,7 @@ def parse_filters(
         "changed": paths.split_paths(changed or ()) or None,
         "origin": split_names(origin, "--origin"),
         "customer": split_names(customer, "--customer"),
+        "origin_push": origin_push,
     }
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..extract.tables.diff import Image, revert
+from ..write.order import KEY_PREFIX
 
 TEXTS = (
     "change_id",
@@ -95,6 +96,13 @@ class Change:
         if self.op == "u" and self.after is not None and self.previous is not None:
             return revert(self.after, self.previous)
         return None
+
+    @property
+    def origin_push(self) -> bool:
+        """Whether an action or push of this package made the change: its idempotency key begins with
+        `sf-`.
+        """
+        return (self.request_idempotency_key or "").startswith(KEY_PREFIX)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields and `before`, ready for JSON; times are ISO 8601 in UTC."""

@@ -234,6 +234,7 @@ class Feed:
         changed: Names = None,
         origin: Names = None,
         customer: Names = None,
+        origin_push: bool | None = None,
         start: StartAt = "latest",
         max: int | None = None,
         follow: bool = False,
@@ -246,7 +247,8 @@ class Feed:
         name, or several. `op`: c, u, d (all three by default), r, or added, updated, removed.
         `transition`: dotted path -> (from, to), where None is null, `...` is anything, and a list
         matches any of its values. `changed`: paths; one of them, or something below it, changed.
-        `origin`: event, diff, list or snapshot. `customer`: ids. `start` applies to a new name
+        `origin`: event, diff, list or snapshot. `customer`: ids. `origin_push`: False leaves out
+        what an action or push of this package did, True keeps nothing else. `start` applies to a new name
         only: "latest" (changes after this call), "earliest", or the offset, change id or time of
         the first change. `max` ends after that many changes; `follow` waits for more instead of
         ending.
@@ -257,7 +259,7 @@ class Feed:
         """
         if max is not None and max < 1:
             raise UsageError("max is at least 1.")
-        filters = compile_filter(resource, op, transition, changed, origin, customer)
+        filters = compile_filter(resource, op, transition, changed, origin, customer, origin_push)
         for path in unknown_paths(
             resource,
             [*(transition or ()), *((changed,) if isinstance(changed, str) else changed or ())],

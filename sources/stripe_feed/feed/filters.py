@@ -49,6 +49,7 @@ def compile_filter(
     changed: Names = None,
     origin: Names = None,
     customer: Names = None,
+    origin_push: bool | None = None,
 ) -> Filter:
     """Compile the filters. Raises `UsageError` for unknown names and invalid forms.
 
@@ -56,7 +57,8 @@ def compile_filter(
     ("active", "past_due")}`. Each side is a value, a list of values, None for null or absent, `...`
     or "*" for anything. Only an update that changed the value at the path matches; if the value
     before is unknown, only "anything" matches. `changed`: paths; one of them, or something below
-    it, changed. `origin`: one of `ORIGINS`. `customer`: ids.
+    it, changed. `origin`: one of `ORIGINS`. `customer`: ids. `origin_push`:
+    whether an action or push of this package made the change.
     """
     sides = {
         normalize_path(path): _both_sides(path, pair) for path, pair in (transition or {}).items()
@@ -68,6 +70,8 @@ def compile_filter(
         if (origins and change.origin not in origins) or (
             customers and change.customer_id not in customers
         ):
+            return False
+        if origin_push not in (None, change.origin_push):
             return False
         if sides and not all(
             _transitioned(change, path, old, new) for path, (old, new) in sides.items()

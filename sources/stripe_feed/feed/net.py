@@ -10,8 +10,10 @@ from itertools import chain
 from typing import Any
 
 from ..extract.tables.diff import Image, difference_that_counts, paths, with_lists_of
-from .change import Change, iso
+from .change import KEY_PREFIX, Change, iso
 from .storage.store import FeedStore
+
+NOT_OURS = f"total(coalesce(request_idempotency_key, '') not glob '{KEY_PREFIX}*')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class NetChange:
     """One object's change over a span: from before its first change to after its last.
 
     `op`, `before` and `after` as in `Change`. `changed`: the paths that differ between the two.
-    `changes`: how many changes were folded.
+    `changes`: how many changes were folded. `origin_push`: whether all of them are our own.
     """
 
     resource: str
@@ -32,6 +34,7 @@ class NetChange:
     changed: list[str]
     before: Image | None = field(repr=False)
     after: Image | None = field(repr=False)
+    origin_push: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -64,22 +67,23 @@ def net_changes(
     """
     where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
     span = f"from log where position > ? and position <= ?{where}"
-    grouped = f"select min(position), max(position), count(*) {span} and not late group by resource, object_id order by 2"
+    grouped = f"select min(position), max(position), count(*), {NOT_OURS} {span} and not late group by resource, object_id order by 2"
     with store.transaction("deferred") as db:
         numbers = array(
-            "q", chain.from_iterable(db.execute(grouped, (after, upto, *resources)))
-        )  # 24 bytes per object
+            "q", map(int, chain.from_iterable(db.execute(grouped, (after, upto, *resources))))
+        )  # 32 bytes per object
         late: dict[tuple[str, str], list[int]] = {}
         for position, *of in db.execute(
             f"select position, resource, object_id {span} and late", (after, upto, *resources)
         ):
             late.setdefault((of[0], of[1]), []).append(position)
     spans = iter(numbers)
-    for low, high, count in zip(spans, spans, spans, strict=True):
+    for low, high, count, others in zip(spans, spans, spans, spans, strict=True):
         first, last = store.at(low), store.at(high)
         if first is not None and last is not None:  # else pruned meanwhile
             first = _first_change(store, first, late.get((first.resource, first.object_id), []))
-            folded = _fold(store, first, last, count + first.late)
+            is_ours = not others and first.origin_push
+            folded = _fold(store, first, last, count + first.late, is_ours)
             if folded is not None:
                 yield folded
 
@@ -112,13 +116,13 @@ def _leads_to(earlier: Change, later: Change) -> bool:
 
 def net_between(store: FeedStore, first: Change, last: Change) -> NetChange | None:
     """Return the net change of one object from `first` to `last`; None if it ends as it began."""
-    (count,) = store.query(
-        "select count(*) from log where position between ? and ? and not late and resource = ? and object_id = ?",
+    count, others = store.query(
+        f"select count(*), {NOT_OURS} from log where position between ? and ? and not late and resource = ? and object_id = ?",
         *sorted((first.offset, last.offset)),
         last.resource,
         last.object_id,
     )[0]
-    return _fold(store, first, last, count + first.late)
+    return _fold(store, first, last, count + first.late, not others and first.origin_push)
 
 
 def to_change(net_change: NetChange) -> Change:
@@ -145,10 +149,15 @@ def to_change(net_change: NetChange) -> Change:
         changed=net_change.changed,
         previous=previous,
         before_quality=quality,
+        request_idempotency_key=net_change.last.request_idempotency_key
+        if net_change.origin_push == net_change.last.origin_push
+        else None,  # so that a change of somebody else among them counts
     )
 
 
-def _fold(store: FeedStore, first: Change, last: Change, count: int) -> NetChange | None:
+def _fold(
+    store: FeedStore, first: Change, last: Change, count: int, is_ours: bool
+) -> NetChange | None:
     existed, exists = first.op in ("u", "d"), last.op != "d"
     if not existed and not exists:
         return None
@@ -168,6 +177,7 @@ def _fold(store: FeedStore, first: Change, last: Change, count: int) -> NetChang
         changed,
         before,
         last.after,
+        is_ours,
     )
 
 

@@ -96,7 +96,16 @@ class Acknowledged(msgspec.Struct, forbid_unknown_fields=True):
 Params = Iterable[tuple[str, str]]
 
 
-FILTERS = ("resource", "op", "transition", "changed", "origin", "customer", "trigger")
+FILTERS = (
+    "resource",
+    "op",
+    "transition",
+    "changed",
+    "origin",
+    "customer",
+    "origin_push",
+    "trigger",
+)
 
 
 def parse_query(
@@ -177,11 +186,18 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",")]
 
 
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UsageError("it is true or false.")
+    return text == "true"
+
+
 _FILTER_PARSERS: dict[str, Callable[[str], Any]] = {
     "resource": _split,
     "op": _split,
     "origin": _split,
     "customer": _split,
+    "origin_push": _boolean,
     "transition": lambda text: parse_transitions([text]),
     "changed": lambda text: split_paths([text]) or [""],
 }

@@ -39,6 +39,7 @@ KEYS = (
     "op",
     "event",
     "origin",
+    "origin_push",
     "transition",
     "changed",
     "where",
@@ -210,6 +211,9 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
     read(lambda: _about_something(words, wrong), None)
     event = read(lambda: _events(words, resources), none)
     origin = read(lambda: _chosen(words, "origin", ORIGINS_ALL), none)
+    origin_push = read(
+        lambda: read_bool(words, "origin_push") if "origin_push" in words else None, None
+    )
     where = read(lambda: _where(words.get("where")), None)
     enrol = read(lambda: _enrol(words.get("enrol", "always")), Enrol())
     per: Any = read(lambda: _per(words.get("per", "object_id")), "object_id")
@@ -225,6 +229,7 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
         deliver=deliver,
         event=event,
         origin=origin or ORIGINS,
+        origin_push=origin_push,
         transition=transition,
         changed=changed,
         where=where,

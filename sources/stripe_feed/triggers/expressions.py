@@ -43,6 +43,7 @@ FACTS: dict[str, Callable[[Change], Any]] = {
             "object_id",
             "customer_id",
             "origin",
+            "origin_push",
             "event_type",
             "changed",
             "livemode",

@@ -76,6 +76,7 @@ class Trigger:
     deliver: EndpointConfig
     event: tuple[str, ...] = ()
     origin: tuple[str, ...] = ORIGINS
+    origin_push: bool | None = None
     transition: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
     where: Expression | None = None
@@ -116,6 +117,7 @@ class Trigger:
             (not self.wanted.resources or change.resource in self.wanted.resources)
             and change.op in self.wanted.ops
             and change.origin in self.origin
+            and self.origin_push in (None, change.origin_push)
             and (not self.event or change.event_type in self.event)
             and self.wanted.matches(change)
         )
@@ -129,7 +131,7 @@ class Trigger:
     @property
     def rule(self) -> str:
         """The rule as text, to see when it changes; where messages go is no part of it."""
-        said = (
+        said: tuple[Any, ...] = (
             self.wanted.resources,
             self.wanted.ops,
             self.event,
@@ -142,6 +144,8 @@ class Trigger:
             self.per,
             self.net,
         )
+        if self.origin_push is not None:  # a rule that does not ask stays the text it was
+            said = (*said, self.origin_push)
         return msgspec.json.encode(said, enc_hook=repr).decode()
 
 
@@ -164,6 +168,10 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> 
     yield one_of("resource", resources)
     yield one_of("op", ops)
     yield one_of("origin", trigger.origin)
+    if trigger.origin_push is not None:
+        asks = str(trigger.origin_push).lower()
+        found = change.origin_push
+        yield Clause("origin_push", asks, found, found is trigger.origin_push)
     if trigger.event:
         yield Clause(
             "event",
