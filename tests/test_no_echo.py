@@ -68,7 +68,8 @@ def test_a_trigger_leaves_out_what_we_did(words: dict[str, Any]) -> None:
 def test_a_rule_that_does_not_ask_is_the_rule_it_was() -> None:
     assert "false" in a_trigger(origin_push=False).rule.rsplit(",", 1)[1]
     assert a_trigger().rule.endswith("false]")  # of `net`, which was the last before
-    assert len({a_trigger(**words).rule for words in ({}, {"origin_push": False}, {"origin_push": True})}) == 3  # fmt: skip
+    asked: list[dict[str, Any]] = [{}, {"origin_push": False}, {"origin_push": True}]
+    assert len({a_trigger(**words).rule for words in asked}) == 3
     with pytest.raises(UsageError, match="origin_push"):
         a_trigger(origin_push="no")
 

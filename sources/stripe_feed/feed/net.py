@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any
 
 from ..extract.tables.diff import Image, difference_that_counts, paths, with_lists_of
-from .change import KEY_PREFIX, Change, iso
+from ..write.order import KEY_PREFIX
+from .change import Change, iso
 from .storage.store import FeedStore
 
 NOT_OURS = f"total(coalesce(request_idempotency_key, '') not glob '{KEY_PREFIX}*')"

@@ -170,8 +170,8 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> 
     yield one_of("origin", trigger.origin)
     if trigger.origin_push is not None:
         asks = str(trigger.origin_push).lower()
-        found = change.origin_push
-        yield Clause("origin_push", asks, found, found is trigger.origin_push)
+        holds = change.origin_push is trigger.origin_push
+        yield Clause("origin_push", asks, change.origin_push, holds)
     if trigger.event:
         yield Clause(
             "event",
