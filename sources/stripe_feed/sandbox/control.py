@@ -16,7 +16,7 @@ from .protocol.messages import Answer, Request
 from .simulation import Simulation
 from .state.kinds import KINDS, PARENTS
 
-Body = dict[str, Any]
+Arguments = dict[str, Any]
 
 
 def answer_control(sandbox: Simulation, request: Request) -> Answer:
@@ -31,9 +31,9 @@ def answer_control(sandbox: Simulation, request: Request) -> Answer:
         call = CALLS.get((request.method, path))
         if call is None:
             return Answer(404, _error(f"unknown control: {request.method} /_sandbox/{path}"), {})
-        body = msgspec.json.decode(request.body or b"{}", type=Body)
+        arguments = msgspec.json.decode(request.body or b"{}", type=Arguments)
         with sandbox.account.lock:
-            return Answer(200, msgspec.json.encode(call(sandbox, body)), {})
+            return Answer(200, msgspec.json.encode(call(sandbox, arguments)), {})
     except (KeyError, TypeError, ValueError) as error:
         return Answer(400, _error(f"{type(error).__name__}: {error}"), {})
 
@@ -55,84 +55,84 @@ def _truth(sandbox: Simulation, table: str) -> bytes:
         return b"{" + b",".join(pairs()) + b"}"
 
 
-def _set_faults(sandbox: Simulation, body: Body) -> Body:
+def _set_faults(sandbox: Simulation, arguments: Arguments) -> Arguments:
     """Change the named faults and leave the others."""
     known = {field.name for field in fields(Faults)} - {"clock"}
-    if strange := sorted(set(body) - known):
+    if strange := sorted(set(arguments) - known):
         raise ValueError(
             f"unknown faults: {', '.join(strange)}; known are {', '.join(sorted(known))}"
         )
-    for name, value in body.items():
+    for name, value in arguments.items():
         setattr(sandbox.faults, name, value)
     return {name: value for name, value in asdict(sandbox.faults).items() if name in known}
 
 
-def _live(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.live(body["seconds"], body.get("changes", 50))
+def _live(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.live(arguments["seconds"], arguments.get("changes", 50))
 
 
-def _advance(sandbox: Simulation, body: Body) -> Body:
-    sandbox.advance(body["seconds"])
+def _advance(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    sandbox.advance(arguments["seconds"])
     return {"now": sandbox.now}
 
 
-def _create(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.create(body.pop("table"), **body)
+def _create(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.create(arguments.pop("table"), **arguments)
 
 
-def _update(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.update(body.pop("table"), body.pop("id"), **body)
+def _update(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.update(arguments.pop("table"), arguments.pop("id"), **arguments)
 
 
-def _delete(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.delete(body["table"], body["id"])
+def _delete(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.delete(arguments["table"], arguments["id"])
 
 
-def _put(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.put(body["table"], body["object"])
+def _put(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.put(arguments["table"], arguments["object"])
 
 
-def _cancel(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.cancel(body["id"])
+def _cancel(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.cancel(arguments["id"])
 
 
-def _burst(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.burst(body["count"], body.get("seconds", 1))
+def _burst(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.burst(arguments["count"], arguments.get("seconds", 1))
 
 
-def _preview(sandbox: Simulation, body: Body) -> Any:
-    return sandbox.preview(body["id"])
+def _preview(sandbox: Simulation, arguments: Arguments) -> Any:
+    return sandbox.preview(arguments["id"])
 
 
-def _noise(sandbox: Simulation, body: Body) -> Body:
-    sandbox.noise(body["count"])
+def _noise(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    sandbox.noise(arguments["count"])
     return {}
 
 
-def _settings(sandbox: Simulation, body: Body) -> Body:
+def _settings(sandbox: Simulation, arguments: Arguments) -> Arguments:
     """Change the named settings: `api_version`, `stub_deletes`."""
-    if strange := sorted(set(body) - {"api_version", "stub_deletes"}):
+    if strange := sorted(set(arguments) - {"api_version", "stub_deletes"}):
         raise ValueError(f"unknown settings: {', '.join(strange)}")
-    for name, value in body.items():
+    for name, value in arguments.items():
         setattr(sandbox, name, value)
     return {"api_version": sandbox.api_version, "stub_deletes": sandbox.stub_deletes}
 
 
-def _events(sandbox: Simulation, body: Body) -> Any:
+def _events(sandbox: Simulation, arguments: Arguments) -> Any:
     """All events ever recorded, in the order in which they happened."""
     return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in sandbox.events]
 
 
-def _restrict(sandbox: Simulation, body: Body) -> Body:
-    return {"key": sandbox.restrict(body.get("key"), body.get("permissions", ()))}
+def _restrict(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    return {"key": sandbox.restrict(arguments.get("key"), arguments.get("permissions", ()))}
 
 
-def _expire(sandbox: Simulation, body: Body) -> Body:
-    sandbox.expire(body["key"])
+def _expire(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    sandbox.expire(arguments["key"])
     return {}
 
 
-def _stats(sandbox: Simulation, body: Body) -> Body:
+def _stats(sandbox: Simulation, arguments: Arguments) -> Arguments:
     counts = [
         {"template": template, "status": status, "count": n}
         for (template, status), n in sandbox.counts.items()
@@ -144,7 +144,7 @@ def _stats(sandbox: Simulation, body: Body) -> Body:
     }
 
 
-def _account(sandbox: Simulation, body: Body) -> Body:
+def _account(sandbox: Simulation, arguments: Arguments) -> Arguments:
     return {
         "id": sandbox.account_id,
         "key": sandbox.key,
@@ -154,11 +154,11 @@ def _account(sandbox: Simulation, body: Body) -> Body:
     }
 
 
-def _resend(sandbox: Simulation, body: Body) -> Body:
+def _resend(sandbox: Simulation, arguments: Arguments) -> Arguments:
     return {"resent": sandbox.resend()}
 
 
-def _webhooks(sandbox: Simulation, body: Body) -> Body:
+def _webhooks(sandbox: Simulation, arguments: Arguments) -> Arguments:
     """How many webhooks are still due, and which failed and why."""
     named = (
         {"event": event, "url": url, "why": why} for event, url, why in sandbox.failed_webhooks
@@ -166,16 +166,16 @@ def _webhooks(sandbox: Simulation, body: Body) -> Body:
     return {"due": sandbox.account.webhooks.sender.outstanding, "failed": list(named)}
 
 
-def _reset_counts(sandbox: Simulation, body: Body) -> Body:
+def _reset_counts(sandbox: Simulation, arguments: Arguments) -> Arguments:
     sandbox.reset_counts()
     return {}
 
 
-def _oddities(sandbox: Simulation, body: Body) -> Body:
+def _oddities(sandbox: Simulation, arguments: Arguments) -> Arguments:
     return dict(sandbox.oddities())
 
 
-CALLS: dict[tuple[str, str], Callable[[Simulation, Body], Any]] = {
+CALLS: dict[tuple[str, str], Callable[[Simulation, Arguments], Any]] = {
     ("POST", "faults"): _set_faults,
     ("POST", "live"): _live,
     ("POST", "advance"): _advance,

@@ -1,1 +1,1 @@
-"""What all of Stripe's endpoints share: parameters, errors, idempotency, faults."""
+"""How requests and answers look, and what can go wrong with them."""

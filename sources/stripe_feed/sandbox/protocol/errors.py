@@ -1,4 +1,4 @@
-"""What Stripe says when it does not do what it was asked for."""
+"""Stripe's error answers."""
 
 from __future__ import annotations
 
@@ -174,9 +174,9 @@ def bad_key(key: str, expired: bool = False) -> Refusal:
     headers = {"WWW-Authenticate": 'Basic realm="Stripe"'}
     if expired:
         return Refusal(
-            401, f"Expired API Key provided: {masked(key)}", "api_key_expired", headers=headers
+            401, f"Expired API Key provided: {mask_key(key)}", "api_key_expired", headers=headers
         )
-    return Refusal(401, f"Invalid API Key provided: {masked(key)}", headers=headers)
+    return Refusal(401, f"Invalid API Key provided: {mask_key(key)}", headers=headers)
 
 
 def publishable() -> Refusal:
@@ -192,12 +192,12 @@ def forbidden(key: str, account: str, permissions: list[str]) -> Refusal:
     named = " or ".join(f"'{permission}'" for permission in permissions)
     return Refusal(
         403,
-        f"The provided key '{masked(key)}' does not have the required permissions for this endpoint on account "
+        f"The provided key '{mask_key(key)}' does not have the required permissions for this endpoint on account "
         f"'{account}'. Having the {named} permission would allow this request to continue.",
     )
 
 
-def masked(key: str) -> str:
+def mask_key(key: str) -> str:
     """`sk_test_****abcd`, with one asterisk per hidden character."""
     head = "_".join(key.split("_")[:2]) + "_" if key.count("_") >= 2 else ""
     rest = key[len(head) :]

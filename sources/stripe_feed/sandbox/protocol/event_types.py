@@ -1,4 +1,4 @@
-"""The types of events that a webhook endpoint may ask for, as Stripe's SDK 16.1.0 lists them."""
+"""The event types that a webhook endpoint may subscribe to, as Stripe's SDK 16.1.0 lists them."""
 
 NAMES = """
     account.application.authorized account.application.deauthorized account.external_account.created

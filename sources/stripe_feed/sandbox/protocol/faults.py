@@ -1,4 +1,4 @@
-"""What goes wrong on request: latency, rate limits, errors, broken connections and bodies."""
+"""Faults on request: latency, rate limits, errors, broken connections and bodies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .errors import Refusal, key_in_use, lock_timeout_error, rate_limited, serve
 Fate = Literal["", "reset", "truncate", "malformed", "500_after", "refused"]
 T = TypeVar("T")
 Always = int | Literal["reset", "truncate", "malformed", "lock_timeout", "500_after", "refused"]
-"""A status, or what happens to the answer. `500_after` and `refused` are the outcomes of a write that was executed, or
-begun: its idempotency key keeps them.
+"""A status, or what happens to the answer. With `500_after` a write is executed, with `refused` it
+has begun; the idempotency key keeps both outcomes.
 """
 
 
 @dataclass
 class Bucket:
-    """Tokens for one second at most, refilled all the time."""
+    """A token bucket that holds the tokens of one second and is refilled continuously."""
 
     rate: float
     tokens: float
@@ -34,7 +34,7 @@ class Bucket:
 
 @dataclass
 class Faults:
-    """Set what should happen; shares are of all requests, rates in requests per second, times in
+    """The faults to inject. Shares are of all requests, rates in requests per second, times in
     seconds.
     """
 
@@ -49,27 +49,21 @@ class Faults:
     truncate: float = 0.0
     malformed: float = 0.0
     lock_timeout: float = 0.0
-    error_500_after: float = 0.0  # writes that are executed, and answered 500
-    write_time: float = 0.0  # a write takes so long, and holds its object and its idempotency key
-    search_lag: float = (
-        60.0  # searches see objects as they were so long ago, by the sandbox's clock
-    )
-    short: float = (
-        0.0  # pages with fewer rows than asked for although there are more; Stripe may do that
-    )
-    event_delay: float = (
-        0.0  # each event shows up to so many seconds of the sandbox's clock after it was created
-    )
-    lost_events: float = 0.0  # events that never show
-    doubled_events: float = 0.0  # events that are recorded again, under another id
-    webhooks_lost: float = 0.0  # webhooks that are never sent, not even again
-    webhooks_doubled: float = 0.0  # webhooks that are sent twice
-    webhooks_shuffled: float = 0.0  # webhooks that are held back until others have overtaken them
+    error_500_after: float = 0.0  # share of writes that are executed and answered 500
+    write_time: float = 0.0  # how long a write holds its object and its idempotency key
+    search_lag: float = 60.0  # how old the state is that searches see, by the sandbox's clock
+    short: float = 0.0  # share of pages that lack rows although there are more
+    event_delay: float = 0.0  # longest time, by the sandbox's clock, until an event is visible
+    lost_events: float = 0.0  # share of events that are never visible
+    doubled_events: float = 0.0  # share of events that are recorded again with another id
+    webhooks_lost: float = 0.0  # share of webhooks that are never sent
+    webhooks_doubled: float = 0.0  # share of webhooks that are sent twice
+    webhooks_shuffled: float = 0.0  # share of webhooks that arrive after later ones
     always: dict[str, Always] = field(default_factory=dict)
-    """Path template, or method and template (`POST /v1/customers`) -> what happens each time."""
+    """Path template, or method and template (`POST /v1/customers`) -> the fault of each request."""
 
     once: dict[str, list[Always | None]] = field(default_factory=dict)
-    """The same for the next requests, one after the other; None lets one pass."""
+    """The same for the next requests, one fault each; None lets a request pass."""
 
     clock: Callable[[], float] = time.monotonic
 
@@ -79,7 +73,9 @@ class Faults:
         self._generators: dict[str, random.Random] = {}
 
     def rng(self, of: str = "faults") -> random.Random:
-        """Chance of its own, so that faults do not change the account; a new seed starts it anew."""
+        """A generator for one purpose, so that faults do not change the account. A new seed
+        restarts it.
+        """
         if self._seeded != self.seed:
             self._seeded, self._generators = self.seed, {}
         if of not in self._generators:
@@ -92,10 +88,12 @@ class Faults:
         return max(0.0, self.latency + self.rng().uniform(-self.jitter, self.jitter))
 
     def limit(self, template: str) -> None:
-        """Take a token from the account's bucket and from the endpoint's, or refuse."""
-        own = self.rates.get(template, self.endpoint_rate)
-        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, own)}
-        now, full = self.clock(), []
+        """Take a token from the account's bucket and from the endpoint's, or raise the rate limit
+        error.
+        """
+        endpoint_rate = self.rates.get(template, self.endpoint_rate)
+        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, endpoint_rate)}
+        now, filled = self.clock(), []
         for reason, (name, rate) in rates.items():
             if rate is None:
                 continue
@@ -104,12 +102,12 @@ class Faults:
                 bucket = self.buckets[name] = Bucket(rate, max(rate, 1.0), now)
             if not bucket.fill(now):
                 raise rate_limited(reason)
-            full.append(bucket)
-        for bucket in full:
+            filled.append(bucket)
+        for bucket in filled:
             bucket.tokens -= 1
 
     def inject(self, method: str, template: str) -> Fate:
-        """Raise what Stripe answers instead, or tell what happens to the answer on its way."""
+        """Raise the error that Stripe answers instead, or return what happens to the answer."""
         for name in (f"{method} {template}", template):
             if queue := self.once.get(name):
                 planned = queue.pop(0)
@@ -126,11 +124,11 @@ class Faults:
         }
         if not any(shares.values()):
             return ""
-        drawn = self.rng().random()
+        share_drawn = self.rng().random()
         for kind, share in shares.items():
-            if drawn < share:
+            if share_drawn < share:
                 return self._planned(kind)
-            drawn -= share
+            share_drawn -= share
         return ""
 
     def _planned(self, what: Always) -> Fate:
@@ -147,18 +145,18 @@ class Faults:
                 raise key_in_use("of this request")
             case int():
                 raise Refusal(
-                    what, f"The sandbox answers {what} here, as it was told to.", type="api_error"
+                    what, f"The sandbox answers {what} here on request.", type="api_error"
                 )
-        raise ValueError(f"no such fault: {what!r}")
+        raise ValueError(f"unknown fault: {what!r}")
 
     def shorten_page(self, rows: list[T], has_more: bool) -> list[T]:
-        """The rows of a page, or with bad luck the first ones only."""
+        """The rows of a page, or with bad luck only the first ones."""
         if has_more and self.short and self.rng().random() < self.short:
             return rows[: len(rows) // 2 + 1]
         return rows
 
     def corrupt(self, body: bytes) -> bytes:
-        """A body that arrives whole and is no JSON."""
+        """A body that arrives completely and is not JSON."""
         if self.rng().random() < 0.3:
             return b"<html><body><h1>502 Bad Gateway</h1></body></html>"
         return body[: int(len(body) * self.rng().random() * 0.95)]

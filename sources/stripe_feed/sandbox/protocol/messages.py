@@ -8,7 +8,7 @@ from .faults import Fate
 
 
 class Request(NamedTuple):
-    """One request as it came in; header names are in lower case."""
+    """One request; header names are in lower case."""
 
     method: str
     target: str
@@ -17,7 +17,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One answer, how late it goes out, and what happens to it on its way."""
+    """One answer: how late it is sent, and what happens to it on the way."""
 
     status: int
     body: bytes

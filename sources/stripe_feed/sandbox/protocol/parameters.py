@@ -24,11 +24,11 @@ def parse(query: str) -> Params:
 
 def nested(query: str) -> Params:
     """All brackets as hashes, those of arrays with the index as the key."""
-    found: Params = {}
+    fields: Params = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         name, *inner = key.replace("]", "").split("[")
-        _put(found, name, inner, value)
-    return found
+        _put(fields, name, inner, value)
+    return fields
 
 
 def _put(into: Params, name: str, inner: list[str], value: str) -> None:
@@ -58,7 +58,7 @@ def _arrays(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Whole seconds in [lo, hi); None is no bound."""
+    """Whole seconds in [lo, hi); None means no bound."""
 
     lo: int | None = None
     hi: int | None = None
@@ -71,7 +71,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What every list takes, and the filters of this one."""
+    """The parameters that every list takes, and the filters of this one."""
 
     limit: int
     after: str
@@ -82,9 +82,9 @@ class Query:
 
 
 def query(params: Params, filters: Collection[str]) -> Query:
-    """Refuses what this list does not know."""
-    if strange := [name for name in params if name not in COMMON and name not in filters]:
-        raise unknown_parameters(strange)
+    """Read the parameters of a list. Refuses those it does not take."""
+    if unknown := [name for name in params if name not in COMMON and name not in filters]:
+        raise unknown_parameters(unknown)
     after, before = params.get("starting_after", ""), params.get("ending_before", "")
     if after and before:
         raise Refusal(
@@ -108,10 +108,10 @@ def _limit(value: object) -> int:
 
 
 def expands(params: Params) -> tuple[str, ...]:
-    given = params.get("expand", [])
-    if not isinstance(given, list):
+    value = params.get("expand", [])
+    if not isinstance(value, list):
         raise Refusal(400, "Invalid array", param="expand")
-    return tuple(given)
+    return tuple(value)
 
 
 def integer(name: str, value: object) -> int:
@@ -127,7 +127,7 @@ def boolean(name: str, value: object) -> bool:
 
 
 def span(params: Mapping[str, Any], name: str) -> Span:
-    """A time as an exact second or as bounds, all of which hold."""
+    """A time given as an exact second, or as bounds that all hold."""
     given = params.get(name)
     if given is None:
         return Span()
@@ -136,9 +136,11 @@ def span(params: Mapping[str, Any], name: str) -> Span:
         return Span(second, second + 1)
     if not isinstance(given, dict):
         raise bad_integer(name, given)
-    if strange := [f"{name}[{bound}]" for bound in given if bound not in BOUNDS]:
-        raise unknown_parameters(strange)
-    bounds = {bound: integer(f"{name}[{bound}]", value) for bound, value in given.items()}
-    lows = [value + (bound == "gt") for bound, value in bounds.items() if bound in ("gt", "gte")]
-    highs = [value + (bound == "lte") for bound, value in bounds.items() if bound in ("lt", "lte")]
+    if unknown := [f"{name}[{bound}]" for bound in given if bound not in BOUNDS]:
+        raise unknown_parameters(unknown)
+    bounds = {bound: integer(f"{name}[{bound}]", text) for bound, text in given.items()}
+    lows = [second + (bound == "gt") for bound, second in bounds.items() if bound in ("gt", "gte")]
+    highs = [
+        second + (bound == "lte") for bound, second in bounds.items() if bound in ("lt", "lte")
+    ]
     return Span(max(lows, default=None), min(highs, default=None))
