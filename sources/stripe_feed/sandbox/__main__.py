@@ -105,6 +105,12 @@ def make_parser() -> Parser:
         help="limit of requests per second per endpoint",
     )
     parser.add_argument(
+        "--search-rate",
+        type=non_negative,
+        default=None,
+        help="limit of searches per second in total",
+    )
+    parser.add_argument(
         "--gzip", action="store_true", help="compress answers if the client accepts it"
     )
     parser.add_argument("--indent", action="store_true", help="indent bodies as Stripe does")
@@ -160,6 +166,7 @@ def make_sandbox(options: argparse.Namespace) -> Sandbox:
     )
     sandbox.faults.latency, sandbox.faults.jitter = options.latency, options.jitter
     sandbox.faults.rate, sandbox.faults.endpoint_rate = options.rate, options.endpoint_rate
+    sandbox.faults.search_rate = options.search_rate
     return sandbox
 
 

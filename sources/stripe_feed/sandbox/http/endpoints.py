@@ -23,13 +23,14 @@ from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, nested, parse, query
 from ..state.account import Account
 from ..state.api_versions import VERSION, is_current, render_answer
-from ..state.kinds import KIND_OF_PATH, Kind
+from ..state.kinds import KIND_OF_PATH, KINDS, Kind
 from ..state.mutation import LoggedRequest
 from ..world import World
 from . import expansions, sublists
 from .execution import Prepared, Write, perform
 from .lists import envelope, page_of_rows
 from .routes import ROUTES, prepare
+from .search import PATHS, search_objects
 
 if TYPE_CHECKING:
     from ..protocol.faults import Fate
@@ -82,6 +83,8 @@ def path_template(path: str) -> tuple[str, str]:
     counts requests by template. A second id follows the first behind a slash.
     """
     parts = path.strip("/").split("/")
+    if f"/{'/'.join(parts)}" in PATHS:
+        return path, ""
     first_id = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
     if len(parts) <= first_id or parts[:2] == ["v1", "account"]:
         return path, ""
@@ -116,6 +119,9 @@ def _check_version(request: Request) -> None:
 
 
 def get(account: World, key: str, template: str, path: str, id: str, params: Params) -> bytes:
+    if template in PATHS:
+        check_permission(account, key, KINDS[PATHS[template]].permission)
+        return search_objects(account, key, PATHS[template], params)
     kind = KIND_OF_PATH.get(template.removesuffix("/:id"))
     if kind:
         check_permission(account, key, kind.permission)

@@ -43,6 +43,7 @@ class Faults:
     jitter: float = 0.0
     rate: float | None = None
     endpoint_rate: float | None = None
+    search_rate: float | None = None  # of all searches together
     rates: dict[str, float] = field(default_factory=dict)
     error_500: float = 0.0
     reset: float = 0.0
@@ -92,9 +93,11 @@ class Faults:
         error.
         """
         endpoint_rate = self.rates.get(template, self.endpoint_rate)
-        rates = {"global-rate": ("", self.rate), "endpoint-rate": (template, endpoint_rate)}
+        rates = [("global-rate", "", self.rate), ("endpoint-rate", template, endpoint_rate)]
+        if template.endswith("/search"):
+            rates.append(("endpoint-rate", "search", self.search_rate))
         now, filled = self.clock(), []
-        for reason, (name, rate) in rates.items():
+        for reason, name, rate in rates:
             if rate is None:
                 continue
             bucket = self.buckets.get(name)

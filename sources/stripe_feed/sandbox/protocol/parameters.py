@@ -91,7 +91,7 @@ def query(params: Params, filters: Collection[str]) -> Query:
             400, "You may only specify one of these parameters: starting_after, ending_before."
         )
     return Query(
-        _limit(params.get("limit", "10")),
+        page_limit(params.get("limit", "10")),
         after,
         before,
         span(params, "created"),
@@ -100,7 +100,7 @@ def query(params: Params, filters: Collection[str]) -> Query:
     )
 
 
-def _limit(value: object) -> int:
+def page_limit(value: object) -> int:
     limit = integer("limit", value)
     if not 1 <= limit <= 100:
         raise bad_limit(limit)
