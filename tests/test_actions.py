@@ -411,6 +411,13 @@ def test_an_address_in_capitals_is_the_same_customer(account: Account) -> None:
     assert done.id == customer
 
 
+def test_a_property_has_one_value(account: Account) -> None:
+    """A range would match half of the account."""
+    for several in ({"gte": 0}, [EMAIL]):
+        done = account.actions.delete("customers", match={"created": several})
+        assert done.status == "error" and "has one value" in done.message
+
+
 @pytest.mark.parametrize("match", [{}, {"email": ""}, {"email": None}])
 def test_an_empty_value_matches_nothing(account: Account, match: dict[str, Any]) -> None:
     """Or every customer without an address would be one and the same."""
@@ -623,6 +630,19 @@ def test_an_idempotency_key_holds_no_personal_data(key: str) -> None:
     with scripted(body({})) as server, on(server) as actions, pytest.raises(UsageError):
         actions.create("customers", {"name": "x"}, idempotency_key=key)
     assert server.seen == []
+
+
+def test_a_repeated_upsert_finds_what_its_first_try_created(account: Account) -> None:
+    """An idempotency key stands for one path."""
+    order: dict[str, Any] = {"match": {"email": EMAIL}, "idempotency_key": "sf-1"}
+    account.box.faults.error_500_after = 1.0
+    first = account.actions.run("customers", "upsert", set={"name": NAME}, **order)
+    account.box.faults.error_500_after = 0.0
+    same = account.actions.run("customers", "upsert", set={"name": NAME}, **order)
+    other = account.actions.run("customers", "upsert", set={"name": "B"}, **order)
+
+    assert (first.status, same.status, other.status) == ("unknown", "skipped", "success")
+    assert other.idempotency_key == "sf-1-update"
 
 
 def test_our_writes_can_be_told_by_their_key() -> None:

@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from stripe_feed.errors import InvalidParameter
+from stripe_feed.api.forms import encode
+from stripe_feed.errors import InvalidParameter, UsageError
 from stripe_feed.resources.writable import REMOVED, WRITABLE, Writable
-from stripe_feed.write.parameters import convert
+from stripe_feed.write.checks import check
+from stripe_feed.write.parameters import Nulls, convert
 from tests.sdk_parameters import FOLDER, OPTIONS, tsv
 
 CUSTOMERS = WRITABLE["customers"]
+NAMES = st.sampled_from(
+    ["metadata", "metadata.a", "items", "name", "email", "a", "", "address.city"]
+)
 
 
 @pytest.mark.parametrize("row", WRITABLE.values(), ids=list(WRITABLE))
@@ -60,7 +67,7 @@ def test_the_paths_are_those_of_the_sdks_services(row: Writable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "given", "sent"),
+    ("verb", "values", "sent"),
     [
         ("create", {"metadata.plan.name": "pro"}, {"metadata": {"plan.name": "pro"}}),
         ("create", {"metadata": {"n": 12, "b": True, "d": Decimal("1.50")}},
@@ -77,12 +84,12 @@ def test_the_paths_are_those_of_the_sdks_services(row: Writable) -> None:
         ("list", {"created": datetime(2026, 1, 1, tzinfo=timezone.utc)}, {"created": 1767225600}),
     ],
 )  # fmt: skip
-def test_values_become_what_stripe_documents(verb: str, given: Any, sent: Any) -> None:
-    assert convert(CUSTOMERS, verb, given) == sent
+def test_values_become_what_stripe_documents(verb: str, values: Any, sent: Any) -> None:
+    assert convert(CUSTOMERS, verb, values) == sent
 
 
 @pytest.mark.parametrize(
-    ("table", "verb", "given", "says"),
+    ("table", "verb", "values", "says"),
     [
         ("customers", "create", {"balance": 19.99}, "balance takes a whole number"),
         ("customers", "create", {"balance": 20.0}, "balance takes a whole number"),
@@ -110,22 +117,22 @@ def test_values_become_what_stripe_documents(verb: str, given: Any, sent: Any) -
     ],
 )  # fmt: skip
 def test_values_that_are_wrong_are_told_before_the_call(
-    table: str, verb: str, given: Any, says: str
+    table: str, verb: str, values: Any, says: str
 ) -> None:
     with pytest.raises(InvalidParameter, match=says) as caught:
-        convert(WRITABLE[table], verb, given)
+        convert(WRITABLE[table], verb, values)
 
     assert caught.value.param
 
 
 @pytest.mark.parametrize("empty", [None, "", {}, []], ids=repr)
 def test_an_empty_value_has_three_meanings(empty: Any) -> None:
-    given = {"phone": empty, "name": "x"}
+    values = {"phone": empty, "name": "x"}
 
-    assert convert(CUSTOMERS, "update", given) == {"name": "x"}
-    assert convert(CUSTOMERS, "update", given, "unset") == {"name": "x", "phone": ""}
+    assert convert(CUSTOMERS, "update", values) == {"name": "x"}
+    assert convert(CUSTOMERS, "update", values, "unset") == {"name": "x", "phone": ""}
     with pytest.raises(InvalidParameter, match="phone is empty"):
-        convert(CUSTOMERS, "update", given, "error")
+        convert(CUSTOMERS, "update", values, "error")
 
 
 @pytest.mark.parametrize(
@@ -136,16 +143,64 @@ def test_an_empty_value_has_three_meanings(empty: Any) -> None:
         ("metadata", {"metadata": ""}),
         ("metadata.a.b", {"metadata": {"a.b": ""}}),
         ("shipping", {"shipping": ""}),
+        ("address.line2", {"address": {"line2": ""}}),
+        (
+            "invoice_settings.default_payment_method",
+            {"invoice_settings": {"default_payment_method": ""}},
+        ),
     ],
 )
 def test_a_field_is_cleared_by_an_empty_string(field: str, sent: Any) -> None:
     assert convert(CUSTOMERS, "update", {}, unset=(field,)) == sent
 
 
-@pytest.mark.parametrize("field", ["default_source", "balance", "preferred_locales", "nope"])
-def test_what_cannot_be_cleared_is_told_before_the_call(field: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ("customers", "default_source"),
+        ("customers", "balance"),
+        ("customers", "preferred_locales"),
+        ("customers", "shipping.name"),
+        ("customers", "nope"),
+        ("products", "name"),
+        ("subscriptions", "cancel_at_period_end"),
+    ],
+)
+def test_what_cannot_be_cleared_is_told_before_the_call(table: str, field: str) -> None:
     with pytest.raises(InvalidParameter, match=r"cannot unset|no parameter"):
-        convert(CUSTOMERS, "update", {}, unset=(field,))
+        convert(WRITABLE[table], "update", {}, unset=(field,))
+
+
+SCALARS = [
+    None, True, 0, -5, 2**70, 1.5, float("nan"), Decimal("NaN"), "", "x", "5", "true", "2026-01-01",
+    "4242424242424242", "a@x.org", b"x", datetime(2026, 1, 1), date(2026, 1, 1), "\ud800", "now",
+]  # fmt: skip
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.sampled_from(SCALARS),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=4,
+)
+PLACES = [
+    (row, verb, name)
+    for row in WRITABLE.values()
+    for verb in ("create", "update", "list")
+    for name in row.parameters[verb]
+]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.sampled_from(PLACES), VALUES, NAMES, VALUES, st.sampled_from(["skip", "unset"]))
+def test_whatever_is_given_is_sent_or_told(
+    place: tuple[Writable, str, str], value: Any, other: str, other_value: Any, nulls: Nulls
+) -> None:
+    """Never an exception of another kind."""
+    row, verb, name = place
+    try:
+        params = convert(row, verb, {name: value, other: other_value}, nulls)
+        check(row, verb, params)
+        encode(params)
+    except UsageError as error:
+        assert str(error)
 
 
 def test_a_field_given_whole_and_in_parts_is_refused() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "TABLES",
+    "ActionResult",
+    "Actions",
     "Change",
     "Feed",
     "PartlyDone",
@@ -41,11 +43,14 @@ if TYPE_CHECKING:
     from .triggers.config import trigger_of as trigger
     from .triggers.run import deliver
     from .verify_run import verify
-    from .write.actions import open_actions
+    from .write.actions import Actions, open_actions
+    from .write.result import ActionResult
 
     __version__: str
 else:  # hidden from type checkers, which would otherwise take every misspelt name for an object
     _HOMES = {
+        "ActionResult": ".write.result:ActionResult",
+        "Actions": ".write.actions:Actions",
         "Change": ".feed.change:Change",
         "Feed": ".feed.feed:Feed",
         "PartlyDone": ".errors:PartlyDone",

@@ -67,6 +67,14 @@ class Writable:
         """The parameters of each verb by path."""
         return _read_parameters(self.table)
 
+    @cached_property
+    def hashes(self) -> dict[str, frozenset[str]]:
+        """Per verb the paths that have parameters below: those in lists and maps are no parameters."""
+        return {
+            verb: frozenset(path.rpartition(".")[0] for path in known)
+            for verb, known in self.parameters.items()
+        }
+
 
 @cache
 def _read_parameters(table: str) -> dict[str, dict[str, Parameter]]:

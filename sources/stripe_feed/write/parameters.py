@@ -20,8 +20,8 @@ Params = dict[str, Any]
 
 NULLS = ("skip", "unset", "error")
 UNSET = ""  # what Stripe takes for null
-CLEARED_BY_EMPTY_TEXT = frozenset(
-    ("description", "email", "invoice_settings.default_payment_method", "name", "phone")
+CLEARED_BY_EMPTY_TEXT = re.compile(
+    r"description|email|invoice_settings\.default_payment_method|name|phone|address\..+|shipping\..+"
 )
 """Plain text that an empty string clears, though the SDK's annotations do not say so."""
 MILLISECONDS = (
@@ -95,7 +95,7 @@ def _convert(
     row: Writable, verb: str, known: Mapping[str, Parameter], path: str, value: Any, nulls: Nulls
 ) -> Any:
     parameter = known.get(path)
-    if parameter is None and f"{path}." not in _prefixes(known):
+    if parameter is None and path not in row.hashes.get(verb, ()):
         raise unknown(row, verb, path)
     if value is None or value in ("", {}, []):
         if nulls == "error":
@@ -114,11 +114,6 @@ def _convert(
             items = (_convert(row, verb, known, f"{path}[]", item, nulls) for item in value)
             return [item for item in items if item is not SKIPPED]
     return _scalar(path, types, parameter.values if parameter else (), value)
-
-
-def _prefixes(known: Mapping[str, Parameter]) -> set[str]:
-    """The paths of hashes in lists and maps, which have no row of their own."""
-    return {f"{path.rpartition('.')[0]}." for path in known}
 
 
 def _hash(
@@ -168,11 +163,10 @@ def _cleared(row: Writable, verb: str, known: Mapping[str, Parameter], path: str
     if parameter is None:
         raise unknown(row, verb, path)
     is_key = path not in known or path.endswith(".*")
-    if (
-        parameter.unsettable
-        or path in CLEARED_BY_EMPTY_TEXT
-        or (is_key and "text" in parameter.types)
-    ):
+    on_create = row.parameters["create"].get(path)
+    is_needed = parameter.required or (on_create is not None and on_create.required)
+    is_text = "text" in parameter.types and not is_needed
+    if parameter.unsettable or (is_text and (is_key or CLEARED_BY_EMPTY_TEXT.fullmatch(path))):
         return UNSET
     raise InvalidParameter(f"Stripe cannot unset {path}: leave it out, or give a value.", path)
 

@@ -111,8 +111,10 @@ def _insert(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
 
 def _upsert(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionResult:
     found = _find(lookup, row, order, True)
+    # a key stands for one path: whoever repeats an upsert may find what its first try created
+    to_update = replace(order, idempotency_key=f"{order.idempotency_key}-update")
     if found.objects:
-        return _each(lookup, row, verb, order, found, _change)
+        return _each(lookup, row, verb, to_update, found, _change)
     if "id" in (order.match or {}) and not row.own_ids:
         raise InvalidParameter(
             f"There is no such {row.noun}, and Stripe chooses the ids of new ones. Match on something else.",
@@ -123,7 +125,7 @@ def _upsert(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
     except RequestRefused as error:
         if error.code != "resource_already_exists":
             raise
-        return _each(lookup, row, verb, order, _find(lookup, row, order, True), _change)
+        return _each(lookup, row, verb, to_update, _find(lookup, row, order, True), _change)
     return replace(created, via=found.via)
 
 

@@ -157,6 +157,8 @@ class Lookup:
         """
         if not match or any(value in (None, "") for value in match.values()):
             raise UsageError("Nothing to match on. Give an id, or --match PROPERTY=VALUE.")
+        if any(isinstance(value, Mapping | list | tuple) for value in match.values()):
+            raise UsageError("A property to match on has one value.")
         wanted = read(match)
         if "id" in match:
             return Found(self._existing([str(match["id"])], row, wanted), "id")
