@@ -1,0 +1,232 @@
+"""What a push is: which object, which rows, how they find their object, and what each field is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from string import Formatter
+from typing import Any, Literal
+
+from ...errors import UsageError
+from ...resources.writable import WRITABLE, Writable
+from ..parameters import NULLS, Nulls
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Mode = Literal["insert", "update", "upsert"]
+IfSeveral = Literal["error", "newest", "oldest"]
+
+MODES = ("insert", "update", "upsert")
+IF_SEVERAL = ("error", "newest", "oldest")
+NOTHING = "nothing"
+MAX_DELETE_SHARE = 0.1
+
+OBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "customers": (("id", "email"), ("delete",)),
+}
+"""Per object the fields to match on (beside `metadata.NAME`), and what can be done to an object whose
+row is gone.
+"""
+CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
+"""What a value is made into before it is checked: `utc` gives a time without a zone one, and
+`milliseconds` become seconds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The value of a column."""
+
+    name: str
+    convert: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The same value for every row."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Text with columns in it: `{first_name} {last_name}`. It is empty if one of them is."""
+
+    text: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it names."""
+        return [name for _, name, _, _ in Formatter().parse(self.text) if name is not None]
+
+
+Source = Column | Constant | Template
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A push. `map` gives for each parameter of Stripe (dotted names reach into hashes) a column, a
+    constant or a template; without it, each column is the parameter of its name. A name that is no
+    parameter becomes a key of the object's metadata.
+
+    `key` names the columns that tell one row from another. `nulls` says what an empty value means.
+    """
+
+    name: str
+    object: str
+    key: tuple[str, ...]
+    mode: Mode = "upsert"
+    match: str | None = None
+    map: Mapping[str, Source] | None = None
+    query: str | None = None
+    nulls: Nulls = "skip"
+    if_several: IfSeveral = "error"
+    on_delete: str = NOTHING
+    max_deletes: int = 0
+    max_delete_share: float = MAX_DELETE_SHARE
+    row: Writable = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.object not in OBJECTS:
+            raise UsageError(
+                f"{self.name}: rows cannot be pushed to {self.object!r}. Choose from: {', '.join(OBJECTS)}."
+            )
+        object.__setattr__(self, "row", WRITABLE[self.object])
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", self.name):
+            raise UsageError("The name of a push has 1 to 60 letters, digits, _ or -.")
+        if not self.key:
+            raise UsageError(f"{self.name}: key names the columns that tell one row from another.")
+        for name, choices in (("mode", MODES), ("nulls", NULLS), ("if_several", IF_SEVERAL)):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{self.name}: {name} is one of {', '.join(choices)}.")
+        _check_match(self)
+        _check_deletes(self)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the rows must have."""
+        named = [*self.key]
+        for source in (self.map or {}).values():
+            match source:
+                case Column():
+                    named.append(source.name)
+                case Template():
+                    named += source.columns
+        return list(dict.fromkeys(named))
+
+
+def _check_match(push: Definition) -> None:
+    names, _ = OBJECTS[push.object]
+    if push.match is None:
+        if push.mode != "insert":
+            raise UsageError(
+                f"{push.name}: {push.mode} needs match, one of {', '.join(names)}, metadata.NAME."
+            )
+        return
+    if push.match not in names and not re.fullmatch(r"metadata\.[^.\[\]]{1,40}", push.match):
+        raise UsageError(
+            f"{push.name}: {push.object} match on {', '.join(names)} or metadata.NAME."
+        )
+    if push.map is not None and push.match not in push.map:
+        raise UsageError(f"{push.name}: map says nothing of {push.match}, which rows match on.")
+    if push.match == "id" and push.mode == "upsert" and not push.row.own_ids:
+        raise UsageError(
+            f"{push.name}: Stripe chooses the id of a new {push.row.noun}, so upsert cannot match on it. "
+            "Match on something else, or use update."
+        )
+
+
+def _check_deletes(push: Definition) -> None:
+    _, ways = OBJECTS[push.object]
+    if push.on_delete not in (NOTHING, *ways):
+        raise UsageError(
+            f"{push.name}: on_delete of {push.object} is one of {', '.join((NOTHING, *ways))}."
+        )
+    if push.on_delete != NOTHING and push.mode != "upsert":
+        raise UsageError(f"{push.name}: on_delete needs the mode upsert.")
+    if push.on_delete != NOTHING and push.max_deletes < 1:
+        raise UsageError(
+            f"{push.name}: on_delete needs max_deletes, the most objects that one run may {push.on_delete}."
+        )
+    if not 0 < push.max_delete_share <= 1:
+        raise UsageError(f"{push.name}: max_delete_share is more than 0 and at most 1.")
+
+
+def read_definitions(text: str) -> dict[str, Definition]:
+    """Read the pushes of a TOML file. Raises `UsageError`."""
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise UsageError(f"The file of the pushes is no TOML: {fault}") from None
+    pushes = parsed.get("push")
+    if set(parsed) != {"push"} or not isinstance(pushes, Mapping) or not pushes:
+        raise UsageError("The file of the pushes holds tables named [push.NAME], and nothing else.")
+    return {name: make_definition(name, given) for name, given in pushes.items()}
+
+
+def make_definition(name: str, given: Mapping[str, Any]) -> Definition:
+    """Make a push of what a file says, or a call. Raises `UsageError`."""
+    known = {one.name for one in fields(Definition)} - {"name", "row"}
+    if not isinstance(given, Mapping):
+        raise UsageError(f"[push.{name}] is a table.")
+    if strange := sorted(given.keys() - known):
+        raise UsageError(
+            f"{name}: there is no setting {strange[0]}. Choose from: {', '.join(sorted(known))}."
+        )
+    if missing := [one for one in ("object", "key") if one not in given]:
+        raise UsageError(f"{name}: {missing[0]} is missing.")
+    settings = dict(given)
+    key = settings["key"]
+    settings["key"] = (key,) if isinstance(key, str) else tuple(key)
+    if settings.get("map") is not None:
+        settings["map"] = {
+            path: _source(name, path, source) for path, source in _flat(settings["map"])
+        }
+    return Definition(name=name, **settings)
+
+
+def _flat(given: Any) -> list[tuple[str, Any]]:
+    """The fields of a map; in TOML a dotted name that is not quoted is a table of its own."""
+    found: list[tuple[str, Any]] = []
+    for name, value in given.items():
+        is_source = isinstance(value, Mapping) and value.keys() & {"column", "value", "template"}
+        if isinstance(value, Mapping) and not is_source:
+            found += [(f"{name}.{inner}", source) for inner, source in _flat(value)]
+        else:
+            found.append((name, value))
+    return found
+
+
+def _source(push: str, path: str, given: Any) -> Source:
+    match given:
+        case Column() | Constant() | Template():
+            return given
+        case str():
+            return Column(given)
+        case {"value": value, **rest} if not rest:
+            return Constant(value)
+        case {"template": str(text), **rest} if not rest:
+            return _template(push, path, text)
+        case {"column": str(column), **rest} if not rest.keys() - {"as"}:
+            convert: Any = rest.get("as")
+            if convert not in (None, *CONVERSIONS):
+                raise UsageError(f"{push}: {path}: as is one of {', '.join(CONVERSIONS)}.")
+            return Column(column, convert)
+    raise UsageError(
+        f"{push}: {path} is a column, or one of {{column = ..., as = ...}}, {{value = ...}}, {{template = ...}}."
+    )
+
+
+def _template(push: str, path: str, text: str) -> Template:
+    try:
+        parts = [part for part in Formatter().parse(text) if part[1] is not None]
+    except ValueError:
+        parts = [("", "", "", "")]
+    if not parts or any(not name or spec or way for _, name, spec, way in parts):
+        raise UsageError(f"{push}: {path}: a template is text with {{column}} in it.")
+    return Template(text)

@@ -1,0 +1,203 @@
+"""A row of a table as parameters of Stripe's: columns, constants and templates, and what an empty
+value means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+from ...errors import InvalidParameter, UsageError
+from ...resources import TABLES
+from ...resources.writable import REMOVED, Writable
+from ..checks import check
+from ..parameters import MILLISECONDS, Params, convert, unknown
+from .definition import Column, Constant, Definition, Source, Template
+from .log import MARKER, content_of
+
+Record = Mapping[str, Any]
+Fields = Mapping[str, Source]
+
+WORDS = {
+    "true": True, "yes": True, "y": True, "t": True, "1": True,
+    "false": False, "no": False, "n": False, "f": False, "0": False,
+}  # fmt: skip
+KEY_SEPARATOR = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a row says of its object: values by parameter, before they are checked."""
+
+    key: str
+    given: Mapping[str, Any]
+
+    @property
+    def content(self) -> str:
+        """A digest of it."""
+        return content_of(self.given)
+
+
+def fields_of(push: Definition, columns: Iterable[str]) -> Fields:
+    """The fields of a push by parameter; a name that is no parameter is a key of the metadata.
+
+    Raises `UsageError` for a column that no row has, and `InvalidParameter` for what Stripe never
+    takes.
+    """
+    columns = list(columns)
+    if missing := [name for name in push.columns if name not in columns]:
+        raise UsageError(
+            f"{push.name}: the rows have no column {missing[0]}. They have: {', '.join(map(str, columns)) or 'none'}."
+        )
+    chosen = push.map
+    if chosen is None:
+        chosen = {name: Column(name) for name in columns if _is_field(push, name)}
+    fields: dict[str, Source] = {}
+    for name, source in chosen.items():
+        path = _path(push.row, name)
+        if path in fields:
+            raise UsageError(f"{push.name}: {path} is given twice.")
+        fields[path] = source
+    return fields
+
+
+def _is_field(push: Definition, column: str) -> bool:
+    """Without a map, a key is a field only if it is a parameter, or is what rows match on."""
+    return column not in push.key or column == push.match or _is_known(push.row, column)
+
+
+def _is_known(row: Writable, name: str) -> bool:
+    top = re.split(r"[.\[]", name, maxsplit=1)[0]
+    return any(
+        re.split(r"[.\[]", path, maxsplit=1)[0] == top
+        for verb in ("create", "update")
+        for path in row.parameters[verb]
+    )
+
+
+def _path(row: Writable, name: str) -> str:
+    if name == f"metadata.{MARKER}":
+        raise InvalidParameter(f"{name} is what a push marks its objects with.", name)
+    if name == "id" or _is_known(row, name):
+        return name
+    if "." in name or "[" in name or (row.table, name) in REMOVED or _is_column(row, name):
+        raise unknown(row, "create", name)
+    return f"metadata.{name}"
+
+
+def _is_column(row: Writable, name: str) -> bool:
+    table = TABLES.get(row.table)
+    return table is not None and any(column.name == name for column in table.columns)
+
+
+def wanted_of(push: Definition, fields: Fields, record: Record) -> Wanted:
+    """What a row says of its object. Raises `InvalidParameter`."""
+    given = {}
+    for path, source in fields.items():
+        if isinstance(source, Column) and source.name not in record:
+            continue  # this row says nothing of it
+        given[path] = _value(path, source, record)
+    return Wanted(row_key(push, record), given)
+
+
+def row_key(push: Definition, record: Record) -> str:
+    """The key of a row as text. Raises `InvalidParameter` if a part of it is empty."""
+    parts = []
+    for name in push.key:
+        value = blank_to_null(record.get(name))
+        if value is None:
+            raise InvalidParameter(f"The key column {name} is empty.", name)
+        parts.append(str(value).replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
+    return KEY_SEPARATOR.join(parts)
+
+
+def blank_to_null(value: Any) -> Any:
+    """A cell that holds nothing but white space, or no number, is null."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    return None if isinstance(value, float | Decimal) and value != value else value
+
+
+def _value(path: str, source: Source, record: Record) -> Any:
+    match source:
+        case Constant():
+            return source.value
+        case Template():
+            values = {name: blank_to_null(record.get(name)) for name in source.columns}
+            return None if None in values.values() else source.text.format_map(values)
+        case Column():
+            value = blank_to_null(record[source.name])
+            return value if value is None else _converted(path, source.convert, value)
+
+
+def _converted(path: str, convert: str | None, value: Any) -> Any:
+    result: Any = None
+    match convert:
+        case None:
+            return value
+        case "text":
+            result = value.isoformat() if isinstance(value, datetime) else str(value)
+        case "integer":
+            result = _integer(value)
+        case "boolean":
+            result = WORDS.get(str(value).strip().lower())
+        case "utc" if isinstance(value, datetime):
+            result = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        case "utc" if isinstance(value, str):
+            result = _utc(value)
+        case "milliseconds":
+            number = _integer(value)
+            result = number // 1000 if number is not None and number >= MILLISECONDS else None
+    if result is None:
+        raise InvalidParameter(
+            f"{path}: a value of type {type(value).__name__} does not convert as {convert}.", path
+        )
+    return result
+
+
+def _integer(value: Any) -> int | None:
+    """A whole number; floats are what a table makes of whole numbers if some are empty."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float | Decimal):
+        return int(value) if value == value // 1 else None
+    return int(value) if re.fullmatch(r"-?\d{1,18}", str(value).strip(), re.ASCII) else None
+
+
+def _utc(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def params_for(push: Definition, wanted: Wanted, verb: str) -> Params:
+    """The parameters of one request. Raises `InvalidParameter` for what Stripe would refuse.
+
+    What an object only takes when it is created is left out of its updates, and the reverse.
+    """
+    known = push.row.parameters[verb]
+    tops = {re.split(r"[.\[]", path, maxsplit=1)[0] for path in known}
+    given = {path: value for path, value in wanted.given.items() if path.split(".")[0] in tops}
+    if "id" in given and verb == "update":
+        del given["id"]
+    nulls = push.nulls
+    if verb == "create" and nulls == "unset":  # nothing is set yet
+        nulls = "skip"
+    params = convert(push.row, verb, given, nulls)
+    check(push.row, verb, params)
+    return params
+
+
+def update_only(push: Definition, wanted: Wanted) -> Params:
+    """What an object takes only after it was created."""
+    created = params_for(push, wanted, "create")
+    updated = params_for(push, wanted, "update")
+    return {name: value for name, value in updated.items() if name not in created and value != ""}

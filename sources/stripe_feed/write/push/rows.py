@@ -1,0 +1,69 @@
+"""Rows to push, from whatever holds them: dicts, a DataFrame, Arrow, a dlt resource, or a query on the
+copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ...destination.place import DATASET
+from ...destination.read import opened, query
+from ...errors import UsageError
+
+Row = dict[str, Any]
+
+
+def read_rows(source: Any) -> Iterator[Row]:
+    """Read rows as dicts. Raises `UsageError` for what holds none."""
+    if isinstance(source, Mapping):
+        yield {str(name): _plain(value) for name, value in source.items()}
+    elif hasattr(source, "to_pylist"):  # Arrow: a table, or a batch
+        yield from read_rows(source.to_pylist())
+    elif hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
+        yield from read_rows(source.to_dict("records"))
+    elif hasattr(source, "to_dicts"):  # Polars
+        yield from read_rows(source.to_dicts())
+    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        for item in source:
+            yield from read_rows(item)
+    else:
+        raise UsageError(
+            f"A {type(source).__name__} holds no rows. Give dicts, a DataFrame, Arrow or a dlt resource."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A value as Python has it; what is no number or no time is null."""
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
+    try:
+        return None if value != value else value  # NaN, NaT
+    except (TypeError, ValueError):  # compared element by element
+        return value
+
+
+def query_rows(
+    sql: str,
+    database: str | None = None,
+    destination: str | None = None,
+    dataset: str = DATASET,
+) -> list[Row]:
+    """The rows of a query on the copy. Raises `UsageError` with the database's words."""
+    with opened(database, destination, dataset) as copy:
+        found = query(copy, sql)
+    if len(set(found.columns)) < len(found.columns):
+        raise UsageError("Two columns of the query have one name. Name each of them with `as`.")
+    return [
+        {
+            name: json.loads(value) if name in found.json and value is not None else value
+            for name, value in zip(found.columns, row, strict=True)
+        }
+        for row in found.rows
+    ]
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """Every column that some row has, in the order of their appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))

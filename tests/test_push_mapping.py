@@ -1,0 +1,287 @@
+"""What a push makes of a row: fields, conversions, empty values; and what a definition may say."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas
+import pyarrow
+import pytest
+
+from stripe_feed.errors import InvalidParameter, UsageError
+from stripe_feed.write.push.definition import Definition, make_definition, read_definitions
+from stripe_feed.write.push.mapping import (
+    fields_of,
+    params_for,
+    row_key,
+    update_only,
+    wanted_of,
+)
+from stripe_feed.write.push.rows import columns_of, query_rows, read_rows
+
+EMAIL = {"email": "email"}
+
+
+def push(**given: Any) -> Definition:
+    return make_definition("crm", {"object": "customers", "key": "id_", "match": "email", **given})
+
+
+def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[str, Any]:
+    record = {"id_": 1, "email": "a@example.com", **record}
+    definition = push(**given)
+    wanted = wanted_of(definition, fields_of(definition, record), record)
+    params = params_for(definition, wanted, verb)
+    assert params.pop("email") == "a@example.com"
+    return params
+
+
+@pytest.mark.parametrize(
+    ("fields", "record", "sent"),
+    [
+        ({"name": "n"}, {"n": "Jane"}, {"name": "Jane"}),
+        ({"address.city": "c", "address.line1": "l"}, {"c": "Bonn", "l": "T 1"},
+         {"address": {"city": "Bonn", "line1": "T 1"}}),
+        ({"description": {"value": "from the CRM"}}, {}, {"description": "from the CRM"}),
+        ({"name": {"template": "{first} {last}"}}, {"first": "J", "last": "D"}, {"name": "J D"}),
+        ({"name": {"template": "{first} {last}"}}, {"first": "J", "last": " "}, {}),
+        ({"score": "s", "metadata.plan": "p"}, {"s": 12, "p": "pro"},
+         {"metadata": {"score": "12", "plan": "pro"}}),
+        ({"metadata.since": "d"}, {"d": datetime(2026, 1, 2, tzinfo=timezone.utc)},
+         {"metadata": {"since": "2026-01-02T00:00:00+00:00"}}),
+        ({"balance": "b"}, {"b": Decimal("-500")}, {"balance": -500}),
+        ({"balance": {"column": "b", "as": "integer"}}, {"b": 500.0}, {"balance": 500}),
+        ({"validate": {"column": "v", "as": "boolean"}}, {"v": "No"}, {"validate": False}),
+        ({"validate": {"column": "v", "as": "boolean"}}, {"v": 0}, {"validate": False}),
+        ({"phone": {"column": "p", "as": "text"}}, {"p": 49123}, {"phone": "49123"}),
+    ],
+)  # fmt: skip
+def test_fields_come_from_columns_constants_and_templates(
+    fields: dict[str, Any], record: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    assert mapped(record, map=EMAIL | fields) == sent
+
+
+@pytest.mark.parametrize("empty", [None, "", "  ", float("nan"), Decimal("NaN")], ids=repr)
+def test_an_empty_cell_has_three_meanings(empty: Any) -> None:
+    fields, record = {"map": EMAIL | {"phone": "p", "name": "n"}}, {"p": empty, "n": "x"}
+
+    assert mapped(record, "update", **fields) == {"name": "x"}
+    assert mapped(record, "update", **fields, nulls="unset") == {"name": "x", "phone": ""}
+    assert mapped(record, "create", **fields, nulls="unset") == {"name": "x"}
+    with pytest.raises(InvalidParameter, match="phone is empty"):
+        mapped(record, "update", **fields, nulls="error")
+
+
+def test_a_column_that_a_row_lacks_says_nothing() -> None:
+    definition = push(map=EMAIL | {"phone": "p"}, nulls="unset")
+    rows = [{"id_": 1, "email": "a@example.com", "p": None}, {"id_": 2, "email": "b@example.com"}]
+    fields = fields_of(definition, columns_of(rows))
+    sent = [params_for(definition, wanted_of(definition, fields, row), "update") for row in rows]
+    assert [one.get("phone", "unmapped") for one in sent] == ["", "unmapped"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "record", "says"),
+    [
+        ({"balance": "b"}, {"b": 19.99}, "balance takes a whole number"),
+        ({"balance": "b"}, {"b": 20.0}, "balance takes a whole number"),
+        ({"balance": {"column": "b", "as": "integer"}}, {"b": 19.99}, "does not convert as integer"),
+        ({"balance": {"column": "b", "as": "integer"}}, {"b": True}, "does not convert as integer"),
+        ({"validate": {"column": "v", "as": "boolean"}}, {"v": "maybe"}, "does not convert as boolean"),
+        ({"phone": "p"}, {"p": 49123}, "phone takes text"),
+        ({"name": "n"}, {"n": "4242 4242 4242 4242"}, "looks like a card number"),
+        ({"metadata.k": "v"}, {"v": "x" * 501}, "at most 500 characters"),
+        ({"metadata.k": "v"}, {"v": ["x"]}, r"metadata.\* takes text"),
+        ({"address.town": "t"}, {"t": "x"}, "no parameter address.town"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sent_is_told_without_its_value(
+    fields: dict[str, Any], record: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=says) as caught:
+        mapped(record, map=EMAIL | fields)
+    assert not [v for v in record.values() if isinstance(v, str) and v in str(caught.value) and len(v) > 3 and v != "maybe"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("convert", "value", "seconds"),
+    [
+        ("milliseconds", 1767225600000, 1767225600),
+        ("milliseconds", "1767225600000", 1767225600),
+        ("utc", datetime(2026, 1, 1), 1767225600),
+        ("utc", "2026-01-01 00:00:00", 1767225600),
+        ("utc", datetime(2026, 1, 1, tzinfo=timezone.utc), 1767225600),
+    ],
+)
+def test_times_are_declared_or_refused(convert: str, value: Any, seconds: int) -> None:
+    fields = {"metadata.t": {"column": "t", "as": convert}}
+    record = {"id_": 1, "email": "a@example.com", "t": value}
+    definition = push(map=EMAIL | fields)
+    given = wanted_of(definition, fields_of(definition, record), record).given["metadata.t"]
+    assert (given.timestamp() if isinstance(given, datetime) else given) == seconds
+    with pytest.raises(InvalidParameter, match="does not convert as"):
+        wanted_of(definition, fields_of(definition, record), record | {"t": "soon"})
+
+
+def test_without_a_map_each_column_is_the_parameter_of_its_name() -> None:
+    assert mapped({"name": "J", "tier": "gold"}) == {"name": "J", "metadata": {"tier": "gold"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("coupon", "Stripe took coupon off customers"),
+        ("delinquent", "read-only"),
+        ("adress.city", "Do you mean address"),
+        ("metadata.sf_key", "marks its objects"),
+    ],
+)
+def test_a_name_that_stripe_would_not_take_is_no_metadata(name: str, says: str) -> None:
+    with pytest.raises(InvalidParameter, match=says):
+        mapped({"x": 1}, map=EMAIL | {name: "x"})
+
+
+def test_what_is_only_taken_at_one_time_is_sent_at_that_time() -> None:
+    definition = push(map=EMAIL | {"payment_method": "pm", "default_source": "src"})
+    record = {"id_": 1, "email": "a@example.com", "pm": "pm_12345", "src": "src_12345"}
+    wanted = wanted_of(definition, fields_of(definition, record), record)
+    assert params_for(definition, wanted, "create").keys() == {"email", "payment_method"}
+    assert params_for(definition, wanted, "update").keys() == {"email", "default_source"}
+    assert update_only(definition, wanted) == {"default_source": "src_12345"}
+
+
+def test_keys_of_several_columns_cannot_be_mixed_up() -> None:
+    definition = push(key=["a", "b"])
+    pairs = [("x|y", "z"), ("x", "y|z"), ("x\\", "y|z"), (1, 2), ("1", "22")]
+    assert len({row_key(definition, {"a": a, "b": b}) for a, b in pairs}) == len(pairs)
+    with pytest.raises(InvalidParameter, match="key column b is empty"):
+        row_key(definition, {"a": 1, "b": " "})
+
+
+def test_the_content_is_that_of_the_mapped_columns() -> None:
+    definition = push(map=EMAIL | {"name": "n"})
+    record = {"id_": 1, "email": "a@example.com", "n": "x", "other": 1}
+
+    def content(**more: Any) -> str:
+        return wanted_of(definition, fields_of(definition, record), record | more).content
+
+    assert content() == content(other=2) != content(n="y")
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+RECORDS = [{"id": 1, "name": "x"}, {"id": 2, "name": None}]
+
+
+def test_rows_come_from_whatever_holds_them() -> None:
+    table = pyarrow.Table.from_pylist(RECORDS)
+    for source in (RECORDS, iter(RECORDS), table, table.to_batches(), [table], pandas.DataFrame(RECORDS)):  # fmt: skip
+        assert list(read_rows(source)) == RECORDS
+
+
+def test_a_number_that_is_none_is_null() -> None:
+    frame = pandas.DataFrame({"a": [1.0, None], "t": [pandas.Timestamp("2026-01-01"), pandas.NaT]})
+    assert list(read_rows(frame))[1] == {"a": None, "t": None}
+
+
+def test_rows_come_from_a_dlt_resource() -> None:
+    import dlt
+
+    @dlt.resource  # type: ignore[untyped-decorator, unused-ignore]
+    def people() -> Any:
+        yield RECORDS
+
+    assert list(read_rows(people())) == RECORDS
+
+
+@pytest.mark.parametrize("nothing", [5, "text", None])
+def test_what_holds_no_rows_is_refused(nothing: Any) -> None:
+    with pytest.raises(UsageError, match="holds no rows"):
+        list(read_rows(nothing))
+
+
+def test_rows_come_from_a_query_on_the_copy() -> None:
+    with duckdb.connect("copy.duckdb") as db:
+        db.execute("create schema stripe")
+        db.execute(
+            "create table stripe.people as select 1 as id, 'x' as name, '{\"city\": \"Bonn\"}'::json as address"
+        )
+    assert query_rows("select * from people", "copy.duckdb") == [
+        {"id": 1, "name": "x", "address": {"city": "Bonn"}}
+    ]
+    with pytest.raises(UsageError, match="one name"):
+        query_rows("select id, id from people", "copy.duckdb")
+
+
+# -- definitions -----------------------------------------------------------------------------------
+
+
+def test_a_file_holds_pushes() -> None:
+    Path("pushes.toml").write_text(
+        """
+        [push.crm]
+        object = "customers"
+        key = "user_id"
+        match = "metadata.user_id"
+        query = "select 1"
+        on_delete = "delete"
+        max_deletes = 5
+
+        [push.crm.map]
+        email = "email"
+        metadata.user_id = "user_id"
+        "address.city" = { column = "city", as = "text" }
+        """
+    )
+    (crm,) = read_definitions(Path("pushes.toml").read_text()).values()
+    assert (crm.name, crm.key, crm.mode, crm.max_deletes) == ("crm", ("user_id",), "upsert", 5)
+    assert crm.columns == ["user_id", "email", "city"]
+    assert set(crm.map or {}) == {"email", "metadata.user_id", "address.city"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"object": "charges"}, "Choose from: customers"),
+        ({"mode": "mirror"}, "insert, update, upsert"),
+        ({"match": None}, "upsert needs match"),
+        ({"match": "phone"}, "match on id, email or metadata.NAME"),
+        ({"match": "id"}, "Stripe chooses the id"),
+        ({"map": {"name": "n"}}, "says nothing of email"),
+        ({"key": []}, "key names the columns"),
+        ({"nulls": "clear"}, "skip, unset, error"),
+        ({"on_delete": "archive"}, "nothing, delete"),
+        ({"on_delete": "delete"}, "needs max_deletes"),
+        ({"on_delete": "delete", "max_deletes": 1, "mode": "update"}, "needs the mode upsert"),
+        ({"max_delete_share": 0}, "at most 1"),
+        ({"keys": "x"}, "no setting keys"),
+        ({"map": {"email": {"column": "e", "as": "number"}}}, "as is one of"),
+        ({"map": {"email": {"template": "no column"}}}, "text with {column}"),
+        ({"map": {"email": {"template": "{a:>5}"}}}, "text with {column}"),
+        ({"map": {"email": {"template": "{a"}}}, "text with {column}"),
+        ({"map": {"email": 5}}, "is a column, or one of"),
+    ],
+)
+def test_a_definition_that_makes_no_sense_is_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        push(**given)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("push = 1", "tables named"), ("[x]", "tables named"), ("[push", "no TOML"), ("[push.x]\nkey = 'k'", "object is missing")],
+)  # fmt: skip
+def test_a_file_that_holds_no_pushes_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_definitions(text)
+
+
+def test_a_column_that_no_row_has_is_told() -> None:
+    with pytest.raises(UsageError, match=r"no column mail. They have: id_, email"):
+        fields_of(push(map={"email": "mail"}), ["id_", "email"])
+    with pytest.raises(UsageError, match="given twice"):
+        fields_of(push(map=EMAIL | {"metadata.a": "id_", "a": "id_"}), ["id_", "email"])
