@@ -354,11 +354,11 @@ class PushLog:
             )
 
     def reject(self, push: str, row_key: str, reason: str) -> None:
-        """Note that a row cannot be sent."""
+        """Note that a row cannot be sent; an open version stays open."""
         with self._transaction() as db:
             db.execute(
                 "insert into rows (push, row_key, version, state, reason) values (?, ?, 0, 'rejected', ?) "
-                "on conflict do update set state = 'rejected', reason = excluded.reason",
+                "on conflict do update set state = 'rejected', reason = excluded.reason where state <> 'open'",
                 (push, row_key, reason),
             )
 

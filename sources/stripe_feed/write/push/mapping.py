@@ -15,7 +15,7 @@ from ...errors import InvalidParameter, UsageError
 from ...resources import TABLES
 from ...resources.writable import REMOVED, Writable
 from ..checks import check
-from ..parameters import MILLISECONDS, Params, convert, unknown
+from ..parameters import MILLISECONDS, Nulls, Params, convert, unknown
 from .definition import Column, Constant, Definition, Source, Template
 from .log import MARKER, content_of
 
@@ -35,11 +35,13 @@ class Wanted:
 
     key: str
     given: Mapping[str, Any]
+    nulls: Nulls = "skip"
 
     @property
     def content(self) -> str:
-        """A digest of it."""
-        return content_of(self.given)
+        """A digest of it; what empty values mean is part of it if there are any."""
+        has_empty = any(value is None for value in self.given.values())
+        return content_of({"given": self.given, "nulls": self.nulls if has_empty else ""})
 
 
 def fields_of(push: Definition, columns: Iterable[str]) -> Fields:
@@ -101,7 +103,7 @@ def wanted_of(push: Definition, fields: Fields, record: Record) -> Wanted:
         if isinstance(source, Column) and source.name not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
-    return Wanted(row_key(push, record), given)
+    return Wanted(row_key(push, record), given, push.nulls)
 
 
 def row_key(push: Definition, record: Record) -> str:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ...destination.place import DATASET
-from ...destination.read import opened, query
+from ...destination.place import DEFAULT_DATASET
+from ...destination.read import open_copy, run_query
 from ...errors import UsageError
 
 Row = dict[str, Any]
@@ -48,11 +48,11 @@ def query_rows(
     sql: str,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DATASET,
+    dataset: str = DEFAULT_DATASET,
 ) -> list[Row]:
     """The rows of a query on the copy. Raises `UsageError` with the database's words."""
-    with opened(database, destination, dataset) as copy:
-        found = query(copy, sql)
+    with open_copy(database, destination, dataset) as copy:
+        found = run_query(copy, sql)
     if len(set(found.columns)) < len(found.columns):
         raise UsageError("Two columns of the query have one name. Name each of them with `as`.")
     return [

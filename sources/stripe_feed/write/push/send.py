@@ -1,0 +1,183 @@
+"""Carry out the steps of a version, and find out what became of requests without an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from ...api.client import Reply
+from ...api.forms import path_to
+from ...errors import NotFound, OutcomeUnknown, RequestRefused, SetupError
+from ...resources.writable import WRITABLE, Writable
+from ..lookup.filters import read
+from ..lookup.find import Lookup, Object, decode
+from ..unchanged import changed
+from .log import MARKER, REPEATABLE, Operation, PushLog
+
+CLOCKS_DIFFER = 600  # seconds around the time of sending in which an object can have been created
+REMOVALS = ("delete",)  # steps after which the object is gone
+GONE = "It was gone already."
+NOT_DONE = "Stripe did not carry it out."
+
+Status = Literal["done", "rejected", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a version ended, or that its outcome is unknown."""
+
+    status: Status
+    object_id: str | None = None
+    reason: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A step with the object of step 0 in its path and parameters."""
+
+    operation: Operation
+    path: str
+    params: dict[str, Any]
+    is_last: bool
+
+    @property
+    def row(self) -> Writable:
+        return row_of(self.path)
+
+    @property
+    def object_id(self) -> str:
+        """The id in the path."""
+        parts = self.path.split("/")
+        return unquote(parts[3]) if len(parts) > 3 else ""
+
+    @property
+    def removes(self) -> bool:
+        return self.operation.verb in REMOVALS
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Sends versions of rows, and records their outcomes."""
+
+    lookup: Lookup
+    log: PushLog
+
+    def carry_out(self, operations: Sequence[Operation], is_new: bool) -> Outcome:
+        """Send the steps of a version that have no outcome yet, in order. `is_new`: the version was
+        begun just now.
+
+        Raises what stops a whole run: `SetupError`, or `TryLater` if Stripe is out of reach. Then
+        the version stays open.
+        """
+        outcome, made = Outcome("done"), ""
+        for number, operation in enumerate(operations):
+            if operation.state == "done":
+                outcome = Outcome("done", operation.object_id, "", operation.request_id)
+            else:
+                request = _filled(operation, made, number == len(operations) - 1)
+                outcome = self._step(request, is_new and number == 0)
+            if outcome.status != "done":
+                return outcome
+            made = made or outcome.object_id or ""
+        return Outcome("done", made, outcome.reason, outcome.request_id)
+
+    def _step(self, request: _Request, is_new: bool) -> Outcome:
+        if not is_new:
+            if self._is_too_old(request.operation):
+                return self._settle_old(request)
+            self.log.mark_sent(request.operation)
+        try:
+            reply = self._send(request)
+        except OutcomeUnknown as error:
+            return self._after_doubt(request, error)
+        except RequestRefused as error:
+            if isinstance(error, NotFound) and request.removes:
+                return self._done(request, request.object_id, error.request_id, GONE)
+            self.log.mark_rejected(request.operation, str(error), error.request_id)
+            return Outcome("rejected", None, str(error), error.request_id)
+        except SetupError as error:  # refused before anything began
+            self.log.mark_rejected(request.operation, str(error), None)
+            raise
+        object_id = str(reply.value.get("id") or request.object_id)
+        outcome = self._done(request, object_id, reply.request_id)
+        self._check_mode(reply.value)
+        return outcome
+
+    def _send(self, request: _Request) -> Reply[Object]:
+        api, operation = self.lookup.api, request.operation
+        if operation.method == "delete":
+            return api.delete(request.path, request.params, decode)
+        return api.post(request.path, request.params, decode, key=operation.idempotency_key)
+
+    def _done(
+        self, request: _Request, object_id: str, request_id: str | None, reason: str = ""
+    ) -> Outcome:
+        self.log.mark_done(request.operation, object_id, request_id, request.is_last)
+        return Outcome("done", object_id, reason, request_id)
+
+    def _check_mode(self, answer: Object) -> None:
+        live = answer.get("livemode")
+        if live is not None and live != self.lookup.api.live:
+            raise SetupError(
+                "Stripe answers in another mode than the key's name says. Nothing more is sent: check the key and STRIPE_API_BASE."
+            )
+
+    def _is_too_old(self, operation: Operation) -> bool:
+        """Whether Stripe may have forgotten the key."""
+        sent_at = operation.first_sent_at
+        return sent_at is not None and self.log.clock() - sent_at >= REPEATABLE
+
+    def _settle_old(self, request: _Request) -> Outcome:
+        """Look at Stripe: after so long, what is not there was not carried out."""
+        found = self._find_effect(request)
+        if found is None:
+            self.log.abandon(request.operation)
+            return Outcome("rejected", None, NOT_DONE)
+        return self._done(request, found, request.operation.request_id)
+
+    def _after_doubt(self, request: _Request, error: OutcomeUnknown) -> Outcome:
+        """Look at Stripe: what is there was carried out; what is not may still be."""
+        self.log.mark_unknown(request.operation, str(error), error.request_id)
+        found = self._find_effect(request)
+        if found is None:
+            return Outcome("unknown", None, str(error), error.request_id)
+        return self._done(request, found, error.request_id)
+
+    def _find_effect(self, request: _Request) -> str | None:
+        """The object, if it shows that a step was carried out."""
+        if request.operation.verb == "create":
+            return self._find_created(request)
+        try:
+            held = self.lookup.get(request.row, request.object_id).value
+        except NotFound:
+            held = {"deleted": True}
+        if held.get("deleted") or request.removes:
+            return request.object_id if request.removes and held.get("deleted") else None
+        return None if changed(request.params, held) else request.object_id
+
+    def _find_created(self, request: _Request) -> str | None:
+        """The object with the marker, from the list: search can be late."""
+        operation = request.operation
+        first, last = operation.first_sent_at, operation.last_sent_at
+        sent = [time for time in (first, last) if time is not None] or [self.log.clock()]
+        span = {"gte": int(min(sent)) - CLOCKS_DIFFER, "lte": int(max(sent)) + CLOCKS_DIFFER}
+        wanted = read({"created": span, f"metadata.{MARKER}": operation.idempotency_key})
+        found = self.lookup.listing(request.row, wanted, 1).objects
+        return str(found[0]["id"]) if found else None
+
+
+def _filled(operation: Operation, made: str, is_last: bool) -> _Request:
+    path = operation.path
+    if "{0}" in path:
+        path = path_to(path.replace("{0}", "{id}"), made)
+    params = {name: made if value == "{0}" else value for name, value in operation.params.items()}
+    return _Request(operation, path, params, is_last)
+
+
+def row_of(path: str) -> Writable:
+    """The kind of object that a path is about."""
+    base = "/".join(path.split("/")[:3])
+    return next(row for row in WRITABLE.values() if row.path == base)
