@@ -18,7 +18,7 @@ import typer
 import stripe_feed
 from stripe_feed import errors
 from stripe_feed.cli.main import app
-from stripe_feed.extract.tables.changes import COLUMNS
+from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
 from stripe_feed.extract.tables.codec import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Child, Column, Resource
@@ -135,7 +135,7 @@ def tables() -> str:
         _columns(shared),
         "## changes\n",
         "One row per transition of an object; read with the permission `rak_event_read`.\n",
-        _columns(COLUMNS),
+        _columns(CHANGE_COLUMNS),
         "In the feed a change also has `offset`, `object_version` and `before`, which is computed from `after` and `previous`.\n",
     ]
     return "\n".join(parts)

@@ -31,7 +31,7 @@ from stripe_feed import sync_run as syncing
 from stripe_feed.api.client import Api
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.paging import reader as paging_reader
-from stripe_feed.extract.paging.reader import Reader
+from stripe_feed.extract.paging.reader import PageReader
 from stripe_feed.extract.writer import Writer
 from stripe_feed.feed.storage.store import FeedStore
 
@@ -41,7 +41,7 @@ THREADS = 3
 
 POINTS: dict[str, tuple[type | Any, str, str]] = {
     "a page was asked for": (Api, "_ask", "before"),
-    "a page was read": (Reader, "_deliver", "after"),
+    "a page was read": (PageReader, "_hand_over", "after"),
     "rows were handed to dlt": (Writer, "rows", "after"),
     "a page of events was read": (reader, "fetch_events_page", "after"),
     "changes were handed to dlt": (Writer, "changes", "after"),
@@ -101,7 +101,7 @@ def in_small_steps() -> None:
     """Several batches per package, and little read ahead, so that a small account has every state
     in between.
     """
-    paging_reader.BATCH_ROWS = BATCH_ROWS
+    paging_reader.MAX_TABLE_ROWS = BATCH_ROWS
     assert Api.__init__.__kwdefaults__ is not None
     Api.__init__.__kwdefaults__["threads"] = THREADS
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from stripe_feed.api.client import Api
 from stripe_feed.errors import CursorGone
-from stripe_feed.extract.paging.reader import Listing, Part, Reader
-from stripe_feed.extract.paging.windows import Ask, Head
+from stripe_feed.extract.paging.reader import Listing, PageReader, PageSlice
+from stripe_feed.extract.paging.windows import PageRequest, RowKey
 
 UNDATED = -1  # where objects without `created` stand: older than everything
 
@@ -52,7 +52,7 @@ class Endpoint:
         first, last = bisect_left(self.order, (lo or UNDATED, 0)), bisect_left(self.order, (hi, 0))
         return {f"cus_{number}" for _, number in self.order[first:last]}
 
-    def page(self, ask: Ask) -> tuple[list[Head], bool]:
+    def page(self, ask: PageRequest) -> tuple[list[RowKey], bool]:
         """One page and `has_more`. Raises `CursorGone` as Stripe does, for an id that does not
         exist.
         """
@@ -72,9 +72,9 @@ class Endpoint:
         return list(_heads(rows[::-1])), last - first > self.size
 
 
-def _heads(keys: Iterable[Key]) -> Iterator[Head]:
+def _heads(keys: Iterable[Key]) -> Iterator[RowKey]:
     for created, number in keys:
-        yield Head(f"cus_{number}", None if created == UNDATED else created)
+        yield RowKey(f"cus_{number}", None if created == UNDATED else created)
 
 
 def _bounds(created: Any) -> tuple[int, int]:
@@ -110,14 +110,14 @@ class Tokens:
         self.closed = True
 
 
-def reader_of(tokens: Tokens) -> Reader:
-    return Reader(cast(Api, tokens))
+def reader_of(tokens: Tokens) -> PageReader:
+    return PageReader(cast(Api, tokens))
 
 
-def read(reader: Reader, listing: Listing[str]) -> Iterator[list[Part[str]]]:
+def read(reader: PageReader, listing: Listing[str]) -> Iterator[list[PageSlice[str]]]:
     """What a listing hands out, batch by batch, to its end."""
-    while not (listing.finished and not listing.parts):
-        if parts := reader.take(listing):
+    while not (listing.finished and not listing.slices):
+        if parts := reader.next_batch(listing):
             yield parts
         else:
             with reader._cond:

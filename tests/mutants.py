@@ -37,16 +37,16 @@ MUTANTS = (
     Mutant(
         "T0 taken late",
         "extract/lists.py",
-        "            state, run.state(session.options) if worth else before\n",
-        '            state, {**run.state(session.options), "t0": session.api.now()} if worth else before\n',
+        "            state, run.state(context.options) if worth else before\n",
+        '            state, {**run.state(context.options), "t0": context.api.now()} if worth else before\n',
         "test_extract_small.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one",
         quick=False,
     ),
     Mutant(
         "state written before the rows are yielded",
         "extract/lists.py",
-        '            run.lost = ""\n',
-        ('            run.lost = ""\n        state.update(run.state(session.options))\n'),
+        '            run.lost_table = ""\n',
+        ('            run.lost_table = ""\n        state.update(run.state(context.options))\n'),
         "test_extract_small.py::test_a_run_that_stops_after_any_yield_loses_nothing",
         quick=False,
     ),
@@ -61,8 +61,8 @@ MUTANTS = (
     Mutant(
         "tie drops the row",
         "extract/tables/hints.py",
-        '    return f"not exists (select 1 from ({held}) xx where xid = {key} and xv > {alias}_version)"\n',
-        '    return f"not exists (select 1 from ({held}) xx where xid = {key} and xv >= {alias}_version)"\n',
+        '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv > {alias}_version)"\n',
+        '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv >= {alias}_version)"\n',
         "test_extract_small.py::test_of_two_rows_of_the_same_second_the_one_that_came_last_wins",
         quick=False,
     ),
@@ -85,8 +85,8 @@ MUTANTS = (
     Mutant(
         "cursor past an unfinished second",
         "extract/paging/windows.py",
-        "        down = window.lo if ended else min(window.pos + 1, top)\n",
-        "        down = window.lo if ended else min(window.pos, top)\n",
+        "        window.covered = window.lo if ended else min(window.position + 1, covered_before)\n",
+        "        window.covered = window.lo if ended else min(window.position, covered_before)\n",
         "test_windows.py::test_a_second_that_a_page_ends_in_stays_uncovered",
     ),
     Mutant(
@@ -99,8 +99,8 @@ MUTANTS = (
     Mutant(
         "raised lower bound ignored",
         "extract/paging/windows.py",
-        "        cut = window.lo > ask.lo\n",
-        "        cut = False\n",
+        "        was_split = window.lo > request.lo\n",
+        "        was_split = False\n",
         "test_windows.py::test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_bound",
     ),
     Mutant(
@@ -109,18 +109,18 @@ MUTANTS = (
         (
             "        keep = [\n"
             "            n\n"
-            "            for n, head in enumerate(heads)\n"
-            "            if not (cut and times[n] < window.lo) and head.id not in window.edge\n"
+            "            for n, key in enumerate(keys)\n"
+            "            if not (was_split and times[n] < window.lo) and key.id not in window.boundary_ids\n"
             "        ]\n"
         ),
-        "        keep = [n for n, head in enumerate(heads) if head.id not in window.edge]\n",
+        "        keep = [n for n, key in enumerate(keys) if key.id not in window.boundary_ids]\n",
         "test_windows.py::test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_bound",
     ),
     Mutant(
         "has_more ignored for short pages",
         "extract/paging/windows.py",
-        "        ended = not has_more or (cut and times[-1] < window.lo)\n",
-        "        ended = not has_more or len(heads) < 100 or (cut and times[-1] < window.lo)\n",
+        "        ended = not has_more or (was_split and times[-1] < window.lo)\n",
+        "        ended = not has_more or len(keys) < 100 or (was_split and times[-1] < window.lo)\n",
         "test_windows.py::test_a_short_page_that_has_more_goes_on",
     ),
     Mutant(
@@ -133,8 +133,12 @@ MUTANTS = (
     Mutant(
         "test clocks not filtered",
         "extract/paging/fetch.py",
-        '        return (only is None or id in only) and (test_clocks or not typed(clock, "ref"))\n',
-        '        return (only is None or id in only) and (True or not typed(clock, "ref"))\n',
+        (
+            "        return (wanted_ids is None or id in wanted_ids) and (\n"
+            '            test_clocks or not value_of(clock, "ref")\n'
+            "        )\n"
+        ),
+        '        return (wanted_ids is None or id in wanted_ids) and (True or not value_of(clock, "ref"))\n',
         "test_fetch.py::test_rows_on_a_test_clock_are_left_out_unless_asked_for",
     ),
     Mutant(
@@ -161,18 +165,18 @@ MUTANTS = (
         (
             "        keep = [\n"
             "            n\n"
-            "            for n, head in enumerate(heads)\n"
-            "            if not (cut and times[n] < window.lo) and head.id not in window.edge\n"
+            "            for n, key in enumerate(keys)\n"
+            "            if not (was_split and times[n] < window.lo) and key.id not in window.boundary_ids\n"
             "        ]\n"
         ),
-        "        keep = [n for n, head in enumerate(heads) if not (cut and times[n] < window.lo)]\n",
+        "        keep = [n for n, key in enumerate(keys) if not (was_split and times[n] < window.lo)]\n",
         "test_windows.py::test_a_refused_cursor_goes_on_by_time_and_drops_what_was_seen",
         quick=False,
     ),
     Mutant(
         "an empty page is the end",
         "extract/paging/windows.py",
-        "        if ask.cursor is None and not has_more:\n",
+        "        if request.cursor is None and not has_more:\n",
         "        if True:\n",
         "test_windows.py::test_an_empty_page_after_a_cursor_is_no_proof_of_the_end",
         quick=False,
@@ -180,15 +184,15 @@ MUTANTS = (
     Mutant(
         "a row without created covers the rest",
         "extract/paging/windows.py",
-        "        newest = newest if head.created is None else head.created\n",
-        "        newest = 0 if head.created is None else head.created\n",
+        "        newest = newest if key.created is None else key.created\n",
+        "        newest = 0 if key.created is None else key.created\n",
         "test_windows.py::test_rows_without_created_are_kept_and_cover_nothing",
         quick=False,
     ),
     Mutant(
         "finished before its last rows wait",
         "extract/paging/reader.py",
-        "        return self.walk is None and not self.delivering\n",
+        "        return self.walk is None and not self.handing_over\n",
         "        return self.walk is None\n",
         "test_pages.py::test_a_listing_is_not_finished_before_its_last_rows_wait",
         quick=False,
@@ -236,35 +240,39 @@ MUTANTS = (
     Mutant(
         "look-back of events dropped",
         "extract/next_step.py",
-        '    return max(mine["since"], mine["cursor"] - look_back), now - settle\n',
-        '    return max(mine["since"], mine["cursor"]), now - settle\n',
+        '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
+        '    return max(event_state["since"], event_state["cursor"]), now - settle\n',
         "test_cursors.py::test_the_span_that_is_read",
     ),
     Mutant(
         "events from before the list",
         "extract/next_step.py",
-        '    return max(mine["since"], mine["cursor"] - look_back), now - settle\n',
-        '    return mine["cursor"] - look_back, now - settle\n',
+        '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
+        '    return event_state["cursor"] - look_back, now - settle\n',
         "test_cursors.py::test_the_span_that_is_read",
     ),
     Mutant(
         "settle dropped",
         "extract/next_step.py",
-        '    return max(mine["since"], mine["cursor"] - look_back), now - settle\n',
-        '    return max(mine["since"], mine["cursor"] - look_back), now\n',
+        '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
+        '    return max(event_state["since"], event_state["cursor"] - look_back), now\n',
         "test_follow.py::test_an_event_is_applied_once_it_is_settled",
         quick=False,
     ),
     Mutant(
         "gap not noticed",
         "extract/next_step.py",
-        '    return "gap" if follows and mine is not None and mine["cursor"] < now - TOO_OLD else "complete"\n',
+        (
+            "    return (\n"
+            '        "gap"\n'
+            '        if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD\n'
+            '        else "complete"\n'
+        ),
         (
             "    return (\n"
             '        "complete"\n'
-            '        if follows and mine is not None and mine["cursor"] < now - TOO_OLD\n'
+            '        if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD\n'
             '        else "complete"\n'
-            "    )\n"
         ),
         "test_cursors.py::test_what_to_do_for_a_resource",
     ),
@@ -400,8 +408,8 @@ MUTANTS = (
     Mutant(
         "children of deleted parents stay",
         "extract/writer.py",
-        "                (record.row.id, items_of(record, child) if end is None else [], version)\n",
-        "                (record.row.id, items_of(record, child), version)\n",
+        "                (record.row.id, child_items(record, child) if deletion is None else [], version)\n",
+        "                (record.row.id, child_items(record, child), version)\n",
         "test_follow.py::test_deleted_rows_stay_with_their_last_content",
         quick=False,
     ),
@@ -416,7 +424,7 @@ MUTANTS = (
     Mutant(
         "cut snapshot is the row",
         "extract/apply.py",
-        "        elif one.ends is None and _is_cut(work.writer, record):\n",
+        "        elif one.deleted_at is None and _has_truncated_list(batch.writer, record):\n",
         "        elif False:\n",
         "test_follow.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows",
         quick=False,
@@ -426,13 +434,15 @@ MUTANTS = (
         "extract/stream.py",
         (
             "        try:\n"
-            "            while (active := [b for b in batches if not b.finished]) and not self.session.full:\n"
+            "            while (\n"
+            "                active := [b for b in batches if not b.finished]\n"
+            "            ) and not self.context.package_full:\n"
         ),
         (
             "        try:\n"
             "            for r in resources:\n"
-            '                self.mine[r.table]["cursor"] = settled\n'
-            "            while (active := [b for b in batches if not b.finished]) and not self.session.full:\n"
+            '                self.states[r.table]["cursor"] = settled\n'
+            "            while (active := [b for b in batches if not b.finished]) and not self.context.package_full:\n"
         ),
         "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
         quick=False,
@@ -440,8 +450,8 @@ MUTANTS = (
     Mutant(
         "a difference although an event will tell",
         "extract/reconcile.py",
-        "                found |= some\n",
-        "                found &= some\n",
+        "                pending |= ids\n",
+        "                pending &= ids\n",
         "test_reconcile.py::test_what_an_event_will_tell_is_left_to_it",
         quick=False,
     ),
@@ -458,12 +468,12 @@ MUTANTS = (
         "extract/reconcile.py",
         (
             "        changes = [\n"
-            "            *self._untold(told_by_events),\n"
+            "            *self._missing_creates(told_by_events),\n"
             "            *healed,\n"
-            "            *self._behind({*told_by_events, *self.suspects, *missing}),\n"
+            "            *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing}),\n"
             "        ]\n"
         ),
-        "        changes = [*self._untold(told_by_events), *healed]\n",
+        "        changes = [*self._missing_creates(told_by_events), *healed]\n",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
         quick=False,
     ),
@@ -472,12 +482,12 @@ MUTANTS = (
         "extract/reconcile.py",
         (
             "        changes = [\n"
-            "            *self._untold(told_by_events),\n"
+            "            *self._missing_creates(told_by_events),\n"
             "            *healed,\n"
-            "            *self._behind({*told_by_events, *self.suspects, *missing}),\n"
+            "            *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing}),\n"
             "        ]\n"
         ),
-        "        changes = [*healed, *self._behind({*told_by_events, *self.suspects, *missing})]\n",
+        "        changes = [*healed, *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing})]\n",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
         quick=False,
     ),
@@ -487,17 +497,17 @@ MUTANTS = (
         (
             "            id: at\n"
             "            for id, at in missing.items()\n"
-            "            if copies.get(id) != (held := self.held[id]).hash\n"
-            "            or not is_copy(held.version, held.created, held.active)\n"
+            "            if copies.get(id) != (row := self.held[id]).hash\n"
+            "            or not is_embedded_copy(row.version, row.created, row.active)\n"
         ),
-        "            id: at for id, at in missing.items() if copies.get(id) != (held := self.held[id]).hash\n",
+        "            id: at for id, at in missing.items() if copies.get(id) != (row := self.held[id]).hash\n",
         "test_deleted_prices.py::test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it",
         quick=False,
     ),
     Mutant(
         "what was never held is not marked as gone",
         "extract/apply.py",
-        "            self.writer.resource.table in EMBEDDED\n",
+        "            self.writer.resource.table in EMBEDDED_TABLES\n",
         "            self.writer.resource.table in ()\n",
         "test_deleted_prices.py::test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item",
         quick=False,
@@ -505,8 +515,8 @@ MUTANTS = (
     Mutant(
         "the digest that was loaded vouches for the row",
         "extract/reconcile.py",
-        "        elif held.odd or held.content != content or held.hash != record.hash:\n",
-        "        elif held.odd or held.hash != record.hash:\n",
+        "        elif row.irregular or row.content != content or row.hash != record.hash:\n",
+        "        elif row.irregular or row.hash != record.hash:\n",
         "test_damage.py::test_a_comparison_restores_whatever_was_done_and_tells_nobody",
         quick=False,
     ),
@@ -521,7 +531,7 @@ MUTANTS = (
     Mutant(
         "a list that is read again is not compared",
         "extract/lists.py",
-        '    run.compare = again or state.get("compare", False)\n',
+        '    run.compare = relist or state.get("compare", False)\n',
         '    run.compare = state.get("compare", False)\n',
         "test_reconcile.py::test_a_permission_that_comes_later_brings_what_was_deleted_before",
         quick=False,
@@ -537,7 +547,7 @@ MUTANTS = (
     Mutant(
         "polling forgets what rang",
         "extract/stream.py",
-        '                mine["rung"] = min(max(mine.get("rung", 0), one.event.created), now)\n',
+        '                state["rung"] = min(max(state.get("rung", 0), object_event.event.created), now)\n',
         "                pass\n",
         "test_rung.py::test_what_shows_only_after_a_newer_one_says_late",
         quick=False,
@@ -553,8 +563,8 @@ MUTANTS = (
     Mutant(
         "a row read again is older than its event",
         "extract/apply.py",
-        "        return max(version_read(read.requested_at), 0 if last is None else last.version)\n",
-        "        return max(version_read(read.requested_at), 0)\n",
+        "        return max(read_version(read.requested_at), 0 if last is None else last.version)\n",
+        "        return max(read_version(read.requested_at), 0)\n",
         "test_rung.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
         quick=False,
     ),
@@ -653,7 +663,11 @@ MUTANTS = (
     Mutant(
         "a copy inside an item counts",
         "extract/events/history.py",
-        "    content = counted({name: value for name, value in image.items() if name not in left_out})\n",
+        (
+            "    content = normalized_image(\n"
+            "        {name: value for name, value in image.items() if name not in left_out}\n"
+            "    )\n"
+        ),
         "    content = dict({name: value for name, value in image.items() if name not in left_out})\n",
         "test_derive.py::test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription",
     ),
@@ -662,18 +676,18 @@ MUTANTS = (
         "extract/existing.py",
         (
             "            version,\n"
-            '            None if op == "d" else parsed(after),\n'
+            '            None if op == "d" else parse_json(after),\n'
             '            origin == "event",\n'
-            "            int(_time(at).timestamp()),\n"
+            "            int(_utc_time(at).timestamp()),\n"
         ),
-        '            version, None if op == "d" else parsed(after), True, int(_time(at).timestamp())\n',
+        '            version, None if op == "d" else parse_json(after), True, int(_utc_time(at).timestamp())\n',
         "test_snapshot.py::test_events_go_on_from_an_image_that_was_made_of_a_row",
         quick=False,
     ),
     Mutant(
         "what happened before events were readable is untold",
         "extract/next_step.py",
-        '        return "again" if any(listed["left"]) else "gap"\n',
+        '        return "again" if any(list_state["left"]) else "gap"\n',
         '        return "again"\n',
         "test_follow.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
         quick=False,
@@ -681,7 +695,11 @@ MUTANTS = (
     Mutant(
         "a discount counts by its id",
         "extract/tables/diff.py",
-        "    return {name: id_of(value) if name in COPIES else value for name, value in image.items()}\n",
+        (
+            "    return {\n"
+            "        name: id_of(value) if name in EMBEDDED_OBJECTS else value for name, value in image.items()\n"
+            "    }\n"
+        ),
         "    return {name: id_of(value) for name, value in image.items()}\n",
         "test_derive.py::test_what_is_part_of_an_object_counts_whole",
         quick=False,

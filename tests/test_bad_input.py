@@ -292,7 +292,7 @@ def test_a_refused_resource_does_not_end_the_others_in_a_later_package(
     """Of two resources one is refused in the first package; the other goes on alone. Rows come in
     small batches here.
     """
-    monkeypatch.setattr(reader, "BATCH_ROWS", 50)
+    monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 50)
     with shell_of(Sandbox(seed=8, customers=5, invoices=350), shell.folder) as big:
         key = big.box.restrict(permissions=PERMISSIONS - {"rak_customer_read"})
         options = [
@@ -664,7 +664,7 @@ def test_ctrl_c_while_reading(shell: Shell) -> None:
     """The next run goes on, without what was loaded before, and the copy equals the account. Rows
     come in small batches here.
     """
-    small = "from stripe_feed.extract.paging import reader\nreader.BATCH_ROWS = 50"
+    small = "from stripe_feed.extract.paging import reader\nreader.MAX_TABLE_ROWS = 50"
     box = Sandbox(seed=8, customers=700, subscriptions=5, invoices=5)
     options = [
         "--resources",

@@ -27,7 +27,7 @@ from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, o
 from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, SequencedEvent
 from stripe_feed.extract.events.reader import Event
-from stripe_feed.extract.tables.changes import Change as Extracted
+from stripe_feed.extract.tables.changes import ChangeRow as Extracted
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.net import NetChange
 from stripe_feed.resources import RESOURCES

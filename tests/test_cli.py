@@ -1068,9 +1068,9 @@ def test_wrong_options_of_the_sandbox_are_usage(
 
 
 def watched(*listings: Listing[Any]) -> Any:
-    """A session as the meter sees it."""
+    """A run as the meter sees it."""
     return SimpleNamespace(
-        runs={listing.name: SimpleNamespace(listing=listing) for listing in listings},
+        listing_runs={listing.name: SimpleNamespace(listing=listing) for listing in listings},
         api=SimpleNamespace(counts=Counter()),
     )
 
@@ -1097,7 +1097,7 @@ def test_share_speed_position_and_time_left_come_from_the_windows() -> None:
     meter = ListingMeter(watched(walk), now=lambda: next(times))
     meter.sample()
     window = walk.walks[0].windows[0]
-    window.pos, window.spp = 1_700_432_000, 43_200.0
+    window.position, window.seconds_per_page = 1_700_432_000, 43_200.0
     walk.rows_read, walk.pages_read = 1000, 10
 
     (reading,) = meter.sample()
@@ -1135,10 +1135,10 @@ def test_speed_is_that_of_the_last_seconds() -> None:
 
 
 def test_a_session_that_closed_keeps_its_last_reading() -> None:
-    session = watched(listing((100, 200), rows=3))
-    meter = ListingMeter(session, now=lambda: 0.0)
+    context = watched(listing((100, 200), rows=3))
+    meter = ListingMeter(context, now=lambda: 0.0)
     meter.sample()
-    session.runs.clear()
+    context.listing_runs.clear()
 
     assert [reading.rows for reading in meter.sample()] == [3]
 

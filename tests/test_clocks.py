@@ -120,7 +120,7 @@ def test_cursors_of_the_future_go_back(
     turn(copy, "Untold")
     set_clocks(0, 0)
     turn(copy, "Told")
-    assert "The copy's cursors are ahead of the time: a clock was wrong." in caplog.text
+    assert "The copy's cursors are in the future: a clock was wrong." in caplog.text
     assert {row[0] for row in copy.select("select origin from stripe.changes")} <= {"diff"}
     copy.box.advance(HOUR)
     copy.sync(resources=[T])

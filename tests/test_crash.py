@@ -286,7 +286,7 @@ def test_a_run_in_packages_reads_nothing_twice(
     """Each package goes on where the one before it ended, and what is finished is not asked for
     again.
     """
-    monkeypatch.setattr(reader, "BATCH_ROWS", BATCH_ROWS)
+    monkeypatch.setattr(reader, "MAX_TABLE_ROWS", BATCH_ROWS)
     box = Watched(seed=5, customers=300, subscriptions=140, products=25)
     with box.serve() as url:
         copy = Copy(box, url, tmp_path)

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.extract.next_step import DAY, REST, TOO_OLD, rested, span, standing
+from stripe_feed.extract.next_step import (
+    IDLE_STORE_INTERVAL,
+    SECONDS_PER_DAY,
+    TOO_OLD,
+    event_window,
+    next_step,
+    should_store,
+)
 
 NOW = 1_780_000_000
 
@@ -36,11 +43,11 @@ def read(since: int = NOW - 100, cursor: int = NOW - 100) -> dict[str, int]:
         ),  # its events are gone
         (listed(NOW - TOO_OLD - 1, [[[1, 5]]]), None, False, "listing"),
         (listed(), read(), True, "complete"),
-        (listed(), read(NOW - 40 * DAY, NOW - TOO_OLD), True, "complete"),
-        (listed(), read(NOW - 40 * DAY, NOW - TOO_OLD - 1), True, "gap"),
+        (listed(), read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD), True, "complete"),
+        (listed(), read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD - 1), True, "gap"),
         (
             listed(NOW),
-            read(NOW - 40 * DAY, NOW - TOO_OLD - 1),
+            read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD - 1),
             False,
             "complete",
         ),  # nobody follows: the list goes on
@@ -50,13 +57,13 @@ def test_what_to_do_for_a_resource(
     state: dict[str, Any], mine: dict[str, int] | None, follows: bool, found: str
 ) -> None:
     """Go on with its listing, list again, follow its events, or heal a gap."""
-    assert standing(state, mine, NOW, follows) == found
+    assert next_step(state, mine, NOW, follows) == found
 
 
 @pytest.mark.parametrize(
     ("mine", "found"),
     [
-        (read(NOW - DAY, NOW - 1_000), (NOW - 1_300, NOW - 60)),
+        (read(NOW - SECONDS_PER_DAY, NOW - 1_000), (NOW - 1_300, NOW - 60)),
         (
             read(NOW - 1_100, NOW - 1_000),
             (NOW - 1_100, NOW - 60),
@@ -66,14 +73,14 @@ def test_what_to_do_for_a_resource(
 )
 def test_the_span_that_is_read(mine: dict[str, int], found: tuple[int, int]) -> None:
     """From the look-back before the cursor, but not from before the list, to what is settled."""
-    assert span(mine, NOW, 300, 60) == found
+    assert event_window(mine, NOW, 300, 60) == found
 
 
 def test_a_cursor_rests_once_its_events_have_left_the_look_back() -> None:
     """Else every six hours: idle runs write nothing."""
     stored, hi = NOW - 1_000, NOW - 60
-    assert not rested(stored, hi, 300, hi - 300)
-    assert rested(stored, hi, 300, hi - 301)
-    assert not rested(stored, hi, 300, None)
-    assert not rested(stored, stored + REST - 1, 300, None)
-    assert rested(stored, stored + REST, 300, None)
+    assert not should_store(stored, hi, 300, hi - 300)
+    assert should_store(stored, hi, 300, hi - 301)
+    assert not should_store(stored, hi, 300, None)
+    assert not should_store(stored, stored + IDLE_STORE_INTERVAL - 1, 300, None)
+    assert should_store(stored, stored + IDLE_STORE_INTERVAL, 300, None)

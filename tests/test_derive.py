@@ -25,7 +25,7 @@ from stripe_feed.extract.events.history import (
     same_schema,
 )
 from stripe_feed.extract.events.reader import Event, EventData
-from stripe_feed.extract.tables.changes import Change
+from stripe_feed.extract.tables.changes import ChangeRow
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.feed_truth import before_of, by_ids
@@ -375,7 +375,7 @@ def test_what_must_be_looked_up(box: Sandbox) -> None:
 # What changed
 
 
-def told_changes(story: Story, dice: Random) -> Iterator[tuple[ObjectEvent, Change]]:
+def told_changes(story: Story, dice: Random) -> Iterator[tuple[ObjectEvent, ChangeRow]]:
     """The changes of an object whose events can be put in order."""
     found = order_events(story.listed(dice), story.known, True)
     if images([one.entry for one in found]) == images(story.object_events):

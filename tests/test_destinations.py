@@ -252,11 +252,11 @@ def test_on_postgres_two_runs_cannot_double_a_row(
         client.execute_sql(
             "create table once.customers (id text); insert into once.customers values ('cus_1'), ('cus_1')"
         )
-        indexes.index(client, "dlt.destinations.postgres")
+        indexes.create_indexes(client, "dlt.destinations.postgres")
         assert "customers holds some rows twice. Run `stripe-feed reconcile`." in caplog.text
         with client:
             client.execute_sql("delete from once.customers")
-        indexes.index(client, "dlt.destinations.postgres")
+        indexes.create_indexes(client, "dlt.destinations.postgres")
         with client:  # what is mended is kept so
             names = (
                 client.execute_sql("select indexname from pg_indexes where schemaname = 'once'")
@@ -278,7 +278,7 @@ def test_an_index_waits_for_nobody(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table that somebody writes to is indexed by a later load; this one goes on."""
-    monkeypatch.setattr(indexes, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(indexes, "INDEX_LOCK_TIMEOUT", "50ms")
     box = Sandbox(seed=11, customers=5, oddities=False)
     with (
         copy_of(box, tmp_path) as copy,

@@ -202,7 +202,7 @@ def test_a_limit_counts_pages(tmp_path: Path) -> None:
 HINTS: list[tuple[dict[str, Any], str]] = [
     (
         {"table_name": "people"},
-        "customers: it keeps its name, for others refer to it. Use another dataset_name, or a view.",
+        "customers: its name is fixed, since others refer to it. Use another dataset_name, or a view.",
     ),
     *(
         (
@@ -236,7 +236,7 @@ def test_what_would_double_or_lose_rows_is_refused_at_once(copy: Copy) -> None:
 
 def test_a_resource_keeps_its_name(copy: Copy) -> None:
     """Its state and its tables go by it."""
-    with pytest.raises(UsageError, match=r"^customers: it keeps its name"):
+    with pytest.raises(UsageError, match=r"^customers: its name is fixed"):
         copy.source().customers.with_name("people")
 
 
@@ -282,7 +282,7 @@ def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(
     """
     some = ("prices", "subscriptions")
     copy.box.faults.short = 0.9
-    monkeypatch.setattr(reader, "BATCH_ROWS", 2)
+    monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 2)
     for _ in range(2):
         copy.run(copy.source().with_resources(*some).add_limit(yields))
         copy.run(copy.source().with_resources(*some))

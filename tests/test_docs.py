@@ -27,9 +27,9 @@ from stripe_feed.delivery.payloads import FORMATS
 from stripe_feed.destination import locks
 from stripe_feed.destination.pipeline import DLT_SETTINGS
 from stripe_feed.doctor import EVENTS
-from stripe_feed.extract.next_step import DAY, RETENTION, TOO_OLD
+from stripe_feed.extract.next_step import RETENTION, SECONDS_PER_DAY, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
-from stripe_feed.extract.tables.changes import COLUMNS
+from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.resources.writable import WRITABLE
@@ -319,8 +319,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"{locks.DEFAULT_WAIT:.0f}",
     }
     assert set(re.findall(r"(\d+) days", everything)) == {
-        str(RETENTION // DAY),
-        str(TOO_OLD // DAY),
+        str(RETENTION // SECONDS_PER_DAY),
+        str(TOO_OLD // SECONDS_PER_DAY),
     }
 
 
@@ -409,7 +409,7 @@ def test_the_references_have_every_command_name_and_column(laid_out: Path) -> No
         ] == []
     assert [
         column.name
-        for column in COLUMNS
+        for column in CHANGE_COLUMNS
         if f"| `{column.name}` |" not in tables.partition("## changes\n")[2]
     ] == []
 

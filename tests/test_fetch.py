@@ -12,15 +12,15 @@ import pytest
 
 from stripe_feed.api.client import Api, InvalidBody, Reply
 from stripe_feed.errors import CursorGone, NotFound, RequestRefused
-from stripe_feed.extract.paging.fetch import MOST_RESTARTS, in_path, page_of
-from stripe_feed.extract.paging.reader import Page
-from stripe_feed.extract.paging.windows import Ask, Head, Window
-from stripe_feed.extract.tables.codec import Record, Shape
-from stripe_feed.extract.tables.rejected import Odd
+from stripe_feed.extract.paging.fetch import MAX_RESTARTS, fetch_list_page, path_segment
+from stripe_feed.extract.paging.reader import ListPage
+from stripe_feed.extract.paging.windows import PageRequest, RowKey, Window
+from stripe_feed.extract.tables.codec import Record, TableCodec
+from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.resources import RESOURCES
 
-ASK = Ask(Window(10, 90), 10, 90, "x_9")
-ASKED_AT = 1_780_000_000
+ASK = PageRequest(Window(10, 90), 10, 90, "x_9")
+REQUESTED_AT = 1_780_000_000
 LINES = "/v1/invoices/in_1/lines"
 
 Answer = dict[str, Any] | Exception | Callable[[Mapping[str, Any]], Any]
@@ -52,7 +52,7 @@ class Script:
             answer = answer(params)
         if isinstance(answer, Exception):
             raise answer
-        return Reply(decode(json.dumps(answer).encode()), ASKED_AT)
+        return Reply(decode(json.dumps(answer).encode()), REQUESTED_AT)
 
 
 def listed(*objects: dict[str, Any], has_more: bool = False) -> dict[str, Any]:
@@ -65,12 +65,12 @@ def fetch(
     expand: tuple[str, ...] = (),
     walk: int = 0,
     clocks: bool = False,
-) -> Page[Record]:
+) -> ListPage[Record]:
     resource = RESOURCES[table]
-    return page_of(
+    return fetch_list_page(
         cast(Api, script),
         resource,
-        Shape(resource, expand),
+        TableCodec(resource, expand),
         resource.list_filters[walk],
         ASK,
         clocks,
@@ -79,19 +79,19 @@ def fetch(
 
 def left_out_of(script: Script, kept: list[str]) -> list[tuple[str | None, str]]:
     """What of a page cannot be taken, and why; all its objects with ids lead the pager."""
-    odd: list[Odd] = []
+    odd: list[Rejected] = []
     resource = RESOURCES["invoices"]
-    page = page_of(
+    page = fetch_list_page(
         cast(Api, script),
         resource,
-        Shape(resource),
+        TableCodec(resource),
         resource.list_filters[0],
         ASK,
-        leave_out=odd.append,
+        reject=odd.append,
     )
     assert [row.row.id for row in page.rows if row is not None] == kept
-    assert {head.id for head in page.heads} == {*kept, *(one.id for one in odd if one.id)}
-    return [(one.id, one.why) for one in odd]
+    assert {head.id for head in page.keys} == {*kept, *(one.id for one in odd if one.id)}
+    return [(one.id, one.reason) for one in odd]
 
 
 def invoice(*lines: str, more: bool = False, **fields: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def invoice(*lines: str, more: bool = False, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def lines_of(page: Page[Record]) -> list[list[str] | None]:
+def lines_of(page: ListPage[Record]) -> list[list[str] | None]:
     return [
         None if record is None else [line.id for line in record.row.lines.data]
         for record in page.rows
@@ -157,11 +157,11 @@ def test_a_page_tells_what_the_planner_needs() -> None:
     answer = listed({"id": "cus_1", "created": 50}, {"id": "cus_2", "created": None}, has_more=True)
     page = fetch(Script({"/v1/customers": answer}), "customers")
 
-    assert page.heads == [Head("cus_1", 50), Head("cus_2", None)]
+    assert page.keys == [RowKey("cus_1", 50), RowKey("cus_2", None)]
     assert (page.has_more, page.size, page.requested_at) == (
         True,
         len(json.dumps(answer)),
-        ASKED_AT,
+        REQUESTED_AT,
     )
     assert [record and record.row.id for record in page.rows] == ["cus_1", "cus_2"]
 
@@ -170,9 +170,9 @@ def test_a_created_of_another_type_does_not_stop_the_pager() -> None:
     """It counts as unknown; rows with a good one keep it."""
     answer = listed({"id": "cus_1", "created": "yesterday"}, {"id": "cus_2", "created": 40})
 
-    assert fetch(Script({"/v1/customers": answer}), "customers").heads == [
-        Head("cus_1", None),
-        Head("cus_2", 40),
+    assert fetch(Script({"/v1/customers": answer}), "customers").keys == [
+        RowKey("cus_1", None),
+        RowKey("cus_2", 40),
     ]
 
 
@@ -257,7 +257,7 @@ def test_an_object_that_is_gone_is_left_out_but_counts_for_the_pager() -> None:
     page = fetch(Script({"/v1/invoices": both, LINES: NotFound("gone")}))
 
     assert lines_of(page) == [None, ["il_9"]]
-    assert [head.id for head in page.heads] == ["in_1", "in_2"]
+    assert [head.id for head in page.keys] == ["in_1", "in_2"]
 
 
 def test_a_sub_list_starts_over_when_its_cursor_is_gone() -> None:
@@ -306,7 +306,7 @@ def test_a_sub_list_that_never_ends_leaves_its_object_out(second: Answer) -> Non
     assert left_out_of(script, kept=["in_2"]) == [
         ("in_1", "one of its lists changes faster than it can be read")
     ]
-    assert len(script.asked) == 1 + 2 * (MOST_RESTARTS + 1)
+    assert len(script.asked) == 1 + 2 * (MAX_RESTARTS + 1)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_stub_of_a_deleted_object_is_no_row() -> None:
 
     found = fetch(Script({"/v1/invoices": listed(invoice(), stub)}))
     assert [row and row.row.id for row in found.rows] == ["in_1", None]
-    assert [head.id for head in found.heads] == ["in_1", "in_2"]
+    assert [head.id for head in found.keys] == ["in_1", "in_2"]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_a_stub_of_a_deleted_object_is_no_row() -> None:
 )
 def test_an_id_is_one_segment_of_a_path(id: str, path: str) -> None:
     """Accounts chose ids of plans and products as they liked."""
-    assert in_path(id) == path
+    assert path_segment(id) == path
 
 
 def test_an_empty_page_of_a_sub_list_that_has_more_is_asked_again() -> None:
@@ -420,7 +420,7 @@ def test_rows_on_a_test_clock_are_left_out_unless_asked_for(table: str) -> None:
 
     def kept(*some: dict[str, Any], clocks: bool = False) -> list[str]:
         page = fetch(Script({f"/v1/{table}": listed(*some)}), table, clocks=clocks)
-        assert len(page.heads) == len(some)
+        assert len(page.keys) == len(some)
         return [record.row.id for record in page.rows if record]
 
     assert kept(*rows[:4]) == ["x_2", "x_3"]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from stripe_feed.extract.tables.diff import (
     Image,
+    align_lists,
+    changed_paths,
     difference,
-    in_shape_of,
-    paths,
+    project_onto,
     revert,
-    with_lists_of,
 )
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Column, Resource
@@ -85,7 +85,7 @@ def test_paths_name_what_changed() -> None:
         "address": {},
         "discount": None,
     }
-    assert paths(old) == [
+    assert changed_paths(old) == [
         "status",
         "metadata.plan",
         "metadata.a.b",
@@ -93,7 +93,7 @@ def test_paths_name_what_changed() -> None:
         "address",
         "discount",
     ]
-    assert paths({}) == []
+    assert changed_paths({}) == []
 
 
 # F5: for any change of an object, the old values and the image after give the image before
@@ -161,7 +161,7 @@ def check(before: Image, after: Image) -> None:
     told = previous_attributes(before, after)
     assert exact(revert(after, told)) == exact(before)
     assert exact(difference(before, after)) == exact(told)
-    assert bool(paths(told)) == (exact(before) != exact(after))
+    assert bool(changed_paths(told)) == (exact(before) != exact(after))
 
 
 def exact(value: Any) -> Any:
@@ -215,8 +215,8 @@ def test_a_list_that_is_none_ends_nothing(data: object) -> None:
     """Events of old versions and odd ones come with what they have; what is held stays as it is."""
     held = {"id": "in_1", "lines": {"data": [{"id": "il_1"}], "has_more": False}}
 
-    assert with_lists_of(held, {"lines": {"data": data, "has_more": False}}, ["lines"])["lines"][
+    assert align_lists(held, {"lines": {"data": data, "has_more": False}}, ["lines"])["lines"][
         "data"
     ] == [{"id": "il_1"}]
-    assert with_lists_of({"lines": {"data": data}}, held, ["lines"])["lines"]["data"] == []
-    assert in_shape_of([{"id": ["x"]}], [{"id": ["y"]}]) == [{"id": ["y"]}]
+    assert align_lists({"lines": {"data": data}}, held, ["lines"])["lines"]["data"] == []
+    assert project_onto([{"id": ["x"]}], [{"id": ["y"]}]) == [{"id": ["y"]}]

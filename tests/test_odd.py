@@ -15,8 +15,15 @@ import pytest
 from stripe_feed.cli.main import raise_if_incomplete
 from stripe_feed.errors import PartlyDone
 from stripe_feed.extract.events.webhook import WebhookEvent
-from stripe_feed.extract.run import session_of
-from stripe_feed.extract.tables.rejected import MOST_KEPT, MOST_TOLD, STATE, LeftOut, Odd, words
+from stripe_feed.extract.run import open_run
+from stripe_feed.extract.tables.rejected import (
+    MAX_SHOWN,
+    MAX_STORED,
+    REJECTED_STATE,
+    Rejected,
+    RejectedObjects,
+    describe_rejected,
+)
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http import events as sandbox_events
 from tests.copies import Copy, copy_of
@@ -51,7 +58,7 @@ def held(copy: Copy) -> set[str]:
 
 
 def kept(copy: Copy) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = copy.pipeline.state["sources"]["stripe"].get(STATE, {})
+    found: dict[str, list[str]] = copy.pipeline.state["sources"]["stripe"].get(REJECTED_STATE, {})
     return {table: ids for table, ids in found.items() if ids}
 
 
@@ -62,15 +69,15 @@ def test_an_object_that_cannot_be_taken_is_tried_again_until_it_can(copy: Copy) 
     odd, other, *_ = every = sorted(copy.box.objects("customers"))
     as_kind(copy, odd, "card")
 
-    assert synced(copy) == {"customers": {odd: "it is no customer"}}
+    assert synced(copy) == {"customers": {odd: "it is not of type customer"}}
     assert held(copy) == {*every} - {odd}
     assert kept(copy) == {"customers": [odd]}
 
     copy.box.update("customers", other, name="Goes on")
-    assert synced(copy, reconcile=True) == {"customers": {odd: "it is no customer"}}
+    assert synced(copy, reconcile=True) == {"customers": {odd: "it is not of type customer"}}
     assert copy.one(f"select name from stripe.customers where id = '{other}'") == "Goes on"
     states = copy.one("select count(*) from stripe._dlt_pipeline_state")
-    assert synced(copy) == {"customers": {odd: "it is no customer"}}
+    assert synced(copy) == {"customers": {odd: "it is not of type customer"}}
     assert copy.one("select count(*) from stripe._dlt_pipeline_state") == states
 
     as_kind(copy, odd, "customer")
@@ -86,7 +93,7 @@ def test_a_row_whose_object_cannot_be_taken_any_more_stays(copy: Copy) -> None:
     synced(copy)
     as_kind(copy, odd, "card")
 
-    assert synced(copy, reconcile=True) == {"customers": {odd: "it is no customer"}}
+    assert synced(copy, reconcile=True) == {"customers": {odd: "it is not of type customer"}}
     assert odd in held(copy)
     assert [row["op"] for row in changes(copy)] == []
 
@@ -143,26 +150,26 @@ def test_a_plain_run_says_what_it_leaves_out(copy: Copy, caplog: pytest.LogCaptu
         copy.run(copy.source().with_resources("customers", "changes"))
 
     assert caplog.messages == [
-        f"Left out of customers: {odd} (it is no customer). The next run tries again."
+        f"Left out of customers: {odd} (it is not of type customer). The next run tries again."
     ]
 
 
 def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
     """The command ends with 4."""
-    found = LeftOut()
-    for n in range(MOST_TOLD + 2):
-        found.add(Odd("plans", f"plan {n}", 5, "it is no plan"))
-    found.add(Odd("prices", None, 5, "it has no id"))
+    found = RejectedObjects()
+    for n in range(MAX_SHOWN + 2):
+        found.add(Rejected("plans", f"plan {n}", 5, "it is not of type plan"))
+    found.add(Rejected("prices", None, 5, "it has no id"))
 
-    plans = "; ".join(f"plan {n} (it is no plan)" for n in range(MOST_TOLD))
-    assert words(found.why) == [
+    plans = "; ".join(f"plan {n} (it is not of type plan)" for n in range(MAX_SHOWN))
+    assert describe_rejected(found.reasons) == [
         f"Left out of plans: {plans}; and 2 more. The next run tries again.",
         "Left out of prices: an object without an id, created 5 (it has no id).",
     ]
     with pytest.raises(
         PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"
     ):
-        raise_if_incomplete([], found.why)
+        raise_if_incomplete([], found.reasons)
 
 
 def test_what_is_kept_for_the_next_run_is_bounded(
@@ -171,33 +178,38 @@ def test_what_is_kept_for_the_next_run_is_bounded(
     """And says how the rest is found."""
     state: dict[str, Any] = {}
     monkeypatch.setattr("dlt.current.source_state", lambda: state)
-    found = LeftOut()
-    for n in range(MOST_KEPT + 1):
-        found.add(Odd("plans", f"plan_{n:05}", None, "it is no plan"))
-    found.keep("plans")
-    found.keep("plans")
+    found = RejectedObjects()
+    for n in range(MAX_STORED + 1):
+        found.add(Rejected("plans", f"plan_{n:05}", None, "it is not of type plan"))
+    found.store("plans")
+    found.store("plans")
 
-    assert len(state[STATE]["plans"]) == MOST_KEPT
+    assert len(state[REJECTED_STATE]["plans"]) == MAX_STORED
     assert caplog.messages == [
-        "plans: more than 1,000 objects cannot be taken: `stripe-feed reconcile` finds all."
+        "plans: more than 1,000 objects cannot be stored: `stripe-feed reconcile` finds all."
     ]
-    again = LeftOut()
-    assert len(again.waiting("plans")) == MOST_KEPT and again.waiting("plans") == []
-    again.add(Odd("plans", "plan_00007", None, "it is no plan"))
-    again.took("plans", [f"plan_{n:05}" for n in range(MOST_KEPT)])
-    again.keep("plans")
-    assert state[STATE]["plans"] == ["plan_00007"]
+    again = RejectedObjects()
+    assert len(again.ids_to_retry("plans")) == MAX_STORED and again.ids_to_retry("plans") == []
+    again.add(Rejected("plans", "plan_00007", None, "it is not of type plan"))
+    again.resolve("plans", [f"plan_{n:05}" for n in range(MAX_STORED)])
+    again.store("plans")
+    assert state[REJECTED_STATE]["plans"] == ["plan_00007"]
 
 
 def test_a_source_that_runs_again_begins_anew() -> None:
     """What one run could not read any more, the next one takes from the state."""
-    session = session_of({})
-    session.rung, session.only_alone, session.again, session.failed = (
+    session = open_run({})
+    session.webhook_events, session.only_by_id, session.retried_events, session.failed_events = (
         [WebhookEvent("evt_1", by_id=True)],
         True,
         {"evt_1"},
         {"evt_1": "X"},
     )
-    session.enter()
-    session.leave(["customers"], False)
-    assert not (session.rung or session.only_alone or session.again or session.failed)
+    session.acquire()
+    session.release(["customers"], False)
+    assert not (
+        session.webhook_events
+        or session.only_by_id
+        or session.retried_events
+        or session.failed_events
+    )

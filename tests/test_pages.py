@@ -12,17 +12,17 @@ import pytest
 
 from stripe_feed.errors import PermissionMissing, Unreachable
 from stripe_feed.extract.paging import reader as paging_reader
-from stripe_feed.extract.paging.reader import Fetch, Listing, Page, Part, Reader
-from stripe_feed.extract.paging.windows import Ask, Head, Planner, Took
+from stripe_feed.extract.paging.reader import FetchPage, Listing, ListPage, PageReader, PageSlice
+from stripe_feed.extract.paging.windows import Accepted, PageRequest, Planner, RowKey
 from tests.endpoint import Endpoint, Tokens, read, reader_of
 
 T0 = 100_000
-ASKED_AT = 1_780_000_000
-ENOUGH = paging_reader.MOST_BATCHES_WAITING
+REQUESTED_AT = 1_780_000_000
+ENOUGH = paging_reader.MAX_WAITING_BATCHES
 
 
 @contextmanager
-def reading(*listings: Listing[str], tokens: Tokens | None = None) -> Iterator[Reader]:
+def reading(*listings: Listing[str], tokens: Tokens | None = None) -> Iterator[PageReader]:
     """A pool that reads these; at the end all of its threads end too."""
     reader = reader_of(tokens or Tokens())
     try:
@@ -36,15 +36,15 @@ def reading(*listings: Listing[str], tokens: Tokens | None = None) -> Iterator[R
             assert not thread.is_alive()
 
 
-def page(endpoint: Endpoint, ask: Ask) -> Page[str]:
+def page(endpoint: Endpoint, ask: PageRequest) -> ListPage[str]:
     heads, has_more = endpoint.page(ask)
-    return Page([head.id for head in heads], heads, has_more, 10 * len(heads), ASKED_AT)
+    return ListPage([head.id for head in heads], heads, has_more, 10 * len(heads), REQUESTED_AT)
 
 
-def fetch_from(endpoint: Endpoint) -> Fetch[str]:
+def fetch_from(endpoint: Endpoint) -> FetchPage[str]:
     lock = threading.Lock()
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         with lock:
             return page(endpoint, ask)
 
@@ -53,7 +53,7 @@ def fetch_from(endpoint: Endpoint) -> Fetch[str]:
 
 def listing_of(
     endpoint: Endpoint | None = None,
-    fetch: Fetch[str] | None = None,
+    fetch: FetchPage[str] | None = None,
     path: str = "/v1/customers",
     walks: int = 1,
     lo: int = 1,
@@ -64,11 +64,11 @@ def listing_of(
     )
 
 
-def ids(batches: Sequence[Sequence[Part[str]]]) -> list[str]:
+def ids(batches: Sequence[Sequence[PageSlice[str]]]) -> list[str]:
     return [row for parts in batches for part in parts for row in part.rows]
 
 
-def wait_for(reader: Reader, until: Callable[[], bool]) -> None:
+def wait_for(reader: PageReader, until: Callable[[], bool]) -> None:
     """Wait until the pool is where the test wants it."""
     with reader._cond:
         assert reader._cond.wait_for(until, 20)
@@ -112,7 +112,7 @@ def test_a_token_that_is_not_there_yet_is_waited_for() -> None:
 
 def test_less_than_a_batch_waits_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of about the size asked for, then what is left."""
-    monkeypatch.setattr(paging_reader, "BATCH_ROWS", 25)
+    monkeypatch.setattr(paging_reader, "MAX_TABLE_ROWS", 25)
     with reading(
         listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)
     ) as reader:
@@ -123,7 +123,7 @@ def test_less_than_a_batch_waits_until_the_end(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_batch_is_also_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of large objects stays in memory until its table is built."""
-    monkeypatch.setattr(paging_reader, "BATCH_BYTES", 150)
+    monkeypatch.setattr(paging_reader, "MAX_TABLE_BYTES", 150)
     with reading(
         listing := listing_of(Endpoint(range(1, 66), size=10)), tokens=Tokens(1)
     ) as reader:
@@ -132,19 +132,19 @@ def test_a_batch_is_also_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert sizes == [200, 200, 200, 50]
 
 
-@pytest.mark.parametrize("limit", ["BATCH_ROWS", "BATCH_BYTES"])
+@pytest.mark.parametrize("limit", ["MAX_TABLE_ROWS", "MAX_TABLE_BYTES"])
 def test_no_page_is_asked_for_while_enough_batches_wait(
     monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """A slow consumer stops the requests, not the memory; taking a batch lets them go on."""
-    monkeypatch.setattr(paging_reader, limit, 10 if limit == "BATCH_ROWS" else 100)
+    monkeypatch.setattr(paging_reader, limit, 10 if limit == "MAX_TABLE_ROWS" else 100)
     endpoint = Endpoint(range(1, 101), size=10)
     with reading(listing := listing_of(endpoint), tokens=Tokens(1)) as reader:
         wait_for(reader, lambda: listing.pages_read == ENOUGH and not reader.in_flight)
         with reader._cond:
-            assert reader._choose() == (None, None)
+            assert reader._choose_job() == (None, None)
         assert len(endpoint.asked) == ENOUGH
-        reader.take(listing)
+        reader.next_batch(listing)
         wait_for(reader, lambda: listing.pages_read == ENOUGH + 1)
 
 
@@ -152,7 +152,7 @@ def test_a_listing_without_a_batch_is_read_even_when_others_crowd(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Or its consumer would wait for ever for a batch that is never read."""
-    monkeypatch.setattr(paging_reader, "BATCH_ROWS", 10)
+    monkeypatch.setattr(paging_reader, "MAX_TABLE_ROWS", 10)
     crowd, small = (
         listing_of(Endpoint(range(1, 101), size=10)),
         listing_of(Endpoint(range(1, 9)), path="/v1/prices"),
@@ -170,7 +170,7 @@ def test_never_more_requests_are_under_way_than_stripe_allows() -> None:
     endpoint = Endpoint(range(1, 2_000), size=10)
     lock, now, most = threading.Lock(), 0, 0
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         nonlocal now, most
         with lock:
             now += 1
@@ -192,7 +192,7 @@ def test_requests_of_one_listing_really_run_at_the_same_time() -> None:
     endpoint = Endpoint(range(T0 - 1_000, T0), size=10)
     together, lock, calls = threading.Barrier(3), threading.Lock(), iter(range(1, 10_000))
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         if next(calls) in (2, 3, 4):
             together.wait(20)
         with lock:
@@ -209,8 +209,8 @@ def test_tokens_go_to_the_listing_with_most_pages_left() -> None:
     started = threading.Event()
     order: list[str] = []
 
-    def fetch_of(name: str, endpoint: Endpoint) -> Fetch[str]:
-        def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch_of(name: str, endpoint: Endpoint) -> FetchPage[str]:
+        def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
             started.wait(20)
             order.append(name)
             return page(endpoint, ask)
@@ -239,7 +239,7 @@ def test_walks_follow_each_other() -> None:
     walks: list[int] = []
     endpoint = Endpoint(range(1, 100), size=10)
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         walks.append(walk)
         return page(endpoint, ask)
 
@@ -257,20 +257,23 @@ def test_rows_that_are_left_out_still_move_the_walk() -> None:
     """Objects on a test clock are not handed out, but their page is covered."""
     endpoint = Endpoint(range(1, 40), size=10)
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         found = page(endpoint, ask)
         rows = [
             row if head.created and head.created % 2 else None
-            for row, head in zip(found.rows, found.heads, strict=True)
+            for row, head in zip(found.rows, found.keys, strict=True)
         ]
-        return Page(rows, found.heads, found.has_more, found.size, found.requested_at)
+        return ListPage(rows, found.keys, found.has_more, found.size, found.requested_at)
 
     with reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader:
         parts = [part for batch in read(reader, listing) for part in batch]
 
     assert [len(part.rows) for part in parts] == [5, 5, 5, 5]
-    assert (min(part.cover[0] for part in parts), max(part.cover[1] for part in parts)) == (1, T0)
-    assert {part.requested_at for part in parts} == {ASKED_AT}
+    assert (min(part.covered[0] for part in parts), max(part.covered[1] for part in parts)) == (
+        1,
+        T0,
+    )
+    assert {part.requested_at for part in parts} == {REQUESTED_AT}
 
 
 def test_a_listing_is_not_finished_before_its_last_rows_wait() -> None:
@@ -280,8 +283,10 @@ def test_a_listing_is_not_finished_before_its_last_rows_wait() -> None:
     done: list[bool] = []
 
     class Watched(Planner):
-        def page(self, ask: Ask, heads: Sequence[Head], has_more: bool) -> Took:
-            took = super().page(ask, heads, has_more)
+        def record_page(
+            self, ask: PageRequest, heads: Sequence[RowKey], has_more: bool
+        ) -> Accepted:
+            took = super().record_page(ask, heads, has_more)
             done.append(listing.finished)
             return took
 
@@ -296,7 +301,7 @@ def test_a_refused_cursor_is_gone_on_from_by_time() -> None:
     """The row was deleted between two pages: no error, no row lost, none twice."""
     endpoint = Endpoint([5] * 15 + [4] * 15, size=10)
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         if ask.cursor is not None and ask.cursor in endpoint.keys and len(endpoint.keys) > 28:
             endpoint.delete(ask.cursor)
         return page(endpoint, ask)
@@ -311,7 +316,7 @@ def test_a_refused_cursor_is_gone_on_from_by_time() -> None:
 def test_an_error_is_raised_where_the_listing_is_consumed_and_others_go_on() -> None:
     """A missing permission ends one resource, not the run."""
 
-    def refuse(walk: int, ask: Ask) -> Page[str]:
+    def refuse(walk: int, ask: PageRequest) -> ListPage[str]:
         raise PermissionMissing("no", "rak_price_read")
 
     bad, good = (
@@ -323,13 +328,13 @@ def test_an_error_is_raised_where_the_listing_is_consumed_and_others_go_on() -> 
         with pytest.raises(PermissionMissing):
             list(read(reader, bad))
         with pytest.raises(PermissionMissing):
-            reader.take(bad)
+            reader.next_batch(bad)
 
 
 def test_whatever_a_thread_runs_into_is_raised() -> None:
     """Also what is no `Exception`: a consumer that waits for a thread that is gone would hang."""
 
-    def fail(walk: int, ask: Ask) -> Page[str]:
+    def fail(walk: int, ask: PageRequest) -> ListPage[str]:
         raise SystemExit(3)
 
     with reading(listing := listing_of(fetch=fail)) as reader, pytest.raises(SystemExit):
@@ -339,9 +344,9 @@ def test_whatever_a_thread_runs_into_is_raised() -> None:
 def test_a_list_without_progress_is_told_with_its_path() -> None:
     """Stripe would be asked the same for ever."""
     endpoint = Endpoint(range(1, 40), size=10)
-    first: list[Page[str]] = []
+    first: list[ListPage[str]] = []
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         first.append(page(endpoint, ask))
         return first[0]
 
@@ -360,18 +365,18 @@ def test_a_listing_that_is_dropped_is_not_asked_for_again() -> None:
     endpoint = Endpoint(range(1, 1_000), size=10)
     going = threading.Semaphore(2)
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         going.acquire(timeout=20)
         return page(endpoint, ask)
 
     with reading(listing := listing_of(fetch=fetch), tokens=Tokens(1)) as reader:
         wait_for(reader, lambda: listing.pages_read == 2)
-        reader.drop(listing)
-        reader.drop(listing)
+        reader.stop(listing)
+        reader.stop(listing)
         going.release()
         wait_for(reader, lambda: not reader.in_flight)
         with reader._cond:
-            assert reader._choose() == (None, None)
+            assert reader._choose_job() == (None, None)
 
     assert len(endpoint.asked) <= 3
 
@@ -400,7 +405,7 @@ def test_a_cursor_refused_in_the_middle_of_a_burst_with_many_threads() -> None:
     lock = threading.Lock()
     asked = 0
 
-    def fetch(walk: int, ask: Ask) -> Page[str]:
+    def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
         nonlocal asked
         with lock:
             asked += 1

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from stripe_feed.api.rate_limits import RateLimiter
 from stripe_feed.errors import CursorGone
 from stripe_feed.extract.paging import reader as paging_reader
-from stripe_feed.extract.paging.reader import Listing, Page
+from stripe_feed.extract.paging.reader import Listing, ListPage
 from stripe_feed.extract.paging.windows import (
-    MOST_EMPTY,
-    MOST_REFUSED,
-    Ask,
-    Head,
+    MAX_EMPTY_PAGES,
+    MAX_REFUSED_CURSORS,
+    Accepted,
+    PageRequest,
     Planner,
     Range,
-    Took,
+    RowKey,
     subtract,
 )
 from tests.endpoint import Endpoint, Tokens, read, reader_of
@@ -77,7 +77,7 @@ class Changing:
         )
         self.dice = Random(self.case.seed)
 
-    def fetch(self, walk: int, ask: Ask) -> Page[str]:
+    def fetch(self, walk: int, ask: PageRequest) -> ListPage[str]:
         with self.turn:
             self.live(ask)
             heads, has_more = self.answer(ask)
@@ -89,29 +89,29 @@ class Changing:
                     # meanwhile another request may cut this window; nobody else may come, so not for
                     # ever
                 )
-            return Page([head.id for head in heads], heads, has_more, len(heads), T0)
+            return ListPage([head.id for head in heads], heads, has_more, len(heads), T0)
 
-    def live(self, ask: Ask) -> None:
+    def live(self, ask: PageRequest) -> None:
         """Objects come, now and in the past, and go; above all the one that is to be gone on from."""
         endpoint, dice = self.endpoint, self.dice
         if dice.random() < self.case.created_meanwhile:
             endpoint.add(
-                dice.choice([T0, T0 + 5, dice.randrange(OLDEST, T0), ask.window.pos, None])
+                dice.choice([T0, T0 + 5, dice.randrange(OLDEST, T0), ask.window.position, None])
             )
         if dice.random() < self.case.deleted_meanwhile and endpoint.keys:
             endpoint.delete(dice.choice(list(endpoint.keys)))
         if (
             ask.cursor in endpoint.keys
-            and self.faults < MOST_REFUSED
+            and self.faults < MAX_REFUSED_CURSORS
             and dice.random() < self.case.cursor_deleted
         ):
             self.faults += 1
             endpoint.delete(str(ask.cursor))
 
-    def answer(self, ask: Ask) -> tuple[list[Head], bool]:
+    def answer(self, ask: PageRequest) -> tuple[list[RowKey], bool]:
         if (
             ask.cursor
-            and self.faults < MOST_REFUSED
+            and self.faults < MAX_REFUSED_CURSORS
             and self.dice.random() < self.case.cursor_refused
         ):
             self.faults += 1
@@ -120,7 +120,11 @@ class Changing:
         if heads and self.dice.random() < self.case.short_pages:
             kept = self.dice.randrange(1, len(heads) + 1)
             heads, has_more = heads[:kept], has_more or kept < len(heads)
-        if heads and self.empties < MOST_EMPTY - 3 and self.dice.random() < self.case.empty_pages:
+        if (
+            heads
+            and self.empties < MAX_EMPTY_PAGES - 3
+            and self.dice.random() < self.case.empty_pages
+        ):
             self.empties += 1
             heads, has_more = [], True
         return heads, has_more
@@ -133,11 +137,11 @@ class Watched(Planner):
         super().__init__(ranges)
         self.left = list(ranges)
 
-    def page(self, ask: Ask, heads: Sequence[Head], has_more: bool) -> Took:
-        took = super().page(ask, heads, has_more)
-        before, self.left = self.left, subtract(self.left, took.cover)
+    def record_page(self, ask: PageRequest, heads: Sequence[RowKey], has_more: bool) -> Accepted:
+        took = super().record_page(ask, heads, has_more)
+        before, self.left = self.left, subtract(self.left, took.covered)
         held = [(window.lo, window.covered) for window in self.windows]
-        assert length(before) - length(self.left) == took.cover[1] - took.cover[0], (
+        assert length(before) - length(self.left) == took.covered[1] - took.covered[0], (
             "covered twice, or what was never asked for"
         )
         assert joined(held) == joined(self.left), "the windows are not what is left"
@@ -186,7 +190,7 @@ def read_through(case: Case, changing: Changing) -> Outcome:
                 if batch == kill:
                     break
                 for part in parts:
-                    left = subtract(left, part.cover)
+                    left = subtract(left, part.covered)
                     outcome.rows += part.rows
                 outcome.most_ranges = max(outcome.most_ranges, len(left))
                 outcome.most_bytes = max(
@@ -202,7 +206,7 @@ def read_through(case: Case, changing: Changing) -> Outcome:
 
 def check(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing lost, nothing invented; without kills also nothing twice; the state stays small."""
-    monkeypatch.setattr(paging_reader, "BATCH_ROWS", case.batch)
+    monkeypatch.setattr(paging_reader, "MAX_TABLE_ROWS", case.batch)
     changing = Changing(case)
     before = changing.endpoint.within(0, T0)
     outcome = read_through(case, changing)
@@ -352,16 +356,16 @@ def simulate(endpoint: Endpoint, in_flight: int, seed: int) -> Cost:
     """Read it all, 25 requests a second, each answered after 80±20 ms."""
     dice = Random(seed)
     planner = Planner([(BORN, BORN + YEARS), (0, BORN)])
-    budget = RateLimiter(rps=1_000, endpoint_rps=RATE, in_flight=in_flight, now=0.0)
-    answers: list[tuple[float, int, Ask]] = []
+    limiter = RateLimiter(rps=1_000, endpoint_rps=RATE, in_flight=in_flight, now=0.0)
+    answers: list[tuple[float, int, PageRequest]] = []
     order = count()
     now = 0.0
     kept = 0
     while not planner.finished:
-        wait = budget.ready_in("customers", now)
-        ask = planner.take() if wait <= 0 and len(answers) < in_flight else None
+        wait = limiter.ready_in("customers", now)
+        ask = planner.next_request() if wait <= 0 and len(answers) < in_flight else None
         if ask is not None:
-            budget.take("customers", now)
+            limiter.take("customers", now)
             heapq.heappush(answers, (now + LATENCY + dice.uniform(-0.02, 0.02), next(order), ask))
             continue
         due = answers[0][0] if answers else float("inf")
@@ -370,7 +374,7 @@ def simulate(endpoint: Endpoint, in_flight: int, seed: int) -> Cost:
             continue
         now, _, ask = heapq.heappop(answers)
         heads, has_more = endpoint.page(ask)
-        kept += len(planner.page(ask, heads, has_more).keep)
+        kept += len(planner.record_page(ask, heads, has_more).kept)
     assert kept == len(endpoint)
     return Cost(len(endpoint.asked), now, -(-len(endpoint) // 100))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stripe_feed.delivery.payloads import PayloadContext, compile_template, render
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.tables.diff import difference, paths
+from stripe_feed.extract.tables.diff import changed_paths, difference
 from stripe_feed.feed.filters import compile_filter
 from stripe_feed.feed.paths import MAX_LENGTH, normalize_path, split_paths, split_prefix, value_at
 from stripe_feed.triggers.expressions import compile_expression
@@ -84,7 +84,7 @@ def test_every_key_of_metadata_can_be_named_everywhere(key: str, more: str) -> N
         {"id": "sub_1", "metadata": {more: "a"} | {key: "b"}},
     )
     previous = difference(old, new)
-    change = made(a_change(1, after=new, previous=previous, changed=paths(previous)))
+    change = made(a_change(1, after=new, previous=previous, changed=changed_paths(previous)))
     quoted = key.replace("\\", "\\\\").replace('"', '\\"')
     path = f'metadata["{quoted}"]'
 

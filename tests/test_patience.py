@@ -172,7 +172,7 @@ def test_a_package_that_is_refused_waits_for_nobody(copy: Copy) -> None:
 def test_who_looks_on_while_rows_are_looked_up_is_named_as_well(
     copy: Copy, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before(monkeypatch, Writer, "changed", reader.come)
+    before(monkeypatch, Writer, "drop_unchanged", reader.come)
     with pytest.raises(SetupError, match=r"copy.duckdb is open in process \d+\. Close it there"):
         copy.sync(resources=TABLES, wait=0)
     reader.leave()

@@ -152,7 +152,7 @@ def interrupted(shell: Shell) -> Said:
 def fails_after_rows(shell: Shell) -> Said:
     """Some rows are handed to dlt before the last page fails for good."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "BATCH_ROWS", 5)
+        patch.setattr(reader, "MAX_TABLE_ROWS", 5)
         patch.setenv("DATA_WRITER__BUFFER_MAX_ITEMS", "1")
         return fails_at("/v1/invoices", 500)(shell)
 

@@ -374,7 +374,7 @@ def test_a_backfill_that_was_left_for_a_month_is_listed_again(
     """
     box = Sandbox(seed=5, customers=300, oddities=False)
     with copy_of(box, tmp_path) as copy:
-        monkeypatch.setattr(reader, "BATCH_ROWS", 50)
+        monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 50)
         with pytest.raises(Died), dying(3):
             copy.sync(resources=["customers"], checkpoint_rows=100)
         held = [id for (id,) in copy.select("select id from stripe.customers")]

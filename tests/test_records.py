@@ -17,13 +17,13 @@ import pyarrow as pa
 import pytest
 
 from stripe_feed.api.client import InvalidBody
-from stripe_feed.extract.tables.arrow import Stamp, children, parents, typed
-from stripe_feed.extract.tables.codec import ARROW, NEVER_NULL, Record, Shape
-from stripe_feed.extract.tables.rejected import Odd
+from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table, value_of
+from stripe_feed.extract.tables.codec import ARROW_TYPES, NEVER_NULL, Record, TableCodec
+from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import ColumnKind
 
-STAMP = Stamp("acct_1", "load_1")
+STAMP = LoadStamp("acct_1", "load_1")
 VERSION = 1_780_000_000_000_000
 
 
@@ -43,19 +43,19 @@ def obj(fields: dict[str, Any] | None = None, **more: Any) -> bytes:
     return json.dumps({"id": "x_1"} | (fields or {}) | more).encode()
 
 
-def taken(shape: Shape, *objects: bytes) -> list[Record]:
+def taken(shape: TableCodec, *objects: bytes) -> list[Record]:
     """The records that these objects become; fails where one cannot be taken."""
-    found, _ = shape.page(page(*objects))
+    found, _ = shape.decode_page(page(*objects))
     return [one for one in found if isinstance(one, Record) or pytest.fail(str(one))]
 
 
 def rows(
-    table: str, *objects: bytes, shape: Shape | None = None, expand: tuple[str, ...] = ()
+    table: str, *objects: bytes, shape: TableCodec | None = None, expand: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """The rows that these objects become."""
-    shape = shape or Shape(RESOURCES[table], expand)
+    shape = shape or TableCodec(RESOURCES[table], expand)
     records = taken(shape, *objects)
-    found: list[dict[str, Any]] = parents(
+    found: list[dict[str, Any]] = parent_table(
         shape, records, [VERSION] * len(records), STAMP
     ).to_pylist()
     return found
@@ -68,10 +68,10 @@ def row(table: str, fields: dict[str, Any] | None = None, **more: Any) -> dict[s
 
 
 def digest(table: str, body: bytes) -> str:
-    return Shape(RESOURCES[table]).object(body).hash
+    return TableCodec(RESOURCES[table]).decode_object(body).hash
 
 
-def families(shape: Shape, field: str, *bodies: bytes) -> list[tuple[str, list[Any], int]]:
+def families(shape: TableCodec, field: str, *bodies: bytes) -> list[tuple[str, list[Any], int]]:
     records = taken(shape, *bodies)
     return [
         (record.row.id, list(getattr(record.row, field).data), VERSION + n)
@@ -80,9 +80,9 @@ def families(shape: Shape, field: str, *bodies: bytes) -> list[tuple[str, list[A
 
 
 def child_rows(table: str, *bodies: bytes) -> list[dict[str, Any]]:
-    shape = Shape(RESOURCES[table])
+    shape = TableCodec(RESOURCES[table])
     ((child, child_shape),) = shape.children
-    laid = children(
+    laid = child_table(
         child_shape, child, families(shape, child.field, *bodies), STAMP, now=1_700_000_000
     )
     found: list[dict[str, Any]] = laid.to_pylist()
@@ -132,7 +132,7 @@ def test_each_kind_lands_as_its_type(table: str, column: str, sent: object, land
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
 def test_null_and_absent_are_null(table: str, absent: bool) -> None:
     """In every column but the id's, and those of our own."""
-    shape = Shape(RESOURCES[table])
+    shape = TableCodec(RESOURCES[table])
     fields = (
         {} if absent else {column.name: None for column in shape.columns if column.name != "id"}
     )
@@ -147,7 +147,7 @@ def test_a_table_has_one_schema(table: str) -> None:
     """Every batch, an empty one too, has the declared columns in their order, with their types and
     what can be null.
     """
-    shape = Shape(TABLES[table])
+    shape = TableCodec(TABLES[table])
     own = [
         "extra",
         "account_id",
@@ -159,22 +159,22 @@ def test_a_table_has_one_schema(table: str) -> None:
 
     assert shape.schema.names == [column.name for column in TABLES[table].columns] + own
     assert [field.type for field in shape.schema] == [
-        ARROW[column.kind] for column in shape.all_columns
+        ARROW_TYPES[column.kind] for column in shape.all_columns
     ]
     assert {field.name for field in shape.schema if not field.nullable} == NEVER_NULL & set(
         shape.schema.names
     )
     if table in RESOURCES:
-        assert parents(shape, [], [], STAMP).schema == shape.schema
+        assert parent_table(shape, [], [], STAMP).schema == shape.schema
 
 
 def test_batches_of_a_table_can_be_joined() -> None:
     """Whatever was learned between two of them."""
-    shape = Shape(RESOURCES["customers"])
+    shape = TableCodec(RESOURCES["customers"])
     batches = []
     for body in (obj(name="a"), obj(new_field=1), obj(name=5), obj()):
         records = taken(shape, body)
-        batches.append(parents(shape, records, [VERSION], STAMP))
+        batches.append(parent_table(shape, records, [VERSION], STAMP))
 
     assert pa.concat_tables(batches).num_rows == 4
 
@@ -397,14 +397,14 @@ def test_unknown_fields_of_children_are_kept_in_their_extra() -> None:
 
 def test_unknown_fields_of_a_sub_list_do_not_disturb_the_list() -> None:
     """The rest of a long list is decoded apart from its parents, and may learn first."""
-    shape = Shape(RESOURCES["invoices"])
+    shape = TableCodec(RESOURCES["invoices"])
     ((child, child_shape),) = shape.children
-    (line,), _ = child_shape.rows(page(obj({"id": "il_1"}, new=1)))
+    (line,), _ = child_shape.decode_rows(page(obj({"id": "il_1"}, new=1)))
     records = taken(
         shape, obj({"id": "in_1"}, lines={"has_more": False, "data": [{"id": "il_2", "new": 2}]})
     )
     lines = [line, *records[0].row.lines.data]
-    found = children(child_shape, child, [("in_1", lines, VERSION)], STAMP, 0).to_pylist()
+    found = child_table(child_shape, child, [("in_1", lines, VERSION)], STAMP, 0).to_pylist()
 
     assert [one["extra"] for one in found] == ['{"new":1}', '{"new":2}', None]
 
@@ -432,7 +432,7 @@ def test_a_changed_type_goes_to_extra_with_a_warning_that_names_the_field_only(
     """The column is null there; other rows, before and after, keep their value. One warning,
     without the value.
     """
-    shape = Shape(RESOURCES[table])
+    shape = TableCodec(RESOURCES[table])
     good = {
         "name": "b",
         "balance": 5,
@@ -459,10 +459,10 @@ def test_a_changed_type_goes_to_extra_with_a_warning_that_names_the_field_only(
 
 def test_what_was_decoded_before_a_type_changed_is_laid_out_with_what_came_after() -> None:
     """A batch can hold both."""
-    shape = Shape(RESOURCES["customers"])
+    shape = TableCodec(RESOURCES["customers"])
     before = taken(shape, obj(balance=1))
     after = taken(shape, obj(balance="x"), obj(balance=2))
-    found = parents(shape, [*before, *after], [VERSION] * 3, STAMP).to_pylist()
+    found = parent_table(shape, [*before, *after], [VERSION] * 3, STAMP).to_pylist()
 
     assert [one["balance"] for one in found] == [1, None, 2]
 
@@ -486,7 +486,7 @@ def test_a_changed_type_in_a_child_is_warned_about_under_the_childs_name(
 
 def test_a_new_field_is_logged_without_its_name_or_value(caplog: pytest.LogCaptureFixture) -> None:
     """Once; names can be personal data where an object is used as a map."""
-    shape = Shape(RESOURCES["customers"])
+    shape = TableCodec(RESOURCES["customers"])
     with caplog.at_level(logging.INFO, logger="stripe_feed"):
         for _ in range(3):
             rows("customers", obj({"jane@example.com": "canary"}), shape=shape)
@@ -498,7 +498,7 @@ def test_a_new_field_is_logged_without_its_name_or_value(caplog: pytest.LogCaptu
 
 def test_threads_may_learn_at_the_same_time() -> None:
     """Every page finds the names of its own, whoever learned them."""
-    shape = Shape(RESOURCES["invoices"])
+    shape = TableCodec(RESOURCES["invoices"])
     start = threading.Barrier(8)
 
     def work(n: int) -> list[str]:
@@ -511,7 +511,9 @@ def test_threads_may_learn_at_the_same_time() -> None:
                 lines={"data": [line], "has_more": False},
             )
             records = taken(shape, body)
-            found += [one["extra"] for one in parents(shape, records, [VERSION], STAMP).to_pylist()]
+            found += [
+                one["extra"] for one in parent_table(shape, records, [VERSION], STAMP).to_pylist()
+            ]
         return found
 
     with ThreadPoolExecutor(8) as pool:
@@ -541,20 +543,25 @@ def test_threads_may_learn_at_the_same_time() -> None:
 def test_a_body_that_is_no_list_is_malformed(body: bytes) -> None:
     """It is asked for again; it must not end as an empty page."""
     with pytest.raises(InvalidBody):
-        Shape(RESOURCES["invoices"]).page(body)
+        TableCodec(RESOURCES["invoices"]).decode_page(body)
 
 
 @pytest.mark.parametrize(
     ("sent", "id", "created", "why"),
     [
-        (b"5", None, None, "it is no object"),
-        (b"null", None, None, "it is no object"),
+        (b"5", None, None, "it is not an object"),
+        (b"null", None, None, "it is not an object"),
         (b"{}", None, None, "it has no id"),
         (b'{"id": null, "created": 7}', None, 7, "it has no id"),
         (b'{"id": 5, "created": "x"}', None, None, "it has no id"),
         (b'{"id": "", "created": 7}', None, 7, "it has no id"),
         (b'{"id": "in_\\u0000"}', None, None, "it has no id"),
-        (b'{"id": "card_1", "object": "card", "created": 7}', "card_1", 7, "it is no invoice"),
+        (
+            b'{"id": "card_1", "object": "card", "created": 7}',
+            "card_1",
+            7,
+            "it is not of type invoice",
+        ),
         (
             b'{"id": "in_1", "lines": {"data": [{"id": 5, "x": "canary"}], "has_more": false}}',
             "in_1",
@@ -573,13 +580,13 @@ def test_an_object_that_cannot_be_taken_is_in_its_place_with_the_reason(
     sent: bytes, id: str | None, created: int | None, why: str
 ) -> None:
     """The others of its page are taken, in their order; the reason holds nothing of it."""
-    one, odd, two = Shape(RESOURCES["invoices"]).page(
+    one, odd, two = TableCodec(RESOURCES["invoices"]).decode_page(
         page(obj(id="in_0"), sent, obj(id="in_2", new=1))
     )[0]
 
-    assert isinstance(one, Record) and isinstance(two, Record) and isinstance(odd, Odd)
+    assert isinstance(one, Record) and isinstance(two, Record) and isinstance(odd, Rejected)
     assert (one.row.id, two.row.id) == ("in_0", "in_2")
-    assert (odd.table, odd.id, odd.created, odd.why) == ("invoices", id, created, why)
+    assert (odd.table, odd.id, odd.created, odd.reason) == ("invoices", id, created, why)
 
 
 def test_a_field_whose_name_fits_no_struct_is_kept_under_a_name_that_does() -> None:
@@ -596,7 +603,7 @@ def test_a_field_whose_name_fits_no_struct_is_kept_under_a_name_that_does() -> N
 def test_a_body_that_is_no_json_is_a_decode_error(body: bytes) -> None:
     """Which the transport asks again, too."""
     with pytest.raises(msgspec.DecodeError):
-        Shape(RESOURCES["customers"]).page(body)
+        TableCodec(RESOURCES["customers"]).decode_page(body)
 
 
 @pytest.mark.parametrize(
@@ -615,11 +622,11 @@ def test_an_embedded_list_that_is_none_does_not_fail_the_page(
     """It is read from its own endpoint then; lists that are as documented are still found beside
     it.
     """
-    shape = Shape(RESOURCES["invoices"])
+    shape = TableCodec(RESOURCES["invoices"])
     ((_, child_shape),) = shape.children
     good = {"data": [{"id": "il_1"}], "has_more": False}
     records = taken(shape, obj(lines=sent), obj(lines=good), obj(lines=None), obj())
-    found = [child_shape.list_in(record.row.lines) for record in records]
+    found = [child_shape.decode_list(record.row.lines) for record in records]
 
     assert [None if one is None else [line.id for line in one.data] for one in found] == [
         None,
@@ -649,8 +656,8 @@ def test_a_field_of_a_changed_type_can_still_be_asked(
     sent: bytes, kind: ColumnKind, value: object
 ) -> None:
     """`created` leads the pager and `test_clock` the filter, whatever other rows sent there."""
-    assert typed(msgspec.Raw(sent), kind) == value
-    assert typed(value, kind) == value
+    assert value_of(msgspec.Raw(sent), kind) == value
+    assert value_of(value, kind) == value
 
 
 INVOICE: dict[str, Any] = {
@@ -804,28 +811,28 @@ def test_the_digest_knows_an_embedded_price_by_its_id_only() -> None:
 
 def test_the_digest_does_not_depend_on_what_was_learned_before() -> None:
     """Another row's odd value or new field must not rewrite all the others."""
-    shape = Shape(RESOURCES["invoices"])
+    shape = TableCodec(RESOURCES["invoices"])
     body = json.dumps(INVOICE | {"number": "Ä/1", "footer": None}).encode()
-    before = shape.object(body).hash
+    before = shape.decode_object(body).hash
     odd = {"data": [{"id": "il", "amount": "odd", "description": 5}], "has_more": False}
-    shape.page(
+    shape.decode_page(
         page(obj(total="odd", new=1, customer=5, number=5, footer=5, livemode="odd", lines=odd))
     )
 
-    assert shape.object(body).hash == before
+    assert shape.decode_object(body).hash == before
 
 
 def test_an_expanded_field_counts() -> None:
     """What was asked for is content."""
-    shape = Shape(RESOURCES["customers"], ["tax_ids"])
+    shape = TableCodec(RESOURCES["customers"], ["tax_ids"])
     one, two = (
-        shape.object(obj(tax_ids={"data": data, "has_more": False})).hash
+        shape.decode_object(obj(tax_ids={"data": data, "has_more": False})).hash
         for data in ([], [{"id": "txi_1"}])
     )
 
     assert one != two
     assert "tax_ids" in shape.schema.names
-    assert "tax_ids" not in Shape(RESOURCES["customers"]).schema.names
+    assert "tax_ids" not in TableCodec(RESOURCES["customers"]).schema.names
 
 
 def test_children_are_rows_of_their_own_with_one_tombstone_for_each_parent() -> None:
@@ -879,19 +886,19 @@ def test_a_childs_embedded_objects_are_json_with_their_bytes() -> None:
 
 def test_no_parents_make_an_empty_table() -> None:
     """With the schema of the others."""
-    shape = Shape(RESOURCES["subscriptions"])
+    shape = TableCodec(RESOURCES["subscriptions"])
     ((child, child_shape),) = shape.children
 
-    empty = children(child_shape, child, [], STAMP, 0)
+    empty = child_table(child_shape, child, [], STAMP, 0)
     assert (empty.num_rows, empty.schema) == (0, child_shape.schema)
 
 
 def test_an_object_alone_is_the_same_record() -> None:
     """As from a list."""
     body = json.dumps(INVOICE).encode()
-    shape = Shape(RESOURCES["invoices"])
-    (listed,), has_more = shape.page(page(body, has_more=True))
-    alone = shape.object(body)
+    shape = TableCodec(RESOURCES["invoices"])
+    (listed,), has_more = shape.decode_page(page(body, has_more=True))
+    alone = shape.decode_object(body)
 
     assert isinstance(listed, Record)
     assert (alone.hash, has_more) == (listed.hash, True)

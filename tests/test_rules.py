@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.delivery.endpoint import EndpointConfig
-from stripe_feed.extract.tables.diff import difference, paths
+from stripe_feed.extract.tables.diff import changed_paths, difference
 from stripe_feed.feed.change import Change
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.triggers.trigger import PRESETS, Trigger, clauses
@@ -32,7 +32,9 @@ def an_update(before: Any, after: Any, **given: Any) -> Row:
     """A subscription's status goes from one value to another; `MISSING` is a key that is not there."""
     old, new = image_of(before), image_of(after)
     previous = difference(old, new)
-    return a_change(1, **{"after": new, "previous": previous, "changed": paths(previous), **given})
+    return a_change(
+        1, **{"after": new, "previous": previous, "changed": changed_paths(previous), **given}
+    )
 
 
 def asked(origin: Any = None, **sides: Any) -> Trigger:
@@ -339,7 +341,7 @@ def changes(draw: st.DrawFn) -> Change:
             ),
             after=None if op == "d" else new,
             previous=previous,
-            changed=paths(previous or {}) if op == "u" else [],
+            changed=changed_paths(previous or {}) if op == "u" else [],
             before_quality=draw(st.sampled_from(["exact", "none"])) if op in "ud" else "none",
         )
     )

@@ -244,7 +244,7 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
                 "acct_1",
                 False,
                 unread=unread,
-                left_out={"plans": {"plan_1": "it is no plan"}},
+                left_out={"plans": {"plan_1": "it is not of type plan"}},
             )
 
         feed = Feed(None, store)
@@ -294,7 +294,7 @@ def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> N
 
 def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """Until it is taken; a reading of webhooks does not try it again."""
-    state, odd = ServiceState(), {"plans": {"plan_1": "it is no plan"}}
+    state, odd = ServiceState(), {"plans": {"plan_1": "it is not of type plan"}}
     for found, polls, count in (
         (odd, True, 1),
         (odd, True, 1),
@@ -305,7 +305,7 @@ def test_what_is_left_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None
         state.leave_out(found, polls)
         assert state.health()["left_out"] == count
     assert caplog.messages == [
-        "Left out of plans: plan_1 (it is no plan). The next run tries again.",
+        "Left out of plans: plan_1 (it is not of type plan). The next run tries again.",
         "Left out of prices: price_1 (x). The next run tries again.",
     ]
 

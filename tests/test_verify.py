@@ -121,7 +121,7 @@ def test_what_cannot_be_taken_is_a_difference(copy: Copy) -> None:
     """Held or only listed; the others are compared."""
     id = first(copy)
     copy.box.put("customers", copy.box.objects("customers")[id] | {"object": "card"})
-    odd = [Difference("customers", id, "it cannot be stored: it is no customer")]
+    odd = [Difference("customers", id, "it cannot be stored: it is not of type customer")]
     found = verified(copy)
     assert (found.compared["customers"], found.differences) == (5, odd)
     tamper(copy, f"delete from stripe.customers where id = '{id}'")

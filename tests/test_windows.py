@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from stripe_feed.errors import CursorGone
 from stripe_feed.extract.paging.windows import (
-    MOST_EMPTY,
-    UNKNOWN,
-    Ask,
-    Head,
+    MAX_EMPTY_PAGES,
+    UNKNOWN_PAGES,
+    Accepted,
+    NoProgress,
+    PageRequest,
     Planner,
     Range,
-    Stuck,
-    Took,
+    RowKey,
     subtract,
 )
 from tests.endpoint import Endpoint
@@ -29,24 +29,24 @@ T0 = 1_000_000
 START = 10_000
 
 
-def take(planner: Planner) -> Ask:
+def take(planner: Planner) -> PageRequest:
     """The next page to ask for; there is one."""
-    ask = planner.take()
+    ask = planner.next_request()
     assert ask is not None
     return ask
 
 
-def heads(*created: int | None, first: int = 0) -> list[Head]:
-    return [Head(f"cus_{n}", moment) for n, moment in enumerate(created, first)]
+def heads(*created: int | None, first: int = 0) -> list[RowKey]:
+    return [RowKey(f"cus_{n}", moment) for n, moment in enumerate(created, first)]
 
 
-def every(step: int, newest: int, count: int = 100) -> list[Head]:
+def every(step: int, newest: int, count: int = 100) -> list[RowKey]:
     """A full page: one object every `step` seconds, newest first."""
-    return [Head(f"at_{newest - n * step}", newest - n * step) for n in range(count)]
+    return [RowKey(f"at_{newest - n * step}", newest - n * step) for n in range(count)]
 
 
-def ids(page: Sequence[Head], took: Took) -> list[str]:
-    return [page[n].id for n in took.keep]
+def ids(page: Sequence[RowKey], took: Accepted) -> list[str]:
+    return [page[n].id for n in took.kept]
 
 
 def drain(
@@ -58,19 +58,19 @@ def drain(
     kept: list[str] = []
     covers: list[Range] = []
     dice = dice or Random(1)
-    under_way: list[tuple[Ask, list[Head], bool]] = []
+    under_way: list[tuple[PageRequest, list[RowKey], bool]] = []
     while not planner.finished or under_way:
-        ask = planner.take() if len(under_way) < flights else None
+        ask = planner.next_request() if len(under_way) < flights else None
         if ask is None:
             ask, page, has_more = under_way.pop(dice.randrange(len(under_way)))
-            took = planner.page(ask, page, has_more)
+            took = planner.record_page(ask, page, has_more)
             kept += ids(page, took)
-            covers.append(took.cover)
+            covers.append(took.covered)
             continue
         try:
             under_way.append((ask, *endpoint.page(ask)))
         except CursorGone:
-            planner.refused(ask)
+            planner.cursor_refused(ask)
     return kept, covers
 
 
@@ -103,23 +103,23 @@ def test_a_listing_begins_with_one_request() -> None:
     ask = take(planner)
 
     assert ask.params() == {"limit": 100, "created": {"lt": T0, "gte": START}}
-    assert planner.take() is None
+    assert planner.next_request() is None
 
 
 def test_a_table_of_one_page_costs_one_request() -> None:
     """A first page without more is the end."""
     planner = Planner([(START, T0)])
 
-    took = planner.page(take(planner), heads(500_000, 400_000), has_more=False)
+    took = planner.record_page(take(planner), heads(500_000, 400_000), has_more=False)
 
-    assert took == Took([0, 1], (START, T0))
+    assert took == Accepted([0, 1], (START, T0))
     assert planner.finished
 
 
 def test_the_next_page_goes_on_from_the_last_row() -> None:
     """Same bounds, and the last id as `starting_after`."""
     planner = Planner([(START, T0)])
-    planner.page(take(planner), heads(900_000, 899_999), has_more=True)
+    planner.record_page(take(planner), heads(900_000, 899_999), has_more=True)
 
     assert take(planner).params() == {
         "limit": 100,
@@ -133,7 +133,7 @@ def test_a_window_is_split_only_when_none_is_free() -> None:
     most pages left.
     """
     planner = Planner([(START, T0)])
-    planner.page(take(planner), every(100, T0 - 1), has_more=True)
+    planner.record_page(take(planner), every(100, T0 - 1), has_more=True)
 
     first = take(planner)
     assert (len(planner.windows), first.lo, first.hi) == (1, START, T0)
@@ -141,7 +141,7 @@ def test_a_window_is_split_only_when_none_is_free() -> None:
     assert len(planner.windows) == 2
     assert (second.cursor, second.lo) == (None, START)
     assert second.hi == first.window.lo
-    assert second.hi < first.window.pos
+    assert second.hi < first.window.position
 
 
 def test_the_free_window_with_most_pages_left_comes_first() -> None:
@@ -149,8 +149,8 @@ def test_the_free_window_with_most_pages_left_comes_first() -> None:
     planner = Planner([(100_000, 110_000), (START, 100_000)])
     small = take(planner)
     large = take(planner)
-    planner.page(small, every(10, 109_999), has_more=True)
-    planner.page(large, every(10, 99_999), has_more=True)
+    planner.record_page(small, every(10, 109_999), has_more=True)
+    planner.record_page(large, every(10, 99_999), has_more=True)
 
     assert take(planner).window is large.window
     assert take(planner).window is small.window
@@ -161,7 +161,7 @@ def test_a_split_cuts_what_is_left_in_half_below_the_page_under_way() -> None:
     should end.
     """
     planner = Planner([(START, 110_000)])
-    planner.page(
+    planner.record_page(
         take(planner), every(10, 109_999), has_more=True
     )  # 1,000 seconds to the page: down to 109,009
     take(planner)
@@ -178,12 +178,12 @@ def test_a_window_with_fewer_than_three_pages_beyond_the_one_under_way_is_not_sp
     """Each window costs half a page on average."""
     bottom = 100_000 - int(pages_left * 1000)
     planner = Planner([(bottom, 101_000)])
-    planner.page(
-        take(planner), [Head("cus_0", 100_999), Head("cus_1", 100_000)], has_more=True
+    planner.record_page(
+        take(planner), [RowKey("cus_0", 100_999), RowKey("cus_1", 100_000)], has_more=True
     )  # 1,000 seconds to the page
     take(planner)
 
-    assert (planner.take() is not None) is splits
+    assert (planner.next_request() is not None) is splits
 
 
 def test_a_part_of_a_split_window_can_be_split_before_its_first_page() -> None:
@@ -191,7 +191,7 @@ def test_a_part_of_a_split_window_can_be_split_before_its_first_page() -> None:
     density is left alone.
     """
     planner = Planner([(START, T0)])
-    planner.page(take(planner), every(1, T0 - 1), has_more=True)
+    planner.record_page(take(planner), every(1, T0 - 1), has_more=True)
     asks = [take(planner) for _ in range(20)]
 
     assert len({(ask.lo, ask.hi) for ask in asks}) == 20
@@ -203,31 +203,31 @@ def test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_boun
     was sent counts.
     """
     planner = Planner([(START, 110_000)])
-    planner.page(take(planner), every(10, 109_999), has_more=True)
+    planner.record_page(take(planner), every(10, 109_999), has_more=True)
     upper = take(planner)
     lower = take(planner)
     bound = lower.hi
 
     page = heads(bound + 5, bound, bound - 1, START)
-    took = planner.page(upper, page, has_more=True)
+    took = planner.record_page(upper, page, has_more=True)
 
     assert ids(page, took) == ["cus_0", "cus_1"]
-    assert took.cover == (bound, 109_010)
+    assert took.covered == (bound, 109_010)
     assert planner.windows == [lower.window]
 
 
 def test_a_cut_window_whose_page_stays_above_the_new_bound_goes_on() -> None:
     """It ends only where its rows pass the bound or Stripe has no more."""
     planner = Planner([(START, 110_000)])
-    planner.page(take(planner), every(10, 109_999), has_more=True)
+    planner.record_page(take(planner), every(10, 109_999), has_more=True)
     upper = take(planner)
     lower = take(planner)
 
     page = heads(108_000, lower.hi, first=200)
-    took = planner.page(upper, page, has_more=True)
+    took = planner.record_page(upper, page, has_more=True)
 
     assert ids(page, took) == ["cus_200", "cus_201"]
-    assert took.cover == (lower.hi + 1, 109_010)
+    assert took.covered == (lower.hi + 1, 109_010)
     assert take(planner).params() == {
         "limit": 100,
         "created": {"lt": 110_000, "gte": lower.hi},
@@ -239,9 +239,9 @@ def test_a_second_that_a_page_ends_in_stays_uncovered() -> None:
     """The rest of it may be on the next page: a crash between the two must read it again."""
     planner = Planner([(START, T0)])
 
-    took = planner.page(take(planner), heads(900_001, 900_000), has_more=True)
+    took = planner.record_page(take(planner), heads(900_001, 900_000), has_more=True)
 
-    assert took.cover == (900_001, T0)
+    assert took.covered == (900_001, T0)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -261,11 +261,13 @@ def test_a_burst_wider_than_a_page_is_read_by_cursor(size: int) -> None:
 def test_a_window_of_one_second_is_never_split() -> None:
     """There is no second between its bounds."""
     planner = Planner([(START, START + 1)])
-    planner.page(take(planner), [Head(f"cus_{n}", START) for n in range(100)], has_more=True)
+    planner.record_page(
+        take(planner), [RowKey(f"cus_{n}", START) for n in range(100)], has_more=True
+    )
 
     take(planner)
 
-    assert planner.take() is None
+    assert planner.next_request() is None
 
 
 def test_a_burst_cannot_blow_up_the_estimate() -> None:
@@ -274,11 +276,11 @@ def test_a_burst_cannot_blow_up_the_estimate() -> None:
     """
     planner = Planner([(START, T0)])
     page = every(100, T0 - 1)
-    planner.page(take(planner), page, has_more=True)
+    planner.record_page(take(planner), page, has_more=True)
     before = planner.pages_left()
 
-    planner.page(
-        take(planner), [Head(f"x{n}", page[-1].created) for n in range(100)], has_more=True
+    planner.record_page(
+        take(planner), [RowKey(f"x{n}", page[-1].created) for n in range(100)], has_more=True
     )
 
     assert planner.pages_left() == pytest.approx(before / 0.6)
@@ -289,12 +291,12 @@ def test_a_refused_cursor_goes_on_by_time_and_drops_what_was_seen() -> None:
     that second delivered before.
     """
     planner = Planner([(START, T0)])
-    planner.page(take(planner), heads(900_001, 900_000, 900_000), has_more=True)
+    planner.record_page(take(planner), heads(900_001, 900_000, 900_000), has_more=True)
 
-    planner.refused(take(planner))
+    planner.cursor_refused(take(planner))
     again = take(planner)
-    page = [Head("cus_1", 900_000), Head("cus_7", 900_000), Head("cus_8", 899_000)]
-    took = planner.page(again, page, has_more=True)
+    page = [RowKey("cus_1", 900_000), RowKey("cus_7", 900_000), RowKey("cus_8", 899_000)]
+    took = planner.record_page(again, page, has_more=True)
 
     assert again.params() == {"limit": 100, "created": {"lt": 900_001, "gte": START}}
     assert ids(page, took) == ["cus_7", "cus_8"]
@@ -311,9 +313,9 @@ def test_what_was_seen_is_remembered_over_the_pages_of_one_second() -> None:
         try:
             page, has_more = endpoint.page(ask)
         except CursorGone:
-            planner.refused(ask)
+            planner.cursor_refused(ask)
             continue
-        kept += ids(page, planner.page(ask, page, has_more))
+        kept += ids(page, planner.record_page(ask, page, has_more))
         if len(endpoint.asked) in (3, 4, 9):
             endpoint.delete(page[-1].id)  # the cursor of the next request
 
@@ -325,21 +327,21 @@ def test_an_empty_page_without_more_and_without_cursor_is_the_end() -> None:
     """Nothing was ever created in this range."""
     planner = Planner([(START, T0)])
 
-    assert planner.page(take(planner), [], has_more=False) == Took([], (START, T0))
+    assert planner.record_page(take(planner), [], has_more=False) == Accepted([], (START, T0))
     assert planner.finished
 
 
 def test_an_empty_page_after_a_cursor_is_no_proof_of_the_end() -> None:
     """Ask once more by time; only an empty or known rest ends the window."""
     planner = Planner([(START, T0)])
-    planner.page(take(planner), heads(900_001, 900_000), has_more=True)
+    planner.record_page(take(planner), heads(900_001, 900_000), has_more=True)
 
-    nothing = planner.page(take(planner), [], has_more=False)
-    assert nothing == Took([], (900_001, 900_001))
+    nothing = planner.record_page(take(planner), [], has_more=False)
+    assert nothing == Accepted([], (900_001, 900_001))
     again = take(planner)
     assert again.params() == {"limit": 100, "created": {"lt": 900_001, "gte": START}}
 
-    assert planner.page(again, heads(900_000, first=1), has_more=False) == Took(
+    assert planner.record_page(again, heads(900_000, first=1), has_more=False) == Accepted(
         [], (START, 900_001)
     )
     assert planner.finished
@@ -349,59 +351,59 @@ def test_an_empty_page_that_has_more_is_asked_again() -> None:
     """Stripe says that there is more, so the window goes on, and never above its upper bound."""
     planner = Planner([(START, T0)])
 
-    assert planner.page(take(planner), [], has_more=True) == Took([], (T0, T0))
+    assert planner.record_page(take(planner), [], has_more=True) == Accepted([], (T0, T0))
     assert take(planner).params() == {"limit": 100, "created": {"lt": T0, "gte": START}}
 
 
 def test_a_list_that_stays_empty_but_has_more_is_stuck() -> None:
     """It ends after a few tries instead of asking for ever."""
     planner = Planner([(START, T0)])
-    for _ in range(MOST_EMPTY):
-        planner.page(take(planner), [], has_more=True)
+    for _ in range(MAX_EMPTY_PAGES):
+        planner.record_page(take(planner), [], has_more=True)
 
-    with pytest.raises(Stuck, match="stays empty"):
-        planner.page(take(planner), [], has_more=True)
+    with pytest.raises(NoProgress, match="stays empty"):
+        planner.record_page(take(planner), [], has_more=True)
 
 
 def test_a_list_that_ends_in_an_empty_page_again_and_again_is_stuck() -> None:
     """Going on by time brings the same rows back each time: that is no progress."""
     planner = Planner([(START, T0)])
     page = heads(900_001, 900_000)
-    planner.page(take(planner), page, has_more=True)
+    planner.record_page(take(planner), page, has_more=True)
 
-    with pytest.raises(Stuck, match="stays empty"):
+    with pytest.raises(NoProgress, match="stays empty"):
         for _ in range(20):
-            planner.page(take(planner), [], has_more=True)
-            planner.page(take(planner), page[1:], has_more=True)
+            planner.record_page(take(planner), [], has_more=True)
+            planner.record_page(take(planner), page[1:], has_more=True)
 
 
 def test_a_short_page_that_has_more_goes_on() -> None:
     """The end is proven by `has_more`, not by the length of a page."""
     planner = Planner([(START, T0)])
 
-    took = planner.page(take(planner), heads(900_000), has_more=True)
+    took = planner.record_page(take(planner), heads(900_000), has_more=True)
 
-    assert took.cover == (900_001, T0)
+    assert took.covered == (900_001, T0)
     assert take(planner).cursor == "cus_0"
 
 
 def test_a_repeated_cursor_is_stuck() -> None:
     """A page that ends with the row it was asked to go on from would be asked for for ever."""
     planner = Planner([(START, T0)])
-    planner.page(take(planner), heads(900_000), has_more=True)
+    planner.record_page(take(planner), heads(900_000), has_more=True)
 
-    with pytest.raises(Stuck, match="repeats cus_0"):
-        planner.page(take(planner), heads(900_000), has_more=True)
+    with pytest.raises(NoProgress, match="repeats cus_0"):
+        planner.record_page(take(planner), heads(900_000), has_more=True)
 
 
 def test_rows_without_created_are_kept_and_cover_nothing() -> None:
     """A few very old objects have `created: null`; what comes after such a row is still to be read."""
     planner = Planner([(0, T0)])
 
-    first = planner.page(take(planner), heads(900_001, 900_000, None), has_more=True)
-    last = planner.page(take(planner), heads(None, 5, None, first=3), has_more=False)
+    first = planner.record_page(take(planner), heads(900_001, 900_000, None), has_more=True)
+    last = planner.record_page(take(planner), heads(None, 5, None, first=3), has_more=False)
 
-    assert (first, last) == (Took([0, 1, 2], (900_001, T0)), Took([0, 1, 2], (0, 900_001)))
+    assert (first, last) == (Accepted([0, 1, 2], (900_001, T0)), Accepted([0, 1, 2], (0, 900_001)))
 
 
 def test_rows_without_created_are_remembered() -> None:
@@ -409,23 +411,23 @@ def test_rows_without_created_are_remembered() -> None:
     them again.
     """
     planner = Planner([(0, T0)])
-    planner.page(take(planner), heads(900_000, None, None), has_more=True)
-    planner.refused(take(planner))
-    page = [Head("cus_0", 900_000), Head("new", 800_000), Head("cus_1", None)]
-    again = planner.page(take(planner), page, has_more=True)
-    last = planner.page(take(planner), heads(None, None, first=2), has_more=False)
+    planner.record_page(take(planner), heads(900_000, None, None), has_more=True)
+    planner.cursor_refused(take(planner))
+    page = [RowKey("cus_0", 900_000), RowKey("new", 800_000), RowKey("cus_1", None)]
+    again = planner.record_page(take(planner), page, has_more=True)
+    last = planner.record_page(take(planner), heads(None, None, first=2), has_more=False)
 
     assert ids(page, again) == ["new"]
-    assert last.keep == [1]
+    assert last.kept == [1]
 
 
 def test_a_page_of_rows_without_created_only_goes_on() -> None:
     """Nothing is covered, the cursor moves, and going on by time stays below the upper bound."""
     planner = Planner([(0, T0)])
-    took = planner.page(take(planner), heads(None, None), has_more=True)
-    planner.refused(take(planner))
+    took = planner.record_page(take(planner), heads(None, None), has_more=True)
+    planner.cursor_refused(take(planner))
 
-    assert took == Took([0, 1], (T0, T0))
+    assert took == Accepted([0, 1], (T0, T0))
     assert take(planner).params() == {"limit": 100, "created": {"lt": T0}}
 
 
@@ -438,8 +440,8 @@ def test_a_row_from_the_future_covers_nothing_beyond_the_range() -> None:
     assert drain(planner, endpoint) == (["cus_1"], [(START, T0)])
 
     planner = Planner([(START, T0)])
-    took = planner.page(take(planner), heads(T0 + 5, 900_000, T0 + 9), has_more=True)
-    assert took.cover == (T0, T0)
+    took = planner.record_page(take(planner), heads(T0 + 5, 900_000, T0 + 9), has_more=True)
+    assert took.covered == (T0, T0)
     assert left(planner) == [(START, T0)]
 
 
@@ -451,10 +453,10 @@ def test_the_bottom_window_has_no_lower_bound_and_is_not_split() -> None:
     ask = take(planner)
     assert ask.params() == {"limit": 100, "created": {"lt": START}}
 
-    planner.page(ask, every(1, START - 1), has_more=True)
+    planner.record_page(ask, every(1, START - 1), has_more=True)
     take(planner)
 
-    assert planner.take() is None
+    assert planner.next_request() is None
 
 
 def test_a_page_that_was_not_read_is_asked_for_again() -> None:
@@ -462,7 +464,7 @@ def test_a_page_that_was_not_read_is_asked_for_again() -> None:
     planner = Planner([(START, T0)])
     first = take(planner)
 
-    planner.failed(first)
+    planner.request_failed(first)
 
     assert take(planner).params() == first.params()
 
@@ -471,7 +473,7 @@ def test_empty_ranges_are_no_windows() -> None:
     """A listing with nothing left is finished before its first request."""
     assert Planner([]).finished
     assert Planner([(5, 5), (7, 6)]).finished
-    assert Planner([(5, 6)]).pages_left() == UNKNOWN
+    assert Planner([(5, 6)]).pages_left() == UNKNOWN_PAGES
 
 
 @pytest.mark.parametrize(
@@ -520,18 +522,18 @@ def test_covers_and_windows_always_partition_the_ranges(
     planner = Planner(ranges)
     rest: list[Range] = ranges
     kept: list[str] = []
-    under_way: list[tuple[Ask, list[Head], bool]] = []
+    under_way: list[tuple[PageRequest, list[RowKey], bool]] = []
     while not planner.finished:
-        ask = planner.take() if len(under_way) < flights else None
+        ask = planner.next_request() if len(under_way) < flights else None
         if ask is not None:
             under_way.append((ask, *endpoint.page(ask)))
             continue
         ask, page, has_more = under_way.pop(dice.randrange(len(under_way)))
-        took = planner.page(ask, page, has_more)
+        took = planner.record_page(ask, page, has_more)
         kept += ids(page, took)
-        before, rest = rest, subtract(rest, took.cover)
+        before, rest = rest, subtract(rest, took.covered)
         assert (
-            length(before) - length(rest) == took.cover[1] - took.cover[0]
+            length(before) - length(rest) == took.covered[1] - took.covered[0]
         )  # covers lie within and never overlap
         assert seconds(left(planner)) == seconds(rest)
         assert length(left(planner)) == length(rest)  # neither do windows
@@ -545,9 +547,9 @@ def test_a_list_that_refuses_every_cursor_of_one_second_ends() -> None:
     """
     planner = Planner([(START, T0)])
     burst = heads(*[900_000] * 3)
-    planner.page(take(planner), burst, has_more=True)
+    planner.record_page(take(planner), burst, has_more=True)
 
-    with pytest.raises(Stuck, match="refuses one cursor after the other"):
+    with pytest.raises(NoProgress, match="refuses one cursor after the other"):
         for _ in range(300):
-            planner.refused(take(planner))
-            planner.page(take(planner), burst, has_more=True)
+            planner.cursor_refused(take(planner))
+            planner.record_page(take(planner), burst, has_more=True)

@@ -20,7 +20,7 @@ from .destination.read import open_copy, read_state
 from .destination.state import check_owner
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
-from .extract.paging.fetch import raw_rows
+from .extract.paging.fetch import decode_raw_rows
 from .resources import CHANGES, RESOURCES
 
 EVENTS = (
@@ -160,7 +160,7 @@ def permissions(api: Api) -> Iterator[Finding]:
     lists = [(row.table, row.path, row.permission, row.label) for row in RESOURCES.values()]
     for table, path, permission, label in (*lists, EVENTS):
         try:
-            api.get(path, {"limit": 1}, raw_rows)
+            api.get(path, {"limit": 1}, decode_raw_rows)
             yield Finding(table, True, f"may be read ({permission})")
         except PermissionMissing:
             fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."

@@ -31,11 +31,11 @@ from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
 from .extract.events.webhook import WebhookEvent
-from .extract.lists import plan
-from .extract.next_step import span, standing
-from .extract.options import Reading
-from .extract.run import Session, session_of
-from .extract.source import source_of
+from .extract.lists import plan_listing
+from .extract.next_step import event_window, next_step
+from .extract.options import SourceOptions
+from .extract.run import RunContext, open_run
+from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
@@ -97,11 +97,11 @@ def sync(
     full_refresh: bool = False,
     checkpoint_rows: int | None = None,
     wait: float = DEFAULT_WAIT,
-    watch: Callable[[Session], None] | None = None,
+    watch: Callable[[RunContext], None] | None = None,
     reconcile: bool = False,
     rung: Sequence[WebhookEvent] = (),
     polls: bool = True,
-    **reading: Unpack[Reading],
+    **reading: Unpack[SourceOptions],
 ) -> Synced:
     """Bring the copy up to date and record each change; return what was loaded.
 
@@ -111,7 +111,7 @@ def sync(
     Stripe, fix differences and record them as changes of origin `diff`. `rung`: events that
     webhooks announced; they are read first, with everything that happened until then. Without
     `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
-    process that has the DuckDB file open. `watch` is called once, with the session whose listings
+    process that has the DuckDB file open. `watch` is called once, with the run context whose listings
     show the progress. The other arguments are those of `stripe_source` and `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`. Nothing is written if the key or the destination does
@@ -119,34 +119,41 @@ def sync(
     """
     names = resource_names(resources)
     compared = frozenset(names if reconcile else ())
-    session = session_of(reading, checkpoint_rows or CHECKPOINT_ROWS, kept=True, reconcile=compared)
-    session.rung, session.polls, session.tables, session.wait = rung, polls, names, wait
+    context = open_run(
+        reading, checkpoint_rows or CHECKPOINT_ROWS, keep_open=True, reconcile=compared
+    )
+    context.webhook_events, context.polls, context.followed_tables, context.lock_wait = (
+        rung,
+        polls,
+        names,
+        wait,
+    )
     started = time.monotonic()
     with dlt_settings():
         pipeline = open_pipeline(database, destination, dataset, state_dir, pipeline_name)
-        _ = session.api
+        _ = context.api
         holder = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
         require_merge(pipeline.destination)
         with (
             lock_copy(pipeline, holder, wait),
             hold_lease(pipeline, holder, wait) as holds,
-            closing(session),
+            closing(context),
         ):
             retry_while_locked(partial(check_destination, pipeline), wait)
-            account = session.account
+            account = context.account
             pipeline, left = finish_pending(pipeline, account, wait, holds)
-            session.rows.update(left)
+            context.rows.update(left)
             with translate_errors(pipeline):
                 require_usable_dataset(pipeline, _source_state(pipeline))
                 if full_refresh:
                     check_owner(account, _owner(pipeline))
-                    check_refresh(pipeline, session, names, resources)
+                    check_refresh(pipeline, context, names, resources)
                     require_no_dependent_views(pipeline)
             if watch is not None:
-                watch(session)
+                watch(context)
             try:
-                packages = bool(left) + _load(pipeline, session, names, full_refresh, wait, holds)
-                requests = session.api.requests
+                packages = bool(left) + _load(pipeline, context, names, full_refresh, wait, holds)
+                requests = context.api.requests
                 relayed = _relay(pipeline, wait)
             except BaseException:
                 if not pipeline.has_pending_data:
@@ -154,11 +161,11 @@ def sync(
                     pipeline.drop()
                 raise
     refused = {
-        table: str(session.refused[table])
+        table: str(context.refused[table])
         for table in (*RESOURCES, CHANGES)
-        if table in session.refused
+        if table in context.refused
     }
-    rows = {table: session.rows[table] for table in (*TABLES, CHANGES) if table in session.rows}
+    rows = {table: context.rows[table] for table in (*TABLES, CHANGES) if table in context.rows}
     return Synced(
         rows,
         requests,
@@ -167,12 +174,12 @@ def sync(
         account.id,
         account.livemode,
         refused,
-        dict(session.healed),
-        dict(session.restored),
+        dict(context.healed),
+        dict(context.restored),
         relayed,
-        tuple(event.event_id for event in session.rung),
-        session.left_out.why,
-        dict(session.failed),
+        tuple(event.event_id for event in context.webhook_events),
+        context.left_out.reasons,
+        dict(context.failed_events),
     )
 
 
@@ -184,7 +191,7 @@ def dry_run(
     pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     full_refresh: bool = False,
-    **reading: Unpack[Reading],
+    **reading: Unpack[SourceOptions],
 ) -> list[Planned]:
     """Return what `sync` would read with these arguments, after the same checks. Makes one request
     and writes nothing.
@@ -192,14 +199,14 @@ def dry_run(
     names = resource_names(resources)
     if full_refresh and resources:
         raise UsageError(REFRESH_ALL)
-    session = session_of(reading, kept=True)
-    with open_checked_copy(session, database, destination, dataset, pipeline_name) as pipeline:
-        return plan_sync(pipeline.drop() if full_refresh else pipeline, session, names)
+    context = open_run(reading, keep_open=True)
+    with open_checked_copy(context, database, destination, dataset, pipeline_name) as pipeline:
+        return plan_sync(pipeline.drop() if full_refresh else pipeline, context, names)
 
 
 @contextmanager
 def open_checked_copy(
-    session: Session,
+    context: RunContext,
     database: str | None,
     destination: str | None,
     dataset: str,
@@ -209,16 +216,16 @@ def open_checked_copy(
     """Open a copy read-only: yield its pipeline with the state of the destination, after checking that
     it holds the account of the key.
 
-    A DuckDB file is open inside the block. The session is closed at the end. Raises the errors of
+    A DuckDB file is open inside the block. The run is closed at the end. Raises the errors of
     `stripe_feed.errors`.
     """
     with (
         ExitStack() as stack,
         tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder,
-        closing(session),
+        closing(context),
     ):
         stack.enter_context(dlt_settings())
-        _ = session.api
+        _ = context.api
         pipeline = open_pipeline(
             database, destination, dataset, folder, pipeline_name
         )  # dlt's copy of the state
@@ -232,7 +239,7 @@ def open_checked_copy(
             sync_state(pipeline)
             with translate_errors(pipeline):
                 require_usable_dataset(pipeline, _source_state(pipeline))
-                check_owner(session.account, _owner(pipeline))
+                check_owner(context.account, _owner(pipeline))
         yield pipeline
 
 
@@ -242,25 +249,25 @@ def _owner(pipeline: Any) -> tuple[str, bool] | None:
 
 
 def plan_sync(
-    pipeline: Any, session: Session, resources: Sequence[str] | None = None
+    pipeline: Any, context: RunContext, resources: Sequence[str] | None = None
 ) -> list[Planned]:
     """Return what a run would read, from the state of the destination. Writes nothing."""
     states = resource_states(pipeline)
-    account, plans, cursors = session.account, [], states.get(CHANGES, {})
+    account, plans, cursors = context.account, [], states.get(CHANGES, {})
     for name in resource_names(resources):
         state, row = states.get(name, {}), RESOURCES[name]
         follows = (
             "t0" in state
-            and session.options.end is None
-            and (name in cursors or session.may_follow())
+            and context.options.end is None
+            and (name in cursors or context.can_read_events())
         )
-        step = standing(state, cursors.get(name), session.api.now(), follows)
+        step = next_step(state, cursors.get(name), context.api.now(), follows)
         if step in ("again", "gap"):
             state = {}  # no events continue from this list: it is read again
-        planned = plan(
-            state, session.options, len(row.list_filters), session.api.now(), account.created
+        planned = plan_listing(
+            state, context.options, len(row.list_filters), context.api.now(), account.created
         )
-        ranges = [r for walk in planned.left for r in walk]
+        ranges = [r for walk in planned.remaining for r in walk]
         if planned.keeps_cursor:
             kind = "range"
         elif planned.first:
@@ -268,17 +275,18 @@ def plan_sync(
         else:
             kind = "the rest" if any(state["left"]) else "new"
         plans.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
-    return [*plans, *_planned_events(cursors, session)]
+    return [*plans, *_planned_events(cursors, context)]
 
 
-def _planned_events(cursors: Mapping[str, Any], session: Session) -> list[Planned]:
+def _planned_events(cursors: Mapping[str, Any], context: RunContext) -> list[Planned]:
     """What a run would read of the events; nothing until the lists are complete."""
-    options = session.options
+    options = context.options
     if options.end is not None or not any(cursor["cursor"] for cursor in cursors.values()):
         return []
     started = [cursor for cursor in cursors.values() if cursor["cursor"]]  # others: lists first
     spans = [
-        span(cursor, session.api.now(), options.look_back, options.settle) for cursor in started
+        event_window(cursor, context.api.now(), options.look_back, options.settle)
+        for cursor in started
     ]
     since, until = min(lo for lo, _ in spans), max(hi for _, hi in spans)
     return [Planned(CHANGES, "events", since, until)] if since < until else []
@@ -293,14 +301,14 @@ def resource_names(resources: Sequence[str] | None) -> list[str]:
 
 
 def check_refresh(
-    pipeline: Any, session: Session, names: Sequence[str], resources: Sequence[str] | None
+    pipeline: Any, context: RunContext, names: Sequence[str], resources: Sequence[str] | None
 ) -> None:
     """Refuse a full refresh, which drops every table, if some rows could not be loaded again."""
     if resources:
         raise UsageError(REFRESH_ALL)
     for name in names:
         try:
-            session.api.get(RESOURCES[name].path, {"limit": 1}, bytes)
+            context.api.get(RESOURCES[name].path, {"limit": 1}, bytes)
         except NotReadable:
             with pipeline.sql_client() as client:
                 if not existing.is_empty(client, name):
@@ -322,7 +330,7 @@ def _relay(pipeline: Any, wait: float) -> int:
 
 def _load(
     pipeline: Any,
-    session: Session,
+    context: RunContext,
     names: Sequence[str],
     full_refresh: bool,
     wait: float,
@@ -331,17 +339,17 @@ def _load(
     refresh: dict[str, Any] = {"refresh": "drop_sources"} if full_refresh else {}
     packages = 0
     while True:
-        session.begin_package()
+        context.begin_package()
         wanted = [
             name
-            for name in (*(names if session.polls else ()), CHANGES)
-            if name not in session.refused
+            for name in (*(names if context.polls else ()), CHANGES)
+            if name not in context.refused
         ]
-        run_load(pipeline, source_of(session).with_resources(*wanted), wait, holds, **refresh)
+        run_load(pipeline, source_for_run(context).with_resources(*wanted), wait, holds, **refresh)
         refresh = {}
-        packages += session.package_rows > 0
+        packages += context.package_rows > 0
         trim_memory()
-        if session.finished:
+        if context.finished:
             return packages
 
 

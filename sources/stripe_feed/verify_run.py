@@ -18,18 +18,18 @@ from .extract.events.classify import ids_with_events
 from .extract.events.history import same_schema
 from .extract.lists import FIRST_ACCOUNT
 from .extract.next_step import VERSION_STEP
-from .extract.options import Reading
-from .extract.paging.fetch import page_of
+from .extract.options import SourceOptions
+from .extract.paging.fetch import fetch_list_page
 from .extract.paging.windows import Planner
-from .extract.refetch import Read, retrieve
+from .extract.refetch import Fetched, retrieve
 from .extract.repairs import stray_rows
-from .extract.repairs.copy_rows import LEEWAY
-from .extract.repairs.row_digests import as_plain, images_of
-from .extract.run import Session, session_of
-from .extract.tables.arrow import Stamp, typed
+from .extract.repairs.copy_rows import VERSION_TOLERANCE
+from .extract.repairs.row_digests import comparable_value, row_images
+from .extract.run import RunContext, open_run
+from .extract.tables.arrow import LoadStamp, value_of
 from .extract.tables.diff import Image
-from .extract.tables.rejected import NAMELESS, Odd
-from .extract.writer import is_copy
+from .extract.tables.rejected import WITHOUT_ID, Rejected
+from .extract.writer import is_embedded_copy
 from .resources import CHANGES, RESOURCES
 from .resources.model import Resource
 from .sync_run import open_checked_copy, resource_names, resource_states
@@ -70,7 +70,7 @@ def verify(
     seed: int | None = None,
     wait: float = DEFAULT_WAIT,
     watch: Callable[[str], None] | None = None,
-    **reading: Unpack[Reading],
+    **reading: Unpack[SourceOptions],
 ) -> Verified:
     """Compare a random sample with Stripe: up to `sample` objects per resource from the copy, and as
     many from Stripe's lists. Each row is compared with the object in Stripe and with its last
@@ -80,10 +80,10 @@ def verify(
     change without an event (the volatile ones) are not compared. `watch` is called with progress
     texts. The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
     """
-    session = session_of(reading, kept=True)
+    context = open_run(reading, keep_open=True)
     rng = random.Random(seed)
     with open_checked_copy(
-        session, database, destination, dataset, pipeline_name, wait
+        context, database, destination, dataset, pipeline_name, wait
     ) as pipeline:
         states, result = resource_states(pipeline), Verified({}, {})
         if not states:
@@ -93,7 +93,7 @@ def verify(
         for name in resource_names(resources):
             with pipeline.sql_client() as client:
                 ResourceVerification(
-                    session, client, RESOURCES[name], states, sample, rng, watch or _ignore_progress
+                    context, client, RESOURCES[name], states, sample, rng, watch or _ignore_progress
                 ).run(result)
         return result
 
@@ -107,7 +107,7 @@ class ResourceVerification:
 
     def __init__(
         self,
-        session: Session,
+        context: RunContext,
         client: Any,
         resource: Resource,
         states: Mapping[str, Any],
@@ -115,15 +115,15 @@ class ResourceVerification:
         rng: random.Random,
         watch: Callable[[str], None],
     ) -> None:
-        self.session, self.client, self.resource, self.sample, self.rng = (
-            session,
+        self.context, self.client, self.resource, self.sample, self.rng = (
+            context,
             client,
             resource,
             sample,
             rng,
         )
         self.watch = watch
-        self.table, self.shape = resource.table, session.shapes[resource.table]
+        self.table, self.shape = resource.table, context.codecs[resource.table]
         self.listed: Mapping[str, Any] = states.get(self.table, {})
         self.cursors: Mapping[str, Any] | None = states.get(CHANGES, {}).get(self.table)
         self.until = min(
@@ -149,7 +149,7 @@ class ResourceVerification:
         ]
         drawn += [id for id in sorted(self.hidden)[: self.sample] if id not in drawn]
         reads = self._read(drawn, shown)
-        pending = _ids_with_pending_events(self.session, self.resource, self.cursors)
+        pending = _ids_with_pending_events(self.context, self.resource, self.cursors)
         drawn = [id for id in drawn if id not in self.odd]
         settled = [id for id in drawn if id not in pending]
         result.compared[self.table], result.waiting[self.table] = (
@@ -167,102 +167,106 @@ class ResourceVerification:
         ]
         result.differences.extend(Difference(table, id, what) for table, id, what in differences)
 
-    def _shown(self) -> dict[str, Read]:
+    def _shown(self) -> dict[str, Fetched]:
         """Read pages of Stripe's lists: the newest, and pages before random times."""
-        oldest = self.session.account.created or FIRST_ACCOUNT
+        oldest = self.context.account.created or FIRST_ACCOUNT
         count = min(MAX_PAGES, max(1, self.sample // 50))
         moments = [
             self.until,
             *(self.rng.randint(min(oldest, self.until), self.until) for _ in range(count)),
         ]
-        shown: dict[str, Read] = {}
+        shown: dict[str, Fetched] = {}
         for moment in moments:
-            spans, on_pages = [], dict[str, Read]()
+            spans, on_pages = [], dict[str, Fetched]()
             for walk in self.resource.list_filters:
-                ask = Planner([(0, moment)]).take()
+                ask = Planner([(0, moment)]).next_request()
                 if ask is None:
                     continue
-                page = page_of(
-                    self.session.api,
+                page = fetch_list_page(
+                    self.context.api,
                     self.resource,
                     self.shape,
                     walk,
                     ask,
-                    paid=False,
-                    leave_out=self._leave_out,
+                    token_taken=False,
+                    reject=self._leave_out,
                 )
                 on_pages |= {
-                    row.row.id: Read(row, page.requested_at) for row in page.rows if row is not None
+                    row.row.id: Fetched(row, page.requested_at)
+                    for row in page.rows
+                    if row is not None
                 }
-                last = page.heads[-1].created if page.heads and page.has_more else None
+                last = page.keys[-1].created if page.keys and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
             shown |= on_pages
             read_down_to = max(spans, default=moment)
             self.hidden |= (
-                stray_rows.living_between(
+                stray_rows.live_ids_between(
                     self.client, self.table, read_down_to, moment, self.sample
                 )
                 - on_pages.keys()
             )
         return shown
 
-    def _read(self, ids: Sequence[str], shown: Mapping[str, Read]) -> dict[str, Read | None]:
+    def _read(self, ids: Sequence[str], shown: Mapping[str, Fetched]) -> dict[str, Fetched | None]:
         """The objects as they are now; those that no list showed are requested one by one."""
-        reads: dict[str, Read | None] = {id: shown[id] for id in ids if id in shown}
+        reads: dict[str, Fetched | None] = {id: shown[id] for id in ids if id in shown}
         unlisted = [id for id in ids if id not in shown]
-        for id, read in zip(unlisted, self.session.pool.map(self._retrieve, unlisted), strict=True):
+        for id, read in zip(unlisted, self.context.pool.map(self._retrieve, unlisted), strict=True):
             reads[id] = read
             self.watch(f"{self.table}: {len(reads):,} of {len(ids):,} objects")
         return reads
 
-    def _retrieve(self, id: str) -> Read | None:
+    def _retrieve(self, id: str) -> Fetched | None:
         try:
-            return retrieve(self.session.api, self.resource, self.shape, id)
-        except Odd as odd:
-            self.odd[id] = odd.why
+            return retrieve(self.context.api, self.resource, self.shape, id)
+        except Rejected as odd:
+            self.odd[id] = odd.reason
             return None
 
-    def _leave_out(self, odd: Odd) -> None:
+    def _leave_out(self, odd: Rejected) -> None:
         """Record a listed object that cannot be stored, unless it is older than the start date."""
         if odd.created is None or odd.created >= self.listed.get("start", 0):
-            self.odd[odd.id or NAMELESS] = odd.why
+            self.odd[odd.id or WITHOUT_ID] = odd.reason
 
     def _missing(
-        self, shown: Mapping[str, Read], stored: Collection[str], pending: Collection[str]
+        self, shown: Mapping[str, Fetched], stored: Collection[str], pending: Collection[str]
     ) -> Iterator[tuple[str, str, str]]:
         start = self.listed.get("start", 0)
         for id, read in sorted(shown.items()):
-            created = typed(read.record.row.created, "timestamp") or 0
+            created = value_of(read.record.row.created, "timestamp") or 0
             if id not in stored and id not in pending and start <= created < self.until:
                 yield self.table, id, "Stripe has it, and the copy does not"
 
     def _astray(self) -> Iterator[tuple[str, str, str]]:
         """Rows that no run would write, and ids with several rows."""
-        newest = (self.session.api.now() + LEEWAY) * VERSION_STEP
+        newest = (self.context.api.now() + VERSION_TOLERANCE) * VERSION_STEP
         for table in (self.table, *(child.table for child in self.resource.children)):
             yield from (
                 (table, id, f"it is there {count} times")
-                for id, count in stray_rows.twice(self.client, table, self.sample)
+                for id, count in stray_rows.duplicate_ids(self.client, table, self.sample)
             )
-            for id in stray_rows.foreign(self.client, table, self.session.account.id, self.sample):
+            for id in stray_rows.foreign_ids(
+                self.client, table, self.context.account.id, self.sample
+            ):
                 yield table, id, "it is not of this account"
-            for id in stray_rows.ahead(self.client, table, newest, self.sample):
+            for id in stray_rows.future_ids(self.client, table, newest, self.sample):
                 yield table, id, "its version lies in the future"
         for child in self.resource.children:
-            for id in stray_rows.orphans(self.client, child, self.table, self.sample):
+            for id in stray_rows.orphan_ids(self.client, child, self.table, self.sample):
                 yield child.table, id, f"its {child.parent} is not there"
 
     def _wrong(
-        self, settled: Sequence[str], reads: Mapping[str, Read | None]
+        self, settled: Sequence[str], reads: Mapping[str, Fetched | None]
     ) -> Iterator[tuple[str, str, str]]:
-        rows = existing.rows(self.client, self.shape, settled)
-        images = existing.images(self.client, self.shape, rows)
+        rows = existing.stored_rows(self.client, self.shape, settled)
+        images = existing.objects_from_rows(self.client, self.shape, rows)
         existing_reads = [read for id in settled if (read := reads[id]) is not None]
-        stamp = Stamp(self.session.account.id, "")
+        stamp = LoadStamp(self.context.account.id, "")
         true = dict(
             zip(
                 [read.record.row.id for read in existing_reads],
-                images_of(
+                row_images(
                     self.resource, self.shape, [read.record for read in existing_reads], stamp
                 ),
                 strict=True,
@@ -271,7 +275,7 @@ class ResourceVerification:
         last: Mapping[str, existing.LastImage] = {}
         if self.cursors:
             last = existing.last_images(
-                self.client, self.table, dict.fromkeys(settled, existing.EVER)
+                self.client, self.table, dict.fromkeys(settled, existing.AFTER_ANY_CHANGE)
             )
         for id in settled:
             if id not in rows or (reads[id] is None and self._is_known_from_items(rows[id])):
@@ -285,16 +289,18 @@ class ResourceVerification:
         """Whether only subscription items show the object, and one still shows it as it is stored;
         `reconcile` accepts such rows too.
         """
-        created = existing.as_json("timestamp", row["created"])
-        if row["deleted_at"] is not None or not is_copy(
+        created = existing.stripe_value("timestamp", row["created"])
+        if row["deleted_at"] is not None or not is_embedded_copy(
             row["_version"] or 0, created, bool(row.get("active"))
         ):
             return False
-        copies = self.shape.objects(list(existing.copies(self.client, self.table, row["id"])))
+        copies = self.shape.decode_objects(
+            list(existing.embedded_copies(self.client, self.table, row["id"]))
+        )
         return any(
             (record.row.id, record.hash) == (row["id"], row["_hash"])
             for record in copies
-            if not isinstance(record, Odd)
+            if not isinstance(record, Rejected)
         )
 
     def _differences(
@@ -302,7 +308,7 @@ class ResourceVerification:
         row: existing.Row,
         held: Image,
         true: Image | None,
-        read: Read | None,
+        read: Fetched | None,
         last: existing.LastImage | None,
     ) -> Iterator[str]:
         if read is None or true is None or row["deleted_at"] is not None:
@@ -314,42 +320,43 @@ class ResourceVerification:
                 yield "its last change is no deletion"
             return
         compared, lists = (
-            existing.compared(self.resource, self.shape),
+            existing.compared_fields(self.resource, self.shape),
             [child.field for child in self.resource.children],
         )
         if wrong := [
             name
             for name in true
             if name in compared
-            and as_plain(held.get(name), name in lists) != as_plain(true[name], name in lists)
+            and comparable_value(held.get(name), name in lists)
+            != comparable_value(true[name], name in lists)
         ]:
             yield f"the row differs from Stripe in {', '.join(wrong)}"
         elif last is not None and last.image is None:
             yield "its last change is a deletion"
         elif last is not None and (
             wrong := _differing_fields(
-                self.session, self.resource, last, self.shape.image(read.record.row)
+                self.context, self.resource, last, self.shape.image(read.record.row)
             )
         ):
             yield f"its last change differs from the row in {', '.join(wrong)}"
 
 
 def _ids_with_pending_events(
-    session: Session, resource: Resource, cursors: Mapping[str, int] | None
+    context: RunContext, resource: Resource, cursors: Mapping[str, int] | None
 ) -> set[str]:
     """The ids of objects with events that are not applied yet."""
     if cursors is None:
         return set()
     try:
-        return set().union(*ids_with_events(session.api, resource, cursors["cursor"]))
+        return set().union(*ids_with_events(context.api, resource, cursors["cursor"]))
     except NotReadable:
         return set()
 
 
 def _differing_fields(
-    session: Session, resource: Resource, last: existing.LastImage, now: Image
+    context: RunContext, resource: Resource, last: existing.LastImage, now: Image
 ) -> list[str]:
     """The fields in which the last change differs from the row; none if their schemas differ."""
-    if last.image is None or not same_schema(resource, last.api_version, session.api.version):
+    if last.image is None or not same_schema(resource, last.api_version, context.api.version):
         return []
-    return existing.unlike(resource, session.shapes[resource.table], last.image, now)
+    return existing.differing_fields(resource, context.codecs[resource.table], last.image, now)

@@ -18,7 +18,7 @@ from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, o
 from stripe_feed.extract.events.derive import changes_for, final_object
 from stripe_feed.extract.events.history import needs_base_state, order_events
 from stripe_feed.extract.events.reader import _page
-from stripe_feed.extract.tables.arrow import Stamp
+from stripe_feed.extract.tables.arrow import LoadStamp
 from stripe_feed.extract.tables.changes import change_table
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
@@ -167,4 +167,4 @@ def _derived(pages: list[bytes]) -> None:
             ordered = order_events(some)
             changes += changes_for(ordered, None, API_VERSION)
             final_object(ordered, API_VERSION)
-        change_table(changes, Stamp("acct_1", "1"), False, 1, 0)
+        change_table(changes, LoadStamp("acct_1", "1"), False, 1, 0)

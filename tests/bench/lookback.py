@@ -113,8 +113,8 @@ def _without(what: str) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         if what == "index":
-            patch.setattr(indexes, "INDEXED", frozenset())
+            patch.setattr(indexes, "INDEXED_DESTINATIONS", frozenset())
         else:
             patch.setattr(writer, "newer_wins", lambda names: dict(MERGE))
-            patch.setattr(existing, "hashes", lambda client, table, ids: {})
+            patch.setattr(existing, "stored_hashes", lambda client, table, ids: {})
         yield

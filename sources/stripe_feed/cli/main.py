@@ -200,7 +200,7 @@ def sync(
 
 def raise_if_incomplete(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
     """Raise `PartlyDone` if the key cannot read a resource, or rows were left out."""
-    from ..extract.tables.rejected import words as describe_left_out
+    from ..extract.tables.rejected import describe_rejected as describe_left_out
 
     names = list(refused)
     tables = [name for name in names if name != CHANGES]

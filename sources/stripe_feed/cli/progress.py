@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..extract.paging.reader import Listing
-    from ..extract.run import Session
+    from ..extract.run import RunContext
 
 LOG_INTERVAL = 60.0  # seconds between log lines
 SPEED_WINDOW = 10.0  # seconds over which speed is measured
@@ -102,15 +102,15 @@ def format_day(moment: int | None) -> str:
 class ListingMeter:
     """Samples the listings of a sync and computes their speed."""
 
-    def __init__(self, session: Session, now: Callable[[], float] = time.monotonic) -> None:
-        self.session = session
+    def __init__(self, context: RunContext, now: Callable[[], float] = time.monotonic) -> None:
+        self.context = context
         self.now = now
         self.readings: dict[str, ListingProgress] = {}
         self._past: dict[str, deque[tuple[float, int, int]]] = {}
 
     def sample(self) -> list[ListingProgress]:
         """The progress of each listing; an ended listing keeps its last state."""
-        for run in list(self.session.runs.values()):  # a copy: reader threads add to it
+        for run in list(self.context.listing_runs.values()):  # a copy: reader threads add to it
             self.readings[run.listing.name] = self._read(run.listing)
         return list(self.readings.values())
 
@@ -129,7 +129,7 @@ class ListingMeter:
         )
         windows = [window for planner in listing.walks for window in list(planner.windows)]
         left = sum(window.pages_left() for window in windows)
-        back_to = max((window.pos for window in windows), default=0) if pages else None
+        back_to = max((window.position for window in windows), default=0) if pages else None
         return ListingProgress(listing.name, rows, pages, left, back_to, *speeds)
 
 
@@ -214,11 +214,11 @@ class Progress:
         if self._thread is not None:
             self._thread.join()
 
-    def watch(self, session: Session) -> None:
+    def watch(self, context: RunContext) -> None:
         """Start to show progress; `sync` calls this when it starts to read."""
         self._before.cancel()
-        self.meter = ListingMeter(session)
-        self.requests = RequestMonitor(session.api.counts)
+        self.meter = ListingMeter(context)
+        self.requests = RequestMonitor(context.api.counts)
         if self.quiet:
             return
         if self.console.is_terminal:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ..errors import StripeFeedError, UsageError
-from ..extract.tables.diff import Image, difference_that_counts
+from ..extract.tables.diff import Image, significant_difference
 from ..feed.change import EPOCH, Change, iso
 from ..feed.lookups import RELATED_TABLES
 from ..feed.net import NetChange, previous_values
@@ -194,7 +194,7 @@ def _previous(about: Change | NetChange) -> Image | None:
     return (
         None
         if about.before is None or about.after is None
-        else difference_that_counts(about.before, about.after)
+        else significant_difference(about.before, about.after)
     )
 
 

@@ -16,12 +16,12 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from ..destination.state import select_rows, table_name
 from ..resources import CHANGES, RESOURCES
 from ..resources.model import Child, Column, ColumnKind, Resource
-from .tables.arrow import Stamp
-from .tables.codec import ARROW, MEMORY, Shape
+from .tables.arrow import LoadStamp
+from .tables.codec import ARROW_MEMORY, ARROW_TYPES, TableCodec
 from .tables.diff import Image, id_of
 
 IDS_PER_SELECT = 500
-EVER = (
+AFTER_ANY_CHANGE = (
     10**11
     # a second after all others: a difference is told at our time, which may be ahead of the next run's
 )
@@ -29,15 +29,17 @@ EVER = (
 Row = dict[str, Any]  # a row that is held, by column, as the destination's driver gives it
 
 
-def hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
+def stored_hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
     """Return id -> `_hash` of the rows that a complete load brought and that are not deleted;
     nothing where there is no table.
     """
-    query = f"select id, _hash from {table_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete(client)})"
+    query = f"select id, _hash from {table_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete_loads_query(client)})"
     return dict(_by_ids(client, f"{query} and id in", ids))
 
 
-def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[str, int]:
+def stored_child_counts(
+    client: Any, table: str, child: Child, ids: Sequence[str]
+) -> dict[str, int]:
     """Return id -> how many children are held that came with the row that is held: a run can stop
     between the two.
     """
@@ -48,9 +50,9 @@ def children(client: Any, table: str, child: Child, ids: Sequence[str]) -> dict[
     return dict(_by_ids(client, query, ids, f" group by c.{child.parent}"))
 
 
-def seen(client: Any, ids: Sequence[str]) -> set[str]:
+def known_change_ids(client: Any, ids: Sequence[str]) -> set[str]:
     """Those of these change ids that a complete load brought."""
-    query = f"select change_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and change_id in"
+    query = f"select change_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and change_id in"
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
@@ -62,7 +64,7 @@ class LastImage(NamedTuple):
 
     api_version: str | None
     image: Image | None
-    whole: bool
+    complete: bool
     at: int
 
 
@@ -74,27 +76,27 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     """
     query = (
         "select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin "
-        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s and object_id in"
+        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s and object_id in"
     )
-    found = _by_ids(client, query, list(before), first=(resource,))
-    older = [row for row in found if _time(row[1]).timestamp() < before[row[0]]]
+    rows = _by_ids(client, query, list(before), values=(resource,))
+    older = [row for row in rows if _utc_time(row[1]).timestamp() < before[row[0]]]
     newest = {
         row[0]: row
-        for row in sorted(older, key=lambda row: (_time(row[1]), not row[7], row[2], row[3]))
+        for row in sorted(older, key=lambda row: (_utc_time(row[1]), not row[7], row[2], row[3]))
     }
     return {
         id: LastImage(
             version,
-            None if op == "d" else parsed(after),
+            None if op == "d" else parse_json(after),
             origin == "event",
-            int(_time(at).timestamp()),
+            int(_utc_time(at).timestamp()),
         )
         for id, (_, at, *_, version, op, after, _, origin) in newest.items()
         if op == "d" or after is not None
     }
 
 
-class Before(NamedTuple):
+class StoredChange(NamedTuple):
     """A change that was told; of one that no event told, `event_id` is None."""
 
     object_id: str
@@ -107,140 +109,147 @@ class Before(NamedTuple):
     previous: bytes | None
 
 
-def told_since(client: Any, resource: str, since: Mapping[str, int]) -> list[Before]:
+def changes_since(client: Any, resource: str, since: Mapping[str, int]) -> list[StoredChange]:
     """The changes of some objects from a second on, in the order in which they happened as far as
     that is known.
     """
     query = (
         "select object_id, event_id, event_type, occurred_at, api_version, op, after, previous, late, _dlt_load_id, seq "
-        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) "
+        f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) "
         "and resource = %s and occurred_at >= %s and object_id in"
     )
     oldest = datetime.fromtimestamp(min(since.values()), timezone.utc)
     rows = [
         (
-            Before(
+            StoredChange(
                 id,
                 event,
                 type,
-                int(_time(at).timestamp()),
+                int(_utc_time(at).timestamp()),
                 version,
                 op,
-                _raw(after),
-                _raw(previous),
+                _json_bytes(after),
+                _json_bytes(previous),
             ),
             (not late, load, seq),
         )
         for id, event, type, at, version, op, after, previous, late, load, seq in _by_ids(
-            client, query, list(since), first=(resource, oldest)
+            client, query, list(since), values=(resource, oldest)
         )
     ]
     rows.sort(key=lambda row: (row[0].occurred_at, row[1]))
-    return [one for one, _ in rows if one.occurred_at >= since[one.object_id]]
+    return [change for change, _ in rows if change.occurred_at >= since[change.object_id]]
 
 
-def _raw(value: Any) -> bytes | None:
+def _json_bytes(value: Any) -> bytes | None:
     """A JSON cell as bytes, whatever the driver makes of it."""
-    found = value if isinstance(value, str | bytes) else msgspec.json.encode(value)
-    return (
-        None if found in ("null", b"null") else found.encode() if isinstance(found, str) else found
-    )
+    text = value if isinstance(value, str | bytes) else msgspec.json.encode(value)
+    return None if text in ("null", b"null") else text.encode() if isinstance(text, str) else text
 
 
-def copies(client: Any, table: str, id: str) -> Iterator[bytes]:
+def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:
     """The JSON of an object where rows that are held show it whole, as an item shows its price."""
     children = [child for row in RESOURCES.values() for child in row.children]
     for owner, column in [
         (child.table, name) for child in children for name, of in child.embeds if of == table
     ]:
-        text = f"cast({client.escape_column_name(column)} as varchar)"
-        query = f"select distinct {text} from {table_name(client, owner)} where {text} like %s"
-        for (found,) in select_rows(client, query, f'%"{id}"%'):
-            yield found.encode()
+        cast_text = f"cast({client.escape_column_name(column)} as varchar)"
+        query = f"select distinct {cast_text} from {table_name(client, owner)} where {cast_text} like %s"
+        for (text,) in select_rows(client, query, f'%"{id}"%'):
+            yield text.encode()
 
 
-def rows(client: Any, shape: Shape, ids: Sequence[str]) -> dict[str, Row]:
+def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str, Row]:
     """Return id -> the whole row that is held, deleted or not."""
-    columns = [column for column in shape.all_columns if column.name != "_dlt_load_id"]
-    names = _cells(client, shape.name, [column.name for column in columns])
-    held = _by_ids(client, f"select {names} from {table_name(client, shape.name)} where id in", ids)
+    columns = [column for column in codec.all_columns if column.name != "_dlt_load_id"]
+    names = _select_list(client, codec.name, [column.name for column in columns])
+    rows = _by_ids(client, f"select {names} from {table_name(client, codec.name)} where id in", ids)
     return {
         row["id"]: row
-        for row in (dict(zip([c.name for c in columns], one, strict=True)) for one in held)
+        for row in (dict(zip([c.name for c in columns], values, strict=True)) for values in rows)
     }
 
 
-def items(client: Any, shape: Shape, parent: str, parents: Sequence[str]) -> dict[str, list[Image]]:
+def child_objects(
+    client: Any, codec: TableCodec, parent: str, parents: Sequence[str]
+) -> dict[str, list[Image]]:
     """Return parent's id -> its children as the objects that they were."""
-    columns = shape.columns
-    names = _cells(client, shape.name, [*(column.name for column in columns), "extra"])
-    found: dict[str, list[Image]] = {}
-    for one in _by_ids(
-        client, f"select {names} from {table_name(client, shape.name)} where {parent} in", parents
+    columns = codec.columns
+    names = _select_list(client, codec.name, [*(column.name for column in columns), "extra"])
+    objects: dict[str, list[Image]] = {}
+    for values in _by_ids(
+        client, f"select {names} from {table_name(client, codec.name)} where {parent} in", parents
     ):
-        row = dict(zip([*(column.name for column in columns), "extra"], one, strict=True))
-        found.setdefault(row[parent], []).append(image(shape, row))
-    return found
+        row = dict(zip([*(column.name for column in columns), "extra"], values, strict=True))
+        objects.setdefault(row[parent], []).append(object_from_row(codec, row))
+    return objects
 
 
-def images(client: Any, shape: Shape, rows: Mapping[str, Row]) -> dict[str, Image]:
+def objects_from_rows(client: Any, codec: TableCodec, rows: Mapping[str, Row]) -> dict[str, Image]:
     """Held rows as the objects that they were, their lists whole."""
-    found = {id: image(shape, row) for id, row in rows.items()}
-    for child, one in shape.children:
-        held = items(client, one, child.parent, list(rows))
-        for id, whole in found.items():
-            whole[child.field] = {"object": "list", "data": held.get(id, []), "has_more": False}
-    return found
+    objects = {id: object_from_row(codec, row) for id, row in rows.items()}
+    for child, child_codec in codec.children:
+        children = child_objects(client, child_codec, child.parent, list(rows))
+        for id, image in objects.items():
+            image[child.field] = {"object": "list", "data": children.get(id, []), "has_more": False}
+    return objects
 
 
-def told(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
+def ids_with_changes(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
     """The objects of a resource, or those of these, that any change of a complete load tells of."""
     query = (
         f"select distinct object_id from {table_name(client, CHANGES)} "
-        f"where _dlt_load_id in ({_complete(client)}) and resource = %s"
+        f"where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s"
     )
     if ids is None:
         return {id for (id,) in select_rows(client, query, resource)}
-    return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, first=(resource,))}
+    return {id for (id,) in _by_ids(client, f"{query} and object_id in", ids, values=(resource,))}
 
 
-def told_gone(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
+def ids_with_deletion(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
     """Those of these objects whose deletion a change of a complete load tells of."""
     query = (
-        f"select object_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete(client)}) and resource = %s "
+        f"select object_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s "
         "and op = 'd' and object_id in"
     )
-    return {id for (id,) in _by_ids(client, query, ids, first=(resource,))}
+    return {id for (id,) in _by_ids(client, query, ids, values=(resource,))}
 
 
-def compared(resource: Resource, shape: Shape) -> set[str]:
+def compared_fields(resource: Resource, codec: TableCodec) -> set[str]:
     """The fields in which an object and its row may not differ: the documented ones and its lists,
     without the volatile.
     """
-    names = {column.name for column in shape.columns} | {child.field for child in resource.children}
+    names = {column.name for column in codec.columns} | {child.field for child in resource.children}
     return names - set(resource.volatile)
 
 
-def unlike(resource: Resource, shape: Shape, told: Image, held: Image) -> list[str]:
+def differing_fields(
+    resource: Resource, codec: TableCodec, change_image: Image, row_image: Image
+) -> list[str]:
     """The documented fields in which a change's image differs from its row's, without lists: events
     cut them, and tables hold them apart.
     """
     left_out = {*resource.volatile, *resource.bearer_links, *resource.excluded}
     columns = [
-        column for column in shape.columns if column.name in told and column.name not in left_out
+        column
+        for column in codec.columns
+        if column.name in change_image and column.name not in left_out
     ]
     return [
         column.name
         for column in columns
-        if _plain(column, told[column.name]) != _plain(column, held.get(column.name))
+        if _comparable(column, change_image[column.name])
+        != _comparable(column, row_image.get(column.name))
     ]
 
 
-def _plain(column: Column, value: Any) -> Any:
+def _comparable(column: Column, value: Any) -> Any:
     if column.kind == "ref":
         return id_of(value)
     return (
-        as_json("decimal", value) if column.kind == "decimal" and isinstance(value, str) else value
+        stripe_value("decimal", value)
+        if column.kind == "decimal" and isinstance(value, str)
+        else value
     )
 
 
@@ -251,7 +260,7 @@ def is_empty(client: Any, table: str) -> bool:
 
 def complete_loads(client: Any) -> set[str]:
     """The ids of the loads that were completed."""
-    return {str(id) for (id,) in select_rows(client, _complete(client))}
+    return {str(id) for (id,) in select_rows(client, _complete_loads_query(client))}
 
 
 def remove_deleted(client: Any, table: str, before: int) -> None:
@@ -271,29 +280,31 @@ def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[An
     """
     try:
         with client.execute_query(
-            f"select {_cells(client, table, names)} from {table_name(client, table)}"
+            f"select {_select_list(client, table, names)} from {table_name(client, table)}"
         ) as cursor:
-            while found := cursor.fetchmany(10_000):
-                yield from found
+            while batch := cursor.fetchmany(10_000):
+                yield from batch
     except DestinationUndefinedEntity:
         return
 
 
-def image(shape: Shape, row: Row) -> Image:
+def object_from_row(codec: TableCodec, row: Row) -> Image:
     """A held row as the object that it was, without its children."""
-    found: Image = {column.name: as_json(column.kind, row[column.name]) for column in shape.columns}
-    return found | (parsed(row["extra"]) or {})
+    image: Image = {
+        column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
+    }
+    return image | (parse_json(row["extra"]) or {})
 
 
-def as_json(kind: ColumnKind, value: Any) -> Any:
+def stripe_value(kind: ColumnKind, value: Any) -> Any:
     """A cell as Stripe writes it in JSON."""
     if value is None:
         return None
     match kind:
         case "timestamp":
-            return int(_time(value).timestamp())
+            return int(_utc_time(value).timestamp())
         case "json":
-            return parsed(value)
+            return parse_json(value)
         case "decimal":
             text = f"{Decimal(str(value)):f}"
             return text.rstrip("0").rstrip(".") if "." in text else text
@@ -303,7 +314,7 @@ def as_json(kind: ColumnKind, value: Any) -> Any:
             return value
 
 
-def parsed(value: Any) -> Any:
+def parse_json(value: Any) -> Any:
     """A JSON cell, whatever the driver makes of it; a text that is no JSON as it is."""
     try:
         return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
@@ -311,41 +322,42 @@ def parsed(value: Any) -> Any:
         return value
 
 
-def as_table(
-    shape: Shape,
-    held: Sequence[Row],
+def rows_as_table(
+    codec: TableCodec,
+    rows: Sequence[Row],
     versions: Sequence[int],
     deleted_at: Sequence[int | None],
-    stamp: Stamp,
+    stamp: LoadStamp,
 ) -> pa.Table:
     """Held rows as they are, but with another version and time of deletion."""
-    own: Mapping[str, Sequence[Any]] = {
+    replaced: Mapping[str, Sequence[Any]] = {
         "_version": versions,
-        "_dlt_load_id": [stamp.load_id] * len(held),
-        "account_id": [stamp.account_id] * len(held),
+        "_dlt_load_id": [stamp.load_id] * len(rows),
+        "account_id": [stamp.account_id] * len(rows),
         "deleted_at": [
-            None if end is None else datetime.fromtimestamp(end, timezone.utc) for end in deleted_at
+            None if second is None else datetime.fromtimestamp(second, timezone.utc)
+            for second in deleted_at
         ],
     }
     arrays = [
         pa.array(
-            own[column.name]
-            if column.name in own
-            else [_cell(column, row[column.name]) for row in held],
-            ARROW[column.kind],
-            memory_pool=MEMORY,
+            replaced[column.name]
+            if column.name in replaced
+            else [_arrow_value(column, row[column.name]) for row in rows],
+            ARROW_TYPES[column.kind],
+            memory_pool=ARROW_MEMORY,
         )
-        for column in shape.all_columns
+        for column in codec.all_columns
     ]
-    return pa.Table.from_arrays(arrays, schema=shape.schema)
+    return pa.Table.from_arrays(arrays, schema=codec.schema)
 
 
-def _cell(column: Column, value: Any) -> Any:
+def _arrow_value(column: Column, value: Any) -> Any:
     if value is None:
         return None
     match column.kind:
         case "timestamp":
-            return _time(value)
+            return _utc_time(value)
         case "json":
             return value if isinstance(value, str) else msgspec.json.encode(value).decode()
         case "decimal":
@@ -356,7 +368,7 @@ def _cell(column: Column, value: Any) -> Any:
             return value
 
 
-def _time(value: Any) -> datetime:
+def _utc_time(value: Any) -> datetime:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
@@ -368,31 +380,33 @@ def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
     return next((int(count) for (count,) in select_rows(client, query, *times)), 0)
 
 
-def _complete(client: Any) -> str:
+def _complete_loads_query(client: Any) -> str:
     return f"select load_id from {table_name(client, '_dlt_loads')} where status = 0"
 
 
-def _cells(client: Any, table: str, names: Sequence[str]) -> str:
+def _select_list(client: Any, table: str, names: Sequence[str]) -> str:
     """What to select for these columns: null for one that somebody has dropped."""
     quoted = [client.escape_column_name(name) for name in names]
     try:
         with client.execute_query(
             f"select * from {table_name(client, table)} where 1 = 0"
         ) as cursor:
-            there = {column[0].lower() for column in cursor.native_cursor.description or ()}
+            existing_names = {
+                column[0].lower() for column in cursor.native_cursor.description or ()
+            }
     except DestinationUndefinedEntity:
-        there = set()
+        existing_names = set()
     return ", ".join(
-        name if not there or plain.lower() in there else f"null as {name}"
+        name if not existing_names or plain.lower() in existing_names else f"null as {name}"
         for plain, name in zip(names, quoted, strict=True)
     )
 
 
 def _by_ids(
-    client: Any, query: str, ids: Sequence[str], end: str = "", first: Sequence[Any] = ()
+    client: Any, query: str, ids: Sequence[str], suffix: str = "", values: Sequence[Any] = ()
 ) -> Iterator[tuple[Any, ...]]:
     for start in range(0, len(ids), IDS_PER_SELECT):
-        some = ids[start : start + IDS_PER_SELECT]
+        batch = ids[start : start + IDS_PER_SELECT]
         yield from select_rows(
-            client, f"{query} ({', '.join(['%s'] * len(some))}){end}", *first, *some
+            client, f"{query} ({', '.join(['%s'] * len(batch))}){suffix}", *values, *batch
         )

@@ -22,46 +22,46 @@ from ..errors import NotReadable, UsageError
 from ..resources import CHANGES
 from ..resources.model import Params, Resource
 from . import existing
-from .next_step import Standing, rested, standing
+from .next_step import Step, next_step, should_store
 from .options import Options
-from .paging.fetch import page_of
+from .paging.fetch import fetch_list_page
 from .paging.reader import Listing
 from .paging.windows import Planner, Range, subtract
-from .refetch import Read, read_again
-from .run import Session
-from .tables.arrow import typed
-from .tables.changes import Change, customer_of, encoded, list_id
-from .tables.codec import Record, shape_id
+from .refetch import Fetched, refetch
+from .run import RunContext
+from .tables.arrow import value_of
+from .tables.changes import ChangeRow, customer_id_of, encode_image, listed_change_id
+from .tables.codec import Record, schema_id
 from .tables.dlt_resource import is_limited
-from .writer import Writer, items_of, version_read
+from .writer import Writer, child_items, read_version
 
 log = logging.getLogger("stripe_feed")
 
 FIRST_ACCOUNT = 1_293_840_000  # 2011-01-01: where the account's creation is unknown
-FAR = 10_000_000_000  # test clocks run ahead of now
-TOLD_BY_LIST = (
+FAR_FUTURE = 10_000_000_000  # test clocks run ahead of now
+LIST_EMITTED_CREATES = (
     "told_by_list"  # in the source's state: a list has told creations, for a key without events
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ListingPlan:
     """What one listing covers: ranges per walk; `t0` is its end for a listing by cursor."""
 
-    t0: int
-    left: list[list[Range]]
+    started_at: int
+    remaining: list[list[Range]]
     first: bool  # nothing of this resource was loaded before
     keeps_cursor: bool  # a fixed range: state is left alone
 
 
-def plan(
+def plan_listing(
     state: dict[str, Any],
     options: Options,
     walks: int,
     now: int,
     account_created: int,
     lost: bool = False,
-) -> Plan:
+) -> ListingPlan:
     """Decide what to list: go on where a listing stopped, or what is new since the last one, or
     everything; also where the destination has `lost` its rows. One range, so that an empty list
     costs one request.
@@ -70,23 +70,23 @@ def plan(
     if start >= now:
         raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
     until = now if options.end is None else min(options.end, now)
-    whole = [whole_ranges(start, until, account_created) for _ in range(walks)]
+    everything = [whole_ranges(start, until, account_created) for _ in range(walks)]
     if options.end is not None:
-        return Plan(now, whole, False, True)
+        return ListingPlan(now, everything, False, True)
     if "t0" not in state:
-        return Plan(now, whole, True, False)
+        return ListingPlan(now, everything, True, False)
     if lost:
-        return Plan(
+        return ListingPlan(
             now, [[(min(start, state["start"]), until)] for _ in range(walks)], False, False
         )
     older = [(start, state["start"])] if start < state["start"] else []
-    left = [[*older, *((lo, hi) for lo, hi in walk)] for walk in state["left"]]
+    remaining = [[*older, *((lo, hi) for lo, hi in walk)] for walk in state["left"]]
     if any(state["left"]):
-        return Plan(state["t0"], left, False, False)
+        return ListingPlan(state["t0"], remaining, False, False)
     since = max(
         state["start"], state["t0"] - options.look_back
     )  # a later start does not skip what the cursor has not seen
-    return Plan(now, [[*older, (since, now)] for _ in range(walks)], False, False)
+    return ListingPlan(now, [[*older, (since, now)] for _ in range(walks)], False, False)
 
 
 def whole_ranges(start: int, until: int, account_created: int) -> list[Range]:
@@ -99,282 +99,298 @@ def whole_ranges(start: int, until: int, account_created: int) -> list[Range]:
 
 
 @dataclass(eq=False)
-class Run:
+class ListingRun:
     """One listing under way: what is left to yield, and the reader's side of it."""
 
     resource: Resource
-    plan: Plan
+    plan: ListingPlan
     listing: Listing[Record]
-    left: list[list[Range]] = field(default_factory=list)
-    rest: bool = False  # of a listing that an earlier run began
+    remaining: list[list[Range]] = field(default_factory=list)
+    resumed: bool = False  # of a listing that an earlier run began
     start: int | None = None  # the oldest second that this copy was ever asked for
     yielded: bool = False
-    lost: str = ""  # a table that is gone or empty, for which all is listed again
-    known: int = 0  # what was created before that second was listed once
+    lost_table: str = ""  # a table that is gone or empty, for which all is listed again
+    known_before: int = 0  # what was created before that second was listed once
     # once it is complete, the whole list is compared: it shows nothing of what was deleted
     compare: bool = False
-    shape: str | None = None  # which shape the rows of the first list have
+    schema: str | None = None  # which shape the rows of the first list have
     childless: bool = False  # the whole list has no child
     closed: bool = False  # its state is written, for this package
 
     @property
     def done(self) -> bool:
         """Whether all was read and taken."""
-        return self.listing.finished and not self.listing.parts
+        return self.listing.finished and not self.listing.slices
 
     def state(self, options: Options) -> dict[str, Any]:
         """The resource's state once everything taken so far is loaded."""
-        left = [
-            [list(r) for r in walk] for walk in self.left[: len(self.resource.list_filters)]
+        remaining = [
+            [list(r) for r in walk] for walk in self.remaining[: len(self.resource.list_filters)]
         ]  # test clocks: always whole
         start = options.start or 0 if self.start is None else self.start
         more: dict[str, Any] = ({"compare": True} if self.compare else {}) | (
-            {"shape": self.shape} if self.shape else {}
+            {"shape": self.schema} if self.schema else {}
         )
         more |= {"childless": True} if self.childless else {}
-        return {"t0": self.plan.t0, "left": left, "start": start} | more
+        return {"t0": self.plan.started_at, "left": remaining, "start": start} | more
 
 
-def list_rows(session: Session, resource: Resource) -> Iterator[Any]:
+def list_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
     """Yield the rows of a resource and its children as Arrow tables, and nothing while none are
     ready.
     """
     selected = list(Container()[SourceInjectableContext].source.resources.selected)
-    session.enter()
+    context.acquire()
     failed = False
     try:
-        yield from _list_rows(session, resource, selected)
+        yield from _list_rows(context, resource, selected)
     except NotReadable as refusal:
-        session.refused[resource.table] = refusal
+        context.refused[resource.table] = refusal
         log.warning("%s is left out: %s", resource.table, refusal)
     except Exception:
         failed = True
         raise
     finally:
-        if resource.table in session.runs:
-            session.runs[resource.table].closed = True
-        session.leave(selected, failed)
+        if resource.table in context.listing_runs:
+            context.listing_runs[resource.table].closed = True
+        context.release(selected, failed)
 
 
-def _list_rows(session: Session, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
+def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
     state = dlt.current.resource_state()
     writer = Writer(
-        session, resource
+        context, resource
     )  # first: it refuses another account's dataset before anything is read
-    where = _standing(session, resource.table, state, selected)
-    yield from _try_again(session, writer)
-    run = session.runs.get(resource.table)
+    step = _decide(context, resource.table, state, selected)
+    yield from _retry_rejected(context, writer)
+    run = context.listing_runs.get(resource.table)
     if run is not None:
         run.closed = False
     if run is not None and run.done:
         return  # an earlier package of this session brought all there is
-    if where == "gap" or (where == "complete" and resource.table in session.options.reconcile):
+    if step == "gap" or (step == "complete" and resource.table in context.options.reconcile):
         return  # the whole list is compared instead
-    run = _resume(session, resource, state) if where != "again" else None
-    lost = _lost(writer, state) if run is None and where != "again" else ""
+    run = _resume_listing(context, resource, state) if step != "again" else None
+    lost = _lost_table(writer, state) if run is None and step != "again" else ""
     before = dict(state)
-    if where == "again":
-        _replace(state, {})
+    if step == "again":
+        _replace_state(state, {})
     run = (
         run
-        or _resume(session, resource, state)
-        or _begin(session, resource, state, again=where == "again", lost=lost)
+        or _resume_listing(context, resource, state)
+        or _begin_listing(context, resource, state, relist=step == "again", lost_table=lost)
     )
     try:
-        yield from _walk(session, run, writer, state, {} if where == "again" else before)
-        if run.done and run.rest:  # it ended where an earlier run began: go on with what came since
+        yield from _walk(context, run, writer, state, {} if step == "again" else before)
+        if (
+            run.done and run.resumed
+        ):  # it ended where an earlier run began: go on with what came since
             before = dict(state)
-            run = _begin(session, resource, state)
-            yield from _walk(session, run, writer, state, before)
+            run = _begin_listing(context, resource, state)
+            yield from _walk(context, run, writer, state, before)
     except NotReadable:
         if run.plan.first:  # its events are followed from the listing that brings it
             dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(
                 resource.table, None
             )
-        _replace(state, before)
-        session.reader.drop(run.listing)
+        _replace_state(state, before)
+        context.reader.stop(run.listing)
         raise
 
 
-def _try_again(session: Session, writer: Writer) -> Iterator[Any]:
+def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:
     """Read what earlier runs had to leave out."""
     table = writer.resource.table
-    ids = session.left_out.waiting(table)
+    ids = context.left_out.ids_to_retry(table)
     if not ids:
         return
-    reads: list[Read] = []
-    for some in read_again(session, {table: dict.fromkeys(ids)}, {table: writer.client}):
+    fetched_objects: list[Fetched] = []
+    for batch in refetch(context, {table: dict.fromkeys(ids)}, {table: writer.client}):
         yield None
-        reads += [read for _, read in some]
-    if table in session.refused:
-        raise session.refused[table]
-    clocks = session.options.test_clocks
-    reads = [
-        read
-        for read in reads
-        if clocks or not typed(getattr(read.record.row, "test_clock", None), "ref")
+        fetched_objects += [fetched for _, fetched in batch]
+    if table in context.refused:
+        raise context.refused[table]
+    clocks = context.options.test_clocks
+    fetched_objects = [
+        fetched
+        for fetched in fetched_objects
+        if clocks or not value_of(getattr(fetched.record.row, "test_clock", None), "ref")
     ]
     yield from writer.rows(
-        [read.record for read in reads], [version_read(read.requested_at) for read in reads]
+        [fetched.record for fetched in fetched_objects],
+        [read_version(fetched.requested_at) for fetched in fetched_objects],
     )
-    session.left_out.took(table, ids)
-    session.left_out.keep(table)
+    context.left_out.resolve(table, ids)
+    context.left_out.store(table)
 
 
-def _standing(
-    session: Session, table: str, state: Mapping[str, Any], selected: Sequence[str]
-) -> Standing:
+def _decide(
+    context: RunContext, table: str, state: Mapping[str, Any], selected: Sequence[str]
+) -> Step:
     """What to do for the resource in this package; the reader of events asks for it too."""
-    follows = session.follows(selected)
-    mine = dlt.current.source_state().get("resources", {}).get(CHANGES, {}).get(table)
-    if CHANGES not in selected and session.options.end is None and not session.standing:
+    follows = context.reads_events(selected)
+    event_state = dlt.current.source_state().get("resources", {}).get(CHANGES, {}).get(table)
+    if CHANGES not in selected and context.options.end is None and not context.next_steps:
         log.warning(
             "`changes` is not selected: updates, cancellations and deletes of older objects are not seen."
         )
-    where = standing(state, mine, session.api.now(), follows)
-    if follows and (mine is None or where == "gap") and not session.may_follow():
-        where = standing(state, mine, session.api.now(), False)  # the list goes on by itself
-    session.standing[table] = where
-    return where
+    step = next_step(state, event_state, context.api.now(), follows)
+    if follows and (event_state is None or step == "gap") and not context.can_read_events():
+        step = next_step(state, event_state, context.api.now(), False)  # the list goes on by itself
+    context.next_steps[table] = step
+    return step
 
 
 def _walk(
-    session: Session, run: Run, writer: Writer, state: dict[str, Any], before: dict[str, Any]
+    context: RunContext,
+    run: ListingRun,
+    writer: Writer,
+    state: dict[str, Any],
+    before: dict[str, Any],
 ) -> Iterator[Any]:
     """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the
     one stored last.
     """
     keeps_cursor = run.plan.keeps_cursor
-    while not run.done and not session.full:
-        parts = session.reader.take(run.listing)
-        if not parts:
+    while not run.done and not context.package_full:
+        slices = context.reader.next_batch(run.listing)
+        if not slices:
             yield None
             continue
-        for part in parts:
-            run.left[part.walk] = subtract(run.left[part.walk], part.cover)
+        for page_slice in slices:
+            run.remaining[page_slice.walk] = subtract(
+                run.remaining[page_slice.walk], page_slice.covered
+            )
         versions = {
-            id(record): version_read(part.requested_at) for part in parts for record in part.rows
+            id(record): read_version(page_slice.requested_at)
+            for page_slice in slices
+            for record in page_slice.rows
         }
-        records = [record for part in parts for record in part.rows]
-        if session.is_in_doubt:
-            session.newest = max((session.newest, *_dates(records)))
+        records = [record for page_slice in slices for record in page_slice.rows]
+        if context.is_in_doubt:
+            context.newest_seen = max((context.newest_seen, *_created_seconds(records)))
         run.childless = run.childless and not any(
-            items_of(one, child) for one in records for child in run.resource.children
+            child_items(record, child) for record in records for child in run.resource.children
         )
         if not run.plan.first:
-            records = writer.changed(records)
+            records = writer.drop_unchanged(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
         # a limit asks for rows: a page without any, from before the account was made, does not
         # count
         if (
             not tables
             and not run.yielded
-            and (run.plan.first or run.rest)
-            and (run.done or not run.listing.page_wise)
+            and (run.plan.first or run.resumed)
+            and (run.done or not run.listing.batch_per_page)
         ):
             tables = writer.empty_tables()
         if (
             tables
-            and session.unreadable is not None
-            and not (run.plan.first or run.rest or keeps_cursor)
+            and context.events_denied is not None
+            and not (run.plan.first or run.resumed or keeps_cursor)
         ):
-            tables += _creations(session, writer, records, run.known)
-        if run.lost and any(
-            (typed(record.row.created, "timestamp") or 0) < run.known for record in records
+            tables += _created_changes(context, writer, records, run.known_before)
+        if run.lost_table and any(
+            (value_of(record.row.created, "timestamp") or 0) < run.known_before
+            for record in records
         ):
             log.warning(
                 "%s is gone or empty in the destination: %s are listed again.",
-                run.lost,
+                run.lost_table,
                 run.resource.table,
             )
-            run.lost = ""
+            run.lost_table = ""
         for table in tables:
             run.yielded = True
             yield table
-        session.left_out.keep(run.resource.table)
+        context.left_out.store(run.resource.table)
         if tables and not keeps_cursor:
             state.update(
-                run.state(session.options)
+                run.state(context.options)
             )  # after the yield: a run that is stopped there reads the batch again
-    session.left_out.keep(run.resource.table)
+    context.left_out.store(run.resource.table)
     if run.done:
-        session.reader.drop(run.listing)
-        run.plan = replace(run.plan, t0=session.proven(run.plan.t0))
+        context.reader.stop(run.listing)
+        run.plan = replace(run.plan, started_at=context.proven(run.plan.started_at))
     if not keeps_cursor:
-        rests = rested(before.get("t0", 0), run.plan.t0, session.options.look_back, None)
+        is_due = should_store(
+            before.get("t0", 0), run.plan.started_at, context.options.look_back, None
+        )
         worth = (
             not run.done
             or run.yielded
-            or rests
+            or is_due
             or any(before.get("left", ()))
             or run.childless != ("childless" in before)
         )
-        _replace(
-            state, run.state(session.options) if worth else before
+        _replace_state(
+            state, run.state(context.options) if worth else before
         )  # an idle run writes nothing
 
 
-def _dates(records: Sequence[Record]) -> Iterator[int]:
+def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
     """When objects were created, those on test clocks aside: these have a time of their own."""
     for record in records:
-        if not typed(getattr(record.row, "test_clock", None), "ref"):
-            yield typed(record.row.created, "timestamp") or 0
+        if not value_of(getattr(record.row, "test_clock", None), "ref"):
+            yield value_of(record.row.created, "timestamp") or 0
 
 
-def _creations(
-    session: Session, writer: Writer, records: Sequence[Record], known: int
+def _created_changes(
+    context: RunContext, writer: Writer, records: Sequence[Record], known_before: int
 ) -> list[Any]:
     """Changes for new objects, where the key may not read the events that would tell of them; not
     for those that were listed before the destination lost them.
     """
-    resource, shape = writer.resource, writer.shape
+    resource, codec = writer.resource, writer.shape
     new = [
         record
         for record in records
-        if record.row.id not in writer.held
-        and (not known or (typed(record.row.created, "timestamp") or 0) >= known)
+        if record.row.id not in writer.stored_hashes
+        and (not known_before or (value_of(record.row.created, "timestamp") or 0) >= known_before)
     ]
     if not new:
         return []
-    dlt.current.source_state()[TOLD_BY_LIST] = True
-    found = []
+    dlt.current.source_state()[LIST_EMITTED_CREATES] = True
+    changes = []
     for record in new:
-        image, created = shape.image(record.row), typed(record.row.created, "timestamp")
-        found.append(
-            Change(
-                list_id(session.account.id, resource.table, record.row.id, created),
+        image, created = codec.image(record.row), value_of(record.row.created, "timestamp")
+        changes.append(
+            ChangeRow(
+                listed_change_id(context.account.id, resource.table, record.row.id, created),
                 resource.table,
                 record.row.id,
                 "c",
                 "list",
-                session.api.now() if created is None else created,
-                encoded(resource, image),
+                context.api.now() if created is None else created,
+                encode_image(resource, image),
                 before_quality="exact",
-                customer_id=customer_of(resource, record.row.id, image),
-                api_version=session.api.version,
+                customer_id=customer_id_of(resource, record.row.id, image),
+                api_version=context.api.version,
             )
         )
-    return writer.changes(found)
+    return writer.changes(changes)
 
 
-def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
+def _replace_state(state: dict[str, Any], new: dict[str, Any]) -> None:
     state.clear()
     state.update(new)
 
 
-def _resume(session: Session, resource: Resource, state: dict[str, Any]) -> Run | None:
+def _resume_listing(
+    context: RunContext, resource: Resource, state: dict[str, Any]
+) -> ListingRun | None:
     """The listing that this session has under way, if the state is where it left it."""
-    run: Run | None = session.runs.get(resource.table)
-    if run is None or run.plan.keeps_cursor or state == run.state(session.options):
+    run: ListingRun | None = context.listing_runs.get(resource.table)
+    if run is None or run.plan.keeps_cursor or state == run.state(context.options):
         return run
     return None
 
 
-def _lost(writer: Writer, state: dict[str, Any]) -> str:
+def _lost_table(writer: Writer, state: dict[str, Any]) -> str:
     """The table that the destination has lost, the resource's or its children's; they can be empty
     at Stripe, too.
     """
-    if "t0" not in state or writer.client is None or writer.session.options.end is not None:
+    if "t0" not in state or writer.client is None or writer.context.options.end is not None:
         return ""
     with writer.client as client:
         if existing.is_empty(client, writer.resource.table):
@@ -392,54 +408,58 @@ def _lost(writer: Writer, state: dict[str, Any]) -> str:
     return "" if state.get("childless") else empty
 
 
-def _begin(
-    session: Session, resource: Resource, state: dict[str, Any], again: bool = False, lost: str = ""
-) -> Run:
+def _begin_listing(
+    context: RunContext,
+    resource: Resource,
+    state: dict[str, Any],
+    relist: bool = False,
+    lost_table: str = "",
+) -> ListingRun:
     """Start a listing; its `t0` is in the state before its first request. `again`: the destination
     holds rows already; `lost`: a table that it has not.
     """
-    options, now = session.options, session.api.now()
-    planned = plan(
-        state, options, len(resource.list_filters), now, session.account.created, bool(lost)
+    options, now = context.options, context.api.now()
+    planned = plan_listing(
+        state, options, len(resource.list_filters), now, context.account.created, bool(lost_table)
     )
-    if again:
+    if relist:
         planned = replace(planned, first=False)
     if not planned.first:
-        shape = session.shapes[resource.table]
-        _tell_new_columns(resource.table, [expandable.column.name for expandable in shape.expanded])
-    listing = open_listing(session, resource, planned.left)
-    left = [list(walk) for walk in planned.left]
-    left += [[(0, FAR)] for _ in listing.walks[len(left) :]]
-    run = Run(resource, planned, listing, left, rest=planned.t0 < now)
+        codec = context.codecs[resource.table]
+        _warn_new_columns(resource.table, [expandable.column.name for expandable in codec.expanded])
+    listing = open_listing(context, resource, planned.remaining)
+    remaining = [list(walk) for walk in planned.remaining]
+    remaining += [[(0, FAR_FUTURE)] for _ in listing.walks[len(remaining) :]]
+    run = ListingRun(resource, planned, listing, remaining, resumed=planned.started_at < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
-    if lost:
-        run.lost, run.known = lost, state["t0"] - options.look_back
+    if lost_table:
+        run.lost_table, run.known_before = lost_table, state["t0"] - options.look_back
     run.childless = state.get("childless", False) or (
-        bool(lost) and lost != resource.table
+        bool(lost_table) and lost_table != resource.table
     )  # until a child comes
-    run.compare = again or state.get("compare", False)
-    run.shape = (
-        shape_id(session.api.version, session.shapes[resource.table])
-        if planned.first or again
+    run.compare = relist or state.get("compare", False)
+    run.schema = (
+        schema_id(context.api.version, context.codecs[resource.table])
+        if planned.first or relist
         else state.get("shape")
     )
-    run.listing.page_wise = is_limited(
+    run.listing.batch_per_page = is_limited(
         Container()[SourceInjectableContext].source.resources.get(resource.table)
     )
-    session.runs[resource.table] = run
+    context.listing_runs[resource.table] = run
     if not planned.keeps_cursor:
-        _replace(state, run.state(options))
+        _replace_state(state, run.state(options))
     return run
 
 
 def open_listing(
-    session: Session, resource: Resource, left: Sequence[Sequence[Range]]
+    context: RunContext, resource: Resource, remaining: Sequence[Sequence[Range]]
 ) -> Listing[Record]:
     """Begin to read ranges of a list, per walk; where asked for, also all that is on test clocks,
     which the list hides.
     """
-    api, options, shape = session.api, session.options, session.shapes[resource.table]
-    clocks = session.test_clocks if resource.hides_test_clocks else []
+    api, options, codec = context.api, context.options, context.codecs[resource.table]
+    clocks = context.test_clocks if resource.hides_test_clocks else []
     walks: list[Params] = [
         *resource.list_filters,
         *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.list_filters),
@@ -447,26 +467,29 @@ def open_listing(
     listing: Listing[Record] = Listing(
         resource.table,
         resource.path,
-        lambda walk, ask: page_of(
+        lambda walk, request: fetch_list_page(
             api,
             resource,
-            shape,
+            codec,
             walks[walk],
-            ask,
+            request,
             options.test_clocks,
-            leave_out=session.left_out.add,
+            reject=context.left_out.add,
         ),
-        [*(Planner(ranges) for ranges in left), *(Planner([(0, FAR)]) for _ in walks[len(left) :])],
+        [
+            *(Planner(ranges) for ranges in remaining),
+            *(Planner([(0, FAR_FUTURE)]) for _ in walks[len(remaining) :]),
+        ],
     )
-    session.reader.open(listing)
+    context.reader.open(listing)
     return listing
 
 
-def _tell_new_columns(table: str, names: Sequence[str]) -> None:
+def _warn_new_columns(table: str, names: Sequence[str]) -> None:
     """An opt-in field that is asked for later: say what happens to the rows that are there."""
-    held = dlt.current.source_schema().tables.get(table, {}).get("columns", {})
+    columns = dlt.current.source_schema().tables.get(table, {}).get("columns", {})
     for name in names:
-        if held and name not in held:
+        if columns and name not in columns:
             log.warning(
                 "%s.%s comes with rows loaded from now on; --full-refresh brings it to all.",
                 table,

@@ -46,7 +46,7 @@ class Options:
     package_rows: int | None = None  # end a run after about this many rows
 
 
-class Reading(TypedDict, total=False):
+class SourceOptions(TypedDict, total=False):
     """How to read, as keyword arguments: those of `stripe_source`, which explains them."""
 
     api_key: str | None
@@ -66,16 +66,16 @@ class Reading(TypedDict, total=False):
     give_up_after: float
 
 
-def _expanded(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    found = {}
+def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    expanded = {}
     for table, names in expand.items():
         row = RESOURCES.get(table)
         known = [e.column.name for e in row.expandable] if row else []
         for name in names:
             if name not in known:
                 raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
-        found[table] = tuple(names)
-    return found
+        expanded[table] = tuple(names)
+    return expanded
 
 
 def _what_expands(row: Resource | None) -> str:
@@ -86,7 +86,7 @@ def _what_expands(row: Resource | None) -> str:
     )
 
 
-def _seconds(name: str, moment: Moment | None) -> int | None:
+def _unix_seconds(name: str, moment: Moment | None) -> int | None:
     if moment is None:
         return None
     if isinstance(moment, int | float):
@@ -94,11 +94,11 @@ def _seconds(name: str, moment: Moment | None) -> int | None:
     if isinstance(moment, date) and not isinstance(moment, datetime):
         moment = moment.isoformat()
     try:
-        found = pendulum.parse(moment) if isinstance(moment, str) else pendulum.instance(moment)
-        if not isinstance(found, pendulum.DateTime):
+        parsed = pendulum.parse(moment) if isinstance(moment, str) else pendulum.instance(moment)
+        if not isinstance(parsed, pendulum.DateTime):
             raise ValueError
     except ValueError:
         raise UsageError(
             f"{name} is no date: give it like 2026-01-31, or with a time, or as Unix seconds."
         ) from None
-    return int(found.timestamp())
+    return int(parsed.timestamp())

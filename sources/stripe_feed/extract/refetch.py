@@ -17,19 +17,19 @@ from ..errors import CursorGone, NotFound, NotReadable, RequestRefused, Unreacha
 from ..resources import RESOURCES
 from ..resources.model import Params, Resource
 from . import existing
-from .paging.fetch import complete, in_path, page_of
-from .paging.windows import Planner, Range, Stuck
-from .run import Session
-from .tables.codec import Record, Shape
-from .tables.rejected import Odd
+from .paging.fetch import complete_lists, fetch_list_page, path_segment
+from .paging.windows import NoProgress, Planner, Range
+from .run import RunContext
+from .tables.codec import Record, TableCodec
+from .tables.rejected import Rejected
 
-Job = tuple[str, Callable[[], "list[Read]"]]  # a table, and what reads some of its objects
+Job = tuple[str, Callable[[], "list[Fetched]"]]  # a table, and what reads some of its objects
 
-PAGE = 100
-WORTH = 2  # a range is listed where that takes fewer requests than its objects, by this factor
+LIST_PAGE_SIZE = 100
+RANGE_GAIN = 2  # a range is listed where that takes fewer requests than its objects, by this factor
 
 
-class Read(NamedTuple):
+class Fetched(NamedTuple):
     """An object as it is now, and Stripe's time when it was asked for."""
 
     record: Record
@@ -43,9 +43,9 @@ class _Stub(msgspec.Struct):
 _stub = msgspec.json.Decoder(_Stub)
 
 
-def read_again(
-    session: Session, wanted: Mapping[str, Mapping[str, int | None]], clients: Mapping[str, Any]
-) -> Iterator[list[tuple[str, Read]]]:
+def refetch(
+    context: RunContext, wanted: Mapping[str, Mapping[str, int | None]], clients: Mapping[str, Any]
+) -> Iterator[list[tuple[str, Fetched]]]:
     """Yield what was read of the objects wanted, by table, and nothing while all are under way.
 
     The objects are given by table and id with their `created`; those that are gone are left out. A
@@ -53,18 +53,18 @@ def read_again(
     which tell how many objects lie in a range.
     """
     waiting = _in_proportion(
-        [_jobs(session, table, some, clients[table]) for table, some in wanted.items()]
+        [_jobs(context, table, objects, clients[table]) for table, objects in wanted.items()]
     )[::-1]
-    futures: dict[Future[list[Read]], str] = {}
+    futures: dict[Future[list[Fetched]], str] = {}
     while futures or waiting:
-        while waiting and len(futures) < 2 * session.api.threads:
-            table, read = waiting.pop()
-            futures[session.pool.submit(read)] = table
+        while waiting and len(futures) < 2 * context.api.threads:
+            table, job = waiting.pop()
+            futures[context.pool.submit(job)] = table
         done, _ = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
         yield [
-            (futures[future], read)
+            (futures[future], job)
             for future in done
-            for read in _result(session, futures[future], future)
+            for job in _result(context, futures[future], future)
         ]
         for future in done:
             del futures[future]
@@ -74,37 +74,43 @@ def _in_proportion(jobs: Sequence[Sequence[Job]]) -> list[Job]:
     """The jobs of all tables so mixed that all end together: each endpoint has a rate of its own,
     and one that is left alone at the end cannot use the account's.
     """
-    places = [((n + 0.5) / len(some), job) for some in jobs for n, job in enumerate(some)]
+    places = [
+        ((n + 0.5) / len(table_jobs), job)
+        for table_jobs in jobs
+        for n, job in enumerate(table_jobs)
+    ]
     return [job for _, job in sorted(places, key=itemgetter(0))]
 
 
-def _result(session: Session, table: str, future: Future[list[Read]]) -> list[Read]:
+def _result(context: RunContext, table: str, future: Future[list[Fetched]]) -> list[Fetched]:
     """What a job has read; nothing of a resource that the key may not read."""
     try:
         return future.result()
     except NotReadable as refusal:
-        session.refused.setdefault(table, refusal)
+        context.refused.setdefault(table, refusal)
         return []
 
 
-def _jobs(session: Session, table: str, wanted: Mapping[str, int | None], client: Any) -> list[Job]:
+def _jobs(
+    context: RunContext, table: str, wanted: Mapping[str, int | None], client: Any
+) -> list[Job]:
     resource = RESOURCES[table]
 
-    def held(lo: int, hi: int) -> int:
+    def count_stored(lo: int, hi: int) -> int:
         if client is None:
             return 10**9
         with client as opened:
             return existing.count_between(opened, resource, lo, hi)
 
-    singles, ranges = plan(wanted, held, len(resource.list_filters))
+    singles, ranges = plan_requests(wanted, count_stored, len(resource.list_filters))
     listed: list[Job] = [
-        (table, partial(_listed, session, resource, span, ids)) for span, ids in ranges
+        (table, partial(_fetch_range, context, resource, span, ids)) for span, ids in ranges
     ]
-    return [*listed, *((table, partial(_one, session, resource, id)) for id in singles)]
+    return [*listed, *((table, partial(_fetch_one, context, resource, id)) for id in singles)]
 
 
-def plan(
-    wanted: Mapping[str, int | None], held: Callable[[int, int], int], walks: int
+def plan_requests(
+    wanted: Mapping[str, int | None], count_stored: Callable[[int, int], int], walks: int
 ) -> tuple[list[str], list[tuple[Range, list[str]]]]:
     """Which objects to ask for one by one, and which ranges of `created` (both ends included) to
     list for theirs.
@@ -112,95 +118,100 @@ def plan(
     dated = sorted((created, id) for id, created in wanted.items() if created is not None)
     singles = [id for id, created in wanted.items() if created is None]
     ranges = []
-    for start in range(0, len(dated), PAGE):
-        some = dated[start : start + PAGE]
-        ids = [id for _, id in some]
-        span = (some[0][0], some[-1][0])
-        if len(ids) > WORTH * 2 * walks and WORTH * (held(*span) / PAGE + walks) < len(ids):
+    for start in range(0, len(dated), LIST_PAGE_SIZE):
+        batch = dated[start : start + LIST_PAGE_SIZE]
+        ids = [id for _, id in batch]
+        span = (batch[0][0], batch[-1][0])
+        if len(ids) > RANGE_GAIN * 2 * walks and RANGE_GAIN * (
+            count_stored(*span) / LIST_PAGE_SIZE + walks
+        ) < len(ids):
             ranges.append((span, ids))
         else:
             singles += ids
     return singles, ranges
 
 
-def _one(session: Session, resource: Resource, id: str) -> list[Read]:
+def _fetch_one(context: RunContext, resource: Resource, id: str) -> list[Fetched]:
     try:
-        found = retrieve(session.api, resource, session.shapes[resource.table], id)
-    except Odd as odd:
-        session.left_out.add(odd)
+        fetched = retrieve(context.api, resource, context.codecs[resource.table], id)
+    except Rejected as odd:
+        context.left_out.add(odd)
         return []
-    return [] if found is None else [found]
+    return [] if fetched is None else [fetched]
 
 
-def retrieve(api: Api, resource: Resource, shape: Shape, id: str) -> Read | None:
+def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetched | None:
     """One object, its embedded lists complete; nothing where it does not exist (any more).
 
     Raises `Odd` where it cannot be taken.
     """
-    expand = [expandable.column.name for expandable in shape.expanded]
+    expand = [expandable.column.name for expandable in codec.expanded]
 
     def decode(body: bytes) -> Record | None:
-        return None if bytes(_stub.decode(body).deleted) == b"true" else shape.object(body)
+        return None if bytes(_stub.decode(body).deleted) == b"true" else codec.decode_object(body)
 
     try:
         reply = api.get(
-            f"{resource.path}/{in_path(id)}", {"expand": expand} if expand else {}, decode
+            f"{resource.path}/{path_segment(id)}", {"expand": expand} if expand else {}, decode
         )
     except NotFound:
         return None
     except CursorGone:
         raise
     except RequestRefused as fault:
-        raise Odd(
+        raise Rejected(
             resource.table, id, None, f"Stripe refuses it ({fault.code or 'no code'})"
         ) from None
     record = reply.value
     if record is not None and record.row.id != id:
-        raise Odd(resource.table, id, None, "Stripe answers with another object")
+        raise Rejected(resource.table, id, None, "Stripe answers with another object")
     return (
-        Read(record, reply.requested_at)
-        if record is not None and complete(api, resource, shape, record)
+        Fetched(record, reply.requested_at)
+        if record is not None and complete_lists(api, resource, codec, record)
         else None
     )
 
 
-def _listed(session: Session, resource: Resource, span: Range, ids: Sequence[str]) -> list[Read]:
+def _fetch_range(
+    context: RunContext, resource: Resource, span: Range, ids: Sequence[str]
+) -> list[Fetched]:
     only = set(ids)
-    found: dict[str, Read] = {}
+    by_id: dict[str, Fetched] = {}
     try:
         for walk in resource.list_filters:
-            found.update(
-                (read.record.row.id, read) for read in _walked(session, resource, walk, span, only)
+            by_id.update(
+                (fetched.record.row.id, fetched)
+                for fetched in _walk_range(context, resource, walk, span, only)
             )
-    except Stuck as stuck:
+    except NoProgress as stuck:
         raise Unreachable(f"{resource.path} {stuck}. Run again; if it stays, report it.") from None
-    rest = [
-        read
-        for id in only - set(found) - session.left_out.ids(resource.table)
-        for read in _one(session, resource, id)
+    unlisted = [
+        fetched
+        for id in only - set(by_id) - context.left_out.ids(resource.table)
+        for fetched in _fetch_one(context, resource, id)
     ]
-    return [*found.values(), *rest]
+    return [*by_id.values(), *unlisted]
 
 
-def _walked(
-    session: Session, resource: Resource, walk: Params, span: Range, only: Collection[str]
-) -> Iterator[Read]:
+def _walk_range(
+    context: RunContext, resource: Resource, walk: Params, span: Range, only: Collection[str]
+) -> Iterator[Fetched]:
     planner = Planner([(span[0], span[1] + 1)])
-    while (ask := planner.take()) is not None:
+    while (request := planner.next_request()) is not None:
         try:
-            page = page_of(
-                session.api,
+            page = fetch_list_page(
+                context.api,
                 resource,
-                session.shapes[resource.table],
+                context.codecs[resource.table],
                 walk,
-                ask,
+                request,
                 True,
                 only,
                 False,
-                session.left_out.add,
+                context.left_out.add,
             )
         except CursorGone:
-            planner.refused(ask)
+            planner.cursor_refused(request)
             continue
-        planner.page(ask, page.heads, page.has_more)
-        yield from (Read(row, page.requested_at) for row in page.rows if row is not None)
+        planner.record_page(request, page.keys, page.has_more)
+        yield from (Fetched(row, page.requested_at) for row in page.rows if row is not None)

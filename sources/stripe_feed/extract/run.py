@@ -18,68 +18,81 @@ from ..api.stripe_time import CLOCK_TOLERANCE
 from ..errors import NotReadable, UsageError
 from ..resources import CHANGES, RESOURCES
 from .events.reader import newest_created
-from .next_step import DAY, RETENTION, UNPROVEN, Standing
-from .options import LOOK_BACK, SETTLE, Deletes, Options, Reading, _expanded, _seconds
-from .paging.fetch import test_clocks
-from .paging.reader import Listing, Reader
-from .tables.codec import Record, Shape
-from .tables.rejected import LeftOut, words
+from .next_step import RETENTION, SECONDS_PER_DAY, UNPROVEN, Step
+from .options import (
+    LOOK_BACK,
+    SETTLE,
+    Deletes,
+    Options,
+    SourceOptions,
+    _expandable_fields,
+    _unix_seconds,
+)
+from .paging.fetch import fetch_test_clocks
+from .paging.reader import Listing, PageReader
+from .tables.codec import Record, TableCodec
+from .tables.rejected import RejectedObjects, describe_rejected
 
 log = logging.getLogger("stripe_feed")
 
 
-class Session:
+class RunContext:
     """Opened by the first resource that runs, closed by the last one (unless it is `kept` for
     several packages).
     """
 
-    def __init__(self, make_api: Callable[[], Api], options: Options, kept: bool = False) -> None:
+    def __init__(
+        self, make_api: Callable[[], Api], options: Options, keep_open: bool = False
+    ) -> None:
         self.make_api = make_api
         self.options = options
-        self.kept = kept
-        self.shapes = {
-            table: Shape(row, options.expand.get(table, ())) for table, row in RESOURCES.items()
+        self.keep_open = keep_open
+        self.codecs = {
+            table: TableCodec(row, options.expand.get(table, ()))
+            for table, row in RESOURCES.items()
         }
-        self.runs: dict[
+        self.listing_runs: dict[
             str, Any
         ] = {}  # live listings by table, for packages that follow each other
         self.refused: dict[str, NotReadable] = {}
         self.rows: dict[str, int] = {}  # rows handed to dlt, by table
         self.package_rows = 0
         self.embedded_seen: set[str] = set()
-        self.left_out = LeftOut()  # objects that cannot be taken
-        self.client: tuple[str, Any, str] | None = (
+        self.left_out = RejectedObjects()  # objects that cannot be taken
+        self.sql_client: tuple[str, Any, str] | None = (
             None  # the destination's SQL client and type, by load package
         )
-        self.standing: dict[str, Standing] = {}  # of the resources that entered this package
-        self.behind: set[str] = set()  # resources whose events wait for the next package
+        self.next_steps: dict[str, Step] = {}  # of the resources that entered this package
+        self.unfinished: set[str] = set()  # resources whose events wait for the next package
         self.reconciled: set[str] = set()
-        self.compared: list[Listing[Record]] = []  # whole lists, read to be compared
+        self.compared_listings: list[Listing[Record]] = []  # whole lists, read to be compared
         self.healed: dict[str, int] = {}  # differences that reconcile found, by table
         self.restored: dict[
             str, int
         ] = {}  # rows that it found wrong although nothing had happened at Stripe
-        self.unreadable: NotReadable | None = None  # why events cannot be read
-        self.rung: Sequence[Any] = ()  # events that webhooks told of, still to be read
-        self.failed: dict[
+        self.events_denied: NotReadable | None = None  # why events cannot be read
+        self.webhook_events: Sequence[Any] = ()  # events that webhooks told of, still to be read
+        self.failed_events: dict[
             str, str
         ] = {}  # those that could not be read, each with the class of its error
-        self.again: set[str] = set()  # odd events that earlier runs left out
-        self.only_alone = False  # whether this package is for those that no list shows
+        self.retried_events: set[str] = set()  # odd events that earlier runs left out
+        self.only_by_id = False  # whether this package is for those that no list shows
         self.polls = True  # whether events are read that no webhook told of
-        self.tables: Sequence[
+        self.followed_tables: Sequence[
             str
         ] = ()  # whose events are read where no list runs; none: of all that were
-        self.probed = False
-        self.newest = 0  # the newest second of Stripe's of which something is known
-        self.settled = ""  # the load whose beginning looked at what a wrong clock had left
-        self.sure: int | None = None  # the second that was proven then
-        self.wait = 0.0  # seconds to wait for a process that has the DuckDB file open
+        self.events_checked = False
+        self.newest_seen = 0  # the newest second of Stripe's of which something is known
+        self.clocks_checked_for = (
+            ""  # the load whose beginning looked at what a wrong clock had left
+        )
+        self.proven_second: int | None = None  # the second that was proven then
+        self.lock_wait = 0.0  # seconds to wait for a process that has the DuckDB file open
         self._lock = threading.Lock()
         self._running = self._ended = 0
         self._failed = False
         self._api: Api | None = None
-        self._reader: Reader | None = None
+        self._reader: PageReader | None = None
         self._account: Account | None = None
         self._clocks: list[str] | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -94,10 +107,10 @@ class Session:
             return self._api
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> PageReader:
         """The pool of threads."""
         if self._reader is None:
-            self._reader = Reader(self.api)
+            self._reader = PageReader(self.api)
         return self._reader
 
     @property
@@ -122,11 +135,11 @@ class Session:
         if not self.options.test_clocks or self.api.live:
             return []
         if self._clocks is None:
-            self._clocks = test_clocks(self.api)
+            self._clocks = fetch_test_clocks(self.api)
         return self._clocks
 
     @property
-    def full(self) -> bool:
+    def package_full(self) -> bool:
         """Whether this package has as many rows as it should."""
         return (
             self.options.package_rows is not None and self.package_rows >= self.options.package_rows
@@ -135,22 +148,22 @@ class Session:
     @property
     def listings(self) -> list[Listing[Record]]:
         """All listings so far, for progress."""
-        return [*(run.listing for run in self.runs.values()), *self.compared]
+        return [*(run.listing for run in self.listing_runs.values()), *self.compared_listings]
 
     @property
     def finished(self) -> bool:
         """Whether every listing that began has handed out its last row, and the events since then
         were read.
         """
-        return not self.behind and all(
-            run.done or table in self.refused for table, run in self.runs.items()
+        return not self.unfinished and all(
+            run.done or table in self.refused for table, run in self.listing_runs.items()
         )
 
     def begin_package(self) -> None:
         """Count rows anew."""
         self.package_rows = self._changes = 0
-        self.standing.clear()
-        self.behind.clear()
+        self.next_steps.clear()
+        self.unfinished.clear()
 
     def count_changes(self, count: int) -> int:
         """The place of the first of so many changes within the load."""
@@ -159,29 +172,29 @@ class Session:
             self.rows[CHANGES] = self.rows.get(CHANGES, 0) + count
         return first
 
-    def follows(self, selected: Sequence[str]) -> bool:
+    def reads_events(self, selected: Sequence[str]) -> bool:
         """Whether events are to be read beside the lists."""
-        return CHANGES in selected and self.options.end is None and self.unreadable is None
+        return CHANGES in selected and self.options.end is None and self.events_denied is None
 
-    def may_follow(self) -> bool:
+    def can_read_events(self) -> bool:
         """Whether the key may read events; the first to ask finds out."""
-        if not self.probed:
-            self.probed = True
+        if not self.events_checked:
+            self.events_checked = True
             try:
-                self.saw(newest_created(self.api) or self._long_after())
+                self.note_activity(newest_created(self.api) or self._newest_customer_ahead())
             except NotReadable as refusal:
-                self.unreadable = refusal
-        return self.unreadable is None
+                self.events_denied = refusal
+        return self.events_denied is None
 
-    def _long_after(self) -> int:
+    def _newest_customer_ahead(self) -> int:
         """When the newest customer was made, if that is long after Stripe's `Date`: without events
         nothing else tells.
         """
         now = self.api.now()
         if now < self.api.clock.time() - RETENTION:
             with suppress(NotReadable):
-                found = newest_created(self.api, RESOURCES["customers"].path)
-                return found if found > now + RETENTION else 0
+                newest = newest_created(self.api, RESOURCES["customers"].path)
+                return newest if newest > now + RETENTION else 0
         return 0
 
     @property
@@ -189,31 +202,31 @@ class Session:
         """Whether Stripe's `Date` is ahead of this machine's clock by up to a day: one of them is
         wrong. By more, it is believed: where a cursor is so far ahead, the next run sees it.
         """
-        return CLOCK_TOLERANCE < self.api.now() - self.api.clock.time() <= DAY
+        return CLOCK_TOLERANCE < self.api.now() - self.api.clock.time() <= SECONDS_PER_DAY
 
     def proven(self, second: int) -> int:
         """The latest second up to this one that has surely passed at Stripe: a cursor must not be
         ahead of it.
         """
         return (
-            min(second, max(int(self.api.clock.time()), self.newest))
+            min(second, max(int(self.api.clock.time()), self.newest_seen))
             if self.is_in_doubt
             else second
         )
 
-    def saw(self, second: int) -> None:
+    def note_activity(self, second: int) -> None:
         """Something happened at Stripe then."""
         if (
             second <= max(self.api.now(), self.api.clock.time()) + CLOCK_TOLERANCE
         ):  # otherwise it is odd itself
-            self.newest = max(self.newest, second)
+            self.newest_seen = max(self.newest_seen, second)
             self.api.advance_clock(second)
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """A resource begins to run."""
         self._running += 1
 
-    def leave(self, selected: Sequence[str], failed: bool) -> None:
+    def release(self, selected: Sequence[str], failed: bool) -> None:
         """A resource ended. The last of those selected closes the session, or the last that runs
         once one has failed.
 
@@ -227,17 +240,21 @@ class Session:
         refusal = (
             self.refused[needed[0]] if all(table in self.refused for table in needed) else None
         )
-        if self._running == 0 and not self.kept and (self._failed or self._ended >= len(selected)):
+        if (
+            self._running == 0
+            and not self.keep_open
+            and (self._failed or self._ended >= len(selected))
+        ):
             self.close()
-            for sentence in words(self.left_out.why):
+            for sentence in describe_rejected(self.left_out.reasons):
                 log.warning("%s", sentence)
-            self.left_out = LeftOut()
-            self.rung, self.only_alone = (), False
-            self.again.clear()
-            self.failed.clear()
+            self.left_out = RejectedObjects()
+            self.webhook_events, self.only_by_id = (), False
+            self.retried_events.clear()
+            self.failed_events.clear()
             self.refused.clear()
             self.reconciled.clear()
-            self.compared.clear()
+            self.compared_listings.clear()
         if refusal is not None:
             raise refusal
 
@@ -249,32 +266,32 @@ class Session:
             self._api.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool, self.unreadable, self.probed = None, None, False
-        self.standing.clear()
-        self.behind.clear()
+        self._pool, self.events_denied, self.events_checked = None, None, False
+        self.next_steps.clear()
+        self.unfinished.clear()
         self._api = self._reader = self._account = self._clocks = None
         self._ended, self._failed = 0, False
-        self.runs.clear()
+        self.listing_runs.clear()
         self.embedded_seen.clear()
 
-    def wrote(self, table: str, rows: int) -> None:
+    def count_rows(self, table: str, rows: int) -> None:
         """Count rows that go to dlt; a package is measured in objects, without their children."""
         self.rows[table] = self.rows.get(table, 0) + rows
         self.package_rows += rows if table in RESOURCES else 0
-        if rows and self.sure is not None and self.is_in_doubt:
-            dlt.current.source_state()[UNPROVEN] = self.sure
+        if rows and self.proven_second is not None and self.is_in_doubt:
+            dlt.current.source_state()[UNPROVEN] = self.proven_second
 
 
-def session_of(
-    reading: Reading,
+def open_run(
+    reading: SourceOptions,
     package_rows: int | None = None,
-    kept: bool = False,
+    keep_open: bool = False,
     reconcile: frozenset[str] = frozenset(),
-) -> Session:
+) -> RunContext:
     """The session that reads as asked. Raises `UsageError`."""
     start, end = (
-        _seconds("start_date", reading.get("start_date")),
-        _seconds("end_date", reading.get("end_date")),
+        _unix_seconds("start_date", reading.get("start_date")),
+        _unix_seconds("end_date", reading.get("end_date")),
     )
     if start is not None and end is not None and start >= end:
         raise UsageError("start_date is not before end_date. Swap them, or leave one out.")
@@ -290,7 +307,7 @@ def session_of(
     options = Options(
         start,
         end,
-        _expanded(reading.get("expand") or {}),
+        _expandable_fields(reading.get("expand") or {}),
         reading.get("test_clocks", False),
         look_back,
         settle,
@@ -311,4 +328,4 @@ def session_of(
             allow_api_base=reading.get("allow_api_base", False),
         )
 
-    return Session(make_api, options, kept)
+    return RunContext(make_api, options, keep_open)

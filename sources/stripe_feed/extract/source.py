@@ -15,14 +15,14 @@ from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.model import Resource
 from .lists import list_rows
 from .options import LOOK_BACK, SETTLE, Deletes
-from .run import Session, session_of
-from .stream import read_changes
+from .run import RunContext, open_run
+from .stream import stream_changes
 from .tables.changes import change_hints
 from .tables.dlt_resource import StripeResource
 from .tables.hints import table_hints
 
 
-class _Quiet(logging.Filter):
+class _LogFilter(logging.Filter):
     """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives.
 
     And of a job that fails it logs what the database says, which can hold rows; the error that ends
@@ -37,7 +37,7 @@ class _Quiet(logging.Filter):
         return not failed and "several column hints were different" not in message
 
 
-logging.getLogger("dlt").addFilter(_Quiet())
+logging.getLogger("dlt").addFilter(_LogFilter())
 
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
@@ -80,8 +80,8 @@ def stripe_source(
     Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline
     runs it).
     """
-    return resources(
-        session_of(
+    return source_resources(
+        open_run(
             {
                 "api_key": api_key,
                 "start_date": start_date,
@@ -103,46 +103,48 @@ def stripe_source(
     )
 
 
-def resources(session: Session) -> Iterable[DltResource]:
+def source_resources(context: RunContext) -> Iterable[DltResource]:
     """The resources of a source, sharing one session."""
     for row in RESOURCES.values():
-        yield _resource(session, row)
-    yield _changes(session)
+        yield _list_resource(context, row)
+    yield _changes_resource(context)
 
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
-def source_of(session: Any) -> Iterable[DltResource]:
+def source_for_run(context: Any) -> Iterable[DltResource]:
     """The same source on a session that is kept open, for a run in several packages."""
-    return resources(session)
+    return source_resources(context)
 
 
-def _changes(session: Session) -> DltResource:
+def _changes_resource(context: RunContext) -> DltResource:
     """The reader of events: no hints of its own, since the variants of all tables would inherit
     them.
     """
-    found: DltResource = dlt.resource(read_changes, name=CHANGES, _impl_cls=StripeResource)(session)
-    for row in RESOURCES.values():
-        shape = session.shapes[row.table]
-        for child, one in [(None, shape), *shape.children]:
-            found.apply_hints(**table_hints(one, child), create_table_variant=True)
-    found.apply_hints(**change_hints(), create_table_variant=True)
-    return found
-
-
-def _resource(session: Session, row: Resource) -> DltResource:
-    found: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(
-        session, row
+    resource: DltResource = dlt.resource(stream_changes, name=CHANGES, _impl_cls=StripeResource)(
+        context
     )
-    shape = session.shapes[row.table]
+    for row in RESOURCES.values():
+        codec = context.codecs[row.table]
+        for child, table_codec in [(None, codec), *codec.children]:
+            resource.apply_hints(**table_hints(table_codec, child), create_table_variant=True)
+    resource.apply_hints(**change_hints(), create_table_variant=True)
+    return resource
+
+
+def _list_resource(context: RunContext, row: Resource) -> DltResource:
+    resource: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(
+        context, row
+    )
+    codec = context.codecs[row.table]
     for (
         child,
         child_shape,
-    ) in shape.children:  # before the resource's own hints, which variants would inherit
-        found.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
+    ) in codec.children:  # before the resource's own hints, which variants would inherit
+        resource.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
     for table in {table for child in row.children for _, table in child.embeds}:
-        found.apply_hints(**table_hints(session.shapes[table]), create_table_variant=True)
-    found.apply_hints(**change_hints(), create_table_variant=True)  # for a key without events
-    found.apply_hints(
-        **{name: hint for name, hint in table_hints(shape).items() if name != "table_name"}
+        resource.apply_hints(**table_hints(context.codecs[table]), create_table_variant=True)
+    resource.apply_hints(**change_hints(), create_table_variant=True)  # for a key without events
+    resource.apply_hints(
+        **{name: hint for name, hint in table_hints(codec).items() if name != "table_name"}
     )
-    return found
+    return resource

@@ -164,9 +164,9 @@ def object_reader(pipeline: Any) -> ReadObjects:
         if file is not None and not file.exists():  # dlt would make it
             raise SetupError(f"There is no copy of {table} yet. Run `stripe-feed sync` first.")
         from ..extract import existing  # imports Arrow
-        from ..extract.tables.codec import Shape
+        from ..extract.tables.codec import TableCodec
 
-        shape = Shape(TABLES[table])
+        shape = TableCodec(TABLES[table])
         owner = next(
             name
             for name, row in RESOURCES.items()
@@ -175,15 +175,18 @@ def object_reader(pipeline: Any) -> ReadObjects:
 
         def read_rows(client: Any) -> dict[str, Image]:
             require_complete(client, [owner])
-            rows = existing.rows(client, shape, ids)
+            rows = existing.stored_rows(client, shape, ids)
             deletions = {
                 id: {
-                    "deleted_at": existing.as_json("timestamp", row["deleted_at"]),
+                    "deleted_at": existing.stripe_value("timestamp", row["deleted_at"]),
                     "_version": row["_version"],
                 }
                 for id, row in rows.items()
             }
-            return {id: {**existing.image(shape, row), **deletions[id]} for id, row in rows.items()}
+            return {
+                id: {**existing.object_from_row(shape, row), **deletions[id]}
+                for id, row in rows.items()
+            }
 
         with lock_copy(pipeline, "stripe-feed feed", WAIT_SECONDS):
             return retry_while_locked(partial(with_client, pipeline, read_rows), WAIT_SECONDS)

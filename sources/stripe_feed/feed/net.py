@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ..extract.tables.diff import Image, difference_that_counts, paths, with_lists_of
+from ..extract.tables.diff import Image, align_lists, changed_paths, significant_difference
 from ..write.order import KEY_PREFIX
 from .change import Change, iso
 from .storage.store import FeedStore
@@ -110,7 +110,7 @@ def _leads_to(earlier: Change, later: Change) -> bool:
         or earlier.after is None
     ):
         return False
-    return not difference_that_counts(earlier.after, before) and not difference_that_counts(
+    return not significant_difference(earlier.after, before) and not significant_difference(
         before, earlier.after
     )
 
@@ -196,12 +196,12 @@ def _difference(
     if before is None or after is None:
         return None
     if {first.origin, last.origin} != {"event"}:
-        before = with_lists_of(
+        before = align_lists(
             before,
             after,
             [name for name in after if _is_list(after[name]) and _is_list(before.get(name))],
         )
-    return difference_that_counts(before, after)
+    return significant_difference(before, after)
 
 
 def _is_list(value: Any) -> bool:
@@ -215,7 +215,7 @@ def _is_list(value: Any) -> bool:
 def _changed(store: FeedStore, first: Change, last: Change, before: Image | None) -> list[str]:
     """Return the paths that differ; if the images cannot be compared, all changed paths."""
     if before is not None and last.after is not None and first.api_version == last.api_version:
-        return paths(_difference(first, last, before, last.after) or {})
+        return changed_paths(_difference(first, last, before, last.after) or {})
     rows = store.query(
         "select changed from log where resource = ? and object_id = ? and position between ? and ?",
         last.resource,

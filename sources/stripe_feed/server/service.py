@@ -20,8 +20,8 @@ from ..destination.pipeline import dlt_settings, open_pipeline
 from ..errors import SetupError, StripeFeedError, UsageError
 from ..extract.events.webhook import WebhookEvent, decode_head
 from ..extract.options import LOOK_BACK
-from ..extract.run import Session
-from ..extract.tables.rejected import words
+from ..extract.run import RunContext
+from ..extract.tables.rejected import describe_rejected
 from ..feed.feed import Feed, open_feed
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
@@ -54,7 +54,7 @@ class ServiceState:
     delivery: str | None = None
     keeps_bodies: bool = True
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    session: Session | None = None
+    context: RunContext | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     rung: threading.Event = field(default_factory=threading.Event)
 
@@ -73,25 +73,25 @@ class ServiceState:
     def leave_out(self, left_out: Mapping[str, Mapping[str, str]], polls: bool) -> None:
         """Log objects that are newly left out; a sync that polls tried all again."""
         logged, self.left_out = (
-            words(self.left_out),
+            describe_rejected(self.left_out),
             left_out if polls else {**self.left_out, **left_out},
         )
-        for sentence in words(self.left_out):
+        for sentence in describe_rejected(self.left_out):
             if sentence not in logged:
                 log.warning("%s", sentence)
 
-    def watch(self, session: Session) -> None:
+    def watch(self, context: RunContext) -> None:
         """Keep the running sync, to stop it."""
-        self.session = session
+        self.context = context
         if self.stopped.is_set():
-            session.api.close()
+            context.api.close()
 
     def stop(self) -> None:
         """Stop everything; another run continues an interrupted sync."""
         self.stopped.set()
         self.rung.set()
-        if self.session is not None:
-            self.session.api.close()
+        if self.context is not None:
+            self.context.api.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import msgspec
 
 from ...api.client import Api
 from ...resources.model import Resource
-from ..tables.rejected import read, usable_id
+from ..tables.rejected import decode_or_none, usable_id
 from .ordering import Kind
 from .reader import Event, MalformedEvent, oldest_first
 
@@ -66,12 +66,12 @@ def object_events(event: Event, resources: Mapping[str, Resource]) -> list[Objec
             (resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))
         ]
         return [ObjectEvent(event, resource, id, "status", True) for resource, id in owners_present]
-    resource, id = resources.get(head.object or ""), usable_id(read(head.id, str))
+    resource, id = resources.get(head.object or ""), usable_id(decode_or_none(head.id, str))
     if resource is None or id is None or event.type not in resource.events:
         return []
     customer = id if resource.object == "customer" else _ref(head.customer)
     clock = bytes(head.test_clock) != b"null"
-    created = read(head.created, int)
+    created = decode_or_none(head.created, int)
     stub = bytes(head.deleted) == b"true" and created is None
     return [
         ObjectEvent(event, resource, id, _kind(event, resource), stub, created, customer, clock)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from ...resources.model import Resource, field_names
-from ..tables.changes import Change, Quality, encoded
-from ..tables.diff import Image, difference_that_counts, paths, revert, with_lists_of
+from ..tables.changes import BeforeQuality, ChangeRow, encode_image
+from ..tables.diff import Image, align_lists, changed_paths, revert, significant_difference
 from .classify import ObjectEvent
 from .history import BaseState, SequencedEvent, same_api_shape, same_schema, state_after
 from .reader import Request
@@ -19,11 +19,11 @@ _image = msgspec.json.Decoder(dict)
 
 def changes_for(
     history: Sequence[SequencedEvent], base: BaseState | None, pin: str, compared: int = 0
-) -> list[Change]:
+) -> list[ChangeRow]:
     """The changes of one object that are not stored yet. A change is late if a stored one follows
     it, or if the object was compared with Stripe after it, in the second `compared`.
     """
-    changes: list[Change] = []
+    changes: list[ChangeRow] = []
     last_seen = max((n for n, event in enumerate(history) if event.entry.seen), default=-1)
     previous: ObjectEvent | None = None
     for position, sequenced in enumerate(history):
@@ -36,10 +36,10 @@ def changes_for(
     return changes
 
 
-def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) -> Change:
+def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) -> ChangeRow:
     event, resource = entry.event, entry.resource
     request = event.request if isinstance(event.request, Request) else Request(event.request)
-    change = Change(
+    change = ChangeRow(
         event.id,
         resource.table,
         entry.id,
@@ -75,27 +75,29 @@ def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) ->
     return change
 
 
-def _describe_deletion(change: Change, entry: ObjectEvent, base: BaseState | None) -> None:
+def _describe_deletion(change: ChangeRow, entry: ObjectEvent, base: BaseState | None) -> None:
     if not entry.is_stub:
         change.previous, change.before_quality = (
             _without_links(entry, entry.event.data.object),
             "exact",
         )
     elif base is not None:
-        change.previous, change.before_quality = encoded(entry.resource, base.image), "exact"
+        change.previous, change.before_quality = encode_image(entry.resource, base.image), "exact"
         customer = base.image.get("customer")
         change.customer_id = change.customer_id or (customer if isinstance(customer, str) else None)
 
 
-def _describe_update(change: Change, entry: ObjectEvent, pin: str) -> None:
+def _describe_update(change: ChangeRow, entry: ObjectEvent, pin: str) -> None:
     raw = entry.event.data.previous_attributes
     previous: Image = _image.decode(raw)
     change.previous = _without_links(entry, raw)
-    change.changed = [path for path in paths(previous) if path not in entry.resource.bearer_links]
+    change.changed = [
+        path for path in changed_paths(previous) if path not in entry.resource.bearer_links
+    ]
     change.before_quality = _quality(entry, previous, pin)
 
 
-def _quality(entry: ObjectEvent, previous: Image, pin: str) -> Quality:
+def _quality(entry: ObjectEvent, previous: Image, pin: str) -> BeforeQuality:
     if not same_schema(entry.resource, entry.event.api_version, pin):
         return "derived"
     documented = _documented(entry.resource)
@@ -107,23 +109,23 @@ def _quality(entry: ObjectEvent, previous: Image, pin: str) -> Quality:
     return "exact"
 
 
-def _describe_status(change: Change, entry: ObjectEvent, base: BaseState | None) -> None:
+def _describe_status(change: ChangeRow, entry: ObjectEvent, base: BaseState | None) -> None:
     if base is None or not same_api_shape(entry, base):
         return
     after = _image.decode(entry.event.data.object)
     left_out = {*entry.resource.volatile, *entry.resource.bearer_links, *entry.resource.excluded}
     before = base.image
     if not base.complete:
-        before = with_lists_of(before, after, [child.field for child in entry.resource.children])
+        before = align_lists(before, after, [child.field for child in entry.resource.children])
         left_out |= {name for name in after if name not in before}
     previous = {
         name: old
-        for name, old in difference_that_counts(before, after).items()
+        for name, old in significant_difference(before, after).items()
         if name not in left_out
     }
     change.previous, change.changed, change.before_quality = (
         msgspec.json.encode(previous),
-        paths(previous),
+        changed_paths(previous),
         "exact",
     )
 

@@ -11,8 +11,8 @@ import msgspec
 
 from ...api.client import API_VERSION
 from ...resources.model import Resource
-from ..existing import Before
-from ..tables.diff import Image, counted, revert
+from ..existing import StoredChange
+from ..tables.diff import Image, normalized_image, revert
 from .classify import ObjectEvent, object_events
 from .ordering import ABSENT, Transition, is_cycle, order_transitions, reachable, unique_start
 from .reader import Event, EventData
@@ -21,7 +21,7 @@ _image = msgspec.json.Decoder(dict)
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def events_of_stored_change(row: Before, resource: Resource) -> list[ObjectEvent]:
+def events_of_stored_change(row: StoredChange, resource: Resource) -> list[ObjectEvent]:
     """Rebuild the object events of a stored change. For a deletion the stored content is not the
     event's own.
     """
@@ -194,7 +194,7 @@ def _hash_of_matching_before(
 
 
 def _selected(image: Image, names: Collection[str]) -> Image:
-    return counted({name: image.get(name) for name in names})
+    return normalized_image({name: image.get(name) for name in names})
 
 
 def _recreated_states(second: Sequence[ObjectEvent]) -> set[str]:
@@ -223,7 +223,9 @@ def _hash_of_deleted(second: Sequence[ObjectEvent], stored: Image) -> str | None
 def state_hash(resource: Resource, image: Image) -> str:
     """Equal for states that do not differ significantly."""
     left_out = {*resource.volatile, *resource.bearer_links, *resource.excluded}
-    content = counted({name: value for name, value in image.items() if name not in left_out})
+    content = normalized_image(
+        {name: value for name, value in image.items() if name not in left_out}
+    )
     return blake2b(_sorted.encode(content), digest_size=16).hexdigest()
 
 

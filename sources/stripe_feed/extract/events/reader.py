@@ -20,8 +20,8 @@ import msgspec
 from ...api.client import Api, InvalidBody
 from ...errors import CursorGone, Unreachable
 from ...resources.model import Resource
-from ..paging.windows import MOST_EMPTY, MOST_REFUSED
-from ..tables.rejected import read, usable_id
+from ..paging.windows import MAX_EMPTY_PAGES, MAX_REFUSED_CURSORS
+from ..tables.rejected import decode_or_none, usable_id
 
 log = logging.getLogger("stripe_feed")
 
@@ -100,7 +100,7 @@ def decode_event(body: bytes | msgspec.Raw, created: int = 0) -> Event:
     usable = {
         name: value
         for name, raw in fields.items()
-        if name in FIELD_TYPES and (value := read(raw, FIELD_TYPES[name])) is not None
+        if name in FIELD_TYPES and (value := decode_or_none(raw, FIELD_TYPES[name])) is not None
     }
     if usable_id(usable.get("id")) is None:
         raise InvalidBody("an event without an id")
@@ -169,7 +169,7 @@ def fetch_events_page(
     Repeat the request if the page is empty although it announces more.
     """
     created = {"lt": hi, **({"gte": lo} if lo > 0 else {})}
-    for _ in range(MOST_EMPTY + 1):
+    for _ in range(MAX_EMPTY_PAGES + 1):
         events, has_more = api.get(
             EVENTS_PATH,
             {"types": list(types), "created": created, "limit": limit, **cursor},
@@ -189,7 +189,7 @@ def newest_created(api: Api, path: str = EVENTS_PATH) -> int:
         created = _fields.decode(objects[0]).get("created") if objects else None
     except msgspec.ValidationError:
         return 0
-    return 0 if created is None else read(created, int) or 0
+    return 0 if created is None else decode_or_none(created, int) or 0
 
 
 def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
@@ -248,7 +248,7 @@ def _forward(
 
 
 def _count_refusal(refused: int) -> int:
-    if refused >= MOST_REFUSED:
+    if refused >= MAX_REFUSED_CURSORS:
         raise Unreachable(
             f"{EVENTS_PATH} refuses one cursor after the other. Run again; if it stays, report it."
         )

@@ -14,8 +14,8 @@ from msgspec import Meta
 from ...api.client import Account, Api
 from ...api.json_repair import decode_body
 from ...errors import SetupError, StripeFeedError, Unreachable
-from ..paging.fetch import in_path
-from ..run import Session
+from ..paging.fetch import path_segment
+from ..run import RunContext
 from .reader import EVENTS_PATH, Event, decode_event
 
 # more older events than this, and the list begins with them instead of fetching each by id
@@ -98,15 +98,15 @@ def listing_start(
 
 
 def fetch_webhook_events(
-    session: Session, webhook_events: Sequence[WebhookEvent]
+    context: RunContext, webhook_events: Sequence[WebhookEvent]
 ) -> Iterator[list[Event]]:
     """Fetch these events by id; yield those that arrived, an empty list while all are pending.
 
     Events that cannot be read are recorded as failed with the error class; they stop nothing else.
     """
-    clock = session.api.clock
+    clock = context.api.clock
     pending = {
-        session.pool.submit(_fetch, session.api, webhook_event.event_id): webhook_event.event_id
+        context.pool.submit(_fetch, context.api, webhook_event.event_id): webhook_event.event_id
         for webhook_event in webhook_events
     }
     deadline = clock.monotonic() + BY_ID_TIMEOUT
@@ -120,17 +120,17 @@ def fetch_webhook_events(
             except SetupError:
                 raise
             except StripeFeedError as fault:
-                if session.api.stopped.is_set():
+                if context.api.stopped.is_set():
                     raise
-                session.failed[event_id] = type(fault).__name__
+                context.failed_events[event_id] = type(fault).__name__
         yield events
     for future, event_id in pending.items():
         future.cancel()
-        session.failed[event_id] = Unreachable.__name__
+        context.failed_events[event_id] = Unreachable.__name__
 
 
 def _fetch(api: Api, id: str) -> Event:
-    return api.get(f"{EVENTS_PATH}/{in_path(id)}", {}, decode_event).value
+    return api.get(f"{EVENTS_PATH}/{path_segment(id)}", {}, decode_event).value
 
 
 def events_in_bodies(webhook_events: Iterable[WebhookEvent]) -> list[Event]:

@@ -1,8 +1,9 @@
-"""One page of a list endpoint, with every embedded list complete."""
+"""Fetch one page of a list endpoint, with every embedded list complete."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -12,20 +13,20 @@ from ...api.client import Api, InvalidBody
 from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, NotFound, RequestRefused, StripeFeedError, Unreachable
 from ...resources.model import Child, Column, Expandable, Params, Resource
-from ..tables.arrow import typed
-from ..tables.codec import NULL, Record, Shape, own
-from ..tables.rejected import Odd
-from .reader import Page
-from .windows import Ask, Head
+from ..tables.arrow import value_of
+from ..tables.codec import NULL_RAW, Record, TableCodec, set_parent
+from ..tables.rejected import Rejected
+from .reader import ListPage
+from .windows import PageRequest, RowKey
 
-MOST_RESTARTS = 3
-
-
-class Restless(Unreachable):
-    """A list that changes all the time, or says so."""
+MAX_RESTARTS = 3
 
 
-class _Cut(msgspec.Struct):
+class UnstableList(Unreachable):
+    """A list that changes faster than it can be read, or says so."""
+
+
+class _Truncatable(msgspec.Struct):
     has_more: bool = False
 
 
@@ -34,192 +35,199 @@ class _Raws(msgspec.Struct):
     has_more: bool
 
 
-class _Head(msgspec.Struct):
+class _WithId(msgspec.Struct):
     id: str
 
 
-_cut = msgspec.json.Decoder(_Cut)
+_truncatable = msgspec.json.Decoder(_Truncatable)
 _raws = msgspec.json.Decoder(_Raws)
-_head = msgspec.json.Decoder(_Head)
+_with_id = msgspec.json.Decoder(_WithId)
 
 
-def page_of(
+def fetch_list_page(
     api: Api,
     resource: Resource,
-    shape: Shape,
+    codec: TableCodec,
     walk: Params,
-    ask: Ask,
+    request: PageRequest,
     test_clocks: bool = False,
-    only: Collection[str] | None = None,
-    paid: bool = True,
-    leave_out: Callable[[Odd], None] = lambda odd: None,
-) -> Page[Record]:
-    """Ask for one page, its token being `paid`, and complete what is cut in it.
+    wanted_ids: Collection[str] | None = None,
+    token_taken: bool = True,
+    reject: Callable[[Rejected], None] = lambda rejected: None,
+) -> ListPage[Record]:
+    """Fetch one page and complete its truncated embedded lists. `token_taken`: the caller took the
+    token of the request.
 
-    An object that was deleted before the page, or between it and its embedded list, is not in it.
-    Rows on a test clock are left out unless asked for, and all but `only` these ids; what cannot be
-    taken is handed to `leave_out`.
+    An object that is deleted before its embedded list is read is not in the page. Rows on a test
+    clock are left out unless `test_clocks`; rows outside `wanted_ids` always. `reject` is called
+    for each object that cannot be stored.
     """
-    expand = [f"data.{expandable.column.name}" for expandable in shape.expanded]
+    expand = [f"data.{expandable.column.name}" for expandable in codec.expanded]
     params: dict[str, Any] = {
         **dict(walk),
-        **ask.params(),
+        **request.params(),
         **({"expand": expand} if expand else {}),
     }
     size = 0
 
-    def decode(body: bytes) -> tuple[list[Record | Odd], bool]:
+    def decode(body: bytes) -> tuple[list[Record | Rejected], bool]:
         nonlocal size
         size = len(body)
-        return shape.page(body)
+        return codec.decode_page(body)
 
-    reply = api.get(resource.path, params, decode, token_taken=paid)
-    found, has_more = reply.value
+    reply = api.get(resource.path, params, decode, token_taken=token_taken)
+    records, has_more = reply.value
 
     def is_wanted(id: str | None, clock: Any) -> bool:
-        return (only is None or id in only) and (test_clocks or not typed(clock, "ref"))
+        return (wanted_ids is None or id in wanted_ids) and (
+            test_clocks or not value_of(clock, "ref")
+        )
 
-    heads: dict[str, Head] = {}
+    keys: dict[str, RowKey] = {}
     rows: list[Record | None] = []
-    for one in found:
-        if isinstance(one, Odd):
-            id, created, row = one.id, one.created, None
+    for record in records:
+        if isinstance(record, Rejected):
+            id, created, row = record.id, record.created, None
             if is_wanted(id, None):
-                leave_out(one)
+                reject(record)
         else:
-            id, created, row = one.row.id, typed(one.row.created, "timestamp"), one
-        if id is None or id in heads:
+            id, created, row = record.row.id, value_of(record.row.created, "timestamp"), record
+        if id is None or id in keys:
             continue
-        heads[id] = Head(id, created)
+        keys[id] = RowKey(id, created)
         if row is not None and (
-            shape.is_stub(row.row) or not is_wanted(id, getattr(row.row, "test_clock", None))
+            codec.is_stub(row.row) or not is_wanted(id, getattr(row.row, "test_clock", None))
         ):
             row = None
         try:
-            rows.append(row if row is not None and complete(api, resource, shape, row) else None)
-        except Odd as odd:
+            rows.append(
+                row if row is not None and complete_lists(api, resource, codec, row) else None
+            )
+        except Rejected as rejected:
             rows.append(None)
-            leave_out(odd)
-    return Page(rows, list(heads.values()), has_more, size, reply.requested_at)
+            reject(rejected)
+    return ListPage(rows, list(keys.values()), has_more, size, reply.requested_at)
 
 
-def complete(api: Api, resource: Resource, shape: Shape, record: Record) -> bool:
-    """Read the rest of every embedded list of an object that is cut; False where the object is gone
+def complete_lists(api: Api, resource: Resource, codec: TableCodec, record: Record) -> bool:
+    """Read every truncated embedded list of an object completely; False if the object was deleted
     meanwhile.
 
-    Raises `Odd` where one cannot be taken.
+    Raises `Rejected` if a list cannot be stored.
     """
     row = record.row
-    again = False
+    changed = False
     try:
-        for child, child_shape in shape.children:
-            embedded = child_shape.list_in(getattr(row, child.field))
+        for child, child_codec in codec.children:
+            embedded = child_codec.decode_list(getattr(row, child.field))
             if embedded is None or embedded.has_more:
-                rows = whole(api, child, row.id, lambda body, s=child_shape: _rows(s, body))  # type: ignore[misc]
-                embedded = child_shape.embedded(data=rows)
+                rows = fetch_sublist(api, child, row.id, partial(_decode_child_rows, child_codec))
+                embedded = child_codec.list_struct(data=rows)
             if embedded is not getattr(row, child.field):
-                own(child, row.id, embedded)
+                set_parent(child, row.id, embedded)
                 setattr(row, child.field, embedded)
-                again = True
-        for expandable in shape.expanded:
-            if expandable.path and _is_cut(getattr(row, expandable.column.name)):
-                setattr(row, expandable.column.name, _whole_raw(api, expandable, row.id))
-                again = True
+                changed = True
+        for expandable in codec.expanded:
+            if expandable.path and _is_truncated(getattr(row, expandable.column.name)):
+                setattr(row, expandable.column.name, _fetch_raw_sublist(api, expandable, row.id))
+                changed = True
     except NotFound:
         return False
-    except (Odd, RequestRefused, Restless) as fault:
-        raise Odd(resource.table, row.id, typed(row.created, "timestamp"), _why(fault)) from None
-    if again:
-        record.hash = shape.hash(row)
+    except (Rejected, RequestRefused, UnstableList) as fault:
+        raise Rejected(
+            resource.table, row.id, value_of(row.created, "timestamp"), _reason(fault)
+        ) from None
+    if changed:
+        record.hash = codec.hash(row)
     return True
 
 
-def _why(fault: StripeFeedError) -> str:
+def _reason(fault: StripeFeedError) -> str:
     match fault:
-        case Odd():
-            return f"of its {fault.table}, {fault.id or 'one'}: {fault.why}"
+        case Rejected():
+            return f"of its {fault.table}, {fault.id or 'one'}: {fault.reason}"
         case RequestRefused():
             return f"Stripe refuses one of its lists ({fault.code or 'no code'})"
         case _:
             return "one of its lists changes faster than it can be read"
 
 
-def in_path(id: str) -> str:
-    """An id as one segment of a path; `.` and `..` would be taken for folders."""
+def path_segment(id: str) -> str:
+    """Return an id as one segment of a path; escape `.` and `..`, which would mean folders."""
     return quote(id, safe="") if id.strip(".") else id.replace(".", "%2E")
 
 
-def whole(
+def fetch_sublist(
     api: Api,
-    where: Child | Expandable,
-    parent: str,
+    sublist: Child | Expandable,
+    parent_id: str,
     decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]],
 ) -> list[Any]:
-    """Read a sub-list from its beginning. It starts over when the row it goes on from is deleted
-    meanwhile, and when the list says that it has more but brings nothing new.
+    """Read a sub-list from its beginning. Start over if the row of the cursor was deleted
+    meanwhile, or if the list says that it has more but brings nothing new.
     """
-    path = where.path.format(id=in_path(parent))
-    fixed: Mapping[str, str] = {name: value.format(id=parent) for name, value in where.params}
-    for _ in range(MOST_RESTARTS + 1):
-        found: dict[str, Any] = {}
+    path = sublist.path.format(id=path_segment(parent_id))
+    fixed: Mapping[str, str] = {name: value.format(id=parent_id) for name, value in sublist.params}
+    for _ in range(MAX_RESTARTS + 1):
+        items_by_id: dict[str, Any] = {}
         cursor: dict[str, str] = {}
         try:
             while True:
                 items, has_more = api.get(path, {"limit": 100, **fixed, **cursor}, decode).value
-                fresh = {id_: item for id_, item in items if id_ not in found}
-                found |= fresh
+                fresh = {id_: item for id_, item in items if id_ not in items_by_id}
+                items_by_id |= fresh
                 if not has_more:
-                    return list(found.values())
+                    return list(items_by_id.values())
                 if not fresh:
                     break
                 cursor = {"starting_after": items[-1][0]}
         except CursorGone:
             continue
-    raise Restless(
+    raise UnstableList(
         f"{endpoint_name(path)}: one list changes faster than it can be read. Run again; if it stays, report it."
     )
 
 
-CLOCKS = Expandable(
+TEST_CLOCKS = Expandable(
     Column("test_clocks", "json", "The account's test clocks."), path="/v1/test_helpers/test_clocks"
 )
 
 
-def test_clocks(api: Api) -> list[str]:
-    """The ids of the account's test clocks."""
-    return [_head.decode(raw).id for raw in whole(api, CLOCKS, "", raw_rows)]
+def fetch_test_clocks(api: Api) -> list[str]:
+    """Fetch the ids of the account's test clocks."""
+    return [_with_id.decode(raw).id for raw in fetch_sublist(api, TEST_CLOCKS, "", decode_raw_rows)]
 
 
-def _rows(shape: Shape, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
-    rows, has_more = shape.rows(body)
+def _decode_child_rows(codec: TableCodec, body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+    rows, has_more = codec.decode_rows(body)
     for row in rows:
-        if isinstance(row, Odd):
+        if isinstance(row, Rejected):
             raise row
     return [(row.id, row) for row in rows], has_more
 
 
-def raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
-    """The ids and objects of a page as they are, and whether there is more."""
+def decode_raw_rows(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
+    """Return the ids and undecoded objects of a page, and whether there is more."""
     try:
         page = _raws.decode(body)
-        return [(_head.decode(raw).id, raw) for raw in page.data], page.has_more
+        return [(_with_id.decode(raw).id, raw) for raw in page.data], page.has_more
     except msgspec.ValidationError:
         raise InvalidBody("no list of objects") from None
 
 
-def _is_cut(raw: msgspec.Raw) -> bool:
+def _is_truncated(raw: msgspec.Raw) -> bool:
     try:
-        return bytes(raw) != bytes(NULL) and _cut.decode(raw).has_more
+        return bytes(raw) != bytes(NULL_RAW) and _truncatable.decode(raw).has_more
     except msgspec.ValidationError:
         return False
 
 
-def _whole_raw(api: Api, expandable: Expandable, parent: str) -> msgspec.Raw:
-    rows = whole(api, expandable, parent, raw_rows)
+def _fetch_raw_sublist(api: Api, expandable: Expandable, parent_id: str) -> msgspec.Raw:
+    rows = fetch_sublist(api, expandable, parent_id, decode_raw_rows)
     body = {
         "object": "list",
         "data": rows,
         "has_more": False,
-        "url": expandable.path.format(id=parent),
+        "url": expandable.path.format(id=parent_id),
     }
     return msgspec.Raw(msgspec.json.encode(body))

@@ -1,6 +1,4 @@
-"""List endpoint in, pages out: one pool of threads reads all listings of a source in parallel,
-within the rate budget.
-"""
+"""Read all listings of a source in parallel with one pool of threads, within the rate budget."""
 
 from __future__ import annotations
 
@@ -13,96 +11,95 @@ from typing import Any, Generic, TypeVar
 from ...api.client import Api
 from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, Unreachable
-from .windows import Ask, Head, Planner, Range, Stuck
+from .windows import NoProgress, PageRequest, Planner, Range, RowKey
 
-Rows = TypeVar("Rows")
+PageRow = TypeVar("PageRow")
 
-BATCH_ROWS = 5_000  # rows per Arrow table
-BATCH_BYTES = 16_000_000  # a page's bytes stay in memory until its table is built
-MOST_BATCHES_WAITING = (
-    2  # beyond that no new page is asked for, except by a listing that has less than one
-)
+MAX_TABLE_ROWS = 5_000  # rows per Arrow table
+MAX_TABLE_BYTES = 16_000_000  # a page's bytes stay in memory until its table is built
+# beyond that, only a listing with less than one batch waiting asks for pages
+MAX_WAITING_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Rows]):
-    """One answer of a list endpoint: its rows (None: leave it out), what the planner needs of each,
-    and Stripe's time when it was asked for.
+class ListPage(Generic[PageRow]):
+    """One answer of a list endpoint: its rows (None: leave it out), their keys for the planner, and
+    Stripe's time of the request.
     """
 
-    rows: Sequence[Rows | None]
-    heads: Sequence[Head]
+    rows: Sequence[PageRow | None]
+    keys: Sequence[RowKey]
     has_more: bool
     size: int
     requested_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[Rows]):
-    """The rows to keep of a page, and the seconds of its walk that it completes."""
+class PageSlice(Generic[PageRow]):
+    """The rows to keep of a page, and the seconds that it completes in its walk."""
 
-    rows: Sequence[Rows]
+    rows: Sequence[PageRow]
     size: int
     requested_at: int
     walk: int
-    cover: Range
+    covered: Range
 
 
-Fetch = Callable[[int, Ask], Page[Rows]]
+FetchPage = Callable[[int, PageRequest], ListPage[PageRow]]
 
 
 @dataclass(eq=False)
-class Listing(Generic[Rows]):
+class Listing(Generic[PageRow]):
     """One listing of one resource: walks that follow each other, each over ranges of `created`
     seconds.
     """
 
     name: str
     path: str
-    fetch: Fetch[Rows]  # (walk, ask) -> page, with its children complete
+    fetch: FetchPage[PageRow]  # (walk, request) -> page, with its children complete
     walks: Sequence[Planner]
-    parts: deque[Part[Rows]] = field(default_factory=deque)
+    slices: deque[PageSlice[PageRow]] = field(default_factory=deque)
     rows_waiting: int = 0
     bytes_waiting: int = 0
     rows_read: int = 0
     pages_read: int = 0
     error: BaseException | None = None
-    page_wise: bool = False  # each page is a batch
-    delivering: bool = False  # a page has moved its planner, but its rows do not wait yet
+    batch_per_page: bool = False  # each page is a batch
+    handing_over: bool = False  # the planner has recorded a page whose rows do not wait yet
 
     @property
     def walk(self) -> int | None:
-        """The walk that goes on now: the first that has not ended."""
+        """The current walk: the first that has not ended."""
         return next((n for n, planner in enumerate(self.walks) if not planner.finished), None)
 
     @property
     def finished(self) -> bool:
-        """Whether every page was read (not: taken). Consumers look without a lock: nothing may come
-        after this is true.
+        """Whether every page was read (not: taken). Consumers read this without a lock: no rows may
+        come after it is true.
         """
-        return self.walk is None and not self.delivering
+        return self.walk is None and not self.handing_over
 
     @property
     def batch_ready(self) -> bool:
         """Whether a whole batch waits, or the last rows do."""
         full = (
-            bool(self.page_wise and self.parts)
-            or self.rows_waiting >= BATCH_ROWS
-            or self.bytes_waiting >= BATCH_BYTES
+            bool(self.batch_per_page and self.slices)
+            or self.rows_waiting >= MAX_TABLE_ROWS
+            or self.bytes_waiting >= MAX_TABLE_BYTES
         )
-        return full or (self.finished and bool(self.parts))
+        return full or (self.finished and bool(self.slices))
 
     def pages_left(self) -> float:
-        """An estimate of the pages to come."""
+        """Estimate the pages to come."""
         return sum(planner.pages_left() for planner in self.walks)
 
 
-class Reader:
-    """The pool. `open` starts a listing, `take` hands out what it has read, `close` stops
+class PageReader:
+    """The pool. `open` starts a listing, `next_batch` returns what was read of it, `close` stops
     everything.
 
-    A page's rows are handed over before its window is free again, so parts of a window arrive in
-    the order of its pages.
+    The rows of a page are handed over before its window is free again, so the slices of a window
+    arrive in the order of its pages.
     """
 
     def __init__(self, api: Api) -> None:
@@ -110,12 +107,12 @@ class Reader:
         self.listings: list[Listing[Any]] = []
         self.in_flight = 0
         self._threads: list[threading.Thread] = []
-        self._turn = threading.Lock()  # only one thread ever waits for the clock
+        self._choosing = threading.Lock()  # only one thread ever waits for the clock
         self._cond = threading.Condition()
         self._closed = False
 
     def open(self, listing: Listing[Any]) -> None:
-        """Start to read."""
+        """Start to read a listing."""
         with self._cond:
             self.listings.append(listing)
             self._cond.notify_all()
@@ -127,8 +124,8 @@ class Reader:
             for thread in self._threads:
                 thread.start()
 
-    def take(self, listing: Listing[Rows]) -> list[Part[Rows]]:
-        """Return about one batch of parts, or nothing when less than that is ready. Raises what
+    def next_batch(self, listing: Listing[PageRow]) -> list[PageSlice[PageRow]]:
+        """Return about one batch of slices, or none if less than a batch is ready. Raises what
         reading raised.
         """
         with self._cond:
@@ -136,20 +133,20 @@ class Reader:
                 raise listing.error
             if not listing.batch_ready:
                 return []
-            taken: list[Part[Rows]] = []
+            batch: list[PageSlice[PageRow]] = []
             rows = size = 0
-            most = 1 if listing.page_wise else BATCH_ROWS
-            while listing.parts and rows < most and size < BATCH_BYTES:
-                part = listing.parts.popleft()
-                taken.append(part)
-                rows += len(part.rows)
-                size += part.size
+            max_rows = 1 if listing.batch_per_page else MAX_TABLE_ROWS
+            while listing.slices and rows < max_rows and size < MAX_TABLE_BYTES:
+                page_slice = listing.slices.popleft()
+                batch.append(page_slice)
+                rows += len(page_slice.rows)
+                size += page_slice.size
             listing.rows_waiting -= rows
             listing.bytes_waiting -= size
             self._cond.notify_all()
-            return taken
+            return batch
 
-    def drop(self, listing: Listing[Any]) -> None:
+    def stop(self, listing: Listing[Any]) -> None:
         """Read no further pages of this listing."""
         with self._cond:
             if listing in self.listings:
@@ -157,68 +154,72 @@ class Reader:
             self._cond.notify_all()
 
     def close(self) -> None:
-        """End all threads; requests under way are left to themselves."""
+        """End all threads; requests in flight are not waited for."""
         with self._cond:
             self._closed = True
             self._cond.notify_all()
         self.api.close()
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            listing, walk, ask = job
+        while (job := self._next_job()) is not None:
+            listing, walk, request = job
             try:
-                page = listing.fetch(walk, ask)
+                page = listing.fetch(walk, request)
                 with self._cond:
-                    self._deliver(listing, walk, ask, page)
+                    self._hand_over(listing, walk, request, page)
             except CursorGone:
                 with self._cond:
-                    self._refused(listing, walk, ask)
+                    self._cursor_refused(listing, walk, request)
             except BaseException as error:  # raised again in the consumer's thread
                 with self._cond:
-                    listing.walks[walk].failed(ask)
+                    listing.walks[walk].request_failed(request)
                     listing.error = listing.error or error
             with self._cond:
                 self.in_flight -= 1
                 self._cond.notify_all()
 
-    def _refused(self, listing: Listing[Any], walk: int, ask: Ask) -> None:
+    def _cursor_refused(self, listing: Listing[Any], walk: int, request: PageRequest) -> None:
         try:
-            listing.walks[walk].refused(ask)
-        except Stuck as stuck:
+            listing.walks[walk].cursor_refused(request)
+        except NoProgress as stuck:
             listing.error = listing.error or Unreachable(
                 f"{listing.path} {stuck}. Run again; if it stays, report it."
             )
 
-    def _deliver(self, listing: Listing[Any], walk: int, ask: Ask, page: Page[Any]) -> None:
-        listing.delivering = True
+    def _hand_over(
+        self, listing: Listing[Any], walk: int, request: PageRequest, page: ListPage[Any]
+    ) -> None:
+        listing.handing_over = True
         try:
-            took = listing.walks[walk].page(ask, page.heads, page.has_more)
-            rows = [row for n in took.keep if (row := page.rows[n]) is not None]
-            listing.parts.append(Part(rows, page.size, page.requested_at, walk, took.cover))
-        except Stuck as stuck:
+            accepted = listing.walks[walk].record_page(request, page.keys, page.has_more)
+            rows = [row for n in accepted.kept if (row := page.rows[n]) is not None]
+            listing.slices.append(
+                PageSlice(rows, page.size, page.requested_at, walk, accepted.covered)
+            )
+        except NoProgress as stuck:
             raise Unreachable(
                 f"{listing.path} {stuck}. Run again; if it stays, report it."
             ) from None
         finally:
-            listing.delivering = False
+            listing.handing_over = False
         listing.rows_waiting += len(rows)
         listing.bytes_waiting += page.size
         listing.rows_read += len(rows)
         listing.pages_read += 1
 
-    def _next(self) -> tuple[Listing[Any], int, Ask] | None:
-        with self._turn, self._cond:
+    def _next_job(self) -> tuple[Listing[Any], int, PageRequest] | None:
+        with self._choosing, self._cond:
             while not self._closed:
-                job, wait = self._choose()
+                job, wait = self._choose_job()
                 if job is not None:
                     self.in_flight += 1
                     return job
                 self._cond.wait(wait)
         return None
 
-    def _choose(self) -> tuple[tuple[Listing[Any], int, Ask] | None, float | None]:
-        """A job whose tokens are paid, or how long to wait for a token (None: until something
-        happens).
+    def _choose_job(self) -> tuple[tuple[Listing[Any], int, PageRequest] | None, float | None]:
+        """Choose a job and take its tokens, or say how long to wait for a token (None: until
+        something happens).
         """
         if self.in_flight >= self.api.in_flight_ceiling:
             return None, None
@@ -232,18 +233,18 @@ class Reader:
             if ready_in > 0:
                 wait = ready_in if wait is None else min(wait, ready_in)
                 continue
-            ask = listing.walks[walk].take()
-            if ask is not None:
+            request = listing.walks[walk].next_request()
+            if request is not None:
                 self.api.take_token(endpoint)
-                return (listing, walk, ask), None
+                return (listing, walk, request), None
         return None, wait
 
     def _open_listings(self) -> list[Listing[Any]]:
         waiting_rows = sum(listing.rows_waiting for listing in self.listings)
         waiting_bytes = sum(listing.bytes_waiting for listing in self.listings)
         crowded = (
-            waiting_rows >= MOST_BATCHES_WAITING * BATCH_ROWS
-            or waiting_bytes >= MOST_BATCHES_WAITING * BATCH_BYTES
+            waiting_rows >= MAX_WAITING_BATCHES * MAX_TABLE_ROWS
+            or waiting_bytes >= MAX_WAITING_BATCHES * MAX_TABLE_BYTES
         )
         return [
             listing
@@ -251,6 +252,9 @@ class Reader:
             if listing.error is None
             and not (
                 crowded
-                and (listing.rows_waiting >= BATCH_ROWS or listing.bytes_waiting >= BATCH_BYTES)
+                and (
+                    listing.rows_waiting >= MAX_TABLE_ROWS
+                    or listing.bytes_waiting >= MAX_TABLE_BYTES
+                )
             )
         ]

@@ -1,4 +1,4 @@
-"""What the destination holds of a resource, row by row, without what cannot belong there."""
+"""Read the stored rows of a resource, and delete those that cannot belong there."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 from ...resources.model import Child, Resource
 from .. import existing
 from ..next_step import VERSION_STEP
-from ..tables.codec import Shape
+from ..tables.codec import TableCodec
 from . import stray_rows
-from .row_digests import Content, cell, columns_of, digest_of
+from .row_digests import RowDigests, digest_columns, digest_function, digest_value
 
-LEEWAY = 3_600  # seconds that clocks may differ: of runs, and of answers
-OWN = ("id", "_hash", "_version", "deleted_at", "_dlt_load_id", "account_id")
+VERSION_TOLERANCE = 3_600  # seconds that the clocks of runs, and of Stripe's answers, may differ
+OWN_NAMES = ("id", "_hash", "_version", "deleted_at", "_dlt_load_id", "account_id")
 
 
-class Held(NamedTuple):
-    """What is held of an object. `odd`: its rows, or those of its children, are such as no run
-    writes them; not `ours`: no run has written this one.
+class HeldRow(NamedTuple):
+    """The stored row of an object, with its children. `irregular`: no run writes such rows.
+    `written_by_run`: a run of this account may have written it.
     """
 
     hash: str
@@ -26,91 +26,111 @@ class Held(NamedTuple):
     deleted: bool
     created: int | None
     active: bool
-    content: Content
-    odd: bool
-    ours: bool
+    content: RowDigests
+    irregular: bool
+    written_by_run: bool
 
 
-def look(client: Any, resource: Resource, shape: Shape, account: str, now: int) -> dict[str, Held]:
-    """Return id -> what is held. Rows without an id and children without a parent are removed, and
-    rows that claim to come from the future, which nothing could replace, become the oldest.
+def read_copy(
+    client: Any, resource: Resource, codec: TableCodec, account: str, now: int
+) -> dict[str, HeldRow]:
+    """Return the stored rows by id. Delete rows without an id and children without a parent; rows
+    with versions in the future, which nothing could replace, become the oldest.
     """
-    newest = (now + LEEWAY) * VERSION_STEP
-    found: dict[str, Held] = {}
-    nameless = ahead = False
+    newest = (now + VERSION_TOLERANCE) * VERSION_STEP
+    held_rows: dict[str, HeldRow] = {}
+    without_id = in_future = False
     loads = existing.complete_loads(client)
-    for id, held in _rows(client, resource, shape, account, newest, loads):
-        nameless, ahead = nameless or id is None, ahead or held.version < 0
+    for id, row in _held_rows(client, resource, codec, account, newest, loads):
+        without_id, in_future = without_id or id is None, in_future or row.version < 0
         if id is not None:
-            found[id] = held if id not in found else _one(found[id], held)
-    if nameless:
-        stray_rows.remove_nameless(client, resource.table)
-    if ahead:
-        stray_rows.age(client, resource.table, newest)
-    for child, one in shape.children:
-        if _add_children(client, child, one, found, loads):
-            stray_rows.remove_orphans(client, child, resource.table)
-    return found
+            held_rows[id] = row if id not in held_rows else _merge_duplicates(held_rows[id], row)
+    if without_id:
+        stray_rows.delete_rows_without_id(client, resource.table)
+    if in_future:
+        stray_rows.reset_future_versions(client, resource.table, newest)
+    for child, child_codec in codec.children:
+        if _add_children(client, child, child_codec, held_rows, loads):
+            stray_rows.delete_orphans(client, child, resource.table)
+    return held_rows
 
 
-def _rows(
-    client: Any, resource: Resource, shape: Shape, account: str, newest: int, loads: Collection[str]
-) -> Iterator[tuple[str | None, Held]]:
-    digest, names = digest_of(shape, resource.volatile), _names(shape)
+def _held_rows(
+    client: Any,
+    resource: Resource,
+    codec: TableCodec,
+    account: str,
+    newest: int,
+    loads: Collection[str],
+) -> Iterator[tuple[str | None, HeldRow]]:
+    digest, names = digest_function(codec, resource.volatile), _column_names(codec)
     created_at = names.index("created")
     active_at = names.index("active") if "active" in names else None
     for id, hash, version, deleted, load, owner, *values in existing.all_rows(
-        client, resource.table, [*OWN, *names]
+        client, resource.table, [*OWN_NAMES, *names]
     ):
-        created = cell("timestamp", values[created_at])
-        wild = version is None or version > newest
+        created = digest_value("timestamp", values[created_at])
+        is_impossible = version is None or version > newest
         yield (
             id,
-            Held(
+            HeldRow(
                 hash or "",
-                -1 if wild else int(version),
+                -1 if is_impossible else int(version),
                 deleted is not None,
                 created if isinstance(created, int) else None,
                 active_at is not None and bool(values[active_at]),
                 digest(values),
-                wild or load not in loads,
+                is_impossible or load not in loads,
                 owner == account and hash is not None and load in loads,
             ),
         )
 
 
-def _one(first: Held, other: Held) -> Held:
-    """Two rows of one object: it lives where one of them does."""
+def _merge_duplicates(first: HeldRow, other: HeldRow) -> HeldRow:
+    """Merge two rows of one object: it is deleted only if both say so."""
     return first._replace(
-        version=max(first.version, other.version), deleted=first.deleted and other.deleted, odd=True
+        version=max(first.version, other.version),
+        deleted=first.deleted and other.deleted,
+        irregular=True,
     )
 
 
 def _add_children(
-    client: Any, child: Child, shape: Shape, found: dict[str, Held], loads: Collection[str]
+    client: Any,
+    child: Child,
+    codec: TableCodec,
+    held_rows: dict[str, HeldRow],
+    loads: Collection[str],
 ) -> bool:
-    """Count the children as part of their parents; return whether any belong to none."""
-    digest, astray = digest_of(shape), False
-    own = ("id", child.parent, "_version", "deleted_at", "_dlt_load_id")
+    """Add the children to their parents' digests; return whether any has no parent."""
+    digest, has_orphans = digest_function(codec), False
+    own_names = ("id", child.parent, "_version", "deleted_at", "_dlt_load_id")
     for id, parent, version, deleted, load, *values in existing.all_rows(
-        client, child.table, [*own, *_names(shape)]
+        client, child.table, [*own_names, *_column_names(codec)]
     ):
-        held = found.get(parent)
-        if id is None or held is None or held.deleted:
-            astray = True
+        parent_row = held_rows.get(parent)
+        if id is None or parent_row is None or parent_row.deleted:
+            has_orphans = True
         else:
-            odd = held.odd or version != held.version or deleted is not None or load not in loads
-            found[parent] = held._replace(content=held.content + digest(values), odd=odd)
-    return astray
+            irregular = (
+                parent_row.irregular
+                or version != parent_row.version
+                or deleted is not None
+                or load not in loads
+            )
+            held_rows[parent] = parent_row._replace(
+                content=parent_row.content + digest(values), irregular=irregular
+            )
+    return has_orphans
 
 
-def _names(shape: Shape) -> Sequence[str]:
-    return [column.name for column in columns_of(shape)]
+def _column_names(codec: TableCodec) -> Sequence[str]:
+    return [column.name for column in digest_columns(codec)]
 
 
-def doubled(held: Iterable[Held]) -> set[str]:
-    """The digests that several rows share: each covers the id, so that only copying a row can make
+def shared_hashes(rows: Iterable[HeldRow]) -> set[str]:
+    """Return the hashes that several rows share. A hash covers the id, so only a copied row shares
     one.
     """
     seen: set[str] = set()
-    return {one.hash for one in held if one.hash in seen or seen.add(one.hash)}  # type: ignore[func-returns-value]
+    return {row.hash for row in rows if row.hash in seen or seen.add(row.hash)}  # type: ignore[func-returns-value]

@@ -1,9 +1,9 @@
-"""What a row holds as two digests, made alike from a row of the destination and from an object as
-it would be written.
+"""Compute two digests of a row, the same for a stored row and for the row that an object would
+become.
 
-The first one is of what Stripe documents, without the volatile fields: where it differs, the row is
-wrong. The other is of the rest: volatile and unknown fields, the account, and the objects inside
-children that change without these.
+The first covers the documented fields without the volatile ones: if it differs, the row is wrong.
+The other covers the rest: volatile and unknown fields, the account, and the objects embedded in
+children, which change without these.
 """
 
 from __future__ import annotations
@@ -17,120 +17,129 @@ import pyarrow as pa
 
 from ...resources.model import Column, ColumnKind, Resource
 from .. import existing
-from ..tables.arrow import Stamp, children, parents
-from ..tables.codec import OWN_COLUMNS, Record, Shape
-from ..tables.diff import Image, counted, id_of
+from ..tables.arrow import LoadStamp, child_table, parent_table
+from ..tables.codec import OWN_COLUMNS, Record, TableCodec
+from ..tables.diff import Image, id_of, normalized_image
 
-MORE = OWN_COLUMNS[:2]  # `extra` and `account_id`
+OTHER_COLUMNS = OWN_COLUMNS[:2]  # `extra` and `account_id`
 MASK = (1 << 64) - 1
 
 _json = msgspec.json.Encoder(order="sorted")
 
 
-class Content(NamedTuple):
-    """Digests; those of an object include its children, in whatever order."""
+class RowDigests(NamedTuple):
+    """The digests of a row; those of an object include its children in any order."""
 
-    counted: int
-    rest: int
+    documented: int
+    other: int
 
-    def __add__(self, other: tuple[Any, ...]) -> Content:
-        return Content((self.counted + other[0]) & MASK, (self.rest + other[1]) & MASK)
-
-
-Digest = Callable[[Sequence[Any]], Content]
+    def __add__(self, other: tuple[Any, ...]) -> RowDigests:
+        return RowDigests((self.documented + other[0]) & MASK, (self.other + other[1]) & MASK)
 
 
-def columns_of(shape: Shape) -> tuple[Column, ...]:
-    """The columns that a digest is made of, in its order."""
-    return (*shape.columns, *MORE)
+Digest = Callable[[Sequence[Any]], RowDigests]
 
 
-def digest_of(shape: Shape, volatile: Sequence[str] = ()) -> Digest:
-    """What makes the digests of one row, given as the values of `columns_of`."""
-    kinds = [column.kind for column in columns_of(shape)]
-    embedded = {n for n, column in enumerate(shape.columns) if column.name in dict(shape.embeds)}
-    counted = [n for n, column in enumerate(shape.columns) if column.name not in volatile]
-    rest = [n for n in range(len(kinds)) if n not in counted or n in embedded]
+def digest_columns(codec: TableCodec) -> tuple[Column, ...]:
+    """Return the columns that a digest covers, in its order."""
+    return (*codec.columns, *OTHER_COLUMNS)
 
-    def digest(values: Sequence[Any]) -> Content:
-        cells = [cell(kind, value) for kind, value in zip(kinds, values, strict=True)]
-        told = [id_of(cells[n]) if n in embedded else cells[n] for n in counted]
-        return Content(_digest(told), _digest([cells[n] for n in rest]))
+
+def digest_function(codec: TableCodec, volatile: Sequence[str] = ()) -> Digest:
+    """Return the function that digests one row, given as the values of `digest_columns`."""
+    kinds = [column.kind for column in digest_columns(codec)]
+    embedded = {n for n, column in enumerate(codec.columns) if column.name in dict(codec.embeds)}
+    documented = [n for n, column in enumerate(codec.columns) if column.name not in volatile]
+    other = [n for n in range(len(kinds)) if n not in documented or n in embedded]
+
+    def digest(values: Sequence[Any]) -> RowDigests:
+        cells = [digest_value(kind, value) for kind, value in zip(kinds, values, strict=True)]
+        documented_values = [id_of(cells[n]) if n in embedded else cells[n] for n in documented]
+        return RowDigests(_digest(documented_values), _digest([cells[n] for n in other]))
 
     return digest
 
 
-def contents_of(
-    resource: Resource, shape: Shape, records: Sequence[Record], stamp: Stamp
-) -> list[Content]:
-    """The digests of some objects, by way of the rows that they would be."""
-    digest = digest_of(shape, resource.volatile)
-    found = [
+def digests_of(
+    resource: Resource, codec: TableCodec, records: Sequence[Record], stamp: LoadStamp
+) -> list[RowDigests]:
+    """Return the digests of the rows that some objects would become."""
+    digest = digest_function(codec, resource.volatile)
+    digests = [
         digest(values)
-        for values in _values(shape, parents(shape, records, [0] * len(records), stamp))
+        for values in _values(codec, parent_table(codec, records, [0] * len(records), stamp))
     ]
-    for child, one in shape.children:
+    for child, child_codec in codec.children:
         families = [
             (str(record.row.id), list(getattr(record.row, child.field).data), 0)
             for record in records
         ]
         owners = [n for n, (_, rows, _) in enumerate(families) for _ in rows]
-        of_child = digest_of(one)
+        digest_child = digest_function(child_codec)
         for n, values in zip(
-            owners, _values(one, children(one, child, families, stamp, 0)), strict=False
-        ):  # then tombstones
-            found[n] += of_child(values)
-    return found
+            owners,
+            _values(child_codec, child_table(child_codec, child, families, stamp, 0)),
+            strict=False,
+        ):  # tombstones follow
+            digests[n] += digest_child(values)
+    return digests
 
 
-def images_of(
-    resource: Resource, shape: Shape, records: Sequence[Record], stamp: Stamp
+def row_images(
+    resource: Resource, codec: TableCodec, records: Sequence[Record], stamp: LoadStamp
 ) -> list[Image]:
-    """Objects as images of the rows that they would be, like those of rows that are held."""
-    found = [
-        existing.image(shape, row)
-        for row in parents(shape, records, [0] * len(records), stamp).to_pylist()
+    """Return images of the rows that some objects would become, comparable to those of stored rows."""
+    images = [
+        existing.object_from_row(codec, row)
+        for row in parent_table(codec, records, [0] * len(records), stamp).to_pylist()
     ]
-    for child, one in shape.children:
+    for child, child_codec in codec.children:
         families = [
             (str(record.row.id), list(getattr(record.row, child.field).data), 0)
             for record in records
         ]
-        rows = children(one, child, families, stamp, 0).to_pylist()[
+        rows = child_table(child_codec, child, families, stamp, 0).to_pylist()[
             : sum(len(items) for _, items, _ in families)
         ]
         by_parent: dict[str, list[Image]] = {}
         for row in rows:
-            by_parent.setdefault(row[child.parent], []).append(existing.image(one, row))
-        for record, image in zip(records, found, strict=True):
+            by_parent.setdefault(row[child.parent], []).append(
+                existing.object_from_row(child_codec, row)
+            )
+        for record, image in zip(records, images, strict=True):
             image[child.field] = {
                 "object": "list",
                 "data": by_parent.get(record.row.id, []),
                 "has_more": False,
             }
-    return found
+    return images
 
 
-def as_plain(value: Any, is_list: bool) -> Any:
-    """A value of an image as it counts: children in the order of their ids, copies of other objects
-    by theirs.
+def comparable_value(value: Any, is_list: bool) -> Any:
+    """Normalize a value of an image: children in the order of their ids, embedded objects replaced
+    with their ids.
     """
-    found = _parsed.decode(msgspec.json.encode(value))
+    decoded = _parsed.decode(msgspec.json.encode(value))
     return (
-        sorted((counted(one) for one in found["data"]), key=lambda one: str(one["id"]))
-        if is_list and found
-        else found
+        sorted(
+            (normalized_image(item) for item in decoded["data"]), key=lambda item: str(item["id"])
+        )
+        if is_list and decoded
+        else decoded
     )
 
 
-def _values(shape: Shape, table: pa.Table) -> Sequence[tuple[Any, ...]]:
+def _values(codec: TableCodec, table: pa.Table) -> Sequence[tuple[Any, ...]]:
     return list(
-        zip(*(table.column(column.name).to_pylist() for column in columns_of(shape)), strict=True)
+        zip(
+            *(table.column(column.name).to_pylist() for column in digest_columns(codec)),
+            strict=True,
+        )
     )
 
 
-def cell(kind: ColumnKind, value: Any) -> Any:
-    """A value as JSON; as it is where it is nothing that Stripe could have sent."""
+def digest_value(kind: ColumnKind, value: Any) -> Any:
+    """Return a stored value as JSON; a marked string if Stripe could not have sent it."""
     if value is None:
         return None
     try:
@@ -138,15 +147,15 @@ def cell(kind: ColumnKind, value: Any) -> Any:
             return _parsed.decode(
                 value if isinstance(value, str | bytes) else msgspec.json.encode(value)
             )
-        return existing.as_json(kind, value)
+        return existing.stripe_value(kind, value)
     except (ValueError, ArithmeticError, TypeError, AttributeError):
         return f"{kind}? {value!r}"
 
 
 def _number(text: str) -> int | float:
-    """Some databases keep 30.0 as 30."""
-    found = float(text)
-    return int(found) if found.is_integer() and abs(found) < 2**53 else found
+    """Decode a number like the databases that store 30.0 as 30."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 _parsed = msgspec.json.Decoder(float_hook=_number)

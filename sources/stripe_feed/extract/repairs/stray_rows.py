@@ -1,4 +1,4 @@
-"""Rows that no run has written: looked for, and mended where nothing that Stripe says could."""
+"""Find rows that no run has written, and repair those that no answer of Stripe could."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from ...resources.model import Child
 from ..existing import IDS_PER_SELECT
 
 
-def twice(client: Any, table: str, most: int) -> list[tuple[str, int]]:
-    """Some of the ids that have several rows, and how many."""
+def duplicate_ids(client: Any, table: str, most: int) -> list[tuple[str, int]]:
+    """Return some of the ids with several rows, and how many each has."""
     query = f"select id, count(*) from {table_name(client, table)} group by id having count(*) > 1 order by id limit {most}"
     return [(str(id), int(count)) for id, count in select_rows(client, query)]
 
 
-def foreign(client: Any, table: str, account: str, most: int) -> list[str]:
-    """Some of the rows that are not an account's, or have no id."""
+def foreign_ids(client: Any, table: str, account: str, most: int) -> list[str]:
+    """Return some ids of rows that belong to another account, or have no id."""
     query = f"select id from {table_name(client, table)} where id is null or account_id is null or account_id <> %s limit {most}"
     return [str(id) for (id,) in select_rows(client, query, account)]
 
 
-def ahead(client: Any, table: str, version: int, most: int) -> list[str]:
-    """Some of the rows that claim to be newer than this."""
+def future_ids(client: Any, table: str, version: int, most: int) -> list[str]:
+    """Return some ids of rows with a version above this one."""
     query = f"select id from {table_name(client, table)} where _version > %s or _version is null limit {most}"
     return [str(id) for (id,) in select_rows(client, query, version)]
 
 
-def living_between(client: Any, table: str, lo: int, hi: int, most: int) -> set[str]:
-    """Some of the rows of what was created in (lo, hi), Unix seconds, and is not deleted."""
+def live_ids_between(client: Any, table: str, lo: int, hi: int, most: int) -> set[str]:
+    """Return some ids of rows created in (lo, hi), Unix seconds, that are not deleted."""
     query = f"select id from {table_name(client, table)} where created > %s and created < %s and deleted_at is null limit {most}"
     times = [datetime.fromtimestamp(max(at, 0), timezone.utc) for at in (lo, hi)]
     return {str(id) for (id,) in select_rows(client, query, *times) if id is not None}
 
 
-def orphans(client: Any, child: Child, parent: str, most: int) -> list[str]:
-    """Some of the children whose parent is not held, or deleted."""
+def orphan_ids(client: Any, child: Child, parent: str, most: int) -> list[str]:
+    """Return some ids of children whose parent is not stored, or deleted."""
     return [
         str(id)
         for (id,) in select_rows(
-            client, f"select id from {_astray(client, child, parent)} limit {most}"
+            client, f"select id from {_orphans_clause(client, child, parent)} limit {most}"
         )
     ]
 
 
-def remove_orphans(client: Any, child: Child, parent: str) -> None:
-    """Delete the children whose parent is not held, or deleted."""
-    _mend(client, f"delete from {_astray(client, child, parent)}")
+def delete_orphans(client: Any, child: Child, parent: str) -> None:
+    """Delete the children whose parent is not stored, or deleted."""
+    _execute(client, f"delete from {_orphans_clause(client, child, parent)}")
 
 
-def _astray(client: Any, child: Child, parent: str) -> str:
+def _orphans_clause(client: Any, child: Child, parent: str) -> str:
     table = table_name(client, child.table)
     return (
         f"{table} where id is null or not exists (select 1 from {table_name(client, parent)} held "
@@ -61,32 +61,32 @@ def _astray(client: Any, child: Child, parent: str) -> str:
     )
 
 
-def remove(client: Any, table: str, ids: Sequence[str]) -> None:
+def delete_rows(client: Any, table: str, ids: Sequence[str]) -> None:
     """Delete rows by id."""
     for start in range(0, len(ids), IDS_PER_SELECT):
-        some = ids[start : start + IDS_PER_SELECT]
-        _mend(
+        batch = ids[start : start + IDS_PER_SELECT]
+        _execute(
             client,
-            f"delete from {table_name(client, table)} where id in ({', '.join(['%s'] * len(some))})",
-            *some,
+            f"delete from {table_name(client, table)} where id in ({', '.join(['%s'] * len(batch))})",
+            *batch,
         )
 
 
-def remove_nameless(client: Any, table: str) -> None:
+def delete_rows_without_id(client: Any, table: str) -> None:
     """Delete the rows without an id."""
-    _mend(client, f"delete from {table_name(client, table)} where id is null")
+    _execute(client, f"delete from {table_name(client, table)} where id is null")
 
 
-def age(client: Any, table: str, version: int) -> None:
-    """Make the rows that claim to be newer than this the oldest of all: nothing could replace them."""
-    _mend(
+def reset_future_versions(client: Any, table: str, version: int) -> None:
+    """Set rows with a version above this one to the oldest version: no row could replace them."""
+    _execute(
         client,
         f"update {table_name(client, table)} set _version = 0 where _version > %s or _version is null",
         version,
     )
 
 
-def _mend(client: Any, statement: str, *values: Any) -> None:
+def _execute(client: Any, statement: str, *values: Any) -> None:
     try:
         client.execute_sql(statement, *values)
     except DestinationUndefinedEntity:

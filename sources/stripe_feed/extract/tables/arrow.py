@@ -1,5 +1,5 @@
-"""Decoded objects -> Arrow tables with declared columns; what a column cannot hold is kept in
-`extra`.
+"""Turn decoded objects into Arrow tables with declared columns. Values that a column cannot hold go
+to `extra`.
 """
 
 from __future__ import annotations
@@ -15,69 +15,76 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...resources.model import Child, ColumnKind
-from .codec import ABSENT, ARROW, DECODED, MEMORY, UTC_TIME, Record, Ref, Shape
+from .codec import (
+    ABSENT_RAW,
+    ARROW_MEMORY,
+    ARROW_TYPES,
+    PYTHON_TYPES,
+    UTC_TIME,
+    Record,
+    Ref,
+    TableCodec,
+)
 
-FIRST_SECOND, LAST_SECOND = (
-    -62_135_596_800,
-    253_402_300_799,
-)  # of the years 1 and 9999: drivers read no others
-NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+# of the years 1 and 9999: database drivers read no others
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What every row of a batch carries."""
+class LoadStamp:
+    """What every row of a load carries."""
 
     account_id: str
     load_id: str
 
 
-def parents(
-    shape: Shape,
+def parent_table(
+    codec: TableCodec,
     records: Sequence[Record],
     versions: Sequence[int],
-    stamp: Stamp,
+    stamp: LoadStamp,
     deleted_at: Sequence[int | None] | None = None,
 ) -> pa.Table:
-    """Lay out objects as the rows of their table."""
+    """Build the table of some objects."""
     rows = [record.row for record in records]
-    own = _own(
+    own_columns = _own_columns(
         len(rows), versions, stamp, [None] * len(rows) if deleted_at is None else list(deleted_at)
     )
-    own["_hash"] = [record.hash for record in records]
-    return _table(shape, rows, {}, own)
+    own_columns["_hash"] = [record.hash for record in records]
+    return _to_table(codec, rows, {}, own_columns)
 
 
-def children(
-    shape: Shape,
+def child_table(
+    codec: TableCodec,
     child: Child,
-    parents: Sequence[tuple[str, Sequence[Any], int]],
-    stamp: Stamp,
+    families: Sequence[tuple[str, Sequence[Any], int]],
+    stamp: LoadStamp,
     now: int,
 ) -> pa.Table:
-    """Lay out all children of some parents, given as (id, rows, version), and one tombstone row for
-    each parent.
+    """Build the table of all children of some parents, given as (id, rows, version), with one
+    tombstone row for each parent.
 
-    The tombstone is never stored: it tells the merge which parents were seen, so that children that
-    vanished are removed.
+    The tombstone is never stored: it tells the merge which parents were seen, so that it removes
+    the children that vanished.
     """
-    rows = [row for _, rows, _ in parents for row in rows]
-    owners = [parent for parent, rows, _ in parents for _ in rows]
-    versions = [version for _, rows, version in parents for _ in rows]
-    count = len(parents)
-    tombs = [shape.struct(id=parent) for parent, _, _ in parents]
-    own = _own(
+    rows = [row for _, rows, _ in families for row in rows]
+    owners = [parent for parent, rows, _ in families for _ in rows]
+    versions = [version for _, rows, version in families for _ in rows]
+    count = len(families)
+    tombstones = [codec.row_struct(id=parent) for parent, _, _ in families]
+    own_columns = _own_columns(
         len(rows) + count,
-        versions + [version for _, _, version in parents],
+        versions + [version for _, _, version in families],
         stamp,
         [None] * len(rows) + [now] * count,
     )
-    fixed = {child.parent: owners + [parent for parent, _, _ in parents]}
-    return _table(shape, rows + tombs, fixed, own)
+    fixed = {child.parent: owners + [parent for parent, _, _ in families]}
+    return _to_table(codec, rows + tombstones, fixed, own_columns)
 
 
-def _own(
-    count: int, versions: Sequence[int], stamp: Stamp, deleted_at: list[int | None]
+def _own_columns(
+    count: int, versions: Sequence[int], stamp: LoadStamp, deleted_at: list[int | None]
 ) -> dict[str, list[Any]]:
     return {
         "account_id": [stamp.account_id] * count,
@@ -87,131 +94,149 @@ def _own(
     }
 
 
-def _table(
-    shape: Shape, rows: Sequence[Any], fixed: dict[str, list[Any]], own: dict[str, list[Any]]
+def _to_table(
+    codec: TableCodec,
+    rows: Sequence[Any],
+    fixed: dict[str, list[Any]],
+    own_columns: dict[str, list[Any]],
 ) -> pa.Table:
-    spilled: dict[int, list[tuple[str, bytes]]] = {}
+    overflowed: dict[int, list[tuple[str, bytes]]] = {}
 
-    def spill(name: str) -> Callable[[int, Any], None]:
-        def keep(n: int, value: Any) -> None:
+    def overflow(name: str) -> Callable[[int, Any], None]:
+        def move_to_extra(n: int, value: Any) -> None:
             raw = bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
-            spilled.setdefault(n, []).append((name, raw))
+            overflowed.setdefault(n, []).append((name, raw))
 
-        return keep
+        return move_to_extra
 
     arrays = {}
-    for column in shape.columns:
+    for column in codec.columns:
         if column.name in fixed:
-            arrays[column.name] = pa.array(fixed[column.name], pa.string(), memory_pool=MEMORY)
+            arrays[column.name] = pa.array(
+                fixed[column.name], pa.string(), memory_pool=ARROW_MEMORY
+            )
             continue
         name = column.name
         values = list(map(attrgetter(name), rows))
-        if name in shape.loose and column.kind != "json":
+        if name in codec.mistyped and column.kind != "json":
             values = [
-                _typed(n, value, DECODED[column.kind], spill(name))
+                _value_or_overflow(n, value, PYTHON_TYPES[column.kind], overflow(name))
                 for n, value in enumerate(values)
             ]
-        arrays[name] = lay_out(column.kind, values, spill(name))
-    for name, attribute in list(shape.unknown.items()):
+        arrays[name] = to_array(column.kind, values, overflow(name))
+    for name, attribute in list(codec.unknown_fields.items()):
         for n, row in enumerate(rows):
-            raw = getattr(row, attribute, ABSENT)
+            raw = getattr(row, attribute, ABSENT_RAW)
             if bytes(raw):
-                spilled.setdefault(n, []).append((name, bytes(raw)))
-    own["extra"] = [_object(spilled[n]) if n in spilled else None for n in range(len(rows))]
-    for column in shape.all_columns[len(shape.columns) :]:
-        values = own[column.name]
+                overflowed.setdefault(n, []).append((name, bytes(raw)))
+    own_columns["extra"] = [
+        _json_object(overflowed[n]) if n in overflowed else None for n in range(len(rows))
+    ]
+    for column in codec.all_columns[len(codec.columns) :]:
+        values = own_columns[column.name]
         arrays[column.name] = (
-            json_text(values) if column.kind == "json" else _plain(column.kind, values)
+            json_text(values) if column.kind == "json" else _typed_array(column.kind, values)
         )
-    return pa.Table.from_arrays([arrays[field.name] for field in shape.schema], schema=shape.schema)
+    return pa.Table.from_arrays([arrays[field.name] for field in codec.schema], schema=codec.schema)
 
 
-def _object(pairs: Sequence[tuple[str, bytes]]) -> bytes:
+def _json_object(pairs: Sequence[tuple[str, bytes]]) -> bytes:
     return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in pairs) + b"}"
 
 
-def _typed(n: int, value: Any, kind: Any, keep: Callable[[int, Any], None]) -> Any:
-    """A value of a field that does not always have its documented type; the others are kept aside."""
+def _value_or_overflow(
+    n: int, value: Any, python_type: Any, overflow: Callable[[int, Any], None]
+) -> Any:
+    """Decode a value of a field that does not always have its documented type; call `overflow` if
+    this one does not.
+    """
     if not isinstance(value, msgspec.Raw):
         return value
     try:
-        return msgspec.json.decode(value, type=kind)
+        return msgspec.json.decode(value, type=python_type)
     except msgspec.ValidationError:
-        keep(n, value)
+        overflow(n, value)
         return None
 
 
-def typed(value: Any, kind: ColumnKind) -> Any:
-    """A field's value; nothing where it does not have its documented type, or is no time."""
-    found = _typed(0, value, DECODED[kind], lambda n, value: None)
-    if kind == "timestamp" and found is not None and not FIRST_SECOND <= found <= LAST_SECOND:
+def value_of(value: Any, kind: ColumnKind) -> Any:
+    """Return a field's value; None if it does not have its documented type, or is not a valid time."""
+    decoded = _value_or_overflow(0, value, PYTHON_TYPES[kind], lambda n, value: None)
+    if kind == "timestamp" and decoded is not None and not FIRST_SECOND <= decoded <= LAST_SECOND:
         return None
-    return found.id if isinstance(found, Ref) else found
+    return decoded.id if isinstance(decoded, Ref) else decoded
 
 
-def lay_out(kind: ColumnKind, values: list[Any], keep: Callable[[int, Any], None]) -> pa.Array:
-    """Make an array of decoded values. One that the column cannot hold becomes null there and is
-    handed to `keep`.
+def to_array(kind: ColumnKind, values: list[Any], overflow: Callable[[int, Any], None]) -> pa.Array:
+    """Build an array of decoded values. A value that the column cannot hold becomes null;
+    `overflow` is called with it.
     """
     if kind == "json":
         return json_text([None if raw == b"null" else raw for raw in map(bytes, values)])
     if kind == "ref":
         values = [value.id if isinstance(value, Ref) else value for value in values]
     try:
-        array = _plain(kind, values)
+        array = _typed_array(kind, values)
     except (pa.ArrowException, OverflowError):
-        array = _plain(kind, [_fitting(kind, n, value, keep) for n, value in enumerate(values)])
-    if kind in ("text", "ref") and _holds(array, b"\0"):
+        array = _typed_array(
+            kind, [_fitting_value(kind, n, value, overflow) for n, value in enumerate(values)]
+        )
+    if kind in ("text", "ref") and _contains(array, b"\0"):
         for n, value in enumerate(values):
             if value is not None and "\0" in value:
-                keep(n, value)
-        array = _plain(
+                overflow(n, value)
+        array = _typed_array(
             kind, [value if value is None else value.replace("\0", "") for value in values]
         )
     return array
 
 
-def _plain(kind: ColumnKind, values: list[Any]) -> pa.Array:
+def _typed_array(kind: ColumnKind, values: list[Any]) -> pa.Array:
     if kind == "timestamp":
-        seconds = pa.array(values, pa.int64(), memory_pool=MEMORY)
-        ends = pc.min_max(seconds)
+        seconds = pa.array(values, pa.int64(), memory_pool=ARROW_MEMORY)
+        bounds = pc.min_max(seconds)
         if (
-            ends["min"].is_valid
-            and not FIRST_SECOND <= ends["min"].as_py() <= ends["max"].as_py() <= LAST_SECOND
+            bounds["min"].is_valid
+            and not FIRST_SECOND <= bounds["min"].as_py() <= bounds["max"].as_py() <= LAST_SECOND
         ):
             raise OverflowError
-        return seconds.cast(pa.timestamp("s", tz="UTC"), memory_pool=MEMORY).cast(
-            UTC_TIME, memory_pool=MEMORY
+        return seconds.cast(pa.timestamp("s", tz="UTC"), memory_pool=ARROW_MEMORY).cast(
+            UTC_TIME, memory_pool=ARROW_MEMORY
         )
     if kind == "decimal":
-        distinct = pa.array(
-            values, pa.string(), memory_pool=MEMORY
-        ).dictionary_encode()  # few, and dear to convert
-        return distinct.dictionary.cast(ARROW["decimal"], memory_pool=MEMORY).take(distinct.indices)
-    return pa.array(values, ARROW[kind], memory_pool=MEMORY)
+        # there are few distinct values, and each is slow to convert
+        distinct = pa.array(values, pa.string(), memory_pool=ARROW_MEMORY).dictionary_encode()
+        return distinct.dictionary.cast(ARROW_TYPES["decimal"], memory_pool=ARROW_MEMORY).take(
+            distinct.indices
+        )
+    return pa.array(values, ARROW_TYPES[kind], memory_pool=ARROW_MEMORY)
 
 
-def _fitting(kind: ColumnKind, n: int, value: Any, keep: Callable[[int, Any], None]) -> Any:
+def _fitting_value(
+    kind: ColumnKind, n: int, value: Any, overflow: Callable[[int, Any], None]
+) -> Any:
     try:
-        _plain(kind, [value])
+        _typed_array(kind, [value])
     except (pa.ArrowException, OverflowError):
-        keep(n, value)
+        overflow(n, value)
         return None
     return value
 
 
 def json_text(raws: Sequence[bytes | None]) -> pa.Array:
-    """The original bytes, but for the character NUL, which PostgreSQL can hold neither in text nor
-    in JSON: it is written out.
+    """Return the original bytes, with the escape of the character NUL escaped itself: PostgreSQL
+    can store NUL neither in text nor in JSON.
     """
-    array = pa.array(raws, pa.string(), memory_pool=MEMORY)
-    if _holds(array, b"\\u0000"):
+    array = pa.array(raws, pa.string(), memory_pool=ARROW_MEMORY)
+    if _contains(array, b"\\u0000"):
         array = pa.array(
-            [raw and NUL.sub(rb"\1\\\\u0000", raw) for raw in raws], pa.string(), memory_pool=MEMORY
+            [raw and NUL_ESCAPE.sub(rb"\1\\\\u0000", raw) for raw in raws],
+            pa.string(),
+            memory_pool=ARROW_MEMORY,
         )
     return array
 
 
-def _holds(array: pa.Array, what: bytes) -> bool:
+def _contains(array: pa.Array, sequence: bytes) -> bool:
     data = array.buffers()[2]
-    return data is not None and what in data.to_pybytes()
+    return data is not None and sequence in data.to_pybytes()

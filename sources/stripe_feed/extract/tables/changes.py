@@ -1,6 +1,4 @@
-"""The `changes` table: one row per transition of an object, and how a row is made from what was
-before and after.
-"""
+"""Build the `changes` table: one row per transition of an object."""
 
 from __future__ import annotations
 
@@ -13,16 +11,16 @@ import pyarrow as pa
 
 from ...resources import CHANGES
 from ...resources.model import Column, Resource
-from .arrow import Stamp, json_text
-from .codec import ARROW, LOAD_COLUMN, MEMORY, UTC_TIME
-from .diff import Image, difference, paths
+from .arrow import LoadStamp, json_text
+from .codec import ARROW_MEMORY, ARROW_TYPES, LOAD_COLUMN, UTC_TIME
+from .diff import Image, changed_paths, difference
 from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
 
 Op = Literal["c", "u", "d", "r"]
 Origin = Literal["event", "diff", "snapshot", "list"]
-Quality = Literal["exact", "derived", "none"]
+BeforeQuality = Literal["exact", "derived", "none"]
 
-COLUMNS = (
+CHANGE_COLUMNS = (
     Column(
         "change_id",
         "text",
@@ -67,15 +65,15 @@ COLUMNS = (
     Column("seq", "bigint", "Order within the load."),
 )
 NOT_NULL = frozenset({"change_id", "_dlt_load_id"})
-SCHEMA = pa.schema(
+CHANGE_SCHEMA = pa.schema(
     [
-        pa.field(c.name, ARROW[c.kind], nullable=c.name not in NOT_NULL)
-        for c in (*COLUMNS, LOAD_COLUMN)
+        pa.field(c.name, ARROW_TYPES[c.kind], nullable=c.name not in NOT_NULL)
+        for c in (*CHANGE_COLUMNS, LOAD_COLUMN)
     ]
 )
 
 
-class Change(msgspec.Struct, gc=False):
+class ChangeRow(msgspec.Struct, gc=False):
     """One transition; times are Unix seconds, `after` and `previous` JSON bytes."""
 
     change_id: str
@@ -86,7 +84,7 @@ class Change(msgspec.Struct, gc=False):
     occurred_at: int
     after: bytes | None
     previous: bytes | None = None
-    before_quality: Quality = "none"
+    before_quality: BeforeQuality = "none"
     changed: list[str] = []
     customer_id: str | None = None
     event_id: str | None = None
@@ -98,18 +96,18 @@ class Change(msgspec.Struct, gc=False):
     late: bool = False
 
 
-def digest(*parts: object) -> str:
-    """A change id for what has no event: the same parts give the same id."""
-    text = "\0".join(str(part) for part in parts)
+def digest_id(*parts: object) -> str:
+    """Return a change id for a change without an event: the same parts give the same id."""
+    text = "\0".join(map(str, parts))
     return f"chg_{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
-def list_id(account_id: str, resource: str, object_id: str, created: int | None) -> str:
-    """The change id of a creation that only a list has shown."""
-    return digest("list", account_id, resource, object_id, created)
+def listed_change_id(account_id: str, resource: str, object_id: str, created: int | None) -> str:
+    """Return the change id of a creation that only a list has shown."""
+    return digest_id("list", account_id, resource, object_id, created)
 
 
-def diff(
+def diff_change(
     resource: Resource,
     id: str,
     before: Image | None,
@@ -118,51 +116,53 @@ def diff(
     hash: str,
     now: int,
     api_version: str,
-) -> Change:
-    """The change between a row that was held and what Stripe says now; `version` and `hash` are
-    those of the row replaced and of the new one (a deletion has none).
+) -> ChangeRow:
+    """Return the change between a stored row and the object at Stripe. `version` is that of the
+    replaced row, `hash` that of the new one (a deletion has none).
     """
     op: Op = "c" if before is None else "d" if after is None else "u"
-    id_of = digest("diff", resource.table, id, version, hash if after is not None else "deleted")
+    change_id = digest_id(
+        "diff", resource.table, id, version, hash if after is not None else "deleted"
+    )
     previous = (
         before if after is None else difference(before, after) if before is not None else None
     )
-    return Change(
-        id_of,
+    return ChangeRow(
+        change_id,
         resource.table,
         id,
         op,
         "diff",
         now,
-        after=None if after is None else encoded(resource, after),
-        previous=None if previous is None else encoded(resource, previous),
+        after=None if after is None else encode_image(resource, after),
+        previous=None if previous is None else encode_image(resource, previous),
         before_quality="exact" if op != "u" else "derived",
-        changed=paths(previous or {}) if op == "u" else [],
-        customer_id=customer_of(resource, id, after or before or {}),
+        changed=changed_paths(previous or {}) if op == "u" else [],
+        customer_id=customer_id_of(resource, id, after or before or {}),
         api_version=api_version,
     )
 
 
-def encoded(resource: Resource, image: Image) -> bytes:
-    """JSON of an image without the links that are open to whoever holds them."""
+def encode_image(resource: Resource, image: Image) -> bytes:
+    """Encode an image as JSON, without the links that grant access to whoever holds them."""
     left_out = {*resource.bearer_links, *resource.excluded}
     return msgspec.json.encode(
         {name: value for name, value in image.items() if name not in left_out}
     )
 
 
-def customer_of(resource: Resource, id: str, image: Mapping[str, Any]) -> str | None:
-    """The customer that an object belongs to."""
+def customer_id_of(resource: Resource, id: str, image: Mapping[str, Any]) -> str | None:
+    """Return the id of the customer that an object belongs to."""
     if resource.table == "customers":
         return id
-    found = image.get("customer")
-    found = found.get("id") if isinstance(found, dict) else found
-    return found if isinstance(found, str) else None
+    customer = image.get("customer")
+    customer = customer.get("id") if isinstance(customer, dict) else customer
+    return customer if isinstance(customer, str) else None
 
 
 def change_hints(destination: str = "") -> dict[str, Any]:
-    """What dlt is told about the table; no condition: a change never changes, and its key makes
-    repeats collapse.
+    """Return dlt's hints for the table. The merge has no condition: a change never changes, and its
+    key removes duplicates.
     """
     types = {**DATA_TYPES, "json": {"data_type": "text" if destination in JSON_AS_TEXT else "json"}}
     columns = {
@@ -172,7 +172,7 @@ def change_hints(destination: str = "") -> dict[str, Any]:
             "description": column.description,
             "nullable": column.name not in NOT_NULL,
         }
-        for column in (*COLUMNS, LOAD_COLUMN)
+        for column in (*CHANGE_COLUMNS, LOAD_COLUMN)
     }
     return {
         "table_name": CHANGES,
@@ -184,9 +184,9 @@ def change_hints(destination: str = "") -> dict[str, Any]:
 
 
 def change_table(
-    changes: Sequence[Change], stamp: Stamp, livemode: bool, now: int, first: int
+    changes: Sequence[ChangeRow], stamp: LoadStamp, livemode: bool, now: int, first: int
 ) -> pa.Table:
-    """Lay out changes in their order, numbered from `first`."""
+    """Build the table of changes in their order, numbered from `first`."""
     count = len(changes)
     fixed: dict[str, list[Any]] = {
         "observed_at": [now] * count,
@@ -197,18 +197,18 @@ def change_table(
         "changed": [msgspec.json.encode(change.changed) for change in changes],
     }
     arrays = []
-    for field in SCHEMA:
+    for field in CHANGE_SCHEMA:
         values = fixed.get(field.name) or [getattr(change, field.name) for change in changes]
         if field.type == UTC_TIME:
-            seconds = pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=MEMORY)
-            arrays.append(seconds.cast(UTC_TIME, memory_pool=MEMORY))
+            seconds = pa.array(values, pa.timestamp("s", tz="UTC"), memory_pool=ARROW_MEMORY)
+            arrays.append(seconds.cast(UTC_TIME, memory_pool=ARROW_MEMORY))
         else:
             arrays.append(
                 json_text(values)
                 if field.name in JSON_FIELDS
-                else pa.array(values, field.type, memory_pool=MEMORY)
+                else pa.array(values, field.type, memory_pool=ARROW_MEMORY)
             )
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return pa.Table.from_arrays(arrays, schema=CHANGE_SCHEMA)
 
 
-JSON_FIELDS = frozenset(column.name for column in COLUMNS if column.kind == "json")
+JSON_FIELDS = frozenset(column.name for column in CHANGE_COLUMNS if column.kind == "json")

@@ -1,8 +1,7 @@
-"""JSON bytes in, typed structs with declared columns out; what Stripe added meanwhile is kept
-aside.
+"""Decode JSON bytes into typed structs with declared columns.
 
-Bytes are decoded into typed structs that leave nested values as they came. A struct learns names
-that it does not know and fields that changed their type, so neither ever fails a load.
+The structs leave nested values undecoded. They learn unknown names and changed types of fields, so
+neither fails a load.
 """
 
 from __future__ import annotations
@@ -20,26 +19,25 @@ import pyarrow as pa
 
 from ...api.client import InvalidBody
 from ...resources.model import Child, Column, ColumnKind, Resource
-from .rejected import Odd, odd, usable_id
+from .rejected import Rejected, rejection, usable_id
 
 log = logging.getLogger("stripe_feed")
 
-UNFIT = re.compile(r'[\\"\x00-\x1f]')  # in names of fields, for a struct
-NULL = msgspec.Raw(b"null")
-ABSENT = msgspec.Raw(b"")
-MEMORY = (
-    pa.system_memory_pool()
-)  # gives memory back; Arrow's default pool keeps several times as much
+INVALID_NAME_CHARS = re.compile(r'[\\"\x00-\x1f]')  # in the field names of a struct
+NULL_RAW = msgspec.Raw(b"null")
+ABSENT_RAW = msgspec.Raw(b"")
+# returns freed memory; Arrow's default pool keeps several times as much
+ARROW_MEMORY = pa.system_memory_pool()
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
 
 class Ref(msgspec.Struct, gc=False):
-    """An object where an id would do: somebody expanded it."""
+    """An expanded object in a field that may hold just its id."""
 
     id: str
 
 
-DECODED: dict[ColumnKind, Any] = {
+PYTHON_TYPES: dict[ColumnKind, Any] = {
     "text": str | None,
     "ref": str | Ref | None,
     "bigint": int | None,
@@ -49,7 +47,7 @@ DECODED: dict[ColumnKind, Any] = {
     "double": float | None,
     "json": msgspec.Raw,
 }
-ARROW: dict[ColumnKind, pa.DataType] = {
+ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "text": pa.string(),
     "ref": pa.string(),
     "bigint": pa.int64(),
@@ -102,19 +100,20 @@ _json = msgspec.json.Encoder(order="sorted")
 _id = attrgetter("id")
 
 
-class Shape:
-    """How the objects of one table are decoded and laid out."""
+class TableCodec:
+    """Decodes the objects of one table, and knows its columns."""
 
     def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
-        self.name, self.kind = row.table, row.object
+        self.name, self.object_name = row.table, row.object
         expandable = row.expandable if isinstance(row, Resource) else ()
         self.expanded = tuple(e for e in expandable if e.column.name in set(expand))
         self.columns = (*row.columns, *(e.column for e in self.expanded))
         self.children = tuple(
-            (child, Shape(child)) for child in (row.children if isinstance(row, Resource) else ())
+            (child, TableCodec(child))
+            for child in (row.children if isinstance(row, Resource) else ())
         )
         self.embeds = row.embeds if isinstance(row, Child) else ()
-        self.never = row.excluded if isinstance(row, Resource) else ()
+        self.excluded = row.excluded if isinstance(row, Resource) else ()
         volatile = row.volatile if isinstance(row, Resource) else ()
         hashed = self._hashed = [
             column.name for column in self.columns if column.name not in volatile
@@ -122,37 +121,43 @@ class Shape:
         self._content = attrgetter(*hashed)
         self._embeds_at = [hashed.index(name) for name, _ in self.embeds]
         self._maps_at = [hashed.index("metadata")] if "metadata" in hashed else []
-        self._loose_at: list[int] = []
-        self.known = (
+        self._mistyped_at: list[int] = []
+        self.known_names = (
             {column.name for column in self.columns}
-            | set(self.never)
+            | set(self.excluded)
             | {c.field for c, _ in self.children}
         )
-        own = (*OWN_COLUMNS, *((HASH_COLUMN,) if isinstance(row, Resource) else ()), LOAD_COLUMN)
-        self.all_columns = (*self.columns, *own)
+        added_columns = (
+            *OWN_COLUMNS,
+            *((HASH_COLUMN,) if isinstance(row, Resource) else ()),
+            LOAD_COLUMN,
+        )
+        self.all_columns = (*self.columns, *added_columns)
         self.schema = pa.schema(
             [
-                pa.field(c.name, ARROW[c.kind], nullable=c.name not in NEVER_NULL)
+                pa.field(c.name, ARROW_TYPES[c.kind], nullable=c.name not in NEVER_NULL)
                 for c in self.all_columns
             ]
         )
-        self.unknown: dict[str, str] = {}  # Stripe's name -> attribute
-        self.loose: set[str] = set()  # known fields that came with another type than documented
+        self.unknown_fields: dict[str, str] = {}  # Stripe's name -> attribute
+        self.mistyped: set[str] = set()  # known fields that came with an undocumented type
         self._lock = threading.Lock()
-        self.struct: Any
-        self.embedded: Any
+        self.row_struct: Any
+        self.list_struct: Any
         self._page: Any
         self._define()
 
-    def page(self, body: bytes) -> tuple[list[Record | Odd], bool]:
-        """Decode a list into records; what cannot be taken is in its place, with the reason. Raises
-        `InvalidBody` where the body is no list.
+    def decode_page(self, body: bytes) -> tuple[list[Record | Rejected], bool]:
+        """Decode a list into records, and its `has_more`; an object that cannot be stored gives a
+        `Rejected`. Raises `InvalidBody` if the body is not a list.
         """
-        rows, has_more = self.rows(body)
-        return [row if isinstance(row, Odd) else self._record(row) for row in rows], has_more
+        rows, has_more = self.decode_rows(body)
+        return [
+            row if isinstance(row, Rejected) else self._to_record(row) for row in rows
+        ], has_more
 
-    def rows(self, body: bytes) -> tuple[list[Any], bool]:
-        """Decode a list into structs; as `page` does."""
+    def decode_rows(self, body: bytes) -> tuple[list[Any], bool]:
+        """Decode a list into structs; otherwise like `decode_page`."""
         try:
             page = self._page.decode(body)
         except msgspec.ValidationError:
@@ -161,131 +166,131 @@ class Shape:
                 page = self._page.decode(body)
             except msgspec.ValidationError:
                 raws = _raws.decode(body)
-                return [self._row(raw) for raw in raws.data], raws.has_more
+                return [self._decode_row(raw) for raw in raws.data], raws.has_more
         return page.data, page.has_more
 
-    def _row(self, raw: msgspec.Raw) -> Any:
+    def _decode_row(self, raw: msgspec.Raw) -> Any:
         try:
-            fields = {UNFIT.sub("_", name): value for name, value in _fields(raw).items()}
+            fields = {
+                INVALID_NAME_CHARS.sub("_", name): value for name, value in _fields(raw).items()
+            }
             return msgspec.json.decode(
-                msgspec.json.encode(fields) if fields else raw, type=self.struct
+                msgspec.json.encode(fields) if fields else raw, type=self.row_struct
             )
         except msgspec.ValidationError as fault:
-            return odd(self.name, raw, fault)
+            return rejection(self.name, raw, fault)
 
     def is_stub(self, row: Any) -> bool:
-        """Whether it only says that the object was deleted."""
-        attribute = self.unknown.get("deleted")
+        """Whether the row only says that the object was deleted."""
+        attribute = self.unknown_fields.get("deleted")
         return (
             attribute is not None
-            and bytes(getattr(row, attribute, ABSENT)) == b"true"
+            and bytes(getattr(row, attribute, ABSENT_RAW)) == b"true"
             and row.created is None
         )
 
-    def _record(self, row: Any) -> Record | Odd:
-        """An object of this table that can be kept."""
+    def _to_record(self, row: Any) -> Record | Rejected:
+        """Turn a struct into a record, if it is an object of this table that can be stored."""
         created = row.created if isinstance(row.created, int) else None
         if usable_id(row.id) is None:
-            return Odd(self.name, None, created, "it has no id")
-        if row.object != self.kind and row.object is not None:
-            return Odd(self.name, row.id, created, f"it is no {self.kind}")
+            return Rejected(self.name, None, created, "it has no id")
+        if row.object != self.object_name and row.object is not None:
+            return Rejected(self.name, row.id, created, f"it is not of type {self.object_name}")
         for child, _ in self.children:
-            own(child, row.id, getattr(row, child.field))
+            set_parent(child, row.id, getattr(row, child.field))
         return Record(row, self.hash(row))
 
-    def list_in(self, embedded: Any) -> Any:
-        """The embedded list of an object, decoded; nothing where it is none."""
+    def decode_list(self, embedded: Any) -> Any:
+        """Decode the embedded list of an object; None if it is not a list."""
         if not isinstance(embedded, msgspec.Raw):
             return embedded
         try:
-            return msgspec.json.decode(embedded, type=self.embedded)
+            return msgspec.json.decode(embedded, type=self.list_struct)
         except msgspec.ValidationError:
             return None
 
-    def object(self, body: bytes) -> Record:
-        """Decode one object. Raises `Odd` where it cannot be taken."""
-        (found,) = self.objects([body])
-        if isinstance(found, Odd):
-            raise found
-        return found
+    def decode_object(self, body: bytes) -> Record:
+        """Decode one object. Raises `Rejected` if it cannot be stored."""
+        (record,) = self.decode_objects([body])
+        if isinstance(record, Rejected):
+            raise record
+        return record
 
-    def objects(self, bodies: Sequence[bytes]) -> list[Record | Odd]:
-        """Decode objects; as `page` does."""
-        records, _ = self.page(b'{"has_more":false,"data":[' + b",".join(bodies) + b"]}")
+    def decode_objects(self, bodies: Sequence[bytes]) -> list[Record | Rejected]:
+        """Decode objects; otherwise like `decode_page`."""
+        records, _ = self.decode_page(b'{"has_more":false,"data":[' + b",".join(bodies) + b"]}")
         return records
 
     def hash(self, row: Any) -> str:
-        """Digest of an object's documented fields and children; neither white space nor the order
-        of metadata counts.
+        """Digest the documented fields and children of an object, ignoring white space and the order
+        of metadata.
 
-        Full objects embedded in a child count by their id only, for they change without their
-        parent.
+        An object embedded in a child counts by its id only, since it changes without its parent.
         """
-        kept = self.content(row)
-        for child, shape in self.children:
+        content = self.hashed_content(row)
+        for child, codec in self.children:
             embedded = getattr(row, child.field)
             rows = [] if embedded is None or isinstance(embedded, msgspec.Raw) else embedded.data
-            kept.append([shape.content(item) for item in sorted(rows, key=_id)])
+            content.append([codec.hashed_content(item) for item in sorted(rows, key=_id)])
         return blake2b(
-            msgspec.json.format(_json.encode(kept), indent=-1), digest_size=8
+            msgspec.json.format(_json.encode(content), indent=-1), digest_size=8
         ).hexdigest()
 
     def image(self, row: Any) -> dict[str, Any]:
-        """An object as parsed JSON, children and unknown fields included."""
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._fields(row)))
-        return found
+        """Return an object as parsed JSON, children and unknown fields included."""
+        image: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self._field_values(row)))
+        return image
 
-    def _fields(self, row: Any) -> dict[str, Any]:
-        found = {column.name: getattr(row, column.name) for column in self.columns}
-        found = {
-            name: value.id if isinstance(value, Ref) else value for name, value in found.items()
+    def _field_values(self, row: Any) -> dict[str, Any]:
+        values = {column.name: getattr(row, column.name) for column in self.columns}
+        values = {
+            name: value.id if isinstance(value, Ref) else value for name, value in values.items()
         }
-        for child, shape in self.children:
+        for child, codec in self.children:
             embedded = getattr(row, child.field)
             if embedded is not None and not isinstance(embedded, msgspec.Raw):
-                data = [shape._fields(item) for item in embedded.data]
-                found[child.field] = {"object": "list", "data": data, "has_more": False}
+                data = [codec._field_values(item) for item in embedded.data]
+                values[child.field] = {"object": "list", "data": data, "has_more": False}
         unknown = {
-            name: getattr(row, attribute, ABSENT) for name, attribute in self.unknown.items()
+            name: getattr(row, attribute, ABSENT_RAW)
+            for name, attribute in self.unknown_fields.items()
         }
-        return found | {name: raw for name, raw in unknown.items() if bytes(raw)}
+        return values | {name: raw for name, raw in unknown.items() if bytes(raw)}
 
-    def content(self, row: Any) -> list[Any]:
-        """The fields that count, in the order of the columns."""
-        kept = list(self._content(row))
+    def hashed_content(self, row: Any) -> list[Any]:
+        """Return the fields that the hash covers, in the order of the columns."""
+        content = list(self._content(row))
         for n in self._embeds_at:
-            kept[n] = _embedded_id(kept[n])
+            content[n] = _embedded_id(content[n])
         for n in self._maps_at:
-            kept[n] = _sorted_map(kept[n])
-        for n in (
-            self._loose_at
-        ):  # as if it were not loose: another row's odd value must not change this digest
-            kept[n] = msgspec.json.decode(kept[n]) if isinstance(kept[n], msgspec.Raw) else kept[n]
-        return kept
+            content[n] = _sorted_map(content[n])
+        for n in self._mistyped_at:
+            # decoded as usual: a mistyped value in another row must not change this digest
+            if isinstance(content[n], msgspec.Raw):
+                content[n] = msgspec.json.decode(content[n])
+        return content
 
     def _define(self) -> None:
-        """Make the struct anew from what is known."""
+        """Define the structs from the known names and types."""
         fields: list[Any] = []
         for column in self.columns:
             if column.name == "id":
                 fields.append(("id", str))
-            elif column.kind == "json" or column.name in self.loose:
-                fields.append((column.name, msgspec.Raw, NULL))
+            elif column.kind == "json" or column.name in self.mistyped:
+                fields.append((column.name, msgspec.Raw, NULL_RAW))
             else:
-                fields.append((column.name, DECODED[column.kind], None))
-        fields += [(name, msgspec.Raw, NULL) for name in self.never]
-        for child, shape in self.children:
-            loose = child.field in self.loose
-            fields.append(
-                (
-                    child.field,
-                    msgspec.Raw if loose else shape.embedded | None,
-                    NULL if loose else None,
-                )
-            )
-        fields += [(attribute, msgspec.Raw, ABSENT) for attribute in self.unknown.values()]
-        rename = {attribute: name for name, attribute in self.unknown.items()}
-        self.struct = msgspec.defstruct(
+                fields.append((column.name, PYTHON_TYPES[column.kind], None))
+        fields += [(name, msgspec.Raw, NULL_RAW) for name in self.excluded]
+        for child, codec in self.children:
+            if child.field in self.mistyped:
+                fields.append((child.field, msgspec.Raw, NULL_RAW))
+            else:
+                fields.append((child.field, codec.list_struct | None, None))
+        fields += [
+            (attribute, msgspec.Raw, ABSENT_RAW) for attribute in self.unknown_fields.values()
+        ]
+        rename = {attribute: name for name, attribute in self.unknown_fields.items()}
+        self.row_struct = msgspec.defstruct(
             f"{self.name}_row",
             fields,
             forbid_unknown_fields=True,
@@ -293,9 +298,9 @@ class Shape:
             kw_only=True,
             rename=rename,
         )
-        self._loose_at = [n for n, name in enumerate(self._hashed) if name in self.loose]
-        rows: Any = list.__class_getitem__(self.struct)
-        self.embedded = msgspec.defstruct(
+        self._mistyped_at = [n for n, name in enumerate(self._hashed) if name in self.mistyped]
+        rows: Any = list.__class_getitem__(self.row_struct)
+        self.list_struct = msgspec.defstruct(
             "Embedded", [("data", rows), ("has_more", bool, False)], gc=False
         )
         self._page = msgspec.json.Decoder(
@@ -303,7 +308,7 @@ class Shape:
         )
 
     def _learn(self, body: bytes) -> None:
-        """Take in every unknown name and changed type of a page."""
+        """Learn every unknown name and changed type of a page."""
         try:
             objects = _raws.decode(body).data
         except msgspec.ValidationError:
@@ -314,41 +319,43 @@ class Shape:
 
     def _learn_objects(self, raws: Sequence[msgspec.Raw]) -> None:
         kinds = {column.name: column.kind for column in self.columns}
-        shapes = {child.field: shape for child, shape in self.children}
+        codecs = {child.field: codec for child, codec in self.children}
         for obj in filter(None, map(_fields, raws)):
-            for given, raw in obj.items():
-                name = UNFIT.sub("_", given)
-                if name in shapes:
-                    self._learn_embedded(name, shapes[name], raw)
-                elif name not in self.known:
+            for stripe_name, raw in obj.items():
+                name = INVALID_NAME_CHARS.sub("_", stripe_name)
+                if name in codecs:
+                    self._learn_embedded(name, codecs[name], raw)
+                elif name not in self.known_names:
                     self._learn_name(name)
                 elif (
-                    name in kinds and name not in self.loose and not _is(raw, DECODED[kinds[name]])
+                    name in kinds
+                    and name not in self.mistyped
+                    and not _has_type(raw, PYTHON_TYPES[kinds[name]])
                 ):
                     self._learn_type(name)
 
-    def _learn_embedded(self, name: str, shape: Shape, raw: msgspec.Raw) -> None:
-        if bytes(raw) == b"null" or name in self.loose:
+    def _learn_embedded(self, name: str, codec: TableCodec, raw: msgspec.Raw) -> None:
+        if bytes(raw) == b"null" or name in self.mistyped:
             return
         try:
             objects = msgspec.json.decode(raw, type=_Embedded).data
         except msgspec.ValidationError:
             self._learn_type(name)
             return
-        with shape._lock:
-            shape._learn_objects(objects)
-            shape._define()
+        with codec._lock:
+            codec._learn_objects(objects)
+            codec._define()
 
     def _learn_name(self, name: str) -> None:
-        self.known.add(name)
-        self.unknown[name] = f"x{len(self.unknown)}_"
+        self.known_names.add(name)
+        self.unknown_fields[name] = f"x{len(self.unknown_fields)}_"
         log.info(
             "%s: Stripe sends a field that this version does not know; it is kept in `extra`",
             self.name,
         )
 
     def _learn_type(self, name: str) -> None:
-        self.loose.add(name)
+        self.mistyped.add(name)
         log.warning(
             "%s.%s does not have its documented type; such values are kept in `extra`",
             self.name,
@@ -365,7 +372,7 @@ def _fields(raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
     try:
         return _map.decode(raw)
     except msgspec.ValidationError:
-        return {}  # no object
+        return {}  # not an object
 
 
 def _embedded_id(raw: msgspec.Raw) -> Any:
@@ -384,7 +391,7 @@ def _sorted_map(raw: msgspec.Raw) -> Any:
         return raw
 
 
-def _is(raw: msgspec.Raw, kind: Any) -> bool:
+def _has_type(raw: msgspec.Raw, kind: Any) -> bool:
     try:
         msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError:
@@ -392,16 +399,18 @@ def _is(raw: msgspec.Raw, kind: Any) -> bool:
     return True
 
 
-def own(child: Child, parent: str, embedded: Any) -> None:
-    """Name the parent in the children of an object: some leave it open."""
+def set_parent(child: Child, parent: str, embedded: Any) -> None:
+    """Set the parent's id in the children of an object: some come without it."""
     for item in [] if embedded is None or isinstance(embedded, msgspec.Raw) else embedded.data:
         if getattr(item, child.parent) != parent:
             setattr(item, child.parent, parent)
 
 
-def shape_id(version: str, shape: Shape) -> str:
-    """Which API version and columns rows are made with."""
+def schema_id(version: str, codec: TableCodec) -> str:
+    """Identify the API version and the columns that rows are made with."""
     names = " ".join(
-        column.name for _, one in [(None, shape), *shape.children] for column in one.columns
+        column.name
+        for _, table_codec in [(None, codec), *codec.children]
+        for column in table_codec.columns
     )
     return f"{version} {blake2b(names.encode(), digest_size=4).hexdigest()}"

@@ -1,5 +1,5 @@
-"""Images of an object before and after a change, in the form of Stripe's `previous_attributes`.
-Pure: parsed JSON in and out.
+"""Compute images of an object before and after a change, and their difference in the form of
+Stripe's `previous_attributes`. Pure: parsed JSON in and out.
 
 Nested hashes hold only the keys that changed, arrays the whole old value; inside `metadata`, whose
 keys come and go, null means that the key was absent
@@ -11,44 +11,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-MAPS = frozenset({"metadata"})  # hashes with keys of the account's own
-COPIES = frozenset(
-    {"price", "plan"}
-)  # objects that are shown inside others as they are now, and change without these
+MAP_FIELDS = frozenset({"metadata"})  # hashes whose keys the account chooses
+# objects that others show inside as they are now; they change without these
+EMBEDDED_OBJECTS = frozenset({"price", "plan"})
 
 Image = dict[str, Any]
 
 
 def revert(after: Image, previous: Image) -> Image:
-    """The image before a change: `after` with the old values put back."""
+    """Return the image before a change: `after` with the old values put back."""
     return _reverted(after, previous, False)
 
 
 def _reverted(after: Image, previous: Image, is_map: bool) -> Image:
-    found = dict(after)
+    before = dict(after)
     for name, old in previous.items():
         now = after.get(name)
         if is_map and old is None:
-            found.pop(name, None)
+            before.pop(name, None)
         elif isinstance(old, dict) and isinstance(now, dict):
-            found[name] = _reverted(now, old, name in MAPS)
+            before[name] = _reverted(now, old, name in MAP_FIELDS)
         else:
-            found[name] = old
-    return found
+            before[name] = old
+    return before
 
 
 def difference(before: Image, after: Image) -> Image:
-    """The old values of what changed; null for keys that appeared. `revert(after,
+    """Return the old values of what changed; null for keys that appeared. `revert(after,
     difference(before, after))` gives `before`.
     """
     return dict(_differences(before, after))
 
 
-def difference_that_counts(before: Image, after: Image) -> Image:
-    """The same without what differs only in copies of other objects, such as the price inside an
-    item.
+def significant_difference(before: Image, after: Image) -> Image:
+    """Like `difference`, but ignore fields that differ only in embedded objects, such as the price
+    inside an item.
     """
-    names = difference(counted(before), counted(after)).keys()
+    names = difference(normalized_image(before), normalized_image(after)).keys()
     return {name: old for name, old in difference(before, after).items() if name in names}
 
 
@@ -64,7 +63,7 @@ def _differences(before: Image, after: Image) -> Iterator[tuple[str, Any]]:
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    """Equal as JSON: Python takes 0 for False, also inside an array."""
+    """Whether two values are equal as JSON: for Python, 0 equals False."""
     if old != new or type(old) is not type(new):
         return False
     if isinstance(old, list):
@@ -74,109 +73,120 @@ def _is_same(old: Any, new: Any) -> bool:
     )
 
 
-def paths(previous: Image, prefix: str = "") -> list[str]:
-    """The dotted paths of what changed: `["status", "metadata.plan"]`."""
-    found: list[str] = []
+def changed_paths(previous: Image, prefix: str = "") -> list[str]:
+    """Return the dotted paths of what changed, such as `["status", "metadata.plan"]`."""
+    changed: list[str] = []
     for name, old in previous.items():
         if isinstance(old, dict) and old:
-            found += paths(old, f"{prefix}{name}.")
+            changed += changed_paths(old, f"{prefix}{name}.")
         else:
-            found.append(f"{prefix}{name}")
-    return found
+            changed.append(f"{prefix}{name}")
+    return changed
 
 
-def with_lists_of(held: Image, now: Image, fields: Iterable[str]) -> Image:
-    """A held image with its embedded lists in the form and order of the object as it is now: tables
-    have no order, and hold them whole. Of a list that is cut, the items count that both show.
+def align_lists(stored: Image, now: Image, fields: Iterable[str]) -> Image:
+    """Give the embedded lists of a stored image the form and order of the current object: tables
+    have no order, and hold lists whole. Of a truncated list, only the items that both show count.
     """
-    found = dict(held)
+    aligned = dict(stored)
     for field in fields:
-        listed, shown = held.get(field), now.get(field)
-        if isinstance(listed, dict) and isinstance(shown, dict):
-            found[field] = {**shown, "data": list(_items_of(listed, shown))}
-    return found
+        old_list, new_list = stored.get(field), now.get(field)
+        if isinstance(old_list, dict) and isinstance(new_list, dict):
+            aligned[field] = {**new_list, "data": list(_aligned_items(old_list, new_list))}
+    return aligned
 
 
-def _items_of(listed: Image, shown: Image) -> Iterator[Image]:
-    old = {item["id"]: item for item in _named(listed)}
-    for item in _named(shown):
-        was = old.pop(item["id"], None)
-        if was is not None:
-            yield item if _is_like(was, item) else was
-        elif listed.get("has_more"):
+def _aligned_items(old_list: Image, new_list: Image) -> Iterator[Image]:
+    old_items = {item["id"]: item for item in _items_with_id(old_list)}
+    for item in _items_with_id(new_list):
+        old_item = old_items.pop(item["id"], None)
+        if old_item is not None:
+            yield item if _is_same_item(old_item, item) else old_item
+        elif old_list.get("has_more"):
             yield item
-    if not shown.get("has_more"):
-        yield from old.values()
+    if not new_list.get("has_more"):
+        yield from old_items.values()
 
 
-def _named(listed: Image) -> Iterator[Image]:
-    """The items of a list that have an id; others could not be told apart."""
-    data = listed.get("data")
+def _items_with_id(embedded_list: Image) -> Iterator[Image]:
+    """The items of a list that have an id; others cannot be matched."""
+    data = embedded_list.get("data")
     for item in data if isinstance(data, list) else ():
         if isinstance(item, dict) and isinstance(item.get("id"), str):
             yield item
 
 
-def _is_like(old: Image, new: Image) -> bool:
-    one, other = _without_copies(old), _without_copies(new)
-    return all(one.get(name) == other.get(name) for name in {**one, **other})
+def _is_same_item(old: Image, new: Image) -> bool:
+    old_fields, new_fields = _embedded_to_ids(old), _embedded_to_ids(new)
+    return all(
+        old_fields.get(name) == new_fields.get(name) for name in {**old_fields, **new_fields}
+    )
 
 
 def id_of(value: Any) -> Any:
-    """The id of a full object, anything else as it is."""
+    """Return the id of a full object, anything else unchanged."""
     return value["id"] if isinstance(value, dict) and "id" in value else value
 
 
-def counted(image: Image) -> Image:
-    """An image as it counts: with the copies of other objects, here and in the items of its lists,
-    by their ids.
-    """
-    found = _without_copies(image)
-    for name, value in found.items():
+def normalized_image(image: Image) -> Image:
+    """Replace the embedded objects of an image, and of the items of its lists, with their ids."""
+    normalized = _embedded_to_ids(image)
+    for name, value in normalized.items():
         if isinstance(value, dict) and isinstance(value.get("data"), list):
-            found[name] = {
+            normalized[name] = {
                 **value,
                 "data": [
-                    _without_copies(one) if isinstance(one, dict) else one for one in value["data"]
+                    _embedded_to_ids(item) if isinstance(item, dict) else item
+                    for item in value["data"]
                 ],
             }
-    return found
+    return normalized
 
 
-def _without_copies(image: Image) -> Image:
-    return {name: id_of(value) if name in COPIES else value for name, value in image.items()}
+def _embedded_to_ids(image: Image) -> Image:
+    return {
+        name: id_of(value) if name in EMBEDDED_OBJECTS else value for name, value in image.items()
+    }
 
 
-def in_shape_of(now: Any, old: Any, name: str = "") -> Any:
-    """An old value in the shape of another API version: keys that one of them does not have, or has
-    null, are as they are now.
+def project_onto(now: Any, old: Any, name: str = "") -> Any:
+    """Return an old value with the schema of another API version: keys that one of both lacks, or
+    has null, get their current value.
     """
-    if old is None or now is None or old == now or (name not in MAPS and id_of(old) == id_of(now)):
+    if (
+        old is None
+        or now is None
+        or old == now
+        or (name not in MAP_FIELDS and id_of(old) == id_of(now))
+    ):
         return now
-    if isinstance(old, dict) and isinstance(now, dict) and name not in MAPS:
-        return {key: in_shape_of(value, old.get(key), key) for key, value in now.items()}
+    if isinstance(old, dict) and isinstance(now, dict) and name not in MAP_FIELDS:
+        return {key: project_onto(value, old.get(key), key) for key, value in now.items()}
     if isinstance(old, list) and isinstance(now, list):
-        return _list_in_shape_of(now, old)
+        return _project_list(now, old)
     return old
 
 
-def _list_in_shape_of(now: list[Any], old: list[Any]) -> list[Any]:
-    """Items with ids belong together by these, others by their place; as it was where items came or
-    went.
-    """
+def _project_list(now: list[Any], old: list[Any]) -> list[Any]:
+    """Match items by id, else by position; return the old list if items came or went."""
     by_id = {
-        one["id"]: one for one in old if isinstance(one, dict) and isinstance(one.get("id"), str)
+        item["id"]: item
+        for item in old
+        if isinstance(item, dict) and isinstance(item.get("id"), str)
     }
     if len(by_id) == len(old) == len(now) and all(
-        isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"] in by_id
-        for one in now
+        isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] in by_id
+        for item in now
     ):
         return [
-            {key: in_shape_of(value, by_id[one["id"]].get(key), key) for key, value in one.items()}
-            for one in now
+            {
+                key: project_onto(value, by_id[item["id"]].get(key), key)
+                for key, value in item.items()
+            }
+            for item in now
         ]
     return (
-        [in_shape_of(one, other) for one, other in zip(now, old, strict=True)]
+        [project_onto(item, old_item) for item, old_item in zip(now, old, strict=True)]
         if len(now) == len(old)
         else old
     )

@@ -1,5 +1,5 @@
-"""What dlt is told about each table: keys, columns with descriptions, and a merge in which the
-newest version wins.
+"""dlt's hints for each table: keys, columns with descriptions, and a merge in which the newest
+version wins.
 
 `merge` / `delete-insert` with a primary key and without nested tables is the one combination that
 stays exact when a run is killed between a job's commit and dlt's bookkeeping.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...resources.model import Child, ColumnKind
-from .codec import NEVER_NULL, Shape
+from .codec import NEVER_NULL, TableCodec
 
 DATA_TYPES: dict[ColumnKind, dict[str, Any]] = {
     "text": {"data_type": "text"},
@@ -41,57 +41,57 @@ NO_EMPTY_FILES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """The qualified names of a table and its staging twin in the destination; known only while a
-    pipeline runs.
+class TableNames:
+    """The qualified names of a table and of its staging table in the destination; known only while
+    a pipeline runs.
     """
 
     table: str
     staging: str
 
 
-def table_hints(shape: Shape, child: Child | None = None, destination: str = "") -> dict[str, Any]:
-    """The hints of a table; before a run the type of the destination is not known."""
+def table_hints(
+    codec: TableCodec, child: Child | None = None, destination: str = ""
+) -> dict[str, Any]:
+    """Return the hints of a table. Before a run the type of the destination is unknown."""
     return {
-        "table_name": shape.name,
+        "table_name": codec.name,
         "primary_key": "id",
         "file_format": "parquet",
         "write_disposition": dict(MERGE),
-        "columns": columns(
-            shape, child is not None, "text" if destination in JSON_AS_TEXT else "json"
+        "columns": column_hints(
+            codec, child is not None, "text" if destination in JSON_AS_TEXT else "json"
         ),
     }
 
 
-def columns(
-    shape: Shape, is_child: bool = False, json_type: str = "json"
+def column_hints(
+    codec: TableCodec, is_child: bool = False, json_type: str = "json"
 ) -> dict[str, dict[str, Any]]:
-    """dlt's columns, in order, each typed and described."""
+    """Return dlt's columns, in order, each typed and described."""
     types = {**DATA_TYPES, "json": {"data_type": json_type}}
-    found: dict[str, dict[str, Any]] = {}
-    for column in shape.all_columns:
-        found[column.name] = {
+    hints: dict[str, dict[str, Any]] = {}
+    for column in codec.all_columns:
+        hints[column.name] = {
             "name": column.name,
             **types[column.kind],
             "description": column.description,
             "nullable": column.name not in NEVER_NULL,
         }
-    found["_version"]["dedup_sort"] = "desc"
+    hints["_version"]["dedup_sort"] = "desc"
     if is_child:
-        found["deleted_at"]["description"] = "Always null: children that vanish are removed."
-    return found
+        hints["deleted_at"]["description"] = "Always null: children that vanish are removed."
+    return hints
 
 
-def newer_wins(names: Names) -> dict[str, Any]:
-    """The merge of a resource's table: a row that is older than the one held is left out, a tie
-    replaces it.
-    """
+def newer_wins(names: TableNames) -> dict[str, Any]:
+    """Return the merge of a resource's table: a row replaces the stored one unless it is older."""
     return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}
 
 
-def whole_lists(child: Child, parent: Names, names: Names) -> dict[str, Any]:
-    """The merge of a child table: all children of the parents seen give way, unless the parent held
-    is newer.
+def replace_children(child: Child, parent: TableNames, names: TableNames) -> dict[str, Any]:
+    """Return the merge of a child table: the children of a parent replace all stored ones, unless
+    the stored parent is newer.
     """
     key = child.parent
     seen = (
@@ -106,22 +106,23 @@ def whole_lists(child: Child, parent: Names, names: Names) -> dict[str, Any]:
 
 
 def _no_newer(table: str, key: str, alias: str, staged: tuple[str, str] | None = None) -> str:
-    # the inner columns are renamed, or the names would bind to the inner table; the correlated
-    # max() form is quadratic, and so
-    # are two conditions instead of the union, or dlt's hard_delete beside them: PostgreSQL then
-    # expects one row and loops
-    held = f"select id as xid, _version as xv from {_plain(table)}"
+    # the inner columns are renamed, or the names would bind to the inner table. The correlated
+    # max() form is quadratic, and so are two conditions instead of the union, or dlt's hard_delete
+    # beside them: PostgreSQL then expects one row and loops
+    stored_versions = f"select id as xid, _version as xv from {_escape_braces(table)}"
     if staged:
-        held += f" union all select {staged[0]}, _version from {_plain(staged[1])}"
-    return f"not exists (select 1 from ({held}) xx where xid = {key} and xv > {alias}_version)"
+        stored_versions += (
+            f" union all select {staged[0]}, _version from {_escape_braces(staged[1])}"
+        )
+    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv > {alias}_version)"
 
 
-def _plain(name: str) -> str:
+def _escape_braces(name: str) -> str:
     return name.replace("{", "{{").replace("}", "}}")  # dlt formats the conditions
 
 
-def names_of(client: Any, table: str) -> Names:
-    """The qualified names of a table, from a dlt SQL client."""
+def table_names(client: Any, table: str) -> TableNames:
+    """Look up the qualified names of a table with a dlt SQL client."""
     with client.with_staging_dataset():
         staging = client.make_qualified_table_name(table)
-    return Names(client.make_qualified_table_name(table), staging)
+    return TableNames(client.make_qualified_table_name(table), staging)

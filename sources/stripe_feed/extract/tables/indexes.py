@@ -1,5 +1,5 @@
-"""Indexes on the ids by which rows are looked up and merged, for a destination that would read a
-whole table for each of them.
+"""Create indexes on the ids by which rows are looked up and merged, for destinations that would
+scan a whole table for each id.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ...resources import CHANGES, RESOURCES
 
 log = logging.getLogger("stripe_feed")
 
-INDEXED = frozenset({"dlt.destinations.postgres"})
-KEYS: tuple[tuple[str, str], ...] = (
+INDEXED_DESTINATIONS = frozenset({"dlt.destinations.postgres"})
+INDEXED_COLUMNS: tuple[tuple[str, str], ...] = (
     *((resource.table, "id") for resource in RESOURCES.values()),
     *(
         (child.table, child.parent)
@@ -26,46 +26,49 @@ KEYS: tuple[tuple[str, str], ...] = (
     ),
     *((CHANGES, column) for column in ("change_id", "object_id", "_dlt_load_id")),
 )
-SINGLE = frozenset(
+UNIQUE_COLUMNS = frozenset(
     {*((resource.table, "id") for resource in RESOURCES.values()), (CHANGES, "change_id")}
 )
-MISSING = f"""
+MISSING_INDEXES = f"""
 select c.relname, a.attname from pg_class c
 join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
-where n.nspname = %s and c.relkind = 'r' and (c.relname, a.attname) in ({", ".join(["(%s, %s)"] * len(KEYS))})
+where n.nspname = %s and c.relkind = 'r' and (c.relname, a.attname) in ({", ".join(["(%s, %s)"] * len(INDEXED_COLUMNS))})
 and pg_has_role(c.relowner, 'usage') and has_schema_privilege(n.oid, 'create')
 and not exists (
     select 1 from pg_index i where i.indrelid = c.oid and i.indkey[0] = a.attnum and i.indisvalid and i.indpred is null
-    and (i.indisunique or (c.relname, a.attname) not in ({", ".join(["(%s, %s)"] * len(SINGLE))}))
+    and (i.indisunique or (c.relname, a.attname) not in ({", ".join(["(%s, %s)"] * len(UNIQUE_COLUMNS))}))
 )
 """
-LOCK_TIMEOUT = "5s"  # whoever writes to the table is not waited for, nor made to wait behind us
+INDEX_LOCK_TIMEOUT = "5s"  # neither wait for other writers of the table, nor block them
 
 
-def index(client: Any, destination: str) -> None:
-    """Index the ids of the tables that are there and have no index on them yet, whoever made it; a
-    second or so per million rows.
+def create_indexes(client: Any, destination: str) -> None:
+    """Index the ids of existing tables that have no index on them; about a second per million rows.
 
-    A table's own ids are unique there, so that two runs at once cannot double a row: the later one
-    fails, and is to be repeated. Where the role may not, or the table is in use, the copy is as
-    right, only slower, and a later package tries again.
+    A table's own ids get a unique index, so that two concurrent runs cannot duplicate a row: the
+    later one fails, and can be repeated. If the role lacks the right, or the table is in use, runs
+    are only slower, and a later package tries again.
     """
-    if destination not in INDEXED:
+    if destination not in INDEXED_DESTINATIONS:
         return
     with client, suppress(DatabaseException):
-        client.execute_sql(f"set lock_timeout = '{LOCK_TIMEOUT}'")
+        client.execute_sql(f"set lock_timeout = '{INDEX_LOCK_TIMEOUT}'")
         for table, column in (
-            client.execute_sql(MISSING, client.dataset_name, *chain.from_iterable((*KEYS, *SINGLE)))
+            client.execute_sql(
+                MISSING_INDEXES,
+                client.dataset_name,
+                *chain.from_iterable((*INDEXED_COLUMNS, *UNIQUE_COLUMNS)),
+            )
             or ()
         ):
-            if (table, column) not in SINGLE or not _create(
+            if (table, column) not in UNIQUE_COLUMNS or not _create(
                 client, table, column, "unique index", OWN_INDEX_SUFFIX
             ):
                 _create(client, table, column, "index", "_idx")
 
 
 def _create(client: Any, table: str, column: str, kind: str, ending: str) -> bool:
-    """Make an index; false where an id is there twice, which is said."""
+    """Create an index. If a table holds an id twice, log it and return False."""
     name, on = (
         client.escape_column_name(f"{table}_{column}{ending}"),
         client.make_qualified_table_name(table),

@@ -1,5 +1,5 @@
-"""Objects that cannot be taken: left out by name, kept in the source's state, and tried again by
-the next run.
+"""Record objects that cannot be stored: the source's state keeps their ids, and the next run tries
+again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ...errors import PartlyDone
 
 log = logging.getLogger("stripe_feed")
 
-MOST_KEPT = 1_000  # ids per table
-MOST_TOLD = 5
-NAMELESS = "an object without an id"
-EVENTS = "events"  # where events that cannot be read are counted
-STATE = "left_out"  # in the source's state: table -> ids
+MAX_STORED = 1_000  # ids per table
+MAX_SHOWN = 5
+WITHOUT_ID = "an object without an id"
+EVENTS_KEY = "events"  # the table name under which events are recorded
+REJECTED_STATE = "left_out"  # in the source's state: table -> ids
 
 
-class Odd(PartlyDone):
-    """One object that cannot be taken, and why; without an id it cannot be asked for again either."""
+class Rejected(PartlyDone):
+    """One object that cannot be stored, and why. Without an id it cannot be requested again."""
 
-    def __init__(self, table: str, id: str | None, created: int | None, why: str) -> None:
-        super().__init__(f"{table}: {id or 'an object'} cannot be taken: {why}.")
-        self.table, self.id, self.created, self.why = table, id, created, why
+    def __init__(self, table: str, id: str | None, created: int | None, reason: str) -> None:
+        super().__init__(f"{table}: {id or 'an object'} cannot be stored: {reason}.")
+        self.table, self.id, self.created, self.reason = table, id, created, reason
 
 
 class _Named(msgspec.Struct):
@@ -37,96 +37,106 @@ class _Named(msgspec.Struct):
     created: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def odd(table: str, raw: msgspec.Raw, fault: msgspec.ValidationError | str) -> Odd:
-    """Why the JSON of an object cannot be taken, without a word of what is in it."""
+def rejection(table: str, raw: msgspec.Raw, fault: msgspec.ValidationError | str) -> Rejected:
+    """Say why the JSON of an object cannot be stored, without quoting its content."""
     try:
         named = msgspec.json.decode(raw, type=_Named)
     except msgspec.ValidationError:
-        return Odd(table, None, None, "it is no object")
-    id, created = usable_id(read(named.id, str)), read(named.created, int)
+        return Rejected(table, None, None, "it is not an object")
+    id, created = usable_id(decode_or_none(named.id, str)), decode_or_none(named.created, int)
     if id is None:
-        return Odd(table, None, created, "it has no id")
+        return Rejected(table, None, created, "it has no id")
     if isinstance(fault, str):
-        return Odd(table, id, created, fault)
+        return Rejected(table, id, created, fault)
     where = re.search(r"`\$\.([\w.\[\]]+)`$", str(fault))
-    return Odd(table, id, created, f"its {where[1] if where else 'content'} is not as documented")
+    return Rejected(
+        table, id, created, f"its {where[1] if where else 'content'} is not as documented"
+    )
 
 
 def usable_id(id: Any) -> str | None:
-    """An id that can be asked for and be a key."""
+    """Return an id if it can be requested and used as a key."""
     return id if isinstance(id, str) and id and "\0" not in id else None
 
 
-def read(raw: msgspec.Raw, kind: Any) -> Any:
-    """A value of JSON; nothing where it is of another kind."""
+def decode_or_none(raw: msgspec.Raw, python_type: Any) -> Any:
+    """Decode a JSON value; None if it has another type."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=python_type)
     except msgspec.ValidationError:
         return None
 
 
-class LeftOut:
-    """What a session could not take, by table and name, and what it tried again; threads may add to
-    it.
+class RejectedObjects:
+    """The objects that a run could not store, by table and name, and those it tried again. Threads
+    may add to it.
     """
 
     def __init__(self) -> None:
-        self.why: dict[str, dict[str, str]] = {}
-        self.named: dict[str, set[str]] = {}
-        self.mended: dict[str, set[str]] = {}
-        self.tried: set[str] = set()
-        self.many: set[str] = set()
+        self.reasons: dict[str, dict[str, str]] = {}
+        self.ids_by_table: dict[str, set[str]] = {}
+        self.resolved_ids: dict[str, set[str]] = {}
+        self.retried_tables: set[str] = set()
+        self.overflowing_tables: set[str] = set()
         self._lock = Lock()
 
-    def add(self, one: Odd) -> None:
-        """Leave an object out."""
-        name = one.id or (NAMELESS if one.created is None else f"{NAMELESS}, created {one.created}")
+    def add(self, rejected: Rejected) -> None:
+        """Record an object that cannot be stored."""
+        name = rejected.id or (
+            WITHOUT_ID if rejected.created is None else f"{WITHOUT_ID}, created {rejected.created}"
+        )
         with self._lock:
-            self.why.setdefault(one.table, {})[name] = one.why
-            self.named.setdefault(one.table, set()).update([one.id] if one.id else ())
-            self.mended.get(one.table, set()).discard(name)
+            self.reasons.setdefault(rejected.table, {})[name] = rejected.reason
+            self.ids_by_table.setdefault(rejected.table, set()).update(
+                [rejected.id] if rejected.id else ()
+            )
+            self.resolved_ids.get(rejected.table, set()).discard(name)
 
     def ids(self, table: str) -> set[str]:
-        """The ids of a table that were left out."""
+        """Return the ids of a table that were rejected."""
         with self._lock:
-            return set(self.named.get(table, ()))
+            return set(self.ids_by_table.get(table, ()))
 
-    def waiting(self, table: str) -> list[str]:
-        """What earlier runs left out, to be tried again; once in a session."""
-        if table in self.tried:
+    def ids_to_retry(self, table: str) -> list[str]:
+        """Return the ids that earlier runs rejected; only once for each table."""
+        if table in self.retried_tables:
             return []
-        self.tried.add(table)
-        return list(dlt.current.source_state().get(STATE, {}).get(table, ()))
+        self.retried_tables.add(table)
+        return list(dlt.current.source_state().get(REJECTED_STATE, {}).get(table, ()))
 
-    def took(self, table: str, ids: Iterable[str]) -> None:
-        """Forget what was tried again, and taken or gone."""
-        self.mended.setdefault(table, set()).update(set(ids) - self.ids(table))
+    def resolve(self, table: str, ids: Iterable[str]) -> None:
+        """Forget ids that were tried again and are stored now, or do not exist any more."""
+        self.resolved_ids.setdefault(table, set()).update(set(ids) - self.ids(table))
 
-    def keep(self, table: str) -> None:
-        """Store what is to be tried again, before a cursor moves past it."""
+    def store(self, table: str) -> None:
+        """Store the ids to try again, before a cursor moves past them."""
         state = dlt.current.source_state()
-        held: Collection[str] = state.get(STATE, {}).get(table, ())
-        ids = sorted((set(held) - self.mended.get(table, set())) | self.ids(table))
-        if ids == list(held):
+        stored: Collection[str] = state.get(REJECTED_STATE, {}).get(table, ())
+        ids = sorted((set(stored) - self.resolved_ids.get(table, set())) | self.ids(table))
+        if ids == list(stored):
             return
-        if len(ids) > MOST_KEPT and table not in self.many:
-            self.many.add(table)
+        if len(ids) > MAX_STORED and table not in self.overflowing_tables:
+            self.overflowing_tables.add(table)
             log.warning(
-                "%s: more than %s objects cannot be taken: `stripe-feed reconcile` finds all.",
+                "%s: more than %s objects cannot be stored: `stripe-feed reconcile` finds all.",
                 table,
-                f"{MOST_KEPT:,}",
+                f"{MAX_STORED:,}",
             )
-        state[STATE] = {**state.get(STATE, {}), table: ids[:MOST_KEPT]}
+        state[REJECTED_STATE] = {**state.get(REJECTED_STATE, {}), table: ids[:MAX_STORED]}
 
 
-def words(left_out: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """A sentence per table: what was left out, by name, and why."""
-    said = []
-    for table, found in left_out.items():
-        names = "; ".join(f"{name} ({why})" for name, why in list(found.items())[:MOST_TOLD])
-        more = f"; and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
-        again = (
-            "" if all(name.startswith(NAMELESS) for name in found) else " The next run tries again."
+def describe_rejected(left_out: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a sentence for each table: which objects were left out, and why."""
+    sentences = []
+    for table, reasons in left_out.items():
+        names = "; ".join(
+            f"{name} ({reason})" for name, reason in list(reasons.items())[:MAX_SHOWN]
         )
-        said.append(f"Left out of {table}: {names}{more}.{again}")
-    return said
+        more = f"; and {len(reasons) - MAX_SHOWN:,} more" if len(reasons) > MAX_SHOWN else ""
+        retry_note = (
+            ""
+            if all(name.startswith(WITHOUT_ID) for name in reasons)
+            else " The next run tries again."
+        )
+        sentences.append(f"Left out of {table}: {names}{more}.{retry_note}")
+    return sentences
