@@ -14,6 +14,7 @@ import msgspec
 from .protocol.faults import Faults
 from .protocol.messages import Answer, Request
 from .simulation import Simulation
+from .state.event_log import Event
 from .state.kinds import KINDS, PARENTS
 
 Arguments = dict[str, Any]
@@ -120,7 +121,14 @@ def _settings(sandbox: Simulation, arguments: Arguments) -> Arguments:
 
 def _events(sandbox: Simulation, arguments: Arguments) -> Any:
     """All events ever recorded, in the order in which they happened."""
-    return [event._asdict() | {"body": msgspec.Raw(event.body)} for event in sandbox.events]
+    return [_event(event) for event in sandbox.events]
+
+
+def _event(event: Event) -> Arguments:
+    return {
+        "twin_of" if name == "duplicate_of" else name: value
+        for name, value in event._asdict().items()
+    } | {"body": msgspec.Raw(event.body)}
 
 
 def _restrict(sandbox: Simulation, arguments: Arguments) -> Arguments:
