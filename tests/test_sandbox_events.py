@@ -1056,3 +1056,4 @@ def test_control_over_http(box: Sandbox) -> None:
         "deleted": True,
     }
     assert [event["id"] for event in found] == [event.id for event in box.events]
+    assert {"twin_of", "visible_at", "lost"} < set(found[0])

@@ -63,19 +63,20 @@ def answer_request(account: World, request: Request) -> Answer:
         if not is_current(version):
             body = render_answer(account, body, version)
     except Refusal as refusal:
-        status, body = (
-            refusal.status,
-            refusal.body(request_id, account.now, "" if account.livemode else "/test"),
-        )
+        mode = "" if account.livemode else "/test"
+        status, body = refusal.status, refusal.body(request_id, account.now, mode)
         headers |= refusal.headers
     account.log.append(LoggedRequest(request.method, template, params, status))
     account.counts[template, status] += 1
-    if account.indent and status == 200:
-        body = msgspec.json.format(body, indent=2)
-    if fate == "malformed":
-        body = account.faults.corrupt(body)
+    body = _sent_body(account, body, status, fate)
     delay = account.faults.delay() + (write.seconds if write else 0.0)
     return Answer(status, body, headers, delay, fate)
+
+
+def _sent_body(account: World, body: bytes, status: int, fate: Fate) -> bytes:
+    if account.indent and status == 200:
+        body = msgspec.json.format(body, indent=2)
+    return account.faults.corrupt(body) if fate == "malformed" else body
 
 
 def path_template(path: str) -> tuple[str, str]:

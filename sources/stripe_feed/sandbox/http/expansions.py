@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import msgspec
 
 from ..protocol.errors import Refusal, forbidden, not_expandable
-from ..samples import catalog, customers, invoices
 from ..samples.values import Object, Random
 from ..state.account import SHOWN, Account
 from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind
@@ -151,55 +149,21 @@ def opt_in_value(account: Account, table: str, content: Object, field: str) -> A
 
 def full_value(account: Account, table: str, content: Object, field: str) -> Any:
     """The complete value of such a field: the given one, or one that follows from the object's id."""
-    given_values = account.opt_in_values.get(content["id"], {})
-    if field in given_values and not isinstance(given_values[field], int):
-        return given_values[field]
-    rng = Random(f"{account.seed} {content['id']} {field}")
-    rng.account, rng.livemode = account.id, account.livemode
-    draw = zlib.crc32(f"{content['id']} {field}".encode())
+    given = account.opt_in_values.get(content["id"], {})
+    if field in given and not isinstance(given[field], int):
+        return given[field]
     kind = KINDS[table]
     for sublist in kind.sublists:
         if sublist.field == field and sublist.object in KIND_OF_OBJECT:
             return _children_of_kind(
                 account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"]
             )
-    match field:
-        case "tax_ids":
-            return [
-                customers.tax_id(rng, content) for _ in range(given_values.get(field, draw % 3))
-            ]
-        case "sources":
-            return [
-                customers.card(rng, content["id"]) for _ in range(given_values.get(field, draw % 2))
-            ]
-        case "payments":
-            return invoices.invoice_payments(rng, content, given_values.get(field, 1))
-        case "tax":
-            location = {"country": "DE", "source": "billing_address", "state": None}
-            tax = {
-                "automatic_tax": "supported",
-                "ip_address": None,
-                "location": location,
-                "provider": "stripe",
-            }
-            return (
-                tax
-                if draw % 3
-                else tax | {"automatic_tax": "unrecognized_location", "location": None}
-            )
-        case "cash_balance":
-            return customers.cash_balance(rng, content, draw)
-        case "invoice_credit_balance":
-            return {"eur": -(draw % 5000)} if draw % 4 == 0 else {}
-        case "tiers":
-            return catalog.tiers(content)
-        case "currency_options":
-            return catalog.currency_options(content) if content["object"] == "price" else {}
-        case "applies_to" | "proration_details":
-            return None
-        case "line_items":
-            return []
-    raise not_expandable(field)
+    sample = kind.opt_in.get(field)
+    if sample is None:
+        raise not_expandable(field)
+    rng = Random(f"{account.seed} {content['id']} {field}")
+    rng.account, rng.livemode = account.id, account.livemode
+    return sample(rng, content, given.get(field))
 
 
 def _children_of_kind(account: Account, kind: Kind, field: str, parent: str) -> list[Object]:

@@ -1,4 +1,4 @@
-"""Customers, and what belongs to one: discounts, tax ids, cards, cash balances."""
+"""Customers, and what belongs to one: discounts, tax ids, cards."""
 
 from __future__ import annotations
 
@@ -140,17 +140,4 @@ def card(rng: Random, customer: str) -> Object:
         "last4": f"{int(rng.random() * 10_000):04d}",
         "metadata": {},
         "name": None,
-    }
-
-
-def cash_balance(rng: Random, customer: Object, draw: int) -> Object | None:
-    if draw % 5:
-        return None
-    return {
-        "object": "cash_balance",
-        "available": {"eur": draw % 10_000},
-        "customer": customer["id"],
-        "customer_account": None,
-        "livemode": rng.livemode,
-        "settings": {"reconciliation_mode": "automatic", "using_merchant_default": True},
     }

@@ -32,23 +32,19 @@ def drafts_of(
     """The events of a mutation; `raw` is the object after it. An update that changes nothing has
     none.
     """
-    current, version, table = (
-        mutation.after or mutation.before or {},
-        account.api_version,
-        mutation.table,
-    )
-    shown = current if is_current(version) else render(account, table, current, version)
+    table, version = mutation.table, account.api_version
+    content = mutation.after or mutation.before or {}
+    rendered = render(account, table, content, version)
     if not is_current(version):
-        raw = msgspec.json.encode(shown)
-    if stubs and mutation.operation == "deleted":
-        raw = msgspec.json.encode(deleted_stub(current))
-    sides = None if stubs and mutation.operation == "deleted" else (mutation.before, current)
+        raw = msgspec.json.encode(rendered)
+    is_stub = stubs and mutation.operation == "deleted"
+    if is_stub:
+        raw = msgspec.json.encode(deleted_stub(content))
+    sides = None if is_stub else (mutation.before, content)
     changed: Object | None = None
     if mutation.operation == "updated":
-        before = mutation.before or {}
-        changed = previous_attributes(
-            before if is_current(version) else render(account, table, before, version), shown
-        )
+        before = render(account, table, mutation.before or {}, version)
+        changed = previous_attributes(before, rendered)
         if not changed and not mutation.hidden:
             return
     for type in mutation.events:

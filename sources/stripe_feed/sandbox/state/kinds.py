@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..samples import catalog
+from ..samples import catalog, opt_in
 from ..samples.customers import customer
 from ..samples.invoices import invoice_item, quote
+from ..samples.opt_in import OptInSample
 from ..samples.values import Object, Random
 
 Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null"]
@@ -69,7 +70,9 @@ class Kind:
     windowed: bool = True  # lists take `created`
     on_clocks: bool = False  # lists hide objects on a test clock
     expandable: Mapping[str, str] = field(default_factory=dict)  # field -> object name
-    opt_in: tuple[str, ...] = ()  # fields that only come when they are expanded
+    opt_in: Mapping[str, OptInSample | None] = field(default_factory=dict)
+    """Fields that only come when expanded -> their value. None: the objects of a sublist's kind."""
+
     sublists: tuple[Sublist, ...] = ()
     keeps_stub: bool = False  # a deleted object is still read as a stub
     sample: Callable[[Random, int], Object] | None = None
@@ -105,14 +108,14 @@ _ROWS = (
         filters={"email": TEXT, "test_clock": TEXT},
         on_clocks=True,
         expandable={"default_source": "card", "test_clock": "test_clock"},
-        opt_in=(
-            "tax",
-            "sources",
-            "tax_ids",
-            "cash_balance",
-            "invoice_credit_balance",
-            "subscriptions",
-        ),
+        opt_in={
+            "tax": opt_in.customer_tax,
+            "sources": opt_in.sources,
+            "tax_ids": opt_in.tax_ids,
+            "cash_balance": opt_in.cash_balance,
+            "invoice_credit_balance": opt_in.invoice_credit_balance,
+            "subscriptions": None,
+        },
         sublists=(
             Sublist("tax_ids", "tax_id", "/v1/customers/:id/tax_ids"),
             Sublist("sources", "source", "/v1/customers/:id/sources"),
@@ -147,7 +150,7 @@ _ROWS = (
             "due_date": TIME,
         },
         expandable=BILLING_EXPANDABLE | {"account_tax_ids": "tax_id", "latest_revision": "invoice"},
-        opt_in=("payments",),
+        opt_in={"payments": opt_in.payments},
         sublists=(
             Sublist("lines", "line_item", "/v1/invoices/:id/lines", children="invoice_line_items"),
             Sublist("payments", "invoice_payment", "/v1/invoice_payments", "invoice"),
@@ -221,7 +224,7 @@ _ROWS = (
         grouped="active",
         hidden=("inline",),
         expandable={"product": "product"},
-        opt_in=("tiers",),
+        opt_in={"tiers": opt_in.from_content(catalog.tiers)},
     ),
     Kind(
         name="prices",
@@ -242,7 +245,10 @@ _ROWS = (
         grouped="active",
         hidden=("inline", "archived"),
         expandable={"product": "product"},
-        opt_in=("tiers", "currency_options"),
+        opt_in={
+            "tiers": opt_in.from_content(catalog.tiers),
+            "currency_options": opt_in.from_content(catalog.currency_options),
+        },
     ),
     Kind(
         name="coupons",
@@ -252,7 +258,7 @@ _ROWS = (
         permission="rak_coupon_read",
         event="coupon",
         events=CRUD,
-        opt_in=("applies_to", "currency_options"),
+        opt_in={"applies_to": opt_in.constant(None), "currency_options": opt_in.constant({})},
         sample=catalog.coupon,
     ),
     Kind(
@@ -276,7 +282,7 @@ _ROWS = (
             "invoice": "invoice",
             "test_clock": "test_clock",
         },
-        opt_in=("proration_details",),
+        opt_in={"proration_details": opt_in.constant(None)},
         sample=invoice_item,
     ),
     Kind(
@@ -311,7 +317,7 @@ _ROWS = (
             "subscription_schedule": "subscription_schedule",
             "test_clock": "test_clock",
         },
-        opt_in=("line_items",),
+        opt_in={"line_items": opt_in.constant([])},
         sublists=(Sublist("line_items", "item", "/v1/quotes/:id/line_items"),),
         sample=quote,
     ),
