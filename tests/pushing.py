@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,15 +84,21 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, when: str) -> Iterator[None]:
-    """Die before or after the next call of a function."""
+def killed_at(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, when: str, later: int = 0
+) -> Iterator[None]:
+    """Die before or after a call of a function: the next one, or so many later."""
     real = getattr(place, name)
+    calls = itertools.count()
 
     def dying(*args: Any, **kwargs: Any) -> Any:
-        if when == "before":
+        due = next(calls) == later
+        if due and when == "before":
             raise Killed
-        real(*args, **kwargs)
-        raise Killed
+        result = real(*args, **kwargs)
+        if due:
+            raise Killed
+        return result
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(place, name, dying)

@@ -28,6 +28,8 @@ MAX_DELETE_SHARE = 0.1
 
 OBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "customers": (("id", "email"), ("delete",)),
+    "products": (("id",), ("delete", "deactivate")),
+    "prices": (("id", "lookup_key"), ("deactivate",)),
 }
 """Per object the fields to match on (beside `metadata.NAME`), and what can be done to an object whose
 row is gone.

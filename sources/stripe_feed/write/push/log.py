@@ -34,6 +34,9 @@ State = Literal["planned", "sent", "unknown", "done", "rejected"]
 RowState = Literal["open", "done", "rejected", "deleted"]
 """Of a row: `open` while a version of it has no definite outcome."""
 
+REMOVING = ("delete", "cancel", "void", "deactivate")
+"""Verbs after which a row has no object any more."""
+
 SCHEMA = """
 create table if not exists meta (name text primary key, value text) without rowid;
 create table if not exists rows (
@@ -273,7 +276,7 @@ class PushLog:
                 self._forget_replaced(db, where, object_id)
             if not is_last:
                 return
-            if operation.verb in ("delete", "cancel", "void", "deactivate"):
+            if operation.verb in REMOVING:
                 change = "state = 'deleted', object_id = null, sent_content = null"
             else:
                 change = "state = 'done', sent_content = content"

@@ -14,8 +14,10 @@ from typing import Any
 from ...errors import InvalidParameter, UsageError
 from ...resources import TABLES
 from ...resources.writable import REMOVED, Writable
-from ..checks import check
+from ..checks import check, check_metadata
+from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Nulls, Params, convert, unknown
+from ..unchanged import changed, completed
 from .definition import Column, Constant, Definition, Source, Template
 from .log import MARKER, content_of
 
@@ -180,8 +182,9 @@ def _utc(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
-def params_for(push: Definition, wanted: Wanted, verb: str) -> Params:
+def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = True) -> Params:
     """The parameters of one request. Raises `InvalidParameter` for what Stripe would refuse.
+    `complete=False`: what a new object needs may be missing.
 
     What an object only takes when it is created is left out of its updates, and the reverse.
     """
@@ -194,7 +197,7 @@ def params_for(push: Definition, wanted: Wanted, verb: str) -> Params:
     if verb == "create" and nulls == "unset":  # nothing is set yet
         nulls = "skip"
     params = convert(push.row, verb, given, nulls)
-    check(push.row, verb, params)
+    check(push.row, verb if complete else "update", params)
     return params
 
 
@@ -203,3 +206,10 @@ def update_only(push: Definition, wanted: Wanted) -> Params:
     created = params_for(push, wanted, "create")
     updated = params_for(push, wanted, "update")
     return {name: value for name, value in updated.items() if name not in created and value != ""}
+
+
+def update_params(push: Definition, wanted: Wanted, held: Object) -> Params:
+    """What is left to be sent for an object to become what a row says."""
+    params = params_for(push, wanted, "update")
+    check_metadata(params.get("metadata"), held.get("metadata"))
+    return changed(completed(params, held, wanted.given), held)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from ...api.client import Api
@@ -26,12 +26,13 @@ from ...errors import (
 )
 from ..lookup.copy import CopyPlace
 from ..lookup.find import Lookup
-from .decide import OPEN, Decision, decide
+from .decide import decide
+from .decision import OPEN, Decision
 from .definition import NOTHING, Definition
 from .log import LoggedRow, PushLog
 from .mapping import Wanted, fields_of, wanted_of
-from .removals import decide_removal
 from .rows import Row, columns_of, read_rows
+from .rules.removals import decide_removal
 from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
@@ -79,7 +80,7 @@ class Plan:
             "delete": found["delete"],
             "settle": found["settle"],
             "unchanged": self.unchanged + found["none"],
-            "skip": found["skip"],
+            "skip": found["skip"] + found["drop"],
             "reject": found["reject"],
         }
 
@@ -144,7 +145,9 @@ class Push:
         table = self._compare(rows, full_resync, None)
         claims = _Claims(self.log.rows(self.definition.name))
         decided = self._each(
-            [*table.pending], lambda pair: self._decided(pair[0], pair[1], claims), lambda pair: ""
+            [*table.pending],
+            lambda pair: self._decided(pair[0], pair[1], claims),
+            lambda pair: _queue_of(pair[0]),
         )
         removals = [decide_removal(self.lookup, self.definition, row, True) for row in table.gone]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
@@ -170,7 +173,7 @@ class Push:
             execution = _Execution(self, _Claims(self.log.rows(self.definition.name)))
             results = list(self._rejections(table))
             results += self._each(
-                table.pending, lambda pair: execution.row(*pair), lambda pair: pair[0].key
+                table.pending, lambda pair: execution.row(*pair), lambda pair: _queue_of(pair[0])
             )
             results += self._each(table.gone, execution.removal, lambda row: row.row_key)
             result = Result(self.definition, run, tuple(results), table.unchanged, execution.error)
@@ -330,7 +333,7 @@ class _Claims:
 
     def take(self, decision: Decision, noun: str) -> None:
         """Claim the object of a row. Raises `InvalidParameter` if another row has it."""
-        if decision.object_id is None or decision.action in ("skip", "reject"):
+        if decision.object_id is None or decision.action in ("skip", "drop", "reject"):
             return
         with self._lock:
             if self._owners.setdefault(decision.object_id, decision.key) != decision.key:
@@ -405,10 +408,13 @@ class _Execution:
             if decision.object_id and decision.content:
                 log.adopt(name, decision.key, decision.content, decision.object_id)
             return RowResult(decision.key, "unchanged", decision.object_id, decision.reason)
-        if decision.action == "skip":
+        if decision.action == "drop":
+            log.drop(name, decision.key)
+        if decision.action in ("skip", "drop"):
             return RowResult(decision.key, "skipped", decision.object_id, decision.reason)
         steps = log.begin(name, decision.key, decision.content, decision.steps)
-        return self._result(decision.key, decision.action, self.sender.carry_out(steps, True))
+        result = self._result(decision.key, decision.action, self.sender.carry_out(steps, True))
+        return replace(result, reason=result.reason or " ".join(decision.notes))
 
     def _result(self, key: str, action: str, outcome: Outcome) -> RowResult:
         status: Status = "rejected"
@@ -422,6 +428,12 @@ class _Execution:
         elif outcome.status == "done":
             status = DONE.get(action, "updated")
         return RowResult(key, status, outcome.object_id, outcome.reason, outcome.request_id)
+
+
+def _queue_of(wanted: Wanted) -> str:
+    """Rows that Stripe locks together are sent one after the other."""
+    owners = (wanted.given.get(name) for name in ("customer", "product"))
+    return next((f"{owner}" for owner in owners if owner), "")
 
 
 def _key_of(push: Definition, record: Row, number: int) -> str:

@@ -1,0 +1,71 @@
+"""What becomes of an object whose row is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ....api.forms import path_to
+from ....resources.writable import WRITABLE
+from ...consequences import consequences
+from ...lookup.find import Lookup, Object, Pages
+from ..decision import OPEN, Decision, get
+from ..definition import Definition
+from ..log import LoggedRow, Step
+
+HAS_PRICES = "Stripe does not delete a product that has prices: it is deactivated instead."
+
+Way = tuple[str, str]
+"""What is done, and why it is not what was asked for."""
+
+
+def decide_removal(lookup: Lookup, push: Definition, logged: LoggedRow, explain: bool) -> Decision:
+    """What is to be done to the object of a row that is gone. `explain`: look up what goes with it."""
+    key, object_id = logged.row_key, logged.object_id
+    if logged.state == "open" or object_id is None:
+        return Decision(key, "settle", object_id, reason=OPEN)
+    held = get(lookup, push.row, object_id)
+    if held is None:
+        return Decision(key, "drop", object_id, reason="It was gone already.")
+    way, reason = WAYS.get(push.object, _as_asked)(lookup, push, held)
+    if way == "nothing":
+        return Decision(key, "drop", object_id, reason=reason)
+    notes = [reason] if reason else []
+    if explain and (note := consequences(lookup, push.row, way, object_id)):
+        notes.append(note)
+    step = _step(push, way, object_id)
+    return Decision(key, "delete", object_id, (step,), notes=tuple(notes))
+
+
+def _as_asked(lookup: Lookup, push: Definition, held: Object) -> Way:
+    return push.on_delete, ""
+
+
+def _product(lookup: Lookup, push: Definition, held: Object) -> Way:
+    if push.on_delete == "delete":
+        prices = Pages(lookup.api).listed(WRITABLE["prices"], {"product": held["id"]}, 1)
+        if next(prices, None) is None:
+            return "delete", ""
+        if held["active"]:
+            return "deactivate", HAS_PRICES
+    return _active(lookup, push, held)
+
+
+def _active(lookup: Lookup, push: Definition, held: Object) -> Way:
+    """What is archived already stays as it is."""
+    return ("deactivate", "") if held["active"] else ("nothing", "It is inactive already.")
+
+
+WAYS: dict[str, Callable[[Lookup, Definition, Object], Way]] = {
+    "products": _product,
+    "prices": _active,
+}
+
+
+def _step(push: Definition, way: str, object_id: str) -> Step:
+    if way == "deactivate":
+        path = path_to(push.row.verbs["update"].path, object_id)
+        return Step("deactivate", "post", path, {"active": False})
+    verb = push.row.verbs[way]
+    return Step(
+        way, "delete" if verb.method == "delete" else "post", path_to(verb.path, object_id), {}
+    )
