@@ -13,8 +13,8 @@ from ..samples import subscriptions
 from ..samples.values import Object, Random
 from ..state import mutations
 from ..world import World
-from .price_fields import EMPTY, checked_price
-from .records import change, referenced
+from .catalog.price_fields import EMPTY, read_price
+from .records import change, object_in_param
 
 PLURALS = {"day": "days", "week": "weeks"}
 NO_PAYMENT_METHOD = (
@@ -28,7 +28,7 @@ def customer_of(account: World, given: Params) -> Object:
     """The customer who pays."""
     if not given.get("customer"):
         raise required("customer")
-    return referenced(account, "customers", given["customer"], "customer")
+    return object_in_param(account, "customers", given["customer"], "customer")
 
 
 def use_currency(account: World, customer: Object, currency: str, explicit: bool) -> None:
@@ -77,9 +77,9 @@ def sold_price(account: World, entry: Params, name: str, recurring: bool | None 
     param = f"{name}[{kinds[0]}]" if name else kinds[0]
     if kinds[0] == "price_data":
         data = {key: value for key, value in entry["price_data"].items() if key != "product"}
-        referenced(account, "products", entry["price_data"]["product"], f"{param}[product]")
-        return EMPTY | checked_price(data, param) | {"product": entry["price_data"]["product"]}
-    price = referenced(account, "prices", entry[kinds[0]], param)
+        object_in_param(account, "products", entry["price_data"]["product"], f"{param}[product]")
+        return EMPTY | read_price(data, param) | {"product": entry["price_data"]["product"]}
+    price = object_in_param(account, "prices", entry[kinds[0]], param)
     if not price["active"] and price["id"] not in account.inline_prices:
         raise Refusal(
             400,
@@ -154,7 +154,7 @@ def _discount(
             raise missing("discount", value, param, 400)
         return str(value)
     if kinds[0] == "coupon":
-        coupon = referenced(account, "coupons", value, param)
+        coupon = object_in_param(account, "coupons", value, param)
         if not coupon["valid"] or (coupon["redeem_by"] or account.now) < account.now:
             raise Refusal(400, f"Coupon expired: {value}", "coupon_expired", param)
         used = coupon["times_redeemed"] + 1

@@ -14,7 +14,7 @@ from ..samples.values import Object
 from ..state import mutations
 from ..state.event_builder import EventDraft
 from ..world import World
-from .records import ADDRESS, add, addressed, change, fields_of, filled, stub
+from .records import ADDRESS, add, change, deleted_stub, merge_hash, object_in_path, to_fields
 
 PREFIX = re.compile(r"[A-Z0-9]{1,12}")
 SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
@@ -63,7 +63,7 @@ ACTS_ONLY = ("payment_method", "source", "tax", "tax_id_data", "validate")
 """Parameters that are no fields."""
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     id = account.rng.id("cus")
     clock = given.get("test_clock")
     if clock and clock not in account.clocks:
@@ -77,20 +77,20 @@ def created(account: World, id: str, given: Params) -> Object:
     return made
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "customers", id)
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "customers", id)
     return change(account, "customers", id, _fields(account, before, given))
 
 
-def deleted(account: World, id: str, given: Params) -> Object:
+def delete(account: World, id: str, given: Params) -> Object:
     """Its running subscriptions end with it."""
-    addressed(account, "customers", id)
+    object_in_path(account, "customers", id)
     mutations.delete(account, "customers", id)
-    return stub("customer", id)
+    return deleted_stub("customer", id)
 
 
-def discount_deleted(account: World, id: str, given: Params) -> Object:
-    discount: Object | None = addressed(account, "customers", id)["discount"]
+def delete_discount(account: World, id: str, given: Params) -> Object:
+    discount: Object | None = object_in_path(account, "customers", id)["discount"]
     if discount is None:
         raise Refusal(404, f"No active discount for customer: {id}", "resource_missing")
     change(account, "customers", id, {"discount": None})
@@ -100,7 +100,7 @@ def discount_deleted(account: World, id: str, given: Params) -> Object:
 def _fields(account: World, before: Object, given: Params) -> Object:
     """The fields that the parameters lead to; hashes are merged key by key."""
     own = {name: value for name, value in given.items() if name not in ACTS_ONLY}
-    fields = fields_of(before, own, UNSET)
+    fields = to_fields(before, own, UNSET)
     if not PREFIX.fullmatch(fields.get("invoice_prefix") or "A"):
         raise Refusal(
             400,
@@ -108,7 +108,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
             param="invoice_prefix",
         )
     if "address" in given:
-        fields["address"] = filled(before["address"], given["address"], ADDRESS)
+        fields["address"] = merge_hash(before["address"], given["address"], ADDRESS)
     if "shipping" in given:
         fields["shipping"] = _shipping(before["shipping"], given["shipping"])
     if "invoice_settings" in given:
@@ -123,17 +123,17 @@ def _fields(account: World, before: Object, given: Params) -> Object:
 
 
 def _shipping(before: Object | None, given: Params | None) -> Object | None:
-    shipping = filled(before, given, SHIPPING)
+    shipping = merge_hash(before, given, SHIPPING)
     if shipping is None or given is None:
         return None
     old = (before or {}).get("address")
-    return shipping | {"address": filled(old, given["address"], ADDRESS)}
+    return shipping | {"address": merge_hash(old, given["address"], ADDRESS)}
 
 
 def _settings(before: Object, given: Params) -> Object:
     settings = before | given
     if "rendering_options" in given:
-        options = filled(before["rendering_options"], given["rendering_options"], RENDERING)
+        options = merge_hash(before["rendering_options"], given["rendering_options"], RENDERING)
         settings["rendering_options"] = options
     return settings
 
@@ -154,8 +154,8 @@ def _cash_balance(account: World, customer: Object, given: Params) -> Object:
     }
 
 
-def tax_id_created(account: World, id: str, given: Params) -> Object:
-    customer = addressed(account, "customers", id)
+def create_tax_id(account: World, id: str, given: Params) -> Object:
+    customer = object_in_path(account, "customers", id)
     held = expansions.full_value(account, "customers", customer, "tax_ids")
     made = _tax_id(account, customer, given)
     account.set_opt_in(id, {"tax_ids": [*held, made]})
@@ -163,9 +163,9 @@ def tax_id_created(account: World, id: str, given: Params) -> Object:
     return made
 
 
-def tax_id_deleted(account: World, id: str, given: Params) -> Object:
+def delete_tax_id(account: World, id: str, given: Params) -> Object:
     id, _, tax_id = id.partition("/")
-    customer = addressed(account, "customers", id)
+    customer = object_in_path(account, "customers", id)
     held = {
         one["id"]: one for one in expansions.full_value(account, "customers", customer, "tax_ids")
     }
@@ -174,7 +174,7 @@ def tax_id_deleted(account: World, id: str, given: Params) -> Object:
     gone = held.pop(tax_id)
     account.set_opt_in(id, {"tax_ids": list(held.values())})
     _tell_tax_id(account, "deleted", gone)
-    return stub("tax_id", tax_id)
+    return deleted_stub("tax_id", tax_id)
 
 
 def _tax_id(account: World, customer: Object, given: Params) -> Object:

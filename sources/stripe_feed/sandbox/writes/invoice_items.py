@@ -14,7 +14,15 @@ from ..state import mutations
 from ..state.table import has_text
 from ..world import World
 from . import billing
-from .records import add, addressed, change, currency_of, fields_of, referenced, stub
+from .records import (
+    add,
+    change,
+    check_currency,
+    deleted_stub,
+    object_in_param,
+    object_in_path,
+    to_fields,
+)
 
 MOST = 250
 EMPTY: Object = {
@@ -40,7 +48,7 @@ PLAIN = ("description", "discountable", "metadata", "period")
 COSTS = ("amount", "pricing", "price_data", "unit_amount_decimal")
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     """One without an invoice waits for the next one of its customer."""
     invoice = _editable(account, given["invoice"], "invoice") if given.get("invoice") else None
     customer = billing.customer_of(account, given)
@@ -67,9 +75,9 @@ def created(account: World, id: str, given: Params) -> Object:
     return made
 
 
-def updated(account: World, id: str, given: Params) -> Object:
+def update(account: World, id: str, given: Params) -> Object:
     """No event tells of it, but that of the draft that it is on."""
-    before = addressed(account, "invoiceitems", id)
+    before = object_in_path(account, "invoiceitems", id)
     if before["invoice"]:
         _editable(account, before["invoice"], "id")
     fields = _fields(account, before, given)
@@ -81,18 +89,18 @@ def updated(account: World, id: str, given: Params) -> Object:
     return after
 
 
-def deleted(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "invoiceitems", id)
+def delete(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "invoiceitems", id)
     if before["invoice"] and before["invoice"] in account.tables["invoices"].rows:
         _editable(account, before["invoice"], "id")
     mutations.delete(account, "invoiceitems", id)
     if before["invoice"] in account.tables["invoices"].rows:
         retotal(account, before["invoice"])
-    return stub("invoiceitem", id)
+    return deleted_stub("invoiceitem", id)
 
 
 def _editable(account: World, invoice: str, param: str) -> Object:
-    found = referenced(account, "invoices", invoice, param)
+    found = object_in_param(account, "invoices", invoice, param)
     if found["status"] != "draft":
         raise Refusal(
             400,
@@ -122,7 +130,7 @@ def _cost(account: World, given: Params, customer: Object) -> tuple[Object, str]
     whole = given.get("amount")
     decimal = given.get("unit_amount_decimal") or str(whole)
     amount = round(float(decimal) * quantity) if whole is None else whole
-    return _amounts(amount, None, decimal, quantity, given), currency_of(currency)
+    return _amounts(amount, None, decimal, quantity, given), check_currency(currency)
 
 
 def _quantity(given: Params) -> int:
@@ -151,7 +159,7 @@ def _amounts(
 
 def _changed_cost(account: World, before: Object, given: Params) -> Object:
     """The quantity before stays, and so does the price, unless another is given."""
-    customer = referenced(account, "customers", before["customer"], "customer")
+    customer = object_in_param(account, "customers", before["customer"], "customer")
     held = {"quantity": before["quantity"], "currency": before["currency"]}
     if not any(given.get(name) is not None for name in COSTS):
         details = before["pricing"]["price_details"]
@@ -179,7 +187,7 @@ def _check_currency(
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, {})
+    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, {})
     if "tax_rates" in given:
         fields["tax_rates"] = billing.tax_rates(account, given["tax_rates"])
     if "discounts" in given:
@@ -188,7 +196,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
             account, given["discounts"], before["discounts"], **holder
         )
     if given.get("subscription"):
-        referenced(account, "subscriptions", given["subscription"], "subscription")
+        object_in_param(account, "subscriptions", given["subscription"], "subscription")
         fields["parent"] = _parent(given["subscription"], "")
     return fields
 

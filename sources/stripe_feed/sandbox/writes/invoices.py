@@ -15,13 +15,13 @@ from .invoice_items import Proration
 from .records import (
     ADDRESS,
     add,
-    addressed,
-    currency_of,
-    fields_of,
-    filled,
-    only_one,
-    referenced,
-    stub,
+    check_currency,
+    check_exclusive,
+    deleted_stub,
+    merge_hash,
+    object_in_param,
+    object_in_path,
+    to_fields,
 )
 
 HOUR, DAY = 3600, 86_400
@@ -126,17 +126,17 @@ AFTER_FINALIZATION = {
 UNSET: Object = {"default_tax_rates": [], "discounts": []}
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     """Empty, unless pending items are included."""
     subscription = given.get("subscription")
     source = _revised(account, given.get("from_invoice"))
     owner = source or {}
     if subscription:
-        owner = referenced(account, "subscriptions", subscription, "subscription")
+        owner = object_in_param(account, "subscriptions", subscription, "subscription")
     customer = billing.customer_of(account, {"customer": owner.get("customer")} | given)
-    only_one(given, "days_until_due", "due_date")
+    check_exclusive(given, "days_until_due", "due_date")
     billing.check_collection(given, EMPTY, "days_until_due", "due_date")
-    currency = currency_of(
+    currency = check_currency(
         given.get("currency")
         or owner.get("currency")
         or customer["currency"]
@@ -147,7 +147,7 @@ def created(account: World, id: str, given: Params) -> Object:
         items = invoice_items.pending(account, customer["id"], currency, subscription)
     parent = _subscription_parent(owner) if subscription else None
     fields = {"from_invoice": given.get("from_invoice"), "parent": parent}
-    made = draft(account, customer, currency, fields, items, given=given)
+    made = create_draft(account, customer, currency, fields, items, given=given)
     if source:
         lines = [
             decode(raw)
@@ -162,7 +162,7 @@ def created(account: World, id: str, given: Params) -> Object:
 def _revised(account: World, given: Params | None) -> Object | None:
     if given is None:
         return None
-    invoice = referenced(account, "invoices", given["invoice"], "from_invoice[invoice]")
+    invoice = object_in_param(account, "invoices", given["invoice"], "from_invoice[invoice]")
     if invoice["status"] == "draft":
         raise Refusal(
             400, "Only a finalized invoice can be revised.", param="from_invoice[invoice]"
@@ -170,48 +170,48 @@ def _revised(account: World, given: Params | None) -> Object | None:
     return invoice
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "invoices", id)
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "invoices", id)
     allowed = AFTER_FINALIZATION.get(before["status"])
     if allowed is not None and (refused := [name for name in given if name not in allowed]):
         raise Refusal(400, "Finalized invoices can't be updated in this way", param=refused[0])
-    only_one(given, "days_until_due", "due_date")
+    check_exclusive(given, "days_until_due", "due_date")
     billing.check_collection(given, before, "days_until_due", "due_date")
     after = before | _fields(account, before, given)
     return mutations.replace(account, "invoices", after, children=False)
 
 
-def deleted(account: World, id: str, given: Params) -> Object:
+def delete(account: World, id: str, given: Params) -> Object:
     """Its invoice items stay with it: they are not pending again."""
-    before = addressed(account, "invoices", id)
+    before = object_in_path(account, "invoices", id)
     if before["status"] != "draft":
         raise Refusal(400, "You can only delete draft invoices.")
     if (before["parent"] or {}).get("type") == "subscription_details":
         raise Refusal(400, "You can't delete invoices created by subscriptions.")
     mutations.delete(account, "invoices", id)
-    return stub("invoice", id)
+    return deleted_stub("invoice", id)
 
 
-def finalized(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "invoices", id)
+def finalize(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "invoices", id)
     if before["status"] != "draft":
         raise Refusal(
             400,
             "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
         )
     after = before | {name: given[name] for name in ("auto_advance",) if name in given}
-    return finish(account, after)
+    return finalize_draft(account, after)
 
 
-def paid(account: World, id: str, given: Params) -> Object:
+def pay(account: World, id: str, given: Params) -> Object:
     """A draft is finalized first, also if the payment is declined then."""
-    invoice = addressed(account, "invoices", id)
+    invoice = object_in_path(account, "invoices", id)
     if invoice["status"] == "paid":
         raise Refusal(400, "Invoice is already paid")
     if invoice["status"] == "void":
         raise Refusal(400, NOT_OPEN)
     if invoice["status"] == "draft":
-        invoice = finish(account, invoice)
+        invoice = finalize_draft(account, invoice)
     if invoice["status"] == "paid":
         return invoice
     tried = {"attempt_count": invoice["attempt_count"] + 1, "attempted": True}
@@ -229,8 +229,8 @@ def paid(account: World, id: str, given: Params) -> Object:
     return mutations.replace(account, "invoices", _paid(account, invoice | tried), children=False)
 
 
-def sent(account: World, id: str, given: Params) -> Object:
-    invoice = addressed(account, "invoices", id)
+def send(account: World, id: str, given: Params) -> Object:
+    invoice = object_in_path(account, "invoices", id)
     if invoice["collection_method"] != "send_invoice":
         raise Refusal(
             400, "You can only manually send an invoice if its collection method is 'send_invoice'."
@@ -238,14 +238,14 @@ def sent(account: World, id: str, given: Params) -> Object:
     if invoice["status"] not in ("draft", "open"):
         raise Refusal(400, NOT_OPEN)
     if invoice["status"] == "draft":
-        invoice = finish(account, invoice)
+        invoice = finalize_draft(account, invoice)
     return mutations.replace(
         account, "invoices", invoice | {"auto_advance": True}, children=False, more=("sent",)
     )
 
 
-def voided(account: World, id: str, given: Params) -> Object:
-    invoice = addressed(account, "invoices", id)
+def void(account: World, id: str, given: Params) -> Object:
+    invoice = object_in_path(account, "invoices", id)
     if invoice["status"] == "paid":
         raise Refusal(400, "Invoices with `paid` payments cannot be voided.")
     if invoice["status"] not in ("open", "uncollectible"):
@@ -254,8 +254,8 @@ def voided(account: World, id: str, given: Params) -> Object:
     return mutations.replace(account, "invoices", samples.with_amounts_due(after), children=False)
 
 
-def marked_uncollectible(account: World, id: str, given: Params) -> Object:
-    invoice = addressed(account, "invoices", id)
+def mark_uncollectible(account: World, id: str, given: Params) -> Object:
+    invoice = object_in_path(account, "invoices", id)
     if invoice["status"] == "uncollectible":
         raise Refusal(400, "This invoice has already been marked uncollectible.")
     if invoice["status"] != "open":
@@ -267,7 +267,7 @@ def marked_uncollectible(account: World, id: str, given: Params) -> Object:
     )
 
 
-def draft(
+def create_draft(
     account: World,
     customer: Object,
     currency: str,
@@ -299,12 +299,12 @@ def draft(
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
     for name, empty in (("automatic_tax", AUTOMATIC_TAX), ("payment_settings", PAYMENT_SETTINGS)):
         if name in given:
-            fields[name] = filled(before[name], given[name], empty)
+            fields[name] = merge_hash(before[name], given[name], empty)
     if "shipping_details" in given:
-        details = filled(before["shipping_details"], given["shipping_details"], SHIPPING)
+        details = merge_hash(before["shipping_details"], given["shipping_details"], SHIPPING)
         fields["shipping_details"] = details and details | {"address": ADDRESS | details["address"]}
     if given.get("days_until_due") is not None:
         fields["due_date"] = account.now + given["days_until_due"] * DAY
@@ -330,7 +330,7 @@ def _copied(customer: Object) -> Object:
     }
 
 
-def finish(account: World, invoice: Object) -> Object:
+def finalize_draft(account: World, invoice: Object) -> Object:
     """Finalize a draft: it gets a number, and is paid at once if nothing is due."""
     row = account.tables["customers"].rows.get(invoice["customer"])
     customer = row.content() if row else None
@@ -399,9 +399,9 @@ def _subscription_parent(subscription: Object) -> Object:
     }
 
 
-def first_of(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
+def create_first_invoice(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
     """The first invoice of a subscription: paid, open for one that is incomplete, or by mail a draft."""
-    customer = referenced(account, "customers", subscription["customer"], "customer")
+    customer = object_in_param(account, "customers", subscription["customer"], "customer")
     currency, id = subscription["currency"], account.rng.id("in")
     row = account.tables["subscriptions"].rows[subscription["id"]]
     children = [decode(raw) for raw in account.children("subscriptions", row)]
@@ -414,7 +414,7 @@ def first_of(account: World, subscription: Object, extra: Sequence[Params]) -> O
         if "price" in own:
             own["pricing"] = {"price": own.pop("price")}
         own.pop("period", None)
-        invoice_items.created(account, "", own)
+        invoice_items.create(account, "", own)
     items = invoice_items.pending(account, customer["id"], currency, None)
     given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
     fields = {
@@ -422,13 +422,13 @@ def first_of(account: World, subscription: Object, extra: Sequence[Params]) -> O
         "default_payment_method": subscription["default_payment_method"],
         "parent": _subscription_parent(subscription),
     }
-    made = draft(account, customer, currency, fields, items, lines, given, id)
+    made = create_draft(account, customer, currency, fields, items, lines, given, id)
     if subscription["collection_method"] == "charge_automatically":
-        made = finish(account, made)
+        made = finalize_draft(account, made)
         if made["status"] == "open" and subscription["status"] != "incomplete":
             charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
             mutations.replace(account, "invoices", charged, children=False)
-    shown = addressed(account, "subscriptions", subscription["id"]) | {"latest_invoice": id}
+    shown = object_in_path(account, "subscriptions", subscription["id"]) | {"latest_invoice": id}
     return mutations.replace(account, "subscriptions", shown, children=False)
 
 
@@ -443,12 +443,12 @@ def prorate(
     for change in changes:
         invoice_items.add_proration(account, subscription, change, max(ends))
     if behavior == "always_invoice":
-        bill_pending(account, subscription)
+        bill_pending_items(account, subscription)
 
 
-def bill_pending(account: World, subscription: Object) -> None:
+def bill_pending_items(account: World, subscription: Object) -> None:
     """Bill what waits for the next invoice of a subscription, if something does."""
-    customer = referenced(account, "customers", subscription["customer"], "customer")
+    customer = object_in_param(account, "customers", subscription["customer"], "customer")
     items = invoice_items.pending(
         account, customer["id"], subscription["currency"], subscription["id"]
     )
@@ -460,13 +460,13 @@ def bill_pending(account: World, subscription: Object) -> None:
         "parent": _subscription_parent(subscription),
     }
     given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
-    made = draft(account, customer, subscription["currency"], fields, items, given=given)
+    made = create_draft(account, customer, subscription["currency"], fields, items, given=given)
     if subscription["collection_method"] == "charge_automatically":
-        made = finish(account, made)
+        made = finalize_draft(account, made)
         if made["status"] == "open":
             charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
             mutations.replace(account, "invoices", charged, children=False)
-    shown = addressed(account, "subscriptions", subscription["id"])
+    shown = object_in_path(account, "subscriptions", subscription["id"])
     mutations.replace(
         account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
     )

@@ -11,7 +11,7 @@ from ..samples.values import Object, decode
 from ..world import World
 from . import billing
 from .invoice_items import Proration
-from .records import fields_of
+from .records import to_fields
 
 NAMED = ("price", "plan", "price_data")
 OWN = ("billing_thresholds", "current_trial", "metadata", "quantity", "tax_rates", "discounts")
@@ -43,13 +43,13 @@ class Planned(NamedTuple):
         return 1 if self.before is None or self.changes_price else self.before["quantity"]
 
 
-def held(account: World, subscription: str) -> list[Object]:
+def read_items(account: World, subscription: str) -> list[Object]:
     """All items of a subscription, in their order."""
     row = account.tables["subscriptions"].rows[subscription]
     return [decode(raw) for raw in account.children("subscriptions", row)]
 
 
-def planned(
+def plan_items(
     account: World, before: list[Object], given: list[Params], name: str = "items"
 ) -> list[Planned]:
     """The items that the parameters lead to, checked; nothing is changed yet."""
@@ -113,7 +113,7 @@ def _check(items: list[Planned]) -> None:
         raise Refusal(400, CADENCE, param="items")
 
 
-def built(
+def build_items(
     account: World, subscription: str, items: list[Planned], start: int, end: int
 ) -> list[Object]:
     """The items themselves; prices that were described are made."""
@@ -123,7 +123,7 @@ def built(
 def _built(account: World, subscription: str, item: Planned, start: int, end: int) -> Object:
     before = item.before or _empty(account, subscription)
     own = {name: item.given[name] for name in OWN if name in item.given}
-    fields = fields_of(before, own, {"discounts": [], "tax_rates": []})
+    fields = to_fields(before, own, {"discounts": [], "tax_rates": []})
     if "tax_rates" in own:
         fields["tax_rates"] = billing.tax_rates(account, own["tax_rates"])
     if "discounts" in own:

@@ -10,7 +10,7 @@ from ..samples.values import Object
 from ..state import mutations
 from ..world import World
 from . import billing, invoice_items, invoices, subscriptions
-from .records import add, addressed, fields_of, filled, referenced
+from .records import add, merge_hash, object_in_param, object_in_path, to_fields
 
 DAY = 86_400
 AUTOMATIC_TAX: Object = {"enabled": False, "liability": None, "provider": None, "status": None}
@@ -80,7 +80,7 @@ PLAIN = frozenset(
 UNSET: Object = {"default_tax_rates": [], "discounts": []}
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     id = account.rng.id("qt")
     empty = EMPTY | {"id": id, "expires_at": account.now + 30 * DAY}
     source = _source(account, given)
@@ -117,17 +117,17 @@ def _source(account: World, given: Params) -> Object | None:
             f"With `from_quote` you may only specify `expires_at`, not `{more[0]}`.",
             param=more[0],
         )
-    return referenced(account, "quotes", given["from_quote"]["quote"], "from_quote[quote]")
+    return object_in_param(account, "quotes", given["from_quote"]["quote"], "from_quote[quote]")
 
 
 def _check_reference(account: World, given: Params, name: str) -> None:
     if name == "customer" and given.get(name):
-        referenced(account, "customers", given[name], name)
+        object_in_param(account, "customers", given[name], name)
     if name == "test_clock" and given.get(name, "") not in {"", *account.clocks}:
         raise missing("test_clock", given[name], name, 400)
 
 
-def updated(account: World, id: str, given: Params) -> Object:
+def update(account: World, id: str, given: Params) -> Object:
     """No event tells of it."""
     before = _current(account, id)
     if before["status"] not in ("draft", "open"):
@@ -143,7 +143,7 @@ def updated(account: World, id: str, given: Params) -> Object:
     return mutations.update(account, "quotes", id, fields)
 
 
-def finalized(account: World, id: str, given: Params) -> Object:
+def finalize(account: World, id: str, given: Params) -> Object:
     before = _needs(account, id, "finalized", "draft")
     if not before["customer"]:
         raise Refusal(400, "A quote needs a customer before it can be finalized.", param="customer")
@@ -156,7 +156,7 @@ def finalized(account: World, id: str, given: Params) -> Object:
     return _reach(account, before | fields, "open", "finalized_at")
 
 
-def accepted(account: World, id: str, given: Params) -> Object:
+def accept(account: World, id: str, given: Params) -> Object:
     """What recurs becomes a subscription, the rest a draft."""
     quote = _needs(account, id, "accepted", "open")
     lines = _lines(account, id)
@@ -170,7 +170,7 @@ def accepted(account: World, id: str, given: Params) -> Object:
     return _reach(account, quote | made, "accepted", "accepted_at")
 
 
-def canceled(account: World, id: str, given: Params) -> Object:
+def cancel(account: World, id: str, given: Params) -> Object:
     return _reach(
         account, _needs(account, id, "canceled", "draft", "open"), "canceled", "canceled_at"
     )
@@ -178,7 +178,7 @@ def canceled(account: World, id: str, given: Params) -> Object:
 
 def _current(account: World, id: str) -> Object:
     """The quote; one that is expired is canceled first."""
-    quote = addressed(account, "quotes", id)
+    quote = object_in_path(account, "quotes", id)
     if quote["status"] in ("draft", "open") and quote["expires_at"] <= account.now:
         return _reach(account, quote, "canceled", "canceled_at")
     return quote
@@ -198,10 +198,10 @@ def _reach(account: World, quote: Object, status: str, at: str) -> Object:
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
     for name, empty in (("automatic_tax", AUTOMATIC_TAX), ("invoice_settings", INVOICE_SETTINGS), ("subscription_data", SUBSCRIPTION_DATA)):  # fmt: skip
         if name in given:
-            fields[name] = filled(before[name], given[name], empty)
+            fields[name] = merge_hash(before[name], given[name], empty)
     if "default_tax_rates" in given:
         fields["default_tax_rates"] = given["default_tax_rates"] or []
     if "discounts" in given:
@@ -285,7 +285,7 @@ def _subscribed(
     data = quote["subscription_data"]
     if isinstance(data["effective_date"], int) and data["effective_date"] > account.now:
         return {"subscription_schedule": account.rng.id("sub_sched")}
-    customer = referenced(account, "customers", quote["customer"], "customer")
+    customer = object_in_param(account, "customers", quote["customer"], "customer")
     given = {
         "customer": customer["id"],
         "items": [
@@ -303,19 +303,19 @@ def _subscribed(
     }
     if quote["collection_method"] == "charge_automatically" and not billing.can_pay(customer, {}):
         given["payment_behavior"] = "default_incomplete"
-    made = subscriptions.created(account, "", given)
+    made = subscriptions.create(account, "", given)
     return {"subscription": made["id"], "invoice": made["latest_invoice"]}
 
 
 def _invoiced(account: World, quote: Object, lines: list[Object]) -> str:
-    customer = referenced(account, "customers", quote["customer"], "customer")
+    customer = object_in_param(account, "customers", quote["customer"], "customer")
     for line in lines:
         own = {
             "customer": customer["id"],
             "currency": quote["currency"],
             "quantity": line["quantity"],
         }
-        invoice_items.created(account, "", own | {"pricing": {"price": line["price"]["id"]}})
+        invoice_items.create(account, "", own | {"pricing": {"price": line["price"]["id"]}})
     items = invoice_items.pending(account, customer["id"], quote["currency"], None)[-len(lines) :]
     parent = {
         "quote_details": {"quote": quote["id"]},
@@ -326,5 +326,7 @@ def _invoiced(account: World, quote: Object, lines: list[Object]) -> str:
     days = quote["invoice_settings"]["days_until_due"]
     given = {"collection_method": quote["collection_method"], "days_until_due": days}
     return str(
-        invoices.draft(account, customer, quote["currency"], fields, items, given=given)["id"]
+        invoices.create_draft(account, customer, quote["currency"], fields, items, given=given)[
+            "id"
+        ]
     )

@@ -13,12 +13,12 @@ ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "st
 MOST_KEYS, LONGEST_NAME, LONGEST_VALUE = 50, 40, 500
 
 
-def addressed(account: World, table: str, id: str) -> Object:
+def object_in_path(account: World, table: str, id: str) -> Object:
     """The object that a path names; 404 if there is none."""
     return _found(account, table, id, "id", 404)
 
 
-def referenced(account: World, table: str, id: str, param: str) -> Object:
+def object_in_param(account: World, table: str, id: str, param: str) -> Object:
     """The object that a parameter names; 400 if there is none."""
     return _found(account, table, id, param, 400)
 
@@ -44,7 +44,7 @@ def change(account: World, table: str, id: str, fields: Object) -> Object:
     return mutations.update(account, table, id, fields)
 
 
-def taken(account: World, table: str, id: str) -> None:
+def check_id_is_free(account: World, table: str, id: str) -> None:
     """Refuse an id that the client chose and another object has."""
     if id in account.tables[table].rows:
         object = KINDS[table].object.capitalize()
@@ -55,30 +55,32 @@ def new_id(account: World, table: str, given: Params) -> str:
     """The id that the client chose, or a new one."""
     if "id" not in given:
         return account.rng.id(KINDS[table].prefix)
-    taken(account, table, given["id"])
+    check_id_is_free(account, table, given["id"])
     return str(given["id"])
 
 
-def stub(object: str, id: str) -> Object:
+def deleted_stub(object: str, id: str) -> Object:
     return {"id": id, "object": object, "deleted": True}
 
 
-def filled(before: Object | None, given: Params | None, empty: Object) -> Object | None:
+def merge_hash(before: Object | None, given: Params | None, empty: Object) -> Object | None:
     """A hash with all of its fields: those given, else those of before. None unsets it."""
     return None if given is None else empty | (before or {}) | given
 
 
-def fields_of(before: Object, given: Params, unset: Object) -> Object:
+def to_fields(before: Object, given: Params, unset: Object) -> Object:
     """The parameters as fields: metadata merged, and for what is unset null or its value in
     `unset`.
     """
     fields = {name: unset.get(name) if value is None else value for name, value in given.items()}
     if "metadata" in given:
-        fields["metadata"] = merged(before.get("metadata") or {}, given["metadata"])
+        fields["metadata"] = merge_metadata(before.get("metadata") or {}, given["metadata"])
     return fields
 
 
-def merged(before: dict[str, str], given: Params | None, name: str = "metadata") -> dict[str, str]:
+def merge_metadata(
+    before: dict[str, str], given: Params | None, name: str = "metadata"
+) -> dict[str, str]:
     """Metadata after a change: keys are added, `""` takes one away, and None all."""
     if given is None:
         return {}
@@ -101,7 +103,7 @@ def merged(before: dict[str, str], given: Params | None, name: str = "metadata")
     return both
 
 
-def only_one(given: Params, *names: str) -> str:
+def check_exclusive(given: Params, *names: str) -> str:
     """Which one of these is given, if any; refuses two."""
     there = [name for name in names if given.get(name) is not None]
     if len(there) > 1:
@@ -109,18 +111,18 @@ def only_one(given: Params, *names: str) -> str:
     return there[0] if there else ""
 
 
-def currency_of(given: str, param: str = "currency") -> str:
+def check_currency(given: str, param: str = "currency") -> str:
     if len(given) != 3 or not (given.isascii() and given.isalpha()):
         raise Refusal(400, f"Invalid currency: {given}.", param=param)
     return given.lower()
 
 
-def https(url: str | None, param: str) -> None:
+def check_url(url: str | None, param: str) -> None:
     if url is not None and not url.startswith(("http://", "https://")):
         raise Refusal(400, "Not a valid URL", "url_invalid", param)
 
 
-def at_least(least: int, value: int | None, param: str) -> None:
+def check_minimum(least: int, value: int | None, param: str) -> None:
     if value is not None and value < least:
         raise Refusal(
             400,

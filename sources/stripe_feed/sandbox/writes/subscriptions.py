@@ -10,7 +10,15 @@ from ..state import mutations
 from ..world import World
 from . import billing, invoices, items
 from .invoice_items import Proration
-from .records import add, addressed, fields_of, filled, only_one, referenced, stub
+from .records import (
+    add,
+    check_exclusive,
+    deleted_stub,
+    merge_hash,
+    object_in_param,
+    object_in_path,
+    to_fields,
+)
 
 MOST_ACTIVE = 500
 DAY = 86_400
@@ -83,13 +91,13 @@ PLAIN = frozenset(
 """Parameters that are fields of the same name."""
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     customer = billing.customer_of(account, given)
     if not given.get("items"):
         raise required("items")
     _check_exclusive(given)
     billing.check_collection(given, EMPTY, "days_until_due")
-    plan = items.planned(account, [], given["items"])
+    plan = items.plan_items(account, [], given["items"])
     currency = plan[0].price["currency"]
     _check_room(account, customer["id"])
     start, end, trial_end = _first_period(account, given, plan)
@@ -107,20 +115,20 @@ def created(account: World, id: str, given: Params) -> Object:
         "trial_end": trial_end,
         "trial_start": account.now if trial_end else None,
     }
-    whole["items"] = embedded_list(items_url(id), items.built(account, id, plan, start, end))
+    whole["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     whole |= _fields(account, whole, given)
     made = add(account, "subscriptions", whole)
-    return invoices.first_of(account, made, given.get("add_invoice_items", []))
+    return invoices.create_first_invoice(account, made, given.get("add_invoice_items", []))
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "subscriptions", id)
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "subscriptions", id)
     _check_ended(before, given)
     _check_exclusive(given)
     billing.check_collection(given, before, "days_until_due")
-    held = items.held(account, id)
+    held = items.read_items(account, id)
     start, end = held[0]["current_period_start"], held[0]["current_period_end"]
-    plan = items.planned(account, held, given.get("items", []))
+    plan = items.plan_items(account, held, given.get("items", []))
     after = before | _fields(account, before, given) | _timing(account, before, given)
     if (
         given.get("billing_cycle_anchor", {}).get("type") == "now"
@@ -131,10 +139,10 @@ def updated(account: World, id: str, given: Params) -> Object:
     elif "trial_end" in given:
         end = given["trial_end"]
     prorated = _prorated(account, before, given, held, plan)
-    after["items"] = embedded_list(items_url(id), items.built(account, id, plan, start, end))
+    after["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     done = mutations.replace(account, "subscriptions", after, children=True)
     invoices.prorate(account, done, prorated, given.get("proration_behavior", "create_prorations"))
-    return addressed(account, "subscriptions", id)
+    return object_in_path(account, "subscriptions", id)
 
 
 def _prorated(
@@ -148,13 +156,13 @@ def _prorated(
     return list(items.prorations(held, plan, start, end, at))
 
 
-def canceled(account: World, id: str, given: Params) -> Object:
+def cancel(account: World, id: str, given: Params) -> Object:
     """It stays, as canceled; another time it is not found."""
-    before = addressed(account, "subscriptions", id)
+    before = object_in_path(account, "subscriptions", id)
     if before["status"] in ENDED:
         raise missing("subscription", id)
     if given.get("invoice_now"):
-        invoices.bill_pending(account, before)
+        invoices.bill_pending_items(account, before)
     details = before["cancellation_details"] | given.get("cancellation_details", {})
     ended = {
         "status": "canceled",
@@ -165,8 +173,8 @@ def canceled(account: World, id: str, given: Params) -> Object:
     return mutations.replace(account, "subscriptions", before | ended, children=False)
 
 
-def paused(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "subscriptions", id)
+def pause(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "subscriptions", id)
     if before["status"] not in ("active", "trialing", "past_due"):
         raise Refusal(400, f"This subscription cannot be paused because it is {before['status']}.")
     reason = {
@@ -178,8 +186,8 @@ def paused(account: World, id: str, given: Params) -> Object:
     return mutations.replace(account, "subscriptions", after, children=False, more=("paused",))
 
 
-def resumed(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "subscriptions", id)
+def resume(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "subscriptions", id)
     if before["status"] != "paused":
         raise Refusal(400, "Only paused subscriptions can be resumed.")
     if before["collection_method"] != "charge_automatically":
@@ -190,30 +198,32 @@ def resumed(account: World, id: str, given: Params) -> Object:
     return mutations.replace(account, "subscriptions", after, children=False, more=("resumed",))
 
 
-def discount_deleted(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "subscriptions", id)
+def delete_discount(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "subscriptions", id)
     if not before["discounts"]:
         raise Refusal(404, f"No active discount for subscription: {id}", "resource_missing")
     mutations.replace(account, "subscriptions", before | {"discounts": []}, children=False)
     return {"id": before["discounts"][0], "object": "discount", "subscription": id, "deleted": True}
 
 
-def item_created(account: World, id: str, given: Params) -> Object:
-    subscription = referenced(account, "subscriptions", given["subscription"], "subscription")["id"]
-    known = {item["id"] for item in items.held(account, subscription)}
+def create_item(account: World, id: str, given: Params) -> Object:
+    subscription = object_in_param(account, "subscriptions", given["subscription"], "subscription")[
+        "id"
+    ]
+    known = {item["id"] for item in items.read_items(account, subscription)}
     _with_item(account, subscription, given)
-    return next(item for item in items.held(account, subscription) if item["id"] not in known)
+    return next(item for item in items.read_items(account, subscription) if item["id"] not in known)
 
 
-def item_updated(account: World, id: str, given: Params) -> Object:
+def update_item(account: World, id: str, given: Params) -> Object:
     subscription = _holder(account, id)
     _with_item(account, subscription, given | {"id": id})
-    return next(item for item in items.held(account, subscription) if item["id"] == id)
+    return next(item for item in items.read_items(account, subscription) if item["id"] == id)
 
 
-def item_deleted(account: World, id: str, given: Params) -> Object:
+def delete_item(account: World, id: str, given: Params) -> Object:
     _with_item(account, _holder(account, id), given | {"id": id, "deleted": True})
-    return stub("subscription_item", id)
+    return deleted_stub("subscription_item", id)
 
 
 def _with_item(account: World, subscription: str, given: Params) -> None:
@@ -226,7 +236,7 @@ def _with_item(account: World, subscription: str, given: Params) -> None:
     )
     item = {name: value for name, value in given.items() if name not in shared}
     settings = {name: given[name] for name in shared[:2] if name in given}
-    updated(account, subscription, settings | {"items": [item]})
+    update(account, subscription, settings | {"items": [item]})
 
 
 def _holder(account: World, item: str) -> str:
@@ -234,17 +244,17 @@ def _holder(account: World, item: str) -> str:
     for row in account.tables["subscriptions"].rows.values():
         whole = account.all_children.get(row.id)
         if any(quoted in raw for raw in (whole or [row.raw])) and any(
-            one["id"] == item for one in items.held(account, row.id)
+            one["id"] == item for one in items.read_items(account, row.id)
         ):
             return row.id
     raise missing("subscription_item", item)
 
 
 def _check_exclusive(given: Params) -> None:
-    only_one(given, "billing_cycle_anchor", "billing_cycle_anchor_config")
-    only_one(given, "trial_end", "trial_period_days")
+    check_exclusive(given, "billing_cycle_anchor", "billing_cycle_anchor_config")
+    check_exclusive(given, "trial_end", "trial_period_days")
     if given.get("trial_from_plan"):
-        only_one(given, "trial_end", "trial_from_plan")
+        check_exclusive(given, "trial_end", "trial_from_plan")
     if given.get("cancel_at_period_end") and given.get("cancel_at") is not None:
         raise exclusive("cancel_at", "cancel_at_period_end")
 
@@ -312,13 +322,13 @@ def _first_status(
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = fields_of(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
     for name, empty in (
         ("automatic_tax", AUTOMATIC_TAX), ("invoice_settings", INVOICE_SETTINGS), ("payment_settings", PAYMENT_SETTINGS),
         ("cancellation_details", DETAILS), ("pause_collection", {"behavior": None, "resumes_at": None}),
     ):  # fmt: skip
         if name in given:
-            fields[name] = filled(before[name], given[name], empty)
+            fields[name] = merge_hash(before[name], given[name], empty)
     if "default_tax_rates" in given:
         fields["default_tax_rates"] = billing.tax_rates(account, given["default_tax_rates"])
     if "discounts" in given:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from ..protocol.errors import Refusal, required
-from ..protocol.parameters import Params
-from ..samples.values import Object
-from ..state import mutations
-from ..world import World
-from .records import add, addressed, at_least, change, currency_of, fields_of, stub, taken
+from ...protocol.errors import Refusal, required
+from ...protocol.parameters import Params
+from ...samples.values import Object
+from ...state import mutations
+from ...world import World
+from ..records import (
+    add,
+    change,
+    check_currency,
+    check_id_is_free,
+    check_minimum,
+    deleted_stub,
+    object_in_path,
+    to_fields,
+)
 
 FIVE_YEARS = 5 * 366 * 86_400
 EMPTY: Object = {
@@ -27,13 +36,13 @@ EMPTY: Object = {
 }
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     _check(account, given)
     id = given.get("id") or account.rng.word(8)
-    taken(account, "coupons", id)
-    fields = fields_of(EMPTY, given, {})
+    check_id_is_free(account, "coupons", id)
+    fields = to_fields(EMPTY, given, {})
     if given.get("currency"):
-        fields["currency"] = currency_of(given["currency"])
+        fields["currency"] = check_currency(given["currency"])
     return add(account, "coupons", EMPTY | fields | {"id": id})
 
 
@@ -51,7 +60,7 @@ def _check(account: World, given: Params) -> None:
             f"Invalid percent_off: {percent}. It must be between 0 and 100.",
             param="percent_off",
         )
-    at_least(1, amount, "amount_off")
+    check_minimum(1, amount, "amount_off")
     if amount is not None and not given.get("currency"):
         raise required("currency")
     if given.get("duration") == "repeating" and given.get("duration_in_months") is None:
@@ -63,13 +72,13 @@ def _check(account: World, given: Params) -> None:
         )
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "coupons", id)
-    return change(account, "coupons", id, fields_of(before, given, {}))
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "coupons", id)
+    return change(account, "coupons", id, to_fields(before, given, {}))
 
 
-def deleted(account: World, id: str, given: Params) -> Object:
+def delete(account: World, id: str, given: Params) -> Object:
     """Discounts made from it go on."""
-    addressed(account, "coupons", id)
+    object_in_path(account, "coupons", id)
     mutations.delete(account, "coupons", id)
-    return stub("coupon", id)
+    return deleted_stub("coupon", id)

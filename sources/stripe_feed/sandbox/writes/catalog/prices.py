@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from ..protocol.errors import Refusal
-from ..protocol.parameters import Params
-from ..samples.values import Object
-from ..state import mutations
-from ..state.mutation_log import read_object
-from ..state.table import has_text
-from ..world import World
+from ...protocol.errors import Refusal
+from ...protocol.parameters import Params
+from ...samples.values import Object
+from ...state import mutations
+from ...state.mutation_log import read_object
+from ...state.table import has_text
+from ...world import World
+from ..records import (
+    change,
+    check_exclusive,
+    deleted_stub,
+    new_id,
+    object_in_param,
+    object_in_path,
+    to_fields,
+)
 from . import products
-from .price_fields import RECURRING, add_price, checked_price, option, own_option
-from .records import addressed, change, fields_of, new_id, only_one, referenced, stub
+from .price_fields import RECURRING, add_price, currency_option, own_currency_option, read_price
 
 PRICE_OF_PLAN = {
     "amount": "unit_amount",
@@ -22,30 +30,32 @@ CYCLE = ("interval", *RECURRING)
 """Fields of a plan that its price has in `recurring`."""
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     """A taken lookup key is refused, or transferred from the price that has it."""
     given = dict(given)
-    if not only_one(given, "product", "product_data"):
+    if not check_exclusive(given, "product", "product_data"):
         raise Refusal(
             400, "You must specify either `product` or `product_data` when creating a price."
         )
     transfer = given.pop("transfer_lookup_key", False)
     data = given.pop("product_data", None)
-    product = None if data else referenced(account, "products", given["product"], "product")["id"]
-    fields = checked_price(given)
+    product = (
+        None if data else object_in_param(account, "products", given["product"], "product")["id"]
+    )
+    fields = read_price(given)
     holder = _holder(account, given.get("lookup_key"), transfer)
-    product = product or products.created(account, "", data or {})["id"]
+    product = product or products.create(account, "", data or {})["id"]
     if holder:
         change(account, "prices", holder, {"lookup_key": None})
     return add_price(account, fields | {"product": product})
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "prices", id)
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "prices", id)
     given = dict(given)
     transfer = given.pop("transfer_lookup_key", False)
     _may_change(account, before, given)
-    fields = fields_of(before, given, {})
+    fields = to_fields(before, given, {})
     if "currency_options" in given or "tax_behavior" in given:
         fields["currency_options"] = _options(account, before | fields, given)
     holder = _holder(account, given.get("lookup_key"), transfer, id)
@@ -62,7 +72,11 @@ def _options(account: World, price: Object, given: Params) -> Object:
         if added is None
         else account.opt_in_values.get(price["id"], {}).get("currency_options", {})
     )
-    return held | own_option(price) | {key: option(key, one) for key, one in (added or {}).items()}
+    return (
+        held
+        | own_currency_option(price)
+        | {key: currency_option(key, one) for key, one in (added or {}).items()}
+    )
 
 
 def _may_change(account: World, before: Object, given: Params) -> None:
@@ -96,30 +110,30 @@ def _holder(account: World, key: str | None, transfer: bool, own: str = "") -> s
     return holder
 
 
-def plan_created(account: World, id: str, given: Params) -> Object:
+def create_plan(account: World, id: str, given: Params) -> Object:
     product = given.get("product")
     if isinstance(product, str):
-        referenced(account, "products", product, "product")
-    fields = checked_price(_as_price(given))
+        object_in_param(account, "products", product, "product")
+    fields = read_price(_as_price(given))
     id = new_id(account, "plans", given)
     if not isinstance(product, str):
-        product = products.created(account, "", product or {"name": id})["id"]
+        product = products.create(account, "", product or {"name": id})["id"]
     add_price(account, fields | {"id": id, "product": product})
     return read_object(account, "plans", id)
 
 
-def plan_updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "plans", id)
+def update_plan(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "plans", id)
     if "product" in given:
-        referenced(account, "products", given["product"], "product")
-    return change(account, "plans", id, fields_of(before, given, {}))
+        object_in_param(account, "products", given["product"], "product")
+    return change(account, "plans", id, to_fields(before, given, {}))
 
 
-def plan_deleted(account: World, id: str, given: Params) -> Object:
+def delete_plan(account: World, id: str, given: Params) -> Object:
     """Its price goes with it."""
-    addressed(account, "plans", id)
+    object_in_path(account, "plans", id)
     mutations.delete(account, "plans", id)
-    return stub("plan", id)
+    return deleted_stub("plan", id)
 
 
 def _as_price(plan: Params) -> Params:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from ..protocol.errors import Refusal
-from ..protocol.parameters import Params
-from ..samples.values import Object
-from ..state import mutations
-from ..world import World
-from .price_fields import add_price, checked_price
-from .records import add, addressed, change, fields_of, filled, https, new_id, referenced, stub
+from ...protocol.errors import Refusal
+from ...protocol.parameters import Params
+from ...samples.values import Object
+from ...state import mutations
+from ...world import World
+from ..records import (
+    add,
+    change,
+    check_url,
+    deleted_stub,
+    merge_hash,
+    new_id,
+    object_in_param,
+    object_in_path,
+    to_fields,
+)
+from .price_fields import add_price, read_price
 
 TAX_DETAILS = {"performance_location": None, "tax_code": None}
 EMPTY: Object = {
@@ -30,13 +40,13 @@ EMPTY: Object = {
 UNSET: Object = {"images": [], "marketing_features": []}
 
 
-def created(account: World, id: str, given: Params) -> Object:
+def create(account: World, id: str, given: Params) -> Object:
     """`default_price_data` makes a price that becomes its default."""
     fields = _fields(EMPTY, {name: given[name] for name in given if name != "default_price_data"})
     id = new_id(account, "products", given)
     data = given.get("default_price_data")
     if data is not None:
-        price = checked_price(data, "default_price_data")
+        price = read_price(data, "default_price_data")
     product = add(account, "products", EMPTY | {"updated": account.now} | fields | {"id": id})
     if data is None:
         return product
@@ -44,10 +54,10 @@ def created(account: World, id: str, given: Params) -> Object:
     return change(account, "products", id, {"default_price": made["id"]})
 
 
-def updated(account: World, id: str, given: Params) -> Object:
-    before = addressed(account, "products", id)
+def update(account: World, id: str, given: Params) -> Object:
+    before = object_in_path(account, "products", id)
     if "default_price" in given:
-        price = referenced(account, "prices", given["default_price"], "default_price")
+        price = object_in_param(account, "prices", given["default_price"], "default_price")
         if price["product"] != id:
             raise Refusal(
                 400,
@@ -59,8 +69,8 @@ def updated(account: World, id: str, given: Params) -> Object:
     return before if unchanged else change(account, "products", id, fields)
 
 
-def deleted(account: World, id: str, given: Params) -> Object:
-    addressed(account, "products", id)
+def delete(account: World, id: str, given: Params) -> Object:
+    object_in_path(account, "products", id)
     if mutations.has_prices(account, id):
         raise Refusal(
             400,
@@ -68,14 +78,14 @@ def deleted(account: World, id: str, given: Params) -> Object:
             param="id",
         )
     mutations.delete(account, "products", id)
-    return stub("product", id)
+    return deleted_stub("product", id)
 
 
 def _fields(before: Object, given: Params) -> Object:
-    fields = fields_of(before, given, UNSET)
-    https(fields.get("url"), "url")
+    fields = to_fields(before, given, UNSET)
+    check_url(fields.get("url"), "url")
     for place, image in enumerate(fields.get("images", ())):
-        https(image, f"images[{place}]")
+        check_url(image, f"images[{place}]")
     if set(fields.get("statement_descriptor") or "") & set("<>\\\"'"):
         raise Refusal(
             400,
@@ -83,5 +93,5 @@ def _fields(before: Object, given: Params) -> Object:
             param="statement_descriptor",
         )
     if "tax_details" in given:
-        fields["tax_details"] = filled(before["tax_details"], given["tax_details"], TAX_DETAILS)
+        fields["tax_details"] = merge_hash(before["tax_details"], given["tax_details"], TAX_DETAILS)
     return fields

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..protocol.errors import Refusal, required
-from ..protocol.parameters import Params
-from ..samples.values import Object
-from ..state import mutations
-from ..world import World
-from .records import at_least, currency_of, fields_of, only_one
+from ...protocol.errors import Refusal, required
+from ...protocol.parameters import Params
+from ...samples.values import Object
+from ...state import mutations
+from ...world import World
+from ..records import check_currency, check_exclusive, check_minimum, to_fields
 
 EMPTY: Object = {
     "active": True,
@@ -36,14 +36,14 @@ CUSTOM_AMOUNT = {"maximum": None, "minimum": None, "preset": None}
 MOST_OFTEN = {"day": 1095, "week": 156, "month": 36, "year": 3}
 
 
-def checked_price(given: Params, within: str = "") -> Object:
+def read_price(given: Params, within: str = "") -> Object:
     """The fields of a price but its product; `within` is the hash that describes it."""
 
     def name(param: str) -> str:
         return f"{within}[{param}]" if within else param
 
-    fields = fields_of(EMPTY, given, {}) | {
-        "currency": currency_of(given["currency"], name("currency"))
+    fields = to_fields(EMPTY, given, {}) | {
+        "currency": check_currency(given["currency"], name("currency"))
     }
     if "recurring" in given:
         fields |= {"recurring": _cycle(given["recurring"], name("recurring")), "type": "recurring"}
@@ -51,17 +51,19 @@ def checked_price(given: Params, within: str = "") -> Object:
         fields |= _tiered(given, name)
     else:
         fields |= {"tiers": None} | _untiered(given, name)
-    options = {key: option(key, one) for key, one in given.get("currency_options", {}).items()}
-    return fields | {"currency_options": own_option(EMPTY | fields) | options}
+    options = {
+        key: currency_option(key, one) for key, one in given.get("currency_options", {}).items()
+    }
+    return fields | {"currency_options": own_currency_option(EMPTY | fields) | options}
 
 
 def _untiered(given: Params, name: Callable[[str], str]) -> Object:
-    amount = only_one(given, "unit_amount", "unit_amount_decimal", "custom_unit_amount")
+    amount = check_exclusive(given, "unit_amount", "unit_amount_decimal", "custom_unit_amount")
     if not amount:
         raise Refusal(
             400, "Prices require an `unit_amount` or `unit_amount_decimal` parameter to be set."
         )
-    at_least(0, given.get("unit_amount"), name("unit_amount"))
+    check_minimum(0, given.get("unit_amount"), name("unit_amount"))
     if amount == "custom_unit_amount":
         return {"custom_unit_amount": _custom(given["custom_unit_amount"])}
     return amounts(given)
@@ -69,7 +71,7 @@ def _untiered(given: Params, name: Callable[[str], str]) -> Object:
 
 def _cycle(given: Params, name: str) -> Object:
     cycle = RECURRING | given
-    at_least(1, cycle["interval_count"], f"{name}[interval_count]")
+    check_minimum(1, cycle["interval_count"], f"{name}[interval_count]")
     if cycle["interval_count"] > MOST_OFTEN[cycle["interval"]]:
         raise Refusal(
             400, "The maximum billing interval is three years.", param=f"{name}[interval_count]"
@@ -106,7 +108,7 @@ def _tier(given: Params) -> Object:
 def amounts(given: Params, name: str = "unit_amount") -> Object:
     """Both ways to write an amount; a fraction has no whole one."""
     decimal = f"{name}_decimal"
-    only_one(given, name, decimal)
+    check_exclusive(given, name, decimal)
     if given.get(name) is not None:
         return {name: given[name], decimal: str(given[name])}
     text = given.get(decimal)
@@ -120,8 +122,8 @@ def _custom(given: Params) -> Object:
     return CUSTOM_AMOUNT | {key: value for key, value in given.items() if key != "enabled"}
 
 
-def option(currency: str, given: Params) -> Object:
-    currency_of(currency, f"currency_options[{currency}]")
+def currency_option(currency: str, given: Params) -> Object:
+    check_currency(currency, f"currency_options[{currency}]")
     custom = given.get("custom_unit_amount")
     return amounts(given) | {
         "custom_unit_amount": None if custom is None else _custom(custom),
@@ -134,7 +136,7 @@ def _own(price: Object) -> Object:
     return {name: price[name] for name in names}
 
 
-def own_option(price: Object) -> Object:
+def own_currency_option(price: Object) -> Object:
     return {price["currency"]: _own(price)}
 
 

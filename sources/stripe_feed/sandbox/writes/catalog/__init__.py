@@ -1,0 +1,1 @@
+"""Products, prices, plans and coupons."""
