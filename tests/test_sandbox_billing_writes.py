@@ -530,6 +530,66 @@ def test_an_invoice_copies_its_customer_until_it_is_finalized(shop: Shop) -> Non
     )
 
 
+# Previews
+
+
+def test_a_preview_shows_the_next_invoice_and_changes_nothing(shop: Shop) -> None:
+    made = subscribe(shop, **{"items[0][quantity]": "2"})
+    item = made["items"]["data"][0]
+    shop.box.advance((item["current_period_end"] - item["current_period_start"]) // 2)
+    before = [
+        shop.box.objects(table) for table in ("invoices", "invoiceitems", "subscriptions", "prices")
+    ]
+    seen = len(shop.box.events)
+
+    def amounts(**form: object) -> list[int]:
+        given = {f"subscription_details[{name}]": value for name, value in form.items()}
+        shown = done(
+            shop.box, "POST", f"{INVOICES}/create_preview", {"subscription": made["id"]} | given
+        )
+        assert shown["id"].startswith("upcoming_in_") and shown["status"] == "draft"
+        assert shown["total"] == sum(line["amount"] for line in shown["lines"]["data"])
+        return [line["amount"] for line in shown["lines"]["data"]]
+
+    swap = {"items][0][id": item["id"], "items][0][price": shop.large}
+    assert amounts() == [2000]
+    assert amounts(**swap) == [-1000, 1500, 3000]
+    assert amounts(**swap, proration_behavior="none") == [3000]
+    assert amounts(**swap, proration_behavior="always_invoice") == [-1000, 1500]
+    assert amounts(cancel_now="true") == [-1000]
+    after = [
+        shop.box.objects(table) for table in ("invoices", "invoiceitems", "subscriptions", "prices")
+    ]
+    assert (after, len(shop.box.events)) == (before, seen)
+
+
+def test_a_preview_of_what_is_not_there_yet(shop: Shop) -> None:
+    path = f"{INVOICES}/create_preview"
+    form = {
+        "customer": shop.customer,
+        "currency": "usd",
+        "subscription_details[items][0][price]": shop.yearly,
+    }
+    extra = {
+        "invoice_items[0][amount]": "70",
+        "invoice_items[0][currency]": "usd",
+        "invoice_items[1][price]": shop.once,
+    }
+    assert done(shop.box, "POST", path, form | extra)["total"] == 9570
+    assert refused(shop.box, "POST", path, {"customer": shop.customer})[:2] == (
+        404,
+        "invoice_upcoming_none",
+    )
+    assert refused(shop.box, "POST", path, {"subscription": "sub_x"})[:3] == (
+        400,
+        "resource_missing",
+        "subscription",
+    )
+    ended = subscribe(shop)["id"]
+    done(shop.box, "DELETE", f"{SUBSCRIPTIONS}/{ended}")
+    assert refused(shop.box, "POST", path, {"subscription": ended})[1] == "invoice_upcoming_none"
+
+
 # Quotes
 
 

@@ -84,7 +84,7 @@ def path_template(path: str) -> tuple[str, str]:
     counts requests by template. A second id follows the first behind a slash.
     """
     parts = path.strip("/").split("/")
-    if f"/{'/'.join(parts)}" in PATHS:
+    if f"/{'/'.join(parts)}" in (*PATHS, PREVIEW):
         return path, ""
     first_id = 3 if parts[1:2] and parts[1] in NAMESPACES else 2
     if len(parts) <= first_id or parts[:2] == ["v1", "account"]:
@@ -94,6 +94,7 @@ def path_template(path: str) -> tuple[str, str]:
     return "/" + "/".join(parts), "/".join(map(unquote, ids))
 
 
+PREVIEW = "/v1/invoices/create_preview"
 NAMESPACES = {"test_helpers"} | {path.split("/")[2] for path in KIND_OF_PATH if path.count("/") > 2}
 """First parts of paths that have the resource in the second part."""
 

@@ -12,7 +12,7 @@ from ..protocol.write_parameters import checked
 from ..samples.values import Object
 from ..state.kinds import KINDS
 from ..world import World
-from ..writes import customers, invoice_items, invoices, quotes, subscriptions
+from ..writes import customers, invoice_items, invoices, previews, quotes, subscriptions
 from ..writes.catalog import coupons, prices, products
 from . import expansions
 from .execution import Prepared
@@ -92,6 +92,7 @@ ROWS = (
     Route("subscriptions", "POST", f"{ITEMS}/:id", "subscription_item_update", subscriptions.update_item),
     Route("subscriptions", "DELETE", f"{ITEMS}/:id", "subscription_item_delete", subscriptions.delete_item),
     Route("invoices", "POST", "", "invoice_create", invoices.create),
+    Route("invoices", "POST", "/create_preview", "invoice_create_preview", previews.create),
     Route("invoices", "POST", "/:id", "invoice_update", invoices.update),
     Route("invoices", "DELETE", "/:id", "invoice_delete", invoices.delete),
     Route("invoices", "POST", "/:id/finalize", "invoice_finalize_invoice", invoices.finalize),

@@ -212,6 +212,20 @@ def add_item(account: World, fields: Object) -> Object:
     return add(account, "invoiceitems", EMPTY | now | fields)
 
 
+def supposed_item(account: World, customer: Object, given: Params) -> Object:
+    """An item of a preview, not stored; `price` and `unit_amount` are those of a preview only."""
+    entry = dict(given)
+    if entry.get("price"):
+        entry["pricing"] = {"price": entry.pop("price")}
+    if entry.get("unit_amount") is not None:
+        entry["unit_amount_decimal"] = str(entry.pop("unit_amount"))
+    fields, currency = _cost(account, entry, customer)
+    now = {"end": account.now, "start": account.now}
+    own = {"id": account.rng.id("ii"), "currency": currency, "customer": customer["id"]}
+    plain = {"description": entry.get("description"), "period": entry.get("period", now)}
+    return EMPTY | fields | own | plain
+
+
 class Proration(NamedTuple):
     """A credit or a debit for the rest of a period."""
 
@@ -221,10 +235,11 @@ class Proration(NamedTuple):
     amount: int
 
 
-def add_proration(account: World, subscription: Object, proration: Proration, end: int) -> str:
+def proration_item(account: World, subscription: Object, proration: Proration, end: int) -> Object:
+    """An invoice item that is not stored."""
     price, quantity = proration.price, proration.quantity or 1
     word = "Unused" if proration.amount < 0 else "Remaining"
-    details = {"price": price["id"], "product": price["product"]} if "id" in price else None
+    details = {"price": price.get("id"), "product": price["product"]}
     fields = _amounts(proration.amount, details, price["unit_amount_decimal"], quantity, {})
     own = {
         "id": account.rng.id("ii"),
@@ -238,7 +253,7 @@ def add_proration(account: World, subscription: Object, proration: Proration, en
         "proration_details": {"credited_items": None},
         "test_clock": subscription["test_clock"],
     }
-    return str(add_item(account, fields | own)["id"])
+    return EMPTY | fields | own
 
 
 # Lines
@@ -327,7 +342,7 @@ def subscription_line(
         "subscription_item": item["id"],
     }
     shown = 0 if quantity is None else quantity
-    pricing = {"price": price["id"], "product": price["product"]}
+    pricing = {"price": price.get("id"), "product": price["product"]}
     return _line(account, invoice, account.rng.id("il"), amount, price["currency"]) | {
         "description": f"{shown} x {price['product']}",
         "metadata": subscription["metadata"],

@@ -11,7 +11,6 @@ from ..samples.values import Object, decode
 from ..state import mutations
 from ..world import World
 from . import billing, invoice_items
-from .invoice_items import Proration
 from .records import (
     ADDRESS,
     add,
@@ -145,7 +144,7 @@ def create(account: World, id: str, given: Params) -> Object:
     items: Sequence[Object] = ()
     if given.get("pending_invoice_items_behavior") == "include" or subscription:
         items = invoice_items.pending(account, customer["id"], currency, subscription)
-    parent = _subscription_parent(owner) if subscription else None
+    parent = subscription_parent(owner) if subscription else None
     fields = {"from_invoice": given.get("from_invoice"), "parent": parent}
     made = create_draft(account, customer, currency, fields, items, given=given)
     if source:
@@ -157,6 +156,19 @@ def create(account: World, id: str, given: Params) -> Object:
         after = samples.with_amounts_due(made | invoice_items.with_lines(made["id"], own))
         return mutations.replace(account, "invoices", after, children=True)
     return made
+
+
+def subscription_parent(subscription: Object) -> Object:
+    details = {
+        "metadata": subscription["metadata"],
+        "subscription": subscription["id"],
+        "subscription_proration_date": None,
+    }
+    return {
+        "quote_details": None,
+        "subscription_details": details,
+        "type": "subscription_details",
+    }
 
 
 def _revised(account: World, given: Params | None) -> Object | None:
@@ -250,7 +262,7 @@ def void(account: World, id: str, given: Params) -> Object:
         raise Refusal(400, "Invoices with `paid` payments cannot be voided.")
     if invoice["status"] not in ("open", "uncollectible"):
         raise Refusal(400, NOT_OPEN)
-    after = _ended(account, invoice, "void", "voided_at") | {"amount_due": invoice["total"]}
+    after = _ended(account, invoice, "void", "voided_at")
     return mutations.replace(account, "invoices", samples.with_amounts_due(after), children=False)
 
 
@@ -277,10 +289,24 @@ def create_draft(
     given: Params | None = None,
     id: str = "",
 ) -> Object:
-    """A new invoice of lines and of items that waited for it."""
+    """Store a draft of lines and of items that waited for it."""
     id = id or account.rng.id("in")
     attached = invoice_items.attach(account, items, id)
     lines = [*lines, *(invoice_items.item_line(account, id, item) for item in attached)]
+    whole = new_invoice(account, customer, currency, id, fields, lines, given or {})
+    return add(account, "invoices", whole)
+
+
+def new_invoice(
+    account: World,
+    customer: Object,
+    currency: str,
+    id: str,
+    fields: Object,
+    lines: Sequence[Object],
+    given: Params,
+) -> Object:
+    """A draft that is not stored."""
     whole = EMPTY | {
         "id": id,
         "account_country": account.object["country"],
@@ -292,10 +318,10 @@ def create_draft(
         "test_clock": customer["test_clock"],
     }
     whole |= _copied(customer) | fields
-    whole |= _fields(account, whole, given or {}) | invoice_items.with_lines(id, lines)
+    whole |= _fields(account, whole, given) | invoice_items.with_lines(id, lines)
     if whole["auto_advance"] and not whole["automatically_finalizes_at"]:
         whole["automatically_finalizes_at"] = account.now + HOUR
-    return add(account, "invoices", samples.with_amounts_due(whole))
+    return samples.with_amounts_due(whole)
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
@@ -368,6 +394,12 @@ def _numbered(account: World, invoice: Object, customer: Object) -> Object:
     }
 
 
+def charge(account: World, invoice: Object) -> Object:
+    """Pay an open invoice at the first attempt."""
+    tried = invoice | {"attempt_count": 1, "attempted": True}
+    return mutations.replace(account, "invoices", _paid(account, tried), children=False)
+
+
 def _paid(account: World, invoice: Object) -> Object:
     after = _ended(account, invoice, "paid", "paid_at")
     return samples.with_amounts_due(after)
@@ -381,92 +413,3 @@ def _ended(account: World, invoice: Object, status: str, at: str) -> Object:
         "status_details": None,
         "status_transitions": invoice["status_transitions"] | {at: account.now},
     }
-
-
-# Invoices of subscriptions
-
-
-def _subscription_parent(subscription: Object) -> Object:
-    details = {
-        "metadata": subscription["metadata"],
-        "subscription": subscription["id"],
-        "subscription_proration_date": None,
-    }
-    return {
-        "quote_details": None,
-        "subscription_details": details,
-        "type": "subscription_details",
-    }
-
-
-def create_first_invoice(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
-    """The first invoice of a subscription: paid, open for one that is incomplete, or by mail a draft."""
-    customer = object_in_param(account, "customers", subscription["customer"], "customer")
-    currency, id = subscription["currency"], account.rng.id("in")
-    row = account.tables["subscriptions"].rows[subscription["id"]]
-    children = [decode(raw) for raw in account.children("subscriptions", row)]
-    free = subscription["status"] == "trialing"
-    lines = [
-        invoice_items.subscription_line(account, id, subscription, item, free) for item in children
-    ]
-    for entry in extra:
-        own = {"customer": customer["id"], "currency": currency, **entry}
-        if "price" in own:
-            own["pricing"] = {"price": own.pop("price")}
-        own.pop("period", None)
-        invoice_items.create(account, "", own)
-    items = invoice_items.pending(account, customer["id"], currency, None)
-    given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
-    fields = {
-        "billing_reason": "subscription_create",
-        "default_payment_method": subscription["default_payment_method"],
-        "parent": _subscription_parent(subscription),
-    }
-    made = create_draft(account, customer, currency, fields, items, lines, given, id)
-    if subscription["collection_method"] == "charge_automatically":
-        made = finalize_draft(account, made)
-        if made["status"] == "open" and subscription["status"] != "incomplete":
-            charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
-            mutations.replace(account, "invoices", charged, children=False)
-    shown = object_in_path(account, "subscriptions", subscription["id"]) | {"latest_invoice": id}
-    return mutations.replace(account, "subscriptions", shown, children=False)
-
-
-def prorate(
-    account: World, subscription: Object, changes: Sequence[Proration], behavior: str
-) -> None:
-    """Credits and debits wait for the next invoice, are billed at once, or are not made."""
-    if behavior == "none" or not changes:
-        return
-    row = account.tables["subscriptions"].rows[subscription["id"]]
-    ends = [decode(raw)["current_period_end"] for raw in account.children("subscriptions", row)]
-    for change in changes:
-        invoice_items.add_proration(account, subscription, change, max(ends))
-    if behavior == "always_invoice":
-        bill_pending_items(account, subscription)
-
-
-def bill_pending_items(account: World, subscription: Object) -> None:
-    """Bill what waits for the next invoice of a subscription, if something does."""
-    customer = object_in_param(account, "customers", subscription["customer"], "customer")
-    items = invoice_items.pending(
-        account, customer["id"], subscription["currency"], subscription["id"]
-    )
-    if not items:
-        return
-    fields = {
-        "billing_reason": "subscription_update",
-        "default_payment_method": subscription["default_payment_method"],
-        "parent": _subscription_parent(subscription),
-    }
-    given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
-    made = create_draft(account, customer, subscription["currency"], fields, items, given=given)
-    if subscription["collection_method"] == "charge_automatically":
-        made = finalize_draft(account, made)
-        if made["status"] == "open":
-            charged = _paid(account, made | {"attempt_count": 1, "attempted": True})
-            mutations.replace(account, "invoices", charged, children=False)
-    shown = object_in_path(account, "subscriptions", subscription["id"])
-    mutations.replace(
-        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
-    )

@@ -8,7 +8,7 @@ from ..samples.subscriptions import ENDED, embedded_list, items_url
 from ..samples.values import Object
 from ..state import mutations
 from ..world import World
-from . import billing, invoices, items
+from . import billing, items, subscription_invoices
 from .invoice_items import Proration
 from .records import (
     add,
@@ -118,7 +118,9 @@ def create(account: World, id: str, given: Params) -> Object:
     whole["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     whole |= _fields(account, whole, given)
     made = add(account, "subscriptions", whole)
-    return invoices.create_first_invoice(account, made, given.get("add_invoice_items", []))
+    return subscription_invoices.create_first_invoice(
+        account, made, given.get("add_invoice_items", [])
+    )
 
 
 def update(account: World, id: str, given: Params) -> Object:
@@ -141,7 +143,9 @@ def update(account: World, id: str, given: Params) -> Object:
     prorated = _prorated(account, before, given, held, plan)
     after["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     done = mutations.replace(account, "subscriptions", after, children=True)
-    invoices.prorate(account, done, prorated, given.get("proration_behavior", "create_prorations"))
+    subscription_invoices.prorate(
+        account, done, prorated, given.get("proration_behavior", "create_prorations")
+    )
     return object_in_path(account, "subscriptions", id)
 
 
@@ -162,7 +166,7 @@ def cancel(account: World, id: str, given: Params) -> Object:
     if before["status"] in ENDED:
         raise missing("subscription", id)
     if given.get("invoice_now"):
-        invoices.bill_pending_items(account, before)
+        subscription_invoices.bill_pending_items(account, before)
     details = before["cancellation_details"] | given.get("cancellation_details", {})
     ended = {
         "status": "canceled",
