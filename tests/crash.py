@@ -45,7 +45,7 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "rows were handed to dlt": (Writer, "rows", "after"),
     "a page of events was read": (reader, "fetch_events_page", "after"),
     "changes were handed to dlt": (Writer, "changes", "after"),
-    "between packages": (syncing, "run", "after"),
+    "between packages": (syncing, "run_load", "after"),
     "the package is extracted": (Extract, "commit_packages", "after"),
     "before normalize": (Normalize, "spool_files", "before"),
     "in normalize": (Normalize, "map_single", "after"),

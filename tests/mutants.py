@@ -266,13 +266,13 @@ MUTANTS = (
             "    return (\n"
             '        "gap"\n'
             '        if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD\n'
-            '        else "complete"\n'
+            '        else "incremental"\n'
         ),
         (
             "    return (\n"
-            '        "complete"\n'
+            '        "incremental"\n'
             '        if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD\n'
-            '        else "complete"\n'
+            '        else "incremental"\n'
         ),
         "test_cursors.py::test_what_to_do_for_a_resource",
     ),
@@ -400,7 +400,7 @@ MUTANTS = (
     Mutant(
         "tie goes to the list row",
         "extract/writer.py",
-        "VERSION_LAG = 5  # seconds that a listed row yields to an event of the same time\n",
+        "VERSION_LAG = 5  # seconds by which a listed row is older than an event of the same time\n",
         "VERSION_LAG = -5  # seconds that a listed row yields to an event of the same time\n",
         "test_follow.py::test_an_event_in_the_second_of_the_list_wins",
         quick=False,
@@ -416,15 +416,15 @@ MUTANTS = (
     Mutant(
         "seen events applied again",
         "extract/apply.py",
-        "            one.seen = one.seen or one.event.id in seen\n",
-        "            one.seen = False\n",
+        "            event.seen = event.seen or event.event.id in seen\n",
+        "            event.seen = False\n",
         "test_follow.py::test_an_event_is_applied_once_it_is_settled",
         quick=False,
     ),
     Mutant(
         "cut snapshot is the row",
         "extract/apply.py",
-        "        elif one.deleted_at is None and _has_truncated_list(batch.writer, record):\n",
+        "        elif state.deleted_at is None and _has_truncated_list(batch.writer, record):\n",
         "        elif False:\n",
         "test_follow.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows",
         quick=False,
@@ -458,7 +458,7 @@ MUTANTS = (
     Mutant(
         "what is not listed is gone",
         "extract/reconcile.py",
-        "        gone = [id for id in missing if id in wanted and id not in there]\n",
+        "        gone = [id for id in missing if id in wanted and id not in found_ids]\n",
         "        gone = [id for id in missing if id in wanted]\n",
         "test_reconcile.py::test_what_the_list_does_not_show_is_not_gone",
         quick=False,
@@ -468,12 +468,12 @@ MUTANTS = (
         "extract/reconcile.py",
         (
             "        changes = [\n"
-            "            *self._missing_creates(told_by_events),\n"
+            "            *self._missing_creates(pending),\n"
             "            *healed,\n"
-            "            *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing}),\n"
+            "            *self._rows_ahead_of_changes({*pending, *self.suspects, *missing}),\n"
             "        ]\n"
         ),
-        "        changes = [*self._missing_creates(told_by_events), *healed]\n",
+        "        changes = [*self._missing_creates(pending), *healed]\n",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
         quick=False,
     ),
@@ -482,12 +482,12 @@ MUTANTS = (
         "extract/reconcile.py",
         (
             "        changes = [\n"
-            "            *self._missing_creates(told_by_events),\n"
+            "            *self._missing_creates(pending),\n"
             "            *healed,\n"
-            "            *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing}),\n"
+            "            *self._rows_ahead_of_changes({*pending, *self.suspects, *missing}),\n"
             "        ]\n"
         ),
-        "        changes = [*healed, *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing})]\n",
+        "        changes = [*healed, *self._rows_ahead_of_changes({*pending, *self.suspects, *missing})]\n",
         "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
         quick=False,
     ),
@@ -507,15 +507,15 @@ MUTANTS = (
     Mutant(
         "what was never held is not marked as gone",
         "extract/apply.py",
-        "            self.writer.resource.table in EMBEDDED_TABLES\n",
-        "            self.writer.resource.table in ()\n",
+        "        if self.writer.resource.table in EMBEDDED_TABLES:\n",
+        "        if self.writer.resource.table in ():\n",
         "test_deleted_prices.py::test_what_came_and_went_between_two_runs_does_not_live_on_in_an_item",
         quick=False,
     ),
     Mutant(
         "the digest that was loaded vouches for the row",
         "extract/reconcile.py",
-        "        elif row.irregular or row.content != content or row.hash != record.hash:\n",
+        "        elif row.irregular or row.content != digests or row.hash != record.hash:\n",
         "        elif row.irregular or row.hash != record.hash:\n",
         "test_damage.py::test_a_comparison_restores_whatever_was_done_and_tells_nobody",
         quick=False,
@@ -555,16 +555,16 @@ MUTANTS = (
     Mutant(
         "what was told is not asked",
         "extract/apply.py",
-        "    overtaken = {id: second for id, second in since.items() if second < started}\n",
-        "    overtaken = {id: second for id, second in since.items() if False}\n",
+        "    overtaken = {id: second for id, second in first_new.items() if second < started}\n",
+        "    overtaken = {id: second for id, second in first_new.items() if False}\n",
         "test_rung.py::test_what_shows_only_after_a_newer_one_says_late",
         quick=False,
     ),
     Mutant(
         "a row read again is older than its event",
         "extract/apply.py",
-        "        return max(read_version(read.requested_at), 0 if last is None else last.version)\n",
-        "        return max(read_version(read.requested_at), 0)\n",
+        "        return max(read_version(fetched.requested_at), 0 if state is None else state.version)\n",
+        "        return max(read_version(fetched.requested_at), 0)\n",
         "test_rung.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
         quick=False,
     ),
@@ -687,8 +687,8 @@ MUTANTS = (
     Mutant(
         "what happened before events were readable is untold",
         "extract/next_step.py",
-        '        return "again" if any(list_state["left"]) else "gap"\n',
-        '        return "again"\n',
+        '        return "relist" if any(list_state["left"]) else "gap"\n',
+        '        return "relist"\n',
         "test_follow.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
         quick=False,
     ),

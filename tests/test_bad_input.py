@@ -405,7 +405,7 @@ def test_a_date_that_is_none(shell: Shell) -> None:
     refused(
         shell.sync("--start-date", "yesterday"),
         2,
-        ("start_date is no date: give it like 2026-01-31, or with a time, or as Unix seconds."),
+        ("start_date is not a date: give it like 2026-01-31, or with a time, or as Unix seconds."),
     )
 
 

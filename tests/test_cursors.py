@@ -29,27 +29,27 @@ def read(since: int = NOW - 100, cursor: int = NOW - 100) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("state", "mine", "follows", "found"),
     [
-        ({}, None, True, "listing"),  # nothing was ever read
+        ({}, None, True, "backfill"),  # nothing was ever read
         (listed(), None, True, "gap"),  # listed before events were followed
-        (listed(left=[[[1, 5]]]), None, True, "again"),  # nor is that list complete
-        (listed(), None, False, "complete"),
-        (listed(NOW - 200), read(), True, "again"),  # an older list: a refresh, a restored file
-        (listed(left=[[[1, 5]]]), read(), True, "listing"),  # on its way
+        (listed(left=[[[1, 5]]]), None, True, "relist"),  # nor is that list complete
+        (listed(), None, False, "incremental"),
+        (listed(NOW - 200), read(), True, "relist"),  # an older list: a refresh, a restored file
+        (listed(left=[[[1, 5]]]), read(), True, "backfill"),  # on its way
         (
             listed(NOW - TOO_OLD - 1, [[[1, 5]]]),
             read(NOW - TOO_OLD - 1),
             True,
-            "again",
+            "relist",
         ),  # its events are gone
-        (listed(NOW - TOO_OLD - 1, [[[1, 5]]]), None, False, "listing"),
-        (listed(), read(), True, "complete"),
-        (listed(), read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD), True, "complete"),
+        (listed(NOW - TOO_OLD - 1, [[[1, 5]]]), None, False, "backfill"),
+        (listed(), read(), True, "incremental"),
+        (listed(), read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD), True, "incremental"),
         (listed(), read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD - 1), True, "gap"),
         (
             listed(NOW),
             read(NOW - 40 * SECONDS_PER_DAY, NOW - TOO_OLD - 1),
             False,
-            "complete",
+            "incremental",
         ),  # nobody follows: the list goes on
     ],
 )

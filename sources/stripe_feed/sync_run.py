@@ -262,7 +262,7 @@ def plan_sync(
             and (name in cursors or context.can_read_events())
         )
         step = next_step(state, cursors.get(name), context.api.now(), follows)
-        if step in ("again", "gap"):
+        if step in ("relist", "gap"):
             state = {}  # no events continue from this list: it is read again
         planned = plan_listing(
             state, context.options, len(row.list_filters), context.api.now(), account.created

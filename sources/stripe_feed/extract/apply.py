@@ -1,5 +1,5 @@
-"""A batch of events of one resource -> its changes, and the rows of its objects: from snapshots,
-read again, or as held.
+"""Turn a batch of events of one resource into its changes and the rows of its objects: from the
+events themselves, fetched again, or as stored.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class FinalState:
-    """Where an object stands after its events; `body`: its content of the pinned shape, where an
-    event holds it. `held`: the copy has it, because its last event was told before.
+    """The state of an object after its events. `body`: its content with the pinned schema, if an
+    event holds it. `is_stored`: the copy has it, because its last event was applied before.
     """
 
     def __init__(self, ordered: SequencedEvent, body: bytes | None) -> None:
@@ -50,129 +50,135 @@ class FinalState:
         self.version = event.created * VERSION_STEP + ordered.position
         self.deleted_at = event.created if ordered.entry.kind == "deleted" else None
         self.is_stored = ordered.entry.from_copy and ordered.certain
-        self.deletion: FinalState | None = None  # by an event that seemed not to be the last one
+        self.deletion: FinalState | None = None  # by an event that did not seem to be the last
 
 
 @dataclass
 class Batch:
-    """What a batch of events leads to for one resource; `again` must be read before its tables can
-    be made.
+    """The result of a batch of events for one resource. The objects in `to_refetch` must be fetched
+    before its tables can be made.
     """
 
     writer: Writer
     changes: list[ChangeRow] = field(default_factory=list)
     final_states: dict[str, FinalState] = field(default_factory=dict)
-    rows: list[tuple[Record, int, int | None]] = field(
-        default_factory=list
-    )  # with version and time of deletion
+    # with version and time of deletion
+    rows: list[tuple[Record, int, int | None]] = field(default_factory=list)
     deleted: dict[str, FinalState] = field(default_factory=dict)
     to_refetch: dict[str, int | None] = field(default_factory=dict)
     fetched: list[Fetched] = field(default_factory=list)
 
     def tables(self) -> Iterator[Any]:
-        """The tables to yield: rows first, then the changes that led there."""
+        """Yield the tables: rows first, then the changes that led to them."""
         rows = [
             *self.rows,
-            *((read.record, self._version(read), None) for read in self._worth_writing()),
+            *((fetched.record, self._version(fetched), None) for fetched in self._worth_writing()),
         ]
         yield from self.writer.rows(
-            [r for r, _, _ in rows], [v for _, v, _ in rows], [end for _, _, end in rows]
+            [r for r, _, _ in rows],
+            [v for _, v, _ in rows],
+            [deleted_at for _, _, deleted_at in rows],
         )
         self._use_deletions()
         yield from self._deleted_tables()
         yield from self.writer.changes(sorted(self.changes, key=lambda change: change.occurred_at))
 
-    def _version(self, read: Fetched) -> int:
-        """What was read because of an event shows it, however short ago that happened."""
-        last = self.final_states.get(read.record.row.id)
-        return max(read_version(read.requested_at), 0 if last is None else last.version)
+    def _version(self, fetched: Fetched) -> int:
+        """Return the version of an object that was fetched because of an event: at least the event's."""
+        state = self.final_states.get(fetched.record.row.id)
+        return max(read_version(fetched.requested_at), 0 if state is None else state.version)
 
     def _worth_writing(self) -> list[Fetched]:
-        """Without objects on test clocks, and what only a discount led to if it is held as it is."""
+        """Drop objects on test clocks, and objects of discount events that are stored unchanged."""
         clocks = self.writer.context.options.test_clocks
         wanted = [
-            read
-            for read in self.fetched
-            if clocks or not getattr(read.record.row, "test_clock", None)
+            fetched
+            for fetched in self.fetched
+            if clocks or not getattr(fetched.record.row, "test_clock", None)
         ]
-        doubtful = [read.record for read in wanted if read.record.row.id not in self.final_states]
-        held = {record.row.id for record in doubtful} - {
+        doubtful = [
+            fetched.record for fetched in wanted if fetched.record.row.id not in self.final_states
+        ]
+        unchanged = {record.row.id for record in doubtful} - {
             record.row.id for record in self.writer.drop_unchanged(doubtful)
         }
-        return [read for read in wanted if read.record.row.id not in held]
+        return [fetched for fetched in wanted if fetched.record.row.id not in unchanged]
 
     def _use_deletions(self) -> None:
-        """Objects that could not be read again were gone, where an event of this batch says so,
-        though another seemed later.
+        """If an object no longer exists and the batch contains its deletion, treat the deletion as
+        the last event.
         """
-        read = {read.record.row.id for read in self.fetched}
+        fetched_ids = {fetched_ids.record.row.id for fetched_ids in self.fetched}
         for id in (
             self.to_refetch.keys()
-            - read
+            - fetched_ids
             - self.writer.context.left_out.ids(self.writer.resource.table)
         ):
             if (state := self.final_states.get(id)) is not None and state.deletion is not None:
                 self.deleted[id] = state.deletion
 
     def _deleted_tables(self) -> Iterator[Any]:
-        """Deleted objects whose event does not hold their content: the row that is held becomes
+        """Yield deleted objects whose event does not hold their content: the stored row becomes
         their last.
         """
         if not self.deleted or self.writer.client is None:
             return
         with self.writer.client as client:
-            rows = existing.stored_rows(client, self.writer.shape, list(self.deleted))
-        ends = [self.deleted[id] for id in rows]
+            rows = existing.stored_rows(client, self.writer.codec, list(self.deleted))
+        states = [self.deleted[id] for id in rows]
         yield from self.writer.deleted_rows(
             list(rows.values()),
-            [one.version for one in ends],
-            [one.deleted_at or 0 for one in ends],
+            [state.version for state in states],
+            [state.deleted_at or 0 for state in states],
         )
-        if (
-            self.writer.resource.table in EMBEDDED_TABLES
-        ):  # a copy inside an item may come at any time: it must not live
-            ends = [one for id, one in self.deleted.items() if id not in rows]
+        if self.writer.resource.table in EMBEDDED_TABLES:
+            # an item that embeds the object may come later: it must not bring it to life
+            states = [state for id, state in self.deleted.items() if id not in rows]
             records = (
-                self.writer.shape.decode_objects(
-                    [_documented_body(self.writer, one.last_event) for one in ends]
+                self.writer.codec.decode_objects(
+                    [_documented_body(self.writer, state.last_event) for state in states]
                 )
-                if ends
+                if states
                 else []
             )
-            whole = [
-                (one, record)
-                for one, record in zip(ends, records, strict=True)
+            storable = [
+                (state, record)
+                for state, record in zip(states, records, strict=True)
                 if not isinstance(record, Rejected)
             ]
             yield from self.writer.rows(
-                [record for _, record in whole],
-                [one.version for one, _ in whole],
-                [one.deleted_at for one, _ in whole],
+                [record for _, record in storable],
+                [state.version for state, _ in storable],
+                [state.deleted_at for state, _ in storable],
             )
 
 
 def plan_batch(writer: Writer, history: Sequence[ObjectEvent], started: int) -> Batch:
-    """Derive the changes of a batch of events, oldest first, and see where each object's row is to
-    come from.
+    """Derive the changes of a batch of events, oldest first, and decide where each object's row comes
+    from.
 
-    Events before `started` may have been seen by an earlier run.
+    An earlier run may have seen events before the second `started`.
     """
     batch = Batch(writer)
     objects, compared = _objects_with_new_events(writer, history, started)
     known, pin = _base_states(writer, objects), writer.context.api.version
-    for id, some in objects.items():
-        events = [one for one in some if not is_discount_only(one)]
-        if len(events) < len(some):
+    for id, object_events in objects.items():
+        events = [event for event in object_events if not is_discount_only(event)]
+        if len(events) < len(object_events):
             batch.to_refetch[id] = None
-        if all(one.seen for one in events):
+        if all(event.seen for event in events):
             continue  # only its discount is new
         ordered = order_events(events, known.get(id), id in known)
-        if all(one.entry.seen for one in ordered):
-            continue  # a twin of a change that was told
+        if all(sequenced.entry.seen for sequenced in ordered):
+            continue  # a duplicate of a stored change
         batch.changes += changes_for(ordered, known.get(id), pin, compared.get(id, 0))
-        batch.final_states[id] = last = FinalState(ordered[-1], final_object(ordered, pin))
-        last.deletion = next(
-            (FinalState(one, None) for one in reversed(ordered) if one.entry.kind == "deleted"),
+        batch.final_states[id] = final = FinalState(ordered[-1], final_object(ordered, pin))
+        final.deletion = next(
+            (
+                FinalState(sequenced, None)
+                for sequenced in reversed(ordered)
+                if sequenced.entry.kind == "deleted"
+            ),
             None,
         )
     batch.changes = _drop_listed_creates(writer, batch.changes, batch.final_states)
@@ -183,82 +189,82 @@ def plan_batch(writer: Writer, history: Sequence[ObjectEvent], started: int) -> 
 def _objects_with_new_events(
     writer: Writer, history: Sequence[ObjectEvent], started: int
 ) -> tuple[dict[str, list[ObjectEvent]], dict[str, int]]:
-    """The events by object, of objects with one that was not seen before; and when a comparison
-    told of these last.
+    """Group events by object, for objects with a new event; also return when a comparison last
+    changed each of these objects.
 
-    Where one is older than what an earlier run may have seen, what that told of its object since
-    belongs to its history.
+    If a new event is older than events that an earlier run may have seen, the changes stored since
+    then belong to its object's history.
     """
-    distinct = {(one.event.id, one.id): one for one in history}
-    old = [one.event.id for one in distinct.values() if one.event.created < started]
+    distinct = {(event.event.id, event.id): event for event in history}
+    old = [event.event.id for event in distinct.values() if event.event.created < started]
     if old and writer.client is not None:
         with writer.client as client:
             seen = existing.known_change_ids(client, old)
-        for one in distinct.values():
-            one.seen = one.seen or one.event.id in seen
-    objects: dict[str, list[ObjectEvent]] = {}
-    for one in distinct.values():
-        objects.setdefault(one.id, []).append(one)
-    found = {id: some for id, some in objects.items() if not all(one.seen for one in some)}
-    since = {
-        id: min(one.event.created for one in some if not one.seen) for id, some in found.items()
+        for event in distinct.values():
+            event.seen = event.seen or event.event.id in seen
+    by_object: dict[str, list[ObjectEvent]] = {}
+    for event in distinct.values():
+        by_object.setdefault(event.id, []).append(event)
+    objects = {
+        id: events for id, events in by_object.items() if not all(event.seen for event in events)
     }
-    overtaken = {id: second for id, second in since.items() if second < started}
+    first_new = {
+        id: min(event.event.created for event in events if not event.seen)
+        for id, events in objects.items()
+    }
+    overtaken = {id: second for id, second in first_new.items() if second < started}
     if not overtaken or writer.client is None:
-        return found, {}
+        return objects, {}
     with writer.client as client:
-        told_before = existing.changes_since(client, writer.resource.table, overtaken)
+        stored_changes = existing.changes_since(client, writer.resource.table, overtaken)
     compared: dict[str, int] = {}
-    for row in told_before:
-        if row.event_id is None:
-            compared[row.object_id] = row.occurred_at
-        elif (row.event_id, row.object_id) not in distinct:
-            found[row.object_id] += events_of_stored_change(row, writer.resource)
+    for change in stored_changes:
+        if change.event_id is None:
+            compared[change.object_id] = change.occurred_at
+        elif (change.event_id, change.object_id) not in distinct:
+            objects[change.object_id] += events_of_stored_change(change, writer.resource)
     for id in overtaken:
-        found[id].sort(key=lambda one: one.event.created)
-    return found, compared
+        objects[id].sort(key=lambda event: event.event.created)
+    return objects, compared
 
 
 def _base_states(
     writer: Writer, objects: Mapping[str, Sequence[ObjectEvent]]
 ) -> dict[str, BaseState | None]:
-    """The images before the first events, where these do not tell: from the newest change before,
-    else from the row held.
-
-    None where there was no object.
+    """Look up the states before the first events of objects if the events do not tell them: from
+    the newest change before, else from the stored row. None if there was no object.
     """
-    asked: dict[str, int] = {}
-    for id, some in objects.items():
-        events = [one for one in some if not is_discount_only(one)]
+    first_events: dict[str, int] = {}
+    for id, object_events in objects.items():
+        events = [event for event in object_events if not is_discount_only(event)]
         if events and needs_base_state(events):
-            asked[id] = events[0].event.created
-    if not asked or writer.client is None:
+            first_events[id] = events[0].event.created
+    if not first_events or writer.client is None:
         return {}
     with writer.client as client:
-        images = existing.last_images(client, writer.resource.table, asked)
-        rows = existing.stored_rows(client, writer.shape, [id for id in asked if id not in images])
-        stored = existing.objects_from_rows(client, writer.shape, rows)
-    found: dict[str, BaseState | None] = {
+        images = existing.last_images(client, writer.resource.table, first_events)
+        without_change = [id for id in first_events if id not in images]
+        rows = existing.stored_rows(client, writer.codec, without_change)
+        stored = existing.objects_from_rows(client, writer.codec, rows)
+    bases: dict[str, BaseState | None] = {
         id: None if last.image is None else BaseState(last.image, last.api_version, last.complete)
         for id, last in images.items()
     }
-    for id in set(asked) - set(images):
-        row = rows.get(id)
+    for id in without_change:
+        row, first = rows.get(id), first_events[id]
         if row is None or (
-            row["deleted_at"] is not None and certainly_before(row["_version"], asked[id])
+            row["deleted_at"] is not None and certainly_before(row["_version"], first)
         ):
-            found[id] = None
-        elif certainly_before(row["_version"], asked[id]):
-            found[id] = BaseState(stored[id], writer.context.api.version, complete=False)
-    return found
+            bases[id] = None
+        elif certainly_before(row["_version"], first):
+            bases[id] = BaseState(stored[id], writer.context.api.version, complete=False)
+    return bases
 
 
 def _drop_listed_creates(
-    writer: Writer, changes: list[ChangeRow], last: Mapping[str, FinalState]
+    writer: Writer, changes: list[ChangeRow], final_states: Mapping[str, FinalState]
 ) -> list[ChangeRow]:
-    """Without the creations that a list has told already, of a time when the key could not read
-    events.
-    """
+    """Drop creations that a list has reported already, while the key could not read events."""
     account, created = writer.context.account.id, [change for change in changes if change.op == "c"]
     if (
         not created
@@ -268,48 +274,47 @@ def _drop_listed_creates(
         return changes
     ids = {
         listed_change_id(
-            account, writer.resource.table, change.object_id, last[change.object_id].created
+            account, writer.resource.table, change.object_id, final_states[change.object_id].created
         ): change.change_id
         for change in created
     }
     with writer.client as client:
-        told_by_list = existing.known_change_ids(client, list(ids))
-    left_out = {ids[id] for id in told_by_list}
-    return [change for change in changes if change.change_id not in left_out]
+        reported = {ids[id] for id in existing.known_change_ids(client, list(ids))}
+    return [change for change in changes if change.change_id not in reported]
 
 
 def _route(batch: Batch) -> None:
-    """Sort the objects by where their rows come from."""
+    """Decide where the row of each object comes from."""
     bodies: list[FinalState] = []
-    codec = batch.writer.shape
-    for id, one in batch.final_states.items():
-        if one.is_stored:
+    codec = batch.writer.codec
+    for id, state in batch.final_states.items():
+        if state.is_stored:
             if id in batch.to_refetch:
-                batch.to_refetch[id] = one.created
+                batch.to_refetch[id] = state.created
             continue
-        if one.deleted_at is None and (
-            one.body is None or codec.expanded or id in batch.to_refetch
+        if state.deleted_at is None and (
+            state.body is None or codec.expanded or id in batch.to_refetch
         ):
-            batch.to_refetch[id] = one.created
+            batch.to_refetch[id] = state.created
             continue
         batch.to_refetch.pop(id, None)
-        if one.body is None or codec.expanded:
-            batch.deleted[id] = one
+        if state.body is None or codec.expanded:
+            batch.deleted[id] = state
         else:
-            bodies.append(one)
-    records = codec.decode_objects([one.body or b"" for one in bodies]) if bodies else []
-    for record, one in zip(records, bodies, strict=True):
+            bodies.append(state)
+    records = codec.decode_objects([state.body or b"" for state in bodies]) if bodies else []
+    for record, state in zip(records, bodies, strict=True):
         if isinstance(record, Rejected):
-            _route_rejected(batch, record, one)
-        elif one.deleted_at is None and _has_truncated_list(batch.writer, record):
-            batch.to_refetch[record.row.id] = one.created
+            _route_rejected(batch, state)
+        elif state.deleted_at is None and _has_truncated_list(batch.writer, record):
+            batch.to_refetch[record.row.id] = state.created
         else:
-            batch.rows.append((record, one.version, one.deleted_at))
+            batch.rows.append((record, state.version, state.deleted_at))
 
 
-def _route_rejected(batch: Batch, odd: Rejected, state: FinalState) -> None:
-    """An event's content that cannot be taken: the object is read again, or was deleted as it is
-    held.
+def _route_rejected(batch: Batch, state: FinalState) -> None:
+    """Fetch an object again if its event's content cannot be stored; if it was deleted, keep its
+    stored row.
     """
     if state.deleted_at is None:
         batch.to_refetch[state.id] = state.created
@@ -318,18 +323,18 @@ def _route_rejected(batch: Batch, odd: Rejected, state: FinalState) -> None:
 
 
 def _documented_body(writer: Writer, event: ObjectEvent) -> bytes:
-    """An object by its last event, whatever its API version: in the fields that are documented."""
-    names = {column.name for column in writer.shape.columns}
-    kept = {
+    """Return the documented fields of an object from its last event, whatever its API version."""
+    names = {column.name for column in writer.codec.columns}
+    fields = {
         name: raw for name, raw in _fields.decode(event.event.data.object).items() if name in names
     }
-    return msgspec.json.encode(kept)
+    return msgspec.json.encode(fields)
 
 
 def _has_truncated_list(writer: Writer, record: Record) -> bool:
-    """Whether an embedded list of a snapshot is not whole."""
+    """Whether an embedded list of an event's object is truncated."""
     lists = [
         codec.decode_list(getattr(record.row, child.field))
-        for child, codec in writer.shape.children
+        for child, codec in writer.codec.children
     ]
     return any(embedded is None or embedded.has_more for embedded in lists)

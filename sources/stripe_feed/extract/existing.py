@@ -1,5 +1,5 @@
-"""What the destination holds already, by id: so that nothing is written twice, and what was there
-before a change can be told.
+"""Look up by id what the destination holds already, so that nothing is written twice, and the state
+before a change is known.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from .tables.codec import ARROW_MEMORY, ARROW_TYPES, TableCodec
 from .tables.diff import Image, id_of
 
 IDS_PER_SELECT = 500
-AFTER_ANY_CHANGE = (
-    10**11
-    # a second after all others: a difference is told at our time, which may be ahead of the next run's
-)
+# later than any change: a difference has the time of the run that found it, which may be ahead of
+# the next run's
+AFTER_ANY_CHANGE = 10**11
 
-Row = dict[str, Any]  # a row that is held, by column, as the destination's driver gives it
+Row = dict[str, Any]  # a stored row by column, as the destination's driver returns it
 
 
 def stored_hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
-    """Return id -> `_hash` of the rows that a complete load brought and that are not deleted;
-    nothing where there is no table.
+    """Return id -> `_hash` of the rows that a complete load brought and that are not deleted; empty
+    if there is no table.
     """
     query = f"select id, _hash from {table_name(client, table)} where deleted_at is null and _dlt_load_id in ({_complete_loads_query(client)})"
     return dict(_by_ids(client, f"{query} and id in", ids))
@@ -40,7 +39,7 @@ def stored_hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]
 def stored_child_counts(
     client: Any, table: str, child: Child, ids: Sequence[str]
 ) -> dict[str, int]:
-    """Return id -> how many children are held that came with the row that is held: a run can stop
+    """Return id -> the number of stored children that came with the stored row: a run can stop
     between the two.
     """
     query = (
@@ -51,15 +50,14 @@ def stored_child_counts(
 
 
 def known_change_ids(client: Any, ids: Sequence[str]) -> set[str]:
-    """Those of these change ids that a complete load brought."""
+    """Return those of these change ids that a complete load brought."""
     query = f"select change_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and change_id in"
     return {id for (id,) in _by_ids(client, query, ids)}
 
 
 class LastImage(NamedTuple):
-    """What an object's newest change leads to: an image of this API version, none after a deletion.
-    `whole`: as Stripe sent it, where others are made of a row, and have its lists. `at`: when it
-    happened.
+    """The image that an object's newest change leads to, in this API version; None after a deletion.
+    `complete`: as Stripe sent it; other images are made from a row. `at`: when it happened.
     """
 
     api_version: str | None
@@ -69,10 +67,8 @@ class LastImage(NamedTuple):
 
 
 def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[str, LastImage]:
-    """Return id -> where its newest change before a second leads to; nothing where that was
-    forgotten.
-
-    What was told late came before the others of its second.
+    """Return id -> the image that its newest change before a second leads to; no entry if it was
+    forgotten. A late change counts as the earliest of its second.
     """
     query = (
         "select object_id, occurred_at, _dlt_load_id, seq, api_version, op, after, late, origin "
@@ -97,7 +93,7 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
 
 
 class StoredChange(NamedTuple):
-    """A change that was told; of one that no event told, `event_id` is None."""
+    """A stored change; without an event, `event_id` is None."""
 
     object_id: str
     event_id: str | None
@@ -110,8 +106,8 @@ class StoredChange(NamedTuple):
 
 
 def changes_since(client: Any, resource: str, since: Mapping[str, int]) -> list[StoredChange]:
-    """The changes of some objects from a second on, in the order in which they happened as far as
-    that is known.
+    """Return the stored changes of some objects from a second on, in the order in which they
+    happened as far as it is known.
     """
     query = (
         "select object_id, event_id, event_type, occurred_at, api_version, op, after, previous, late, _dlt_load_id, seq "
@@ -142,13 +138,13 @@ def changes_since(client: Any, resource: str, since: Mapping[str, int]) -> list[
 
 
 def _json_bytes(value: Any) -> bytes | None:
-    """A JSON cell as bytes, whatever the driver makes of it."""
+    """Return a JSON cell as bytes, whatever type the driver returns."""
     text = value if isinstance(value, str | bytes) else msgspec.json.encode(value)
     return None if text in ("null", b"null") else text.encode() if isinstance(text, str) else text
 
 
 def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:
-    """The JSON of an object where rows that are held show it whole, as an item shows its price."""
+    """Yield the JSON of an object from stored rows that embed it, as an item embeds its price."""
     children = [child for row in RESOURCES.values() for child in row.children]
     for owner, column in [
         (child.table, name) for child in children for name, of in child.embeds if of == table
@@ -160,7 +156,7 @@ def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:
 
 
 def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str, Row]:
-    """Return id -> the whole row that is held, deleted or not."""
+    """Return id -> the whole stored row, deleted or not."""
     columns = [column for column in codec.all_columns if column.name != "_dlt_load_id"]
     names = _select_list(client, codec.name, [column.name for column in columns])
     rows = _by_ids(client, f"select {names} from {table_name(client, codec.name)} where id in", ids)
@@ -173,7 +169,7 @@ def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str,
 def child_objects(
     client: Any, codec: TableCodec, parent: str, parents: Sequence[str]
 ) -> dict[str, list[Image]]:
-    """Return parent's id -> its children as the objects that they were."""
+    """Return parent's id -> its stored children as objects."""
     columns = codec.columns
     names = _select_list(client, codec.name, [*(column.name for column in columns), "extra"])
     objects: dict[str, list[Image]] = {}
@@ -186,7 +182,7 @@ def child_objects(
 
 
 def objects_from_rows(client: Any, codec: TableCodec, rows: Mapping[str, Row]) -> dict[str, Image]:
-    """Held rows as the objects that they were, their lists whole."""
+    """Turn stored rows into objects, with their lists complete."""
     objects = {id: object_from_row(codec, row) for id, row in rows.items()}
     for child, child_codec in codec.children:
         children = child_objects(client, child_codec, child.parent, list(rows))
@@ -196,7 +192,7 @@ def objects_from_rows(client: Any, codec: TableCodec, rows: Mapping[str, Row]) -
 
 
 def ids_with_changes(client: Any, resource: str, ids: Sequence[str] | None = None) -> set[str]:
-    """The objects of a resource, or those of these, that any change of a complete load tells of."""
+    """Return the ids of a resource, or those of these, that a change of a complete load is about."""
     query = (
         f"select distinct object_id from {table_name(client, CHANGES)} "
         f"where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s"
@@ -207,7 +203,7 @@ def ids_with_changes(client: Any, resource: str, ids: Sequence[str] | None = Non
 
 
 def ids_with_deletion(client: Any, resource: str, ids: Sequence[str]) -> set[str]:
-    """Those of these objects whose deletion a change of a complete load tells of."""
+    """Return those of these ids whose deletion a change of a complete load reports."""
     query = (
         f"select object_id from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s "
         "and op = 'd' and object_id in"
@@ -216,8 +212,8 @@ def ids_with_deletion(client: Any, resource: str, ids: Sequence[str]) -> set[str
 
 
 def compared_fields(resource: Resource, codec: TableCodec) -> set[str]:
-    """The fields in which an object and its row may not differ: the documented ones and its lists,
-    without the volatile.
+    """Return the fields in which an object and its row must agree: the documented ones and its
+    lists, without the volatile ones.
     """
     names = {column.name for column in codec.columns} | {child.field for child in resource.children}
     return names - set(resource.volatile)
@@ -226,8 +222,8 @@ def compared_fields(resource: Resource, codec: TableCodec) -> set[str]:
 def differing_fields(
     resource: Resource, codec: TableCodec, change_image: Image, row_image: Image
 ) -> list[str]:
-    """The documented fields in which a change's image differs from its row's, without lists: events
-    cut them, and tables hold them apart.
+    """Return the documented fields in which a change's image differs from its row's, without lists:
+    events truncate them, and tables hold them separately.
     """
     left_out = {*resource.volatile, *resource.bearer_links, *resource.excluded}
     columns = [
@@ -254,12 +250,12 @@ def _comparable(column: Column, value: Any) -> Any:
 
 
 def is_empty(client: Any, table: str) -> bool:
-    """Whether a table is not there, or has no row."""
+    """Whether a table does not exist, or has no row."""
     return not select_rows(client, f"select 1 from {table_name(client, table)} limit 1")
 
 
 def complete_loads(client: Any) -> set[str]:
-    """The ids of the loads that were completed."""
+    """Return the ids of the completed loads."""
     return {str(id) for (id,) in select_rows(client, _complete_loads_query(client))}
 
 
@@ -275,7 +271,7 @@ def remove_deleted(client: Any, table: str, before: int) -> None:
 
 
 def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Some columns of every row of a table, null where it lacks one; nothing where there is no
+    """Yield some columns of every row of a table; null for a missing column, nothing for a missing
     table.
     """
     try:
@@ -289,7 +285,7 @@ def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[An
 
 
 def object_from_row(codec: TableCodec, row: Row) -> Image:
-    """A held row as the object that it was, without its children."""
+    """Turn a stored row into an object, without its children."""
     image: Image = {
         column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
     }
@@ -297,7 +293,7 @@ def object_from_row(codec: TableCodec, row: Row) -> Image:
 
 
 def stripe_value(kind: ColumnKind, value: Any) -> Any:
-    """A cell as Stripe writes it in JSON."""
+    """Return a cell as Stripe writes it in JSON."""
     if value is None:
         return None
     match kind:
@@ -315,7 +311,7 @@ def stripe_value(kind: ColumnKind, value: Any) -> Any:
 
 
 def parse_json(value: Any) -> Any:
-    """A JSON cell, whatever the driver makes of it; a text that is no JSON as it is."""
+    """Parse a JSON cell, whatever type the driver returns; return text that is not JSON unchanged."""
     try:
         return msgspec.json.decode(value) if isinstance(value, str | bytes) else value
     except msgspec.DecodeError:
@@ -329,7 +325,7 @@ def rows_as_table(
     deleted_at: Sequence[int | None],
     stamp: LoadStamp,
 ) -> pa.Table:
-    """Held rows as they are, but with another version and time of deletion."""
+    """Build a table of stored rows, with another version and time of deletion."""
     replaced: Mapping[str, Sequence[Any]] = {
         "_version": versions,
         "_dlt_load_id": [stamp.load_id] * len(rows),
@@ -374,7 +370,7 @@ def _utc_time(value: Any) -> datetime:
 
 
 def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
-    """How many rows are held that were created in [lo, hi], Unix seconds."""
+    """Count the stored rows that were created in [lo, hi], Unix seconds."""
     query = f"select count(*) from {table_name(client, resource.table)} where created >= %s and created <= %s"
     times = [datetime.fromtimestamp(at, timezone.utc) for at in (lo, hi)]
     return next((int(count) for (count,) in select_rows(client, query, *times)), 0)
@@ -385,7 +381,7 @@ def _complete_loads_query(client: Any) -> str:
 
 
 def _select_list(client: Any, table: str, names: Sequence[str]) -> str:
-    """What to select for these columns: null for one that somebody has dropped."""
+    """Return the select list for these columns; null for a column that somebody has dropped."""
     quoted = [client.escape_column_name(name) for name in names]
     try:
         with client.execute_query(

@@ -168,20 +168,20 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
         run.closed = False
     if run is not None and run.done:
         return  # an earlier package of this session brought all there is
-    if step == "gap" or (step == "complete" and resource.table in context.options.reconcile):
+    if step == "gap" or (step == "incremental" and resource.table in context.options.reconcile):
         return  # the whole list is compared instead
-    run = _resume_listing(context, resource, state) if step != "again" else None
-    lost = _lost_table(writer, state) if run is None and step != "again" else ""
+    run = _resume_listing(context, resource, state) if step != "relist" else None
+    lost = _lost_table(writer, state) if run is None and step != "relist" else ""
     before = dict(state)
-    if step == "again":
+    if step == "relist":
         _replace_state(state, {})
     run = (
         run
         or _resume_listing(context, resource, state)
-        or _begin_listing(context, resource, state, relist=step == "again", lost_table=lost)
+        or _begin_listing(context, resource, state, relist=step == "relist", lost_table=lost)
     )
     try:
-        yield from _walk(context, run, writer, state, {} if step == "again" else before)
+        yield from _walk(context, run, writer, state, {} if step == "relist" else before)
         if (
             run.done and run.resumed
         ):  # it ended where an earlier run began: go on with what came since
@@ -341,7 +341,7 @@ def _created_changes(
     """Changes for new objects, where the key may not read the events that would tell of them; not
     for those that were listed before the destination lost them.
     """
-    resource, codec = writer.resource, writer.shape
+    resource, codec = writer.resource, writer.codec
     new = [
         record
         for record in records

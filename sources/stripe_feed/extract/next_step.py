@@ -20,7 +20,7 @@ VERSION_STEP = 1_000_000  # `_version` of a row is second * step + order
 # in the source's state: rows of versions beyond this second may be older than they say
 UNPROVEN = "unproven"
 
-Step = Literal["listing", "again", "complete", "gap"]
+Step = Literal["backfill", "relist", "incremental", "gap"]
 
 
 def next_step(
@@ -36,17 +36,17 @@ def next_step(
     `created`.
     """
     if "t0" not in list_state:
-        return "listing"
+        return "backfill"
     if reads_events and event_state is None:
-        return "again" if any(list_state["left"]) else "gap"
+        return "relist" if any(list_state["left"]) else "gap"
     if reads_events and event_state is not None and list_state["t0"] < event_state["since"]:
-        return "again"
+        return "relist"
     if any(list_state["left"]):
-        return "again" if reads_events and list_state["t0"] < now - TOO_OLD else "listing"
+        return "relist" if reads_events and list_state["t0"] < now - TOO_OLD else "backfill"
     return (
         "gap"
         if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD
-        else "complete"
+        else "incremental"
     )
 
 

@@ -1,4 +1,4 @@
-"""How to read: the options of a source, checked."""
+"""The options of a source, checked."""
 
 from __future__ import annotations
 
@@ -22,32 +22,26 @@ Moment = int | float | str | Any  # Unix seconds, an ISO date or time, or a date
 
 @dataclass(frozen=True)
 class Options:
-    """How to read; the same for all resources of a source."""
+    """The checked options of a run; the same for all resources of a source."""
 
-    start: int | None = None  # Unix seconds; nothing older is read
-    end: int | None = (
-        None  # Unix seconds, exclusive; given: a fixed range that leaves the cursor alone
-    )
+    start: int | None = None  # Unix seconds; older objects are not read
+    end: int | None = None  # Unix seconds, exclusive; makes a fixed range without a cursor
     expand: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test_clocks: bool = False
-    look_back: int = (
-        LOOK_BACK  # seconds that are read again, for objects and events that became visible late
-    )
-    settle: int = (
-        SETTLE  # seconds that an event must be old: younger ones may not all be visible yet
-    )
-    deletes: Deletes = (
-        "soft"  # deleted rows stay, with `deleted_at`; or are removed when the look-back has passed
-    )
+    # seconds that are read again, for objects and events that become visible late
+    look_back: int = LOOK_BACK
+    # the least age of an event in seconds: younger ones may not all be visible yet
+    settle: int = SETTLE
+    # soft: deleted rows stay, with `deleted_at`; hard: they are removed after the look-back
+    deletes: Deletes = "soft"
     snapshot: bool = False  # a first backfill gives a change of op `r` for each object
-    reconcile: frozenset[str] = (
-        frozenset()
-    )  # resources whose whole list is compared with the destination
-    package_rows: int | None = None  # end a run after about this many rows
+    # the resources whose whole list is compared with the destination
+    reconcile: frozenset[str] = frozenset()
+    package_rows: int | None = None  # end a package after about this many rows
 
 
 class SourceOptions(TypedDict, total=False):
-    """How to read, as keyword arguments: those of `stripe_source`, which explains them."""
+    """The options as keyword arguments of `stripe_source`, which explains them."""
 
     api_key: str | None
     start_date: Moment | None
@@ -99,6 +93,6 @@ def _unix_seconds(name: str, moment: Moment | None) -> int | None:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"{name} is no date: give it like 2026-01-31, or with a time, or as Unix seconds."
+            f"{name} is not a date: give it like 2026-01-31, or with a time, or as Unix seconds."
         ) from None
     return int(parsed.timestamp())

@@ -1,8 +1,8 @@
-"""The whole list against the destination: what events did not tell is healed, and told as changes
-of origin `diff`.
+"""Compare the whole list with the destination: fix differences that no event explains, and record
+them as changes of origin `diff`.
 
-What an event explains is left to it. A difference is read again before it counts, and so is a row
-that the list does not show.
+Objects with pending events are left to these. An object that differs, or that the list does not
+show, is fetched again before it counts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Writers = Callable[[Resource], Writer]
 
 
 def remove_old_deletions(context: RunContext, writers: Writers, states: State) -> Iterator[Any]:
-    """Remove rows that were deleted before the look-back, where deletes are `hard`."""
+    """Remove rows of objects that were deleted before the look-back, if deletes are `hard`."""
     if context.options.deletes == "hard":
         for table, cursors in states.items():
             writer = writers(RESOURCES[table])
@@ -56,13 +56,12 @@ def remove_old_deletions(context: RunContext, writers: Writers, states: State) -
 def reconcile(
     context: RunContext, writers: Writers, tables: Sequence[str], states: State
 ) -> Iterator[Any]:
-    """Compare and heal these resources; yields their rows and changes. A gap's events begin anew at
-    the time of the list.
+    """Compare these resources and fix them; yield their rows and changes. After a gap, events begin
+    anew at the time of the list.
     """
     copies: dict[str, dict[str, str]] = {}
-    for table in sorted(
-        tables, key=lambda name: not RESOURCES[name].children
-    ):  # what they embed is compared with it
+    # resources with children first: the objects that these embed are compared with them
+    for table in sorted(tables, key=lambda name: not RESOURCES[name].children):
         try:
             yield from Reconciliation(
                 context, writers(RESOURCES[table]), states.get(table), copies
@@ -74,70 +73,70 @@ def reconcile(
 
 
 class Reconciliation:
-    """One resource being compared."""
+    """The comparison of one resource."""
 
     def __init__(
         self,
         context: RunContext,
         writer: Writer,
-        cursors: dict[str, Any] | None,
+        event_state: dict[str, Any] | None,
         copies: dict[str, dict[str, str]],
     ) -> None:
-        self.context, self.writer, self.event_state, self.copies = context, writer, cursors, copies
-        self.resource, self.shape = writer.resource, writer.shape
+        self.context, self.writer, self.event_state, self.copies = (
+            context,
+            writer,
+            event_state,
+            copies,
+        )
+        self.resource, self.codec = writer.resource, writer.codec
         self.t0 = context.api.now()
         self.gap = context.next_steps.get(self.resource.table) == "gap"
-        listed = dlt.current.source_state()["resources"][self.resource.table]
-        self.oldest_listed: int = listed.get("start", 0)  # by the lists so far
-        self.listed_until: int = listed.get("t0", 0)
+        list_state = dlt.current.source_state()["resources"][self.resource.table]
+        self.oldest_listed: int = list_state.get("start", 0)  # by the lists so far
+        self.listed_until: int = list_state.get("t0", 0)
         self.start = context.options.start or 0
-        if self.gap:
-            self.start = min(
-                self.start, self.oldest_listed
-            )  # all that was followed is to be followed on
+        if self.gap:  # continue to follow everything that was followed
+            self.start = min(self.start, self.oldest_listed)
         self.held: dict[str, HeldRow] = {}
         self.listed: set[str] = set()
         self.suspects: dict[str, int | None] = {}
-        self.absent: list[tuple[Record, int]] = []  # listed and not held
-        self.quiet_fixes: list[
-            tuple[Record, int]
-        ] = []  # right at Stripe, and nothing happened there
-        self.restored: set[str] = set()  # of these, those whose rows were wrong
+        self.absent: list[tuple[Record, int]] = []  # listed, but not stored
+        # objects whose rows are to be written again without a change: nothing happened at Stripe
+        self.quiet_fixes: list[tuple[Record, int]] = []
+        self.restored: set[str] = set()  # those of them whose rows were wrong
 
     def run(self) -> Iterator[Any]:
-        """Yield what heals the resource."""
+        """Yield the rows and changes that fix the resource."""
         if self.writer.client is None:
             return
         self._read_copy()
         yield from self._compare_list()
-        told_by_events = yield from self._ids_with_pending_events()
+        pending = yield from self._ids_with_pending_events()
         missing = {
-            id: held.created
-            for id, held in self.held.items()
-            if not held.deleted
+            id: row.created
+            for id, row in self.held.items()
+            if not row.deleted
             and id not in self.listed
-            and (held.created or 0) < self.t0
-            and self._in_range(held)
+            and (row.created or 0) < self.t0
+            and self._in_range(row)
         }
         missing = self._drop_known_copies(missing)
         self.suspects |= self._marked_without_change()
-        wanted = {
-            id: at for id, at in {**self.suspects, **missing}.items() if id not in told_by_events
-        }
-        reads: list[Fetched] = []
+        wanted = {id: at for id, at in {**self.suspects, **missing}.items() if id not in pending}
+        fetched: list[Fetched] = []
         table = self.resource.table
-        for some in refetch(self.context, {table: wanted}, {table: self.writer.client}):
+        for batch in refetch(self.context, {table: wanted}, {table: self.writer.client}):
             yield None
-            reads += [read for _, read in some]
+            fetched += [item for _, item in batch]
         if table in self.context.refused:
             raise self.context.refused[table]
-        there = {read.record.row.id for read in reads} | self.context.left_out.ids(table)
-        gone = [id for id in missing if id in wanted and id not in there]
-        healed = [*(yield from self._heal(reads)), *(yield from self._delete_missing(gone))]
+        found_ids = {item.record.row.id for item in fetched} | self.context.left_out.ids(table)
+        gone = [id for id in missing if id in wanted and id not in found_ids]
+        healed = [*(yield from self._heal(fetched)), *(yield from self._delete_missing(gone))]
         changes = [
-            *self._missing_creates(told_by_events),
+            *self._missing_creates(pending),
             *healed,
-            *self._rows_ahead_of_changes({*told_by_events, *self.suspects, *missing}),
+            *self._rows_ahead_of_changes({*pending, *self.suspects, *missing}),
         ]
         yield from self.writer.changes(changes)
         self._store_result(changes)
@@ -145,7 +144,7 @@ class Reconciliation:
     def _read_copy(self) -> None:
         with self.writer.client as client:
             self.held = read_copy(
-                client, self.resource, self.shape, self.context.account.id, self.context.api.now()
+                client, self.resource, self.codec, self.context.account.id, self.context.api.now()
             )
 
     def _compare_list(self) -> Iterator[Any]:
@@ -159,14 +158,14 @@ class Reconciliation:
             if not slices:
                 yield None
             for page_slice in slices:
-                digests = digests_of(self.resource, self.shape, page_slice.rows, self.writer.stamp)
-                for record, digest in zip(page_slice.rows, digests, strict=True):
-                    self._compare(record, digest, page_slice.requested_at)
+                digests = digests_of(self.resource, self.codec, page_slice.rows, self.writer.stamp)
+                for record, row_digests in zip(page_slice.rows, digests, strict=True):
+                    self._compare(record, row_digests, page_slice.requested_at)
             self._sort_absent()
             yield from self._restore()
         self.context.reader.stop(listing)
 
-    def _compare(self, record: Record, content: RowDigests, requested_at: int) -> None:
+    def _compare(self, record: Record, digests: RowDigests, requested_at: int) -> None:
         id = record.row.id
         self.listed.add(id)
         self._collect_copies(record)
@@ -174,17 +173,17 @@ class Reconciliation:
         if row is None:
             self.absent.append((record, read_version(requested_at)))
         elif row.deleted or (
-            row.content.documented != content.documented and row.hash != record.hash
+            row.content.documented != digests.documented and row.hash != record.hash
         ):
             self.suspects[id] = value_of(record.row.created, "timestamp")
-        elif row.irregular or row.content != content or row.hash != record.hash:
+        elif row.irregular or row.content != digests or row.hash != record.hash:
             self.quiet_fixes.append((record, max(read_version(requested_at), row.version)))
-            if row.irregular or row.content.documented != content.documented:
+            if row.irregular or row.content.documented != digests.documented:
                 self.restored.add(id)  # it is what was loaded once: somebody has changed the row
 
     def _sort_absent(self) -> None:
-        """Of what is not held: what was there before anything is told of, and of which nothing was
-        told, was there once.
+        """Sort listed objects without a row: one that is older than its resource's changes, and has no
+        change, had a row once; the others are suspects.
         """
         old = [(record, version) for record, version in self.absent if self._is_old(record)]
         with self.writer.client as client:
@@ -204,14 +203,14 @@ class Reconciliation:
         self.absent = []
 
     def _is_old(self, record: Record) -> bool:
-        """Whether an object was there before its changes are told."""
+        """Whether an object existed before the changes of its resource begin."""
         created = value_of(record.row.created, "timestamp")
         return created is None or created < (
             self._changes_since() or self.listed_until - self.context.options.look_back
         )
 
     def _changes_since(self) -> int:
-        """The time since which changes are told; 0 where they are not yet."""
+        """Return the time at which the changes of the resource begin; 0 if there are none yet."""
         return (
             max(self.event_state["since"], self.event_state.get("told", 0))
             if self.event_state is not None
@@ -219,25 +218,25 @@ class Reconciliation:
         )
 
     def _restore(self) -> Iterator[Any]:
-        """Write what is right at Stripe, and tell nobody."""
+        """Write rows again without recording a change."""
         fixes, self.quiet_fixes = self.quiet_fixes, []
         yield from self.writer.rows(
             [record for record, _ in fixes], [version for _, version in fixes]
         )
 
     def _collect_copies(self, record: Record) -> None:
-        """Prices and plans inside items: the list may not show them."""
-        for child, _ in self.shape.children:
+        """Collect the prices and plans inside items: their own list may not show them."""
+        for child, _ in self.codec.children:
             for name, table in child.embeds:
                 codec, copies = self.context.codecs[table], self.copies.setdefault(table, {})
                 for item in child_items(record, child):
                     if bytes(getattr(item, name)).startswith(b"{"):
-                        with suppress(Rejected):  # it is told where it is written
+                        with suppress(Rejected):  # recorded when it is written
                             copy = codec.decode_object(bytes(getattr(item, name)))
                             copies[copy.row.id] = copy.hash
 
     def _drop_known_copies(self, missing: Mapping[str, int | None]) -> dict[str, int | None]:
-        """Without what no list ever showed, if an item still shows it as it is held."""
+        """Drop missing objects that no list ever showed, if an item still shows them as stored."""
         copies = self.copies.get(self.resource.table, {})
         return {
             id: at
@@ -249,8 +248,8 @@ class Reconciliation:
         }
 
     def _marked_without_change(self) -> dict[str, int | None]:
-        """What is marked as deleted, though no change tells of that and an item shows it: somebody
-        marked it by hand. A list may not show it.
+        """Find objects marked as deleted without a change, although an item shows them: somebody
+        marked them by hand. A list may not show them.
         """
         copies = self.copies.get(self.resource.table, {})
         marked = [
@@ -266,7 +265,7 @@ class Reconciliation:
         return row.created is None or row.created >= self.start
 
     def _ids_with_pending_events(self) -> Generator[Any, None, set[str]]:
-        """The ids of objects whose events are still to be applied, unsettled ones included."""
+        """Return the ids of objects with events that are not applied yet, unsettled ones included."""
         if self.context.events_denied is not None or self.event_state is None:
             return set()
         yield None
@@ -281,9 +280,9 @@ class Reconciliation:
         return pending
 
     def _heal(self, fetched: Sequence[Fetched]) -> Generator[Any, None, list[ChangeRow]]:
-        """Write what was read again and still differs; the changes that this makes."""
+        """Write fetched objects that still differ, and return the changes."""
         contents = digests_of(
-            self.resource, self.shape, [item.record for item in fetched], self.writer.stamp
+            self.resource, self.codec, [item.record for item in fetched], self.writer.stamp
         )
         fetched = [
             item
@@ -296,8 +295,8 @@ class Reconciliation:
             last_images = existing.last_images(
                 client, self.resource.table, dict.fromkeys(ids, existing.AFTER_ANY_CHANGE)
             )
-        afters = {item.record.row.id: self.shape.image(item.record.row) for item in fetched}
-        names = existing.compared_fields(self.resource, self.shape)
+        afters = {item.record.row.id: self.codec.image(item.record.row) for item in fetched}
+        names = existing.compared_fields(self.resource, self.codec)
         shared = names if self._is_same_schema() else self._shared_fields(names, befores, afters)
         versions = [self._version(item) for item in fetched]
         yield from self.writer.rows([item.record for item in fetched], versions)
@@ -341,8 +340,8 @@ class Reconciliation:
     def _before(
         self, last: existing.LastImage, fetched: Fetched, before: Image | None, after: Image
     ) -> Image:
-        """The image before a difference, by what was told last: a row that somebody changed by hand
-        tells wrongly.
+        """Return the image before a difference from the last change: a row may have been changed by
+        hand.
         """
         row = self.held.get(fetched.record.row.id)
         if (
@@ -351,28 +350,30 @@ class Reconciliation:
         ):
             is_known = row is not None and not row.deleted and row.hash != fetched.record.hash
             return before if before is not None and is_known else after
-        names = existing.differing_fields(self.resource, self.shape, last.image, after)
+        names = existing.differing_fields(self.resource, self.codec, last.image, after)
         image = after | {name: last.image.get(name) for name in names}
         if row is not None and before is not None and row.hash != fetched.record.hash:
             image |= {child.field: before[child.field] for child in self.resource.children}
         return image
 
     def _is_older(self, record: Record) -> bool:
-        """Whether an object was created before all that the lists so far were asked for."""
+        """Whether an object was created before the range that was ever listed."""
         created = value_of(record.row.created, "timestamp")
         return created is not None and created < self.oldest_listed
 
     def _is_same_schema(self) -> bool:
-        """Whether the rows were made with this API version and these columns."""
+        """Whether the stored rows have this API version and these columns."""
         return self.event_state is None or self.event_state.get("shape") in (
             None,
-            schema_id(self.context.api.version, self.shape),
+            schema_id(self.context.api.version, self.codec),
         )
 
     def _shared_fields(
         self, names: set[str], befores: Mapping[str, Image], afters: Mapping[str, Image]
     ) -> set[str]:
-        """The fields that both shapes have: what is null everywhere on one side is new, or gone."""
+        """Return the fields of both schemas: a field that is null everywhere on one side is new, or
+        gone.
+        """
         both = [(befores[id], afters[id]) for id in befores]
         return {
             name
@@ -384,12 +385,12 @@ class Reconciliation:
     def _images(self, ids: Sequence[str]) -> dict[str, Image]:
         with self.writer.client as client:
             return existing.objects_from_rows(
-                client, self.shape, existing.stored_rows(client, self.shape, ids)
+                client, self.codec, existing.stored_rows(client, self.codec, ids)
             )
 
     def _delete_missing(self, gone: Sequence[str]) -> Generator[Any, None, list[ChangeRow]]:
-        """Rows of objects that do not exist any more; those of objects that never did go without a
-        word. What was deleted before and has odd rows is written once more.
+        """Mark the rows of objects that no longer exist as deleted, and remove rows of objects that
+        never existed without a change. Write irregular rows of deleted objects again.
         """
         irregular = [
             id
@@ -405,9 +406,9 @@ class Reconciliation:
             for child in self.resource.children if foreign else ():
                 stray_rows.delete_orphans(client, child, table)
             rows = existing.stored_rows(
-                client, self.shape, [id for id in (*gone, *irregular) if id not in foreign]
+                client, self.codec, [id for id in (*gone, *irregular) if id not in foreign]
             )
-            befores = existing.objects_from_rows(client, self.shape, rows)
+            befores = existing.objects_from_rows(client, self.codec, rows)
             last_images = existing.last_images(
                 client, table, dict.fromkeys(rows, existing.AFTER_ANY_CHANGE)
             )
@@ -429,8 +430,8 @@ class Reconciliation:
         return [self._diff(id, befores[id], None, "") for id in rows if id not in deleted_at]
 
     def _foreign(self, client: Any, gone: Sequence[str]) -> set[str]:
-        """Of rows without an object, those that no run can have written: another account's, of no
-        load, or copied from another row, whose digest covers its id.
+        """Of rows without an object, return those that no run can have written: of another account,
+        of no load, or copied from another row, whose hash covers its id.
         """
         with_changes = existing.ids_with_changes(client, self.resource.table, gone)
         copied = shared_hashes(self.held.values())
@@ -441,8 +442,8 @@ class Reconciliation:
             and (not self.held[id].written_by_run or self.held[id].hash in copied)
         }
 
-    def _missing_creates(self, told_by_events: set[str]) -> list[ChangeRow]:
-        """Objects created since the events are followed, whose creation no change tells."""
+    def _missing_creates(self, pending: set[str]) -> list[ChangeRow]:
+        """Return changes for objects that were created since events are applied, but have no change."""
         if self.event_state is None or self.context.events_denied is not None:
             return []
         since = self._changes_since() or self.t0
@@ -452,7 +453,7 @@ class Reconciliation:
             if not row.deleted
             and row.created is not None
             and since <= row.created < self.t0
-            and id not in told_by_events
+            and id not in pending
             and id not in self.suspects
             and id not in self.restored
         ]
@@ -461,16 +462,16 @@ class Reconciliation:
         images = self._images([id for id in young if id not in with_changes])
         return [self._diff(id, None, image, self.held[id].hash) for id, image in images.items()]
 
-    def _rows_ahead_of_changes(self, left_out: set[str]) -> list[ChangeRow]:
-        """Rows that a list brought, or a reading, and whose changes do not lead there: one of those
-        was never told.
+    def _rows_ahead_of_changes(self, excluded: set[str]) -> list[ChangeRow]:
+        """Return changes for listed or fetched rows that their changes do not lead to: one of these
+        was never recorded.
         """
         if self.event_state is None or self.context.events_denied is not None:
             return []
         with self.writer.client as client:
             with_changes = (
                 existing.ids_with_changes(client, self.resource.table)
-                & self.listed - left_out - self.restored
+                & self.listed - excluded - self.restored
             )
             ids = [
                 id
@@ -486,7 +487,7 @@ class Reconciliation:
             if before is None:
                 changes.append(self._diff(id, None, after, self.held[id].hash))
             elif same_schema(self.resource, version, self.context.api.version) and (
-                names := existing.differing_fields(self.resource, self.shape, before, after)
+                names := existing.differing_fields(self.resource, self.codec, before, after)
             ):
                 changes.append(
                     self._diff(
@@ -516,33 +517,33 @@ class Reconciliation:
         self.context.left_out.store(table)
         self.context.healed[table] = len(changes)
         if changes:
-            log.info("%s: differences healed: %s", table, f"{len(changes):,}")
+            log.info("%s: differences fixed: %s", table, f"{len(changes):,}")
         if self.restored:
             self.context.restored[table] = len(self.restored)
             log.warning(
-                "%s: rows in the destination that were not as Stripe has them, though nothing happened there, are restored: %s",
+                "%s: rows in the destination that differed although nothing happened at Stripe are restored: %s",
                 table,
                 f"{len(self.restored):,}",
             )
-        listed = dlt.current.source_state()["resources"][table]
+        list_state = dlt.current.source_state()["resources"][table]
         t0 = self.context.proven(self.t0)
-        listed.update(
+        list_state.update(
             t0=t0,
             left=[[] for _ in self.resource.list_filters],
             start=min(self.oldest_listed, self.start),
         )
-        listed.pop("compare", None)
+        list_state.pop("compare", None)
         if table in self.context.listing_runs:
             self.context.listing_runs[table].compare = False
         if self.event_state is not None:
-            self.event_state["shape"] = schema_id(self.context.api.version, self.shape)
+            self.event_state["shape"] = schema_id(self.context.api.version, self.codec)
             if self.gap:
                 self.event_state.update(since=t0, cursor=t0)
 
 
 def project_image(before: Image, after: Image, shared: Collection[str]) -> Image:
-    """A held image of another shape as it would be in this one: what only one of them has is as it
-    is now.
+    """Give a stored image of another schema the current one: fields that only one of both has get
+    their current value.
     """
     projected = dict(after)
     for name in shared:

@@ -1,5 +1,5 @@
-"""Objects read again by id, side by side within the budget; where many lie close together, by
-listing their range instead.
+"""Fetch objects again by id, in parallel within the rate limits; if many lie close together, list
+their range instead.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from .run import RunContext
 from .tables.codec import Record, TableCodec
 from .tables.rejected import Rejected
 
-Job = tuple[str, Callable[[], "list[Fetched]"]]  # a table, and what reads some of its objects
+Job = tuple[
+    str, Callable[[], "list[Fetched]"]
+]  # a table, and the function that fetches some of its objects
 
 LIST_PAGE_SIZE = 100
-RANGE_GAIN = 2  # a range is listed where that takes fewer requests than its objects, by this factor
+RANGE_GAIN = 2  # list a range if that takes fewer requests than its objects, by this factor
 
 
 class Fetched(NamedTuple):
-    """An object as it is now, and Stripe's time when it was asked for."""
+    """The current object, and Stripe's time of the request."""
 
     record: Record
     requested_at: int
@@ -46,11 +48,11 @@ _stub = msgspec.json.Decoder(_Stub)
 def refetch(
     context: RunContext, wanted: Mapping[str, Mapping[str, int | None]], clients: Mapping[str, Any]
 ) -> Iterator[list[tuple[str, Fetched]]]:
-    """Yield what was read of the objects wanted, by table, and nothing while all are under way.
+    """Yield the objects that were fetched, by table; an empty list while all requests are pending.
 
-    The objects are given by table and id with their `created`; those that are gone are left out. A
-    table that the key may not read is noted as refused. `clients`: the destination's SQL clients,
-    which tell how many objects lie in a range.
+    `wanted`: table -> id -> `created`. Deleted objects are left out. A table that the key may not
+    read is recorded as refused. `clients`: the destination's SQL clients, which count the objects
+    of a range.
     """
     waiting = _in_proportion(
         [_jobs(context, table, objects, clients[table]) for table, objects in wanted.items()]
@@ -71,8 +73,8 @@ def refetch(
 
 
 def _in_proportion(jobs: Sequence[Sequence[Job]]) -> list[Job]:
-    """The jobs of all tables so mixed that all end together: each endpoint has a rate of its own,
-    and one that is left alone at the end cannot use the account's.
+    """Mix the jobs of all tables so that all tables end together: each endpoint has its own rate
+    limit, and the last one alone could not use the account's.
     """
     places = [
         ((n + 0.5) / len(table_jobs), job)
@@ -83,7 +85,7 @@ def _in_proportion(jobs: Sequence[Sequence[Job]]) -> list[Job]:
 
 
 def _result(context: RunContext, table: str, future: Future[list[Fetched]]) -> list[Fetched]:
-    """What a job has read; nothing of a resource that the key may not read."""
+    """Return what a job has fetched; nothing if the key may not read the resource."""
     try:
         return future.result()
     except NotReadable as refusal:
@@ -112,8 +114,8 @@ def _jobs(
 def plan_requests(
     wanted: Mapping[str, int | None], count_stored: Callable[[int, int], int], walks: int
 ) -> tuple[list[str], list[tuple[Range, list[str]]]]:
-    """Which objects to ask for one by one, and which ranges of `created` (both ends included) to
-    list for theirs.
+    """Decide which objects to fetch one by one, and for which ids to list a range of `created` (both
+    ends included).
     """
     dated = sorted((created, id) for id, created in wanted.items() if created is not None)
     singles = [id for id, created in wanted.items() if created is None]
@@ -134,16 +136,16 @@ def plan_requests(
 def _fetch_one(context: RunContext, resource: Resource, id: str) -> list[Fetched]:
     try:
         fetched = retrieve(context.api, resource, context.codecs[resource.table], id)
-    except Rejected as odd:
-        context.left_out.add(odd)
+    except Rejected as rejected:
+        context.left_out.add(rejected)
         return []
     return [] if fetched is None else [fetched]
 
 
 def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetched | None:
-    """One object, its embedded lists complete; nothing where it does not exist (any more).
+    """Fetch one object with complete embedded lists; None if it does not exist (any more).
 
-    Raises `Odd` where it cannot be taken.
+    Raises `Rejected` if it cannot be stored.
     """
     expand = [expandable.column.name for expandable in codec.expanded]
 

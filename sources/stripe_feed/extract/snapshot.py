@@ -1,5 +1,5 @@
-"""A snapshot that was asked for: a change of op `r` for each object, as it was when the first
-listing began.
+"""Write a requested snapshot: a change of op `r` for each object, as it was when the first listing
+began.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ BATCH = 5_000
 
 
 def snapshot(context: RunContext, writer: Writer, since: int, hi: int) -> Iterator[Any]:
-    """Yield the objects of a resource from the rows that are held, rewound by the events of [since,
-    hi).
-
-    So each later change begins where its object's snapshot ended.
+    """Yield the snapshot of a resource from its stored rows, rewound by the events of [since, hi), so
+    that each later change begins with the image in the snapshot.
     """
     resource = writer.resource
     if writer.client is None:
@@ -41,9 +39,9 @@ def snapshot(context: RunContext, writer: Writer, since: int, hi: int) -> Iterat
         batch = ids[start : start + BATCH]
         with writer.client as client:
             rows = existing.stored_rows(
-                client, writer.shape, [id for id in batch if id not in images_at_start]
+                client, writer.codec, [id for id in batch if id not in images_at_start]
             )
-            images = existing.objects_from_rows(client, writer.shape, rows)
+            images = existing.objects_from_rows(client, writer.codec, rows)
         images |= {
             id: image for id in batch if (image := images_at_start.pop(id, None)) is not None
         }
@@ -55,9 +53,7 @@ def snapshot(context: RunContext, writer: Writer, since: int, hi: int) -> Iterat
 def _images_at_start(
     context: RunContext, resource: Resource, since: int, hi: int
 ) -> dict[str, Image | None]:
-    """What the events tell of objects before them; None where they were not there yet or it cannot
-    be told.
-    """
+    """Return id -> the image before its first event; None if the object did not exist yet."""
     histories: dict[str, list[ObjectEvent]] = {}
     names = {resource.object: resource}
     for page in oldest_first(context.api, resource.events, since, hi) if since < hi else ():

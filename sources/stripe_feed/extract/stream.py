@@ -94,7 +94,7 @@ def _stream_changes(context: RunContext, lists: Sequence[str]) -> Iterator[Any]:
                     [
                         RESOURCES[table]
                         for table in tables
-                        if context.next_steps[table] == "complete"
+                        if context.next_steps[table] == "incremental"
                     ]
                 )
                 yield from events.apply_by_id(tables)
@@ -127,7 +127,7 @@ def _rewind_if_changes_lost(
     followed = [
         table
         for table in tables
-        if context.next_steps[table] == "complete" and "put_off" not in states[table]
+        if context.next_steps[table] == "incremental" and "put_off" not in states[table]
     ]
     if not followed or not dlt.current.source_state().get(HAS_CHANGES):
         return
@@ -174,7 +174,9 @@ def _comparison_due(context: RunContext, table: str, listed: Mapping[str, Any]) 
     asked = listed.get("compare", False) or (
         table in context.options.reconcile and table not in context.listing_runs
     )
-    return table not in context.reconciled and (where == "gap" or (where == "complete" and asked))
+    return table not in context.reconciled and (
+        where == "gap" or (where == "incremental" and asked)
+    )
 
 
 def _begin_events(context: RunContext, tables: Sequence[str], states: State) -> None:
@@ -187,8 +189,8 @@ def _begin_events(context: RunContext, tables: Sequence[str], states: State) -> 
             )
         run = context.listing_runs.get(table)
         where = context.next_steps[table]
-        if where in ("listing", "again"):
-            if run is not None and (where == "again" or run.plan.first or table not in states):
+        if where in ("backfill", "relist"):
+            if run is not None and (where == "relist" or run.plan.first or table not in states):
                 codec = schema_id(context.api.version, context.codecs[table])
                 since = context.proven(run.plan.started_at)
                 states[table] = {"since": since, "cursor": since, "shape": codec}
@@ -256,7 +258,9 @@ class EventStream:
     @property
     def _is_complete(self) -> bool:
         standing, refused = self.context.next_steps, self.context.refused
-        return all(where == "complete" for table, where in standing.items() if table not in refused)
+        return all(
+            where == "incremental" for table, where in standing.items() if table not in refused
+        )
 
     def _apply_any_age(self, events: Sequence[Event], tables: Sequence[str]) -> Iterator[Any]:
         """Apply events of any age, each of which may have been read before."""

@@ -1,5 +1,5 @@
-"""Rows on their way to dlt: marked with their table, versioned, with all their children, and the
-merge that keeps the newest.
+"""Prepare rows for dlt: versioned, with all their children, marked with their table and with the
+merge that keeps the newest version.
 """
 
 from __future__ import annotations
@@ -44,53 +44,51 @@ from .tables.rejected import Rejected
 
 log = logging.getLogger("stripe_feed")
 
-# in the source's state: there are changes, so that an empty table of them has lost them
+# in the source's state: changes were stored, so an empty `changes` table has lost them
 HAS_CHANGES = "has_told"
-VERSION_LAG = 5  # seconds that a listed row yields to an event of the same time
-MAX_REQUEST_SECONDS = 10  # seconds that an answer takes at most, as a rule
+VERSION_LAG = 5  # seconds by which a listed row is older than an event of the same time
+MAX_REQUEST_SECONDS = 10  # seconds that a request usually takes at most
 
 
 def read_version(requested_at: int) -> int:
-    """The version of a row that was read directly, by Stripe's time when it was asked for."""
+    """Return the version of a row that was read directly, from Stripe's time of the request."""
     return (requested_at - VERSION_LAG) * VERSION_STEP
 
 
 def is_embedded_copy(version: int, created: int | None, active: bool) -> bool:
-    """Whether a price or plan is known only from inside items, or from its creation: made for one
-    subscription it is in no list, and never active. Others lists have shown.
+    """Whether a price or plan is known only from items that embed it, or from its creation: one made
+    for a single subscription is in no list, and never active. Lists have shown all others.
     """
     return not active and version // VERSION_STEP == created
 
 
 def certainly_before(version: int, second: int) -> bool:
-    """Whether a row of this version surely shows its object as it was before a second: one that was
-    read directly shows what happened while the answer came.
+    """Whether a row of this version certainly shows its object before a second: a row that was read
+    directly may show what happened while the request was pending.
     """
     at, order = divmod(version, VERSION_STEP)
     return at < second if order else at + VERSION_LAG + MAX_REQUEST_SECONDS < second
 
 
 class Writer:
-    """Turns the objects of one resource into marked Arrow tables, for the dlt resource `by`.
+    """Turns the objects of one resource into marked Arrow tables, yielded by the dlt resource
+    `resource_name`.
 
-    The first table of each name brings its merge conditions along: they need the destination's
-    names.
+    The first table of each name carries its merge conditions: they need the destination's names.
     """
 
     def __init__(self, context: RunContext, resource: Resource, resource_name: str = "") -> None:
         self.context = context
         self.resource = resource
         self.resource_name = resource_name or resource.table
-        self.shape = context.codecs[resource.table]
+        self.codec = context.codecs[resource.table]
         self.hinted: set[str] = set()
         self.client: Any = None
         self.destination = ""
         self.names: dict[str, TableNames] = {}
-        self.stored_hashes: dict[str, str] = {}  # id -> hash of what was looked up last
+        self.stored_hashes: dict[str, str] = {}  # id -> hash, of the rows that were looked up last
         load_id = ""
-        if (
-            LoadPackageStateInjectableContext in Container()
-        ):  # otherwise somebody just looks at the rows
+        if LoadPackageStateInjectableContext in Container():  # else nothing is loaded
             load_id = dlt.current.load_package_state()["load_id"]
             self.client, self.destination = self._client(load_id)
             self.names = {name: table_names(self.client, name) for name in self._tables()}
@@ -101,7 +99,7 @@ class Writer:
         self.stamp = LoadStamp(context.account.id, load_id)
 
     def _client(self, load_id: str) -> tuple[Any, str]:
-        """The destination's SQL client and type, made once for a package: dlt resolves its
+        """Return the destination's SQL client and type, made once per package: dlt resolves its
         configuration each time.
         """
         if self.context.sql_client is None or self.context.sql_client[0] != load_id:
@@ -117,7 +115,7 @@ class Writer:
                 wait_for_file(client, file, self.context.lock_wait)
             recreate_missing(pipeline)
             create_indexes(client, destination)
-            if not self.context.keep_open:  # whoever keeps it loads by itself, and describes then
+            if not self.context.keep_open:  # else the caller loads, and comments then
                 comment_columns(client, destination, dlt.current.source_schema().tables)
             self.context.sql_client = (load_id, client, destination)
         return self.context.sql_client[1:]
@@ -127,7 +125,7 @@ class Writer:
         return [self.resource.table, *(child.table for child in self.resource.children), *embeds]
 
     def _check_owner(self) -> None:
-        """One dataset holds one account in one mode; asked of the rows themselves where the state
+        """Refuse another account or mode than the dataset holds; read it from the rows if the state
         does not say.
         """
         account = self.context.account
@@ -149,8 +147,8 @@ class Writer:
         versions: Sequence[int],
         deleted_at: Sequence[int | None] | None = None,
     ) -> list[Any]:
-        """The tables to yield for some objects: their rows, those of their children, and full
-        objects inside these.
+        """Return the tables to yield for some objects: their rows, those of their children, and full
+        objects embedded in these.
         """
         if not records:
             return []
@@ -158,13 +156,13 @@ class Writer:
         tables = [
             self._mark(
                 self.resource.table,
-                parent_table(self.shape, records, versions, self.stamp, deletions),
+                parent_table(self.codec, records, versions, self.stamp, deletions),
             )
         ]
         for (
             child,
             codec,
-        ) in self.shape.children:  # children last: where they are held, the rest is as well
+        ) in self.codec.children:  # children last: if they are stored, the rest is as well
             families: list[tuple[str, list[Any], int]] = [
                 (record.row.id, child_items(record, child) if deletion is None else [], version)
                 for record, version, deletion in zip(records, versions, deletions, strict=True)
@@ -176,14 +174,12 @@ class Writer:
     def deleted_rows(
         self, rows: Sequence[existing.Row], versions: Sequence[int], deleted_at: Sequence[int]
     ) -> list[Any]:
-        """The tables to yield for objects that were deleted and whose last content is the row that
-        is held.
-        """
+        """Return the tables to yield for deleted objects whose last content is the stored row."""
         if not rows:
             return []
-        table = existing.rows_as_table(self.shape, rows, versions, deleted_at, self.stamp)
+        table = existing.rows_as_table(self.codec, rows, versions, deleted_at, self.stamp)
         tables = [self._mark(self.resource.table, table)]
-        for child, codec in self.shape.children:
+        for child, codec in self.codec.children:
             families = [
                 (str(row["id"]), list[Any](), version)
                 for row, version in zip(rows, versions, strict=True)
@@ -192,7 +188,7 @@ class Writer:
         return tables
 
     def changes(self, changes: Sequence[ChangeRow], empty: bool = False) -> list[Any]:
-        """The table to yield for some changes, in their order; one without rows only if it may be
+        """Return the table to yield for some changes, in their order; without changes only if
         `empty`.
         """
         if self.client is None or not (
@@ -214,18 +210,18 @@ class Writer:
         return [dlt.mark.with_table_name(table, CHANGES)]
 
     def empty_tables(self) -> list[Any]:
-        """Tables without rows, so that they exist after the first run; none where the destination
-        cannot take them.
+        """Return tables without rows, so that they exist after the first run; none if the destination
+        cannot load them.
         """
         if self.destination in NO_EMPTY_FILES:
             return []
-        tables = [self._mark(self.resource.table, parent_table(self.shape, [], [], self.stamp))]
-        for child, codec in self.shape.children:
+        tables = [self._mark(self.resource.table, parent_table(self.codec, [], [], self.stamp))]
+        for child, codec in self.codec.children:
             tables.append(self._children(codec, child, []))
         return tables
 
     def drop_unchanged(self, records: Sequence[Record]) -> list[Record]:
-        """Without the objects that the destination holds as they are, children included."""
+        """Drop the objects that the destination holds unchanged, children included."""
         if not records or self.client is None:
             return list(records)
         with self.client as client:
@@ -264,8 +260,8 @@ class Writer:
     def _embedded(
         self, child: Child, families: Sequence[tuple[str, Sequence[Any], int]]
     ) -> list[Any]:
-        """Rows for full objects inside children: the list may hide them. Anything read directly is
-        newer.
+        """Return rows for full objects embedded in children: the list may hide them. Any row that is
+        read directly is newer.
         """
         tables = []
         for name, table in child.embeds:
@@ -295,17 +291,17 @@ class Writer:
         try:
             key = f"{codec.name}/{_head.decode(raw).id}"
         except msgspec.ValidationError:
-            return  # an id, or nothing: no full object
+            return  # an id or null, not a full object
         if key not in self.context.embedded_seen:
             self.context.embedded_seen.add(key)
             try:
                 fresh[key] = codec.decode_object(bytes(raw))
-            except Rejected as odd:
-                self.context.left_out.add(odd)
-                self.context.left_out.store(odd.table)
+            except Rejected as rejected:
+                self.context.left_out.add(rejected)
+                self.context.left_out.store(rejected.table)
 
     def _mark(self, name: str, table: pa.Table, child: Child | None = None) -> Any:
-        """Tell dlt where a table goes, and count its rows; copies from inside other objects are not
+        """Mark a table with its name for dlt, and count its rows; rows of embedded objects are not
         counted.
         """
         if name == self.resource.table or child is not None:
@@ -323,7 +319,7 @@ class Writer:
             else replace_children(child, self.names[self.resource.table], names)
         )
         hints = {
-            **table_hints(self._shape(name), child, self.destination),
+            **table_hints(self._codec_of(name), child, self.destination),
             "write_disposition": merge,
         }
         if is_own:
@@ -332,8 +328,8 @@ class Writer:
             return dlt.mark.with_hints(table, dlt.mark.make_hints(**own_hints))
         return dlt.mark.with_hints(table, dlt.mark.make_hints(**hints), create_table_variant=True)
 
-    def _shape(self, name: str) -> TableCodec:
-        children = {codec.name: codec for _, codec in self.shape.children}
+    def _codec_of(self, name: str) -> TableCodec:
+        children = {codec.name: codec for _, codec in self.codec.children}
         return children.get(name) or self.context.codecs[name]
 
 
@@ -346,5 +342,5 @@ _head = msgspec.json.Decoder(_Head)
 
 
 def child_items(record: Record, child: Child) -> list[Any]:
-    """The children of an object."""
+    """Return the children of an object."""
     return list(getattr(record.row, child.field).data)
