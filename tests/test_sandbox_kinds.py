@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import stripe
@@ -77,6 +78,99 @@ def test_ids_begin_with_the_prefix(kind: Kind) -> None:
     assert all(id.startswith(prefix) for id in ids)
 
 
+def get(box: Sandbox, target: str, key: str = "") -> tuple[int, Any]:
+    request = Request("GET", target, {"authorization": f"Bearer {key or box.key}"}, b"")
+    answer = box.answer(request)
+    return answer.status, json.loads(answer.body)
+
+
+def values_at(content: Any, path: str) -> list[Any]:
+    """The values at a dotted path, through lists."""
+    name, _, rest = path.partition(".")
+    if isinstance(content, list):
+        return [value for element in content for value in values_at(element, path)]
+    value = content.get(name) if isinstance(content, dict) else None
+    return values_at(value, rest) if rest else [value]
+
+
+def filled(kind: Kind) -> Sandbox:
+    """An account with a few objects of the kind."""
+    box = Sandbox(customers=60, products=25, oddities=False)
+    for _ in range(3):
+        box.create(kind.name)
+        box.advance(7)
+    return box
+
+
+def listed(box: Sandbox, kind: Kind, query: str = "") -> list[str]:
+    """The ids of all pages of a list."""
+    found: list[str] = []
+    while True:
+        after = f"&starting_after={quote(found[-1])}" if found else ""
+        status, page = get(box, f"{kind.path}?limit=7{query}{after}")
+        assert status == 200, page
+        found += [content["id"] for content in page["data"]]
+        if not page["has_more"]:
+            return found
+
+
+@EACH_KIND
+def test_every_kind_is_listed_newest_first_and_retrieved(kind: Kind) -> None:
+    box = filled(kind)
+    objects, ids = box.objects(kind.name), listed(box, kind)
+    times = [objects[id][kind.dated] for id in ids]
+
+    assert len(ids) == len(set(ids)) >= 3
+    assert times == sorted(times, reverse=True)
+    assert kind.hidden or set(ids) == set(objects)
+    for id in (ids[0], ids[-1]):
+        assert get(box, f"{kind.path}/{quote(id)}") == (200, objects[id])
+    assert get(box, f"{kind.path}?starting_after=none")[0] == 400
+    assert get(box, f"{kind.path}/none")[1]["error"]["message"] == (
+        f"No such {kind.object}: 'none'"
+    )
+
+
+def asked(name: str, known: Filter, value: Any) -> str:
+    """The query of a filter for one value."""
+    match known.rule:
+        case "time":
+            return f"&{name}[gte]={value}&{name}[lte]={value}"
+        case "list":
+            return f"&{name}[]={quote(value)}"
+        case "boolean":
+            return f"&{name}={str(value).lower()}"
+    return f"&{name}={quote(value)}"
+
+
+@EACH_KIND
+def test_every_plain_filter_lists_exactly_what_has_the_value(kind: Kind) -> None:
+    box = filled(kind)
+    objects, everything = box.objects(kind.name), listed(box, kind)
+    for name, known in kind.filters.items():
+        if known.rule in ("group", "hash", "null"):
+            continue
+        path = known.at or name
+        held = [value for id in everything for value in values_at(objects[id], path)]
+        for value in {value for value in held if value is not None}:
+            assert listed(box, kind, asked(name, known, value)) == [
+                id for id in everything if value in values_at(objects[id], path)
+            ], (name, value)
+
+
+@EACH_KIND
+def test_every_kind_has_the_events_of_its_row(kind: Kind) -> None:
+    box = Sandbox(customers=20, oddities=False)
+    id = box.create(kind.name)["id"]
+    box.update(kind.name, id, metadata={"changed": "yes"})
+
+    types = [
+        event.type for event in box.events if (event.table, event.object_id) == (kind.name, id)
+    ]
+    ends = [kind.events[what] for what in ("created", "updated") if what in kind.events]
+    assert types == [f"{kind.event}.{end}" for end in ends]
+
+
 def promotion_code(dice: Any, created: int) -> dict[str, Any]:
     return {
         "id": dice.id("promo"),
@@ -118,12 +212,6 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     ):
         monkeypatch.setitem(rows, name, PLAIN)
     return Sandbox(customers=5, oddities=False)
-
-
-def get(box: Sandbox, target: str, key: str = "") -> tuple[int, Any]:
-    request = Request("GET", target, {"authorization": f"Bearer {key or box.key}"}, b"")
-    answer = box.answer(request)
-    return answer.status, json.loads(answer.body)
 
 
 def ids(box: Sandbox, query: str) -> list[str]:
