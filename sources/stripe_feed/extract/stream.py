@@ -180,24 +180,24 @@ def _comparison_due(context: RunContext, table: str, listed: Mapping[str, Any]) 
 
 
 def _begin_events(context: RunContext, tables: Sequence[str], states: State) -> None:
-    """Set `since` where a list begins, and the standing of resources whose lists do not run."""
-    states = dlt.current.source_state().get("resources", {})
+    """Set `since` where a list begins, and the next step of resources whose lists do not run."""
+    list_states = dlt.current.source_state().get("resources", {})
     for table in tables:
         if table not in context.next_steps:
             context.next_steps[table] = next_step(
-                states.get(table, {}), states.get(table), context.api.now(), True
+                list_states.get(table, {}), states.get(table), context.api.now(), True
             )
         run = context.listing_runs.get(table)
-        where = context.next_steps[table]
-        if where in ("backfill", "relist"):
-            if run is not None and (where == "relist" or run.plan.first or table not in states):
-                codec = schema_id(context.api.version, context.codecs[table])
+        step = context.next_steps[table]
+        if step in ("backfill", "relist"):
+            if run is not None and (step == "relist" or run.plan.first or table not in states):
+                schema = schema_id(context.api.version, context.codecs[table])
                 since = context.proven(run.plan.started_at)
-                states[table] = {"since": since, "cursor": since, "shape": codec}
+                states[table] = {"since": since, "cursor": since, "shape": schema}
             context.unfinished.add(table)
-        elif where == "gap":
+        elif step == "gap":
             states.setdefault(
-                table, {"since": 0, "cursor": 0, "shape": states[table].get("shape")}
+                table, {"since": 0, "cursor": 0, "shape": list_states[table].get("shape")}
             )  # until it is compared
 
 
