@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -205,13 +206,15 @@ PLAIN = Kind(
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """A small account with a kind of which there is nothing but a row."""
-    for rows, name in (
-        (kinds.KINDS, PLAIN.name),
-        (kinds.KIND_OF_OBJECT, PLAIN.object),
-        (kinds.KIND_OF_PATH, PLAIN.path),
-    ):
-        monkeypatch.setitem(rows, name, PLAIN)
+    add_row(monkeypatch, PLAIN)
     return Sandbox(customers=5, oddities=False)
+
+
+def add_row(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    """Add the row of a kind."""
+    monkeypatch.setitem(kinds.KINDS, kind.name, kind)
+    monkeypatch.setitem(kinds.KIND_OF_OBJECT, kind.object, kind)
+    monkeypatch.setitem(kinds.KIND_OF_PATH, kind.path, kind)
 
 
 def ids(box: Sandbox, query: str) -> list[str]:
@@ -262,3 +265,17 @@ def test_a_plain_kind_refuses_what_its_row_does_not_name(plain: Sandbox) -> None
     assert get(plain, "/v1/promotion_codes?expand[]=data.coupon")[0] == 400
     status, answer = get(plain, "/v1/promotion_codes", restricted)
     assert (status, "'rak_promotion_code_read'" in answer["error"]["message"]) == (403, True)
+
+
+def test_a_kind_with_a_share_is_part_of_the_seed_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes no other object."""
+    before = Sandbox(customers=120)
+    add_row(monkeypatch, replace(PLAIN, share=0.5))
+    after = Sandbox(customers=120)
+
+    codes = after.objects("promotion_codes")
+    assert len(codes) == 60
+    assert {code["customer"] for code in codes.values()} <= set(after.objects("customers"))
+    assert [after.objects(table) for table in before.account.tables] == [
+        before.objects(table) for table in before.account.tables
+    ]

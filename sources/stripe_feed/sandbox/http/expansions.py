@@ -30,7 +30,7 @@ OBJECT_OF_FIELD = {
     name: object for kind in KINDS.values() for name, object in kind.expandable.items()
 } | OBJECT_OF_INNER_FIELD
 """All expandable fields -> object name."""
-OPT_IN = frozenset(name for kind in KINDS.values() for name in kind.opt_in)
+OPT_IN_FIELDS = frozenset(name for kind in KINDS.values() for name in kind.opt_in)
 
 
 def check_paths(
@@ -60,7 +60,7 @@ def _check_path(table: str, path: Path, dotted: str) -> None:
     """Refuse a path unless it begins with a field of the object and ends with an expandable field."""
     last, first, kind = path[-1], path[0], KINDS[table]
     begins = first in kind.opt_in or first in OBJECT_OF_FIELD or first in FIELDS_WITH_INNER
-    ends = last in OBJECT_OF_FIELD or last in OPT_IN
+    ends = last in OBJECT_OF_FIELD or last in OPT_IN_FIELDS
     own = len(path) > 1 or first in kind.opt_in or first in kind.expandable
     if not (begins and ends and own):
         raise not_expandable(dotted)

@@ -71,7 +71,7 @@ def cursor_row(
 
 def page_of_list(rows: Sequence[bytes], query: Query, object: str) -> tuple[list[bytes], bool]:
     """One page of a short list in its own order."""
-    ids = [msgspec.json.decode(row, type=_Id).id for row in rows]
+    ids = [msgspec.json.decode(row, type=_ListedId).id for row in rows]
     first, last = 0, len(rows)
     if query.after:
         first = _position(ids, query.after, object, "starting_after") + 1
@@ -88,7 +88,7 @@ def _position(ids: Sequence[str], id: str, object: str, param: str) -> int:
     return ids.index(id)
 
 
-class _Id(msgspec.Struct):
+class _ListedId(msgspec.Struct):
     id: str
 
 

@@ -1,6 +1,6 @@
 """The event types that a webhook endpoint may subscribe to, as Stripe's SDK 16.1.0 lists them."""
 
-NAMES = """
+_NAMES = """
     account.application.authorized account.application.deauthorized account.external_account.created
     account.external_account.deleted account.external_account.updated account.updated application_fee.created
     application_fee.refund.updated application_fee.refunded apps.install.created apps.install.deleted apps.install.updated
@@ -74,4 +74,4 @@ NAMES = """
     treasury.received_credit.succeeded treasury.received_debit.created
 """
 
-TYPES = tuple(NAMES.split())
+TYPES = tuple(_NAMES.split())

@@ -17,7 +17,7 @@ API_VERSION = "2026-10-28.endive"
 
 LETTERS = string.ascii_letters + string.digits
 CURRENCIES = ("usd",) * 11 + ("eur",) * 5 + ("gbp",) * 2 + ("jpy", "kwd")
-PLACES = (
+CITIES = (
     ("Berlin", "DE", "10115", None, "Torstraße"), ("Lyon", "FR", "69002", None, "rue Mercière"),
     ("Portland", "US", "97205", "OR", "SW Alder St"), ("Austin", "US", "78701", "TX", "Congress Ave"),
     ("Leeds", "GB", "LS1 4DY", "West Yorkshire", "Wellington Street"), ("大阪市", "JP", "530-0001", "大阪府", "梅田"),
@@ -50,7 +50,7 @@ class Random(random.Random):
 
 
 def address(rng: Random) -> Object:
-    city, country, postal_code, state, street = rng.pick(PLACES)
+    city, country, postal_code, state, street = rng.pick(CITIES)
     return {
         "city": city,
         "country": country,

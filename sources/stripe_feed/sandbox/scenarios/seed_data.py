@@ -20,6 +20,8 @@ from ..samples.customers import customer
 from ..samples.subscriptions import WEIGHTED_INVOICE_STATUSES, WEIGHTED_STATUSES, Payer, PriceRef
 from ..samples.values import Random
 from ..state.account import Account
+from ..state.builders import draft
+from ..state.kinds import KINDS
 
 Shape = Literal["growth", "even", "import", "months"]
 SHAPES: tuple[Shape, ...] = ("growth", "even", "import", "months")
@@ -71,6 +73,7 @@ class SeedData:
         self.subscriptions()
         self.invoices()
         self.write_subscriptions()
+        self.other_kinds()
 
     def creation_times(self, count: int, burst: int = 0) -> list[int]:
         times = creation_times(
@@ -221,6 +224,15 @@ class SeedData:
             )
             subscription["latest_invoice"] = self.latest.get(planned.id)
             self.account.store("subscriptions", subscription)
+
+    def other_kinds(self) -> None:
+        """The kinds with a share, each by a generator of its own: it changes no other object."""
+        account = self.account
+        for kind in KINDS.values():
+            rng, count = account.generator(kind.name), int(kind.share * self.sizes.customers)
+            times = creation_times(rng, count, account.start, account.now - 3600, self.shape)
+            for created in times:
+                account.store(kind.name, draft(account, kind.name, {kind.dated: created}, rng))
 
 
 def creation_times(rng: Random, count: int, start: int, end: int, shape: Shape) -> list[int]:

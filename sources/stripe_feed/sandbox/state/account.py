@@ -65,6 +65,12 @@ class Account:
         self._price_refs: dict[str, PriceRef] = {}
         self._encoder, self._buffer = msgspec.json.Encoder(), bytearray()
 
+    def generator(self, purpose: str) -> Random:
+        """A generator of its own for one purpose, so that its draws change nothing else."""
+        rng = Random(f"{purpose} {self.seed}")
+        rng.livemode, rng.account = self.livemode, self.id
+        return rng
+
     @property
     def now(self) -> int:
         return int(self._now + (time.time() - self._since if self._real_time else 0))

@@ -8,26 +8,26 @@ from collections.abc import Sequence
 
 from ..samples import catalog, invoices, subscriptions
 from ..samples.subscriptions import Payer, PriceRef
-from ..samples.values import Object, decode
+from ..samples.values import Object, Random, decode
 from .account import Account
 from .kinds import KIND_OF_OBJECT, KINDS
 from .mutation_log import read_object, record, record_price
 from .table import has_text
 
 
-def draft(account: Account, table: str, fields: Object) -> Object:
+def draft(account: Account, table: str, fields: Object, rng: Random | None = None) -> Object:
     """An object of any kind except prices: built by one of DRAFTS, or the kind's sample with the
     given fields. A reference that the sample leaves empty gets the id of an object of its kind.
     """
     if table in DRAFTS:
         return DRAFTS[table](account, fields)
-    sample = KINDS[table].sample
-    if sample is None:
+    kind, rng = KINDS[table], rng or account.rng
+    if kind.sample is None:
         raise ValueError(f"{table} has no sample: add one to its row in state/kinds.py")
-    content = sample(account.rng, fields.get("created", account.now)) | fields
+    content = kind.sample(rng, fields.get(kind.dated, account.now)) | fields
     return content | {
-        name: random_id(account, KIND_OF_OBJECT[object_name].name)
-        for name, object_name in KINDS[table].expandable.items()
+        name: random_id(account, KIND_OF_OBJECT[object_name].name, rng)
+        for name, object_name in kind.expandable.items()
         if content.get(name) == "" and object_name in KIND_OF_OBJECT
     }
 
@@ -209,12 +209,12 @@ def payer_of(account: Account, id: str | None, currency: str | None = None) -> P
     )
 
 
-def random_id(account: Account, table: str) -> str:
+def random_id(account: Account, table: str, rng: Random | None = None) -> str:
     """The id of a random object of a table; if there is none, create one."""
-    row = account.tables[table].random_row(account.rng)
+    row = account.tables[table].random_row(rng or account.rng)
     if row is not None:
         return row.id
-    content = draft(account, table, {})
+    content = draft(account, table, {}, rng)
     account.store(table, content)
     record(account, "created", table, None, content)
     return str(content["id"])

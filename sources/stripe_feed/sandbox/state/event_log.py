@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..samples.values import Object, Random
+from ..samples.values import Object
 from .account import Account
 from .event_builder import EventDraft, drafts_of, render_draft
 from .mutation import Mutation
@@ -64,10 +64,7 @@ class EventLog:
         self, account: Account, publish: Callable[[Event, Callable[[str, int], bytes]], None]
     ) -> None:
         self.account, self.publish = account, publish
-        self.rng = Random(
-            f"history {account.seed}"
-        )  # of its own: events must not change the account
-        self.rng.livemode, self.rng.account = account.livemode, account.id
+        self.rng = account.generator("history")
         self.stub_deletes = False
         self.records: list[Event] = []
         self.by_id: dict[str, Event] = {}

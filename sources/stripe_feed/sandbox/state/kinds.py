@@ -75,6 +75,7 @@ class Kind:
 
     sublists: tuple[Sublist, ...] = ()
     keeps_stub: bool = False  # a deleted object is still read as a stub
+    share: float = 0.0  # objects per customer in the seed data, if it has a sample
     sample: Callable[[Random, int], Object] | None = None
     """Makes a random object created at a time. If None, `builders` makes it from other objects."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..samples.values import Random
 from ..state.account import Account
 from ..state.event_log import Event
 from .sender import Delivery, Sender, WebhookEndpoint
@@ -17,9 +16,7 @@ class Webhooks:
 
     def __init__(self, account: Account) -> None:
         self.account = account
-        # a generator of its own: endpoints must not change the account
-        self.rng = Random(f"webhooks {account.seed}")
-        self.rng.account = account.id
+        self.rng = account.generator("webhooks")
         self.endpoints: dict[str, WebhookEndpoint] = {}
         self.sender = Sender()
 
