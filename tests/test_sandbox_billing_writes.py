@@ -530,6 +530,81 @@ def test_an_invoice_copies_its_customer_until_it_is_finalized(shop: Shop) -> Non
     )
 
 
+# What Stripe does by itself
+
+
+def test_a_draft_that_advances_is_finalized_and_paid_after_an_hour(shop: Shop) -> None:
+    draft = invoice(shop, 900, auto_advance="true")
+    by_mail = invoice(
+        shop, 500, auto_advance="true", collection_method="send_invoice", days_until_due="3"
+    )
+    stays = invoice(shop, 700, auto_advance="true")
+    done(shop.box, "POST", f"{INVOICES}/{stays['id']}", {"auto_advance": "false"})
+    assert draft["automatically_finalizes_at"] == shop.box.now + 3600
+    start = shop.box.now
+    shop.box.advance(DAY)
+    held = shop.box.objects("invoices")
+    assert [held[one["id"]]["status"] for one in (draft, by_mail, stays)] == [
+        "paid",
+        "open",
+        "draft",
+    ]
+    assert held[draft["id"]]["status_transitions"]["paid_at"] == start + 3600
+    events = done(shop.box, "GET", "/v1/events?type=invoice.paid")["data"]
+    assert [(one["created"], one["request"]["id"]) for one in events] == [(start + 3600, None)]
+    assert "invoice.sent" in event_types(shop.box) and shop.box.now == start + DAY
+
+
+def test_a_subscription_ends_when_it_was_to_end(shop: Shop) -> None:
+    made = subscribe(shop)
+    path, end = f"{SUBSCRIPTIONS}/{made['id']}", made["items"]["data"][0]["current_period_end"]
+    done(shop.box, "POST", path, {"cancel_at_period_end": "true"})
+    other = subscribe(shop, cancel_at=str(end))["id"]
+    done(shop.box, "POST", f"{SUBSCRIPTIONS}/{other}", {"cancel_at": ""})
+    shop.box.advance(end - shop.box.now + 5)
+    held = shop.box.objects("subscriptions")
+    assert (held[made["id"]]["status"], held[made["id"]]["ended_at"]) == ("canceled", end)
+    assert held[other]["status"] == "active"
+    assert event_types(shop.box)[-1] == "customer.subscription.deleted"
+
+
+def test_a_trial_becomes_a_paid_period_or_is_past_due(shop: Shop) -> None:
+    rich = subscribe(shop, trial_period_days="7")["id"]
+    poor = subscribe(shop, customer=new_customer(shop.box), trial_period_days="7")["id"]
+    shop.box.advance(8 * DAY)
+    held = shop.box.objects("subscriptions")
+    bills = [shop.box.objects("invoices")[held[id]["latest_invoice"]] for id in (rich, poor)]
+    assert [held[id]["status"] for id in (rich, poor)] == ["active", "past_due"]
+    assert [(bill["status"], bill["total"]) for bill in bills] == [("paid", 1000), ("open", 1000)]
+    done(shop.box, "POST", f"{INVOICES}/{bills[1]['id']}/pay", {"payment_method": "pm_2"})
+    assert shop.box.objects("subscriptions")[poor]["status"] == "active"
+
+
+def test_an_incomplete_subscription_expires_or_is_paid(shop: Shop) -> None:
+    poor = new_customer(shop.box)
+    form = {"customer": poor, "payment_behavior": "default_incomplete"}
+    late, paid = subscribe(shop, **form), subscribe(shop, **form)
+    done(shop.box, "POST", f"{INVOICES}/{paid['latest_invoice']}/pay", {"payment_method": "pm_2"})
+    shop.box.advance(DAY)
+    held = shop.box.objects("subscriptions")
+    assert [held[one["id"]]["status"] for one in (late, paid)] == ["incomplete_expired", "active"]
+
+
+def test_items_may_be_added_to_the_next_invoice(shop: Shop) -> None:
+    extra = {"add_invoice_items[0][price]": shop.once, "add_invoice_items[0][quantity]": "2"}
+    made = subscribe(shop, **extra)
+    assert shop.box.objects("invoices")[made["latest_invoice"]]["total"] == 2000
+    done(shop.box, "POST", f"{SUBSCRIPTIONS}/{made['id']}", extra)
+    (waiting,) = done(shop.box, "GET", f"{INVOICE_ITEMS}?pending=true")["data"]
+    assert waiting["amount"] == 1000
+    wrong = {
+        "customer": shop.customer,
+        "items[0][price]": shop.small,
+        "add_invoice_items[0][price]": shop.large,
+    }
+    assert refused(shop.box, "POST", SUBSCRIPTIONS, wrong)[2] == "add_invoice_items[0][price]"
+
+
 # Previews
 
 

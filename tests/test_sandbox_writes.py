@@ -182,18 +182,28 @@ def test_a_discount_is_deleted_by_its_customer(box: Sandbox) -> None:
 
 
 def test_tax_ids_come_and_go(box: Sandbox) -> None:
-    id = new_customer(box, **{"tax_id_data[0][type]": "eu_vat", "tax_id_data[0][value]": "DE1"})
-    made = done(box, "POST", f"{CUSTOMERS}/{id}/tax_ids", {"type": "gb_vat", "value": "GB1"})
+    id = new_customer(
+        box, **{"tax_id_data[0][type]": "eu_vat", "tax_id_data[0][value]": "DE123456789"}
+    )
+    made = done(
+        box, "POST", f"{CUSTOMERS}/{id}/tax_ids", {"type": "gb_vat", "value": "GB123456789"}
+    )
     assert (made["type"], made["country"], made["customer"]) == ("gb_vat", "GB", id)
     assert [one["value"] for one in done(box, "GET", f"{CUSTOMERS}/{id}/tax_ids")["data"]] == [
-        "DE1",
-        "GB1",
+        "DE123456789",
+        "GB123456789",
     ]
     assert done(box, "DELETE", f"{CUSTOMERS}/{id}/tax_ids/{made['id']}")["deleted"] is True
     assert [one["value"] for one in done(box, "GET", f"{CUSTOMERS}/{id}/tax_ids")["data"]] == [
-        "DE1"
+        "DE123456789"
     ]
     assert event_types(box)[-2:] == ["customer.tax_id.created", "customer.tax_id.deleted"]
+    wrong = {"type": "eu_vat", "value": "123"}
+    assert refused(box, "POST", f"{CUSTOMERS}/{id}/tax_ids", wrong)[1:] == (
+        "tax_id_invalid",
+        "value",
+        "Invalid value for eu_vat.",
+    )
 
 
 def test_a_restricted_key_needs_the_permission_to_write(box: Sandbox) -> None:
@@ -337,6 +347,26 @@ def test_a_slow_write_holds_its_key_and_its_object(box: Sandbox) -> None:
     assert done(box, "POST", f"{CUSTOMERS}/{id}", {"name": "B"})["name"] == "B"
 
 
+def test_a_slow_write_holds_what_it_belongs_to(box: Sandbox) -> None:
+    id = new_customer(box, **{"invoice_settings[default_payment_method]": "pm_1"})
+    form = {
+        "currency": "usd",
+        "unit_amount": "1",
+        "recurring[interval]": "month",
+        "product_data[name]": "P",
+    }
+    price = done(box, "POST", "/v1/prices", form)["id"]
+    made = done(box, "POST", "/v1/subscriptions", {"customer": id, "items[0][price]": price})
+    box.account.locks.clock = lambda: 100.0
+    box.faults.write_time = 5.0
+    item = f"/v1/subscription_items/{made['items']['data'][0]['id']}"
+    assert send(box, "POST", item, {"quantity": "2"}).status == 200
+    for path in (item, f"/v1/subscriptions/{made['id']}", f"{CUSTOMERS}/{id}"):
+        assert refused(box, "POST", path, {"metadata[k]": "v"})[1] == "lock_timeout"
+    assert refused(box, "POST", "/v1/invoices", {"customer": id})[1] == "lock_timeout"
+    assert send(box, "GET", f"{CUSTOMERS}/{id}").status == 200
+
+
 # Over the wire
 
 
@@ -376,3 +406,19 @@ def test_a_reset_comes_after_the_execution(box: Sandbox) -> None:
         again = pool.request("POST", url + CUSTOMERS, headers=headers, body="name=A")
     assert again.headers["Idempotent-Replayed"] == "true" and again.json()["name"] == "A"
     assert event_types(box) == ["customer.created"]
+
+
+def test_whoever_gives_up_waiting_finds_the_write_in_flight(box: Sandbox) -> None:
+    id = new_customer(box)
+    box.faults.write_time = 60.0
+    with box.serve() as url, urllib3.PoolManager(retries=False) as pool:
+
+        def post(name: str, key: str, timeout: float) -> urllib3.BaseHTTPResponse:
+            headers = {"Authorization": f"Bearer {box.key}", "Idempotency-Key": key}
+            path = f"{url}{CUSTOMERS}/{id}"
+            return pool.request("POST", path, headers=headers, body=f"name={name}", timeout=timeout)
+
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            post("A", "k", timeout=0.2)
+        assert [post("A", "k", timeout=30).status, post("B", "k2", timeout=30).status] == [409, 429]
+    assert box.objects("customers")[id]["name"] == "A"

@@ -46,6 +46,7 @@ def answer_request(account: World, request: Request) -> Answer:
     fate: Fate = ""
     params: Params = {}
     write: Write | None = None
+    account.advance(0)
     try:
         key = authenticate(account, request)
         _check_version(request)

@@ -53,8 +53,8 @@ def perform(account: World, write: Write, prepare: Callable[[], Prepared]) -> by
     locks, act = prepare()
     account.locks.check(locks)
     write.seconds = account.faults.write_time
-    account.locks.hold(locks, write.seconds)
-    if write.key:
+    if write.seconds:
+        account.locks.hold(locks, write.seconds)
         account.idempotency.hold(write.key, write.seconds)
     return _stored(account, write, act)
 

@@ -50,12 +50,15 @@ def prepare(
         raw = msgspec.json.encode(route.act(account, id, values))
         return expansions.expand(account, route.table, raw, paths) if paths else raw
 
-    return Prepared(sorted(locked(account, route.table, id, values)), act)
+    return Prepared(sorted(locked(account, route, id, values)), act)
 
 
-def locked(account: World, table: str, id: str, values: Params) -> set[str]:
+def locked(account: World, route: Route, id: str, values: Params) -> set[str]:
     """The object, what it belongs to, and what the parameters name: Stripe locks them all."""
-    row = account.tables[table].rows.get(id)
+    id = id.partition("/")[0]
+    if route.path.startswith(ITEMS) and id:
+        id = subscriptions.find_subscription(account, id)
+    row = account.tables[route.table].rows.get(id)
     held = row.content() if row else {}
     owners = (
         of.get(name) for of in (held, values) for name in ("customer", "subscription", "invoice")

@@ -118,12 +118,6 @@ def too_long(param: str, value: str, most: int) -> Refusal:
     )
 
 
-def taken_id(object: str, id: str) -> Refusal:
-    return Refusal(
-        400, f"{object.capitalize()} already exists with id {id}.", "resource_already_exists", "id"
-    )
-
-
 def key_in_use(key: str) -> Refusal:
     return Refusal(
         409,

@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Literal
+from heapq import heappop, heappush
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -24,6 +25,14 @@ from .table import Row, Table
 
 SHOWN = 10
 """How many objects an embedded list shows."""
+
+
+class Timer(NamedTuple):
+    """What Stripe does by itself at a time; the number keeps the order of equal times."""
+
+    at: int
+    number: int
+    act: Callable[[], None]
 
 
 class Account:
@@ -55,6 +64,8 @@ class Account:
         self.observers: list[Callable[[Mutation], None]] = []
         self.faults = Faults(seed)
         self.idempotency = IdempotencyStore(self.faults.clock)
+        self.timers: list[Timer] = []
+        self._timer_count = 0
         self.locks = Locks(self.faults.clock)
         self.log: deque[LoggedRequest] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int]] = Counter()
@@ -76,7 +87,18 @@ class Account:
         return int(self._now + (time.time() - self._since if self._real_time else 0))
 
     def advance(self, seconds: int) -> None:
+        """Move the clock, and do on the way what is due."""
+        while self.timers and self.timers[0].at <= self.now + seconds:
+            timer = heappop(self.timers)
+            step = max(0, timer.at - self.now)
+            self._now, seconds = self._now + step, seconds - step
+            timer.act()
         self._now += seconds
+
+    def schedule(self, at: int, act: Callable[[], None]) -> None:
+        """Do something once the clock is there."""
+        self._timer_count += 1
+        heappush(self.timers, Timer(at, self._timer_count, act))
 
     def is_allowed(self, key: str, permission: str) -> bool:
         granted = self.permissions[key]

@@ -29,8 +29,8 @@ class EventDraft(NamedTuple):
 def drafts_of(
     account: Account, mutation: Mutation, raw: bytes, stubs: bool
 ) -> Iterator[EventDraft]:
-    """The events of a mutation; `raw` is the object after it. An update that changes nothing has
-    none.
+    """The events of a mutation; `raw` is the object after it. An update that changes nothing
+    is no `*.updated`.
     """
     table, version = mutation.table, account.api_version
     content = mutation.after or mutation.before or {}
@@ -46,6 +46,8 @@ def drafts_of(
         before = render(account, table, mutation.before or {}, version)
         changed = previous_attributes(before, rendered)
         if not changed and not mutation.hidden:
+            acts = [type for type in mutation.events if not type.endswith(".updated")]
+            yield from (EventDraft(type, table, mutation.id, raw, None, sides) for type in acts)
             return
     for type in mutation.events:
         yield EventDraft(

@@ -16,6 +16,13 @@ from ..state.event_builder import EventDraft
 from ..world import World
 from .records import ADDRESS, add, change, deleted_stub, merge_hash, object_in_path, to_fields
 
+VALUES = {
+    "eu_vat": re.compile(r"[A-Z]{2}[0-9A-Z+*]{2,12}"),
+    "gb_vat": re.compile(r"GB\d{9}(\d{3})?"),
+    "us_ein": re.compile(r"\d{2}-\d{7}"),
+}
+"""How the tax ids of some types look; the sandbox takes any value of the others."""
+
 PREFIX = re.compile(r"[A-Z0-9]{1,12}")
 SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
 RENDERING = {"amount_tax_display": None, "template": None}
@@ -68,6 +75,8 @@ def create(account: World, id: str, given: Params) -> Object:
     clock = given.get("test_clock")
     if clock and clock not in account.clocks:
         raise missing("test_clock", clock, "test_clock", 400)
+    for place, entry in enumerate(given.get("tax_id_data", ())):
+        _check_tax_id(entry, f"tax_id_data[{place}][value]")
     fields = EMPTY | {"id": id, "invoice_prefix": account.rng.word(8).upper()}
     made = add(account, "customers", fields | OPT_IN | _fields(account, fields, given))
     if "tax_id_data" in given:
@@ -156,6 +165,7 @@ def _cash_balance(account: World, customer: Object, given: Params) -> Object:
 
 def create_tax_id(account: World, id: str, given: Params) -> Object:
     customer = object_in_path(account, "customers", id)
+    _check_tax_id(given, "value")
     held = expansions.full_value(account, "customers", customer, "tax_ids")
     made = _tax_id(account, customer, given)
     account.set_opt_in(id, {"tax_ids": [*held, made]})
@@ -175,6 +185,12 @@ def delete_tax_id(account: World, id: str, given: Params) -> Object:
     account.set_opt_in(id, {"tax_ids": list(held.values())})
     _tell_tax_id(account, "deleted", gone)
     return deleted_stub("tax_id", tax_id)
+
+
+def _check_tax_id(given: Params, param: str) -> None:
+    pattern = VALUES.get(given["type"])
+    if pattern and not pattern.fullmatch(given["value"]):
+        raise Refusal(400, f"Invalid value for {given['type']}.", "tax_id_invalid", param)
 
 
 def _tax_id(account: World, customer: Object, given: Params) -> Object:

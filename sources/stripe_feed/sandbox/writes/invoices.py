@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..protocol.errors import Refusal
 from ..protocol.parameters import Params
@@ -20,6 +21,7 @@ from .records import (
     merge_hash,
     object_in_param,
     object_in_path,
+    schedule,
     to_fields,
 )
 
@@ -190,6 +192,9 @@ def update(account: World, id: str, given: Params) -> Object:
     check_exclusive(given, "days_until_due", "due_date")
     billing.check_collection(given, before, "days_until_due", "due_date")
     after = before | _fields(account, before, given)
+    if before["status"] == "draft":
+        after["automatically_finalizes_at"] = _finalizes_at(account, after)
+        _schedule_finalization(account, after)
     return mutations.replace(account, "invoices", after, children=False)
 
 
@@ -226,11 +231,11 @@ def pay(account: World, id: str, given: Params) -> Object:
         invoice = finalize_draft(account, invoice)
     if invoice["status"] == "paid":
         return invoice
-    tried = {"attempt_count": invoice["attempt_count"] + 1, "attempted": True}
+    tried = invoice | {"attempt_count": invoice["attempt_count"] + 1, "attempted": True}
     method = given.get("payment_method") or invoice["default_payment_method"]
     if method == DECLINED and not given.get("paid_out_of_band"):
         later = {"next_payment_attempt": account.now + 3 * DAY}
-        mutations.replace(account, "invoices", invoice | tried | later, children=False)
+        mutations.replace(account, "invoices", tried | later, children=False)
         raise Refusal(
             402,
             "Your card was declined.",
@@ -238,7 +243,20 @@ def pay(account: World, id: str, given: Params) -> Object:
             type="card_error",
             decline_code="generic_decline",
         )
-    return mutations.replace(account, "invoices", _paid(account, invoice | tried), children=False)
+    paid = mutations.replace(account, "invoices", _paid(account, tried), children=False)
+    _activate(account, paid)
+    return paid
+
+
+def _activate(account: World, invoice: Object) -> None:
+    """A subscription whose latest invoice is paid is active."""
+    details = (invoice["parent"] or {}).get("subscription_details") or {}
+    row = account.tables["subscriptions"].rows.get(details.get("subscription", ""))
+    subscription = row.content() if row else {"status": ""}
+    waits = subscription["status"] in ("incomplete", "past_due", "unpaid")
+    if waits and subscription["latest_invoice"] == invoice["id"]:
+        after = subscription | {"status": "active"}
+        mutations.replace(account, "subscriptions", after, children=False)
 
 
 def send(account: World, id: str, given: Params) -> Object:
@@ -294,6 +312,7 @@ def create_draft(
     attached = invoice_items.attach(account, items, id)
     lines = [*lines, *(invoice_items.item_line(account, id, item) for item in attached)]
     whole = new_invoice(account, customer, currency, id, fields, lines, given or {})
+    _schedule_finalization(account, whole)
     return add(account, "invoices", whole)
 
 
@@ -319,9 +338,33 @@ def new_invoice(
     }
     whole |= _copied(customer) | fields
     whole |= _fields(account, whole, given) | invoice_items.with_lines(id, lines)
-    if whole["auto_advance"] and not whole["automatically_finalizes_at"]:
-        whole["automatically_finalizes_at"] = account.now + HOUR
+    whole["automatically_finalizes_at"] = _finalizes_at(account, whole)
     return samples.with_amounts_due(whole)
+
+
+def _finalizes_at(account: World, invoice: Object) -> int | None:
+    """A draft that advances by itself is finalized an hour later, or at a time that was given."""
+    if not invoice["auto_advance"]:
+        return None
+    return int(invoice["automatically_finalizes_at"] or account.now + HOUR)
+
+
+def _schedule_finalization(account: World, invoice: Object) -> None:
+    at = invoice["automatically_finalizes_at"]
+    if at is not None:
+        schedule(account, at, partial(_advance, account, invoice["id"], at))
+
+
+def _advance(account: World, id: str, at: int) -> None:
+    """Finalize a draft that still waits for it, and collect."""
+    row = account.tables["invoices"].rows.get(id)
+    draft = row.content() if row else {"status": ""}
+    if draft["status"] != "draft" or draft["automatically_finalizes_at"] != at:
+        return
+    finalized = finalize_draft(account, draft)
+    if finalized["status"] == "open":
+        by_mail = finalized["collection_method"] == "send_invoice"
+        (send if by_mail else pay)(account, id, {})
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:

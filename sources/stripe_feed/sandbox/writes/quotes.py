@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..protocol.errors import Refusal, missing
 from ..protocol.parameters import Params
@@ -10,7 +11,7 @@ from ..samples.values import Object
 from ..state import mutations
 from ..world import World
 from . import billing, invoice_items, invoices, subscriptions
-from .records import add, merge_hash, object_in_param, object_in_path, to_fields
+from .records import add, merge_hash, object_in_param, object_in_path, schedule, to_fields
 
 DAY = 86_400
 AUTOMATIC_TAX: Object = {"enabled": False, "liability": None, "provider": None, "status": None}
@@ -105,7 +106,9 @@ def create(account: World, id: str, given: Params) -> Object:
             "line_items": lines,
             "from_quote": {"is_revision": revision, "quote": source["id"]},
         }
-    return add(account, "quotes", empty | copied | _fields(account, empty, given))
+    made = add(account, "quotes", empty | copied | _fields(account, empty, given))
+    _schedule_expiry(account, made)
+    return made
 
 
 def _source(account: World, given: Params) -> Object | None:
@@ -129,7 +132,7 @@ def _check_reference(account: World, given: Params, name: str) -> None:
 
 def update(account: World, id: str, given: Params) -> Object:
     """No event tells of it."""
-    before = _current(account, id)
+    before = object_in_path(account, "quotes", id)
     if before["status"] not in ("draft", "open"):
         raise Refusal(400, f"This quote cannot be updated because it is {before['status']}.")
     if before["status"] == "open" and (refused := sorted(set(given) - {"expires_at"})):
@@ -140,7 +143,9 @@ def update(account: World, id: str, given: Params) -> Object:
             400, "The customer of a quote cannot be changed once it is set.", param="customer"
         )
     fields = _fields(account, before, given)
-    return mutations.update(account, "quotes", id, fields)
+    after = mutations.update(account, "quotes", id, fields)
+    _schedule_expiry(account, after)
+    return after
 
 
 def finalize(account: World, id: str, given: Params) -> Object:
@@ -153,7 +158,9 @@ def finalize(account: World, id: str, given: Params) -> Object:
         )
     number = f"QT-{account.rng.word(8).upper()}-0001-1"
     fields = {"expires_at": given.get("expires_at", before["expires_at"]), "number": number}
-    return _reach(account, before | fields, "open", "finalized_at")
+    after = _reach(account, before | fields, "open", "finalized_at")
+    _schedule_expiry(account, after)
+    return after
 
 
 def accept(account: World, id: str, given: Params) -> Object:
@@ -176,16 +183,19 @@ def cancel(account: World, id: str, given: Params) -> Object:
     )
 
 
-def _current(account: World, id: str) -> Object:
-    """The quote; one that is expired is canceled first."""
+def _schedule_expiry(account: World, quote: Object) -> None:
+    at = quote["expires_at"]
+    schedule(account, at, partial(_expire, account, quote["id"], at))
+
+
+def _expire(account: World, id: str, at: int) -> None:
     quote = object_in_path(account, "quotes", id)
-    if quote["status"] in ("draft", "open") and quote["expires_at"] <= account.now:
-        return _reach(account, quote, "canceled", "canceled_at")
-    return quote
+    if quote["status"] in ("draft", "open") and quote["expires_at"] == at:
+        _reach(account, quote, "canceled", "canceled_at")
 
 
 def _needs(account: World, id: str, what: str, *statuses: str) -> Object:
-    quote = _current(account, id)
+    quote = object_in_path(account, "quotes", id)
     if quote["status"] not in statuses:
         raise Refusal(400, f"This quote cannot be {what} because its status is {quote['status']}.")
     return quote

@@ -15,34 +15,77 @@ from .records import object_in_param, object_in_path
 
 def create_first_invoice(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
     """The first invoice of a subscription: paid, open for one that is incomplete, or by mail a draft."""
-    customer = object_in_param(account, "customers", subscription["customer"], "customer")
-    currency, id = subscription["currency"], account.rng.id("in")
+    add_items(account, subscription, extra)
+    return bill_period(account, subscription, "subscription_create")
+
+
+def add_items(account: World, subscription: Object, extra: Sequence[Params]) -> None:
+    """Items for the next invoice."""
+    for entry in extra:
+        own = {"customer": subscription["customer"], "subscription": subscription["id"]}
+        item = {name: value for name, value in entry.items() if name not in ("period", "price")}
+        if "price" in entry:
+            item["pricing"] = {"price": entry["price"]}
+        invoice_items.create(account, "", own | {"currency": subscription["currency"]} | item)
+
+
+def bill_period(account: World, subscription: Object, reason: str) -> Object:
+    """Bill a period of the items and all that waits for it; a trial is free."""
+    id = account.rng.id("in")
     row = account.tables["subscriptions"].rows[subscription["id"]]
     children = [decode(raw) for raw in account.children("subscriptions", row)]
     free = subscription["status"] == "trialing"
     lines = [
         invoice_items.subscription_line(account, id, subscription, item, free) for item in children
     ]
-    for entry in extra:
-        own = {"customer": customer["id"], "currency": currency, **entry}
-        if "price" in own:
-            own["pricing"] = {"price": own.pop("price")}
-        own.pop("period", None)
-        invoice_items.create(account, "", own)
-    items = invoice_items.pending(account, customer["id"], currency, None)
+    items = invoice_items.pending(account, subscription["customer"], subscription["currency"], None)
+    return _bill(account, subscription, reason, items, lines, id)
+
+
+def bill_pending_items(account: World, subscription: Object) -> None:
+    """Bill what waits for the next invoice of a subscription, if something does."""
+    items = invoice_items.pending(
+        account, subscription["customer"], subscription["currency"], subscription["id"]
+    )
+    if items:
+        _bill(account, subscription, "subscription_update", items, (), "")
+
+
+def _bill(
+    account: World,
+    subscription: Object,
+    reason: str,
+    items: Sequence[Object],
+    lines: Sequence[Object],
+    id: str,
+) -> Object:
+    """A draft if it goes by mail; else it is finalized, and paid if the subscription can be."""
+    customer = object_in_param(account, "customers", subscription["customer"], "customer")
     given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
+    by_mail = subscription["collection_method"] == "send_invoice"
     fields = {
-        "billing_reason": "subscription_create",
+        "billing_reason": reason,
         "default_payment_method": subscription["default_payment_method"],
         "parent": invoices.subscription_parent(subscription),
     }
-    made = invoices.create_draft(account, customer, currency, fields, items, lines, given, id)
-    if subscription["collection_method"] == "charge_automatically":
+    made = invoices.create_draft(
+        account,
+        customer,
+        subscription["currency"],
+        fields,
+        items,
+        lines,
+        given | {"auto_advance": by_mail},
+        id,
+    )
+    if not by_mail:
         made = invoices.finalize_draft(account, made)
-        if made["status"] == "open" and subscription["status"] != "incomplete":
+        if made["status"] == "open" and subscription["status"] not in ("incomplete", "past_due"):
             invoices.charge(account, made)
-    shown = object_in_path(account, "subscriptions", subscription["id"]) | {"latest_invoice": id}
-    return mutations.replace(account, "subscriptions", shown, children=False)
+    shown = object_in_path(account, "subscriptions", subscription["id"])
+    return mutations.replace(
+        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
+    )
 
 
 def prorate(
@@ -58,30 +101,3 @@ def prorate(
         invoice_items.add_item(account, item)
     if behavior == "always_invoice":
         bill_pending_items(account, subscription)
-
-
-def bill_pending_items(account: World, subscription: Object) -> None:
-    """Bill what waits for the next invoice of a subscription, if something does."""
-    customer = object_in_param(account, "customers", subscription["customer"], "customer")
-    items = invoice_items.pending(
-        account, customer["id"], subscription["currency"], subscription["id"]
-    )
-    if not items:
-        return
-    fields = {
-        "billing_reason": "subscription_update",
-        "default_payment_method": subscription["default_payment_method"],
-        "parent": invoices.subscription_parent(subscription),
-    }
-    given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
-    made = invoices.create_draft(
-        account, customer, subscription["currency"], fields, items, given=given
-    )
-    if subscription["collection_method"] == "charge_automatically":
-        made = invoices.finalize_draft(account, made)
-        if made["status"] == "open":
-            invoices.charge(account, made)
-    shown = object_in_path(account, "subscriptions", subscription["id"])
-    mutations.replace(
-        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
-    )

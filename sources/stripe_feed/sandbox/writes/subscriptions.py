@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..protocol.errors import Refusal, exclusive, missing, required
 from ..protocol.parameters import Params
 from ..samples.subscriptions import ENDED, embedded_list, items_url
@@ -17,11 +19,13 @@ from .records import (
     merge_hash,
     object_in_param,
     object_in_path,
+    schedule,
     to_fields,
 )
 
 MOST_ACTIVE = 500
 DAY = 86_400
+EXPIRY = 23 * 3600
 DETAILS = dict.fromkeys(("comment", "feedback", "feedback_option", "reason"))
 INVOICE_SETTINGS: Object = {
     "account_tax_ids": None, "custom_fields": None, "description": None, "footer": None, "issuer": {"type": "self"},
@@ -98,29 +102,28 @@ def create(account: World, id: str, given: Params) -> Object:
     _check_exclusive(given)
     billing.check_collection(given, EMPTY, "days_until_due")
     plan = items.plan_items(account, [], given["items"])
-    currency = plan[0].price["currency"]
+    extra = _extra_items(account, given)
     _check_room(account, customer["id"])
     start, end, trial_end = _first_period(account, given, plan)
-    status = _first_status(customer, given, plan, trial_end)
-    billing.use_currency(account, customer, currency, explicit="currency" in given)
     id = account.rng.id("sub")
     whole = EMPTY | {
         "id": id,
         "billing_cycle_anchor": given.get("billing_cycle_anchor") or trial_end or account.now,
-        "currency": currency,
+        "currency": plan[0].price["currency"],
         "customer": customer["id"],
+        "items": {"data": [{"current_period_end": end}]},
         "start_date": given.get("backdate_start_date", account.now),
-        "status": status,
+        "status": _first_status(customer, given, plan, trial_end),
         "test_clock": customer["test_clock"],
         "trial_end": trial_end,
         "trial_start": account.now if trial_end else None,
     }
-    whole["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     whole |= _fields(account, whole, given)
+    billing.use_currency(account, customer, whole["currency"], explicit="currency" in given)
+    whole["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     made = add(account, "subscriptions", whole)
-    return subscription_invoices.create_first_invoice(
-        account, made, given.get("add_invoice_items", [])
-    )
+    _schedule(account, made)
+    return subscription_invoices.create_first_invoice(account, made, extra)
 
 
 def update(account: World, id: str, given: Params) -> Object:
@@ -131,22 +134,77 @@ def update(account: World, id: str, given: Params) -> Object:
     held = items.read_items(account, id)
     start, end = held[0]["current_period_start"], held[0]["current_period_end"]
     plan = items.plan_items(account, held, given.get("items", []))
+    extra = _extra_items(account, given)
     after = before | _fields(account, before, given) | _timing(account, before, given)
-    if (
-        given.get("billing_cycle_anchor", {}).get("type") == "now"
-        or given.get("trial_end") == "now"
-    ):
+    restarts = given.get("billing_cycle_anchor", {}).get("type") == "now"
+    ends_trial = given.get("trial_end") == "now" and before["status"] == "trialing"
+    if restarts or ends_trial:
         start, end = account.now, _period_end(plan, account.now)
         after["billing_cycle_anchor"] = account.now
-    elif "trial_end" in given:
+    elif isinstance(given.get("trial_end"), int):
         end = given["trial_end"]
     prorated = _prorated(account, before, given, held, plan)
     after["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     done = mutations.replace(account, "subscriptions", after, children=True)
-    subscription_invoices.prorate(
-        account, done, prorated, given.get("proration_behavior", "create_prorations")
-    )
+    _schedule(account, done)
+    subscription_invoices.add_items(account, done, extra)
+    behavior = given.get("proration_behavior", "create_prorations")
+    subscription_invoices.prorate(account, done, prorated, behavior)
+    if restarts or ends_trial:
+        subscription_invoices.bill_period(account, done, "subscription_cycle")
     return object_in_path(account, "subscriptions", id)
+
+
+def _extra_items(account: World, given: Params) -> list[Params]:
+    """Items for the next invoice, with prices that are paid once."""
+    extra: list[Params] = given.get("add_invoice_items", [])
+    for place, entry in enumerate(extra):
+        billing.sold_price(account, entry, f"add_invoice_items[{place}]", recurring=False)
+    return extra
+
+
+def _schedule(account: World, subscription: Object) -> None:
+    """What Stripe does by itself later; each looks whether it is still to be done."""
+    id, at, trial_end = subscription["id"], subscription["cancel_at"], subscription["trial_end"]
+    if at:
+        schedule(account, at, partial(_end, account, id, at))
+    if trial_end and subscription["status"] == "trialing":
+        schedule(account, trial_end, partial(_end_trial, account, id, trial_end))
+    if subscription["status"] == "incomplete":
+        schedule(account, subscription["created"] + EXPIRY, partial(_expire, account, id))
+
+
+def _end(account: World, id: str, at: int) -> None:
+    subscription = object_in_path(account, "subscriptions", id)
+    if subscription["status"] not in ENDED and subscription["cancel_at"] == at:
+        ended = {"status": "canceled", "ended_at": account.now}
+        mutations.replace(account, "subscriptions", subscription | ended, children=False)
+
+
+def _end_trial(account: World, id: str, at: int) -> None:
+    """The first period that is paid begins; one without anything to pay with is past due."""
+    subscription = object_in_path(account, "subscriptions", id)
+    if subscription["status"] != "trialing" or subscription["trial_end"] != at:
+        return
+    customer = object_in_path(account, "customers", subscription["customer"])
+    pays = subscription["collection_method"] == "send_invoice"
+    pays = pays or billing.can_pay(customer, subscription)
+    held = items.read_items(account, id)
+    plan = items.plan_items(account, held, [])
+    built = items.build_items(account, id, plan, account.now, _period_end(plan, account.now))
+    after = subscription | {
+        "items": embedded_list(items_url(id), built),
+        "status": "active" if pays else "past_due",
+    }
+    done = mutations.replace(account, "subscriptions", after, children=True)
+    subscription_invoices.bill_period(account, done, "subscription_cycle")
+
+
+def _expire(account: World, id: str) -> None:
+    subscription = object_in_path(account, "subscriptions", id)
+    if subscription["status"] == "incomplete":
+        ended = {"status": "incomplete_expired", "ended_at": account.now}
+        mutations.replace(account, "subscriptions", subscription | ended, children=False)
 
 
 def _prorated(
@@ -220,13 +278,13 @@ def create_item(account: World, id: str, given: Params) -> Object:
 
 
 def update_item(account: World, id: str, given: Params) -> Object:
-    subscription = _holder(account, id)
+    subscription = _subscription_of(account, id)
     _with_item(account, subscription, given | {"id": id})
     return next(item for item in items.read_items(account, subscription) if item["id"] == id)
 
 
 def delete_item(account: World, id: str, given: Params) -> Object:
-    _with_item(account, _holder(account, id), given | {"id": id, "deleted": True})
+    _with_item(account, _subscription_of(account, id), given | {"id": id, "deleted": True})
     return deleted_stub("subscription_item", id)
 
 
@@ -243,15 +301,23 @@ def _with_item(account: World, subscription: str, given: Params) -> None:
     update(account, subscription, settings | {"items": [item]})
 
 
-def _holder(account: World, item: str) -> str:
+def _subscription_of(account: World, item: str) -> str:
+    found = find_subscription(account, item)
+    if not found:
+        raise missing("subscription_item", item)
+    return found
+
+
+def find_subscription(account: World, item: str) -> str:
+    """The subscription that has an item, if there is one."""
     quoted = f'"{item}"'.encode()
     for row in account.tables["subscriptions"].rows.values():
-        whole = account.all_children.get(row.id)
-        if any(quoted in raw for raw in (whole or [row.raw])) and any(
-            one["id"] == item for one in items.read_items(account, row.id)
+        bodies = account.all_children.get(row.id) or [row.raw]
+        if any(quoted in raw for raw in bodies) and any(
+            held["id"] == item for held in items.read_items(account, row.id)
         ):
             return row.id
-    raise missing("subscription_item", item)
+    return ""
 
 
 def _check_exclusive(given: Params) -> None:
