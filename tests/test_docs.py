@@ -46,7 +46,7 @@ from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
-        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "recipes", "how-it-works",
+        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "push", "recipes", "how-it-works",
         "faq",
     )
 }  # fmt: skip

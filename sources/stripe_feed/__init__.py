@@ -20,6 +20,7 @@ __all__ = [
     "open_actions",
     "open_feed",
     "open_pipeline",
+    "open_push",
     "process_once",
     "read_triggers",
     "run_sandbox",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .triggers.run import deliver
     from .verify_run import verify
     from .write.actions import Actions, open_actions
+    from .write.push.run import open_push
     from .write.result import ActionResult
 
     __version__: str
@@ -60,6 +62,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "open_actions": ".write.actions:open_actions",
         "open_feed": ".feed.feed:open_feed",
         "open_pipeline": ".destination.pipeline:open_pipeline",
+        "open_push": ".write.push.run:open_push",
         "process_once": ".feed.process_once:process_once",
         "read_triggers": ".triggers.config:read_triggers",
         "run_sandbox": ".cli.demo:run_sandbox",

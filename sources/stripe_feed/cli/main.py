@@ -35,6 +35,7 @@ from .options import (
     read_key_file,
     split_names,
 )
+from .push import push_app
 from .serve import serve, webhook_app
 from .triggers import deliver, triggers_app
 
@@ -75,6 +76,7 @@ def main() -> NoReturn:
 
 command = partial(cli_command.command, app)
 app.add_typer(feed_app, name="feed")
+app.add_typer(push_app, name="push")
 app.add_typer(triggers_app, name="triggers")
 app.add_typer(webhook_app, name="webhook")
 

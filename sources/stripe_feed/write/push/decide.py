@@ -12,27 +12,33 @@ from .decision import Action, Change, Decision, Update, changes, get, leaves
 from .definition import Definition
 from .log import LoggedRow, Step
 from .mapping import Wanted, params_for, update_only, update_params
+from .matching import Matcher
+from .references import References
 from .rules.prices import update_price
 
 
-def decide(lookup: Lookup, push: Definition, wanted: Wanted, logged: LoggedRow | None) -> Decision:
+def decide(
+    push: Definition, references: References, wanted: Wanted, logged: LoggedRow | None
+) -> Decision:
     """Look up the object of a row, and say what it needs. Raises `InvalidParameter` for a row that
     cannot be sent.
     """
     content, noun = wanted.content, push.row.noun
     if push.mode == "insert" and logged is not None and logged.object_id:
         return Decision(wanted.key, "skip", logged.object_id, reason="It was inserted before.")
-    held = find_object(lookup, push, wanted, logged)
+    matcher = references.matcher
+    held = find_object(matcher, push, wanted, logged)
     if held is None:
         if push.mode == "update":
             return Decision(wanted.key, "skip", reason=f"No {noun} matches.")
-        return _creation(push, wanted)
+        return _creation(push, references.resolve(wanted))
     if push.mode == "insert":
         return Decision(
             wanted.key, "none", held["id"], reason=f"A {noun} matches already.", content=content
         )
     rule = RULES.get(push.object, _update)
-    steps, fields, notes = rule(lookup, push, wanted, held, logged)
+    wanted = references.resolve(wanted)
+    steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     action: Action = "update" if steps else "none"
     return Decision(
         wanted.key, action, held["id"], tuple(steps), tuple(fields), "", content, tuple(notes)
@@ -64,11 +70,11 @@ def _creation(push: Definition, wanted: Wanted) -> Decision:
 
 
 def find_object(
-    lookup: Lookup, push: Definition, wanted: Wanted, logged: LoggedRow | None
+    matcher: Matcher, push: Definition, wanted: Wanted, logged: LoggedRow | None
 ) -> Object | None:
     """The object of a row: the one that it was before, else the one that matches."""
     if logged is not None and logged.object_id:
-        held = get(lookup, push.row, logged.object_id)
+        held = get(matcher.lookup, push.row, logged.object_id)
         if held is not None:
             return held
     if push.match is None:
@@ -77,13 +83,12 @@ def find_object(
     if value in (None, ""):
         raise InvalidParameter(f"{push.match} is empty, and rows match on it.", push.match)
     if push.match == "id":
-        return get(lookup, push.row, check_id(push.row, value))
-    found = lookup.find(push.row, {push.match: value}, push.mode != "update").objects
+        value = check_id(push.row, value)
+    found = matcher.find(push.row, push.match, value)
     if len(found) > 1 and push.if_several == "error":
-        ids = ", ".join(sorted(str(item["id"]) for item in found)[:5])
+        ids = ", ".join(str(one["id"]) for one in found[:5])
         raise InvalidParameter(
             f"{len(found)} {push.row.noun}s match on {push.match} ({ids}). "
             "Match on something unique, or choose with if_several: newest or oldest."
         )
-    by_age = sorted(found, key=lambda item: (item.get("created") or 0, str(item["id"])))
-    return by_age[-1 if push.if_several == "newest" else 0] if by_age else None
+    return found[-1 if push.if_several == "newest" else 0] if found else None

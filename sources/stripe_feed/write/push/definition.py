@@ -34,6 +34,18 @@ OBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Per object the fields to match on (beside `metadata.NAME`), and what can be done to an object whose
 row is gone.
 """
+FINDABLE: dict[str, tuple[str, ...]] = {
+    "customers": ("id", "email"),
+    "products": ("id",),
+    "prices": ("id", "lookup_key"),
+    "subscriptions": ("id",),
+    "invoices": ("id",),
+    "coupons": ("id",),
+}
+"""Objects that a field can name, and the properties that find them (beside `metadata.NAME`)."""
+ON_MISSING = ("reject", "create", "null")
+ASSOCIATION = {"by", "on_missing"}
+METADATA = re.compile(r"metadata\.[^.\[\]]{1,40}")
 CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
 """What a value is made into before it is checked: `utc` gives a time without a zone one, and
 `milliseconds` become seconds.
@@ -67,13 +79,25 @@ class Template:
         return [name for _, name, _, _ in Formatter().parse(self.text) if name is not None]
 
 
-Source = Column | Constant | Template
+@dataclass(frozen=True, slots=True)
+class Association:
+    """The id of another object, which the value of a column finds. `on_missing`: refuse the row,
+    create the object, or leave the field empty.
+    """
+
+    column: str
+    find: str
+    by: str
+    on_missing: str = "reject"
+
+
+Source = Column | Constant | Template | Association
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A push. `map` gives for each parameter of Stripe (dotted names reach into hashes) a column, a
-    constant or a template; without it, each column is the parameter of its name. A name that is no
+    constant, a template or an association; without it, each column is the parameter of its name. A name that is no
     parameter becomes a key of the object's metadata.
 
     `key` names the columns that tell one row from another. `nulls` says what an empty value means.
@@ -117,6 +141,8 @@ class Definition:
             match source:
                 case Column():
                     named.append(source.name)
+                case Association():
+                    named.append(source.column)
                 case Template():
                     named += source.columns
         return list(dict.fromkeys(named))
@@ -130,7 +156,7 @@ def _check_match(push: Definition) -> None:
                 f"{push.name}: {push.mode} needs match, one of {', '.join(names)}, metadata.NAME."
             )
         return
-    if push.match not in names and not re.fullmatch(r"metadata\.[^.\[\]]{1,40}", push.match):
+    if push.match not in names and not METADATA.fullmatch(push.match):
         raise UsageError(
             f"{push.name}: {push.object} match on {', '.join(names)} or metadata.NAME."
         )
@@ -206,7 +232,7 @@ def _flat(given: Any) -> list[tuple[str, Any]]:
 
 def _source(push: str, path: str, given: Any) -> Source:
     match given:
-        case Column() | Constant() | Template():
+        case Column() | Constant() | Template() | Association():
             return given
         case str():
             return Column(given)
@@ -214,14 +240,34 @@ def _source(push: str, path: str, given: Any) -> Source:
             return Constant(value)
         case {"template": str(text), **rest} if not rest:
             return _template(push, path, text)
+        case {"column": str(column), "find": str(find), **rest} if not rest.keys() - ASSOCIATION:
+            return _association(push, path, column, find, rest)
         case {"column": str(column), **rest} if not rest.keys() - {"as"}:
             convert: Any = rest.get("as")
             if convert not in (None, *CONVERSIONS):
                 raise UsageError(f"{push}: {path}: as is one of {', '.join(CONVERSIONS)}.")
             return Column(column, convert)
     raise UsageError(
-        f"{push}: {path} is a column, or one of {{column = ..., as = ...}}, {{value = ...}}, {{template = ...}}."
+        f"{push}: {path} is a column, or one of {{column = ..., as = ...}}, {{column = ..., find = ..., by = ...}}, "
+        "{value = ...}, {template = ...}."
     )
+
+
+def _association(
+    push: str, path: str, column: str, find: str, rest: Mapping[Any, Any]
+) -> Association:
+    found = Association(column, find, str(rest.get("by", "id")), rest.get("on_missing", "reject"))
+    if find not in FINDABLE:
+        raise UsageError(f"{push}: {path}: find is one of {', '.join(FINDABLE)}.")
+    if found.by not in FINDABLE[find] and not METADATA.fullmatch(found.by):
+        raise UsageError(
+            f"{push}: {path}: by is one of {', '.join(FINDABLE[find])}, metadata.NAME."
+        )
+    if found.on_missing not in ON_MISSING:
+        raise UsageError(f"{push}: {path}: on_missing is one of {', '.join(ON_MISSING)}.")
+    if found.on_missing == "create" and (find != "customers" or found.by == "id"):
+        raise UsageError(f"{push}: {path}: only a customer can be created, and not by its id.")
+    return found
 
 
 def _template(push: str, path: str, text: str) -> Template:

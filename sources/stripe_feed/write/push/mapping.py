@@ -16,9 +16,9 @@ from ...resources import TABLES
 from ...resources.writable import REMOVED, Writable
 from ..checks import check, check_metadata
 from ..lookup.find import Object
-from ..parameters import MILLISECONDS, Nulls, Params, convert, unknown
+from ..parameters import MILLISECONDS, Params, convert, unknown
 from ..unchanged import changed, completed
-from .definition import Column, Constant, Definition, Source, Template
+from .definition import Association, Column, Constant, Definition, Source, Template
 from .log import MARKER, content_of
 
 Record = Mapping[str, Any]
@@ -32,18 +32,22 @@ KEY_SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A value that finds another object."""
+
+    association: Association
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a row says of its object: values by parameter, before they are checked."""
+    """What a row says of its object: values by parameter, before they are checked; `content` is a
+    digest of what the row said.
+    """
 
     key: str
     given: Mapping[str, Any]
-    nulls: Nulls = "skip"
-
-    @property
-    def content(self) -> str:
-        """A digest of it; what empty values mean is part of it if there are any."""
-        has_empty = any(value is None for value in self.given.values())
-        return content_of({"given": self.given, "nulls": self.nulls if has_empty else ""})
+    content: str
 
 
 def fields_of(push: Definition, columns: Iterable[str]) -> Fields:
@@ -102,10 +106,20 @@ def wanted_of(push: Definition, fields: Fields, record: Record) -> Wanted:
     """What a row says of its object. Raises `InvalidParameter`."""
     given = {}
     for path, source in fields.items():
-        if isinstance(source, Column) and source.name not in record:
+        if isinstance(source, Column | Association) and _column(source) not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
-    return Wanted(row_key(push, record), given, push.nulls)
+    return Wanted(row_key(push, record), given, _content(push, given))
+
+
+def _column(source: Column | Association) -> str:
+    return source.name if isinstance(source, Column) else source.column
+
+
+def _content(push: Definition, given: Mapping[str, Any]) -> str:
+    """A digest; what empty values mean is part of it if there are any."""
+    nulls = push.nulls if None in given.values() else ""
+    return content_of({"given": given, "nulls": nulls})
 
 
 def row_key(push: Definition, record: Record) -> str:
@@ -133,6 +147,9 @@ def _value(path: str, source: Source, record: Record) -> Any:
         case Template():
             values = {name: blank_to_null(record.get(name)) for name in source.columns}
             return None if None in values.values() else source.text.format_map(values)
+        case Association():
+            value = blank_to_null(record[source.column])
+            return None if value is None else Reference(source, value)
         case Column():
             value = blank_to_null(record[source.name])
             return value if value is None else _converted(path, source.convert, value)

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar
 
 from ...api.client import Api
 from ...destination.locks import lock_file
-from ...destination.place import DEFAULT_DATASET
 from ...errors import (
     InvalidParameter,
     RequestRefused,
@@ -24,13 +23,14 @@ from ...errors import (
     TryLater,
     UsageError,
 )
-from ..lookup.copy import CopyPlace
 from ..lookup.find import Lookup
 from .decide import decide
 from .decision import OPEN, Decision
-from .definition import NOTHING, Definition
+from .definition import NOTHING, Definition, make_definition
 from .log import LoggedRow, PushLog
 from .mapping import Wanted, fields_of, wanted_of
+from .matching import Matcher
+from .references import References
 from .rows import Row, columns_of, read_rows
 from .rules.removals import decide_removal
 from .send import NOT_DONE, Outcome, Sender
@@ -69,7 +69,7 @@ class Plan:
     decisions: tuple[Decision, ...]
     unchanged: int
     refusal: str = ""  # why a run would stop before it sends anything
-    reads: int = 0
+    creations: int = 0  # of other objects that rows name
 
     def counts(self) -> dict[str, int]:
         """How many rows need what."""
@@ -87,7 +87,7 @@ class Plan:
     @property
     def writes(self) -> int:
         """How many requests a run would send, look-ups aside."""
-        return sum(len(decision.steps) for decision in self.decisions)
+        return self.creations + sum(len(decision.steps) for decision in self.decisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +143,18 @@ class Push:
         """
         self._stamp()
         table = self._compare(rows, full_resync, None)
-        claims = _Claims(self.log.rows(self.definition.name))
+        decider = _Decider(self, None)
         decided = self._each(
-            [*table.pending],
-            lambda pair: self._decided(pair[0], pair[1], claims),
-            lambda pair: _queue_of(pair[0]),
+            table.pending, lambda pair: decider.decide(*pair), lambda pair: _queue_of(pair[0])
         )
         removals = [decide_removal(self.lookup, self.definition, row, True) for row in table.gone]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
         return Plan(
-            self.definition, (*decided, *rejected, *removals), table.unchanged, self._refusal(table)
+            self.definition,
+            (*decided, *rejected, *removals),
+            table.unchanged,
+            self._refusal(table),
+            len(decider.references.planned),
         )
 
     def run(self, rows: Any, *, full_resync: bool = False, only_failed: bool = False) -> Result:
@@ -170,7 +172,7 @@ class Push:
             for key in table.vanished:
                 self.log.drop(self.definition.name, key)
             run = self.log.begin_run(self.definition.name)
-            execution = _Execution(self, _Claims(self.log.rows(self.definition.name)))
+            execution = _Execution(self)
             results = list(self._rejections(table))
             results += self._each(
                 table.pending, lambda pair: execution.row(*pair), lambda pair: _queue_of(pair[0])
@@ -258,16 +260,6 @@ class Push:
         table.vanished = [row.row_key for row in absent if _never_was(row)]
         return table
 
-    def _decided(self, wanted: Wanted, logged: LoggedRow | None, claims: _Claims) -> Decision:
-        if logged is not None and logged.state == "open":
-            return Decision(wanted.key, "settle", logged.object_id, reason=OPEN)
-        try:
-            decision = decide(self.lookup, self.definition, wanted, logged)
-            claims.take(decision, self.definition.row.noun)
-        except (InvalidParameter, RequestRefused) as error:
-            return Decision(wanted.key, "reject", reason=str(error))
-        return decision
-
     def _rejections(self, table: _Table) -> Iterator[RowResult]:
         for key, reason in table.rejected.items():
             before = self.log.row(self.definition.name, key)
@@ -301,42 +293,56 @@ class Push:
 
 @contextmanager
 def open_push(
-    definition: Definition,
+    definition: Definition | Mapping[str, Any],
     api_key: str | None = None,
     *,
     log: str | os.PathLike[str] = LOG,
-    database: str | None = None,
-    destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
     **options: Any,
 ) -> Iterator[Push]:
-    """Open a push on the account of a key.
+    """Open a push on the account of a key, as a file of pushes has it: `{"name": "crm", "object":
+    "customers", "key": "user_id", "match": "email"}`.
 
-    `log` is the file that remembers what was sent: keep it. `database` or `destination` names a copy
-    that answers look-ups while it is fresh; `options` are those of the client, such as `max_rps`.
+    `log` is the file that remembers what was sent: keep it. `options` are those of the client, such
+    as `max_rps`.
     """
-    copy = CopyPlace(database, destination, dataset) if database or destination else None
+    if not isinstance(definition, Definition):
+        settings = dict(definition)
+        definition = make_definition(str(settings.pop("name", "push")), settings)
     api = Api(api_key, **options)
     try:
         with PushLog(log, lambda: float(api.now())) as opened:
-            yield Push(definition, Lookup(api, copy), opened)
+            yield Push(definition, Lookup(api), opened)
     finally:
         api.close()
 
 
-class _Claims:
-    """Which row an object belongs to; two rows never write to one."""
+class _Decider:
+    """Decides what rows need, and to which row an object belongs: two rows never write to one."""
 
-    def __init__(self, logged: Mapping[str, LoggedRow]) -> None:
+    def __init__(self, push: Push, sender: Sender | None) -> None:
+        self.push = push.definition
+        self.references = References(push.definition, Matcher(push.lookup), sender)
+        logged = push.log.rows(self.push.name).values()
         self._lock = threading.Lock()
-        self._owners = {row.object_id: row.row_key for row in logged.values() if row.object_id}
+        self._owners = {row.object_id: row.row_key for row in logged if row.object_id}
 
-    def take(self, decision: Decision, noun: str) -> None:
-        """Claim the object of a row. Raises `InvalidParameter` if another row has it."""
+    def decide(self, wanted: Wanted, logged: LoggedRow | None) -> Decision:
+        """Decide what a row needs."""
+        if logged is not None and logged.state == "open":
+            return Decision(wanted.key, "settle", logged.object_id, reason=OPEN)
+        try:
+            decision = decide(self.push, self.references, wanted, logged)
+            self._claim(decision)
+        except (InvalidParameter, RequestRefused) as error:
+            return Decision(wanted.key, "reject", reason=str(error))
+        return decision
+
+    def _claim(self, decision: Decision) -> None:
         if decision.object_id is None or decision.action in ("skip", "drop", "reject"):
             return
         with self._lock:
             if self._owners.setdefault(decision.object_id, decision.key) != decision.key:
+                noun = self.push.row.noun
                 raise InvalidParameter(
                     f"Another row is the {noun} {decision.object_id} already. Match on something unique."
                 )
@@ -345,10 +351,10 @@ class _Claims:
 class _Execution:
     """One run over the rows of a push."""
 
-    def __init__(self, push: Push, claims: _Claims) -> None:
+    def __init__(self, push: Push) -> None:
         self.push = push
-        self.claims = claims
         self.sender = Sender(push.lookup, push.log)
+        self.decider = _Decider(push, self.sender)
         self.error: StripeFeedError | None = None
         self._unknown = 0
 
@@ -364,7 +370,7 @@ class _Execution:
                     return self._result(wanted.key, "create" if is_new else "update", settled)
             elif settled is not None and settled.status == "unknown":
                 return self._result(wanted.key, "settle", settled)
-            return self._send(self.push._decided(wanted, now, self.claims))
+            return self._send(self.decider.decide(wanted, now))
 
         return self._guarded(wanted.key, work)
 

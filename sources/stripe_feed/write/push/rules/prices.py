@@ -5,6 +5,7 @@ old one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -66,7 +67,7 @@ def _fixed(push: Definition, wanted: Wanted, held: Object) -> Params:
     given = {path: value for path, value in wanted.given.items() if path.split(".")[0] in names}
     if not given:
         return {}
-    params = params_for(push, Wanted(wanted.key, given, wanted.nulls), "create", complete=False)
+    params = params_for(push, replace(wanted, given=given), "create", complete=False)
     return {
         name: value for name, value in params.items() if not _equal(name, held.get(name), value)
     }

@@ -1,0 +1,333 @@
+"""`stripe-feed push …`: rows of a query on the copy become objects at Stripe."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SetupError, UsageError
+from . import command as cli_command
+from .options import AllowBase, CopyOptions, Json, KeyFile, Rps, read_key_file
+from .output import echo_err, escape_control, format_time, print_json
+
+if TYPE_CHECKING:
+    from ..write.push.definition import Definition
+    from ..write.push.log import LoggedRow
+    from ..write.push.run import Push
+
+FILE = "pushes.toml"
+LONGEST = 200  # characters of a value
+
+push_app = typer.Typer(
+    help="Push rows into Stripe: what is sent, and what became of it.", no_args_is_help=True
+)
+command = partial(cli_command.command, push_app)
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="Pushes of the file; all by default.")
+]
+File = Annotated[str, typer.Option("--file", metavar="FILE", help="The file of the pushes.")]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="What was sent before; keep it. Beside the DuckDB file by default.",
+    ),
+]
+FullResync = Annotated[
+    bool,
+    typer.Option(
+        "--full-resync",
+        help="Compare every row with Stripe, not only those that changed; rows that are gone stay.",
+    ),
+]
+
+
+@command
+def plan(
+    *,
+    names: Names = None,
+    copy: CopyOptions,
+    file: File = FILE,
+    log: Log = None,
+    full_resync: FullResync = False,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the plan of one push as a page, too.")
+    ] = None,
+    json: Json = False,
+    max_rps: Rps = None,
+    api_key_file: KeyFile = None,
+    allow_api_base: AllowBase = False,
+) -> int:
+    """Show what `push run` would do. Nothing is written to Stripe."""
+    from ..write.push.report import plan_to_dict, plan_to_html
+
+    code = 0
+    chosen = _chosen(file, names)
+    if html is not None and len(chosen) != 1:
+        raise UsageError("--html writes the plan of one push: name it.")
+    options = _client_options(api_key_file, allow_api_base, max_rps)
+    for definition in chosen:
+        with _opened(definition, _log(log, copy), options) as push:
+            planned = push.plan(_rows(definition, copy), full_resync=full_resync)
+        if html is not None:
+            _write(html, plan_to_html(planned))
+        if json:
+            print_json(plan_to_dict(planned))
+        else:
+            _print_plan(plan_to_dict(planned))
+        code = max(code, 2 if planned.refusal else 4 if planned.counts()["reject"] else 0)
+    return code
+
+
+@command
+def run(
+    *,
+    names: Names = None,
+    copy: CopyOptions,
+    file: File = FILE,
+    log: Log = None,
+    full_resync: FullResync = False,
+    json: Json = False,
+    max_rps: Rps = None,
+    api_key_file: KeyFile = None,
+    allow_api_base: AllowBase = False,
+) -> int:
+    """Send the rows that changed since they were sent. Exit code 4: some were rejected."""
+    options = _client_options(api_key_file, allow_api_base, max_rps)
+    how = {"full_resync": full_resync}
+    return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
+
+
+@command
+def retry(
+    *,
+    names: Names = None,
+    copy: CopyOptions,
+    file: File = FILE,
+    log: Log = None,
+    json: Json = False,
+    max_rps: Rps = None,
+    api_key_file: KeyFile = None,
+    allow_api_base: AllowBase = False,
+) -> int:
+    """Send only the rows that were rejected, or whose outcome is unknown."""
+    options = _client_options(api_key_file, allow_api_base, max_rps)
+    how = {"only_failed": True}
+    return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
+
+
+@command
+def show(
+    *,
+    names: Names = None,
+    copy: CopyOptions,
+    file: File = FILE,
+    log: Log = None,
+    requests: Annotated[
+        int | None, typer.Option("--run", metavar="N", help="The requests of this run.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the last runs, and rows that were rejected or have no known outcome."""
+    from time import time
+
+    from ..write.push.log import PushLog
+
+    path = Path(_log(log, copy))
+    if not path.exists():
+        raise SetupError(f"There is no push log {path.name} yet. Run `stripe-feed push run` first.")
+    with PushLog(path, time) as opened:
+        if requests is not None:
+            for one in map(_request, opened.operations(requests)):
+                if json:
+                    print_json(one)
+                else:
+                    _line(*(None if part is None else str(part) for part in one.values()))
+            return
+        for definition in _chosen(file, names):
+            failed = [
+                _failed(row)
+                for row in opened.rows(definition.name).values()
+                if row.state in ("open", "rejected")
+            ]
+            runs = opened.runs(definition.name)
+            if json:
+                print_json({"push": definition.name, "runs": runs, "rows": failed})
+            else:
+                for run in runs:
+                    began = format_time(int(run["started_at"]))
+                    ended = _counts(run["counts"]) if run["ended_at"] else "did not end"
+                    _line(f"run {run['run']}", definition.name, began, ended)
+                for row in failed:
+                    _line(row["state"], row["key"], row["object_id"], row["reason"])
+
+
+@command
+def reset(
+    *,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Pushes of the file.")],
+    copy: CopyOptions,
+    file: File = FILE,
+    log: Log = None,
+    json: Json = False,
+    api_key_file: KeyFile = None,
+    allow_api_base: AllowBase = False,
+) -> None:
+    """Forget what was sent: the next run finds each object anew. Insert creates all of them again."""
+    options = _client_options(api_key_file, allow_api_base, None)
+    for definition in _chosen(file, names):
+        with _opened(definition, _log(log, copy), options) as push:
+            count = push.reset()
+        if json:
+            print_json({"push": definition.name, "rows": count})
+        else:
+            echo_err(f"{definition.name}: {count} rows forgotten.")
+
+
+def _run(
+    chosen: list[Definition],
+    copy: CopyOptions,
+    log: str,
+    options: dict[str, Any],
+    how: dict[str, bool],
+    json: bool,
+) -> int:
+    from ..write.push.report import result_to_dict
+
+    code = 0
+    for definition in chosen:
+        with _opened(definition, log, options) as push:
+            result = push.run(_rows(definition, copy), **how)
+        if json:
+            print_json(result_to_dict(result))
+        else:
+            _print_result(result_to_dict(result))
+        code = max(code, result.exit_code)
+        if result.error is not None:
+            break
+    return code
+
+
+def _chosen(file: str, names: Iterable[str] | None) -> list[Definition]:
+    """The pushes of a file that are named, or all."""
+    from ..write.push.definition import read_definitions
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as fault:
+        raise SetupError(
+            f"The file of the pushes {file!r} cannot be read ({type(fault).__name__}). Name it with --file."
+        ) from None
+    known = read_definitions(text)
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"There is no push {name!r}. Choose from: {', '.join(known)}.")
+    return [known[name] for name in (names or known)]
+
+
+def _client_options(
+    key_file: str | None, allow_api_base: bool, max_rps: float | None
+) -> dict[str, Any]:
+    key = read_key_file(key_file)
+    return {"api_key": key, "allow_api_base": allow_api_base, "max_rps": max_rps}
+
+
+def _opened(
+    definition: Definition, log: str, options: dict[str, Any]
+) -> AbstractContextManager[Push]:
+    from ..write.push.run import open_push
+
+    return open_push(definition, log=log, **options)
+
+
+def _log(log: str | None, copy: CopyOptions) -> str:
+    from ..write.push.run import LOG
+
+    if log is not None:
+        return log
+    if copy.database is None:
+        return LOG
+    return str(Path(copy.database).with_suffix(".push.sqlite"))
+
+
+def _rows(definition: Definition, copy: CopyOptions) -> list[dict[str, Any]]:
+    from ..write.push.rows import query_rows
+
+    if definition.query is None:
+        raise UsageError(
+            f"{definition.name}: query is missing, a select on the copy that gives the rows."
+        )
+    return query_rows(definition.query, copy.database, copy.destination, copy.dataset)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as fault:
+        raise SetupError(
+            f"{path} cannot be written ({fault.strerror}). Choose another --html."
+        ) from None
+
+
+# -- what is printed -------------------------------------------------------------------------------
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    for row in plan["rows"]:
+        _line(row["action"], row["key"], row["object_id"])
+        for change in row["changes"]:
+            _line(
+                "", f"{change['field']}:", _value(change["before"]), "->", _value(change["after"])
+            )
+        for why in filter(None, (row["reason"], *row["notes"])):
+            _line("", why)
+    refused = f" It would be refused: {plan['refusal']}" if plan["refusal"] else ""
+    echo_err(
+        f"{plan['push']}: {_counts(plan['counts'])}; {plan['writes']} writes, about {plan['seconds']:g} s.{refused}"
+    )
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    for row in result["rows"]:
+        _line(row["status"], row["key"], row["object_id"], row["reason"])
+    error = f" The run was stopped: {result['error']}" if result["error"] else ""
+    echo_err(f"{result['push']}, run {result['run']}: {_counts(result['counts'])}.{error}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no rows"
+
+
+def _request(one: Any) -> dict[str, Any]:
+    names = ("row_key", "version", "step", "verb", "method", "path", "state", "object_id", "request_id", "idempotency_key", "reason")  # fmt: skip
+    return {name: getattr(one, name) for name in names}
+
+
+def _failed(row: LoggedRow) -> dict[str, Any]:
+    state = "unknown" if row.state == "open" else row.state
+    return {
+        "key": row.row_key,
+        "state": state,
+        "object_id": row.object_id,
+        "reason": row.reason,
+    }
+
+
+def _line(*parts: str | None) -> None:
+    """Print the parts that there are, on one line."""
+    text = "  ".join(part for part in parts if part is not None)
+    sys.stdout.write(escape_control(text) + "\n")
+
+
+def _value(value: Any) -> str:
+    text = jsonlib.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

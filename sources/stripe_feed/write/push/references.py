@@ -1,0 +1,95 @@
+"""Fields that name another object: found by a property, and created if that is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...errors import InvalidParameter
+from ...resources.writable import WRITABLE
+from ..checks import check
+from ..parameters import convert
+from .definition import Definition
+from .log import Step, content_of
+from .mapping import Reference, Wanted
+from .matching import Matcher
+from .send import Sender
+
+PLANNED_ID = "(new)"  # behind the prefix of its ids: an object that a run would create
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Look-ups of the objects that rows name. Without a `sender`, nothing is created."""
+
+    push: Definition
+    matcher: Matcher
+    sender: Sender | None
+    planned: set[Reference] = field(default_factory=set)
+    _found: dict[Reference, str | None] = field(default_factory=dict)
+    _locks: dict[Reference, threading.Lock] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def resolve(self, wanted: Wanted) -> Wanted:
+        """Put ids in the place of what a row names. Raises `InvalidParameter`."""
+        given: dict[str, Any] = {}
+        for path, value in wanted.given.items():
+            resolved = self._resolved(path, value)
+            if isinstance(value, Reference) and resolved is None:
+                continue
+            given[path] = resolved
+        return replace(wanted, given=given)
+
+    def _resolved(self, path: str, value: Any) -> Any:
+        match value:
+            case Reference():
+                with self._lock:
+                    lock = self._locks.setdefault(value, threading.Lock())
+                with lock:  # two rows may name one new customer
+                    if value not in self._found:
+                        self._found[value] = self._find(path, value)
+                    return self._found[value]
+            case list():
+                return [self._resolved(path, inner) for inner in value]
+            case Mapping():
+                return {key: self._resolved(path, inner) for key, inner in value.items()}
+        return value
+
+    def _find(self, path: str, wanted: Reference) -> str | None:
+        way = wanted.association
+        row = WRITABLE[way.find]
+        found = self.matcher.find(row, way.by, wanted.value)
+        if len(found) > 1:
+            ids = ", ".join(str(one["id"]) for one in found[:5])
+            raise InvalidParameter(
+                f"{path}: {len(found)} {row.noun}s have this {way.by} ({ids}).", path
+            )
+        if found:
+            return str(found[0]["id"])
+        if way.on_missing == "create":
+            return self._create(path, wanted)
+        if way.on_missing == "null":
+            return None
+        raise InvalidParameter(f"{path}: no {row.noun} has this {way.by}.", path)
+
+    def _create(self, path: str, wanted: Reference) -> str:
+        way = wanted.association
+        row = WRITABLE[way.find]
+        params = convert(row, "create", {way.by: wanted.value})
+        check(row, "create", params)
+        if self.sender is None:
+            self.planned.add(wanted)
+            return f"{row.prefix}{PLANNED_ID}"
+        log, name, key = self.sender.log, f"{self.push.name}:{way.find}", f"{way.by}={wanted.value}"
+        outcome = None
+        if steps := log.open_steps(name, key):
+            outcome = self.sender.carry_out(steps, False)
+        if outcome is None or outcome.status == "rejected":
+            step = Step("create", "post", row.path, params)
+            steps = log.begin(name, key, content_of(params), [step])
+            outcome = self.sender.carry_out(steps, True)
+        if outcome.status != "done" or outcome.object_id is None:
+            raise InvalidParameter(f"{path}: the new {row.noun}: {outcome.reason}", path)
+        return outcome.object_id
