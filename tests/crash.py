@@ -40,7 +40,7 @@ BATCH_ROWS = 50
 THREADS = 3
 
 POINTS: dict[str, tuple[type | Any, str, str]] = {
-    "a page was asked for": (Api, "_ask", "before"),
+    "a page was asked for": (Api, "_send", "before"),
     "a page was read": (PageReader, "_hand_over", "after"),
     "rows were handed to dlt": (Writer, "rows", "after"),
     "a page of events was read": (reader, "fetch_events_page", "after"),

@@ -37,8 +37,8 @@ from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.triggers import engine
-from stripe_feed.triggers.config import trigger_of
-from stripe_feed.triggers.engine import Fired, fire
+from stripe_feed.triggers.config import parse_trigger
+from stripe_feed.triggers.engine import TriggerResult, run_triggers
 from stripe_feed.triggers.run import deliver
 from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
@@ -76,7 +76,7 @@ def a_trigger(name: str = "t", **words: Any) -> Trigger:
     to = {"deliver": {"python": nothing, **words.pop("deliver", {})}}
     if {"url", "command", "file"} & set(to["deliver"]):
         del to["deliver"]["python"]
-    return trigger_of(
+    return parse_trigger(
         {
             "name": name,
             **({} if "preset" in words else {"resource": "subscriptions"}),
@@ -95,11 +95,13 @@ def kept() -> Iterator[FeedStore]:
 
 def ran(store: FeedStore, *triggers: Trigger, now: float = NOW) -> list[tuple[str, int, bool]]:
     """Run triggers; of each its name, how often it fired, and whether it is held."""
-    return [(one.trigger, one.fired, one.held is not None) for one in fire(store, triggers, now)]
+    return [
+        (one.trigger, one.fired, one.held is not None) for one in run_triggers(store, triggers, now)
+    ]
 
 
-def run_one(store: FeedStore, trigger: Trigger, now: float = NOW) -> Fired:
-    (found,) = fire(store, [trigger], now)
+def run_one(store: FeedStore, trigger: Trigger, now: float = NOW) -> TriggerResult:
+    (found,) = run_triggers(store, [trigger], now)
     return found
 
 
@@ -248,10 +250,10 @@ def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> li
 
 
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "a trigger begins": (engine, "_begin", "after"),
-    "a run was judged": (engine, "_judged", "after"),
-    "before a page": (engine, "_put", "before"),
-    "messages were made": (engine, "_put", "after"),
+    "a trigger begins": (engine, "_register", "after"),
+    "a run was judged": (engine, "_apply_guard", "after"),
+    "before a page": (engine, "_store_messages", "before"),
+    "messages were made": (engine, "_store_messages", "after"),
     "the page is done, not committed": (consumers, "advance", "after"),
     "before sending": (Endpoint, "send", "before"),
     "sent": (Endpoint, "send", "after"),
@@ -267,7 +269,7 @@ def both(url: str) -> list[Trigger]:
 
 
 def run(job: dict[str, Any]) -> None:
-    engine.PAGE = 7
+    engine.PAGE_SIZE = 7
     if job["point"]:
         feed_kills.arm(job["point"], job["at"])
     with FeedStore(Path(job["folder"]) / "copy.feed.sqlite") as store:

@@ -1163,7 +1163,7 @@ def test_a_message_costs_the_same_whatever_was_sent_before(store: FeedStore, clo
             retry(store, clock.at)
             release(store, "t", clock.at)
             unfinished_counts(store)
-            page._failing(store)
+            page._failing_messages(store)
 
         needed.append(steps_of(store, work))
         store.query(

@@ -17,7 +17,7 @@ import pytest
 
 from stripe_feed.delivery.outbox import counts, message_id_of
 from stripe_feed.feed.storage.store import FeedStore
-from stripe_feed.triggers.engine import fire
+from stripe_feed.triggers.engine import run_triggers
 from tests.deliveries import NOW, POINTS, add, both, updates
 from tests.receiver import (
     ERROR,
@@ -58,7 +58,7 @@ class Killer:
         self.folder, self.process, self.receiver = folder, process, receiver
         self.kills, self.made, self.now = 0, 0, NOW
         with FeedStore(folder / "copy.feed.sqlite") as store:
-            fire(store, both(receiver.url), NOW)
+            run_triggers(store, both(receiver.url), NOW)
 
     def add(self, count: int) -> None:
         with FeedStore(self.folder / "copy.feed.sqlite") as store:

@@ -36,7 +36,7 @@ from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.app import create_app
 from stripe_feed.server.context import ServerConfig
-from stripe_feed.server.page import files as page_files
+from stripe_feed.server.page import page_files as page_files
 from stripe_feed.triggers import config
 from stripe_feed.triggers.trigger import PRESETS
 from stripe_feed.write.verbs import verbs_of
@@ -246,7 +246,7 @@ def test_the_keys_of_triggers_are_those_of_the_code() -> None:
                for key in names(line.split("|")[1])}  # fmt: skip
     formats = next(line for line in text.splitlines() if line.startswith("| `format`"))
 
-    assert keys == {*config.KEYS}
+    assert keys == {*config.TRIGGER_KEYS}
     assert presets == [*PRESETS]
     assert deliver == {*DELIVER_KEYS}
     assert {*FORMATS} <= {*names(formats)}

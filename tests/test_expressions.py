@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stripe_feed.errors import UsageError
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
-from stripe_feed.triggers.expressions import Found, compile_expression, fields_of
+from stripe_feed.triggers.expressions import ConditionResult, compile_expression, field_paths
 from tests.feed_kills import a_change
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=400, database=None)
@@ -104,25 +104,25 @@ def test_the_parts_tell_what_held_and_with_which_values() -> None:
     )
 
     assert rule.explain(made()) == [
-        Found("after.amount_paid >= 10000", False, {"after.amount_paid": 500}),
-        Found(
+        ConditionResult("after.amount_paid >= 10000", False, {"after.amount_paid": 500}),
+        ConditionResult(
             "after.currency == 'eur' or before.x[0]['a b']",
             True,
             {"after.currency": "eur", "before.x.0['a b']": None},
         ),
-        Found("change.op == 'u'", True, {"change.op": "u"}),
+        ConditionResult("change.op == 'u'", True, {"change.op": "u"}),
     ]
-    assert fields_of(rule) == [
+    assert field_paths(rule) == [
         "after.amount_paid",
         "after.currency",
         "before.x.0['a b']",
         "change.op",
     ]
-    assert [part.text for part in compile_expression("not (after.a and after.b)").parts] == [
+    assert [part.text for part in compile_expression("not (after.a and after.b)").conditions] == [
         "not (after.a and after.b)"
     ]
     assert [
-        part.text for part in compile_expression("\n after.ü == 'ä'\n and after.b\n").parts
+        part.text for part in compile_expression("\n after.ü == 'ä'\n and after.b\n").conditions
     ] == ["after.ü == 'ä'", "after.b"]
 
 
@@ -346,7 +346,7 @@ def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(
     rule = compile_expression(written(tree))
 
     wanted = oracle(tree, scope)
-    values = [part.evaluate(scope) for part in rule.parts]
+    values = [part.evaluate(scope) for part in rule.conditions]
     assert all(map(bool, values)) is bool(wanted)
     if len(values) == 1:
         assert like(values[0], wanted)
@@ -391,7 +391,7 @@ def test_each_field_is_read_once_however_deeply_the_rule_is_nested(around: str) 
     text = "after.name"
     for _ in range(12):
         text = around.replace("{}", text)
-    (rule,) = compile_expression(f"({text}) or false").parts
+    (rule,) = compile_expression(f"({text}) or false").conditions
     scope = Counted(after={"name": "x"})
 
     rule.evaluate(scope)
@@ -401,7 +401,7 @@ def test_each_field_is_read_once_however_deeply_the_rule_is_nested(around: str) 
 
 def test_numbers_stay_small() -> None:
     rule = compile_expression(" * ".join(["after.huge"] * 40))
-    assert rule.parts[0].evaluate({"after": {"huge": 10**70}}) is None
+    assert rule.conditions[0].evaluate({"after": {"huge": 10**70}}) is None
     assert holds(
         "after.large * after.large > 0 and after.large * after.large * after.large * after.large * after.large is None"
     )
@@ -412,7 +412,9 @@ def test_json_that_is_nested_very_deeply_is_no_error() -> None:
     for _ in range(100_000):
         deep = [deep]
     one = compile_expression("after.a == before.a or after.a in before.b or after.a != 1")
-    assert one.parts[0].evaluate({"after": {"a": deep}, "before": {"a": [deep], "b": [deep]}}) in (
+    assert one.conditions[0].evaluate(
+        {"after": {"a": deep}, "before": {"a": [deep], "b": [deep]}}
+    ) in (
         True,
         False,
     )

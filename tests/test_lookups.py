@@ -22,8 +22,8 @@ from stripe_feed.feed.lookups import CACHE_SECONDS, CACHE_SIZE, Lookups, LookupU
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.changes_query import as_records, fetch_page, parse_query
-from stripe_feed.triggers.backtest import rehearsed
-from stripe_feed.triggers.engine import explain, fire, replay
+from stripe_feed.triggers.backtest import backtest
+from stripe_feed.triggers.engine import explain_change, replay, run_triggers
 from stripe_feed.triggers.expressions import compile_expression
 from tests.copies import copy_of
 from tests.deliveries import (
@@ -93,7 +93,7 @@ def test_a_rule_reads_what_is_beside_a_change(change: Any, rule: str) -> None:
     words = {"resource": change["resource"], "op": ["c", "u", "d"], "where": rule}
 
     assert a_trigger(**words).fires(made(change), Lookups(None, shelf))
-    assert compile_expression(rule).looks_up <= {"customer", "subscription", "invoice"}
+    assert compile_expression(rule).related_tables <= {"customer", "subscription", "invoice"}
     assert a_trigger(**{**words, "where": "after.id != 'x'"}).fires(
         made(change), Lookups(None, Shelf(is_open=False))
     )
@@ -110,7 +110,7 @@ def test_what_has_no_field_or_is_not_looked_up_is_refused(rule: str) -> None:
 def test_a_run_reads_once_for_all_its_changes(store: FeedStore) -> None:
     shelf = Shelf()
     trigger = a_trigger(where="customer.email != null", guard={"max": 10_000, "share": 1})
-    fire(store, [trigger], NOW)
+    run_triggers(store, [trigger], NOW)
     add(
         store,
         *(
@@ -119,13 +119,13 @@ def test_a_run_reads_once_for_all_its_changes(store: FeedStore) -> None:
         ),
     )
 
-    (found,) = fire(store, [trigger], NOW, lookups=Lookups(store, shelf))
+    (found,) = run_triggers(store, [trigger], NOW, lookups=Lookups(store, shelf))
 
     assert found.fired == 8
     assert shelf.reads == [("customers", sorted(f"cus_{n}" for n in range(1, 50, 2)))]
-    assert rehearsed(store, trigger, "earliest", 1, NOW, Lookups(store, shelf)).fired == 8
+    assert backtest(store, trigger, "earliest", 1, NOW, Lookups(store, shelf)).fired == 8
     assert replay(store, trigger, 1, NOW, lookups=Lookups(store, shelf)).fired == 8
-    (told,) = explain(store, [trigger], "evt_1", Lookups(store, shelf))
+    (told,) = explain_change(store, [trigger], "evt_1", Lookups(store, shelf))
     assert told.clauses[-1].found == {"customer.email": "c@example.com"}
 
 
@@ -158,12 +158,12 @@ def test_a_copy_that_cannot_be_read_is_later_and_never_null(store: FeedStore) ->
     add(store, *updates(3, 3))
 
     for _ in range(2):
-        (found,) = fire(store, [trigger], NOW, lookups=lookups)
+        (found,) = run_triggers(store, [trigger], NOW, lookups=lookups)
         assert (found.fired, found.error) == (0, "Somebody loads.")
     assert len(shelf.reads) == 1  # who asks a moment later is told the same
     shelf.is_open, clock.at = True, 2.0
     shelf.objects.clear()
-    assert fire(store, [trigger], NOW, lookups=lookups)[0].fired == 3
+    assert run_triggers(store, [trigger], NOW, lookups=lookups)[0].fired == 3
 
 
 def test_a_message_says_what_is_beside_its_change_when_it_is_sent(
@@ -208,9 +208,9 @@ def test_a_trigger_that_waits_for_the_copy_holds_no_other(store: FeedStore) -> N
         return {}
 
     looks, plain = a_trigger("a", deliver={"template": {"to": "{customer.email}"}}), a_trigger("b")
-    fire(store, [looks, plain], NOW)
+    run_triggers(store, [looks, plain], NOW)
     add(store, *updates(3, 3))
-    fire(store, [looks, plain], NOW)
+    run_triggers(store, [looks, plain], NOW)
 
     def take(*_: object) -> AttemptResult:
         told.set()

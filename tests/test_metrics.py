@@ -15,7 +15,7 @@ from stripe_feed.feed import consumers
 from stripe_feed.feed.feed import Feed
 from stripe_feed.server import webhook_inbox
 from stripe_feed.server.metrics import LateCounter, metrics
-from stripe_feed.triggers.engine import fire
+from stripe_feed.triggers.engine import run_triggers
 from tests.feed_kills import a_change
 from tests.web import NOW, a_feed, a_trigger, add, served
 
@@ -141,9 +141,9 @@ def test_what_rang_and_waits(feed: Feed) -> None:
 
 def test_what_triggers_and_deliveries_did(feed: Feed) -> None:
     triggers = [a_trigger("crm"), a_trigger("new")]
-    fire(feed.store, triggers[:1], NOW)
+    run_triggers(feed.store, triggers[:1], NOW)
     add(feed, *(a_change(n, f"sub_{n}") for n in range(11, 14)))
-    fire(feed.store, triggers[:1], NOW)
+    run_triggers(feed.store, triggers[:1], NOW)
     one, two, _ = outbox.next_due(feed.store, "crm", NOW, NOW, False, 9)
     with feed.store.transaction() as db:
         for _ in range(2):

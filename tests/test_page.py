@@ -18,8 +18,8 @@ from stripe_feed.delivery import outbox
 from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed.feed import Feed
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.page import look, page, tag, text
-from stripe_feed.triggers.engine import fire
+from stripe_feed.server.page import escape_text, read_overview, render_page, tag
+from stripe_feed.triggers.engine import run_triggers
 from tests.feed_kills import a_change
 from tests.web import NOW, Web, a_feed, a_trigger, add, basic, served
 
@@ -68,7 +68,7 @@ class Tree(HTMLParser):
 
 
 def shown(feed: Feed, triggers: Any = (), **health: Any) -> Tree:
-    return Tree(page(look(feed.store), triggers, health, KEY, NOW))
+    return Tree(render_page(read_overview(feed.store), triggers, health, KEY, NOW))
 
 
 @pytest.fixture
@@ -80,10 +80,10 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
 def give_up(feed: Feed, *names: str, note: str = "") -> list[str]:
     """Let triggers fire for a change, and give their messages up; return the messages' ids."""
     triggers = [a_trigger(name) for name in names]
-    fire(feed.store, triggers, NOW - 60)
+    run_triggers(feed.store, triggers, NOW - 60)
     n = feed.head + 1
     add(feed, a_change(n))
-    fire(feed.store, triggers, NOW - 60)
+    run_triggers(feed.store, triggers, NOW - 60)
     waiting = outbox.find(feed.store, states=("waiting",), change_id=f"evt_{n}")
     with feed.store.transaction() as db:
         for one in waiting:
@@ -214,9 +214,9 @@ def test_only_the_last_changes_and_not_too_much_of_each(feed: Feed) -> None:
 
 def test_what_triggers_do(feed: Feed) -> None:
     crm = a_trigger("crm", "https://user:hidden@hooks.example.com/T00/hidden")
-    fire(feed.store, [crm, a_trigger("gone")], NOW - 200)
+    run_triggers(feed.store, [crm, a_trigger("gone")], NOW - 200)
     add(feed, a_change(1), a_change(2))
-    fire(feed.store, [crm], NOW - 120)
+    run_triggers(feed.store, [crm], NOW - 120)
     found = shown(feed, [crm, a_trigger("new")])
 
     assert found.texts("h3")[:3] == ["crm", "new", "gone"]
@@ -237,7 +237,7 @@ def test_what_triggers_do(feed: Feed) -> None:
 def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Feed) -> None:
     (dead,) = give_up(feed, "crm", note="no such route")
     add(feed, a_change(2, "sub_2"))
-    fire(feed.store, [a_trigger("crm")], NOW)
+    run_triggers(feed.store, [a_trigger("crm")], NOW)
     (failing,) = outbox.find(feed.store, states=("waiting",))
     with feed.store.transaction() as db:
         outbox.record_attempt(db, failing, Attempt(NOW, 0.1, "timeout", ""), "waiting", NOW + 300)
@@ -255,9 +255,9 @@ def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Fe
 
 
 def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
-    fire(feed.store, [a_trigger("crm"), a_trigger("other")], NOW)
+    run_triggers(feed.store, [a_trigger("crm"), a_trigger("other")], NOW)
     add(feed, *(a_change(n, f"sub_{n}") for n in range(1, 101)))
-    fire(feed.store, [a_trigger("crm")], NOW)
+    run_triggers(feed.store, [a_trigger("crm")], NOW)
     with feed.store.transaction() as db:
         for one in outbox.find(feed.store, states=("waiting",)):
             outbox.record_attempt(
@@ -269,7 +269,7 @@ def test_a_receiver_that_is_down_is_one_line(feed: Feed) -> None:
 
 
 def test_a_trigger_that_is_in_no_file_any_more_says_so(feed: Feed) -> None:
-    fire(feed.store, [a_trigger("gone")], NOW)
+    run_triggers(feed.store, [a_trigger("gone")], NOW)
     assert shown(feed, [a_trigger("crm")]).texts("span", **{"class": "badge calm"})[1:] == [
         "new",
         "deleted",
@@ -326,7 +326,7 @@ def test_a_script_in_every_text_is_text(feed: Feed) -> None:
         "tags": [SCRIPT],
     }
     changed = [SCRIPT, "name", f"metadata.{SCRIPT}", "tags"]
-    fire(feed.store, [a_trigger("crm")], NOW)
+    run_triggers(feed.store, [a_trigger("crm")], NOW)
     add(
         feed,
         a_change(
@@ -344,7 +344,7 @@ def test_a_script_in_every_text_is_text(feed: Feed) -> None:
             3, **HOSTILE | {"change_id": SCRIPT + "3"}, op="d", previous=image, resource="customers"
         ),
     )
-    fire(feed.store, [a_trigger("crm")], NOW)
+    run_triggers(feed.store, [a_trigger("crm")], NOW)
     feed.store.query("update triggers set name = ?", SCRIPT)
     feed.store.query("update messages set trigger = ?", SCRIPT)
     feed.store.query(
@@ -379,7 +379,7 @@ def test_a_script_in_every_text_is_text(feed: Feed) -> None:
     [("a\u202eb", "a\ufffdb"), ("a\x00b\x1b[2J", "a\ufffdb\ufffd[2J"), ("\ud800", "\ufffd"), ("\u2066x\u2069", "\ufffdx\ufffd"), ("tab\tline\n", "tab\tline\n"), ("Zoë 名前 שלום", "Zoë 名前 שלום")],
 )  # fmt: skip
 def test_characters_that_would_change_others_are_not_shown(given: str, shown: str) -> None:
-    assert text(given) == shown
+    assert escape_text(given) == shown
     assert tag("p", given, title=given) == f'<p title="{shown}">{shown}</p>'
 
 
@@ -408,7 +408,9 @@ def test_everything_comes_from_here(feed: Feed) -> None:
     ]
     assert loaded == ["/icon.svg", "/page.css", "/page.js"]
     for name in ("page.css", "page.js", "icon.svg"):
-        words = Path(page.__globals__["__file__"]).with_name(name).read_text(encoding="utf-8")
+        words = (
+            Path(render_page.__globals__["__file__"]).with_name(name).read_text(encoding="utf-8")
+        )
         assert not re.search(
             r"https?:|//[a-z]|innerHTML|eval\(|@import",
             words.replace("http://www.w3.org/2000/svg", ""),

@@ -14,7 +14,7 @@ import pytest
 from stripe_feed.delivery import outbox
 from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed.feed import Feed
-from stripe_feed.triggers.engine import fire
+from stripe_feed.triggers.engine import run_triggers
 from tests.feed_kills import a_change
 from tests.web import NOW, Web, a_feed, a_trigger, add, served
 
@@ -55,7 +55,7 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
     """Changes of every kind, three triggers, and a dead letter and a failing message of the first."""
     with a_feed(tmp_path) as opened:
         triggers = [a_trigger(name) for name in TRIGGERS]
-        fire(opened.store, triggers, NOW - 3_600)
+        run_triggers(opened.store, triggers, NOW - 3_600)
         quiet: Any = {"previous": None, "before_quality": "none", "changed": []}
         add(
             opened,
@@ -90,7 +90,7 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
                 event_type="customer.deleted",
             ),
         )
-        fire(opened.store, triggers, NOW - 30)
+        run_triggers(opened.store, triggers, NOW - 30)
         dead, failing, *rest = outbox.find(
             opened.store, states=("waiting",), trigger="welcome_message"
         )

@@ -15,7 +15,7 @@ import pytest
 from stripe_feed.delivery.endpoint import Endpoint, resolve_secret, secret_variables
 from stripe_feed.delivery.payloads import Payload, PayloadContext
 from stripe_feed.errors import SetupError, UsageError
-from stripe_feed.triggers.config import examine, read_triggers, trigger_of
+from stripe_feed.triggers.config import check_triggers, parse_trigger, read_triggers
 from stripe_feed.triggers.trigger import Enrol, Guard
 from tests.deliveries import made, nothing
 from tests.feed_kills import a_change
@@ -32,7 +32,7 @@ REFERENCES = (
 AUTH = 'deliver.auth is one of { bearer = "env:T" }, { basic = ["env:USER", "env:PASSWORD"] }, { header = ["X-Api-Key", "env:KEY"] }.'
 PRIVATE = "is not public; allow_private = true is for tools on this machine or network."
 RULES = (
-    "has no place in a rule. Rules know before, after, change, customer, subscription, invoice, texts, numbers, true, false, null, lists of these, comparisons, in, and, "
+    "is not allowed in a rule. Rules allow before, after, change, customer, subscription, invoice, texts, numbers, true, false, null, lists of these, comparisons, in, and, "
     "or, not, + - *, len, lower, upper, startswith, endswith."
 )
 
@@ -59,11 +59,11 @@ def to_file(words: str) -> str:
 
 WRONG: list[tuple[str, int, str]] = [
     # what a file is made of
-    ("a = ", 1, "it is no TOML: Invalid value (at end of document)."),
-    (f"{HEAD}x = \n", 4, "it is no TOML: Invalid value (at line 4, column 5)."),
-    (f'{HEAD}name = "again"\n', 4, "it is no TOML: Cannot overwrite a value (at line 4, column 15)."),
-    ("triggers = 1\n", 1, "unknown key 'triggers'. A file is made of [[trigger]] tables."),
-    (f"{HEAD}{TO}\n[settings]\na = 1\n", 6, "unknown key 'settings'. A file is made of [[trigger]] tables."),
+    ("a = ", 1, "not valid TOML: Invalid value (at end of document)."),
+    (f"{HEAD}x = \n", 4, "not valid TOML: Invalid value (at line 4, column 5)."),
+    (f'{HEAD}name = "again"\n', 4, "not valid TOML: Cannot overwrite a value (at line 4, column 15)."),
+    ("triggers = 1\n", 1, "unknown key 'triggers'. A file consists of [[trigger]] tables."),
+    (f"{HEAD}{TO}\n[settings]\na = 1\n", 6, "unknown key 'settings'. A file consists of [[trigger]] tables."),
     ('# mine\n[trigger]\nname = "t"\n', 2, "write [[trigger]], with two brackets."),
     ('trigger = "x"\n', 1, "write [[trigger]], with two brackets."),
     ('trigger = ["x"]\n', 1, "write [[trigger]], with two brackets."),
@@ -122,8 +122,8 @@ WRONG: list[tuple[str, int, str]] = [
     (to(""), 4, "deliver takes one of url, command, python, file."),
     (to('file = "a", command = "b"'), 4, "deliver takes one of url, command, python, file."),
     (to("file = 1"), 4, "deliver.file must be a string."),
-    (to_file("template = { a = 0x1_ffff_ffff_ffff_ffff }"), 1, "it holds a whole number of more than 64 bits."),
-    (to_file("template = " + "[" * 90 + "]" * 90), 1, "it is nested more than 60 deep."),
+    (to_file("template = { a = 0x1_ffff_ffff_ffff_ffff }"), 1, "an integer has more than 64 bits."),
+    (to_file("template = " + "[" * 90 + "]" * 90), 1, "the nesting is more than 60 deep."),
     (to('command = ""'), 4, "deliver.command must be a string."),
     (to('command = " "'), 4, "deliver.command must be a string."),
     (to('file = "a\\u0000b"'), 4, "deliver.file must be a string."),
@@ -212,7 +212,7 @@ def test_what_is_beyond_the_reader_of_toml_is_refused(value: str) -> None:
     Path("odd.toml").write_text(rule(f"x = {value}"), encoding="utf-8")
     with pytest.raises(
         UsageError,
-        match=r"^odd\.toml: it holds a number that is too long, or is nested too deeply\.$",
+        match=r"^odd\.toml: a number is too long, or the nesting is too deep\.$",
     ):
         read_triggers("odd.toml")
 
@@ -251,7 +251,7 @@ def test_any_value_of_any_key_is_fine_or_refused(key: str) -> None:
             "\ufeff" + "\n\t".join(["[[trigger]]", *rest, f"{key} = {value}"]), encoding="utf-8"
         )
         with suppress(UsageError):
-            for trigger in examine("any.toml").triggers:
+            for trigger in check_triggers("any.toml").triggers:
                 assert trigger.rule and trigger.deliver.shown
 
 
@@ -313,7 +313,7 @@ def test_a_file_may_say_everything() -> None:
 
     welcome, big, collect, count = read_triggers()
 
-    assert (welcome.name, welcome.wanted.resources, welcome.wanted.ops, welcome.origin) == (
+    assert (welcome.name, welcome.filter.resources, welcome.filter.ops, welcome.origin) == (
         "welcome",
         ("customers",),
         ("c",),
@@ -331,7 +331,7 @@ def test_a_file_may_say_everything() -> None:
         "object_id",
         None,
     )
-    assert (big.wanted.resources, big.wanted.ops, big.event) == (
+    assert (big.filter.resources, big.filter.ops, big.event) == (
         ("invoices",),
         ("u", "c"),
         ("invoice.updated", "invoice.paid"),
@@ -349,7 +349,7 @@ def test_a_file_may_say_everything() -> None:
         True,
         Guard(10, 0.25),
     )
-    assert big.where and [part.text for part in big.where.parts] == [
+    assert big.where and [part.text for part in big.where.conditions] == [
         "after.amount_paid >= 10000",
         "after.currency == 'eur'",
     ]
@@ -376,7 +376,7 @@ def test_a_file_may_say_everything() -> None:
         "./collect.sh",
     )
     assert collect.deliver.auth == {"basic": ("env:USER", "dlt:password")}
-    assert (count.wanted.resources, count.event, count.deliver.secrets) == (
+    assert (count.filter.resources, count.event, count.deliver.secrets) == (
         (),
         ("customer.subscription.paused",),
         ("env:ONE",),
@@ -384,21 +384,21 @@ def test_a_file_may_say_everything() -> None:
 
 
 def test_the_same_in_python_may_name_a_function() -> None:
-    trigger = trigger_of(
+    trigger = parse_trigger(
         {"name": "t", "resource": "subscriptions", "op": "updated", "deliver": {"python": nothing}}
     )
 
     assert trigger.deliver.to is nothing
     assert trigger.fires(made(a_change(1)))
     with pytest.raises(UsageError, match="did you mean 'resource'"):
-        trigger_of({"name": "t", "resorce": "x", "deliver": {"python": nothing}})
+        parse_trigger({"name": "t", "resorce": "x", "deliver": {"python": nothing}})
 
 
 # Secrets
 
 
 def receiver_of(**words: Any) -> Endpoint:
-    trigger = trigger_of(
+    trigger = parse_trigger(
         {
             "name": "t",
             "resource": "subscriptions",
@@ -455,7 +455,7 @@ def test_a_url_may_be_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_a_url_that_is_a_secret_no_note_tells_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_URL", f"https://{HIDDEN}.example.com/")
-    deliver = trigger_of(
+    deliver = parse_trigger(
         {"name": "t", "resource": "subscriptions", "deliver": {"url": "env:HOOK_URL"}}
     ).deliver
     for address, words in (
@@ -493,7 +493,7 @@ def test_the_secrets_of_all_receivers_are_hidden_from_commands() -> None:
         {"url": "https://example.com/", "auth": {"basic": ["env:USER_1", "env:PW"]}},
     )
     found = [
-        trigger_of({"name": "t", "resource": "subscriptions", "deliver": one}).deliver
+        parse_trigger({"name": "t", "resource": "subscriptions", "deliver": one}).deliver
         for one in words
     ]
     assert secret_variables(found) == {"SLACK_URL", "HOOKS__OLD", "USER_1", "PW"}
@@ -550,7 +550,7 @@ def test_credentials_go_into_a_header(
 
     assert seen["headers"] == {"X-Source": "stripe", **header}
     assert "t0ken" not in repr(
-        trigger_of(
+        parse_trigger(
             {
                 "name": "t",
                 "resource": "plans",

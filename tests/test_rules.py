@@ -14,7 +14,7 @@ from stripe_feed.delivery.endpoint import EndpointConfig
 from stripe_feed.extract.tables.diff import changed_paths, difference
 from stripe_feed.feed.change import Change
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.triggers.trigger import PRESETS, Trigger, clauses
+from stripe_feed.triggers.trigger import PRESETS, Trigger, evaluate_clauses
 from tests.deliveries import NEW, a_trigger, an_event, images, made, nothing, rows_of
 from tests.feed_kills import Row, a_change
 
@@ -350,7 +350,9 @@ def changes(draw: st.DrawFn) -> Change:
 @settings(max_examples=300, deadline=None)
 @given(triggers, changes())
 def test_all_clauses_hold_exactly_where_a_trigger_fires(trigger: Trigger, change: Change) -> None:
-    assert all(clause.holds for clause in clauses(trigger, change)) is trigger.fires(change)
+    assert all(clause.holds for clause in evaluate_clauses(trigger, change)) is trigger.fires(
+        change
+    )
 
 
 def test_clauses_say_what_is_asked_and_what_is_there() -> None:
@@ -363,7 +365,7 @@ def test_clauses_say_what_is_asked_and_what_is_there() -> None:
 
     found = [
         (one.what, one.asks, one.found, one.holds)
-        for one in clauses(trigger, made(a_change(1, **A_MOVE)))
+        for one in evaluate_clauses(trigger, made(a_change(1, **A_MOVE)))
     ]
 
     assert found == [

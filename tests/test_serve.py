@@ -137,7 +137,7 @@ def test_health_waits_for_no_long_question(web: Web, monkeypatch: pytest.MonkeyP
             ended.append(told.wait(BOUND / 2))
         raise UsageError("That was long.")
 
-    monkeypatch.setattr(page, "look", long)
+    monkeypatch.setattr(page, "read_overview", long)
     reader = threading.Thread(target=web.get, args=("/",))
     reader.start()
     try:

@@ -12,8 +12,8 @@ import pytest
 
 from stripe_feed import open_feed
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.triggers.config import trigger_of
-from stripe_feed.triggers.engine import fire
+from stripe_feed.triggers.config import parse_trigger
+from stripe_feed.triggers.engine import run_triggers
 from tests.copies import Copy, copy_of
 from tests.feed_truth import changes
 
@@ -57,7 +57,7 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
         assert Counter(op for op, _, _ in ops) == {"r": len(there), "u": len(told)}
         assert {change_id for op, change_id, _ in ops if op == "u"} == set(told)
         copy.check("customers")
-        welcome = trigger_of(
+        welcome = parse_trigger(
             {
                 "name": "all",
                 "resource": "customers",
@@ -65,7 +65,7 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
             }
         )
         with open_feed(copy.pipeline) as feed:
-            (begun,) = fire(feed.store, [welcome], 0.0)
+            (begun,) = run_triggers(feed.store, [welcome], 0.0)
             assert (begun.fired, feed.store.query("select count(*) from messages")[0][0]) == (0, 0)
             snapshots = [one for one in feed.read(limit=20_000, op="r") if welcome.fires(one)]
         assert snapshots == []

@@ -493,7 +493,7 @@ deliver = { file = "out.jsonl", template = "{after.customer.email} {customer.ema
         "triggers.toml:6: t: status is never 'opne'; did you mean 'open'?",
         "triggers.toml:6: t: customers has no documented field 'adress'; did you mean 'address'?",
         "triggers.toml:7: t: invoices customer is an id in changes, without fields; customer.email looks it up.",
-        "triggers.toml:7: t: invoices lines.data is a list: name one of it by its number, such as lines.data.0.",
+        "triggers.toml:7: t: invoices lines.data is a list: name an element by its number, such as lines.data.0.",
         "triggers.toml:7: t: invoices has no documented field 'curency'; did you mean 'currency'?",
     ]
 
@@ -539,7 +539,7 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(
     monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
     assert run("triggers", "check").err == "3 triggers are valid.\n"
     again = run("triggers", "init")
-    assert again.code == 2 and "stays as it is" in again.error
+    assert again.code == 2 and "was not changed" in again.error
     assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
 
 

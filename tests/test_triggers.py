@@ -33,8 +33,8 @@ from stripe_feed.feed.storage.maintenance import prune
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.feed.storage.store_errors import Unusable
 from stripe_feed.triggers import engine
-from stripe_feed.triggers.backtest import rehearsed
-from stripe_feed.triggers.engine import explain, fire, rehearse, replay
+from stripe_feed.triggers.backtest import backtest
+from stripe_feed.triggers.engine import backtest_firings, explain_change, replay, run_triggers
 from stripe_feed.triggers.trigger import Trigger
 from tests.deliveries import (
     NEW,
@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> Iterator[FeedStore]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PAGE", 7)
+    monkeypatch.setattr(engine, "PAGE_SIZE", 7)
 
 
 def begun(store: FeedStore, **words: Any) -> Trigger:
@@ -242,7 +242,7 @@ def test_who_paid_before_a_trigger_began_is_enrolled(store: FeedStore) -> None:
         )
 
     trigger = a_trigger(preset="first_payment")
-    fire(store, [trigger], NOW, paid)
+    run_triggers(store, [trigger], NOW, paid)
     add(
         store,
         payment(1, "cus_old"),
@@ -251,13 +251,13 @@ def test_who_paid_before_a_trigger_began_is_enrolled(store: FeedStore) -> None:
         payment(4, "cus_old"),
         payment(5, "cus_other"),
     )
-    fire(store, [trigger], NOW, paid)
+    run_triggers(store, [trigger], NOW, paid)
 
     assert told_ids(store) == ["evt_2", "evt_5"]
     assert asked == [
         "select distinct customer from {invoices} where status = 'paid' and amount_paid > 0"
     ]
-    assert [last.change_id for _, last, _ in rehearse(store, trigger, "earliest", NOW)] == [
+    assert [last.change_id for _, last, _ in backtest_firings(store, trigger, "earliest", NOW)] == [
         "evt_2",
         "evt_5",
     ]
@@ -278,16 +278,16 @@ def test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other(store: FeedStor
 
     first, other = a_trigger(preset="first_payment"), a_trigger("other")
     assert (
-        fire(store, [first], NOW, broken)[0].error
+        run_triggers(store, [first], NOW, broken)[0].error
         == "unexpected ZeroDivisionError; please report it"
     )
     assert store.query("select name from consumers") == []  # nothing is half begun
-    found = fire(store, [first, other], NOW, incomplete)
+    found = run_triggers(store, [first, other], NOW, incomplete)
     assert [(one.trigger, one.is_new, bool(one.error)) for one in found] == [
         (first.name, False, True),
         ("other", True, False),
     ]
-    assert fire(store, [first, other], NOW, lambda query: [])[0].is_new
+    assert run_triggers(store, [first, other], NOW, lambda query: [])[0].is_new
 
 
 def test_a_lost_position_is_one_triggers_own(store: FeedStore) -> None:
@@ -298,7 +298,7 @@ def test_a_lost_position_is_one_triggers_own(store: FeedStore) -> None:
     prune(store, 0, False, NOW + 1e9)
     ran(store, there)
     add(store, a_change(4, "sub_1"))
-    lost, fired = fire(store, [away, there], NOW)
+    lost, fired = run_triggers(store, [away, there], NOW)
     assert "were pruned" in (lost.error or "") and fired.fired == 1
 
 
@@ -466,12 +466,12 @@ def test_a_trigger_that_is_killed_while_it_begins_misses_nothing_that_comes_afte
 def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     trigger = begun(store)
     add(store, *updates(20))
-    real: Callable[..., Any] = engine._put
+    real: Callable[..., Any] = engine._store_messages
     pages = itertools.count(1)
 
     def overtaken(*given: Any) -> Any:
         if next(pages) == 2:
-            monkeypatch.setattr(engine, "_put", real)
+            monkeypatch.setattr(engine, "_store_messages", real)
             with FeedStore(store.path) as other:
                 assert other.query("pragma busy_timeout = 0") is not None
                 with pytest.raises(Unusable, match="locked by another program"):
@@ -480,7 +480,7 @@ def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.Mo
                     )  # not within the other's transaction
         return real(*given)
 
-    monkeypatch.setattr(engine, "_put", overtaken)
+    monkeypatch.setattr(engine, "_store_messages", overtaken)
     assert run_one(store, trigger).fired == 20
 
     add(store, *updates(20, first=21))
@@ -562,7 +562,7 @@ def test_t3_a_rehearsal_is_what_really_happened(
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=4)))
     since = data.draw(st.integers(1, len(rows)))
     with kept() as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "PAGE", 3)
+        patch.setattr(engine, "PAGE_SIZE", 3)
         run_one(store, trigger)
         for low, high in itertools.pairwise([0, *cuts, len(rows)]):
             add(store, *rows[low:high])
@@ -571,9 +571,9 @@ def test_t3_a_rehearsal_is_what_really_happened(
 
         assert {
             message_id_of("t", first.change_id, last.change_id)
-            for first, last, _ in rehearse(store, trigger, since, NOW)
+            for first, last, _ in backtest_firings(store, trigger, since, NOW)
         } == live
-        assert rehearsed(store, trigger, since, 0, NOW).fired == len(live)
+        assert backtest(store, trigger, since, 0, NOW).fired == len(live)
         before = [tuple(row) for row in store.query("select * from messages")]
         replay(store, trigger, since, NOW)
         assert [
@@ -585,7 +585,7 @@ def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore
     add(store, *updates(12, 3))
     before = store.query("select total_changes()")
 
-    found = rehearsed(
+    found = backtest(
         store, a_trigger(enrol="once", where="after.status != 's3'"), "earliest", 2, NOW
     )
 
@@ -612,7 +612,7 @@ def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore
 def test_a_rehearsal_counts_days_minutes_and_keys(store: FeedStore) -> None:
     add(store, *(a_change(n, f"sub_{n % 2}") for n in (0, 1, 2, 59, 60, 61, A_DAY, A_DAY + 2)))
 
-    found = rehearsed(store, a_trigger(), "earliest", 1, NOW)
+    found = backtest(store, a_trigger(), "earliest", 1, NOW)
 
     assert (found.fired, found.days, found.busiest_minute, found.most_per_key) == (
         8,
@@ -625,7 +625,7 @@ def test_a_rehearsal_counts_days_minutes_and_keys(store: FeedStore) -> None:
 def test_a_sample_without_a_body_says_why(store: FeedStore) -> None:
     add(store, a_change(1, origin="diff"))
 
-    (sample,) = rehearsed(
+    (sample,) = backtest(
         store, a_trigger(deliver={"format": "stripe"}), "earliest", now=NOW
     ).samples
 
@@ -703,7 +703,7 @@ def test_t4_a_changed_rule_is_held_for_what_happened_before(store: FeedStore) ->
 
     assert (
         run_one(store, other).held
-        == "its rule changed, and it would fire 2 times for changes of before"
+        == "its rule was edited and would now fire 2 times for older changes"
     )
     add(store, *updates(1, first=4))
     assert run_one(store, other).held
@@ -748,7 +748,7 @@ def test_t4_a_release_in_the_midst_of_a_held_run_leaves_nothing_held(
 ) -> None:
     trigger = begun(store, guard={"max": 2})
     add(store, *updates(20))
-    real: Callable[..., Any] = engine._put
+    real: Callable[..., Any] = engine._store_messages
     pages = itertools.count(1)
 
     def released(*given: Any) -> Any:
@@ -756,7 +756,7 @@ def test_t4_a_release_in_the_midst_of_a_held_run_leaves_nothing_held(
             release(store, "t", NOW)
         return real(*given)
 
-    monkeypatch.setattr(engine, "_put", released)
+    monkeypatch.setattr(engine, "_store_messages", released)
     run_one(store, trigger)
 
     assert (status(store)[0], counts(store)) == (None, {"t": {"waiting": 20}})
@@ -878,26 +878,27 @@ def test_explained_is_what_each_trigger_made_of_a_change(store: FeedStore) -> No
         record_attempt(db, last, Attempt(NOW, 0.5, "500", ""), "waiting", NOW + 5)
     fresh = a_trigger("fresh")
 
-    found = explain(store, [*some, fresh], "evt_2")
+    found = explain_change(store, [*some, fresh], "evt_2")
 
     assert [one.trigger for one in found] == [*names, "fresh"]
     assert [one.verdict for one in found] == [
         "fired; its message is waiting",
         "did not fire: op, where does not hold",
         "did not fire: sub_0 was enrolled before (once)",
-        "did not fire by itself: it is part of a net change",
-        "has not come to it yet: `stripe-feed deliver --once`",
+        "did not fire for it alone: it is part of a net change",
+        "has not reached it yet: run `stripe-feed deliver --once`",
     ]
     assert [(one.change_id, [try_.code for try_ in tries]) for one, tries in found[0].messages] == [
         ("evt_2", ["500"])
     ]
     assert attempts(store, last.message_id) == [Attempt(NOW, 0.5, "500", "")]
-    began = (
-        "did not fire: it happened before the trigger began; `stripe-feed triggers replay` sends it"
-    )
-    assert [one.verdict for one in explain(store, [some[0], some[2]], "evt_0")] == [began, began]
+    began = "did not fire: it happened before the trigger started; `stripe-feed triggers replay` sends it"
+    assert [one.verdict for one in explain_change(store, [some[0], some[2]], "evt_0")] == [
+        began,
+        began,
+    ]
     add(store, a_change(4))
-    assert explain(store, some[:1], "evt_4")[0].verdict.startswith("has not come to it yet")
+    assert explain_change(store, some[:1], "evt_4")[0].verdict.startswith("has not reached it yet")
 
 
 @pytest.mark.parametrize("id", ["evt_9", "latest", "1", "30d", "2026-01-01", ""])
@@ -905,7 +906,7 @@ def test_only_a_change_can_be_explained(store: FeedStore, id: str) -> None:
     add(store, *updates(3))
 
     with pytest.raises(UsageError):
-        explain(store, [a_trigger()], id)
+        explain_change(store, [a_trigger()], id)
 
 
 def test_a_consumer_that_was_put_somewhere_before_its_trigger_began_is_explained_and_used(
@@ -914,6 +915,8 @@ def test_a_consumer_that_was_put_somewhere_before_its_trigger_began_is_explained
     add(store, *updates(3))
     consumers.reset(store, "trigger:t", "earliest", NOW)
 
-    assert explain(store, [a_trigger()], "evt_1")[0].verdict.startswith("has not come to it yet")
+    assert explain_change(store, [a_trigger()], "evt_1")[0].verdict.startswith(
+        "has not reached it yet"
+    )
     done = run_one(store, a_trigger())
     assert (done.fired, done.is_new) == (3, True)

@@ -15,7 +15,7 @@ from stripe_feed.delivery.worker import open_worker
 from stripe_feed.errors import SetupError
 from stripe_feed.server.service import ServiceState, delivery_loop
 from stripe_feed.triggers.config import read_triggers
-from stripe_feed.triggers.config_watcher import Watched
+from stripe_feed.triggers.config_watcher import ConfigWatcher
 from tests.deliveries import updates
 from tests.web import a_feed, add
 
@@ -38,28 +38,29 @@ def lines(name: str) -> int:
 def test_a_file_is_read_again_where_it_changed_and_is_right(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rules = Watched([], FILE)
-    assert not rules.changed()
+    rules = ConfigWatcher([], FILE)
+    assert not rules.reload()
     write("one")
-    assert rules.changed() and [one.name for one in rules.triggers] == ["one"]
-    assert not rules.changed()
+    assert rules.reload() and [one.name for one in rules.triggers] == ["one"]
+    assert not rules.reload()
     for wrong in ('where = "open"', 'deliver.secrets = "env:NOT_SET"'):
         write("another", wrong)
-        assert not rules.changed()
+        assert not rules.reload()
         assert (
-            "triggers.toml changed, and is wrong: the rules of before stay. " in caplog.messages[-1]
+            "triggers.toml changed but has errors, so the triggers stay as they were. "
+            in caplog.messages[-1]
         )
-        assert not rules.changed() and len(caplog.messages) == len(set(caplog.messages))
+        assert not rules.reload() and len(caplog.messages) == len(set(caplog.messages))
     FILE.unlink()
-    assert not rules.changed() and [one.name for one in rules.triggers] == ["one"]
+    assert not rules.reload() and [one.name for one in rules.triggers] == ["one"]
     write("two", 'op = "updated"')
-    assert rules.changed() and [one.name for one in rules.triggers] == ["two"]
-    assert not Watched(rules.triggers).changed()
+    assert rules.reload() and [one.name for one in rules.triggers] == ["two"]
+    assert not ConfigWatcher(rules.triggers).reload()
 
 
 def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:
     write("one")
-    rules, state = Watched(read_triggers(), FILE), ServiceState()
+    rules, state = ConfigWatcher(read_triggers(), FILE), ServiceState()
     with a_feed(tmp_path) as feed, ExitStack() as current:
         delivery = current.enter_context(open_worker(feed.store, rules.triggers))
         thread = threading.Thread(

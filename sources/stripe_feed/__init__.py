@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from .feed.process_once import process_once
     from .resources import TABLES
     from .sync_run import sync
+    from .triggers.config import parse_trigger as trigger
     from .triggers.config import read_triggers
-    from .triggers.config import trigger_of as trigger
     from .triggers.run import deliver
     from .verify_run import verify
     from .write.actions import Actions, open_actions
@@ -68,7 +68,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "run_sandbox": ".cli.demo:run_sandbox",
         "stripe_source": ".extract.source:stripe_source",
         "sync": ".sync_run:sync",
-        "trigger": ".triggers.config:trigger_of",
+        "trigger": ".triggers.config:parse_trigger",
         "verify": ".verify_run:verify",
     }
 

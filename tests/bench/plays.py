@@ -14,8 +14,8 @@ from typing import Any
 from stripe_feed.delivery.outbox import unfinished_counts
 from stripe_feed.delivery.worker import Worker
 from stripe_feed.feed.storage.store import FeedStore
-from stripe_feed.triggers.config import trigger_of
-from stripe_feed.triggers.engine import fire
+from stripe_feed.triggers.config import parse_trigger
+from stripe_feed.triggers.engine import run_triggers
 from tests.deliveries import add, filled, updates
 from tests.receiver import (
     ERROR,
@@ -79,7 +79,7 @@ def rate(tools: Any) -> None:
         ):
             where = {"url": receiver.url, "allow_private": True}
             guard = {"max": MESSAGES, "share": 1}
-            trigger = trigger_of(
+            trigger = parse_trigger(
                 {"name": "t", "resource": "subscriptions", "guard": guard, "deliver": where}
             )
             filled(store, trigger, *updates(MESSAGES, LANES))
@@ -119,7 +119,7 @@ def slow_lanes(tools: Any) -> None:
         FeedStore(Path(folder) / "a.feed.sqlite") as store,
     ):
         where = {"url": receiver.url, "allow_private": True, "timeout": 5}
-        trigger = trigger_of(
+        trigger = parse_trigger(
             {
                 "name": "t",
                 "resource": "subscriptions",
@@ -162,7 +162,7 @@ def history(tools: Any) -> None:
             FeedStore(Path(folder) / "a.feed.sqlite") as store,
         ):
             where = {"file": str(Path(folder) / "out.jsonl")}
-            trigger = trigger_of(
+            trigger = parse_trigger(
                 {
                     "name": "t",
                     "resource": "subscriptions",
@@ -183,7 +183,7 @@ def history(tools: Any) -> None:
             for turn in range(5):
                 add(store, *updates(MORE, MORE, first=1 + turn * MORE))
                 began = time.process_time()
-                fire(store, [trigger], time.time())
+                run_triggers(store, [trigger], time.time())
                 delivery = Worker(store, [trigger], at_once=1)
                 delivery.once()
                 delivery.close()

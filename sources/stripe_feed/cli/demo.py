@@ -25,7 +25,7 @@ from ..extract.options import SETTLE
 from ..feed.change import OP_WORDS, Change
 from ..feed.feed import open_feed
 from ..sync_run import Synced, sync
-from ..triggers.config import trigger_of
+from ..triggers.config import parse_trigger
 from ..triggers.run import deliver
 from ..triggers.trigger import Trigger
 from .feed import format_change
@@ -159,7 +159,7 @@ def welcome_trigger(url: str) -> Trigger:
     """A trigger that posts the e-mail and the id of each new customer."""
     body = {"email": "{after.email}", "attributes": {"id": "{after.id}"}}
     receiver = {"url": url, "allow_private": True, "template": body}
-    return trigger_of({"name": "welcome", "preset": "customer_created", "deliver": receiver})
+    return parse_trigger({"name": "welcome", "preset": "customer_created", "deliver": receiver})
 
 
 @contextmanager

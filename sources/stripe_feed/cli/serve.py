@@ -90,13 +90,13 @@ def serve(
     from ..api.client import API_VERSION
     from ..feed.consumers import parse_duration
     from ..server.service import serve
-    from ..triggers.config import FILE, read_triggers
-    from ..triggers.config_watcher import Watched
+    from ..triggers.config import DEFAULT_FILE, read_triggers
+    from ..triggers.config_watcher import ConfigWatcher
     from .trigger_output import stop_on_signals
 
-    rules = Watched(
-        read_triggers(triggers or FILE) if triggers or Path(FILE).exists() else [],
-        Path(triggers or FILE),
+    rules = ConfigWatcher(
+        read_triggers(triggers or DEFAULT_FILE) if triggers or Path(DEFAULT_FILE).exists() else [],
+        Path(triggers or DEFAULT_FILE),
     )
     secrets = read_secrets(SECRET_VARIABLE)
     with stop_on_signals() as stopped:

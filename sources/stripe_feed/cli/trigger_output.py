@@ -14,8 +14,8 @@ from .output import console_out, echo_err, escape_control, format_time, make_tab
 
 if TYPE_CHECKING:
     from ..delivery.worker import DeliveryReport
-    from ..triggers.backtest import Rehearsed
-    from ..triggers.engine import Explained, Fired
+    from ..triggers.backtest import BacktestReport
+    from ..triggers.engine import Explanation, TriggerResult
 
 
 def print_records(records: Sequence[Mapping[str, Any]], json: bool) -> None:
@@ -50,7 +50,7 @@ def print_triggers(triggers: Sequence[Mapping[str, Any]], json: bool) -> None:
         sys.stdout.write(f"  {', '.join(parts)}\n")
 
 
-def print_backtest(report: Rehearsed, json: bool) -> None:
+def print_backtest(report: BacktestReport, json: bool) -> None:
     """Print how often a trigger would have fired, per day, with sample messages."""
     if json:
         print_json(report)
@@ -75,7 +75,7 @@ def print_backtest(report: Rehearsed, json: bool) -> None:
         )
 
 
-def print_explanations(explanations: Sequence[Explained], json: bool) -> None:
+def print_explanations(explanations: Sequence[Explanation], json: bool) -> None:
     """Print why each trigger fired or did not."""
     if json:
         print_json(*explanations)
@@ -104,7 +104,7 @@ def _format_value(value: Any) -> str:
 
 
 def print_delivered(
-    fired: Sequence[Fired], report: DeliveryReport, json: bool, quiet: bool
+    fired: Sequence[TriggerResult], report: DeliveryReport, json: bool, quiet: bool
 ) -> None:
     """Print the result of a delivery: JSON on stdout, or one line on stderr."""
     if json:

@@ -18,7 +18,7 @@ from .options import Json, LocalCopyOptions
 
 if TYPE_CHECKING:
     from ..delivery.worker import DeliveryReport
-    from ..triggers.engine import Fired
+    from ..triggers.engine import TriggerResult
     from ..triggers.trigger import Trigger
 
 triggers_app = typer.Typer(
@@ -51,14 +51,14 @@ SAMPLES = 3
 def check(triggers: File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
     from ..delivery.endpoint import Endpoint
-    from ..triggers.config import examine
+    from ..triggers.config import check_triggers
     from .output import echo_err
 
-    report = examine(triggers)
-    for line in report.doubts:
+    report = check_triggers(triggers)
+    for line in report.warnings:
         echo_err(line)
-    if report.mistakes:
-        *others, last = report.mistakes
+    if report.errors:
+        *others, last = report.errors
         for line in others:
             echo_err(f"error: {line}")
         raise UsageError(last)
@@ -68,9 +68,9 @@ def check(triggers: File = "triggers.toml") -> None:
         ).close()  # raises if a secret is not set
         sys.stdout.write(f"{trigger.name}: {describe(trigger)} -> {trigger.deliver.shown}\n")
     echo_err(f"{len(report.triggers)} triggers are valid.")
-    if report.doubts:
+    if report.warnings:
         raise PartlyDone(
-            f"{len(report.doubts)} warnings, see above: a misspelt name never matches."
+            f"{len(report.warnings)} warnings, see above: a misspelt name never matches."
         )
 
 
@@ -173,17 +173,17 @@ def describe(trigger: Trigger) -> str:
     """Describe the condition of a trigger in one line."""
     from ..feed.change import OP_WORDS
     from ..feed.filters import DEFAULT_OPS
-    from ..triggers.trigger import side_words
+    from ..triggers.trigger import format_side
 
-    parts = ["/".join(trigger.wanted.resources) or "anything"]
-    if trigger.wanted.ops != DEFAULT_OPS:
-        parts.append("/".join(OP_WORDS[op] for op in trigger.wanted.ops))
+    parts = ["/".join(trigger.filter.resources) or "anything"]
+    if trigger.filter.ops != DEFAULT_OPS:
+        parts.append("/".join(OP_WORDS[op] for op in trigger.filter.ops))
     if trigger.event:
         parts.append(f"event {'/'.join(trigger.event)}")
     parts += [
-        f"{path} changes to {side_words(new)}"
+        f"{path} changes to {format_side(new)}"
         if old == "*"
-        else f"{path} from {side_words(old)} to {side_words(new)}"
+        else f"{path} from {format_side(old)} to {format_side(new)}"
         for path, (old, new) in trigger.transition.items()
     ]
     parts += [f"{path} changes" for path in trigger.changed]
@@ -206,12 +206,12 @@ def test(
     """Show how often a trigger would have fired in the past, per day, with sample messages. Nothing is
     sent.
     """
-    from ..triggers.backtest import rehearsed
+    from ..triggers.backtest import backtest
     from .trigger_output import print_backtest
 
     trigger = find_trigger(triggers, name)
     with open_feed_for_cli(copy) as feed:
-        print_backtest(rehearsed(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
+        print_backtest(backtest(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
 
 
 @partial(command, triggers_app)
@@ -231,12 +231,12 @@ def explain(
     every delivery attempt.
     """
     from ..triggers.config import read_triggers
-    from ..triggers.engine import explain
+    from ..triggers.engine import explain_change
     from .trigger_output import print_explanations
 
     with open_feed_for_cli(copy) as feed:
         print_explanations(
-            explain(feed.store, read_triggers(triggers), change_id, feed.lookups), json
+            explain_change(feed.store, read_triggers(triggers), change_id, feed.lookups), json
         )
 
 
@@ -381,7 +381,7 @@ def deliver(
     from ..delivery.outbox import unfinished_counts
     from ..delivery.worker import open_worker
     from ..triggers.config import read_triggers
-    from ..triggers.run import ticking
+    from ..triggers.run import trigger_loop
     from .trigger_output import print_delivered, stop_on_signals
 
     configured, fired = read_triggers(triggers), dict[str, Any]()
@@ -390,7 +390,7 @@ def deliver(
         open_feed_for_cli(copy, allow_empty=True) as feed,
         open_worker(feed.store, configured, lookups=feed.lookups) as delivery,
     ):
-        run_triggers = ticking(feed, configured, patient=not once)
+        run_triggers = trigger_loop(feed, configured, keep_running=not once)
 
         def tick() -> None:
             for result in run_triggers():
@@ -405,7 +405,7 @@ def deliver(
     raise_if_blocked(list(fired.values()), report, once)
 
 
-def raise_if_blocked(fired: Sequence[Fired], report: DeliveryReport, once: bool) -> None:
+def raise_if_blocked(fired: Sequence[TriggerResult], report: DeliveryReport, once: bool) -> None:
     """Raise `PartlyDone` if messages wait for a person, or for another run."""
     problems = [
         f"{result.trigger} is held: {result.held}. Run `stripe-feed triggers release {result.trigger}`, or discard."

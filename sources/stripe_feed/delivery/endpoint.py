@@ -247,7 +247,11 @@ def payload_for(deliver: EndpointConfig) -> Callable[[PayloadContext], Payload]:
 
 def lookups_of(deliver: EndpointConfig) -> frozenset[str]:
     """Return the related objects that an endpoint's template reads."""
-    return frozenset() if deliver.template is None else compile_template(deliver.template).looks_up
+    return (
+        frozenset()
+        if deliver.template is None
+        else compile_template(deliver.template).related_tables
+    )
 
 
 def is_reference(value: Any) -> bool:
@@ -284,7 +288,7 @@ class Endpoint:
         **network: Any,
     ) -> None:
         self.trigger, self.deliver, self.now = trigger, deliver, now
-        self.body, self.looks_up = payload_for(deliver), lookups_of(deliver)
+        self.body, self.related_tables = payload_for(deliver), lookups_of(deliver)
         self.secrets = [resolve_secret(reference) for reference in deliver.secrets]
         self.headers("msg_0", Payload(b""))
         self.transport = _transport(

@@ -84,7 +84,7 @@ class Template:
     paths: tuple[str, ...] = ()
 
     @property
-    def looks_up(self) -> frozenset[str]:
+    def related_tables(self) -> frozenset[str]:
         """The related objects that the template reads."""
         return frozenset(path.partition(".")[0] for path in self.paths) & {*RELATED_TABLES}
 

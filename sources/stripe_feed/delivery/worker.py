@@ -230,7 +230,7 @@ class Worker:
         messages = next_due(
             self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, BATCH_SIZE
         )
-        lanes.unread = messages if lanes.endpoint.looks_up else []
+        lanes.unread = messages if lanes.endpoint.related_tables else []
         lanes.has_more = len(messages) == BATCH_SIZE
         lanes.ready += [message for message in messages if message.lane not in lanes.busy]
 
@@ -245,7 +245,7 @@ class Worker:
                     None, (self.store.by_id(message.change_id) for message in messages)
                 )
                 with suppress(StripeFeedError):
-                    self.lookups.prefetch(changes, lanes.endpoint.looks_up)
+                    self.lookups.prefetch(changes, lanes.endpoint.related_tables)
 
     def _go_on(self, lanes: EndpointQueue, lane: str) -> None:
         """Queue the next message with an ordering key."""
@@ -277,7 +277,7 @@ class Worker:
         began, clock = self.now(), time.monotonic()
         try:
             self._look_up(lanes)
-            telling = self._telling(message, lanes.endpoint.looks_up)
+            telling = self._telling(message, lanes.endpoint.related_tables)
             if telling is None:
                 outcome = AttemptResult(False, "gone", note="its change is no longer in the feed")
             else:
@@ -301,7 +301,7 @@ class Worker:
             )
         )
 
-    def _telling(self, message: Message, looks_up: frozenset[str]) -> PayloadContext | None:
+    def _telling(self, message: Message, related_tables: frozenset[str]) -> PayloadContext | None:
         """Build a message's context from its changes; None if they were pruned."""
         last = self.store.by_id(message.change_id)
         first = (
@@ -318,7 +318,7 @@ class Worker:
         subject = last if first is last else net_between(self.store, first, last)
         if subject is None:
             raise NotRenderable("The object ended as it began.")
-        related = self.lookups.related(last, looks_up) if looks_up else {}
+        related = self.lookups.related(last, related_tables) if related_tables else {}
         return PayloadContext(
             subject,
             message.trigger,

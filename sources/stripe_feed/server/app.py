@@ -72,7 +72,7 @@ def create_app(settings: ServerConfig) -> Starlette:
         Route("/objects/{table}/{id:path}", row),
         Route("/", home),
         Route("/retry", retry, methods=["POST"]),
-        *(Route(path, static(kind, content)) for path, kind, content in page.files()),
+        *(Route(path, static(kind, content)) for path, kind, content in page.page_files()),
     ]
     app = Starlette(
         routes=routes,
@@ -175,9 +175,9 @@ async def home(request: Request) -> Response:
     """Answer `GET /`: the page."""
     context = context_of(request)
     settings = context.settings
-    shown = await context.in_thread(page.look)
+    shown = await context.in_thread(page.read_overview)
     made = partial(
-        page.page, shown, settings.triggers, settings.health(), context.key, settings.now()
+        page.render_page, shown, settings.triggers, settings.health(), context.key, settings.now()
     )
     return Response(await run_sync(made), 200, media_type="text/html; charset=utf-8")
 

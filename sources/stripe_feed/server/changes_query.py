@@ -176,9 +176,9 @@ def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
         raise UsageError(f"trigger: there is no trigger {name[:60]!r} here.{near}")
     rule = rules[name]
     return replace(
-        rule.wanted,
+        rule.filter,
         matches=partial(rule.fires, lookups=lookups),
-        prefetch=partial(rule.look_up, lookups=lookups),
+        prefetch=partial(rule.prefetch, lookups=lookups),
     )
 
 

@@ -25,8 +25,8 @@ from ..extract.tables.rejected import describe_rejected
 from ..feed.feed import Feed, open_feed
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
-from ..triggers.config_watcher import Watched
-from ..triggers.run import ticking
+from ..triggers.config_watcher import ConfigWatcher
+from ..triggers.run import trigger_loop
 from ..triggers.trigger import Trigger
 from . import webhook_inbox
 
@@ -233,7 +233,11 @@ class WorkerStop(threading.Event):
 
 
 def delivery_loop(
-    rules: Watched, feed: Feed, state: ServiceState, current: ExitStack, delivery: Worker | None
+    rules: ConfigWatcher,
+    feed: Feed,
+    state: ServiceState,
+    current: ExitStack,
+    delivery: Worker | None,
 ) -> None:
     """Fire and deliver until stopped; if the triggers file changed, restart with it. `current`
     holds the worker.
@@ -241,7 +245,7 @@ def delivery_loop(
     while not state.stopped.is_set():
         over, run = WorkerStop(state.stopped), _ticking(feed, rules.triggers, state)
         if delivery is None:
-            while not over.wait(RULES_POLL_SECONDS) and not rules.changed():
+            while not over.wait(RULES_POLL_SECONDS) and not rules.reload():
                 pass
         else:
             run_worker(delivery, partial(_tick, rules, over, run), state, over)
@@ -249,15 +253,15 @@ def delivery_loop(
         delivery = _open_worker(rules, feed, state, current)
 
 
-def _tick(rules: Watched, over: WorkerStop, run: Callable[[], object]) -> None:
-    if rules.changed():
+def _tick(rules: ConfigWatcher, over: WorkerStop, run: Callable[[], object]) -> None:
+    if rules.reload():
         over.set()
     elif not over.is_set():
         run()
 
 
 def _open_worker(
-    rules: Watched, feed: Feed, state: ServiceState, current: ExitStack
+    rules: ConfigWatcher, feed: Feed, state: ServiceState, current: ExitStack
 ) -> Worker | None:
     while rules.triggers and not state.stopped.is_set():
         try:
@@ -294,7 +298,7 @@ def run_worker(
 
 def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Callable[[], None]:
     """Return a function that runs the triggers and records the result in the state."""
-    run = ticking(feed, triggers)
+    run = trigger_loop(feed, triggers)
 
     def tick() -> None:
         errors = [one.error for one in run() if one.error is not None]
@@ -309,7 +313,7 @@ def serve(
     port: int,
     token: str | None,
     secrets: Sequence[str],
-    rules: Watched,
+    rules: ConfigWatcher,
     every: float,
     stopped: threading.Event,
     ready: Callable[[Listening], object],

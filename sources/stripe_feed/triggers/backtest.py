@@ -1,5 +1,5 @@
-"""A trigger tried on history: what it would have fired for, per day, how much at once, and what it
-would have said.
+"""Backtest a trigger on past changes: how often it would have fired, per day and at once, with
+sample messages.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..feed.consumers import StartAt, position_before
 from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.net import net_between
 from ..feed.storage.store import FeedStore
-from .engine import Firing, rehearse
+from .engine import Firing, backtest_firings
 from .trigger import Trigger
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampleMessage:
     """One message that would have been sent."""
 
     change_id: str
@@ -33,10 +33,10 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """What would have been fired. `changes`: how many were looked at; `days`: firings by UTC date;
-    `busiest_minute`: the most in one; `most_per_key`: for one object or customer. `samples`: the
-    newest messages.
+class BacktestReport:
+    """How often a trigger would have fired. `changes`: how many were checked; `days`: firings by UTC
+    date; `busiest_minute`: the most in one minute; `most_per_key`: the most for one object or
+    customer; `samples`: the newest messages.
     """
 
     trigger: str
@@ -45,51 +45,55 @@ class Rehearsed:
     days: dict[str, int]
     busiest_minute: int
     most_per_key: int
-    samples: list[Sample]
+    samples: list[SampleMessage]
 
 
-def rehearsed(
+def backtest(
     store: FeedStore,
     trigger: Trigger,
     since: StartAt,
     samples: int = 3,
     now: float | None = None,
     lookups: Lookups = NO_LOOKUPS,
-) -> Rehearsed:
-    """Try a trigger on the changes from a place on; nothing is written or sent."""
-    at = time.time() if now is None else now
+) -> BacktestReport:
+    """Run a trigger over past changes; nothing is written or sent."""
+    run_at = time.time() if now is None else now
     days, minutes, keys = Counter[str](), Counter[int](), Counter[str]()
     newest: list[Firing] = []
-    for firing in rehearse(store, trigger, since, at, lookups):
+    for firing in backtest_firings(store, trigger, since, run_at, lookups):
         _, last, key = firing
         days[last.occurred_at.date().isoformat()] += 1
         minutes[int(last.occurred_at.timestamp()) // 60] += 1
         keys[key] += 1
         newest = [*newest, firing][-samples:] if samples else []
-    shown = [_sample(store, trigger, one, lookups) for one in newest]
-    return Rehearsed(
+    sample_messages = [
+        _sample_message(store, trigger, firing_to_show, lookups) for firing_to_show in newest
+    ]
+    return BacktestReport(
         trigger.name,
-        store.head - position_before(store, since, at),
+        store.head - position_before(store, since, run_at),
         sum(days.values()),
         dict(sorted(days.items())),
         max(minutes.values(), default=0),
         max(keys.values(), default=0),
-        shown,
+        sample_messages,
     )
 
 
-def _sample(store: FeedStore, trigger: Trigger, firing: Firing, lookups: Lookups) -> Sample:
+def _sample_message(
+    store: FeedStore, trigger: Trigger, firing: Firing, lookups: Lookups
+) -> SampleMessage:
     first, last, _ = firing
-    about = last if first.change_id == last.change_id else net_between(store, first, last) or last
-    beside = lookups.related(last, lookups_of(trigger.deliver))
-    telling = PayloadContext(
-        about,
+    change = last if first.change_id == last.change_id else net_between(store, first, last) or last
+    related = lookups.related(last, lookups_of(trigger.deliver))
+    context = PayloadContext(
+        change,
         trigger.name,
         message_id_of(trigger.name, first.change_id, last.change_id),
-        beside=beside,
+        beside=related,
     )
     try:
-        body: Any = json.loads(payload_for(trigger.deliver)(telling).content)
+        body: Any = json.loads(payload_for(trigger.deliver)(context).content)
     except NotRenderable as fault:
         body = str(fault)
-    return Sample(last.change_id, last.object_id, last.occurred_at, body)
+    return SampleMessage(last.change_id, last.object_id, last.occurred_at, body)

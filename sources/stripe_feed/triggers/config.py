@@ -1,5 +1,5 @@
-"""`triggers.toml`, or the same in Python, to triggers: refused whole, with line and reason, before
-anything runs.
+"""Read triggers from `triggers.toml` or from Python: a file with an error is refused as a whole, with
+line and reason, before anything runs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..feed.paths import normalize_path
 from ..resources import RESOURCES
 from . import stripe_fields
 from .expressions import compile_expression
-from .trigger import ORIGINS, PRESETS, Enrol, Guard, Trigger
+from .trigger import DEFAULT_ORIGINS, PRESETS, Enrol, Guard, Trigger
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FILE = "triggers.toml"
-DEEPEST = 60
-LARGEST = 2**63
+DEFAULT_FILE = "triggers.toml"
+MAX_DEPTH = 60
+MAX_INTEGER = 2**63
 T = TypeVar("T")
-KEYS = (
+TRIGGER_KEYS = (
     "name",
     "preset",
     "resource",
@@ -52,64 +52,65 @@ KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """What a file holds: the triggers that are right, and a line for each mistake, and for each
-    doubt about those.
+class CheckResult:
+    """The valid triggers of a file, a line for each error, and a line for each warning about valid
+    triggers.
     """
 
     triggers: list[Trigger]
-    mistakes: list[str]
-    doubts: list[str]
+    errors: list[str]
+    warnings: list[str]
 
 
-def read_triggers(path: str | Path = FILE) -> list[Trigger]:
-    """The triggers of a file. Raises `UsageError` with file, line and reason where anything is
-    wrong in it.
-    """
-    found = examine(path, is_doubting=False)
-    if found.mistakes:
-        first, *others = found.mistakes
+def read_triggers(path: str | Path = DEFAULT_FILE) -> list[Trigger]:
+    """Read the triggers of a file. Raises `UsageError` with file, line and reason for any error."""
+    result = check_triggers(path, with_warnings=False)
+    if result.errors:
+        first, *others = result.errors
         more = f" And {len(others):,} more: `stripe-feed triggers check`." if others else ""
         raise UsageError(f"{first}{more}")
-    return found.triggers
+    return result.triggers
 
 
-def examine(path: str | Path = FILE, is_doubting: bool = True) -> Examined:
-    """Read a file whole. Raises `UsageError` where it cannot be read, or is no TOML."""
+def check_triggers(path: str | Path = DEFAULT_FILE, with_warnings: bool = True) -> CheckResult:
+    """Check a whole file. Raises `UsageError` if it cannot be read or is not TOML."""
     file = Path(path)
-    text = _text(file)
-    said = _parsed(file, text)
-    place = _Place(file, text)
-    mistakes = [
-        place.line(f"unknown key {name!r}. A file is made of [[trigger]] tables.", -1, [name])
-        for name in said
+    text = _read_text(file)
+    document = _parse_toml(file, text)
+    source = _SourceLines(file, text)
+    errors = [
+        source.message(f"unknown key {name!r}. A file consists of [[trigger]] tables.", -1, [name])
+        for name in document
         if name != "trigger"
     ]
-    tables = said.get("trigger", [])
+    tables = document.get("trigger", [])
     if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
-        return Examined(
+        return CheckResult(
             [],
-            [*mistakes, place.line("write [[trigger]], with two brackets.", -1, ["trigger"])],
+            [*errors, source.message("write [[trigger]], with two brackets.", -1, ["trigger"])],
             [],
         )
-    found, doubtful = dict[str, Trigger](), list[str]()
+    triggers_by_name, warnings = dict[str, Trigger](), list[str]()
     for n, table in enumerate(tables):
         try:
-            trigger = trigger_of(table)
-            if trigger.name in found:
+            trigger = parse_trigger(table)
+            if trigger.name in triggers_by_name:
                 raise ConfigError(f"there are two triggers called {trigger.name!r}", "name")
         except ConfigError as fault:
-            mistakes += [place.line(_end(str(one)), n, one.keys) for one in (fault, *fault.others)]
+            errors += [
+                source.message(_end_sentence(str(one)), n, one.keys)
+                for one in (fault, *fault.others)
+            ]
             continue
-        found[trigger.name] = trigger
-        for words, *keys in stripe_fields.doubts(trigger) if is_doubting else ():
-            doubtful.append(place.line(f"{trigger.name}: {_end(words)}", n, keys))
-    return Examined(list(found.values()), mistakes, doubtful)
+        triggers_by_name[trigger.name] = trigger
+        for words, *keys in stripe_fields.rule_warnings(trigger) if with_warnings else ():
+            warnings.append(source.message(f"{trigger.name}: {_end_sentence(words)}", n, keys))
+    return CheckResult(list(triggers_by_name.values()), errors, warnings)
 
 
-def write_starter(path: str | Path = FILE) -> None:
-    """Write a file to begin with: commented examples. Raises `UsageError` where there is one, which
-    stays as it is.
+def write_starter(path: str | Path = DEFAULT_FILE) -> None:
+    """Write a starter file with commented examples. Raises `UsageError` if the file exists; it is
+    not changed.
     """
     from importlib.resources import files
 
@@ -120,7 +121,7 @@ def write_starter(path: str | Path = FILE) -> None:
             )
     except FileExistsError:
         raise UsageError(
-            f"{path} is there already, and stays as it is. Name another with --triggers."
+            f"{path} already exists and was not changed. Name another with --triggers."
         ) from None
     except (OSError, ValueError) as fault:
         raise UsageError(
@@ -128,12 +129,12 @@ def write_starter(path: str | Path = FILE) -> None:
         ) from None
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(
-            f"There is no file {file}. `stripe-feed triggers init` writes one to begin with; --triggers names another."
+            f"There is no file {file}. `stripe-feed triggers init` writes a starter file; --triggers names another."
         ) from None
     except (OSError, ValueError) as fault:
         raise UsageError(
@@ -141,28 +142,26 @@ def _text(file: Path) -> str:
         ) from None
 
 
-def _parsed(file: Path, text: str) -> dict[str, Any]:
+def _parse_toml(file: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
-        place = re.search(r"\(at line (\d+)", str(fault))
-        line = place[1] if place else max(1, len(text.splitlines()))
-        raise UsageError(f"{file}:{line}: it is no TOML: {fault}.") from None
+        match = re.search(r"\(at line (\d+)", str(fault))
+        line = match[1] if match else max(1, len(text.splitlines()))
+        raise UsageError(f"{file}:{line}: not valid TOML: {fault}.") from None
     except (
         ValueError,
         RecursionError,
     ):  # of a number with thousands of digits, of brackets in brackets
-        raise UsageError(
-            f"{file}: it holds a number that is too long, or is nested too deeply."
-        ) from None
+        raise UsageError(f"{file}: a number is too long, or the nesting is too deep.") from None
 
 
-def _end(text: str) -> str:
+def _end_sentence(text: str) -> str:
     return text if text.endswith((".", "?")) else f"{text}."
 
 
-class _Place:
-    """Where something is in a file."""
+class _SourceLines:
+    """The lines of a file, to find where a key is."""
 
     def __init__(self, file: Path, text: str) -> None:
         self.file, self.lines = file, text.splitlines()
@@ -170,25 +169,27 @@ class _Place:
             i for i, line in enumerate(self.lines) if re.match(r"\s*\[\[\s*trigger\s*\]\]", line)
         ]
 
-    def line(self, words: str, n: int, keys: Sequence[str]) -> str:
-        """Words about a key of the n-th trigger (-1: before the first), with file and line of the
-        deepest that can be found.
+    def message(self, text: str, n: int, keys: Sequence[str]) -> str:
+        """A message about a key of the n-th trigger (-1: before the first), with file and line of
+        the deepest key that can be found.
         """
         starts = self.starts
         low = starts[n] if 0 <= n < len(starts) else 0
         high = starts[n + 1] if 0 <= n < len(starts) - 1 else len(self.lines)
-        best = low
+        deepest = low
         for key in keys:
-            word = rf"(^[\s\[]*([\w\"'-]+\s*\.\s*)*|[{{,]\s*)[\"']?{re.escape(key)}[\"']?\s*(=(?!=)|\]|\.)"
-            best = next((i for i in range(best, high) if re.search(word, self.lines[i])), best)
-        return f"{self.file}:{best + 1}: {words}"
+            pattern = rf"(^[\s\[]*([\w\"'-]+\s*\.\s*)*|[{{,]\s*)[\"']?{re.escape(key)}[\"']?\s*(=(?!=)|\]|\.)"
+            deepest = next(
+                (i for i in range(deepest, high) if re.search(pattern, self.lines[i])), deepest
+            )
+        return f"{self.file}:{deepest + 1}: {text}"
 
 
-def trigger_of(said: Mapping[str, Any]) -> Trigger:
-    """A trigger from the words of a `[[trigger]]` table; `deliver.python` may be a callable here.
-    Raises `Wrong`, a `UsageError`, for the first thing that is wrong, with the others.
+def parse_trigger(table: Mapping[str, Any]) -> Trigger:
+    """Make a trigger from the keys of a `[[trigger]]` table; here `deliver.python` may be a callable.
+    Raises `ConfigError`, a `UsageError`, for the first error, with the others in `others`.
     """
-    wrong: list[ConfigError] = []
+    errors: list[ConfigError] = []
     none: tuple[str, ...] = ()
     empty: dict[str, Any] = {}
 
@@ -196,39 +197,41 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
         try:
             return get()
         except ConfigError as fault:
-            wrong.append(fault)
+            errors.append(fault)
             return otherwise
 
-    for key, value in said.items():
-        read(lambda key=key, value=value: reject_unknown({key: value}, KEYS, ""), None)  # type: ignore[misc]
-    name = read(lambda: _name(said.get("name")), "")
-    words = {**read(lambda: _preset(said.get("preset")), empty), **said}
-    _sound(words)
-    resources = read(lambda: _filter("resource", words), none)
-    ops = read(lambda: _filter("op", words), none)
-    transition = read(lambda: _transition(words.get("transition", {})), empty)
-    changed = read(lambda: tuple(_path(one, "changed") for one in _texts(words, "changed")), none)
-    read(lambda: _about_something(words, wrong), None)
-    event = read(lambda: _events(words, resources), none)
-    origin = read(lambda: _chosen(words, "origin", ORIGINS_ALL), none)
-    origin_push = read(
-        lambda: read_bool(words, "origin_push") if "origin_push" in words else None, None
+    for key, value in table.items():
+        read(lambda key=key, value=value: reject_unknown({key: value}, TRIGGER_KEYS, ""), None)  # type: ignore[misc]
+    name = read(lambda: _parse_name(table.get("name")), "")
+    settings = {**read(lambda: _parse_preset(table.get("preset")), empty), **table}
+    _check_values(settings)
+    resources = read(lambda: _parse_filter("resource", settings), none)
+    ops = read(lambda: _parse_filter("op", settings), none)
+    transition = read(lambda: _parse_transition(settings.get("transition", {})), empty)
+    changed = read(
+        lambda: tuple(_parse_path(one, "changed") for one in _text_list(settings, "changed")), none
     )
-    where = read(lambda: _where(words.get("where")), None)
-    enrol = read(lambda: _enrol(words.get("enrol", "always")), Enrol())
-    per: Any = read(lambda: _per(words.get("per", "object_id")), "object_id")
-    net = read(lambda: read_bool(words, "net"), False)
-    guard = read(lambda: _guard(words.get("guard", {})), Guard())
-    deliver = read(lambda: parse_endpoint(words.get("deliver")), None)
-    if wrong or deliver is None:
-        wrong[0].others = tuple(wrong[1:])
-        raise wrong[0]
+    read(lambda: _require_subject(settings, errors), None)
+    event = read(lambda: _parse_events(settings, resources), none)
+    origin = read(lambda: _choices(settings, "origin", ORIGINS_ALL), none)
+    origin_push = read(
+        lambda: read_bool(settings, "origin_push") if "origin_push" in settings else None, None
+    )
+    where = read(lambda: _parse_where(settings.get("where")), None)
+    enrol = read(lambda: _parse_enrol(settings.get("enrol", "always")), Enrol())
+    per: Any = read(lambda: _parse_per(settings.get("per", "object_id")), "object_id")
+    net = read(lambda: read_bool(settings, "net"), False)
+    guard = read(lambda: _parse_guard(settings.get("guard", {})), Guard())
+    deliver = read(lambda: parse_endpoint(settings.get("deliver")), None)
+    if errors or deliver is None:
+        errors[0].others = tuple(errors[1:])
+        raise errors[0]
     return Trigger(
         name=name,
-        wanted=compile_filter(resources or None, ops or None, transition, changed),
+        filter=compile_filter(resources or None, ops or None, transition, changed),
         deliver=deliver,
         event=event,
-        origin=origin or ORIGINS,
+        origin=origin or DEFAULT_ORIGINS,
         origin_push=origin_push,
         transition=transition,
         changed=changed,
@@ -237,11 +240,11 @@ def trigger_of(said: Mapping[str, Any]) -> Trigger:
         per=per,
         net=net,
         guard=guard,
-        enrolled_by=words.get("enrolled_by"),
+        enrolled_by=settings.get("enrolled_by"),
     )
 
 
-def _name(name: Any) -> str:
+def _parse_name(name: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,80}", name):
         raise ConfigError(
             "a trigger needs a name of letters, digits and the characters _ . -", "name"
@@ -249,92 +252,92 @@ def _name(name: Any) -> str:
     return name
 
 
-def _preset(preset: Any) -> dict[str, Any]:
+def _parse_preset(preset: Any) -> dict[str, Any]:
     if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
         raise ConfigError(
-            f"there is no preset {_short(preset)}. Choose from: {', '.join(PRESETS)}", "preset"
+            f"there is no preset {_shorten(preset)}. Choose from: {', '.join(PRESETS)}", "preset"
         )
     return PRESETS[preset] if preset else {}
 
 
-def _filter(key: str, words: Mapping[str, Any]) -> tuple[str, ...]:
-    found = _texts(words, key)
+def _parse_filter(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    values = _text_list(settings, key)
     try:
-        compile_filter(**{key: found or None})  # type: ignore[arg-type]
+        compile_filter(**{key: values or None})  # type: ignore[arg-type]
     except UsageError as fault:
         raise ConfigError(str(fault), key) from None
-    return found
+    return values
 
 
-def _about_something(words: Mapping[str, Any], wrong: Sequence[ConfigError]) -> None:
-    if not words.get("resource") and not words.get("event") and not wrong:
+def _require_subject(settings: Mapping[str, Any], errors: Sequence[ConfigError]) -> None:
+    if not settings.get("resource") and not settings.get("event") and not errors:
         raise ConfigError(f"say which resource it is about: {', '.join(RESOURCES)}", "name")
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _sound(value: Any, depth: int = 0) -> None:
-    """Raise `Wrong` for what TOML does not have, but its reader takes."""
-    if depth > DEEPEST:
-        raise ConfigError(f"it is nested more than {DEEPEST} deep")
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise ConfigError("it holds a whole number of more than 64 bits")
-    for one in (
+def _check_values(value: Any, depth: int = 0) -> None:
+    """Raise `ConfigError` for values that TOML does not allow, but its parser accepts."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"the nesting is more than {MAX_DEPTH} deep")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ConfigError("an integer has more than 64 bits")
+    for item in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
-        _sound(one, depth + 1)
+        _check_values(item, depth + 1)
 
 
-def _texts(said: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = said.get(key, ())
-    found = (value,) if isinstance(value, str) else value
-    if not isinstance(found, list | tuple) or not all(
-        isinstance(one, str) and one for one in found
+def _text_list(settings: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = settings.get(key, ())
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(
+        isinstance(text, str) and text for text in texts
     ):
         raise ConfigError(f"{key} takes a text or a list of texts", key)
-    return tuple(found)
+    return tuple(texts)
 
 
-def _chosen(said: Mapping[str, Any], key: str, names: Sequence[str]) -> tuple[str, ...]:
-    found = _texts(said, key)
-    for name in found:
+def _choices(settings: Mapping[str, Any], key: str, names: Sequence[str]) -> tuple[str, ...]:
+    chosen = _text_list(settings, key)
+    for name in chosen:
         if name not in names:
             raise ConfigError(f"there is no {key} {name!r}. Choose from: {', '.join(names)}", key)
-    return found
+    return chosen
 
 
-def _events(said: Mapping[str, Any], resources: Sequence[str]) -> tuple[str, ...]:
+def _parse_events(settings: Mapping[str, Any], resources: Sequence[str]) -> tuple[str, ...]:
     known = {event for table in resources or RESOURCES for event in RESOURCES[table].events}
-    for name in (found := _texts(said, "event")):
+    for name in (events := _text_list(settings, "event")):
         if name not in known:
             near = get_close_matches(name, known, 3)
             raise ConfigError(
                 f"no change comes of the event {name!r}{f'; near are {near}' if near else ''}",
                 "event",
             )
-    return found
+    return events
 
 
-def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
-    if not isinstance(said, Mapping):
+def _parse_transition(value: Any) -> dict[str, tuple[Any, Any]]:
+    if not isinstance(value, Mapping):
         raise ConfigError(
             'transition takes a table, such as { status = { from = "active", to = "past_due" } }',
             "transition",
         )
-    found = {}
-    for path, sides in said.items():
+    transition = {}
+    for path, sides in value.items():
         if (
             isinstance(sides, Mapping)
             and set(sides) <= {"from", "to"}
             and sides
             and [] not in sides.values()
         ):
-            found[_path(path, "transition")] = (
-                _side(sides.get("from", "*")),
-                _side(sides.get("to", "*")),
+            transition[_parse_path(path, "transition")] = (
+                _parse_side(sides.get("from", "*")),
+                _parse_side(sides.get("to", "*")),
             )
         else:
             raise ConfigError(
@@ -342,24 +345,24 @@ def _transition(said: Any) -> dict[str, tuple[Any, Any]]:
                 "transition",
                 str(path),
             )
-    return found
+    return transition
 
 
-def _path(text: Any, *keys: str) -> str:
+def _parse_path(text: Any, *keys: str) -> str:
     try:
         return normalize_path(str(text))
     except UsageError as fault:
         raise ConfigError(str(fault), *keys, str(text)) from None
 
 
-def _side(value: Any) -> Any:
-    """TOML has no null, so the word stands for it."""
+def _parse_side(value: Any) -> Any:
+    """Read one side; the text "null" is null, which TOML does not have."""
     if isinstance(value, list):
-        return [_side(one) for one in value]
+        return [_parse_side(one) for one in value]
     return None if value == "null" else value
 
 
-def _where(text: Any) -> Any:
+def _parse_where(text: Any) -> Any:
     if text is None:
         return None
     if not isinstance(text, str):
@@ -370,7 +373,7 @@ def _where(text: Any) -> Any:
         raise ConfigError(f"where: {fault}", "where") from None
 
 
-def _enrol(text: Any) -> Enrol:
+def _parse_enrol(text: Any) -> Enrol:
     if text in ("always", "once", "no_concurrency"):
         return Enrol(text)
     kind, _, length = str(text).partition(" ")
@@ -384,19 +387,19 @@ def _enrol(text: Any) -> Enrol:
     )
 
 
-def _per(text: Any) -> Any:
+def _parse_per(text: Any) -> Any:
     if text not in ("object_id", "customer_id"):
         raise ConfigError('per is "object_id" or "customer_id"', "per")
     return text
 
 
-def _guard(said: Any) -> Guard:
-    if not isinstance(said, Mapping):
+def _parse_guard(value: Any) -> Guard:
+    if not isinstance(value, Mapping):
         raise ConfigError("guard takes a table, such as { max = 1000, share = 0.5 }", "guard")
-    reject_unknown(said, ("max", "share"), "guard")
-    most, share = said.get("max", Guard().most), said.get("share", Guard().share)
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+    reject_unknown(value, ("max", "share"), "guard")
+    max_messages, share = value.get("max", Guard().max_messages), value.get("share", Guard().share)
+    if isinstance(max_messages, bool) or not isinstance(max_messages, int) or max_messages < 0:
         raise ConfigError("guard.max is a whole number of messages", "guard")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ConfigError("guard.share is between 0 and 1", "guard")
-    return Guard(most, float(share))
+    return Guard(max_messages, float(share))

@@ -1,6 +1,4 @@
-"""A file of triggers that is followed: read again when it changed; where it is wrong, the rules of
-before stay.
-"""
+"""Watch a triggers file: reload it when it changes; if it has errors, keep the triggers in force."""
 
 from __future__ import annotations
 
@@ -16,36 +14,44 @@ from .trigger import Trigger
 log = logging.getLogger("stripe_feed")
 
 
-class Watched:
-    """The triggers of a file as it was last right; `triggers` is one list for all who look at it."""
+class ConfigWatcher:
+    """The triggers of the last valid version of a file; `triggers` is one list, updated in place."""
 
     def __init__(self, triggers: Sequence[Trigger], path: Path | None = None) -> None:
         self.triggers, self.path = list(triggers), path
         self._seen = self._stamp()
 
-    def changed(self) -> bool:
-        """Read the file again where it changed; whether `triggers` are new."""
+    def reload(self) -> bool:
+        """Reload the file if it changed; return whether `triggers` were updated."""
         stamp = self._stamp()
         if self.path is None or stamp is None or stamp == self._seen:
             return False
         self._seen = stamp
         try:
-            found = read_triggers(self.path)
-            for one in found:
-                Endpoint(one.name, one.deliver, lambda: 0.0).close()  # its secrets are set
+            triggers = read_triggers(self.path)
+            for trigger in triggers:
+                Endpoint(
+                    trigger.name, trigger.deliver, lambda: 0.0
+                ).close()  # check that its secrets are set
         except StripeFeedError as fault:
             log.warning(
-                "%s changed, and is wrong: the rules of before stay. %s", self.path.name, fault
+                "%s changed but has errors, so the triggers stay as they were. %s",
+                self.path.name,
+                fault,
             )
             return False
-        self.triggers[:] = found
-        log.warning("%s changed: %d triggers are in force now.", self.path.name, len(found))
+        self.triggers[:] = triggers
+        log.warning("%s changed: %d triggers are in force now.", self.path.name, len(triggers))
         return True
 
     def _stamp(self) -> tuple[int, int, int] | None:
-        """What tells one state of the file from another; nothing where there is none."""
+        """What differs between two versions of the file; None if there is no file."""
         try:
-            found = self.path.stat() if self.path is not None else None
+            file_stat = self.path.stat() if self.path is not None else None
         except OSError:
             return None
-        return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
+        return (
+            None
+            if file_stat is None
+            else (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
+        )

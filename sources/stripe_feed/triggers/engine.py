@@ -1,5 +1,5 @@
-"""Log to messages: each trigger is a consumer of its own, and what its rule fires for becomes a
-message, exactly once.
+"""Run triggers: each is a consumer of the log, and writes exactly one message for each change that
+meets its rule.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.net import net_changes, to_change
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
-from .frequency import Enrolment
-from .trigger import Clause, Trigger, clauses
+from .frequency import FiringLimit
+from .trigger import Clause, Trigger, evaluate_clauses
 
 log = logging.getLogger("stripe_feed")
 
-PAGE = 500
-WINDOW = 600  # seconds over which a guard counts
-# a share of all objects counts from so many on: in a small account anything is a large share
-SHARE_FROM = 100
+PAGE_SIZE = 500
+GUARD_WINDOW = 600  # seconds over which a guard counts
+# the share guard needs at least this many objects: in a small account any number is a large share
+MIN_FOR_SHARE = 100
 
 Firing = tuple[Change, Change, str]
-"""The first and the last change that a message is about (one, but for net changes), and its key."""
+"""The first and the last change of a message (they differ only for net changes), and its key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
-    """What one trigger did in a run: how many changes it looked at and messages it made; `held`:
-    why they wait for a release.
+class TriggerResult:
+    """What one trigger did in a run: how many changes it checked, and how many messages it wrote;
+    `held`: why these wait for a release.
     """
 
     trigger: str
@@ -46,84 +46,88 @@ class Fired:
     is_new: bool = False
     error: str | None = None  # why it could not run
 
-    def plus(self, later: Fired) -> Fired:
-        """Both runs as one."""
+    def plus(self, later: TriggerResult) -> TriggerResult:
+        """Sum two runs."""
         seen, fired = self.seen + later.seen, self.fired + later.fired
-        return Fired(
+        return TriggerResult(
             self.trigger, seen, fired, later.held, self.is_new or later.is_new, later.error
         )
 
 
-def fire(
+def run_triggers(
     store: FeedStore,
     triggers: Sequence[Trigger],
     now: float,
-    paid: Callable[[str], Iterable[str]] = lambda query: (),
+    query_ids: Callable[[str], Iterable[str]] = lambda query: (),
     lookups: Lookups = NO_LOOKUPS,
-) -> list[Fired]:
-    """Run each trigger over the changes that it has not seen, up to the newest; return what each
-    did.
+) -> list[TriggerResult]:
+    """Run each trigger over its unread changes, up to the newest; return what each did.
 
-    A trigger that is new begins with the changes that come from now on. The messages of some
-    changes and the step over these are one transaction. `paid` answers the query for those that a
-    new trigger's preset enrols at once. A trigger that cannot run says so in `error`, and holds up
-    no other.
+    A new trigger starts with changes from now on. The messages of a page of changes and the
+    trigger's new position are one transaction. `query_ids` runs the query for the ids that a new
+    trigger's preset enrols at once. A trigger that cannot run sets `error` and blocks no other.
     """
-    found = []
+    results = []
     for trigger in triggers:
         try:
-            found.append(_fire(store, trigger, now, paid, lookups))
+            results.append(_run_trigger(store, trigger, now, query_ids, lookups))
         except (Unusable, sqlite3.Error):
-            raise  # of the store, which all share
+            raise  # all triggers share the store
         except StripeFeedError as fault:
-            found.append(Fired(trigger.name, 0, 0, error=str(fault)))
-        except Exception as fault:  # its words may hold data
-            found.append(
-                Fired(
+            results.append(TriggerResult(trigger.name, 0, 0, error=str(fault)))
+        except Exception as fault:  # its text can hold data
+            results.append(
+                TriggerResult(
                     trigger.name, 0, 0, error=f"unexpected {type(fault).__name__}; please report it"
                 )
             )
-    return found
+    return results
 
 
-def consumer_of(name: str) -> str:
-    """The name of the consumer that a trigger is."""
+def consumer_name(name: str) -> str:
+    """The name of a trigger's consumer."""
     return f"trigger:{name}"
 
 
-def _fire(
+def _run_trigger(
     store: FeedStore,
     trigger: Trigger,
     now: float,
-    paid: Callable[[str], Iterable[str]],
+    query_ids: Callable[[str], Iterable[str]],
     lookups: Lookups,
-) -> Fired:
+) -> TriggerResult:
     name = trigger.name
     rows = store.query(
         "select t.rule, t.held, c.position from triggers t join consumers c on c.name = ? where t.name = ?",
-        consumer_of(name),
+        consumer_name(name),
         name,
     )
     if rows and rows[0][0] == trigger.rule and rows[0][2] >= store.head:
-        return Fired(name, 0, 0, rows[0][1])
+        return TriggerResult(name, 0, 0, rows[0][1])
     is_new = not store.query("select 1 from triggers where name = ?", name)
-    enrolled = _enrolled(trigger, paid) if is_new else []
+    enrolled = _initial_keys(trigger, query_ids) if is_new else []
     with store.transaction() as db:
-        position, epoch, _ = consumers.attach(store, consumer_of(name), "latest", now)
+        position, epoch, _ = consumers.attach(store, consumer_name(name), "latest", now)
         if is_new:
-            _begin(db, trigger, enrolled, now)
+            _register(db, trigger, enrolled, now)
         upto = store.head
-    held = _judged(store, trigger, position, upto, now, lookups)
-    made = _write(store, trigger, epoch, position, upto, now, lookups) if position < upto else 0
-    return Fired(name, upto - position, made, held, is_new)
+    held = _apply_guard(store, trigger, position, upto, now, lookups)
+    message_count = (
+        _write_messages(store, trigger, epoch, position, upto, now, lookups)
+        if position < upto
+        else 0
+    )
+    return TriggerResult(name, upto - position, message_count, held, is_new)
 
 
-def _enrolled(trigger: Trigger, paid: Callable[[str], Iterable[str]]) -> list[str]:
-    """Whom a trigger's preset enrols when it begins."""
-    return [] if trigger.enrolled_by is None else list(paid(trigger.enrolled_by))
+def _initial_keys(trigger: Trigger, query_ids: Callable[[str], Iterable[str]]) -> list[str]:
+    """The keys that a trigger's preset enrols when it starts."""
+    return [] if trigger.enrolled_by is None else list(query_ids(trigger.enrolled_by))
 
 
-def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], now: float) -> None:
+def _register(
+    db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], now: float
+) -> None:
     db.execute(
         "insert or ignore into triggers (name, rule, started_at) values (?, ?, ?)",
         (trigger.name, trigger.rule, now),
@@ -134,75 +138,74 @@ def _begin(db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], no
     )
 
 
-def _judged(
+def _apply_guard(
     store: FeedStore, trigger: Trigger, position: int, upto: int, now: float, lookups: Lookups
 ) -> str | None:
-    """Why the trigger is held, if it is, now that all that this run would make is known; noted
-    before any of it is made.
+    """Decide whether to hold the trigger, from all messages that this run would write, and store the
+    reason before any is written. Return the reason, if there is one.
     """
     ((rule, held, held_for),) = store.query(
         "select rule, held, held_for from triggers where name = ?", trigger.name
     )
-    is_held = (
-        held is not None and held_for is None
-    )  # a replay that waits holds nothing that happens now
+    is_held = held is not None and held_for is None  # a replay that waits does not hold new changes
     with store.transaction("deferred") as db:
-        found = firings(store, trigger, position, upto, Enrolment(trigger, db), lookups)
-        fired = [(last.resource, last.object_id) for _, last, _ in found]
-    why = _why_held(store, trigger, fired, rule, now) if fired and not is_held else None
-    if why is not None:
+        new_firings = firings(store, trigger, position, upto, FiringLimit(trigger, db), lookups)
+        fired = [(last.resource, last.object_id) for _, last, _ in new_firings]
+    reason = _guard_reason(store, trigger, fired, rule, now) if fired and not is_held else None
+    if reason is not None:
         log.warning(
             "The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.",
             trigger.name,
-            why,
+            reason,
         )
     with store.transaction() as db:
         db.execute(
             "update triggers set rule = ?1, held = coalesce(?2, held), held_for = case when ?2 is null then held_for end "
             "where name = ?3",
-            (trigger.rule, why, trigger.name),
+            (trigger.rule, reason, trigger.name),
         )
-    return why or held
+    return reason or held
 
 
-def _why_held(
+def _guard_reason(
     store: FeedStore, trigger: Trigger, fired: Sequence[tuple[str, str]], rule: str, now: float
 ) -> str | None:
-    """`fired`: the object of each message to be made."""
+    """Why the guard holds these messages; None if it does not. `fired`: the object of each."""
     if rule != trigger.rule:
-        return f"its rule changed, and it would fire {len(fired):,} times for changes of before"
-    since = (  # what a clock noted that was ahead does not count, nor what was replayed
+        return f"its rule was edited and would now fire {len(fired):,} times for older changes"
+    since = (  # without replayed messages, and those made by a clock that was ahead
         "trigger = ?1 and replayed is null and made_at <= ?2 + 660 and made_at > max(?2, (select coalesce(max(released_at), 0) "
         "from triggers where name = ?1 and released_at <= ?2 + 660))"
     )
-    just_now = (
-        f"from messages where {since}"  # a large load is relayed, and fired for, piece by piece
-    )
+    recent_messages = f"from messages where {since}"  # a large load arrives in several runs
     count = (
-        len(fired) + store.query(f"select count(*) {just_now}", trigger.name, now - WINDOW)[0][0]
+        len(fired)
+        + store.query(f"select count(*) {recent_messages}", trigger.name, now - GUARD_WINDOW)[0][0]
     )
-    if count > trigger.guard.most:
-        return f"it would fire {count:,} times within {WINDOW // 60} minutes, more than {trigger.guard.most:,}"
-    if count < SHARE_FROM or trigger.guard.share >= 1:
+    if count > trigger.guard.max_messages:
+        return f"it would fire {count:,} times within {GUARD_WINDOW // 60} minutes, more than {trigger.guard.max_messages:,}"
+    if count < MIN_FOR_SHARE or trigger.guard.share >= 1:
         return None
-    touched = len(
+    object_count = len(
         {
             *fired,
             *store.query(
-                f"select distinct resource, object_id {just_now}", trigger.name, now - WINDOW
+                f"select distinct resource, object_id {recent_messages}",
+                trigger.name,
+                now - GUARD_WINDOW,
             ),
         }
     )
-    resources = trigger.wanted.resources
+    resources = trigger.filter.resources
     where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
     ((total,),) = store.query(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
-    if total and touched >= SHARE_FROM and touched > trigger.guard.share * total:
+    if total and object_count >= MIN_FOR_SHARE and object_count > trigger.guard.share * total:
         share = f"{trigger.guard.share:.0%} of {total:,} objects"
-        return f"it would fire for {touched:,} objects within {WINDOW // 60} minutes, more than {share}"
+        return f"it would fire for {object_count:,} objects within {GUARD_WINDOW // 60} minutes, more than {share}"
     return None
 
 
-def _write(
+def _write_messages(
     store: FeedStore,
     trigger: Trigger,
     epoch: int,
@@ -211,48 +214,48 @@ def _write(
     now: float,
     lookups: Lookups,
 ) -> int:
-    """Make the messages, page by page, and return how many; those of a net run are one transaction,
-    for they are made of all its changes.
+    """Write the messages, page by page, and return how many; those of a net trigger in one
+    transaction, because they depend on all changes of the run.
     """
-    made, step = 0, upto - position if trigger.net else PAGE
+    count, step = 0, upto - position if trigger.net else PAGE_SIZE
     for low in range(position, upto, step):
         high = min(low + step, upto)
         with store.transaction() as db:
-            enrolment = Enrolment(trigger, db)
-            made += _put(
+            firing_limit = FiringLimit(trigger, db)
+            count += _store_messages(
                 db,
                 trigger,
-                list(firings(store, trigger, low, high, enrolment, lookups)),
-                enrolment,
+                list(firings(store, trigger, low, high, firing_limit, lookups)),
+                firing_limit,
                 now,
             )
-            consumers.advance(db, consumer_of(trigger.name), epoch, high, now)
-    return made
+            consumers.advance(db, consumer_name(trigger.name), epoch, high, now)
+    return count
 
 
-def _put(
+def _store_messages(
     db: sqlite3.Connection,
     trigger: Trigger,
-    found: Sequence[Firing],
-    enrolment: Enrolment,
+    firings_to_store: Sequence[Firing],
+    firing_limit: FiringLimit,
     now: float,
-    again: bool = False,
+    is_replay: bool = False,
 ) -> int:
-    """Make messages, which wait for a release where the trigger is held by now, and enrol whom they
-    are for.
-    """
+    """Write messages and enrol their keys; if the trigger is held, they wait for a release."""
     held, held_for = db.execute(
         "select held, held_for from triggers where name = ?", (trigger.name,)
     ).fetchone()
-    waits = held is not None and (again or held_for is None)
-    made = enqueue(db, trigger.name, found, "held" if waits else "waiting", now, again)
-    enrolment.store(held=waits and again)
-    if made:
+    is_held = held is not None and (is_replay or held_for is None)
+    count = enqueue(
+        db, trigger.name, firings_to_store, "held" if is_held else "waiting", now, is_replay
+    )
+    firing_limit.store(held=is_held and is_replay)
+    if count:
         db.execute(
             "update triggers set fired = fired + ?, fired_at = ? where name = ?",
-            (made, now, trigger.name),
+            (count, now, trigger.name),
         )
-    return made
+    return count
 
 
 def firings(
@@ -260,54 +263,56 @@ def firings(
     trigger: Trigger,
     after: int,
     upto: int,
-    enrolment: Enrolment,
+    firing_limit: FiringLimit,
     lookups: Lookups = NO_LOOKUPS,
 ) -> Iterator[Firing]:
-    """What a trigger fires for among the changes behind `after` up to `upto`, in their order."""
-    spans = _spans(store, trigger, after, upto)
-    for first, last, change in _looked_up(spans, trigger, lookups) if trigger.looks_up else spans:
+    """Yield what a trigger fires for among the changes after `after` up to `upto`, in order."""
+    spans = _candidates(store, trigger, after, upto)
+    for first, last, change in (
+        _prefetched(spans, trigger, lookups) if trigger.related_tables else spans
+    ):
         if trigger.fires(change, lookups):
             key = trigger.key(change)
-            if enrolment.admits(key, change.occurred_at.timestamp()):
+            if firing_limit.allows(key, change.occurred_at.timestamp()):
                 yield first, last, key
 
 
-def _spans(
+def _candidates(
     store: FeedStore, trigger: Trigger, after: int, upto: int
 ) -> Iterator[tuple[Change, Change, Change]]:
-    """The changes that a rule is asked about, each with the first and the last that it is made of."""
+    """Yield the changes to check, each with the first and the last change that it combines."""
     if trigger.net:
-        for found in net_changes(store, after, upto, trigger.wanted.resources):
+        for found in net_changes(store, after, upto, trigger.filter.resources):
             yield found.first, found.last, to_change(found)
         return
     while after < upto:
-        page = store.page(after, PAGE, trigger.wanted.resources, trigger.wanted.ops, upto)
+        page = store.page(after, PAGE_SIZE, trigger.filter.resources, trigger.filter.ops, upto)
         yield from ((change, change, change) for change in page.changes)
         after = page.upto
 
 
-Spans = Iterator[tuple[Change, Change, Change]]
+Candidates = Iterator[tuple[Change, Change, Change]]
 
 
-def _looked_up(spans: Spans, trigger: Trigger, lookups: Lookups) -> Spans:
-    """The same, with what is beside the changes read for many at once."""
-    while some := list(islice(spans, PAGE)):
-        trigger.look_up([change for *_, change in some], lookups)
-        yield from some
+def _prefetched(spans: Candidates, trigger: Trigger, lookups: Lookups) -> Candidates:
+    """The same candidates, with related objects looked up for many at once."""
+    while batch := list(islice(spans, PAGE_SIZE)):
+        trigger.prefetch([change for *_, change in batch], lookups)
+        yield from batch
 
 
-def rehearse(
+def backtest_firings(
     store: FeedStore, trigger: Trigger, since: StartAt, now: float, lookups: Lookups = NO_LOOKUPS
 ) -> Iterator[Firing]:
-    """What a trigger would have fired for from a place in the feed on, had it been there; nothing
-    is written or sent.
+    """Yield what a trigger would have fired for since a position, had it existed; nothing is written
+    or sent.
 
-    Whom its preset enrolled when it began stays enrolled. A net trigger sees the span as one run.
+    Keys that its preset enrolled at its start stay enrolled. A net trigger sees the range as one run.
     """
     position, head = consumers.position_before(store, since, now), store.head
     with store.transaction("deferred") as db:
         yield from firings(
-            store, trigger, position, head, Enrolment(trigger, db, position), lookups
+            store, trigger, position, head, FiringLimit(trigger, db, position), lookups
         )
 
 
@@ -316,58 +321,59 @@ def replay(
     trigger: Trigger,
     since: StartAt,
     now: float,
-    paid: Callable[[str], Iterable[str]] = lambda query: (),
+    query_ids: Callable[[str], Iterable[str]] = lambda query: (),
     lookups: Lookups = NO_LOOKUPS,
-) -> Fired:
-    """Make the messages from a place in the feed on (again), with the ids that they had; return how
-    many.
+) -> TriggerResult:
+    """Write the messages since a position (again), with the ids that they had; return what was done.
 
-    The guard holds for them as for a run, and for nothing that happens meanwhile; what waits
-    already is left as it is. For those who are enrolled already, only what was fired is sent again.
-    Killed in between, it may be run again.
+    The guard applies to them as to a run, but does not hold new changes; messages that already wait
+    are not changed. For enrolled keys, only messages that existed are sent again. If it is killed,
+    it can be run again.
     """
     position, head, name = consumers.position_before(store, since, now), store.head, trigger.name
     is_new = not store.query("select 1 from triggers where name = ?", name)
-    enrolled = _enrolled(trigger, paid) if is_new else []
+    enrolled = _initial_keys(trigger, query_ids) if is_new else []
     if is_new:
         with store.transaction() as db:
-            consumers.attach(store, consumer_of(name), "latest", now)
-            _begin(db, trigger, enrolled, now)
+            consumers.attach(store, consumer_name(name), "latest", now)
+            _register(db, trigger, enrolled, now)
 
-    def found() -> Iterator[tuple[Firing, Enrolment]]:
+    def pending_firings() -> Iterator[tuple[Firing, FiringLimit]]:
         with store.transaction("deferred") as db:
-            enrolment = Enrolment(trigger, db, position, again=True)
-        for one in firings(store, trigger, position, head, enrolment, lookups):
-            if one[2] not in enrolment.enrolled or _was_fired(store, trigger, one):
-                yield one, enrolment
+            firing_limit = FiringLimit(trigger, db, position, again=True)
+        for firing in firings(store, trigger, position, head, firing_limit, lookups):
+            if firing[2] not in firing_limit.enrolled or _was_fired_before(store, trigger, firing):
+                yield firing, firing_limit
 
-    fired = [(last.resource, last.object_id) for (_, last, _), _ in found()]
-    why = _why_held(store, trigger, fired, trigger.rule, float("inf"))
+    fired = [(last.resource, last.object_id) for (_, last, _), _ in pending_firings()]
+    reason = _guard_reason(store, trigger, fired, trigger.rule, float("inf"))
     with store.transaction() as db:
         db.execute(
             "update triggers set held_for = case when held is null and ?1 is not null then 'replay' else held_for end, "
             "held = coalesce(held, ?1) where name = ?2",
-            (why, name),
+            (reason, name),
         )
-    left = found()
-    while some := list(
-        islice(left, PAGE)
-    ):  # they are read outside of the transaction: nobody waits for long
+    remaining = pending_firings()
+    while batch := list(
+        islice(remaining, PAGE_SIZE)
+    ):  # read outside of the transaction, to keep it short
         with store.transaction() as db:
-            _put(db, trigger, [one for one, _ in some], some[0][1], now, again=True)
+            _store_messages(
+                db, trigger, [firing for firing, _ in batch], batch[0][1], now, is_replay=True
+            )
     ((held,),) = store.query("select held from triggers where name = ?", name)
-    return Fired(name, head - position, len(fired), held)
+    return TriggerResult(name, head - position, len(fired), held)
 
 
-def _was_fired(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:
+def _was_fired_before(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:
     id = message_id_of(trigger.name, firing[0].change_id, firing[1].change_id)
     return bool(store.query("select 1 from messages where message_id = ?", id))
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
-    """What one trigger made of one change: each clause, what came of it in a few words, and its
-    messages with their attempts.
+class Explanation:
+    """What one trigger did with one change: each clause, a short verdict, and the messages with their
+    attempts.
     """
 
     trigger: str
@@ -376,34 +382,38 @@ class Explained:
     messages: list[tuple[Message, list[Attempt]]]
 
 
-def explain(
+def explain_change(
     store: FeedStore, triggers: Sequence[Trigger], change_id: str, lookups: Lookups = NO_LOOKUPS
-) -> list[Explained]:
-    """Why each trigger fired for a change, or did not. Raises `UsageError` where the feed has no
-    such change.
+) -> list[Explanation]:
+    """Explain why each trigger fired for a change or not. Raises `UsageError` if the feed has no such
+    change.
     """
     change = store.at(consumers.position_before(store, change_id, 0) + 1)
     if change is None or change.change_id != change_id:
         raise UsageError(
-            f"{change_id!r} is no change of the feed. `stripe-feed feed tail --json` shows their ids."
+            f"{change_id!r} is not a change of the feed. `stripe-feed feed tail --json` shows their ids."
         )
-    found = []
+    explanations = []
     for trigger in triggers:
-        messages = [one for one in find(store, change_id=change_id) if one.trigger == trigger.name]
-        parts = list(clauses(trigger, change, lookups))
-        verdict = _verdict(store, trigger, change, parts, messages)
-        found.append(
-            Explained(
+        messages = [
+            message
+            for message in find(store, change_id=change_id)
+            if message.trigger == trigger.name
+        ]
+        evaluated = list(evaluate_clauses(trigger, change, lookups))
+        verdict = _explain_verdict(store, trigger, change, evaluated, messages)
+        explanations.append(
+            Explanation(
                 trigger.name,
-                parts,
+                evaluated,
                 verdict,
-                [(one, attempts(store, one.message_id)) for one in messages],
+                [(message, attempts(store, message.message_id)) for message in messages],
             )
         )
-    return found
+    return explanations
 
 
-def _verdict(
+def _explain_verdict(
     store: FeedStore,
     trigger: Trigger,
     change: Change,
@@ -418,12 +428,12 @@ def _verdict(
     reached = store.query(
         "select c.position from consumers c join triggers t on t.name = ? where c.name = ?",
         name,
-        consumer_of(name),
+        consumer_name(name),
     )
     if not reached or reached[0][0] < change.offset:
-        return "has not come to it yet: `stripe-feed deliver --once`"
+        return "has not reached it yet: run `stripe-feed deliver --once`"
     if trigger.net:
-        return "did not fire by itself: it is part of a net change"
+        return "did not fire for it alone: it is part of a net change"
     key, kind = trigger.key(change), trigger.enrol.kind
     earlier = store.query(
         "select 1 from enrolled where trigger = ? and key = ? and at = 0 union all select 1 from messages m "
@@ -436,6 +446,4 @@ def _verdict(
     )
     if kind != "always" and earlier:
         return f"did not fire: {key} was enrolled before ({kind})"
-    return (
-        "did not fire: it happened before the trigger began; `stripe-feed triggers replay` sends it"
-    )
+    return "did not fire: it happened before the trigger started; `stripe-feed triggers replay` sends it"

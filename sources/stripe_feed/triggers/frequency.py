@@ -1,4 +1,4 @@
-"""Whom a trigger has fired for already: how often it may for one object or customer."""
+"""How often a trigger may fire for one object or customer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ..feed.storage.schema import UNFINISHED
 from .trigger import Trigger
 
 
-class Enrolment:
-    """Who is enrolled in a trigger: as the store says, and as this run adds. `upto`: as it was at
-    that place in the feed; `again`: but whoever is enrolled by now passes.
+class FiringLimit:
+    """Which keys a trigger has already fired for, according to the store and this run. `upto`:
+    replay the state at that position; `again`: let already enrolled keys through.
     """
 
     def __init__(
@@ -18,32 +18,32 @@ class Enrolment:
     ) -> None:
         self.trigger, self.db, self.is_history = trigger, db, upto is not None
         self.added: dict[str, float] = {}
-        self.known = {} if upto is None else self._history(upto)
-        all = (
+        self.history = {} if upto is None else self._history(upto)
+        rows = (
             db.execute("select key from enrolled where trigger = ? and at >= 0", (trigger.name,))
             if again
             else ()
         )
-        self.enrolled = {key for (key,) in all}
+        self.enrolled = {key for (key,) in rows}
 
-    def admits(self, key: str, at: float) -> bool:
-        """Whether the trigger fires for a key now; if so, it is enrolled from now on. `at`: Unix
-        seconds of the change.
+    def allows(self, key: str, at: float) -> bool:
+        """Whether the trigger may fire for a key now; if so, the key is enrolled. `at`: Unix seconds
+        of the change.
         """
         kind = self.trigger.enrol.kind
         if kind == "always" or key in self.enrolled:
             return True
-        if kind == "no_concurrency":  # over history, everything counts as delivered at once
-            return self.is_history or not self._waits(key)
-        last = self.added.get(key, self._stored(key))
+        if kind == "no_concurrency":  # on history, every message counts as delivered at once
+            return self.is_history or not self._has_waiting_message(key)
+        last = self.added.get(key, self._last_fired_at(key))
         if last is not None and (kind == "once" or at < last + self.trigger.enrol.seconds):
             return False
         self.added[key] = at
         return True
 
     def _history(self, upto: int) -> dict[str, float]:
-        """When each key was enrolled last for a change up to a position; who was enrolled by a
-        query always was.
+        """When each key was last enrolled by a change up to a position. Keys that a query enrolled
+        count as always enrolled.
         """
         by_query = "select key, at from enrolled where trigger = ? and at = 0"
         fired = (
@@ -53,15 +53,15 @@ class Enrolment:
         name = self.trigger.name
         return dict(self.db.execute(by_query, (name,))) | dict(self.db.execute(fired, (name, upto)))
 
-    def _stored(self, key: str) -> float | None:
+    def _last_fired_at(self, key: str) -> float | None:
         if self.is_history:
-            return self.known.get(key)
+            return self.history.get(key)
         query = "select at from enrolled where trigger = ? and key = ? and at >= 0"
-        found = self.db.execute(query, (self.trigger.name, key)).fetchone()
-        return None if found is None else float(found[0])
+        row = self.db.execute(query, (self.trigger.name, key)).fetchone()
+        return None if row is None else float(row[0])
 
-    def _waits(self, key: str) -> bool:
-        # a replay that is held may be discarded, and nothing that happens meanwhile with it
+    def _has_waiting_message(self, key: str) -> bool:
+        # a held replay may be discarded: it does not block what happens meanwhile
         query = (
             f"select 1 from messages where trigger = ? and lane = ? and state in ({UNFINISHED}) and state <> 'dead' "
             "and not (state = 'held' and replayed is not null)"
@@ -75,14 +75,14 @@ class Enrolment:
         return waits
 
     def store(self, held: bool = False) -> None:
-        """Write down who was added since the last time; a key that was enrolled for a later change
-        stays so. `held`: by a replay that waits for a release, which does not count until then, and
-        is written as a negative time.
+        """Store the keys added since the last call; a key that was enrolled by a later change keeps
+        that time. `held`: by a replay that waits for a release; it does not count until then and is
+        stored as a negative time.
         """
         if self.trigger.enrol.kind in ("once", "cooldown"):
             self.db.executemany(
                 "insert into enrolled values (?, ?, ?) on conflict do update set at = max(at, excluded.at)",
                 [(self.trigger.name, key, -at if held else at) for key, at in self.added.items()],
             )
-        self.known |= self.added
+        self.history |= self.added
         self.added = {}

@@ -1,4 +1,4 @@
-"""What expressions do with JSON values. None of it raises: where an operation makes no sense, the
+"""Operations of expressions on JSON values. None of them raises: if an operation makes no sense, the
 result is null or false.
 """
 
@@ -9,9 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-MOST_BITS = (
-    256  # of a whole number to calculate with: what many factors make of each other stays small
-)
+MAX_BITS = 256  # of an integer operand, so that a product of many factors stays small
 
 
 def _is_number(value: Any) -> bool:
@@ -19,11 +17,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_calculable(value: Any) -> bool:
-    return _is_number(value) and (isinstance(value, float) or value.bit_length() <= MOST_BITS)
+    return _is_number(value) and (isinstance(value, float) or value.bit_length() <= MAX_BITS)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal as JSON: 1 is 1.0 and not true, at any depth."""
+    """Whether two JSON values are equal: 1 equals 1.0 but not true, at any depth."""
     try:
         return _equal(one, other)
     except RecursionError:
@@ -39,7 +37,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _contained(one: Any, other: Any) -> bool:
-    """In a list, a key of an object, or a piece of a text."""
+    """Whether a value is in a list, a key of an object, or part of a text."""
     if isinstance(other, list):
         return any(_same(one, each) for each in other)
     return isinstance(one, str) and isinstance(other, str | dict) and one in other
@@ -61,13 +59,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _of(
+def _typed(
     kind: Callable[[Any], bool], function: Callable[..., Any], otherwise: Any = None
 ) -> Callable[..., Any]:
     def result(*values: Any) -> Any:
         try:
             return function(*values) if all(map(kind, values)) else otherwise
-        except OverflowError:  # of a whole number too large to meet a float
+        except OverflowError:  # an integer too large to compare with a float
             return otherwise
 
     return result
@@ -75,10 +73,10 @@ def _of(
 
 CALCULATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Not: operator.not_,
-    ast.USub: _of(_is_calculable, operator.neg),
-    ast.Add: _of(_is_calculable, operator.add),
-    ast.Sub: _of(_is_calculable, operator.sub),
-    ast.Mult: _of(_is_calculable, operator.mul),
+    ast.USub: _typed(_is_calculable, operator.neg),
+    ast.Add: _typed(_is_calculable, operator.add),
+    ast.Sub: _typed(_is_calculable, operator.sub),
+    ast.Mult: _typed(_is_calculable, operator.mul),
 }
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: _same,
@@ -94,9 +92,9 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     "len": (1, lambda value: len(value) if isinstance(value, str | list | dict) else None),
-    "lower": (1, _of(_is_text, str.lower)),
-    "upper": (1, _of(_is_text, str.upper)),
-    "startswith": (2, _of(_is_text, str.startswith, False)),
-    "endswith": (2, _of(_is_text, str.endswith, False)),
+    "lower": (1, _typed(_is_text, str.lower)),
+    "upper": (1, _typed(_is_text, str.upper)),
+    "startswith": (2, _typed(_is_text, str.startswith, False)),
+    "endswith": (2, _typed(_is_text, str.endswith, False)),
 }
-"""By name: how many arguments, and what is done with them."""
+"""By name: the number of arguments, and the function."""

@@ -1,4 +1,4 @@
-"""Run the triggers over new changes, and send the messages that are due."""
+"""Run the triggers over new changes and send the messages that are due."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ from typing import Any
 from ..delivery.worker import DeliveryReport, log, open_worker
 from ..feed.feed import Feed
 from ..feed.storage.store_errors import Unusable
-from .engine import Fired, fire
+from .engine import TriggerResult, run_triggers
 from .trigger import Trigger
 
-REST = 30.0  # seconds that a trigger which cannot run is left alone
+RETRY_TRIGGER_AFTER = 30.0  # seconds before a trigger that cannot run is tried again
 
 
-def ticking(
+def trigger_loop(
     feed: Feed,
     triggers: Sequence[Trigger],
     now: Callable[[], float] = time.time,
-    patient: bool = True,
-) -> Callable[[], list[Fired]]:
-    """A function that runs the triggers over what is new, again and again; what goes wrong is
-    logged once, and tried again.
+    keep_running: bool = True,
+) -> Callable[[], list[TriggerResult]]:
+    """Return a function that runs the triggers over new changes each time it is called; an error is
+    logged once and retried.
 
-    Where the store cannot be used, it raises `Unusable`, unless it is `patient`.
+    If the store cannot be used, the function raises `Unusable`, unless `keep_running` is set.
     """
-    said: dict[str, str | None] = {}
-    rests: dict[str, float] = {}
+    last_errors: dict[str, str | None] = {}
+    retry_at: dict[str, float] = {}
 
-    def tick() -> list[Fired]:
+    def tick() -> list[TriggerResult]:
         try:
-            able = [one for one in triggers if rests.get(one.name, 0.0) <= time.monotonic()]
-            found = fire(feed.store, able, now(), feed.query_ids, feed.lookups)
-            found += [
-                Fired(one.name, 0, 0, error=said[one.name]) for one in triggers if one not in able
+            runnable = [one for one in triggers if retry_at.get(one.name, 0.0) <= time.monotonic()]
+            results = run_triggers(feed.store, runnable, now(), feed.query_ids, feed.lookups)
+            results += [
+                TriggerResult(one.name, 0, 0, error=last_errors[one.name])
+                for one in triggers
+                if one not in runnable
             ]
         except (Unusable, sqlite3.Error) as fault:
-            if not patient:
+            if not keep_running:
                 raise
-            words = (
+            error = (
                 str(fault)
                 if isinstance(fault, Unusable)
                 else f"the feed store cannot be used ({type(fault).__name__})"
             )
-            found = [Fired(one.name, 0, 0, error=words) for one in triggers]
-        for one in found:
-            if one.error is not None and one.error != said.get(one.trigger):
+            results = [TriggerResult(one.name, 0, 0, error=error) for one in triggers]
+        for one in results:
+            if one.error is not None and one.error != last_errors.get(one.trigger):
                 log.warning("The trigger %s does not run: %s", one.trigger, one.error)
-            if one.error is not None and rests.get(one.trigger, 0.0) <= time.monotonic():
-                rests[one.trigger] = time.monotonic() + REST
-            said[one.trigger] = one.error
-        return found
+            if one.error is not None and retry_at.get(one.trigger, 0.0) <= time.monotonic():
+                retry_at[one.trigger] = time.monotonic() + RETRY_TRIGGER_AFTER
+            last_errors[one.trigger] = one.error
+        return results
 
     return tick
 
@@ -65,15 +67,15 @@ def deliver(
     now: Callable[[], float] = time.time,
     stop: threading.Event | None = None,
     **settings: Any,
-) -> tuple[list[Fired], DeliveryReport]:
-    """Run the triggers over what is new in a feed, and send every message that is due; return what
-    each did.
+) -> tuple[list[TriggerResult], DeliveryReport]:
+    """Run the triggers over the new changes of a feed and send every message that is due; return
+    both reports.
 
-    What fails is tried again by a later call, on the schedule. Raises `SetupError` where another
-    process delivers from this feed, or a secret is not set, before anything is sent.
+    A failed message is retried by a later call, on schedule. Raises `SetupError` before anything is
+    sent if another process delivers from this feed, or a secret is not set.
     """
     with open_worker(
         feed.store, triggers, now=now, **{"lookups": feed.lookups, **settings}
     ) as delivery:
-        fired = fire(feed.store, triggers, now(), feed.query_ids, feed.lookups)
+        fired = run_triggers(feed.store, triggers, now(), feed.query_ids, feed.lookups)
         return fired, delivery.once(stop)

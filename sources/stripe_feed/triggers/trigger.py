@@ -1,4 +1,4 @@
-"""What a trigger asks of a change, and which of it holds; where its messages go is said beside."""
+"""A trigger: the rule that a change must meet, and the endpoint for its messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..feed.paths import value_at
 from ..resources import RESOURCES
 from .expressions import Expression
 
-ORIGINS = ("event", "diff", "list")  # a snapshot's reads would fire for every object
+DEFAULT_ORIGINS = ("event", "diff", "list")  # "snapshot" would fire for every object
 EnrolKind = Literal["always", "once", "no_concurrency", "cooldown"]
 Per = Literal["object_id", "customer_id"]
 
@@ -44,13 +44,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "enrolled_by": "select distinct customer from {invoices} where status = 'paid' and amount_paid > 0",
     },
 }
-"""Rules by name; what a trigger says beside its preset replaces the preset's word."""
+"""Rules by name; a trigger's own settings replace those of its preset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enrol:
-    """How often a trigger fires for one key: each time, once ever, never while a message waits, or
-    after `seconds` again.
+    """How often a trigger fires for one key: always, once ever, never while a message waits, or
+    again after `seconds`.
     """
 
     kind: EnrolKind = "always"
@@ -59,23 +59,23 @@ class Enrol:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A run that fires more than `most` messages, or for more than this share of all objects and
-    for 100, is held; a share of 1 holds nothing.
+    """Hold a run that fires more than `max_messages` messages, or for more than this share of all
+    objects (and at least 100); a share of 1 holds nothing.
     """
 
-    most: int = 1_000
+    max_messages: int = 1_000
     share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A rule on changes, and where a message about each change that it fires for goes."""
+    """A rule on changes, and the endpoint that gets a message for each change that meets it."""
 
     name: str
-    wanted: Filter
+    filter: Filter
     deliver: EndpointConfig
     event: tuple[str, ...] = ()
-    origin: tuple[str, ...] = ORIGINS
+    origin: tuple[str, ...] = DEFAULT_ORIGINS
     origin_push: bool | None = None
     transition: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
@@ -87,53 +87,55 @@ class Trigger:
     enrolled_by: str | None = None
 
     @property
-    def looks_up(self) -> frozenset[str]:
-        """What its rule must look up beside a change."""
-        return self.where.looks_up if self.where else frozenset()
+    def related_tables(self) -> frozenset[str]:
+        """The related objects that its rule must look up."""
+        return self.where.related_tables if self.where else frozenset()
 
     def fires(self, change: Change, lookups: Lookups = NO_LOOKUPS) -> bool:
-        """Whether every clause holds; who was enrolled before is another matter. Raises `NotNow`
-        where something must be looked up and cannot be.
+        """Whether every clause holds, whatever was enrolled before. Raises `NotNow` if a related
+        object cannot be looked up now.
         """
-        return self.asks_for(change) and (
-            self.where is None or self._holds(self.where, change, lookups)
+        return self.matches_filters(change) and (
+            self.where is None or self._where_holds(self.where, change, lookups)
         )
 
-    def _holds(self, where: Expression, change: Change, lookups: Lookups) -> bool:
+    def _where_holds(self, where: Expression, change: Change, lookups: Lookups) -> bool:
         return (
-            where.holds(change, lookups.related(change, self.looks_up))
-            if self.looks_up
+            where.holds(change, lookups.related(change, self.related_tables))
+            if self.related_tables
             else where.holds(change)
         )
 
-    def look_up(self, changes: Iterable[Change], lookups: Lookups) -> None:
-        """Read at once what must be looked up beside these changes. Raises `NotNow`."""
-        if self.looks_up:
-            lookups.prefetch([one for one in changes if self.asks_for(one)], self.looks_up)
+    def prefetch(self, changes: Iterable[Change], lookups: Lookups) -> None:
+        """Look up the related objects of these changes together. Raises `NotNow`."""
+        if self.related_tables:
+            lookups.prefetch(
+                [one for one in changes if self.matches_filters(one)], self.related_tables
+            )
 
-    def asks_for(self, change: Change) -> bool:
+    def matches_filters(self, change: Change) -> bool:
         """Whether every clause but `where` holds."""
         return (
-            (not self.wanted.resources or change.resource in self.wanted.resources)
-            and change.op in self.wanted.ops
+            (not self.filter.resources or change.resource in self.filter.resources)
+            and change.op in self.filter.ops
             and change.origin in self.origin
             and self.origin_push in (None, change.origin_push)
             and (not self.event or change.event_type in self.event)
-            and self.wanted.matches(change)
+            and self.filter.matches(change)
         )
 
     def key(self, change: Change) -> str:
-        """Whom it fires for: what is enrolled, and what a lane is. Without a customer it is the
-        object.
+        """The key that is enrolled and ordered by: the customer or the object; without a customer,
+        the object.
         """
         return (change.customer_id if self.per == "customer_id" else None) or change.object_id
 
     @property
     def rule(self) -> str:
-        """The rule as text, to see when it changes; where messages go is no part of it."""
-        said: tuple[Any, ...] = (
-            self.wanted.resources,
-            self.wanted.ops,
+        """The rule as text, to detect when it changes; the endpoint is not part of it."""
+        parts: tuple[Any, ...] = (
+            self.filter.resources,
+            self.filter.ops,
             self.event,
             self.origin,
             sorted(self.transition.items()),
@@ -144,14 +146,14 @@ class Trigger:
             self.per,
             self.net,
         )
-        if self.origin_push is not None:  # a rule that does not ask stays the text it was
-            said = (*said, self.origin_push)
-        return msgspec.json.encode(said, enc_hook=repr).decode()
+        if self.origin_push is not None:  # without the setting, the text stays as it was
+            parts = (*parts, self.origin_push)
+        return msgspec.json.encode(parts, enc_hook=repr).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One part of a rule for one change: what it asks, what the change has there, and whether it
+    """One part of a rule for one change: what it requires, what the change has, and whether it
     holds.
     """
 
@@ -161,13 +163,15 @@ class Clause:
     holds: bool
 
 
-def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> Iterator[Clause]:
-    """Every part of a rule, with what the change has there; all hold where the trigger `fires`."""
-    resources, ops = trigger.wanted.resources or tuple(RESOURCES), trigger.wanted.ops
-    one_of = partial(_one_of, change)
-    yield one_of("resource", resources)
-    yield one_of("op", ops)
-    yield one_of("origin", trigger.origin)
+def evaluate_clauses(
+    trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS
+) -> Iterator[Clause]:
+    """Evaluate every part of a rule for a change; all hold if the trigger `fires`."""
+    resources, ops = trigger.filter.resources or tuple(RESOURCES), trigger.filter.ops
+    membership = partial(_membership, change)
+    yield membership("resource", resources)
+    yield membership("op", ops)
+    yield membership("origin", trigger.origin)
     if trigger.origin_push is not None:
         asks = str(trigger.origin_push).lower()
         holds = change.origin_push is trigger.origin_push
@@ -180,9 +184,9 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> 
             change.event_type in trigger.event,
         )
     for path, (old, new) in trigger.transition.items():
-        moved = (value_at(change.before, path), value_at(change.after, path))
+        actual = (value_at(change.before, path), value_at(change.after, path))
         holds = compile_filter(transition={path: (old, new)}).matches(change)
-        asks, found = (" -> ".join(map(side_words, sides)) for sides in ((old, new), moved))
+        asks, found = (" -> ".join(map(format_side, sides)) for sides in ((old, new), actual))
         yield Clause(f"transition of {path}", asks, found, holds)
     if trigger.changed:
         yield Clause(
@@ -191,18 +195,18 @@ def clauses(trigger: Trigger, change: Change, lookups: Lookups = NO_LOOKUPS) -> 
             change.changed,
             compile_filter(changed=trigger.changed).matches(change),
         )
-    beside = lookups.related(change, trigger.looks_up)
-    for part in trigger.where.explain(change, beside) if trigger.where else ():
+    related = lookups.related(change, trigger.related_tables)
+    for part in trigger.where.explain(change, related) if trigger.where else ():
         yield Clause("where", part.text, part.values, part.holds)
 
 
-def _one_of(change: Change, name: str, values: tuple[str, ...]) -> Clause:
-    found = getattr(change, name)
-    return Clause(name, " or ".join(values), found, found in values)
+def _membership(change: Change, name: str, values: tuple[str, ...]) -> Clause:
+    value = getattr(change, name)
+    return Clause(name, " or ".join(values), value, value in values)
 
 
-def side_words(value: Any) -> str:
-    """One side of a transition in words."""
+def format_side(value: Any) -> str:
+    """One side of a transition as text."""
     if isinstance(value, list | tuple):
-        return " or ".join(map(side_words, value))
+        return " or ".join(map(format_side, value))
     return "anything" if value is ... or value == "*" else "null" if value is None else str(value)
