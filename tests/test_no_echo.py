@@ -15,7 +15,7 @@ from stripe_feed.feed.filters import compile_filter
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.changes_query import FILTERS, parse_query
-from stripe_feed.triggers.trigger import clauses
+from stripe_feed.triggers.trigger import evaluate_clauses
 from tests.deliveries import a_trigger, made
 from tests.feed_kills import a_change
 from tests.test_consume import add
@@ -58,7 +58,7 @@ def test_a_trigger_leaves_out_what_we_did(words: dict[str, Any]) -> None:
     trigger = a_trigger(**words)
     ours, other = made(a_change(1, **OURS)), made(a_change(1))
     assert (trigger.fires(ours), trigger.fires(other)) == (False, True)
-    assert [(one.what, one.asks) for one in clauses(trigger, ours) if not one.holds] == [
+    assert [(one.what, one.asks) for one in evaluate_clauses(trigger, ours) if not one.holds] == [
         next(
             ("where", text) if name == "where" else (name, "false") for name, text in words.items()
         )
