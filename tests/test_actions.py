@@ -777,6 +777,8 @@ def test_the_verbs_of_each_resource() -> None:
         ("customers", "update", {"if_several": "x"}, "if_several is one of"),
         ("customers", "create", {"set": ["a"]}, "set takes names and values"),
         ("customers", "create", {"headers": {}}, "create takes no headers"),
+        ("quotes", "cancel", {"id": "qt_1", "reason": "unused"}, "cancel takes no reason"),
+        ("customers", "delete", {"id": "cus_1", "confirm": "false"}, "confirm is true or false"),
     ],
 )
 def test_an_action_that_does_not_exist_is_a_usage_error(
@@ -810,3 +812,107 @@ def test_no_personal_data_in_messages_and_logs(
     assert [
         word for word in (EMAIL, EMAIL.replace("@", "%40"), NAME, "Canary") if word in said
     ] == []
+
+
+# -- on the sandbox, one object after the other ----------------------------------------------------
+
+
+def first(account: Account, table: str, **wanted: Any) -> dict[str, Any]:
+    """The first object that the account has of a kind."""
+    return next(
+        held
+        for held in account.box.objects(table).values()
+        if all(held[name] == value for name, value in wanted.items())
+    )
+
+
+def test_a_product_with_a_price_is_made_twice_and_archived(account: Account) -> None:
+    order: dict[str, Any] = {"match": {"lookup_key": "gold"}, "set": {
+        "product": "gold", "currency": "EUR", "unit_amount": "900", "recurring": {"interval": "month"},
+    }}  # fmt: skip
+    product = account.actions.upsert("products", {"id": "gold"}, set={"name": "Gold"})
+    price = account.actions.run("prices", "upsert", **order)
+    assert (product.status, price.status) == ("success", "success"), price.message
+
+    assert (
+        account.actions.upsert("products", {"id": "gold"}, set={"name": "Gold"}).status == "skipped"
+    )
+    assert account.actions.run("prices", "upsert", **order).status == "skipped"
+    dearer = account.actions.run("prices", "upsert", match=order["match"], set={"unit_amount": 950})
+    assert "unit_amount can only be set when a price is created. Create another" in dearer.message
+    delete = account.actions.delete("products", "gold")
+    assert delete.status == "error" and "cannot be deleted" in delete.message
+    assert account.actions.update("prices", price.id, set={"active": False}).status == "success"
+    assert account.actions.update("products", "gold", set={"active": "false"}).object == (
+        account.held("products", "gold")
+    )
+
+
+def test_a_subscription_is_canceled_at_its_end_and_now(account: Account) -> None:
+    running = first(account, "subscriptions", status="active")["id"]
+    later = account.actions.cancel(
+        "subscriptions", running, at_period_end=True, reason="unused", comment="bye"
+    )
+    assert (later.status, later.message) == ("success", "Subscription ends with its period")
+    held = account.held("subscriptions", running)
+    assert held["cancel_at_period_end"] and held["cancellation_details"]["feedback"] == "unused"
+
+    account.box.faults.reset = 0.3
+    now = account.actions.cancel("subscriptions", running, reason="too_expensive")
+    account.box.faults.reset = 0.0
+    assert now.status == "success" and now.object is not None
+    assert (now.object["status"], account.held("subscriptions", running)["status"]) == (
+        "canceled",
+    ) * 2
+    assert account.actions.cancel("subscriptions", running).status == "error"
+    assert (
+        "reason is one of" in account.actions.cancel("subscriptions", running, reason="x").message
+    )
+
+
+def test_an_invoice_from_its_items_to_payment(account: Account) -> None:
+    customer = account.customer()
+    invoice = account.actions.create("invoices", {"customer": customer, "currency": "usd"})
+    item = account.actions.create("invoice_items", {
+        "customer": customer, "invoice": invoice.id, "amount": 500, "currency": "usd",
+    })  # fmt: skip
+    assert (invoice.status, item.status) == ("success", "success"), item.message
+
+    statuses = []
+    for verb in ("finalize", "mark_uncollectible", "void"):
+        done = account.actions.run("invoices", verb, id=invoice.id)
+        assert done.status == "success" and done.object is not None, done.message
+        statuses.append(done.object["status"])
+    assert statuses == ["open", "uncollectible", "void"]
+    refused = account.actions.run("invoices", "pay", id=invoice.id)
+    assert refused.status == "error" and "Stripe refuses it" in refused.message
+    assert account.actions.delete("invoice_items", item.id).status == "error"
+
+
+def test_a_quote_is_finalized_accepted_and_canceled(account: Account) -> None:
+    price = first(account, "prices", active=True, type="recurring")["id"]
+    given = {"customer": account.customer(), "line_items": [{"price": price, "quantity": 1}]}
+    one, other = (account.actions.create("quotes", given) for _ in range(2))
+    assert one.status == "success", one.message
+
+    states = [
+        account.actions.run("quotes", verb, id=quote.id)
+        for quote, verb in ((one, "finalize"), (one, "accept"), (other, "cancel"))
+    ]
+    assert [(done.status, (done.object or {}).get("status")) for done in states] == [
+        ("success", "open"), ("success", "accepted"), ("success", "canceled"),
+    ]  # fmt: skip
+    assert account.actions.run("quotes", "finalize", id=other.id).status == "error"
+
+
+def test_a_coupon_has_an_id_of_our_own(account: Account) -> None:
+    made = account.actions.upsert(
+        "coupons", {"id": "10 OFF"}, set={"percent_off": 10.5, "duration": "once"}
+    )
+    again = account.actions.upsert(
+        "coupons", {"id": "10 OFF"}, set={"percent_off": "10.5", "name": "Ten"}
+    )
+
+    assert (made.status, again.status) == ("success", "success"), again.message
+    assert again.object is not None and again.object["name"] == "Ten"
+    assert account.actions.delete("coupons", "10 OFF").status == "success"

@@ -85,7 +85,7 @@ class Actions:
         """
         row = writable(resource)
         run = runner_of(row, verb)
-        wanted = make_order(verb, {k: v for k, v in order.items() if v is not None})
+        wanted = make_order(row.table, verb, {k: v for k, v in order.items() if v is not None})
         try:
             return run(self.lookup, row, verb, wanted)
         except SetupError as error:

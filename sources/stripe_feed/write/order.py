@@ -28,10 +28,12 @@ FIELDS: dict[str, str] = {
     "update": f"{FINDS} {SENDS} only_if_empty",
     "upsert": f"match if_several {SENDS} only_if_empty",
     "delete": f"{FINDS} dry_run confirm",
-    "cancel": f"{FINDS} {SENDS} confirm at_period_end reason comment",
+    "subscriptions.cancel": f"{FINDS} {SENDS} confirm at_period_end reason comment",
 }
 """What each verb uses of an order."""
 OTHERS = f"{FINDS} {SENDS} confirm"  # all other verbs
+FLAGS = frozenset(("at_period_end", "confirm", "dry_run"))
+NAMES = frozenset(("expand", "only_if_empty", "unset"))
 LONGEST_KEY = 200  # Stripe takes 255; several matches add the object's id
 
 
@@ -61,19 +63,20 @@ class Order:
     idempotency_key: str | None = None
 
 
-def fields_of(verb: str) -> list[str]:
+def fields_of(table: str, verb: str) -> list[str]:
     """The fields of an order that a verb uses."""
-    return FIELDS.get(verb, OTHERS).split()
+    return (FIELDS.get(f"{table}.{verb}") or FIELDS.get(verb, OTHERS)).split()
 
 
-def make_order(verb: str, given: Mapping[str, Any]) -> Order:
+def make_order(table: str, verb: str, given: Mapping[str, Any]) -> Order:
     """Make an order of what a caller gives. Raises `UsageError`."""
-    if unused := sorted(given.keys() - {*fields_of(verb)}):
-        raise UsageError(
-            f"{verb} takes no {', '.join(unused)}. It takes {', '.join(fields_of(verb))}."
-        )
-    lists = {name: tuple(given[name]) for name in ("unset", "expand") if name in given}
-    order = Order(**{**given, **lists})
+    known = fields_of(table, verb)
+    if unused := sorted(given.keys() - {*known}):
+        raise UsageError(f"{verb} takes no {', '.join(unused)}. It takes {', '.join(known)}.")
+    for name in FLAGS & given.keys():
+        if not isinstance(given[name], bool):
+            raise UsageError(f"{name} is true or false.")
+    order = Order(**{**given, **{name: _names(given[name]) for name in NAMES & given.keys()}})
     for name, choices in (("nulls", NULLS), ("if_several", IF_SEVERAL)):
         if getattr(order, name) not in choices:
             raise UsageError(f"{name} is one of {', '.join(choices)}.")
@@ -83,6 +86,13 @@ def make_order(verb: str, given: Mapping[str, Any]) -> Order:
         if not isinstance(getattr(order, name), Mapping | None):
             raise UsageError(f"{name} takes names and values.")
     return replace(order, idempotency_key=_key(order.idempotency_key))
+
+
+def _names(given: Any) -> Any:
+    """Several names, or one; true and false stay."""
+    if isinstance(given, bool):
+        return given
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _key(given: str | None) -> str:

@@ -27,6 +27,7 @@ CLEARED_BY_EMPTY_TEXT = re.compile(
 MILLISECONDS = (
     100_000_000_000  # a later second is beyond the year 5138: somebody means milliseconds
 )
+REPLACE_PRICE = " Create another price, with lookup_key and transfer_lookup_key if need be."
 MOST_NAMES = 40  # in a sentence
 
 
@@ -304,8 +305,9 @@ def unknown(row: Writable, verb: str, path: str) -> InvalidParameter:
     others = [other for other in ("create", "update") if path in row.parameters.get(other, {})]
     if others and verb in ("create", "update"):
         when = "created" if others == ["create"] else "updated"
+        hint = REPLACE_PRICE if (row.table, when) == ("prices", "created") else ""
         return InvalidParameter(
-            f"{path} can only be set when a {row.noun} is {when}. {_allowed(known)}", path
+            f"{path} can only be set when a {row.noun} is {when}.{hint} {_allowed(known)}", path
         )
     if path == top and _is_column(row, top):
         return InvalidParameter(f"{path} is read-only: Stripe sets it. {_allowed(known)}", path)

@@ -100,6 +100,7 @@ def failed(row: Writable, verb: str, error: StripeFeedError, **details: Any) -> 
         code=getattr(error, "code", None),
         param=getattr(error, "param", None),
         decline_code=getattr(error, "decline_code", None),
+        idempotency_key=getattr(error, "idempotency_key", None),
         error=error,
         **details,
     )

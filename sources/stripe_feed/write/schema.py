@@ -43,7 +43,7 @@ def schemas(resource: str | None = None, verb: str | None = None) -> Schema:
 
 def schema(row: Writable, verb: str) -> Schema:
     """The schema of one action."""
-    properties = {name: _property(row, verb, name) for name in fields_of(verb)}
+    properties = {name: _property(row, verb, name) for name in fields_of(row.table, verb)}
     return {
         "title": f"{row.table}.{verb}",
         "type": "object",

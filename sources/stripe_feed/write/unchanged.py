@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..resources.writable import Writable
 from .lookup.filters import same
-from .parameters import UNSET, Params
+from .parameters import UNSET, Nulls, Params, convert
 
 WHOLE = ("address", "shipping")
 """Hashes that are sent whole: whether Stripe merges or replaces a part is not documented."""
@@ -73,6 +74,22 @@ def changed(params: Params, held: Mapping[str, Any]) -> Params:
     return _with_metadata(left, lambda key, value: not equal(key, metadata.get(key), value))
 
 
+def without_fixed(
+    row: Writable, given: Mapping[str, Any], held: Mapping[str, Any], nulls: Nulls
+) -> Params:
+    """Leave out what only a new object takes, if the object has it already."""
+    create, update = row.parameters["create"], row.parameters["update"]
+    fixed = {
+        name: value
+        for name, value in given.items()
+        if (top := name.partition(".")[0]) in create and top not in update
+    }
+    converted = convert(row, "create", fixed, nulls)
+    there = {name for name, value in converted.items() if equal(name, held.get(name), value)}
+    there |= {name.partition(".")[0] for name in fixed} - converted.keys()  # nulls
+    return {name: value for name, value in given.items() if name.partition(".")[0] not in there}
+
+
 def equal(name: str, held: Any, given: Any) -> bool:
     """Whether a value is what the object holds; a hash, if all that is given is."""
     if isinstance(given, Mapping):
@@ -89,6 +106,8 @@ def equal(name: str, held: Any, given: Any) -> bool:
         return _is_empty(held)
     if isinstance(held, Mapping):  # expanded
         held = held.get("id")
+    if name == "currency" and isinstance(given, str):  # Stripe writes it in lower case
+        given = given.lower()
     return held is not None and same("", held, given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +12,19 @@ from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedErr
 from ..resources.writable import Writable
 from .checks import check, check_id, check_metadata
 from .consequences import consequences
-from .lookup.filters import Group, read
+from .lookup.filters import Clause, Group, read
 from .lookup.find import Found, Lookup, Object, decode
 from .order import Order
 from .parameters import Params, convert
 from .result import ActionResult, Request, failed
-from .unchanged import changed, completed, empty_only, has_parts
+from .unchanged import changed, completed, empty_only, has_parts, without_fixed
 
 FEEDBACK = (
     "customer_service", "low_quality", "missing_features", "other", "switched_service",
     "too_complex", "too_expensive", "unused",
 )  # fmt: skip
-COMPOSED = ("insert", "upsert")
+USUAL = ("search", "get", "list", "insert", "create", "update", "upsert", "delete")
+COMPOSED = ("search", "insert", "upsert")  # of several requests, or of another where one lacks it
 PAST = {
     "delete": "deleted", "cancel": "canceled", "resume": "resumed", "finalize": "finalized",
     "void": "voided", "pay": "paid", "mark_uncollectible": "marked as uncollectible",
@@ -35,10 +36,9 @@ log = logging.getLogger("stripe_feed")
 
 def verbs_of(row: Writable) -> list[str]:
     """Every verb of a resource, composed ones too; the order is that of the help."""
-    stripe = list(row.verbs)
-    usual = ["search", "get", "list", "insert", "create", "update", "upsert", "delete"]
-    known = {*stripe, "search", *COMPOSED} - ({"delete"} - {*stripe})
-    return [*(verb for verb in usual if verb in known), *(v for v in stripe if v not in usual)]
+    known = {*row.verbs, *COMPOSED}
+    special = [verb for verb in row.verbs if verb not in USUAL]
+    return [*(verb for verb in USUAL if verb in known), *special]
 
 
 Run = Callable[[Lookup, Writable, str, Order], ActionResult]
@@ -68,11 +68,9 @@ def _search(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
 
 
 def _where(order: Order) -> Group:
-    if isinstance(order.where, Group):
-        return order.where
-    if isinstance(order.where, Mapping) or order.where is None:
-        return read(order.where or {})
-    return Group(False, (order.where,))
+    if isinstance(order.where, Clause):
+        return Group(False, (order.where,))
+    return order.where if isinstance(order.where, Group) else read(order.where or {})
 
 
 def _found(row: Writable, verb: str, found: Found) -> ActionResult:
@@ -212,6 +210,8 @@ def _change(
     given = {name: value for name, value in (order.set or {}).items() if name != "id"}
     if held is None and (order.only_if_empty or has_parts(given)):
         held = lookup.get(row, object_id).value
+    if held is not None and verb == "upsert":
+        given = without_fixed(row, given, held, order.nulls)
     params = convert(row, "update", given, order.nulls, order.unset)
     if held is not None:
         check_metadata(params.get("metadata"), held.get("metadata"))
