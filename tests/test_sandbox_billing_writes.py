@@ -94,6 +94,8 @@ def test_a_subscription_begins_with_a_paid_invoice(shop: Shop) -> None:
     drawn = Sandbox(seed=1)
     assert set(made) == set(drawn.create("subscriptions"))
     assert set(bill) == set(drawn.create("invoices"))
+    transitions = drawn.create("invoices")["status_transitions"]
+    assert set(invoice(shop)["status_transitions"]) == set(transitions)
     assert set(made["items"]["data"][0]) == set(drawn.create("subscriptions")["items"]["data"][0])
     assert set(bill["lines"]["data"][0]) == set(drawn.create("invoices")["lines"]["data"][0])
 

@@ -1,4 +1,4 @@
-"""One write from the request to its outcome: idempotency, checks, locks, and then the change."""
+"""Execute a write: idempotency, checks, locks, change, outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..world import World
 
 @dataclass(slots=True)
 class Write:
-    """A request that changes something; `seconds` is how long its execution takes."""
+    """A request that changes something. `seconds` is how long its execution takes."""
 
     request: Request
     path: str
@@ -27,21 +27,22 @@ class Write:
 
     @property
     def key(self) -> str:
-        """Only POST has idempotency keys."""
+        """The idempotency key. Only POST has one."""
         return (
             self.request.headers.get("idempotency-key", "") if self.request.method == "POST" else ""
         )
 
 
 class Prepared(NamedTuple):
-    """A write that was found valid: the objects that it needs for itself, and what it does."""
+    """A valid write: the ids that it locks and its function."""
 
     locks: Iterable[str]
     act: Callable[[], bytes]
 
 
 def perform(account: World, write: Write, prepare: Callable[[], Prepared]) -> bytes:
-    """The answer of a write, or the stored one. What `prepare` refuses never began and is not stored."""
+    """Answer a write, from the store if its key was used. Errors of `prepare` are not stored, because
+    the execution did not begin."""
     if write.key:
         first = account.idempotency.find(write.key, account.now, write.path, write.params)
         write.headers["Idempotency-Key"] = write.key
@@ -60,7 +61,7 @@ def perform(account: World, write: Write, prepare: Callable[[], Prepared]) -> by
 
 
 def _stored(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
-    """Execute, and keep the outcome whatever it is."""
+    """Execute, and store the outcome even if it is an error."""
     request_id, now = write.headers["Request-Id"], account.now
     try:
         body = _executed(account, write, act)
@@ -73,7 +74,7 @@ def _stored(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
 
 
 def _executed(account: World, write: Write, act: Callable[[], bytes]) -> bytes:
-    """All events of the change name this request."""
+    """Execute, with all events naming this request."""
     if write.fate == "refused":
         raise refused()
     request = {"id": write.headers["Request-Id"], "idempotency_key": write.key or None}

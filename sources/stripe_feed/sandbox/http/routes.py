@@ -1,4 +1,4 @@
-"""Every write that the sandbox knows: its URL, permission, parameters, and what it does."""
+"""One row per write: method, path, parameters and function."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Route(NamedTuple):
 def prepare(
     account: World, key: str, route: Route, id: str, given: Params, params: Params
 ) -> Prepared:
-    """Refuses parameters that Stripe does not take; `params` is `given` with arrays as lists."""
+    """Check the parameters. `params` is `given` with arrays as lists."""
     values = checked(route.verb, given)
     paths = expansions.check_paths(account, key, route.table, expands(params), in_list=False)
 
@@ -54,7 +54,7 @@ def prepare(
 
 
 def locked(account: World, route: Route, id: str, values: Params) -> set[str]:
-    """The object, what it belongs to, and what the parameters name: Stripe locks them all."""
+    """Return the ids to lock: the object, its owners, and the objects that the parameters name."""
     id = id.partition("/")[0]
     if route.path.startswith(ITEMS) and id:
         id = subscriptions.find_subscription(account, id)

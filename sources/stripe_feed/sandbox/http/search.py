@@ -1,4 +1,4 @@
-"""`GET /v1/<kind>/search`: clauses on an index that is behind the account, and pages by token."""
+"""`GET /v1/<kind>/search`: match clauses against a delayed index and page by token."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PLACES = {
     "last_finalization_error_code": "last_finalization_error.code",
     "last_finalization_error_type": "last_finalization_error.type",
 }
-"""Fields that lie elsewhere in the object."""
+"""Field -> where it is in the object."""
 
 OPERATORS = {
     "string": (":", "~"),
@@ -94,7 +94,7 @@ def unparsable() -> Refusal:
 
 
 def search_objects(account: World, key: str, table: str, params: Params) -> bytes:
-    """One page of what matches, with Stripe's limits."""
+    """Return one page of matching objects."""
     if strange := [name for name in params if name not in ("query", "limit", "page", "expand")]:
         raise unknown_parameters(strange)
     if not params.get("query"):
@@ -122,7 +122,7 @@ def search_objects(account: World, key: str, table: str, params: Params) -> byte
 
 
 def index(account: World, table: str) -> Iterator[tuple[Row, Object]]:
-    """Each object, newest first, with what the index has of it: its content of some time ago."""
+    """Yield each row, newest first, with its indexed, possibly older content."""
     old = _before(account, table, account.now - account.faults.search_lag)
     rows = account.tables[table]
     for row in rows.older(*rows.span(None, None)):
@@ -132,7 +132,7 @@ def index(account: World, table: str) -> Iterator[tuple[Row, Object]]:
 
 
 def _before(account: World, table: str, time: float) -> dict[str, Object | None]:
-    """What changed after a time, as it was then; None did not exist."""
+    """Return the older content of objects changed after `time`. None means that it did not exist."""
     found: dict[str, Object | None] = {}
     for stored in reversed(account.event_log.mutations):
         if stored.mutation.at <= time:
@@ -162,7 +162,7 @@ def _offset(token: Any, query: str) -> int:
 
 
 def condition(table: str, query: str) -> Match:
-    """What a query asks of an object."""
+    """Compile a query."""
     clauses, joiner = parse(query)
     matches = [_match(table, clause) for clause in clauses]
     some = any if joiner == "OR" else all
@@ -170,7 +170,7 @@ def condition(table: str, query: str) -> Match:
 
 
 def parse(query: str) -> tuple[list[Clause], str]:
-    """The clauses, and what joins them: AND or OR, never both."""
+    """Return the clauses and their joiner, AND or OR."""
     clauses, joiners, at = list[Clause](), set[str](), 0
     while at < len(query.rstrip()):
         if clauses:
@@ -275,7 +275,7 @@ def _words(text: str) -> list[str]:
 
 
 def _has_phrase(words: list[str], phrase: list[str]) -> bool:
-    """`one two` is in `zero one two three`."""
+    """Say whether the words contain the phrase."""
     length = len(phrase)
     return bool(phrase) and any(
         words[at : at + length] == phrase for at in range(len(words) - length + 1)

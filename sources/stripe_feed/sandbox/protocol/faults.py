@@ -123,7 +123,7 @@ class Faults:
             "reset": self.reset,
             "truncate": self.truncate,
             "malformed": self.malformed,
-            "500_after": 0.0 if method == "GET" else self.error_500_after,
+            "500_after": self.error_500_after,
         }
         if not any(shares.values()):
             return ""

@@ -72,12 +72,12 @@ REFERENCES = frozenset(
 """Strings that `""` does not unset unless the SDK says so."""
 
 KEEPS = {"customer_update": {"default_source"}, "product_update": {"name"}}
-"""Strings that have a value for ever."""
+"""Strings that an update cannot unset."""
 
 
 @dataclass(slots=True)
 class Spec:
-    """One parameter, and those inside it: by name, `[]` for the elements, `*` for any name."""
+    """A parameter and its inner ones: by name, `[]` for elements, `*` for any name."""
 
     path: str = ""
     kinds: tuple[str, ...] = ("hash",)
@@ -88,7 +88,7 @@ class Spec:
 
 @cache
 def specs() -> dict[str, Spec]:
-    """All writes by the SDK's name, as `customer_create`."""
+    """Return the parameters of all writes by the SDK's name, such as `customer_create`."""
     found: dict[str, Spec] = {}
     _, *rows = TABLE.read_text(encoding="utf-8").splitlines()
     for row in rows:
@@ -104,14 +104,14 @@ def specs() -> dict[str, Spec]:
 
 
 def checked(verb: str, given: Params) -> Params:
-    """The values with their types, None for what is unset. Refuses what the write does not take."""
+    """Check the parameters of a write and return typed values. None stands for unset."""
     spec = specs()[verb]
     given = {name: value for name, value in given.items() if name != "expand"}
     return _Reader(verb).hash(spec, "", given)
 
 
 class _Reader:
-    """Reads the parameters of one write."""
+    """Read the parameters of one write."""
 
     def __init__(self, verb: str) -> None:
         self.keeps = KEEPS.get(verb, set())
@@ -142,7 +142,8 @@ class _Reader:
         return self.scalar(spec, name, given)
 
     def unset(self, spec: Spec, name: str) -> None:
-        """Strings can be unset although the SDK does not say so, if they name nothing."""
+        """Raise an error if `""` cannot unset it. Stripe unsets strings that name no object, although the
+        SDK does not say so."""
         last = spec.path.rpartition(".")[2]
         text = "string" in spec.kinds and last not in REFERENCES and spec.path not in self.keeps
         if not spec.unset and (spec.required or not text):
@@ -171,7 +172,7 @@ class _Reader:
             yield self.value(spec.inner["[]"], f"{name}[{key}]", given[key])
 
     def scalar(self, spec: Spec, name: str, given: str) -> Any:
-        """The first kind that fits; the last one refuses."""
+        """Read as the first kind that fits, or raise the error of the last one."""
         if "list" in spec.kinds or "map" in spec.kinds or spec.kinds == ("hash",):
             raise Refusal(
                 400, "Invalid array" if "list" in spec.kinds else "Invalid object", param=name

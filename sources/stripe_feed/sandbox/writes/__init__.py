@@ -1,1 +1,1 @@
-"""What Stripe's writes do: parameters checked, objects changed, events recorded."""
+"""Execute writes as Stripe does: check, change objects, record events."""

@@ -25,14 +25,15 @@ NO_PAYMENT_METHOD = (
 
 
 def customer_of(account: World, given: Params) -> Object:
-    """The customer who pays."""
+    """Return the customer who pays, or raise the error of a missing one."""
     if not given.get("customer"):
         raise required("customer")
     return object_in_param(account, "customers", given["customer"], "customer")
 
 
 def use_currency(account: World, customer: Object, currency: str, explicit: bool) -> None:
-    """A customer's first subscription or invoice item fixes the currency; another one must be asked for."""
+    """Set the currency of a customer without one. Raise an error for another currency unless the
+    request names it."""
     if customer["currency"] is None:
         change(account, "customers", customer["id"], {"currency": currency})
     elif customer["currency"] != currency and not explicit:
@@ -45,7 +46,7 @@ def use_currency(account: World, customer: Object, currency: str, explicit: bool
 
 
 def check_collection(given: Params, before: Object, *dues: str) -> None:
-    """An invoice by mail needs a date; one that is charged has none."""
+    """Require a due date for invoices by mail and forbid it for others."""
     by_mail = given.get("collection_method", before["collection_method"]) == "send_invoice"
     if by_mail and not any(given.get(due) or before.get(due) for due in dues):
         raise required(dues[0])
@@ -59,7 +60,7 @@ def check_collection(given: Params, before: Object, *dues: str) -> None:
 
 
 def can_pay(customer: Object, given: Params) -> bool:
-    """Whether there is something to charge."""
+    """Say whether the customer or the request has a payment method."""
     default = customer["invoice_settings"]["default_payment_method"]
     own = given.get("default_payment_method") or given.get("default_source")
     return bool(own or default or customer["default_source"])
@@ -97,7 +98,7 @@ def sold_price(account: World, entry: Params, name: str, recurring: bool | None 
 
 
 def price_id(account: World, price: Object) -> str:
-    """The id of a checked price; one that was described is made, in no list."""
+    """Return the id of a price. Create the inline price that `price_data` describes."""
     if "id" in price:
         return str(price["id"])
     own = {"object": "price", "created": account.now, "livemode": account.livemode, "active": False}
@@ -106,13 +107,13 @@ def price_id(account: World, price: Object) -> str:
 
 
 def amount_of(price: Object, quantity: int | None) -> int:
-    """What so many cost; tiers count as nothing here."""
+    """Multiply the price by the quantity. Tiered prices count as zero."""
     decimal = price.get("unit_amount_decimal")
     return 0 if decimal is None else round(float(decimal) * (1 if quantity is None else quantity))
 
 
 def after(start: int, interval: str, count: int) -> int:
-    """The end of a period; the 31st becomes the last of a shorter month."""
+    """Return the end of a period. The 31st becomes the last day of a shorter month."""
     begin = datetime.fromtimestamp(start, UTC)
     if interval in PLURALS:
         return int((begin + timedelta(**{PLURALS[interval]: count})).timestamp())
@@ -123,7 +124,7 @@ def after(start: int, interval: str, count: int) -> int:
 
 
 def tax_rates(account: World, ids: list[str] | None) -> list[Object]:
-    """The sandbox holds no tax rates: each id has one that follows from it."""
+    """Make a tax rate for each id, because the sandbox stores none."""
     return [
         subscriptions.tax_rate(Random(f"tax rate {id}"), account.start)
         | {"id": id, "livemode": account.livemode}
@@ -134,7 +135,7 @@ def tax_rates(account: World, ids: list[str] | None) -> list[Object]:
 def discounts(
     account: World, given: list[Params] | None, before: list[str], **holder: str
 ) -> list[str]:
-    """The ids of the discounts; a list replaces those before, None takes all away."""
+    """Return the ids of the new discounts. A list replaces the previous ones, None removes all."""
     return [
         _discount(account, entry, place, before, holder) for place, entry in enumerate(given or ())
     ]

@@ -21,7 +21,7 @@ VALUES = {
     "gb_vat": re.compile(r"GB\d{9}(\d{3})?"),
     "us_ein": re.compile(r"\d{2}-\d{7}"),
 }
-"""How the tax ids of some types look; the sandbox takes any value of the others."""
+"""Formats of some types of tax ids. Other types take any value."""
 
 PREFIX = re.compile(r"[A-Z0-9]{1,12}")
 SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
@@ -61,13 +61,13 @@ OPT_IN: Object = {
     },
     "tax_ids": [],
 }
-"""What a new customer shows if it is expanded."""
+"""Expandable fields of a new customer."""
 
 UNSET: Object = {"tax_exempt": "none", "preferred_locales": []}
-"""What a field is if it is unset, and not null."""
+"""Values of unset fields that are not null."""
 
 ACTS_ONLY = ("payment_method", "source", "tax", "tax_id_data", "validate")
-"""Parameters that are no fields."""
+"""Parameters that do not become fields."""
 
 
 def create(account: World, id: str, given: Params) -> Object:
@@ -92,7 +92,7 @@ def update(account: World, id: str, given: Params) -> Object:
 
 
 def delete(account: World, id: str, given: Params) -> Object:
-    """Its running subscriptions end with it."""
+    """Delete a customer and cancel its subscriptions."""
     object_in_path(account, "customers", id)
     mutations.delete(account, "customers", id)
     return deleted_stub("customer", id)
@@ -107,7 +107,7 @@ def delete_discount(account: World, id: str, given: Params) -> Object:
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    """The fields that the parameters lead to; hashes are merged key by key."""
+    """Turn parameters into fields. Hashes are merged key by key."""
     own = {name: value for name, value in given.items() if name not in ACTS_ONLY}
     fields = to_fields(before, own, UNSET)
     if not PREFIX.fullmatch(fields.get("invoice_prefix") or "A"):

@@ -1,4 +1,4 @@
-"""`/v1/invoiceitems`, and the lines that they and the items of subscriptions become on an invoice."""
+"""`/v1/invoiceitems`, and the invoice lines made of them and of subscription items."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COSTS = ("amount", "pricing", "price_data", "unit_amount_decimal")
 
 
 def create(account: World, id: str, given: Params) -> Object:
-    """One without an invoice waits for the next one of its customer."""
+    """Create an invoice item. Without an invoice it waits for the customer's next one."""
     invoice = _editable(account, given["invoice"], "invoice") if given.get("invoice") else None
     customer = billing.customer_of(account, given)
     if invoice is not None and len(of_invoice(account, invoice["id"])) >= MOST:
@@ -76,7 +76,7 @@ def create(account: World, id: str, given: Params) -> Object:
 
 
 def update(account: World, id: str, given: Params) -> Object:
-    """No event tells of it, but that of the draft that it is on."""
+    """Update an invoice item. There is no event, except that of its draft invoice."""
     before = object_in_path(account, "invoiceitems", id)
     if before["invoice"]:
         _editable(account, before["invoice"], "id")
@@ -112,7 +112,7 @@ def _editable(account: World, invoice: str, param: str) -> Object:
 
 
 def _cost(account: World, given: Params, customer: Object) -> tuple[Object, str]:
-    """Amount, pricing and quantity, and the currency."""
+    """Return amount, pricing and quantity as fields, and the currency."""
     kinds = [name for name in COSTS if given.get(name) is not None]
     if len(kinds) > 1:
         raise exclusive(*kinds)
@@ -158,7 +158,7 @@ def _amounts(
 
 
 def _changed_cost(account: World, before: Object, given: Params) -> Object:
-    """The quantity before stays, and so does the price, unless another is given."""
+    """Compute the new amount. Keep quantity and price unless they are given."""
     customer = object_in_param(account, "customers", before["customer"], "customer")
     held = {"quantity": before["quantity"], "currency": before["currency"]}
     if not any(given.get(name) is not None for name in COSTS):
@@ -207,13 +207,13 @@ def _parent(subscription: str, item: str) -> Object:
 
 
 def add_item(account: World, fields: Object) -> Object:
-    """`date` stands for `created`."""
+    """Store an invoice item. It has `date` instead of `created`."""
     now = {"date": account.now, "period": {"end": account.now, "start": account.now}}
     return add(account, "invoiceitems", EMPTY | now | fields)
 
 
 def supposed_item(account: World, customer: Object, given: Params) -> Object:
-    """An item of a preview, not stored; `price` and `unit_amount` are those of a preview only."""
+    """Make an item for a preview without storing it. Only previews take `price` and `unit_amount`."""
     entry = dict(given)
     if entry.get("price"):
         entry["pricing"] = {"price": entry.pop("price")}
@@ -236,7 +236,7 @@ class Proration(NamedTuple):
 
 
 def proration_item(account: World, subscription: Object, proration: Proration, end: int) -> Object:
-    """An invoice item that is not stored."""
+    """Make the invoice item of a proration without storing it."""
     price, quantity = proration.price, proration.quantity or 1
     word = "Unused" if proration.amount < 0 else "Remaining"
     details = {"price": price.get("id"), "product": price["product"]}
@@ -265,7 +265,7 @@ def of_invoice(account: World, invoice: str) -> list[Object]:
 
 
 def pending(account: World, customer: str, currency: str, subscription: str | None) -> list[Object]:
-    """The items that wait for an invoice: all of a customer, or those of one subscription."""
+    """Return the pending items of a customer or of one subscription."""
     rows = filter(has_text("customer", customer), account.tables["invoiceitems"].rows.values())
     found = (row.content() for row in rows)
     return [
@@ -279,12 +279,12 @@ def pending(account: World, customer: str, currency: str, subscription: str | No
 
 
 def attach(account: World, items: Sequence[Object], invoice: str) -> list[Object]:
-    """Put pending items on an invoice; no event tells of it."""
+    """Move pending items to an invoice, without an event."""
     return [change(account, "invoiceitems", item["id"], {"invoice": invoice}) for item in items]
 
 
 def retotal(account: World, id: str) -> None:
-    """The lines and the sums of a draft, after its items changed."""
+    """Rebuild lines and totals of a draft after a change of its items."""
     row = account.tables["invoices"].rows[id]
     rest = [
         line
@@ -301,7 +301,7 @@ def with_lines(invoice: str, lines: Sequence[Object]) -> Object:
 
 
 def item_line(account: World, invoice: str, item: Object) -> Object:
-    """The line of an invoice item; its id follows from the item's."""
+    """Make the line of an invoice item. Its id is derived from the item's id."""
     details = (item["parent"] or {}).get("subscription_details") or {}
     subscription = details.get("subscription")
     parent = {
@@ -331,7 +331,7 @@ def item_line(account: World, invoice: str, item: Object) -> Object:
 def subscription_line(
     account: World, invoice: str, subscription: Object, item: Object, free: bool
 ) -> Object:
-    """The line of a period of an item; a trial is free."""
+    """Make the line of one period of a subscription item. A free one costs nothing."""
     price, quantity = item["price"], item["quantity"]
     amount = 0 if free else billing.amount_of(price, quantity)
     parent = {

@@ -1,4 +1,4 @@
-"""`/v1/invoices`: drafts, and their way to open, paid, void or uncollectible."""
+"""`/v1/invoices`: drafts and their transitions to open, paid, void and uncollectible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .records import (
 HOUR, DAY = 3600, 86_400
 NOT_OPEN = "You can only pass in open invoices. This invoice isn't open."
 DECLINED = "pm_card_chargeDeclined"
-"""Stripe's payment method for tests: each charge of it is declined."""
+"""Stripe's test payment method that always declines."""
 
 AUTOMATIC_TAX: Object = {
     "disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None,
@@ -122,13 +122,13 @@ AFTER_FINALIZATION = {
     "paid": frozenset({"metadata"}),
     "void": frozenset({"metadata"}),
 }
-"""What can still be updated."""
+"""Status -> parameters that can still be updated."""
 
 UNSET: Object = {"default_tax_rates": [], "discounts": []}
 
 
 def create(account: World, id: str, given: Params) -> Object:
-    """Empty, unless pending items are included."""
+    """Create a draft. It is empty unless pending items are included."""
     subscription = given.get("subscription")
     source = _revised(account, given.get("from_invoice"))
     owner = source or {}
@@ -199,7 +199,7 @@ def update(account: World, id: str, given: Params) -> Object:
 
 
 def delete(account: World, id: str, given: Params) -> Object:
-    """Its invoice items stay with it: they are not pending again."""
+    """Delete a draft. Its invoice items do not become pending again."""
     before = object_in_path(account, "invoices", id)
     if before["status"] != "draft":
         raise Refusal(400, "You can only delete draft invoices.")
@@ -221,7 +221,7 @@ def finalize(account: World, id: str, given: Params) -> Object:
 
 
 def pay(account: World, id: str, given: Params) -> Object:
-    """A draft is finalized first, also if the payment is declined then."""
+    """Pay an invoice. A draft is finalized first, even if the payment is declined."""
     invoice = object_in_path(account, "invoices", id)
     if invoice["status"] == "paid":
         raise Refusal(400, "Invoice is already paid")
@@ -249,7 +249,7 @@ def pay(account: World, id: str, given: Params) -> Object:
 
 
 def _activate(account: World, invoice: Object) -> None:
-    """A subscription whose latest invoice is paid is active."""
+    """Activate the subscription if its latest invoice was paid."""
     details = (invoice["parent"] or {}).get("subscription_details") or {}
     row = account.tables["subscriptions"].rows.get(details.get("subscription", ""))
     subscription = row.content() if row else {"status": ""}
@@ -307,7 +307,7 @@ def create_draft(
     given: Params | None = None,
     id: str = "",
 ) -> Object:
-    """Store a draft of lines and of items that waited for it."""
+    """Store a draft made of lines and of pending items."""
     id = id or account.rng.id("in")
     attached = invoice_items.attach(account, items, id)
     lines = [*lines, *(invoice_items.item_line(account, id, item) for item in attached)]
@@ -325,7 +325,7 @@ def new_invoice(
     lines: Sequence[Object],
     given: Params,
 ) -> Object:
-    """A draft that is not stored."""
+    """Make a draft without storing it."""
     whole = EMPTY | {
         "id": id,
         "account_country": account.object["country"],
@@ -343,7 +343,7 @@ def new_invoice(
 
 
 def _finalizes_at(account: World, invoice: Object) -> int | None:
-    """A draft that advances by itself is finalized an hour later, or at a time that was given."""
+    """Return when a draft is finalized automatically: at the given time, or after an hour."""
     if not invoice["auto_advance"]:
         return None
     return int(invoice["automatically_finalizes_at"] or account.now + HOUR)
@@ -356,7 +356,7 @@ def _schedule_finalization(account: World, invoice: Object) -> None:
 
 
 def _advance(account: World, id: str, at: int) -> None:
-    """Finalize a draft that still waits for it, and collect."""
+    """Finalize the draft if it is still due, and collect the payment."""
     row = account.tables["invoices"].rows.get(id)
     draft = row.content() if row else {"status": ""}
     if draft["status"] != "draft" or draft["automatically_finalizes_at"] != at:
@@ -388,7 +388,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
 
 
 def _copied(customer: Object) -> Object:
-    """What an invoice copies from its customer until it is finalized."""
+    """Return the customer fields that an invoice copies until it is finalized."""
     return {
         "customer_address": customer["address"],
         "customer_email": customer["email"],
@@ -400,7 +400,7 @@ def _copied(customer: Object) -> Object:
 
 
 def finalize_draft(account: World, invoice: Object) -> Object:
-    """Finalize a draft: it gets a number, and is paid at once if nothing is due."""
+    """Finalize a draft: assign a number, and pay it at once if nothing is due."""
     row = account.tables["customers"].rows.get(invoice["customer"])
     customer = row.content() if row else None
     link = f"{account.id}/{account.mode}_{account.rng.word(24)}"
@@ -423,7 +423,7 @@ def finalize_draft(account: World, invoice: Object) -> Object:
 
 
 def _numbered(account: World, invoice: Object, customer: Object) -> Object:
-    """The next number of the customer, and its credit; the count of numbers has no event."""
+    """Take the customer's next number and credit. Counting numbers has no event."""
     number, next = customer["invoice_prefix"], customer["next_invoice_sequence"]
     credit = min(0, customer["balance"])
     account.store("customers", customer | {"next_invoice_sequence": next + 1})

@@ -1,4 +1,4 @@
-"""The items of a subscription: parameters add to those that are there, and only `deleted` removes one."""
+"""The items of a subscription. Parameters add to them; only `deleted` removes one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CADENCE = (
 
 
 class Planned(NamedTuple):
-    """An item as it will be: the one before, the parameters, the name of these, and the price."""
+    """A future item: its previous state, its parameters, their name, and its price."""
 
     before: Object | None
     given: Params
@@ -35,7 +35,7 @@ class Planned(NamedTuple):
 
     @property
     def quantity(self) -> int | None:
-        """A changed price begins with one again, unless another quantity is given."""
+        """The quantity. A changed price resets it to one unless it is given."""
         if self.price["recurring"]["usage_type"] == "metered":
             return None
         if "quantity" in self.given:
@@ -44,7 +44,7 @@ class Planned(NamedTuple):
 
 
 def read_items(account: World, subscription: str) -> list[Object]:
-    """All items of a subscription, in their order."""
+    """Return all items of a subscription in order."""
     row = account.tables["subscriptions"].rows[subscription]
     return [decode(raw) for raw in account.children("subscriptions", row)]
 
@@ -52,7 +52,7 @@ def read_items(account: World, subscription: str) -> list[Object]:
 def plan_items(
     account: World, before: list[Object], given: list[Params], name: str = "items"
 ) -> list[Planned]:
-    """The items that the parameters lead to, checked; nothing is changed yet."""
+    """Check the parameters and return the future items without changing anything."""
     by_id = {item["id"]: item for item in before}
     named = {
         entry["id"]: (entry, f"{name}[{place}]")
@@ -116,7 +116,7 @@ def _check(items: list[Planned]) -> None:
 def build_items(
     account: World, subscription: str, items: list[Planned], start: int, end: int
 ) -> list[Object]:
-    """The items themselves; prices that were described are made."""
+    """Build the items. Inline prices are created."""
     return [_built(account, subscription, item, start, end) for item in items]
 
 
@@ -161,7 +161,7 @@ def _empty(account: World, subscription: str) -> Object:
 def prorations(
     before: list[Object], after: list[Planned], start: int, end: int, at: int
 ) -> Iterator[Proration]:
-    """What a change in the middle of a period gives back, and what it costs."""
+    """Yield the credits and debits of a change within a period."""
     share = max(0.0, (end - at) / (end - start)) if end > start else 0.0
     kept = {item.before["id"]: item for item in after if item.before is not None}
     for item in before:

@@ -1,4 +1,4 @@
-"""`/v1/invoices/create_preview`: the invoice that would come, without any change."""
+"""`/v1/invoices/create_preview`: show the next invoice without changing anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .records import object_in_param
 
 
 def create(account: World, id: str, given: Params) -> Object:
-    """The next invoice of a subscription as it is or would be changed, or of a new one."""
+    """Preview the next invoice of a subscription, with or without changes, or of a new one."""
     id = f"upcoming_{account.rng.id('in')}"
     details = given.get("subscription_details", {})
     subscription = _subscription(account, given)
@@ -113,7 +113,7 @@ def _extra(
     subscription: Object | None,
     currency: str,
 ) -> list[Object]:
-    """What waits for the next invoice already, and the items that are only supposed."""
+    """Return the lines of pending items and of the items of the request."""
     wait = invoice_items.pending(
         account, customer["id"], currency, subscription["id"] if subscription else None
     )

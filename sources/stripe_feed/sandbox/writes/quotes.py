@@ -1,4 +1,4 @@
-"""`/v1/quotes`: drafts, open ones, and what an accepted one becomes."""
+"""`/v1/quotes`: drafts, open quotes, and what accepting one creates."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _check_reference(account: World, given: Params, name: str) -> None:
 
 
 def update(account: World, id: str, given: Params) -> Object:
-    """No event tells of it."""
+    """Update a quote, without an event."""
     before = object_in_path(account, "quotes", id)
     if before["status"] not in ("draft", "open"):
         raise Refusal(400, f"This quote cannot be updated because it is {before['status']}.")
@@ -164,7 +164,7 @@ def finalize(account: World, id: str, given: Params) -> Object:
 
 
 def accept(account: World, id: str, given: Params) -> Object:
-    """What recurs becomes a subscription, the rest a draft."""
+    """Accept a quote. Recurring prices become a subscription, others a draft invoice."""
     quote = _needs(account, id, "accepted", "open")
     lines = _lines(account, id)
     recurring = [line for line in lines if line["price"]["type"] == "recurring"]
@@ -227,7 +227,7 @@ def _lines(account: World, id: str) -> list[Object]:
 
 
 def _built(account: World, quote: str, given: Sequence[Params]) -> list[Object]:
-    """The whole new list; rows with an id keep what is not given."""
+    """Build the whole new list. Rows with an id keep what is not given."""
     held = {line["id"]: line for line in _lines(account, quote)}
     return [
         _line(account, entry, f"line_items[{place}]", held) for place, entry in enumerate(given)
@@ -263,7 +263,7 @@ def _line(account: World, entry: Params, name: str, held: dict[str, Object]) -> 
 
 
 def _priced(lines: list[Object]) -> Object:
-    """The lines, the currency and the sums."""
+    """Return line items, currency and totals as fields."""
     if len({line["currency"] for line in lines}) > 1:
         raise Refusal(400, "All prices of a quote must have the same currency.", param="line_items")
     recurring = [line for line in lines if line["price"]["type"] == "recurring"]

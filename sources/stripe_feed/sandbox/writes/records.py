@@ -1,4 +1,4 @@
-"""Objects read for a write, and changed by it."""
+"""Read and change objects for writes, and convert their parameters to fields."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_KEYS, LONGEST_NAME, LONGEST_VALUE = 50, 40, 500
 
 
 def object_in_path(account: World, table: str, id: str) -> Object:
-    """The object that a path names; 404 if there is none."""
+    """Return the object that the path names, or raise 404."""
     return _found(account, table, id, "id", 404)
 
 
 def object_in_param(account: World, table: str, id: str, param: str) -> Object:
-    """The object that a parameter names; 400 if there is none."""
+    """Return the object that a parameter names, or raise 400."""
     return _found(account, table, id, param, 400)
 
 
@@ -35,7 +35,7 @@ def _found(account: World, table: str, id: str, param: str, status: int) -> Obje
 
 
 def add(account: World, table: str, fields: Object) -> Object:
-    """Put a new object in place, and record its events. `fields` are all of its own."""
+    """Store a new object and record its events. `fields` must be complete."""
     kind = KINDS[table]
     whole = {"object": kind.object, kind.dated: account.now, "livemode": account.livemode} | fields
     opt_in = {name: whole.pop(name) for name in kind.opt_in if name in whole}
@@ -43,19 +43,19 @@ def add(account: World, table: str, fields: Object) -> Object:
 
 
 def change(account: World, table: str, id: str, fields: Object) -> Object:
-    """Replace fields of an object that embeds no list that changes."""
+    """Replace fields of an object and record its events."""
     return mutations.update(account, table, id, fields)
 
 
 def check_id_is_free(account: World, table: str, id: str) -> None:
-    """Refuse an id that the client chose and another object has."""
+    """Raise an error if another object has the id that the client chose."""
     if id in account.tables[table].rows:
         object = KINDS[table].object.capitalize()
         raise Refusal(400, f"{object} already exists.", "resource_already_exists", "id")
 
 
 def new_id(account: World, table: str, given: Params) -> str:
-    """The id that the client chose, or a new one."""
+    """Return the id that the client chose, or a new one."""
     if "id" not in given:
         return account.rng.id(KINDS[table].prefix)
     check_id_is_free(account, table, given["id"])
@@ -63,7 +63,7 @@ def new_id(account: World, table: str, given: Params) -> str:
 
 
 def schedule(account: World, at: int, act: Callable[[], None]) -> None:
-    """Let Stripe do something by itself once the clock is there: its events name no request."""
+    """Let Stripe act by itself at a time. The events name no request."""
 
     def acting() -> None:
         request = {"id": None, "idempotency_key": None}
@@ -78,7 +78,7 @@ def deleted_stub(object: str, id: str) -> Object:
 
 
 def merge_hash(before: Object | None, given: Params | None, empty: Object) -> Object | None:
-    """A hash with all of its fields: those given, else those of before. None unsets it."""
+    """Merge given fields into a hash. None unsets the hash."""
     return None if given is None else empty | (before or {}) | given
 
 
@@ -95,7 +95,7 @@ def to_fields(before: Object, given: Params, unset: Object) -> Object:
 def merge_metadata(
     before: dict[str, str], given: Params | None, name: str = "metadata"
 ) -> dict[str, str]:
-    """Metadata after a change: keys are added, `""` takes one away, and None all."""
+    """Merge metadata. `""` removes a key, None removes all."""
     if given is None:
         return {}
     for key, value in given.items():
@@ -118,7 +118,7 @@ def merge_metadata(
 
 
 def check_exclusive(given: Params, *names: str) -> str:
-    """Which one of these is given, if any; refuses two."""
+    """Return which of these parameters is given, if any. Raise an error if there are two."""
     there = [name for name in names if given.get(name) is not None]
     if len(there) > 1:
         raise exclusive(*names)

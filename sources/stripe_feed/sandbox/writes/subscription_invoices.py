@@ -1,4 +1,4 @@
-"""The invoices that a subscription causes: its first one, and those of changes."""
+"""The invoices of a subscription: of its periods and of its changes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .records import object_in_param, object_in_path
 
 
 def create_first_invoice(account: World, subscription: Object, extra: Sequence[Params]) -> Object:
-    """The first invoice of a subscription: paid, open for one that is incomplete, or by mail a draft."""
+    """Create the first invoice of a subscription."""
     add_items(account, subscription, extra)
     return bill_period(account, subscription, "subscription_create")
 
 
 def add_items(account: World, subscription: Object, extra: Sequence[Params]) -> None:
-    """Items for the next invoice."""
+    """Create pending items for the next invoice."""
     for entry in extra:
         own = {"customer": subscription["customer"], "subscription": subscription["id"]}
         item = {name: value for name, value in entry.items() if name not in ("period", "price")}
@@ -30,7 +30,7 @@ def add_items(account: World, subscription: Object, extra: Sequence[Params]) -> 
 
 
 def bill_period(account: World, subscription: Object, reason: str) -> Object:
-    """Bill a period of the items and all that waits for it; a trial is free."""
+    """Bill one period of all items, together with the pending ones. A trial is free."""
     id = account.rng.id("in")
     row = account.tables["subscriptions"].rows[subscription["id"]]
     children = [decode(raw) for raw in account.children("subscriptions", row)]
@@ -43,7 +43,7 @@ def bill_period(account: World, subscription: Object, reason: str) -> Object:
 
 
 def bill_pending_items(account: World, subscription: Object) -> None:
-    """Bill what waits for the next invoice of a subscription, if something does."""
+    """Bill the pending items of a subscription, if there are any."""
     items = invoice_items.pending(
         account, subscription["customer"], subscription["currency"], subscription["id"]
     )
@@ -59,7 +59,7 @@ def _bill(
     lines: Sequence[Object],
     id: str,
 ) -> Object:
-    """A draft if it goes by mail; else it is finalized, and paid if the subscription can be."""
+    """Create the invoice. One by mail stays a draft, others are finalized and paid if possible."""
     customer = object_in_param(account, "customers", subscription["customer"], "customer")
     given = {name: subscription[name] for name in ("collection_method", "days_until_due")}
     by_mail = subscription["collection_method"] == "send_invoice"
@@ -91,7 +91,7 @@ def _bill(
 def prorate(
     account: World, subscription: Object, changes: Sequence[Proration], behavior: str
 ) -> None:
-    """Credits and debits wait for the next invoice, are billed at once, or are not made."""
+    """Create pending items for a change. `always_invoice` bills them, `none` skips them."""
     if behavior == "none" or not changes:
         return
     row = account.tables["subscriptions"].rows[subscription["id"]]

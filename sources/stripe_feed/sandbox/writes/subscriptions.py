@@ -1,4 +1,4 @@
-"""`/v1/subscriptions` and their items: created, changed, paused, resumed, canceled."""
+"""`/v1/subscriptions` and `/v1/subscription_items`: create, update, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def update(account: World, id: str, given: Params) -> Object:
 
 
 def _extra_items(account: World, given: Params) -> list[Params]:
-    """Items for the next invoice, with prices that are paid once."""
+    """Return `add_invoice_items` after checking that their prices are one-time."""
     extra: list[Params] = given.get("add_invoice_items", [])
     for place, entry in enumerate(extra):
         billing.sold_price(account, entry, f"add_invoice_items[{place}]", recurring=False)
@@ -164,7 +164,7 @@ def _extra_items(account: World, given: Params) -> list[Params]:
 
 
 def _schedule(account: World, subscription: Object) -> None:
-    """What Stripe does by itself later; each looks whether it is still to be done."""
+    """Schedule what Stripe does by itself later. Each action checks that it is still due."""
     id, at, trial_end = subscription["id"], subscription["cancel_at"], subscription["trial_end"]
     if at:
         schedule(account, at, partial(_end, account, id, at))
@@ -182,7 +182,7 @@ def _end(account: World, id: str, at: int) -> None:
 
 
 def _end_trial(account: World, id: str, at: int) -> None:
-    """The first period that is paid begins; one without anything to pay with is past due."""
+    """Start the first paid period. Without a payment method the subscription is past due."""
     subscription = object_in_path(account, "subscriptions", id)
     if subscription["status"] != "trialing" or subscription["trial_end"] != at:
         return
@@ -210,7 +210,7 @@ def _expire(account: World, id: str) -> None:
 def _prorated(
     account: World, before: Object, given: Params, held: list[Object], plan: list[items.Planned]
 ) -> list[Proration]:
-    """A change of price or quantity in the middle of a period is billed, but in a trial."""
+    """Return the prorations of a change. A trial has none."""
     if before["status"] not in ("active", "past_due"):
         return []
     at = given.get("proration_date", account.now)
@@ -219,7 +219,7 @@ def _prorated(
 
 
 def cancel(account: World, id: str, given: Params) -> Object:
-    """It stays, as canceled; another time it is not found."""
+    """Cancel a subscription now. It stays, but cannot be canceled again."""
     before = object_in_path(account, "subscriptions", id)
     if before["status"] in ENDED:
         raise missing("subscription", id)
@@ -309,7 +309,7 @@ def _subscription_of(account: World, item: str) -> str:
 
 
 def find_subscription(account: World, item: str) -> str:
-    """The subscription that has an item, if there is one."""
+    """Return the id of the subscription that has this item, or `""`."""
     quoted = f'"{item}"'.encode()
     for row in account.tables["subscriptions"].rows.values():
         bodies = account.all_children.get(row.id) or [row.raw]
@@ -348,7 +348,7 @@ def _check_room(account: World, customer: str) -> None:
 def _first_period(
     account: World, given: Params, plan: list[items.Planned]
 ) -> tuple[int, int, int | None]:
-    """Start and end of the first period, and the end of the trial that it is, if there is one."""
+    """Return start and end of the first period, and the end of its trial or None."""
     trial_end = given.get("trial_end")
     days = given.get("trial_period_days")
     if given.get("trial_from_plan"):
@@ -375,7 +375,8 @@ def _period_end(plan: list[items.Planned], start: int) -> int:
 def _first_status(
     customer: Object, given: Params, plan: list[items.Planned], trial_end: int | None
 ) -> str:
-    """Who has nothing to pay with is refused, or begins as incomplete if that was asked for."""
+    """Return the first status. Without a payment method the request is refused, unless it asks for
+    `default_incomplete`."""
     if trial_end:
         return "trialing"
     due = sum(billing.amount_of(item.price, item.quantity) for item in plan)
@@ -410,7 +411,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
 
 
 def _ends(account: World, before: Object, given: Params) -> Object:
-    """When it is to end: at the end of a period, at a time, or not any more."""
+    """Return the fields that set or clear the scheduled cancellation."""
     if "cancel_at" not in given and "cancel_at_period_end" not in given:
         return {}
     period_ends = [item["current_period_end"] for item in before["items"]["data"]]
@@ -429,7 +430,7 @@ def _ends(account: World, before: Object, given: Params) -> Object:
 
 
 def _timing(account: World, before: Object, given: Params) -> Object:
-    """A trial that begins or ends."""
+    """Return the fields of a trial that begins or ends."""
     match given.get("trial_end"):
         case None:
             return {}

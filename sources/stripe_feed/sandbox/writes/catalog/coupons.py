@@ -1,4 +1,4 @@
-"""`/v1/coupons`: created, updated, deleted."""
+"""`/v1/coupons`: create, update, delete."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def update(account: World, id: str, given: Params) -> Object:
 
 
 def delete(account: World, id: str, given: Params) -> Object:
-    """Discounts made from it go on."""
+    """Delete a coupon. Its discounts stay."""
     object_in_path(account, "coupons", id)
     mutations.delete(account, "coupons", id)
     return deleted_stub("coupon", id)

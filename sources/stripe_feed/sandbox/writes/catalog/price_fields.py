@@ -1,4 +1,4 @@
-"""The fields of a price from the parameters of a price, a plan, or a hash that describes one."""
+"""Convert the parameters of a price, a plan or an inline price to the fields of a price."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ MOST_OFTEN = {"day": 1095, "week": 156, "month": 36, "year": 3}
 
 
 def read_price(given: Params, within: str = "") -> Object:
-    """The fields of a price but its product; `within` is the hash that describes it."""
+    """Check parameters and return the fields of a price without its product. `within` names the
+    hash that has the parameters."""
 
     def name(param: str) -> str:
         return f"{within}[{param}]" if within else param
@@ -106,7 +107,7 @@ def _tier(given: Params) -> Object:
 
 
 def amounts(given: Params, name: str = "unit_amount") -> Object:
-    """Both ways to write an amount; a fraction has no whole one."""
+    """Return integer and decimal amount. A fraction has no integer amount."""
     decimal = f"{name}_decimal"
     check_exclusive(given, name, decimal)
     if given.get(name) is not None:
@@ -141,7 +142,7 @@ def own_currency_option(price: Object) -> Object:
 
 
 def add_price(account: World, fields: Object) -> Object:
-    """The fields of `checked_price` with a product; the plan is made with it."""
+    """Store a price, and its plan if it recurs. `fields` are those of `read_price` and a product."""
     id = fields.get("id") or account.rng.id("price")
     own = {"object": "price", "created": account.now, "livemode": account.livemode}
     return mutations.create(account, "prices", EMPTY | own | fields | {"id": id})

@@ -1,4 +1,4 @@
-"""`/v1/prices` and `/v1/plans`, two views of one object: most fields never change once it is there."""
+"""`/v1/prices` and `/v1/plans`, two views of one object with few mutable fields."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CYCLE = ("interval", *RECURRING)
 
 
 def create(account: World, id: str, given: Params) -> Object:
-    """A taken lookup key is refused, or transferred from the price that has it."""
+    """Create a price. A taken lookup key is refused or transferred."""
     given = dict(given)
     if not check_exclusive(given, "product", "product_data"):
         raise Refusal(
@@ -65,7 +65,7 @@ def update(account: World, id: str, given: Params) -> Object:
 
 
 def _options(account: World, price: Object, given: Params) -> Object:
-    """Those given are added to those there; None takes all away but the price's own currency."""
+    """Merge currency options. None removes all but the price's own currency."""
     added = given.get("currency_options", {})
     held = (
         {}
@@ -98,7 +98,7 @@ def _may_change(account: World, before: Object, given: Params) -> None:
 
 
 def _holder(account: World, key: str | None, transfer: bool, own: str = "") -> str:
-    """The price, archived ones included, that has this lookup key."""
+    """Return the id of the other price, active or archived, that has this lookup key, or `""`."""
     if not key:
         return ""
     holders = filter(has_text("lookup_key", key), account.tables["prices"].rows.values())
@@ -130,7 +130,7 @@ def update_plan(account: World, id: str, given: Params) -> Object:
 
 
 def delete_plan(account: World, id: str, given: Params) -> Object:
-    """Its price goes with it."""
+    """Delete a plan and its price."""
     object_in_path(account, "plans", id)
     mutations.delete(account, "plans", id)
     return deleted_stub("plan", id)

@@ -1,4 +1,4 @@
-"""`/v1/products`: created, updated, and deleted if they have no prices."""
+"""`/v1/products`: create, update, and delete without prices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNSET: Object = {"images": [], "marketing_features": []}
 
 
 def create(account: World, id: str, given: Params) -> Object:
-    """`default_price_data` makes a price that becomes its default."""
+    """Create a product, and its default price from `default_price_data`."""
     fields = _fields(EMPTY, {name: given[name] for name in given if name != "default_price_data"})
     id = new_id(account, "products", given)
     data = given.get("default_price_data")
