@@ -70,6 +70,16 @@ def test_what_is_filtered_grouped_listed_and_expanded_is_a_field(kind: Kind) -> 
 
 
 @EACH_KIND
+def test_a_new_object_has_exactly_the_documented_fields(kind: Kind) -> None:
+    """Without those that only come when expanded, are secret, or belong to a deleted object."""
+    content = Sandbox(customers=20, oddities=False).create(kind.name)
+    absent = {"OBJECT_NAME", "confirmation_secret", "deleted", *kind.opt_in}
+
+    assert content["object"] == kind.object
+    assert set(content) == set(documented(kind)) - absent
+
+
+@EACH_KIND
 def test_ids_begin_with_the_prefix(kind: Kind) -> None:
     """But for those that the account's owner may choose."""
     box = Sandbox(customers=20, oddities=False)
