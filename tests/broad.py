@@ -15,7 +15,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     },
     "test_damage.py": {
         "test_whatever_is_done_to_the_tables_a_comparison_restores":
-            "test_damage.py::test_a_comparison_restores_whatever_was_done_and_tells_nobody",
+            "test_damage.py::test_a_comparison_restores_whatever_was_done_and_records_no_change",
         "test_whatever_table_is_gone_a_sync_lists_it_again": "test_damage.py::test_a_table_that_is_gone_or_empty_is_listed_again",
         "test_a_table_that_is_gone_or_empty_is_listed_again": ("dropped",),
     },
@@ -49,13 +49,13 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_run_that_is_killed_among_events_goes_on": ("the-package-is-extracted-1",),
     },
     "test_feed_property.py": {"test_the_same_on_postgres": ("customers products",)},
-    "test_first_loads.py": {"test_a_first_load_under_writes_ends_equal_to_the_account": "test_extract_small.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one"},
-    "test_follow.py": {
-        "test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read": "test_follow.py::test_f1_every_transition_is_told_once",
+    "test_first_loads.py": {"test_a_first_load_under_writes_ends_equal_to_the_account": "test_small_accounts.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one"},
+    "test_stream.py": {
+        "test_f4_change_ids_are_the_same_wherever_and_whenever_they_are_read": "test_stream.py::test_f1_every_transition_is_recorded_once",
         "test_a_comparison_that_begins_to_follow_knows_the_shape_of_the_rows": "test_reconcile.py::test_another_api_version_makes_no_changes",
-        "test_webhooks_do_not_tell_what_a_comparison_tells": "test_follow.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
-        "test_a_key_that_loses_its_permission_while_lists_are_compared": "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
-        "test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before": ("row",),
+        "test_webhooks_do_not_record_what_a_comparison_records": "test_stream.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
+        "test_a_key_that_loses_its_permission_while_lists_are_compared": "test_stream.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
+        "test_f10_a_deletion_without_a_body_has_the_whole_object_before": ("row",),
         "test_deleted_rows_stay_with_their_last_content": ("stubs",),
         "test_an_object_that_is_created_again_lives_again": ("0-True",),
         "test_events_of_another_shape_are_read_again": ("2024-06-20",),
@@ -65,7 +65,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_lost_and_doubled_events": "test_reconcile.py::test_a_lost_update_deletion_and_creation_are_found",
         "test_f9_another_version_of_the_account_is_no_change": "test_reconcile.py::test_another_api_version_makes_no_changes",
         "test_an_idle_run_asks_little_and_writes_nothing": "test_incremental.py::test_a_run_with_nothing_new_writes_nothing",
-        "test_a_key_that_lost_its_permission_a_month_ago_still_loads": "test_follow.py::test_a_key_that_may_not_read_events_loses_none",
+        "test_a_key_that_lost_its_permission_a_month_ago_still_loads": "test_stream.py::test_a_key_that_may_not_read_events_loses_none",
     },
     "test_incremental.py": {
         "test_the_look_back_bounds_how_late_an_object_may_be": ("300-True",),
@@ -76,14 +76,14 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_working_directory_that_was_deleted_costs_nothing": ("sync",),
         "test_a_load_that_ended_half_way_in_a_lost_container_is_done_again": ("prices",),
     },
-    "test_patience.py": {
+    "test_locks.py": {
         "test_a_reader_holds_a_run_up_for_as_long_as_it_may_wait": ("before rows are looked up", "before the load"),
         "test_without_waiting_it_says_who_is_in_the_way": ("before the load",),
     },
     "test_preflight.py": {"test_another_tools_tables_stay_as_they_are": ("by_sync", "by_own_pipeline")},
     "test_privacy.py": {
         "test_no_canary_shows_up": ("an error after some rows", "a malformed page"),
-        "test_a_row_that_a_destination_refuses_is_told_nowhere": ("duckdb", "postgres"),
+        "test_a_row_that_a_destination_refuses_is_shown_nowhere": ("duckdb", "postgres"),
     },
     "test_bad_input.py": {
         "test_a_key_that_lacks_one_permission_loads_the_others": ("prices",),
@@ -93,11 +93,11 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     },
     "test_reconcile.py": {
         "test_f8_an_outage_heals_by_itself_and_says_so": ("45",),
-        "test_what_a_list_brought_and_no_event_told_is_told": ("its creation was told",),
+        "test_what_a_list_brought_without_an_event_is_recorded": ("its creation was told",),
         "test_another_api_version_makes_no_changes": ("2024-06-20-2026-10-28.endive",),
     },
-    "test_rung.py": {
-        "test_what_came_before_a_rung_event_is_told_before_it": ("3-False",),
+    "test_webhook_events.py": {
+        "test_what_came_before_a_webhook_event_is_recorded_before_it": ("3-False",),
         "test_what_shows_only_after_a_newer_one_says_late": ("3-True",),
         "test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same":
             "test_feed_property.py::test_webhooks_in_any_order_lead_to_the_same",
@@ -112,20 +112,20 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     },
     "test_notebooks.py": {"test_it_runs_and_says_what_is_committed": ("01_quickstart",)},
     "test_fuzz.py": {
-        "test_odd_arguments_of_verbs_that_read_are_answered": "test_places.py::test_no_verb_gets_a_number_that_nobody_means_or_bytes_that_are_no_text",
-        "test_odd_requests_are_answered": "test_outlet.py::test_a_parameter_that_makes_no_sense_is_refused_by_name",
+        "test_odd_arguments_of_verbs_that_read_are_answered": "test_positions.py::test_no_verb_gets_a_number_that_nobody_means_or_bytes_that_are_no_text",
+        "test_odd_requests_are_answered": "test_changes_api.py::test_a_parameter_that_makes_no_sense_is_refused_by_name",
     },
     "test_faults.py": {
         "test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults": "test_bad_input.py::test_a_broken_answer_is_asked_for_again",
     },
-    "test_outlet.py": {
-        "test_h1_a_stream_that_is_cut_off_200_times_loses_nothing": "test_outlet.py::test_a_stream_goes_on_where_it_was_left",
+    "test_changes_api.py": {
+        "test_h1_a_stream_that_is_cut_off_200_times_loses_nothing": "test_changes_api.py::test_a_stream_goes_on_where_it_was_left",
     },
     "test_service.py": {
         "test_killed_again_and_again_it_loses_nothing": "test_delivery_kills.py::test_a_delivery_killed_at_any_point_loses_nothing",
     },
     "test_pipelines.py": {
-        "test_a_play_that_fails_gets_its_change_again": "test_once.py::test_c4_what_is_rolled_back_comes_again",
+        "test_a_play_that_fails_gets_its_change_again": "test_process_once.py::test_c4_what_is_rolled_back_comes_again",
         "test_a_wrong_key_is_exit_code_3": "test_pipelines.py::test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder",
         "test_a_missing_permission_is_exit_code_4": "test_bad_input.py::test_a_key_that_lacks_one_permission_loads_the_others",
     },

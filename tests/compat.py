@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".venv-compat"
 TESTS = (
     "test_package.py",
-    "test_extract_small.py",
+    "test_small_accounts.py",
     "test_dlt_native.py::test_a_source_can_be_run_twice",
     "test_windows.py",
     "test_fetch.py",
-    "test_records.py",
-    "test_triggers.py",
-    "test_serve.py",
-    "test_consume.py",
+    "test_codec.py",
+    "test_engine.py",
+    "test_app.py",
+    "test_consumers.py",
     "test_destinations.py::test_two_runs",
 )
 SHOWN = ("dlt", "duckdb", "stripe", "pyarrow", "sqlglot")

@@ -31,7 +31,7 @@ MUTANTS = (
         "resources/core.py",
         '        list_filters=((("active", "true"),), (("active", "false"),)),\n',
         '        list_filters=((("active", "true"),),),\n',
-        "test_extract_small.py::test_canceled_subscriptions_and_archived_prices_are_there",
+        "test_small_accounts.py::test_canceled_subscriptions_and_archived_prices_are_there",
         quick=False,
     ),
     Mutant(
@@ -39,7 +39,7 @@ MUTANTS = (
         "extract/lists.py",
         "            state, run.state(context.options) if worth else before\n",
         '            state, {**run.state(context.options), "t0": context.api.now()} if worth else before\n',
-        "test_extract_small.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one",
+        "test_small_accounts.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one",
         quick=False,
     ),
     Mutant(
@@ -47,7 +47,7 @@ MUTANTS = (
         "extract/lists.py",
         '            run.lost_table = ""\n',
         ('            run.lost_table = ""\n        state.update(run.state(context.options))\n'),
-        "test_extract_small.py::test_a_run_that_stops_after_any_yield_loses_nothing",
+        "test_small_accounts.py::test_a_run_that_stops_after_any_yield_loses_nothing",
         quick=False,
     ),
     Mutant(
@@ -55,7 +55,7 @@ MUTANTS = (
         "extract/tables/hints.py",
         '    return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}\n',
         "    return dict(MERGE)\n",
-        "test_extract_small.py::test_a_stale_row_does_not_replace_a_newer_one",
+        "test_small_accounts.py::test_a_stale_row_does_not_replace_a_newer_one",
         quick=False,
     ),
     Mutant(
@@ -63,7 +63,7 @@ MUTANTS = (
         "extract/tables/hints.py",
         '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv > {alias}_version)"\n',
         '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv >= {alias}_version)"\n',
-        "test_extract_small.py::test_of_two_rows_of_the_same_second_the_one_that_came_last_wins",
+        "test_small_accounts.py::test_of_two_rows_of_the_same_second_the_one_that_came_last_wins",
         quick=False,
     ),
     Mutant(
@@ -71,7 +71,7 @@ MUTANTS = (
         "extract/tables/hints.py",
         '        "destination_scope": f"{key} in ({seen})",\n',
         '        "destination_scope": "1 = 0",\n',
-        "test_extract_small.py::test_children_are_complete_and_follow_their_parent",
+        "test_small_accounts.py::test_children_are_complete_and_follow_their_parent",
         quick=False,
     ),
     Mutant(
@@ -79,7 +79,7 @@ MUTANTS = (
         "extract/tables/hints.py",
         '        "source_filter": f"id <> {key} and {fresh}",  # tombstones: id = key\n',
         '        "source_filter": fresh,  # tombstones: id = key\n',
-        "test_extract_small.py::test_children_are_complete_and_follow_their_parent",
+        "test_small_accounts.py::test_children_are_complete_and_follow_their_parent",
         quick=False,
     ),
     Mutant(
@@ -150,7 +150,7 @@ MUTANTS = (
             "        ]\n"
         ),
         "        hashed = self._hashed = [column.name for column in self.columns]\n",
-        "test_records.py::test_the_digest_does_not_see_what_means_nothing",
+        "test_codec.py::test_the_digest_does_not_see_what_means_nothing",
     ),
     Mutant(
         "look-back dropped",
@@ -194,7 +194,7 @@ MUTANTS = (
         "extract/paging/reader.py",
         "        return self.walk is None and not self.handing_over\n",
         "        return self.walk is None\n",
-        "test_pages.py::test_a_listing_is_not_finished_before_its_last_rows_wait",
+        "test_page_reader.py::test_a_listing_is_not_finished_before_its_last_rows_wait",
         quick=False,
     ),
     Mutant(
@@ -202,7 +202,7 @@ MUTANTS = (
         "extract/paging/reader.py",
         "                crowded\n",
         "                False\n",
-        "test_pages.py::test_no_page_is_asked_for_while_enough_batches_wait",
+        "test_page_reader.py::test_no_page_is_asked_for_while_enough_batches_wait",
         quick=False,
     ),
     Mutant(
@@ -218,7 +218,7 @@ MUTANTS = (
         "api/client.py",
         "        requested_at = int(date - max(0.0, ended_at - started_at))\n",
         "        requested_at = int(date)\n",
-        "test_api.py::test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time",
+        "test_client.py::test_the_time_of_a_reply_is_its_date_minus_its_elapsed_time",
         quick=False,
     ),
     Mutant(
@@ -226,7 +226,7 @@ MUTANTS = (
         "api/rate_limits.py",
         '        elif reason.startswith("global"):\n',
         "        elif False:\n",
-        "test_rates.py::test_a_429_teaches_the_bucket_that_its_reason_names",
+        "test_rate_limits.py::test_a_429_teaches_the_bucket_that_its_reason_names",
         quick=False,
     ),
     Mutant(
@@ -242,21 +242,21 @@ MUTANTS = (
         "extract/next_step.py",
         '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
         '    return max(event_state["since"], event_state["cursor"]), now - settle\n',
-        "test_cursors.py::test_the_span_that_is_read",
+        "test_next_step.py::test_the_span_that_is_read",
     ),
     Mutant(
         "events from before the list",
         "extract/next_step.py",
         '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
         '    return event_state["cursor"] - look_back, now - settle\n',
-        "test_cursors.py::test_the_span_that_is_read",
+        "test_next_step.py::test_the_span_that_is_read",
     ),
     Mutant(
         "settle dropped",
         "extract/next_step.py",
         '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
         '    return max(event_state["since"], event_state["cursor"] - look_back), now\n',
-        "test_follow.py::test_an_event_is_applied_once_it_is_settled",
+        "test_stream.py::test_an_event_is_applied_once_it_is_settled",
         quick=False,
     ),
     Mutant(
@@ -274,21 +274,21 @@ MUTANTS = (
             '        if reads_events and event_state is not None and event_state["cursor"] < now - TOO_OLD\n'
             '        else "incremental"\n'
         ),
-        "test_cursors.py::test_what_to_do_for_a_resource",
+        "test_next_step.py::test_what_to_do_for_a_resource",
     ),
     Mutant(
         "newest first",
         "extract/events/reader.py",
         "            yield newest[::-1]\n",
         "            yield newest\n",
-        "test_events.py::test_a_page_is_one_request",
+        "test_event_reader.py::test_a_page_is_one_request",
     ),
     Mutant(
         "pages backwards",
         "extract/events/reader.py",
         "            events = newest[::-1]\n",
         "            events = newest\n",
-        "test_events.py::test_many_pages_by_an_anchor",
+        "test_event_reader.py::test_many_pages_by_an_anchor",
         quick=False,
     ),
     Mutant(
@@ -298,14 +298,14 @@ MUTANTS = (
             "                anchor, refused = None, _count_refusal(refused)\n                continue\n"
         ),
         "                return\n",
-        "test_events.py::test_an_anchor_that_is_refused_is_replaced",
+        "test_event_reader.py::test_an_anchor_that_is_refused_is_replaced",
     ),
     Mutant(
         "a second is read twice",
         "extract/events/reader.py",
         "        fresh = [event for event in events if event.id not in edge and event.created >= lo]\n",
         "        fresh = [event for event in events if event.created >= lo]\n",
-        "test_events.py::test_an_anchor_that_is_refused_within_a_second_with_many_events",
+        "test_event_reader.py::test_an_anchor_that_is_refused_within_a_second_with_many_events",
         quick=False,
     ),
     Mutant(
@@ -313,21 +313,21 @@ MUTANTS = (
         "extract/events/ordering.py",
         "    if len(kept) == len(steps):\n",
         "    if True:\n",
-        "test_order.py::test_a_twin_is_dropped",
+        "test_ordering.py::test_a_twin_is_dropped",
     ),
     Mutant(
         "doubtful order not marked",
         "extract/events/ordering.py",
         "    return ordered, sure and match_sure and chained and _is_unique(chain)\n",
         "    return ordered, sure and match_sure and chained\n",
-        "test_order.py::test_f6_nothing_is_wrong_and_unmarked",
+        "test_ordering.py::test_f6_nothing_is_wrong_and_unmarked",
     ),
     Mutant(
         "order not derived",
         "extract/events/ordering.py",
         "    chain = _chain(updates, start, {step.after for step in status_only})\n",
         "    chain = list(updates)\n",
-        "test_order.py::test_f6_shuffled_groups_are_put_in_order",
+        "test_ordering.py::test_f6_shuffled_groups_are_put_in_order",
         quick=False,
     ),
     Mutant(
@@ -395,14 +395,14 @@ MUTANTS = (
         "extract/tables/diff.py",
         "        if is_map and old is None:\n",
         "        if False:\n",
-        "test_images.py::test_the_old_values_give_the_image_before",
+        "test_diff.py::test_the_old_values_give_the_image_before",
     ),
     Mutant(
         "tie goes to the list row",
         "extract/writer.py",
         "VERSION_LAG = 5  # seconds by which a listed row is older than an event of the same time\n",
         "VERSION_LAG = -5  # seconds that a listed row yields to an event of the same time\n",
-        "test_follow.py::test_an_event_in_the_second_of_the_list_wins",
+        "test_stream.py::test_an_event_in_the_second_of_the_list_wins",
         quick=False,
     ),
     Mutant(
@@ -410,7 +410,7 @@ MUTANTS = (
         "extract/writer.py",
         "                (record.row.id, child_items(record, child) if deletion is None else [], version)\n",
         "                (record.row.id, child_items(record, child), version)\n",
-        "test_follow.py::test_deleted_rows_stay_with_their_last_content",
+        "test_stream.py::test_deleted_rows_stay_with_their_last_content",
         quick=False,
     ),
     Mutant(
@@ -418,7 +418,7 @@ MUTANTS = (
         "extract/apply.py",
         "            event.seen = event.seen or event.event.id in seen\n",
         "            event.seen = False\n",
-        "test_follow.py::test_an_event_is_applied_once_it_is_settled",
+        "test_stream.py::test_an_event_is_applied_once_it_is_settled",
         quick=False,
     ),
     Mutant(
@@ -426,7 +426,7 @@ MUTANTS = (
         "extract/apply.py",
         "        elif state.deleted_at is None and _has_truncated_list(batch.writer, record):\n",
         "        elif False:\n",
-        "test_follow.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows",
+        "test_stream.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows",
         quick=False,
     ),
     Mutant(
@@ -444,7 +444,7 @@ MUTANTS = (
             '                self.states[r.table]["cursor"] = settled\n'
             "            while (active := [b for b in batches if not b.finished]) and not self.context.package_full:\n"
         ),
-        "test_follow.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
+        "test_stream.py::test_a_key_that_loses_its_permission_within_a_run_loses_no_event",
         quick=False,
     ),
     Mutant(
@@ -474,7 +474,7 @@ MUTANTS = (
             "        ]\n"
         ),
         "        changes = [*self._missing_creates(pending), *healed]\n",
-        "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
+        "test_reconcile.py::test_what_a_list_brought_without_an_event_is_recorded",
         quick=False,
     ),
     Mutant(
@@ -488,7 +488,7 @@ MUTANTS = (
             "        ]\n"
         ),
         "        changes = [*healed, *self._rows_ahead_of_changes({*pending, *self.suspects, *missing})]\n",
-        "test_reconcile.py::test_what_a_list_brought_and_no_event_told_is_told",
+        "test_reconcile.py::test_what_a_list_brought_without_an_event_is_recorded",
         quick=False,
     ),
     Mutant(
@@ -517,7 +517,7 @@ MUTANTS = (
         "extract/reconcile.py",
         "        elif row.irregular or row.content != digests or row.hash != record.hash:\n",
         "        elif row.irregular or row.hash != record.hash:\n",
-        "test_damage.py::test_a_comparison_restores_whatever_was_done_and_tells_nobody",
+        "test_damage.py::test_a_comparison_restores_whatever_was_done_and_records_no_change",
         quick=False,
     ),
     Mutant(
@@ -541,7 +541,7 @@ MUTANTS = (
         "extract/stream.py",
         "        return event.account in (None, account.id) and event.livemode in (None, account.livemode)\n",
         "        return True\n",
-        "test_rung.py::test_a_body_of_another_account_or_mode_is_passed_over",
+        "test_webhook_events.py::test_a_body_of_another_account_or_mode_is_passed_over",
         quick=False,
     ),
     Mutant(
@@ -549,7 +549,7 @@ MUTANTS = (
         "extract/stream.py",
         '                state["rung"] = min(max(state.get("rung", 0), object_event.event.created), now)\n',
         "                pass\n",
-        "test_rung.py::test_what_shows_only_after_a_newer_one_says_late",
+        "test_webhook_events.py::test_what_shows_only_after_a_newer_one_says_late",
         quick=False,
     ),
     Mutant(
@@ -557,7 +557,7 @@ MUTANTS = (
         "extract/apply.py",
         "    overtaken = {id: second for id, second in first_new.items() if second < started}\n",
         "    overtaken = {id: second for id, second in first_new.items() if False}\n",
-        "test_rung.py::test_what_shows_only_after_a_newer_one_says_late",
+        "test_webhook_events.py::test_what_shows_only_after_a_newer_one_says_late",
         quick=False,
     ),
     Mutant(
@@ -565,7 +565,7 @@ MUTANTS = (
         "extract/apply.py",
         "        return max(read_version(fetched.requested_at), 0 if state is None else state.version)\n",
         "        return max(read_version(fetched.requested_at), 0)\n",
-        "test_rung.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
+        "test_webhook_events.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
         quick=False,
     ),
     Mutant(
@@ -581,7 +581,7 @@ MUTANTS = (
         "delivery/signatures.py",
         "    if int(time) > now + tolerance:\n",
         "    if False:\n",
-        "test_signing.py",
+        "test_signatures.py",
         quick=False,
     ),
     Mutant(
@@ -589,7 +589,7 @@ MUTANTS = (
         "triggers/engine.py",
         '        + store.query(f"select count(*) {recent_messages}", trigger.name, now - GUARD_WINDOW)[0][0]\n',
         "",
-        "test_triggers.py::test_a_large_load_that_comes_in_pieces_is_held_as_one",
+        "test_engine.py::test_a_large_load_that_comes_in_pieces_is_held_as_one",
         quick=False,
     ),
     Mutant(
@@ -597,7 +597,7 @@ MUTANTS = (
         "triggers/engine.py",
         "    if total and object_count >= MIN_FOR_SHARE and object_count > trigger.guard.share * total:\n",
         "    if total and count >= MIN_FOR_SHARE and count > trigger.guard.share * total:\n",
-        "test_triggers.py::test_t4_a_share_counts_each_object_once_over_runs_too",
+        "test_engine.py::test_t4_a_share_counts_each_object_once_over_runs_too",
         quick=False,
     ),
     Mutant(
@@ -634,7 +634,7 @@ MUTANTS = (
         "server/changes_query.py",
         "            len(records) >= (question.limit or (SCAN_LIMIT if is_recent else DEFAULT_LIMIT))\n",
         "            len(records) >= (question.limit or DEFAULT_LIMIT)\n",
-        "test_outlet.py::test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more",
+        "test_changes_api.py::test_who_polls_without_a_cursor_gets_all_of_the_hour_or_has_more",
         quick=False,
     ),
     Mutant(
@@ -642,7 +642,7 @@ MUTANTS = (
         "triggers/engine.py",
         "        except StripeFeedError as fault:\n",
         "        except ZeroDivisionError as fault:\n",
-        "test_triggers.py::test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other",
+        "test_engine.py::test_a_trigger_that_cannot_run_says_so_and_holds_up_no_other",
         quick=False,
     ),
     Mutant(
@@ -689,7 +689,7 @@ MUTANTS = (
         "extract/next_step.py",
         '        return "relist" if any(list_state["left"]) else "gap"\n',
         '        return "relist"\n',
-        "test_follow.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
+        "test_stream.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
         quick=False,
     ),
     Mutant(
@@ -759,7 +759,7 @@ MUTANTS = (
             "            )\n"
         ),
         "            lanes.disabled, lanes.paused_until, lanes.has_more = name in disabled, 0.0, True\n",
-        "test_deliver.py::test_quiet_that_a_receiver_asks_for_holds_for_later_runs",
+        "test_worker.py::test_quiet_that_a_receiver_asks_for_holds_for_later_runs",
         quick=False,
     ),
     Mutant(
@@ -767,7 +767,7 @@ MUTANTS = (
         "delivery/endpoint_health.py",
         "    if since is None or not -CLOCK_SKEW <= now - (since if before is None else before) <= MAX_GAP:\n",
         "    if since is None or not -CLOCK_SKEW <= now - (since if before is None else before) <= 1e12:\n",
-        "test_deliver.py::test_d2_failures_must_be_spread_over_the_120_hours",
+        "test_worker.py::test_d2_failures_must_be_spread_over_the_120_hours",
         quick=False,
     ),
     Mutant(
@@ -791,7 +791,7 @@ MUTANTS = (
         "destination/lease.py",
         "            if not cursor.fetchone()[0]:\n",
         "            if cursor.fetchone() is None:\n",
-        "test_two_workers.py::test_one_at_a_time_holds_a_dataset",
+        "test_lease.py::test_one_at_a_time_holds_a_dataset",
         quick=False,
     ),
     Mutant(
@@ -799,7 +799,7 @@ MUTANTS = (
         "api/client.py",
         '            self._client.raw_request(method, path, **({"idempotency_key": key} if key else {}))\n',
         "            self._client.raw_request(method, path)\n",
-        "test_api_writes.py::test_a_write_without_an_answer_is_repeated_with_the_same_key_and_body",
+        "test_client_writes.py::test_a_write_without_an_answer_is_repeated_with_the_same_key_and_body",
         quick=False,
     ),
     Mutant(
@@ -807,7 +807,7 @@ MUTANTS = (
         "api/client.py",
         "                if _may_have_arrived(final, fault):\n",
         "                if False:\n",
-        "test_api_writes.py::test_a_write_that_never_gets_an_answer_is_unknown",
+        "test_client_writes.py::test_a_write_that_never_gets_an_answer_is_unknown",
         quick=False,
     ),
     Mutant(
@@ -815,7 +815,7 @@ MUTANTS = (
         "api/client.py",
         '                if isinstance(final, NotFound) and method == "delete" and doubt:\n',
         '                if isinstance(final, NotFound) and method == "delete":\n',
-        "test_api_writes.py::test_a_404_of_the_first_delete_is_not",
+        "test_client_writes.py::test_a_404_of_the_first_delete_is_not",
         quick=False,
     ),
     Mutant(
@@ -823,7 +823,7 @@ MUTANTS = (
         "api/transport.py",
         "            body = _redacted(body, form)\n",
         "            pass\n",
-        "test_api_writes.py::test_stripes_sentence_is_quoted_without_what_was_sent",
+        "test_client_writes.py::test_stripes_sentence_is_quoted_without_what_was_sent",
         quick=False,
     ),
     Mutant(

@@ -599,7 +599,7 @@ CREATES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("resource", "given", "says"), CREATES)
-def test_what_stripe_would_refuse_is_told_before_the_call(
+def test_what_stripe_would_refuse_is_reported_before_the_call(
     resource: str, given: dict[str, Any], says: str
 ) -> None:
     with scripted(body({})) as server, on(server) as actions:
@@ -645,7 +645,7 @@ def test_a_repeated_upsert_finds_what_its_first_try_created(account: Account) ->
     assert other.idempotency_key == "sf-1-update"
 
 
-def test_our_writes_can_be_told_by_their_key() -> None:
+def test_own_writes_are_recognized_by_their_key() -> None:
     with scripted(body({"id": "cus_1", "object": "customer"})) as server, on(server) as actions:
         mine = actions.create("customers", {"name": "x"}, idempotency_key="sf-mine")
         other = actions.create("customers", {"name": "x"})

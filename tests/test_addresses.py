@@ -332,7 +332,7 @@ def test_http_takes_leave() -> None:
     ],
 )
 @pytest.mark.parametrize("allow_private", [False, True])
-def test_what_no_url_may_be_is_told_in_one_line_without_its_secrets(
+def test_what_no_url_may_be_is_reported_in_one_line_without_its_secrets(
     url: str, allow_private: bool
 ) -> None:
     with pytest.raises(UsageError) as refusal:

@@ -270,7 +270,9 @@ def test_a_key_that_lacks_one_permission_reads_the_events_of_the_others(
         copy.check()
 
 
-def test_a_resource_that_was_refused_at_first_is_told_of_since_it_is_loaded(tmp_path: Path) -> None:
+def test_a_resource_that_was_refused_at_first_has_changes_since_it_is_loaded(
+    tmp_path: Path,
+) -> None:
     """A first load makes no changes, also where an earlier key had to leave the resource out."""
     box = Sandbox(seed=3, customers=4, invoices=3, subscriptions=3, oddities=False)
     box.advance(1000)

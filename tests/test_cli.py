@@ -1226,7 +1226,7 @@ def test_an_endpoint_that_does_not_answer_is_said_and_shown(
     )
 
 
-def test_a_long_wait_before_the_first_request_is_told(
+def test_a_long_wait_before_the_first_request_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stripe_feed.cli.progress.PATIENCE", 0.01)

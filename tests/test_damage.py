@@ -138,7 +138,7 @@ def test_what_is_empty_at_stripe_too_costs_an_idle_run_nothing(
                 damage(copy, "delete from stripe.invoice_line_items")
 
 
-def test_changes_that_are_lost_are_told_again_as_far_as_stripe_remembers(
+def test_changes_that_are_lost_are_recorded_again_as_far_as_stripe_remembers(
     copy: Copy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Under the same ids, so that no consumer gets one twice; what is older is not made up."""
@@ -193,7 +193,7 @@ OWN_ONLY = ("another account's name", "a foreign child", "a digest")
 """Restored without a word: no object of Stripe's is held wrongly."""
 
 
-def test_a_comparison_restores_whatever_was_done_and_tells_nobody(copy: Copy) -> None:
+def test_a_comparison_restores_whatever_was_done_and_records_no_change(copy: Copy) -> None:
     """All of it at once, as `reconcile` looks at each row by itself; a second comparison finds
     nothing.
     """

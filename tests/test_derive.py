@@ -336,7 +336,7 @@ def test_twins_are_one_change(box: Sandbox) -> None:
         assert len(found) == 4
 
 
-def test_an_event_that_was_told_stands_for_its_twin(box: Sandbox) -> None:
+def test_a_recorded_event_stands_for_its_duplicate(box: Sandbox) -> None:
     """Its change id is out already."""
     id = box.create("customers")["id"]
     box.update("customers", id, name="A")

@@ -311,7 +311,7 @@ def test_a_field_that_is_misspelt_is_said(folder: Path, caplog: pytest.LogCaptur
     ]
 
 
-def test_reset_prune_and_what_a_consumer_behind_is_told(folder: Path) -> None:
+def test_reset_prune_and_what_a_consumer_behind_gets(folder: Path) -> None:
     run(folder, "consume", "play", "--start", "earliest", "--max", 2)
     assert "3 changes pruned" in run(folder, "prune", "--older-than", "1d", "--keep-latest").err
 
@@ -422,7 +422,7 @@ def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:
     assert process.stdout
     assert json.loads(process.stdout.readline())["offset"] == 5
     with FeedStore(folder / "copy.feed.sqlite") as log:
-        from tests.test_feed_store import entry_of
+        from tests.test_store import entry_of
 
         log.append([entry_of(77)])
     assert json.loads(process.stdout.readline())["change_id"] == "evt_77"

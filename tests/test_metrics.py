@@ -130,7 +130,7 @@ def test_how_far_consumers_are(feed: Feed) -> None:
     assert found["oldest_event_age_days"][("of", "consumer"),] == pytest.approx(3_599 / 86_400)
 
 
-def test_what_rang_and_waits(feed: Feed) -> None:
+def test_unread_webhook_events_are_counted(feed: Feed) -> None:
     webhook_inbox.record(feed.store, "evt_a", NOW - 3 * 86_400)
     webhook_inbox.record(feed.store, "evt_b", NOW - 86_400)
     assert numbers(feed)["rung_events_waiting"] == {(): 2}

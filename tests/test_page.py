@@ -469,7 +469,7 @@ def test_the_button_puts_a_dead_letter_back(web: Web, feed: Feed) -> None:
     assert Tree(web.get("/").body.decode()).all("form") == []
 
 
-def test_a_script_that_presses_it_is_told_what_was_done(web: Web, feed: Feed) -> None:
+def test_a_script_that_presses_it_gets_what_was_done(web: Web, feed: Feed) -> None:
     (dead,) = give_up(feed, "crm")
     key = key_in(web)
     assert pressed(web, key, dead, Accept="application/json").json == {"retried": dead}

@@ -116,7 +116,7 @@ def test_values_become_what_stripe_documents(verb: str, values: Any, sent: Any) 
         ("invoices", "void", {"reason": "x"}, "It takes no parameters"),
     ],
 )  # fmt: skip
-def test_values_that_are_wrong_are_told_before_the_call(
+def test_values_that_are_wrong_are_reported_before_the_call(
     table: str, verb: str, values: Any, says: str
 ) -> None:
     with pytest.raises(InvalidParameter, match=says) as caught:
@@ -166,7 +166,7 @@ def test_a_field_is_cleared_by_an_empty_string(field: str, sent: Any) -> None:
         ("subscriptions", "cancel_at_period_end"),
     ],
 )
-def test_what_cannot_be_cleared_is_told_before_the_call(table: str, field: str) -> None:
+def test_what_cannot_be_cleared_is_reported_before_the_call(table: str, field: str) -> None:
     with pytest.raises(InvalidParameter, match=r"cannot unset|no parameter"):
         convert(WRITABLE[table], "update", {}, unset=(field,))
 
@@ -190,7 +190,7 @@ PLACES = [
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.sampled_from(PLACES), VALUES, NAMES, VALUES, st.sampled_from(["skip", "unset"]))
-def test_whatever_is_given_is_sent_or_told(
+def test_whatever_is_given_is_sent_or_reported(
     place: tuple[Writable, str, str], value: Any, other: str, other_value: Any, nulls: Nulls
 ) -> None:
     """Never an exception of another kind."""

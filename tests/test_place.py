@@ -64,7 +64,7 @@ def test_a_dataset_is_a_place_of_its_own() -> None:
     assert place(HERE, "Second Set").key == place(HERE, "second_set").key
 
 
-def test_files_are_told_apart_and_known_by_every_name(tmp_path: Path) -> None:
+def test_files_are_distinguished_and_known_by_every_name(tmp_path: Path) -> None:
     (tmp_path / "link.duckdb").symlink_to(tmp_path / "copy.duckdb")
     (tmp_path / "sub").mkdir()
 

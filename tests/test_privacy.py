@@ -238,7 +238,7 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres", "sqlalchemy"])
-def test_a_row_that_a_destination_refuses_is_told_nowhere(
+def test_a_row_that_a_destination_refuses_is_shown_nowhere(
     shell: Shell,
     spy: Spy,
     request: pytest.FixtureRequest,
@@ -290,7 +290,7 @@ def test_a_row_that_a_destination_refuses_is_told_nowhere(
 @pytest.mark.parametrize(
     "key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")]
 )
-def test_a_key_that_is_refused_is_not_told(shell: Shell, spy: Spy, key: str) -> None:
+def test_a_key_that_is_refused_is_not_shown(shell: Shell, spy: Spy, key: str) -> None:
     """A wrong one, something that is none, a publishable one."""
     said = sync(shell, STRIPE_SECRET_KEY=key)
     told = shell.run("doctor", STRIPE_SECRET_KEY=key)

@@ -420,7 +420,7 @@ def test_a_plan_writes_nothing_and_shows_what_a_run_does(crm: Pushing) -> None:
     assert len(crm.writes()) == plan.writes
 
 
-def test_our_own_writes_can_be_told_in_the_feed(crm: Pushing) -> None:
+def test_own_writes_are_recognized_in_the_feed(crm: Pushing) -> None:
     crm.run([A])
     (event,) = crm.box.events
     assert json.loads(event.body)["request"]["idempotency_key"].startswith("sf-")

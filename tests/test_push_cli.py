@@ -135,7 +135,7 @@ def test_the_log_lies_beside_the_database(shell: Shell) -> None:
         (("plan", "--html", "no/such/folder/plan.html"), 3, "cannot be written"),
     ],
 )
-def test_what_cannot_work_is_told(
+def test_what_cannot_work_is_reported(
     shell: Shell, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
     said = shell.run("push", *arguments)

@@ -181,7 +181,7 @@ def test_a_number_is_kept_as_its_digits(log: PushLog) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but text " * 50, b""])
-def test_a_file_of_another_kind_is_told(times: Times, content: bytes) -> None:
+def test_a_file_of_another_kind_is_reported(times: Times, content: bytes) -> None:
     path = Path("other.sqlite")
     path.write_bytes(content)
     if not content:

@@ -99,7 +99,7 @@ def test_a_column_that_a_row_lacks_says_nothing() -> None:
         ({"address.town": "t"}, {"t": "x"}, "no parameter address.town"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_sent_is_told_without_its_value(
+def test_what_cannot_be_sent_is_reported_without_its_value(
     fields: dict[str, Any], record: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidParameter, match=says) as caught:
@@ -280,7 +280,7 @@ def test_a_file_that_holds_no_pushes_is_refused(text: str, says: str) -> None:
         read_definitions(text)
 
 
-def test_a_column_that_no_row_has_is_told() -> None:
+def test_a_column_that_no_row_has_is_reported() -> None:
     with pytest.raises(UsageError, match=r"no column mail. They have: id_, email"):
         fields_of(push(map={"email": "mail"}), ["id_", "email"])
     with pytest.raises(UsageError, match="given twice"):

@@ -276,7 +276,7 @@ def test_fields_that_change_without_meaning_heal_silently(copy: Copy) -> None:
 @pytest.mark.parametrize(
     "told_of", [True, False], ids=["its creation was told", "nothing was told"]
 )
-def test_what_a_list_brought_and_no_event_told_is_told(copy: Copy, told_of: bool) -> None:
+def test_what_a_list_brought_without_an_event_is_recorded(copy: Copy, told_of: bool) -> None:
     """The row is right already, as its list is read again for a while; the changes must lead there
     too.
     """

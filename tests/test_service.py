@@ -271,7 +271,7 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         assert not state.keeps_bodies
 
 
-def test_after_a_run_without_them_rung_events_are_read_soon(tmp_path: Path) -> None:
+def test_after_a_run_without_them_webhook_events_are_read_soon(tmp_path: Path) -> None:
     """Though nothing rings any more; ever more rarely where they fail the run each time."""
     with FeedStore(tmp_path / "a.feed.sqlite") as store, pytest.MonkeyPatch.context() as patch:
         webhook_inbox.record(store, "evt_1", 1.0)

@@ -64,7 +64,7 @@ def bells(copy: Copy, since: int) -> list[str]:
     return [event.id for event in copy.box.events[since:]]
 
 
-def test_a_rung_event_is_there_before_it_settles(copy: Copy) -> None:
+def test_a_webhook_event_is_there_before_it_settles(copy: Copy) -> None:
     box = copy.box
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
     box.update("customers", id, name="At once")
@@ -94,7 +94,7 @@ def twice(copy: Copy, seconds: int) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("seconds", "polls"), [(0, False), (3, False), (70, True)])
-def test_what_came_before_a_rung_event_is_told_before_it(
+def test_what_came_before_a_webhook_event_is_recorded_before_it(
     copy: Copy, seconds: int, polls: bool
 ) -> None:
     """Though its webhook comes later, or never; and nothing tells it again."""

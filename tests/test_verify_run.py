@@ -212,7 +212,7 @@ def test_a_deleted_price_that_an_item_still_shows_is_found(tmp_path: Path) -> No
         assert verified(copy, resources=tables).differences == []
 
 
-def test_a_deletion_that_no_event_told_is_found(copy: Copy) -> None:
+def test_a_deletion_without_an_event_is_found(copy: Copy) -> None:
     gone = first(copy)
     copy.box.faults.lost_events = 1.0
     copy.box.delete("customers", gone)

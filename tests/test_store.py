@@ -670,7 +670,7 @@ def test_a_store_that_cannot_be_used_says_so(tmp_path: Path, damage: str) -> Non
 def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
     file = tmp_path / "copy.feed.sqlite"
     code = (
-        "import sys; from stripe_feed.feed.storage.store import FeedStore; from tests.test_feed_store import entry_of\n"
+        "import sys; from stripe_feed.feed.storage.store import FeedStore; from tests.test_store import entry_of\n"
         "with FeedStore(sys.argv[1]) as log:\n"
         "    for n in range(0, 200, 5):\n"
         "        log.append([entry_of(i) for i in range(n, n + 5)], [str(n)])\n"

@@ -111,7 +111,7 @@ def lived(loaded: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         yield copy
 
 
-def test_f1_every_transition_is_told_once(lived: Copy) -> None:
+def test_f1_every_transition_is_recorded_once(lived: Copy) -> None:
     """Nothing is missing, nothing comes twice, nothing that did not happen; each as Stripe told it."""
     found = assert_complete(lived, orders=False)
     assert len(found) > 400
@@ -229,9 +229,7 @@ def test_f10_a_cancelled_subscription_is_an_update(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("before", ["row", "change"])
-def test_f10_a_deletion_that_tells_nothing_has_the_whole_object_before(
-    copy: Copy, before: str
-) -> None:
+def test_f10_a_deletion_without_a_body_has_the_whole_object_before(copy: Copy, before: str) -> None:
     """`customer.deleted` with three keys: the content comes from the change before it, or from the
     row.
     """
@@ -462,7 +460,7 @@ def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:
     copy.check("customers")
 
 
-def test_an_event_that_shows_late_is_told_late(copy: Copy) -> None:
+def test_an_event_that_shows_late_is_marked_late(copy: Copy) -> None:
     """Within the look-back it is found. The row keeps what is newer, and the change says so."""
     box, id = copy.box, some(copy, "customers")
     box.faults.event_delay = 10**6
@@ -751,7 +749,7 @@ def test_a_comparison_that_begins_to_follow_and_a_start_date(unfollowed: Copy, f
     assert copy.states[table]["start"] == 0
 
 
-def test_webhooks_do_not_tell_what_a_comparison_tells(unfollowed: Copy) -> None:
+def test_webhooks_do_not_record_what_a_comparison_records(unfollowed: Copy) -> None:
     copy, box = unfollowed, unfollowed.box
     settled(copy, "customers", api_key="rk_test_1")
     box.update("customers", some(copy, "customers"), name="Changed")

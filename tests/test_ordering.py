@@ -203,7 +203,7 @@ def test_a_bare_deletion_ends_what_is_not_left() -> None:
     ]
 
 
-def test_which_life_a_bare_deletion_ended_may_not_be_told() -> None:
+def test_which_state_a_bare_deletion_ended_may_be_unknown() -> None:
     """Created twice and deleted once, with nothing after: either is the one that goes on."""
     steps = [created("a", "evt_1"), deleted(None), created("b", "evt_2")]
     assert order_transitions(steps, ABSENT)[1] is False

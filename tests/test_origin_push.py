@@ -18,7 +18,7 @@ from stripe_feed.server.changes_query import FILTERS, parse_query
 from stripe_feed.triggers.trigger import evaluate_clauses
 from tests.deliveries import a_trigger, made
 from tests.feed_kills import a_change
-from tests.test_consume import add
+from tests.test_consumers import add
 
 OURS = {"request_idempotency_key": "sf-0d5d"}
 OTHERS: tuple[dict[str, Any], ...] = (

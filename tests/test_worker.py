@@ -840,7 +840,9 @@ def test_what_was_forgotten_is_dropped_and_its_lane_goes_on(store: FeedStore, cl
     assert (dropped[0].tries, dropped[0].ended_at) == (0, NOW)
 
 
-def test_a_deletion_of_which_only_the_id_is_known_is_told(store: FeedStore, clock: Clock) -> None:
+def test_a_deletion_of_which_only_the_id_is_known_is_delivered(
+    store: FeedStore, clock: Clock
+) -> None:
     trigger, sink = a_trigger(resource="customers", op="removed"), Scripted()
     filled(
         store,
@@ -917,7 +919,7 @@ def test_a_replay_is_delivered_with_the_ids_of_then(store: FeedStore, clock: Clo
     assert {len(attempts(store, id)) for id in first} == {2}
 
 
-def test_a_creation_an_update_and_a_deletion_are_told_in_order(
+def test_a_creation_an_update_and_a_deletion_are_delivered_in_order(
     store: FeedStore, clock: Clock
 ) -> None:
     trigger, sink = a_trigger(), Scripted()

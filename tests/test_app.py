@@ -85,7 +85,7 @@ def rings() -> list[int]:
     return RINGS
 
 
-def test_a_webhook_rings(web: Web, rings: list[int]) -> None:
+def test_a_webhook_wakes_the_sync(web: Web, rings: list[int]) -> None:
     answer = send(web, event())
 
     assert (answer.status, answer.json) == (200, {"received": True})
@@ -95,7 +95,7 @@ def test_a_webhook_rings(web: Web, rings: list[int]) -> None:
     assert rings == [1]
 
 
-def test_a_replayed_webhook_rings_nothing_new(web: Web, rings: list[int]) -> None:
+def test_a_replayed_webhook_records_nothing_new(web: Web, rings: list[int]) -> None:
     assert [send(web, event()).status for _ in range(3)] == [200] * 3
     assert rung(web) == ["evt_1"]
 
@@ -105,7 +105,7 @@ def test_a_replayed_webhook_rings_nothing_new(web: Web, rings: list[int]) -> Non
     assert rings == [1]
 
 
-def test_webhooks_at_the_same_time_all_ring(web: Web, rings: list[int]) -> None:
+def test_webhooks_at_the_same_time_are_all_recorded(web: Web, rings: list[int]) -> None:
     found: list[int] = []
     threads = [
         threading.Thread(target=lambda n=n: found.append(send(web, event(f"evt_{n % 30}")).status))

@@ -98,7 +98,7 @@ def test_mistakes_of_a_caller_are_no_fault_of_the_store() -> None:
     )
 
 
-def test_a_full_disk_is_told_and_the_store_goes_on_afterwards(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_store_goes_on_afterwards(tmp_path: Path) -> None:
     with FeedStore(tmp_path / "a.sqlite") as store:
         ((pages,),) = store.query("pragma page_count")
         store.query(f"pragma max_page_count = {pages}")
@@ -291,7 +291,7 @@ def test_of_a_store_without_a_head_nothing_is_left_and_that_is_said(
     assert (tmp_path / "a.sqlite.damaged-1").read_bytes() == content
 
 
-def test_a_damaged_body_is_told_and_mended(tmp_path: Path, plain: Plain) -> None:
+def test_a_damaged_body_is_reported_and_repaired(tmp_path: Path, plain: Plain) -> None:
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     with FeedStore(file) as store:

@@ -341,7 +341,7 @@ def test_whatever_a_thread_runs_into_is_raised() -> None:
         list(read(reader, listing))
 
 
-def test_a_list_without_progress_is_told_with_its_path() -> None:
+def test_a_list_without_progress_is_reported_with_its_path() -> None:
     """Stripe would be asked the same for ever."""
     endpoint = Endpoint(range(1, 40), size=10)
     first: list[ListPage[str]] = []

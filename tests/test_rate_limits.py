@@ -72,7 +72,7 @@ def test_a_clock_that_goes_back_gives_no_tokens() -> None:
     assert bucket.ready_in(9.0) == bucket.ready_in(10.0) > 0
 
 
-def test_a_token_is_there_after_the_wait_that_was_told() -> None:
+def test_a_token_is_there_after_the_announced_wait() -> None:
     """Rounding must not leave a rest too small for the clock to move: whoever waits for it would
     spin for ever.
     """

@@ -146,7 +146,7 @@ SIGNATURE = GOOD.partition(",")[2]
     f"t={NOW},t={NOW},{SIGNATURE}", f"t=٣٤,{SIGNATURE}", f"t={'9' * 400},{SIGNATURE}", f"t={NOW},{SIGNATURE.replace('v1', 'v0')}",
     f"{GOOD},{'v0=' + 'a' * 4_096}", f"t={NOW}", f"T={NOW},{SIGNATURE}", f"t={NOW};{SIGNATURE}",
 ])  # fmt: skip
-def test_a_malformed_header_is_told_apart(header: str) -> None:
+def test_a_malformed_header_is_distinguished(header: str) -> None:
     with pytest.raises(BadSignature, match="malformed"):
         verify_stripe(BODY, header, [NEW], NOW)
 

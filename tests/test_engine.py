@@ -541,7 +541,7 @@ histories = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(kinds, rules, histories, st.data())
-def test_t3_a_rehearsal_is_what_really_happened(
+def test_t3_a_backtest_is_what_really_happened(
     kind: dict[str, Any], rule: dict[str, Any], history: list[Any], data: st.DataObject
 ) -> None:
     """For a span from anywhere after the trigger began to now; several changes happen in a second,
@@ -581,7 +581,7 @@ def test_t3_a_rehearsal_is_what_really_happened(
         ] == before  # with the ids that they had
 
 
-def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore) -> None:
+def test_a_backtest_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore) -> None:
     add(store, *updates(12, 3))
     before = store.query("select total_changes()")
 
@@ -609,7 +609,7 @@ def test_a_rehearsal_of_a_trigger_that_never_ran_writes_nothing(store: FeedStore
     ) == [(0,)]
 
 
-def test_a_rehearsal_counts_days_minutes_and_keys(store: FeedStore) -> None:
+def test_a_backtest_counts_days_minutes_and_keys(store: FeedStore) -> None:
     add(store, *(a_change(n, f"sub_{n % 2}") for n in (0, 1, 2, 59, 60, 61, A_DAY, A_DAY + 2)))
 
     found = backtest(store, a_trigger(), "earliest", 1, NOW)

@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Iterator[FeedStore]:
         yield opened
 
 
-def test_an_event_rings_once(store: FeedStore) -> None:
+def test_an_event_is_recorded_once(store: FeedStore) -> None:
     assert webhook_inbox.record(store, "evt_1", 10.0)
     assert not webhook_inbox.record(store, "evt_1", 11.0, b"{}")
     assert webhook_inbox.unread(store, 10) == [ReceivedEvent("evt_1", 10.0)]
@@ -30,7 +30,7 @@ def test_an_event_rings_once(store: FeedStore) -> None:
     assert webhook_inbox.unread(store, 10) == []
 
 
-def test_events_wait_in_the_order_in_which_they_rang(store: FeedStore) -> None:
+def test_events_wait_in_the_order_in_which_they_came(store: FeedStore) -> None:
     for event_id, at in (("evt_c", 1.0), ("evt_b", 2.0), ("evt_a", 2.0), ("evt_d", 0.5)):
         webhook_inbox.record(store, event_id, at, event_id.encode())
 
@@ -105,7 +105,7 @@ def test_a_clock_that_was_ahead_makes_no_event_wait(store: FeedStore) -> None:
     assert webhook_inbox.seconds_until_due(store, 5.0) == webhook_inbox.MAX_WAIT_SECONDS
 
 
-def test_a_ring_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:
+def test_a_received_event_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:
     said: list[str] = []
     store._db.set_trace_callback(said.append)
     webhook_inbox.record(store, "evt_1", 1.0)

@@ -128,7 +128,7 @@ def test_a_message_arrives_whole() -> None:
     )
 
 
-def test_json_is_announced_unless_told_otherwise() -> None:
+def test_json_is_announced_by_default() -> None:
     with receiving() as receiver:
         webhook = WebhookTransport(receiver.url, allow_private=True)
         send(webhook)
@@ -292,7 +292,7 @@ def test_a_connection_is_kept_as_long_as_it_lasts(behaviour: Behaviour, connecti
         ("https://[::1]/", "[::1]"),
     ],
 )
-def test_the_receiver_is_told_the_host_that_the_url_names(
+def test_the_receiver_gets_the_host_that_the_url_names(
     url: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with receiving() as receiver:

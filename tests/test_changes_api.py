@@ -353,7 +353,7 @@ def test_who_was_taken_over_acknowledges_no_more(web: Web) -> None:
     assert web.serving.feed.lag("crm")[0].position == 0
 
 
-def test_a_consumer_that_lost_changes_is_told(web: Web) -> None:
+def test_a_consumer_that_lost_changes_gets_an_error(web: Web) -> None:
     web.get("/changes?consumer=crm&start=earliest")
     prune(web, 5)
     answer = web.get("/changes?consumer=crm")
@@ -396,7 +396,7 @@ def test_zapier_gets_the_newest_first_each_with_an_id(web: Web) -> None:
     assert web.get("/changes?format=zapier&op=removed").json == found[:1]
 
 
-def test_who_polls_without_a_place_gets_all_of_the_hour_or_is_told_that_there_is_more(
+def test_who_polls_without_a_cursor_gets_all_of_the_hour_or_has_more(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(web.serving.feed, *some(150, 5_000), *some(300, 12_000))

@@ -353,7 +353,7 @@ def test_short_pages_lose_nothing(make: Make) -> None:
         assert sorted(event.id for event in read(api, lo, box.now)) == shown(box, lo, box.now)
 
 
-def test_a_list_that_stays_empty_is_told() -> None:
+def test_a_list_that_stays_empty_is_reported() -> None:
     """Rather than asked for ever."""
 
     class Empty_:
@@ -387,7 +387,7 @@ def test_an_empty_page_that_has_more_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["ending_before", "starting_after"])
-def test_a_list_that_refuses_every_cursor_is_told(cursor: str) -> None:
+def test_a_list_that_refuses_every_cursor_is_reported(cursor: str) -> None:
     """Rather than asked for ever, however many events share the second."""
     history = [(500, f"evt_{n:05}") for n in range(300)] + (
         [(100, "evt_a")] if cursor == "ending_before" else []

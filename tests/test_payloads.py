@@ -296,7 +296,7 @@ def a_net(op: str = "u", changes: int = 3, **given: Any) -> NetChange:
     )
 
 
-def test_a_net_change_is_told_under_its_last_one() -> None:
+def test_a_net_change_has_the_id_of_its_last_one() -> None:
     net = a_net()
     found = body("standard", net)
     assert (found["type"], found["timestamp"], found["data"]) == (

@@ -399,7 +399,7 @@ def test_a_fault_that_stays_ends_in_try_later(
     assert refused.value.__context__ is None or refused.value.__suppress_context__
 
 
-def test_what_is_not_stripe_is_told_at_once(server: Scripted, make: Make) -> None:
+def test_what_is_not_stripe_is_reported_at_once(server: Scripted, make: Make) -> None:
     """A login page of the network, or another API: three tries, then what to look at. Where Stripe
     was met before, it may pass.
     """
@@ -1126,7 +1126,7 @@ def test_the_key_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
     ("key", "live"),
     [("sk_live_1", True), ("rk_live_1", True), ("sk_test_live_1", False), ("rk_test_1", False)],
 )
-def test_the_mode_is_told_from_the_prefix(key: str, live: bool) -> None:
+def test_the_mode_follows_from_the_prefix(key: str, live: bool) -> None:
     """Whatever the rest of the key looks like."""
     assert is_live(key) is live
 
