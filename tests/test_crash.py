@@ -248,8 +248,10 @@ def test_a_killed_run_goes_on(outcomes: dict[Kill, Future[Outcome]], kill: Kill)
     assert len(again) <= 3 or kill.later  # a second may be cut, and the look-back is read again
 
 
-def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(tmp_path: Path) -> None:
-    """Killed when it was extracted: dlt would fail on it for ever."""
+def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed when it was extracted: dlt would fail on it for ever. It is not even tried."""
     box = account()
     runner = Runner()
     with box.serve() as url:
@@ -262,6 +264,7 @@ def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(tmp_path: P
         runner.close()
         copy.check("customers", *TABLES)
     assert statuses == [0, -9, 0]
+    assert "cannot be loaded" not in capfd.readouterr().err
 
 
 def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:

@@ -405,6 +405,20 @@ def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: 
         )
 
 
+def test_what_was_deleted_in_the_middle_of_a_first_list_that_took_too_long_is_found(
+    tmp_path: Path,
+) -> None:
+    """The list begins again, and no event that Stripe still has tells of the deletion."""
+    box = Sandbox(seed=5, customers=250, oddities=False)
+    with copy_of(box, tmp_path) as copy:
+        copy.run(copy.source().with_resources("customers", "changes").add_limit(1))
+        (loaded,) = copy.select("select id from stripe.customers limit 1")
+        box.delete("customers", *loaded)
+        box.advance(45 * DAY)
+        copy.sync(resources=["customers"])
+        copy.check("customers", found_later=True)
+
+
 def test_what_came_and_went_untold_comes_before_it_goes(copy: Copy) -> None:
     """A list brought it, no event told of its creation nor of its end."""
     copy.box.faults.lost_events = 1.0

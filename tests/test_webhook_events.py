@@ -134,6 +134,16 @@ def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, r
     copy.check(*TABLES)
 
 
+def test_what_no_list_shows_says_late_though_the_newer_one_is_not_read_with_it(copy: Copy) -> None:
+    """The destination is asked what was told of the object since."""
+    id, first, second = twice(copy, 3)
+    hide(copy, first, 60)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=False)
+    copy.box.advance(64)
+    copy.sync(resources=TABLES, rung=[WebhookEvent(first, by_id=True)], polls=False)
+    assert told_of(copy, id) == [(second, False), (first, True)]
+
+
 @pytest.mark.parametrize(
     "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.long) for n in range(2, 20))]
 )
@@ -212,7 +222,8 @@ def test_a_body_of_another_account_or_mode_is_passed_over(
         held = copy.one("select id from stripe.customers where deleted_at is null limit 1")
         copy.box.update("customers", held, name="Foreign")
         body = json.dumps({**json.loads(copy.box.events[-1].body), **foreign}).encode()
-        copy.sync(resources=["customers"], api_key=key, rung=[WebhookEvent("evt_1", body)])
+        event = WebhookEvent(copy.box.events[-1].id, body)
+        copy.sync(resources=["customers"], api_key=key, rung=[event])
         assert copy.one(f"select name from stripe.customers where id = '{held}'") != "Foreign"
 
 
@@ -332,9 +343,12 @@ def test_a_row_is_right_at_once_whatever_the_order_in_its_second(copy: Copy) -> 
     newer than its events.
     """
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
+    copy.box.update("customers", id, name="zero")
+    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     for name in ("one", "two", "one", "two", "one", "three", "one", "four"):
         copy.box.update("customers", id, name=name)
     copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
+    assert copy.one(f"select name from stripe.customers where id = '{id}'") == "four"
     copy.box.update("customers", id, name="five")
     for name in ("one", "two", "one", "two", "one", "three", "one", "six"):
         copy.box.update("customers", id, name=name)
