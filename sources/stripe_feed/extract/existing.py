@@ -254,6 +254,12 @@ def is_empty(client: Any, table: str) -> bool:
     return not select_rows(client, f"select 1 from {table_name(client, table)} limit 1")
 
 
+def has_value(client: Any, table: str, column: str) -> bool:
+    """Whether a column of a table has a value in some row."""
+    name, quoted = table_name(client, table), client.escape_column_name(column)
+    return bool(select_rows(client, f"select 1 from {name} where {quoted} is not null limit 1"))
+
+
 def complete_loads(client: Any) -> set[str]:
     """Return the ids of the completed loads."""
     return {str(id) for (id,) in select_rows(client, _complete_loads_query(client))}

@@ -3,8 +3,9 @@ tables with its state.
 
 State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of
 seconds not yet yielded; `start`, the oldest second asked for; `shape`, the one that the first rows
-have; `compare`, where rows of before may be gone; and `childless`, where a whole list had not one
-child. Nothing else: no ids, no cursors.
+have; `compare`, where rows of before may be gone; `childless`, where a whole list had not one
+child; and `lost`, the table of embedded objects whose rows this listing brings back. Nothing else:
+no ids, no cursors.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class ListingRun:
     start: int | None = None  # the oldest second that this copy was ever asked for
     yielded: bool = False
     lost_table: str = ""  # a table that is gone or empty, for which all is listed again
+    lost_embedded: str = ""  # a table of objects that are embedded in these, gone or empty
     known_before: int = 0  # what was created before that second was listed once
     # once it is complete, the whole list is compared: it shows nothing of what was deleted
     compare: bool = False
@@ -132,6 +134,7 @@ class ListingRun:
             {"shape": self.schema} if self.schema else {}
         )
         more |= {"childless": True} if self.childless else {}
+        more |= {"lost": self.lost_embedded} if self.lost_embedded else {}
         return {"t0": self.plan.started_at, "left": remaining, "start": start} | more
 
 
@@ -252,6 +255,7 @@ def _walk(
     one stored last.
     """
     keeps_cursor = run.plan.keeps_cursor
+    writer.lost_table = run.lost_embedded
     while not run.done and not context.package_full:
         slices = context.reader.next_batch(run.listing)
         if not slices:
@@ -272,7 +276,7 @@ def _walk(
         run.childless = run.childless and not any(
             child_items(record, child) for record in records for child in run.resource.children
         )
-        if not run.plan.first:
+        if not run.plan.first and not run.lost_embedded:
             records = writer.drop_unchanged(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
         # a limit asks for rows: a page without any, from before the account was made, does not
@@ -312,6 +316,7 @@ def _walk(
     if run.done:
         context.reader.stop(run.listing)
         run.plan = replace(run.plan, started_at=context.proven(run.plan.started_at))
+        run.lost_embedded = ""
     if not keeps_cursor:
         is_due = should_store(
             before.get("t0", 0), run.plan.started_at, context.options.look_back, None
@@ -403,9 +408,30 @@ def _lost_table(writer: Writer, state: dict[str, Any]) -> str:
             ),
             "",
         )
+        embedded = "" if empty else _lost_embedded_table(writer, client)
     if not empty:
         state.pop("childless", None)
-    return "" if state.get("childless") else empty
+    return embedded or ("" if state.get("childless") else empty)
+
+
+def _lost_embedded_table(writer: Writer, client: Any) -> str:
+    """The table that the destination has lost, although its children hold objects that belong there.
+
+    The list of these objects may hide them, as it hides prices that were made for one subscription.
+    Where deletes are `hard`, an empty table is nothing unusual.
+    """
+    if writer.context.options.deletes == "hard":
+        return ""
+    states = dlt.current.source_state().get("resources", {})
+    for child in writer.resource.children:
+        for column, table in child.embeds:
+            if (
+                "t0" in states.get(table, {})
+                and existing.is_empty(client, table)
+                and existing.has_value(client, child.table, column)
+            ):
+                return table
+    return ""
 
 
 def _begin_listing(
@@ -434,9 +460,10 @@ def _begin_listing(
     run.start = min(options.start or 0, state.get("start", options.start or 0))
     if lost_table:
         run.lost_table, run.known_before = lost_table, state["t0"] - options.look_back
-    run.childless = state.get("childless", False) or (
-        bool(lost_table) and lost_table != resource.table
-    )  # until a child comes
+    children = [child.table for child in resource.children]
+    embedded = [table for child in resource.children for _, table in child.embeds]
+    run.childless = state.get("childless", False) or lost_table in children  # until a child comes
+    run.lost_embedded = lost_table if lost_table in embedded else state.get("lost", "")
     run.compare = relist or state.get("compare", False)
     run.schema = (
         schema_id(context.api.version, context.codecs[resource.table])

@@ -87,6 +87,7 @@ class Writer:
         self.destination = ""
         self.names: dict[str, TableNames] = {}
         self.stored_hashes: dict[str, str] = {}  # id -> hash, of the rows that were looked up last
+        self.lost_table = ""  # of embedded objects; the destination has lost its rows
         load_id = ""
         if LoadPackageStateInjectableContext in Container():  # else nothing is loaded
             load_id = dlt.current.load_package_state()["load_id"]
@@ -269,9 +270,8 @@ class Writer:
             for _, rows, _ in families:
                 for row in rows:
                     self._collect(fresh, self.context.codecs[table], getattr(row, name))
-            if (
-                fresh and self.client is not None and self.context.options.deletes == "hard"
-            ):  # its row may be removed
+            row_may_be_gone = table == self.lost_table or self.context.options.deletes == "hard"
+            if fresh and self.client is not None and row_may_be_gone:
                 with self.client as client:
                     gone = existing.ids_with_deletion(
                         client, table, [record.row.id for record in fresh.values()]
