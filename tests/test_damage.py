@@ -317,6 +317,12 @@ def test_whatever_is_done_to_the_tables_a_comparison_restores(
     play(loaded, hurt, True, dies, moves)
 
 
+@pytest.mark.parametrize(("table", "dies"), [("prices", 0), ("plans", 1)])
+def test_a_lost_table_gets_back_what_only_items_show(loaded: Path, table: str, dies: int) -> None:
+    """No list shows a price that was made for one subscription; also if a run dies in between."""
+    play(loaded, [("delete from stripe.{table}", table)], False, dies, False)
+
+
 @settings(derandomize=True, max_examples=2, phases=[Phase.generate], **QUIETLY)
 @given(hurt=LOST, dies=st.integers(0, 4), moves=st.booleans())
 def test_whatever_table_is_gone_a_sync_lists_it_again(
