@@ -173,7 +173,7 @@ ALL = schemas()
 
 
 def test_the_schema_is_one_and_has_every_action(shell: Shell) -> None:
-    Draft202012Validator.check_schema(ALL)
+    Draft202012Validator.check_schema(schemas("customers"))
 
     assert result(shell.run("action", "schema")) == json.loads(json.dumps(ALL))
     assert {*ALL["$defs"]} == {

@@ -16,9 +16,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from stripe_feed import open_actions
+from stripe_feed.api.client import Clock
 from stripe_feed.errors import PermissionMissing, SetupError, UsageError
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.http.search import FIELDS as SEARCHED
 from stripe_feed.write.actions import Actions
 from stripe_feed.write.lookup import find
 from stripe_feed.write.verbs import verbs_of
@@ -27,7 +29,10 @@ from tests.scripted import Answer, Scripted, Seen, scripted
 KEY = "rk_test_canary51SecretOfTheKey"
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea"
-FAST: dict[str, Any] = {"max_rps": 5_000, "endpoint_rps": 5_000, "threads": 2}
+FAST: dict[str, Any] = {
+    "max_rps": 5_000, "endpoint_rps": 5_000, "threads": 2,
+    "clock": Clock(wait=lambda stopped, seconds: stopped.is_set()),  # without rests between tries
+}  # fmt: skip
 
 
 class Account:
@@ -79,6 +84,15 @@ def page(*objects: dict[str, Any], more: bool = False) -> Answer:
 def sent(request: Seen) -> dict[str, str]:
     text = request.body if request.method == "POST" else urlsplit(request.path).query
     return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def first(account: Account, table: str, **wanted: Any) -> dict[str, Any]:
+    """The first object that the account has of a kind."""
+    return next(
+        held
+        for held in account.box.objects(table).values()
+        if all(held[name] == value for name, value in wanted.items())
+    )
 
 
 # -- the checklist ---------------------------------------------------------------------------------
@@ -279,7 +293,52 @@ def c_dict(account: Account) -> None:
     ]  # fmt: skip
 
 
+def c_search(account: Account) -> None:
+    account.box.advance(90)
+    product = first(account, "products")
+    invoice = first(account, "invoices", status="paid")
+    searches: list[tuple[str, dict[str, Any], str]] = [
+        ("products", {"name": product["name"], "active": product["active"]}, product["id"]),
+        ("invoices", {"status": "paid", "total": {"gte": invoice["total"]}}, invoice["id"]),
+        ("invoices", {"customer": invoice["customer"], "created": {"lte": invoice["created"]}}, invoice["id"]),
+        ("subscriptions", {"status": "active"}, first(account, "subscriptions", status="active")["id"]),
+    ]  # fmt: skip
+    for table, where, object_id in searches:
+        done = account.actions.search(table, where, limit=100)
+        assert object_id in {one["id"] for one in done.objects or ()}, (table, where, done.message)
+
+
+def c_canceled(account: Account) -> None:
+    gone = first(account, "subscriptions", status="active")["id"]
+    account.actions.cancel("subscriptions", gone)
+    done = account.actions.search("subscriptions", {"status": "canceled"}, limit=100)
+    assert gone in {one["id"] for one in done.objects or ()} and done.via == "list"
+
+
+def c_key(account: Account) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STRIPE_SECRET_KEY", account.box.key)
+        patch.setenv("STRIPE_API_BASE", account.actions.api.base)
+        with open_actions() as actions:
+            assert actions.list("customers").status == "success"
+        patch.delenv("STRIPE_SECRET_KEY")
+        with pytest.raises(SetupError, match="No Stripe key"):
+            open_actions()
+
+
+def c_pace(account: Account) -> None:
+    with open_actions(account.box.key, base=account.actions.api.base, max_rps=40) as actions:
+        started = actions.api.clock.monotonic()
+        for n in range(10):
+            actions.create("customers", {"name": str(n)})
+        assert actions.api.clock.monotonic() - started > 0.05
+
+
 CHECKLIST = {
+    "C4 C5 C7 C8 C10 C11": c_search,
+    "C11 C18": c_canceled,
+    "N3 C1": c_key,
+    "N29": c_pace,
     "N1 N4 N11 N12 N13 N16 N17 N18 N19 N20 S30 S33 S39": c_create,
     "N5 N9 C14 S38": c_get,
     "S38 deleted": c_get_deleted,
@@ -817,15 +876,6 @@ def test_no_personal_data_in_messages_and_logs(
 # -- on the sandbox, one object after the other ----------------------------------------------------
 
 
-def first(account: Account, table: str, **wanted: Any) -> dict[str, Any]:
-    """The first object that the account has of a kind."""
-    return next(
-        held
-        for held in account.box.objects(table).values()
-        if all(held[name] == value for name, value in wanted.items())
-    )
-
-
 def test_a_product_with_a_price_is_made_twice_and_archived(account: Account) -> None:
     order: dict[str, Any] = {"match": {"lookup_key": "gold"}, "set": {
         "product": "gold", "currency": "EUR", "unit_amount": "900", "recurring": {"interval": "month"},
@@ -916,3 +966,86 @@ def test_a_coupon_has_an_id_of_our_own(account: Account) -> None:
     assert (made.status, again.status) == ("success", "success"), again.message
     assert again.object is not None and again.object["name"] == "Ten"
     assert account.actions.delete("coupons", "10 OFF").status == "success"
+
+
+# -- Stripe's search -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ({"name": {"contains": "jan"}}, {"Jane", "Janet", "Mary Jane"}),
+        ({"name": "Jane"}, {"Jane"}),  # search finds "Mary Jane", too
+        ({"metadata.plan": "pro"}, {"Jane"}),
+        ({"metadata.plan": "Pro"}, {"Janet"}),  # search minds no case
+        ({"or": [{"name": "Janet"}, {"phone": "+1"}]}, {"Janet", "Mary Jane"}),
+        ({"name": {"contains": "jan"}, "created": {"gte": 1}, "metadata.plan": None}, {"Mary Jane"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_search_finds_what_was_asked_for(
+    account: Account, where: dict[str, Any], names: set[str]
+) -> None:
+    for given in (
+        {"name": "Jane", "metadata.plan": "pro"},
+        {"name": "Janet", "metadata.plan": "Pro"},
+        {"name": "Mary Jane", "phone": "+1"},
+    ):
+        assert account.actions.create("customers", given).status == "success"
+    account.box.advance(90)  # a search is behind
+
+    done = account.actions.search("customers", where)
+
+    assert done.status == "success", done.message
+    assert {one["name"] for one in done.objects or ()} == names and done.via == "search"
+
+
+def test_a_search_is_cut_at_its_limit(account: Account) -> None:
+    for n in range(4):
+        account.actions.create("customers", {"name": f"Jane {n}"})
+    account.box.advance(90)
+    done = account.actions.search("customers", {"name": {"contains": "Jane"}}, limit=3)
+
+    assert (len(done.objects or ()), done.has_more) == (
+        3,
+        True,
+    ) and "there are more" in done.message
+
+
+def test_a_search_that_is_behind_creates_no_twin(account: Account) -> None:
+    first = account.actions.create("customers", {"metadata.crm": "7"})
+    assert account.actions.search("customers", {"metadata.crm": "7"}).objects == ()
+
+    again = account.actions.upsert("customers", {"metadata.crm": "7"}, set={"name": NAME})
+    assert (again.id, again.via) == (first.id, "list")
+
+
+@pytest.mark.parametrize("table", ["customers", "products", "prices", "subscriptions", "invoices"])
+def test_the_fields_that_can_be_searched_are_stripes(account: Account, table: str) -> None:
+    """Each field of the row is one that the search takes, and none is left out."""
+    assert {**WRITABLE[table].searchable} == {
+        name: "token" if kind == "metadata" else kind for name, kind in SEARCHED[table].items()
+    }
+    for name, kind in WRITABLE[table].searchable.items():
+        field = f"{name}.a" if name == "metadata" else name
+        value: Any = 1 if kind == "number" else "usd" if name == "currency" else "active"
+        done = account.actions.search(table, {"or": [{field: value}, {"metadata.b": "c"}]})
+        assert (done.status, done.via) == ("success", "search"), (name, done.message)
+
+
+def test_invoices_of_a_subscription_are_found() -> None:
+    """The field lies deep in an invoice."""
+    box = Sandbox(seed=5, customers=20)
+    invoice, subscription = next(
+        (held, parent["subscription_details"]["subscription"])
+        for held in box.objects("invoices").values()
+        if (parent := held["parent"]) and parent["subscription_details"]
+    )
+    box.advance(90)
+    where = {"or": [{"subscription": subscription}, {"number": "none"}]}
+    with box.serve() as url, open_actions(box.key, base=url, **FAST) as actions:
+        done = actions.search("invoices", where, limit=100)
+        listed = actions.list("invoices", {"subscription": subscription})
+
+    assert done.via == "search" and invoice["id"] in {one["id"] for one in done.objects or ()}
+    assert invoice["id"] in {one["id"] for one in listed.objects or ()}

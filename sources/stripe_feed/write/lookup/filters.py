@@ -20,6 +20,12 @@ Op = Literal["eq", "contains", "gt", "gte", "lt", "lte"]
 OPS: tuple[Op, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 TIMES = re.compile(r"(?:^|_)(?:created|at|end|start|date)$")
+DEEP = {
+    "subscription": "parent.subscription_details.subscription",
+    "last_finalization_error_code": "last_finalization_error.code",
+    "last_finalization_error_type": "last_finalization_error.type",
+}
+"""Fields that Stripe's search knows by another name than the object has them."""
 MOST_CLAUSES = 10  # of Stripe's search
 SHORTEST_PART = 3  # characters that Stripe's search finds within a text
 SQL_KINDS = ("text", "ref", "bigint", "bool", "timestamp", "decimal", "double")
@@ -115,7 +121,7 @@ def value_at(held: Mapping[str, Any], field: str) -> Any:
     if field.startswith("metadata."):
         return (held.get("metadata") or {}).get(field.partition(".")[2])
     value: Any = held
-    for part in field.split("."):
+    for part in (field if field in held else DEEP.get(field, field)).split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value.get("id", value) if isinstance(value, Mapping) else value
 
@@ -195,7 +201,7 @@ def _search_clause(member: Filter, row: Writable) -> str | None:
         return None
     name = f"metadata[{_quoted(key)}]" if key else top
     text = str(member.value).lower() if isinstance(member.value, bool) else str(member.value)
-    if "\\" in text or "\\" in name:  # how a backslash is escaped is not documented
+    if "\\" in text or "\\" in key:  # how a backslash is escaped is not documented
         return None
     if member.value is None:
         return f"{name}:null"

@@ -188,7 +188,9 @@ class Lookup:
         return Found(self._all(row, wanted, filters), "list")
 
     def _all(self, row: Writable, wanted: Group, filters: Mapping[str, Any]) -> tuple[Object, ...]:
-        """All that a list has; an e-mail address is asked for as given and in lower case."""
+        """All that a list has and that match; an e-mail address is asked for as given and in lower
+        case.
+        """
         asked = [dict(filters)]
         if (email := str(filters.get("email", ""))) != email.lower():
             asked.append({**filters, "email": email.lower()})
