@@ -22,7 +22,7 @@ from ..protocol.errors import (
 from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, nested, parse, query
 from ..state.account import Account
-from ..state.api_versions import VERSION, is_current, render_answer
+from ..state.api_versions import VERSION, deleted_stub, is_current, render_answer
 from ..state.kinds import KIND_OF_PATH, KINDS, Kind
 from ..state.mutation import LoggedRequest
 from ..world import World
@@ -192,9 +192,11 @@ def retrieve_object(account: Account, key: str, kind: Kind, id: str, params: Par
     if row is not None:
         return expansions.expand(account, table, row.raw, paths) if paths else row.raw
     if kind.keeps_stub and id in account.deleted[table]:
-        return msgspec.json.encode({"id": id, "object": kind.object, "deleted": True})
-    twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
-    raise missing(kind.object, id, twin=twin)
+        return msgspec.json.encode(deleted_stub(kind.object, id))
+    other_mode = (
+        "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
+    )
+    raise missing(kind.object, id, other_mode=other_mode)
 
 
 def check_only_expand(params: Params) -> None:

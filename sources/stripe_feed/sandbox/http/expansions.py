@@ -9,6 +9,7 @@ import msgspec
 from ..protocol.errors import Refusal, forbidden, not_expandable
 from ..samples.values import Object, Random
 from ..state.account import SHOWN, Account
+from ..state.api_versions import deleted_stub
 from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind
 from ..state.table import has_text
 
@@ -132,7 +133,7 @@ def _object(account: Account, object_name: str, value: Any) -> Any:
     if row is not None:
         return row.content()
     if value in account.deleted[kind.name]:
-        return {"id": value, "object": object_name, "deleted": True}
+        return deleted_stub(object_name, value)
     return value
 
 

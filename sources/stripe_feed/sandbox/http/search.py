@@ -163,13 +163,13 @@ def _offset(token: Any, query: str) -> int:
 
 def condition(table: str, query: str) -> Match:
     """Compile a query."""
-    clauses, joiner = parse(query)
+    clauses, joiner = parse_search(query)
     matches = [_match(table, clause) for clause in clauses]
     some = any if joiner == "OR" else all
     return lambda content: some(match(content) for match in matches)
 
 
-def parse(query: str) -> tuple[list[Clause], str]:
+def parse_search(query: str) -> tuple[list[Clause], str]:
     """Return the clauses and their joiner, AND or OR."""
     clauses, joiners, at = list[Clause](), set[str](), 0
     while at < len(query.rstrip()):

@@ -45,12 +45,14 @@ class Refusal(Exception):
         return msgspec.json.format(msgspec.json.encode({"error": error}), indent=2)
 
 
-def missing(object: str, id: str, param: str = "id", status: int = 404, twin: str = "") -> Refusal:
-    """`twin` is the mode in which an object with this id exists."""
+def missing(
+    object: str, id: str, param: str = "id", status: int = 404, other_mode: str = ""
+) -> Refusal:
+    """`other_mode` is the mode in which an object with this id exists."""
     message = f"No such {object}: '{id}'"
-    if twin:
-        used = "test" if twin == "live" else "live"
-        message += f"; a similar object exists in {twin} mode, but a {used} mode key was used to make this request."
+    if other_mode:
+        used = "test" if other_mode == "live" else "live"
+        message += f"; a similar object exists in {other_mode} mode, but a {used} mode key was used to make this request."
     return Refusal(status, message, "resource_missing", param)
 
 

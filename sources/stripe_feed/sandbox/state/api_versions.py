@@ -64,8 +64,8 @@ def is_current(version: str) -> bool:
     return version[:10] >= NEWEST
 
 
-def deleted_stub(content: Object) -> Object:
-    return {"id": content["id"], "object": content["object"], "deleted": True}
+def deleted_stub(object: str, id: str) -> Object:
+    return {"id": id, "object": object, "deleted": True}
 
 
 def previous_attributes(before: Object, after: Object) -> Object:

@@ -39,7 +39,7 @@ def drafts_of(
         raw = msgspec.json.encode(rendered)
     is_stub = stubs and mutation.operation == "deleted"
     if is_stub:
-        raw = msgspec.json.encode(deleted_stub(content))
+        raw = msgspec.json.encode(deleted_stub(content["object"], content["id"]))
     sides = None if is_stub else (mutation.before, content)
     changed: Object | None = None
     if mutation.operation == "updated":

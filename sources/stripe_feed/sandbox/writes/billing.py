@@ -13,7 +13,7 @@ from ..samples import subscriptions
 from ..samples.values import Object, Random
 from ..state import mutations
 from ..world import World
-from .catalog.price_fields import EMPTY, read_price
+from .catalog.price_fields import EMPTY_PRICE, read_price
 from .records import change, object_in_param
 
 PLURALS = {"day": "days", "week": "weeks"}
@@ -79,7 +79,7 @@ def sold_price(account: World, entry: Params, name: str, recurring: bool | None 
     if kinds[0] == "price_data":
         data = {key: value for key, value in entry["price_data"].items() if key != "product"}
         object_in_param(account, "products", entry["price_data"]["product"], f"{param}[product]")
-        return EMPTY | read_price(data, param) | {"product": entry["price_data"]["product"]}
+        return EMPTY_PRICE | read_price(data, param) | {"product": entry["price_data"]["product"]}
     price = object_in_param(account, "prices", entry[kinds[0]], param)
     if not price["active"] and price["id"] not in account.inline_prices:
         raise Refusal(

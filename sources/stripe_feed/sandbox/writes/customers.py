@@ -12,9 +12,10 @@ from ..protocol.parameters import Params
 from ..samples import customers as samples
 from ..samples.values import Object
 from ..state import mutations
+from ..state.api_versions import deleted_stub
 from ..state.event_builder import EventDraft
 from ..world import World
-from .records import ADDRESS, add, change, deleted_stub, merge_hash, object_in_path, to_fields
+from .records import ADDRESS, add, change, merge_hash, object_in_path, to_fields
 
 VALUES = {
     "eu_vat": re.compile(r"[A-Z]{2}[0-9A-Z+*]{2,12}"),
@@ -26,8 +27,8 @@ VALUES = {
 PREFIX = re.compile(r"[A-Z0-9]{1,12}")
 SETTINGS = dict.fromkeys(("custom_fields", "default_payment_method", "footer", "rendering_options"))
 RENDERING = {"amount_tax_display": None, "template": None}
-SHIPPING = {"address": ADDRESS, "name": None, "phone": None}
-EMPTY: Object = {
+_SHIPPING = {"address": ADDRESS, "name": None, "phone": None}
+_EMPTY: Object = {
     "address": None,
     "balance": 0,
     "business_name": None,
@@ -63,7 +64,7 @@ OPT_IN: Object = {
 }
 """Expandable fields of a new customer."""
 
-UNSET: Object = {"tax_exempt": "none", "preferred_locales": []}
+_UNSET: Object = {"tax_exempt": "none", "preferred_locales": []}
 """Values of unset fields that are not null."""
 
 ACTS_ONLY = ("payment_method", "source", "tax", "tax_id_data", "validate")
@@ -77,7 +78,7 @@ def create(account: World, id: str, given: Params) -> Object:
         raise missing("test_clock", clock, "test_clock", 400)
     for place, entry in enumerate(given.get("tax_id_data", ())):
         _check_tax_id(entry, f"tax_id_data[{place}][value]")
-    fields = EMPTY | {"id": id, "invoice_prefix": account.rng.word(8).upper()}
+    fields = _EMPTY | {"id": id, "invoice_prefix": account.rng.word(8).upper()}
     made = add(account, "customers", fields | OPT_IN | _fields(account, fields, given))
     if "tax_id_data" in given:
         account.set_opt_in(
@@ -109,7 +110,7 @@ def delete_discount(account: World, id: str, given: Params) -> Object:
 def _fields(account: World, before: Object, given: Params) -> Object:
     """Turn parameters into fields. Hashes are merged key by key."""
     own = {name: value for name, value in given.items() if name not in ACTS_ONLY}
-    fields = to_fields(before, own, UNSET)
+    fields = to_fields(before, own, _UNSET)
     if not PREFIX.fullmatch(fields.get("invoice_prefix") or "A"):
         raise Refusal(
             400,
@@ -132,7 +133,7 @@ def _fields(account: World, before: Object, given: Params) -> Object:
 
 
 def _shipping(before: Object | None, given: Params | None) -> Object | None:
-    shipping = merge_hash(before, given, SHIPPING)
+    shipping = merge_hash(before, given, _SHIPPING)
     if shipping is None or given is None:
         return None
     old = (before or {}).get("address")

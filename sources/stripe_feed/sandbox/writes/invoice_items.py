@@ -11,6 +11,7 @@ from ..samples import invoices as samples
 from ..samples.subscriptions import embedded_list, lines_url
 from ..samples.values import Object, decode
 from ..state import mutations
+from ..state.api_versions import deleted_stub
 from ..state.table import has_text
 from ..world import World
 from . import billing
@@ -18,14 +19,13 @@ from .records import (
     add,
     change,
     check_currency,
-    deleted_stub,
     object_in_param,
     object_in_path,
     to_fields,
 )
 
 MOST = 250
-EMPTY: Object = {
+_EMPTY: Object = {
     "customer_account": None,
     "description": None,
     "discountable": True,
@@ -44,7 +44,7 @@ EMPTY: Object = {
     "tax_rates": [],
     "test_clock": None,
 }
-PLAIN = ("description", "discountable", "metadata", "period")
+_PLAIN = ("description", "discountable", "metadata", "period")
 COSTS = ("amount", "pricing", "price_data", "unit_amount_decimal")
 
 
@@ -68,7 +68,7 @@ def create(account: World, id: str, given: Params) -> Object:
         own
         | {"test_clock": customer["test_clock"]}
         | fields
-        | _fields(account, EMPTY | own, given),
+        | _fields(account, _EMPTY | own, given),
     )
     if invoice is not None:
         retotal(account, invoice["id"])
@@ -187,7 +187,7 @@ def _check_currency(
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, {})
+    fields = to_fields(before, {name: given[name] for name in _PLAIN if name in given}, {})
     if "tax_rates" in given:
         fields["tax_rates"] = billing.tax_rates(account, given["tax_rates"])
     if "discounts" in given:
@@ -209,7 +209,7 @@ def _parent(subscription: str, item: str) -> Object:
 def add_item(account: World, fields: Object) -> Object:
     """Store an invoice item. It has `date` instead of `created`."""
     now = {"date": account.now, "period": {"end": account.now, "start": account.now}}
-    return add(account, "invoiceitems", EMPTY | now | fields)
+    return add(account, "invoiceitems", _EMPTY | now | fields)
 
 
 def supposed_item(account: World, customer: Object, given: Params) -> Object:
@@ -223,7 +223,7 @@ def supposed_item(account: World, customer: Object, given: Params) -> Object:
     now = {"end": account.now, "start": account.now}
     own = {"id": account.rng.id("ii"), "currency": currency, "customer": customer["id"]}
     plain = {"description": entry.get("description"), "period": entry.get("period", now)}
-    return EMPTY | fields | own | plain
+    return _EMPTY | fields | own | plain
 
 
 class Proration(NamedTuple):
@@ -253,7 +253,7 @@ def proration_item(account: World, subscription: Object, proration: Proration, e
         "proration_details": {"credited_items": None},
         "test_clock": subscription["test_clock"],
     }
-    return EMPTY | fields | own
+    return _EMPTY | fields | own
 
 
 # Lines

@@ -10,6 +10,7 @@ from ..protocol.parameters import Params
 from ..samples import invoices as samples
 from ..samples.values import Object, decode
 from ..state import mutations
+from ..state.api_versions import deleted_stub
 from ..world import World
 from . import billing, invoice_items
 from .records import (
@@ -17,7 +18,6 @@ from .records import (
     add,
     check_currency,
     check_exclusive,
-    deleted_stub,
     merge_hash,
     object_in_param,
     object_in_path,
@@ -25,29 +25,29 @@ from .records import (
     to_fields,
 )
 
-HOUR, DAY = 3600, 86_400
+HOUR, _DAY = 3600, 86_400
 NOT_OPEN = "You can only pass in open invoices. This invoice isn't open."
 DECLINED = "pm_card_chargeDeclined"
 """Stripe's test payment method that always declines."""
 
-AUTOMATIC_TAX: Object = {
+_AUTOMATIC_TAX: Object = {
     "disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None,
 }  # fmt: skip
-PAYMENT_SETTINGS: Object = {
+_PAYMENT_SETTINGS: Object = {
     "default_mandate": None, "payment_method_options": None, "payment_method_types": None,
 }  # fmt: skip
-SHIPPING: Object = {"address": ADDRESS, "name": None, "phone": None}
-TRANSITIONS: Object = dict.fromkeys(
+_SHIPPING: Object = {"address": ADDRESS, "name": None, "phone": None}
+_TRANSITIONS: Object = dict.fromkeys(
     ("finalized_at", "marked_uncollectible_at", "paid_at", "voided_at")
 )
-EMPTY: Object = {
+_EMPTY: Object = {
     "account_tax_ids": None,
     "amount_shipping": 0,
     "application": None,
     "attempt_count": 0,
     "attempted": False,
     "auto_advance": False,
-    "automatic_tax": AUTOMATIC_TAX,
+    "automatic_tax": _AUTOMATIC_TAX,
     "automatically_finalizes_at": None,
     "billing_reason": "manual",
     "collection_method": "charge_automatically",
@@ -74,7 +74,7 @@ EMPTY: Object = {
     "number": None,
     "on_behalf_of": None,
     "parent": None,
-    "payment_settings": PAYMENT_SETTINGS,
+    "payment_settings": _PAYMENT_SETTINGS,
     "post_payment_credit_notes_amount": 0,
     "pre_payment_credit_notes_amount": 0,
     "receipt_number": None,
@@ -85,13 +85,13 @@ EMPTY: Object = {
     "statement_descriptor": None,
     "status": "draft",
     "status_details": None,
-    "status_transitions": TRANSITIONS,
+    "status_transitions": _TRANSITIONS,
     "threshold_reason": None,
     "total_discount_amounts": [],
     "total_pretax_credit_amounts": [],
     "webhooks_delivered_at": None,
 }
-PLAIN = frozenset(
+_PLAIN = frozenset(
     [
         "account_tax_ids",
         "auto_advance",
@@ -124,7 +124,7 @@ AFTER_FINALIZATION = {
 }
 """Status -> parameters that can still be updated."""
 
-UNSET: Object = {"default_tax_rates": [], "discounts": []}
+_UNSET: Object = {"default_tax_rates": [], "discounts": []}
 
 
 def create(account: World, id: str, given: Params) -> Object:
@@ -136,7 +136,7 @@ def create(account: World, id: str, given: Params) -> Object:
         owner = object_in_param(account, "subscriptions", subscription, "subscription")
     customer = billing.customer_of(account, {"customer": owner.get("customer")} | given)
     check_exclusive(given, "days_until_due", "due_date")
-    billing.check_collection(given, EMPTY, "days_until_due", "due_date")
+    billing.check_collection(given, _EMPTY, "days_until_due", "due_date")
     currency = check_currency(
         given.get("currency")
         or owner.get("currency")
@@ -234,7 +234,7 @@ def pay(account: World, id: str, given: Params) -> Object:
     tried = invoice | {"attempt_count": invoice["attempt_count"] + 1, "attempted": True}
     method = given.get("payment_method") or invoice["default_payment_method"]
     if method == DECLINED and not given.get("paid_out_of_band"):
-        later = {"next_payment_attempt": account.now + 3 * DAY}
+        later = {"next_payment_attempt": account.now + 3 * _DAY}
         mutations.replace(account, "invoices", tried | later, children=False)
         raise Refusal(
             402,
@@ -326,7 +326,7 @@ def new_invoice(
     given: Params,
 ) -> Object:
     """Make a draft without storing it."""
-    whole = EMPTY | {
+    whole = _EMPTY | {
         "id": id,
         "account_country": account.object["country"],
         "account_name": account.object["settings"]["dashboard"]["display_name"],
@@ -368,15 +368,15 @@ def _advance(account: World, id: str, at: int) -> None:
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
-    for name, empty in (("automatic_tax", AUTOMATIC_TAX), ("payment_settings", PAYMENT_SETTINGS)):
+    fields = to_fields(before, {name: given[name] for name in _PLAIN if name in given}, _UNSET)
+    for name, empty in (("automatic_tax", _AUTOMATIC_TAX), ("payment_settings", _PAYMENT_SETTINGS)):
         if name in given:
             fields[name] = merge_hash(before[name], given[name], empty)
     if "shipping_details" in given:
-        details = merge_hash(before["shipping_details"], given["shipping_details"], SHIPPING)
+        details = merge_hash(before["shipping_details"], given["shipping_details"], _SHIPPING)
         fields["shipping_details"] = details and details | {"address": ADDRESS | details["address"]}
     if given.get("days_until_due") is not None:
-        fields["due_date"] = account.now + given["days_until_due"] * DAY
+        fields["due_date"] = account.now + given["days_until_due"] * _DAY
     if "default_tax_rates" in given:
         fields["default_tax_rates"] = billing.tax_rates(account, given["default_tax_rates"])
     if "discounts" in given:

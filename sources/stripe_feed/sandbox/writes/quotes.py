@@ -13,9 +13,9 @@ from ..world import World
 from . import billing, invoice_items, invoices, subscriptions
 from .records import add, merge_hash, object_in_param, object_in_path, schedule, to_fields
 
-DAY = 86_400
-AUTOMATIC_TAX: Object = {"enabled": False, "liability": None, "provider": None, "status": None}
-INVOICE_SETTINGS: Object = {
+_DAY = 86_400
+_AUTOMATIC_TAX: Object = {"enabled": False, "liability": None, "provider": None, "status": None}
+_INVOICE_SETTINGS: Object = {
     "custom_fields": None, "days_until_due": None, "description": None, "footer": None, "issuer": {"type": "self"},
 }  # fmt: skip
 SUBSCRIPTION_DATA: Object = {
@@ -25,15 +25,15 @@ SUBSCRIPTION_DATA: Object = {
     "metadata": None,
     "trial_period_days": None,
 }
-TRANSITIONS: Object = dict.fromkeys(("accepted_at", "canceled_at", "finalized_at"))
+_TRANSITIONS: Object = dict.fromkeys(("accepted_at", "canceled_at", "finalized_at"))
 NOTHING: Object = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
-EMPTY: Object = {
+_EMPTY: Object = {
     "amount_subtotal": 0,
     "amount_total": 0,
     "application": None,
     "application_fee_amount": None,
     "application_fee_percent": None,
-    "automatic_tax": AUTOMATIC_TAX,
+    "automatic_tax": _AUTOMATIC_TAX,
     "collection_method": "charge_automatically",
     "computed": {"recurring": None, "upfront": None},
     "currency": None,
@@ -46,13 +46,13 @@ EMPTY: Object = {
     "from_quote": None,
     "header": None,
     "invoice": None,
-    "invoice_settings": INVOICE_SETTINGS,
+    "invoice_settings": _INVOICE_SETTINGS,
     "line_items": [],
     "metadata": {},
     "number": None,
     "on_behalf_of": None,
     "status": "draft",
-    "status_transitions": TRANSITIONS,
+    "status_transitions": _TRANSITIONS,
     "subscription": None,
     "subscription_data": SUBSCRIPTION_DATA,
     "subscription_schedule": None,
@@ -60,7 +60,7 @@ EMPTY: Object = {
     "total_details": NOTHING | {"breakdown": None},
     "transfer_data": None,
 }
-PLAIN = frozenset(
+_PLAIN = frozenset(
     [
         "application_fee_amount",
         "application_fee_percent",
@@ -78,12 +78,12 @@ PLAIN = frozenset(
 )
 """Parameters that are fields of the same name."""
 
-UNSET: Object = {"default_tax_rates": [], "discounts": []}
+_UNSET: Object = {"default_tax_rates": [], "discounts": []}
 
 
 def create(account: World, id: str, given: Params) -> Object:
     id = account.rng.id("qt")
-    empty = EMPTY | {"id": id, "expires_at": account.now + 30 * DAY}
+    empty = _EMPTY | {"id": id, "expires_at": account.now + 30 * _DAY}
     source = _source(account, given)
     for name in ("customer", "test_clock"):
         _check_reference(account, given, name)
@@ -208,8 +208,8 @@ def _reach(account: World, quote: Object, status: str, at: str) -> Object:
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
-    for name, empty in (("automatic_tax", AUTOMATIC_TAX), ("invoice_settings", INVOICE_SETTINGS), ("subscription_data", SUBSCRIPTION_DATA)):  # fmt: skip
+    fields = to_fields(before, {name: given[name] for name in _PLAIN if name in given}, _UNSET)
+    for name, empty in (("automatic_tax", _AUTOMATIC_TAX), ("invoice_settings", _INVOICE_SETTINGS), ("subscription_data", SUBSCRIPTION_DATA)):  # fmt: skip
         if name in given:
             fields[name] = merge_hash(before[name], given[name], empty)
     if "default_tax_rates" in given:

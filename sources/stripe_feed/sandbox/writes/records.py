@@ -29,8 +29,10 @@ def object_in_param(account: World, table: str, id: str, param: str) -> Object:
 def _found(account: World, table: str, id: str, param: str, status: int) -> Object:
     row = account.tables[table].rows.get(id)
     if row is None:
-        twin = "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
-        raise missing(KINDS[table].object, id, param, status, twin)
+        other_mode = (
+            "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
+        )
+        raise missing(KINDS[table].object, id, param, status, other_mode)
     return row.content()
 
 
@@ -71,10 +73,6 @@ def schedule(account: World, at: int, act: Callable[[], None]) -> None:
             act()
 
     account.schedule(at, acting)
-
-
-def deleted_stub(object: str, id: str) -> Object:
-    return {"id": id, "object": object, "deleted": True}
 
 
 def merge_hash(before: Object | None, given: Params | None, empty: Object) -> Object | None:

@@ -9,13 +9,13 @@ from ..protocol.parameters import Params
 from ..samples.subscriptions import ENDED, embedded_list, items_url
 from ..samples.values import Object
 from ..state import mutations
+from ..state.api_versions import deleted_stub
 from ..world import World
 from . import billing, items, subscription_invoices
 from .invoice_items import Proration
 from .records import (
     add,
     check_exclusive,
-    deleted_stub,
     merge_hash,
     object_in_param,
     object_in_path,
@@ -24,20 +24,20 @@ from .records import (
 )
 
 MOST_ACTIVE = 500
-DAY = 86_400
+_DAY = 86_400
 EXPIRY = 23 * 3600
 DETAILS = dict.fromkeys(("comment", "feedback", "feedback_option", "reason"))
-INVOICE_SETTINGS: Object = {
+_INVOICE_SETTINGS: Object = {
     "account_tax_ids": None, "custom_fields": None, "description": None, "footer": None, "issuer": {"type": "self"},
 }  # fmt: skip
-PAYMENT_SETTINGS: Object = {
+_PAYMENT_SETTINGS: Object = {
     "payment_method_options": None, "payment_method_types": None, "save_default_payment_method": "off",
 }  # fmt: skip
-AUTOMATIC_TAX: Object = {"disabled_reason": None, "enabled": False, "liability": None}
-EMPTY: Object = {
+_AUTOMATIC_TAX: Object = {"disabled_reason": None, "enabled": False, "liability": None}
+_EMPTY: Object = {
     "application": None,
     "application_fee_percent": None,
-    "automatic_tax": AUTOMATIC_TAX,
+    "automatic_tax": _AUTOMATIC_TAX,
     "billing_cycle_anchor_config": None,
     "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible"},
     "billing_schedules": [],
@@ -55,14 +55,14 @@ EMPTY: Object = {
     "description": None,
     "discounts": [],
     "ended_at": None,
-    "invoice_settings": INVOICE_SETTINGS,
+    "invoice_settings": _INVOICE_SETTINGS,
     "latest_invoice": None,
     "managed_payments": {"enabled": False},
     "metadata": {},
     "next_pending_invoice_item_invoice": None,
     "on_behalf_of": None,
     "pause_collection": None,
-    "payment_settings": PAYMENT_SETTINGS,
+    "payment_settings": _PAYMENT_SETTINGS,
     "pending_invoice_item_interval": None,
     "pending_setup_intent": None,
     "pending_update": None,
@@ -73,8 +73,8 @@ EMPTY: Object = {
     "transfer_data": None,
     "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
 }
-UNSET: Object = {"default_tax_rates": [], "discounts": [], "billing_schedules": []}
-PLAIN = frozenset(
+_UNSET: Object = {"default_tax_rates": [], "discounts": [], "billing_schedules": []}
+_PLAIN = frozenset(
     [
         "application_fee_percent",
         "billing_schedules",
@@ -100,13 +100,13 @@ def create(account: World, id: str, given: Params) -> Object:
     if not given.get("items"):
         raise required("items")
     _check_exclusive(given)
-    billing.check_collection(given, EMPTY, "days_until_due")
+    billing.check_collection(given, _EMPTY, "days_until_due")
     plan = items.plan_items(account, [], given["items"])
     extra = _extra_items(account, given)
     _check_room(account, customer["id"])
     start, end, trial_end = _first_period(account, given, plan)
     id = account.rng.id("sub")
-    whole = EMPTY | {
+    whole = _EMPTY | {
         "id": id,
         "billing_cycle_anchor": given.get("billing_cycle_anchor") or trial_end or account.now,
         "currency": plan[0].price["currency"],
@@ -354,7 +354,7 @@ def _first_period(
     if given.get("trial_from_plan"):
         days = plan[0].price["recurring"]["trial_period_days"]
     if days:
-        trial_end = account.now + days * DAY
+        trial_end = account.now + days * _DAY
     if isinstance(trial_end, int):
         if trial_end <= account.now:
             raise Refusal(
@@ -393,9 +393,9 @@ def _first_status(
 
 
 def _fields(account: World, before: Object, given: Params) -> Object:
-    fields = to_fields(before, {name: given[name] for name in PLAIN if name in given}, UNSET)
+    fields = to_fields(before, {name: given[name] for name in _PLAIN if name in given}, _UNSET)
     for name, empty in (
-        ("automatic_tax", AUTOMATIC_TAX), ("invoice_settings", INVOICE_SETTINGS), ("payment_settings", PAYMENT_SETTINGS),
+        ("automatic_tax", _AUTOMATIC_TAX), ("invoice_settings", _INVOICE_SETTINGS), ("payment_settings", _PAYMENT_SETTINGS),
         ("cancellation_details", DETAILS), ("pause_collection", {"behavior": None, "resumes_at": None}),
     ):  # fmt: skip
         if name in given:

@@ -6,6 +6,7 @@ from ...protocol.errors import Refusal, required
 from ...protocol.parameters import Params
 from ...samples.values import Object
 from ...state import mutations
+from ...state.api_versions import deleted_stub
 from ...world import World
 from ..records import (
     add,
@@ -13,13 +14,12 @@ from ..records import (
     check_currency,
     check_id_is_free,
     check_minimum,
-    deleted_stub,
     object_in_path,
     to_fields,
 )
 
 FIVE_YEARS = 5 * 366 * 86_400
-EMPTY: Object = {
+_EMPTY: Object = {
     "amount_off": None,
     "applies_to": None,
     "currency_options": {},
@@ -40,10 +40,10 @@ def create(account: World, id: str, given: Params) -> Object:
     _check(account, given)
     id = given.get("id") or account.rng.word(8)
     check_id_is_free(account, "coupons", id)
-    fields = to_fields(EMPTY, given, {})
+    fields = to_fields(_EMPTY, given, {})
     if given.get("currency"):
         fields["currency"] = check_currency(given["currency"])
-    return add(account, "coupons", EMPTY | fields | {"id": id})
+    return add(account, "coupons", _EMPTY | fields | {"id": id})
 
 
 def _check(account: World, given: Params) -> None:

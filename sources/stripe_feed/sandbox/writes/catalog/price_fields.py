@@ -11,7 +11,7 @@ from ...state import mutations
 from ...world import World
 from ..records import check_currency, check_exclusive, check_minimum, to_fields
 
-EMPTY: Object = {
+EMPTY_PRICE: Object = {
     "active": True,
     "billing_scheme": "per_unit",
     "custom_unit_amount": None,
@@ -43,7 +43,7 @@ def read_price(given: Params, within: str = "") -> Object:
     def name(param: str) -> str:
         return f"{within}[{param}]" if within else param
 
-    fields = to_fields(EMPTY, given, {}) | {
+    fields = to_fields(EMPTY_PRICE, given, {}) | {
         "currency": check_currency(given["currency"], name("currency"))
     }
     if "recurring" in given:
@@ -55,7 +55,7 @@ def read_price(given: Params, within: str = "") -> Object:
     options = {
         key: currency_option(key, one) for key, one in given.get("currency_options", {}).items()
     }
-    return fields | {"currency_options": own_currency_option(EMPTY | fields) | options}
+    return fields | {"currency_options": own_currency_option(EMPTY_PRICE | fields) | options}
 
 
 def _untiered(given: Params, name: Callable[[str], str]) -> Object:
@@ -145,4 +145,4 @@ def add_price(account: World, fields: Object) -> Object:
     """Store a price, and its plan if it recurs. `fields` are those of `read_price` and a product."""
     id = fields.get("id") or account.rng.id("price")
     own = {"object": "price", "created": account.now, "livemode": account.livemode}
-    return mutations.create(account, "prices", EMPTY | own | fields | {"id": id})
+    return mutations.create(account, "prices", EMPTY_PRICE | own | fields | {"id": id})

@@ -6,13 +6,13 @@ from ...protocol.errors import Refusal
 from ...protocol.parameters import Params
 from ...samples.values import Object
 from ...state import mutations
+from ...state.api_versions import deleted_stub
 from ...state.mutation_log import read_object
 from ...state.table import has_text
 from ...world import World
 from ..records import (
     change,
     check_exclusive,
-    deleted_stub,
     new_id,
     object_in_param,
     object_in_path,

@@ -6,12 +6,12 @@ from ...protocol.errors import Refusal
 from ...protocol.parameters import Params
 from ...samples.values import Object
 from ...state import mutations
+from ...state.api_versions import deleted_stub
 from ...world import World
 from ..records import (
     add,
     change,
     check_url,
-    deleted_stub,
     merge_hash,
     new_id,
     object_in_param,
@@ -21,7 +21,7 @@ from ..records import (
 from .price_fields import add_price, read_price
 
 TAX_DETAILS = {"performance_location": None, "tax_code": None}
-EMPTY: Object = {
+_EMPTY: Object = {
     "active": True,
     "default_price": None,
     "description": None,
@@ -37,17 +37,17 @@ EMPTY: Object = {
     "unit_label": None,
     "url": None,
 }
-UNSET: Object = {"images": [], "marketing_features": []}
+_UNSET: Object = {"images": [], "marketing_features": []}
 
 
 def create(account: World, id: str, given: Params) -> Object:
     """Create a product, and its default price from `default_price_data`."""
-    fields = _fields(EMPTY, {name: given[name] for name in given if name != "default_price_data"})
+    fields = _fields(_EMPTY, {name: given[name] for name in given if name != "default_price_data"})
     id = new_id(account, "products", given)
     data = given.get("default_price_data")
     if data is not None:
         price = read_price(data, "default_price_data")
-    product = add(account, "products", EMPTY | {"updated": account.now} | fields | {"id": id})
+    product = add(account, "products", _EMPTY | {"updated": account.now} | fields | {"id": id})
     if data is None:
         return product
     made = add_price(account, price | {"product": id})
@@ -82,7 +82,7 @@ def delete(account: World, id: str, given: Params) -> Object:
 
 
 def _fields(before: Object, given: Params) -> Object:
-    fields = to_fields(before, given, UNSET)
+    fields = to_fields(before, given, _UNSET)
     check_url(fields.get("url"), "url")
     for place, image in enumerate(fields.get("images", ())):
         check_url(image, f"images[{place}]")
