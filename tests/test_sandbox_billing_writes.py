@@ -309,6 +309,17 @@ def test_a_subscription_is_paused_and_resumed(shop: Shop) -> None:
     assert told == ["customer.subscription.paused", "customer.subscription.resumed"]
 
 
+def test_a_subscription_is_migrated_once(shop: Shop) -> None:
+    made = subscribe(
+        shop, **{"billing_mode[type]": "classic", "billing_cycle_anchor_config[day_of_month]": "5"}
+    )
+    assert made["billing_mode"] == {"flexible": None, "type": "classic"}
+    assert made["billing_cycle_anchor_config"]["day_of_month"] == 5
+    path, form = f"{SUBSCRIPTIONS}/{made['id']}/migrate", {"billing_mode[type]": "flexible"}
+    assert done(shop.box, "POST", path, form)["billing_mode"]["type"] == "flexible"
+    assert refused(shop.box, "POST", path, form)[0] == 400
+
+
 def test_discounts_replace_those_before(shop: Shop) -> None:
     for id in ("A", "B"):
         done(shop.box, "POST", "/v1/coupons", {"id": id, "percent_off": "10"})

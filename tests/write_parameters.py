@@ -20,7 +20,7 @@ VERBS = (
     "product_create", "product_update", "product_delete", "price_create", "price_update",
     "plan_create", "plan_update", "plan_delete", "coupon_create", "coupon_update", "coupon_delete",
     "subscription_create", "subscription_update", "subscription_cancel", "subscription_pause", "subscription_resume",
-    "subscription_delete_discount", "subscription_item_create", "subscription_item_update", "subscription_item_delete",
+    "subscription_delete_discount", "subscription_migrate", "subscription_item_create", "subscription_item_update", "subscription_item_delete",
     "invoice_create", "invoice_update", "invoice_delete", "invoice_finalize_invoice", "invoice_pay", "invoice_send_invoice",
     "invoice_void_invoice", "invoice_mark_uncollectible", "invoice_create_preview",
     "invoice_item_create", "invoice_item_update", "invoice_item_delete",

@@ -90,6 +90,7 @@ ROWS = (
     Route("subscriptions", "DELETE", "/:id", "subscription_cancel", subscriptions.cancel),
     Route("subscriptions", "POST", "/:id/pause", "subscription_pause", subscriptions.pause),
     Route("subscriptions", "POST", "/:id/resume", "subscription_resume", subscriptions.resume),
+    Route("subscriptions", "POST", "/:id/migrate", "subscription_migrate", subscriptions.migrate),
     Route("subscriptions", "DELETE", "/:id/discount", "subscription_delete_discount", subscriptions.delete_discount),
     Route("subscriptions", "POST", ITEMS, "subscription_item_create", subscriptions.create_item),
     Route("subscriptions", "POST", f"{ITEMS}/:id", "subscription_item_update", subscriptions.update_item),

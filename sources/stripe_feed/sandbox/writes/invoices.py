@@ -12,7 +12,7 @@ from ..samples.values import Object, decode
 from ..state import mutations
 from ..state.api_versions import deleted_stub
 from ..world import World
-from . import billing, invoice_items
+from . import billing, invoice_lines
 from .records import (
     ADDRESS,
     add,
@@ -145,7 +145,7 @@ def create(account: World, id: str, given: Params) -> Object:
     )
     items: Sequence[Object] = ()
     if given.get("pending_invoice_items_behavior") == "include" or subscription:
-        items = invoice_items.pending(account, customer["id"], currency, subscription)
+        items = invoice_lines.pending(account, customer["id"], currency, subscription)
     parent = subscription_parent(owner) if subscription else None
     fields = {"from_invoice": given.get("from_invoice"), "parent": parent}
     made = create_draft(account, customer, currency, fields, items, given=given)
@@ -155,7 +155,7 @@ def create(account: World, id: str, given: Params) -> Object:
             for raw in account.children("invoices", account.tables["invoices"].rows[source["id"]])
         ]
         own = [line | {"id": account.rng.id("il"), "invoice": made["id"]} for line in lines]
-        after = samples.with_amounts_due(made | invoice_items.with_lines(made["id"], own))
+        after = samples.with_amounts_due(made | invoice_lines.with_lines(made["id"], own))
         return mutations.replace(account, "invoices", after, children=True)
     return made
 
@@ -309,8 +309,8 @@ def create_draft(
 ) -> Object:
     """Store a draft made of lines and of pending items."""
     id = id or account.rng.id("in")
-    attached = invoice_items.attach(account, items, id)
-    lines = [*lines, *(invoice_items.item_line(account, id, item) for item in attached)]
+    attached = invoice_lines.attach(account, items, id)
+    lines = [*lines, *(invoice_lines.item_line(account, id, item) for item in attached)]
     whole = new_invoice(account, customer, currency, id, fields, lines, given or {})
     _schedule_finalization(account, whole)
     return add(account, "invoices", whole)
@@ -337,7 +337,7 @@ def new_invoice(
         "test_clock": customer["test_clock"],
     }
     whole |= _copied(customer) | fields
-    whole |= _fields(account, whole, given) | invoice_items.with_lines(id, lines)
+    whole |= _fields(account, whole, given) | invoice_lines.with_lines(id, lines)
     whole["automatically_finalizes_at"] = _finalizes_at(account, whole)
     return samples.with_amounts_due(whole)
 

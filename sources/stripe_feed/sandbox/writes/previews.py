@@ -7,7 +7,7 @@ from ..protocol.parameters import Params
 from ..samples.subscriptions import ENDED
 from ..samples.values import Object
 from ..world import World
-from . import billing, invoice_items, invoices, items
+from . import billing, invoice_items, invoice_lines, invoices, items
 from .invoice_items import Proration
 from .records import object_in_param
 
@@ -69,7 +69,7 @@ def _changed(account: World, id: str, subscription: Object, details: Params) -> 
     if behavior != "none" and subscription["status"] != "trialing":
         changes = list(items.prorations(before, [] if ends_now else stays, start, end, at))
     lines = [
-        invoice_items.item_line(
+        invoice_lines.item_line(
             account, id, invoice_items.proration_item(account, subscription, change, end)
         )
         for change in changes
@@ -93,7 +93,7 @@ def _period(
     end = billing.after(start, cycle["interval"], cycle["interval_count"])
     period = {"current_period_start": start, "current_period_end": end}
     return [
-        invoice_items.subscription_line(
+        invoice_lines.subscription_line(
             account,
             id,
             subscription,
@@ -114,7 +114,7 @@ def _extra(
     currency: str,
 ) -> list[Object]:
     """Return the lines of pending items and of the items of the request."""
-    wait = invoice_items.pending(
+    wait = invoice_lines.pending(
         account, customer["id"], currency, subscription["id"] if subscription else None
     )
     supposed = [
@@ -122,4 +122,4 @@ def _extra(
         for entry in given
         if "invoiceitem" not in entry
     ]
-    return [invoice_items.item_line(account, id, item) for item in [*wait, *supposed]]
+    return [invoice_lines.item_line(account, id, item) for item in [*wait, *supposed]]

@@ -10,7 +10,7 @@ from ..protocol.parameters import Params
 from ..samples.values import Object
 from ..state import mutations
 from ..world import World
-from . import billing, invoice_items, invoices, subscriptions
+from . import billing, invoice_items, invoice_lines, invoices, subscriptions
 from .records import add, merge_hash, object_in_param, object_in_path, schedule, to_fields
 
 _DAY = 86_400
@@ -326,7 +326,7 @@ def _invoiced(account: World, quote: Object, lines: list[Object]) -> str:
             "quantity": line["quantity"],
         }
         invoice_items.create(account, "", own | {"pricing": {"price": line["price"]["id"]}})
-    items = invoice_items.pending(account, customer["id"], quote["currency"], None)[-len(lines) :]
+    items = invoice_lines.pending(account, customer["id"], quote["currency"], None)[-len(lines) :]
     parent = {
         "quote_details": {"quote": quote["id"]},
         "subscription_details": None,

@@ -8,7 +8,7 @@ from ..protocol.parameters import Params
 from ..samples.values import Object, decode
 from ..state import mutations
 from ..world import World
-from . import invoice_items, invoices
+from . import invoice_items, invoice_lines, invoices
 from .invoice_items import Proration
 from .records import object_in_param, object_in_path
 
@@ -36,15 +36,15 @@ def bill_period(account: World, subscription: Object, reason: str) -> Object:
     children = [decode(raw) for raw in account.children("subscriptions", row)]
     free = subscription["status"] == "trialing"
     lines = [
-        invoice_items.subscription_line(account, id, subscription, item, free) for item in children
+        invoice_lines.subscription_line(account, id, subscription, item, free) for item in children
     ]
-    items = invoice_items.pending(account, subscription["customer"], subscription["currency"], None)
+    items = invoice_lines.pending(account, subscription["customer"], subscription["currency"], None)
     return _bill(account, subscription, reason, items, lines, id)
 
 
 def bill_pending_items(account: World, subscription: Object) -> None:
     """Bill the pending items of a subscription, if there are any."""
-    items = invoice_items.pending(
+    items = invoice_lines.pending(
         account, subscription["customer"], subscription["currency"], subscription["id"]
     )
     if items:

@@ -33,6 +33,7 @@ _INVOICE_SETTINGS: Object = {
 _PAYMENT_SETTINGS: Object = {
     "payment_method_options": None, "payment_method_types": None, "save_default_payment_method": "off",
 }  # fmt: skip
+_ANCHOR_CONFIG: Object = dict.fromkeys(("day_of_month", "hour", "minute", "month", "second"))
 _AUTOMATIC_TAX: Object = {"disabled_reason": None, "enabled": False, "liability": None}
 _EMPTY: Object = {
     "application": None,
@@ -118,7 +119,7 @@ def create(account: World, id: str, given: Params) -> Object:
         "trial_end": trial_end,
         "trial_start": account.now if trial_end else None,
     }
-    whole |= _fields(account, whole, given)
+    whole |= _fields(account, whole, given) | _only_at_first(given)
     billing.use_currency(account, customer, whole["currency"], explicit="currency" in given)
     whole["items"] = embedded_list(items_url(id), items.build_items(account, id, plan, start, end))
     made = add(account, "subscriptions", whole)
@@ -153,6 +154,24 @@ def update(account: World, id: str, given: Params) -> Object:
     if restarts or ends_trial:
         subscription_invoices.bill_period(account, done, "subscription_cycle")
     return object_in_path(account, "subscriptions", id)
+
+
+def _only_at_first(given: Params) -> Object:
+    """Return the fields that only a new subscription takes."""
+    fields: Object = {}
+    if "billing_mode" in given:
+        fields["billing_mode"] = _billing_mode(given["billing_mode"])
+    if "billing_cycle_anchor_config" in given:
+        config = given["billing_cycle_anchor_config"]
+        fields["billing_cycle_anchor_config"] = merge_hash(None, config, _ANCHOR_CONFIG)
+    return fields
+
+
+def _billing_mode(given: Params) -> Object:
+    if given["type"] == "classic":
+        return {"flexible": None, "type": "classic"}
+    flexible = {"proration_discounts": "included"} | given.get("flexible", {})
+    return {"flexible": flexible, "type": "flexible"}
 
 
 def _extra_items(account: World, given: Params) -> list[Params]:
@@ -258,6 +277,15 @@ def resume(account: World, id: str, given: Params) -> Object:
         )
     after = before | {"status": "active", "status_details": None}
     return mutations.replace(account, "subscriptions", after, children=False, more=("resumed",))
+
+
+def migrate(account: World, id: str, given: Params) -> Object:
+    """Change the billing mode to flexible. There is no way back."""
+    before = object_in_path(account, "subscriptions", id)
+    if before["billing_mode"]["type"] == "flexible":
+        raise Refusal(400, "This subscription has the billing mode `flexible` already.")
+    mode = {"billing_mode": _billing_mode(given["billing_mode"])}
+    return mutations.replace(account, "subscriptions", before | mode, children=False)
 
 
 def delete_discount(account: World, id: str, given: Params) -> Object:
