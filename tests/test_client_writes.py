@@ -222,6 +222,13 @@ def test_a_500_is_unknown_and_a_stored_one_is_not_asked_for_again() -> None:
     assert len(server.seen) == 2
 
 
+def test_stripe_can_say_that_a_repetition_is_of_no_use() -> None:
+    final = error(503, {"Stripe-Should-Retry": "false"})
+    with scripted(final) as server, client(server) as api, pytest.raises(OutcomeUnknown):
+        api.post(CUSTOMERS, {}, decode)
+    assert len(server.seen) == 1
+
+
 def test_a_500_before_execution_does_no_harm() -> None:
     with scripted(error(500), CREATED) as server, client(server) as api:
         assert api.post(CUSTOMERS, {}, decode).request_id == "req_1"
@@ -290,6 +297,15 @@ def test_a_lock_timeout_waits_and_repeats_with_the_same_key() -> None:
         api.post(CUSTOMERS, {}, decode)
 
     assert len({request.headers["idempotency-key"] for request in server.seen}) == 1
+
+
+def test_an_object_that_stays_locked_is_named_as_such() -> None:
+    with (
+        scripted(error(429, code="lock_timeout")) as server,
+        client(server, give_up_after=5) as api,
+        pytest.raises(RateLimited, match="locked"),
+    ):
+        api.post(CUSTOMERS, {}, decode)
 
 
 def test_what_was_never_sent_is_not_unknown() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stripe_feed.api.forms import encode
 from stripe_feed.errors import InvalidParameter, UsageError
+from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.writable import REMOVED, WRITABLE, Writable
 from stripe_feed.write.checks import check
 from stripe_feed.write.parameters import Nulls, convert
@@ -35,6 +36,18 @@ def test_the_allow_lists_are_the_sdks(row: Writable) -> None:
 @pytest.mark.parametrize("row", WRITABLE.values(), ids=list(WRITABLE))
 def test_no_option_of_the_client_is_a_parameter(row: Writable) -> None:
     assert all(OPTIONS.keys().isdisjoint(known) for known in row.parameters.values())
+
+
+@pytest.mark.parametrize("table", [table for table in WRITABLE if table in RESOURCES])
+def test_what_is_written_is_what_is_read(table: str) -> None:
+    read, written = RESOURCES[table], WRITABLE[table]
+
+    assert (written.path, written.object) == (read.path, read.object)
+    assert written.permission == read.permission.replace("_read", "_write")
+    assert not (read.client_ids and written.prefix)
+    assert {name for walk in written.walks for name in walk} == {
+        name for walk in read.list_filters for name, _ in walk
+    }
 
 
 def test_there_is_a_file_for_each_object_and_no_other() -> None:

@@ -76,6 +76,10 @@ def to_error(
     """Translate an error of the SDK."""
     text, status = str(fault).lower(), fault.http_status or 0
     trace = f"request {id}" if (id := printable_name(fault.request_id)) else "no request id"
+    if stripe_code(fault) == "lock_timeout":
+        return RateLimited(
+            f"{endpoint}: other requests keep the object locked (429, lock_timeout). Run again later."
+        )
     if status == 429 or isinstance(fault, stripe.RateLimitError):
         return RateLimited(
             f"{endpoint}: Stripe keeps answering 429 (too many requests). Run again later, or lower --max-rps."
