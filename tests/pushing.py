@@ -13,7 +13,7 @@ import pytest
 from stripe_feed.api.client import Clock
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.run import Plan, Push, Result, open_push
+from stripe_feed.write.push.run import LOG, Plan, Push, Result, open_push
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Pushing:
     def opened(self, **changes: Any) -> Iterator[Push]:
         given = {**self.definition, **changes}
         definition = make_definition(given.pop("name", "crm"), given)
-        with open_push(definition, self.box.key, base=self.url, **FAST) as push:
+        with open_push(definition, self.box.key, base=self.url, log=LOG, **FAST) as push:
             yield push
 
     def run(self, rows: Any, **options: Any) -> Result:

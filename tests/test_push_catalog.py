@@ -203,6 +203,8 @@ def test_prices_are_never_deleted(prices: Pushing) -> None:
     prices.run([price()], changes=gone)
     assert ends(prices.run([], changes=gone)) == {"deleted": 1}
     assert [one["active"] for one in prices.held("prices")] == [False]
+    assert ends(prices.run([price()], changes=gone)) == {"updated": 1}
+    assert [one["active"] for one in prices.held("prices")] == [True]  # its row came back
 
 
 def test_many_prices_of_one_product_are_sent_one_after_the_other(prices: Pushing) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...api.forms import path_to
 from ...errors import InvalidParameter
@@ -37,7 +38,7 @@ def decide(
             wanted.key, "none", held["id"], reason=f"A {noun} matches already.", content=content
         )
     rule = RULES.get(push.object, _update)
-    wanted = references.resolve(wanted)
+    wanted = _revived(references.resolve(wanted), held, logged)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     action: Action = "update" if steps else "none"
     return Decision(
@@ -58,6 +59,14 @@ def _update(
 Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
 RULES: dict[str, Rule] = {"prices": update_price}
 """Kinds of objects whose update is more than one request with what differs."""
+
+
+def _revived(wanted: Wanted, held: Object, logged: LoggedRow | None) -> Wanted:
+    """A row that comes back activates the object that was deactivated when it went."""
+    came_back = logged is not None and logged.state == "deleted"
+    if came_back and held.get("active") is False and "active" not in wanted.given:
+        return replace(wanted, given={**wanted.given, "active": True})
+    return wanted
 
 
 def _creation(push: Definition, wanted: Wanted) -> Decision:

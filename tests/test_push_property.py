@@ -1,0 +1,143 @@
+"""Whatever tables come one after the other and whatever fails on the way: run to the end, the account
+holds what the last table says, nothing twice, and another run sends nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stripe_feed.api.client import Api
+from stripe_feed.write.push.log import REPEATABLE, PushLog
+from tests.pushing import Killed, Pushing, Row, ends, pushing
+
+KINDS: dict[str, dict[str, Any]] = {
+    "customers": {
+        "object": "customers", "key": "k", "match": "metadata.k", "nulls": "unset", "on_delete": "delete",
+        "map": {"email": "a", "name": "b", "metadata.k": "k", "address.city": "c"},
+    },
+    "prices": {
+        "object": "prices", "key": "k", "match": "lookup_key", "on_delete": "deactivate",
+        "map": {"lookup_key": "k", "unit_amount": "n", "nickname": "b", "currency": {"value": "usd"},
+                "product": {"value": "prod_1"}},
+    },
+}  # fmt: skip
+LIMITS = {"max_deletes": 100, "max_delete_share": 1}
+PLACES = ((PushLog, "begin"), (PushLog, "mark_done"), (PushLog, "mark_sent"), (Api, "post"), (Api, "delete"))  # fmt: skip
+
+rows = st.dictionaries(
+    st.sampled_from("pqrs"),
+    st.tuples(st.sampled_from("AB"), st.sampled_from([None, "x"]), st.integers(1, 3)),
+    max_size=4,
+)
+faults = st.one_of(
+    st.none(),
+    st.lists(st.sampled_from([None, "reset", "500_after", 500, "refused", "truncate"]), max_size=24),
+    st.tuples(st.sampled_from(PLACES), st.sampled_from(["before", "after"]), st.integers(0, 4)),
+)  # fmt: skip
+days = st.sampled_from([0, 0, 0, REPEATABLE + 10, 100_000])
+
+
+def table(drawn: dict[str, tuple[str, str | None, int]]) -> list[Row]:
+    return [
+        {"k": k, "a": f"{k}{b}@example.com".lower(), "b": b, "c": c, "n": n}
+        for k, (b, c, n) in drawn.items()
+    ]
+
+
+def run(push: Pushing, rows: list[Row], fault: Any) -> None:
+    """One run, in which something fails."""
+    if isinstance(fault, tuple):
+        (place, name), when, later = fault
+        with pytest.MonkeyPatch.context() as patch:
+            _die(patch, place, name, when, later)
+            try:
+                push.run(rows)
+            except Killed:
+                return
+        return
+    templates = {"customers": "/v1/customers", "prices": "/v1/prices"}
+    path = templates[push.definition["object"]]
+    for n, one in enumerate((f"POST {path}", f"POST {path}/:id", f"DELETE {path}/:id")):
+        push.box.faults.once[one] = list(fault or [])[n::3]
+    push.run(rows)
+    push.box.faults.once.clear()
+
+
+def _die(patch: pytest.MonkeyPatch, place: Any, name: str, when: str, later: int) -> None:
+    real, count = getattr(place, name), iter(range(1_000))
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        due = next(count) >= later
+        if due and when == "before":
+            raise Killed
+        result = real(*args, **kwargs)
+        if due:
+            raise Killed
+        return result
+
+    patch.setattr(place, name, dying)
+
+
+def holds(push: Pushing, rows: list[Row]) -> None:
+    """The account holds what the table says, and nothing twice."""
+    if push.definition["object"] == "customers":
+        held = sorted(
+            ((one["metadata"]["k"], one["email"], one["name"], (one["address"] or {}).get("city"))
+             for one in push.held()),
+            key=str,
+        )  # fmt: skip
+        assert held == sorted(((r["k"], r["a"], r["b"], r["c"]) for r in rows), key=str)
+    else:
+        held = [one for one in push.held("prices") if one["active"]]
+        assert sorted((one["lookup_key"], one["unit_amount"], one["nickname"]) for one in held) == sorted(
+            (r["k"], r["n"], r["b"]) for r in rows
+        )  # fmt: skip
+
+
+def history(kind: str, steps: list[tuple[Any, Any, int]]) -> None:
+    with pushing(**KINDS[kind], **LIMITS) as push, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.pushing.LOG", f"{id(push)}.sqlite")
+        if kind == "prices":
+            push.box.create("products", id="prod_1", default_price=None)
+        for drawn, fault, later in steps:
+            run(push, table(drawn), fault)
+            push.box.advance(later)
+        last = table(steps[-1][0])
+        for _ in range(2):
+            done = push.run(last)
+        assert done.exit_code == 0
+        holds(push, last)
+        push.writes()
+        assert ends(push.run(last)) in ({"unchanged": len(last)}, {})
+        assert push.writes() == []
+
+
+steps = st.lists(st.tuples(rows, faults, days), min_size=1, max_size=4)
+SETTINGS: dict[str, Any] = {
+    "deadline": None, "suppress_health_check": list(HealthCheck), "database": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_histories_end_as_the_last_table(kind: str) -> None:
+    @settings(max_examples=4, derandomize=True, **SETTINGS)
+    @given(steps)
+    def check(drawn: list[tuple[Any, Any, int]]) -> None:
+        history(kind, drawn)
+
+    check()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_histories_end_as_the_last_table(kind: str) -> None:
+    @settings(max_examples=300, **SETTINGS)
+    @given(steps)
+    def check(drawn: list[tuple[Any, Any, int]]) -> None:
+        history(kind, drawn)
+
+    check()
