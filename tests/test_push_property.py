@@ -4,6 +4,7 @@ holds what the last table says, nothing twice, and another run sends nothing.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
                 "product": {"value": "prod_1"}},
     },
 }  # fmt: skip
+LOGS = itertools.count()
 LIMITS = {"max_deletes": 100, "max_delete_share": 1}
 PLACES = ((PushLog, "begin"), (PushLog, "mark_done"), (PushLog, "mark_sent"), (Api, "post"), (Api, "delete"))  # fmt: skip
 
@@ -92,15 +94,14 @@ def holds(push: Pushing, rows: list[Row]) -> None:
         )  # fmt: skip
         assert held == sorted(((r["k"], r["a"], r["b"], r["c"]) for r in rows), key=str)
     else:
-        held = [one for one in push.held("prices") if one["active"]]
-        assert sorted((one["lookup_key"], one["unit_amount"], one["nickname"]) for one in held) == sorted(
-            (r["k"], r["n"], r["b"]) for r in rows
-        )  # fmt: skip
+        active = [one for one in push.held("prices") if one["active"]]
+        terms = sorted((one["lookup_key"], one["unit_amount"], one["nickname"]) for one in active)
+        assert terms == sorted((r["k"], r["n"], r["b"]) for r in rows)
 
 
 def history(kind: str, steps: list[tuple[Any, Any, int]]) -> None:
     with pushing(**KINDS[kind], **LIMITS) as push, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.pushing.LOG", f"{id(push)}.sqlite")
+        patch.setattr("tests.pushing.LOG", f"{next(LOGS)}.sqlite")
         if kind == "prices":
             push.box.create("products", id="prod_1", default_price=None)
         for drawn, fault, later in steps:

@@ -15,7 +15,9 @@ from .log import LoggedRow, Step
 from .mapping import Wanted, params_for, update_only, update_params
 from .matching import Matcher
 from .references import References
+from .rules.invoices import update_invoice, update_invoice_item, update_quote
 from .rules.prices import update_price
+from .rules.subscriptions import BILLS, ENDED, update_subscription
 
 
 def decide(
@@ -57,16 +59,26 @@ def _update(
 
 
 Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
-RULES: dict[str, Rule] = {"prices": update_price}
+RULES: dict[str, Rule] = {
+    "prices": update_price,
+    "subscriptions": update_subscription,
+    "invoices": update_invoice,
+    "invoice_items": update_invoice_item,
+    "quotes": update_quote,
+}
 """Kinds of objects whose update is more than one request with what differs."""
 
 
 def _revived(wanted: Wanted, held: Object, logged: LoggedRow | None) -> Wanted:
-    """A row that comes back activates the object that was deactivated when it went."""
-    came_back = logged is not None and logged.state == "deleted"
-    if came_back and held.get("active") is False and "active" not in wanted.given:
-        return replace(wanted, given={**wanted.given, "active": True})
-    return wanted
+    """A row that comes back undoes what was done to its object when it went."""
+    if logged is None or logged.state != "deleted":
+        return wanted
+    undone = {name: value for name, (was, value) in UNDONE.items() if held.get(name) is was}
+    return replace(wanted, given={**undone, **wanted.given})
+
+
+UNDONE = {"active": (False, True), "cancel_at_period_end": (True, False)}
+"""Fields by which an object went, and what brings it back."""
 
 
 def _creation(push: Definition, wanted: Wanted) -> Decision:
@@ -75,7 +87,10 @@ def _creation(push: Definition, wanted: Wanted) -> Decision:
     if later := update_only(push, wanted):
         steps.append(Step("update", "post", push.row.verbs["update"].path.format(id="{0}"), later))
     shown = (Change(name, None, value) for name, value in leaves({**params, **later}))
-    return Decision(wanted.key, "create", None, tuple(steps), tuple(shown), content=wanted.content)
+    notes = (BILLS,) if push.object == "subscriptions" else ()
+    return Decision(
+        wanted.key, "create", None, tuple(steps), tuple(shown), "", wanted.content, notes
+    )
 
 
 def find_object(
@@ -93,7 +108,11 @@ def find_object(
         raise InvalidParameter(f"{push.match} is empty, and rows match on it.", push.match)
     if push.match == "id":
         value = check_id(push.row, value)
-    found = matcher.find(push.row, push.match, value)
+    found = [
+        one
+        for one in matcher.find(push.row, push.match, value)
+        if push.match == "id" or one.get("status") not in ENDED
+    ]
     if len(found) > 1 and push.if_several == "error":
         ids = ", ".join(str(one["id"]) for one in found[:5])
         raise InvalidParameter(

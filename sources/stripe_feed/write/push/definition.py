@@ -30,6 +30,10 @@ OBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "customers": (("id", "email"), ("delete",)),
     "products": (("id",), ("delete", "deactivate")),
     "prices": (("id", "lookup_key"), ("deactivate",)),
+    "subscriptions": (("id",), ("cancel", "cancel_at_period_end")),
+    "invoices": (("id",), ("delete", "void")),
+    "invoice_items": (("id",), ("delete",)),
+    "quotes": (("id",), ("cancel",)),
 }
 """Per object the fields to match on (beside `metadata.NAME`), and what can be done to an object whose
 row is gone.
@@ -43,6 +47,7 @@ FINDABLE: dict[str, tuple[str, ...]] = {
     "coupons": ("id",),
 }
 """Objects that a field can name, and the properties that find them (beside `metadata.NAME`)."""
+PRORATIONS = ("none", "create_prorations", "always_invoice")
 ON_MISSING = ("reject", "create", "null")
 ASSOCIATION = {"by", "on_missing"}
 METADATA = re.compile(r"metadata\.[^.\[\]]{1,40}")
@@ -115,6 +120,7 @@ class Definition:
     on_delete: str = NOTHING
     max_deletes: int = 0
     max_delete_share: float = MAX_DELETE_SHARE
+    proration_behavior: str = "none"
     row: Writable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +133,13 @@ class Definition:
             raise UsageError("The name of a push has 1 to 60 letters, digits, _ or -.")
         if not self.key:
             raise UsageError(f"{self.name}: key names the columns that tell one row from another.")
-        for name, choices in (("mode", MODES), ("nulls", NULLS), ("if_several", IF_SEVERAL)):
+        choices_of = {
+            "mode": MODES,
+            "nulls": NULLS,
+            "if_several": IF_SEVERAL,
+            "proration_behavior": PRORATIONS,
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{self.name}: {name} is one of {', '.join(choices)}.")
         _check_match(self)

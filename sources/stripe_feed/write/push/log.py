@@ -34,7 +34,7 @@ State = Literal["planned", "sent", "unknown", "done", "rejected"]
 RowState = Literal["open", "done", "rejected", "deleted"]
 """Of a row: `open` while a version of it has no definite outcome."""
 
-REMOVING = ("delete", "cancel", "void", "deactivate")
+REMOVING = ("delete", "cancel", "cancel_at_period_end", "void", "deactivate")
 """Verbs after which a row has no object any more."""
 
 SCHEMA = """

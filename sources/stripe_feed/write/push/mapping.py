@@ -109,7 +109,31 @@ def wanted_of(push: Definition, fields: Fields, record: Record) -> Wanted:
         if isinstance(source, Column | Association) and _column(source) not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
+    given = _with_lists(given)
     return Wanted(row_key(push, record), given, _content(push, given))
+
+
+def _with_lists(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Gather `items[0].price`, `items[0].quantity` as lists of hashes; an entry without any value is
+    left out.
+    """
+    found: dict[str, Any] = {}
+    lists: dict[str, dict[int, dict[str, Any]]] = {}
+    for path, value in given.items():
+        entry = re.fullmatch(r"(\w+)\[(\d+)\]\.([\w.]+)", path)
+        if entry is None:
+            found[path] = value
+        elif value is not None:
+            fields = lists.setdefault(entry[1], {}).setdefault(int(entry[2]), {})
+            *above, last = entry[3].split(".")
+            for part in above:
+                fields = fields.setdefault(part, {})
+            fields[last] = value
+        else:
+            lists.setdefault(entry[1], {})
+    for name, entries in lists.items():
+        found[name] = [entries[n] for n in sorted(entries)] or None
+    return found
 
 
 def _column(source: Column | Association) -> str:

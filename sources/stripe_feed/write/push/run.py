@@ -33,6 +33,7 @@ from .matching import Matcher
 from .references import References
 from .rows import Row, columns_of, read_rows
 from .rules.removals import decide_removal
+from .rules.subscriptions import preview
 from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
@@ -333,9 +334,19 @@ class _Decider:
         try:
             decision = decide(self.push, self.references, wanted, logged)
             self._claim(decision)
+            if self.references.sender is None:
+                decision = self._with_effect(decision)
         except (InvalidParameter, RequestRefused) as error:
             return Decision(wanted.key, "reject", reason=str(error))
         return decision
+
+    def _with_effect(self, decision: Decision) -> Decision:
+        """Add what a changed subscription costs to a plan."""
+        if self.push.object != "subscriptions" or decision.action != "update":
+            return decision
+        lookup = self.references.matcher.lookup
+        note = preview(lookup, decision.steps[0], str(decision.object_id))
+        return replace(decision, notes=(*decision.notes, *([note] if note else [])))
 
     def _claim(self, decision: Decision) -> None:
         if decision.object_id is None or decision.action in ("skip", "drop", "reject"):

@@ -15,9 +15,11 @@ from ..lookup.filters import read
 from ..lookup.find import Lookup, Object, decode
 from ..unchanged import changed
 from .log import MARKER, REPEATABLE, Operation, PushLog
+from .rules.subscriptions import is_in_effect
 
 CLOCKS_DIFFER = 600  # seconds around the time of sending in which an object can have been created
 REMOVALS = ("delete",)  # steps after which the object is gone
+ENDS = {"cancel": "canceled", "void": "void"}  # steps that lead to a status
 GONE = "It was gone already."
 NOT_DONE = "Stripe did not carry it out."
 
@@ -156,7 +158,7 @@ class Sender:
             held = {"deleted": True}
         if held.get("deleted") or request.removes:
             return request.object_id if request.removes and held.get("deleted") else None
-        return None if changed(request.params, held) else request.object_id
+        return request.object_id if _shows(request, held) else None
 
     def _find_created(self, request: _Request) -> str | None:
         """The object with the marker, from the list: search can be late."""
@@ -167,6 +169,15 @@ class Sender:
         wanted = read({"created": span, f"metadata.{MARKER}": operation.idempotency_key})
         found = self.lookup.listing(request.row, wanted, 1).objects
         return str(found[0]["id"]) if found else None
+
+
+def _shows(request: _Request, held: Object) -> bool:
+    """Whether an object shows that a step was carried out."""
+    if request.operation.verb in ENDS:
+        return held.get("status") == ENDS[request.operation.verb]
+    if request.row.table == "subscriptions":
+        return is_in_effect(request.params, held)
+    return not changed(request.params, held)
 
 
 def _filled(operation: Operation, made: str, is_last: bool) -> _Request:

@@ -11,6 +11,8 @@ from ...lookup.find import Lookup, Object, Pages
 from ..decision import OPEN, Decision, get
 from ..definition import Definition
 from ..log import LoggedRow, Step
+from .invoices import DRAFT, is_free
+from .subscriptions import ENDED
 
 HAS_PRICES = "Stripe does not delete a product that has prices: it is deactivated instead."
 
@@ -55,9 +57,44 @@ def _active(lookup: Lookup, push: Definition, held: Object) -> Way:
     return ("deactivate", "") if held["active"] else ("nothing", "It is inactive already.")
 
 
+def _subscription(lookup: Lookup, push: Definition, held: Object) -> Way:
+    if held["status"] in ENDED:
+        return "nothing", "It has ended already."
+    if push.on_delete == "cancel_at_period_end" and held["cancel_at_period_end"]:
+        return "nothing", "It ends with its period already."
+    return push.on_delete, ""
+
+
+def _invoice(lookup: Lookup, push: Definition, held: Object) -> Way:
+    status = held["status"]
+    of_subscription = (held.get("parent") or {}).get("subscription_details")
+    if status == DRAFT and not of_subscription:
+        return "delete", ""
+    if push.on_delete == "void" and status in ("open", "uncollectible"):
+        return "void", ""
+    what = "of a subscription" if status == DRAFT else status
+    return "nothing", f"The invoice is {what}: it stays."
+
+
+def _invoice_item(lookup: Lookup, push: Definition, held: Object) -> Way:
+    if is_free(lookup, held):
+        return "delete", ""
+    return "nothing", "The invoice item is on an invoice that is no draft any more: it stays."
+
+
+def _quote(lookup: Lookup, push: Definition, held: Object) -> Way:
+    if held["status"] in (DRAFT, "open"):
+        return "cancel", ""
+    return "nothing", f"The quote is {held['status']}: it stays."
+
+
 WAYS: dict[str, Callable[[Lookup, Definition, Object], Way]] = {
     "products": _product,
     "prices": _active,
+    "subscriptions": _subscription,
+    "invoices": _invoice,
+    "invoice_items": _invoice_item,
+    "quotes": _quote,
 }
 
 
@@ -65,6 +102,9 @@ def _step(push: Definition, way: str, object_id: str) -> Step:
     if way == "deactivate":
         path = path_to(push.row.verbs["update"].path, object_id)
         return Step("deactivate", "post", path, {"active": False})
+    if way == "cancel_at_period_end":
+        path = path_to(push.row.verbs["update"].path, object_id)
+        return Step(way, "post", path, {"cancel_at_period_end": True})
     verb = push.row.verbs[way]
     return Step(
         way, "delete" if verb.method == "delete" else "post", path_to(verb.path, object_id), {}
