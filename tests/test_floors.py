@@ -23,6 +23,7 @@ FLOORS = (
     ("delivery", "sync_run"),
     ("triggers", "verify_run", "doctor"),
     ("server",),
+    ("agents",),
     ("cli",),
     ("", "__main__"),
 )

@@ -36,7 +36,7 @@ from .options import (
     split_names,
 )
 from .push import push_app
-from .serve import serve, webhook_app
+from .serve import mcp, serve, webhook_app
 from .triggers import deliver, triggers_app
 
 app = typer.Typer(
@@ -316,6 +316,7 @@ def verify(
 command(deliver)
 command(serve)
 command(action)
+command(mcp)
 
 
 @command

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -117,6 +119,66 @@ def serve(
             allow_api_base=allow_api_base,
             api_version=api_version or API_VERSION,
             give_up_after=give_up_after,
+        )
+
+
+def mcp(
+    *,
+    allow_writes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-writes", help="Offer the tools that write to Stripe; without it, none is."
+        ),
+    ] = False,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            "--http",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Serve HTTP on this machine's loopback address, with a token, not stdin and stdout.",
+        ),
+    ] = None,
+    triggers: Annotated[
+        str, typer.Option("--triggers", metavar="FILE", help="The rules that `explain` explains.")
+    ] = "triggers.toml",
+    copy: LocalCopyOptions,
+    max_rps: Rps = None,
+    allow_api_base: AllowBase = False,
+    api_version: Version = None,
+    api_key_file: KeyFile = None,
+    give_up_after: RequestTimeout = 60.0,
+) -> None:
+    """Offer tools for agents (Model Context Protocol): SQL, changes and look-ups; writes if allowed.
+
+    What cannot be undone is confirmed by a person. With --http, the token is the one of
+    STRIPE_FEED_TOKEN or the one that `serve` created.
+    """
+    from ..agents.run import serve_agents
+    from ..api.client import API_VERSION
+    from .output import echo_err
+    from .trigger_output import stop_on_signals
+
+    options = {
+        "max_rps": max_rps,
+        "allow_api_base": allow_api_base,
+        "version": api_version or API_VERSION,
+        "give_up_after": give_up_after,
+    }
+    with stop_on_signals() if http is not None else nullcontext(Event()) as stopped:
+        serve_agents(
+            asdict(copy),
+            triggers,
+            allow_writes,
+            http,
+            os.environ.get(TOKEN_VARIABLE) or None,
+            read_key_file(api_key_file),
+            options,
+            stopped,
+            lambda url, secret: echo_err(
+                f"Serving {url}. It requires the token in {secret or TOKEN_VARIABLE}. Press Ctrl-C to stop."
+            ),
         )
 
 

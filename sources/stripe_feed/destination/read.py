@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES, TABLES
@@ -71,15 +71,21 @@ class NoSuchTable(Exception):
     """The table or the dataset does not exist."""
 
 
+class RunsQuery(Protocol):
+    """Runs one query, and reads at most `limit` rows of its result."""
+
+    def __call__(self, sql: str, limit: int | None = None) -> QueryResult:
+        """Raises `NoSuchTable`, or `UsageError` with the database's message."""
+
+
 @dataclass(frozen=True, slots=True)
 class CopyReader:
-    """An open copy. `query` runs one query; it raises `NoSuchTable`, or `UsageError` with the
-    database's message.
-    """
+    """An open copy. `cancel` ends a running query, from another thread."""
 
-    query: Callable[[str], QueryResult]
+    query: RunsQuery
     table_name: Callable[[str], str]  # the qualified name of a table
     dialect: str
+    cancel: Callable[[], object] = lambda: None
 
 
 @contextmanager
@@ -132,7 +138,7 @@ def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
 
     connection = retry_while_locked(connect, wait)
 
-    def query(sql: str) -> QueryResult:
+    def query(sql: str, limit: int | None = None) -> QueryResult:
         try:
             result = connection.execute(sql)
             columns = result.description or []
@@ -140,7 +146,7 @@ def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
             json_columns = frozenset(
                 str(column[0]) for column in columns if str(column[1]) == "JSON"
             )
-            return QueryResult(names, result.fetchall(), json_columns)
+            return QueryResult(names, _fetch(result, limit), json_columns)
         except duckdb.CatalogException as fault:
             raise NoSuchTable(first_line(fault)) from None
         except duckdb.Error as fault:
@@ -154,9 +160,16 @@ def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
         if (dataset,) in schemas:
             connection.execute(f"set schema = '{_escape_quotes(dataset)}'")
         connection.execute("set enable_external_access = false")
-        yield CopyReader(query, lambda table: f'"{dataset}"."{table}"', "duckdb")
+        yield CopyReader(
+            query, lambda table: f'"{dataset}"."{table}"', "duckdb", connection.interrupt
+        )
     finally:
         connection.close()
+
+
+def _fetch(cursor: Any, limit: int | None) -> list[tuple[Any, ...]]:
+    rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+    return [tuple(row) for row in rows]
 
 
 def _escape_quotes(name: str) -> str:
@@ -168,12 +181,10 @@ def _open_destination(pipeline: Any) -> Iterator[CopyReader]:
     from dlt.common.destination.exceptions import DestinationUndefinedEntity
     from dlt.destinations.exceptions import DatabaseException
 
-    def query(sql: str) -> QueryResult:
+    def query(sql: str, limit: int | None = None) -> QueryResult:
         try:
             with client.execute_query(sql) as cursor:
-                return QueryResult(
-                    list(cursor.columns_schema), [tuple(row) for row in cursor.fetchall()]
-                )
+                return QueryResult(list(cursor.columns_schema), _fetch(cursor, limit))
         except DestinationUndefinedEntity as fault:
             raise NoSuchTable(first_line(fault)) from None
         except DatabaseException as fault:
@@ -186,7 +197,10 @@ def _open_destination(pipeline: Any) -> Iterator[CopyReader]:
         raise connection_error(pipeline, fault) from None
     try:
         yield CopyReader(
-            query, client.make_qualified_table_name, client.capabilities.sqlglot_dialect or ""
+            query,
+            client.make_qualified_table_name,
+            client.capabilities.sqlglot_dialect or "",
+            getattr(client.native_connection, "cancel", lambda: None),
         )
     finally:
         client.close_connection()
@@ -327,14 +341,14 @@ def _resource_of(table: str) -> str:
     )
 
 
-def run_query(copy: CopyReader, sql: str) -> QueryResult:
-    """Run one query that only reads. Raises `UsageError` with the database's message."""
+def run_query(copy: CopyReader, sql: str, limit: int | None = None) -> QueryResult:
+    """Run one query that only reads, and return at most `limit` rows. Raises `UsageError` with the database's message."""
     if copy.dialect == "duckdb":  # opened read-only, and cut off from files
         _require_one_statement(sql)
     else:
         _require_select(sql, copy.dialect)
     try:
-        return copy.query(sql)
+        return copy.query(sql, limit)
     except NoSuchTable as fault:
         raise UsageError(str(fault)) from None
 
