@@ -43,7 +43,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_no_rows_stay_in_dlt_s_folder": ("False",),
     },
     "test_docs.py": {
-        "test_every_block_of_a_page_runs": ("docs/actions.md", "docs/push.md", "docs/python.md", "docs/tables.md", "docs/how-it-works.md", "docs/faq.md"),
+        "test_every_block_of_a_page_runs": ("docs/actions.md", "docs/agents.md", "docs/push.md", "docs/python.md", "docs/tables.md", "docs/how-it-works.md", "docs/faq.md"),
     },
     "test_feed_crash.py": {
         "test_a_run_that_is_killed_among_events_goes_on": ("the-package-is-extracted-1",),

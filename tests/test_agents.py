@@ -368,9 +368,22 @@ def test_a_period_end_excuses_only_subscriptions(writer: Agent) -> None:
     effect = tools["subscriptions_cancel"].effect
     assert effect is not None
     assert effect({"id": "sub_1", "at_period_end": True}) == ""
-    quote = tools["quotes_cancel"].effect
-    assert quote is not None
-    assert quote({"id": "qt_1", "at_period_end": True}) != ""
+    told = writer.call("quotes_cancel", id="qt_1", at_period_end=True)
+    assert told.is_error
+    assert "at_period_end" in told.data["message"]
+
+
+def test_what_charges_is_confirmed_too(writer: Agent) -> None:
+    customer = new_customer(writer)
+    invoice = writer.call("invoices_create", set={"customer": customer}).data["id"]
+
+    async def finalizes(client: Client) -> list[str]:
+        first = await called(client, "invoices_finalize", {"id": invoice})
+        code = first.data["confirm"]
+        again = await called(client, "invoices_finalize", {"id": invoice, "confirm": code})
+        return [first.data["status"], again.data["status"], again.data["object"]["status"]]
+
+    assert writer.within(finalizes) == ["unconfirmed", "success", "paid"]
 
 
 # What others wrote

@@ -26,7 +26,7 @@ import pytest
 from rich.console import Console
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.cli import main, serve, triggers
+from stripe_feed.cli import action, main, serve, triggers
 from stripe_feed.cli.output import command_name, escape_control, log_to_stderr
 from stripe_feed.cli.progress import (
     WAITING,
@@ -43,9 +43,11 @@ from stripe_feed.sync_run import Synced
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
 
 VERBS = [
+    "action",
     "deliver",
     "demo",
     "doctor",
+    "mcp",
     "preview",
     "query",
     "reconcile",
@@ -116,7 +118,7 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
     said = shell.run("--help")
 
     assert said.code == 0
-    verbs = [*sorted(VERBS, key=list(_order()).index), "feed", "triggers", "webhook"]
+    verbs = [*sorted(VERBS, key=list(_order()).index), "feed", "push", "triggers", "webhook"]
     assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == verbs
 
 
@@ -153,7 +155,8 @@ def test_every_verb_explains_itself(shell: Shell, verb: str) -> None:
 def test_every_command_is_short() -> None:
     """A command collects its options and calls the library; what it does is the library's."""
     trees = [
-        ast.parse(Path(module.__file__ or "").read_text()) for module in (main, triggers, serve)
+        ast.parse(Path(module.__file__ or "").read_text())
+        for module in (main, triggers, serve, action)
     ]
     bodies = {
         node.name: sum(isinstance(inner, ast.stmt) for inner in ast.walk(node)) - 1

@@ -19,7 +19,10 @@ import tomlkit
 import typer
 
 import stripe_feed
-from stripe_feed import errors
+from stripe_feed import errors, open_actions
+from stripe_feed.agents.acting import look_up_tools, writing_tools
+from stripe_feed.agents.place import Place
+from stripe_feed.agents.reading import MAX_ROWS, QUERY_SECONDS, reading_tools
 from stripe_feed.api import rate_limits
 from stripe_feed.cli import main
 from stripe_feed.delivery.endpoint import DELIVER_KEYS
@@ -46,7 +49,7 @@ from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
-        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "push", "recipes", "how-it-works",
+        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "agents", "push", "recipes", "how-it-works",
         "faq",
     )
 }  # fmt: skip
@@ -462,3 +465,14 @@ def test_one_sentence_per_line(page: str) -> None:
         for line in prose.splitlines()
         if not line.startswith("|") and re.search(r"[.!?] [A-Z`]", line)
     ] == []
+
+
+def test_the_tools_for_agents_are_those_of_the_page() -> None:
+    told = [name for row in table("docs/agents.md", "tool") for name in names(row[0])]
+    place = Place(open_actions)
+    reading = [*reading_tools(place), *look_up_tools(place)]
+    *listed, update, finalize = told
+    assert listed == [tool.name for tool in reading]
+    assert {update, finalize} < {tool.name for tool in writing_tools(place)}
+    text = " ".join(PAGES["docs/agents.md"].split())
+    assert f"at most {MAX_ROWS:,} rows and {QUERY_SECONDS:g} seconds" in text

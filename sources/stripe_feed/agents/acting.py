@@ -135,8 +135,8 @@ def _look_up(place: Place, verb: str, arguments: Arguments) -> Answer:
 
 
 def _write(place: Place, table: str, verb: str, arguments: Arguments) -> Answer:
-    order = dict(arguments)
-    if "confirm" in order:  # only what was confirmed comes here
+    order = {name: value for name, value in arguments.items() if name != "confirm"}
+    if "confirm" in arguments and (table, verb) in DESTRUCTIVE:  # a person did
         order["confirm"] = True
     return _answer(place.actions().run(table, verb, **order))
 

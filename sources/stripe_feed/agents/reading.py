@@ -19,7 +19,7 @@ from ..feed.filters import OPS
 from ..feed.paths import value_at
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..triggers.config import read_triggers
-from ..triggers.engine import explain
+from ..triggers.engine import explain_change
 from .place import WAIT, Place
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
@@ -192,6 +192,6 @@ def _explain(place: Place, arguments: Arguments) -> Answer:
     change_id = arguments["change_id"]
     rules = read_triggers(place.triggers) if Path(place.triggers).exists() else []
     with place.feed() as feed:
-        explained = explain(feed.store, rules, change_id, feed.lookups)
+        explained = explain_change(feed.store, rules, change_id, feed.lookups)
         change = feed.store.by_id(change_id)
     return Answer({"change": change and change.as_dict(), "triggers": explained})

@@ -74,6 +74,13 @@ def serve(
             help="The file with the trigger rules; triggers.toml if it exists.",
         ),
     ] = None,
+    allow_actions: Annotated[
+        bool,
+        typer.Option(
+            "--allow-actions",
+            help="Answer POST /actions/..., which changes the account; needs a key that may write.",
+        ),
+    ] = False,
     copy: LocalCopyOptions,
     resources: Resources = None,
     max_rps: Rps = None,
@@ -111,6 +118,7 @@ def serve(
             every=float(parse_duration(every)),
             stopped=stopped,
             ready=lambda opened: announce(opened, bool(secrets)),
+            allow_actions=allow_actions,
             places=asdict(copy),
             api_key=read_key_file(api_key_file),
             resources=split_names(resources),

@@ -28,6 +28,7 @@ from ..delivery.signatures import BadSignature, verify_stripe
 from ..extract.events.webhook import decode_head
 from ..feed.storage.store_errors import Unusable
 from . import metrics, page, webhook_inbox
+from .actions_api import act
 from .auth import AuthMiddleware, check_token, error_json
 from .changes_api import acknowledge, changes, row, stream
 from .context import (
@@ -67,6 +68,7 @@ def create_app(settings: ServerConfig) -> Starlette:
         Route("/changes", changes),
         Route("/changes/stream", stream),
         Route("/changes/ack", acknowledge, methods=["POST"]),
+        Route("/actions/{resource}/{verb}", act, methods=["POST"]),
         Route("/health", health),
         Route("/metrics", metrics_text),
         Route("/objects/{table}/{id:path}", row),

@@ -28,6 +28,7 @@ from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
 from ..triggers.trigger import Trigger
+from ..write.actions import Actions
 from .auth import error_json
 from .metrics import LateCounter
 
@@ -61,7 +62,7 @@ class ServerConfig:
     `/metrics`. `keep_bodies`: whether the key cannot read events, so that a webhook's body is the
     only source. `rung` is called, in a thread, after an event was stored. `health` returns
     `synced_at` (Unix seconds) and `error` (a class) of syncing. `stopped` ends streams and waits.
-    `poll` and `heartbeat` are seconds.
+    `actions`: what `POST /actions/...` runs; None turns it off. `poll` and `heartbeat` are seconds.
     """
 
     feed: Feed
@@ -74,6 +75,7 @@ class ServerConfig:
     counts: Counter[str] = field(default_factory=Counter)
     now: Callable[[], float] = time.time
     stopped: threading.Event = field(default_factory=threading.Event)
+    actions: Actions | None = None
     poll: float = 0.25
     heartbeat: float = 15.0
 

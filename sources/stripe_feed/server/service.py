@@ -28,6 +28,7 @@ from ..sync_run import Synced, sync
 from ..triggers.config_watcher import ConfigWatcher
 from ..triggers.run import trigger_loop
 from ..triggers.trigger import Trigger
+from ..write.actions import Actions, open_actions
 from . import webhook_inbox
 
 log = logging.getLogger("stripe_feed")
@@ -307,6 +308,16 @@ def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Ca
     return tick
 
 
+def _open_actions(places: Mapping[str, Any], reading: Mapping[str, Any]) -> Actions:
+    """Actions with the key and the limits of the syncs; the copy answers look-ups while it is fresh."""
+    copy = {name: places[name] for name in ("database", "destination", "dataset")}
+    names = ("max_rps", "endpoint_rps", "allow_api_base", "give_up_after")
+    options = {name: reading[name] for name in names if name in reading}
+    if "api_version" in reading:
+        options["version"] = reading["api_version"]
+    return open_actions(reading["api_key"], **copy, **options)
+
+
 def serve(
     *,
     host: str,
@@ -318,6 +329,7 @@ def serve(
     stopped: threading.Event,
     ready: Callable[[Listening], object],
     places: Mapping[str, Any],
+    allow_actions: bool = False,
     **reading: Any,
 ) -> None:
     """Sync, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish running work.
@@ -325,7 +337,7 @@ def serve(
     Without a `token` it creates one, and keeps it in a private file next to the feed store.
     `secrets`: of the webhook endpoint in Stripe; if empty, webhooks are refused. `rules` are
     followed. `every`: seconds between syncs without a webhook. `ready` gets the address once
-    requests are answered; port 0 means any free port. `places` are arguments of `open_pipeline`,
+    requests are answered; port 0 means any free port. `allow_actions`: answer `POST /actions/...`. `places` are arguments of `open_pipeline`,
     the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:
@@ -360,6 +372,7 @@ def serve(
             rung=state.rung.set,
             health=state.health,
             stopped=stopped,
+            actions=held.enter_context(_open_actions(places, reading)) if allow_actions else None,
         )
         threads = [
             threading.Thread(
