@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ def test_an_unknown_outcome_has_an_exit_code_and_a_key(shell: Shell) -> None:
     said = shell.run(*CUSTOMER, "create", "--set", "name=x", "--idempotency-key", "sf-7", "--json")
 
     assert (said.code, result(said)["status"]) == (5, "unknown") and "sf-7" in said.error
+
+
+def test_the_help_names_every_resource(shell: Shell) -> None:
+    said = re.sub(r"\s+", " ", shell.run("action", "--help").out)
+
+    assert f"One of {', '.join(WRITABLE)}; or schema" in said
 
 
 def test_json_goes_in(shell: Shell) -> None:

@@ -39,12 +39,15 @@ def action(
         str,
         typer.Argument(
             metavar="RESOURCE",
-            help="Such as customers; schema prints the JSON Schema of the actions.",
+            help="One of customers, products, prices, plans, coupons, subscriptions, invoices, invoice_items, quotes; or schema, which prints the JSON Schema of the actions.",
         ),
     ],
     verb: Annotated[
         str | None,
-        typer.Argument(metavar="VERB", help="Such as get, search, upsert, cancel or finalize."),
+        typer.Argument(
+            metavar="VERB",
+            help="Such as get, search, upsert, cancel or finalize; without one, an error lists them.",
+        ),
     ] = None,
     object_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="The object; or find it with --match.")
