@@ -132,6 +132,26 @@ def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
     copy.check()
 
 
+def test_lists_come_first_and_the_events_after_them(copy: Copy) -> None:
+    """In `sync` and in a plain run; what was created a second ago is in its table although its event
+    is not settled yet.
+    """
+    copy.sync()
+    asked: list[str] = []
+    copy.box.on_request = lambda template, params: asked.append(template)
+    for run in (copy.sync, copy.run):
+        copy.box.advance(1_000)
+        made = copy.box.create("customers")["id"]
+        copy.box.advance(1)
+        asked.clear()
+        run()
+
+        first = asked.index("/v1/events")
+        assert {row.path for row in RESOURCES.values()} <= set(asked[:first])
+        assert set(asked[first:]) == {"/v1/events"}
+        assert made in ids(copy, "customers")
+
+
 def test_an_idle_cursor_is_stored_every_six_hours(copy: Copy) -> None:
     """Or a copy of a quiet account would list an ever longer time; not more often, or each run
     would write.

@@ -13,8 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.lists import FIRST_ACCOUNT, ListingPlan, ListingRun, plan_listing
 from stripe_feed.extract.options import Options
+from stripe_feed.extract.paging.listing import (
+    FIRST_ACCOUNT,
+    ListingPlan,
+    ListingRun,
+    plan_listing,
+)
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner, Range, subtract
 from stripe_feed.resources import RESOURCES

@@ -10,8 +10,11 @@ from stripe_feed.extract.next_step import (
     IDLE_STORE_INTERVAL,
     SECONDS_PER_DAY,
     TOO_OLD,
+    RunPlan,
     event_window,
+    must_probe_events,
     next_step,
+    plan_run,
     should_store,
 )
 
@@ -58,6 +61,112 @@ def test_what_to_do_for_a_resource(
 ) -> None:
     """Go on with its listing, list again, follow its events, or heal a gap."""
     assert next_step(state, mine, NOW, follows) == found
+
+
+NAMES = ("customers", "invoices")
+OLD = NOW - TOO_OLD - 1
+
+
+def states(events: dict[str, Any], **lists: dict[str, Any]) -> dict[str, Any]:
+    return {"changes": events, **lists}
+
+
+def both(**more: Any) -> dict[str, Any]:
+    """Two resources whose lists are complete and whose events are read."""
+    return states(
+        {name: read() | more.get("events", {}) for name in NAMES},
+        **{name: listed() | more.get("lists", {}) for name in NAMES},
+    )
+
+
+def test_an_incremental_run_reads_its_lists_and_then_its_events() -> None:
+    """In one sequence, for all resources; nothing is compared."""
+    plan = plan_run(both(), NAMES, NOW, reads_events=True)
+
+    assert plan == RunPlan(dict.fromkeys(NAMES, "incremental"), NAMES, NAMES, (), reads_events=True)
+    assert plan.is_incremental(())
+
+
+def test_each_resource_has_a_step_of_its_own() -> None:
+    """A backfill has no events yet; over a gap the whole list is compared instead of read."""
+    found = states({"invoices": read(OLD, OLD)}, invoices=listed())
+    plan = plan_run(found, NAMES, NOW, reads_events=True)
+
+    assert plan.steps == {"customers": "backfill", "invoices": "gap"}
+    assert (plan.lists, plan.polled, plan.compared) == (("customers",), (), ("invoices",))
+    assert plan.with_step("backfill") == ["customers"]
+    assert not plan.is_incremental(())
+    assert plan.is_incremental(NAMES), "who is refused holds up nobody"
+
+
+def test_without_the_right_to_read_events_lists_continue_alone() -> None:
+    """Whatever the cursors of the events say: nothing is polled, and no gap is seen."""
+    found = states({"invoices": read(OLD, OLD)}, invoices=listed(), customers=listed())
+    plan = plan_run(found, NAMES, NOW, reads_events=False)
+
+    assert plan == RunPlan(dict.fromkeys(NAMES, "incremental"), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("more", "lists", "compared"),
+    [
+        ({}, (), NAMES),  # on request: the whole list is compared, and so not read before
+        ({"listed": ("customers",)}, (), ("invoices",)),  # this run has just read the list
+        ({"compared": ("customers",)}, (), ("invoices",)),  # once in a run
+    ],
+)
+def test_a_comparison_on_request(
+    more: dict[str, Any], lists: tuple[str, ...], compared: tuple[str, ...]
+) -> None:
+    plan = plan_run(both(), NAMES, NOW, reads_events=True, reconcile=NAMES, **more)
+
+    assert (plan.lists, plan.polled, plan.compared) == (lists, NAMES, compared)
+
+
+def test_a_list_that_was_read_again_is_compared_after_the_events() -> None:
+    """It does not show what was deleted."""
+    plan = plan_run(both(lists={"compare": True}), NAMES, NOW, reads_events=True)
+
+    assert (plan.lists, plan.polled, plan.compared) == (NAMES, NAMES, NAMES)
+
+
+def test_a_comparison_that_was_put_off_comes_before_more_events() -> None:
+    """Or a busy account would never be compared."""
+    found = both(lists={"compare": True}, events={"put_off": True})
+    plan = plan_run(found, NAMES, NOW, reads_events=True)
+
+    assert (plan.compares_first, plan.polled, plan.compared) == (True, (), NAMES)
+
+
+def test_a_package_for_events_by_id_polls_nothing() -> None:
+    """The destination must hold the changes of the package before."""
+    assert plan_run(both(), NAMES, NOW, reads_events=True, is_by_id=True).polled == ()
+
+
+def test_without_lists_the_followed_resources_are_polled() -> None:
+    """As far as their events were ever read; none where they cannot be."""
+    followed = ("customers", "invoices", "prices")
+    plan = plan_run(both(), (), NOW, reads_events=True, followed=followed)
+
+    assert (plan.lists, plan.polled) == ((), NAMES)
+    assert plan_run(both(), (), NOW, reads_events=False, followed=followed) == RunPlan()
+
+
+@pytest.mark.parametrize(
+    ("found", "must"),
+    [
+        (both(), False),
+        ({}, True),  # a backfill: its events begin with it
+        (states({"customers": read()}, customers=listed(), invoices=listed()), True),
+        (both(events={"cursor": OLD}), True),
+        (both(events={"cursor": OLD}, lists={"left": [[[1, 5]]]}), False),
+    ],
+)
+def test_the_right_to_read_events_is_asked_for_only_if_the_plan_depends_on_it(
+    found: dict[str, Any], must: bool
+) -> None:
+    """An idle run does without the request."""
+    assert must_probe_events(found, NAMES, NOW) is must
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stripe_feed.cli.main import raise_if_incomplete
-from stripe_feed.errors import PartlyDone
+from stripe_feed.errors import NotReadable, PartlyDone
 from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.run import open_run
 from stripe_feed.extract.tables.rejected import (
@@ -198,18 +198,13 @@ def test_what_is_kept_for_the_next_run_is_bounded(
 
 def test_a_source_that_runs_again_begins_anew() -> None:
     """What one run could not read any more, the next one takes from the state."""
-    session = open_run({})
-    session.webhook_events, session.only_by_id, session.retried_events, session.failed_events = (
-        [WebhookEvent("evt_1", by_id=True)],
-        True,
-        {"evt_1"},
-        {"evt_1": "X"},
-    )
-    session.acquire()
-    session.release(["customers"], False)
-    assert not (
-        session.webhook_events
-        or session.only_by_id
-        or session.retried_events
-        or session.failed_events
-    )
+    context = open_run({}, webhook_events=[WebhookEvent("evt_1", by_id=True)])
+    context.pending_events.retry(["evt_2"])
+    context.pending_events.failed["evt_1"] = "X"
+    context.refuse("plans", NotReadable("not allowed"))
+    context.require_another_package(by_id=True)
+    context.acquire()
+    context.release(["customers"], False)
+    pending = context.pending_events
+    assert not (pending.events or pending.retried or pending.failed or context.refused)
+    assert not context.needs_another_package

@@ -408,16 +408,16 @@ class Slow:
 def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     api = Slow()
     with ThreadPoolExecutor(4) as pool:
-        session: Any = SimpleNamespace(api=api, pool=pool, failed={})
+        failed: dict[str, str] = {}
+        ids = [f"evt_{n}" for n in ("slow", "down", "good")]
+        stripe: Any = api
         found = [
             event.id
-            for some in fetch_webhook_events(
-                session, [WebhookEvent(f"evt_{n}") for n in ("slow", "down", "good")]
-            )
-            for event in some
+            for events in fetch_webhook_events(stripe, pool, ids, failed)
+            for event in events
         ]
         api.stopped.set()
-    assert (found, session.failed) == (
+    assert (found, failed) == (
         ["evt_good"],
         {"evt_slow": "Unreachable", "evt_down": "Unreachable"},
     )

@@ -31,9 +31,9 @@ from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
 from .extract.events.webhook import WebhookEvent
-from .extract.lists import plan_listing
-from .extract.next_step import event_window, next_step
+from .extract.next_step import event_window, plan_run
 from .extract.options import SourceOptions
+from .extract.paging.listing import plan_listing
 from .extract.run import RunContext, open_run
 from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
@@ -120,13 +120,14 @@ def sync(
     names = resource_names(resources)
     compared = frozenset(names if reconcile else ())
     context = open_run(
-        reading, checkpoint_rows or CHECKPOINT_ROWS, keep_open=True, reconcile=compared
-    )
-    context.webhook_events, context.polls, context.followed_tables, context.lock_wait = (
-        rung,
-        polls,
-        names,
-        wait,
+        reading,
+        keep_open=True,
+        webhook_events=rung,
+        package_rows=checkpoint_rows or CHECKPOINT_ROWS,
+        reconcile=compared,
+        polls=polls,
+        followed=tuple(names),
+        lock_wait=wait,
     )
     started = time.monotonic()
     with dlt_settings():
@@ -142,7 +143,7 @@ def sync(
             retry_while_locked(partial(check_destination, pipeline), wait)
             account = context.account
             pipeline, left = finish_pending(pipeline, account, wait, holds)
-            context.rows.update(left)
+            context.counters.add_pending(left)
             with translate_errors(pipeline):
                 require_usable_dataset(pipeline, _source_state(pipeline))
                 if full_refresh:
@@ -165,7 +166,11 @@ def sync(
         for table in (*RESOURCES, CHANGES)
         if table in context.refused
     }
-    rows = {table: context.rows[table] for table in (*TABLES, CHANGES) if table in context.rows}
+    rows = {
+        table: context.counters.rows[table]
+        for table in (*TABLES, CHANGES)
+        if table in context.counters.rows
+    }
     return Synced(
         rows,
         requests,
@@ -174,12 +179,12 @@ def sync(
         account.id,
         account.livemode,
         refused,
-        dict(context.healed),
-        dict(context.restored),
+        dict(context.counters.healed),
+        dict(context.counters.restored),
         relayed,
-        tuple(event.event_id for event in context.webhook_events),
+        tuple(event.event_id for event in context.pending_events.events),
         context.left_out.reasons,
-        dict(context.failed_events),
+        dict(context.pending_events.failed),
     )
 
 
@@ -252,17 +257,14 @@ def plan_sync(
     pipeline: Any, context: RunContext, resources: Sequence[str] | None = None
 ) -> list[Planned]:
     """Return what a run would read, from the state of the destination. Writes nothing."""
-    states = resource_states(pipeline)
+    states, names = resource_states(pipeline), resource_names(resources)
     account, plans, cursors = context.account, [], states.get(CHANGES, {})
-    for name in resource_names(resources):
+    without_events = [n for n in names if "t0" in states.get(n, {}) and n not in cursors]
+    reads_events = context.options.end is None and (not without_events or context.can_read_events())
+    run_plan = plan_run(states, names, context.api.now(), reads_events=reads_events)
+    for name in names:
         state, row = states.get(name, {}), RESOURCES[name]
-        follows = (
-            "t0" in state
-            and context.options.end is None
-            and (name in cursors or context.can_read_events())
-        )
-        step = next_step(state, cursors.get(name), context.api.now(), follows)
-        if step in ("relist", "gap"):
+        if run_plan.steps[name] in ("relist", "gap"):
             state = {}  # no events continue from this list: it is read again
         planned = plan_listing(
             state, context.options, len(row.list_filters), context.api.now(), account.created
@@ -342,12 +344,12 @@ def _load(
         context.begin_package()
         wanted = [
             name
-            for name in (*(names if context.polls else ()), CHANGES)
+            for name in (*(names if context.options.polls else ()), CHANGES)
             if name not in context.refused
         ]
         run_load(pipeline, source_for_run(context).with_resources(*wanted), wait, holds, **refresh)
         refresh = {}
-        packages += context.package_rows > 0
+        packages += context.counters.package_rows > 0
         trim_memory()
         if context.finished:
             return packages

@@ -16,10 +16,10 @@ from .errors import NotReadable, SetupError
 from .extract import existing
 from .extract.events.classify import ids_with_events
 from .extract.events.history import same_schema
-from .extract.lists import FIRST_ACCOUNT
 from .extract.next_step import VERSION_STEP
 from .extract.options import SourceOptions
 from .extract.paging.fetch import fetch_list_page
+from .extract.paging.listing import FIRST_ACCOUNT
 from .extract.paging.windows import Planner
 from .extract.refetch import Fetched, retrieve
 from .extract.repairs import stray_rows
@@ -212,7 +212,9 @@ class ResourceVerification:
         """The objects as they are now; those that no list showed are requested one by one."""
         reads: dict[str, Fetched | None] = {id: shown[id] for id in ids if id in shown}
         unlisted = [id for id in ids if id not in shown]
-        for id, read in zip(unlisted, self.context.pool.map(self._retrieve, unlisted), strict=True):
+        for id, read in zip(
+            unlisted, self.context.connections.pool.map(self._retrieve, unlisted), strict=True
+        ):
             reads[id] = read
             self.watch(f"{self.table}: {len(reads):,} of {len(ids):,} objects")
         return reads

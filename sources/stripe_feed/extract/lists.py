@@ -1,9 +1,9 @@
-"""Lists give what exists: each resource walks its list endpoint by `created` and yields Arrow
-tables with its state.
+"""Read the lists: each resource walks its list endpoint by `created` and yields Arrow tables with
+its state.
 
 State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of
-seconds not yet yielded; `start`, the oldest second asked for; `shape`, the one that the first rows
-have; `compare`, where rows of before may be gone; `childless`, where a whole list had not one
+seconds not yet yielded; `start`, the oldest second asked for; `shape`, the schema of the first
+rows; `compare`, if stored rows may no longer exist; `childless`, if no object of a whole list had a
 child; and `lost`, the table of embedded objects whose rows this listing brings back. Nothing else:
 no ids, no cursors.
 """
@@ -11,21 +11,21 @@ no ids, no cursors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
-from ..errors import NotReadable, UsageError
+from ..errors import NotReadable
 from ..resources import CHANGES
 from ..resources.model import Params, Resource
 from . import existing
-from .next_step import Step, next_step, should_store
-from .options import Options
+from .next_step import should_store
 from .paging.fetch import fetch_list_page
+from .paging.listing import ListingRun, plan_listing
 from .paging.reader import Listing
 from .paging.windows import Planner, Range, subtract
 from .refetch import Fetched, refetch
@@ -38,140 +38,40 @@ from .writer import Writer, child_items, read_version
 
 log = logging.getLogger("stripe_feed")
 
-FIRST_ACCOUNT = 1_293_840_000  # 2011-01-01: where the account's creation is unknown
 FAR_FUTURE = 10_000_000_000  # test clocks run ahead of now
-LIST_EMITTED_CREATES = (
-    "told_by_list"  # in the source's state: a list has told creations, for a key without events
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ListingPlan:
-    """What one listing covers: ranges per walk; `t0` is its end for a listing by cursor."""
-
-    started_at: int
-    remaining: list[list[Range]]
-    first: bool  # nothing of this resource was loaded before
-    keeps_cursor: bool  # a fixed range: state is left alone
-
-
-def plan_listing(
-    state: dict[str, Any],
-    options: Options,
-    walks: int,
-    now: int,
-    account_created: int,
-    lost: bool = False,
-) -> ListingPlan:
-    """Decide what to list: go on where a listing stopped, or what is new since the last one, or
-    everything; also where the destination has `lost` its rows. One range, so that an empty list
-    costs one request.
-    """
-    start = options.start or 0
-    if start >= now:
-        raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
-    until = now if options.end is None else min(options.end, now)
-    everything = [whole_ranges(start, until, account_created) for _ in range(walks)]
-    if options.end is not None:
-        return ListingPlan(now, everything, False, True)
-    if "t0" not in state:
-        return ListingPlan(now, everything, True, False)
-    if lost:
-        return ListingPlan(
-            now, [[(min(start, state["start"]), until)] for _ in range(walks)], False, False
-        )
-    older = [(start, state["start"])] if start < state["start"] else []
-    remaining = [[*older, *((lo, hi) for lo, hi in walk)] for walk in state["left"]]
-    if any(state["left"]):
-        return ListingPlan(state["t0"], remaining, False, False)
-    since = max(
-        state["start"], state["t0"] - options.look_back
-    )  # a later start does not skip what the cursor has not seen
-    return ListingPlan(now, [[*older, (since, now)] for _ in range(walks)], False, False)
-
-
-def whole_ranges(start: int, until: int, account_created: int) -> list[Range]:
-    """All seconds from `start` (0: ever) to `until`, those before the account apart: imported
-    objects can predate it.
-    """
-    low = account_created or FIRST_ACCOUNT
-    ranges = [(start, until)] if start else [(low, until), (0, min(low, until))]
-    return [r for r in ranges if r[0] < r[1]]
-
-
-@dataclass(eq=False)
-class ListingRun:
-    """One listing under way: what is left to yield, and the reader's side of it."""
-
-    resource: Resource
-    plan: ListingPlan
-    listing: Listing[Record]
-    remaining: list[list[Range]] = field(default_factory=list)
-    resumed: bool = False  # of a listing that an earlier run began
-    start: int | None = None  # the oldest second that this copy was ever asked for
-    yielded: bool = False
-    lost_table: str = ""  # a table that is gone or empty, for which all is listed again
-    lost_embedded: str = ""  # a table of objects that are embedded in these, gone or empty
-    known_before: int = 0  # what was created before that second was listed once
-    # once it is complete, the whole list is compared: it shows nothing of what was deleted
-    compare: bool = False
-    schema: str | None = None  # which shape the rows of the first list have
-    childless: bool = False  # the whole list has no child
-    closed: bool = False  # its state is written, for this package
-
-    @property
-    def done(self) -> bool:
-        """Whether all was read and taken."""
-        return self.listing.finished and not self.listing.slices
-
-    def state(self, options: Options) -> dict[str, Any]:
-        """The resource's state once everything taken so far is loaded."""
-        remaining = [
-            [list(r) for r in walk] for walk in self.remaining[: len(self.resource.list_filters)]
-        ]  # test clocks: always whole
-        start = options.start or 0 if self.start is None else self.start
-        more: dict[str, Any] = ({"compare": True} if self.compare else {}) | (
-            {"shape": self.schema} if self.schema else {}
-        )
-        more |= {"childless": True} if self.childless else {}
-        more |= {"lost": self.lost_embedded} if self.lost_embedded else {}
-        return {"t0": self.plan.started_at, "left": remaining, "start": start} | more
+# in the source's state: a list has reported creations, for a key that could not read events
+LIST_EMITTED_CREATES = "told_by_list"
 
 
 def list_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
-    """Yield the rows of a resource and its children as Arrow tables, and nothing while none are
-    ready.
-    """
+    """Yield the rows of a resource and its children as Arrow tables; None while none are ready."""
     selected = list(Container()[SourceInjectableContext].source.resources.selected)
     context.acquire()
     failed = False
     try:
         yield from _list_rows(context, resource, selected)
     except NotReadable as refusal:
-        context.refused[resource.table] = refusal
+        context.refuse(resource.table, refusal)
         log.warning("%s is left out: %s", resource.table, refusal)
     except Exception:
         failed = True
         raise
     finally:
-        if resource.table in context.listing_runs:
-            context.listing_runs[resource.table].closed = True
+        context.end_list(resource.table)
         context.release(selected, failed)
 
 
 def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
     state = dlt.current.resource_state()
-    writer = Writer(
-        context, resource
-    )  # first: it refuses another account's dataset before anything is read
-    step = _decide(context, resource.table, state, selected)
+    # first: it refuses another account's dataset before anything is read
+    writer = Writer(context, resource)
+    plan = context.plan(selected)
+    step = plan.steps[resource.table]
     yield from _retry_rejected(context, writer)
     run = context.listing_runs.get(resource.table)
-    if run is not None:
-        run.closed = False
     if run is not None and run.done:
-        return  # an earlier package of this session brought all there is
-    if step == "gap" or (step == "incremental" and resource.table in context.options.reconcile):
+        return  # an earlier package of this run has read everything
+    if resource.table not in plan.lists:
         return  # the whole list is compared instead
     run = _resume_listing(context, resource, state) if step != "relist" else None
     lost = _lost_table(writer, state) if run is None and step != "relist" else ""
@@ -185,24 +85,22 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
     )
     try:
         yield from _walk(context, run, writer, state, {} if step == "relist" else before)
-        if (
-            run.done and run.resumed
-        ):  # it ended where an earlier run began: go on with what came since
+        if run.done and run.resumed:  # it ended where an earlier run began: read what is new since
             before = dict(state)
             run = _begin_listing(context, resource, state)
             yield from _walk(context, run, writer, state, before)
     except NotReadable:
-        if run.plan.first:  # its events are followed from the listing that brings it
+        if run.plan.first:  # its events begin with the listing that loads it
             dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(
                 resource.table, None
             )
         _replace_state(state, before)
-        context.reader.stop(run.listing)
+        context.connections.reader.stop(run.listing)
         raise
 
 
 def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:
-    """Read what earlier runs had to leave out."""
+    """Fetch objects that earlier runs rejected."""
     table = writer.resource.table
     ids = context.left_out.ids_to_retry(table)
     if not ids:
@@ -227,23 +125,6 @@ def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:
     context.left_out.store(table)
 
 
-def _decide(
-    context: RunContext, table: str, state: Mapping[str, Any], selected: Sequence[str]
-) -> Step:
-    """What to do for the resource in this package; the reader of events asks for it too."""
-    follows = context.reads_events(selected)
-    event_state = dlt.current.source_state().get("resources", {}).get(CHANGES, {}).get(table)
-    if CHANGES not in selected and context.options.end is None and not context.next_steps:
-        log.warning(
-            "`changes` is not selected: updates, cancellations and deletes of older objects are not seen."
-        )
-    step = next_step(state, event_state, context.api.now(), follows)
-    if follows and (event_state is None or step == "gap") and not context.can_read_events():
-        step = next_step(state, event_state, context.api.now(), False)  # the list goes on by itself
-    context.next_steps[table] = step
-    return step
-
-
 def _walk(
     context: RunContext,
     run: ListingRun,
@@ -252,12 +133,12 @@ def _walk(
     before: dict[str, Any],
 ) -> Iterator[Any]:
     """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the
-    one stored last.
+    state stored last.
     """
     keeps_cursor = run.plan.keeps_cursor
     writer.lost_table = run.lost_embedded
     while not run.done and not context.package_full:
-        slices = context.reader.next_batch(run.listing)
+        slices = context.connections.reader.next_batch(run.listing)
         if not slices:
             yield None
             continue
@@ -272,15 +153,14 @@ def _walk(
         }
         records = [record for page_slice in slices for record in page_slice.rows]
         if context.is_in_doubt:
-            context.newest_seen = max((context.newest_seen, *_created_seconds(records)))
+            context.note_seconds(_created_seconds(records))
         run.childless = run.childless and not any(
             child_items(record, child) for record in records for child in run.resource.children
         )
         if not run.plan.first and not run.lost_embedded:
             records = writer.drop_unchanged(records)
         tables = writer.rows(records, [versions[id(record)] for record in records])
-        # a limit asks for rows: a page without any, from before the account was made, does not
-        # count
+        # `add_limit` counts yields: a page without rows, from before the account existed, is none
         if (
             not tables
             and not run.yielded
@@ -309,32 +189,30 @@ def _walk(
             yield table
         context.left_out.store(run.resource.table)
         if tables and not keeps_cursor:
-            state.update(
-                run.state(context.options)
-            )  # after the yield: a run that is stopped there reads the batch again
+            # after the yield: a run that is stopped there reads the batch again
+            state.update(run.state(context.options))
     context.left_out.store(run.resource.table)
     if run.done:
-        context.reader.stop(run.listing)
+        context.connections.reader.stop(run.listing)
         run.plan = replace(run.plan, started_at=context.proven(run.plan.started_at))
         run.lost_embedded = ""
     if not keeps_cursor:
         is_due = should_store(
             before.get("t0", 0), run.plan.started_at, context.options.look_back, None
         )
-        worth = (
+        is_worth_storing = (
             not run.done
             or run.yielded
             or is_due
             or any(before.get("left", ()))
             or run.childless != ("childless" in before)
         )
-        _replace_state(
-            state, run.state(context.options) if worth else before
-        )  # an idle run writes nothing
+        # an idle run writes nothing
+        _replace_state(state, run.state(context.options) if is_worth_storing else before)
 
 
 def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
-    """When objects were created, those on test clocks aside: these have a time of their own."""
+    """When objects were created, except those on test clocks, which have a time of their own."""
     for record in records:
         if not value_of(getattr(record.row, "test_clock", None), "ref"):
             yield value_of(record.row.created, "timestamp") or 0
@@ -343,8 +221,8 @@ def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
 def _created_changes(
     context: RunContext, writer: Writer, records: Sequence[Record], known_before: int
 ) -> list[Any]:
-    """Changes for new objects, where the key may not read the events that would tell of them; not
-    for those that were listed before the destination lost them.
+    """Return changes for new objects, for a key that may not read their events; not for objects
+    that were listed before the destination lost them.
     """
     resource, codec = writer.resource, writer.codec
     new = [
@@ -384,16 +262,16 @@ def _replace_state(state: dict[str, Any], new: dict[str, Any]) -> None:
 def _resume_listing(
     context: RunContext, resource: Resource, state: dict[str, Any]
 ) -> ListingRun | None:
-    """The listing that this session has under way, if the state is where it left it."""
-    run: ListingRun | None = context.listing_runs.get(resource.table)
+    """Return the listing that an earlier package began, if the state is as it left it."""
+    run = context.listing_runs.get(resource.table)
     if run is None or run.plan.keeps_cursor or state == run.state(context.options):
         return run
     return None
 
 
 def _lost_table(writer: Writer, state: dict[str, Any]) -> str:
-    """The table that the destination has lost, the resource's or its children's; they can be empty
-    at Stripe, too.
+    """Return the table that the destination has lost, the resource's or its children's; children
+    may be empty at Stripe too.
     """
     if "t0" not in state or writer.client is None or writer.context.options.end is not None:
         return ""
@@ -441,8 +319,8 @@ def _begin_listing(
     relist: bool = False,
     lost_table: str = "",
 ) -> ListingRun:
-    """Start a listing; its `t0` is in the state before its first request. `again`: the destination
-    holds rows already; `lost`: a table that it has not.
+    """Begin a listing; its `t0` is in the state before its first request. `relist`: the destination
+    holds rows already; `lost_table`: a table that it has lost.
     """
     options, now = context.options, context.api.now()
     planned = plan_listing(
@@ -473,7 +351,7 @@ def _begin_listing(
     run.listing.batch_per_page = is_limited(
         Container()[SourceInjectableContext].source.resources.get(resource.table)
     )
-    context.listing_runs[resource.table] = run
+    context.keep_listing(run)
     if not planned.keeps_cursor:
         _replace_state(state, run.state(options))
     return run
@@ -482,8 +360,8 @@ def _begin_listing(
 def open_listing(
     context: RunContext, resource: Resource, remaining: Sequence[Sequence[Range]]
 ) -> Listing[Record]:
-    """Begin to read ranges of a list, per walk; where asked for, also all that is on test clocks,
-    which the list hides.
+    """Begin to read ranges of a list, per walk; if requested, also all objects on test clocks, which
+    the list hides.
     """
     api, options, codec = context.api, context.options, context.codecs[resource.table]
     clocks = context.test_clocks if resource.hides_test_clocks else []
@@ -508,12 +386,12 @@ def open_listing(
             *(Planner([(0, FAR_FUTURE)]) for _ in walks[len(remaining) :]),
         ],
     )
-    context.reader.open(listing)
+    context.connections.reader.open(listing)
     return listing
 
 
 def _warn_new_columns(table: str, names: Sequence[str]) -> None:
-    """An opt-in field that is asked for later: say what happens to the rows that are there."""
+    """Warn that an opt-in field that was added later is empty in the stored rows."""
     columns = dlt.current.source_schema().tables.get(table, {}).get("columns", {})
     for name in names:
         if columns and name not in columns:

@@ -1,16 +1,19 @@
-"""The cursors: how far the list of a resource and the reading of its events have come, and what
-that allows.
+"""Decide what a run does, from the state, the options and Stripe's time: the cursors, and what they
+allow. Pure.
 
-State of a list: `{t0, left, start}`. State of the reader, per resource: `{since, cursor}`. `since`
-is the time at which the list began that its events go on from; `cursor` the time up to which they
-were read; `told`, where changes were lost, the time since which they are told again. All are Unix
-seconds of Stripe's clock.
+State of a list: `{t0, left, start}`. State of the events, per resource: `{since, cursor}`. `since`
+is the time at which the list began that its events continue from; `cursor` the time up to which
+they were applied; `told`, if changes were lost, the time since which they are read again;
+`put_off`, that a comparison comes before more events. All times are Unix seconds of Stripe's clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from ..resources import CHANGES
 
 SECONDS_PER_DAY = 86_400
 RETENTION = 30 * SECONDS_PER_DAY  # Stripe keeps events so long
@@ -23,17 +26,117 @@ UNPROVEN = "unproven"
 Step = Literal["backfill", "relist", "incremental", "gap"]
 
 
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What one package does, in this sequence: read the lists of `lists`, apply the events of
+    `polled`, compare the whole lists of `compared` with the copy.
+
+    `steps`: what each resource needs. `compares_first`: a comparison was put off, so no events come
+    before it. `is_by_id`: only events that are fetched by id are applied. `reads_events`: whether
+    events are read at all.
+    """
+
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
+    polled: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
+    compares_first: bool = False
+    is_by_id: bool = False
+    reads_events: bool = False
+
+    def is_incremental(self, refused: Collection[str]) -> bool:
+        """Whether every resource that may be read is complete: an event older than a running
+        backfill, or than a comparison, would overwrite what these bring.
+        """
+        return all(
+            step == "incremental" for name, step in self.steps.items() if name not in refused
+        )
+
+    def with_step(self, step: Step) -> list[str]:
+        """Return the resources that need this step."""
+        return [name for name, needed in self.steps.items() if needed == step]
+
+
+def plan_run(
+    states: Mapping[str, Any],
+    lists: Sequence[str],
+    now: int,
+    *,
+    reads_events: bool,
+    followed: Collection[str] = (),
+    reconcile: Collection[str] = (),
+    listed: Collection[str] = (),
+    compared: Collection[str] = (),
+    is_by_id: bool = False,
+) -> RunPlan:
+    """Plan a package from the states of all resources.
+
+    `lists`: the selected lists; without any, the events of the `followed` resources are read.
+    `reconcile`: the lists to compare on request, unless this run has `listed` them before.
+    `compared`: the lists that this run has compared. `is_by_id`: the package is for events that
+    only their id finds.
+    """
+    event_states = states.get(CHANGES, {})
+    tables = lists or ([name for name in followed if name in event_states] if reads_events else ())
+    steps = {
+        name: next_step(states.get(name, {}), event_states.get(name), now, reads_events)
+        for name in tables
+    }
+    compares_first = reads_events and any(
+        event_states.get(name, {}).get("put_off", False) for name in tables
+    )
+    polls = reads_events and not compares_first and not is_by_id
+    return RunPlan(
+        steps,
+        tuple(
+            name
+            for name in lists
+            if steps[name] != "gap" and not (steps[name] == "incremental" and name in reconcile)
+        ),
+        tuple(name for name, step in steps.items() if polls and step == "incremental"),
+        tuple(
+            name
+            for name, step in steps.items()
+            if name not in compared
+            and (
+                step == "gap"
+                or (
+                    step == "incremental"
+                    and (
+                        states.get(name, {}).get("compare", False)
+                        or (name in reconcile and name not in listed)
+                    )
+                )
+            )
+        ),
+        compares_first,
+        is_by_id,
+        reads_events,
+    )
+
+
+def must_probe_events(states: Mapping[str, Any], lists: Sequence[str], now: int) -> bool:
+    """Whether the plan depends on the right to read events: for a resource that has none yet, and
+    over a gap.
+    """
+    event_states = states.get(CHANGES, {})
+    return any(
+        name not in event_states
+        or next_step(states.get(name, {}), event_states[name], now, True) == "gap"
+        for name in lists
+    )
+
+
 def next_step(
     list_state: Mapping[str, Any],
     event_state: Mapping[str, Any] | None,
     now: int,
     reads_events: bool,
 ) -> Step:
-    """What to do for a resource: go on with its listing, list again from the start, follow its
-    events, or heal a gap.
+    """Decide what a resource needs: its backfill to begin or to continue, a list from the start
+    again, what is new, or a comparison after a gap.
 
-    `follows`: whether its events are read at all; where not, a list that is complete goes on by
-    `created`.
+    Without `reads_events`, a complete list continues by `created`.
     """
     if "t0" not in list_state:
         return "backfill"
@@ -51,8 +154,8 @@ def next_step(
 
 
 def rewind_cursor(event_state: dict[str, Any], now: int) -> None:
-    """Move a reader's cursor back as far as Stripe remembers; `told`: whose creation is older,
-    nobody is told of again.
+    """Move a cursor back as far as Stripe keeps events; objects created before `told` get no second
+    change for their creation.
     """
     event_state["cursor"] = event_state["told"] = max(
         event_state["since"], min(event_state["cursor"], now - TOO_OLD + SECONDS_PER_DAY)
@@ -63,15 +166,15 @@ def rewind_cursor(event_state: dict[str, Any], now: int) -> None:
 def event_window(
     event_state: Mapping[str, Any], now: int, look_back: int, settle: int
 ) -> tuple[int, int]:
-    """The seconds [lo, hi) whose events are read now: those of the look-back again, and none that
-    may not all be visible yet.
+    """Return the seconds [lo, hi) whose events are read now: those of the look-back again, and none
+    that may not all be visible yet.
     """
     return max(event_state["since"], event_state["cursor"] - look_back), now - settle
 
 
 def should_store(stored: int, hi: int, look_back: int, newest: int | None) -> bool:
-    """Whether a cursor that stands at `stored` is worth moving to `hi` although nothing new came:
-    once the newest that is seen again has left the look-back, else every 6 h.
+    """Whether to move a stored cursor to `hi` although nothing new came: once the `newest` event
+    seen again has left the look-back, else every 6 h.
     """
     if newest is not None:
         return newest < hi - look_back

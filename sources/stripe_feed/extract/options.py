@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import pendulum
 
@@ -38,6 +38,9 @@ class Options:
     # the resources whose whole list is compared with the destination
     reconcile: frozenset[str] = frozenset()
     package_rows: int | None = None  # end a package after about this many rows
+    polls: bool = True  # also read events that no webhook announced
+    followed: tuple[str, ...] = ()  # whose events are read if no list is; none: of all resources
+    lock_wait: float = 0.0  # seconds to wait for a process that has the DuckDB file open
 
 
 class SourceOptions(TypedDict, total=False):
@@ -58,6 +61,35 @@ class SourceOptions(TypedDict, total=False):
     allow_api_base: bool
     api_version: str
     give_up_after: float
+
+
+def check_options(reading: SourceOptions) -> Options:
+    """Return the options of a source. Raises `UsageError`."""
+    start, end = (
+        _unix_seconds("start_date", reading.get("start_date")),
+        _unix_seconds("end_date", reading.get("end_date")),
+    )
+    if start is not None and end is not None and start >= end:
+        raise UsageError("start_date is not before end_date. Swap them, or leave one out.")
+    look_back = reading.get("look_back", LOOK_BACK)
+    if look_back < 0:
+        raise UsageError("look_back must be 0 or more seconds.")
+    settle = reading.get("settle", SETTLE)
+    if settle < 0:
+        raise UsageError("settle must be 0 or more seconds.")
+    deletes = reading.get("deletes", "soft")
+    if deletes not in get_args(Deletes):
+        raise UsageError(f"deletes must be soft or hard, not {deletes!r}.")
+    return Options(
+        start,
+        end,
+        _expandable_fields(reading.get("expand") or {}),
+        reading.get("test_clocks", False),
+        look_back,
+        settle,
+        deletes,
+        reading.get("snapshot", False),
+    )
 
 
 def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:

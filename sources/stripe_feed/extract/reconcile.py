@@ -20,8 +20,9 @@ from ..resources.model import Resource
 from . import existing
 from .events.classify import ids_with_events
 from .events.history import same_schema
-from .lists import open_listing, whole_ranges
-from .next_step import VERSION_STEP
+from .lists import open_listing
+from .next_step import VERSION_STEP, RunPlan, Step
+from .paging.listing import whole_ranges
 from .refetch import Fetched, refetch
 from .repairs import stray_rows
 from .repairs.copy_rows import HeldRow, read_copy, shared_hashes
@@ -54,7 +55,7 @@ def remove_old_deletions(context: RunContext, writers: Writers, states: State) -
 
 
 def reconcile(
-    context: RunContext, writers: Writers, tables: Sequence[str], states: State
+    context: RunContext, plan: RunPlan, writers: Writers, tables: Sequence[str], states: State
 ) -> Iterator[Any]:
     """Compare these resources and fix them; yield their rows and changes. After a gap, events begin
     anew at the time of the list.
@@ -64,12 +65,12 @@ def reconcile(
     for table in sorted(tables, key=lambda name: not RESOURCES[name].children):
         try:
             yield from Reconciliation(
-                context, writers(RESOURCES[table]), states.get(table), copies
+                context, writers(RESOURCES[table]), states.get(table), copies, plan.steps[table]
             ).run()
         except NotReadable as refusal:
-            context.refused.setdefault(table, refusal)
+            context.refuse(table, refusal)
             log.warning("%s is not compared: %s", table, refusal)
-        context.reconciled.add(table)
+        context.end_comparison(table)
 
 
 class Reconciliation:
@@ -81,6 +82,7 @@ class Reconciliation:
         writer: Writer,
         event_state: dict[str, Any] | None,
         copies: dict[str, dict[str, str]],
+        step: Step,
     ) -> None:
         self.context, self.writer, self.event_state, self.copies = (
             context,
@@ -90,7 +92,7 @@ class Reconciliation:
         )
         self.resource, self.codec = writer.resource, writer.codec
         self.t0 = context.api.now()
-        self.gap = context.next_steps.get(self.resource.table) == "gap"
+        self.gap = step == "gap"
         list_state = dlt.current.source_state()["resources"][self.resource.table]
         self.oldest_listed: int = list_state.get("start", 0)  # by the lists so far
         self.listed_until: int = list_state.get("t0", 0)
@@ -152,9 +154,8 @@ class Reconciliation:
         listing = open_listing(
             self.context, self.resource, [ranges for _ in self.resource.list_filters]
         )
-        self.context.compared_listings.append(listing)
         while not (listing.finished and not listing.slices):
-            slices = self.context.reader.next_batch(listing)
+            slices = self.context.connections.reader.next_batch(listing)
             if not slices:
                 yield None
             for page_slice in slices:
@@ -163,7 +164,7 @@ class Reconciliation:
                     self._compare(record, row_digests, page_slice.requested_at)
             self._sort_absent()
             yield from self._restore()
-        self.context.reader.stop(listing)
+        self.context.connections.reader.stop(listing)
 
     def _compare(self, record: Record, digests: RowDigests, requested_at: int) -> None:
         id = record.row.id
@@ -276,7 +277,7 @@ class Reconciliation:
                 pending |= ids
                 yield None
         except NotReadable as refusal:  # the comparison stands without them
-            self.context.events_denied = refusal
+            self.context.deny_events(refusal)
         return pending
 
     def _heal(self, fetched: Sequence[Fetched]) -> Generator[Any, None, list[ChangeRow]]:
@@ -515,11 +516,10 @@ class Reconciliation:
     def _store_result(self, changes: Sequence[ChangeRow]) -> None:
         table = self.resource.table
         self.context.left_out.store(table)
-        self.context.healed[table] = len(changes)
+        self.context.counters.add_fixes(table, len(changes), len(self.restored))
         if changes:
             log.info("%s: differences fixed: %s", table, f"{len(changes):,}")
         if self.restored:
-            self.context.restored[table] = len(self.restored)
             log.warning(
                 "%s: rows in the destination that differed although nothing happened at Stripe are restored: %s",
                 table,

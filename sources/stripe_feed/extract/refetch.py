@@ -61,7 +61,7 @@ def refetch(
     while futures or waiting:
         while waiting and len(futures) < 2 * context.api.threads:
             table, job = waiting.pop()
-            futures[context.pool.submit(job)] = table
+            futures[context.connections.pool.submit(job)] = table
         done, _ = wait(futures, timeout=0.05, return_when=FIRST_COMPLETED)
         yield [
             (futures[future], job)
@@ -89,7 +89,7 @@ def _result(context: RunContext, table: str, future: Future[list[Fetched]]) -> l
     try:
         return future.result()
     except NotReadable as refusal:
-        context.refused.setdefault(table, refusal)
+        context.refuse(table, refusal)
         return []
 
 

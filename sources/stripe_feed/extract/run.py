@@ -1,194 +1,322 @@
-"""What the resources of one source share while they run: the API, the pool of readers, the account,
-the options.
+"""What the resources of one source share during a run: the options, the plan, the counters and the
+open connections.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import dlt
 
 from ..api.client import API_VERSION, GIVE_UP_AFTER, Account, Api
 from ..api.stripe_time import CLOCK_TOLERANCE
-from ..errors import NotReadable, UsageError
+from ..errors import NotReadable
 from ..resources import CHANGES, RESOURCES
 from .events.reader import newest_created
-from .next_step import RETENTION, SECONDS_PER_DAY, UNPROVEN, Step
-from .options import (
-    LOOK_BACK,
-    SETTLE,
-    Deletes,
-    Options,
-    SourceOptions,
-    _expandable_fields,
-    _unix_seconds,
+from .events.webhook import PendingEvents, WebhookEvent
+from .next_step import (
+    RETENTION,
+    SECONDS_PER_DAY,
+    UNPROVEN,
+    RunPlan,
+    must_probe_events,
+    plan_run,
 )
+from .options import Options, SourceOptions, check_options
 from .paging.fetch import fetch_test_clocks
-from .paging.reader import Listing, PageReader
-from .tables.codec import Record, TableCodec
+from .paging.listing import ListingRun
+from .paging.reader import PageReader
+from .tables.codec import TableCodec
 from .tables.rejected import RejectedObjects, describe_rejected
 
 log = logging.getLogger("stripe_feed")
 
+# in the source's state: the key could not read events, so the next run asks before its lists
+EVENTS_DENIED = "events_denied"
 
-class RunContext:
-    """Opened by the first resource that runs, closed by the last one (unless it is `kept` for
-    several packages).
+
+class Connections:
+    """What a run has open; each is made on first use, so that a missing key shows only when
+    something is read.
     """
 
-    def __init__(
-        self, make_api: Callable[[], Api], options: Options, keep_open: bool = False
-    ) -> None:
-        self.make_api = make_api
-        self.options = options
-        self.keep_open = keep_open
-        self.codecs = {
-            table: TableCodec(row, options.expand.get(table, ()))
-            for table, row in RESOURCES.items()
-        }
-        self.listing_runs: dict[
-            str, Any
-        ] = {}  # live listings by table, for packages that follow each other
-        self.refused: dict[str, NotReadable] = {}
-        self.rows: dict[str, int] = {}  # rows handed to dlt, by table
-        self.package_rows = 0
-        self.embedded_seen: set[str] = set()
-        self.left_out = RejectedObjects()  # objects that cannot be taken
-        self.sql_client: tuple[str, Any, str] | None = (
-            None  # the destination's SQL client and type, by load package
-        )
-        self.next_steps: dict[str, Step] = {}  # of the resources that entered this package
-        self.unfinished: set[str] = set()  # resources whose events wait for the next package
-        self.reconciled: set[str] = set()
-        self.compared_listings: list[Listing[Record]] = []  # whole lists, read to be compared
-        self.healed: dict[str, int] = {}  # differences that reconcile found, by table
-        self.restored: dict[
-            str, int
-        ] = {}  # rows that it found wrong although nothing had happened at Stripe
-        self.events_denied: NotReadable | None = None  # why events cannot be read
-        self.webhook_events: Sequence[Any] = ()  # events that webhooks told of, still to be read
-        self.failed_events: dict[
-            str, str
-        ] = {}  # those that could not be read, each with the class of its error
-        self.retried_events: set[str] = set()  # odd events that earlier runs left out
-        self.only_by_id = False  # whether this package is for those that no list shows
-        self.polls = True  # whether events are read that no webhook told of
-        self.followed_tables: Sequence[
-            str
-        ] = ()  # whose events are read where no list runs; none: of all that were
-        self.events_checked = False
-        self.newest_seen = 0  # the newest second of Stripe's of which something is known
-        self.clocks_checked_for = (
-            ""  # the load whose beginning looked at what a wrong clock had left
-        )
-        self.proven_second: int | None = None  # the second that was proven then
-        self.lock_wait = 0.0  # seconds to wait for a process that has the DuckDB file open
+    def __init__(self, make_api: Callable[[], Api]) -> None:
+        self._make_api = make_api
         self._lock = threading.Lock()
-        self._running = self._ended = 0
-        self._failed = False
         self._api: Api | None = None
         self._reader: PageReader | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._account: Account | None = None
         self._clocks: list[str] | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._changes = 0
+        self._client: tuple[str, Any, str] | None = None
 
     @property
     def api(self) -> Api:
-        """The API, made on first use: a missing key shows only when something is read."""
+        """The API."""
         with self._lock:
             if self._api is None:
-                self._api = self.make_api()
+                self._api = self._make_api()
             return self._api
 
     @property
     def reader(self) -> PageReader:
-        """The pool of threads."""
+        """The threads that read lists."""
         if self._reader is None:
             self._reader = PageReader(self.api)
         return self._reader
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        """Threads for what is asked for one by one."""
+        """The threads for single requests."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.api.threads, thread_name_prefix="stripe-feed-read")
         return self._pool
 
     @property
     def account(self) -> Account:
-        """Whose key this is."""
+        """The account of the key."""
         if self._account is None:
             self._account = self.api.account()
         return self._account
 
     @property
     def test_clocks(self) -> list[str]:
-        """The ids of the account's test clocks, where their objects are asked for: lists hide these
-        unless a clock is named.
-        """
-        if not self.options.test_clocks or self.api.live:
-            return []
+        """The ids of the account's test clocks; none in live mode."""
         if self._clocks is None:
-            self._clocks = fetch_test_clocks(self.api)
+            self._clocks = [] if self.api.live else fetch_test_clocks(self.api)
         return self._clocks
 
-    @property
-    def package_full(self) -> bool:
-        """Whether this package has as many rows as it should."""
-        return (
-            self.options.package_rows is not None and self.package_rows >= self.options.package_rows
-        )
+    def sql_client(self, load_id: str, make: Callable[[], tuple[Any, str]]) -> tuple[Any, str]:
+        """Return the destination's SQL client and type, made once per load package."""
+        if self._client is None or self._client[0] != load_id:
+            self._client = (load_id, *make())
+        return self._client[1:]
 
-    @property
-    def listings(self) -> list[Listing[Record]]:
-        """All listings so far, for progress."""
-        return [*(run.listing for run in self.listing_runs.values()), *self.compared_listings]
+    def close(self) -> None:
+        """Stop all reading; what is used again is opened anew."""
+        if self._reader is not None:
+            self._reader.close()
+        elif self._api is not None:
+            self._api.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._api = self._reader = self._pool = self._account = self._clocks = None
 
-    @property
-    def finished(self) -> bool:
-        """Whether every listing that began has handed out its last row, and the events since then
-        were read.
-        """
-        return not self.unfinished and all(
-            run.done or table in self.refused for table, run in self.listing_runs.items()
-        )
 
-    def begin_package(self) -> None:
-        """Count rows anew."""
-        self.package_rows = self._changes = 0
-        self.next_steps.clear()
-        self.unfinished.clear()
+@dataclass
+class Counters:
+    """What a run has done so far. A package is measured in objects, without their children."""
 
-    def count_changes(self, count: int) -> int:
-        """The place of the first of so many changes within the load."""
-        first, self._changes = self._changes, self._changes + count
+    rows: dict[str, int] = field(default_factory=dict)  # rows handed to dlt, by table
+    package_rows: int = 0
+    package_changes: int = 0
+    healed: dict[str, int] = field(default_factory=dict)  # differences found, by table
+    # rows that a comparison found wrong although nothing had happened at Stripe
+    restored: dict[str, int] = field(default_factory=dict)
+
+    def add_rows(self, table: str, rows: int) -> None:
+        """Count rows that go to dlt."""
+        self.rows[table] = self.rows.get(table, 0) + rows
+        self.package_rows += rows if table in RESOURCES else 0
+
+    def add_pending(self, rows: Mapping[str, int]) -> None:
+        """Count the rows of loads that an earlier run had left."""
+        self.rows.update(rows)
+
+    def add_changes(self, count: int) -> int:
+        """Count changes, and return the position of the first within the load."""
+        first, self.package_changes = self.package_changes, self.package_changes + count
         if count:
             self.rows[CHANGES] = self.rows.get(CHANGES, 0) + count
         return first
 
-    def reads_events(self, selected: Sequence[str]) -> bool:
-        """Whether events are to be read beside the lists."""
-        return CHANGES in selected and self.options.end is None and self.events_denied is None
+    def add_fixes(self, table: str, healed: int, restored: int) -> None:
+        """Count what a comparison has fixed."""
+        self.healed[table] = healed
+        if restored:
+            self.restored[table] = restored
+
+    def begin_package(self) -> None:
+        """Count the rows of a package from 0."""
+        self.package_rows = self.package_changes = 0
+
+
+class RunContext:
+    """The shared state of a run. The first resource that runs opens its connections, the last one
+    closes them, unless they are kept open for several packages (`keep_open`).
+    """
+
+    def __init__(
+        self,
+        make_api: Callable[[], Api],
+        options: Options,
+        keep_open: bool = False,
+        webhook_events: Iterable[WebhookEvent] = (),
+    ) -> None:
+        self.options = options
+        self.keep_open = keep_open
+        self.connections = Connections(make_api)
+        self.counters = Counters()
+        self.codecs = {
+            table: TableCodec(row, options.expand.get(table, ()))
+            for table, row in RESOURCES.items()
+        }
+        self.listing_runs: dict[str, ListingRun] = {}  # kept for the packages that follow
+        self.compared: set[str] = set()  # resources that this run has compared
+        self.refused: dict[str, NotReadable] = {}
+        self.events_denied: NotReadable | None = None  # why events cannot be read
+        self.left_out = RejectedObjects()  # objects that cannot be stored
+        self.pending_events = PendingEvents(webhook_events)
+        self.embedded_seen: set[str] = set()
+        self.newest_seen = 0  # the newest second at which something happened at Stripe
+        self.needs_another_package = False
+        self._proven_second: int | None = None  # proven when the package began
+        self._clocks_checked_for = ""  # the load that checked for the effects of a wrong clock
+        self._plan: RunPlan | None = None
+        self._ended_lists: set[str] = set()
+        self._events_checked = self._is_by_id = self._next_is_by_id = False
+        self._running = self._ended = 0
+        self._failed = False
+
+    @property
+    def api(self) -> Api:
+        """The API."""
+        return self.connections.api
+
+    @property
+    def account(self) -> Account:
+        """The account of the key."""
+        return self.connections.account
+
+    @property
+    def test_clocks(self) -> list[str]:
+        """The ids of the account's test clocks, if their objects are loaded: lists hide these
+        unless a clock is named.
+        """
+        return self.connections.test_clocks if self.options.test_clocks else []
+
+    # -- the plan of a package
+
+    def plan(self, selected: Sequence[str]) -> RunPlan:
+        """Return the plan of this package. The first resource that asks makes it, from the state
+        alone, before any list or event is requested.
+        """
+        if self._plan is None:
+            self._plan = self._make_plan(
+                [name for name in selected if name in RESOURCES], CHANGES in selected
+            )
+        return self._plan
+
+    def _make_plan(self, lists: Sequence[str], with_changes: bool) -> RunPlan:
+        source_state = dlt.current.source_state()
+        states, now = source_state.get("resources", {}), self.api.now()
+        if not with_changes and self.options.end is None:
+            log.warning(
+                "`changes` is not selected: updates, cancellations and deletes of older objects are not seen."
+            )
+        reads_events = with_changes and self.options.end is None and self.events_denied is None
+        was_denied = bool(lists) and EVENTS_DENIED in source_state
+        if reads_events and (was_denied or must_probe_events(states, lists, now)):
+            reads_events = self.can_read_events()
+        return plan_run(
+            states,
+            lists,
+            now,
+            reads_events=reads_events,
+            followed=[name for name in RESOURCES if name in (self.options.followed or RESOURCES)],
+            reconcile=self.options.reconcile,
+            listed=self.listing_runs,
+            compared=self.compared,
+            is_by_id=self._is_by_id,
+        )
 
     def can_read_events(self) -> bool:
-        """Whether the key may read events; the first to ask finds out."""
-        if not self.events_checked:
-            self.events_checked = True
+        """Whether the key may read events; asked once."""
+        if not self._events_checked:
+            self._events_checked = True
             try:
                 self.note_activity(newest_created(self.api) or self._newest_customer_ahead())
             except NotReadable as refusal:
-                self.events_denied = refusal
+                self.deny_events(refusal)
         return self.events_denied is None
 
+    def deny_events(self, refusal: NotReadable) -> None:
+        """Record that events cannot be read; later runs ask before they read their lists."""
+        self.events_denied = refusal
+
+    def refuse(self, name: str, refusal: NotReadable) -> None:
+        """Record that a resource cannot be read."""
+        self.refused.setdefault(name, refusal)
+
+    # -- the course of a package
+
+    def begin_package(self) -> None:
+        """Start another package of this run."""
+        self.counters.begin_package()
+        self.needs_another_package = False
+        self._is_by_id, self._next_is_by_id = self._next_is_by_id, False
+        self._plan = None
+        self._ended_lists.clear()
+
+    def end_list(self, table: str) -> None:
+        """Record that a list is read, as far as this package reads it."""
+        self._ended_lists.add(table)
+
+    def has_ended(self, lists: Collection[str]) -> bool:
+        """Whether these lists are read, as far as this package reads them."""
+        return self._ended_lists.issuperset(lists)
+
+    def keep_listing(self, run: ListingRun) -> None:
+        """Keep a listing for the packages that follow."""
+        self.listing_runs[run.resource.table] = run
+
+    def end_comparison(self, table: str) -> None:
+        """Record that this run has compared a whole list."""
+        self.compared.add(table)
+
+    def require_another_package(self, by_id: bool = False) -> None:
+        """Continue this run with another package; `by_id`: for the events that only their id
+        finds.
+        """
+        self.needs_another_package = True
+        self._next_is_by_id = self._next_is_by_id or by_id
+
+    def cancel_another_package(self) -> None:
+        """Do not continue this run for its events."""
+        self.needs_another_package = False
+
+    @property
+    def package_full(self) -> bool:
+        """Whether this package has as many rows as it should."""
+        limit = self.options.package_rows
+        return limit is not None and self.counters.package_rows >= limit
+
+    @property
+    def finished(self) -> bool:
+        """Whether every listing that began has yielded its last row, and the events since then were
+        read.
+        """
+        return not self.needs_another_package and all(
+            run.done or table in self.refused for table, run in self.listing_runs.items()
+        )
+
+    def count_rows(self, table: str, rows: int) -> None:
+        """Count rows that go to dlt; if Stripe's time is in doubt, store what is proven."""
+        self.counters.add_rows(table, rows)
+        if rows and self._proven_second is not None and self.is_in_doubt:
+            dlt.current.source_state()[UNPROVEN] = self._proven_second
+
+    # -- Stripe's time
+
     def _newest_customer_ahead(self) -> int:
-        """When the newest customer was made, if that is long after Stripe's `Date`: without events
-        nothing else tells.
+        """When the newest customer was created, if that is long after Stripe's `Date`: without
+        events nothing else shows it.
         """
         now = self.api.now()
         if now < self.api.clock.time() - RETENTION:
@@ -200,13 +328,13 @@ class RunContext:
     @property
     def is_in_doubt(self) -> bool:
         """Whether Stripe's `Date` is ahead of this machine's clock by up to a day: one of them is
-        wrong. By more, it is believed: where a cursor is so far ahead, the next run sees it.
+        wrong. Beyond that, `Date` is believed: if it was wrong, the next run sees the cursor.
         """
         return CLOCK_TOLERANCE < self.api.now() - self.api.clock.time() <= SECONDS_PER_DAY
 
     def proven(self, second: int) -> int:
-        """The latest second up to this one that has surely passed at Stripe: a cursor must not be
-        ahead of it.
+        """Return the latest second up to this one that has certainly passed at Stripe: a cursor
+        must not be ahead of it.
         """
         return (
             min(second, max(int(self.api.clock.time()), self.newest_seen))
@@ -215,23 +343,36 @@ class RunContext:
         )
 
     def note_activity(self, second: int) -> None:
-        """Something happened at Stripe then."""
-        if (
-            second <= max(self.api.now(), self.api.clock.time()) + CLOCK_TOLERANCE
-        ):  # otherwise it is odd itself
-            self.newest_seen = max(self.newest_seen, second)
+        """Note a second at which something happened at Stripe, unless it is in the future."""
+        if second <= max(self.api.now(), self.api.clock.time()) + CLOCK_TOLERANCE:
+            self.note_seconds([second])
             self.api.advance_clock(second)
+
+    def note_seconds(self, seconds: Iterable[int]) -> None:
+        """Note seconds at which something happened at Stripe."""
+        self.newest_seen = max((self.newest_seen, *seconds))
+
+    def must_check_clocks(self, load_id: str) -> bool:
+        """Whether a load has not looked yet for the effects of a wrong clock; true once."""
+        is_new = self._clocks_checked_for != load_id
+        self._clocks_checked_for = load_id
+        return is_new
+
+    def note_proven(self, second: int) -> None:
+        """Note the second that is proven when a package begins."""
+        self._proven_second = self.proven(second)
+
+    # -- opening and closing
 
     def acquire(self) -> None:
         """A resource begins to run."""
         self._running += 1
 
     def release(self, selected: Sequence[str], failed: bool) -> None:
-        """A resource ended. The last of those selected closes the session, or the last that runs
-        once one has failed.
+        """A resource ended. The last of those selected closes the run, or the last that runs once
+        one has failed.
 
-        A session that was refused by all raises the refusal; events alone, without a list that may
-        be read, do not count.
+        Raises the refusal if every list that was selected was refused; events alone do not count.
         """
         self._running -= 1
         self._ended += 1
@@ -246,76 +387,42 @@ class RunContext:
             and (self._failed or self._ended >= len(selected))
         ):
             self.close()
-            for sentence in describe_rejected(self.left_out.reasons):
-                log.warning("%s", sentence)
-            self.left_out = RejectedObjects()
-            self.webhook_events, self.only_by_id = (), False
-            self.retried_events.clear()
-            self.failed_events.clear()
-            self.refused.clear()
-            self.reconciled.clear()
-            self.compared_listings.clear()
+            self._forget_results()
         if refusal is not None:
             raise refusal
 
     def close(self) -> None:
-        """Stop all reading; the session can be used again."""
-        if self._reader is not None:
-            self._reader.close()
-        elif self._api is not None:
-            self._api.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool, self.events_denied, self.events_checked = None, None, False
-        self.next_steps.clear()
-        self.unfinished.clear()
-        self._api = self._reader = self._account = self._clocks = None
+        """Stop all reading; the context can be used again."""
+        self.connections.close()
+        self.events_denied, self._events_checked = None, False
         self._ended, self._failed = 0, False
         self.listing_runs.clear()
         self.embedded_seen.clear()
+        self.begin_package()
 
-    def count_rows(self, table: str, rows: int) -> None:
-        """Count rows that go to dlt; a package is measured in objects, without their children."""
-        self.rows[table] = self.rows.get(table, 0) + rows
-        self.package_rows += rows if table in RESOURCES else 0
-        if rows and self.proven_second is not None and self.is_in_doubt:
-            dlt.current.source_state()[UNPROVEN] = self.proven_second
+    def _forget_results(self) -> None:
+        """Log the objects that were left out, and forget the results of the run: the same source
+        may run again.
+        """
+        for sentence in describe_rejected(self.left_out.reasons):
+            log.warning("%s", sentence)
+        self.left_out = RejectedObjects()
+        self.pending_events = PendingEvents()
+        self._is_by_id = False
+        self.refused.clear()
+        self.compared.clear()
 
 
 def open_run(
     reading: SourceOptions,
-    package_rows: int | None = None,
+    *,
     keep_open: bool = False,
-    reconcile: frozenset[str] = frozenset(),
+    webhook_events: Iterable[WebhookEvent] = (),
+    **more: Any,
 ) -> RunContext:
-    """The session that reads as asked. Raises `UsageError`."""
-    start, end = (
-        _unix_seconds("start_date", reading.get("start_date")),
-        _unix_seconds("end_date", reading.get("end_date")),
-    )
-    if start is not None and end is not None and start >= end:
-        raise UsageError("start_date is not before end_date. Swap them, or leave one out.")
-    look_back = reading.get("look_back", LOOK_BACK)
-    if look_back < 0:
-        raise UsageError("look_back must be 0 or more seconds.")
-    settle = reading.get("settle", SETTLE)
-    if settle < 0:
-        raise UsageError("settle must be 0 or more seconds.")
-    deletes = reading.get("deletes", "soft")
-    if deletes not in get_args(Deletes):
-        raise UsageError(f"deletes must be soft or hard, not {deletes!r}.")
-    options = Options(
-        start,
-        end,
-        _expandable_fields(reading.get("expand") or {}),
-        reading.get("test_clocks", False),
-        look_back,
-        settle,
-        deletes,
-        reading.get("snapshot", False),
-        reconcile,
-        package_rows,
-    )
+    """Return the context of a run with these options; `more`: fields of `Options` that a source
+    does not have. Raises `UsageError`.
+    """
 
     def make_api() -> Api:
         return Api(
@@ -328,4 +435,4 @@ def open_run(
             allow_api_base=reading.get("allow_api_base", False),
         )
 
-    return RunContext(make_api, options, keep_open)
+    return RunContext(make_api, replace(check_options(reading), **more), keep_open, webhook_events)

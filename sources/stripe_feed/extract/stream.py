@@ -1,5 +1,5 @@
-"""The `changes` resource: reads events, and yields the rows that changed into their tables and the
-changes into theirs.
+"""The `changes` resource: read events, and yield the rows that changed and the changes into their
+tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dlt
 from dlt.common.configuration.container import Container
 from dlt.extract.source import SourceInjectableContext
 
-from ..errors import NotFound, NotReadable
+from ..errors import NotReadable
 from ..resources import CHANGES, RESOURCES
 from ..resources.model import Resource
 from . import existing
@@ -22,17 +22,14 @@ from .events.batches import EventBatches
 from .events.classify import ObjectEvent, is_malformed, object_events
 from .events.reader import Event, PollGroup, poll_groups
 from .events.webhook import (
-    MAX_BY_ID,
-    WebhookEvent,
     events_in_bodies,
     fetch_webhook_events,
     listing_start,
-    relevant_events,
 )
-from .next_step import event_window, next_step, rewind_cursor, should_store
+from .next_step import RunPlan, event_window, rewind_cursor, should_store
 from .reconcile import reconcile, remove_old_deletions
 from .refetch import refetch
-from .run import RunContext
+from .run import EVENTS_DENIED, RunContext
 from .snapshot import snapshot
 from .tables.codec import schema_id
 from .tables.rejected import EVENTS_KEY, Rejected
@@ -41,19 +38,19 @@ from .writer import HAS_CHANGES, Writer
 log = logging.getLogger("stripe_feed")
 
 END_OF_TIME = 10**11
-State = dict[str, dict[str, Any]]
+EventStates = dict[str, dict[str, Any]]  # resource -> `since` and `cursor`
 
 
 def stream_changes(context: RunContext) -> Iterator[Any]:
-    """Yield what happened since the last run as Arrow tables, and nothing while none are ready."""
+    """Yield what happened since the last run as Arrow tables; None while none are ready."""
     selected = list(Container()[SourceInjectableContext].source.resources.selected)
     context.acquire()
     failed = False
     try:
-        yield from _stream_changes(context, [table for table in selected if table in RESOURCES])
+        yield from _stream_changes(context, selected)
     except NotReadable as refusal:
-        context.refused[CHANGES] = refusal
-        if not context.keep_open:  # whoever keeps it open says so in its own words
+        context.refuse(CHANGES, refusal)
+        if not context.keep_open:  # else the caller says so
             log.warning(
                 "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
                 "Add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
@@ -65,69 +62,79 @@ def stream_changes(context: RunContext) -> Iterator[Any]:
         context.release(selected, failed)
 
 
-def _stream_changes(context: RunContext, lists: Sequence[str]) -> Iterator[Any]:
+def _stream_changes(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
+    """Follow the plan: after the lists come the events, and then the comparisons."""
     if context.options.end is not None:
         return
-    while any(table not in context.next_steps and table not in context.refused for table in lists):
-        yield None  # each list looks at its state first
-    states: State = dlt.current.resource_state()
-    followed = lists or [
-        table
-        for table in RESOURCES
-        if table in states and table in (context.followed_tables or RESOURCES)
-    ]
-    tables = [table for table in followed if table not in context.refused]
-    events = EventStream(context, states)
-    if context.events_denied is None:
-        _begin_events(context, tables, states)
-        if not dlt.current.source_schema().tables.get(CHANGES, {}).get("columns"):
-            yield from (
-                events.writer(RESOURCES[tables[0]]).changes([], empty=True) if tables else ()
-            )  # there from the start
+    while not context.has_ended([name for name in selected if name in RESOURCES]):
+        yield None
+    plan = context.plan(selected)
+    states: EventStates = dlt.current.resource_state()
+    tables = [name for name in plan.steps if name not in context.refused]
+    events = EventStream(context, plan, states)
+    if plan.reads_events and context.events_denied is None:
+        _begin_events(context, plan, tables, states)
+        if tables and not dlt.current.source_schema().tables.get(CHANGES, {}).get("columns"):
+            # the table exists from the start
+            yield from events.writer(RESOURCES[tables[0]]).changes([], empty=True)
         yield from remove_old_deletions(context, events.writer, states)
-        _rewind_if_changes_lost(context, events.writer, tables, states)
+        _rewind_if_changes_lost(context, plan, events.writer, tables, states)
         try:
-            if [table for table in tables if states.get(table, {}).pop("put_off", False)]:
-                context.unfinished.update(tables)  # what was put off once comes before more events
-            else:
-                yield from events.poll(
-                    [
-                        RESOURCES[table]
-                        for table in tables
-                        if context.next_steps[table] == "incremental"
-                    ]
-                )
-                yield from events.apply_by_id(tables)
+            yield from _apply_events(context, plan, events, tables)
         except NotReadable as refusal:
-            context.events_denied = refusal
-            context.unfinished.clear()
+            context.deny_events(refusal)
+            context.cancel_another_package()
+            dlt.current.source_state()[EVENTS_DENIED] = True
     if context.events_denied is not None:
         yield from events.apply_bodies(tables)
-    gaps = [table for table in tables if context.next_steps.get(table) == "gap"]
-    _warn_of_gaps(gaps, states)
-    listed = dlt.current.source_state().get("resources", {})
-    due = [table for table in tables if _comparison_due(context, table, listed.get(table, {}))]
-    if (
-        events.yielded
-    ):  # the destination does not hold yet what the events brought: compare in the next package
-        context.unfinished.update(table for table in due if table not in gaps)
-        for table in due:
-            if table in states and table not in gaps and table not in context.refused:
-                states[table]["put_off"] = True
-        due = [table for table in due if table in gaps]
-    yield from reconcile(context, events.writer, due, states)
+    due = [name for name in plan.compared if name in tables]
+    gaps = plan.with_step("gap")
+    _warn_of_gaps([name for name in due if name in gaps], states)
+    if events.yielded:
+        # the destination does not hold yet what the events brought
+        _put_off(context, [name for name in due if name not in gaps], states)
+        due = [name for name in due if name in gaps]
+    yield from reconcile(context, plan, events.writer, due, states)
     if context.events_denied is not None:
         raise context.events_denied
 
 
+def _apply_events(
+    context: RunContext, plan: RunPlan, events: EventStream, tables: Sequence[str]
+) -> Iterator[Any]:
+    if plan.compares_first:
+        for table in tables:
+            events.states.get(table, {}).pop("put_off", None)
+        if tables:
+            context.require_another_package()
+        return
+    if not plan.is_by_id:
+        yield from events.poll([RESOURCES[name] for name in plan.polled if name in tables])
+        dlt.current.source_state().pop(EVENTS_DENIED, None)
+    yield from events.apply_by_id(tables)
+
+
+def _put_off(context: RunContext, tables: Sequence[str], states: EventStates) -> None:
+    """Leave comparisons to the next package, where they come before more events."""
+    if tables:
+        context.require_another_package()
+    for table in tables:
+        if table in states and table not in context.refused:
+            states[table]["put_off"] = True
+
+
 def _rewind_if_changes_lost(
-    context: RunContext, writers: Callable[[Resource], Writer], tables: Sequence[str], states: State
+    context: RunContext,
+    plan: RunPlan,
+    writers: Callable[[Resource], Writer],
+    tables: Sequence[str],
+    states: EventStates,
 ) -> None:
-    """Read the events again where the destination has lost the changes."""
+    """Read the events again if the destination has lost the changes."""
     followed = [
         table
         for table in tables
-        if context.next_steps[table] == "incremental" and "put_off" not in states[table]
+        if plan.steps[table] == "incremental" and "put_off" not in states[table]
     ]
     if not followed or not dlt.current.source_state().get(HAS_CHANGES):
         return
@@ -142,18 +149,15 @@ def _rewind_if_changes_lost(
         "Older changes are lost here; the feed has those that it took over.",
         CHANGES,
     )
-    del dlt.current.source_state()[
-        HAS_CHANGES
-    ]  # until there are some again: Stripe may know of none
+    # until there are some again: Stripe may know of none
+    del dlt.current.source_state()[HAS_CHANGES]
     for table in followed:
         rewind_cursor(states[table], context.api.now())
 
 
-def _warn_of_gaps(gaps: Sequence[str], states: State) -> None:
-    old, late = (
-        [table for table in gaps if bool(states[table]["cursor"]) is followed]
-        for followed in (True, False)
-    )
+def _warn_of_gaps(gaps: Sequence[str], states: EventStates) -> None:
+    old = [table for table in gaps if states.get(table, {}).get("cursor")]
+    late = [table for table in gaps if table not in old]
     if old:
         log.warning(
             "The last run is more than 29 days ago, and Stripe keeps events for 30: the whole lists are compared (%s).",
@@ -166,46 +170,30 @@ def _warn_of_gaps(gaps: Sequence[str], states: State) -> None:
         )
 
 
-def _comparison_due(context: RunContext, table: str, listed: Mapping[str, Any]) -> bool:
-    """Whether the whole list is to be compared now: over a gap, after it was listed again, or as
-    asked and not just listed.
-    """
-    where = context.next_steps.get(table)
-    asked = listed.get("compare", False) or (
-        table in context.options.reconcile and table not in context.listing_runs
-    )
-    return table not in context.reconciled and (
-        where == "gap" or (where == "incremental" and asked)
-    )
-
-
-def _begin_events(context: RunContext, tables: Sequence[str], states: State) -> None:
-    """Set `since` where a list begins, and the next step of resources whose lists do not run."""
+def _begin_events(
+    context: RunContext, plan: RunPlan, tables: Sequence[str], states: EventStates
+) -> None:
+    """Let the events of a resource begin where its list began; with a gap, after its comparison."""
     list_states = dlt.current.source_state().get("resources", {})
     for table in tables:
-        if table not in context.next_steps:
-            context.next_steps[table] = next_step(
-                list_states.get(table, {}), states.get(table), context.api.now(), True
-            )
-        run = context.listing_runs.get(table)
-        step = context.next_steps[table]
+        step, run = plan.steps[table], context.listing_runs.get(table)
         if step in ("backfill", "relist"):
             if run is not None and (step == "relist" or run.plan.first or table not in states):
                 schema = schema_id(context.api.version, context.codecs[table])
                 since = context.proven(run.plan.started_at)
                 states[table] = {"since": since, "cursor": since, "shape": schema}
-            context.unfinished.add(table)
+            context.require_another_package()
         elif step == "gap":
-            states.setdefault(
-                table, {"since": 0, "cursor": 0, "shape": list_states[table].get("shape")}
-            )  # until it is compared
+            schema = list_states[table].get("shape")
+            states.setdefault(table, {"since": 0, "cursor": 0, "shape": schema})
 
 
 class EventStream:
-    """One reading of events: its writers by resource, and the reader's state."""
+    """The events of one package: their writers by resource, and the cursors."""
 
-    def __init__(self, context: RunContext, states: State) -> None:
+    def __init__(self, context: RunContext, plan: RunPlan, states: EventStates) -> None:
         self.context = context
+        self.plan = plan
         self.states = states
         self.writers: dict[str, Writer] = {}
         self.yielded = False
@@ -217,53 +205,43 @@ class EventStream:
         return self.writers[resource.table]
 
     def apply_by_id(self, tables: Sequence[str]) -> Iterator[Any]:
-        """Read by id the events that webhooks told of and no list shows; in a package of their own,
-        because what was told of their objects must be in the destination.
+        """Fetch by id and apply the events that webhooks announced and no list shows; in a package
+        of their own, since the destination must hold all other changes of their objects.
 
-        Once all lists are complete: what is in a list that is under way, or compared, its events of
-        before tell wrongly.
+        Runs only when every backfill is complete: an event older than a running backfill would
+        overwrite newer rows.
         """
-        context = self.context
-        batch = [event for event in context.webhook_events if event.by_id][:MAX_BY_ID]
-        if not batch or context.unfinished or not self._is_complete:
+        context, pending = self.context, self.context.pending_events
+        batch = pending.by_id()
+        if not batch or context.needs_another_package or not self._is_incremental:
             return
         if self.yielded:
-            context.only_by_id = True
-            context.unfinished.update(tables)
+            context.require_another_package(by_id=True)
             return
+        ids = [event.event_id for event in batch]
         events: list[Event] = []
-        for fetched in fetch_webhook_events(context, batch):
+        pool = context.connections.pool
+        for fetched in fetch_webhook_events(context.api, pool, ids, pending.failed):
             yield None
             events += fetched
-        context.webhook_events = [event for event in context.webhook_events if event not in batch]
+        pending.drop(ids)
         yield from self._apply_any_age(events, tables)
-        read = {
-            event.event_id
-            for event in batch
-            if context.failed_events.get(event.event_id) in (None, NotFound.__name__)
-        }
-        if read & context.retried_events:
-            context.left_out.resolve(EVENTS_KEY, read & context.retried_events)
+        if resolved := pending.read_ids(batch) & pending.retried:
+            context.left_out.resolve(EVENTS_KEY, resolved)
             context.left_out.store(EVENTS_KEY)
 
     def apply_bodies(self, tables: Sequence[str]) -> Iterator[Any]:
-        """Apply the events whose bodies webhooks brought, for a key that may not read events."""
-        if self._is_complete:
-            with_body = [event for event in self.context.webhook_events if event.body is not None]
-            self.context.webhook_events = [
-                event for event in self.context.webhook_events if event.body is None
-            ]
-            yield from self._apply_any_age(events_in_bodies(with_body), tables)
+        """Apply events whose bodies webhooks brought, for a key that may not read events."""
+        if self._is_incremental:
+            bodies = self.context.pending_events.take_bodies()
+            yield from self._apply_any_age(events_in_bodies(bodies), tables)
 
     @property
-    def _is_complete(self) -> bool:
-        standing, refused = self.context.next_steps, self.context.refused
-        return all(
-            where == "incremental" for table, where in standing.items() if table not in refused
-        )
+    def _is_incremental(self) -> bool:
+        return self.plan.is_incremental(self.context.refused)
 
     def _apply_any_age(self, events: Sequence[Event], tables: Sequence[str]) -> Iterator[Any]:
-        """Apply events of any age, each of which may have been read before."""
+        """Apply events of any age, each of which may be stored already."""
         names = {RESOURCES[table].object: RESOURCES[table] for table in tables}
         history = [
             object_event
@@ -275,9 +253,7 @@ class EventStream:
         self._note_webhook_progress(history)
 
     def _note_webhook_progress(self, history: Sequence[ObjectEvent]) -> None:
-        """Note up to when events were told ahead of the cursor: polling comes to them later, and
-        knows them.
-        """
+        """Note up to when events were applied ahead of the cursor: polling reads them again later."""
         now = self.context.api.now()
         for object_event in history if self.yielded else ():
             state = self.states.get(object_event.resource.table)
@@ -289,7 +265,7 @@ class EventStream:
                 state["rung"] = min(max(state.get("rung", 0), object_event.event.created), now)
 
     def _is_ours(self, event: Event) -> bool:
-        """A webhook can bring events of connected accounts, and of the other mode."""
+        """Whether an event is of this account and mode; webhooks also bring others."""
         account = self.context.account
         return event.account in (None, account.id) and event.livemode in (None, account.livemode)
 
@@ -297,23 +273,15 @@ class EventStream:
         """Read the events of these resources and apply them in batches that end with a whole
         second.
 
-        Up to those that may not all be visible yet; of resources for which a webhook rang, up to
-        now. The cursor never passes the former.
+        Read those that are settled; for resources with announced events, those until now. The
+        cursor never passes the settled ones.
         """
         options, now = self.context.options, self.context.api.now()
-        if self.context.only_by_id:
-            self.context.only_by_id = False
-            return
         yield from self._snapshots(resources, now)
         self._drop_known_webhook_events(resources)
-        if self.context.polls:
-            rejected_ids = self.context.left_out.ids_to_retry(EVENTS_KEY)
-            self.context.retried_events.update(rejected_ids)
-            self.context.webhook_events = [
-                *self.context.webhook_events,
-                *(WebhookEvent(id, by_id=True) for id in rejected_ids),
-            ]
-        settled, polls = now - options.settle, self.context.polls
+        if options.polls:
+            self.context.pending_events.retry(self.context.left_out.ids_to_retry(EVENTS_KEY))
+        settled, polls = now - options.settle, options.polls
         spans = self._windows(resources, now)
         started = {
             r.table: max(self.states[r.table]["cursor"], self.states[r.table].get("rung", -1) + 1)
@@ -358,14 +326,12 @@ class EventStream:
         finally:
             for batch in batches:
                 batch.stream.close()
-        if self.context.package_full and any(not one.finished for one in batches):
-            self.context.unfinished.update(r.table for r in resources)
+        if self.context.package_full and any(not batch.finished for batch in batches):
+            self.context.require_another_package()
             return
         settled = self.context.proven(settled)
-        if self._is_complete:
-            self.context.webhook_events = [
-                one._replace(by_id=True) for one in self.context.webhook_events
-            ]
+        if self._is_incremental:
+            self.context.pending_events.fetch_rest_by_id()
         for r in self._readable(resources) if polls else ():
             state = self.states[r.table]
             if settled > state["cursor"] and (
@@ -373,86 +339,68 @@ class EventStream:
                 or should_store(state["cursor"], settled, options.look_back, newest.get(r.table))
             ):
                 state["cursor"] = settled
-                yield from self._store_list_cursor(r.table)
+                self._store_list_cursor(r.table)
 
-    def _store_list_cursor(self, table: str) -> Iterator[Any]:
+    def _store_list_cursor(self, table: str) -> None:
         """Move the list's cursor together with that of the events, so that both are one row of
         state.
         """
         run = self.context.listing_runs.get(table)
-        if run is not None and not run.plan.keeps_cursor:
-            while not run.closed:
-                yield None
-            if run.done:
-                dlt.current.source_state()["resources"][table].update(
-                    run.state(self.context.options)
-                )
+        if run is not None and run.done and not run.plan.keeps_cursor:
+            list_state = dlt.current.source_state()["resources"][table]
+            list_state.update(run.state(self.context.options))
 
     def _readable(self, resources: Sequence[Resource]) -> list[Resource]:
         return [r for r in resources if r.table not in self.context.refused]
 
     def _drop_known_webhook_events(self, resources: Sequence[Resource]) -> None:
-        """Forget what webhooks told of that is told already, or concerns nobody."""
-        context = self.context
-        if not context.webhook_events or not resources:
+        """Drop announced events that are stored already, or irrelevant."""
+        pending = self.context.pending_events
+        if not pending.events or not resources:
             return
-        types = {type for table in context.next_steps for type in RESOURCES[table].events}
-        context.webhook_events = relevant_events(context.webhook_events, context.account, types)
+        types = {type for table in self.plan.steps for type in RESOURCES[table].events}
+        pending.keep_relevant(self.context.account, types)
         if (client := self.writer(resources[0]).client) is not None:
             with client:
-                seen = existing.known_change_ids(
-                    client, [event.event_id for event in context.webhook_events]
-                )
-            context.webhook_events = [
-                event for event in context.webhook_events if event.event_id not in seen
-            ]
+                ids = [event.event_id for event in pending.events]
+                pending.drop(existing.known_change_ids(client, ids))
 
     def _windows(self, resources: Sequence[Resource], now: int) -> dict[str, tuple[int, int]]:
-        """The seconds [lo, hi) whose events are read, by resource."""
+        """Return the seconds [lo, hi) whose events are read, by resource."""
         options, windows = self.context.options, {}
         for r in resources:
             state = self.states[r.table]
             lo, hi = event_window(state, now, options.look_back, options.settle)
-            announced = [
-                event
-                for event in self.context.webhook_events
-                if not event.by_id and event.may_match(r.events)
-            ]
+            announced = self.context.pending_events.listed(r.events)
             if announced:
-                windows[r.table] = (
-                    lo if self.context.polls else listing_start(state, announced, lo),
-                    now + 1,
-                )
-            elif self.context.polls:
+                lo = lo if options.polls else listing_start(state, announced, lo)
+                windows[r.table] = (lo, now + 1)
+            elif options.polls:
                 windows[r.table] = (lo, hi)
         return windows
 
     def _classify(
-        self, batch: Sequence[Event], group: PollGroup, spans: Mapping[str, tuple[int, int]]
+        self, batch: Sequence[Event], group: PollGroup, windows: Mapping[str, tuple[int, int]]
     ) -> list[ObjectEvent]:
-        names, announced = (
-            {r.object: r for r in group.resources},
-            {one.event_id for one in self.context.webhook_events},
-        )
-        self.context.newest_seen = max(
-            (self.context.newest_seen, *(event.created for event in batch))
-        )
+        """Return the object events of a batch that are to be applied."""
+        pending = self.context.pending_events
+        names = {r.object: r for r in group.resources}
+        announced = {event.event_id for event in pending.events}
+        self.context.note_seconds(event.created for event in batch)
         object_events = [
             one
             for event in batch
             for one in self._object_events(event, names)
-            if self._is_in_window(one, 0 if event.id in announced else spans[one.resource.table][0])
+            if self._is_in_window(
+                one, 0 if event.id in announced else windows[one.resource.table][0]
+            )
             and self._is_wanted(one)
         ]
-        if announced:
-            listed = {event.id for event in batch}
-            self.context.webhook_events = [
-                one for one in self.context.webhook_events if one.event_id not in listed
-            ]
+        pending.drop({event.id for event in batch})
         return object_events
 
     def _object_events(self, event: Event, names: Mapping[str, Resource]) -> list[ObjectEvent]:
-        """What an event tells; one that should tell of something and cannot be read is left out."""
+        """Return the object events of an event; record a relevant event that is malformed."""
         found_events = object_events(event, names)
         if not found_events and is_malformed(event, names):
             self.context.left_out.add(
@@ -462,14 +410,12 @@ class EventStream:
         return found_events
 
     def _is_in_window(self, object_event: ObjectEvent, lo: int) -> bool:
-        """Whether an event is from a second on, and what the list does not hold."""
+        """Whether an event is not older than `lo`, nor than its list."""
         since: int = self.states.get(object_event.resource.table, {}).get("since", 0)
         return object_event.event.created >= max(lo, since)
 
     def _snapshots(self, resources: Sequence[Resource], now: int) -> Iterator[Any]:
-        """Before its first events, the objects of a resource as they were when its list began;
-        where asked for.
-        """
+        """Yield requested snapshots, before the first events of a resource."""
         for resource in resources if self.context.options.snapshot else ():
             state = self.states[resource.table]
             if state["cursor"] == state["since"] and "snapshot" not in state:
@@ -486,8 +432,8 @@ class EventStream:
         return not too_old and (self.context.options.test_clocks or not object_event.on_test_clock)
 
     def _apply(self, history: Sequence[ObjectEvent], started: Mapping[str, int]) -> Iterator[Any]:
-        """Yield rows and changes for a batch of events; what must be read again is read for all
-        resources side by side.
+        """Yield rows and changes for a batch of events. Objects to fetch again are fetched for all
+        resources in parallel.
         """
         by_table: dict[str, list[ObjectEvent]] = {}
         for object_event in history:

@@ -91,35 +91,35 @@ class Writer:
         load_id = ""
         if LoadPackageStateInjectableContext in Container():  # else nothing is loaded
             load_id = dlt.current.load_package_state()["load_id"]
-            self.client, self.destination = self._client(load_id)
+            self.client, self.destination = self.context.connections.sql_client(
+                load_id, self._open_client
+            )
             self.names = {name: table_names(self.client, name) for name in self._tables()}
             self._check_owner()
-            if self.context.clocks_checked_for != load_id:
-                self.context.clocks_checked_for = load_id
+            if self.context.must_check_clocks(load_id):
                 repair_clock_errors(self.context, self.client, dlt.current.source_state())
         self.stamp = LoadStamp(context.account.id, load_id)
 
-    def _client(self, load_id: str) -> tuple[Any, str]:
-        """Return the destination's SQL client and type, made once per package: dlt resolves its
-        configuration each time.
+    def _open_client(self) -> tuple[Any, str]:
+        """Check the destination, and return its SQL client and type; done once per package, since
+        dlt resolves its configuration each time.
         """
-        if self.context.sql_client is None or self.context.sql_client[0] != load_id:
-            pipeline = dlt.current.pipeline()
-            require_merge(pipeline.destination)
-            require_own_file(pipeline)
-            require_same_place(pipeline)
-            restrict_access(pipeline)
-            load_sqlite_serially(pipeline)
-            require_usable_dataset(pipeline, dlt.current.source_state())
-            client, destination = pipeline.sql_client(), pipeline.destination.destination_type
-            if self.context.lock_wait and (file := duckdb_path(pipeline)) is not None:
-                wait_for_file(client, file, self.context.lock_wait)
-            recreate_missing(pipeline)
-            create_indexes(client, destination)
-            if not self.context.keep_open:  # else the caller loads, and comments then
-                comment_columns(client, destination, dlt.current.source_schema().tables)
-            self.context.sql_client = (load_id, client, destination)
-        return self.context.sql_client[1:]
+        pipeline = dlt.current.pipeline()
+        require_merge(pipeline.destination)
+        require_own_file(pipeline)
+        require_same_place(pipeline)
+        restrict_access(pipeline)
+        load_sqlite_serially(pipeline)
+        require_usable_dataset(pipeline, dlt.current.source_state())
+        client, destination = pipeline.sql_client(), pipeline.destination.destination_type
+        lock_wait = self.context.options.lock_wait
+        if lock_wait and (file := duckdb_path(pipeline)) is not None:
+            wait_for_file(client, file, lock_wait)
+        recreate_missing(pipeline)
+        create_indexes(client, destination)
+        if not self.context.keep_open:  # else the caller loads, and comments then
+            comment_columns(client, destination, dlt.current.source_schema().tables)
+        return client, destination
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds]
@@ -198,7 +198,7 @@ class Writer:
             return []
         if changes:
             dlt.current.source_state()[HAS_CHANGES] = True
-        first = self.context.count_changes(len(changes))
+        first = self.context.counters.add_changes(len(changes))
         table = change_table(
             changes, self.stamp, self.context.account.livemode, self.context.api.now(), first
         )

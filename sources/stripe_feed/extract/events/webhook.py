@@ -5,7 +5,7 @@ list, and which to fetch by id.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -13,9 +13,8 @@ from msgspec import Meta
 
 from ...api.client import Account, Api
 from ...api.json_repair import decode_body
-from ...errors import SetupError, StripeFeedError, Unreachable
+from ...errors import NotFound, SetupError, StripeFeedError, Unreachable
 from ..paging.fetch import path_segment
-from ..run import RunContext
 from .reader import EVENTS_PATH, Event, decode_event
 
 # more older events than this, and the list begins with them instead of fetching each by id
@@ -55,6 +54,57 @@ class WebhookEvent(NamedTuple):
 
 
 _head = msgspec.json.Decoder(WebhookHead)
+
+
+class PendingEvents:
+    """The events that are still to be read, apart from polling: webhooks announced them, or earlier
+    runs rejected them.
+    """
+
+    def __init__(self, events: Iterable[WebhookEvent] = ()) -> None:
+        self.events = list(events)
+        self.failed: dict[str, str] = {}  # event id -> the class of its error
+        self.retried: set[str] = set()  # ids that earlier runs rejected
+
+    def retry(self, ids: Iterable[str]) -> None:
+        """Add events that earlier runs rejected."""
+        ids = list(ids)
+        self.retried.update(ids)
+        self.events += [WebhookEvent(id, by_id=True) for id in ids]
+
+    def keep_relevant(self, account: Account, types: Collection[str]) -> None:
+        """Drop irrelevant events, as `relevant_events` does."""
+        self.events = relevant_events(self.events, account, types)
+
+    def drop(self, ids: Collection[str]) -> None:
+        """Drop events that were read."""
+        self.events = [event for event in self.events if event.event_id not in ids]
+
+    def listed(self, types: Collection[str]) -> list[WebhookEvent]:
+        """Return the events that a list of these types may show."""
+        return [event for event in self.events if not event.by_id and event.may_match(types)]
+
+    def by_id(self) -> list[WebhookEvent]:
+        """Return the next events to fetch by id."""
+        return [event for event in self.events if event.by_id][:MAX_BY_ID]
+
+    def fetch_rest_by_id(self) -> None:
+        """Fetch what is left by id: no list has shown it."""
+        self.events = [event._replace(by_id=True) for event in self.events]
+
+    def take_bodies(self) -> list[WebhookEvent]:
+        """Remove and return the events that came with their body."""
+        with_body = [event for event in self.events if event.body is not None]
+        self.events = [event for event in self.events if event.body is None]
+        return with_body
+
+    def read_ids(self, events: Iterable[WebhookEvent]) -> set[str]:
+        """Return the ids of those that were read, or that no longer exist."""
+        return {
+            event.event_id
+            for event in events
+            if self.failed.get(event.event_id) in (None, NotFound.__name__)
+        }
 
 
 def decode_head(body: bytes | None) -> WebhookHead:
@@ -98,35 +148,32 @@ def listing_start(
 
 
 def fetch_webhook_events(
-    context: RunContext, webhook_events: Sequence[WebhookEvent]
+    api: Api, pool: ThreadPoolExecutor, ids: Iterable[str], failed: dict[str, str]
 ) -> Iterator[list[Event]]:
     """Fetch these events by id; yield those that arrived, an empty list while all are pending.
 
-    Events that cannot be read are recorded as failed with the error class; they stop nothing else.
+    Events that cannot be read are recorded in `failed` with the error class; they stop nothing
+    else.
     """
-    clock = context.api.clock
-    pending = {
-        context.pool.submit(_fetch, context.api, webhook_event.event_id): webhook_event.event_id
-        for webhook_event in webhook_events
-    }
-    deadline = clock.monotonic() + BY_ID_TIMEOUT
-    while pending and clock.monotonic() < deadline:
+    pending = {pool.submit(_fetch, api, id): id for id in ids}
+    deadline = api.clock.monotonic() + BY_ID_TIMEOUT
+    while pending and api.clock.monotonic() < deadline:
         done, _ = wait(pending, timeout=0.05, return_when=FIRST_COMPLETED)
         events = []
         for future in done:
-            event_id, deadline = pending.pop(future), clock.monotonic() + BY_ID_TIMEOUT
+            event_id, deadline = pending.pop(future), api.clock.monotonic() + BY_ID_TIMEOUT
             try:
                 events.append(future.result())
             except SetupError:
                 raise
             except StripeFeedError as fault:
-                if context.api.stopped.is_set():
+                if api.stopped.is_set():
                     raise
-                context.failed_events[event_id] = type(fault).__name__
+                failed[event_id] = type(fault).__name__
         yield events
     for future, event_id in pending.items():
         future.cancel()
-        context.failed_events[event_id] = Unreachable.__name__
+        failed[event_id] = Unreachable.__name__
 
 
 def _fetch(api: Api, id: str) -> Event:

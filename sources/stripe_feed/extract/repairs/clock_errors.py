@@ -39,8 +39,8 @@ def repair_clock_errors(context: RunContext, client: Any, state: dict[str, Any])
         limit = min(now - int(CLOCK_TOLERANCE), now if limit is None else limit)
     if limit is not None:
         _lower_versions(client, limit * VERSION_STEP)
-    context.newest_seen = max((context.newest_seen, *_cursor_seconds(resources)))
-    context.proven_second = context.proven(now)
+    context.note_seconds(_cursor_seconds(resources))
+    context.note_proven(now)
 
 
 def _cursor_seconds(resources: dict[str, Any]) -> Iterator[int]:
