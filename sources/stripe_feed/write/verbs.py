@@ -251,33 +251,41 @@ def _act_on(
             return replace(done, message=ends) if done.status == "success" else done
     params = convert(row, verb, order.set or {}, order.nulls, order.unset)
     check(row, verb, params)
-    stripe_verb = row.verbs[verb]
-    path = path_to(stripe_verb.path, object_id)
     effect = ""
     if order.dry_run or lookup.api.live:
         effect = consequences(lookup, row, verb, object_id)
     if order.dry_run:
+        request = Request(row.verbs[verb].method, path_to(row.verbs[verb].path, object_id), params)
         message = effect or f"Would {verb.replace('_', ' ')} {object_id}"
-        return _would(row, verb, message, (Request(stripe_verb.method, path, params),), object_id)
+        return _would(row, verb, message, (request,), object_id)
+    _require_confirmation(order, object_id, effect)
+    return _send(lookup, row, verb, order, object_id, params)
+
+
+def _require_confirmation(order: Order, object_id: str, effect: str) -> None:
+    """Say what goes for good; raise `UsageError` unless it is confirmed."""
     if effect and not order.confirm:
         raise UsageError(
             f"{object_id}: {effect} Nothing was done, as this is live data: confirm it with --yes (in Python: confirm=True)."
         )
     if effect:
         log.warning("%s: %s", object_id, effect)
-    if stripe_verb.method == "delete":
-        reply = lookup.api.delete(path, params, decode)
-        answer = {"id": object_id, "object": row.object, **reply.value}
-        if reply.value == {"deleted": True} and verb == "cancel":  # a canceled one can be read
-            answer = lookup.get(row, object_id).value
-        key = None
-    else:
+
+
+def _send(
+    lookup: Lookup, row: Writable, verb: str, order: Order, object_id: str, params: Params
+) -> ActionResult:
+    path = path_to(row.verbs[verb].path, object_id)
+    message = f"{_name(row)} {PAST[verb]} successfully"
+    if row.verbs[verb].method == "post":
         key = order.idempotency_key
         reply = lookup.api.post(path, _expanding(params, order), decode, key=key)
-        answer = reply.value
-    return _done(
-        row, verb, f"{_name(row)} {PAST[verb]} successfully", answer, reply.request_id, key=key
-    )
+        return _done(row, verb, message, reply.value, reply.request_id, key=key)
+    reply = lookup.api.delete(path, params, decode)
+    answer = {"id": object_id, "object": row.object, **reply.value}
+    if reply.value == {"deleted": True} and verb == "cancel":  # a canceled one can be read
+        answer = lookup.get(row, object_id).value
+    return _done(row, verb, message, answer, reply.request_id)
 
 
 def _canceling(order: Order) -> Order:
