@@ -13,7 +13,8 @@ import pytest
 from stripe_feed.api.client import Clock
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.run import LOG, Plan, Push, Result, open_push
+from stripe_feed.write.push.report import Plan, Result
+from stripe_feed.write.push.run import LOG, Push, open_push
 
 Row = dict[str, Any]
 

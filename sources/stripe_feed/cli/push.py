@@ -19,7 +19,7 @@ from .output import echo_err, escape_control, format_time, print_json
 
 if TYPE_CHECKING:
     from ..write.push.definition import Definition
-    from ..write.push.log import LoggedRow
+    from ..write.push.log import LoggedRow, PushLog
     from ..write.push.run import Push
 
 FILE = "pushes.toml"
@@ -147,28 +147,10 @@ def show(
         raise SetupError(f"There is no push log {path.name} yet. Run `stripe-feed push run` first.")
     with PushLog(path, time) as opened:
         if requests is not None:
-            for one in map(_request, opened.operations(requests)):
-                if json:
-                    print_json(one)
-                else:
-                    _line(*(None if part is None else str(part) for part in one.values()))
-            return
-        for definition in _chosen(file, names):
-            failed = [
-                _failed(row)
-                for row in opened.rows(definition.name).values()
-                if row.state in ("open", "rejected")
-            ]
-            runs = opened.runs(definition.name)
-            if json:
-                print_json({"push": definition.name, "runs": runs, "rows": failed})
-            else:
-                for run in runs:
-                    began = format_time(int(run["started_at"]))
-                    ended = _counts(run["counts"]) if run["ended_at"] else "did not end"
-                    _line(f"run {run['run']}", definition.name, began, ended)
-                for row in failed:
-                    _line(row["state"], row["key"], row["object_id"], row["reason"])
+            _print_requests(opened, requests, json)
+        else:
+            for definition in _chosen(file, names):
+                _print_state(opened, definition.name, json)
 
 
 @command
@@ -301,6 +283,30 @@ def _print_result(result: dict[str, Any]) -> None:
         _line(row["status"], row["key"], row["object_id"], row["reason"])
     error = f" The run was stopped: {result['error']}" if result["error"] else ""
     echo_err(f"{result['push']}, run {result['run']}: {_counts(result['counts'])}.{error}")
+
+
+def _print_requests(log: PushLog, run: int, json: bool) -> None:
+    for one in map(_request, log.operations(run)):
+        if json:
+            print_json(one)
+        else:
+            _line(*(None if part is None else str(part) for part in one.values()))
+
+
+def _print_state(log: PushLog, push: str, json: bool) -> None:
+    """Print the last runs, and the rows that failed."""
+    rows = log.rows(push).values()
+    failed = [_failed(row) for row in rows if row.state in ("open", "rejected")]
+    runs = log.runs(push)
+    if json:
+        print_json({"push": push, "runs": runs, "rows": failed})
+        return
+    for run in runs:
+        began = format_time(int(run["started_at"]))
+        ended = _counts(run["counts"]) if run["ended_at"] else "did not end"
+        _line(f"run {run['run']}", push, began, ended)
+    for row in failed:
+        _line(row["state"], row["key"], row["object_id"], row["reason"])
 
 
 def _counts(counts: dict[str, int]) -> str:

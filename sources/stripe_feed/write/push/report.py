@@ -1,19 +1,95 @@
-"""A plan or a result as JSON, and a plan as one page of HTML."""
+"""What a run would do or did: a plan and a result, as JSON, and a plan as one page of HTML."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from ...api.rate_limits import ENDPOINT_RPS
+from ...errors import StripeFeedError
 from .decision import Decision
-from .run import Plan, Result
+from .definition import Definition
 
 STYLE = (
     "body{font:15px system-ui;margin:2em}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}"
 )
+
+
+Status = Literal[
+    "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent"
+]
+STATUSES: tuple[Status, ...] = (
+    "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What became of a row that was not as it was before."""
+
+    key: str
+    status: Status
+    object_id: str | None = None
+    reason: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do; `unchanged` rows are only counted."""
+
+    push: Definition
+    decisions: tuple[Decision, ...]
+    unchanged: int
+    refusal: str = ""  # why a run would stop before it sends anything
+    creations: int = 0  # of other objects that rows name
+
+    def counts(self) -> dict[str, int]:
+        """How many rows need what."""
+        found = Counter(decision.action for decision in self.decisions)
+        return {
+            "create": found["create"],
+            "update": found["update"],
+            "delete": found["delete"],
+            "settle": found["settle"],
+            "unchanged": self.unchanged + found["none"],
+            "skip": found["skip"] + found["drop"],
+            "reject": found["reject"],
+        }
+
+    @property
+    def writes(self) -> int:
+        """How many requests a run would send, look-ups aside."""
+        return self.creations + sum(len(decision.steps) for decision in self.decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run did; `error` is what stopped it."""
+
+    push: Definition
+    run: int
+    rows: tuple[RowResult, ...]
+    unchanged: int
+    error: StripeFeedError | None = None
+
+    def counts(self) -> dict[str, int]:
+        """How many rows ended how."""
+        found = Counter(row.status for row in self.rows)
+        found["unchanged"] += self.unchanged
+        return {status: found[status] for status in STATUSES}
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with."""
+        if self.error is not None:
+            return self.error.exit_code
+        counts = self.counts()
+        return 4 if counts["rejected"] or counts["unknown"] else 0
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:

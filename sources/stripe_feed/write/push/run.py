@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from ...api.client import Api
 from ...destination.locks import lock_file
@@ -24,14 +23,17 @@ from ...errors import (
     UsageError,
 )
 from ..lookup.find import Lookup
+from .compare import Table, compare, queue_of, refusal
+from .compare import only_failed as only_failed_of
 from .decide import decide
 from .decision import OPEN, Decision
-from .definition import NOTHING, Definition, make_definition
+from .definition import Definition, make_definition
 from .log import LoggedRow, PushLog
-from .mapping import Wanted, fields_of, wanted_of
+from .mapping import Wanted
 from .matching import Matcher
 from .references import References
-from .rows import Row, columns_of, read_rows
+from .report import Plan, Result, RowResult, Status
+from .rows import read_rows
 from .rules.removals import decide_removal
 from .rules.subscriptions import preview
 from .send import NOT_DONE, Outcome, Sender
@@ -40,92 +42,9 @@ LOG = "stripe_feed.push.sqlite"
 THREADS = 8
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
 
-Status = Literal[
-    "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent"
-]
-STATUSES: tuple[Status, ...] = (
-    "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent",
-)  # fmt: skip
 DONE: dict[str, Status] = {"create": "created", "update": "updated", "delete": "deleted"}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """What became of a row that was not as it was before."""
-
-    key: str
-    status: Status
-    object_id: str | None = None
-    reason: str = ""
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do; `unchanged` rows are only counted."""
-
-    push: Definition
-    decisions: tuple[Decision, ...]
-    unchanged: int
-    refusal: str = ""  # why a run would stop before it sends anything
-    creations: int = 0  # of other objects that rows name
-
-    def counts(self) -> dict[str, int]:
-        """How many rows need what."""
-        found = Counter(decision.action for decision in self.decisions)
-        return {
-            "create": found["create"],
-            "update": found["update"],
-            "delete": found["delete"],
-            "settle": found["settle"],
-            "unchanged": self.unchanged + found["none"],
-            "skip": found["skip"] + found["drop"],
-            "reject": found["reject"],
-        }
-
-    @property
-    def writes(self) -> int:
-        """How many requests a run would send, look-ups aside."""
-        return self.creations + sum(len(decision.steps) for decision in self.decisions)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run did; `error` is what stopped it."""
-
-    push: Definition
-    run: int
-    rows: tuple[RowResult, ...]
-    unchanged: int
-    error: StripeFeedError | None = None
-
-    def counts(self) -> dict[str, int]:
-        """How many rows ended how."""
-        found = Counter(row.status for row in self.rows)
-        found["unchanged"] += self.unchanged
-        return {status: found[status] for status in STATUSES}
-
-    @property
-    def exit_code(self) -> int:
-        """What the command line ends with."""
-        if self.error is not None:
-            return self.error.exit_code
-        counts = self.counts()
-        return 4 if counts["rejected"] or counts["unknown"] else 0
-
-
-@dataclass(slots=True)
-class _Table:
-    """The rows of a push, compared with the log."""
-
-    pending: list[tuple[Wanted, LoggedRow | None]] = field(default_factory=list)
-    rejected: dict[str, str] = field(default_factory=dict)
-    gone: list[LoggedRow] = field(default_factory=list)  # their objects are to be removed
-    vanished: list[str] = field(default_factory=list)  # rejected before, and gone
-    unchanged: int = 0
-    known: int = 0  # rows whose object is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +62,10 @@ class Push:
         sent; rows that are gone stay.
         """
         self._stamp()
-        table = self._compare(rows, full_resync, None)
+        table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
         decider = _Decider(self, None)
         decided = self._each(
-            table.pending, lambda pair: decider.decide(*pair), lambda pair: _queue_of(pair[0])
+            table.pending, lambda pair: decider.decide(*pair), lambda pair: queue_of(pair[0])
         )
         removals = [decide_removal(self.lookup, self.definition, row, True) for row in table.gone]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
@@ -154,7 +73,7 @@ class Push:
             self.definition,
             (*decided, *rejected, *removals),
             table.unchanged,
-            self._refusal(table),
+            refusal(self.definition, table),
             len(decider.references.planned),
         )
 
@@ -166,17 +85,19 @@ class Push:
         """
         with self._locked("push run"):
             self._stamp()
-            failed = self._failed() if only_failed else None
-            table = self._compare(rows, full_resync, failed)
-            if refusal := self._refusal(table):
-                raise UsageError(refusal)
+            logged = self._logged()
+            table = compare(self.definition, list(read_rows(rows)), logged, full_resync)
+            if only_failed:
+                table = only_failed_of(table, logged)
+            if reason := refusal(self.definition, table):
+                raise UsageError(reason)
             for key in table.vanished:
                 self.log.drop(self.definition.name, key)
             run = self.log.begin_run(self.definition.name)
             execution = _Execution(self)
             results = list(self._rejections(table))
             results += self._each(
-                table.pending, lambda pair: execution.row(*pair), lambda pair: _queue_of(pair[0])
+                table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
             )
             results += self._each(table.gone, execution.removal, lambda row: row.row_key)
             result = Result(self.definition, run, tuple(results), table.unchanged, execution.error)
@@ -200,68 +121,10 @@ class Push:
         account = self.lookup.api.account()
         self.log.stamp(account.id, self.lookup.api.live)
 
-    def _failed(self) -> set[str]:
-        rows = self.log.rows(self.definition.name).values()
-        return {row.row_key for row in rows if row.state in ("open", "rejected")}
+    def _logged(self) -> dict[str, LoggedRow]:
+        return self.log.rows(self.definition.name)
 
-    def _refusal(self, table: _Table) -> str:
-        push, count = self.definition, len(table.gone)
-        if not count:
-            return ""
-        share = count / max(1, table.known)
-        if count > push.max_deletes:
-            limit = f"max_deletes = {push.max_deletes}"
-        elif share > push.max_delete_share:
-            limit = f"max_delete_share = {push.max_delete_share:g} of {table.known}"
-        else:
-            return ""
-        return (
-            f"{push.name}: {count} rows are gone, and on_delete = {push.on_delete!r} would reach more objects than "
-            f"{limit} allows. Nothing was sent. Check the query, or raise the limit."
-        )
-
-    def _compare(self, source: Any, full_resync: bool, only: set[str] | None) -> _Table:
-        """Compare the rows with what was sent of them."""
-        push, table = self.definition, _Table()
-        records: list[Row] = list(read_rows(source))
-        logged = self.log.rows(push.name)
-        table.known = sum(row.object_id is not None for row in logged.values())
-        fields = fields_of(push, columns_of(records) if records else push.columns)
-        wanted: dict[str, Wanted] = {}
-        for number, record in enumerate(records, 1):
-            try:
-                one = wanted_of(push, fields, record)
-            except InvalidParameter as error:
-                table.rejected[_key_of(push, record, number)] = str(error)
-                continue
-            if one.key in wanted or one.key in table.rejected:
-                raise UsageError(
-                    f"{push.name}: two rows have one key ({', '.join(push.key)}). Nothing was sent: make it unique."
-                )
-            wanted[one.key] = one
-        twins = _twins(push, wanted.values())
-        for key, one in wanted.items():
-            before = logged.get(key)
-            if only is not None and key not in only:
-                continue
-            if _is_unchanged(push, one, before) and not full_resync:
-                table.unchanged += 1
-            elif key in twins and not (before and before.state == "open"):
-                table.rejected[key] = (
-                    f"Another row has the same {push.match}, and rows match on it."
-                )
-            else:
-                table.pending.append((one, before))
-        if only is not None:
-            table.rejected = {k: why for k, why in table.rejected.items() if k in only}
-        present = wanted.keys() | table.rejected.keys()
-        absent = [row for key, row in logged.items() if key not in present] if only is None else []
-        if push.on_delete != NOTHING and not full_resync:
-            table.gone = [row for row in absent if row.object_id or row.state == "open"]
-        table.vanished = [row.row_key for row in absent if _never_was(row)]
-        return table
-
-    def _rejections(self, table: _Table) -> Iterator[RowResult]:
+    def _rejections(self, table: Table) -> Iterator[RowResult]:
         for key, reason in table.rejected.items():
             before = self.log.row(self.definition.name, key)
             if before is None or before.state != "open":
@@ -445,41 +308,3 @@ class _Execution:
         elif outcome.status == "done":
             status = DONE.get(action, "updated")
         return RowResult(key, status, outcome.object_id, outcome.reason, outcome.request_id)
-
-
-def _queue_of(wanted: Wanted) -> str:
-    """Rows that Stripe locks together are sent one after the other."""
-    owners = (wanted.given.get(name) for name in ("customer", "product"))
-    return next((f"{owner}" for owner in owners if owner), "")
-
-
-def _key_of(push: Definition, record: Row, number: int) -> str:
-    from .mapping import row_key
-
-    try:
-        return row_key(push, record)
-    except InvalidParameter:
-        return f"(row {number})"
-
-
-def _is_unchanged(push: Definition, wanted: Wanted, logged: LoggedRow | None) -> bool:
-    if logged is None or logged.state != "done":
-        return False
-    return push.mode == "insert" or logged.sent_content == wanted.content
-
-
-def _twins(push: Definition, rows: Iterable[Wanted]) -> set[str]:
-    """Rows that match on the same value as another one."""
-    if push.match is None:
-        return set()
-    by_value: dict[str, list[str]] = {}
-    for row in rows:
-        value = row.given.get(push.match)
-        if value not in (None, ""):
-            text = str(value).casefold() if push.match == "email" else str(value)
-            by_value.setdefault(text, []).append(row.key)
-    return {key for keys in by_value.values() if len(keys) > 1 for key in keys}
-
-
-def _never_was(row: LoggedRow) -> bool:
-    return row.state == "rejected" and row.object_id is None

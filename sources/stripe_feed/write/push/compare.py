@@ -1,0 +1,122 @@
+"""Compare the rows of a push with what was sent of them before, without a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ...errors import InvalidParameter, UsageError
+from .definition import NOTHING, Definition
+from .log import LoggedRow
+from .mapping import Wanted, fields_of, row_key, wanted_of
+from .rows import Row, columns_of
+
+Logged = Mapping[str, LoggedRow]
+
+
+@dataclass(slots=True)
+class Table:
+    """The rows of a push, compared with the log."""
+
+    pending: list[tuple[Wanted, LoggedRow | None]] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    gone: list[LoggedRow] = field(default_factory=list)  # their objects are to be removed
+    vanished: list[str] = field(default_factory=list)  # rejected before, and gone
+    unchanged: int = 0
+    known: int = 0  # rows whose object is known
+
+
+def compare(push: Definition, records: list[Row], logged: Logged, full_resync: bool) -> Table:
+    """Find the rows that changed since they were sent, those that cannot be sent, and those that are
+    gone. Raises `UsageError` for two rows with one key.
+    """
+    table = Table(known=sum(row.object_id is not None for row in logged.values()))
+    wanted = _read(push, records, table)
+    twins = _twins(push, wanted.values())
+    for key, row in wanted.items():
+        before = logged.get(key)
+        if is_unchanged(push, row, before) and not full_resync:
+            table.unchanged += 1
+        elif key in twins and not (before and before.state == "open"):
+            table.rejected[key] = f"Another row has the same {push.match}, and rows match on it."
+        else:
+            table.pending.append((row, before))
+    absent = [row for key, row in logged.items() if key not in {*wanted, *table.rejected}]
+    if push.on_delete != NOTHING and not full_resync:
+        table.gone = [row for row in absent if row.object_id or row.state == "open"]
+    table.vanished = [row.row_key for row in absent if _never_was(row)]
+    return table
+
+
+def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wanted]:
+    """What each row says, by key; rows that cannot be sent are rejected."""
+    fields = fields_of(push, columns_of(records) if records else push.columns)
+    wanted: dict[str, Wanted] = {}
+    for number, record in enumerate(records, 1):
+        key = f"(row {number})"
+        try:
+            key = row_key(push, record)
+            if key in wanted or key in table.rejected:
+                raise UsageError(
+                    f"{push.name}: two rows have one key ({', '.join(push.key)}). Nothing was sent: make it unique."
+                )
+            wanted[key] = wanted_of(push, fields, record)
+        except InvalidParameter as error:
+            table.rejected[key] = str(error)
+    return wanted
+
+
+def only_failed(table: Table, logged: Logged) -> Table:
+    """What of a table was rejected before, or has no known outcome."""
+    failed = {row.row_key for row in logged.values() if row.state in ("open", "rejected")}
+    return Table(
+        [(row, before) for row, before in table.pending if row.key in failed],
+        {key: reason for key, reason in table.rejected.items() if key in failed},
+        known=table.known,
+    )
+
+
+def refusal(push: Definition, table: Table) -> str:
+    """Why a run must not begin; empty if it may."""
+    count = len(table.gone)
+    share = count / max(1, table.known)
+    if count > push.max_deletes:
+        limit = f"max_deletes = {push.max_deletes}"
+    elif share > push.max_delete_share:
+        limit = f"max_delete_share = {push.max_delete_share:g} of {table.known}"
+    else:
+        return ""
+    return (
+        f"{push.name}: {count} rows are gone, and on_delete = {push.on_delete!r} would reach more objects than "
+        f"{limit} allows. Nothing was sent. Check the query, or raise the limit."
+    )
+
+
+def queue_of(wanted: Wanted) -> str:
+    """Rows that Stripe locks together are sent one after the other."""
+    owners = (wanted.given.get(name) for name in ("customer", "product"))
+    return next((f"{owner}" for owner in owners if owner), "")
+
+
+def is_unchanged(push: Definition, wanted: Wanted, logged: LoggedRow | None) -> bool:
+    """Whether a row says what was sent of it last."""
+    if logged is None or logged.state != "done":
+        return False
+    return push.mode == "insert" or logged.sent_content == wanted.content
+
+
+def _twins(push: Definition, rows: Iterable[Wanted]) -> set[str]:
+    """Rows that match on the same value as another one."""
+    if push.match is None:
+        return set()
+    by_value: dict[str, list[str]] = {}
+    for row in rows:
+        value = row.given.get(push.match)
+        if value not in (None, ""):
+            text = str(value).casefold() if push.match == "email" else str(value)
+            by_value.setdefault(text, []).append(row.key)
+    return {key for keys in by_value.values() if len(keys) > 1 for key in keys}
+
+
+def _never_was(row: LoggedRow) -> bool:
+    return row.state == "rejected" and row.object_id is None
