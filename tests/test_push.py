@@ -244,6 +244,14 @@ def test_more_deletes_than_allowed_stop_the_run_before_it_sends_anything(
     assert (crm.writes(), len(crm.held())) == ([], 10)
 
 
+def test_rows_without_a_known_outcome_are_among_those_that_can_be_gone(crm: Pushing) -> None:
+    crm.box.faults.always[CREATE] = 500
+    crm.run(people(2), changes=DELETES)
+    crm.box.faults.always.clear()
+    result = crm.run([], changes=DELETES | {"max_delete_share": 1})
+    assert (ends(result), crm.held()) == ({"deleted": 2}, [])
+
+
 def test_a_full_resync_removes_nothing(crm: Pushing) -> None:
     crm.run(people(4), changes=DELETES)
     assert ends(crm.run(people(3), changes=DELETES, full_resync=True)) == {"unchanged": 3}

@@ -23,14 +23,14 @@ class Table:
     gone: list[LoggedRow] = field(default_factory=list)  # their objects are to be removed
     vanished: list[str] = field(default_factory=list)  # rejected before, and gone
     unchanged: int = 0
-    known: int = 0  # rows whose object is known
+    known: int = 0  # rows that have an object, or may have one
 
 
 def compare(push: Definition, records: list[Row], logged: Logged, full_resync: bool) -> Table:
     """Find the rows that changed since they were sent, those that cannot be sent, and those that are
     gone. Raises `UsageError` for two rows with one key.
     """
-    table = Table(known=sum(row.object_id is not None for row in logged.values()))
+    table = Table(known=sum(_may_have_object(row) for row in logged.values()))
     wanted = _read(push, records, table)
     twins = _twins(push, wanted.values())
     for key, row in wanted.items():
@@ -43,7 +43,7 @@ def compare(push: Definition, records: list[Row], logged: Logged, full_resync: b
             table.pending.append((row, before))
     absent = [row for key, row in logged.items() if key not in {*wanted, *table.rejected}]
     if push.on_delete != NOTHING and not full_resync:
-        table.gone = [row for row in absent if row.object_id or row.state == "open"]
+        table.gone = [row for row in absent if _may_have_object(row)]
     table.vanished = [row.row_key for row in absent if _never_was(row)]
     return table
 
@@ -116,6 +116,10 @@ def _twins(push: Definition, rows: Iterable[Wanted]) -> set[str]:
             text = str(value).casefold() if push.match == "email" else str(value)
             by_value.setdefault(text, []).append(row.key)
     return {key for keys in by_value.values() if len(keys) > 1 for key in keys}
+
+
+def _may_have_object(row: LoggedRow) -> bool:
+    return row.object_id is not None or row.state == "open"
 
 
 def _never_was(row: LoggedRow) -> bool:
