@@ -285,3 +285,13 @@ def test_a_column_that_no_row_has_is_reported() -> None:
         fields_of(push(map={"email": "mail"}), ["id_", "email"])
     with pytest.raises(UsageError, match="given twice"):
         fields_of(push(map=EMAIL | {"metadata.a": "id_", "a": "id_"}), ["id_", "email"])
+
+
+@pytest.mark.parametrize("value", [float("inf"), Decimal("Infinity"), {"a": float("nan")}])
+def test_what_is_no_number_is_no_text_either(value: Any) -> None:
+    with pytest.raises(InvalidParameter, match="metadata"):
+        mapped(
+            {"x": value}, map=EMAIL | {("metadata" if isinstance(value, dict) else "score"): "x"}
+        )
+    with pytest.raises(InvalidParameter, match="does not convert"):
+        mapped({"x": value}, map=EMAIL | {"balance": {"column": "x", "as": "integer"}})

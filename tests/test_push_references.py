@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_what_is_missing_is_created_once_for_all_rows(people: Pushing) -> None:
     assert {one["metadata"].get("payer") for one in people.held()} == {payer["id"], None}
     assert len(people.held()) == 7
     assert ends(people.run(CHILDREN)) == {"unchanged": 6}
+    assert b"payer@example.com" not in Path("stripe_feed.push.sqlite").read_bytes()
 
 
 @pytest.mark.parametrize("fault", ["reset", "500_after"])
@@ -120,3 +122,9 @@ def test_an_association_that_makes_no_sense_is_refused(given: Row, says: str) ->
             {"object": "customers", "key": "id", "match": "email",
              "map": {"email": "email", "metadata.payer": BY_EMAIL | given}},
         )  # fmt: skip
+
+
+def test_a_list_names_nobody_and_stops_no_other_row(people: Pushing) -> None:
+    result = people.run([{"id": 9, "email": "z@example.com", "payer": ["a"]}, CHILDREN[0]])
+    assert ends(result) == {"created": 1, "rejected": 1}
+    assert "names no customers" in reasons(result)["9"]

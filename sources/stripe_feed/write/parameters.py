@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, Literal
 
 from ..errors import InvalidParameter
@@ -260,6 +261,8 @@ def _text(path: str, value: Any) -> str | None:
     match value:
         case bool():
             return str(value).lower()
+        case Decimal() | float() if not isfinite(value):
+            return None
         case int() | Decimal() | float():
             return str(value)
         case date():

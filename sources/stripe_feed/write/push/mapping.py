@@ -5,10 +5,11 @@ value means.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from ...errors import InvalidParameter, UsageError
@@ -153,6 +154,10 @@ def row_key(push: Definition, record: Record) -> str:
         value = blank_to_null(record.get(name))
         if value is None:
             raise InvalidParameter(f"The key column {name} is empty.", name)
+        if (number := _integer(value) if isinstance(value, float) else None) is not None:
+            value = number  # a table with empty cells makes 1.0 of 1
+        if re.search("[\ud800-\udfff]", str(value)):
+            raise InvalidParameter(f"The key column {name} holds half a character.", name)
         parts.append(str(value).replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
     return KEY_SEPARATOR.join(parts)
 
@@ -173,6 +178,8 @@ def _value(path: str, source: Source, record: Record) -> Any:
             return None if None in values.values() else source.text.format_map(values)
         case Association():
             value = blank_to_null(record[source.column])
+            if not isinstance(value, Hashable):
+                raise InvalidParameter(f"{path}: a list or a hash names no {source.find}.", path)
             return None if value is None else Reference(source, value)
         case Column():
             value = blank_to_null(record[source.name])
@@ -211,7 +218,7 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, int):
         return value
     if isinstance(value, float | Decimal):
-        return int(value) if value == value // 1 else None
+        return int(value) if isfinite(value) and value == value // 1 else None
     return int(value) if re.fullmatch(r"-?\d{1,18}", str(value).strip(), re.ASCII) else None
 
 

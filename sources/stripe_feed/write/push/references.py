@@ -82,7 +82,8 @@ class References:
         if self.sender is None:
             self.planned.add(wanted)
             return f"{row.prefix}{PLANNED_ID}"
-        log, name, key = self.sender.log, f"{self.push.name}:{way.find}", f"{way.by}={wanted.value}"
+        log, name = self.sender.log, f"{self.push.name}:{way.find}"
+        key = f"{way.by}={content_of({way.by: wanted.value})}"  # the log holds no e-mail address
         outcome = None
         if steps := log.open_steps(name, key):
             outcome = self.sender.carry_out(steps, False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ...api.client import Api
+from ...api.forms import encode
 from ...destination.locks import lock_file
 from ...errors import (
     InvalidParameter,
@@ -196,10 +197,12 @@ class _Decider:
             return Decision(wanted.key, "settle", logged.object_id, reason=OPEN)
         try:
             decision = decide(self.push, self.references, wanted, logged)
+            for step in decision.steps:
+                encode(step.params)  # what cannot be sent must not become an intent
             self._claim(decision)
             if self.references.sender is None:
                 decision = self._with_effect(decision)
-        except (InvalidParameter, RequestRefused) as error:
+        except (UsageError, RequestRefused) as error:
             return Decision(wanted.key, "reject", reason=str(error))
         return decision
 
@@ -267,12 +270,18 @@ class _Execution:
             return RowResult(key, "not_sent", reason="The run was stopped.")
         try:
             return work()
-        except (InvalidParameter, RequestRefused) as error:
+        except (UsageError, RequestRefused) as error:
             self.push.log.reject(self.push.definition.name, key, str(error))
-            return RowResult(key, "rejected", reason=str(error))
+            return self._not_done(key, "rejected", error)
         except (SetupError, TryLater) as error:
             self.error = self.error or error
-            return RowResult(key, "not_sent", reason=str(error))
+            return self._not_done(key, "not_sent", error)
+
+    def _not_done(self, key: str, status: Status, error: StripeFeedError) -> RowResult:
+        """The result of a row that an error stopped: unknown if a request of it was sent before."""
+        now = self.push.log.row(self.push.definition.name, key)
+        is_open = now is not None and now.state == "open"
+        return RowResult(key, "unknown" if is_open else status, reason=str(error))
 
     def _settle(self, key: str) -> Outcome | None:
         """Bring the open version of a row to its end."""

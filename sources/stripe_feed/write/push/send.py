@@ -100,8 +100,11 @@ class Sender:
                 return self._done(request, request.object_id, error.request_id, GONE)
             self.log.mark_rejected(request.operation, str(error), error.request_id)
             return Outcome("rejected", None, str(error), error.request_id)
-        except SetupError as error:  # refused before anything began
-            self.log.mark_rejected(request.operation, str(error), None)
+        except SetupError as error:
+            if (
+                is_new or request.operation.state == "planned"
+            ):  # else an earlier try may have done it
+                self.log.mark_rejected(request.operation, str(error), None)
             raise
         object_id = str(reply.value.get("id") or request.object_id)
         outcome = self._done(request, object_id, reply.request_id)
