@@ -269,7 +269,7 @@ def both(url: str) -> list[Trigger]:
 
 
 def run(job: dict[str, Any]) -> None:
-    engine.PAGE_SIZE = 7
+    engine._PAGE_SIZE = 7
     if job["point"]:
         feed_kills.arm(job["point"], job["at"])
     with FeedStore(Path(job["folder"]) / "copy.feed.sqlite") as store:

@@ -248,7 +248,7 @@ def test_a_megabyte_is_taken(web: Web) -> None:
 
 
 def test_a_body_that_does_not_come_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(context, "_BODY_SECONDS", 0.05)
     with socket.create_connection(("127.0.0.1", web.port), timeout=BOUND) as plain:
         plain.sendall(b"POST /stripe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert plain.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
@@ -268,7 +268,7 @@ def test_bodies_that_do_not_come_are_not_given_up_all_at_once(
     for _ in range(20):
         assert send(web, BODY).status == 200
     assert len(set(given)) > 10
-    assert min(given) >= context.BODY_SECONDS and max(given) < CLIENT_TIMEOUT
+    assert min(given) >= context._BODY_SECONDS and max(given) < CLIENT_TIMEOUT
 
 
 def test_a_client_that_hangs_up_does_no_harm(web: Web, caplog: pytest.LogCaptureFixture) -> None:

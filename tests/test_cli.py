@@ -1232,7 +1232,7 @@ def test_an_endpoint_that_does_not_answer_is_said_and_shown(
 def test_a_long_wait_before_the_first_request_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_feed.cli.progress.PATIENCE", 0.01)
+    monkeypatch.setattr("stripe_feed.cli.progress._PATIENCE", 0.01)
     for quiet in (True, False):
         with Progress(Console(), quiet) as waiting:
             if not quiet:

@@ -26,8 +26,8 @@ import urllib3
 
 from stripe_feed.api import transport
 from stripe_feed.api.client import (
+    _MAX_TRIES,
     API_VERSION,
-    MAX_TRIES,
     MAX_TRIES_FOREIGN,
     Account,
     Api,
@@ -394,7 +394,7 @@ def test_a_fault_that_stays_ends_in_try_later(
     assert refused.value.exit_code == 5
     assert re.search(rf"^{PATH}: .*[Rr]un again", str(refused.value))
     assert time.now - 1_000 <= 60 + LONGEST_BACK_OFF
-    assert isinstance(refused.value, RateLimited) or len(server.seen) <= MAX_TRIES
+    assert isinstance(refused.value, RateLimited) or len(server.seen) <= _MAX_TRIES
     assert "canary" not in str(refused.value).lower()
     assert refused.value.__context__ is None or refused.value.__suppress_context__
 
@@ -495,7 +495,7 @@ def test_pages_that_are_never_whole_end(server: Scripted, make: Make) -> None:
     with pytest.raises(TryLater, match="keeps sending broken answers"):
         make(endpoint_rps=1000, max_rps=1000).get(PATH, {"limit": 100}, text)
     assert [limit_of(request) for request in server.seen][:13:2] == [100, 50, 25, 12, 6, 3, 1]
-    assert len(server.seen) == 12 + MAX_TRIES
+    assert len(server.seen) == 12 + _MAX_TRIES
 
 
 def drip(server: socket.socket, head: bytes, stop: threading.Event) -> None:
@@ -541,10 +541,10 @@ def test_an_answer_that_drips_in_ends_in_time(monkeypatch: pytest.MonkeyPatch, h
 
 def test_a_request_that_was_too_fast_has_not_failed(server: Scripted, make: Make) -> None:
     """However often it was limited before, an error is asked again."""
-    server.answers = [*[refusal(429, code="rate_limit")] * (MAX_TRIES + 1), Answer(500), FINE]
+    server.answers = [*[refusal(429, code="rate_limit")] * (_MAX_TRIES + 1), Answer(500), FINE]
 
     assert make().get(PATH, {}, text).value == "fine"
-    assert len(server.seen) == MAX_TRIES + 3
+    assert len(server.seen) == _MAX_TRIES + 3
 
 
 def test_a_malformed_answer_is_what_the_decoder_says_it_is(server: Scripted, make: Make) -> None:
@@ -570,7 +570,7 @@ def test_the_pause_between_tries_grows_and_is_jittered(
         make(endpoint_rps=1000, max_rps=1000).get(PATH, {}, text)
 
     full = [0.25, 0.5, 1, 2, 4, 8, 8, 8]
-    assert len(time.waits) == len(full) == MAX_TRIES - 1
+    assert len(time.waits) == len(full) == _MAX_TRIES - 1
     assert all(most / 2 <= wait <= most for wait, most in zip(time.waits, full, strict=True))
     assert any(wait not in (most / 2, most) for wait, most in zip(time.waits, full, strict=True))
 

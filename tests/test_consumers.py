@@ -156,7 +156,7 @@ def test_sparse_matches_are_found_all_over_the_log(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stripe_feed.feed.storage.store.SCAN_WINDOW", 7)
-    monkeypatch.setattr("stripe_feed.feed.feed.PAGE_SIZE", 2)
+    monkeypatch.setattr("stripe_feed.feed.feed._PAGE_SIZE", 2)
     add(
         feed,
         *(a_change(n, resource="invoices" if n % 9 == 0 else "customers") for n in range(11, 100)),
@@ -315,7 +315,7 @@ def test_c3_consumers_are_independent_and_a_dead_one_loses_its_position_loudly(f
 
 
 def test_a_consumer_pruned_while_it_runs_stops(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_feed.feed.feed.PAGE_SIZE", 2)
+    monkeypatch.setattr("stripe_feed.feed.feed._PAGE_SIZE", 2)
     changes = feed.consume("c", start="earliest")
     assert [next(changes).offset, next(changes).offset] == [1, 2]
     Feed(None, feed._store, now=lambda: BEGIN.timestamp() + 86_400).prune(60)

@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> Iterator[FeedStore]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "PAGE_SIZE", 7)
+    monkeypatch.setattr(engine, "_PAGE_SIZE", 7)
 
 
 def begun(store: FeedStore, **words: Any) -> Trigger:
@@ -562,7 +562,7 @@ def test_t3_a_backtest_is_what_really_happened(
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=4)))
     since = data.draw(st.integers(1, len(rows)))
     with kept() as store, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "PAGE_SIZE", 3)
+        patch.setattr(engine, "_PAGE_SIZE", 3)
         run_one(store, trigger)
         for low, high in itertools.pairwise([0, *cuts, len(rows)]):
             add(store, *rows[low:high])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stripe_feed.errors import UsageError
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.write.lookup.filters import (
-    Clause,
+    FilterClause,
     Group,
     list_filters,
     matches,
@@ -33,15 +33,15 @@ TEXT = st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"])
 @pytest.mark.parametrize(
     ("text", "clause"),
     [
-        ("status=active", Clause("status", "eq", "active")),
-        ("name~O'Shea", Clause("name", "contains", "O'Shea")),
-        ("total>=100", Clause("total", "gte", "100")),
-        ("created<2026-01-01", Clause("created", "lt", 1767225600)),
-        ("metadata.a b=1=2", Clause("metadata.a b", "eq", "1=2")),
-        ("email=", Clause("email", "eq", None)),
+        ("status=active", FilterClause("status", "eq", "active")),
+        ("name~O'Shea", FilterClause("name", "contains", "O'Shea")),
+        ("total>=100", FilterClause("total", "gte", "100")),
+        ("created<2026-01-01", FilterClause("created", "lt", 1767225600)),
+        ("metadata.a b=1=2", FilterClause("metadata.a b", "eq", "1=2")),
+        ("email=", FilterClause("email", "eq", None)),
     ],
 )
-def test_a_condition_of_the_command_line(text: str, clause: Clause) -> None:
+def test_a_condition_of_the_command_line(text: str, clause: FilterClause) -> None:
     assert parse(text) == clause
 
 
@@ -108,7 +108,7 @@ def test_a_boolean_is_searched_as_a_word() -> None:
 @given(TEXT, TEXT)
 def test_no_value_gets_out_of_its_quotes(key: str, value: str) -> None:
     """Read as the grammar says, the query is one clause on this key with this value."""
-    query = search_query(Clause(f"metadata.{key}", "eq", value), CUSTOMERS)
+    query = search_query(FilterClause(f"metadata.{key}", "eq", value), CUSTOMERS)
 
     assert query is not None
     quoted = r'"((?:[^"\\]|\\.)*)"'
@@ -166,12 +166,12 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 TEXTS = st.sampled_from(["Jane", "jane", "O'Shea", "a@x.org", "pro", "50%", "%", "'", None])
 CLAUSES = st.one_of(
-    st.builds(Clause, st.sampled_from(["name", "email"]), st.just("eq"), TEXTS),
-    st.builds(Clause, st.sampled_from(["name", "email"]), st.just("contains"), TEXTS.filter(bool)),
-    st.builds(Clause, st.sampled_from(["metadata.plan", "metadata.a.b"]), st.just("eq"), TEXTS),
-    st.builds(Clause, st.just("balance"), st.sampled_from(["eq", "gt", "gte", "lt", "lte"]), st.sampled_from([-5, "0", 12])),
-    st.builds(Clause, st.just("created"), st.sampled_from(["gt", "gte", "lt", "lte"]), st.just(1_700_000_000)),
-    st.builds(Clause, st.just("delinquent"), st.just("eq"), st.sampled_from([True, "false", None])),
+    st.builds(FilterClause, st.sampled_from(["name", "email"]), st.just("eq"), TEXTS),
+    st.builds(FilterClause, st.sampled_from(["name", "email"]), st.just("contains"), TEXTS.filter(bool)),
+    st.builds(FilterClause, st.sampled_from(["metadata.plan", "metadata.a.b"]), st.just("eq"), TEXTS),
+    st.builds(FilterClause, st.just("balance"), st.sampled_from(["eq", "gt", "gte", "lt", "lte"]), st.sampled_from([-5, "0", 12])),
+    st.builds(FilterClause, st.just("created"), st.sampled_from(["gt", "gte", "lt", "lte"]), st.just(1_700_000_000)),
+    st.builds(FilterClause, st.just("delinquent"), st.just("eq"), st.sampled_from([True, "false", None])),
 )  # fmt: skip
 FILTERS: st.SearchStrategy[Any] = st.recursive(
     CLAUSES, lambda inner: st.builds(Group, st.booleans(), st.lists(inner, min_size=1, max_size=3).map(tuple))
@@ -192,18 +192,18 @@ def test_sql_finds_what_the_filter_means(
 @pytest.mark.parametrize(
     "clause",
     [
-        Clause("nope", "eq", "x"),
-        Clause("address.city", "eq", "x"),
-        Clause("metadata.$x", "eq", "x"),  # DuckDB takes it for a path
-        Clause("name", "gt", "x"),
-        Clause("balance", "eq", "x"),
-        Clause("delinquent", "eq", "maybe"),
+        FilterClause("nope", "eq", "x"),
+        FilterClause("address.city", "eq", "x"),
+        FilterClause("metadata.$x", "eq", "x"),  # DuckDB takes it for a path
+        FilterClause("name", "gt", "x"),
+        FilterClause("balance", "eq", "x"),
+        FilterClause("delinquent", "eq", "maybe"),
     ],
 )
-def test_what_a_table_cannot_answer(clause: Clause) -> None:
+def test_what_a_table_cannot_answer(clause: FilterClause) -> None:
     assert to_sql(clause, "customers") is None
-    assert to_sql(Group(True, (clause, Clause("name", "eq", "x"))), "customers") is None
+    assert to_sql(Group(True, (clause, FilterClause("name", "eq", "x"))), "customers") is None
 
 
 def test_a_table_that_the_copy_lacks_cannot_answer() -> None:
-    assert to_sql(Clause("name", "eq", "x"), "nope") is None
+    assert to_sql(FilterClause("name", "eq", "x"), "nope") is None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stripe_feed.api.json_repair import MAX_DEPTH, decode_body
+from stripe_feed.api.json_repair import _MAX_DEPTH, decode_body
 
 DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -57,7 +57,7 @@ def test_what_lies_deep_is_a_string_that_holds_its_json(
 
     assert found["b"] == "[[[["
     inner = found["a"]
-    for _ in range(MAX_DEPTH - 1):
+    for _ in range(_MAX_DEPTH - 1):
         inner = inner[0] if isinstance(inner, list) else inner["a"]
     assert isinstance(inner, str) and inner.encode() in deep
 

@@ -12,7 +12,7 @@ import pytest
 
 from stripe_feed.errors import InvalidParameter, UsageError
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.mapping import fields_of
+from stripe_feed.write.push.mapping import push_fields
 from tests.pushing import Pushing, Row, ends, pushing, reasons
 
 CUSTOMER = {"column": "email", "find": "customers", "by": "email"}
@@ -314,4 +314,4 @@ def test_what_is_no_parameter_is_told(object: str, name: str, says: str) -> None
         "x", {"object": object, "key": "k", "match": "metadata.k", "map": fields}
     )
     with pytest.raises(InvalidParameter, match=says):
-        fields_of(definition, ["k", "x"])
+        push_fields(definition, ["k", "x"])

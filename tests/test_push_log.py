@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import SetupError, WrongAccount
-from stripe_feed.write.push.log import KEPT, MARKER, Operation, PushLog, Step
+from stripe_feed.write.push.log import KEPT, MARKER, Operation, PushLog, PushStep
 
-CREATE = Step("create", "post", "/v1/customers", {"email": "jane.canary@example.com"})
-NEXT = Step("update", "post", "/v1/customers/{0}", {"default_source": "src_1"})
+CREATE = PushStep("create", "post", "/v1/customers", {"email": "jane.canary@example.com"})
+NEXT = PushStep("update", "post", "/v1/customers/{0}", {"default_source": "src_1"})
 
 
 class Times:
@@ -142,8 +142,8 @@ def test_a_reset_forgets_objects_but_not_versions(log: PushLog) -> None:
 
 
 def test_what_takes_the_place_of_an_object_is_remembered_until_it_is_archived(log: PushLog) -> None:
-    price = Step("create", "post", "/v1/prices", {"currency": "usd"})
-    archive = Step("archive", "post", "/v1/prices/price_1", {"active": False})
+    price = PushStep("create", "post", "/v1/prices", {"currency": "usd"})
+    archive = PushStep("archive", "post", "/v1/prices/price_1", {"active": False})
     (operation,) = log.begin("prices", "1", "A", [price])
     finish(log, operation, "price_1")
     create, archived = log.begin("prices", "1", "B", [price, archive])
@@ -175,7 +175,7 @@ def test_a_run_shows_its_requests_for_a_week(log: PushLog, times: Times) -> None
 
 def test_a_number_is_kept_as_its_digits(log: PushLog) -> None:
     (operation,) = log.begin(
-        "c", "1", "A", [Step("create", "post", "/v1/coupons", {"p": Decimal("12.50")})]
+        "c", "1", "A", [PushStep("create", "post", "/v1/coupons", {"p": Decimal("12.50")})]
     )
     assert operation.params["p"] == "12.50"
 

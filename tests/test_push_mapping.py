@@ -15,8 +15,8 @@ import pytest
 from stripe_feed.errors import InvalidParameter, UsageError
 from stripe_feed.write.push.definition import Definition, make_definition, read_definitions
 from stripe_feed.write.push.mapping import (
-    fields_of,
     params_for,
+    push_fields,
     row_key,
     update_only,
     wanted_of,
@@ -33,7 +33,7 @@ def push(**given: Any) -> Definition:
 def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[str, Any]:
     record = {"id_": 1, "email": "a@example.com", **record}
     definition = push(**given)
-    wanted = wanted_of(definition, fields_of(definition, record), record)
+    wanted = wanted_of(definition, push_fields(definition, record), record)
     params = params_for(definition, wanted, verb)
     assert params.pop("email") == "a@example.com"
     return params
@@ -79,7 +79,7 @@ def test_an_empty_cell_has_three_meanings(empty: Any) -> None:
 def test_a_column_that_a_row_lacks_says_nothing() -> None:
     definition = push(map=EMAIL | {"phone": "p"}, nulls="unset")
     rows = [{"id_": 1, "email": "a@example.com", "p": None}, {"id_": 2, "email": "b@example.com"}]
-    fields = fields_of(definition, columns_of(rows))
+    fields = push_fields(definition, columns_of(rows))
     sent = [params_for(definition, wanted_of(definition, fields, row), "update") for row in rows]
     assert [one.get("phone", "unmapped") for one in sent] == ["", "unmapped"]
 
@@ -121,10 +121,10 @@ def test_times_are_declared_or_refused(convert: str, value: Any, seconds: int) -
     fields = {"metadata.t": {"column": "t", "as": convert}}
     record = {"id_": 1, "email": "a@example.com", "t": value}
     definition = push(map=EMAIL | fields)
-    given = wanted_of(definition, fields_of(definition, record), record).given["metadata.t"]
+    given = wanted_of(definition, push_fields(definition, record), record).given["metadata.t"]
     assert (given.timestamp() if isinstance(given, datetime) else given) == seconds
     with pytest.raises(InvalidParameter, match="does not convert as"):
-        wanted_of(definition, fields_of(definition, record), record | {"t": "soon"})
+        wanted_of(definition, push_fields(definition, record), record | {"t": "soon"})
 
 
 def test_without_a_map_each_column_is_the_parameter_of_its_name() -> None:
@@ -148,7 +148,7 @@ def test_a_name_that_stripe_would_not_take_is_no_metadata(name: str, says: str) 
 def test_what_is_only_taken_at_one_time_is_sent_at_that_time() -> None:
     definition = push(map=EMAIL | {"payment_method": "pm", "default_source": "src"})
     record = {"id_": 1, "email": "a@example.com", "pm": "pm_12345", "src": "src_12345"}
-    wanted = wanted_of(definition, fields_of(definition, record), record)
+    wanted = wanted_of(definition, push_fields(definition, record), record)
     assert params_for(definition, wanted, "create").keys() == {"email", "payment_method"}
     assert params_for(definition, wanted, "update").keys() == {"email", "default_source"}
     assert update_only(definition, wanted) == {"default_source": "src_12345"}
@@ -167,7 +167,7 @@ def test_the_content_is_that_of_the_mapped_columns() -> None:
     record = {"id_": 1, "email": "a@example.com", "n": "x", "other": 1}
 
     def content(**more: Any) -> str:
-        return wanted_of(definition, fields_of(definition, record), record | more).content
+        return wanted_of(definition, push_fields(definition, record), record | more).content
 
     assert content() == content(other=2) != content(n="y")
 
@@ -282,7 +282,7 @@ def test_a_file_that_holds_no_pushes_is_refused(text: str, says: str) -> None:
 
 def test_a_column_that_no_row_has_is_reported() -> None:
     with pytest.raises(UsageError, match=r"no column mail. They have: id_, email"):
-        fields_of(push(map={"email": "mail"}), ["id_", "email"])
+        push_fields(push(map={"email": "mail"}), ["id_", "email"])
     with pytest.raises(UsageError, match="given twice"):
         fields_of(push(map=EMAIL | {"metadata.a": "id_", "a": "id_"}), ["id_", "email"])
 

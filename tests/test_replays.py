@@ -191,7 +191,7 @@ def test_a_rule_that_is_edited_while_a_replay_is_held_loses_nothing(store: FeedS
 def test_a_long_replay_is_written_piece_by_piece(
     store: FeedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PAGE_SIZE", 7)
+    monkeypatch.setattr(engine, "_PAGE_SIZE", 7)
     trigger, pieces, put = (
         a_trigger(guard={"max": 1_000, "share": 1.0}, enrol="once"),
         list[int](),
@@ -219,7 +219,7 @@ def test_a_long_replay_is_written_piece_by_piece(
 def test_many_are_released_and_discarded_piece_by_piece(
     store: FeedStore, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stripe_feed.delivery.outbox.BATCH_SIZE", 4)
+    monkeypatch.setattr("stripe_feed.delivery.outbox._BATCH_SIZE", 4)
     trigger = guarded()
     filled(store, trigger, *updates(21, 21))
     assert work(store, "t", NOW) == 21

@@ -123,7 +123,7 @@ def test_the_log_is_in_the_order_of_the_loads_and_dense(copy: Path) -> None:
 def test_bodies_that_need_more_memory_are_relayed_with_more(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "DUCKDB_MEMORY", "1KB")
+    monkeypatch.setattr(relay, "_DUCKDB_MEMORY", "1KB")
 
     with FeedStore(copy.with_name("copy.feed.sqlite")) as log:
         assert relay_pipeline(a_copy(copy.parent), log) == 210

@@ -118,7 +118,7 @@ def an_entry(n: int) -> Any:
 def test_a_store_that_another_program_holds_is_not_to_be_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(stores, "_BUSY_SECONDS", 0.0)
     FeedStore(tmp_path / "a.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)) as other:
         other.execute("pragma locking_mode = exclusive")

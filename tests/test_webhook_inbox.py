@@ -58,10 +58,10 @@ def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:
     webhook_inbox.mark_read(store, ["evt_1"], 5.0)
     webhook_inbox.mark_read(store, ["evt_2"], 10.0)
 
-    assert webhook_inbox.prune(store, 10.0) == 1
+    assert webhook_inbox.prune_read_events(store, 10.0) == 1
     assert webhook_inbox.record(store, "evt_1", 20.0)
     assert not webhook_inbox.record(store, "evt_2", 20.0)
-    assert webhook_inbox.prune(store, 1e9) == 1
+    assert webhook_inbox.prune_read_events(store, 1e9) == 1
     assert [one.event_id for one in webhook_inbox.unread(store, 10)] == ["evt_3", "evt_1"]
 
 
@@ -102,7 +102,7 @@ def test_a_clock_that_was_ahead_makes_no_event_wait(store: FeedStore) -> None:
     webhook_inbox.record(store, "evt_1", 0.0)
     webhook_inbox.mark_failed(store, {"evt_1": "NotFound"}, 1e9)
     assert [one.event_id for one in webhook_inbox.unread(store, 10, 5.0)] == ["evt_1"]
-    assert webhook_inbox.seconds_until_due(store, 5.0) == webhook_inbox.MAX_WAIT_SECONDS
+    assert webhook_inbox.seconds_until_due(store, 5.0) == webhook_inbox._MAX_WAIT_SECONDS
 
 
 def test_a_received_event_is_synced_to_the_disk_and_nothing_else_is(store: FeedStore) -> None:

@@ -31,7 +31,7 @@ from stripe_feed.delivery.outbox import (
 )
 from stripe_feed.delivery.signatures import standard_headers
 from stripe_feed.delivery.transports import AttemptResult
-from stripe_feed.delivery.worker import JITTER, SCHEDULE, Worker, open_worker
+from stripe_feed.delivery.worker import _JITTER, SCHEDULE, Worker, open_worker
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
@@ -163,7 +163,7 @@ def test_one_message_of_a_lane_and_few_of_a_trigger_are_under_way(
 def test_more_lanes_than_are_looked_up_at_once(
     store: FeedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "BATCH_SIZE", 5)
+    monkeypatch.setattr(worker, "_BATCH_SIZE", 5)
     trigger, sink = a_trigger(), refusing("evt_3", "evt_11")
     filled(store, trigger, *updates(90, 43))
 
@@ -342,8 +342,8 @@ def test_d2_ten_attempts_on_the_schedule_with_jitter(store: FeedStore, clock: Cl
         assert delivery.once().dead == lanes
 
     for shares in drawn:
-        assert 1 - JITTER <= min(shares) < 0.85
-        assert 1.15 < max(shares) <= 1 + JITTER
+        assert 1 - _JITTER <= min(shares) < 0.85
+        assert 1.15 < max(shares) <= 1 + _JITTER
     assert (len(SCHEDULE) + 1, round(sum(SCHEDULE) / HOUR, 1)) == (10, 75.6)
     assert {len(attempts(store, one.message_id)) for one in dead(store)} == {10}
     assert {(one.state, one.tries, one.ended_at) for one in messages(store)} == {
@@ -607,7 +607,7 @@ def test_a_receiver_that_hangs_holds_no_other_trigger(
     """Not even one with more lanes than are looked up at once, or with messages that are dropped in
     between.
     """
-    monkeypatch.setattr(worker, "BATCH_SIZE", 5)
+    monkeypatch.setattr(worker, "_BATCH_SIZE", 5)
     stuck, other = a_trigger("stuck"), a_trigger("other", deliver={"format": "stripe"})
     for trigger in (stuck, other):
         run_one(store, trigger)

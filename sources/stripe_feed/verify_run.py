@@ -37,7 +37,7 @@ from .sync_run import open_checked_copy, resource_names, resource_states
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-SAMPLE = 100
+_SAMPLE = 100
 MAX_PAGES = 10  # of Stripe's lists, before random times
 
 
@@ -61,7 +61,7 @@ class Verified:
 
 def verify(
     *,
-    sample: int = SAMPLE,
+    sample: int = _SAMPLE,
     database: str | None = None,
     destination: str | None = None,
     dataset: str = DEFAULT_DATASET,
@@ -287,7 +287,7 @@ class ResourceVerification:
             ):
                 yield self.table, id, what
 
-    def _is_known_from_items(self, row: existing.Row) -> bool:
+    def _is_known_from_items(self, row: existing.StoredRow) -> bool:
         """Whether only subscription items show the object, and one still shows it as it is stored;
         `reconcile` accepts such rows too.
         """
@@ -307,7 +307,7 @@ class ResourceVerification:
 
     def _differences(
         self,
-        row: existing.Row,
+        row: existing.StoredRow,
         held: Image,
         true: Image | None,
         read: Fetched | None,

@@ -17,7 +17,7 @@ from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
 LOOK_UPS = ("get", "search", "list")
 MOST_FOUND = 100
-RESOURCE: Schema = {"enum": list(WRITABLE)}
+_RESOURCE: Schema = {"enum": list(WRITABLE)}
 WHERE: Schema = {
     "type": "object",
     "description": 'Field: value, or field: {"contains": value} and other operators of `action_schema`.',
@@ -49,28 +49,28 @@ def look_up_tools(place: Place) -> list[Tool]:
             "stripe_get",
             "Retrieve one object from Stripe by its id, as it is now.",
             arguments_schema(
-                ("resource", "id"), resource=RESOURCE, id={"type": "string"}, expand=expand
+                ("resource", "id"), resource=_RESOURCE, id={"type": "string"}, expand=expand
             ),
             partial(_look_up, place, "get"),
         ),
         Tool(
             "stripe_search",
             "Find objects by conditions; the copy answers while it is fresh, else Stripe does.",
-            arguments_schema(("resource", "where"), resource=RESOURCE, where=WHERE, limit=limit),
+            arguments_schema(("resource", "where"), resource=_RESOURCE, where=WHERE, limit=limit),
             partial(_look_up, place, "search"),
         ),
         Tool(
             "stripe_list",
             "List objects from Stripe, newest first.",
             arguments_schema(
-                ("resource",), resource=RESOURCE, where=WHERE, limit=limit, expand=expand
+                ("resource",), resource=_RESOURCE, where=WHERE, limit=limit, expand=expand
             ),
             partial(_look_up, place, "list"),
         ),
         Tool(
             "action_schema",
             "Show the whole JSON Schema of one action, nested parameters included.",
-            arguments_schema(("resource", "verb"), resource=RESOURCE, verb={"type": "string"}),
+            arguments_schema(("resource", "verb"), resource=_RESOURCE, verb={"type": "string"}),
             _show_schema,
         ),
     ]

@@ -18,7 +18,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from .tool import Answer, Arguments, Tool
 
 QUESTION = "confirm"
-FORM: dict[str, Any] = {
+_FORM: dict[str, Any] = {
     "type": "object",
     "properties": {"confirm": {"type": "boolean", "title": "Do it", "default": False}},
     "required": ["confirm"],
@@ -60,7 +60,7 @@ async def confirm(
                 "confirm": code,
             }
         )
-    question = types.ElicitRequestFormParams(message=effect, requested_schema=FORM)
+    question = types.ElicitRequestFormParams(message=effect, requested_schema=_FORM)
     if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
         given = (params.input_responses or {}).get(QUESTION)
         if given is None or params.request_state != code:  # the first call, or another effect now
@@ -68,7 +68,7 @@ async def confirm(
             return types.InputRequiredResult(input_requests={QUESTION: asked}, request_state=code)
     else:
         given = await context.session.elicit_form(
-            question.message, FORM, related_request_id=context.request_id
+            question.message, _FORM, related_request_id=context.request_id
         )
     if _agrees(given):
         return None

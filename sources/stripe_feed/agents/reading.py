@@ -24,7 +24,7 @@ from .place import WAIT, Place
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
 MAX_ROWS, DEFAULT_ROWS = 1_000, 100
-MAX_CHANGES, DEFAULT_CHANGES = 200, 20
+_MAX_CHANGES, DEFAULT_CHANGES = 200, 20
 QUERY_SECONDS = 20.0
 LARGEST = 2**63
 
@@ -50,7 +50,9 @@ def reading_tools(place: Place, seconds: float = QUERY_SECONDS) -> list[Tool]:
         Tool(
             "changes",
             "List the newest changes of the account, oldest first, with old and new values. `explain` has the rest.",
-            arguments_schema((), **_FILTERS, limit=_count(MAX_CHANGES, DEFAULT_CHANGES, "changes")),
+            arguments_schema(
+                (), **_FILTERS, limit=_count(_MAX_CHANGES, DEFAULT_CHANGES, "changes")
+            ),
             partial(_changes, place),
         ),
         Tool(

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from ..destination.error_messages import translate_error
 from ..server.auth import AuthMiddleware
 from ..server.context import MAX_BODY_BYTES
-from ..server.listener import listen, serve
+from ..server.listener import listen, run_listener
 from .acting import look_up_tools, writing_tools
 from .answers import NOTICE, escaped, to_json
 from .confirm import Confirmations, confirm
@@ -183,4 +183,4 @@ def serve_http(
     counts: Counter[str] = Counter()
     with listen(HOST, port) as door:
         app = http_app(server, token, counts)
-        serve(app, HOST, door, stopped, lambda url: ready(url + PATH), counts)
+        run_listener(app, HOST, door, stopped, lambda url: ready(url + PATH), counts)

@@ -63,7 +63,7 @@ __all__ = ["API_VERSION", "GIVE_UP_AFTER", "Account", "Api", "Clock", "InvalidBo
 
 API_VERSION = "2026-10-28.endive"
 OLDEST_VERSION = "2019-12-03"  # before it, lines of different invoices can share one id
-MAX_TRIES = 9
+_MAX_TRIES = 9
 MAX_TRIES_FOREIGN = 3  # if something other than Stripe answers
 CUTS_BEFORE_SMALLER_PAGE = 2  # in a row
 TRUNCATION_FAULTS = ("IncompleteRead", "ProtocolError", "ReadTimeoutError")
@@ -338,10 +338,10 @@ class Api:
         if isinstance(final, RateLimited):
             return True
         if isinstance(fault, msgspec.DecodeError):
-            return tries < (MAX_TRIES_FOREIGN if isinstance(final, SetupError) else MAX_TRIES)
+            return tries < (MAX_TRIES_FOREIGN if isinstance(final, SetupError) else _MAX_TRIES)
         return (
             isinstance(final, Unreachable)
-            and tries < MAX_TRIES
+            and tries < _MAX_TRIES
             and getattr(fault, "should_retry", True) is not False
         )
 

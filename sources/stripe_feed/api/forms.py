@@ -20,9 +20,9 @@ LONGEST_ID = 255
 SHORTEST_SECRET = 2  # characters; a single one would be replaced all over a sentence
 CERTAIN = 6  # characters; shorter ones are replaced as whole words only
 PLAIN = frozenset(("true", "false"))
-ID = re.compile(r"[a-z]{2,8}_[A-Za-z0-9_]{4,}")
+_ID = re.compile(r"[a-z]{2,8}_[A-Za-z0-9_]{4,}")
 ADDRESS = re.compile(r"[^\s'\"<>()]+(?:@|%40)[^\s'\"<>()]+")
-QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')  # what a search asks for
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')  # what a search asks for
 KEY = re.compile(r"\b[sr]k_(?:live|test)_\w+")
 
 
@@ -113,6 +113,6 @@ def redact(sentence: str, form: Form) -> str:
 
 def _secrets(form: Form) -> Iterator[tuple[str, str]]:
     for name, value in form:
-        for part in (value, *(QUOTED.findall(value) if name == "query" else ())):
-            if len(part) >= SHORTEST_SECRET and part not in PLAIN and not ID.fullmatch(part):
+        for part in (value, *(_QUOTED.findall(value) if name == "query" else ())):
+            if len(part) >= SHORTEST_SECRET and part not in PLAIN and not _ID.fullmatch(part):
                 yield name, part

@@ -14,7 +14,7 @@ import msgspec
 
 T = TypeVar("T")
 
-MAX_DEPTH = 100
+_MAX_DEPTH = 100
 DEPTH_HINTS = (b"}" * 16, b"]" * 16, b"]}" * 8, b" " * 200)  # cheap to search for
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|-?\b(?:NaN|Infinity)\b', re.DOTALL)
 ESCAPE = re.compile(
@@ -74,9 +74,9 @@ def _deep_spans(body: bytes) -> Iterator[tuple[int, int]]:
     for token in TOKEN.finditer(body):
         if token[0] in (b"[", b"{"):
             level += 1
-            if level == MAX_DEPTH + 1:
+            if level == _MAX_DEPTH + 1:
                 start = token.start()
         elif token[0] in (b"]", b"}"):
-            if level == MAX_DEPTH + 1:
+            if level == _MAX_DEPTH + 1:
                 yield start, token.end()
             level -= 1

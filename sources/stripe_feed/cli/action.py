@@ -28,7 +28,7 @@ SHOWN = (
     "active",
 )
 """Fields of a found object that the table shows, if the objects have them."""
-SCHEMA = "schema"
+_SCHEMA = "schema"
 
 Pairs = list[str] | None
 
@@ -140,7 +140,7 @@ def action(
     from ..write.lookup.find import writable
     from . import output
 
-    if resource == SCHEMA:
+    if resource == _SCHEMA:
         return print_schema(verb, object_id)
     row = writable(resource)
     if verb is None:
@@ -219,14 +219,14 @@ def parse_pairs(given: Pairs, option: str, row: Writable, verb: str) -> dict[str
         parameter = known.get(name)
         is_nested = parameter and {"hash", "list", "map"} & {*parameter.types}
         pairs[name] = (
-            parse_json(f"{option} {name}", value)
+            _parse_json(f"{option} {name}", value)
             if is_nested and value[:1] in "[{" and value
             else value
         )
     return pairs
 
 
-def parse_json(what: str, text: str) -> Any:
+def _parse_json(what: str, text: str) -> Any:
     """Parse JSON; numbers with a point stay exact. Raises `UsageError`."""
     from decimal import Decimal
 
@@ -253,7 +253,7 @@ def read_input(file: str | None) -> dict[str, Any]:
         text = sys.stdin.read() if file == "-" else open_text(file)
     except (OSError, UnicodeDecodeError) as fault:
         raise UsageError(f"--input cannot be read ({type(fault).__name__}).") from None
-    found = parse_json("--input", text)
+    found = _parse_json("--input", text)
     if not isinstance(found, Mapping):
         raise UsageError('--input is a JSON object such as {"match": {...}, "set": {...}}.')
     return dict(found)

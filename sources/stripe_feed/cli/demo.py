@@ -32,7 +32,7 @@ from .feed import format_change
 from .output import command_name, console_out, make_table
 
 SEED = 7
-DAY = 86_400
+_DAY = 86_400
 START_OF_DAY = 73_600  # seconds after midnight, UTC; fixed, so that each demo shows the same
 CLOCK_DELAY = (
     55  # seconds a sandbox's clock starts behind ours; the suggested calls put it as much ahead
@@ -43,7 +43,7 @@ LIVE_SECONDS, ADVANCE_SECONDS = (
 )  # of the suggested calls: changes, then time until events are read
 MAX_LINE_WIDTH = 110
 SANDBOX_COMMAND = [sys.executable, "-m", "stripe_feed.sandbox"]
-SAMPLE = """\
+_SAMPLE = """\
 select strftime(created, '%Y-%m') as month, currency, count(*) as paid_invoices, sum(amount_paid) as minor_units
 from invoices
 where status = 'paid'
@@ -94,7 +94,7 @@ def run_sandbox(*flags: str) -> Iterator[RunningSandbox]:
             process.terminate()
 
 
-def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
+def run_demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     """Load a simulated account, simulate a day, load again and print what changed to stdout."""
     file, console = Path(database), console_out()
     logging.getLogger("stripe_feed").setLevel(logging.WARNING)
@@ -118,7 +118,7 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
                 receive_posts() as (url, _),
             ):
                 deliver(feed, [welcome_trigger(url)])  # it fires for changes from now on
-            activity = len(sandbox.tell("live", seconds=DAY, changes=60))
+            activity = len(sandbox.tell("live", seconds=_DAY, changes=60))
             sandbox.tell("advance", seconds=2 * SETTLE)
             console.print(
                 f"A day passes with {activity} changes. Second sync: new and changed objects",
@@ -143,16 +143,16 @@ def demo(database: str = "demo.duckdb", customers: int = 500) -> None:
                 console.print(f"{report.sent:,} messages sent. The first:")
                 console.print(f"  {bodies[0]}\n")
     console.print("One query", style="bold")
-    console.print(SAMPLE)
+    console.print(_SAMPLE)
     with open_copy(database) as copy:
-        result = run_query(copy, SAMPLE)
+        result = run_query(copy, _SAMPLE)
     console.print(make_table(result.columns, result.rows))
     console.print(NEXT.format(database=database, command=command_name()))
 
 
 def demo_start(now: float) -> int:
     """The evening of the day before yesterday, so that the demo's day is already over."""
-    return int(now) // DAY * DAY - 2 * DAY + START_OF_DAY
+    return int(now) // _DAY * _DAY - 2 * _DAY + START_OF_DAY
 
 
 def welcome_trigger(url: str) -> Trigger:
@@ -271,7 +271,7 @@ def remove_earlier_demo(file: Path, account: str) -> None:
         file.with_name(name).unlink(missing_ok=True)
 
 
-def serve(flags: Sequence[str]) -> None:
+def serve_sandbox(flags: Sequence[str]) -> None:
     """Run a sandbox in the foreground until Ctrl-C, and print its address; with `--help`, its help."""
     if {"-h", "--help"} & set(flags):
         sys.stdout.write(

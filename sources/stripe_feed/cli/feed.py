@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 feed_app = app
 
-Resources = Annotated[
+_Resources = Annotated[
     list[str] | None,
     typer.Option(
         "--resource",
@@ -79,7 +79,7 @@ OriginPush = Annotated[
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Keep running and wait for new changes.")
 ]
-Name = Annotated[
+_Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="The consumer's name; its position is stored under it."),
 ]
@@ -99,7 +99,7 @@ def tail(
         int, typer.Option("-n", metavar="N", min=0, max=1_000_000, help="How many changes.")
     ] = 10,
     follow: Follow = False,
-    resource: Resources = None,
+    resource: _Resources = None,
     op: Ops = None,
     transition: Moves = None,
     changed: Changed = None,
@@ -127,7 +127,7 @@ def tail(
 @partial(command, app)
 def consume(
     *,
-    name: Name,
+    name: _Name,
     run: Annotated[
         str | None,
         typer.Option(
@@ -145,7 +145,7 @@ def consume(
             "--start", metavar="PLACE", help=f"Where a new consumer starts: {POSITION_FORMS}."
         ),
     ] = "latest",
-    resource: Resources = None,
+    resource: _Resources = None,
     op: Ops = None,
     transition: Moves = None,
     changed: Changed = None,
@@ -186,7 +186,7 @@ def net(
         str | None,
         typer.Option("--until", metavar="PLACE", help="Stop before this change."),
     ] = None,
-    resource: Resources = None,
+    resource: _Resources = None,
     op: Ops = None,
     transition: Moves = None,
     changed: Changed = None,
@@ -305,7 +305,7 @@ def forget(
 @partial(command, app)
 def reset(
     *,
-    name: Name,
+    name: _Name,
     to: Annotated[str, typer.Option("--to", metavar="PLACE", help=f"{POSITION_FORMS}.")],
     copy: LocalCopyOptions,
 ) -> None:
@@ -320,7 +320,7 @@ def reset(
 @partial(command, app)
 def remove(
     *,
-    name: Name,
+    name: _Name,
     copy: LocalCopyOptions,
 ) -> None:
     """Delete a consumer; the changes stay."""

@@ -74,7 +74,7 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-command = partial(cli_command.command, app)
+_command = partial(cli_command.command, app)
 app.add_typer(feed_app, name="feed")
 app.add_typer(push_app, name="push")
 app.add_typer(triggers_app, name="triggers")
@@ -105,7 +105,7 @@ def options(
     """Declare the global options; `main` handles `--debug`, which is here for the help only."""
 
 
-@command
+@_command
 def sync(
     *,
     copy: CopyOptions,
@@ -168,8 +168,8 @@ def sync(
         "api_key": read_key_file(api_key_file),
         **asdict(copy),
         "resources": split_names(resources),
-        "start_date": parse_date(start_date),
-        "end_date": parse_date(end_date),
+        "start_date": parse_day(start_date),
+        "end_date": parse_day(end_date),
         "expand": parse_expand(expand),
         "test_clocks": test_clocks,
         "full_refresh": full_refresh,
@@ -220,7 +220,7 @@ NO_EVENTS = (
 )
 
 
-@command
+@_command
 def reconcile(
     *,
     copy: CopyOptions,
@@ -261,7 +261,7 @@ def reconcile(
     raise_if_incomplete((name for name in done.refused if name != CHANGES), done.left_out)
 
 
-@command
+@_command
 def verify(
     *,
     sample: Annotated[
@@ -313,13 +313,13 @@ def verify(
         )
 
 
-command(deliver)
-command(serve)
-command(action)
-command(mcp)
+_command(deliver)
+_command(serve)
+_command(action)
+_command(mcp)
 
 
-@command
+@_command
 def status(
     *,
     copy: LocalCopyOptions,
@@ -333,7 +333,7 @@ def status(
     output.print_status(read.copy_status(**asdict(copy), wait=wait), json)
 
 
-@command
+@_command
 def preview(
     *,
     table: Annotated[str, typer.Argument(help="A table, such as customers.")],
@@ -352,7 +352,7 @@ def preview(
         output.print_rows(read.preview(reader, table, rows), json)
 
 
-@command
+@_command
 def query(
     *,
     sql: Annotated[
@@ -376,7 +376,7 @@ def query(
         )
 
 
-@command
+@_command
 def doctor(
     *,
     copy: CopyOptions,
@@ -401,7 +401,7 @@ def doctor(
     return doctor.exit_code(output.print_findings(findings, json))
 
 
-@command
+@_command
 def demo(
     customers: Annotated[int, typer.Option(min=1, help="How many customers to generate.")] = 500,
     database: Annotated[
@@ -410,24 +410,24 @@ def demo(
     ] = "demo.duckdb",
 ) -> None:
     """Load a generated account twice and show the tables; needs no Stripe account and no network."""
-    from .demo import demo as run
+    from .demo import run_demo as run
 
     run(database, customers)
 
 
 @partial(
-    command,
+    _command,
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def sandbox(ctx: typer.Context) -> None:
     """Run a local simulation of Stripe to test against; --help lists its options."""
-    from .demo import serve
+    from .demo import serve_sandbox
 
-    serve(ctx.args)
+    serve_sandbox(ctx.args)
 
 
-def parse_date(text: str | None) -> int | str | None:
+def parse_day(text: str | None) -> int | str | None:
     """Turn Unix seconds into a number; leave a date as it is."""
     return int(text) if text and text.isascii() and text.isdigit() and 8 < len(text) < 12 else text
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOG_INTERVAL = 60.0  # seconds between log lines
 SPEED_WINDOW = 10.0  # seconds over which speed is measured
-PATIENCE = 3.0  # seconds without an answer before a line is shown
+_PATIENCE = 3.0  # seconds without an answer before a line is shown
 WAITING = "Waiting for Stripe, the database or another command …"
 
 
@@ -81,7 +81,7 @@ class ListingProgress:
         return f"{name}: {rows} rows, {pages} pages, {speed} rows/s, back to {back_to}, {share} done, {left} left"
 
 
-COLUMNS = ("resource", "rows", "pages", "rows/s", "back to", "done", "left")
+_COLUMNS = ("resource", "rows", "pages", "rows/s", "back to", "done", "left")
 
 
 def format_duration(seconds: float) -> str:
@@ -165,7 +165,7 @@ class RequestMonitor:
                 seen.answers, seen.failures, seen.since = answers, failures, None
             elif failures > seen.failures and seen.since is None:
                 seen.since = self.now()
-            if seen.since is not None and (seconds := self.now() - seen.since) >= PATIENCE:
+            if seen.since is not None and (seconds := self.now() - seen.since) >= _PATIENCE:
                 yield (
                     endpoint,
                     f"{endpoint}: {describe_failure(failed)} for {seconds:.0f} s, retrying …",
@@ -197,7 +197,7 @@ class Progress:
         self._live: Any = None
         self._thread: threading.Thread | None = None
         self._before = threading.Timer(
-            PATIENCE, log_line, [WAITING]
+            _PATIENCE, log_line, [WAITING]
         )  # cancelled once the sync starts to read
         self._before.daemon = True
 
@@ -242,7 +242,7 @@ class Progress:
         from rich.console import Group
 
         readings = self.meter.sample() if self.meter else []
-        progress = make_table(COLUMNS, [reading.columns() for reading in readings])
+        progress = make_table(_COLUMNS, [reading.columns() for reading in readings])
         all_read = readings and not any(reading.pages_left for reading in readings)
         return Group(
             progress, *(["All read, loading …"] if all_read else self.requests.sample().values())

@@ -28,12 +28,12 @@ LONGEST = 200  # characters of a value
 push_app = typer.Typer(
     help="Push rows into Stripe: what is sent, and what became of it.", no_args_is_help=True
 )
-command = partial(cli_command.command, push_app)
+_command = partial(cli_command.command, push_app)
 
-Names = Annotated[
+_Names = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Pushes of the file; all by default.")
 ]
-File = Annotated[str, typer.Option("--file", metavar="FILE", help="The file of the pushes.")]
+_File = Annotated[str, typer.Option("--file", metavar="FILE", help="The file of the pushes.")]
 Log = Annotated[
     str | None,
     typer.Option(
@@ -51,12 +51,12 @@ FullResync = Annotated[
 ]
 
 
-@command
+@_command
 def plan(
     *,
-    names: Names = None,
+    names: _Names = None,
     copy: CopyOptions,
-    file: File = FILE,
+    file: _File = FILE,
     log: Log = None,
     full_resync: FullResync = False,
     html: Annotated[
@@ -88,12 +88,12 @@ def plan(
     return code
 
 
-@command
+@_command
 def run(
     *,
-    names: Names = None,
+    names: _Names = None,
     copy: CopyOptions,
-    file: File = FILE,
+    file: _File = FILE,
     log: Log = None,
     full_resync: FullResync = False,
     json: Json = False,
@@ -107,12 +107,12 @@ def run(
     return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
 
 
-@command
+@_command
 def retry(
     *,
-    names: Names = None,
+    names: _Names = None,
     copy: CopyOptions,
-    file: File = FILE,
+    file: _File = FILE,
     log: Log = None,
     json: Json = False,
     max_rps: Rps = None,
@@ -125,12 +125,12 @@ def retry(
     return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
 
 
-@command
+@_command
 def show(
     *,
-    names: Names = None,
+    names: _Names = None,
     copy: CopyOptions,
-    file: File = FILE,
+    file: _File = FILE,
     log: Log = None,
     requests: Annotated[
         int | None, typer.Option("--run", metavar="N", help="The requests of this run.")
@@ -153,12 +153,12 @@ def show(
                 _print_state(opened, definition.name, json)
 
 
-@command
+@_command
 def reset(
     *,
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Pushes of the file.")],
     copy: CopyOptions,
-    file: File = FILE,
+    file: _File = FILE,
     log: Log = None,
     json: Json = False,
     api_key_file: KeyFile = None,

@@ -98,7 +98,7 @@ def serve(
     """
     from ..api.client import API_VERSION
     from ..feed.consumers import parse_duration
-    from ..server.service import serve
+    from ..server.service import run_service
     from ..triggers.config import DEFAULT_FILE, read_triggers
     from ..triggers.config_watcher import ConfigWatcher
     from .trigger_output import stop_on_signals
@@ -109,7 +109,7 @@ def serve(
     )
     secrets = read_secrets(SECRET_VARIABLE)
     with stop_on_signals() as stopped:
-        serve(
+        run_service(
             host=host,
             port=port,
             token=os.environ.get(TOKEN_VARIABLE) or None,

@@ -37,10 +37,10 @@ dead_app = typer.Typer(
 )
 feed_app.add_typer(dead_app, name="dead")
 
-File = Annotated[
+_File = Annotated[
     str, typer.Option("--triggers", metavar="FILE", help="The file with the trigger rules.")
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
 Since = Annotated[
     str, typer.Option("--since", metavar="PLACE", help=f"Start here: {POSITION_FORMS}.")
 ]
@@ -48,7 +48,7 @@ SAMPLES = 3
 
 
 @partial(command, triggers_app)
-def check(triggers: File = "triggers.toml") -> None:
+def check(triggers: _File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
     from ..delivery.endpoint import Endpoint
     from ..triggers.config import check_triggers
@@ -75,7 +75,7 @@ def check(triggers: File = "triggers.toml") -> None:
 
 
 @partial(command, triggers_app)
-def init(triggers: File = "triggers.toml") -> None:
+def init(triggers: _File = "triggers.toml") -> None:
     """Write a starter file with commented examples. An existing file is left unchanged."""
     from ..triggers.config import write_starter
     from .output import echo_err
@@ -89,7 +89,7 @@ def init(triggers: File = "triggers.toml") -> None:
 @partial(command, triggers_app, name="list")
 def show(
     *,
-    triggers: File = "triggers.toml",
+    triggers: _File = "triggers.toml",
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
@@ -197,9 +197,9 @@ def describe(trigger: Trigger) -> str:
 @partial(command, triggers_app)
 def test(
     *,
-    name: Name,
+    name: _Name,
     since: Since = "30d",
-    triggers: File = "triggers.toml",
+    triggers: _File = "triggers.toml",
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
@@ -223,7 +223,7 @@ def explain(
             metavar="CHANGE_ID", help="The id of a change; `feed tail --json` shows them."
         ),
     ],
-    triggers: File = "triggers.toml",
+    triggers: _File = "triggers.toml",
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
@@ -243,9 +243,9 @@ def explain(
 @partial(command, triggers_app)
 def replay(
     *,
-    name: Name,
+    name: _Name,
     since: Since,
-    triggers: File = "triggers.toml",
+    triggers: _File = "triggers.toml",
     copy: LocalCopyOptions,
 ) -> None:
     """Fire a trigger again for past changes, with the same message ids; `deliver` sends the
@@ -266,7 +266,7 @@ def replay(
 @partial(command, triggers_app)
 def release(
     *,
-    name: Name,
+    name: _Name,
     copy: LocalCopyOptions,
 ) -> None:
     """Resume a trigger that its guard holds, or whose receiver is disabled."""
@@ -282,7 +282,7 @@ def release(
 @partial(command, triggers_app)
 def discard(
     *,
-    name: Name,
+    name: _Name,
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Also drop messages that wait or failed for good.")
     ] = False,
@@ -364,7 +364,7 @@ def dead_retry(
 
 def deliver(
     *,
-    triggers: File = "triggers.toml",
+    triggers: _File = "triggers.toml",
     once: Annotated[
         bool,
         typer.Option(

@@ -31,7 +31,7 @@ Resolver = Callable[..., Iterable[Any]]  # socket.getaddrinfo, or what stands fo
 
 LOOKUP_SECONDS = 30.0  # for which an address stays good
 IDLE_SECONDS = 4.0  # many receivers hang up after 5
-BODY_BYTES, BODY_SECONDS = 65_536, 1.0  # of an answer, read only to use the connection again
+BODY_BYTES, _BODY_SECONDS = 65_536, 1.0  # of an answer, read only to use the connection again
 
 
 def _networks(*texts: str) -> tuple[IpNetwork, ...]:
@@ -58,7 +58,7 @@ LOCAL = _networks(
     "::1/128",
     "fc00::/7",
 )
-METADATA = _networks(
+_METADATA = _networks(
     "100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128"
 )  # of clouds, inside local networks
 
@@ -160,7 +160,7 @@ def resolve(
 def may_call(address: str, allow_private: bool = False) -> bool:
     """Whether a connection may go to this numeric address."""
     judged = _embedded_ipv4(ipaddress.ip_address(address))
-    if _in_any(judged, METADATA):
+    if _in_any(judged, _METADATA):
         return False
     if allow_private and _in_any(judged, LOCAL):
         return True
@@ -345,7 +345,7 @@ def _drain(sock: DeadlineSocket, answer: HTTPResponse) -> bool:
     does not.
     """
     try:
-        sock.arm(min(sock.give_up_at, time.monotonic() + BODY_SECONDS))
+        sock.arm(min(sock.give_up_at, time.monotonic() + _BODY_SECONDS))
         answer.read(BODY_BYTES)
         return (
             answer.isclosed() and not sock.ended and answer.status >= 200

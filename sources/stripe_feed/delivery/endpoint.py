@@ -28,9 +28,9 @@ from .transports import (
     header_fault,
 )
 
-KINDS = ("url", "command", "python", "file")
+_KINDS = ("url", "command", "python", "file")
 DELIVER_KEYS = (
-    *KINDS,
+    *_KINDS,
     "format",
     "template",
     "secrets",
@@ -93,9 +93,9 @@ def parse_endpoint(table: Any) -> EndpointConfig:
             'say where messages go, such as deliver = { url = "https://…" }', "deliver"
         )
     reject_unknown(table, DELIVER_KEYS, "deliver")
-    kinds: list[Any] = [kind for kind in KINDS if kind in table]
+    kinds: list[Any] = [kind for kind in _KINDS if kind in table]
     if len(kinds) != 1:
-        raise ConfigError(f"deliver takes one of {', '.join(KINDS)}", "deliver")
+        raise ConfigError(f"deliver takes one of {', '.join(_KINDS)}", "deliver")
     target = table[kinds[0]]
     if not (isinstance(target, str) and target.strip() and "\0" not in target) and not (
         kinds[0] == "python" and callable(target)

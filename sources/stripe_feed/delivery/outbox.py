@@ -57,7 +57,7 @@ class Attempt:
 
 CLOCK_SKEW = 60.0  # seconds: a clock that noted more than this was ahead
 MAX_WAIT = 120_000.0  # seconds that a message waits at most, jitter included
-BATCH_SIZE = 5_000  # messages changed at once: nobody waits for long
+_BATCH_SIZE = 5_000  # messages changed at once: nobody waits for long
 GIVEN_UP = f"trigger = ? and lane = ? and state in ({UNFINISHED}) and state = 'dead' and told = 0 and number < ?"
 COLUMNS = ", ".join(one.name for one in fields(Message))
 
@@ -292,12 +292,12 @@ def retry(store: FeedStore, now: float, ids: Sequence[str] = (), trigger: str | 
                 f"{id!r} is not a dead message. `stripe-feed feed dead list` lists them."
             )
     chosen = sorted(set(ids) or given_up)
-    for start in range(0, len(chosen), BATCH_SIZE):
+    for start in range(0, len(chosen), _BATCH_SIZE):
         with store.transaction() as db:
             db.executemany(
                 "update messages set state = 'waiting', tries = 0, due_at = ?, begun_at = null, ended_at = null "
                 "where message_id = ? and state = 'dead'",
-                [(now, id) for id in chosen[start : start + BATCH_SIZE]],
+                [(now, id) for id in chosen[start : start + _BATCH_SIZE]],
             )
     return len(chosen)
 
@@ -308,7 +308,7 @@ RESET = (
 RELEASED = "held = null, held_for = null"
 RESUMED = "state = 'waiting', due_at = ?, ended_at = null"
 DROPPED = "state = 'dropped', ended_at = ?"
-UNDONE = (
+_UNDONE = (
     "state = case replayed when 'new' then 'dropped' else replayed end, replayed = case replayed when 'new' then 'new' end, "
     "ended_at = ?"
 )
@@ -343,7 +343,7 @@ def discard(store: FeedStore, trigger: str, now: float, waiting: bool = False) -
     if replayed and not waiting:
         which, change, unheld = (
             REPLAYED,
-            UNDONE,
+            _UNDONE,
             "held = case when held_for is null then held end, held_for = null",
         )
     else:
@@ -378,14 +378,14 @@ def _change(store: FeedStore, trigger: str, change: str, now: float, which: str)
         with store.transaction() as db:
             changed = _changed(db, trigger, change, now, which)
         count += changed
-        if changed < BATCH_SIZE:
+        if changed < _BATCH_SIZE:
             return count
 
 
 def _changed(db: sqlite3.Connection, trigger: str, change: str, now: float, which: str) -> int:
     return db.execute(
         f"update messages set {change} where number in (select number from messages where trigger = ? and state in ({UNFINISHED}) "
-        f"and {which} limit {BATCH_SIZE})",
+        f"and {which} limit {_BATCH_SIZE})",
         (now, trigger),
     ).rowcount
 

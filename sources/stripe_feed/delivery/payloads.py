@@ -24,9 +24,9 @@ from ..feed.paths import QUOTED, normalize_path, split_prefix, value_at
 from ..resources import RESOURCES
 
 FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
-VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
-MAX_DEPTH = 50
-MAX_INTEGER = 10**4_000  # whole numbers with more digits are not written out by Python
+_VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
+_MAX_DEPTH = 50
+_MAX_INTEGER = 10**4_000  # whole numbers with more digits are not written out by Python
 ZERO_DECIMAL = (
     "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf",
     0,
@@ -218,7 +218,7 @@ def _type(telling: PayloadContext) -> str:
         if row
         else about.resource
     )
-    return f"{prefix}.{VERBS.get(about.op, about.op)}"
+    return f"{prefix}.{_VERBS.get(about.op, about.op)}"
 
 
 def _object(telling: PayloadContext) -> Image:
@@ -324,8 +324,8 @@ def compile_template(value: Any) -> Template:
 
 
 def _compile_value(value: Any, place: str, depth: int, paths: list[str]) -> Render:
-    if depth > MAX_DEPTH:
-        raise UsageError(f"{place} is nested more than {MAX_DEPTH} deep.")
+    if depth > _MAX_DEPTH:
+        raise UsageError(f"{place} is nested more than {_MAX_DEPTH} deep.")
     if isinstance(value, str):
         return _compile_text(value, place, paths)
     if isinstance(value, list | tuple):
@@ -342,7 +342,7 @@ def _compile_value(value: Any, place: str, depth: int, paths: list[str]) -> Rend
         }
         return lambda scope: {name: fill(scope) for name, fill in fields.items()}
     is_number = (
-        abs(value) < MAX_INTEGER
+        abs(value) < _MAX_INTEGER
         if isinstance(value, int)
         else isinstance(value, float) and math.isfinite(value)
     )

@@ -14,7 +14,7 @@ from secrets import token_bytes
 
 from ..errors import SetupError, StripeFeedError
 
-PREFIX = "whsec_"
+_PREFIX = "whsec_"
 MIN_SECRET_BYTES = 24  # of a Standard Webhooks secret, by the specification
 MAX_HEADER = 4_096
 TOLERANCE_SECONDS = 300  # seconds
@@ -26,7 +26,7 @@ class BadSignature(StripeFeedError):
 
 def new_secret() -> str:
     """Return a new secret for either scheme."""
-    return PREFIX + base64.b64encode(token_bytes(MIN_SECRET_BYTES)).decode()
+    return _PREFIX + base64.b64encode(token_bytes(MIN_SECRET_BYTES)).decode()
 
 
 def standard_headers(
@@ -135,17 +135,17 @@ def _check_secrets(secrets: Sequence[str]) -> Sequence[str]:
 
 
 def _key(secret: str) -> bytes:
-    text = secret.removeprefix(PREFIX)
+    text = secret.removeprefix(_PREFIX)
     try:
         key = (
             base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-            if secret.startswith(PREFIX)
+            if secret.startswith(_PREFIX)
             else b""
         )
     except binascii.Error:
         key = b""
     if len(key) < MIN_SECRET_BYTES:
         raise SetupError(
-            f"A secret is not of the form {PREFIX}<base64 of at least {MIN_SECRET_BYTES} bytes>. Copy it anew, or have a new one made."
+            f"A secret is not of the form {_PREFIX}<base64 of at least {MIN_SECRET_BYTES} bytes>. Copy it anew, or have a new one made."
         )
     return key

@@ -36,7 +36,7 @@ from typing import Any, Protocol
 from ..errors import Unreachable, UsageError
 from .addresses import Blocked, Connections, Resolver, check_url
 
-TIMEOUT = 15.0  # seconds for one message
+_TIMEOUT = 15.0  # seconds for one message
 RETRY_AFTER_SECONDS = 86_400.0
 KILL_SECONDS = 2.0  # between asking a command to end and ending it
 THROTTLED = (429, 502, 503, 504)
@@ -89,7 +89,7 @@ class WebhookTransport:
         *,
         headers: Mapping[str, str] | None = None,
         allow_private: bool = False,
-        timeout: float = TIMEOUT,
+        timeout: float = _TIMEOUT,
         ca_certs: str | None = None,
         lookup: Resolver = getaddrinfo,
         now: Callable[[], float] = time.time,
@@ -211,7 +211,9 @@ class CommandTransport:
     this process is interrupted, and when the transport is closed.
     """
 
-    def __init__(self, run: str, *, timeout: float = TIMEOUT, hidden: Collection[str] = ()) -> None:
+    def __init__(
+        self, run: str, *, timeout: float = _TIMEOUT, hidden: Collection[str] = ()
+    ) -> None:
         self._run, self._timeout, self._hidden = run, timeout, hidden
         self._turn = threading.RLock()  # a signal's handler may close the sink
         self._children: set[subprocess.Popen[bytes]] = set()

@@ -46,13 +46,13 @@ log = logging.getLogger("stripe_feed")
 SCHEDULE = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Seconds before the 2nd, 3rd, … attempt: https://www.standardwebhooks.com (deliverability)."""
 
-JITTER = 0.2
+_JITTER = 0.2
 MAX_IN_FLIGHT = (
     8  # messages of one trigger under way, without those that take much longer than others
 )
-POLL_SECONDS = 0.02  # seconds between two looks whether a place is free
-BATCH_SIZE = 1_000  # lanes looked up at once
-RETRY_SECONDS = 5.0  # seconds until what cannot be looked up is tried again
+_POLL_SECONDS = 0.02  # seconds between two looks whether a place is free
+_BATCH_SIZE = 1_000  # lanes looked up at once
+_RETRY_SECONDS = 5.0  # seconds until what cannot be looked up is tried again
 TICK_SECONDS = 0.5  # seconds
 ALREADY_DELIVERS = "delivers from this store already. Leave it to that one, or end it first."
 
@@ -197,7 +197,7 @@ class Worker:
         with suppress(Empty):
             ended.append(
                 self.ended.get(
-                    timeout=POLL_SECONDS
+                    timeout=_POLL_SECONDS
                     if any(queue.ready for queue in self.lanes.values())
                     else TICK_SECONDS
                 )
@@ -228,10 +228,10 @@ class Worker:
         if lanes.ready or not lanes.has_more or self._rests(lanes):
             return
         messages = next_due(
-            self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, BATCH_SIZE
+            self.store, lanes.trigger.name, self.until(), self.now(), lanes.is_blocking, _BATCH_SIZE
         )
         lanes.unread = messages if lanes.endpoint.related_tables else []
-        lanes.has_more = len(messages) == BATCH_SIZE
+        lanes.has_more = len(messages) == _BATCH_SIZE
         lanes.ready += [message for message in messages if message.lane not in lanes.busy]
 
     def _look_up(self, lanes: EndpointQueue) -> None:
@@ -364,7 +364,7 @@ class Worker:
             lanes.waits_for = outcome.note
             db.execute(
                 "update messages set due_at = ?, begun_at = null where number = ?",
-                (sent.began + RETRY_SECONDS, message.number),
+                (sent.began + _RETRY_SECONDS, message.number),
             )
             return "failed"
         if outcome.code == "gone":
@@ -391,7 +391,7 @@ class Worker:
                 outcome.code,
             )
             return "dead"
-        pause = SCHEDULE[message.tries] * self.rng.uniform(1 - JITTER, 1 + JITTER)
+        pause = SCHEDULE[message.tries] * self.rng.uniform(1 - _JITTER, 1 + _JITTER)
         record_attempt(
             db, message, attempt, "waiting", now + max(pause, outcome.retry_after or 0.0)
         )

@@ -16,7 +16,7 @@ from .error_messages import file_error, is_lock_error
 from .locks import retry_while_locked
 from .place import place_of
 
-DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
+_DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
 DUCKDB_JOBS = 2  # side by side, one thread each
 
 
@@ -95,7 +95,7 @@ def keep_open(pipeline: Any) -> Iterator[None]:
         client.execute_sql(
             "set wal_autocheckpoint = '1GB'"
         )  # one checkpoint, when the package is complete
-        client.execute_sql(f"set memory_limit = '{DUCKDB_MEMORY}'")
+        client.execute_sql(f"set memory_limit = '{_DUCKDB_MEMORY}'")
         client.execute_sql("set threads = 1")  # dlt's jobs run side by side already
         yield
 

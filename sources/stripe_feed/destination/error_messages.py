@@ -39,7 +39,7 @@ UNIQUE_INDEX = Reason("a unique index or constraint{} refuses rows that Stripe h
 OWN_INDEX_SUFFIX = "_once"  # the end of the names of stripe-feed's own unique indexes
 CONCURRENT_WRITE = Reason("another run wrote to it at the same time", is_temporary=True)
 CONSTRAINT = Reason("a check, a trigger or a foreign key{} refuses rows that Stripe has", "Drop it")
-NOT_NULL = Reason(
+_NOT_NULL = Reason(
     "a column that may not be null{} gets no value",
     "Allow nulls there, or undo what was changed in dlt's settings",
 )
@@ -54,7 +54,7 @@ CREDENTIALS = Reason(
 NO_SPACE = Reason("no space is left", "Make room, or raise the quota")
 MEMORY = Reason("it ran out of memory", "Give it more")
 READ_ONLY = Reason("it can only be read", "Allow writing, or choose another database")
-TIMEOUT = Reason(
+_TIMEOUT = Reason(
     "a statement was cancelled, or took longer than the server allows",
     "Raise the user's statement timeout",
 )
@@ -88,7 +88,7 @@ UNKNOWN = Reason(
 SQLSTATES: dict[str, Reason] = {  # whole codes before classes
     "23505": UNIQUE_INDEX,
     "23P01": UNIQUE_INDEX,
-    "23502": NOT_NULL,
+    "23502": _NOT_NULL,
     "23": CONSTRAINT,
     "P0001": CONSTRAINT,
     "44": CONSTRAINT,
@@ -103,7 +103,7 @@ SQLSTATES: dict[str, Reason] = {  # whole codes before classes
     "53300": CONNECTION_LOST,
     "53": NO_SPACE,
     "25006": READ_ONLY,
-    "57014": TIMEOUT,
+    "57014": _TIMEOUT,
     "57": CONNECTION_LOST,
     "08": CONNECTION_LOST,
     "40": BUSY,
@@ -122,12 +122,12 @@ SQLSTATES: dict[str, Reason] = {  # whole codes before classes
     "42": UNSUPPORTED,
     "58": DAMAGED,
     "XX": DAMAGED,
-    "HYT": TIMEOUT,
+    "HYT": _TIMEOUT,
 }
 MYSQL_ERRORS: dict[int, Reason] = {  # MySQL's
     1022: UNIQUE_INDEX,
     1062: UNIQUE_INDEX,
-    1048: NOT_NULL,
+    1048: _NOT_NULL,
     3819: CONSTRAINT,
     1451: CONSTRAINT,
     1452: CONSTRAINT,
@@ -139,7 +139,7 @@ MYSQL_ERRORS: dict[int, Reason] = {  # MySQL's
     1290: READ_ONLY,
     1205: BUSY,
     1213: BUSY,
-    3024: TIMEOUT,
+    3024: _TIMEOUT,
     1146: MISSING_TABLE,
     1054: MISSING_TABLE,
     1366: TYPE_MISMATCH,
@@ -157,14 +157,14 @@ TEXT_PATTERNS: dict[
     "duckdb": [
         (r"no space left|disk is full|could not write all", NO_SPACE),
         (r"max_temp_directory|OutOfMemory", MEMORY),
-        (r"^ConstraintException.*NOT NULL", NOT_NULL),
+        (r"^ConstraintException.*NOT NULL", _NOT_NULL),
         (r"^ConstraintException.*(CHECK|foreign key)", CONSTRAINT),
         (r"^ConstraintException", UNIQUE_INDEX),
         (r"^DependencyException", DEPENDENCY),
         (r"extension", EXTENSION),
         (r"^PermissionException|permission denied", PRIVILEGE),
         (r"read-only", READ_ONLY),
-        (r"^InterruptException", TIMEOUT),
+        (r"^InterruptException", _TIMEOUT),
         (r"^TransactionException", BUSY),
         (r"^(HTTP|Connection)Exception", CONNECTION_LOST),
         (r"^(Conversion|TypeMismatch|OutOfRange)Exception", TYPE_MISMATCH),
@@ -174,7 +174,7 @@ TEXT_PATTERNS: dict[
     ],
     "sqlite3": [
         (r"UNIQUE constraint", UNIQUE_INDEX),
-        (r"NOT NULL constraint", NOT_NULL),
+        (r"NOT NULL constraint", _NOT_NULL),
         (r"constraint", CONSTRAINT),
         (r"disk is full", NO_SPACE),
         (r"readonly", READ_ONLY),

@@ -9,7 +9,7 @@ from ..errors import SetupError
 from ..resources import CHANGES, TABLES
 
 TABLE_NAMES = (*TABLES, CHANGES)
-OWN_COLUMNS = frozenset({"account_id", "_dlt_load_id"})  # every table of stripe-feed has them
+_OWN_COLUMNS = frozenset({"account_id", "_dlt_load_id"})  # every table of stripe-feed has them
 POSTGRES = "dlt.destinations.postgres"
 PRIVILEGES_QUERY = """
 select has_database_privilege(current_database(), 'create'),
@@ -42,7 +42,7 @@ def require_usable_dataset(pipeline: Any, state: Mapping[str, Any]) -> None:
         foreign = [
             f"{pipeline.dataset_name}.{name}"
             for name, columns in columns_by_table.items()
-            if columns and not columns >= OWN_COLUMNS
+            if columns and not columns >= _OWN_COLUMNS
         ]
         if foreign:
             raise SetupError(

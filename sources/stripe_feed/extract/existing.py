@@ -25,7 +25,7 @@ IDS_PER_SELECT = 500
 # the next run's
 AFTER_ANY_CHANGE = 10**11
 
-Row = dict[str, Any]  # a stored row by column, as the destination's driver returns it
+StoredRow = dict[str, Any]  # a stored row by column, as the destination's driver returns it
 
 
 def stored_hashes(client: Any, table: str, ids: Sequence[str]) -> dict[str, str]:
@@ -155,7 +155,7 @@ def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:
             yield text.encode()
 
 
-def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str, Row]:
+def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str, StoredRow]:
     """Return id -> the whole stored row, deleted or not."""
     columns = [column for column in codec.all_columns if column.name != "_dlt_load_id"]
     names = _select_list(client, codec.name, [column.name for column in columns])
@@ -181,7 +181,9 @@ def child_objects(
     return objects
 
 
-def objects_from_rows(client: Any, codec: TableCodec, rows: Mapping[str, Row]) -> dict[str, Image]:
+def objects_from_rows(
+    client: Any, codec: TableCodec, rows: Mapping[str, StoredRow]
+) -> dict[str, Image]:
     """Turn stored rows into objects, with their lists complete."""
     objects = {id: object_from_row(codec, row) for id, row in rows.items()}
     for child, child_codec in codec.children:
@@ -290,7 +292,7 @@ def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[An
         return
 
 
-def object_from_row(codec: TableCodec, row: Row) -> Image:
+def object_from_row(codec: TableCodec, row: StoredRow) -> Image:
     """Turn a stored row into an object, without its children."""
     image: Image = {
         column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
@@ -326,7 +328,7 @@ def parse_json(value: Any) -> Any:
 
 def rows_as_table(
     codec: TableCodec,
-    rows: Sequence[Row],
+    rows: Sequence[StoredRow],
     versions: Sequence[int],
     deleted_at: Sequence[int | None],
     stamp: LoadStamp,

@@ -21,7 +21,7 @@ from dlt.extract.source import SourceInjectableContext
 
 from ..errors import NotReadable
 from ..resources import CHANGES
-from ..resources.model import Params, Resource
+from ..resources.model import QueryPairs, Resource
 from . import existing
 from .next_step import should_store
 from .paging.fetch import fetch_list_page
@@ -365,7 +365,7 @@ def open_listing(
     """
     api, options, codec = context.api, context.options, context.codecs[resource.table]
     clocks = context.test_clocks if resource.hides_test_clocks else []
-    walks: list[Params] = [
+    walks: list[QueryPairs] = [
         *resource.list_filters,
         *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.list_filters),
     ]

@@ -15,7 +15,7 @@ import msgspec
 from ..api.client import Api
 from ..errors import CursorGone, NotFound, NotReadable, RequestRefused, Unreachable
 from ..resources import RESOURCES
-from ..resources.model import Params, Resource
+from ..resources.model import QueryPairs, Resource
 from . import existing
 from .paging.fetch import complete_lists, fetch_list_page, path_segment
 from .paging.windows import NoProgress, Planner, Range
@@ -196,7 +196,7 @@ def _fetch_range(
 
 
 def _walk_range(
-    context: RunContext, resource: Resource, walk: Params, span: Range, only: Collection[str]
+    context: RunContext, resource: Resource, walk: QueryPairs, span: Range, only: Collection[str]
 ) -> Iterator[Fetched]:
     planner = Planner([(span[0], span[1] + 1)])
     while (request := planner.next_request()) is not None:

@@ -173,7 +173,7 @@ class Writer:
         return tables
 
     def deleted_rows(
-        self, rows: Sequence[existing.Row], versions: Sequence[int], deleted_at: Sequence[int]
+        self, rows: Sequence[existing.StoredRow], versions: Sequence[int], deleted_at: Sequence[int]
     ) -> list[Any]:
         """Return the tables to yield for deleted objects whose last content is the stored row."""
         if not rows:

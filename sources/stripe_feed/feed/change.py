@@ -28,12 +28,12 @@ TEXTS = (
     "before_quality",
     "account_id",
 )
-TIMES = ("occurred_at", "observed_at")
-OTHERS = ("late", "livemode", "seq")
-SOURCE_COLUMNS = (*TEXTS, *TIMES, *OTHERS, "_dlt_load_id", "changed", "after", "previous")
+_TIMES = ("occurred_at", "observed_at")
+_OTHERS = ("late", "livemode", "seq")
+SOURCE_COLUMNS = (*TEXTS, *_TIMES, *_OTHERS, "_dlt_load_id", "changed", "after", "previous")
 """The columns that are read from the destination, in this order."""
 
-LOG_COLUMNS = (*TEXTS, *TIMES, *OTHERS, "load_id", "changed", "body")
+LOG_COLUMNS = (*TEXTS, *_TIMES, *_OTHERS, "load_id", "changed", "body")
 """The columns of the log beside `position` and `object_version`. Times are microseconds since 1970,
 UTC.
 """
@@ -107,7 +107,7 @@ class Change:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields and `before`, ready for JSON; times are ISO 8601 in UTC."""
         values = {column.name: getattr(self, column.name) for column in fields(self)}
-        for name in TIMES:
+        for name in _TIMES:
             values[name] = iso(values[name])
         return {**values, "before": self.before}
 

@@ -35,8 +35,8 @@ from .storage.store_errors import Damaged
 
 log = logging.getLogger("stripe_feed")
 
-PAGE_SIZE = 200  # changes in memory
-POLL_SECONDS = 1.0
+_PAGE_SIZE = 200  # changes in memory
+_POLL_SECONDS = 1.0
 USES_STORE = "uses this store. Stop it, then run again."
 
 
@@ -285,7 +285,7 @@ class Feed:
         self, name: str, epoch: int, position: int, filters: Filter, count: int | None, follow: bool
     ) -> Iterator[Change]:
         while True:
-            page = self._store.page(position, PAGE_SIZE, filters.resources, filters.ops)
+            page = self._store.page(position, _PAGE_SIZE, filters.resources, filters.ops)
             if page.pruned_through > position:
                 feed_consumers.check_retained(
                     name,
@@ -306,7 +306,7 @@ class Feed:
                 continue
             if not follow:
                 return
-            self._wait(POLL_SECONDS)
+            self._wait(_POLL_SECONDS)
 
     def read(
         self,
@@ -349,11 +349,11 @@ class Feed:
         """
         compiled = compile_filter(**filters)
         while True:
-            page = self._store.page(after, PAGE_SIZE, compiled.resources, compiled.ops)
+            page = self._store.page(after, _PAGE_SIZE, compiled.resources, compiled.ops)
             yield from filter(compiled.matches, page.changes)
             after = page.upto
             if after >= page.head:
-                self._wait(POLL_SECONDS)
+                self._wait(_POLL_SECONDS)
 
     def net(
         self, since: StartAt = "earliest", until: StartAt | None = None, **filters: Any

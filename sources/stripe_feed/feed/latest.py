@@ -11,7 +11,7 @@ from .storage.store import FeedStore, placeholders
 # newest changes by offset, searched for the newest by time; also the most that a poll gets
 SCAN_LIMIT = 10_000
 RECENT_SECONDS = 3_600  # before the newest change was read: longer than any poll interval
-BATCH_SIZE = 200  # bodies in memory
+_BATCH_SIZE = 200  # bodies in memory
 
 
 def newest_by_time(store: FeedStore, filters: Filter, count: int) -> list[Change]:
@@ -62,8 +62,8 @@ def _newest(columns: str, filters: Filter) -> tuple[str, list[str]]:
 
 def _read(store: FeedStore, positions: Sequence[int], filters: Filter) -> Iterator[Change]:
     """Iterate over the matching changes at these positions, in this order, in batches."""
-    for start in range(0, len(positions), BATCH_SIZE):
-        batch = positions[start : start + BATCH_SIZE]
+    for start in range(0, len(positions), _BATCH_SIZE):
+        batch = positions[start : start + _BATCH_SIZE]
         columns = f"position, object_version, {', '.join(LOG_COLUMNS)}"
         rows = store.query(
             f"select {columns} from log where position in ({placeholders(batch)})", *batch

@@ -36,7 +36,7 @@ ID_PATHS = {
 CACHE_SECONDS = 60.0
 CACHE_SIZE = 5_000  # objects
 WAIT_SECONDS = 5.0  # for a process that is loading
-RETRY_SECONDS = 1.0  # after an error, which all callers get meanwhile
+_RETRY_SECONDS = 1.0  # after an error, which all callers get meanwhile
 
 ReadObjects = Callable[[str, Sequence[str]], Mapping[str, Image]]
 """A table and ids -> the existing objects, by id."""
@@ -99,7 +99,7 @@ class Lookups:
         ]
         if not missing:
             return
-        if self._last_error is not None and now < self._last_error[0] + RETRY_SECONDS:
+        if self._last_error is not None and now < self._last_error[0] + _RETRY_SECONDS:
             raise LookupUnavailable(self._last_error[1])
         if len(self._cache) + len(missing) > CACHE_SIZE:
             self._cache = {key: self._cache[key] for key in wanted if key in self._cache}

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UsageError
 
 MAX_LENGTH = 500  # characters
-MAX_DEPTH = 50  # names
+_MAX_DEPTH = 50  # names
 
 QUOTED = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
 STEP = rf"\[\s*(?:{QUOTED}|[0-9]{{1,9}})\s*\]|\.(?:{QUOTED})"
@@ -48,8 +48,8 @@ def normalize_path(text: str) -> str:
             raise UsageError(f"The path {text!r} has an empty name at character {max(end, 1)}.")
         names.append(_unquoted(match["index"] or match["quoted"] or match["name"]))
         end = match.end()
-    if len(names) > MAX_DEPTH:
-        raise UsageError(f"The path {text!r} has more than {MAX_DEPTH} names.")
+    if len(names) > _MAX_DEPTH:
+        raise UsageError(f"The path {text!r} has more than {_MAX_DEPTH} names.")
     return ".".join(names)
 
 

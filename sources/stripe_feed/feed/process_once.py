@@ -11,8 +11,8 @@ from typing import Any
 from ..errors import UsageError
 from .change import Change
 
-TABLE = "stripe_feed_processed"
-CREATE_TABLE = f"create table if not exists {TABLE} (consumer text, change_id text, primary key (consumer, change_id))"
+_TABLE = "stripe_feed_processed"
+CREATE_TABLE = f"create table if not exists {_TABLE} (consumer text, change_id text, primary key (consumer, change_id))"
 SQLITE_LEGACY = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL of Python 3.12
 
 Execute = Callable[[str], list[Any]]
@@ -41,7 +41,9 @@ def process_once(connection: Any, change: str | Change, consumer: str = "default
             )
     run = _executor(connection)
     return bool(
-        run(f"insert into {TABLE} values ('{consumer}', '{id}') on conflict do nothing returning 1")
+        run(
+            f"insert into {_TABLE} values ('{consumer}', '{id}') on conflict do nothing returning 1"
+        )
     )
 
 
@@ -82,9 +84,9 @@ def _postgres_executor(connection: Any) -> Execute:
 
     _require_transaction(not connection.autocommit or connection.info.transaction_status)
     if not run(
-        f"select 1 where to_regclass('{TABLE}') is not null"
+        f"select 1 where to_regclass('{_TABLE}') is not null"
     ):  # to ask for what exists takes the right to create
-        run(f"select pg_advisory_xact_lock(hashtext('{TABLE}'))")  # two at once would collide
+        run(f"select pg_advisory_xact_lock(hashtext('{_TABLE}'))")  # two at once would collide
         run(CREATE_TABLE)
     return run
 

@@ -27,7 +27,7 @@ from .storage.store import FeedStore
 TRANSACTION_ROWS = 500  # lets consumers acknowledge in between
 READ_ROWS = 1_000  # per select: bodies of some kB each are in memory
 MAX_LOADS = 300  # per select
-DUCKDB_MEMORY = "50MB"  # enough for bodies of some ten kB
+_DUCKDB_MEMORY = "50MB"  # enough for bodies of some ten kB
 
 T = TypeVar("T")
 SEQ, LOAD = SOURCE_COLUMNS.index("seq"), SOURCE_COLUMNS.index("_dlt_load_id")
@@ -75,7 +75,7 @@ def with_client(pipeline: Any, work: Callable[[Any], T]) -> T:
     Raises `Locked` or another `SetupError` if the destination cannot be opened.
     """
     try:
-        with _sql_client(pipeline, DUCKDB_MEMORY) as client:
+        with _sql_client(pipeline, _DUCKDB_MEMORY) as client:
             return work(client)
     except Exception as fault:
         if not any(type(cause).__name__ == "OutOfMemoryException" for cause in _causes(fault)):

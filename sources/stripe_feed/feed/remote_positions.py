@@ -15,7 +15,7 @@ from ..errors import Fenced
 from . import consumers
 from .storage.store import FeedStore
 
-TABLE = "_stripe_feed_cursors"
+_TABLE = "_stripe_feed_cursors"
 
 Positions = Mapping[str, str | None]  # consumer -> the change that it acknowledged last
 
@@ -52,7 +52,7 @@ def save(store: FeedStore, client: Any, before: Positions) -> None:
     }
     if not moved:
         return
-    table = client.make_qualified_table_name(TABLE)
+    table = client.make_qualified_table_name(_TABLE)
     client.execute_sql(
         f"create table if not exists {table} (consumer varchar(100) primary key, change_id varchar(255))"
     )
@@ -72,7 +72,7 @@ def save(store: FeedStore, client: Any, before: Positions) -> None:
 def _read_positions(client: Any) -> dict[str, str | None]:
     try:
         rows = client.execute_sql(
-            f"select consumer, change_id from {client.make_qualified_table_name(TABLE)}"
+            f"select consumer, change_id from {client.make_qualified_table_name(_TABLE)}"
         )
     except Exception as fault:
         if not is_missing_table(fault):

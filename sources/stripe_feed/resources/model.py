@@ -14,7 +14,7 @@ stored); `timestamp`: Unix seconds to a UTC timestamp; `decimal`: a JSON string 
 fractional digits, exact; `json`: the original bytes.
 """
 
-Params = tuple[tuple[str, str], ...]
+QueryPairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Expandable:
 
     column: Column
     path: str = ""
-    params: Params = ()
+    params: QueryPairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Child:
     parent: str  # the column with the parent's id: "invoice"
     path: str  # the endpoint for the whole list: "/v1/invoices/{id}/lines"
     columns: tuple[Column, ...]
-    params: Params = ()  # (("subscription", "{id}"),)
+    params: QueryPairs = ()  # (("subscription", "{id}"),)
     # full objects inside each row, and their resource: (("price", "prices"),)
     embeds: tuple[tuple[str, str], ...] = ()
 
@@ -61,7 +61,7 @@ class Resource:
     columns: tuple[Column, ...]
     permission: str  # what a restricted key needs: "rak_customer_read"
     label: str  # the same, as the Dashboard words it: "Core > Customers"
-    list_filters: tuple[Params, ...] = ((),)  # query parameters; each set is listed in turn
+    list_filters: tuple[QueryPairs, ...] = ((),)  # query parameters; each set is listed in turn
     expandable: tuple[Expandable, ...] = ()
     children: tuple[Child, ...] = ()
     volatile: tuple[str, ...] = ()  # fields that change without meaning; not part of `_hash`

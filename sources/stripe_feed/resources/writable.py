@@ -107,7 +107,7 @@ quotes        quote        quote         /v1/quotes        qt_    rak_quote_writ
 """
 """Table, object, noun, path, prefix of ids (`own`: the account can choose them), permission."""
 
-VERBS = """
+_VERBS = """
 customers     search get list create update delete
 products      search get list create update delete
 prices        search get list create update
@@ -167,7 +167,7 @@ REMOVED: dict[tuple[str, str], str] = {
         line.split(maxsplit=2) for line in REMOVED_TEXT.strip().splitlines()
     )
 }
-USUAL = {"search": "get", "get": "get", "list": "get", "create": "post", "update": "post"}
+_USUAL = {"search": "get", "get": "get", "list": "get", "create": "post", "update": "post"}
 
 
 def _rows(text: str) -> dict[str, list[str]]:
@@ -176,7 +176,7 @@ def _rows(text: str) -> dict[str, list[str]]:
 
 def _verb(word: str, path: str) -> Verb:
     name, _, method = word.partition(":")
-    method = method or USUAL.get(name, "delete")
+    method = method or _USUAL.get(name, "delete")
     if name in ("list", "create"):
         return Verb(name, method, path)  # type: ignore[arg-type]
     if name == "search":
@@ -195,7 +195,7 @@ def _writable(table: str, row: list[str]) -> Writable:
         path,
         "" if prefix in ("own", "-") else prefix,
         permission,
-        {verb.name: verb for verb in (_verb(word, path) for word in _rows(VERBS)[table])},
+        {verb.name: verb for verb in (_verb(word, path) for word in _rows(_VERBS)[table])},
         searchable,  # type: ignore[arg-type]
         prefix == "own",
         WALKS.get(table, ({},)),

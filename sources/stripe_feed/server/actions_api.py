@@ -35,7 +35,7 @@ from .context import RETRY_AFTER, context_of, read_body
 
 log = logging.getLogger("stripe_feed")
 
-STATUSES: tuple[tuple[type[StripeFeedError], int], ...] = (
+_STATUSES: tuple[tuple[type[StripeFeedError], int], ...] = (
     (OutcomeUnknown, 502),
     (RateLimited, 429),
     (TryLater, 503),
@@ -90,4 +90,4 @@ def _response(result: ActionResult, flat: bool) -> Response:
 
 
 def _status(error: StripeFeedError | None) -> int:
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)

@@ -30,7 +30,7 @@ from ..feed.storage.store_errors import Unusable
 from . import metrics, page, webhook_inbox
 from .actions_api import act
 from .auth import AuthMiddleware, check_token, error_json
-from .changes_api import acknowledge, changes, row, stream
+from .changes_api import get_changes, post_acknowledgement, row, stream
 from .context import (
     HANDLED_ERRORS,
     ServerConfig,
@@ -65,15 +65,15 @@ def create_app(settings: ServerConfig) -> Starlette:
 
     routes = [
         Route("/stripe", webhook, methods=["POST"]),
-        Route("/changes", changes),
+        Route("/changes", get_changes),
         Route("/changes/stream", stream),
-        Route("/changes/ack", acknowledge, methods=["POST"]),
+        Route("/changes/ack", post_acknowledgement, methods=["POST"]),
         Route("/actions/{resource}/{verb}", act, methods=["POST"]),
         Route("/health", health),
         Route("/metrics", metrics_text),
         Route("/objects/{table}/{id:path}", row),
         Route("/", home),
-        Route("/retry", retry, methods=["POST"]),
+        Route("/retry", retry_message, methods=["POST"]),
         *(Route(path, static(kind, content)) for path, kind, content in page.page_files()),
     ]
     app = Starlette(
@@ -189,7 +189,7 @@ def static(kind: str, content: bytes) -> Callable[[Request], Response]:
     return lambda request: Response(content, 200, media_type=kind)
 
 
-async def retry(request: Request) -> Response:
+async def retry_message(request: Request) -> Response:
     """Answer `POST /retry`: requeue a dead message; only the page's own form may."""
     context = context_of(request)
     body = await read_body(request)

@@ -31,7 +31,7 @@ CHANGES_PARAMS = ("after", "limit", *changes_query.FILTERS, "wait", "format", "c
 STREAM_PARAMS = ("after", *changes_query.FILTERS)
 
 
-async def changes(request: Request) -> Response:
+async def get_changes(request: Request) -> Response:
     """Answer `GET /changes`: a page after a cursor; with `wait`, as soon as there is one."""
     context = context_of(request)
     question = changes_query.parse_query(
@@ -113,7 +113,7 @@ async def row(request: Request) -> Response:
     )
 
 
-async def acknowledge(request: Request) -> Response:
+async def post_acknowledgement(request: Request) -> Response:
     """Answer `POST /changes/ack`: move a consumer forward."""
     body = await read_body(request)
     if isinstance(body, Response):
@@ -121,7 +121,7 @@ async def acknowledge(request: Request) -> Response:
     context = context_of(request)
     return JSONResponse(
         msgspec.to_builtins(
-            await context.in_thread(changes_query.acknowledge, body, context.settings.now())
+            await context.in_thread(changes_query.acknowledge_request, body, context.settings.now())
         )
     )
 

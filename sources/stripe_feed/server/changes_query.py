@@ -28,15 +28,15 @@ from ..triggers.trigger import Trigger
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000  # changes in one answer
 MAX_ZAPIER_BYTES = 32_000_000  # of one to whoever polls without a place
-MAX_WAIT_SECONDS = 25  # seconds: proxies often end what is silent for 30
+_MAX_WAIT_SECONDS = 25  # seconds: proxies often end what is silent for 30
 MAX_SCANS = 20  # of the log, looked through for one answer
-BATCH_SIZE = 500  # changes in memory, where few of them match
-FORMATS = ("json", "zapier", "cloudevents")
+_BATCH_SIZE = 500  # changes in memory, where few of them match
+_FORMATS = ("json", "zapier", "cloudevents")
 RESERVED = (
     "trigger:"  # consumers that are triggers: who acknowledged for them would swallow messages
 )
 CURSOR = re.compile(r"(\d{1,18})(?::(\d{1,18}))?", re.ASCII)
-ID = re.compile(r"[\w.-]{1,255}", re.ASCII)
+_ID = re.compile(r"[\w.-]{1,255}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Acknowledged(msgspec.Struct, forbid_unknown_fields=True):
     epoch: int | None = None
 
 
-Params = Iterable[tuple[str, str]]
+QueryParams = Iterable[tuple[str, str]]
 
 
 FILTERS = (
@@ -109,7 +109,7 @@ FILTERS = (
 
 
 def parse_query(
-    params: Params,
+    params: QueryParams,
     names: Collection[str],
     triggers: Iterable[Trigger] = (),
     lookups: Lookups = NO_LOOKUPS,
@@ -208,7 +208,7 @@ def parse_cursor(text: str, name: str = "after") -> Cursor | str:
     if match := CURSOR.fullmatch(text):
         offset, accepted = int(match[1]), match[2]
         return Cursor(offset, int(accepted) if accepted else 0 if offset else None)
-    if not ID.fullmatch(text):
+    if not _ID.fullmatch(text):
         raise UsageError(
             f"{name} is a cursor (`next_cursor` of the last answer), an offset, or a change id."
         )
@@ -225,8 +225,8 @@ def _integer(name: str, low: int, high: int) -> Callable[[str], int]:
 
 
 def _parse_format(text: str) -> str:
-    if text not in FORMATS:
-        raise UsageError(f"format is one of: {', '.join(FORMATS)}.")
+    if text not in _FORMATS:
+        raise UsageError(f"format is one of: {', '.join(_FORMATS)}.")
     return text
 
 
@@ -239,7 +239,7 @@ def _check_consumer(text: str) -> str:
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "after": parse_cursor,
     "limit": _integer("limit", 1, MAX_LIMIT),
-    "wait": _integer("wait", 0, MAX_WAIT_SECONDS),
+    "wait": _integer("wait", 0, _MAX_WAIT_SECONDS),
     "format": _parse_format,
     "consumer": _check_consumer,
     "start": str,
@@ -291,7 +291,7 @@ def after_cursor(store: FeedStore, cursor: Cursor, question: ChangesQuery) -> Ch
     page_changes, after, accepted = list[Change](), cursor.offset, cursor.accepted
     filters, limit = question.filters, question.limit or DEFAULT_LIMIT
     for turn in range(MAX_SCANS):
-        page = store.page(after, BATCH_SIZE if turn else limit, filters.resources, filters.ops)
+        page = store.page(after, _BATCH_SIZE if turn else limit, filters.resources, filters.ops)
         accepted = page.pruned_through if accepted is None else accepted
         if page.pruned_through > max(after, accepted):
             raise consumers.offset_out_of_range(after, page.pruned_through)
@@ -311,7 +311,7 @@ def after_cursor(store: FeedStore, cursor: Cursor, question: ChangesQuery) -> Ch
     return ChangesPage(page_changes, Cursor(after, accepted), page.head)
 
 
-def acknowledge(store: FeedStore, body: bytes, now: float) -> Acknowledged:
+def acknowledge_request(store: FeedStore, body: bytes, now: float) -> Acknowledged:
     """Move a consumer forward, never back, and return its position. Raises `UsageError`, or
     `Fenced` for an old `epoch`.
     """

@@ -35,8 +35,8 @@ from .metrics import LateCounter
 log = logging.getLogger("stripe_feed")
 
 MAX_BODY_BYTES = 1_000_000  # of a body; Stripe's webhooks have some ten thousand
-BODY_SECONDS = 10.0  # in which a body has to come
-JITTER = 1.4  # up to so many times that: what comes all at once is not refused all at once
+_BODY_SECONDS = 10.0  # in which a body has to come
+_JITTER = 1.4  # up to so many times that: what comes all at once is not refused all at once
 RETRY_AFTER = "5"
 HANDLED_ERRORS = (
     HTTPException,
@@ -150,7 +150,7 @@ async def read_body(request: Request, most: int = MAX_BODY_BYTES) -> bytes | Res
         return too_long
     body = bytearray()
     try:
-        with anyio.fail_after(BODY_SECONDS * random.uniform(1, JITTER)):
+        with anyio.fail_after(_BODY_SECONDS * random.uniform(1, _JITTER)):
             async for piece in request.stream():
                 body += piece
                 if len(body) > most:

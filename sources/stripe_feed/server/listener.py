@@ -158,7 +158,7 @@ def limit_logs(*names: str) -> Iterator[None]:
             logger.removeFilter(rule)
 
 
-def serve(
+def run_listener(
     app: ASGIApp,
     host: str,
     door: socket.socket,

@@ -14,8 +14,8 @@ from ..triggers.trigger import Trigger
 from . import webhook_inbox
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PREFIX = "stripe_feed_"
-DAY = 86_400.0
+_PREFIX = "stripe_feed_"
+_DAY = 86_400.0
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Sample = tuple[Mapping[str, str], float]
@@ -67,7 +67,7 @@ def metrics(
 
 
 def _lines(family: Family) -> Iterator[str]:
-    name = PREFIX + family.name
+    name = _PREFIX + family.name
     yield f"# HELP {name} {family.help}"
     yield f"# TYPE {name} {family.kind}"
     for labels, value in family.samples:
@@ -149,7 +149,7 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
         "rung": now - since if waiting else 0.0,
         "consumer": max((lag.seconds for lag in lags), default=0.0),
     }
-    days: list[Sample] = [({"of": name}, max(0.0, value) / DAY) for name, value in oldest.items()]
+    days: list[Sample] = [({"of": name}, max(0.0, value) / _DAY) for name, value in oldest.items()]
     yield Family(
         "oldest_event_age_days",
         "gauge",

@@ -23,7 +23,7 @@ from ..resources import RESOURCES
 from ..triggers.trigger import Trigger
 from .webhook_inbox import unread
 
-MAX_CHANGES = 50
+_MAX_CHANGES = 50
 MAX_MESSAGES = 50  # of each kind
 MAX_PATHS = 40  # of one change
 MAX_VALUE_LENGTH = 400
@@ -96,7 +96,7 @@ def read_overview(store: FeedStore) -> Overview:
         return Overview(
             store.head,
             len(unread(store, MAX_UNREAD)),
-            store.newest(MAX_CHANGES)[::-1],
+            store.newest(_MAX_CHANGES)[::-1],
             {row[0]: row[1:] for row in rows},
             counts(store),
             _messages(store, "state = 'dead'", "ended_at desc"),

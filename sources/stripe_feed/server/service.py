@@ -152,7 +152,7 @@ def sync_loop(
                 synced = began
             without = without + 1 if leaves_out else 0
             if due:  # it looks at all that are remembered
-                webhook_inbox.prune(feed.store, now() - KEEP_SECONDS)
+                webhook_inbox.prune_read_events(feed.store, now() - KEEP_SECONDS)
             soon = (
                 _pause(without)
                 if leaves_out
@@ -318,7 +318,7 @@ def _open_actions(places: Mapping[str, Any], reading: Mapping[str, Any]) -> Acti
     return open_actions(reading["api_key"], **copy, **options)
 
 
-def serve(
+def run_service(
     *,
     host: str,
     port: int,
@@ -343,7 +343,7 @@ def serve(
     try:
         from .app import ServerConfig, create_app
         from .auth import check_token, load_or_create_token
-        from .listener import listen, serve
+        from .listener import listen, run_listener
     except ModuleNotFoundError as fault:
         raise SetupError(
             f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'"
@@ -396,7 +396,7 @@ def serve(
             thread.start()
         try:
             shown = serving.token if is_new else None
-            serve(
+            run_listener(
                 create_app(serving),
                 host,
                 door,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..feed.storage.store import FeedStore
 
 MAX_TRIES = 10  # of an event that cannot be read; with the waits between them half an hour
-MAX_WAIT_SECONDS = 2.0**MAX_TRIES
+_MAX_WAIT_SECONDS = 2.0**MAX_TRIES
 
 _lock = threading.Lock()
 
@@ -76,7 +76,7 @@ def unread(store: FeedStore, limit: int, now: float | None = None) -> list[Recei
     rows = store.query(
         f"select event_id, rung_at, body, head, tries from rung where read_at is null{due} "
         "order by body is null, rung_at, event_id limit ?",
-        *(() if now is None else (now, now + MAX_WAIT_SECONDS)),
+        *(() if now is None else (now, now + _MAX_WAIT_SECONDS)),
         limit,
     )
     return [ReceivedEvent(*row) for row in rows]
@@ -87,7 +87,7 @@ def seconds_until_due(store: FeedStore, now: float) -> float | None:
     ((due,),) = store.query(
         "select min(due_at) from rung where read_at is null and fault is not null"
     )
-    return None if due is None else min(due - now, MAX_WAIT_SECONDS)
+    return None if due is None else min(due - now, _MAX_WAIT_SECONDS)
 
 
 def mark_read(store: FeedStore, ids: Iterable[str], now: float) -> None:
@@ -134,7 +134,7 @@ def failed_events(store: FeedStore) -> FailedEvents:
     return FailedEvents(waits, given_up)
 
 
-def prune(store: FeedStore, before: float) -> int:
+def prune_read_events(store: FeedStore, before: float) -> int:
     """Delete the events that were read before this time; return how many. Unread events stay."""
     with store.transaction() as db:
         return db.execute("delete from rung where read_at < ?", (before,)).rowcount

@@ -29,8 +29,8 @@ else:
     import tomli as tomllib
 
 DEFAULT_FILE = "triggers.toml"
-MAX_DEPTH = 60
-MAX_INTEGER = 2**63
+_MAX_DEPTH = 60
+_MAX_INTEGER = 2**63
 T = TypeVar("T")
 TRIGGER_KEYS = (
     "name",
@@ -281,9 +281,9 @@ def _shorten(value: Any) -> str:
 
 def _check_values(value: Any, depth: int = 0) -> None:
     """Raise `ConfigError` for values that TOML does not allow, but its parser accepts."""
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"the nesting is more than {MAX_DEPTH} deep")
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"the nesting is more than {_MAX_DEPTH} deep")
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise ConfigError("an integer has more than 64 bits")
     for item in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -24,7 +24,7 @@ from .trigger import Clause, Trigger, evaluate_clauses
 
 log = logging.getLogger("stripe_feed")
 
-PAGE_SIZE = 500
+_PAGE_SIZE = 500
 GUARD_WINDOW = 600  # seconds over which a guard counts
 # the share guard needs at least this many objects: in a small account any number is a large share
 MIN_FOR_SHARE = 100
@@ -217,7 +217,7 @@ def _write_messages(
     """Write the messages, page by page, and return how many; those of a net trigger in one
     transaction, because they depend on all changes of the run.
     """
-    count, step = 0, upto - position if trigger.net else PAGE_SIZE
+    count, step = 0, upto - position if trigger.net else _PAGE_SIZE
     for low in range(position, upto, step):
         high = min(low + step, upto)
         with store.transaction() as db:
@@ -286,7 +286,7 @@ def _candidates(
             yield found.first, found.last, to_change(found)
         return
     while after < upto:
-        page = store.page(after, PAGE_SIZE, trigger.filter.resources, trigger.filter.ops, upto)
+        page = store.page(after, _PAGE_SIZE, trigger.filter.resources, trigger.filter.ops, upto)
         yield from ((change, change, change) for change in page.changes)
         after = page.upto
 
@@ -296,7 +296,7 @@ Candidates = Iterator[tuple[Change, Change, Change]]
 
 def _prefetched(spans: Candidates, trigger: Trigger, lookups: Lookups) -> Candidates:
     """The same candidates, with related objects looked up for many at once."""
-    while batch := list(islice(spans, PAGE_SIZE)):
+    while batch := list(islice(spans, _PAGE_SIZE)):
         trigger.prefetch([change for *_, change in batch], lookups)
         yield from batch
 
@@ -355,7 +355,7 @@ def replay(
         )
     remaining = pending_firings()
     while batch := list(
-        islice(remaining, PAGE_SIZE)
+        islice(remaining, _PAGE_SIZE)
     ):  # read outside of the transaction, to keep it short
         with store.transaction() as db:
             _store_messages(

@@ -12,7 +12,7 @@ from ..api.forms import LONGEST_ID
 from ..errors import InvalidParameter
 from ..resources.writable import Writable
 
-Params = Mapping[str, Any]
+_Params = Mapping[str, Any]
 
 LENGTHS: dict[str, dict[str, int]] = {
     "customers": {
@@ -53,7 +53,7 @@ def check_id(row: Writable, object_id: object) -> str:
     return object_id
 
 
-def check(row: Writable, verb: str, params: Params) -> None:
+def check(row: Writable, verb: str, params: _Params) -> None:
     """Raise `InvalidParameter` for the first thing that Stripe would refuse or should never get."""
     for path, value in walk(params):
         if isinstance(value, str):
@@ -64,12 +64,12 @@ def check(row: Writable, verb: str, params: Params) -> None:
             raise InvalidParameter(f"{path} has at most {most} entries.", path)
     check_metadata(params.get("metadata"))
     if verb == "create":
-        for rule in RULES.get(row.table, ()):
+        for rule in _RULES.get(row.table, ()):
             if sentence := rule(params):
                 raise InvalidParameter(sentence)
 
 
-def walk(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def walk(params: _Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every value with its path, lists and hashes too."""
     for name, value in params.items():
         path = f"{prefix}{name}"
@@ -141,39 +141,39 @@ def check_metadata(metadata: object, held: Mapping[str, Any] | None = None) -> N
         )
 
 
-Rule = Callable[[Params], str | None]
+_Rule = Callable[[_Params], str | None]
 
 
-def _needs_one(*names: str) -> Rule:
+def _needs_one(*names: str) -> _Rule:
     """Exactly one of some parameters."""
 
-    def rule(params: Params) -> str | None:
+    def rule(params: _Params) -> str | None:
         given = [name for name in names if name in params]
         return None if len(given) == 1 else f"Give exactly one of {', '.join(names)}."
 
     return rule
 
 
-def _at_most_one(*names: str) -> Rule:
-    def rule(params: Params) -> str | None:
+def _at_most_one(*names: str) -> _Rule:
+    def rule(params: _Params) -> str | None:
         given = [name for name in names if name in params]
         return f"Give only one of {' and '.join(given)}." if len(given) > 1 else None
 
     return rule
 
 
-def _needs(*names: str) -> Rule:
-    def rule(params: Params) -> str | None:
+def _needs(*names: str) -> _Rule:
+    def rule(params: _Params) -> str | None:
         missing = [name for name in names if name not in params]
         return f"{missing[0]} is missing." if missing else None
 
     return rule
 
 
-def _when(name: str, value: object, *needed: str) -> Rule:
+def _when(name: str, value: object, *needed: str) -> _Rule:
     """If a parameter has a value, one of others is needed."""
 
-    def rule(params: Params) -> str | None:
+    def rule(params: _Params) -> str | None:
         if params.get(name) != value or any(other in params for other in needed):
             return None
         return f"{name}={value} needs {' or '.join(needed)}."
@@ -181,7 +181,7 @@ def _when(name: str, value: object, *needed: str) -> Rule:
     return rule
 
 
-def _price_amount(params: Params) -> str | None:
+def _price_amount(params: _Params) -> str | None:
     names = ("unit_amount", "unit_amount_decimal", "custom_unit_amount")
     if params.get("billing_scheme") == "tiered":
         if "recurring" not in params:
@@ -190,14 +190,14 @@ def _price_amount(params: Params) -> str | None:
     return _needs_one(*names)(params)
 
 
-def _price_meter(params: Params) -> str | None:
+def _price_meter(params: _Params) -> str | None:
     recurring = params.get("recurring", {})
     if recurring.get("usage_type") == "metered" and "meter" not in recurring:
         return "A metered price needs recurring.meter."
     return None
 
 
-def _item_amount(params: Params) -> str | None:
+def _item_amount(params: _Params) -> str | None:
     priced = "price_data" in params or "price" in params.get("pricing", {})
     amounts = "amount" in params or "unit_amount_decimal" in params
     if priced or (amounts and "currency" in params):
@@ -207,14 +207,14 @@ def _item_amount(params: Params) -> str | None:
     )
 
 
-def _percent(params: Params) -> str | None:
+def _percent(params: _Params) -> str | None:
     percent = params.get("percent_off")
     if percent is not None and not 0 < percent <= 100:
         return "percent_off is more than 0 and at most 100."
     return None
 
 
-def _coupon_currency(params: Params) -> str | None:
+def _coupon_currency(params: _Params) -> str | None:
     return (
         "amount_off needs currency."
         if "amount_off" in params and "currency" not in params
@@ -222,7 +222,7 @@ def _coupon_currency(params: Params) -> str | None:
     )
 
 
-def _from_quote(params: Params) -> str | None:
+def _from_quote(params: _Params) -> str | None:
     others = params.keys() - {"from_quote", "expires_at"}
     return (
         "With from_quote, only expires_at can be set."
@@ -232,8 +232,8 @@ def _from_quote(params: Params) -> str | None:
 
 
 CUSTOMER = _needs_one("customer", "customer_account")
-SENDS = _when("collection_method", "send_invoice", "days_until_due", "due_date")
-RULES: dict[str, tuple[Rule, ...]] = {
+_SENDS = _when("collection_method", "send_invoice", "days_until_due", "due_date")
+_RULES: dict[str, tuple[_Rule, ...]] = {
     "products": (_needs("name"),),
     "prices": (
         _needs("currency"), _needs_one("product", "product_data"), _price_amount, _price_meter,
@@ -244,10 +244,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _when("duration", "repeating", "duration_in_months"),
     ),
     "subscriptions": (
-        CUSTOMER, _needs("items"), SENDS, _at_most_one("trial_end", "trial_from_plan"),
+        CUSTOMER, _needs("items"), _SENDS, _at_most_one("trial_end", "trial_from_plan"),
         _at_most_one("billing_cycle_anchor", "billing_cycle_anchor_config"),
     ),
-    "invoices": (CUSTOMER, SENDS),
+    "invoices": (CUSTOMER, _SENDS),
     "invoice_items": (CUSTOMER, _item_amount),
     "quotes": (_from_quote,),
 }  # fmt: skip

@@ -20,7 +20,7 @@ DESTRUCTIVE: dict[tuple[str, str], str] = {
     ("quotes", "cancel"): "Cancels the quote for good",
 }
 """Per table and verb what cannot be undone."""
-ENDED = ("canceled", "incomplete_expired")
+_ENDED = ("canceled", "incomplete_expired")
 
 
 def consequences(lookup: Lookup, row: Writable, verb: str, object_id: str) -> str:
@@ -42,5 +42,5 @@ def _count(lookup: Lookup, table: str, filters: dict[str, Any]) -> str:
     """How many there are that did not end."""
     pages = Pages(lookup.api)
     listed = pages.listed(WRITABLE[table], filters, PAGE)
-    count = sum(1 for item in listed if item.get("status") not in ENDED)
+    count = sum(1 for item in listed if item.get("status") not in _ENDED)
     return f"{count}{' or more' if pages.has_more else ''}"

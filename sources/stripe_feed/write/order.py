@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from ..api.forms import ADDRESS
 from ..errors import UsageError
-from .lookup.filters import Filter
+from .lookup.filters import ObjectFilter
 from .parameters import NULLS, Nulls
 
 IfSeveral = Literal["error", "newest", "oldest", "all"]
@@ -17,23 +17,23 @@ IfSeveral = Literal["error", "newest", "oldest", "all"]
 IF_SEVERAL = ("error", "newest", "oldest", "all")
 LIMIT = 10
 KEY_PREFIX = "sf-"  # of idempotency keys: events carry them, so our own writes can be told
-SENDS = "set unset nulls expand dry_run idempotency_key"
+_SENDS = "set unset nulls expand dry_run idempotency_key"
 FINDS = "id match if_several"
 FIELDS: dict[str, str] = {
     "get": "id expand",
     "list": "where limit expand",
     "search": "where limit",
-    "create": SENDS,
-    "insert": f"match {SENDS}",
-    "update": f"{FINDS} {SENDS} only_if_empty",
-    "upsert": f"match if_several {SENDS} only_if_empty",
+    "create": _SENDS,
+    "insert": f"match {_SENDS}",
+    "update": f"{FINDS} {_SENDS} only_if_empty",
+    "upsert": f"match if_several {_SENDS} only_if_empty",
     "delete": f"{FINDS} dry_run confirm",
-    "subscriptions.cancel": f"{FINDS} {SENDS} confirm at_period_end reason comment",
+    "subscriptions.cancel": f"{FINDS} {_SENDS} confirm at_period_end reason comment",
 }
 """What each verb uses of an order."""
-OTHERS = f"{FINDS} {SENDS} confirm"  # all other verbs
+_OTHERS = f"{FINDS} {_SENDS} confirm"  # all other verbs
 FLAGS = frozenset(("at_period_end", "confirm", "dry_run"))
-NAMES = frozenset(("expand", "only_if_empty", "unset"))
+_NAMES = frozenset(("expand", "only_if_empty", "unset"))
 LONGEST_KEY = 200  # Stripe takes 255; several matches add the object's id
 
 
@@ -49,7 +49,7 @@ class Order:
     match: Mapping[str, Any] | None = None
     set: Mapping[str, Any] | None = None
     unset: tuple[str, ...] = ()
-    where: Mapping[str, Any] | Filter | None = None
+    where: Mapping[str, Any] | ObjectFilter | None = None
     limit: int = LIMIT
     expand: tuple[str, ...] = ()
     nulls: Nulls = "skip"
@@ -63,20 +63,20 @@ class Order:
     idempotency_key: str | None = None
 
 
-def fields_of(table: str, verb: str) -> list[str]:
+def order_fields(table: str, verb: str) -> list[str]:
     """The fields of an order that a verb uses."""
-    return (FIELDS.get(f"{table}.{verb}") or FIELDS.get(verb, OTHERS)).split()
+    return (FIELDS.get(f"{table}.{verb}") or FIELDS.get(verb, _OTHERS)).split()
 
 
 def make_order(table: str, verb: str, given: Mapping[str, Any]) -> Order:
     """Make an order of what a caller gives. Raises `UsageError`."""
-    known = fields_of(table, verb)
+    known = order_fields(table, verb)
     if unused := sorted(given.keys() - {*known}):
         raise UsageError(f"{verb} takes no {', '.join(unused)}. It takes {', '.join(known)}.")
     for name in FLAGS & given.keys():
         if not isinstance(given[name], bool):
             raise UsageError(f"{name} is true or false.")
-    order = Order(**{**given, **{name: _names(given[name]) for name in NAMES & given.keys()}})
+    order = Order(**{**given, **{name: _names(given[name]) for name in _NAMES & given.keys()}})
     for name, choices in (("nulls", NULLS), ("if_several", IF_SEVERAL)):
         if getattr(order, name) not in choices:
             raise UsageError(f"{name} is one of {', '.join(choices)}.")

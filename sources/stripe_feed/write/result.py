@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import StripeFeedError
 from ..resources.writable import Writable
 
-Status = Literal["success", "error", "skipped", "dry_run", "unknown"]
+ActionStatus = Literal["success", "error", "skipped", "dry_run", "unknown"]
 Via = Literal["id", "tables", "search", "list"]
 
 
@@ -30,7 +30,7 @@ class ActionResult:
     """
 
     action: str  # "customers.upsert"
-    status: Status
+    status: ActionStatus
     message: str
     object: Mapping[str, Any] | None = None
     id: str | None = None

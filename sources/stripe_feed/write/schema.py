@@ -6,14 +6,14 @@ from typing import Any
 
 from ..resources.writable import WRITABLE, Parameter, Writable
 from .lookup.filters import OPS
-from .order import IF_SEVERAL, LIMIT, fields_of
+from .order import IF_SEVERAL, LIMIT, order_fields
 from .parameters import NULLS
 from .verbs import FEEDBACK, verbs_of
 
-Schema = dict[str, Any]
+_Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCALARS: dict[str, Schema] = {
+SCALARS: dict[str, _Schema] = {
     "text": {"type": "string"},
     "int": {"type": "integer"},
     "bool": {"type": "boolean"},
@@ -21,11 +21,11 @@ SCALARS: dict[str, Schema] = {
     "decimal": {"type": "string", "pattern": r"^-?\d+(\.\d{1,12})?$"},
     "timestamp": {"type": ["integer", "string"], "description": "Unix seconds or ISO 8601."},
 }
-NAMES = {"type": "array", "items": {"type": "string"}}
+_NAMES = {"type": "array", "items": {"type": "string"}}
 REQUIRED = {"get": ["id"], "create": ["set"], "insert": ["set"], "upsert": ["match"]}
 
 
-def schemas(resource: str | None = None, verb: str | None = None) -> Schema:
+def schemas(resource: str | None = None, verb: str | None = None) -> _Schema:
     """The schema of one action, or of all (of a resource) by name below `$defs`."""
     from .lookup.find import writable
 
@@ -41,9 +41,9 @@ def schemas(resource: str | None = None, verb: str | None = None) -> Schema:
     return {"$schema": DIALECT, "$defs": named}
 
 
-def schema(row: Writable, verb: str) -> Schema:
+def schema(row: Writable, verb: str) -> _Schema:
     """The schema of one action."""
-    properties = {name: _property(row, verb, name) for name in fields_of(row.table, verb)}
+    properties = {name: _property(row, verb, name) for name in order_fields(row.table, verb)}
     return {
         "title": f"{row.table}.{verb}",
         "type": "object",
@@ -53,7 +53,7 @@ def schema(row: Writable, verb: str) -> Schema:
     }
 
 
-def _property(row: Writable, verb: str, name: str) -> Schema:
+def _property(row: Writable, verb: str, name: str) -> _Schema:
     match name:
         case "id":
             return {
@@ -77,9 +77,9 @@ def _property(row: Writable, verb: str, name: str) -> Schema:
     return _FIXED[name]
 
 
-_FIXED: dict[str, Schema] = {
-    "unset": {**NAMES, "description": "Fields to clear."},
-    "expand": NAMES,
+_FIXED: dict[str, _Schema] = {
+    "unset": {**_NAMES, "description": "Fields to clear."},
+    "expand": _NAMES,
     "limit": {"type": "integer", "minimum": 1, "default": LIMIT},
     "nulls": {
         "enum": list(NULLS),
@@ -87,7 +87,7 @@ _FIXED: dict[str, Schema] = {
         "description": "What an empty value means.",
     },
     "only_if_empty": {
-        "oneOf": [{"type": "boolean"}, NAMES],
+        "oneOf": [{"type": "boolean"}, _NAMES],
         "description": "Keep values that are there: all, or those of the fields named.",
     },
     "if_several": {"enum": list(IF_SEVERAL), "default": IF_SEVERAL[0]},
@@ -104,7 +104,7 @@ def _sent_verb(row: Writable, verb: str) -> str:
     return verb if verb in row.verbs else "create"
 
 
-def _set(known: dict[str, Parameter]) -> Schema:
+def _set(known: dict[str, Parameter]) -> _Schema:
     return {
         "type": "object",
         "properties": _children(known, ""),
@@ -113,14 +113,14 @@ def _set(known: dict[str, Parameter]) -> Schema:
     }
 
 
-def _children(known: dict[str, Parameter], prefix: str) -> dict[str, Schema]:
+def _children(known: dict[str, Parameter], prefix: str) -> dict[str, _Schema]:
     """The schemas of the parameters directly below a path."""
     below = [path for path in known if path.startswith(prefix)]
     names = dict.fromkeys(path[len(prefix) :].partition(".")[0].partition("[")[0] for path in below)
     return {name: _schema(known, f"{prefix}{name}") for name in names}
 
 
-def _schema(known: dict[str, Parameter], path: str) -> Schema:
+def _schema(known: dict[str, Parameter], path: str) -> _Schema:
     parameter = known.get(path)
     kinds = parameter.types if parameter else ("hash",)
     forms = [_form(known, path, kind) for kind in kinds]
@@ -130,7 +130,7 @@ def _schema(known: dict[str, Parameter], path: str) -> Schema:
     return found
 
 
-def _form(known: dict[str, Parameter], path: str, kind: str) -> Schema:
+def _form(known: dict[str, Parameter], path: str, kind: str) -> _Schema:
     if kind == "list":
         return {"type": ["array", "null"], "items": _schema(known, f"{path}[]")}
     if kind == "map":

@@ -12,7 +12,7 @@ from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedErr
 from ..resources.writable import Writable
 from .checks import check, check_id, check_metadata
 from .consequences import consequences
-from .lookup.filters import Clause, Group, read
+from .lookup.filters import FilterClause, Group, read
 from .lookup.find import Found, Lookup, Object, decode
 from .order import Order
 from .parameters import Params, convert
@@ -23,7 +23,7 @@ FEEDBACK = (
     "customer_service", "low_quality", "missing_features", "other", "switched_service",
     "too_complex", "too_expensive", "unused",
 )  # fmt: skip
-USUAL = ("search", "get", "list", "insert", "create", "update", "upsert", "delete")
+_USUAL = ("search", "get", "list", "insert", "create", "update", "upsert", "delete")
 COMPOSED = ("search", "insert", "upsert")  # of several requests, or of another where one lacks it
 PAST = {
     "delete": "deleted", "cancel": "canceled", "resume": "resumed", "finalize": "finalized",
@@ -37,8 +37,8 @@ log = logging.getLogger("stripe_feed")
 def verbs_of(row: Writable) -> list[str]:
     """Every verb of a resource, composed ones too; the order is that of the help."""
     known = {*row.verbs, *COMPOSED}
-    special = [verb for verb in row.verbs if verb not in USUAL]
-    return [*(verb for verb in USUAL if verb in known), *special]
+    special = [verb for verb in row.verbs if verb not in _USUAL]
+    return [*(verb for verb in _USUAL if verb in known), *special]
 
 
 Run = Callable[[Lookup, Writable, str, Order], ActionResult]
@@ -68,7 +68,7 @@ def _search(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
 
 
 def _where(order: Order) -> Group:
-    if isinstance(order.where, Clause):
+    if isinstance(order.where, FilterClause):
         return Group(False, (order.where,))
     return order.where if isinstance(order.where, Group) else read(order.where or {})
 

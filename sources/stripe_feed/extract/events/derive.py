@@ -11,7 +11,7 @@ from ..tables.changes import BeforeQuality, ChangeRow, encode_image
 from ..tables.diff import Image, align_lists, changed_paths, revert, significant_difference
 from .classify import ObjectEvent
 from .history import BaseState, SequencedEvent, same_api_shape, same_schema, state_after
-from .reader import Request
+from .reader import EventRequest
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _image = msgspec.json.Decoder(dict)
@@ -38,7 +38,9 @@ def changes_for(
 
 def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) -> ChangeRow:
     event, resource = entry.event, entry.resource
-    request = event.request if isinstance(event.request, Request) else Request(event.request)
+    request = (
+        event.request if isinstance(event.request, EventRequest) else EventRequest(event.request)
+    )
     change = ChangeRow(
         event.id,
         resource.table,

@@ -30,12 +30,12 @@ MAX_TYPES = 20  # Stripe's limit for `types[]`
 SLICE_PAGES = 60  # per slice, if several are read in parallel
 SLICES = 4
 FAR_BEHIND = 150  # pages; a slice costs two requests more
-LAST_SECOND = 253_402_300_799  # of the year 9999
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 NEAR_PAGES = 40  # at the end of a range: read newest first, and kept in memory until complete
 FEW_PAGES = 10  # of a slice that is read newest first, because it has no anchor
 
 
-class Request(msgspec.Struct, gc=False):
+class EventRequest(msgspec.Struct, gc=False):
     """The API request that caused the change."""
 
     id: str | None = None
@@ -54,10 +54,10 @@ class Event(msgspec.Struct, gc=False):
 
     id: str
     type: str
-    created: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
+    created: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SECOND)]
     data: EventData
     api_version: str | None = None
-    request: Request | str | None = None
+    request: EventRequest | str | None = None
     context: str | None = None
     account: str | None = None  # the connected account, if the event is not of our own
     livemode: bool | None = None

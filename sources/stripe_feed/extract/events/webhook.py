@@ -23,7 +23,7 @@ MAX_BY_ID = 200  # events fetched by id in one run
 BY_ID_TIMEOUT = 10.0  # seconds until the next of them must arrive
 MAX_SECOND = 2**33
 
-Name = Annotated[str, Meta(max_length=255)]
+_Name = Annotated[str, Meta(max_length=255)]
 Second = Annotated[int, Meta(ge=0, lt=MAX_SECOND)]
 
 
@@ -32,9 +32,9 @@ class WebhookHead(msgspec.Struct, frozen=True, omit_defaults=True):
     write it.
     """
 
-    type: Name | None = None
+    type: _Name | None = None
     created: Second | None = None
-    account: Name | None = None
+    account: _Name | None = None
     livemode: bool | None = None
 
 

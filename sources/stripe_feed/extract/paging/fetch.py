@@ -12,7 +12,7 @@ import msgspec
 from ...api.client import Api, InvalidBody
 from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, NotFound, RequestRefused, StripeFeedError, Unreachable
-from ...resources.model import Child, Column, Expandable, Params, Resource
+from ...resources.model import Child, Column, Expandable, QueryPairs, Resource
 from ..tables.arrow import value_of
 from ..tables.codec import NULL_RAW, Record, TableCodec, set_parent
 from ..tables.rejected import Rejected
@@ -48,7 +48,7 @@ def fetch_list_page(
     api: Api,
     resource: Resource,
     codec: TableCodec,
-    walk: Params,
+    walk: QueryPairs,
     request: PageRequest,
     test_clocks: bool = False,
     wanted_ids: Collection[str] | None = None,

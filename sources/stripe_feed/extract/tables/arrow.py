@@ -27,7 +27,7 @@ from .codec import (
 )
 
 # of the years 1 and 9999: database drivers read no others
-FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -162,7 +162,7 @@ def _value_or_overflow(
 def value_of(value: Any, kind: ColumnKind) -> Any:
     """Return a field's value; None if it does not have its documented type, or is not a valid time."""
     decoded = _value_or_overflow(0, value, PYTHON_TYPES[kind], lambda n, value: None)
-    if kind == "timestamp" and decoded is not None and not FIRST_SECOND <= decoded <= LAST_SECOND:
+    if kind == "timestamp" and decoded is not None and not FIRST_SECOND <= decoded <= _LAST_SECOND:
         return None
     return decoded.id if isinstance(decoded, Ref) else decoded
 
@@ -197,7 +197,7 @@ def _typed_array(kind: ColumnKind, values: list[Any]) -> pa.Array:
         bounds = pc.min_max(seconds)
         if (
             bounds["min"].is_valid
-            and not FIRST_SECOND <= bounds["min"].as_py() <= bounds["max"].as_py() <= LAST_SECOND
+            and not FIRST_SECOND <= bounds["min"].as_py() <= bounds["max"].as_py() <= _LAST_SECOND
         ):
             raise OverflowError
         return seconds.cast(pa.timestamp("s", tz="UTC"), memory_pool=ARROW_MEMORY).cast(

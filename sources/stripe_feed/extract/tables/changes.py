@@ -64,10 +64,10 @@ CHANGE_COLUMNS = (
     Column("livemode", "bool", "True in live mode, false in test mode."),
     Column("seq", "bigint", "Order within the load."),
 )
-NOT_NULL = frozenset({"change_id", "_dlt_load_id"})
+_NOT_NULL = frozenset({"change_id", "_dlt_load_id"})
 CHANGE_SCHEMA = pa.schema(
     [
-        pa.field(c.name, ARROW_TYPES[c.kind], nullable=c.name not in NOT_NULL)
+        pa.field(c.name, ARROW_TYPES[c.kind], nullable=c.name not in _NOT_NULL)
         for c in (*CHANGE_COLUMNS, LOAD_COLUMN)
     ]
 )
@@ -170,7 +170,7 @@ def change_hints(destination: str = "") -> dict[str, Any]:
             "name": column.name,
             **types[column.kind],
             "description": column.description,
-            "nullable": column.name not in NOT_NULL,
+            "nullable": column.name not in _NOT_NULL,
         }
         for column in (*CHANGE_COLUMNS, LOAD_COLUMN)
     }

@@ -9,7 +9,7 @@ from ...destination.state import is_missing_table
 from ...errors import SetupError
 from ...resources import CHANGES
 from ..relay import copy_changes
-from .schema import LOG, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
+from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
 from .store import SCAN_WINDOW, FeedStore
 
 NEWEST_VERSION = (
@@ -32,7 +32,7 @@ def rebuild(store: FeedStore, client: Any) -> int:
     """
     with store.transaction() as db:
         _drop_next(db)
-        for statement in filter(str.strip, LOG.format(REBUILD_SUFFIX).split(";")):
+        for statement in filter(str.strip, LOG_TABLE.format(REBUILD_SUFFIX).split(";")):
             db.execute(statement)
     copy_changes(store, client, REBUILD_SUFFIX)
     with store.transaction() as db:

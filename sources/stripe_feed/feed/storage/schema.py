@@ -6,7 +6,7 @@ REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
 # states of messages that may still be delivered
 UNFINISHED = "'waiting', 'held', 'dead'"
 
-LOG = """
+LOG_TABLE = """
 create table if not exists log{0} (
     position integer primary key, object_version integer not null, change_id text not null unique, resource text not null,
     object_id text not null, customer_id text, op text not null, origin text, event_id text, event_type text, api_version text,
@@ -22,7 +22,7 @@ insert or ignore into meta values ('head{0}', 0);
 SCHEMA = f"""
 create table if not exists meta (name text primary key, value integer not null) without rowid;
 insert or ignore into meta values ('horizon', 0), ('pruned_until', 0);
-{LOG.format("")}
+{LOG_TABLE.format("")}
 create table if not exists pruned (change_id text primary key, position integer not null) without rowid;
 create table if not exists forgotten (object_id text primary key) without rowid;
 create table if not exists consumers (

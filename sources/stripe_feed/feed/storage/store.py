@@ -33,7 +33,7 @@ from ..change import (
 from .schema import ADDED, FORMAT, REBUILD_NEEDED, SCHEMA
 from .store_errors import Unusable, damaged, unusable
 
-BUSY_SECONDS = 30.0
+_BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
 SPARE_BYTES = 250_000  # bytes
 SCAN_WINDOW = 5_000  # positions searched in one select, however few match
@@ -58,7 +58,7 @@ class FeedStore:
         _make_private(self.path)
         with self._translated_errors():
             self._db = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
         try:
             with self._translated_errors():

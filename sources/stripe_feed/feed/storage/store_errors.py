@@ -24,7 +24,7 @@ class Damaged(Unusable):
 
 LOCKED = "is locked by another program, such as a SQLite shell or a backup. Stop it, then run again"
 RIGHTS = "cannot be written: permissions of the file or its folder, or a read-only file system. Allow writing, then run again"
-KINDS: tuple[tuple[int, str, str], ...] = (
+_KINDS: tuple[tuple[int, str, str], ...] = (
     (3, "access permission denied", RIGHTS),
     (5, "database is locked", LOCKED),
     (6, "database table is locked", LOCKED),
@@ -78,7 +78,7 @@ def unusable(path: Path, fault: sqlite3.Error) -> Unusable | None:
     for primary, text, problem in DAMAGES:
         if means(primary, text):
             return damaged(path, problem)
-    for primary, text, problem in KINDS:
+    for primary, text, problem in _KINDS:
         if means(primary, text):
             return Unusable(f"The feed store {path.name} {problem}. Nothing is lost.")
     return None

@@ -16,11 +16,11 @@ from ...destination.place import DEFAULT_DATASET
 from ...destination.read import CopyReader, NoSuchTable, QueryResult, open_copy, read_state
 from ...errors import StripeFeedError, WrongAccount
 from ...resources import CHANGES, TABLES
-from .filters import Filter, to_sql
+from .filters import ObjectFilter, to_sql
 
 MAX_AGE = 900.0  # seconds since events were read into the copy
 DIALECTS = ("duckdb", "postgres")
-PATIENCE = 1.0  # seconds to wait for a sync that holds the file
+_PATIENCE = 1.0  # seconds to wait for a sync that holds the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class NoAnswer(Exception):
     """The copy cannot answer, and why."""
 
 
-def ask_copy(api: Api, place: CopyPlace, table: str, wanted: Filter, limit: int) -> CopyAnswer:
+def ask_copy(
+    api: Api, place: CopyPlace, table: str, wanted: ObjectFilter, limit: int
+) -> CopyAnswer:
     """Objects of the copy that fulfil the conditions, newest first.
 
     Raises `NoAnswer` if it cannot tell, and `WrongAccount` for a copy of another account.
@@ -54,7 +56,7 @@ def ask_copy(api: Api, place: CopyPlace, table: str, wanted: Filter, limit: int)
     if condition is None:
         raise NoAnswer("the copy does not have these fields")
     try:
-        with open_copy(place.database, place.destination, place.dataset, PATIENCE) as copy:
+        with open_copy(place.database, place.destination, place.dataset, _PATIENCE) as copy:
             if copy.dialect not in DIALECTS:
                 raise NoAnswer(
                     f"look-ups in {copy.dialect or 'this destination'} are not supported"

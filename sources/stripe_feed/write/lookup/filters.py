@@ -16,10 +16,10 @@ from ...resources import TABLES
 from ...resources.writable import Writable
 from ..parameters import timestamp
 
-Op = Literal["eq", "contains", "gt", "gte", "lt", "lte"]
-OPS: tuple[Op, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
+FilterOp = Literal["eq", "contains", "gt", "gte", "lt", "lte"]
+OPS: tuple[FilterOp, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-TIMES = re.compile(r"(?:^|_)(?:created|at|end|start|date)$")
+_TIMES = re.compile(r"(?:^|_)(?:created|at|end|start|date)$")
 DEEP = {
     "subscription": "parent.subscription_details.subscription",
     "last_finalization_error_code": "last_finalization_error.code",
@@ -29,15 +29,15 @@ DEEP = {
 MOST_CLAUSES = 10  # of Stripe's search
 SHORTEST_PART = 3  # characters that Stripe's search finds within a text
 SQL_KINDS = ("text", "ref", "bigint", "bool", "timestamp", "decimal", "double")
-FORM = "field=value, field~text, or a range such as created>=2026-01-31"
+_FORM = "field=value, field~text, or a range such as created>=2026-01-31"
 
 
 @dataclass(frozen=True, slots=True)
-class Clause:
+class FilterClause:
     """One condition; a value of None stands for an empty field."""
 
     field: str
-    op: Op
+    op: FilterOp
     value: Any
 
 
@@ -46,10 +46,10 @@ class Group:
     """Conditions that hold all, or one of them (`any`)."""
 
     any: bool
-    members: tuple[Clause | Group, ...]
+    members: tuple[FilterClause | Group, ...]
 
 
-Filter = Clause | Group
+ObjectFilter = FilterClause | Group
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def read(where: Mapping[str, Any]) -> Group:
     """
     if not isinstance(where, Mapping):
         raise UsageError('A filter is a hash such as {"status": "active"}.')
-    members: list[Filter] = []
+    members: list[ObjectFilter] = []
     for field, condition in where.items():
         if field in ("and", "or"):
             if not isinstance(condition, Sequence) or isinstance(condition, str) or not condition:
@@ -75,33 +75,33 @@ def read(where: Mapping[str, Any]) -> Group:
     return Group(False, tuple(members))
 
 
-def parse(text: str) -> Clause:
+def parse(text: str) -> FilterClause:
     """Read one condition of the command line. Raises `UsageError`."""
     found = re.match(r"([A-Za-z_][^=~<>]*)(>=|<=|=|~|>|<)(.*)$", text.strip(), re.S)
     if not found:
-        raise UsageError(f"This is no condition. Give {FORM}.")
+        raise UsageError(f"This is no condition. Give {_FORM}.")
     sign = found[2]
     op = {"=": "eq", "~": "contains"}.get(sign) or next(o for o, s in SIGNS.items() if s == sign)
     return _clause(found[1].strip(), op, found[3].strip() or None)
 
 
-def _clause(field: object, op: object, value: Any) -> Clause:
+def _clause(field: object, op: object, value: Any) -> FilterClause:
     if not isinstance(field, str) or not field:
         raise UsageError("A filter names its fields.")
     if op not in OPS:
         raise UsageError(f"A condition is one of {', '.join(OPS)}.")
     if isinstance(value, Mapping | list | tuple) or (value is None and op != "eq"):
         raise UsageError(f"{field}: compare with one value.")
-    if TIMES.search(field) and not field.startswith("metadata.") and value is not None:
+    if _TIMES.search(field) and not field.startswith("metadata.") and value is not None:
         value = timestamp(field, value)
         if value is None:
             raise UsageError(f"{field}: give a date, a time with its zone, or Unix seconds.")
-    return Clause(field, op, value)
+    return FilterClause(field, op, value)
 
 
-def clauses(wanted: Filter) -> list[Clause]:
+def clauses(wanted: ObjectFilter) -> list[FilterClause]:
     """Every condition, whatever group it is in."""
-    if isinstance(wanted, Clause):
+    if isinstance(wanted, FilterClause):
         return [wanted]
     return [clause for member in wanted.members for clause in clauses(member)]
 
@@ -109,14 +109,14 @@ def clauses(wanted: Filter) -> list[Clause]:
 # -- a test on an object ---------------------------------------------------------------------------
 
 
-def matches(wanted: Filter, held: Mapping[str, Any]) -> bool:
+def matches(wanted: ObjectFilter, held: Mapping[str, Any]) -> bool:
     """Whether an object fulfils the conditions."""
     if isinstance(wanted, Group):
         return (any if wanted.any else all)(matches(member, held) for member in wanted.members)
-    return _holds(wanted, value_at(held, wanted.field))
+    return _holds(wanted, field_value(held, wanted.field))
 
 
-def value_at(held: Mapping[str, Any], field: str) -> Any:
+def field_value(held: Mapping[str, Any], field: str) -> Any:
     """The value of a dotted field; the id of an object that is expanded."""
     if field.startswith("metadata."):
         return (held.get("metadata") or {}).get(field.partition(".")[2])
@@ -126,7 +126,7 @@ def value_at(held: Mapping[str, Any], field: str) -> Any:
     return value.get("id", value) if isinstance(value, Mapping) else value
 
 
-def _holds(clause: Clause, actual: Any) -> bool:
+def _holds(clause: FilterClause, actual: Any) -> bool:
     if clause.value is None:
         return actual in (None, "", [], {})
     if actual is None:
@@ -164,7 +164,7 @@ def _number(value: Any) -> Decimal | None:
 # -- Stripe's search -------------------------------------------------------------------------------
 
 
-def search_query(wanted: Filter, row: Writable) -> str | None:
+def search_query(wanted: ObjectFilter, row: Writable) -> str | None:
     """The conditions in the language of Stripe's search; None if it cannot say them.
 
     It finds more than was asked for (phrases, any case): test each hit.
@@ -178,9 +178,9 @@ def search_query(wanted: Filter, row: Writable) -> str | None:
     return (" OR " if group.any else " AND ").join(part for part in parts if part)
 
 
-def _only_group(wanted: Filter) -> Group | None:
+def _only_group(wanted: ObjectFilter) -> Group | None:
     """The one group that the conditions form; None if there are groups of groups."""
-    if isinstance(wanted, Clause):
+    if isinstance(wanted, FilterClause):
         return Group(False, (wanted,))
     if len(wanted.members) == 1 and isinstance(wanted.members[0], Group):
         return _only_group(wanted.members[0])
@@ -189,12 +189,16 @@ def _only_group(wanted: Filter) -> Group | None:
         for member in wanted.members
     ]
     if wanted.any or not any(isinstance(member, Group) for member in flat):
-        return Group(wanted.any, tuple(flat)) if all(isinstance(m, Clause) for m in flat) else None
+        return (
+            Group(wanted.any, tuple(flat))
+            if all(isinstance(m, FilterClause) for m in flat)
+            else None
+        )
     return None
 
 
-def _search_clause(member: Filter, row: Writable) -> str | None:
-    assert isinstance(member, Clause)
+def _search_clause(member: ObjectFilter, row: Writable) -> str | None:
+    assert isinstance(member, FilterClause)
     top, _, key = member.field.partition(".")
     kind = row.searchable.get(top)
     if kind is None or (key and top != "metadata") or (top == "metadata" and not key):
@@ -221,7 +225,7 @@ def _quoted(text: str) -> str:
 # -- a list ----------------------------------------------------------------------------------------
 
 
-def list_filters(wanted: Filter, row: Writable) -> tuple[dict[str, Any], bool]:
+def list_filters(wanted: ObjectFilter, row: Writable) -> tuple[dict[str, Any], bool]:
     """The filters of the list endpoint that narrow it down, and whether they say all."""
     filters: dict[str, Any] = {}
     known = row.parameters.get("list", {})
@@ -229,13 +233,13 @@ def list_filters(wanted: Filter, row: Writable) -> tuple[dict[str, Any], bool]:
         wanted = Group(False, (wanted,))
     complete = True
     for member in wanted.members:
-        narrowing = _list_filter(member, known) if isinstance(member, Clause) else None
+        narrowing = _list_filter(member, known) if isinstance(member, FilterClause) else None
         if narrowing is None or not _joined(filters, *narrowing):
             complete = False
     return filters, complete
 
 
-def _list_filter(clause: Clause, known: Mapping[str, Any]) -> tuple[str, Any] | None:
+def _list_filter(clause: FilterClause, known: Mapping[str, Any]) -> tuple[str, Any] | None:
     if clause.value is None or "." in clause.field:
         return None
     if clause.op == "eq" and clause.field in known:
@@ -261,9 +265,9 @@ def _joined(filters: dict[str, Any], name: str, value: Any) -> bool:
 # -- SQL -------------------------------------------------------------------------------------------
 
 
-def to_sql(wanted: Filter, table: str) -> str | None:
+def to_sql(wanted: ObjectFilter, table: str) -> str | None:
     """The conditions as SQL for DuckDB and Postgres; None if the table cannot answer them."""
-    if isinstance(wanted, Clause):
+    if isinstance(wanted, FilterClause):
         return _sql_clause(wanted, table)
     parts = [to_sql(member, table) for member in wanted.members]
     if any(part is None for part in parts):
@@ -272,7 +276,7 @@ def to_sql(wanted: Filter, table: str) -> str | None:
     return joined or "true"
 
 
-def _sql_clause(clause: Clause, table: str) -> str | None:
+def _sql_clause(clause: FilterClause, table: str) -> str | None:
     top, _, key = clause.field.partition(".")
     kinds = (
         {column.name: column.kind for column in TABLES[table].columns} if table in TABLES else {}

@@ -28,7 +28,7 @@ Object = dict[str, Any]
 PAGE = 100
 MOST_READ = 10_000  # objects that a look-up tests one by one
 NO_SEARCH = "Stripe refuses the search"
-LOOK_BACK = 300  # seconds: what a copy may not know yet
+_LOOK_BACK = 300  # seconds: what a copy may not know yet
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -184,7 +184,7 @@ class Lookup:
             except RequestRefused:  # not every account may search
                 answer = None
         if not filters and answer is not None and "created" in row.parameters["list"]:
-            filters = {"created": {"gte": answer.read_until - LOOK_BACK}}
+            filters = {"created": {"gte": answer.read_until - _LOOK_BACK}}
         return Found(self._all(row, wanted, filters), "list")
 
     def _all(self, row: Writable, wanted: Group, filters: Mapping[str, Any]) -> tuple[Object, ...]:

@@ -9,9 +9,9 @@ from ...api.forms import path_to
 from ...errors import InvalidParameter
 from ..checks import check_id
 from ..lookup.find import Lookup, Object
-from .decision import Action, Change, Decision, Update, changes, get, leaves
+from .decision import Action, Decision, FieldChange, Update, field_changes, get, leaves
 from .definition import Definition
-from .log import LoggedRow, Step
+from .log import LoggedRow, PushStep
 from .mapping import Wanted, params_for, update_only, update_params
 from .matching import Matcher
 from .references import References
@@ -39,7 +39,7 @@ def decide(
         return Decision(
             wanted.key, "none", held["id"], reason=f"A {noun} matches already.", content=content
         )
-    rule = RULES.get(push.object, _update)
+    rule = _RULES.get(push.object, _update)
     wanted = _revived(references.resolve(wanted), held, logged)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     action: Action = "update" if steps else "none"
@@ -54,12 +54,12 @@ def _update(
     params = update_params(push, wanted, held)
     if not params:
         return (), (), ()
-    step = Step("update", "post", path_to(push.row.verbs["update"].path, held["id"]), params)
-    return (step,), changes(held, params), ()
+    step = PushStep("update", "post", path_to(push.row.verbs["update"].path, held["id"]), params)
+    return (step,), field_changes(held, params), ()
 
 
-Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
-RULES: dict[str, Rule] = {
+_Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
+_RULES: dict[str, _Rule] = {
     "prices": update_price,
     "subscriptions": update_subscription,
     "invoices": update_invoice,
@@ -73,20 +73,22 @@ def _revived(wanted: Wanted, held: Object, logged: LoggedRow | None) -> Wanted:
     """A row that comes back undoes what was done to its object when it went."""
     if logged is None or logged.state != "deleted":
         return wanted
-    undone = {name: value for name, (was, value) in UNDONE.items() if held.get(name) is was}
+    undone = {name: value for name, (was, value) in _UNDONE.items() if held.get(name) is was}
     return replace(wanted, given={**undone, **wanted.given})
 
 
-UNDONE = {"active": (False, True), "cancel_at_period_end": (True, False)}
+_UNDONE = {"active": (False, True), "cancel_at_period_end": (True, False)}
 """Fields by which an object went, and what brings it back."""
 
 
 def _creation(push: Definition, wanted: Wanted) -> Decision:
     params = params_for(push, wanted, "create")
-    steps = [Step("create", "post", push.row.path, params)]
+    steps = [PushStep("create", "post", push.row.path, params)]
     if later := update_only(push, wanted):
-        steps.append(Step("update", "post", push.row.verbs["update"].path.format(id="{0}"), later))
-    shown = (Change(name, None, value) for name, value in leaves({**params, **later}))
+        steps.append(
+            PushStep("update", "post", push.row.verbs["update"].path.format(id="{0}"), later)
+        )
+    shown = (FieldChange(name, None, value) for name, value in leaves({**params, **later}))
     notes = (BILLS,) if push.object == "subscriptions" else ()
     return Decision(
         wanted.key, "create", None, tuple(steps), tuple(shown), "", wanted.content, notes

@@ -10,7 +10,7 @@ from ...errors import NotFound
 from ...resources.writable import Writable
 from ..lookup.find import Lookup, Object
 from ..parameters import Params
-from .log import Step
+from .log import PushStep
 
 Action = Literal["create", "update", "delete", "none", "skip", "drop", "reject", "settle"]
 
@@ -18,7 +18,7 @@ OPEN = "The outcome of its last request is not known yet: it is found out first.
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One field of an object, before and after."""
 
     field: str
@@ -26,7 +26,7 @@ class Change:
     after: Any
 
 
-Update = tuple[Iterable[Step], Iterable[Change], Iterable[str]]
+Update = tuple[Iterable[PushStep], Iterable[FieldChange], Iterable[str]]
 """Requests, what they change, and what else comes of it."""
 
 
@@ -40,8 +40,8 @@ class Decision:
     key: str
     action: Action
     object_id: str | None = None
-    steps: tuple[Step, ...] = ()
-    changes: tuple[Change, ...] = ()
+    steps: tuple[PushStep, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
     reason: str = ""
     content: str | None = None
     notes: tuple[str, ...] = ()
@@ -58,14 +58,14 @@ def get(
     return None if held.get("deleted") else held
 
 
-def changes(held: Mapping[str, Any], params: Params) -> Iterator[Change]:
+def field_changes(held: Mapping[str, Any], params: Params) -> Iterator[FieldChange]:
     """Every field that an update changes, before and after; an empty text after unsets it."""
     for name, after in leaves(params):
         before: Any = held
         for part in name.split(".", 1) if name.startswith("metadata.") else name.split("."):
             before = before.get(part) if isinstance(before, Mapping) else None
         if before != after:
-            yield Change(name, before, None if after == "" else after)
+            yield FieldChange(name, before, None if after == "" else after)
 
 
 def leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

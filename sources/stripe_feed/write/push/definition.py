@@ -19,10 +19,10 @@ else:
     import tomli as tomllib
 
 Mode = Literal["insert", "update", "upsert"]
-IfSeveral = Literal["error", "newest", "oldest"]
+PushIfSeveral = Literal["error", "newest", "oldest"]
 
 MODES = ("insert", "update", "upsert")
-IF_SEVERAL = ("error", "newest", "oldest")
+PUSH_IF_SEVERAL = ("error", "newest", "oldest")
 NOTHING = "nothing"
 MAX_DELETE_SHARE = 0.1
 
@@ -50,7 +50,7 @@ FINDABLE: dict[str, tuple[str, ...]] = {
 PRORATIONS = ("none", "create_prorations", "always_invoice")
 ON_MISSING = ("reject", "create", "null")
 ASSOCIATION = {"by", "on_missing"}
-METADATA = re.compile(r"metadata\.[^.\[\]]{1,40}")
+_METADATA = re.compile(r"metadata\.[^.\[\]]{1,40}")
 CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
 """What a value is made into before it is checked: `utc` gives a time without a zone one, and
 `milliseconds` become seconds.
@@ -58,7 +58,7 @@ CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnSource:
     """The value of a column."""
 
     name: str
@@ -73,7 +73,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class RowTemplate:
     """Text with columns in it: `{first_name} {last_name}`. It is empty if one of them is."""
 
     text: str
@@ -96,7 +96,7 @@ class Association:
     on_missing: str = "reject"
 
 
-Source = Column | Constant | Template | Association
+Source = ColumnSource | Constant | RowTemplate | Association
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Definition:
     map: Mapping[str, Source] | None = None
     query: str | None = None
     nulls: Nulls = "skip"
-    if_several: IfSeveral = "error"
+    if_several: PushIfSeveral = "error"
     on_delete: str = NOTHING
     max_deletes: int = 0
     max_delete_share: float = MAX_DELETE_SHARE
@@ -136,7 +136,7 @@ class Definition:
         choices_of = {
             "mode": MODES,
             "nulls": NULLS,
-            "if_several": IF_SEVERAL,
+            "if_several": PUSH_IF_SEVERAL,
             "proration_behavior": PRORATIONS,
         }
         for name, choices in choices_of.items():
@@ -151,11 +151,11 @@ class Definition:
         named = [*self.key]
         for source in (self.map or {}).values():
             match source:
-                case Column():
+                case ColumnSource():
                     named.append(source.name)
                 case Association():
                     named.append(source.column)
-                case Template():
+                case RowTemplate():
                     named += source.columns
         return list(dict.fromkeys(named))
 
@@ -168,7 +168,7 @@ def _check_match(push: Definition) -> None:
                 f"{push.name}: {push.mode} needs match, one of {', '.join(names)}, metadata.NAME."
             )
         return
-    if push.match not in names and not METADATA.fullmatch(push.match):
+    if push.match not in names and not _METADATA.fullmatch(push.match):
         raise UsageError(
             f"{push.name}: {push.object} match on {', '.join(names)} or metadata.NAME."
         )
@@ -244,10 +244,10 @@ def _flat(given: Any) -> list[tuple[str, Any]]:
 
 def _source(push: str, path: str, given: Any) -> Source:
     match given:
-        case Column() | Constant() | Template() | Association():
+        case ColumnSource() | Constant() | RowTemplate() | Association():
             return given
         case str():
-            return Column(given)
+            return ColumnSource(given)
         case {"value": value, **rest} if not rest:
             return Constant(value)
         case {"template": str(text), **rest} if not rest:
@@ -258,7 +258,7 @@ def _source(push: str, path: str, given: Any) -> Source:
             convert: Any = rest.get("as")
             if convert not in (None, *CONVERSIONS):
                 raise UsageError(f"{push}: {path}: as is one of {', '.join(CONVERSIONS)}.")
-            return Column(column, convert)
+            return ColumnSource(column, convert)
     raise UsageError(
         f"{push}: {path} is a column, or one of {{column = ..., as = ...}}, {{column = ..., find = ..., by = ...}}, "
         "{value = ...}, {template = ...}."
@@ -271,7 +271,7 @@ def _association(
     found = Association(column, find, str(rest.get("by", "id")), rest.get("on_missing", "reject"))
     if find not in FINDABLE:
         raise UsageError(f"{push}: {path}: find is one of {', '.join(FINDABLE)}.")
-    if found.by not in FINDABLE[find] and not METADATA.fullmatch(found.by):
+    if found.by not in FINDABLE[find] and not _METADATA.fullmatch(found.by):
         raise UsageError(
             f"{push}: {path}: by is one of {', '.join(FINDABLE[find])}, metadata.NAME."
         )
@@ -282,11 +282,11 @@ def _association(
     return found
 
 
-def _template(push: str, path: str, text: str) -> Template:
+def _template(push: str, path: str, text: str) -> RowTemplate:
     try:
         parts = [part for part in Formatter().parse(text) if part[1] is not None]
     except ValueError:
         parts = [("", "", "", "")]
     if not parts or any(not name or spec or way for _, name, spec, way in parts):
         raise UsageError(f"{push}: {path}: a template is text with {{column}} in it.")
-    return Template(text)
+    return RowTemplate(text)

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import SetupError, WrongAccount
+from ..order import KEY_PREFIX
 
-FORMAT = 1
-BUSY_SECONDS = 30.0
+_FORMAT = 1
+_BUSY_SECONDS = 30.0
 KEPT = 7 * 86_400  # seconds that the requests of a run are shown
 MARKER = "sf_key"  # of metadata: the key of the request that created an object
-KEY_PREFIX = "sf-"  # events carry the key, so that our own writes can be told
 REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hours
 
-State = Literal["planned", "sent", "unknown", "done", "rejected"]
+RequestState = Literal["planned", "sent", "unknown", "done", "rejected"]
 """Of a request: `sent` was sent and no outcome is recorded (yet); `unknown` came to no answer."""
 RowState = Literal["open", "done", "rejected", "deleted"]
 """Of a row: `open` while a version of it has no definite outcome."""
@@ -37,7 +37,7 @@ RowState = Literal["open", "done", "rejected", "deleted"]
 REMOVING = ("delete", "cancel", "cancel_at_period_end", "void", "deactivate")
 """Verbs after which a row has no object any more."""
 
-SCHEMA = """
+_SCHEMA = """
 create table if not exists meta (name text primary key, value text) without rowid;
 create table if not exists rows (
     push text, row_key text, version integer not null, state text not null, content text,
@@ -59,7 +59,7 @@ OPERATION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PushStep:
     """One request of a version. `{0}` in its path, or as a value, is the object of step 0."""
 
     verb: str
@@ -81,7 +81,7 @@ class Operation:
     path: str
     params: dict[str, Any]
     idempotency_key: str
-    state: State
+    state: RequestState
     first_sent_at: float | None
     last_sent_at: float | None
     request_id: str | None
@@ -116,7 +116,7 @@ class PushLog:
         _make_private(self.path)
         try:
             self._db = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._prepare()
         except sqlite3.Error as fault:
@@ -127,7 +127,7 @@ class PushLog:
 
     def _prepare(self) -> None:
         found = self._db.execute("pragma user_version").fetchone()[0]
-        if found > FORMAT:
+        if found > _FORMAT:
             raise SetupError(
                 f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`."
             )
@@ -135,9 +135,9 @@ class PushLog:
         self._db.execute("pragma synchronous = full")  # an intent must outlive a power cut
         self._db.execute("pragma secure_delete = on")
         with self._transaction() as db:
-            for statement in SCHEMA.split(";"):
+            for statement in _SCHEMA.split(";"):
                 db.execute(statement)
-            db.execute(f"pragma user_version = {FORMAT}")
+            db.execute(f"pragma user_version = {_FORMAT}")
 
     def __enter__(self) -> PushLog:
         return self
@@ -216,7 +216,7 @@ class PushLog:
     # -- what happens ---------------------------------------------------------------------------
 
     def begin(
-        self, push: str, row_key: str, content: str | None, steps: Sequence[Step]
+        self, push: str, row_key: str, content: str | None, steps: Sequence[PushStep]
     ) -> list[Operation]:
         """Open the next version of a row. Its first step counts as sent from here on."""
         with self._transaction() as db:
@@ -452,7 +452,7 @@ class PushLog:
         return [_operation(row) for row in found]
 
 
-def marked(step: Step, key: str) -> dict[str, Any]:
+def marked(step: PushStep, key: str) -> dict[str, Any]:
     """The parameters of a step; what it creates carries the key as a marker in its metadata."""
     if step.verb != "create":
         return dict(step.params)

@@ -19,10 +19,10 @@ from ..checks import check, check_metadata
 from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, unknown
 from ..unchanged import changed, completed
-from .definition import Association, Column, Constant, Definition, Source, Template
+from .definition import Association, ColumnSource, Constant, Definition, RowTemplate, Source
 from .log import MARKER, content_of
 
-Record = Mapping[str, Any]
+SourceRow = Mapping[str, Any]
 Fields = Mapping[str, Source]
 
 WORDS = {
@@ -51,7 +51,7 @@ class Wanted:
     content: str
 
 
-def fields_of(push: Definition, columns: Iterable[str]) -> Fields:
+def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
     """The fields of a push by parameter; a name that is no parameter is a key of the metadata.
 
     Raises `UsageError` for a column that no row has, and `InvalidParameter` for what Stripe never
@@ -64,7 +64,7 @@ def fields_of(push: Definition, columns: Iterable[str]) -> Fields:
         )
     chosen = push.map
     if chosen is None:
-        chosen = {name: Column(name) for name in columns if _is_field(push, name)}
+        chosen = {name: ColumnSource(name) for name in columns if _is_field(push, name)}
     fields: dict[str, Source] = {}
     for name, source in chosen.items():
         path = _path(push.row, name)
@@ -103,11 +103,11 @@ def _is_column(row: Writable, name: str) -> bool:
     return table is not None and any(column.name == name for column in table.columns)
 
 
-def wanted_of(push: Definition, fields: Fields, record: Record) -> Wanted:
+def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
     """What a row says of its object. Raises `InvalidParameter`."""
     given = {}
     for path, source in fields.items():
-        if isinstance(source, Column | Association) and _column(source) not in record:
+        if isinstance(source, ColumnSource | Association) and _column(source) not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
     given = _with_lists(given)
@@ -137,8 +137,8 @@ def _with_lists(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _column(source: Column | Association) -> str:
-    return source.name if isinstance(source, Column) else source.column
+def _column(source: ColumnSource | Association) -> str:
+    return source.name if isinstance(source, ColumnSource) else source.column
 
 
 def _content(push: Definition, given: Mapping[str, Any]) -> str:
@@ -147,7 +147,7 @@ def _content(push: Definition, given: Mapping[str, Any]) -> str:
     return content_of({"given": given, "nulls": nulls})
 
 
-def row_key(push: Definition, record: Record) -> str:
+def row_key(push: Definition, record: SourceRow) -> str:
     """The key of a row as text. Raises `InvalidParameter` if a part of it is empty."""
     parts = []
     for name in push.key:
@@ -169,11 +169,11 @@ def blank_to_null(value: Any) -> Any:
     return None if isinstance(value, float | Decimal) and value != value else value
 
 
-def _value(path: str, source: Source, record: Record) -> Any:
+def _value(path: str, source: Source, record: SourceRow) -> Any:
     match source:
         case Constant():
             return source.value
-        case Template():
+        case RowTemplate():
             values = {name: blank_to_null(record.get(name)) for name in source.columns}
             return None if None in values.values() else source.text.format_map(values)
         case Association():
@@ -181,7 +181,7 @@ def _value(path: str, source: Source, record: Record) -> Any:
             if not isinstance(value, Hashable):
                 raise InvalidParameter(f"{path}: a list or a hash names no {source.find}.", path)
             return None if value is None else Reference(source, value)
-        case Column():
+        case ColumnSource():
             value = blank_to_null(record[source.name])
             return value if value is None else _converted(path, source.convert, value)
 

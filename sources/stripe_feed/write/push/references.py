@@ -12,7 +12,7 @@ from ...resources.writable import WRITABLE
 from ..checks import check
 from ..parameters import convert
 from .definition import Definition
-from .log import Step, content_of
+from .log import PushStep, content_of
 from .mapping import Reference, Wanted
 from .matching import Matcher
 from .send import Sender
@@ -88,7 +88,7 @@ class References:
         if steps := log.open_steps(name, key):
             outcome = self.sender.carry_out(steps, False)
         if outcome is None or outcome.status == "rejected":
-            step = Step("create", "post", row.path, params)
+            step = PushStep("create", "post", row.path, params)
             steps = log.begin(name, key, content_of(params), [step])
             outcome = self.sender.carry_out(steps, True)
         if outcome.status != "done" or outcome.object_id is None:

@@ -306,7 +306,7 @@ class _Execution:
         return replace(result, reason=result.reason or " ".join(decision.notes))
 
     def _result(self, key: str, action: str, outcome: Outcome) -> RowResult:
-        status: Status = "rejected"
+        status: PushStatus = "rejected"
         if outcome.status == "unknown":
             status = "unknown"
             self._unknown += 1

@@ -23,14 +23,14 @@ ENDS = {"cancel": "canceled", "void": "void"}  # steps that lead to a status
 GONE = "It was gone already."
 NOT_DONE = "Stripe did not carry it out."
 
-Status = Literal["done", "rejected", "unknown"]
+SendStatus = Literal["done", "rejected", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a version ended, or that its outcome is unknown."""
 
-    status: Status
+    status: SendStatus
     object_id: str | None = None
     reason: str = ""
     request_id: str | None = None

@@ -10,13 +10,13 @@ from ....resources.writable import WRITABLE
 from ...lookup.find import Lookup, Object
 from ...parameters import Params
 from ...unchanged import equal
-from ..decision import Update, changes, get
+from ..decision import Update, field_changes, get
 from ..definition import Definition
-from ..log import LoggedRow, Step
+from ..log import LoggedRow, PushStep
 from ..mapping import Wanted, update_params
 
 DRAFT = "draft"
-DAY = 86_400
+_DAY = 86_400
 AFTER_DRAFT = frozenset(
     ("metadata", "auto_advance", "default_payment_method", "default_source", "payment_settings")
 )
@@ -43,7 +43,7 @@ def _days_until_due(invoice: Object) -> int | None:
         return None
     finalized_at = (invoice.get("status_transitions") or {}).get("finalized_at")
     seconds: int = invoice["due_date"] - (finalized_at or invoice["created"])
-    return round(seconds / DAY)
+    return round(seconds / _DAY)
 
 
 def update_invoice_item(
@@ -102,5 +102,5 @@ def _same_lines(wanted: Any, held: Any) -> bool:
 def _update(push: Definition, held: Object, params: Params) -> Update:
     if not params:
         return (), (), ()
-    step = Step("update", "post", path_to(push.row.verbs["update"].path, held["id"]), params)
-    return (step,), changes(held, params), ()
+    step = PushStep("update", "post", path_to(push.row.verbs["update"].path, held["id"]), params)
+    return (step,), field_changes(held, params), ()

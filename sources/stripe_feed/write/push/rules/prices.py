@@ -15,9 +15,9 @@ from ....resources.writable import WRITABLE
 from ...lookup.find import Lookup, Object
 from ...parameters import Params
 from ...unchanged import changed
-from ..decision import Change, Update, changes, get, leaves
+from ..decision import FieldChange, Update, field_changes, get, leaves
 from ..definition import Definition
-from ..log import MARKER, LoggedRow, Step
+from ..log import MARKER, LoggedRow, PushStep
 from ..mapping import Wanted, params_for, update_params
 
 EXPANDED = ("tiers", "currency_options")
@@ -39,16 +39,16 @@ def update_price(
     if not fixed:
         params = update_params(push, wanted, held)
         path = path_to(push.row.verbs["update"].path, held["id"])
-        steps = [Step("update", "post", path, params)] if params else []
+        steps = [PushStep("update", "post", path, params)] if params else []
         steps += _succession(lookup, held["product"], held["id"], replaced)
-        return steps, changes(held, params), ()
+        return steps, field_changes(held, params), ()
     full = get(lookup, push.row, held["id"], EXPANDED) or held
     params = _successor(push, wanted, full)
     steps = [
-        Step("create", "post", push.row.path, params),
+        PushStep("create", "post", push.row.path, params),
         *_succession(lookup, params.get("product"), "{0}", [*replaced, held["id"]]),
     ]
-    shown = [Change(name, _before(full, name), value) for name, value in leaves(fixed)]
+    shown = [FieldChange(name, _before(full, name), value) for name, value in leaves(fixed)]
     return steps, shown, (NEW_PRICE.format(old=held["id"]),)
 
 
@@ -159,7 +159,7 @@ def _filled(hash: Mapping[str, Any]) -> Params:
 
 def _succession(
     lookup: Lookup, product_id: str | None, successor: str, replaced: list[str]
-) -> list[Step]:
+) -> list[PushStep]:
     """Make a price the default in the place of others, then archive them: Stripe archives no default
     price.
     """
@@ -170,8 +170,8 @@ def _succession(
     product = get(lookup, products, product_id) if product_id else None
     if product is not None and product.get("default_price") in replaced:
         path = path_to(products.verbs["update"].path, product["id"])
-        steps.append(Step("set default price", "post", path, {"default_price": successor}))
+        steps.append(PushStep("set default price", "post", path, {"default_price": successor}))
     for id in replaced:
         path = path_to(prices.verbs["update"].path, id)
-        steps.append(Step("archive", "post", path, {"active": False}))
+        steps.append(PushStep("archive", "post", path, {"active": False}))
     return steps

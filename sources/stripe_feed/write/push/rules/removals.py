@@ -10,7 +10,7 @@ from ...consequences import consequences
 from ...lookup.find import Lookup, Object, Pages
 from ..decision import OPEN, Decision, get
 from ..definition import Definition
-from ..log import LoggedRow, Step
+from ..log import LoggedRow, PushStep
 from .invoices import DRAFT, is_free
 from .subscriptions import ENDED
 
@@ -98,14 +98,14 @@ WAYS: dict[str, Callable[[Lookup, Definition, Object], Way]] = {
 }
 
 
-def _step(push: Definition, way: str, object_id: str) -> Step:
+def _step(push: Definition, way: str, object_id: str) -> PushStep:
     if way == "deactivate":
         path = path_to(push.row.verbs["update"].path, object_id)
-        return Step("deactivate", "post", path, {"active": False})
+        return PushStep("deactivate", "post", path, {"active": False})
     if way == "cancel_at_period_end":
         path = path_to(push.row.verbs["update"].path, object_id)
-        return Step(way, "post", path, {"cancel_at_period_end": True})
+        return PushStep(way, "post", path, {"cancel_at_period_end": True})
     verb = push.row.verbs[way]
-    return Step(
+    return PushStep(
         way, "delete" if verb.method == "delete" else "post", path_to(verb.path, object_id), {}
     )

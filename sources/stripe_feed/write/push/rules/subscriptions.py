@@ -12,9 +12,9 @@ from ....errors import InvalidParameter, RequestRefused
 from ...lookup.find import Lookup, Object, decode
 from ...parameters import Params
 from ...unchanged import changed, equal
-from ..decision import Change, Update, changes
+from ..decision import FieldChange, Update, field_changes
 from ..definition import Definition
-from ..log import LoggedRow, Step
+from ..log import LoggedRow, PushStep
 from ..mapping import Wanted, update_params
 
 ENDED = ("canceled", "incomplete_expired")
@@ -36,7 +36,7 @@ def update_subscription(
     params = update_params(push, wanted, held)
     items = params.pop("items", None)
     before = read_items(lookup, held) if items is not None else []
-    shown = [*changes(held, {k: v for k, v in params.items() if k not in BEHAVIOR})]
+    shown = [*field_changes(held, {k: v for k, v in params.items() if k not in BEHAVIOR})]
     if items is not None and (difference := diff_items(items, before)):
         params["items"] = difference
         shown += _item_changes(difference, before)
@@ -44,7 +44,7 @@ def update_subscription(
         return (), (), ()
     params.setdefault("proration_behavior", push.proration_behavior)
     path = path_to(push.row.verbs["update"].path, held["id"])
-    return (Step("update", "post", path, params),), shown, ()
+    return (PushStep("update", "post", path, params),), shown, ()
 
 
 def read_items(lookup: Lookup, held: Object) -> list[Object]:
@@ -88,14 +88,14 @@ def _is_same(wanted: Item, held: Item) -> bool:
     return bool(wanted["price"] == held["price"]["id"])
 
 
-def _item_changes(difference: Iterable[Params], held: Iterable[Item]) -> list[Change]:
+def _item_changes(difference: Iterable[Params], held: Iterable[Item]) -> list[FieldChange]:
     by_id = {item["id"]: item for item in held}
     found = []
     for item in difference:
         before = by_id.get(item.get("id"))
         old = None if before is None else {"price": before["price"]["id"], "quantity": before.get("quantity")}  # fmt: skip
         new = None if item.get("deleted") else {**(old or {}), **{k: v for k, v in item.items() if k != "id"}}  # fmt: skip
-        found.append(Change(f"items.{item.get('id', '(new)')}", old, new))
+        found.append(FieldChange(f"items.{item.get('id', '(new)')}", old, new))
     return found
 
 
@@ -118,7 +118,7 @@ def is_in_effect(params: Params, held: Object) -> bool:
     return not changed(plain, held)
 
 
-def preview(lookup: Lookup, step: Step, held_id: str) -> str:
+def preview(lookup: Lookup, step: PushStep, held_id: str) -> str:
     """What the next invoice would be after an update; empty if Stripe does not say."""
     if "items" not in step.params:
         return ""
