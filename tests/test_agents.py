@@ -27,7 +27,7 @@ from mcp_types import ElicitResult
 from stripe_feed import open_actions, sync
 from stripe_feed.agents import answers, run, server
 from stripe_feed.agents.acting import FOR_GOOD
-from stripe_feed.agents.answers import NOTICE, to_json
+from stripe_feed.agents.answers import NOTICE, encode_answer
 from stripe_feed.agents.reading import reading_tools
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.resources.writable import WRITABLE
@@ -421,8 +421,11 @@ def test_texts_of_the_account_stay_data(writer: Agent) -> None:
 
 def test_characters_that_nobody_sees_are_shown_as_escapes() -> None:
     text = "a\u202eb\U000e0041c\x1b\x85\u2028 é 漢 😀"
-    assert to_json({"n": text}) == '{"n":"a\\u202eb\\udb40\\udc41c\\u001b\\u0085\\u2028 é 漢 😀"}'
-    assert json.loads(to_json([text])) == [text]
+    assert (
+        encode_answer({"n": text})
+        == '{"n":"a\\u202eb\\udb40\\udc41c\\u001b\\u0085\\u2028 é 漢 😀"}'
+    )
+    assert json.loads(encode_answer([text])) == [text]
 
 
 def test_a_defect_says_its_class_and_no_data(

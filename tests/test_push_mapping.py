@@ -284,7 +284,7 @@ def test_a_column_that_no_row_has_is_reported() -> None:
     with pytest.raises(UsageError, match=r"no column mail. They have: id_, email"):
         push_fields(push(map={"email": "mail"}), ["id_", "email"])
     with pytest.raises(UsageError, match="given twice"):
-        fields_of(push(map=EMAIL | {"metadata.a": "id_", "a": "id_"}), ["id_", "email"])
+        push_fields(push(map=EMAIL | {"metadata.a": "id_", "a": "id_"}), ["id_", "email"])
 
 
 @pytest.mark.parametrize("value", [float("inf"), Decimal("Infinity"), {"a": float("nan")}])

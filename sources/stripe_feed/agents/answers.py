@@ -17,7 +17,7 @@ NOTICE = (
 )
 
 
-def to_json(value: Any) -> str:
+def encode_answer(value: Any) -> str:
     """Encode an answer. Raises `UsageError` if it is too long."""
     text = escaped(value)
     if len(text) > MAX_CHARACTERS:

@@ -27,9 +27,9 @@ from ..server.auth import AuthMiddleware
 from ..server.context import MAX_BODY_BYTES
 from ..server.listener import listen, run_listener
 from .acting import look_up_tools, writing_tools
-from .answers import NOTICE, escaped, to_json
+from .answers import NOTICE, encode_answer, escaped
 from .confirm import Confirmations, confirm
-from .place import Place
+from .place import CopyOptions
 from .reading import reading_tools
 from .tool import Answer, Tool, failure
 
@@ -57,7 +57,7 @@ class Toolbox:
     codes: Confirmations = field(default_factory=Confirmations)
 
 
-def make_toolbox(place: Place, allow_writes: bool) -> Toolbox:
+def make_toolbox(place: CopyOptions, allow_writes: bool) -> Toolbox:
     """Collect the tools. It is done once: nothing that is read later changes what may be done."""
     writing = writing_tools(place)
     tools = [*reading_tools(place), *look_up_tools(place), *(writing if allow_writes else [])]
@@ -142,7 +142,7 @@ def _failed(name: str, error: Exception) -> Answer:
 
 def _result(answer: Answer) -> types.CallToolResult:
     try:
-        text = to_json(answer.data)
+        text = encode_answer(answer.data)
     except Exception as error:
         answer = _failed("answer", error)
         text = escaped(answer.data)

@@ -41,7 +41,7 @@ log = logging.getLogger("stripe_feed")
 EVENTS_DENIED = "events_denied"
 
 
-class Connections:
+class _Connections:
     """What a run has open; each is made on first use, so that a missing key shows only when
     something is read.
     """
@@ -161,7 +161,7 @@ class RunContext:
     ) -> None:
         self.options = options
         self.keep_open = keep_open
-        self.connections = Connections(make_api)
+        self.connections = _Connections(make_api)
         self.counters = Counters()
         self.codecs = {
             table: TableCodec(row, options.expand.get(table, ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..resources.writable import WRITABLE, Parameter, Writable
-from .lookup.filters import OPS
+from .lookup.filters import FILTER_OPS
 from .order import IF_SEVERAL, LIMIT, order_fields
 from .parameters import NULLS
 from .verbs import FEEDBACK, verbs_of
@@ -72,7 +72,7 @@ def _property(row: Writable, verb: str, name: str) -> _Schema:
         case "where":
             return {
                 "type": "object",
-                "description": f"Field: value, or field: {{{', '.join(OPS)}: value}}; and, or: lists of these.",
+                "description": f"Field: value, or field: {{{', '.join(FILTER_OPS)}: value}}; and, or: lists of these.",
             }
     return _FIXED[name]
 

@@ -17,7 +17,7 @@ from ...resources.writable import Writable
 from ..parameters import timestamp
 
 FilterOp = Literal["eq", "contains", "gt", "gte", "lt", "lte"]
-OPS: tuple[FilterOp, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
+FILTER_OPS: tuple[FilterOp, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _TIMES = re.compile(r"(?:^|_)(?:created|at|end|start|date)$")
 DEEP = {
@@ -88,8 +88,8 @@ def parse(text: str) -> FilterClause:
 def _clause(field: object, op: object, value: Any) -> FilterClause:
     if not isinstance(field, str) or not field:
         raise UsageError("A filter names its fields.")
-    if op not in OPS:
-        raise UsageError(f"A condition is one of {', '.join(OPS)}.")
+    if op not in FILTER_OPS:
+        raise UsageError(f"A condition is one of {', '.join(FILTER_OPS)}.")
     if isinstance(value, Mapping | list | tuple) or (value is None and op != "eq"):
         raise UsageError(f"{field}: compare with one value.")
     if _TIMES.search(field) and not field.startswith("metadata.") and value is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...errors import InvalidParameter, UsageError
 from .definition import NOTHING, Definition
 from .log import LoggedRow
-from .mapping import Wanted, fields_of, row_key, wanted_of
+from .mapping import Wanted, push_fields, row_key, wanted_of
 from .rows import Row, columns_of
 
 Logged = Mapping[str, LoggedRow]
@@ -50,7 +50,7 @@ def compare(push: Definition, records: list[Row], logged: Logged, full_resync: b
 
 def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wanted]:
     """What each row says, by key; rows that cannot be sent are rejected."""
-    fields = fields_of(push, columns_of(records) if records else push.columns)
+    fields = push_fields(push, columns_of(records) if records else push.columns)
     wanted: dict[str, Wanted] = {}
     for number, record in enumerate(records, 1):
         key = f"(row {number})"

@@ -19,10 +19,10 @@ STYLE = (
 )
 
 
-Status = Literal[
+PushStatus = Literal[
     "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent"
 ]
-STATUSES: tuple[Status, ...] = (
+STATUSES: tuple[PushStatus, ...] = (
     "created", "updated", "deleted", "unchanged", "skipped", "rejected", "unknown", "not_sent",
 )  # fmt: skip
 
@@ -32,7 +32,7 @@ class RowResult:
     """What became of a row that was not as it was before."""
 
     key: str
-    status: Status
+    status: PushStatus
     object_id: str | None = None
     reason: str = ""
     request_id: str | None = None

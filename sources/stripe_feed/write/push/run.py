@@ -33,17 +33,17 @@ from .log import LoggedRow, PushLog
 from .mapping import Wanted
 from .matching import Matcher
 from .references import References
-from .report import Plan, Result, RowResult, Status
+from .report import Plan, PushStatus, Result, RowResult
 from .rows import read_rows
 from .rules.removals import decide_removal
-from .rules.subscriptions import preview
+from .rules.subscriptions import preview_invoice
 from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
 THREADS = 8
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
 
-DONE: dict[str, Status] = {"create": "created", "update": "updated", "delete": "deleted"}
+DONE: dict[str, PushStatus] = {"create": "created", "update": "updated", "delete": "deleted"}
 
 T = TypeVar("T")
 
@@ -211,7 +211,7 @@ class _Decider:
         if self.push.object != "subscriptions" or decision.action != "update":
             return decision
         lookup = self.references.matcher.lookup
-        note = preview(lookup, decision.steps[0], str(decision.object_id))
+        note = preview_invoice(lookup, decision.steps[0], str(decision.object_id))
         return replace(decision, notes=(*decision.notes, *([note] if note else [])))
 
     def _claim(self, decision: Decision) -> None:
@@ -277,7 +277,7 @@ class _Execution:
             self.error = self.error or error
             return self._not_done(key, "not_sent", error)
 
-    def _not_done(self, key: str, status: Status, error: StripeFeedError) -> RowResult:
+    def _not_done(self, key: str, status: PushStatus, error: StripeFeedError) -> RowResult:
         """The result of a row that an error stopped: unknown if a request of it was sent before."""
         now = self.push.log.row(self.push.definition.name, key)
         is_open = now is not None and now.state == "open"

@@ -118,7 +118,7 @@ def is_in_effect(params: Params, held: Object) -> bool:
     return not changed(plain, held)
 
 
-def preview(lookup: Lookup, step: PushStep, held_id: str) -> str:
+def preview_invoice(lookup: Lookup, step: PushStep, held_id: str) -> str:
     """What the next invoice would be after an update; empty if Stripe does not say."""
     if "items" not in step.params:
         return ""
