@@ -13,7 +13,7 @@ from mcp import Client
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from stripe_feed import open_actions
-from stripe_feed.agents.place import CopyOptions
+from stripe_feed.agents.place import AgentContext
 from stripe_feed.agents.server import make_server, make_toolbox
 from stripe_feed.sandbox import Sandbox
 
@@ -38,7 +38,7 @@ class Told:
 class Agent:
     """Calls tools, each over a connection of its own."""
 
-    place: CopyOptions
+    place: AgentContext
     box: Sandbox
     allow_writes: bool = False
 
@@ -64,8 +64,8 @@ async def called(client: Client, tool: str, arguments: dict[str, Any]) -> Told:
     return Told(found.is_error, notice.text, data.text)
 
 
-def place_of(box: Sandbox, url: str, database: Path | str = "copy.duckdb") -> CopyOptions:
-    return CopyOptions(lambda: open_actions(box.key, base=url, **FAST), str(database))
+def place_of(box: Sandbox, url: str, database: Path | str = "copy.duckdb") -> AgentContext:
+    return AgentContext(lambda: open_actions(box.key, base=url, **FAST), str(database))
 
 
 def answering(*answers: ElicitResult) -> tuple[Callable[..., Any], list[str]]:

@@ -21,7 +21,7 @@ import typer
 import stripe_feed
 from stripe_feed import errors, open_actions
 from stripe_feed.agents.acting import look_up_tools, writing_tools
-from stripe_feed.agents.place import CopyOptions
+from stripe_feed.agents.place import AgentContext
 from stripe_feed.agents.reading import MAX_ROWS, QUERY_SECONDS, reading_tools
 from stripe_feed.api import rate_limits
 from stripe_feed.cli import main
@@ -469,7 +469,7 @@ def test_one_sentence_per_line(page: str) -> None:
 
 def test_the_tools_for_agents_are_those_of_the_page() -> None:
     told = [name for row in table("docs/agents.md", "tool") for name in names(row[0])]
-    place = CopyOptions(open_actions)
+    place = AgentContext(open_actions)
     reading = [*reading_tools(place), *look_up_tools(place)]
     *listed, update, finalize = told
     assert listed == [tool.name for tool in reading]

@@ -12,7 +12,7 @@ from ..write.consequences import DESTRUCTIVE
 from ..write.result import ActionResult
 from ..write.schema import schema as action_schema
 from ..write.verbs import verbs_of
-from .place import CopyOptions
+from .place import AgentContext
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
 LOOK_UPS = ("get", "search", "list")
@@ -40,7 +40,7 @@ TWO_CALLS = (
 )
 
 
-def look_up_tools(place: CopyOptions) -> list[Tool]:
+def look_up_tools(place: AgentContext) -> list[Tool]:
     """The tools that ask Stripe, and the schemas of all actions."""
     limit = {"type": "integer", "minimum": 1, "maximum": MOST_FOUND, "default": 10}
     expand = {"type": "array", "items": {"type": "string"}}
@@ -76,7 +76,7 @@ def look_up_tools(place: CopyOptions) -> list[Tool]:
     ]
 
 
-def writing_tools(place: CopyOptions) -> list[Tool]:
+def writing_tools(place: AgentContext) -> list[Tool]:
     """One tool per action that writes."""
     return [
         _writing_tool(place, row, verb)
@@ -86,7 +86,7 @@ def writing_tools(place: CopyOptions) -> list[Tool]:
     ]
 
 
-def _writing_tool(place: CopyOptions, row: Writable, verb: str) -> Tool:
+def _writing_tool(place: AgentContext, row: Writable, verb: str) -> Tool:
     for_good = FOR_GOOD.get((row.table, verb))
     words = f"{verb.replace('_', ' ').capitalize()} {'an' if row.noun[0] in 'aeiou' else 'a'} {row.noun} at Stripe."
     return Tool(
@@ -129,19 +129,19 @@ def _show_schema(arguments: Arguments) -> Answer:
     return Answer(action_schema(row, arguments["verb"]))
 
 
-def _look_up(place: CopyOptions, verb: str, arguments: Arguments) -> Answer:
+def _look_up(place: AgentContext, verb: str, arguments: Arguments) -> Answer:
     order = {name: value for name, value in arguments.items() if name != "resource"}
     return _answer(place.actions().run(arguments["resource"], verb, **order))
 
 
-def _write(place: CopyOptions, table: str, verb: str, arguments: Arguments) -> Answer:
+def _write(place: AgentContext, table: str, verb: str, arguments: Arguments) -> Answer:
     order = {name: value for name, value in arguments.items() if name != "confirm"}
     if "confirm" in arguments and (table, verb) in DESTRUCTIVE:  # a person did
         order["confirm"] = True
     return _answer(place.actions().run(table, verb, **order))
 
 
-def _effect(place: CopyOptions, table: str, verb: str, arguments: Arguments) -> str | Answer:
+def _effect(place: AgentContext, table: str, verb: str, arguments: Arguments) -> str | Answer:
     """What a call would do for good: nothing for a dry run, and for a subscription that only ends with
     its period. A call that would be refused ends with the refusal.
     """

@@ -20,7 +20,7 @@ WAIT = 5.0  # seconds while a sync has the file open
 
 
 @dataclass(slots=True)
-class CopyOptions:
+class AgentContext:
     """A copy, and the actions on its account. One tool at a time opens the copy."""
 
     open_actions: Callable[[], Actions] = field(repr=False)

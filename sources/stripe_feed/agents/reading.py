@@ -20,7 +20,7 @@ from ..feed.paths import value_at
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..triggers.config import read_triggers
 from ..triggers.engine import explain_change
-from .place import WAIT, CopyOptions
+from .place import WAIT, AgentContext
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
 MAX_ROWS, DEFAULT_ROWS = 1_000, 100
@@ -29,7 +29,7 @@ QUERY_SECONDS = 20.0
 LARGEST = 2**63
 
 
-def reading_tools(place: CopyOptions, seconds: float = QUERY_SECONDS) -> list[Tool]:
+def reading_tools(place: AgentContext, seconds: float = QUERY_SECONDS) -> list[Tool]:
     """The tools that read the copy and its feed; no request to Stripe."""
     return [
         Tool(
@@ -89,7 +89,7 @@ _FILTERS: dict[str, Schema] = {
 }
 
 
-def _query(place: CopyOptions, seconds: float, arguments: Arguments) -> Answer:
+def _query(place: AgentContext, seconds: float, arguments: Arguments) -> Answer:
     limit = arguments.get("limit", DEFAULT_ROWS)
     with place.copy() as copy, _time_limit(copy, seconds):
         found = run_query(copy, arguments["sql"], limit + 1)
@@ -135,7 +135,7 @@ def _plain(value: Any, is_json: bool) -> Any:
     return value
 
 
-def _tables(place: CopyOptions, arguments: Arguments) -> Answer:
+def _tables(place: AgentContext, arguments: Arguments) -> Answer:
     table = arguments.get("table")
     if table is not None:
         return Answer({"table": table, "columns": _columns(place, table)})
@@ -151,7 +151,7 @@ def _tables(place: CopyOptions, arguments: Arguments) -> Answer:
     )
 
 
-def _columns(place: CopyOptions, table: str) -> list[dict[str, Any]]:
+def _columns(place: AgentContext, table: str) -> list[dict[str, Any]]:
     """The columns that there are, with what is known of them."""
     known = {column.name: column for column in TABLES[table].columns} if table in TABLES else {}
     with place.copy() as copy:
@@ -164,7 +164,7 @@ def _columns(place: CopyOptions, table: str) -> list[dict[str, Any]]:
     ]
 
 
-def _changes(place: CopyOptions, arguments: Arguments) -> Answer:
+def _changes(place: AgentContext, arguments: Arguments) -> Answer:
     filters = {name: value for name, value in arguments.items() if name != "limit"}
     with place.feed() as feed:
         newest = feed.tail(arguments.get("limit", DEFAULT_CHANGES), **filters)
@@ -190,7 +190,7 @@ def _summary(change: Change) -> dict[str, Any]:
     }
 
 
-def _explain(place: CopyOptions, arguments: Arguments) -> Answer:
+def _explain(place: AgentContext, arguments: Arguments) -> Answer:
     change_id = arguments["change_id"]
     rules = read_triggers(place.triggers) if Path(place.triggers).exists() else []
     with place.feed() as feed:

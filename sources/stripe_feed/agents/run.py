@@ -11,7 +11,7 @@ from ..destination.pipeline import resolve_place, state_root
 from ..destination.place import FEED_STORE_SUFFIX, companion_path
 from ..errors import SetupError, UsageError
 from ..write.actions import open_actions
-from .place import CopyOptions
+from .place import AgentContext
 
 
 def serve_agents(
@@ -39,7 +39,7 @@ def serve_agents(
             f"{fault.name} is not installed. Run: pip install 'stripe-feed[mcp]'"
         ) from None
     copy = {name: places[name] for name in ("database", "destination", "dataset")}
-    place = CopyOptions(
+    place = AgentContext(
         partial(open_actions, api_key, **copy, **options),
         **copy,
         state_dir=places["state_dir"],

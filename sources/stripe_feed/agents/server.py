@@ -29,7 +29,7 @@ from ..server.listener import listen, run_listener
 from .acting import look_up_tools, writing_tools
 from .answers import NOTICE, encode_answer, escaped
 from .confirm import Confirmations, confirm
-from .place import CopyOptions
+from .place import AgentContext
 from .reading import reading_tools
 from .tool import Answer, Tool, failure
 
@@ -57,7 +57,7 @@ class Toolbox:
     codes: Confirmations = field(default_factory=Confirmations)
 
 
-def make_toolbox(place: CopyOptions, allow_writes: bool) -> Toolbox:
+def make_toolbox(place: AgentContext, allow_writes: bool) -> Toolbox:
     """Collect the tools. It is done once: nothing that is read later changes what may be done."""
     writing = writing_tools(place)
     tools = [*reading_tools(place), *look_up_tools(place), *(writing if allow_writes else [])]
