@@ -24,6 +24,7 @@ __all__ = [
     "process_once",
     "read_triggers",
     "run_sandbox",
+    "stripe_objects",
     "stripe_source",
     "sync",
     "trigger",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .verify_run import verify
     from .write.actions import Actions, open_actions
     from .write.push.run import open_push
+    from .write.push_destination import stripe_objects
     from .write.result import ActionResult
 
     __version__: str
@@ -66,6 +68,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "process_once": ".feed.process_once:process_once",
         "read_triggers": ".triggers.config:read_triggers",
         "run_sandbox": ".cli.demo:run_sandbox",
+        "stripe_objects": ".write.push_destination:stripe_objects",
         "stripe_source": ".extract.source:stripe_source",
         "sync": ".sync_run:sync",
         "trigger": ".triggers.config:parse_trigger",
