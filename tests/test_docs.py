@@ -294,7 +294,12 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 
 def test_every_option_exists() -> None:
     """Those of `make` and `pip` aside, all that the pages mention are the commands'."""
-    known = {option for _, command in commands() for one in command.params for option in one.opts}
+    known = {
+        option
+        for _, command in commands()
+        for one in command.params
+        for option in (*one.opts, *one.secondary_opts)
+    }
 
     for page, text in ALL.items():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known, page
