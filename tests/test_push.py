@@ -5,6 +5,7 @@ done twice whatever fails.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -474,3 +475,24 @@ def test_a_row_that_no_request_can_hold_stops_no_other(crm: Pushing, bad: Row) -
 def test_a_key_is_the_same_when_a_table_makes_a_float_of_it(crm: Pushing) -> None:
     crm.run([A])
     assert ends(crm.run([{**A, "user_id": 1.0}])) == {"unchanged": 1}
+
+
+def test_nothing_that_is_logged_holds_what_rows_hold(
+    crm: Pushing, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    canary = {"user_id": 1, "email": "jane.canary@example.com", "name": "Canary O'Shea"}
+    crm.box.faults.once[CREATE] = ["refused", "reset", 500, 500, 500]
+    told = [str(reasons(crm.run([canary]))) for _ in range(3)]
+    told.append(str(reasons(crm.run([{**canary, "email": "jane.canary"}]))))
+    with crm.opened() as push:
+        told += [str(one) for run in push.log.runs() for one in push.log.operations(run["run"])]
+    assert len(told) > 5
+    assert "canary" not in (caplog.text + "".join(told)).lower()
+
+
+def test_an_answer_in_another_mode_stops_the_run(crm: Pushing) -> None:
+    crm.box.account.livemode = True
+    result = crm.run(people(20))
+    assert "another mode" in str(result.error)
+    assert len(crm.writes()) <= 8  # those that were under way
