@@ -496,3 +496,31 @@ def test_an_answer_in_another_mode_stops_the_run(crm: Pushing) -> None:
     result = crm.run(people(20))
     assert "another mode" in str(result.error)
     assert len(crm.writes()) <= 8  # those that were under way
+
+
+# -- rows that lose their key, or get another one --------------------------------------------------
+
+
+def test_a_row_without_a_key_may_be_any_that_is_missing_so_nothing_is_deleted(
+    crm: Pushing,
+) -> None:
+    crm.run(people(4), changes=DELETES)
+    rows = people(4)
+    rows[0]["user_id"] = None
+    crm.writes()
+    assert crm.plan(rows, changes=DELETES).counts()["delete"] == 0
+    assert ends(crm.run(rows, changes=DELETES)) == {"rejected": 1, "unchanged": 3}
+    assert (crm.writes(), len(crm.held())) == ([], 4)
+
+
+@pytest.mark.parametrize("changes", [{}, DELETES])
+def test_a_row_with_another_key_takes_over_the_object(crm: Pushing, changes: Row) -> None:
+    crm.run(people(4), changes=changes)
+    rows = people(4)
+    rows[0] |= {"user_id": 99, "name": "new"}
+    crm.writes()
+    assert crm.plan(rows, changes=changes).counts()["delete"] == 0
+    assert ends(crm.run(rows, changes=changes))["updated"] == 1
+    assert crm.writes() == [UPDATE]
+    assert names(crm) == ["P 1", "P 2", "P 3", "new"]
+    assert ends(crm.run(rows, changes=changes)) == {"unchanged": 4}

@@ -315,3 +315,19 @@ def test_what_is_no_parameter_is_told(object: str, name: str, says: str) -> None
     )
     with pytest.raises(InvalidParameter, match=says):
         push_fields(definition, ["k", "x"])
+
+
+def test_what_somebody_else_canceled_stays_canceled_when_its_row_comes_back(
+    subscriptions: Pushing,
+) -> None:
+    changes = LIMITS | {"on_delete": "cancel_at_period_end"}
+    subscriptions.run([contract()], changes=changes)
+    (held,) = subscriptions.held("subscriptions")
+    subscriptions.box.update("subscriptions", held["id"], cancel_at_period_end=True)
+    assert ends(subscriptions.run([], changes=changes)) == {"skipped": 1}
+    assert ends(subscriptions.run([contract()], changes=changes)) == {"unchanged": 1}
+    with subscriptions.opened() as push:
+        push.reset()
+    assert ends(subscriptions.run([contract()], changes=changes)) == {"unchanged": 1}
+    (held,) = subscriptions.held("subscriptions")
+    assert held["cancel_at_period_end"] is True

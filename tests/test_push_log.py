@@ -137,7 +137,7 @@ def test_a_reset_forgets_objects_but_not_versions(log: PushLog) -> None:
     finish(log, operation)
     assert log.reset("crm") == 1
     row = log.rows("crm")["1"]
-    assert (row.state, row.object_id, row.sent_content, row.version) == ("deleted", None, None, 1)
+    assert (row.state, row.object_id, row.sent_content, row.version) == ("forgotten", None, None, 1)
     assert log.begin("crm", "1", "A", [CREATE])[0].version == 2
 
 

@@ -20,9 +20,11 @@ class Table:
 
     pending: list[tuple[Wanted, LoggedRow | None]] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
-    gone: list[LoggedRow] = field(default_factory=list)  # their objects are to be removed
+    absent: list[LoggedRow] = field(default_factory=list)  # rows that are gone
+    gone: list[LoggedRow] = field(default_factory=list)  # of those, whose objects are to be removed
     vanished: list[str] = field(default_factory=list)  # rejected before, and gone
     unchanged: int = 0
+    nameless: int = 0  # rows without a key
     known: int = 0  # rows that have an object, or may have one
 
 
@@ -41,10 +43,11 @@ def compare(push: Definition, records: list[Row], logged: Logged, full_resync: b
             table.rejected[key] = f"Another row has the same {push.match}, and rows match on it."
         else:
             table.pending.append((row, before))
-    absent = [row for key, row in logged.items() if key not in {*wanted, *table.rejected}]
-    if push.on_delete != NOTHING and not full_resync:
-        table.gone = [row for row in absent if _may_have_object(row)]
-    table.vanished = [row.row_key for row in absent if _never_was(row)]
+    present = {*wanted, *table.rejected}
+    table.absent = [row for key, row in logged.items() if key not in present]
+    if push.on_delete != NOTHING and not full_resync and not table.nameless:
+        table.gone = [row for row in table.absent if _may_have_object(row)]
+    table.vanished = [row.row_key for row in table.absent if _never_was(row)]
     return table
 
 
@@ -63,6 +66,7 @@ def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wante
             wanted[key] = wanted_of(push, fields, record)
         except InvalidParameter as error:
             table.rejected[key] = str(error)
+            table.nameless += key == f"(row {number})"
     return wanted
 
 

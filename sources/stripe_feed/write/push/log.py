@@ -31,8 +31,10 @@ REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hou
 
 RequestState = Literal["planned", "sent", "unknown", "done", "rejected"]
 """Of a request: `sent` was sent and no outcome is recorded (yet); `unknown` came to no answer."""
-RowState = Literal["open", "done", "rejected", "deleted"]
-"""Of a row: `open` while a version of it has no definite outcome."""
+RowState = Literal["open", "done", "rejected", "deleted", "forgotten"]
+"""Of a row: `open` while a version of it has no definite outcome; `deleted` if a push removed its object,
+`forgotten` if it did not.
+"""
 
 REMOVING = ("delete", "cancel", "cancel_at_period_end", "void", "deactivate")
 """Verbs after which a row has no object any more."""
@@ -369,7 +371,7 @@ class PushLog:
         """Forget a row that never reached Stripe, or that is to stay there."""
         with self._transaction() as db:
             db.execute(
-                "update rows set state = 'deleted', object_id = null, sent_content = null, reason = null "
+                "update rows set state = 'forgotten', object_id = null, sent_content = null, reason = null "
                 "where push = ? and row_key = ?",
                 (push, row_key),
             )
@@ -389,8 +391,8 @@ class PushLog:
                     f"The outcome of some requests of {push} is not known yet. Run it once, then reset it."
                 )
             return db.execute(
-                "update rows set state = 'deleted', content = null, sent_content = null, "
-                "object_id = null, replaced = null, reason = null where push = ? and state <> 'deleted'",
+                "update rows set state = 'forgotten', content = null, sent_content = null, object_id = null, "
+                "replaced = null, reason = null where push = ? and state not in ('deleted', 'forgotten')",
                 (push,),
             ).rowcount
 

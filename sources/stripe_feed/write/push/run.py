@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,11 +64,11 @@ class Push:
         """
         self._stamp()
         table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
-        decider = _Decider(self, None)
+        decider = _Decider(self, None, table.absent)
         decided = self._each(
             table.pending, lambda pair: decider.decide(*pair), lambda pair: queue_of(pair[0])
         )
-        removals = [decide_removal(self.lookup, self.definition, row, True) for row in table.gone]
+        removals = [decider.removal(row) for row in table.gone]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
         return Plan(
             self.definition,
@@ -95,7 +95,7 @@ class Push:
             for key in table.vanished:
                 self.log.drop(self.definition.name, key)
             run = self.log.begin_run(self.definition.name)
-            execution = _Execution(self)
+            execution = _Execution(self, table.absent)
             results = list(self._rejections(table))
             results += self._each(
                 table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
@@ -184,12 +184,25 @@ def open_push(
 class _Decider:
     """Decides what rows need, and to which row an object belongs: two rows never write to one."""
 
-    def __init__(self, push: Push, sender: Sender | None) -> None:
+    def __init__(self, push: Push, sender: Sender | None, absent: Iterable[LoggedRow]) -> None:
         self.push = push.definition
         self.references = References(push.definition, Matcher(push.lookup), sender)
         logged = push.log.rows(self.push.name).values()
         self._lock = threading.Lock()
-        self._owners = {row.object_id: row.row_key for row in logged if row.object_id}
+        left = {row.row_key for row in absent if row.state != "open"}  # their objects are free
+        self._owners = {
+            row.object_id: row.row_key
+            for row in logged
+            if row.object_id and row.row_key not in left
+        }
+
+    def removal(self, logged: LoggedRow) -> Decision:
+        """Decide what becomes of the object of a row that is gone, after all other rows."""
+        if self._owners.get(logged.object_id or "", logged.row_key) != logged.row_key:
+            reason = f"Another row is this {self.push.row.noun} now."
+            return Decision(logged.row_key, "drop", logged.object_id, reason=reason)
+        is_plan = self.references.sender is None
+        return decide_removal(self.references.matcher.lookup, self.push, logged, is_plan)
 
     def decide(self, wanted: Wanted, logged: LoggedRow | None) -> Decision:
         """Decide what a row needs."""
@@ -228,10 +241,10 @@ class _Decider:
 class _Execution:
     """One run over the rows of a push."""
 
-    def __init__(self, push: Push) -> None:
+    def __init__(self, push: Push, absent: Iterable[LoggedRow]) -> None:
         self.push = push
         self.sender = Sender(push.lookup, push.log)
-        self.decider = _Decider(push, self.sender)
+        self.decider = _Decider(push, self.sender, absent)
         self.error: StripeFeedError | None = None
         self._unknown = 0
 
@@ -261,7 +274,7 @@ class _Execution:
             now = self.push.log.row(self.push.definition.name, logged.row_key)
             if now is None or now.object_id is None:
                 return RowResult(logged.row_key, "deleted", reason="It was gone already.")
-            return self._send(decide_removal(self.push.lookup, self.push.definition, now, False))
+            return self._send(self.decider.removal(now))
 
         return self._guarded(logged.row_key, work)
 
