@@ -47,6 +47,7 @@ VERBS = [
     "deliver",
     "demo",
     "doctor",
+    "forget",
     "mcp",
     "preview",
     "query",

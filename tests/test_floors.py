@@ -20,7 +20,7 @@ FLOORS = (
     ("destination",),
     ("extract", "models", "write"),
     ("feed",),
-    ("delivery", "sync_run"),
+    ("delivery", "forget_run", "sync_run"),
     ("triggers", "verify_run", "doctor"),
     ("server",),
     ("agents",),

@@ -1,4 +1,6 @@
-"""`stripe-feed action …`: look up or change one object. stdout is the result, stderr is talk."""
+"""`stripe-feed action …` looks up or changes one object; `forget` deletes and erases a customer. stdout
+is the result, stderr is talk.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from .options import AllowBase, Json, KeyFile, RequestTimeout, Version, read_key_file, split_names
+from .options import (
+    AllowBase,
+    Json,
+    KeyFile,
+    LocalCopyOptions,
+    RequestTimeout,
+    Version,
+    read_key_file,
+    split_names,
+)
 
 if TYPE_CHECKING:
+    from ..forget_run import AtStripe
     from ..resources.writable import Writable
     from ..write.result import ActionResult
 
@@ -185,6 +197,74 @@ def action(
     if not result.ok:
         output.echo_err(f"error: {result.message}")
     return result.exit_code
+
+
+def forget(
+    *,
+    customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer: cus_….")],
+    only_here: Annotated[
+        bool, typer.Option("--only-here", help="Leave the customer at Stripe as it is.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm it on live data.")] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what ends at Stripe; delete and erase nothing.")
+    ] = False,
+    push_log: Annotated[
+        str, typer.Option("--push-log", metavar="FILE", help="The log of your pushes.")
+    ] = "stripe_feed.push.sqlite",
+    copy: LocalCopyOptions,
+    allow_api_base: AllowBase = False,
+    api_version: Version = None,
+    api_key_file: KeyFile = None,
+    give_up_after: RequestTimeout = 60.0,
+    json: Json = False,
+) -> None:
+    """Delete a customer at Stripe, and erase it here: rows, changes, messages. This cannot be undone.
+
+    Rows keep ids, amounts and times. Stripe itself keeps invoices, payments and events.
+    """
+    from .. import forget_run
+    from ..destination.pipeline import dlt_settings
+    from .feed import open_feed_for_cli
+    from .output import print_receipt
+
+    forget_run.check_customer(customer)
+    with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
+        stripe: forget_run.AtStripe = "kept"
+        if not only_here:
+            options = {
+                "allow_api_base": allow_api_base,
+                "version": api_version,
+                "give_up_after": give_up_after,
+            }
+            stripe = delete_customer(
+                customer, read_key_file(api_key_file), options, yes, is_dry_run
+            )
+        if not is_dry_run:
+            print_receipt(forget_run.erase(feed, customer, stripe, push_log), json)
+
+
+def delete_customer(
+    customer: str, api_key: str | None, options: dict[str, Any], yes: bool, is_dry_run: bool
+) -> AtStripe:
+    """Say what the deletion at Stripe drags along, then do it. Raises `UsageError` without --yes on
+    live data.
+    """
+    from ..api.client import API_VERSION
+    from ..forget_run import consequences, delete_at_stripe
+    from ..write.actions import open_actions
+    from .output import echo_err
+
+    options["version"] = options["version"] or API_VERSION
+    with open_actions(api_key, threads=1, **options) as actions:
+        effect = consequences(actions, customer)
+        if effect is None:
+            echo_err(f"{customer} is deleted at Stripe already.")
+            return "deleted before"
+        echo_err(f"{customer} at Stripe: {effect}")
+        if not is_dry_run:
+            delete_at_stripe(actions, customer, confirm=yes)
+    return "kept" if is_dry_run else "deleted"
 
 
 def verbs(row: Writable) -> list[str]:

@@ -17,7 +17,7 @@ from ..destination.locks import DEFAULT_WAIT
 from ..errors import CopyDiffers, PartlyDone, UsageError
 from ..resources import CHANGES
 from . import command as cli_command
-from .action import action
+from .action import action, forget
 from .feed import feed_app
 from .options import (
     AllowBase,
@@ -317,6 +317,7 @@ _command(deliver)
 _command(serve)
 _command(action)
 _command(mcp)
+_command(forget)
 
 
 @_command

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..destination.read import CopyStatus, QueryResult
     from ..doctor import Finding
+    from ..forget_run import Receipt
     from ..sync_run import Planned, Synced
     from ..verify_run import Verified
 
@@ -428,3 +429,15 @@ def _format_left(seconds: int) -> str:
     if seconds >= 86_400:
         return f"{seconds // 86_400:,} days"
     return f"{seconds:,} s" if seconds else "nothing"
+
+
+def print_receipt(receipt: Receipt, json: bool) -> None:
+    """Print what was erased; it holds no personal data."""
+    if json:
+        print_json(receipt)
+        return
+    rows = ", ".join(f"{table} {count:,}" for table, count in receipt.rows.items() if count)
+    sys.stdout.write(
+        f"{receipt.customer}: at Stripe {receipt.stripe}; erased here at {format_time(receipt.erased_at)} UTC: "
+        f"rows of {rows or 'no table'}, {receipt.changes:,} changes, {receipt.messages:,} messages, {receipt.push_rows:,} rows of pushes.\n"
+    )

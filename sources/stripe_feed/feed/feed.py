@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar
 
 from ..destination.duckdb_file import duckdb_path
 from ..destination.lease import hold_lease
@@ -34,6 +34,8 @@ from .storage.store import FeedStore, delivery_lock
 from .storage.store_errors import Damaged
 
 log = logging.getLogger("stripe_feed")
+
+_T = TypeVar("_T")
 
 _PAGE_SIZE = 200  # changes in memory
 _POLL_SECONDS = 1.0
@@ -436,15 +438,27 @@ class Feed:
         without images. Ids, times and offsets stay. Returns how many changes in the store were
         affected. Run it again if the destination failed.
         """
-        command = "stripe-feed feed forget"
-        with lock_copy(self._pipeline, command), hold_lease(self._pipeline, command):
-            return retry_while_locked(
-                lambda: with_client(
-                    self._pipeline,
-                    lambda client: maintenance.forget(self._store, client, object_id),
-                ),
-                DEFAULT_WAIT,
-            )
+        return self._maintain(
+            "feed forget", lambda client: maintenance.forget(self._store, client, object_id)
+        )
+
+    def erase(self, customer: str) -> maintenance.Erased:
+        """Forget a customer, and erase texts and nested values in the rows of the customer,
+        subscriptions, invoices and their items, and what is still to be sent.
+
+        Rows keep ids, amounts and times. Later loads are erased again when their changes are
+        relayed. Run it again if the destination failed.
+        """
+        return self._maintain(
+            "forget",
+            lambda client: maintenance.erase(self._store, client, customer, self._now()),
+        )
+
+    def _maintain(self, command: str, work: Callable[[Any], _T]) -> _T:
+        """Work on the destination while nobody else writes to it."""
+        name = f"stripe-feed {command}"
+        with lock_copy(self._pipeline, name), hold_lease(self._pipeline, name):
+            return retry_while_locked(lambda: with_client(self._pipeline, work), DEFAULT_WAIT)
 
 
 def _start_at(place: StartAt) -> StartAt:

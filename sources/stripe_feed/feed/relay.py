@@ -22,6 +22,7 @@ from ..destination.state import select_rows, table_name
 from ..errors import Locked, WrongAccount
 from ..resources import CHANGES, RESOURCES
 from .change import LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
+from .erase import erase_again
 from .storage.store import FeedStore
 
 TRANSACTION_ROWS = 500  # lets consumers acknowledge in between
@@ -137,8 +138,10 @@ def relay(store: FeedStore, client: Any) -> int:
 
     Orders them by load, then `seq`. May be killed at any point and run by several processes: a load
     is recorded together with its last change, and existing changes are skipped. Does nothing
-    without a table of changes.
+    without a table of changes. What was forgotten is erased again first.
     """
+    if set(_completed_loads(client)) - store.relayed():
+        erase_again(store, client)
     new = copy_changes(store, client, "")
     if new or not store.query("select 1 from totals limit 1"):
         store.note_totals(dict(_count_objects(client)))

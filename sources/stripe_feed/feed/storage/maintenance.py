@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Any
 
-from ...destination.state import is_missing_table
 from ...errors import SetupError
-from ...resources import CHANGES
+from ..erase import erase_bodies, erase_rows
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
 from .store import SCAN_WINDOW, FeedStore
@@ -16,6 +16,17 @@ NEWEST_VERSION = (
     "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
 )
 LOG_TABLES = ("log", "objects", "loads")
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased of a customer: rows by table, changes in the store, messages to be sent."""
+
+    rows: dict[str, int]
+    changes: int
+    messages: int
+
+
 DELIVERED = (
     f" and change_id not in (select change_id from messages where state in ({UNFINISHED}))"
     f" and change_id not in (select first_change_id from messages where state in ({UNFINISHED}))"
@@ -172,17 +183,36 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     to later changes too. May be run again if the destination failed.
     """
     count = _forget_in_store(store, object_id)
-    try:
-        client.execute_sql(
-            f"update {client.make_qualified_table_name(CHANGES)} set after = null, previous = null "
-            "where object_id = %s or customer_id = %s",
-            object_id,
-            object_id,
-        )
-    except Exception as fault:
-        if not is_missing_table(fault):
-            raise
+    erase_bodies(client, object_id)
     return count
+
+
+def erase(store: FeedStore, client: Any, customer: str, now: float) -> Erased:
+    """Forget a customer, and erase the rows and messages too, now and whenever a load brings them
+    again. May be run again.
+    """
+    with store.secure_delete(), store.transaction() as db:
+        db.execute("insert or ignore into erased values (?, ?)", (customer, now))
+        messages = _drop_messages(db, customer, now)
+        db.execute(
+            "update rung set body = null where instr(body, cast(? as blob)) > 0", (customer,)
+        )
+    changes = forget(store, client, customer)
+    return Erased(erase_rows(client, customer), changes, messages)
+
+
+def _drop_messages(db: sqlite3.Connection, customer: str, now: float) -> int:
+    """Drop what is still to be sent of a customer, dead messages too, with the notes of attempts."""
+    of_customer = "object_id = ? or change_id in (select change_id from log where customer_id = ?)"
+    values = (customer, customer)
+    db.execute(
+        f"update attempts set note = '' where message_id in (select message_id from messages where {of_customer})",
+        values,
+    )
+    return db.execute(
+        f"update messages set state = 'dropped', ended_at = ? where state in ({UNFINISHED}) and ({of_customer})",
+        (now, *values),
+    ).rowcount
 
 
 def _forget_in_store(store: FeedStore, object_id: str) -> int:

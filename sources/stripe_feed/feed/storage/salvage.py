@@ -29,6 +29,7 @@ SALVAGED = {
     "attempts": "delivery attempts",
     "enrolled": "objects that triggers fired for",
     "forgotten": "forgotten objects",
+    "erased": "erased customers",
     "rung": "unread webhooks",
 }
 """Each table that no destination holds, and what is lost with it. Of the log the order is kept, and

@@ -25,6 +25,7 @@ insert or ignore into meta values ('horizon', 0), ('pruned_until', 0);
 {LOG_TABLE.format("")}
 create table if not exists pruned (change_id text primary key, position integer not null) without rowid;
 create table if not exists forgotten (object_id text primary key) without rowid;
+create table if not exists erased (object_id text primary key, erased_at real not null) without rowid;
 create table if not exists consumers (
     name text primary key, position integer not null, change_id text, epoch integer not null default 0,
     accepted integer not null default 0, acknowledged_at real

@@ -396,6 +396,25 @@ class PushLog:
                 (push,),
             ).rowcount
 
+    def erase(self, object_id: str) -> int:
+        """Erase what is known of an object; return how many rows that were.
+
+        Keys of rows stay, for versions go on counting, unless one holds an e-mail address.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "delete from operations where object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'",
+                (object_id, object_id, object_id),
+            )
+            db.execute(
+                "delete from rows where object_id = ? and instr(row_key, '@') > 0", (object_id,)
+            )
+            return db.execute(
+                "update rows set state = 'deleted', content = null, sent_content = null, "
+                "object_id = null, replaced = null, reason = null where object_id = ?",
+                (object_id,),
+            ).rowcount
+
     # -- runs -----------------------------------------------------------------------------------
 
     def begin_run(self, push: str) -> int:

@@ -1,0 +1,75 @@
+"""Forget a customer: delete it at Stripe, and erase what the copy, the feed and the push log hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import StripeFeedError, UsageError
+from .feed.feed import Feed
+from .write.actions import Actions
+from .write.push.log import PushLog
+
+log = logging.getLogger("stripe_feed")
+
+CUSTOMER = re.compile(r"cus_[A-Za-z0-9]{1,250}")
+AtStripe = Literal["deleted", "deleted before", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was erased of a customer, without personal data: rows by table, and how many changes,
+    messages to be sent and rows of pushes.
+    """
+
+    customer: str
+    erased_at: int
+    stripe: AtStripe
+    rows: dict[str, int]
+    changes: int
+    messages: int
+    push_rows: int
+
+
+def check_customer(customer: str) -> None:
+    """Raise `UsageError` for anything but the id of a customer."""
+    if not CUSTOMER.fullmatch(customer):
+        raise UsageError("forget takes the id of a customer: cus_...")
+
+
+def consequences(actions: Actions, customer: str) -> str | None:
+    """What the deletion at Stripe drags along, in words; None if Stripe has deleted it before.
+
+    Raises what the request ended with.
+    """
+    held = actions.get("customers", customer)
+    if held.ok and held.object and held.object.get("deleted"):
+        return None
+    would = actions.delete("customers", customer, dry_run=True) if held.ok else held
+    if would.error is not None:
+        raise would.error
+    return would.message
+
+
+def delete_at_stripe(actions: Actions, customer: str, confirm: bool) -> None:
+    """Delete the customer at Stripe. Raises what it ended with."""
+    done = actions.delete("customers", customer, confirm=confirm)
+    if not done.ok:
+        raise done.error or StripeFeedError(done.message)
+
+
+def erase(feed: Feed, customer: str, stripe: AtStripe, push_log: str | os.PathLike[str]) -> Receipt:
+    """Erase a customer everywhere here. It can be run again."""
+    erased = feed.erase(customer)
+    pushed = 0
+    if Path(push_log).exists():
+        with PushLog(push_log, time.time) as opened:
+            pushed = opened.erase(customer)
+    return Receipt(
+        customer, int(time.time()), stripe, erased.rows, erased.changes, erased.messages, pushed
+    )

@@ -1,0 +1,176 @@
+"""A customer is deleted at Stripe and erased here, and nothing that Stripe still has brings it back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from stripe_feed import open_feed, open_pipeline, sync
+from stripe_feed.feed.storage.salvage import SALVAGED
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.write.push.log import PushLog
+from tests.commands import Said, Shell
+
+EMAIL = "jane.canary@example.com"
+NAME = "Canary O'Shea"
+COPY = "copy.duckdb"
+
+
+@pytest.fixture
+def box() -> Sandbox:
+    return Sandbox(seed=5, customers=6)
+
+
+@pytest.fixture
+def shell(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    with box.serve() as url:
+        monkeypatch.setitem(os.environ, "STRIPE_API_BASE", url)
+        monkeypatch.setitem(os.environ, "STRIPE_SECRET_KEY", box.key)
+        yield Shell(box, url, tmp_path)
+
+
+@pytest.fixture
+def jane(box: Sandbox, shell: Shell) -> str:
+    """A customer with a subscription and invoices, all with a name in them, in a copy with changes."""
+    ended = {one["customer"] for one in box.objects("subscriptions").values() if one["status"] == "canceled"}  # fmt: skip
+    customer = next(
+        one["customer"]
+        for one in box.objects("subscriptions").values()
+        if one["customer"] not in ended
+        and any(invoice["customer"] == one["customer"] for invoice in box.objects("invoices").values())
+    )  # fmt: skip
+    sync(database=COPY)
+    write(box, customer, "first")
+    sync(database=COPY)
+    return str(customer)
+
+
+def write(box: Sandbox, customer: str, word: str) -> None:
+    """Somebody writes the name into everything of a customer."""
+    box.update("customers", customer, name=f"{NAME} {word}", email=EMAIL)
+    for table in ("subscriptions", "invoices"):
+        for key, one in list(box.objects(table).items()):
+            if one["customer"] == customer:
+                box.update(table, key, metadata={"who": f"{NAME} {word}"})
+    box.advance(120)
+
+
+def forget(shell: Shell, *arguments: str) -> Said:
+    return shell.run("forget", *arguments, "--database", COPY)
+
+
+def held() -> str:
+    """Everything in the copy, dlt's staging tables and the feed store, as text."""
+    parts: list[str] = []
+    with duckdb.connect(COPY, read_only=True) as db:
+        tables = db.execute(
+            "select table_schema, table_name from information_schema.tables where table_name not like '\\_dlt%' escape '\\'"
+        ).fetchall()
+        for schema, table in tables:
+            parts += map(str, db.execute(f'select * from "{schema}"."{table}"').fetchall())
+    with open_feed(open_pipeline(COPY)) as feed:
+        parts += [json.dumps(one.as_dict()) for one in feed.read(0, 10_000, op=["c", "u", "d", "r"])]  # fmt: skip
+    return "\n".join(parts)
+
+
+def counts() -> dict[str, Any]:
+    with duckdb.connect(COPY, read_only=True) as db:
+        return {
+            table: db.execute(f"select count(*) from stripe.{table}").fetchall()
+            for table in ("customers", "subscriptions", "subscription_items", "invoices", "invoice_line_items")
+        } | {"paid": db.execute("select sum(amount_paid), count(status) from stripe.invoices").fetchall()}  # fmt: skip
+
+
+def test_a_customer_is_deleted_and_erased_and_stays_so(
+    box: Sandbox, shell: Shell, jane: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert NAME in held()
+    before = counts()
+    with open_feed(open_pipeline(COPY)) as feed:
+        change = feed.read(0, 1, resource="customers")[-1]
+        assert change.object_id == jane
+        feed.store.query("insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, made_at) values ('msg_1', 't', ?, ?, 'customers', ?, ?, 'dead', 0, 0)", change.change_id, change.change_id, jane, jane)  # fmt: skip
+    with PushLog("stripe_feed.push.sqlite", lambda: 0.0) as pushes:
+        pushes.adopt("crm", EMAIL, "digest", jane)
+        pushes.adopt("crm", "user-7", "digest", jane)
+
+    said = forget(shell, jane, "--json")
+
+    assert said.code == 0, said.err
+    receipt = json.loads(said.out)
+    assert (receipt["customer"], receipt["stripe"]) == (jane, "deleted")
+    assert {table for table, count in receipt["rows"].items() if count} >= {"customers", "subscriptions", "invoices", "subscription_items", "invoice_line_items"}  # fmt: skip
+    assert receipt["changes"] > 2
+    assert (receipt["messages"], receipt["push_rows"]) == (1, 1)
+    assert "Subscriptions that end with it at once: 1" in said.err
+    assert box.objects("customers").get(jane, {"deleted": True})["deleted"] is True
+    assert counts() == before
+    clean = [held()]
+
+    box.advance(120)
+    sync(database=COPY)  # the events of the deletion bring whole objects
+    with duckdb.connect(COPY, read_only=True) as db:
+        assert db.execute("select deleted_at is not null, name, email from stripe.customers where id = ?", [jane]).fetchall() == [(True, None, None)]  # fmt: skip
+        assert db.execute("select distinct status from stripe.subscriptions where customer = ?", [jane]).fetchall() == [("canceled",)]  # fmt: skip
+    clean.append(held())
+    done = sync(database=COPY, reconcile=True)
+    assert "changes" not in done.rows  # it fires nothing, though what is erased differs
+    clean.append(held())
+    sync(database=COPY, full_refresh=True)
+    clean.append(held())
+
+    texts = [*clean, said.out, said.err, caplog.text, Path("stripe_feed.push.sqlite").read_bytes().decode("latin-1")]  # fmt: skip
+    for text in texts:
+        assert NAME not in text
+        assert EMAIL not in text
+
+    again = forget(shell, jane)
+    assert again.code == 0
+    assert "deleted at Stripe already" in again.err
+    assert f"{jane}: at Stripe deleted before" in again.out
+
+
+def test_a_dry_run_and_a_wrong_id_touch_nothing(box: Sandbox, shell: Shell, jane: str) -> None:
+    before, events = held(), len(box.events)
+    said = forget(shell, jane, "--dry-run")
+    assert (said.code, said.out) == (0, "")
+    assert "Subscriptions that end with it at once: 1" in said.err
+    for wrong in ("sub_1", "cus_1/../x", "jane"):
+        assert forget(shell, wrong).code == 2
+    assert forget(shell, "cus_none").code == 1
+    assert held() == before
+    assert len(box.events) == events
+
+
+def test_only_here_leaves_stripe_alone(box: Sandbox, shell: Shell, jane: str) -> None:
+    events = len(box.events)
+    said = forget(shell, jane, "--only-here")
+    assert said.code == 0
+    assert "at Stripe kept" in said.out
+    assert len(box.events) == events
+    write(box, jane, "again")
+    sync(database=COPY)
+    assert NAME not in held()
+
+
+def test_live_data_is_confirmed(
+    shell: Shell, jane: str, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.api.client.is_live", lambda key: True)
+    refused = forget(shell, jane, "--allow-api-base")
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert jane in box.objects("customers")
+    assert NAME in held()
+
+
+def test_a_damaged_store_does_not_lose_who_was_erased() -> None:
+    assert "erased" in SALVAGED
