@@ -17,7 +17,7 @@ from .write.push.log import PushLog
 
 log = logging.getLogger("stripe_feed")
 
-CUSTOMER = re.compile(r"cus_[A-Za-z0-9]{1,250}")
+_CUSTOMER = re.compile(r"cus_[A-Za-z0-9]{1,250}")
 AtStripe = Literal["deleted", "deleted before", "kept"]
 
 
@@ -38,11 +38,11 @@ class Receipt:
 
 def check_customer(customer: str) -> None:
     """Raise `UsageError` for anything but the id of a customer."""
-    if not CUSTOMER.fullmatch(customer):
+    if not _CUSTOMER.fullmatch(customer):
         raise UsageError("forget takes the id of a customer: cus_...")
 
 
-def consequences(actions: Actions, customer: str) -> str | None:
+def describe_deletion(actions: Actions, customer: str) -> str | None:
     """What the deletion at Stripe drags along, in words; None if Stripe has deleted it before.
 
     Raises what the request ended with.
@@ -63,7 +63,9 @@ def delete_at_stripe(actions: Actions, customer: str, confirm: bool) -> None:
         raise done.error or StripeFeedError(done.message)
 
 
-def erase(feed: Feed, customer: str, stripe: AtStripe, push_log: str | os.PathLike[str]) -> Receipt:
+def erase_here(
+    feed: Feed, customer: str, stripe: AtStripe, push_log: str | os.PathLike[str]
+) -> Receipt:
     """Erase a customer everywhere here. It can be run again."""
     erased = feed.erase(customer)
     pushed = 0

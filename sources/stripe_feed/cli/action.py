@@ -241,7 +241,7 @@ def forget(
                 customer, read_key_file(api_key_file), options, yes, is_dry_run
             )
         if not is_dry_run:
-            print_receipt(forget_run.erase(feed, customer, stripe, push_log), json)
+            print_receipt(forget_run.erase_here(feed, customer, stripe, push_log), json)
 
 
 def delete_customer(
@@ -251,13 +251,13 @@ def delete_customer(
     live data.
     """
     from ..api.client import API_VERSION
-    from ..forget_run import consequences, delete_at_stripe
+    from ..forget_run import delete_at_stripe, describe_deletion
     from ..write.actions import open_actions
     from .output import echo_err
 
     options["version"] = options["version"] or API_VERSION
     with open_actions(api_key, threads=1, **options) as actions:
-        effect = consequences(actions, customer)
+        effect = describe_deletion(actions, customer)
         if effect is None:
             echo_err(f"{customer} is deleted at Stripe already.")
             return "deleted before"
