@@ -299,7 +299,7 @@ def test_every_option_exists() -> None:
         for _, command in commands()
         for one in command.params
         for option in (*one.opts, *one.secondary_opts)
-    }
+    } | {"--help"}
 
     for page, text in ALL.items():
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known, page
