@@ -203,6 +203,9 @@ def c_cards(account: Account) -> None:
         assert (
             done.status == "error" and "card number" in done.message and "4242" not in done.message
         )
+    wide = "".join(chr(ord(digit) + 0xFEE0) for digit in card if digit != " ")  # fullwidth digits
+    for hidden in ({"description": wide}, {"metadata": {card: "1"}}):
+        assert account.actions.create("customers", hidden).status == "error"
     for fine in ({"description": "order 1234567890123456"}, {"phone": "4242424242424242"}):
         assert account.actions.create("customers", fine).status == "success"
 
@@ -214,6 +217,8 @@ def c_nested(account: Account) -> None:
         account.held("customers", customer)["address"] | {"city": "Berlin", "line1": "T 1"}
         == (account.held("customers", customer)["address"])
     )
+    unset = account.actions.update("customers", customer, unset="address.city", dry_run=True)
+    assert unset.requests[0].params["address"].items() >= {"line1": "T 1", "city": ""}.items()
 
 
 def c_wrong_field(account: Account) -> None:

@@ -207,3 +207,8 @@ def test_what_a_table_cannot_answer(clause: FilterClause) -> None:
 
 def test_a_table_that_the_copy_lacks_cannot_answer() -> None:
     assert to_sql(FilterClause("name", "eq", "x"), "nope") is None
+
+
+def test_what_is_no_number_compares_with_none() -> None:
+    for value in ("NaN", "Infinity", float("nan")):
+        assert not matches(read({"total": {"gt": value}}), {"total": 1})

@@ -524,3 +524,20 @@ def test_a_row_with_another_key_takes_over_the_object(crm: Pushing, changes: Row
     assert crm.writes() == [UPDATE]
     assert names(crm) == ["P 1", "P 2", "P 3", "new"]
     assert ends(crm.run(rows, changes=changes)) == {"unchanged": 4}
+
+
+def test_what_was_created_is_found_among_however_many(
+    crm: Pushing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stripe_feed.write.lookup.find.MOST_READ", 1)
+    crm.box.faults.always[CREATE] = "reset"
+    assert ends(crm.run(people(3), changes={"mode": "insert", "match": None})) == {"created": 3}
+    assert len(crm.held()) == 3
+
+
+def test_the_marker_counts_among_the_keys_of_metadata(crm: Pushing) -> None:
+    rows = [{**A, "more": {f"key{n}": "x" for n in range(count)}} for count in (50, 49)]
+    changes = {"map": MAP | {"metadata": "more"}}
+    assert "these would be 51" in reasons(crm.run(rows[:1], changes=changes))["1"]
+    assert crm.writes() == []
+    assert ends(crm.run(rows[1:], changes=changes)) == {"created": 1}

@@ -5,6 +5,7 @@ lengths, card numbers, and what a parameter needs beside itself.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -113,7 +114,7 @@ def holds_card_number(text: str) -> bool:
     """Whether some digits of a text are a card number: 13 to 19 of them, a card's first ones, and
     the right check digit.
     """
-    for match in NUMBER.finditer(text):
+    for match in NUMBER.finditer(unicodedata.normalize("NFKC", text)):
         digits = re.sub(r"\D", "", match[0])
         if CARD.match(digits) and _luhn(digits):
             return True
@@ -129,7 +130,9 @@ def check_metadata(metadata: object, held: Mapping[str, Any] | None = None) -> N
     """Check lengths and number of the keys; `held`: those that the object has already."""
     if not isinstance(metadata, Mapping):
         return
-    for value in metadata.values():
+    for key, value in metadata.items():
+        if holds_card_number(key):
+            raise InvalidParameter("A key of metadata looks like a card number.", "metadata")
         if len(value) > LONGEST_VALUE:
             raise InvalidParameter(
                 f"A value of metadata has at most {LONGEST_VALUE} characters.", "metadata"

@@ -4,7 +4,7 @@ empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..resources.writable import Writable
@@ -16,12 +16,12 @@ WHOLE = ("address", "shipping")
 EMPTY: tuple[Any, ...] = (None, "", {}, [])
 
 
-def has_parts(given: Mapping[str, Any]) -> bool:
+def has_parts(given: Iterable[str]) -> bool:
     """Whether parts of a hash are given that has to be sent whole."""
     return any(name.partition(".")[0] in WHOLE and "." in name for name in given)
 
 
-def completed(params: Params, held: Mapping[str, Any], given: Mapping[str, Any]) -> Params:
+def completed(params: Params, held: Mapping[str, Any], given: Iterable[str]) -> Params:
     """Add what the object holds to hashes of which parts are given."""
     parts = {name.partition(".")[0] for name in given if "." in name} & {*WHOLE} & params.keys()
     return {

@@ -208,14 +208,14 @@ def _change(
 ) -> ActionResult:
     """Update one object; `held` is what it is now, if that is known."""
     given = {name: value for name, value in (order.set or {}).items() if name != "id"}
-    if held is None and (order.only_if_empty or has_parts(given)):
+    if held is None and (order.only_if_empty or has_parts([*given, *order.unset])):
         held = lookup.get(row, object_id).value
     if held is not None and verb == "upsert":
         given = without_fixed(row, given, held, order.nulls)
     params = convert(row, "update", given, order.nulls, order.unset)
     if held is not None:
         check_metadata(params.get("metadata"), held.get("metadata"))
-        params = completed(params, held, given)
+        params = completed(params, held, [*given, *order.unset])
         if order.only_if_empty:
             params = empty_only(params, held, order.only_if_empty)
         params = changed(params, held)

@@ -156,9 +156,10 @@ def same(field: str, actual: Any, wanted: Any) -> bool:
 
 def _number(value: Any) -> Decimal | None:
     try:
-        return Decimal(str(value))
+        number = Decimal(str(value))
     except InvalidOperation:
         return None
+    return number if number.is_finite() else None
 
 
 # -- Stripe's search -------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from ...api.forms import path_to
 from ...errors import InvalidParameter
-from ..checks import check_id
+from ..checks import check_id, check_metadata
 from ..lookup.find import Lookup, Object
 from .decision import Action, Decision, FieldChange, Update, field_changes, get, leaves
 from .definition import Definition
-from .log import LoggedRow, PushStep
+from .log import MARKER, LoggedRow, PushStep
 from .mapping import Wanted, params_for, update_only, update_params
 from .matching import Matcher
 from .references import References
@@ -83,6 +83,7 @@ _UNDONE = {"active": (False, True), "cancel_at_period_end": (True, False)}
 
 def _creation(push: Definition, wanted: Wanted) -> Decision:
     params = params_for(push, wanted, "create")
+    check_metadata(params.get("metadata"), {MARKER: "its key"})
     steps = [PushStep("create", "post", push.row.path, params)]
     if later := update_only(push, wanted):
         steps.append(

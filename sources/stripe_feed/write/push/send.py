@@ -11,8 +11,8 @@ from ...api.client import Reply
 from ...api.forms import path_to
 from ...errors import NotFound, OutcomeUnknown, RequestRefused, SetupError
 from ...resources.writable import WRITABLE, Writable
-from ..lookup.filters import read
-from ..lookup.find import Lookup, Object, decode
+from ..lookup.filters import list_filters, matches, read
+from ..lookup.find import Lookup, Object, Pages, decode
 from ..unchanged import changed
 from .log import MARKER, REPEATABLE, Operation, PushLog
 from .rules.subscriptions import is_in_effect
@@ -170,8 +170,11 @@ class Sender:
         sent = [time for time in (first, last) if time is not None] or [self.log.clock()]
         span = {"gte": int(min(sent)) - CLOCKS_DIFFER, "lte": int(max(sent)) + CLOCKS_DIFFER}
         wanted = read({"created": span, f"metadata.{MARKER}": operation.idempotency_key})
-        found = self.lookup.listing(request.row, wanted, 1).objects
-        return str(found[0]["id"]) if found else None
+        filters, _ = list_filters(wanted, request.row)
+        listed = Pages(self.lookup.api).listed(
+            request.row, filters
+        )  # a large push creates thousands
+        return next((str(one["id"]) for one in listed if matches(wanted, one)), None)
 
 
 def _shows(request: _Request, held: Object) -> bool:
