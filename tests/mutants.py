@@ -164,8 +164,7 @@ MUTANTS = (
         "extract/stream.py",
         "    while not context.has_ended([name for name in selected if name in RESOURCES]):\n",
         "    while False:\n",
-        "test_incremental.py::test_lists_come_first_and_the_events_after_them",
-        quick=False,
+        "test_incremental.py::test_events_wait_until_every_list_has_ended",
     ),
     Mutant(
         "a comparison that was put off waits for the events again",

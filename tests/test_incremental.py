@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.common.exceptions import SourceSectionNotAvailable
 
-from stripe_feed.resources import RESOURCES
+from stripe_feed.extract.run import open_run
+from stripe_feed.extract.stream import follow_plan
+from stripe_feed.resources import CHANGES, RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 
@@ -138,18 +141,32 @@ def test_lists_come_first_and_the_events_after_them(copy: Copy) -> None:
     """
     copy.sync()
     asked: list[str] = []
+    lists = {row.path for row in RESOURCES.values()}
     copy.box.on_request = lambda template, params: asked.append(template)
     for run in (copy.sync, copy.run):
         copy.box.advance(1_000)
-        made = copy.box.create("customers")["id"]
+        for _ in range(250):
+            made = copy.box.create("customers")["id"]
         copy.box.advance(1)
         asked.clear()
         run()
 
         first = asked.index("/v1/events")
-        assert {row.path for row in RESOURCES.values()} <= set(asked[:first])
-        assert set(asked[first:]) == {"/v1/events"}
+        assert lists <= set(asked[:first])
+        assert not lists & set(asked[first:])
         assert made in ids(copy, "customers")
+
+
+def test_events_wait_until_every_list_has_ended() -> None:
+    """Before that they do not even look at the state, which only a pipeline has."""
+    context = open_run({})
+    changes = follow_plan(context, ["customers", "invoices", CHANGES])
+    assert [next(changes) for _ in range(3)] == [None] * 3
+    context.end_list("customers")
+    assert next(changes) is None
+    context.end_list("invoices")
+    with pytest.raises(SourceSectionNotAvailable):
+        next(changes)
 
 
 def test_an_idle_cursor_is_stored_every_six_hours(copy: Copy) -> None:

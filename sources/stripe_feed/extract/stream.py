@@ -47,7 +47,7 @@ def stream_changes(context: RunContext) -> Iterator[Any]:
     context.acquire()
     failed = False
     try:
-        yield from _stream_changes(context, selected)
+        yield from follow_plan(context, selected)
     except NotReadable as refusal:
         context.refuse(CHANGES, refusal)
         if not context.keep_open:  # else the caller says so
@@ -62,7 +62,7 @@ def stream_changes(context: RunContext) -> Iterator[Any]:
         context.release(selected, failed)
 
 
-def _stream_changes(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
+def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
     """Follow the plan: after the lists come the events, and then the comparisons."""
     if context.options.end is not None:
         return
