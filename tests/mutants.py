@@ -167,6 +167,14 @@ MUTANTS = (
         "test_incremental.py::test_events_wait_until_every_list_has_ended",
     ),
     Mutant(
+        "a key that cannot read events is not asked first",
+        "extract/run.py",
+        "        was_denied = bool(lists) and EVENTS_DENIED in source_state\n",
+        "        was_denied = False\n",
+        "test_stream.py::test_a_key_that_lost_its_permission_reports_new_objects_by_its_lists",
+        quick=False,
+    ),
+    Mutant(
         "a comparison that was put off waits for the events again",
         "extract/next_step.py",
         "    polls = reads_events and not compares_first and not is_by_id\n",

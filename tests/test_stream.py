@@ -674,6 +674,27 @@ def test_a_key_that_may_not_read_events_loses_none(
     assert settled(copy, "customers", api_key=key).rows == {}
 
 
+def test_a_key_that_lost_its_permission_reports_new_objects_by_its_lists(copy: Copy) -> None:
+    """Its lists come before its events: the first run notices, those after it ask first. Once the
+    permission is back, no event reports an object again.
+    """
+    box = copy.box
+    key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
+    settled(copy, "customers", api_key=key)
+    made = box.create("customers")["id"]
+    for _ in range(2):
+        settled(copy, "customers", api_key=key)
+        assert told(copy, "op", "origin", "object_id") == [("c", "list", made)]
+    box.restrict(key, permissions=PERMISSIONS)
+    for _ in range(2):
+        assert settled(copy, "customers", api_key=key).refused == {}
+    assert told(copy, "op", "origin", "object_id") == [("c", "list", made)]
+    copy.check("customers")
+    box.reset_counts()
+    settled(copy, "customers", api_key=key)
+    assert asked(box)["/v1/events"] == 1
+
+
 @pytest.mark.parametrize("dies", [False, True], ids=["at once", "a run died"])
 def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, dies: bool
