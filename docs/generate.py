@@ -19,7 +19,7 @@ import stripe_feed
 from stripe_feed import errors
 from stripe_feed.cli.main import app
 from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
-from stripe_feed.extract.tables.codec import HASH_COLUMN, LOAD_COLUMN, OWN_COLUMNS
+from stripe_feed.extract.tables.codec import ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Child, Column, Resource
 
@@ -125,7 +125,7 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
 
 def tables() -> str:
     """Each table with its keys and columns, as the rows of the resources say."""
-    shared = [*OWN_COLUMNS, HASH_COLUMN, LOAD_COLUMN]
+    shared = [*ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN]
     parts = [
         "# Table reference\n",
         "The primary key of each table is `id`, of `changes` it is `change_id`.\n",

@@ -83,7 +83,7 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
     return {
         id: LastImage(
             version,
-            None if op == "d" else parse_json(after),
+            None if op == "d" else parse_cell(after),
             origin == "event",
             int(_utc_time(at).timestamp()),
         )
@@ -297,7 +297,7 @@ def object_from_row(codec: TableCodec, row: StoredRow) -> Image:
     image: Image = {
         column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
     }
-    return image | (parse_json(row["extra"]) or {})
+    return image | (parse_cell(row["extra"]) or {})
 
 
 def stripe_value(kind: ColumnKind, value: Any) -> Any:
@@ -308,7 +308,7 @@ def stripe_value(kind: ColumnKind, value: Any) -> Any:
         case "timestamp":
             return int(_utc_time(value).timestamp())
         case "json":
-            return parse_json(value)
+            return parse_cell(value)
         case "decimal":
             text = f"{Decimal(str(value)):f}"
             return text.rstrip("0").rstrip(".") if "." in text else text
@@ -318,7 +318,7 @@ def stripe_value(kind: ColumnKind, value: Any) -> Any:
             return value
 
 
-def parse_json(value: Any) -> Any:
+def parse_cell(value: Any) -> Any:
     """Parse a JSON cell, whatever type the driver returns; return text that is not JSON unchanged."""
     try:
         return msgspec.json.decode(value) if isinstance(value, str | bytes) else value

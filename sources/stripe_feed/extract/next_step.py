@@ -23,7 +23,8 @@ VERSION_STEP = 1_000_000  # `_version` of a row is second * step + order
 # in the source's state: rows of versions beyond this second may be older than they say
 UNPROVEN = "unproven"
 
-Step = Literal["backfill", "relist", "incremental", "gap"]
+ResourceStep = Literal["backfill", "relist", "incremental", "gap"]
+EventStates = dict[str, dict[str, Any]]  # resource -> the state of its events
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class RunPlan:
     events are read at all.
     """
 
-    steps: Mapping[str, Step] = field(default_factory=dict)
+    steps: Mapping[str, ResourceStep] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
     polled: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ class RunPlan:
             step == "incremental" for name, step in self.steps.items() if name not in refused
         )
 
-    def with_step(self, step: Step) -> list[str]:
+    def with_step(self, step: ResourceStep) -> list[str]:
         """Return the resources that need this step."""
         return [name for name, needed in self.steps.items() if needed == step]
 
@@ -132,7 +133,7 @@ def next_step(
     event_state: Mapping[str, Any] | None,
     now: int,
     reads_events: bool,
-) -> Step:
+) -> ResourceStep:
     """Decide what a resource needs: its backfill to begin or to continue, a list from the start
     again, what is new, or a comparison after a gap.
 

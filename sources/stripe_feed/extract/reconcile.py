@@ -21,7 +21,7 @@ from . import existing
 from .events.classify import ids_with_events
 from .events.history import same_schema
 from .lists import open_listing
-from .next_step import VERSION_STEP, RunPlan, Step
+from .next_step import VERSION_STEP, EventStates, ResourceStep, RunPlan
 from .paging.listing import whole_ranges
 from .refetch import Fetched, refetch
 from .repairs import stray_rows
@@ -37,11 +37,12 @@ from .writer import Writer, child_items, is_embedded_copy, read_version
 
 log = logging.getLogger("stripe_feed")
 
-State = dict[str, dict[str, Any]]
 Writers = Callable[[Resource], Writer]
 
 
-def remove_old_deletions(context: RunContext, writers: Writers, states: State) -> Iterator[Any]:
+def remove_old_deletions(
+    context: RunContext, writers: Writers, states: EventStates
+) -> Iterator[Any]:
     """Remove rows of objects that were deleted before the look-back, if deletes are `hard`."""
     if context.options.deletes == "hard":
         for table, cursors in states.items():
@@ -55,7 +56,7 @@ def remove_old_deletions(context: RunContext, writers: Writers, states: State) -
 
 
 def reconcile(
-    context: RunContext, plan: RunPlan, writers: Writers, tables: Sequence[str], states: State
+    context: RunContext, plan: RunPlan, writers: Writers, tables: Sequence[str], states: EventStates
 ) -> Iterator[Any]:
     """Compare these resources and fix them; yield their rows and changes. After a gap, events begin
     anew at the time of the list.
@@ -82,7 +83,7 @@ class Reconciliation:
         writer: Writer,
         event_state: dict[str, Any] | None,
         copies: dict[str, dict[str, str]],
-        step: Step,
+        step: ResourceStep,
     ) -> None:
         self.context, self.writer, self.event_state, self.copies = (
             context,

@@ -23,10 +23,9 @@ from .tables.hints import table_hints
 
 
 class _LogFilter(logging.Filter):
-    """dlt warns on every yield that a JSON column arrives as Arrow text. That is how JSON arrives.
-
-    And of a job that fails it logs what the database says, which can hold rows; the error that ends
-    the run tells of it.
+    """Drop two log records of dlt: the warning on every yield that a JSON column arrives as Arrow
+    text, as it should, and the message of a failed job, which can quote rows; the error that ends
+    the run reports it.
     """
 
     FAILED = re.compile(rf"[jJ]ob (for )?({'|'.join((*TABLES, CHANGES))}|_dlt_\w+)\.")
@@ -104,7 +103,7 @@ def stripe_source(
 
 
 def source_resources(context: RunContext) -> Iterable[DltResource]:
-    """The resources of a source, sharing one session."""
+    """Yield the resources of a source, which share one context."""
     for row in RESOURCES.values():
         yield _list_resource(context, row)
     yield _changes_resource(context)
@@ -112,13 +111,13 @@ def source_resources(context: RunContext) -> Iterable[DltResource]:
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
 def source_for_run(context: Any) -> Iterable[DltResource]:
-    """The same source on a session that is kept open, for a run in several packages."""
+    """Return the same source on a context that is kept open, for a run in several packages."""
     return source_resources(context)
 
 
 def _changes_resource(context: RunContext) -> DltResource:
-    """The reader of events: no hints of its own, since the variants of all tables would inherit
-    them.
+    """Return the resource of the events. It has no hints of its own: the variants of all tables
+    would inherit them.
     """
     resource: DltResource = dlt.resource(stream_changes, name=CHANGES, _impl_cls=StripeResource)(
         context
@@ -136,11 +135,9 @@ def _list_resource(context: RunContext, row: Resource) -> DltResource:
         context, row
     )
     codec = context.codecs[row.table]
-    for (
-        child,
-        child_shape,
-    ) in codec.children:  # before the resource's own hints, which variants would inherit
-        resource.apply_hints(**table_hints(child_shape, child), create_table_variant=True)
+    # variants before the resource's own hints, which they would inherit
+    for child, child_codec in codec.children:
+        resource.apply_hints(**table_hints(child_codec, child), create_table_variant=True)
     for table in {table for child in row.children for _, table in child.embeds}:
         resource.apply_hints(**table_hints(context.codecs[table]), create_table_variant=True)
     resource.apply_hints(**change_hints(), create_table_variant=True)  # for a key without events

@@ -26,7 +26,7 @@ from .events.webhook import (
     fetch_webhook_events,
     listing_start,
 )
-from .next_step import RunPlan, event_window, rewind_cursor, should_store
+from .next_step import EventStates, RunPlan, event_window, rewind_cursor, should_store
 from .reconcile import reconcile, remove_old_deletions
 from .refetch import refetch
 from .run import EVENTS_DENIED, RunContext
@@ -38,7 +38,6 @@ from .writer import HAS_CHANGES, Writer
 log = logging.getLogger("stripe_feed")
 
 END_OF_TIME = 10**11
-EventStates = dict[str, dict[str, Any]]  # resource -> `since` and `cursor`
 
 
 def stream_changes(context: RunContext) -> Iterator[Any]:
@@ -145,8 +144,8 @@ def _rewind_if_changes_lost(
         if not existing.is_empty(client, CHANGES):
             return
     log.warning(
-        "%s is gone or empty in the destination: what Stripe still knows of the last 28 days is told again, under the same ids. "
-        "Older changes are lost here; the feed has those that it took over.",
+        "%s is gone or empty in the destination: the events of the last 28 days are read again and give the same change ids. "
+        "Older changes are lost here; the feed keeps those that it has relayed.",
         CHANGES,
     )
     # until there are some again: Stripe may know of none

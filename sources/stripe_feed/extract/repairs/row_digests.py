@@ -18,10 +18,10 @@ import pyarrow as pa
 from ...resources.model import Column, ColumnKind, Resource
 from .. import existing
 from ..tables.arrow import LoadStamp, child_table, parent_table
-from ..tables.codec import OWN_COLUMNS, Record, TableCodec
+from ..tables.codec import ADDED_COLUMNS, Record, TableCodec
 from ..tables.diff import Image, id_of, normalized_image
 
-OTHER_COLUMNS = OWN_COLUMNS[:2]  # `extra` and `account_id`
+OTHER_COLUMNS = ADDED_COLUMNS[:2]  # `extra` and `account_id`
 MASK = (1 << 64) - 1
 
 _json = msgspec.json.Encoder(order="sorted")

@@ -16,8 +16,8 @@ from .codec import ARROW_MEMORY, ARROW_TYPES, LOAD_COLUMN, UTC_TIME
 from .diff import Image, changed_paths, difference
 from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
 
-Op = Literal["c", "u", "d", "r"]
-Origin = Literal["event", "diff", "snapshot", "list"]
+ChangeOp = Literal["c", "u", "d", "r"]
+ChangeOrigin = Literal["event", "diff", "snapshot", "list"]
 BeforeQuality = Literal["exact", "derived", "none"]
 
 CHANGE_COLUMNS = (
@@ -79,8 +79,8 @@ class ChangeRow(msgspec.Struct, gc=False):
     change_id: str
     resource: str
     object_id: str
-    op: Op
-    origin: Origin
+    op: ChangeOp
+    origin: ChangeOrigin
     occurred_at: int
     after: bytes | None
     previous: bytes | None = None
@@ -120,7 +120,7 @@ def diff_change(
     """Return the change between a stored row and the object at Stripe. `version` is that of the
     replaced row, `hash` that of the new one (a deletion has none).
     """
-    op: Op = "c" if before is None else "d" if after is None else "u"
+    op: ChangeOp = "c" if before is None else "d" if after is None else "u"
     change_id = digest_id(
         "diff", resource.table, id, version, hash if after is not None else "deleted"
     )

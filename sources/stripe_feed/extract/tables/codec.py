@@ -57,7 +57,7 @@ ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "double": pa.float64(),
     "json": pa.string(),
 }
-OWN_COLUMNS = (
+ADDED_COLUMNS = (
     Column(
         "extra",
         "json",
@@ -128,7 +128,7 @@ class TableCodec:
             | {c.field for c, _ in self.children}
         )
         added_columns = (
-            *OWN_COLUMNS,
+            *ADDED_COLUMNS,
             *((HASH_COLUMN,) if isinstance(row, Resource) else ()),
             LOAD_COLUMN,
         )
