@@ -137,17 +137,13 @@ def action(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Schema that holds the tables of the copy.")
     ] = "stripe",
-    give_up_after: RequestTimeout = 120.0,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
+    client: ClientOptions,
     flat: Annotated[
         bool, typer.Option("--flat", help="With --json: object, id, status and message only.")
     ] = False,
     json: Json = False,
 ) -> int:
     """Look up, create, change, cancel or delete one object at Stripe."""
-    from ..api.client import API_VERSION
     from ..write.actions import open_actions
     from ..write.lookup.find import writable
     from . import output
@@ -180,14 +176,11 @@ def action(
         **{name: value for name, value in order.items() if value is not None},
     }
     with open_actions(
-        read_key_file(api_key_file),
         database=database,
         destination=destination,
         dataset=dataset,
-        version=api_version or API_VERSION,
-        give_up_after=give_up_after,
-        allow_api_base=allow_api_base,
         threads=1,
+        **client.for_client(),
     ) as actions:
         result = actions.run(resource, verb, **order)
     if json or flat:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
@@ -20,19 +20,15 @@ from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
 from .options import (
-    AllowBase,
+    ClientOptions,
     CopyOptions,
-    EndpointRps,
     Json,
-    KeyFile,
     LocalCopyOptions,
+    RequestOptions,
     RequestTimeout,
     Resources,
-    Rps,
     StateDir,
-    Version,
     Wait,
-    read_key_file,
     split_names,
 )
 from .push import push_app
@@ -51,6 +47,13 @@ app = typer.Typer(
 )
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only warnings and errors.")]
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorClientOptions(ClientOptions):
+    """How `doctor` makes its few requests: a fault shall show soon."""
+
+    give_up_after: RequestTimeout = 20.0
 
 
 def main() -> NoReturn:
@@ -136,8 +139,6 @@ def sync(
         bool,
         typer.Option("--snapshot", help="On a first run, record one change (op r) per object."),
     ] = False,
-    max_rps: Rps = None,
-    endpoint_rps: EndpointRps = None,
     checkpoint_rows: Annotated[
         int | None,
         typer.Option(
@@ -146,10 +147,7 @@ def sync(
     ] = None,
     state_dir: StateDir = None,
     wait: Wait = DEFAULT_WAIT,
-    give_up_after: RequestTimeout = 120.0,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
+    requests: RequestOptions,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
     ] = False,
@@ -159,25 +157,19 @@ def sync(
     """Load new, updated, cancelled and deleted objects, and record each change. The first run loads
     everything.
     """
-    from ..api.client import API_VERSION
     from ..sync_run import dry_run, sync
     from . import output
     from .progress import Progress
 
     options: dict[str, Any] = {
-        "api_key": read_key_file(api_key_file),
         **asdict(copy),
+        **requests.arguments(),
         "resources": split_names(resources),
         "start_date": parse_day(start_date),
         "end_date": parse_day(end_date),
         "expand": parse_expand(expand),
         "test_clocks": test_clocks,
         "full_refresh": full_refresh,
-        "max_rps": max_rps,
-        "endpoint_rps": endpoint_rps,
-        "allow_api_base": allow_api_base,
-        "api_version": api_version or API_VERSION,
-        "give_up_after": give_up_after,
         "deletes": deletes,
         "snapshot": snapshot,
     }
@@ -225,19 +217,13 @@ def reconcile(
     *,
     copy: CopyOptions,
     resources: Resources = None,
-    max_rps: Rps = None,
-    endpoint_rps: EndpointRps = None,
     state_dir: StateDir = None,
     wait: Wait = DEFAULT_WAIT,
-    give_up_after: RequestTimeout = 120.0,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
+    requests: RequestOptions,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare every object with Stripe, fix differences and record them as changes."""
-    from ..api.client import API_VERSION
     from ..sync_run import sync
     from . import output
     from .progress import Progress
@@ -245,14 +231,9 @@ def reconcile(
     with Progress(output.console_err(), quiet) as progress:
         done = sync(
             reconcile=True,
-            api_key=read_key_file(api_key_file),
             **asdict(copy),
+            **requests.arguments(),
             resources=split_names(resources),
-            max_rps=max_rps,
-            endpoint_rps=endpoint_rps,
-            allow_api_base=allow_api_base,
-            api_version=api_version or API_VERSION,
-            give_up_after=give_up_after,
             state_dir=state_dir,
             wait=wait,
             watch=progress.watch,
@@ -275,33 +256,22 @@ def verify(
     ] = 100,
     copy: CopyOptions,
     resources: Resources = None,
-    max_rps: Rps = None,
-    endpoint_rps: EndpointRps = None,
-    give_up_after: RequestTimeout = 120.0,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
+    requests: RequestOptions,
     wait: Wait = DEFAULT_WAIT,
     json: Json = False,
 ) -> None:
     """Compare a sample of objects with Stripe: each row, and the state its changes lead to. Exit 4 if
     they differ.
     """
-    from ..api.client import API_VERSION
     from ..verify_run import verify
     from . import output
 
     with output.status_line() as watch:
         result = verify(
             sample=sample,
-            api_key=read_key_file(api_key_file),
             **asdict(copy),
+            **requests.arguments(),
             resources=split_names(resources),
-            max_rps=max_rps,
-            endpoint_rps=endpoint_rps,
-            allow_api_base=allow_api_base,
-            api_version=api_version or API_VERSION,
-            give_up_after=give_up_after,
             wait=wait,
             watch=watch,
         )
@@ -381,23 +351,16 @@ def query(
 def doctor(
     *,
     copy: CopyOptions,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
-    give_up_after: RequestTimeout = 20.0,
+    client: DoctorClientOptions,
     json: Json = False,
 ) -> int:
     """Check the key, permissions, clock, versions and destination; print a fix for each problem."""
     from .. import doctor
-    from ..api.client import API_VERSION
     from . import output
 
     findings = doctor.examine(
-        api_key=read_key_file(api_key_file),
         **asdict(copy),
-        allow_api_base=allow_api_base,
-        api_version=api_version or API_VERSION,
-        give_up_after=give_up_after,
+        **client.arguments(),
     )
     return doctor.exit_code(output.print_findings(findings, json))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import typer
 
@@ -88,12 +88,56 @@ Wait = Annotated[
     ),
 ]
 Rps = Annotated[
-    float | None, typer.Option(metavar="N", min=0.1, help="Maximum requests per second.")
-]
-EndpointRps = Annotated[
     float | None,
-    typer.Option(metavar="N", min=0.1, help="Maximum requests per second per endpoint."),
+    typer.Option("--max-rps", metavar="N", min=0.1, help="Maximum requests per second."),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How a command makes requests to Stripe."""
+
+    give_up_after: RequestTimeout = 120.0
+    allow_api_base: AllowBase = False
+    api_version: Version = None
+    api_key_file: KeyFile = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that these options stand for, with the key that the file holds."""
+        from ..api.client import API_VERSION
+
+        arguments = asdict(self)
+        arguments["api_key"] = read_key_file(arguments.pop("api_key_file"))
+        arguments["api_version"] = self.api_version or API_VERSION
+        return arguments
+
+    def for_client(self) -> dict[str, Any]:
+        """The same arguments, as the client names them."""
+        arguments = self.arguments()
+        return {"version": arguments.pop("api_version"), **arguments}
+
+
+@dataclass(frozen=True, slots=True)
+class InteractiveClientOptions(ClientOptions):
+    """How a command makes few requests to Stripe, while somebody waits."""
+
+    give_up_after: RequestTimeout = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions(ClientOptions):
+    """How a command makes many requests to Stripe."""
+
+    max_rps: Rps = None
+    endpoint_rps: Annotated[
+        float | None,
+        typer.Option(
+            "--endpoint-rps",
+            metavar="N",
+            min=0.1,
+            help="Maximum requests per second per endpoint.",
+        ),
+    ] = None
 
 
 def read_key_file(file: str | None) -> str | None:

@@ -16,15 +16,11 @@ import typer
 from ..errors import PartlyDone, SetupError
 from .command import command
 from .options import (
-    AllowBase,
-    EndpointRps,
-    KeyFile,
+    InteractiveClientOptions,
     LocalCopyOptions,
-    RequestTimeout,
+    RequestOptions,
     Resources,
     Rps,
-    Version,
-    read_key_file,
     split_names,
 )
 
@@ -83,12 +79,7 @@ def serve(
     ] = False,
     copy: LocalCopyOptions,
     resources: Resources = None,
-    max_rps: Rps = None,
-    endpoint_rps: EndpointRps = None,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
-    give_up_after: RequestTimeout = 120.0,
+    requests: RequestOptions,
 ) -> None:
     """Keep the copy fresh: receive Stripe's webhooks, sync, run triggers and serve changes over HTTP.
 
@@ -96,7 +87,6 @@ def serve(
     it, several secrets separated by commas). Every route except /stripe and /health requires a
     token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
-    from ..api.client import API_VERSION
     from ..feed.consumers import parse_duration
     from ..server.service import run_service
     from ..triggers.config import DEFAULT_FILE, read_triggers
@@ -120,13 +110,8 @@ def serve(
             ready=lambda opened: announce(opened, bool(secrets)),
             allow_actions=allow_actions,
             places=asdict(copy),
-            api_key=read_key_file(api_key_file),
             resources=split_names(resources),
-            max_rps=max_rps,
-            endpoint_rps=endpoint_rps,
-            allow_api_base=allow_api_base,
-            api_version=api_version or API_VERSION,
-            give_up_after=give_up_after,
+            **requests.arguments(),
         )
 
 
@@ -153,10 +138,7 @@ def mcp(
     ] = "triggers.toml",
     copy: LocalCopyOptions,
     max_rps: Rps = None,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
-    give_up_after: RequestTimeout = 60.0,
+    client: InteractiveClientOptions,
 ) -> None:
     """Offer tools for agents (Model Context Protocol): SQL, changes and look-ups; writes if allowed.
 
@@ -164,16 +146,11 @@ def mcp(
     STRIPE_FEED_TOKEN or the one that `serve` created.
     """
     from ..agents.run import serve_agents
-    from ..api.client import API_VERSION
     from .output import echo_err
     from .trigger_output import stop_on_signals
 
-    options = {
-        "max_rps": max_rps,
-        "allow_api_base": allow_api_base,
-        "version": api_version or API_VERSION,
-        "give_up_after": give_up_after,
-    }
+    options = {"max_rps": max_rps, **client.for_client()}
+    key = options.pop("api_key")
     with stop_on_signals() if http is not None else nullcontext(Event()) as stopped:
         serve_agents(
             asdict(copy),
@@ -181,7 +158,7 @@ def mcp(
             allow_writes,
             http,
             os.environ.get(TOKEN_VARIABLE) or None,
-            read_key_file(api_key_file),
+            key,
             options,
             stopped,
             lambda url, secret: echo_err(
@@ -222,19 +199,17 @@ def register(
             metavar="URL", help="The public URL of `serve`, such as https://example.com/stripe."
         ),
     ],
+    *,
     resources: Resources = None,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the events; create nothing.")
     ] = False,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
-    give_up_after: RequestTimeout = 60.0,
+    client: InteractiveClientOptions,
 ) -> None:
     """Create the webhook endpoint in Stripe and print its signing secret (shown only once)."""
     from contextlib import closing
 
-    from ..api.client import API_VERSION, Api
+    from ..api.client import Api
     from ..server.webhook_endpoint import events_for
     from ..server.webhook_endpoint import register as create_endpoint
     from .output import echo_err
@@ -246,15 +221,7 @@ def register(
             f"{len(events_for(names))} event types would be sent to this URL. Nothing was created."
         )
         return
-    key = read_key_file(api_key_file)
-    with closing(
-        Api(
-            key,
-            allow_api_base=allow_api_base,
-            version=api_version or API_VERSION,
-            give_up_after=give_up_after,
-        )
-    ) as api:
+    with closing(Api(**client.for_client())) as api:
         endpoint = create_endpoint(api, url, names)
     echo_err(
         f"Created {endpoint.id} for {len(endpoint.enabled_events)} event types. Put its signing secret, shown only once, into {SECRET_VARIABLE}:"
