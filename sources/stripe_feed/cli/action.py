@@ -13,13 +13,10 @@ import typer
 
 from ..errors import UsageError
 from .options import (
-    AllowBase,
+    ClientOptions,
+    InteractiveClientOptions,
     Json,
-    KeyFile,
     LocalCopyOptions,
-    RequestTimeout,
-    Version,
-    read_key_file,
     split_names,
 )
 
@@ -206,10 +203,7 @@ def forget(
         str, typer.Option("--push-log", metavar="FILE", help="The log of your pushes.")
     ] = "stripe_feed.push.sqlite",
     copy: LocalCopyOptions,
-    allow_api_base: AllowBase = False,
-    api_version: Version = None,
-    api_key_file: KeyFile = None,
-    give_up_after: RequestTimeout = 60.0,
+    client: InteractiveClientOptions,
     json: Json = False,
 ) -> None:
     """Delete a customer at Stripe, and erase it here: rows, changes, messages. This cannot be undone.
@@ -225,31 +219,22 @@ def forget(
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         stripe: forget_run.AtStripe = "kept"
         if not only_here:
-            options = {
-                "allow_api_base": allow_api_base,
-                "version": api_version,
-                "give_up_after": give_up_after,
-            }
-            stripe = delete_customer(
-                customer, read_key_file(api_key_file), options, yes, is_dry_run
-            )
+            stripe = delete_customer(customer, client.for_client(), yes, is_dry_run)
         if not is_dry_run:
             print_receipt(forget_run.erase_here(feed, customer, stripe, push_log), json)
 
 
 def delete_customer(
-    customer: str, api_key: str | None, options: dict[str, Any], yes: bool, is_dry_run: bool
+    customer: str, options: dict[str, Any], yes: bool, is_dry_run: bool
 ) -> AtStripe:
     """Say what the deletion at Stripe drags along, then do it. Raises `UsageError` without --yes on
     live data.
     """
-    from ..api.client import API_VERSION
     from ..forget_run import delete_at_stripe, describe_deletion
     from ..write.actions import open_actions
     from .output import echo_err
 
-    options["version"] = options["version"] or API_VERSION
-    with open_actions(api_key, threads=1, **options) as actions:
+    with open_actions(threads=1, **options) as actions:
         effect = describe_deletion(actions, customer)
         if effect is None:
             echo_err(f"{customer} is deleted at Stripe already.")
