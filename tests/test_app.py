@@ -28,7 +28,7 @@ from tests.web import BOUND, NOW, TOKEN, Answer, Web, a_feed, basic, served
 OLD, NEW, FOREIGN = "whsec_old", "whsec_new", "whsec_foreign"
 PATHS = (
     ("GET", "/"), ("GET", "/changes"), ("GET", "/changes/stream"), ("POST", "/changes/ack"), ("GET", "/metrics"), ("POST", "/retry"), ("GET", "/objects/{table}/{id:path}"),
-    ("GET", "/page.css"), ("GET", "/page.js"), ("GET", "/icon.svg"), ("GET", "/nowhere"), ("HEAD", "/changes"), ("DELETE", "/changes"),
+    ("POST", "/actions/{resource}/{verb}"), ("GET", "/page.css"), ("GET", "/page.js"), ("GET", "/icon.svg"), ("GET", "/nowhere"), ("HEAD", "/changes"), ("DELETE", "/changes"),
 )  # fmt: skip
 
 
