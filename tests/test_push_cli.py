@@ -81,6 +81,7 @@ def test_without_json_a_table_shows_fields_before_and_after(shell: Shell) -> Non
 def test_a_plan_as_a_page_escapes_what_rows_hold(shell: Shell) -> None:
     assert shell.run("push", "plan", "crm", "--html", "plan.html").code == 0
     page = (shell.folder / "plan.html").read_text()
+    assert (shell.folder / "plan.html").stat().st_mode & 0o777 == 0o600
     assert "&lt;b&gt;Dan&lt;/b&gt;" in page and "<b>Dan" not in page
     parser = HTMLParser()
     parser.feed(page)

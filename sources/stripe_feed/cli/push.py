@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -252,8 +253,12 @@ def _rows(definition: Definition, copy: CopyOptions) -> list[dict[str, Any]]:
 
 
 def _write(path: str, text: str) -> None:
+    def private(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)  # it shows what rows say
+
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=private) as page:
+            page.write(text)
     except OSError as fault:
         raise SetupError(
             f"{path} cannot be written ({fault.strerror}). Choose another --html."
