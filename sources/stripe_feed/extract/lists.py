@@ -275,24 +275,17 @@ def _lost_table(writer: Writer, state: dict[str, Any]) -> str:
     """
     if "t0" not in state or writer.client is None or writer.context.options.end is not None:
         return ""
-    with writer.client as client:
-        if existing.is_empty(client, writer.resource.table):
-            return writer.resource.table
-        empty = next(
-            (
-                child.table
-                for child in writer.resource.children
-                if existing.is_empty(client, child.table)
-            ),
-            "",
-        )
-        embedded = "" if empty else _lost_embedded_table(writer, client)
+    if writer.resource.table in writer.tables_without_rows:
+        return writer.resource.table
+    children = [child.table for child in writer.resource.children]
+    empty = next((table for table in children if table in writer.tables_without_rows), "")
+    embedded = "" if empty else _lost_embedded_table(writer)
     if not empty:
         state.pop("childless", None)
     return embedded or ("" if state.get("childless") else empty)
 
 
-def _lost_embedded_table(writer: Writer, client: Any) -> str:
+def _lost_embedded_table(writer: Writer) -> str:
     """The table that the destination has lost, although its children hold objects that belong there.
 
     The list of these objects may hide them, as it hides prices that were made for one subscription.
@@ -301,15 +294,23 @@ def _lost_embedded_table(writer: Writer, client: Any) -> str:
     if writer.context.options.deletes == "hard":
         return ""
     states = dlt.current.source_state().get("resources", {})
-    for child in writer.resource.children:
-        for column, table in child.embeds:
-            if (
-                "t0" in states.get(table, {})
-                and existing.is_empty(client, table)
-                and existing.has_value(client, child.table, column)
-            ):
-                return table
-    return ""
+    lost = [
+        (child, column, table)
+        for child in writer.resource.children
+        for column, table in child.embeds
+        if table in writer.tables_without_rows and "t0" in states.get(table, {})
+    ]
+    if not lost:
+        return ""
+    with writer.client as client:
+        return next(
+            (
+                table
+                for child, column, table in lost
+                if existing.has_value(client, child.table, column)
+            ),
+            "",
+        )
 
 
 def _begin_listing(

@@ -54,7 +54,7 @@ class _Connections:
         self._pool: ThreadPoolExecutor | None = None
         self._account: Account | None = None
         self._clocks: list[str] | None = None
-        self._client: tuple[str, Any, str] | None = None
+        self._client: tuple[str, Any, str, frozenset[str]] | None = None
 
     @property
     def api(self) -> Api:
@@ -92,8 +92,10 @@ class _Connections:
             self._clocks = [] if self.api.live else fetch_test_clocks(self.api)
         return self._clocks
 
-    def sql_client(self, load_id: str, make: Callable[[], tuple[Any, str]]) -> tuple[Any, str]:
-        """Return the destination's SQL client and type, made once per load package."""
+    def sql_client(
+        self, load_id: str, make: Callable[[], tuple[Any, str, frozenset[str]]]
+    ) -> tuple[Any, str, frozenset[str]]:
+        """Return the destination's SQL client, its type and its empty tables; once per package."""
         if self._client is None or self._client[0] != load_id:
             self._client = (load_id, *make())
         return self._client[1:]

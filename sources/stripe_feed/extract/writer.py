@@ -85,14 +85,15 @@ class Writer:
         self.hinted: set[str] = set()
         self.client: Any = None
         self.destination = ""
+        self.tables_without_rows: frozenset[str] = frozenset()
         self.names: dict[str, TableNames] = {}
         self.stored_hashes: dict[str, str] = {}  # id -> hash, of the rows that were looked up last
         self.lost_table = ""  # of embedded objects; the destination has lost its rows
         load_id = ""
         if LoadPackageStateInjectableContext in Container():  # else nothing is loaded
             load_id = dlt.current.load_package_state()["load_id"]
-            self.client, self.destination = self.context.connections.sql_client(
-                load_id, self._open_client
+            self.client, self.destination, self.tables_without_rows = (
+                self.context.connections.sql_client(load_id, self._open_client)
             )
             self.names = {name: table_names(self.client, name) for name in self._tables()}
             self._check_owner()
@@ -100,9 +101,9 @@ class Writer:
                 repair_clock_errors(self.context, self.client, dlt.current.source_state())
         self.stamp = LoadStamp(context.account.id, load_id)
 
-    def _open_client(self) -> tuple[Any, str]:
-        """Check the destination, and return its SQL client and type; done once per package, since
-        dlt resolves its configuration each time.
+    def _open_client(self) -> tuple[Any, str, frozenset[str]]:
+        """Check the destination, and return its SQL client, its type and its empty tables; done once
+        per package, since dlt resolves its configuration each time, and DuckDB opens its file.
         """
         pipeline = dlt.current.pipeline()
         require_merge(pipeline.destination)
@@ -119,7 +120,10 @@ class Writer:
         create_indexes(client, destination)
         if not self.context.keep_open:  # else the caller loads, and comments then
             comment_columns(client, destination, dlt.current.source_schema().tables)
-        return client, destination
+        if not dlt.current.source_state().get("resources"):
+            return client, destination, frozenset()  # a first load
+        with client as connected:
+            return client, destination, existing.empty_tables(connected)
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds]
