@@ -795,6 +795,10 @@ LIVE = "sk_live_canary51"
         ("products", "delete", "prod_1", [page({"id": "p1"}), page({"id": "p2"})], "Prices that keep Stripe from deleting it: 2"),
         ("subscriptions", "cancel", "sub_1", [], "Ends the subscription at once"),
         ("invoices", "void", "in_1", [], "Voids the invoice"),
+        ("invoices", "finalize", "in_1", [], "Finalizes the invoice for good"),
+        ("invoices", "pay", "in_1", [], "Takes the customer's money"),
+        ("invoices", "send", "in_1", [], "Sends the invoice to the customer"),
+        ("quotes", "accept", "qt_1", [], "Accepts the quote"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_undone_on_live_data_needs_a_confirmation(

@@ -28,11 +28,7 @@ CONFIRM: Schema = {
 }
 FOR_GOOD: Mapping[tuple[str, str], str] = {
     **DESTRUCTIVE,
-    ("invoices", "finalize"): "Finalizes the invoice for good",
-    ("invoices", "pay"): "Takes the customer's money",
-    ("invoices", "send"): "Sends the invoice to the customer",
     ("quotes", "finalize"): "Finalizes the quote for good",
-    ("quotes", "accept"): "Accepts the quote: what it offers begins",
 }
 """What a person confirms, by table and verb."""
 TWO_CALLS = (

@@ -122,7 +122,7 @@ def action(
         bool, typer.Option("--dry-run", help="Look up and check; show what would be sent.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Confirm what cannot be undone on live data.")
+        bool, typer.Option("--yes", help="Confirm what cannot be undone, or bills, on live data.")
     ] = False,
     database: Annotated[
         str | None,

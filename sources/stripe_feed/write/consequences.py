@@ -1,4 +1,4 @@
-"""What a destructive action drags along, told before it is done."""
+"""What an action does that cannot be undone, and what it drags along, told before it is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ DESTRUCTIVE: dict[tuple[str, str], str] = {
     ("invoices", "delete"): "Deletes the draft for good; its invoice items do not become free",
     ("invoices", "void"): "Voids the invoice for good",
     ("invoices", "mark_uncollectible"): "Marks the invoice as uncollectible",
+    ("invoices", "finalize"): (
+        "Finalizes the invoice for good; if it is collected automatically, its customer is charged"
+    ),
+    ("invoices", "pay"): "Takes the customer's money; a draft is finalized first",
+    ("invoices", "send"): "Sends the invoice to the customer; a draft is finalized first",
     ("invoice_items", "delete"): "Deletes the invoice item for good",
+    ("quotes", "accept"): (
+        "Accepts the quote for good: its subscription or invoice begins, which bills the customer"
+    ),
     ("quotes", "cancel"): "Cancels the quote for good",
 }
 """Per table and verb what cannot be undone."""
@@ -24,7 +32,7 @@ _ENDED = ("canceled", "incomplete_expired")
 
 
 def consequences(lookup: Lookup, row: Writable, verb: str, object_id: str) -> str:
-    """What an action on an object does for good; empty for one that is not destructive."""
+    """What an action on an object does for good; empty for one that can be undone."""
     effect = DESTRUCTIVE.get((row.table, verb))
     if effect is None:
         return ""

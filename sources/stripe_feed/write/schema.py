@@ -95,7 +95,10 @@ _FIXED: dict[str, _Schema] = {
     "reason": {"enum": list(FEEDBACK)},
     "comment": {"type": "string"},
     "dry_run": {"type": "boolean", "description": "Say what would be sent; send nothing."},
-    "confirm": {"type": "boolean", "description": "Needed for what cannot be undone on live data."},
+    "confirm": {
+        "type": "boolean",
+        "description": "Needed for what cannot be undone, or bills, on live data.",
+    },
     "idempotency_key": {"type": "string", "maxLength": 200},
 }
 
