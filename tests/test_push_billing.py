@@ -92,12 +92,45 @@ def test_a_subscription_is_created_once(subscriptions: Pushing) -> None:
 def test_items_are_changed_swapped_and_removed_never_added_twice(
     subscriptions: Pushing, row: Row, after: Row
 ) -> None:
-    subscriptions.run([contract(extra="seat", seats=3)])
-    assert ends(subscriptions.run([row])) == {"updated": 1}
+    changes = {"nulls": "unset"}
+    subscriptions.run([contract(extra="seat", seats=3)], changes=changes)
+    assert ends(subscriptions.run([row], changes=changes)) == {"updated": 1}
     assert items(subscriptions) == after
     subscriptions.writes()
-    assert ends(subscriptions.run([row], full_resync=True)) == {"unchanged": 1}
+    assert ends(subscriptions.run([row], changes=changes, full_resync=True)) == {"unchanged": 1}
     assert subscriptions.writes() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "row"),
+    [
+        (contract(extra="seat", seats=3), contract("basic")),
+        (contract(extra="seat", seats=3), contract("pro")),
+        (contract(extra="seat", seats=3), contract("", "seat", 3)),
+        (contract(), contract("", "seat", 3)),
+        (
+            contract(extra="seat", seats=3),
+            {k: v for k, v in contract().items() if k not in ("extra", "seats")},
+        ),
+    ],
+    ids=str,
+)
+def test_a_blank_cell_ends_no_item(subscriptions: Pushing, before: Row, row: Row) -> None:
+    subscriptions.run([before])
+    (billed,) = subscriptions.held("subscriptions")
+    whole = {**contract(), "contract": "c2"}  # so that each column is there
+    result = subscriptions.run([row, whole])
+    assert re.match(r'items\[[01]\] is empty, .*nulls = "unset"', reasons(result)["c1"])
+    assert billed in subscriptions.held("subscriptions")
+    subscriptions.writes()
+    subscriptions.plan([row, whole])
+    assert subscriptions.writes() == []
+
+
+def test_an_item_that_a_row_never_had_may_be_empty(subscriptions: Pushing) -> None:
+    subscriptions.run([contract()])
+    assert ends(subscriptions.run([contract("pro")])) == {"updated": 1}
+    assert items(subscriptions) == {"pro": 1}
 
 
 @pytest.mark.parametrize("behavior", ["none", "create_prorations"])
@@ -160,12 +193,13 @@ def test_a_subscription_that_somebody_ended_is_not_started_again(subscriptions: 
 def test_an_update_without_an_answer_is_seen_in_the_items(
     subscriptions: Pushing, fault: Any
 ) -> None:
-    subscriptions.run([contract(extra="seat", seats=3)])
+    changes = {"nulls": "unset"}
+    subscriptions.run([contract(extra="seat", seats=3)], changes=changes)
     for row in (contract("pro", "seat", 4), contract("pro"), contract("pro", "basic", 2)):
         subscriptions.box.faults.always[CHANGE] = fault
-        assert ends(subscriptions.run([row])) == {"updated": 1}
+        assert ends(subscriptions.run([row], changes=changes)) == {"updated": 1}
         subscriptions.box.faults.always.clear()
-        assert ends(subscriptions.run([row])) == {"unchanged": 1}
+        assert ends(subscriptions.run([row], changes=changes)) == {"unchanged": 1}
     assert items(subscriptions) == {"pro": 1, "basic": 2}
 
 
@@ -271,6 +305,16 @@ def test_a_quote_changes_while_it_is_a_draft(quotes: Pushing) -> None:
     assert ends(quotes.run([{**OFFER, "title": "Better", "n": 3}])) == {"updated": 1}
     (held,) = quotes.held("quotes")
     assert (held["header"], held["amount_total"], held["status"]) == ("Better", 3_000, "draft")
+
+
+def test_a_blank_cell_removes_no_line_of_a_quote(quotes: Pushing) -> None:
+    second = {"line_items[1].price": {"column": "extra", **BY_KEY}}
+    two = {"map": quotes.definition["map"] | second}
+    quotes.run([{**OFFER, "extra": "seat"}], changes=two)
+    blank = [{**OFFER, "extra": None}]
+    assert "line_items[1] is empty" in reasons(quotes.run(blank, changes=two))["q1"]
+    assert ends(quotes.run(blank, changes=two | {"nulls": "unset"})) == {"updated": 1}
+    assert quotes.held("quotes")[0]["amount_total"] == 2_000
 
 
 def test_a_quote_that_is_open_is_left_alone_and_canceled_with_its_row(quotes: Pushing) -> None:

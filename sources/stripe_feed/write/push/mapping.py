@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
 from math import isfinite
@@ -43,12 +43,13 @@ class Reference:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a row says of its object: values by parameter, before they are checked; `content` is a
-    digest of what the row said.
+    digest of what the row said, and `gaps` has the first empty entry of each list that has one.
     """
 
     key: str
     given: Mapping[str, Any]
     content: str
+    gaps: Mapping[str, int] = field(default_factory=dict)
 
 
 def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
@@ -110,8 +111,38 @@ def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
         if isinstance(source, ColumnSource | Association) and _column(source) not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
+    gaps = _gaps(fields, given)
     given = _with_lists(given)
-    return Wanted(row_key(push, record), given, _content(push, given))
+    return Wanted(row_key(push, record), given, _content(push, given), gaps)
+
+
+_ENTRY = re.compile(r"(\w+)\[(\d+)\]\.([\w.]+)")
+"""`items[0].price`: a list, the number of its entry, and what is in it."""
+
+
+def _gaps(fields: Fields, given: Mapping[str, Any]) -> dict[str, int]:
+    """The first entry of each list of which a row says nothing, or only what is empty."""
+    is_filled: dict[tuple[str, int], bool] = {}
+    for path in fields:
+        if entry := _ENTRY.fullmatch(path):
+            at = entry[1], int(entry[2])
+            is_filled[at] = is_filled.get(at, False) or given.get(path) is not None
+    empty = sorted((at for at, filled in is_filled.items() if not filled), reverse=True)
+    return dict(empty)
+
+
+def keep_entries(push: Definition, wanted: Wanted, name: str, count: int, ends_one: bool) -> None:
+    """Raise `InvalidParameter` if an empty entry of a list would end or replace what is there.
+    `count` is how many entries the row has, `ends_one` whether one of those that are there goes.
+    """
+    gap = wanted.gaps.get(name)
+    if gap is None or push.nulls == "unset":
+        return
+    if ends_one or gap < count:  # what follows the gap would take its place
+        raise InvalidParameter(
+            f'{name}[{gap}] is empty, and what is there is not removed for that. Fill it, or set nulls = "unset" to remove it.',
+            name,
+        )
 
 
 def _with_lists(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +152,7 @@ def _with_lists(given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     lists: dict[str, dict[int, dict[str, Any]]] = {}
     for path, value in given.items():
-        entry = re.fullmatch(r"(\w+)\[(\d+)\]\.([\w.]+)", path)
+        entry = _ENTRY.fullmatch(path)
         if entry is None:
             found[path] = value
         elif value is not None:

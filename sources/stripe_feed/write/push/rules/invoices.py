@@ -13,7 +13,7 @@ from ...unchanged import equal
 from ..decision import Update, field_changes, get
 from ..definition import Definition
 from ..log import LoggedRow, PushStep
-from ..mapping import Wanted, update_params
+from ..mapping import Wanted, keep_entries, update_params
 
 DRAFT = "draft"
 _DAY = 86_400
@@ -83,6 +83,9 @@ def update_quote(
         held_lines = lines["data"] if isinstance(lines, dict) and "data" in lines else lines or []
         if _same_lines(params["line_items"], held_lines):
             del params["line_items"]
+        else:
+            count = len(params["line_items"])
+            keep_entries(push, wanted, "line_items", count, count < len(held_lines))
     if params and held["status"] != DRAFT:
         raise InvalidParameter(
             f"The quote {held['id']} is {held['status']}: only a draft can be changed."

@@ -15,7 +15,7 @@ from ...unchanged import changed, equal
 from ..decision import FieldChange, Update, field_changes
 from ..definition import Definition
 from ..log import LoggedRow, PushStep
-from ..mapping import Wanted, update_params
+from ..mapping import Wanted, keep_entries, update_params
 
 ENDED = ("canceled", "incomplete_expired")
 ITEMS_PATH = "/v1/subscription_items"
@@ -38,6 +38,10 @@ def update_subscription(
     before = read_items(lookup, held) if items is not None else []
     shown = [*field_changes(held, {k: v for k, v in params.items() if k not in BEHAVIOR})]
     if items is not None and (difference := diff_items(items, before)):
+        swapped = any("id" in item and "price" in item for item in difference)
+        deleted = any("deleted" in item for item in difference)
+        if swapped or deleted:
+            keep_entries(push, wanted, "items", len(items), deleted)
         params["items"] = difference
         shown += _item_changes(difference, before)
     if not params.keys() - {*BEHAVIOR}:
