@@ -162,6 +162,30 @@ def test_keys_of_several_columns_cannot_be_mixed_up() -> None:
         row_key(definition, {"a": 1, "b": " "})
 
 
+def test_a_float_finds_nothing_so_it_is_refused() -> None:
+    """A column of a DataFrame with one blank cell makes 3.0 of 3."""
+    frame = pandas.DataFrame({"crm": [3, None], "email": ["a@example.com", "b@example.com"]})
+    record = next(iter(read_rows(frame)))
+    plain: dict[str, Any] = {"key": "crm", "match": "metadata.crm", "map": {"metadata.crm": "crm"}}
+    declared = plain | {"map": {"metadata.crm": {"column": "crm", "as": "integer"}}}
+    with pytest.raises(InvalidParameter, match=r'metadata.crm is a float.*as = "integer"'):
+        wanted_of(push(**plain), push_fields(push(**plain), record), record)
+    wanted = wanted_of(push(**declared), push_fields(push(**declared), record), record)
+    assert (wanted.key, wanted.given["metadata.crm"]) == ("3", 3)
+
+    named = push(
+        map=EMAIL | {"source": {"column": "crm", "find": "customers", "by": "metadata.crm"}}
+    )
+    with pytest.raises(InvalidParameter, match="source: a float names no customers"):
+        wanted_of(named, push_fields(named, record | {"id_": 1}), record | {"id_": 1})
+
+
+@pytest.mark.parametrize("number", [1.5, float("inf")])
+def test_a_key_that_is_no_whole_number_is_refused(number: float) -> None:
+    with pytest.raises(InvalidParameter, match="key column id_ holds a float"):
+        row_key(push(), {"id_": number})
+
+
 def test_the_content_is_that_of_the_mapped_columns() -> None:
     definition = push(map=EMAIL | {"name": "n"})
     record = {"id_": 1, "email": "a@example.com", "n": "x", "other": 1}

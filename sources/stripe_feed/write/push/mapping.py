@@ -111,6 +111,11 @@ def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
         if isinstance(source, ColumnSource | Association) and _column(source) not in record:
             continue  # this row says nothing of it
         given[path] = _value(path, source, record)
+    if isinstance(given.get(push.match or ""), float):  # 3.0 finds no 3
+        raise InvalidParameter(
+            f'{push.match} is a float, which matches nothing. Map it with as = "integer".',
+            push.match,
+        )
     gaps = _gaps(fields, given)
     given = _with_lists(given)
     return Wanted(row_key(push, record), given, _content(push, given), gaps)
@@ -179,7 +184,7 @@ def _content(push: Definition, given: Mapping[str, Any]) -> str:
 
 
 def row_key(push: Definition, record: SourceRow) -> str:
-    """The key of a row as text. Raises `InvalidParameter` if a part of it is empty."""
+    """The key of a row as text. Raises `InvalidParameter` if a part of it is empty, or a fraction."""
     parts = []
     for name in push.key:
         value = blank_to_null(record.get(name))
@@ -187,6 +192,10 @@ def row_key(push: Definition, record: SourceRow) -> str:
             raise InvalidParameter(f"The key column {name} is empty.", name)
         if (number := _integer(value) if isinstance(value, float) else None) is not None:
             value = number  # a table with empty cells makes 1.0 of 1
+        if isinstance(value, float):
+            raise InvalidParameter(
+                f"The key column {name} holds a float. Make it an integer or text.", name
+            )
         if re.search("[\ud800-\udfff]", str(value)):
             raise InvalidParameter(f"The key column {name} holds half a character.", name)
         parts.append(str(value).replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
@@ -211,6 +220,10 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             value = blank_to_null(record[source.column])
             if not isinstance(value, Hashable):
                 raise InvalidParameter(f"{path}: a list or a hash names no {source.find}.", path)
+            if isinstance(value, float):
+                raise InvalidParameter(
+                    f"{path}: a float names no {source.find}. Make it an integer or text.", path
+                )
             return None if value is None else Reference(source, value)
         case ColumnSource():
             value = blank_to_null(record[source.name])
