@@ -208,7 +208,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(shell: Shell) -> None:
     code = (
         "import sys; from stripe_feed.cli.main import main; from stripe_feed.destination import read\n"
         "def broken(**_): raise RuntimeError('words')\n"
-        "read.status = broken; sys.argv = ['stripe-feed', 'status', '--debug']; main()"
+        "read.copy_status = broken; sys.argv = ['stripe-feed', 'status', '--debug']; main()"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -325,6 +325,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         str(LOOK_BACK),
         str(SETTLE),
         f"{locks.DEFAULT_WAIT:.0f}",
+        f"{QUERY_SECONDS:g}",
     }
     assert set(re.findall(r"(\d+) days", everything)) == {
         str(RETENTION // SECONDS_PER_DAY),

@@ -79,7 +79,7 @@ def before(
 MOMENTS: dict[str, tuple[Any, str]] = {
     "at the start": (syncing, "check"),
     "before the state is taken": (load, "sync_state"),
-    "before rows are looked up": (Writer, "changed"),
+    "before rows are looked up": (Writer, "drop_unchanged"),
     "before the load": (load, "_load_package"),
     "before the relay": (syncing, "relay_pipeline"),
 }

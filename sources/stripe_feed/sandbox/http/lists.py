@@ -140,7 +140,9 @@ def _of_group(field: str, value: Any, choices: tuple[str, ...]) -> Condition:
         wanted: tuple[str, ...] = ("active" if boolean(field, value) else "archived",)
     else:
         status = _choice(field, value, choices)
-        wanted = choices if status == "all" else ENDED if status == "ended" else (status,)
+        if status == "all":
+            return lambda row: True
+        wanted = ENDED if status == "ended" else (status,)
     return lambda row: row.group in wanted
 
 
