@@ -300,6 +300,20 @@ def test_an_unknown_outcome_is_settled_before_a_row_that_changed_is_sent(crm: Pu
     assert names(crm) == ["B"]
 
 
+@pytest.mark.parametrize("options", [{}, {"only_failed": True}, {"full_resync": True}], ids=str)
+def test_a_row_that_is_gone_is_settled_though_its_object_stays(crm: Pushing, options: Any) -> None:
+    crm.box.faults.always[CREATE] = "reset"
+    crm.box.faults.once["GET /v1/customers"] = [None, 400]
+    assert ends(crm.run([A])) == {"unknown": 1}
+    crm.box.faults.always.clear()
+    other = {"user_id": 2, "email": "b@example.com", "name": "B"}
+    assert [one.action for one in crm.plan([other]).decisions] == ["create", "settle"]
+    assert ends(crm.run([other], **options))["created"] == (1 if options.get("only_failed") else 2)
+    assert "A" in names(crm)
+    with crm.opened() as push:
+        assert push.reset() > 0
+
+
 @pytest.mark.parametrize("executed", [True, False])
 def test_after_a_day_the_marker_tells_whether_it_was_done(crm: Pushing, executed: bool) -> None:
     crm.box.faults.always[CREATE] = "reset" if executed else 500

@@ -22,6 +22,7 @@ class Table:
     rejected: dict[str, str] = field(default_factory=dict)
     absent: list[LoggedRow] = field(default_factory=list)  # rows that are gone
     gone: list[LoggedRow] = field(default_factory=list)  # of those, whose objects are to be removed
+    unsettled: list[LoggedRow] = field(default_factory=list)  # whose objects stay, outcome unknown
     vanished: list[str] = field(default_factory=list)  # rejected before, and gone
     unchanged: int = 0
     nameless: int = 0  # rows without a key
@@ -47,6 +48,10 @@ def compare(push: Definition, records: list[Row], logged: Logged, full_resync: b
     table.absent = [row for key, row in logged.items() if key not in present]
     if push.on_delete != NOTHING and not full_resync and not table.nameless:
         table.gone = [row for row in table.absent if _may_have_object(row)]
+    removed = {row.row_key for row in table.gone}
+    table.unsettled = [
+        row for row in table.absent if row.state == "open" and row.row_key not in removed
+    ]
     table.vanished = [row.row_key for row in table.absent if _never_was(row)]
     return table
 
@@ -76,6 +81,7 @@ def only_failed(table: Table, logged: Logged) -> Table:
     return Table(
         [(row, before) for row, before in table.pending if row.key in failed],
         {key: reason for key, reason in table.rejected.items() if key in failed},
+        unsettled=[row for row in table.absent if row.state == "open"],
         known=table.known,
     )
 

@@ -68,7 +68,7 @@ class Push:
         decided = self._each(
             table.pending, lambda pair: decider.decide(*pair), lambda pair: queue_of(pair[0])
         )
-        removals = [decider.removal(row) for row in table.gone]
+        removals = [decider.removal(row) for row in (*table.unsettled, *table.gone)]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
         return Plan(
             self.definition,
@@ -97,6 +97,7 @@ class Push:
             run = self.log.begin_run(self.definition.name)
             execution = _Execution(self, table.absent)
             results = list(self._rejections(table))
+            results += self._each(table.unsettled, execution.settling, lambda row: row.row_key)
             results += self._each(
                 table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
             )
@@ -263,6 +264,21 @@ class _Execution:
             return self._send(self.decider.decide(wanted, now))
 
         return self._guarded(wanted.key, work)
+
+    def settling(self, logged: LoggedRow) -> RowResult:
+        """Settle what is open of a row that is gone, and leave its object alone."""
+        key = logged.row_key
+
+        def work() -> RowResult:
+            settled = self._settle(key)
+            if settled is None or settled.status == "rejected":
+                return RowResult(key, "skipped", reason=settled.reason if settled else "")
+            now = self.push.log.row(self.push.definition.name, key)
+            if now is not None and now.state == "deleted":
+                return self._result(key, "delete", settled)
+            return self._result(key, "create" if logged.sent_content is None else "update", settled)
+
+        return self._guarded(key, work)
 
     def removal(self, logged: LoggedRow) -> RowResult:
         """Settle what is open of a row that is gone, then remove its object."""
