@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed import open_actions, sync
+from stripe_feed import open_actions, open_push, sync
 from stripe_feed.errors import WrongAccount
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.actions import Actions
@@ -39,6 +39,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copied]:
         database = str(folder / "copy.duckdb")
         first = next(iter(box.objects("customers")))
         box.update("customers", first, email=MATE, name="Kim", metadata={"crm": "7"})
+        second = list(box.objects("customers"))[1]
+        box.update("customers", second, email="Ann@Example.org", name="Ann L")
         box.advance(600)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("STRIPE_API_BASE", url)
@@ -56,6 +58,11 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copied]:
 
 def kim(copied: Copied) -> str:
     return next(iter(copied.box.objects("customers")))
+
+
+def mixed(copied: Copied) -> str:
+    """The customer whose address has capitals."""
+    return list(copied.box.objects("customers"))[1]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +111,21 @@ def test_an_object_that_is_younger_than_the_copy_is_not_created_again(copied: Co
 
     assert (again.status, again.id, by_email.id) == ("skipped", young.id, young.id)
     assert again.via in ("list", "search") and by_email.via == "list"
+
+
+def test_a_push_finds_an_address_in_another_case(copied: Copied, tmp_path: Path) -> None:
+    first = kim(copied)
+    crm = {"name": "crm", "object": "customers", "key": "n", "match": "email",
+           "map": {"email": "email", "name": "name"}}  # fmt: skip
+    rows = [{"n": 1, "email": "ann@example.org", "name": "Ann"}]
+    ids = set(copied.box.objects("customers"))
+    place = {"base": copied.url, "log": tmp_path / "push.sqlite", **FAST}
+    with open_push(crm, copied.box.key, database=copied.database, **place) as push:
+        (decision,) = push.plan(rows).decisions
+    assert (decision.action, decision.object_id) == ("update", mixed(copied))
+    with open_push(crm, copied.box.key, **place) as push:
+        assert push.plan(rows).decisions[0].action == "create"
+    assert ids == set(copied.box.objects("customers")) and first != mixed(copied)
 
 
 def test_an_old_copy_does_not_answer(copied: Copied) -> None:

@@ -77,7 +77,7 @@ def plan(
         raise UsageError("--html writes the plan of one push: name it.")
     options = _client_options(api_key_file, allow_api_base, max_rps)
     for definition in chosen:
-        with _opened(definition, _log(log, copy), options) as push:
+        with _opened(definition, _log(log, copy), copy, options) as push:
             planned = push.plan(_rows(definition, copy), full_resync=full_resync)
         if html is not None:
             _write(html, plan_to_html(planned))
@@ -168,7 +168,7 @@ def reset(
     """Forget what was sent: the next run finds each object anew. Insert creates all of them again."""
     options = _client_options(api_key_file, allow_api_base, None)
     for definition in _chosen(file, names):
-        with _opened(definition, _log(log, copy), options) as push:
+        with _opened(definition, _log(log, copy), copy, options) as push:
             count = push.reset()
         if json:
             print_json({"push": definition.name, "rows": count})
@@ -188,7 +188,7 @@ def _run(
 
     code = 0
     for definition in chosen:
-        with _opened(definition, log, options) as push:
+        with _opened(definition, log, copy, options) as push:
             result = push.run(_rows(definition, copy), **how)
         if json:
             print_json(result_to_dict(result))
@@ -225,11 +225,15 @@ def _client_options(
 
 
 def _opened(
-    definition: Definition, log: str, options: dict[str, Any]
+    definition: Definition, log: str, copy: CopyOptions, options: dict[str, Any]
 ) -> AbstractContextManager[Push]:
+    from ..destination.pipeline import DEFAULT_PIPELINE
     from ..write.push.run import open_push
 
-    return open_push(definition, log=log, **options)
+    database = None  # another destination takes too long to open for each row
+    if copy.destination in (None, "duckdb"):
+        database = copy.database or f"{DEFAULT_PIPELINE}.duckdb"
+    return open_push(definition, log=log, database=database, dataset=copy.dataset, **options)
 
 
 def _log(log: str | None, copy: CopyOptions) -> str:

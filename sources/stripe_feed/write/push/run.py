@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ...api.client import Api
 from ...api.forms import encode
 from ...destination.locks import lock_file
+from ...destination.place import DEFAULT_DATASET
 from ...errors import (
     InvalidParameter,
     RequestRefused,
@@ -23,6 +24,7 @@ from ...errors import (
     TryLater,
     UsageError,
 )
+from ..lookup.copy import CopyPlace
 from ..lookup.find import Lookup
 from .compare import Table, compare, queue_of, refusal
 from .compare import only_failed as only_failed_of
@@ -55,6 +57,7 @@ class Push:
     definition: Definition
     lookup: Lookup
     log: PushLog
+    copy: CopyPlace | None = None
 
     def plan(self, rows: Any, *, full_resync: bool = False) -> Plan:
         """Say what a run would do, without a write.
@@ -163,21 +166,25 @@ def open_push(
     api_key: str | None = None,
     *,
     log: str | os.PathLike[str] = LOG,
+    database: str | None = None,
+    dataset: str = DEFAULT_DATASET,
     **options: Any,
 ) -> Iterator[Push]:
     """Open a push on the account of a key, as a file of pushes has it: `{"name": "crm", "object":
     "customers", "key": "user_id", "match": "email"}`.
 
-    `log` is the file that remembers what was sent: keep it. `options` are those of the client, such
+    `log` is the file that remembers what was sent: keep it. `database` is a DuckDB copy that
+    knows e-mail addresses in any case while it is fresh. `options` are those of the client, such
     as `max_rps`.
     """
     if not isinstance(definition, Definition):
         settings = dict(definition)
         definition = make_definition(str(settings.pop("name", "push")), settings)
+    copy = CopyPlace(database, dataset=dataset) if database else None
     api = Api(api_key, **options)
     try:
         with PushLog(log, lambda: float(api.now())) as opened:
-            yield Push(definition, Lookup(api), opened)
+            yield Push(definition, Lookup(api), opened, copy)
     finally:
         api.close()
 
@@ -187,7 +194,7 @@ class _Decider:
 
     def __init__(self, push: Push, sender: Sender | None, absent: Iterable[LoggedRow]) -> None:
         self.push = push.definition
-        self.references = References(push.definition, Matcher(push.lookup), sender)
+        self.references = References(push.definition, Matcher(push.lookup, push.copy), sender)
         logged = push.log.rows(self.push.name).values()
         self._lock = threading.Lock()
         left = {row.row_key for row in absent if row.state != "open"}  # their objects are free
