@@ -479,6 +479,8 @@ def http(agent: Agent) -> Iterator[str]:
     thread.start()
     yield opened.get(timeout=20)
     stopped.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def served(made: Any, stopped: threading.Event, opened: Queue[str]) -> None:

@@ -177,6 +177,9 @@ def run_listener(
             if self.started:
                 ready(f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}")
 
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or stopped.is_set()
+
         def handle_exit(self, sig: int, frame: Any) -> None:
             stopped.set()  # streams end by it
             super().handle_exit(sig, frame)

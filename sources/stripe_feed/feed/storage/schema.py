@@ -1,6 +1,6 @@
 """The tables of a feed store, and the columns that an older file lacks."""
 
-FORMAT = 4  # of the file: a newer one is refused, an older one gets what it lacks
+FORMAT = 5  # of the file: a newer one is refused, an older one gets what it lacks
 REBUILD_NEEDED = "mending"  # counter that is set while the log has holes
 REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
 # states of messages that may still be delivered
