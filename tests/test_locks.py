@@ -77,7 +77,7 @@ def before(
 
 
 MOMENTS: dict[str, tuple[Any, str]] = {
-    "at the start": (syncing, "check"),
+    "at the start": (syncing, "check_destination"),
     "before the state is taken": (load, "sync_state"),
     "before rows are looked up": (Writer, "drop_unchanged"),
     "before the load": (load, "_load_package"),
