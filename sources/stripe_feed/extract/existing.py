@@ -256,7 +256,7 @@ def is_empty(client: Any, table: str) -> bool:
     return not select_rows(client, f"select 1 from {table_name(client, table)} limit 1")
 
 
-def empty_tables(client: Any) -> frozenset[str]:
+def tables_without_rows(client: Any) -> frozenset[str]:
     """The tables that do not exist, or have no row."""
     return frozenset(table for table in TABLES if is_empty(client, table))
 

@@ -123,7 +123,7 @@ class Writer:
         if not dlt.current.source_state().get("resources"):
             return client, destination, frozenset()  # a first load
         with client as connected:
-            return client, destination, existing.empty_tables(connected)
+            return client, destination, existing.tables_without_rows(connected)
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds]
