@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,26 @@ FullResync = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _ClientOptions:
+    """How a command asks Stripe who it is."""
+
+    api_key_file: KeyFile = None
+    allow_api_base: AllowBase = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `open_push` that these options stand for."""
+        arguments = asdict(self)
+        return {"api_key": read_key_file(arguments.pop("api_key_file")), **arguments}
+
+
+@dataclass(frozen=True, slots=True)
+class _RequestOptions(_ClientOptions):
+    """How a command makes its requests to Stripe."""
+
+    max_rps: Rps = None
+
+
 @_command
 def plan(
     *,
@@ -64,9 +85,7 @@ def plan(
         str | None, typer.Option(metavar="FILE", help="Write the plan of one push as a page, too.")
     ] = None,
     json: Json = False,
-    max_rps: Rps = None,
-    api_key_file: KeyFile = None,
-    allow_api_base: AllowBase = False,
+    requests: _RequestOptions,
 ) -> int:
     """Show what `push run` would do. Nothing is written to Stripe."""
     from ..write.push.report import plan_to_dict, plan_to_html
@@ -75,7 +94,7 @@ def plan(
     chosen = _chosen(file, names)
     if html is not None and len(chosen) != 1:
         raise UsageError("--html writes the plan of one push: name it.")
-    options = _client_options(api_key_file, allow_api_base, max_rps)
+    options = requests.arguments()
     for definition in chosen:
         with _opened(definition, _log(log, copy), copy, options) as push:
             planned = push.plan(_rows(definition, copy), full_resync=full_resync)
@@ -98,12 +117,10 @@ def run(
     log: Log = None,
     full_resync: FullResync = False,
     json: Json = False,
-    max_rps: Rps = None,
-    api_key_file: KeyFile = None,
-    allow_api_base: AllowBase = False,
+    requests: _RequestOptions,
 ) -> int:
     """Send the rows that changed since they were sent. Exit code 4: some were rejected."""
-    options = _client_options(api_key_file, allow_api_base, max_rps)
+    options = requests.arguments()
     how = {"full_resync": full_resync}
     return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
 
@@ -116,12 +133,10 @@ def retry(
     file: _File = FILE,
     log: Log = None,
     json: Json = False,
-    max_rps: Rps = None,
-    api_key_file: KeyFile = None,
-    allow_api_base: AllowBase = False,
+    requests: _RequestOptions,
 ) -> int:
     """Send only the rows that were rejected, or whose outcome is unknown."""
-    options = _client_options(api_key_file, allow_api_base, max_rps)
+    options = requests.arguments()
     how = {"only_failed": True}
     return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
 
@@ -162,11 +177,10 @@ def reset(
     file: _File = FILE,
     log: Log = None,
     json: Json = False,
-    api_key_file: KeyFile = None,
-    allow_api_base: AllowBase = False,
+    client: _ClientOptions,
 ) -> None:
     """Forget what was sent: the next run finds each object anew. Insert creates all of them again."""
-    options = _client_options(api_key_file, allow_api_base, None)
+    options = client.arguments()
     for definition in _chosen(file, names):
         with _opened(definition, _log(log, copy), copy, options) as push:
             count = push.reset()
@@ -215,13 +229,6 @@ def _chosen(file: str, names: Iterable[str] | None) -> list[Definition]:
         if name not in known:
             raise UsageError(f"There is no push {name!r}. Choose from: {', '.join(known)}.")
     return [known[name] for name in (names or known)]
-
-
-def _client_options(
-    key_file: str | None, allow_api_base: bool, max_rps: float | None
-) -> dict[str, Any]:
-    key = read_key_file(key_file)
-    return {"api_key": key, "allow_api_base": allow_api_base, "max_rps": max_rps}
 
 
 def _opened(
