@@ -611,6 +611,16 @@ def test_ids_that_stripe_chooses_are_not_created(account: Account) -> None:
         ("quotes", "accept", {}, "POST", "/v1/quotes/qt_1/accept", {}),
         ("quotes", "cancel", {}, "POST", "/v1/quotes/qt_1/cancel", {}),
         ("plans", "delete", {}, "DELETE", "/v1/plans/gold", {}),
+        ("customers", "delete_discount", {}, "DELETE", "/v1/customers/cus_1/discount", {}),
+        ("customers", "create_tax_id", {"set": {"type": "eu_vat", "value": "DE123456789"}}, "POST",
+         "/v1/customers/cus_1/tax_ids", {"type": "eu_vat", "value": "DE123456789"}),
+        ("customers", "delete_tax_id", {"tax_id": "txi_1"}, "DELETE",
+         "/v1/customers/cus_1/tax_ids/txi_1", {}),
+        ("subscriptions", "pause", {"set": {"bill_for.unused_time_from.type": "none"}}, "POST",
+         "/v1/subscriptions/sub_1/pause", {"bill_for[unused_time_from][type]": "none"}),
+        ("subscriptions", "migrate", {"set": {"billing_mode.type": "flexible"}}, "POST",
+         "/v1/subscriptions/sub_1/migrate", {"billing_mode[type]": "flexible"}),
+        ("subscriptions", "delete_discount", {}, "DELETE", "/v1/subscriptions/sub_1/discount", {}),
         ("coupons", "delete", {}, "DELETE", "/v1/coupons/25%25%20OFF", {}),
     ],
 )  # fmt: skip
@@ -618,7 +628,8 @@ def test_the_verbs_send_what_stripe_documents(
     resource: str, verb: str, order: dict[str, Any], method: str, path: str, fields: dict[str, str]
 ) -> None:
     ids = {"plans": "gold", "coupons": "25% OFF", "invoice_items": "ii_1", "quotes": "qt_1"}
-    object_id = ids.get(resource, {"invoices": "in_1"}.get(resource, "sub_1"))
+    ids |= {"invoices": "in_1", "customers": "cus_1", "subscriptions": "sub_1"}
+    object_id = ids[resource]
     with scripted(body({"id": object_id, "object": "x"})) as server, on(server) as actions:
         plan = actions.run(resource, verb, id=object_id, dry_run=True, **order)
         done = actions.run(resource, verb, id=object_id, **order)
@@ -785,6 +796,11 @@ def test_a_declined_card_is_a_result_with_its_reason() -> None:
 # -- live data -------------------------------------------------------------------------------------
 
 LIVE = "sk_live_canary51"
+LIVE_ORDERS: dict[str, dict[str, Any]] = {
+    "migrate": {"set": {"billing_mode": {"type": "flexible"}}},
+    "delete_tax_id": {"tax_id": "txi_1"},
+}
+"""What some verbs need beside the id."""
 
 
 @pytest.mark.parametrize(
@@ -794,6 +810,10 @@ LIVE = "sk_live_canary51"
          "Subscriptions that end with it at once: 1"),
         ("products", "delete", "prod_1", [page({"id": "p1"}), page({"id": "p2"})], "Prices that keep Stripe from deleting it: 2"),
         ("subscriptions", "cancel", "sub_1", [], "Ends the subscription at once"),
+        ("subscriptions", "migrate", "sub_1", [], "there is no way back"),
+        ("subscriptions", "delete_discount", "sub_1", [], "Removes the subscription's discounts"),
+        ("customers", "delete_discount", "cus_1", [], "Removes the customer's discount"),
+        ("customers", "delete_tax_id", "cus_1", [], "Deletes the customer's tax id"),
         ("invoices", "void", "in_1", [], "Voids the invoice"),
         ("invoices", "finalize", "in_1", [], "Finalizes the invoice for good"),
         ("invoices", "pay", "in_1", [], "Takes the customer's money"),
@@ -806,17 +826,40 @@ def test_what_cannot_be_undone_on_live_data_needs_a_confirmation(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     answers = [replace(answer, headers={}) for answer in answers]
+    order = LIVE_ORDERS.get(verb, {})
     with (
         scripted(*answers, *answers, body({"object": "x"})) as server,
         on(server, LIVE, allow_api_base=True) as actions,
     ):
-        asked = actions.run(resource, verb, id=object_id)
+        asked = actions.run(resource, verb, id=object_id, **order)
         assert asked.status == "error" and says in asked.message and "--yes" in asked.message
         assert asked.exit_code == 2 and {request.method for request in server.seen} <= {"GET"}
-        done = actions.run(resource, verb, id=object_id, confirm=True)
+        done = actions.run(resource, verb, id=object_id, confirm=True, **order)
 
     assert done.status == "success" and server.seen[-1].method in ("DELETE", "POST")
     assert says in caplog.text
+
+
+@pytest.mark.parametrize(("key", "live"), [(KEY, True), (LIVE, False)])
+@pytest.mark.parametrize("verb", ["get", "list", "update", "delete", "upsert", "create"])
+def test_an_answer_in_the_other_mode_ends_everything(key: str, live: bool, verb: str) -> None:
+    """And nothing is written once the first answer showed it."""
+    held = {"id": "cus_1", "object": "customer", "livemode": live, "email": EMAIL, "metadata": {}}
+    first, order = body(held), {"id": "cus_1", "set": {"metadata.a": "b", "address.city": "Bonn"}}
+    if verb in ("list", "upsert", "delete"):
+        first, order = page(held), {"match": {"email": EMAIL}}
+    if verb == "delete":
+        order["confirm"] = True
+    if verb in ("list", "create", "get"):
+        order = {"list": {}, "create": {"set": {"name": NAME}}, "get": {"id": "cus_1"}}[verb]
+    with (
+        scripted(replace(first, headers={})) as server,
+        on(server, key, allow_api_base=True) as actions,
+        pytest.raises(SetupError, match=r"another mode than the key's: .*\(cus_1\)"),
+    ):
+        actions.run("customers", verb, **order)
+
+    assert [request.method for request in server.seen] == ["POST" if verb == "create" else "GET"]
 
 
 # -- what there is ---------------------------------------------------------------------------------
@@ -825,8 +868,9 @@ def test_what_cannot_be_undone_on_live_data_needs_a_confirmation(
 def test_the_verbs_of_each_resource() -> None:
     usual = ["search", "get", "list", "insert", "create", "update", "upsert"]
     more = {
-        "customers": ["delete"], "products": ["delete"], "prices": [], "plans": ["delete"],
-        "coupons": ["delete"], "subscriptions": ["cancel", "resume"],
+        "customers": ["delete", "delete_discount", "create_tax_id", "list_tax_ids", "delete_tax_id"],
+        "products": ["delete"], "prices": [], "plans": ["delete"],
+        "coupons": ["delete"], "subscriptions": ["cancel", "pause", "resume", "migrate", "delete_discount"],
         "invoices": ["delete", "finalize", "void", "pay", "mark_uncollectible", "send"],
         "invoice_items": ["delete"], "quotes": ["finalize", "accept", "cancel"],
     }  # fmt: skip
@@ -975,6 +1019,72 @@ def test_a_coupon_has_an_id_of_our_own(account: Account) -> None:
     assert (made.status, again.status) == ("success", "success"), again.message
     assert again.object is not None and again.object["name"] == "Ten"
     assert account.actions.delete("coupons", "10 OFF").status == "success"
+
+
+def test_a_customers_tax_ids_are_created_listed_and_deleted(account: Account) -> None:
+    customer = account.customer()
+    made = [
+        account.actions.run("customers", "create_tax_id", id=customer, set={"type": kind, "value": value})
+        for kind, value in (("eu_vat", "DE123456789"), ("br_cnpj", "42424242424242"))
+    ]  # fmt: skip
+    assert [done.message for done in made] == ["Customer tax id created successfully"] * 2
+    assert all(str(done.id).startswith("txi_") for done in made)
+
+    def listed() -> set[str]:
+        done = account.actions.run("customers", "list_tax_ids", id=customer)
+        assert done.status == "success" and f"{len(done.objects or ())} tax id" in done.message
+        return {str(one["value"]) for one in done.objects or ()}
+
+    assert listed() == {"DE123456789", "42424242424242"}
+    one = account.actions.run("customers", "list_tax_ids", id=customer, limit=1)
+    assert (len(one.objects or ()), one.has_more) == (1, True)
+    assert account.actions.run("customers", "create_tax_id", match={"email": EMAIL}, set={
+        "type": "eu_vat", "value": "nope",
+    }).code == "tax_id_invalid"  # fmt: skip
+    gone = account.actions.run("customers", "delete_tax_id", id=customer, tax_id=made[0].id)
+    assert (gone.status, gone.id, listed()) == ("success", made[0].id, {"42424242424242"})
+    before = account.actions.api.requests
+    for bad in (None, customer, "txi_ 1 "):
+        done = account.actions.run("customers", "delete_tax_id", id=customer, tax_id=bad)
+        assert done.status == "error"
+    assert account.actions.api.requests == before
+
+
+def test_a_discount_ends(account: Account) -> None:
+    subscription = first(account, "subscriptions", status="active")["id"]
+    account.actions.create("coupons", {"id": "TEN", "percent_off": 10, "duration": "forever"})
+    given = account.actions.update(
+        "subscriptions", subscription, set={"discounts": [{"coupon": "TEN"}]}
+    )
+    assert given.object is not None and given.object["discounts"], given.message
+    customer = account.customer()
+    account.box.update("customers", customer, discount={"id": "di_1", "object": "discount"})
+
+    for table, object_id in (("subscriptions", subscription), ("customers", customer)):
+        done = account.actions.run(table, "delete_discount", id=object_id)
+        assert (done.status, (done.object or {}).get("deleted")) == ("success", True), done.message
+        assert not account.held(table, object_id).get("discounts")
+        assert not account.held(table, object_id).get("discount")
+        again = account.actions.run(table, "delete_discount", id=object_id)
+        assert (again.status, again.code) == ("error", "resource_missing")
+
+
+def test_a_subscription_is_paused_resumed_and_migrated(account: Account) -> None:
+    running = first(account, "subscriptions", status="active", collection_method="charge_automatically")["id"]  # fmt: skip
+    for verb, status in (("pause", "paused"), ("resume", "active")):
+        done = account.actions.run("subscriptions", verb, id=running)
+        assert (done.status, account.held("subscriptions", running)["status"]) == (
+            "success",
+            status,
+        )
+    assert account.actions.run("subscriptions", "resume", id=running).status == "error"
+
+    classic = {"type": "classic", "flexible": None}
+    account.box.update("subscriptions", running, billing_mode=classic)
+    order = {"id": running, "set": {"billing_mode.type": "flexible"}}
+    assert account.actions.run("subscriptions", "migrate", **order).status == "success"
+    assert account.held("subscriptions", running)["billing_mode"]["type"] == "flexible"
+    assert "already" in account.actions.run("subscriptions", "migrate", **order).message
 
 
 # -- Stripe's search -------------------------------------------------------------------------------

@@ -165,6 +165,10 @@ def test_live_data_is_confirmed(
     shell: Shell, jane: str, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stripe_feed.api.client.is_live", lambda key: True)
+    for table, owner in (("customers", "id"), ("subscriptions", "customer")):
+        for key, one in list(box.objects(table).items()):
+            if one[owner] == jane:
+                box.update(table, key, livemode=True)
     refused = forget(shell, jane, "--allow-api-base")
     assert refused.code == 2
     assert "--yes" in refused.err

@@ -11,11 +11,10 @@ from ..resources.writable import WRITABLE, Writable
 from ..write.consequences import DESTRUCTIVE
 from ..write.result import ActionResult
 from ..write.schema import schema as action_schema
-from ..write.verbs import verbs_of
+from ..write.verbs import is_reading, verbs_of
 from .place import AgentContext
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
-LOOK_UPS = ("get", "search", "list")
 MOST_FOUND = 100
 _RESOURCE: Schema = {"enum": list(WRITABLE)}
 WHERE: Schema = {
@@ -78,7 +77,7 @@ def writing_tools(place: AgentContext) -> list[Tool]:
         _writing_tool(place, row, verb)
         for row in WRITABLE.values()
         for verb in verbs_of(row)
-        if verb not in LOOK_UPS
+        if not is_reading(row, verb)
     ]
 
 

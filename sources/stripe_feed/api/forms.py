@@ -83,7 +83,7 @@ def to_query(form: Form) -> str:
     return urlencode(form).replace("%5B", "[").replace("%5D", "]")  # readable, as the SDK has them
 
 
-def path_to(path: str, object_id: str) -> str:
+def path_to(path: str, object_id: str, place: str = "{id}") -> str:
     """Put an id into a path such as `/v1/customers/{id}`. Raises `UsageError` for what cannot be an
     id.
     """
@@ -95,7 +95,7 @@ def path_to(path: str, object_id: str) -> str:
         or object_id != object_id.strip()
     ):
         raise UsageError("This cannot be the id of an object: copy it from Stripe's Dashboard.")
-    return path.replace("{id}", quote(object_id, safe=""))
+    return path.replace(place, quote(object_id, safe=""))
 
 
 def redact(sentence: str, form: Form) -> str:

@@ -104,6 +104,9 @@ def action(
     at_period_end: Annotated[
         bool, typer.Option("--at-period-end", help="Cancel at the end of the period, not now.")
     ] = False,
+    tax_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The tax id that delete_tax_id deletes.")
+    ] = None,
     reason: Annotated[
         str | None, typer.Option(metavar="WORD", help="Why it is canceled, such as too_expensive.")
     ] = None,
@@ -162,6 +165,7 @@ def action(
         "only_if_empty": only_if_empty or None,
         "if_several": if_several if if_several != "error" else None,
         "at_period_end": at_period_end or None,
+        "tax_id": tax_id,
         "reason": reason,
         "comment": comment,
         "idempotency_key": idempotency_key,

@@ -24,7 +24,9 @@ ranges.
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One request that Stripe takes; `{id}` in the path stands for the object's id."""
+    """One request that Stripe takes; `{id}` in the path stands for the object's id, `{tax_id}` for that
+    of a customer's tax id.
+    """
 
     name: str
     method: Literal["get", "post", "delete"]
@@ -108,17 +110,19 @@ quotes        quote        quote         /v1/quotes        qt_    rak_quote_writ
 """Table, object, noun, path, prefix of ids (`own`: the account can choose them), permission."""
 
 _VERBS = """
-customers     search get list create update delete
+customers     search get list create update delete delete_discount:delete:/discount create_tax_id:post:/tax_ids list_tax_ids:get:/tax_ids delete_tax_id:delete:/tax_ids/{tax_id}
 products      search get list create update delete
 prices        search get list create update
 plans         get list create update delete
 coupons       get list create update delete
-subscriptions search get list create update cancel:delete resume:post
+subscriptions search get list create update cancel:delete pause:post resume:post migrate:post delete_discount:delete:/discount
 invoices      search get list create update delete finalize:post void:post pay:post mark_uncollectible:post send:post
 invoice_items get list create update delete
 quotes        get list create update finalize:post accept:post cancel:post
 """
-"""Per table what Stripe takes; the method stands behind verbs that are not the usual ones."""
+"""Per table what Stripe takes. Behind verbs that are not the usual ones stands the method, and what
+follows the object's path if that is not the verb.
+"""
 
 SEARCHABLE = """
 customers     email:string name:string phone:string metadata:token created:number
@@ -175,13 +179,14 @@ def _rows(text: str) -> dict[str, list[str]]:
 
 
 def _verb(word: str, path: str) -> Verb:
-    name, _, method = word.partition(":")
+    name, method, suffix = [*word.split(":"), "", ""][:3]
     method = method or _USUAL.get(name, "delete")
     if name in ("list", "create"):
         return Verb(name, method, path)  # type: ignore[arg-type]
     if name == "search":
         return Verb(name, "get", f"{path}/search")
-    suffix = "" if name in ("get", "update") or method == "delete" else f"/{name}"
+    if not suffix and name not in ("get", "update") and method != "delete":
+        suffix = f"/{name}"
     return Verb(name, method, f"{path}/{{id}}{suffix}")  # type: ignore[arg-type]
 
 

@@ -40,7 +40,8 @@ REFERENCES = {"customer": "cus_", "invoice": "in_", "subscription": "sub_"}
 EMAIL = re.compile(r"[^@\s,;<>\"()]+@[^@\s,;<>\"().]+(?:\.[^@\s,;<>\"().]+)+")
 NUMBER = re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])")
 CARD = re.compile(r"3\d|4|5\d|6\d|2[2-7]|81")
-NO_CARD = re.compile(r"(?:^|\.)(?:phone|id)$|_decimal$|^tax_id_data")  # digits of another kind
+NO_CARD = re.compile(r"(?:^|\.)(?:phone|id)$|_decimal$|^tax_id_data|^value$")
+"""Digits of another kind; `value` is that of a tax id."""
 
 
 def check_id(row: Writable, object_id: object) -> str:

@@ -9,10 +9,18 @@ from .lookup.find import PAGE, Lookup, Pages
 
 DESTRUCTIVE: dict[tuple[str, str], str] = {
     ("customers", "delete"): "Deletes the customer for good, with its payment methods",
+    ("customers", "delete_discount"): (
+        "Removes the customer's discount for good: later invoices bill without it"
+    ),
+    ("customers", "delete_tax_id"): "Deletes the customer's tax id for good",
     ("products", "delete"): "Deletes the product for good",
     ("plans", "delete"): "Deletes the plan for good; subscriptions that use it stay",
     ("coupons", "delete"): "Deletes the coupon for good; discounts that use it stay",
     ("subscriptions", "cancel"): "Ends the subscription at once, for good",
+    ("subscriptions", "delete_discount"): (
+        "Removes the subscription's discounts for good: later invoices bill without them"
+    ),
+    ("subscriptions", "migrate"): "Migrates the subscription's billing mode; there is no way back",
     ("invoices", "delete"): "Deletes the draft for good; its invoice items do not become free",
     ("invoices", "void"): "Voids the invoice for good",
     ("invoices", "mark_uncollectible"): "Marks the invoice as uncollectible",

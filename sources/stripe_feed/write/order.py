@@ -28,6 +28,9 @@ FIELDS: dict[str, str] = {
     "update": f"{FINDS} {_SENDS} only_if_empty",
     "upsert": f"match if_several {_SENDS} only_if_empty",
     "delete": f"{FINDS} dry_run confirm",
+    "delete_discount": f"{FINDS} dry_run confirm",
+    "list_tax_ids": "id limit expand",
+    "delete_tax_id": f"{FINDS} tax_id dry_run confirm",
     "subscriptions.cancel": f"{FINDS} {_SENDS} confirm at_period_end reason comment",
 }
 """What each verb uses of an order."""
@@ -46,6 +49,7 @@ class Order:
     """
 
     id: str | None = None
+    tax_id: str | None = None
     match: Mapping[str, Any] | None = None
     set: Mapping[str, Any] | None = None
     unset: tuple[str, ...] = ()

@@ -22,7 +22,16 @@ SCALARS: dict[str, _Schema] = {
     "timestamp": {"type": ["integer", "string"], "description": "Unix seconds or ISO 8601."},
 }
 _NAMES = {"type": "array", "items": {"type": "string"}}
-REQUIRED = {"get": ["id"], "create": ["set"], "insert": ["set"], "upsert": ["match"]}
+REQUIRED = {
+    "get": ["id"],
+    "create": ["set"],
+    "insert": ["set"],
+    "upsert": ["match"],
+    "list_tax_ids": ["id"],
+    "create_tax_id": ["set"],
+    "delete_tax_id": ["tax_id"],
+    "migrate": ["set"],
+}
 
 
 def schemas(resource: str | None = None, verb: str | None = None) -> _Schema:
@@ -78,6 +87,7 @@ def _property(row: Writable, verb: str, name: str) -> _Schema:
 
 
 _FIXED: dict[str, _Schema] = {
+    "tax_id": {"type": "string", "pattern": "^txi_", "description": "Id of the tax id to delete."},
     "unset": {**_NAMES, "description": "Fields to clear."},
     "expand": _NAMES,
     "limit": {"type": "integer", "minimum": 1, "default": LIMIT},

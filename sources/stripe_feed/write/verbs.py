@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ..api.client import Reply
 from ..api.forms import path_to
 from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedError, UsageError
 from ..resources.writable import Writable
 from .checks import check, check_id, check_metadata
 from .consequences import consequences
 from .lookup.filters import FilterClause, Group, read
-from .lookup.find import Found, Lookup, Object, decode
+from .lookup.find import Found, Lookup, Object, check_mode, decode
 from .order import Order
 from .parameters import Params, convert
 from .result import ActionResult, Request, failed
@@ -28,10 +29,17 @@ COMPOSED = ("search", "insert", "upsert")  # of several requests, or of another 
 PAST = {
     "delete": "deleted", "cancel": "canceled", "resume": "resumed", "finalize": "finalized",
     "void": "voided", "pay": "paid", "mark_uncollectible": "marked as uncollectible",
-    "send": "sent", "accept": "accepted",
+    "send": "sent", "accept": "accepted", "pause": "paused", "migrate": "migrated",
+    "delete_discount": "discount deleted", "create_tax_id": "tax id created",
+    "delete_tax_id": "tax id deleted",
 }  # fmt: skip
 
 log = logging.getLogger("stripe_feed")
+
+
+def is_reading(row: Writable, verb: str) -> bool:
+    """Whether a verb writes nothing."""
+    return verb == "search" or (verb in row.verbs and row.verbs[verb].method == "get")
 
 
 def verbs_of(row: Writable) -> list[str]:
@@ -67,20 +75,26 @@ def _search(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
     return _found(row, verb, lookup.search(row, _where(order), order.limit))
 
 
+def _list_tax_ids(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionResult:
+    path = path_to(row.verbs[verb].path, check_id(row, order.id))
+    return _found(row, verb, lookup.list_below(path, order.limit, order.expand), "tax id")
+
+
 def _where(order: Order) -> Group:
     if isinstance(order.where, FilterClause):
         return Group(False, (order.where,))
     return order.where if isinstance(order.where, Group) else read(order.where or {})
 
 
-def _found(row: Writable, verb: str, found: Found) -> ActionResult:
+def _found(row: Writable, verb: str, found: Found, noun: str = "") -> ActionResult:
     count = len(found.objects)
+    noun = noun or row.noun
     notes = "".join(f" ({note})" for note in found.notes)
     more = "; there are more" if found.has_more else ""
     return ActionResult(
         f"{row.table}.{verb}",
         "success",
-        f"{count} {row.noun if count == 1 else f'{row.noun}s'} found via {found.via}{more}{notes}",
+        f"{count} {noun if count == 1 else f'{noun}s'} found via {found.via}{more}{notes}",
         objects=found.objects,
         has_more=found.has_more,
         via=found.via,
@@ -94,7 +108,7 @@ def _create(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
     if order.dry_run:
         request = Request("post", row.path, params)
         return _would(row, verb, f"Would create a {row.noun}", (request,))
-    reply = lookup.api.post(row.path, _expanding(params, order), decode, key=order.idempotency_key)
+    reply = _post(lookup, row.path, params, order)
     message = f"{_name(row)} created successfully"
     return _done(row, verb, message, reply.value, reply.request_id, key=order.idempotency_key)
 
@@ -228,7 +242,7 @@ def _change(
     if order.dry_run:
         message = f"Would update {object_id}: {', '.join(sorted(params))}"
         return _would(row, verb, message, (Request("post", path, params),), object_id)
-    reply = lookup.api.post(path, _expanding(params, order), decode, key=order.idempotency_key)
+    reply = _post(lookup, path, params, order)
     message = f"{_name(row)} updated successfully"
     return _done(row, verb, message, reply.value, reply.request_id, key=order.idempotency_key)
 
@@ -251,15 +265,28 @@ def _act_on(
             return replace(done, message=ends) if done.status == "success" else done
     params = convert(row, verb, order.set or {}, order.nulls, order.unset)
     check(row, verb, params)
+    path = _path(row, verb, order, object_id)
     effect = ""
     if order.dry_run or lookup.api.live:
         effect = consequences(lookup, row, verb, object_id)
     if order.dry_run:
-        request = Request(row.verbs[verb].method, path_to(row.verbs[verb].path, object_id), params)
+        request = Request(row.verbs[verb].method, path, params)
         message = effect or f"Would {verb.replace('_', ' ')} {object_id}"
         return _would(row, verb, message, (request,), object_id)
     _require_confirmation(order, object_id, effect)
-    return _send(lookup, row, verb, order, object_id, params)
+    return _send(lookup, row, verb, order, object_id, path, params)
+
+
+def _path(row: Writable, verb: str, order: Order, object_id: str) -> str:
+    path = path_to(row.verbs[verb].path, object_id)
+    if "{tax_id}" not in path:
+        return path
+    if not isinstance(order.tax_id, str) or not order.tax_id.startswith("txi_"):
+        raise InvalidParameter(
+            "Give the id of the tax id, which begins with txi_; list_tax_ids shows those of a customer.",
+            "tax_id",
+        )
+    return path_to(path, order.tax_id, "{tax_id}")
 
 
 def _require_confirmation(order: Order, object_id: str, effect: str) -> None:
@@ -273,19 +300,31 @@ def _require_confirmation(order: Order, object_id: str, effect: str) -> None:
 
 
 def _send(
-    lookup: Lookup, row: Writable, verb: str, order: Order, object_id: str, params: Params
+    lookup: Lookup,
+    row: Writable,
+    verb: str,
+    order: Order,
+    object_id: str,
+    path: str,
+    params: Params,
 ) -> ActionResult:
-    path = path_to(row.verbs[verb].path, object_id)
     message = f"{_name(row)} {PAST[verb]} successfully"
     if row.verbs[verb].method == "post":
-        key = order.idempotency_key
-        reply = lookup.api.post(path, _expanding(params, order), decode, key=key)
-        return _done(row, verb, message, reply.value, reply.request_id, key=key)
+        reply = _post(lookup, path, params, order)
+        return _done(row, verb, message, reply.value, reply.request_id, key=order.idempotency_key)
     reply = lookup.api.delete(path, params, decode)
-    answer = {"id": object_id, "object": row.object, **reply.value}
+    check_mode(lookup.api, reply.value)
+    about = {"id": object_id, "object": row.object} if verb in ("delete", "cancel") else {}
+    answer = {**about, **reply.value}
     if reply.value == {"deleted": True} and verb == "cancel":  # a canceled one can be read
         answer = lookup.get(row, object_id).value
     return _done(row, verb, message, answer, reply.request_id)
+
+
+def _post(lookup: Lookup, path: str, params: Params, order: Order) -> Reply[Object]:
+    reply = lookup.api.post(path, _expanding(params, order), decode, key=order.idempotency_key)
+    check_mode(lookup.api, reply.value)
+    return reply
 
 
 def _canceling(order: Order) -> Order:
@@ -341,6 +380,7 @@ def _skipped(row: Writable, verb: str, message: str, found: Found) -> ActionResu
 _RUNS: dict[str, Run] = {
     "get": _get,
     "list": _list,
+    "list_tax_ids": _list_tax_ids,
     "search": _search,
     "create": _create,
     "insert": _insert,

@@ -16,7 +16,7 @@ import msgspec
 
 from ...api.client import Api, InvalidBody, Reply
 from ...api.forms import path_to
-from ...errors import NotFound, RequestRefused, UsageError
+from ...errors import NotFound, RequestRefused, SetupError, UsageError
 from ...resources.writable import WRITABLE, Writable
 from ..checks import check_id
 from ..result import Via
@@ -39,6 +39,17 @@ def decode(body: bytes) -> Object:
     if "object" not in found and not found.get("deleted"):
         raise InvalidBody("no object of Stripe's")
     return found
+
+
+def check_mode(api: Api, answer: Object) -> None:
+    """Raise `SetupError` if an object is live and the key is not, or the reverse."""
+    live = answer.get("livemode")
+    if live is not None and live != api.live:
+        data, key = ("live", "test") if live else ("test", "live")
+        raise SetupError(
+            f"Stripe answers in another mode than the key's: {data} data to a {key} key ({answer.get('id')}). "
+            "Check the key and STRIPE_API_BASE before anything else is sent."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +81,35 @@ class Pages:
         """Read a list. One that hides some objects is walked once for each part."""
         parted = {name for walk in row.walks for name in walk}
         walks = ({},) if parted & filters.keys() else row.walks
-        extra = {"expand": [f"data.{name}" for name in expand]} if expand else {}
         left = most
         for n, walk in enumerate(walks):
-            after: dict[str, str] = {}
-            while left is None or left > 0:
-                limit = PAGE if left is None else min(PAGE, left)
-                page = self._page(row.path, {**filters, **walk, "limit": limit, **after, **extra})
-                ended = not page.get("has_more") or not page["data"]
-                self.has_more = not ended or n < len(walks) - 1
-                yield from page["data"]
-                left = None if left is None else left - len(page["data"])
-                if ended:
-                    break
-                after = {"starting_after": page["data"][-1]["id"]}
+            for item in self.of_path(row.path, {**filters, **walk}, left, expand):
+                left = None if left is None else left - 1
+                yield item
+            self.has_more = self.has_more or n < len(walks) - 1
+            if left == 0:
+                return
+
+    def of_path(
+        self,
+        path: str,
+        filters: Mapping[str, Any],
+        most: int | None,
+        expand: tuple[str, ...] = (),
+    ) -> Iterator[Object]:
+        """Read one list."""
+        extra = {"expand": [f"data.{name}" for name in expand]} if expand else {}
+        left, after = most, dict[str, str]()
+        while left is None or left > 0:
+            limit = PAGE if left is None else min(PAGE, left)
+            page = self._page(path, {**filters, "limit": limit, **after, **extra})
+            ended = not page.get("has_more") or not page["data"]
+            self.has_more = not ended
+            yield from page["data"]
+            left = None if left is None else left - len(page["data"])
+            if ended:
+                return
+            after = {"starting_after": page["data"][-1]["id"]}
 
     def searched(self, row: Writable, query: str) -> Iterator[Object]:
         """Read what Stripe's search finds."""
@@ -99,6 +125,8 @@ class Pages:
     def _page(self, path: str, params: Mapping[str, Any]) -> Object:
         reply: Reply[Object] = self.api.get(path, params, decode, is_action=True)
         self.request_id = reply.request_id
+        for item in reply.value["data"][:1]:
+            check_mode(self.api, item)
         return reply.value
 
 
@@ -112,7 +140,15 @@ class Lookup:
     def get(self, row: Writable, object_id: str, expand: tuple[str, ...] = ()) -> Reply[Object]:
         """Retrieve one object. A deleted customer is a stub with `deleted`. Raises `NotFound`."""
         path = path_to(row.verbs["get"].path, check_id(row, object_id))
-        return self.api.get(path, {"expand": list(expand)}, decode, is_action=True)
+        reply = self.api.get(path, {"expand": list(expand)}, decode, is_action=True)
+        check_mode(self.api, reply.value)
+        return reply
+
+    def list_below(self, path: str, limit: int, expand: tuple[str, ...] = ()) -> Found:
+        """Objects of a list that one object has."""
+        pages = Pages(self.api)
+        objects = tuple(pages.of_path(path, {}, limit, expand))
+        return Found(objects, "list", pages.has_more, request_id=pages.request_id)
 
     def search(self, row: Writable, wanted: Group, limit: int) -> Found:
         """Objects that fulfil the conditions: from the copy, else from a list that can say them all,

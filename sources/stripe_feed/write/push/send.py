@@ -12,7 +12,7 @@ from ...api.forms import path_to
 from ...errors import NotFound, OutcomeUnknown, RequestRefused, SetupError
 from ...resources.writable import WRITABLE, Writable
 from ..lookup.filters import list_filters, matches, read
-from ..lookup.find import Lookup, Object, Pages, decode
+from ..lookup.find import Lookup, Object, Pages, check_mode, decode
 from ..unchanged import changed
 from .log import MARKER, REPEATABLE, Operation, PushLog
 from .rules.subscriptions import is_in_effect
@@ -108,7 +108,7 @@ class Sender:
             raise
         object_id = str(reply.value.get("id") or request.object_id)
         outcome = self._done(request, object_id, reply.request_id)
-        self._check_mode(reply.value)
+        check_mode(self.lookup.api, reply.value)
         return outcome
 
     def _send(self, request: _Request) -> Reply[Object]:
@@ -122,13 +122,6 @@ class Sender:
     ) -> Outcome:
         self.log.mark_done(request.operation, object_id, request_id, request.is_last)
         return Outcome("done", object_id, reason, request_id)
-
-    def _check_mode(self, answer: Object) -> None:
-        live = answer.get("livemode")
-        if live is not None and live != self.lookup.api.live:
-            raise SetupError(
-                "Stripe answers in another mode than the key's name says. Nothing more is sent: check the key and STRIPE_API_BASE."
-            )
 
     def _is_too_old(self, operation: Operation) -> bool:
         """Whether Stripe may have forgotten the key."""
