@@ -845,19 +845,21 @@ def test_what_cannot_be_undone_on_live_data_needs_a_confirmation(
 def test_an_answer_in_the_other_mode_ends_everything(key: str, live: bool, verb: str) -> None:
     """And nothing is written once the first answer showed it."""
     held = {"id": "cus_1", "object": "customer", "livemode": live, "email": EMAIL, "metadata": {}}
-    first, order = body(held), {"id": "cus_1", "set": {"metadata.a": "b", "address.city": "Bonn"}}
-    if verb in ("list", "upsert", "delete"):
-        first, order = page(held), {"match": {"email": EMAIL}}
-    if verb == "delete":
-        order["confirm"] = True
-    if verb in ("list", "create", "get"):
-        order = {"list": {}, "create": {"set": {"name": NAME}}, "get": {"id": "cus_1"}}[verb]
+    orders: dict[str, dict[str, Any]] = {
+        "get": {"id": "cus_1"},
+        "list": {},
+        "update": {"id": "cus_1", "set": {"address.city": "Bonn"}},
+        "delete": {"match": {"email": EMAIL}, "confirm": True},
+        "upsert": {"match": {"email": EMAIL}, "set": {"name": NAME}},
+        "create": {"set": {"name": NAME}},
+    }
+    first = page(held) if verb in ("list", "upsert", "delete") else body(held)
     with (
         scripted(replace(first, headers={})) as server,
         on(server, key, allow_api_base=True) as actions,
         pytest.raises(SetupError, match=r"another mode than the key's: .*\(cus_1\)"),
     ):
-        actions.run("customers", verb, **order)
+        actions.run("customers", verb, **orders[verb])
 
     assert [request.method for request in server.seen] == ["POST" if verb == "create" else "GET"]
 
