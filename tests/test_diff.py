@@ -220,3 +220,21 @@ def test_a_list_that_is_none_ends_nothing(data: object) -> None:
     ] == [{"id": "il_1"}]
     assert align_lists({"lines": {"data": data}}, held, ["lines"])["lines"]["data"] == []
     assert project_onto([{"id": ["x"]}], [{"id": ["y"]}]) == [{"id": ["y"]}]
+
+
+def test_a_column_that_only_names_the_parent_is_not_compared() -> None:
+    """Tables add it where Stripe's items do not say whose they are, such as lines of credit notes."""
+
+    def note(*items: Image) -> Image:
+        return {"id": "cn_1", "lines": {"data": list(items), "has_more": False}}
+
+    held = note({"id": "l_2", "amount": 5, "credit_note": "cn_1"}, {"id": "l_1", "amount": 1})
+    now = note({"id": "l_1", "amount": 1}, {"id": "l_2", "amount": 5})
+    changed = note({"id": "l_1", "amount": 1}, {"id": "l_2", "amount": 6})
+    naming = note({"id": "l_1", "amount": 1, "credit_note": "cn_1"})
+
+    assert difference(align_lists(held, now, ["lines"]), now) == {}
+    assert difference(align_lists(held, changed, ["lines"]), changed) == {
+        "lines": {"data": [{"id": "l_1", "amount": 1}, {"id": "l_2", "amount": 5}]}
+    }
+    assert align_lists(held, naming, ["lines"])["lines"]["data"][1]["credit_note"] == "cn_1"

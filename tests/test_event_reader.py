@@ -5,6 +5,7 @@ more requests than pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from queue import Empty
 from typing import Any
@@ -17,15 +18,19 @@ from stripe_feed.api.client import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.events.reader import (
+    LATE,
     MAX_TYPES,
     Event,
     MalformedEvent,
+    PollGroup,
     Prefetch,
     fetch_events_page,
     oldest_first,
     poll_groups,
 )
 from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.core import CORE
+from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST
 
@@ -118,25 +123,76 @@ def check(box: Sandbox, api: Api, lo: int, hi: int, slack: int = 3) -> None:
 
 def test_all_resources_take_two_calls() -> None:
     """Of at most twenty types each, and a resource's types are in one of them."""
-    found = poll_groups(list(RESOURCES.values()))
+    found = poll_groups(list(CORE), dict.fromkeys(RESOURCES, 0))
 
     assert len(found) == 2
-    assert all(len(call.types) <= MAX_TYPES for call in found)
-    assert sorted(r.table for call in found for r in call.resources) == sorted(RESOURCES)
+    assert all(len(call.types or ()) <= MAX_TYPES for call in found)
+    assert sorted(r.table for call in found for r in call.resources) == sorted(
+        row.table for row in CORE
+    )
 
 
-@pytest.mark.parametrize("count", range(1, len(RESOURCES) + 1))
+@pytest.mark.parametrize("count", range(1, len(CORE) + 1))
 def test_each_resource_is_in_one_call_with_all_its_types(count: int) -> None:
     """Whatever is selected; a type that two resources share is asked for once."""
-    for some in combinations(RESOURCES.values(), count):
-        found = poll_groups(list(some))
+    for some in combinations(CORE, count):
+        found = poll_groups(list(some), dict.fromkeys(RESOURCES, 0))
         assert sorted(r.table for call in found for r in call.resources) == sorted(
             r.table for r in some
         )
         for call in found:
-            assert set(call.types) == {type for r in call.resources for type in r.events}
-            assert len(call.types) == len(set(call.types)) <= MAX_TYPES
-    assert poll_groups([]) == []
+            types = call.types or ()
+            assert set(types) == {type for r in call.resources for type in r.events}
+            assert len(types) == len(set(types)) <= MAX_TYPES
+    assert poll_groups([], {}) == []
+
+
+def many(count: int) -> list[Resource]:
+    """Resources of which no two fit into one call."""
+    return [
+        replace(
+            RESOURCES["customers"],
+            table=f"t{n}",
+            object=f"o{n}",
+            events=tuple(f"o{n}.{verb}" for verb in range(15)),
+        )
+        for n in range(count)
+    ]
+
+
+def test_one_call_for_every_type_replaces_more_than_three() -> None:
+    """A resource without events is in no call; of resources without any, there is none."""
+    rows = many(4)
+    starts = {row.table: 100 for row in rows}
+    silent = replace(rows[0], table="silent", events=())
+
+    assert [call.types for call in poll_groups(rows[:3], starts)] == [
+        row.events for row in rows[:3]
+    ]
+    assert poll_groups([*rows, silent], starts) == [PollGroup(tuple(rows), None)]
+    assert poll_groups([silent], starts) == []
+
+
+def test_a_resource_that_is_far_behind_does_not_take_the_others_along() -> None:
+    """One call for every type would read the events of all of them again."""
+    rows = many(6)
+    now = 10 * LATE
+    starts = {row.table: now for row in rows} | {"t0": now - LATE - 1, "t1": now - LATE}
+
+    assert poll_groups(rows, starts) == [
+        PollGroup((rows[0],), rows[0].events),
+        PollGroup(tuple(rows[1:]), None),
+    ]
+    assert poll_groups(rows, dict.fromkeys(starts, 0)) == [PollGroup(tuple(rows), None)]
+
+
+def test_without_types_there_is_no_call(make: Make) -> None:
+    """Stripe would take an empty filter for every type."""
+    box = busy(20, 1000)
+    api = make(box)
+
+    assert read(api, 0, box.now, ()) == []
+    assert requests(box) == 0
 
 
 # Few events

@@ -16,6 +16,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from msgspec import Raw
 
 from stripe_feed.extract.events import batches as reader
+from stripe_feed.extract.events import reader as event_reader
 from stripe_feed.extract.events.reader import Event, EventData, PollGroup
 from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.writer import Writer
@@ -431,7 +432,7 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     pages = [events[n : n + 5] for n in range(0, len(events), 5)]
     monkeypatch.setattr(reader, "oldest_first", lambda *_: iter(pages))
     reading, batches = (
-        reader.EventBatches(PollGroup((), ()), cast(Any, None), 0, 10),
+        reader.EventBatches(PollGroup((RESOURCES["customers"],), None), cast(Any, None), 0, 10),
         list[list[Event]](),
     )
     while not reading.finished:
@@ -444,6 +445,29 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     assert len({(n, event.created) for n, batch in enumerate(batches) for event in batch}) == len(
         set(seconds)
     )
+
+
+def test_events_of_every_type_are_read_in_one_call(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where filtered calls would be more than three; events of no resource are skipped."""
+    monkeypatch.setattr(event_reader, "MAX_FILTERED_CALLS", 0)
+    copy.box.live(500, 40)
+    copy.box.noise(20)
+    copy.box.advance(SETTLED)
+    copy.box.counts.clear()
+
+    copy.sync()
+
+    assert asked(copy.box)["/v1/events"] == 1
+    assert len(assert_complete(copy, orders=False)) > 30
+    copy.check(volatile=False)
+    copy.box.advance(DAY)
+    copy.sync()  # the last of the look-back
+    copy.box.advance(DAY)
+    copy.box.counts.clear()
+    copy.sync()
+    assert asked(copy.box) == Counter(LISTS) + Counter({"/v1/prices": 1})  # active, and archived
 
 
 def test_an_event_is_applied_once_it_is_settled(copy: Copy) -> None:

@@ -295,7 +295,12 @@ class EventStream:
                 max(spans[r.table][1] for r in group.resources),
             )
             for group in poll_groups(
-                [r for r in resources if r.table in spans and spans[r.table][0] < spans[r.table][1]]
+                [
+                    r
+                    for r in resources
+                    if r.table in spans and spans[r.table][0] < spans[r.table][1]
+                ],
+                {table: lo for table, (lo, _) in spans.items()},
             )
         ]
         try:

@@ -15,12 +15,15 @@ BATCH_BYTES = 16_000_000
 
 class EventBatches:
     """The events of one poll group, in batches that end with a whole second; `next_start` is the
-    second at which the next batch begins.
+    second at which the next batch begins. Events of types that no resource of the group has are
+    dropped as they come.
     """
 
-    def __init__(self, call: PollGroup, api: Api, lo: int, hi: int) -> None:
-        self.group, self.hi, self.next_start = call, hi, lo
-        self.stream = Prefetch(oldest_first(api, call.types, lo, hi))
+    def __init__(self, group: PollGroup, api: Api, lo: int, hi: int) -> None:
+        self.group, self.hi, self.next_start = group, hi, lo
+        # an event whose type cannot be read is kept: it may be of any
+        self.types = {"", *(type for resource in group.resources for type in resource.events)}
+        self.stream = Prefetch(oldest_first(api, group.types, lo, hi))
         self.buffered: list[Event] = []
         self.buffered_bytes = 0
         self.exhausted = self.finished = False
@@ -60,8 +63,9 @@ class EventBatches:
 
     def _add(self, events: list[Event] | None) -> None:
         self.exhausted = events is None
-        self.buffered += events or []
-        self.buffered_bytes += _size(events or [])
+        wanted = [event for event in events or () if event.type in self.types]
+        self.buffered += wanted
+        self.buffered_bytes += _size(wanted)
 
 
 def _size(events: Sequence[Event]) -> int:

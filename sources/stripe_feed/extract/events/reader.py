@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from queue import Full, Queue
@@ -27,6 +27,8 @@ log = logging.getLogger("stripe_feed")
 
 EVENTS_PATH = "/v1/events"
 MAX_TYPES = 20  # Stripe's limit for `types[]`
+MAX_FILTERED_CALLS = 3  # more are replaced with one call for all types
+LATE = 86_400  # seconds; events that are read from so much earlier have calls of their own
 SLICE_PAGES = 60  # per slice, if several are read in parallel
 SLICES = 4
 FAR_BEHIND = 150  # pages; a slice costs two requests more
@@ -139,40 +141,68 @@ def _decode_page(body: bytes) -> tuple[list[Event], bool]:
     return events, raws.has_more
 
 
+EventTypes = Sequence[str] | None  # None: every type
+
+
 @dataclass(frozen=True)
 class PollGroup:
-    """Resources whose events are polled together: their types fit into one request."""
+    """Resources whose events are polled together: their types fit into one request, or (`types` is
+    None) the request is for every type.
+    """
 
     resources: tuple[Resource, ...]
-    types: tuple[str, ...]
+    types: tuple[str, ...] | None
 
 
-def poll_groups(resources: Sequence[Resource]) -> list[PollGroup]:
-    """Put resources into as few groups as possible; the types of one resource stay together."""
-    groups: list[PollGroup] = []
+def poll_groups(resources: Sequence[Resource], starts: Mapping[str, int]) -> list[PollGroup]:
+    """Put the resources that have events into as few groups as possible; the types of one resource
+    stay together. `starts`: table -> the second from which its events are read.
+
+    If more than `MAX_FILTERED_CALLS` groups are needed, one group for every type replaces those of
+    the resources that are not late: for a late one it would read the events of all again.
+    """
+    groups = _filtered_groups(resources)
+    if len(groups) <= MAX_FILTERED_CALLS:
+        return groups
+    followed = [r for r in resources if r.events]
+    newest = max(starts[r.table] for r in followed)
+    late = [r for r in followed if starts[r.table] < newest - LATE]
+    in_time = [r for r in followed if r not in late]
+    rest = _filtered_groups(in_time)
+    return [
+        *_filtered_groups(late),
+        *(rest if len(rest) <= MAX_FILTERED_CALLS else [PollGroup(tuple(in_time), None)]),
+    ]
+
+
+def _filtered_groups(resources: Sequence[Resource]) -> list[PollGroup]:
+    groups: list[tuple[list[Resource], tuple[str, ...]]] = []
     for resource in sorted(resources, key=lambda row: -len(row.events)):
-        for index, group in enumerate(groups):
-            types = tuple(dict.fromkeys((*group.types, *resource.events)))
+        if not resource.events:
+            continue
+        for index, (members, known) in enumerate(groups):
+            types = tuple(dict.fromkeys((*known, *resource.events)))
             if len(types) <= MAX_TYPES:
-                groups[index] = PollGroup((*group.resources, resource), types)
+                groups[index] = ([*members, resource], types)
                 break
         else:
-            groups.append(PollGroup((resource,), resource.events))
-    return groups
+            groups.append(([resource], resource.events))
+    return [PollGroup(tuple(members), types) for members, types in groups]
 
 
 def fetch_events_page(
-    api: Api, types: Sequence[str], lo: int, hi: int, *, limit: int = 100, **cursor: Any
+    api: Api, types: EventTypes, lo: int, hi: int, *, limit: int = 100, **cursor: Any
 ) -> tuple[list[Event], bool]:
     """Fetch one page of [lo, hi), newest first, and whether there is more. `lo` 0: no lower bound.
 
     Repeat the request if the page is empty although it announces more.
     """
     created = {"lt": hi, **({"gte": lo} if lo > 0 else {})}
+    filters = {} if types is None else {"types": list(types)}
     for _ in range(MAX_EMPTY_PAGES + 1):
         events, has_more = api.get(
             EVENTS_PATH,
-            {"types": list(types), "created": created, "limit": limit, **cursor},
+            {**filters, "created": created, "limit": limit, **cursor},
             _decode_page,
         ).value
         if events or not has_more:
@@ -192,8 +222,12 @@ def newest_created(api: Api, path: str = EVENTS_PATH) -> int:
     return 0 if created is None else decode_or_none(created, int) or 0
 
 
-def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[list[Event]]:
-    """Yield the events of [lo, hi) in pages, oldest first; in no order within a second."""
+def oldest_first(api: Api, types: EventTypes, lo: int, hi: int) -> Iterator[list[Event]]:
+    """Yield the events of [lo, hi) in pages, oldest first; in no order within a second. Without any
+    type there are none: Stripe would take no filter for every type.
+    """
+    if types is not None and not types:
+        return
     newest, has_more = _backward(api, types, lo, hi, NEAR_PAGES)
     if not has_more:
         if newest:
@@ -211,9 +245,7 @@ def oldest_first(api: Api, types: Sequence[str], lo: int, hi: int) -> Iterator[l
         yield rest[::-1]
 
 
-def _forward(
-    api: Api, types: Sequence[str], lo: int, hi: int, seconds: int
-) -> Iterator[list[Event]]:
+def _forward(api: Api, types: EventTypes, lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
     """Page forward with an anchor and `ending_before`; if the anchor is gone, go on by time."""
     anchor, reached, refused = None, lo, 0
     edge: set[str] = set()  # ids of the second that was reached
@@ -256,7 +288,7 @@ def _count_refusal(refused: int) -> int:
 
 
 def _backward(
-    api: Api, types: Sequence[str], lo: int, hi: int, pages: int | None = None
+    api: Api, types: EventTypes, lo: int, hi: int, pages: int | None = None
 ) -> tuple[list[Event], bool]:
     """All events of [lo, hi), newest first; with `pages`: at most so many pages, and whether there
     is more.
@@ -282,9 +314,7 @@ def _backward(
     return sorted(by_id.values(), key=lambda event: -event.created), has_more
 
 
-def _parallel(
-    api: Api, types: Sequence[str], lo: int, hi: int, seconds: int
-) -> Iterator[list[Event]]:
+def _parallel(api: Api, types: EventTypes, lo: int, hi: int, seconds: int) -> Iterator[list[Event]]:
     """Read slices of the range in parallel and yield them in order; the length of a slice adapts to
     the number of events in the one before.
     """

@@ -8,7 +8,7 @@ keys come and go, null means that the key was absent
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 MAP_FIELDS = frozenset({"metadata"})  # hashes whose keys the account chooses
@@ -86,19 +86,25 @@ def changed_paths(previous: Image, prefix: str = "") -> list[str]:
 
 def align_lists(stored: Image, now: Image, fields: Iterable[str]) -> Image:
     """Give the embedded lists of a stored image the form and order of the current object: tables
-    have no order, and hold lists whole. Of a truncated list, only the items that both show count.
+    have no order, hold lists whole, and name the parent where Stripe's items do not. Of a truncated
+    list, only the items that both show count.
     """
-    aligned = dict(stored)
+    aligned, parent = dict(stored), now.get("id")
     for field in fields:
         old_list, new_list = stored.get(field), now.get(field)
         if isinstance(old_list, dict) and isinstance(new_list, dict):
-            aligned[field] = {**new_list, "data": list(_aligned_items(old_list, new_list))}
+            items = list(_aligned_items(old_list, new_list, parent))
+            aligned[field] = {**new_list, "data": items}
     return aligned
 
 
-def _aligned_items(old_list: Image, new_list: Image) -> Iterator[Image]:
+def _aligned_items(old_list: Image, new_list: Image, parent: Any) -> Iterator[Image]:
+    items = list(_items_with_id(new_list))
     old_items = {item["id"]: item for item in _items_with_id(old_list)}
-    for item in _items_with_id(new_list):
+    if items and isinstance(parent, str):
+        known = {name for item in items for name in item}
+        old_items = {id: _without_parent(item, known, parent) for id, item in old_items.items()}
+    for item in items:
         old_item = old_items.pop(item["id"], None)
         if old_item is not None:
             yield item if _is_same_item(old_item, item) else old_item
@@ -106,6 +112,11 @@ def _aligned_items(old_list: Image, new_list: Image) -> Iterator[Image]:
             yield item
     if not new_list.get("has_more"):
         yield from old_items.values()
+
+
+def _without_parent(item: Image, known: Collection[str], parent: str) -> Image:
+    """Drop the field that only names the parent, if Stripe's items do not have it."""
+    return {name: value for name, value in item.items() if name in known or value != parent}
 
 
 def _items_with_id(embedded_list: Image) -> Iterator[Image]:
