@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check compat wheel docs bench bench-long long test-browser test-nginx test-orchestrators
+.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,6 +30,9 @@ check: .venv/.stamp  ## lint, format, types, and the wheel in an empty environme
 
 wheel: .venv/.stamp  ## build the wheel, install it into an empty environment, try it there
 	$(BIN)/python tests/wheel.py
+
+columns: .venv/.stamp  ## add the fields that the installed SDK knows to the files of columns, and report what is gone
+	$(BIN)/python -m tests.sdk_columns
 
 docs: .venv/.stamp  ## the pages and references as a site in site/
 	$(call install,.[dev$(comma)docs])

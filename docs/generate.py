@@ -142,7 +142,7 @@ def tables() -> str:
 
 
 def _resource(row: Resource) -> str:
-    opt_in = [Column(f"{extra.column.name}", extra.column.kind, f"Opt-in: `--expand {row.table}.{extra.column.name}`. "
+    opt_in = [Column(f"{extra.name}", extra.column.kind, f"Opt-in: `--expand {row.table}.{extra.name}`. "
                      f"{extra.column.description}") for extra in row.expandable]  # fmt: skip
     parts = [
         f"## {row.table}\n",

@@ -355,7 +355,7 @@ MUTANTS = (
     Mutant(
         "cancelled is deleted",
         "extract/events/classify.py",
-        "    if event.type == resource.deleted_event:\n",
+        "    if event.type in resource.deleted_by:\n",
         '    if event.type.endswith(".deleted"):\n',
         "test_derive.py::test_a_cancellation_is_no_deletion",
     ),

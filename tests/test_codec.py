@@ -17,9 +17,10 @@ import pyarrow as pa
 import pytest
 
 from stripe_feed.api.client import InvalidBody
-from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table, value_of
+from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table
 from stripe_feed.extract.tables.codec import ARROW_TYPES, NEVER_NULL, Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
+from stripe_feed.extract.tables.values import value_of
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import ColumnKind
 

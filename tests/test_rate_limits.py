@@ -238,6 +238,7 @@ def test_the_ceiling_of_requests_under_way_falls_to_one_and_rises_again() -> Non
         ("/v1/customers/search", "/v1/customers/search"),
         ("/v1/customers/cus_1/tax_ids", "/v1/customers/:id/tax_ids"),
         ("/v1/invoices/in_1/lines", "/v1/invoices/:id/lines"),
+        ("/v1/customers/cus_1/tax_ids/txi_1", "/v1/customers/:id/tax_ids/:id"),
         ("/v1/subscription_items", "/v1/subscription_items"),
         ("/v1/account", "/v1/account"),
         ("/v1/test_helpers/test_clocks", "/v1/test_helpers/test_clocks"),

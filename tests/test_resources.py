@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import stripe
 
 from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.column_files import (
+    DETAILS,
+    FOLDER,
+    HEADER,
+    parse_columns,
+    with_columns,
+)
 from stripe_feed.resources.model import (
     Child,
     Column,
@@ -20,8 +25,9 @@ from stripe_feed.resources.model import (
     Resource,
     field_names,
     index_by_table,
-    parse_columns,
 )
+from tests import sdk_columns
+from tests.sdk_columns import add_new, differences, sdk_classes, sdk_fields, stored_lines
 
 each_table = pytest.mark.parametrize("row", TABLES.values(), ids=list(TABLES))
 each_resource = pytest.mark.parametrize("resource", RESOURCES.values(), ids=list(RESOURCES))
@@ -35,87 +41,22 @@ EXPANDABLE = [(resource, extra) for resource in RESOURCES.values() for extra in 
 each_expandable = pytest.mark.parametrize(
     ("resource", "extra"),
     EXPANDABLE,
-    ids=[f"{resource.table}.{extra.column.name}" for resource, extra in EXPANDABLE],
+    ids=[f"{resource.table}.{extra.name}" for resource, extra in EXPANDABLE],
 )
 
-DELETED = "deleted"  # only in the stub of a deleted object; `deleted_at` is ours
-
 OURS = {"account_id", "deleted_at", "extra", "_version", "_hash", "_dlt_load_id"}
-
-TIMESTAMPS = {
-    "automatically_finalizes_at",
-    "billed_until",
-    "billing_cycle_anchor",
-    "cancel_at",
-    "canceled_at",
-    "created",
-    "current_period_end",
-    "current_period_start",
-    "due_date",
-    "effective_at",
-    "ended_at",
-    "next_payment_attempt",
-    "next_pending_invoice_item_invoice",
-    "period_end",
-    "period_start",
-    "start_date",
-    "trial_end",
-    "trial_start",
-    "updated",
-    "webhooks_delivered_at",
-}
-"""Unix seconds: the SDK annotates them as plain `int`."""
-
-SCALARS: dict[str, ColumnKind] = {
-    "int": "bigint",
-    "str": "text",
-    "bool": "bool",
-    "float": "double",
-    "Decimal": "decimal",
-}
+FILES = sorted(path.stem for path in FOLDER.glob("*.tsv"))
 
 
-def sdk_class(row: Resource | Child) -> Any:
-    """Find the SDK's class by the table's name: `invoice_line_items` is `stripe.InvoiceLineItem`."""
-    return getattr(
-        stripe, "".join(word.capitalize() for word in row.table.removesuffix("s").split("_"))
-    )
+def sdk_class(row: Resource | Child) -> str:
+    """The name of the SDK's class."""
+    return sdk_classes()[row.object][0]
 
 
-def sdk_fields(row: Resource | Child) -> dict[str, ast.expr]:
-    """Read the fields that the SDK's class annotates, as source, so that nothing has to be
-    resolved.
-    """
-    (definition,) = ast.parse(inspect.getsource(sdk_class(row))).body
-    assert isinstance(definition, ast.ClassDef)
-    annotated = {
-        node.target.id: node.annotation
-        for node in definition.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
-    return {name: annotation for name, annotation in annotated.items() if name != "OBJECT_NAME"}
-
-
-def sdk_kind(name: str, annotation: ast.expr) -> ColumnKind:
-    """Tell the kind that an annotation asks for; whatever is no scalar, no enum and no expandable
-    id is JSON.
-    """
-    match annotation:
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return sdk_kind(name, inner)
-        case ast.Name(id="int") if name in TIMESTAMPS:
-            return "timestamp"
-        case ast.Name(id=scalar) if scalar in SCALARS:
-            return SCALARS[scalar]
-        case ast.Subscript(value=ast.Name(id="ExpandableField")):
-            return "ref"
-        case ast.Subscript(value=ast.Name(id="Literal")):
-            return "text"
-        case ast.Subscript(
-            value=ast.Name(id="Union"), slice=ast.Tuple(elts=[*_, ast.Name(id="str")])
-        ):
-            return "text"
-    return "json"
+def annotation(row: Resource | Child, field: str) -> str:
+    """The SDK's annotation of a field, without the marks of what may be missing."""
+    text = sdk_fields(row.object)[field].annotation
+    return re.sub(r"^Optional\[(.*)\]$", r"\1", text)
 
 
 def declared(row: Resource | Child) -> list[Column]:
@@ -143,44 +84,52 @@ def plain(name: str, *children: Child) -> Resource:
     )
 
 
+X = Column("x", "text", "X.")
+
+
 # against the SDK
 
 
-@each_table
-def test_object_is_the_sdks(row: Resource | Child) -> None:
-    """Stripe calls the object as the table says."""
-    assert row.object == sdk_class(row).OBJECT_NAME
+@pytest.mark.parametrize("object_name", FILES)
+def test_fields_and_kinds_are_the_sdks(object_name: str) -> None:
+    """Every field that the pinned SDK knows is in the file of its object, with the kind that the
+    annotation asks for, and no other.
+    """
+    assert differences(object_name) == []
+
+
+def test_every_object_has_its_file_and_every_file_its_object() -> None:
+    """No file is left over."""
+    assert {row.object for row in TABLES.values()} == set(FILES)
 
 
 @each_table
-def test_fields_are_the_sdks(row: Resource | Child) -> None:
-    """Every field that the pinned SDK knows has its place in the table, and no other."""
-    theirs = set(sdk_fields(row)) - {DELETED}
-    new, gone = sorted(theirs - set(field_names(row))), sorted(set(field_names(row)) - theirs)
+def test_every_field_has_one_place(row: Resource | Child) -> None:
+    """A row takes each field of its object's file as a column, or says why not; more it does not
+    have, except the parent's id.
+    """
+    added = {row.parent} if isinstance(row, Child) else {row.parent.column} if row.parent else set()
+    added |= {DETAILS.name} if isinstance(row, Resource) and row.folded else set()
 
-    assert not new and not gone, (
-        f"{row.table}, stripe {stripe.VERSION}: new in the SDK: {new}; gone from it: {gone}"
+    assert set(field_names(row)) - added == set(stored_lines(row.object)) - added
+
+
+def test_the_tool_adds_what_is_new_and_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make columns` neither reorders nor rewords, reports what is gone, and adds what is new."""
+    monkeypatch.setattr(sdk_columns, "FOLDER", tmp_path)
+    file = tmp_path / "coupon.tsv"
+    kept = "name\tbigint\tOurs.\nid\ttext\tId.\nold\ttext\tOld.\n"
+    file.write_text(HEADER + kept)
+
+    assert {"coupon.name is bigint, the SDK says text", "coupon.old is gone"} < set(
+        differences("coupon")
     )
-
-
-@each_table
-def test_kinds_are_the_sdks(row: Resource | Child) -> None:
-    """Every column has the kind that the SDK's annotation asks for."""
-    theirs = {name: sdk_kind(name, annotation) for name, annotation in sdk_fields(row).items()}
-    wrong = [
-        f"{name} is {kind}, the SDK says {theirs[name]}"
-        for name, kind in kinds(row).items()
-        if theirs.get(name, kind) != kind
-    ]
-
-    assert wrong == []
-
-
-def test_timestamps_are_listed() -> None:
-    """The exceptions to the SDK's `int` are exactly the timestamps of the table."""
-    timestamps = {column.name for _, column in everywhere() if column.kind == "timestamp"}
-
-    assert timestamps == TIMESTAMPS
+    add_new("coupon")
+    text = file.read_text()
+    assert text.startswith(HEADER + kept) and "\nredeem_by\ttimestamp\tDate after which " in text
+    assert not any(line.endswith("is new") for line in differences("coupon"))
 
 
 def test_no_new_timestamp_is_taken_for_a_number() -> None:
@@ -251,24 +200,43 @@ def test_object_names_itself(row: Resource | Child) -> None:
     assert [c.description for c in row.columns if c.name == "object"] == [f"Always `{row.object}`."]
 
 
-def test_columns_read_a_table_of_text() -> None:
-    """A line is a name, a kind and a description with spaces."""
-    assert parse_columns("\n  id   text  Id of it.\n  paid bool  Paid?  Yes.\n") == (
-        Column("id", "text", "Id of it."),
-        Column("paid", "bool", "Paid?  Yes."),
+def test_columns_read_a_file() -> None:
+    """A line is a name, a kind and a description; folded fields share a column."""
+    lines = "id\ttext\tId of it.\ncard\tfolded\tCard.\npaid\tbool\tPaid?  Yes.\n"
+    assert parse_columns(HEADER + lines) == (
+        (Column("id", "text", "Id of it."), Column("paid", "bool", "Paid?  Yes.")),
+        ("card",),
     )
 
 
 def test_columns_refuse_an_unknown_kind() -> None:
     """A kind that does not exist is refused by name."""
     with pytest.raises(ValueError, match="'id': unknown kind 'string'"):
-        parse_columns("id string Id.")
+        parse_columns(HEADER + "id\tstring\tId.\n")
 
 
 def test_columns_refuse_a_line_without_description() -> None:
     """A column without description is refused."""
     with pytest.raises(ValueError):
-        parse_columns("id text")
+        parse_columns(HEADER + "id\ttext\n")
+
+
+def test_a_row_refuses_fields_that_its_object_does_not_have() -> None:
+    """A misspelt field is found when the table is made."""
+    with pytest.raises(ValueError, match="plans: not among its fields: secrets, tims"):
+        list(with_columns([Resource("plans", "plan", excluded=("secrets",), volatile=("tims",))]))
+
+
+def test_a_parent_that_a_child_does_not_name_is_a_column() -> None:
+    """Some of Stripe's objects do not say to which object they belong."""
+    child = Child("lines", "a_lines", "price", "bill_of_sale", "/v1/a/{id}/lines")
+    (row,) = with_columns(
+        [Resource("subscriptions", "subscription", children=(replace(child, field="items"),))]
+    )
+
+    assert row.children[0].columns[1] == Column(
+        "bill_of_sale", "text", "Bill of sale that it belongs to (id)."
+    )
 
 
 # tables
@@ -320,25 +288,25 @@ def test_a_table_declared_twice_is_refused(rows: tuple[Resource, ...]) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        Resource("a", "a", parse_columns("x text X.\nx bool X."), "rak_x_read", "X"),
+        Resource("a", "a", (X, X), "rak_x_read", "X"),
         Resource(
             "a",
             "a",
-            parse_columns("x text X."),
+            (X,),
             "rak_x_read",
             "X",
-            expandable=(Expandable(parse_columns("x json X.")[0]),),
+            expandable=(Expandable("x"),),
         ),
         Resource(
             "a",
             "a",
-            parse_columns("x text X."),
+            (X,),
             "rak_x_read",
             "X",
             children=(Child("x", "b", "b", "a", "/v1/b", ()),),
         ),
-        Resource("a", "a", parse_columns("x text X."), "rak_x_read", "X", excluded=("x",)),
-        plain("a", Child("x", "b", "b", "a", "/v1/b", parse_columns("x text X.\nx text X."))),
+        Resource("a", "a", (X,), "rak_x_read", "X", excluded=("x",)),
+        plain("a", Child("x", "b", "b", "a", "/v1/b", (X, X))),
     ],
 )
 def test_a_field_declared_twice_is_refused(row: Resource) -> None:
@@ -352,14 +320,24 @@ def test_a_field_declared_twice_is_refused(row: Resource) -> None:
 
 @each_resource
 def test_path_is_the_tables(resource: Resource) -> None:
-    """The list endpoint is the table's name below /v1."""
-    assert resource.path == f"/v1/{resource.table}"
+    """The list endpoint is below /v1, by default with the table's name."""
+    assert re.fullmatch(r"/v1(/[a-z_]+|/\{id\}){1,3}", resource.path)
+    assert Resource("coupons", "coupon").path == "/v1/coupons"
 
 
 @each_resource
 def test_created_is_the_cursor(resource: Resource) -> None:
-    """Every resource has `created`, the cursor of its list."""
-    assert kinds(resource)["created"] == "timestamp"
+    """The field by which a list is filtered is a time."""
+    assert not resource.created_field or kinds(resource)[resource.created_field] == "timestamp"
+
+
+@each_resource
+def test_roles_are_among_the_events(resource: Resource) -> None:
+    """What reports a birth or an end is one of the resource's events, and not both."""
+    created_by, deleted_by = set(resource.created_by), set(resource.deleted_by)
+
+    assert created_by | deleted_by <= set(resource.events)
+    assert not created_by & deleted_by
 
 
 @each_resource
@@ -433,7 +411,7 @@ def test_expandable_fields_are_json(resource: Resource, extra: Expandable) -> No
 @each_expandable
 def test_a_list_names_its_rest(resource: Resource, extra: Expandable) -> None:
     """An expandable list has the path of its rest, and nothing else has one."""
-    is_list = "ListObject" in ast.unparse(sdk_fields(resource)[extra.column.name])
+    is_list = "ListObject" in annotation(resource, extra.name)
 
     assert bool(extra.path) == is_list
     assert not is_list or "{id}" in " ".join([extra.path, *(value for _, value in extra.params)])
@@ -448,9 +426,7 @@ def test_expandable_paths(resource: Resource, extra: Expandable) -> None:
 @each_child
 def test_children_are_embedded_lists(resource: Resource, child: Child) -> None:
     """A child's field is a list that the SDK's parent class embeds."""
-    assert f"ListObject['{sdk_class(child).__name__}']" == ast.unparse(
-        sdk_fields(resource)[child.field]
-    )
+    assert f"ListObject['{sdk_class(child)}']" == annotation(resource, child.field)
 
 
 @each_child
@@ -474,16 +450,15 @@ def test_embeds_are_whole_objects(resource: Resource, child: Child) -> None:
     """A full object inside a child is a JSON column, and of the class that the SDK names."""
     for field, name in child.embeds:
         assert kinds(child)[field] == "json"
-        assert ast.unparse(sdk_fields(child)[field]) == f"'{sdk_class(RESOURCES[name]).__name__}'"
+        assert annotation(child, field) == f"'{sdk_class(RESOURCES[name])}'"
 
 
 def test_no_embedded_object_is_missed() -> None:
     """No child embeds one of our resources without saying so."""
-    names = {sdk_class(resource).__name__: resource.table for resource in RESOURCES.values()}
+    names = {sdk_class(resource): resource.table for resource in RESOURCES.values()}
     for _, child in CHILDREN:
         annotated = {
-            field: ast.unparse(annotation).strip("'")
-            for field, annotation in sdk_fields(child).items()
+            field: annotation(child, field).strip("'") for field in sdk_fields(child.object)
         }
 
         assert set(child.embeds) == {

@@ -242,7 +242,7 @@ def _parent_of(table: str) -> str:
 def columns_of(row: Resource | Child, expand: Collection[str] = ()) -> list[Column]:
     """The columns of Stripe's fields."""
     extra = row.expandable if isinstance(row, Resource) else ()
-    return [*row.columns, *(one.column for one in extra if one.column.name in expand)]
+    return [*row.columns, *(one.column for one in extra if one.name in expand)]
 
 
 def read(

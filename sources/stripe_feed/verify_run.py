@@ -26,7 +26,7 @@ from .extract.repairs import stray_rows
 from .extract.repairs.copy_rows import VERSION_TOLERANCE
 from .extract.repairs.row_digests import comparable_value, row_images
 from .extract.run import RunContext, open_run
-from .extract.tables.arrow import LoadStamp, value_of
+from .extract.tables.arrow import LoadStamp
 from .extract.tables.diff import Image
 from .extract.tables.rejected import WITHOUT_ID, Rejected
 from .extract.writer import is_embedded_copy
@@ -202,7 +202,7 @@ class ResourceVerification:
             read_down_to = max(spans, default=moment)
             self.hidden |= (
                 stray_rows.live_ids_between(
-                    self.client, self.table, read_down_to, moment, self.sample
+                    self.client, self.resource, read_down_to, moment, self.sample
                 )
                 - on_pages.keys()
             )
@@ -236,7 +236,7 @@ class ResourceVerification:
     ) -> Iterator[tuple[str, str, str]]:
         start = self.listed.get("start", 0)
         for id, read in sorted(shown.items()):
-            created = value_of(read.record.row.created, "timestamp") or 0
+            created = read.record.created or 0
             if id not in stored and id not in pending and start <= created < self.until:
                 yield self.table, id, "Stripe has it, and the copy does not"
 
@@ -291,7 +291,8 @@ class ResourceVerification:
         """Whether only subscription items show the object, and one still shows it as it is stored;
         `reconcile` accepts such rows too.
         """
-        created = existing.stripe_value("timestamp", row["created"])
+        created_column = self.resource.created_column
+        created = existing.stripe_value("timestamp", row.get(created_column))
         if row["deleted_at"] is not None or not is_embedded_copy(
             row["_version"] or 0, created, bool(row.get("active"))
         ):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from ..resources import RESOURCES
+
 LIVE_RPS = 80.0
 TEST_RPS = 20.0
 ENDPOINT_RPS = 20.0
@@ -22,6 +24,12 @@ MIN_RATE = 0.5
 EPSILON = 1e-9
 RECOVERY_SECONDS = 60.0
 MAX_PAGE_SIZE = 100
+# the first segment of paths such as /v1/checkout/sessions, which is no endpoint of its own
+NAMESPACES = {"test_helpers"} | {
+    parts[2]
+    for parts in (row.path.split("/") for row in RESOURCES.values())
+    if len(parts) > 3 and parts[3] != "{id}"
+}
 
 
 class TokenBucket:
@@ -184,7 +192,9 @@ class PageSize:
 def endpoint_name(path: str) -> str:
     """The endpoint under which Stripe counts a path: all ids of one path share it."""
     parts = path.split("/")
-    id_index = 4 if parts[2:3] == ["test_helpers"] else 3
+    id_index = 4 if parts[2:3] and parts[2] in NAMESPACES else 3
     if len(parts) > id_index and parts[id_index] != "search":
         parts[id_index] = ":id"
+    if len(parts) > id_index + 2:  # an object of a list below another object
+        parts[id_index + 2] = ":id"
     return "/".join(parts)

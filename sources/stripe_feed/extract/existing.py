@@ -384,7 +384,8 @@ def _utc_time(value: Any) -> datetime:
 
 def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:
     """Count the stored rows that were created in [lo, hi], Unix seconds."""
-    query = f"select count(*) from {table_name(client, resource.table)} where created >= %s and created <= %s"
+    created = client.escape_column_name(resource.created_column)
+    query = f"select count(*) from {table_name(client, resource.table)} where {created} >= %s and {created} <= %s"
     times = [datetime.fromtimestamp(at, timezone.utc) for at in (lo, hi)]
     return next((int(count) for (count,) in select_rows(client, query, *times)), 0)
 

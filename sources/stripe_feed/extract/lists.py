@@ -30,10 +30,10 @@ from .paging.reader import Listing
 from .paging.windows import Planner, Range, subtract
 from .refetch import Fetched, refetch
 from .run import RunContext
-from .tables.arrow import value_of
 from .tables.changes import ChangeRow, customer_id_of, encode_image, listed_change_id
 from .tables.codec import Record, schema_id
 from .tables.dlt_resource import is_limited
+from .tables.values import value_of
 from .writer import Writer, child_items, read_version
 
 log = logging.getLogger("stripe_feed")
@@ -174,10 +174,7 @@ def _walk(
             and not (run.plan.first or run.resumed or keeps_cursor)
         ):
             tables += _created_changes(context, writer, records, run.known_before)
-        if run.lost_table and any(
-            (value_of(record.row.created, "timestamp") or 0) < run.known_before
-            for record in records
-        ):
+        if run.lost_table and any((record.created or 0) < run.known_before for record in records):
             log.warning(
                 "%s is gone or empty in the destination: %s are listed again.",
                 run.lost_table,
@@ -215,7 +212,7 @@ def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
     """When objects were created, except those on test clocks, which have a time of their own."""
     for record in records:
         if not value_of(getattr(record.row, "test_clock", None), "ref"):
-            yield value_of(record.row.created, "timestamp") or 0
+            yield record.created or 0
 
 
 def _created_changes(
@@ -229,14 +226,14 @@ def _created_changes(
         record
         for record in records
         if record.row.id not in writer.stored_hashes
-        and (not known_before or (value_of(record.row.created, "timestamp") or 0) >= known_before)
+        and (not known_before or (record.created or 0) >= known_before)
     ]
     if not new:
         return []
     dlt.current.source_state()[LIST_EMITTED_CREATES] = True
     changes = []
     for record in new:
-        image, created = codec.image(record.row), value_of(record.row.created, "timestamp")
+        image, created = codec.image(record.row), record.created
         changes.append(
             ChangeRow(
                 listed_change_id(context.account.id, resource.table, record.row.id, created),
@@ -331,7 +328,7 @@ def _begin_listing(
         planned = replace(planned, first=False)
     if not planned.first:
         codec = context.codecs[resource.table]
-        _warn_new_columns(resource.table, [expandable.column.name for expandable in codec.expanded])
+        _warn_new_columns(resource.table, [expandable.name for expandable in codec.expanded])
     listing = open_listing(context, resource, planned.remaining)
     remaining = [list(walk) for walk in planned.remaining]
     remaining += [[(0, FAR_FUTURE)] for _ in listing.walks[len(remaining) :]]

@@ -28,7 +28,6 @@ from .repairs import stray_rows
 from .repairs.copy_rows import HeldRow, read_copy, shared_hashes
 from .repairs.row_digests import RowDigests, digests_of
 from .run import RunContext
-from .tables.arrow import value_of
 from .tables.changes import ChangeRow, diff_change
 from .tables.codec import Record, schema_id
 from .tables.diff import Image, align_lists, project_onto
@@ -177,7 +176,7 @@ class Reconciliation:
         elif row.deleted or (
             row.content.documented != digests.documented and row.hash != record.hash
         ):
-            self.suspects[id] = value_of(record.row.created, "timestamp")
+            self.suspects[id] = record.created
         elif row.irregular or row.content != digests or row.hash != record.hash:
             self.quiet_fixes.append((record, max(read_version(requested_at), row.version)))
             if row.irregular or row.content.documented != digests.documented:
@@ -201,12 +200,12 @@ class Reconciliation:
         self.restored.update(id for id, (record, _) in lost.items() if not self._is_older(record))
         for record, _ in self.absent:
             if record.row.id not in lost:
-                self.suspects[record.row.id] = value_of(record.row.created, "timestamp")
+                self.suspects[record.row.id] = record.created
         self.absent = []
 
     def _is_old(self, record: Record) -> bool:
         """Whether an object existed before the changes of its resource begin."""
-        created = value_of(record.row.created, "timestamp")
+        created = record.created
         return created is None or created < (
             self._changes_since() or self.listed_until - self.context.options.look_back
         )
@@ -360,7 +359,7 @@ class Reconciliation:
 
     def _is_older(self, record: Record) -> bool:
         """Whether an object was created before the range that was ever listed."""
-        created = value_of(record.row.created, "timestamp")
+        created = record.created
         return created is not None and created < self.oldest_listed
 
     def _is_same_schema(self) -> bool:

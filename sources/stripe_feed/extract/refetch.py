@@ -104,6 +104,8 @@ def _jobs(
         with client as opened:
             return existing.count_between(opened, resource, lo, hi)
 
+    if not resource.created_field:
+        wanted = dict.fromkeys(wanted)  # no range of its list can be asked for
     singles, ranges = plan_requests(wanted, count_stored, len(resource.list_filters))
     listed: list[Job] = [
         (table, partial(_fetch_range, context, resource, span, ids)) for span, ids in ranges
@@ -147,7 +149,7 @@ def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetche
 
     Raises `Rejected` if it cannot be stored.
     """
-    expand = [expandable.column.name for expandable in codec.expanded]
+    expand = [expandable.name for expandable in codec.expanded]
 
     def decode(body: bytes) -> Record | None:
         return None if bytes(_stub.decode(body).deleted) == b"true" else codec.decode_object(body)

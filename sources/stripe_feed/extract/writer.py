@@ -27,7 +27,7 @@ from . import existing
 from .next_step import VERSION_STEP
 from .repairs.clock_errors import repair_clock_errors
 from .run import RunContext
-from .tables.arrow import LoadStamp, child_table, parent_table, value_of
+from .tables.arrow import LoadStamp, child_table, parent_table
 from .tables.changes import ChangeRow, change_hints, change_table
 from .tables.codec import Record, TableCodec
 from .tables.dlt_resource import load_sqlite_serially, restrict_access
@@ -283,10 +283,7 @@ class Writer:
                 fresh = {key: record for key, record in fresh.items() if record.row.id not in gone}
             if fresh:
                 records = list(fresh.values())
-                versions = [
-                    (value_of(record.row.created, "timestamp") or 0) * VERSION_STEP
-                    for record in records
-                ]
+                versions = [(record.created or 0) * VERSION_STEP for record in records]
                 codec = self.context.codecs[table]
                 tables.append(self._mark(table, parent_table(codec, records, versions, self.stamp)))
         return tables

@@ -99,7 +99,7 @@ def _erasable(client: Any, table: str) -> list[str] | None:
         if column.kind in ERASED_KINDS and column.name not in FACTS | parents
     ]
     extras = RESOURCES[table].expandable if table in RESOURCES else ()
-    names = [*columns, *(extra.column.name for extra in extras), "extra"]
+    names = [*columns, *(extra.name for extra in extras), "extra"]
     return [name for name in names if name in held]
 
 

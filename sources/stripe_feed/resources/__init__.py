@@ -1,15 +1,17 @@
 """The Stripe resources: one row of data for each.
 
-The rest of the package iterates over `RESOURCES`; a new resource is one new row here and one sample
-object in the sandbox. Stripe is called by path, never by SDK class.
+The rest of the package iterates over `RESOURCES`; a new resource is one row in the module of its
+group, one file in `columns` and one sample object in the sandbox. Stripe is called by path, never
+by SDK class.
 """
 
 from __future__ import annotations
 
+from .column_files import with_columns
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
 
-RESOURCES: dict[str, Resource] = index_by_table(*CORE)
+RESOURCES: dict[str, Resource] = index_by_table(*with_columns(CORE))
 """Every resource by table, in the order of display."""
 
 TABLES: dict[str, Resource | Child] = {row.table: row for row in with_children(RESOURCES.values())}

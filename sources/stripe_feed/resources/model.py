@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal
 
 ColumnKind = Literal["text", "ref", "bigint", "bool", "timestamp", "decimal", "double", "json"]
 """How a field arrives and is stored.
@@ -32,9 +32,15 @@ class Expandable:
     list (`{id}`: the object's id).
     """
 
-    column: Column
+    name: str
     path: str = ""
     params: QueryPairs = ()
+    description: str = ""  # from the object's file of columns
+
+    @property
+    def column(self) -> Column:
+        """The column that holds it, if it was asked for."""
+        return Column(self.name, "json", self.description)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,60 +50,79 @@ class Child:
     field: str  # where it is embedded: "lines"
     table: str  # "invoice_line_items"
     object: str  # "line_item"
-    parent: str  # the column with the parent's id: "invoice"
+    parent: str  # the column with the parent's id: "invoice"; added where Stripe has no such field
     path: str  # the endpoint for the whole list: "/v1/invoices/{id}/lines"
-    columns: tuple[Column, ...]
+    columns: tuple[Column, ...] = ()  # from the object's file of columns
     params: QueryPairs = ()  # (("subscription", "{id}"),)
     # full objects inside each row, and their resource: (("price", "prices"),)
     embeds: tuple[tuple[str, str], ...] = ()
+    expand: bool = False  # Stripe only embeds it if it is expanded
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Where the lists of a resource are that has one list per object of another resource."""
+
+    table: str  # the resource with the parents: "customers"
+    column: str  # the column with the parent's id: "customer"; added where Stripe has no such field
+    params: QueryPairs = ()  # (("setup_intent", "{id}"),)
+    # fields of the parent that change with its list: only then the list is read again
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One Stripe list endpoint and the table it fills."""
+    """One Stripe list endpoint and the table it fills.
+
+    The columns come from `columns/<object>.tsv`; a row only says what no annotation tells.
+    """
 
     table: str  # "customers"; also the resource's name
     object: str  # Stripe's name for one: "customer"
-    columns: tuple[Column, ...]
-    permission: str  # what a restricted key needs: "rak_customer_read"
-    label: str  # the same, as the Dashboard words it: "Core > Customers"
+    columns: tuple[Column, ...] = ()  # from the object's file of columns
+    permission: str = ""  # what a restricted key needs: "rak_customer_read"
+    label: str = ""  # the same, as the Dashboard words it: "Core > Customers"
+    group: str = "core"  # resources that are asked for together
+    path: str = ""  # the list endpoint, by default /v1/{table}; an object is at `path/id`
+    parent: Parent | None = None  # then `path` has `{id}`, the parent's, or `parent.params` have it
     list_filters: tuple[QueryPairs, ...] = ((),)  # query parameters; each set is listed in turn
+    # the field with the time of creation, by which the list can be filtered; "": it cannot
+    created_field: str = "created"
+    relist_days: int = 0  # objects of the last days are listed again: they change without an event
     expandable: tuple[Expandable, ...] = ()
     children: tuple[Child, ...] = ()
     volatile: tuple[str, ...] = ()  # fields that change without meaning; not part of `_hash`
     excluded: tuple[str, ...] = ()  # never loaded: secrets, and lists that are resources themselves
+    folded: tuple[str, ...] = ()  # fields that are stored together in one JSON column, `details`
     hides_test_clocks: bool = False  # the list omits objects on a test clock without `test_clock`
-    events: tuple[str, ...] = ()  # the types of its events
-    deleted_event: str = ""  # the event type of its deletion
+    events: tuple[str, ...] = ()  # the types of its events; none: changes are seen by the list only
+    # the event types that report a new object. Of several the one that comes first for an object;
+    # within a second in this order
+    created_by: tuple[str, ...] = ()
+    deleted_by: tuple[str, ...] = ()  # the event types that report that an object is gone
     client_ids: bool = False  # an account can choose ids, and so reuse one
-    schema_since: str = ""  # first API version with the pinned version's fields, children included
+    # first API version with the pinned version's fields, children included; "": only the pinned one
+    schema_since: str = ""
     bearer_links: tuple[str, ...] = ()  # URLs that need no login: in the table, not in changes
     # hashes whose keys come and go: null in `previous_attributes` is ambiguous
     map_fields: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.path:
+            object.__setattr__(self, "path", f"/v1/{self.table}")
+
     @property
-    def path(self) -> str:
-        """The list endpoint; an object is at `path/id`."""
-        return f"/v1/{self.table}"
+    def created_column(self) -> str:
+        """The column with the time of creation, whether the list can be filtered by it or not; ""
+        if there is none.
+        """
+        has_created = any(column.name == "created" for column in self.columns)
+        return self.created_field or ("created" if has_created else "")
 
 
 def event_types(prefix: str, verbs: str) -> tuple[str, ...]:
     """Prefix each verb: `event_types("plan", "created updated")`."""
     return tuple(f"{prefix}.{verb}" for verb in verbs.split())
-
-
-def parse_columns(text: str) -> tuple[Column, ...]:
-    """Parse a text with one column per line: its name, kind and description."""
-    return tuple(_parse_column(line) for line in text.strip().splitlines())
-
-
-def _parse_column(line: str) -> Column:
-    name, kind, description = line.split(maxsplit=2)
-    if kind not in get_args(ColumnKind):
-        raise ValueError(
-            f"column {name!r}: unknown kind {kind!r}; one of {', '.join(get_args(ColumnKind))}"
-        )
-    return Column(name, cast(ColumnKind, kind), description)
 
 
 def index_by_table(*rows: Resource) -> dict[str, Resource]:
@@ -118,7 +143,7 @@ def field_names(row: Resource | Child) -> list[str]:
     if isinstance(row, Resource):
         names += [extra.column.name for extra in row.expandable]
         names += [child.field for child in row.children]
-        names += row.excluded
+        names += (*row.excluded, *row.folded)
     return names
 
 

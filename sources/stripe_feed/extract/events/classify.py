@@ -19,6 +19,7 @@ class _Head(msgspec.Struct, gc=False):
     object: str | None = None
     id: msgspec.Raw = msgspec.Raw(b"null")
     created: msgspec.Raw = msgspec.Raw(b"null")
+    date: msgspec.Raw = msgspec.Raw(b"null")
     customer: msgspec.Raw = msgspec.Raw(b"null")
     subscription: msgspec.Raw = msgspec.Raw(b"null")
     test_clock: msgspec.Raw = msgspec.Raw(b"null")
@@ -71,7 +72,7 @@ def object_events(event: Event, resources: Mapping[str, Resource]) -> list[Objec
         return []
     customer = id if resource.object == "customer" else _ref(head.customer)
     clock = bytes(head.test_clock) != b"null"
-    created = decode_or_none(head.created, int)
+    created = decode_or_none(head.date if resource.created_field == "date" else head.created, int)
     stub = bytes(head.deleted) == b"true" and created is None
     return [
         ObjectEvent(event, resource, id, _kind(event, resource), stub, created, customer, clock)
@@ -101,10 +102,13 @@ def _ref(raw: msgspec.Raw) -> str | None:
 
 
 def _kind(event: Event, resource: Resource) -> Kind:
-    if event.type == resource.deleted_event:
+    if event.type in resource.deleted_by:
         return "deleted"
-    if event.type == resource.events[0]:
-        return "created"
+    return "created" if event.type in resource.created_by else kind_of_update(event)
+
+
+def kind_of_update(event: Event) -> Kind:
+    """The kind of an event about an object that was there before."""
     return "updated" if bytes(event.data.previous_attributes).startswith(b"{") else "status"
 
 

@@ -13,10 +13,12 @@ from ...api.client import API_VERSION
 from ...resources.model import Resource
 from ..existing import StoredChange
 from ..tables.diff import Image, normalized_image, revert
-from .classify import ObjectEvent, object_events
+from .classify import ObjectEvent, kind_of_update, object_events
 from .ordering import ABSENT, Transition, is_cycle, order_transitions, reachable, unique_start
 from .reader import Event, EventData
 
+# a doubtful creation that comes later after the object's own time is none
+MOST_SECONDS_TO_CREATE = 60
 _image = msgspec.json.Decoder(dict)
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -33,12 +35,14 @@ def events_of_stored_change(row: StoredChange, resource: Resource) -> list[Objec
     entries = object_events(event, {resource.object: resource})
     for entry in entries:
         entry.seen = entry.from_copy = True
+        if entry.kind == "created" and row.op != "c":
+            entry.kind = kind_of_update(event)
     return entries
 
 
 def same_schema(resource: Resource, version: str | None, pin: str) -> bool:
     """Whether objects of an API version have the fields of the pinned version, children included."""
-    if version is None or version == pin:
+    if version is None or version == pin or not resource.schema_since:
         return version == pin
     return all(resource.schema_since <= each[:10] <= API_VERSION[:10] for each in (version, pin))
 
@@ -75,6 +79,7 @@ def order_events(
     """
     ordered: list[SequencedEvent] = []
     last: ObjectEvent | None = None
+    history = _with_one_creation(history, base)
     groups = [list(group) for _, group in groupby(history, key=lambda entry: entry.event.created)]
     for group, following in zip(groups, [*groups[1:], []], strict=True):
         second, sure = _without_repeated_creations(group), True
@@ -89,6 +94,41 @@ def order_events(
         ordered += [SequencedEvent(entry, n, sure) for n, entry in enumerate(second, 1)]
         last = second[-1]
     return ordered
+
+
+def has_doubtful_creations(resource: Resource) -> bool:
+    """Whether several types of events can report a new object, each of which can also report a
+    change of one that was there before.
+    """
+    return len(resource.created_by) > 1
+
+
+def _with_one_creation(
+    history: Sequence[ObjectEvent], base: BaseState | None
+) -> Sequence[ObjectEvent]:
+    """Of the events of one object that may have created it, let the first be its creation and the
+    others updates; all of them if it was there before, or is too old to be new.
+    """
+    if not history or not has_doubtful_creations(history[0].resource):
+        return history
+    precedence = history[0].resource.created_by
+    candidates = sorted(
+        (entry for entry in history if entry.kind == "created"),
+        key=lambda entry: (entry.event.created, precedence.index(entry.event.type)),
+    )
+    first = candidates[0] if candidates else None
+    is_new = (
+        first is not None
+        and base is None
+        and first.event.created == history[0].event.created
+        and first.event.created - (first.created or 0) <= MOST_SECONDS_TO_CREATE
+    )
+    return [
+        msgspec.structs.replace(entry, kind=kind_of_update(entry.event))
+        if entry.kind == "created" and not (is_new and entry is first)
+        else entry
+        for entry in history
+    ]
 
 
 def _without_repeated_creations(second: list[ObjectEvent]) -> list[ObjectEvent]:
@@ -236,6 +276,8 @@ def needs_base_state(history: Sequence[ObjectEvent]) -> bool:
     `history` as for `order_events`.
     """
     first = [entry for entry in history if entry.event.created == history[0].event.created]
+    if has_doubtful_creations(history[0].resource):
+        return True
     if any(entry.kind == "created" for entry in first):
         return any(entry.kind == "deleted" for entry in first)
     updates = [entry for entry in first if entry.kind == "updated"]

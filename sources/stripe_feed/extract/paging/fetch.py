@@ -12,10 +12,10 @@ import msgspec
 from ...api.client import Api, InvalidBody
 from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, NotFound, RequestRefused, StripeFeedError, Unreachable
-from ...resources.model import Child, Column, Expandable, QueryPairs, Resource
-from ..tables.arrow import value_of
+from ...resources.model import Child, Expandable, QueryPairs, Resource
 from ..tables.codec import NULL_RAW, Record, TableCodec, set_parent
 from ..tables.rejected import Rejected
+from ..tables.values import value_of
 from .reader import ListPage
 from .windows import PageRequest, RowKey
 
@@ -62,7 +62,7 @@ def fetch_list_page(
     clock are left out unless `test_clocks`; rows outside `wanted_ids` always. `reject` is called
     for each object that cannot be stored.
     """
-    expand = [f"data.{expandable.column.name}" for expandable in codec.expanded]
+    expand = [f"data.{expandable.name}" for expandable in codec.expanded]
     params: dict[str, Any] = {
         **dict(walk),
         **request.params(),
@@ -91,7 +91,7 @@ def fetch_list_page(
             if is_wanted(id, None):
                 reject(record)
         else:
-            id, created, row = record.row.id, value_of(record.row.created, "timestamp"), record
+            id, created, row = record.row.id, record.created, record
         if id is None or id in keys:
             continue
         keys[id] = RowKey(id, created)
@@ -128,15 +128,13 @@ def complete_lists(api: Api, resource: Resource, codec: TableCodec, record: Reco
                 setattr(row, child.field, embedded)
                 changed = True
         for expandable in codec.expanded:
-            if expandable.path and _is_truncated(getattr(row, expandable.column.name)):
-                setattr(row, expandable.column.name, _fetch_raw_sublist(api, expandable, row.id))
+            if expandable.path and _is_truncated(getattr(row, expandable.name)):
+                setattr(row, expandable.name, _fetch_raw_sublist(api, expandable, row.id))
                 changed = True
     except NotFound:
         return False
     except (Rejected, RequestRefused, UnstableList) as fault:
-        raise Rejected(
-            resource.table, row.id, value_of(row.created, "timestamp"), _reason(fault)
-        ) from None
+        raise Rejected(resource.table, row.id, record.created, _reason(fault)) from None
     if changed:
         record.hash = codec.hash(row)
     return True
@@ -188,9 +186,7 @@ def fetch_sublist(
     )
 
 
-TEST_CLOCKS = Expandable(
-    Column("test_clocks", "json", "The account's test clocks."), path="/v1/test_helpers/test_clocks"
-)
+TEST_CLOCKS = Expandable("test_clocks", "/v1/test_helpers/test_clocks")
 
 
 def fetch_test_clocks(api: Api) -> list[str]:

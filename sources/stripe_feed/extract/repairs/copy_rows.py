@@ -64,12 +64,12 @@ def _held_rows(
     loads: Collection[str],
 ) -> Iterator[tuple[str | None, HeldRow]]:
     digest, names = digest_function(codec, resource.volatile), _column_names(codec)
-    created_at = names.index("created")
+    created_at = names.index(resource.created_column) if resource.created_column else None
     active_at = names.index("active") if "active" in names else None
     for id, hash, version, deleted, load, owner, *values in existing.all_rows(
         client, resource.table, [*OWN_NAMES, *names]
     ):
-        created = digest_value("timestamp", values[created_at])
+        created = None if created_at is None else digest_value("timestamp", values[created_at])
         is_impossible = version is None or version > newest
         yield (
             id,

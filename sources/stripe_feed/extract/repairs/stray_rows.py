@@ -9,7 +9,7 @@ from typing import Any
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from ...destination.state import select_rows, table_name
-from ...resources.model import Child
+from ...resources.model import Child, Resource
 from ..existing import IDS_PER_SELECT
 
 
@@ -31,9 +31,13 @@ def future_ids(client: Any, table: str, version: int, most: int) -> list[str]:
     return [str(id) for (id,) in select_rows(client, query, version)]
 
 
-def live_ids_between(client: Any, table: str, lo: int, hi: int, most: int) -> set[str]:
+def live_ids_between(client: Any, resource: Resource, lo: int, hi: int, most: int) -> set[str]:
     """Return some ids of rows created in (lo, hi), Unix seconds, that are not deleted."""
-    query = f"select id from {table_name(client, table)} where created > %s and created < %s and deleted_at is null limit {most}"
+    created = client.escape_column_name(resource.created_column)
+    query = (
+        f"select id from {table_name(client, resource.table)} "
+        f"where {created} > %s and {created} < %s and deleted_at is null limit {most}"
+    )
     times = [datetime.fromtimestamp(max(at, 0), timezone.utc) for at in (lo, hi)]
     return {str(id) for (id,) in select_rows(client, query, *times) if id is not None}
 

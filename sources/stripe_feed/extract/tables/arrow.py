@@ -19,15 +19,12 @@ from .codec import (
     ABSENT_RAW,
     ARROW_MEMORY,
     ARROW_TYPES,
-    PYTHON_TYPES,
     UTC_TIME,
     Record,
-    Ref,
     TableCodec,
 )
+from .values import FIRST_SECOND, LAST_SECOND, PYTHON_TYPES, Ref, value_or_overflow
 
-# of the years 1 and 9999: database drivers read no others
-FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -120,7 +117,7 @@ def _to_table(
         values = list(map(attrgetter(name), rows))
         if name in codec.mistyped and column.kind != "json":
             values = [
-                _value_or_overflow(n, value, PYTHON_TYPES[column.kind], overflow(name))
+                value_or_overflow(n, value, PYTHON_TYPES[column.kind], overflow(name))
                 for n, value in enumerate(values)
             ]
         arrays[name] = to_array(column.kind, values, overflow(name))
@@ -142,29 +139,6 @@ def _to_table(
 
 def _json_object(pairs: Sequence[tuple[str, bytes]]) -> bytes:
     return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in pairs) + b"}"
-
-
-def _value_or_overflow(
-    n: int, value: Any, python_type: Any, overflow: Callable[[int, Any], None]
-) -> Any:
-    """Decode a value of a field that does not always have its documented type; call `overflow` if
-    this one does not.
-    """
-    if not isinstance(value, msgspec.Raw):
-        return value
-    try:
-        return msgspec.json.decode(value, type=python_type)
-    except msgspec.ValidationError:
-        overflow(n, value)
-        return None
-
-
-def value_of(value: Any, kind: ColumnKind) -> Any:
-    """Return a field's value; None if it does not have its documented type, or is not a valid time."""
-    decoded = _value_or_overflow(0, value, PYTHON_TYPES[kind], lambda n, value: None)
-    if kind == "timestamp" and decoded is not None and not FIRST_SECOND <= decoded <= _LAST_SECOND:
-        return None
-    return decoded.id if isinstance(decoded, Ref) else decoded
 
 
 def to_array(kind: ColumnKind, values: list[Any], overflow: Callable[[int, Any], None]) -> pa.Array:
@@ -197,7 +171,7 @@ def _typed_array(kind: ColumnKind, values: list[Any]) -> pa.Array:
         bounds = pc.min_max(seconds)
         if (
             bounds["min"].is_valid
-            and not FIRST_SECOND <= bounds["min"].as_py() <= bounds["max"].as_py() <= _LAST_SECOND
+            and not FIRST_SECOND <= bounds["min"].as_py() <= bounds["max"].as_py() <= LAST_SECOND
         ):
             raise OverflowError
         return seconds.cast(pa.timestamp("s", tz="UTC"), memory_pool=ARROW_MEMORY).cast(

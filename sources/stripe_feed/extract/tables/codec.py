@@ -20,6 +20,7 @@ import pyarrow as pa
 from ...api.client import InvalidBody
 from ...resources.model import Child, Column, ColumnKind, Resource
 from .rejected import Rejected, rejection, usable_id
+from .values import PYTHON_TYPES, Ref, value_of
 
 log = logging.getLogger("stripe_feed")
 
@@ -31,22 +32,6 @@ ARROW_MEMORY = pa.system_memory_pool()
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
 
-class Ref(msgspec.Struct, gc=False):
-    """An expanded object in a field that may hold just its id."""
-
-    id: str
-
-
-PYTHON_TYPES: dict[ColumnKind, Any] = {
-    "text": str | None,
-    "ref": str | Ref | None,
-    "bigint": int | None,
-    "bool": bool | None,
-    "timestamp": int | None,
-    "decimal": str | None,
-    "double": float | None,
-    "json": msgspec.Raw,
-}
 ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "text": pa.string(),
     "ref": pa.string(),
@@ -83,10 +68,13 @@ NEVER_NULL = frozenset({"id", "account_id", "_version", "_dlt_load_id"})
 
 
 class Record(msgspec.Struct, gc=False):
-    """One decoded object with its children, and the hash of its content."""
+    """One decoded object with its children, the hash of its content, and the second in which it was
+    created; None if it does not say.
+    """
 
     row: Any
     hash: str
+    created: int | None = None
 
 
 class _Raws(msgspec.Struct):
@@ -106,7 +94,7 @@ class TableCodec:
     def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
         self.name, self.object_name = row.table, row.object
         expandable = row.expandable if isinstance(row, Resource) else ()
-        self.expanded = tuple(e for e in expandable if e.column.name in set(expand))
+        self.expanded = tuple(e for e in expandable if e.name in set(expand))
         self.columns = (*row.columns, *(e.column for e in self.expanded))
         self.children = tuple(
             (child, TableCodec(child))
@@ -114,6 +102,7 @@ class TableCodec:
         )
         self.embeds = row.embeds if isinstance(row, Child) else ()
         self.excluded = row.excluded if isinstance(row, Resource) else ()
+        self._created_column = row.created_column if isinstance(row, Resource) else ""
         volatile = row.volatile if isinstance(row, Resource) else ()
         hashed = self._hashed = [
             column.name for column in self.columns if column.name not in volatile
@@ -178,7 +167,7 @@ class TableCodec:
                 msgspec.json.encode(fields) if fields else raw, type=self.row_struct
             )
         except msgspec.ValidationError as fault:
-            return rejection(self.name, raw, fault)
+            return rejection(self.name, raw, fault, self._created_column)
 
     def is_stub(self, row: Any) -> bool:
         """Whether the row only says that the object was deleted."""
@@ -186,19 +175,25 @@ class TableCodec:
         return (
             attribute is not None
             and bytes(getattr(row, attribute, ABSENT_RAW)) == b"true"
-            and row.created is None
+            and self._created(row) is None
         )
+
+    def _created(self, row: Any) -> int | None:
+        if not self._created_column:
+            return None
+        created: int | None = value_of(getattr(row, self._created_column), "timestamp")
+        return created
 
     def _to_record(self, row: Any) -> Record | Rejected:
         """Turn a struct into a record, if it is an object of this table that can be stored."""
-        created = row.created if isinstance(row.created, int) else None
+        created = self._created(row)
         if usable_id(row.id) is None:
             return Rejected(self.name, None, created, "it has no id")
         if row.object != self.object_name and row.object is not None:
             return Rejected(self.name, row.id, created, f"it is not of type {self.object_name}")
         for child, _ in self.children:
             set_parent(child, row.id, getattr(row, child.field))
-        return Record(row, self.hash(row))
+        return Record(row, self.hash(row), created)
 
     def decode_list(self, embedded: Any) -> Any:
         """Decode the embedded list of an object; None if it is not a list."""

@@ -32,18 +32,23 @@ class Rejected(PartlyDone):
         self.table, self.id, self.created, self.reason = table, id, created, reason
 
 
-class _Named(msgspec.Struct):
-    id: msgspec.Raw = msgspec.Raw(b"null")
-    created: msgspec.Raw = msgspec.Raw(b"null")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = msgspec.Raw(b"null")
 
 
-def rejection(table: str, raw: msgspec.Raw, fault: msgspec.ValidationError | str) -> Rejected:
+def rejection(
+    table: str,
+    raw: msgspec.Raw,
+    fault: msgspec.ValidationError | str,
+    created_column: str = "created",
+) -> Rejected:
     """Say why the JSON of an object cannot be stored, without quoting its content."""
     try:
-        named = msgspec.json.decode(raw, type=_Named)
+        fields = _fields.decode(raw)
     except msgspec.ValidationError:
         return Rejected(table, None, None, "it is not an object")
-    id, created = usable_id(decode_or_none(named.id, str)), decode_or_none(named.created, int)
+    id = usable_id(decode_or_none(fields.get("id", _NULL), str))
+    created = decode_or_none(fields.get(created_column, _NULL), int)
     if id is None:
         return Rejected(table, None, created, "it has no id")
     if isinstance(fault, str):
