@@ -133,6 +133,57 @@ def test_an_item_that_a_row_never_had_may_be_empty(subscriptions: Pushing) -> No
     assert items(subscriptions) == {"pro": 1}
 
 
+BY_ID = {
+    "id": "sub", "items[0].id": "item", "items[0].price": {"column": "plan", **BY_KEY},
+    "items[0].quantity": "seats", "items[1].price": {"column": "extra", **BY_KEY},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seats", "after"),
+    [(None, {"pro": 3, "basic": 1}), (5, {"pro": 5, "basic": 1})],
+    ids=["kept", "given"],
+)
+def test_an_item_that_is_named_by_its_id_gets_another_price(
+    subscriptions: Pushing, seats: int | None, after: Row
+) -> None:
+    subscriptions.run([contract("basic", "seat", 3)])
+    (held,) = subscriptions.held("subscriptions")
+    prices = subscriptions.box.objects("prices")
+    ids = {prices[item["price"]["id"]]["lookup_key"]: item["id"] for item in held["items"]["data"]}
+    by_id: Row = {"name": "by_id", "mode": "update", "match": "id", "map": BY_ID}
+    row = {"contract": "c1", "sub": held["id"], "item": ids["seat"], "plan": "pro", "seats": seats,
+           "extra": "basic"}  # fmt: skip
+    assert ends(subscriptions.run([row], changes=by_id)) == {"updated": 1}
+    assert items(subscriptions) == after
+    (held,) = subscriptions.held("subscriptions")
+    named = next(item for item in held["items"]["data"] if item["id"] == ids["seat"])
+    assert prices[named["price"]["id"]]["lookup_key"] == "pro"
+    again = subscriptions.run([row], changes=by_id, full_resync=True)
+    assert ends(again) == {"unchanged": 1}
+    lost = {**row, "item": "si_nobody"}
+    assert "no item of this subscription" in reasons(subscriptions.run([lost], changes=by_id))["c1"]
+
+
+def test_all_items_show_whether_a_change_was_carried_out(subscriptions: Pushing) -> None:
+    """The subscription itself shows the first ten."""
+    with subscriptions.opened() as push:
+        keys = [f"p{n}" for n in range(14)]
+        for key in keys:
+            form = {"currency": "usd", "product": "prod_1", "unit_amount": 100,
+                    "lookup_key": key, "recurring": {"interval": "month"}}  # fmt: skip
+            push.lookup.api.post("/v1/prices", form, bytes)
+    many = {f"items[{n}].price": {"column": key, **BY_KEY} for n, key in enumerate(keys)}
+    seats = {"items[13].quantity": "seats"}
+    fields = {"metadata.contract": "contract", "customer": CUSTOMER, **many, **seats}
+    changes = {"map": {**fields, "collection_method": {"value": "send_invoice"},
+                       "days_until_due": {"value": 30}}}  # fmt: skip
+    row = {"contract": "c1", "email": "a@example.com", "seats": 1} | {key: key for key in keys}
+    assert ends(subscriptions.run([row], changes=changes)) == {"created": 1}
+    subscriptions.box.faults.always[CHANGE] = "500_after"
+    assert ends(subscriptions.run([{**row, "seats": 7}], changes=changes)) == {"updated": 1}
+
+
 @pytest.mark.parametrize("behavior", ["none", "create_prorations"])
 def test_a_change_is_prorated_only_if_that_is_asked_for(
     subscriptions: Pushing, behavior: str
@@ -375,3 +426,49 @@ def test_what_somebody_else_canceled_stays_canceled_when_its_row_comes_back(
     assert ends(subscriptions.run([contract()], changes=changes)) == {"unchanged": 1}
     (held,) = subscriptions.held("subscriptions")
     assert held["cancel_at_period_end"] is True
+
+
+# -- other lists -----------------------------------------------------------------------------------
+
+NUMBERED = {
+    f"invoice_settings.custom_fields[{n}].{part}": f"{part}{n}"
+    for n in range(2)
+    for part in ("name", "value")
+}
+FIELDS = [{"name": "PO", "value": "1"}, {"name": "Site", "value": "Bonn"}]
+
+
+@pytest.mark.parametrize(
+    ("object", "fields", "first", "blank"),
+    [
+        ("products", {"images": "list"}, {"list": ["https://a.example", "https://b.example"]},
+         {"list": ["https://a.example", None]}),
+        ("products", {"marketing_features": "list"}, {"list": [{"name": "A"}, {"name": "B"}]},
+         {"list": [{}, {"name": "B"}]}),
+        ("customers", NUMBERED, {"name0": "PO", "value0": "1", "name1": "Site", "value1": "Bonn"},
+         {"name0": "PO", "value0": "1", "name1": None, "value1": ""}),
+        ("customers", {"invoice_settings": "hash"}, {"hash": {"custom_fields": FIELDS}},
+         {"hash": {"custom_fields": [None, FIELDS[1]]}}),
+    ],
+    ids=["images", "features", "numbered", "hash"],
+)  # fmt: skip
+def test_a_blank_cell_shortens_no_list(object: str, fields: Row, first: Row, blank: Row) -> None:
+    key = {"products": "metadata.k", "customers": "metadata.k"}[object]
+    fields = {key: "k", "name": "k", **fields}
+    with pushing(object=object, key="k", match=key, map=fields) as push:
+        assert ends(push.run([{"k": "x", **first}])) == {"created": 1}
+        before = push.held(object)
+        result = push.run([{"k": "x", **blank}])
+        assert "is empty, and what is there is not removed for that" in reasons(result)["x"]
+        assert push.held(object) == before
+        unset = push.run([{"k": "x", **blank}], changes={"nulls": "unset"})
+        assert ends(unset) == {"updated": 1}
+        assert push.held(object) != before
+
+
+def test_an_entry_that_a_list_never_had_may_be_empty() -> None:
+    fields = {"metadata.k": "k", "name": "k", **NUMBERED}
+    row = {"k": "x", "name0": "PO", "value0": "1", "name1": None, "value1": None}
+    with pushing(object="customers", key="k", match="metadata.k", map=fields) as push:
+        assert ends(push.run([row])) == {"created": 1}
+        assert ends(push.run([{**row, "value0": "2"}])) == {"updated": 1}

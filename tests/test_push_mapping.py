@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
 import pandas
 import pyarrow
 import pytest
 
+from stripe_feed.api.forms import encode
 from stripe_feed.errors import InvalidParameter, UsageError
+from stripe_feed.resources.writable import WRITABLE
+from stripe_feed.write.parameters import convert
+from stripe_feed.write.push.compare import compare
 from stripe_feed.write.push.definition import Definition, make_definition, read_definitions
 from stripe_feed.write.push.mapping import (
     params_for,
@@ -162,6 +168,82 @@ def test_keys_of_several_columns_cannot_be_mixed_up() -> None:
         row_key(definition, {"a": 1, "b": " "})
 
 
+def test_a_float_is_no_text() -> None:
+    """A column of a DataFrame with one blank cell makes 3.0 of 3."""
+    with pytest.raises(InvalidParameter, match="name: the column n holds a float"):
+        mapped({"n": 3.0}, map=EMAIL | {"name": {"template": "Team {n}"}})
+    as_text = {"phone": {"column": "p", "as": "text"}}
+    assert mapped({"p": 49123.0}, map=EMAIL | as_text) == {"phone": "49123"}
+    with pytest.raises(InvalidParameter, match="phone: a value of type float"):
+        mapped({"p": 4.5}, map=EMAIL | as_text)
+
+
+@pytest.mark.parametrize("value", [b"x", ["x"], {"a": 1}], ids=repr)
+def test_a_template_takes_what_has_one_text(value: Any) -> None:
+    with pytest.raises(InvalidParameter, match="a template takes no value of type"):
+        mapped({"n": value}, map=EMAIL | {"name": {"template": "Team {n}"}})
+
+
+def test_a_uuid_is_text() -> None:
+    """DuckDB and Postgres have a type for it."""
+    known = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+    record = next(read_rows([{"id_": known, "email": "a@example.com", "n": known}]))
+    assert mapped(record, map=EMAIL | {"name": "n", "score": "n"}) == {
+        "name": str(known), "metadata": {"score": str(known)},
+    }  # fmt: skip
+    assert row_key(push(), record) == str(known)
+
+
+def cyclic() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+POISON = (10**5_000, Decimal("sNaN"), {1: "a", "b": 2}, cyclic(), {"a": 10**5_000}, {("a",): 1},
+          Decimal("1E+900000"), [Decimal("sNaN")], {"a": cyclic()})  # fmt: skip
+
+
+@pytest.mark.parametrize("value", POISON, ids=[str(n) for n in range(len(POISON))])
+@pytest.mark.parametrize(
+    "fields",
+    [{"metadata.k": "v"}, {"name": {"template": "{v}"}}, {"balance": "v"}, {"metadata": "v"},
+     {"balance": {"column": "v", "as": "integer"}}, {"name": {"column": "v", "as": "text"}},
+     {"validate": {"column": "v", "as": "boolean"}},
+     {"source": {"column": "v", "find": "customers", "by": "email"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_value_that_has_no_text_rejects_its_row_only(value: Any, fields: dict[str, Any]) -> None:
+    definition = push(map=EMAIL | fields)
+    good = {"id_": 2, "email": "b@example.com", "v": None}
+    bad = {"id_": 1, "email": "a@example.com", "v": value}
+    table = compare(definition, list(read_rows([bad, good])), {}, False)
+    assert [wanted.key for wanted, _ in table.pending if wanted.key != "1"] == ["2"]
+    for wanted, _ in table.pending:  # what has a text at all is refused by name, if at all
+        with suppress(InvalidParameter):
+            encode(params_for(definition, wanted, "create"))
+
+
+@pytest.mark.parametrize("value", POISON[:2], ids=["integer", "sNaN"])
+def test_a_key_that_has_no_text_rejects_its_row_only(value: Any) -> None:
+    rows = [{"id_": value, "email": "a@example.com"}, {"id_": 2, "email": "b@example.com"}]
+    table = compare(push(map=EMAIL), list(read_rows(rows)), {}, False)
+    assert ([wanted.key for wanted, _ in table.pending], table.nameless) == (["2"], 1)
+    assert "key column id_" in table.rejected["(row 1)"]
+
+
+@pytest.mark.parametrize(
+    "number", [10**18, 10**5_000, Decimal("1E+900000")], ids=["18", "5000", "E"]
+)
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [("customers", "balance"), ("coupons", "percent_off"), ("prices", "unit_amount_decimal")],
+)
+def test_a_number_that_no_amount_has_is_refused(table: str, name: str, number: Any) -> None:
+    with pytest.raises(InvalidParameter, match=f"{name} takes"):
+        convert(WRITABLE[table], "create", {name: number})
+
+
 def test_a_float_finds_nothing_so_it_is_refused() -> None:
     """A column of a DataFrame with one blank cell makes 3.0 of 3."""
     frame = pandas.DataFrame({"crm": [3, None], "email": ["a@example.com", "b@example.com"]})
@@ -237,6 +319,8 @@ def test_rows_come_from_a_query_on_the_copy() -> None:
     assert query_rows("select * from people", "copy.duckdb") == [
         {"id": 1, "name": "x", "address": {"city": "Bonn"}}
     ]
+    long = query_rows(f"select '[{'9' * 5000}]'::json as x", "copy.duckdb")[0]["x"]
+    assert len(long) == 5_002  # it has no number of Python's
     with pytest.raises(UsageError, match="one name"):
         query_rows("select id, id from people", "copy.duckdb")
 

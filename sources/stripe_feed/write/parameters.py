@@ -30,6 +30,8 @@ MILLISECONDS = (
 )
 REPLACE_PRICE = " Create another price, with lookup_key and transfer_lookup_key if need be."
 MOST_NAMES = 40  # in a sentence
+LONGEST_NUMBER = 2_000  # bits: more than metadata can hold
+LARGEST = 10**18  # a number beyond it is no amount, no count and no time
 
 
 class _Skipped:
@@ -105,7 +107,8 @@ def _convert(
                 f"{path} is empty. Give a value, or choose what empty values mean: skip or unset.",
                 path,
             )
-        return SKIPPED if nulls == "skip" else _cleared(row, verb, known, path)
+        is_entry = path.endswith("[]")  # of a list, which is left out
+        return SKIPPED if nulls == "skip" or is_entry else _cleared(row, verb, known, path)
     types: tuple[Type, ...] = parameter.types if parameter else ("hash",)
     match value:
         case Mapping():
@@ -196,13 +199,18 @@ def _int(path: str, value: Any) -> int | None:
             bool() | float()
         ):  # 19.99 is never an amount, and 20.0 hides that its unit is not clear
             return None
-        case int():
+        case int() if abs(value) < LARGEST:
             return value
-        case Decimal() if value.is_finite() and value == value.to_integral_value():
+        case Decimal() if is_moderate(value) and value == value.to_integral_value():
             return int(value)
         case str() if re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
             return int(value)
     return None
+
+
+def is_moderate(value: Decimal) -> bool:
+    """Whether a number has so few digits that it can be written out."""
+    return value.is_finite() and abs(value) < LARGEST
 
 
 def timestamp(path: str, value: Any) -> int | None:
@@ -235,9 +243,9 @@ def _decimal(path: str, value: Any) -> str | None:
     match value:
         case bool() | float():
             return None
-        case int():
+        case int() if abs(value) < LARGEST:
             return str(value)
-        case Decimal() if value.is_finite():
+        case Decimal() if is_moderate(value):
             return format(value, "f")
         case str() if re.fullmatch(r"-?\d{1,18}(?:\.\d{1,12})?", value, re.ASCII):
             return value
@@ -245,7 +253,7 @@ def _decimal(path: str, value: Any) -> str | None:
 
 
 def _double(path: str, value: Any) -> Decimal | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= LARGEST):
         return None
     text = repr(value) if isinstance(value, float) else str(value)
     if re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", text, re.ASCII):
@@ -261,7 +269,11 @@ def _text(path: str, value: Any) -> str | None:
     match value:
         case bool():
             return str(value).lower()
-        case Decimal() | float() if not isfinite(value):
+        case Decimal() if not value.is_finite():
+            return None
+        case float() if not isfinite(value):
+            return None
+        case int() if value.bit_length() > LONGEST_NUMBER:
             return None
         case int() | Decimal() | float():
             return str(value)

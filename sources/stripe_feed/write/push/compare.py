@@ -81,6 +81,7 @@ def only_failed(table: Table, logged: Logged) -> Table:
     return Table(
         [(row, before) for row, before in table.pending if row.key in failed],
         {key: reason for key, reason in table.rejected.items() if key in failed},
+        absent=table.absent,
         unsettled=[row for row in table.absent if row.state == "open"],
         known=table.known,
     )
@@ -121,11 +122,15 @@ def _twins(push: Definition, rows: Iterable[Wanted]) -> set[str]:
         return set()
     by_value: dict[str, list[str]] = {}
     for row in rows:
-        value = row.given.get(push.match)
-        if value not in (None, ""):
-            text = str(value).casefold() if push.match == "email" else str(value)
+        if text := match_text(push, row.given.get(push.match)):
             by_value.setdefault(text, []).append(row.key)
     return {key for keys in by_value.values() if len(keys) > 1 for key in keys}
+
+
+def match_text(push: Definition, value: object) -> str:
+    """A value that rows match on, as it is told from others; empty for none."""
+    text = "" if value is None else str(value)
+    return text.casefold() if push.match == "email" else text
 
 
 def _may_have_object(row: LoggedRow) -> bool:

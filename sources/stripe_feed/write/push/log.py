@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from ...errors import SetupError, WrongAccount
+from ...errors import SetupError, UsageError, WrongAccount
 from ..order import KEY_PREFIX
 
 _FORMAT = 1
@@ -48,7 +48,7 @@ create table if not exists rows (
 create table if not exists operations (
     push text, row_key text, version integer, step integer, verb text, method text, path text,
     params text, idempotency_key text, state text not null, first_sent_at real, last_sent_at real,
-    ended_at real, request_id text, object_id text, reason text, run integer,
+    ended_at real, request_id text, object_id text, reason text, run integer, sent_times text,
     primary key (push, row_key, version, step)) without rowid;
 create index if not exists by_run on operations (run);
 create table if not exists runs (
@@ -56,7 +56,7 @@ create table if not exists runs (
 """
 OPERATION = (
     "push, row_key, version, step, verb, method, path, params, idempotency_key, state, "
-    "first_sent_at, last_sent_at, request_id, object_id, reason"
+    "first_sent_at, last_sent_at, request_id, object_id, reason, sent_times"
 )
 
 
@@ -89,6 +89,7 @@ class Operation:
     request_id: str | None
     object_id: str | None
     reason: str | None
+    sent_times: tuple[float, ...]  # each time of sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,9 @@ class PushLog:
         with self._transaction() as db:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
+            columns = {row[1] for row in db.execute("pragma table_info(operations)")}
+            if "sent_times" not in columns:  # a log of before
+                db.execute("alter table operations add column sent_times text")
             db.execute(f"pragma user_version = {_FORMAT}")
 
     def __enter__(self) -> PushLog:
@@ -184,6 +188,26 @@ class PushLog:
                 f"belongs to {account_id} ({mode} mode). Use that account's key, or another --log."
             )
         self.account_id, self.livemode = account_id, livemode
+
+    def tie(self, push: str, object: str) -> None:
+        """Tie the name of a push to a kind of object. Raises `UsageError` if rows of this name are of
+        another kind: their objects would be taken for it.
+        """
+        with self._transaction() as db:
+            found = self._query("select value from meta where name = ?", _tied(push))
+            is_free = not self._query(
+                "select 1 from rows where push = ? and (object_id is not null or state = 'open') limit 1",
+                push,
+            )
+            if is_free or not found:
+                db.execute("insert or replace into meta values (?, ?)", (_tied(push), object))
+                return
+        ((held,),) = found
+        if held != object:
+            raise UsageError(
+                f"{push}: this name stands for {held} in {self.path.name}, so it cannot push to {object}. Choose "
+                f"another name, or forget what was sent with it: `stripe-feed push reset {push}`."
+            )
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -236,10 +260,11 @@ class PushLog:
             for number, step in enumerate(steps):
                 state, sent_at = ("sent", now) if number == 0 else ("planned", None)
                 key = self._key(push, row_key, version, number)
+                times = json.dumps([sent_at]) if sent_at is not None else None
                 values = (push, row_key, version, number, step.verb, step.method, step.path,
-                          _dumped(marked(step, key)), key, state, sent_at, sent_at, None, None, None)  # fmt: skip
+                          _dumped(marked(step, key)), key, state, sent_at, sent_at, None, None, None, times)  # fmt: skip
                 db.execute(
-                    f"insert into operations ({OPERATION}, run) values ({', '.join('?' * 16)})",
+                    f"insert into operations ({OPERATION}, run) values ({', '.join('?' * 17)})",
                     (*values, self.run),
                 )
         return self._steps(push, row_key, version)
@@ -253,8 +278,8 @@ class PushLog:
         now = self.clock()
         self._update(
             operation,
-            "state = 'sent', first_sent_at = coalesce(first_sent_at, ?), last_sent_at = ?, run = ?",
-            now, now, self.run,
+            "state = 'sent', first_sent_at = coalesce(first_sent_at, ?), last_sent_at = ?, sent_times = ?, run = ?",
+            now, now, json.dumps([*operation.sent_times, now]), self.run,
         )  # fmt: skip
 
     def mark_unknown(self, operation: Operation, reason: str, request_id: str | None) -> None:
@@ -473,6 +498,10 @@ class PushLog:
         return [_operation(row) for row in found]
 
 
+def _tied(push: str) -> str:
+    return f"object of {push}"
+
+
 def marked(step: PushStep, key: str) -> dict[str, Any]:
     """The parameters of a step; what it creates carries the key as a marker in its metadata."""
     if step.verb != "create":
@@ -499,6 +528,7 @@ def _logged_row(row: Sequence[Any]) -> LoggedRow:
 def _operation(row: Sequence[Any]) -> Operation:
     values = list(row)
     values[7] = json.loads(values[7] or "{}")
+    values[15] = tuple(json.loads(values[15] or "[]"))
     return Operation(*values)
 
 

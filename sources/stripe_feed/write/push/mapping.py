@@ -5,7 +5,8 @@ value means.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -17,7 +18,7 @@ from ...resources import TABLES
 from ...resources.writable import REMOVED, Writable
 from ..checks import check, check_metadata
 from ..lookup.find import Object
-from ..parameters import MILLISECONDS, Params, convert, unknown
+from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
 from ..unchanged import changed, completed
 from .definition import Association, ColumnSource, Constant, Definition, RowTemplate, Source
 from .log import MARKER, content_of
@@ -30,6 +31,7 @@ WORDS = {
     "false": False, "no": False, "n": False, "f": False, "0": False,
 }  # fmt: skip
 KEY_SEPARATOR = "|"
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +112,32 @@ def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
     for path, source in fields.items():
         if isinstance(source, ColumnSource | Association) and _column(source) not in record:
             continue  # this row says nothing of it
-        given[path] = _value(path, source, record)
+        with _sendable(path):
+            given[path] = _value(path, source, record)
     if isinstance(given.get(push.match or ""), float):  # 3.0 finds no 3
         raise InvalidParameter(
             f'{push.match} is a float, which matches nothing. Map it with as = "integer".',
             push.match,
         )
-    gaps = _gaps(fields, given)
-    given = _with_lists(given)
-    return Wanted(row_key(push, record), given, _content(push, given), gaps)
+    listed = _with_lists(given)
+    content = _content(push, listed)
+    return Wanted(row_key(push, record), listed, content, _gaps(fields, given))
 
 
-_ENTRY = re.compile(r"(\w+)\[(\d+)\]\.([\w.]+)")
+@contextmanager
+def _sendable(path: str) -> Iterator[None]:
+    """Raise `InvalidParameter` for a value that has no text: an integer of thousands of digits, a
+    signaling NaN, a hash with keys of several types, a list that holds itself.
+    """
+    try:
+        yield
+    except (ArithmeticError, RecursionError, TypeError, ValueError) as fault:
+        raise InvalidParameter(
+            f"{path} holds a value that cannot be written as text ({type(fault).__name__}).", path
+        ) from None
+
+
+_ENTRY = re.compile(r"([\w.]+)\[(\d+)\]\.([\w.]+)")
 """`items[0].price`: a list, the number of its entry, and what is in it."""
 
 
@@ -132,8 +148,19 @@ def _gaps(fields: Fields, given: Mapping[str, Any]) -> dict[str, int]:
         if entry := _ENTRY.fullmatch(path):
             at = entry[1], int(entry[2])
             is_filled[at] = is_filled.get(at, False) or given.get(path) is not None
-    empty = sorted((at for at, filled in is_filled.items() if not filled), reverse=True)
-    return dict(empty)
+    empty = [at for at, filled in is_filled.items() if not filled]
+    for path, value in given.items():
+        empty += _empty_entries(path, value)
+    return dict(sorted(empty, reverse=True))
+
+
+def _empty_entries(path: str, value: Any) -> Iterator[tuple[str, int]]:
+    """The entries that say nothing of a list, or of the lists in a hash."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _empty_entries(f"{path}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        yield from ((path, n) for n, entry in enumerate(value) if entry in (None, "", [], {}))
 
 
 def keep_entries(push: Definition, wanted: Wanted, name: str, count: int, ends_one: bool) -> None:
@@ -179,26 +206,35 @@ def _column(source: ColumnSource | Association) -> str:
 
 def _content(push: Definition, given: Mapping[str, Any]) -> str:
     """A digest; what empty values mean is part of it if there are any."""
-    nulls = push.nulls if None in given.values() else ""
-    return content_of({"given": given, "nulls": nulls})
+    nulls = push.nulls if any(value is None for value in given.values()) else ""
+    try:
+        return content_of({"given": given, "nulls": nulls})
+    except (RecursionError, TypeError, ValueError):
+        for path, value in given.items():
+            with _sendable(path):
+                content_of({"": value})
+        raise
 
 
 def row_key(push: Definition, record: SourceRow) -> str:
     """The key of a row as text. Raises `InvalidParameter` if a part of it is empty, or a fraction."""
     parts = []
     for name in push.key:
-        value = blank_to_null(record.get(name))
+        with _sendable(f"The key column {name}"):
+            value = blank_to_null(record.get(name))
+            text = str(value)
         if value is None:
             raise InvalidParameter(f"The key column {name} is empty.", name)
-        if (number := _integer(value) if isinstance(value, float) else None) is not None:
-            value = number  # a table with empty cells makes 1.0 of 1
         if isinstance(value, float):
-            raise InvalidParameter(
-                f"The key column {name} holds a float. Make it an integer or text.", name
-            )
-        if re.search("[\ud800-\udfff]", str(value)):
+            number = _integer(value)  # a table with empty cells makes 1.0 of 1
+            if number is None:
+                raise InvalidParameter(
+                    f"The key column {name} holds a float. Make it an integer or text.", name
+                )
+            text = str(number)
+        if _HALF.search(text):
             raise InvalidParameter(f"The key column {name} holds half a character.", name)
-        parts.append(str(value).replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
+        parts.append(text.replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
     return KEY_SEPARATOR.join(parts)
 
 
@@ -215,7 +251,13 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             return source.value
         case RowTemplate():
             values = {name: blank_to_null(record.get(name)) for name in source.columns}
-            return None if None in values.values() else source.text.format_map(values)
+            for name, value in values.items():
+                _check_part(path, name, value)
+            return (
+                None
+                if any(value is None for value in values.values())
+                else source.text.format_map(values)
+            )
         case Association():
             value = blank_to_null(record[source.column])
             if not isinstance(value, Hashable):
@@ -230,11 +272,27 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             return value if value is None else _converted(path, source.convert, value)
 
 
+def _check_part(path: str, column: str, value: Any) -> None:
+    """Raise `InvalidParameter` for what has no text of its own in a template."""
+    if isinstance(value, float):  # 3.0 can be what a table with empty cells made of 3
+        raise InvalidParameter(
+            f"{path}: the column {column} holds a float. Make it an integer or text.", path
+        )
+    if isinstance(value, bytes | list | tuple | Mapping):
+        raise InvalidParameter(
+            f"{path}: a template takes no value of type {type(value).__name__} ({column}).", path
+        )
+
+
 def _converted(path: str, convert: str | None, value: Any) -> Any:
     result: Any = None
     match convert:
         case None:
             return value
+        case "text" if isinstance(value, bytes | list | tuple | Mapping):
+            pass
+        case "text" if isinstance(value, float):  # 3.0 can be what a table made of 3
+            result = None if (number := _integer(value)) is None else str(number)
         case "text":
             result = value.isoformat() if isinstance(value, datetime) else str(value)
         case "integer":
@@ -261,7 +319,9 @@ def _integer(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, float | Decimal):
+    if isinstance(value, Decimal):
+        return int(value) if is_moderate(value) and value == value // 1 else None
+    if isinstance(value, float):
         return int(value) if isfinite(value) and value == value // 1 else None
     return int(value) if re.fullmatch(r"-?\d{1,18}", str(value).strip(), re.ASCII) else None
 
@@ -304,4 +364,15 @@ def update_params(push: Definition, wanted: Wanted, held: Object) -> Params:
     """What is left to be sent for an object to become what a row says."""
     params = params_for(push, wanted, "update")
     check_metadata(params.get("metadata"), held.get("metadata"))
-    return changed(completed(params, held, wanted.given), held)
+    left = changed(completed(params, held, wanted.given), held)
+    for name, gap in wanted.gaps.items():
+        there, sent = _at(held, name), _at(left, name)
+        if isinstance(there, list) and isinstance(sent, list) and gap < len(there):
+            keep_entries(push, wanted, name, len(sent), True)
+    return left
+
+
+def _at(hash: Any, name: str) -> Any:
+    for part in name.split("."):
+        hash = hash.get(part) if isinstance(hash, Mapping) else None
+    return hash

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 from ...destination.place import DEFAULT_DATASET
 from ...destination.read import open_copy, run_query
@@ -38,9 +39,11 @@ def _plain(value: Any) -> Any:
     """A value as Python has it; what is no number or no time is null."""
     if type(value).__module__ == "numpy":
         value = value.tolist()
+    if isinstance(value, UUID):
+        return str(value)
     try:
         return None if value != value else value  # NaN, NaT
-    except (TypeError, ValueError):  # compared element by element
+    except (ArithmeticError, TypeError, ValueError):  # a signaling NaN; compared one by one
         return value
 
 
@@ -57,11 +60,18 @@ def query_rows(
         raise UsageError("Two columns of the query have one name. Name each of them with `as`.")
     return [
         {
-            name: json.loads(value) if name in found.json and value is not None else value
+            name: _parsed(value) if name in found.json and value is not None else value
             for name, value in zip(found.columns, row, strict=True)
         }
         for row in found.rows
     ]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (RecursionError, ValueError):  # an integer of thousands of digits
+        return text
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ from ...errors import (
 )
 from ..lookup.copy import CopyPlace
 from ..lookup.find import Lookup
-from .compare import Table, compare, queue_of, refusal
+from .compare import Table, compare, match_text, queue_of, refusal
 from .compare import only_failed as only_failed_of
 from .decide import decide
 from .decision import OPEN, Decision
 from .definition import Definition, make_definition
-from .log import LoggedRow, PushLog
+from .log import LoggedRow, Operation, PushLog
 from .mapping import Wanted
 from .matching import Matcher
 from .references import References
@@ -43,6 +43,7 @@ from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
 THREADS = 8
+IN_DOUBT = "A request of a row that is gone may have created what this row matches on. Run again."
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
 
 DONE: dict[str, PushStatus] = {"create": "created", "update": "updated", "delete": "deleted"}
@@ -66,8 +67,9 @@ class Push:
         sent; rows that are gone stay.
         """
         self._stamp()
+        self.log.tie(self.definition.name, self.definition.object)
         table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
-        decider = _Decider(self, None, table.absent)
+        decider = _Decider(self, None, table)
         decided = self._each(
             table.pending, lambda pair: decider.decide(*pair), lambda pair: queue_of(pair[0])
         )
@@ -89,6 +91,7 @@ class Push:
         """
         with self._locked("push run"):
             self._stamp()
+            self.log.tie(self.definition.name, self.definition.object)
             logged = self._logged()
             table = compare(self.definition, list(read_rows(rows)), logged, full_resync)
             if only_failed:
@@ -98,9 +101,12 @@ class Push:
             for key in table.vanished:
                 self.log.drop(self.definition.name, key)
             run = self.log.begin_run(self.definition.name)
-            execution = _Execution(self, table.absent)
+            execution = _Execution(self)
             results = list(self._rejections(table))
             results += self._each(table.unsettled, execution.settling, lambda row: row.row_key)
+            open_and_gone = [row for row in table.gone if row.state == "open"]
+            self._each(open_and_gone, execution.settling, lambda row: row.row_key)
+            execution.decider = _Decider(self, execution.sender, table)
             results += self._each(
                 table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
             )
@@ -192,17 +198,25 @@ def open_push(
 class _Decider:
     """Decides what rows need, and to which row an object belongs: two rows never write to one."""
 
-    def __init__(self, push: Push, sender: Sender | None, absent: Iterable[LoggedRow]) -> None:
+    def __init__(self, push: Push, sender: Sender | None, table: Table) -> None:
         self.push = push.definition
         self.references = References(push.definition, Matcher(push.lookup, push.copy), sender)
-        logged = push.log.rows(self.push.name).values()
+        logged = push.log.rows(self.push.name)
         self._lock = threading.Lock()
+        absent = [logged[row.row_key] for row in table.absent if row.row_key in logged]
         left = {row.row_key for row in absent if row.state != "open"}  # their objects are free
         self._owners = {
             row.object_id: row.row_key
-            for row in logged
+            for row in logged.values()
             if row.object_id and row.row_key not in left
         }
+        self._in_doubt = {
+            _matched(self.push, operation)
+            for row in absent
+            if row.state == "open"
+            for operation in push.log.open_steps(self.push.name, row.row_key)
+            if operation.verb == "create"
+        } - {""}
 
     def removal(self, logged: LoggedRow) -> Decision:
         """Decide what becomes of the object of a row that is gone, after all other rows."""
@@ -216,6 +230,8 @@ class _Decider:
         """Decide what a row needs."""
         if logged is not None and logged.state == "open":
             return Decision(wanted.key, "settle", logged.object_id, reason=OPEN)
+        if self._is_in_doubt(wanted, logged):
+            return Decision(wanted.key, "reject", reason=IN_DOUBT)
         try:
             decision = decide(self.push, self.references, wanted, logged)
             for step in decision.steps:
@@ -226,6 +242,12 @@ class _Decider:
         except (UsageError, RequestRefused) as error:
             return Decision(wanted.key, "reject", reason=str(error))
         return decision
+
+    def _is_in_doubt(self, wanted: Wanted, logged: LoggedRow | None) -> bool:
+        """Whether a request of a row that is gone may still create what this row matches on."""
+        if not self._in_doubt or (logged is not None and logged.object_id):
+            return False
+        return match_text(self.push, wanted.given.get(self.push.match or "")) in self._in_doubt
 
     def _with_effect(self, decision: Decision) -> Decision:
         """Add what a changed subscription costs to a plan."""
@@ -246,13 +268,22 @@ class _Decider:
                 )
 
 
-class _Execution:
-    """One run over the rows of a push."""
+def _matched(push: Definition, operation: Operation) -> str:
+    """What rows match on, as a request would create it; empty for none."""
+    value: Any = operation.params
+    for part in (push.match or "").split(".", 1):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return match_text(push, value)
 
-    def __init__(self, push: Push, absent: Iterable[LoggedRow]) -> None:
+
+class _Execution:
+    """One run over the rows of a push; `decider` is there once rows that are gone are settled."""
+
+    decider: _Decider
+
+    def __init__(self, push: Push) -> None:
         self.push = push
         self.sender = Sender(push.lookup, push.log)
-        self.decider = _Decider(push, self.sender, absent)
         self.error: StripeFeedError | None = None
         self._unknown = 0
 

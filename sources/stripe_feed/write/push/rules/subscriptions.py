@@ -64,14 +64,13 @@ def read_items(lookup: Lookup, held: Object) -> list[Object]:
 def diff_items(wanted: Iterable[Item], held: Iterable[Item]) -> list[Params]:
     """What makes the items what they should be: changed, swapped, added and deleted ones."""
     left = {str(item["id"]): item for item in held}
+    wanted = [item for item in wanted if not item.get("deleted") or item.get("id") in left]
+    named = _named(wanted, left)
     pairs: list[tuple[Item, Item | None]] = []
     for item in wanted:
-        if "price" not in item:
-            raise InvalidParameter(
-                "Each of the items names its price; what price_data describes cannot be compared.",
-                "items",
-            )
-        same = next((id for id, one in left.items() if _is_same(item, one)), None)
+        same = item.get("id") or next(
+            (id for id, one in left.items() if id not in named and _is_same(item, one)), None
+        )
         pairs.append((item, left.pop(same) if same else None))
     difference: list[Params] = []
     for item, before in pairs:
@@ -81,14 +80,33 @@ def diff_items(wanted: Iterable[Item], held: Iterable[Item]) -> list[Params]:
             difference.append({"id": before["id"], **quantity, **item})
         elif before is None:
             difference.append(dict(item))
-        elif rest := {k: v for k, v in item.items() if k not in ("id", "price") and not equal(k, before.get(k), v)}:  # fmt: skip
+        elif rest := {k: v for k, v in item.items() if k != "id" and not equal(k, before.get(k), v)}:  # fmt: skip
+            if "price" in rest and before.get("quantity"):  # Stripe makes it 1 for another price
+                rest = {"quantity": item.get("quantity", before["quantity"]), **rest}
             difference.append({"id": before["id"], **rest})
     return difference + [{"id": id, "deleted": True} for id in left]
 
 
+def _named(wanted: Iterable[Item], held: Mapping[str, Item]) -> set[str]:
+    """The ids that items are given with. Raises `InvalidParameter` for an item that has neither an id
+    of the subscription's items nor a price.
+    """
+    named: set[str] = set()
+    for item in wanted:
+        if "id" not in item and "price" not in item:
+            raise InvalidParameter(
+                "Each of the items names its price; what price_data describes cannot be compared.",
+                "items",
+            )
+        if "id" in item and (item["id"] not in held or item["id"] in named):
+            raise InvalidParameter(
+                "An id of the items is no item of this subscription, or is given twice.", "items"
+            )
+        named |= {item["id"]} if "id" in item else set()
+    return named
+
+
 def _is_same(wanted: Item, held: Item) -> bool:
-    if "id" in wanted:
-        return bool(wanted["id"] == held["id"])
     return bool(wanted["price"] == held["price"]["id"])
 
 
@@ -103,10 +121,11 @@ def _item_changes(difference: Iterable[Params], held: Iterable[Item]) -> list[Fi
     return found
 
 
-def is_in_effect(params: Params, held: Object) -> bool:
+def is_in_effect(lookup: Lookup, params: Params, held: Object) -> bool:
     """Whether a subscription shows that an update was carried out."""
     plain = {name: value for name, value in params.items() if name not in (*BEHAVIOR, "items")}
-    by_id = {item["id"]: item for item in held["items"]["data"]}
+    items = read_items(lookup, held) if "items" in params else []
+    by_id = {item["id"]: item for item in items}
     prices = {item["price"]["id"] for item in by_id.values()}
     for item in params.get("items", ()):
         before = by_id.get(item.get("id"))
