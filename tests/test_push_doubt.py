@@ -110,7 +110,8 @@ def test_times_of_sending_that_are_near_are_one_window() -> None:
     with PushLog("x.sqlite", lambda: now) as log:
         log.stamp("acct_1", False)
         (operation,) = log.begin("crm", "1", "A", [PushStep("create", "post", "/v1/customers", {})])
-        for now in (10_100.0, 90_000.0):
+        for later in (10_100.0, 90_000.0):
+            now = later
             log.mark_sent(operation)
             (operation,) = log.open_steps("crm", "1")
     assert sending_windows(operation, 0.0) == [

@@ -30,8 +30,8 @@ MILLISECONDS = (
 )
 REPLACE_PRICE = " Create another price, with lookup_key and transfer_lookup_key if need be."
 MOST_NAMES = 40  # in a sentence
-LONGEST_NUMBER = 2_000  # bits: more than metadata can hold
-LARGEST = 10**18  # a number beyond it is no amount, no count and no time
+_LONGEST_NUMBER = 2_000  # bits: more than metadata can hold
+_LARGEST = 10**18  # a number beyond it is no amount, no count and no time
 
 
 class _Skipped:
@@ -199,7 +199,7 @@ def _int(path: str, value: Any) -> int | None:
             bool() | float()
         ):  # 19.99 is never an amount, and 20.0 hides that its unit is not clear
             return None
-        case int() if abs(value) < LARGEST:
+        case int() if abs(value) < _LARGEST:
             return value
         case Decimal() if is_moderate(value) and value == value.to_integral_value():
             return int(value)
@@ -210,7 +210,7 @@ def _int(path: str, value: Any) -> int | None:
 
 def is_moderate(value: Decimal) -> bool:
     """Whether a number has so few digits that it can be written out."""
-    return value.is_finite() and abs(value) < LARGEST
+    return value.is_finite() and abs(value) < _LARGEST
 
 
 def timestamp(path: str, value: Any) -> int | None:
@@ -243,7 +243,7 @@ def _decimal(path: str, value: Any) -> str | None:
     match value:
         case bool() | float():
             return None
-        case int() if abs(value) < LARGEST:
+        case int() if abs(value) < _LARGEST:
             return str(value)
         case Decimal() if is_moderate(value):
             return format(value, "f")
@@ -253,7 +253,7 @@ def _decimal(path: str, value: Any) -> str | None:
 
 
 def _double(path: str, value: Any) -> Decimal | None:
-    if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= LARGEST):
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= _LARGEST):
         return None
     text = repr(value) if isinstance(value, float) else str(value)
     if re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", text, re.ASCII):
@@ -273,7 +273,7 @@ def _text(path: str, value: Any) -> str | None:
             return None
         case float() if not isfinite(value):
             return None
-        case int() if value.bit_length() > LONGEST_NUMBER:
+        case int() if value.bit_length() > _LONGEST_NUMBER:
             return None
         case int() | Decimal() | float():
             return str(value)
