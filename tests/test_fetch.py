@@ -18,6 +18,7 @@ from stripe_feed.extract.paging.windows import PageRequest, RowKey, Window
 from stripe_feed.extract.tables.codec import Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import Child, Column, Resource
 
 ASK = PageRequest(Window(10, 90), 10, 90, "x_9")
 REQUESTED_AT = 1_780_000_000
@@ -388,6 +389,63 @@ def test_an_expanded_list_that_is_cut_is_read_whole_with_its_bytes() -> None:
     ]
     assert [one and one["has_more"] for one in found] == [False, False, None]
     assert b'{"id": "txi_0", "value": 1.5}' in bytes(page.rows[0].row.tax_ids)  # type: ignore[union-attr]
+
+
+SESSION = Resource(
+    table="checkout_sessions",
+    object="checkout.session",
+    path="/v1/checkout/sessions",
+    columns=tuple(
+        Column(name, "timestamp" if name == "created" else "text", "")
+        for name in ("id", "object", "created")
+    ),
+    children=(
+        Child(
+            field="line_items",
+            table="checkout_session_line_items",
+            object="item",
+            parent="checkout_session",
+            path="/v1/checkout/sessions/{id}/line_items",
+            columns=tuple(
+                Column(name, "text", "") for name in ("id", "object", "checkout_session")
+            ),
+            expand=True,
+        ),
+    ),
+)
+"""An object whose list of line items only comes if it is expanded."""
+
+
+def test_a_child_that_is_expanded_comes_with_the_page_and_whole() -> None:
+    """A hundred objects cost one request; a list that is cut costs its own, and none of an object
+    that Stripe keeps no list of any more.
+    """
+    path = "/v1/checkout/sessions"
+    script = Script(
+        {
+            path: listed(
+                {"id": "cs_1", "line_items": listed({"id": "li_0"}, {"id": "li_1"})},
+                {"id": "cs_2", "line_items": listed({"id": "li_0"}, has_more=True)},
+                {"id": "cs_3", "line_items": None},
+            ),
+            f"{path}/cs_2/line_items": pages_of(12),
+            f"{path}/cs_3/line_items": NotFound("Could not find line items"),
+        }
+    )
+    page = fetch_list_page(cast(Api, script), SESSION, TableCodec(SESSION), (), ASK)
+    rows = [record.row for record in page.rows if record]
+
+    assert script.asked[0][1]["expand"] == ["data.line_items"]
+    assert [[item.id for item in row.line_items.data] for row in rows] == [
+        ["li_0", "li_1"],
+        [f"il_{n}" for n in range(12)],
+        [],
+    ]
+    assert {item.checkout_session for row in rows for item in row.line_items.data} == {
+        "cs_1",
+        "cs_2",
+    }
+    assert len(script.asked) == 3
 
 
 def test_a_sub_list_that_is_no_list_is_malformed() -> None:

@@ -293,12 +293,12 @@ def _route(batch: Batch) -> None:
                 batch.to_refetch[id] = state.created
             continue
         if state.deleted_at is None and (
-            state.body is None or codec.expanded or id in batch.to_refetch
+            state.body is None or codec.expand or id in batch.to_refetch
         ):
             batch.to_refetch[id] = state.created
             continue
         batch.to_refetch.pop(id, None)
-        if state.body is None or codec.expanded:
+        if state.body is None or codec.expand:
             batch.deleted[id] = state
         else:
             bodies.append(state)

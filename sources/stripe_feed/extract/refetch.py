@@ -149,7 +149,7 @@ def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetche
 
     Raises `Rejected` if it cannot be stored.
     """
-    expand = [expandable.name for expandable in codec.expanded]
+    expand = list(codec.expand)
 
     def decode(body: bytes) -> Record | None:
         return None if bytes(_stub.decode(body).deleted) == b"true" else codec.decode_object(body)

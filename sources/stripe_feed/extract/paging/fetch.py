@@ -62,7 +62,7 @@ def fetch_list_page(
     clock are left out unless `test_clocks`; rows outside `wanted_ids` always. `reject` is called
     for each object that cannot be stored.
     """
-    expand = [f"data.{expandable.name}" for expandable in codec.expanded]
+    expand = [f"data.{name}" for name in codec.expand]
     params: dict[str, Any] = {
         **dict(walk),
         **request.params(),
@@ -121,8 +121,9 @@ def complete_lists(api: Api, resource: Resource, codec: TableCodec, record: Reco
         for child, child_codec in codec.children:
             embedded = child_codec.decode_list(getattr(row, child.field))
             if embedded is None or embedded.has_more:
-                rows = fetch_sublist(api, child, row.id, partial(_decode_child_rows, child_codec))
-                embedded = child_codec.list_struct(data=rows)
+                embedded = child_codec.list_struct(
+                    data=_fetch_children(api, child, child_codec, row.id)
+                )
             if embedded is not getattr(row, child.field):
                 set_parent(child, row.id, embedded)
                 setattr(row, child.field, embedded)
@@ -138,6 +139,20 @@ def complete_lists(api: Api, resource: Resource, codec: TableCodec, record: Reco
     if changed:
         record.hash = codec.hash(row)
     return True
+
+
+def _fetch_children(api: Api, child: Child, codec: TableCodec, parent_id: str) -> list[Any]:
+    """Read the rows of a child table of one object. A list that is only there if it is expanded can
+    be missing while the object exists: Stripe keeps no line items of old checkout sessions.
+    """
+    try:
+        return fetch_sublist(api, child, parent_id, partial(_decode_child_rows, codec))
+    except CursorGone:
+        raise
+    except RequestRefused:
+        if not child.expand:
+            raise
+        return []
 
 
 def _reason(fault: StripeFeedError) -> str:

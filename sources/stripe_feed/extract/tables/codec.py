@@ -94,12 +94,15 @@ class TableCodec:
     def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
         self.name, self.object_name = row.table, row.object
         expandable = row.expandable if isinstance(row, Resource) else ()
+        children = row.children if isinstance(row, Resource) else ()
         self.expanded = tuple(e for e in expandable if e.name in set(expand))
         self.columns = (*row.columns, *(e.column for e in self.expanded))
-        self.children = tuple(
-            (child, TableCodec(child))
-            for child in (row.children if isinstance(row, Resource) else ())
+        # what to ask for in `expand[]`; an event's object does not have it
+        self.expand = (
+            *(expandable.name for expandable in self.expanded),
+            *(child.field for child in children if child.expand),
         )
+        self.children = tuple((child, TableCodec(child)) for child in children)
         self.embeds = row.embeds if isinstance(row, Child) else ()
         self.excluded = row.excluded if isinstance(row, Resource) else ()
         self._created_column = row.created_column if isinstance(row, Resource) else ""
