@@ -1,0 +1,45 @@
+{# Values inside JSON columns, by dotted path; always text, null where absent or JSON null. #}
+
+{% macro json_text(column, path) %}{{ return(adapter.dispatch('json_text', 'stripe_feed')(column, path)) }}{% endmacro %}
+{% macro default__json_text(column, path) %}json_extract_scalar({{ column }}, '{{ json_path(path) }}'){% endmacro %}
+{% macro duckdb__json_text(column, path) %}({{ column }} ->> '{{ json_path(path) }}'){% endmacro %}
+{% macro postgres__json_text(column, path) %}({{ column }} #>> '{ {{- path | replace('.', ',') -}} }'){% endmacro %}
+{% macro redshift__json_text(column, path) %}json_extract_path_text(json_serialize({{ column }}), '{{ path | replace('.', "', '") }}', true){% endmacro %}
+{% macro snowflake__json_text(column, path) %}{{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}::varchar{% endmacro %}
+{% macro bigquery__json_text(column, path) %}json_value({{ column }}, '{{ json_path(path) }}'){% endmacro %}
+{% macro spark__json_text(column, path) %}get_json_object({{ column }}, '{{ json_path(path) }}'){% endmacro %}
+{% macro clickhouse__json_text(column, path) %}nullif(JSON_VALUE({{ column }}, '{{ json_path(path) }}'), ''){% endmacro %}
+
+{# The path in JSONPath's spelling; '' is the value itself. #}
+{% macro json_path(path) %}${% if path %}.{{ path }}{% endif %}{% endmacro %}
+
+{# Several values, as `expression as alias` separated by commas. fields: {'alias': 'dotted.path'}. One parse on DuckDB. #}
+{% macro json_fields(column, fields) %}{{ return(adapter.dispatch('json_fields', 'stripe_feed')(column, fields)) }}{% endmacro %}
+{% macro default__json_fields(column, fields) %}{% for alias, path in fields.items() %}{{ json_text(column, path) }} as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+{% macro duckdb__json_fields(column, fields) %}{% set paths = fields.values() | list | join("', '$.") %}{% for alias, path in fields.items() %}json_extract_string({{ column }}, ['$.{{ paths }}'])[{{ loop.index }}] as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+
+{# Whether the path exists, JSON null included. #}
+{% macro json_has(column, path) %}{{ return(adapter.dispatch('json_has', 'stripe_feed')(column, path)) }}{% endmacro %}
+{% macro default__json_has(column, path) %}(json_extract({{ column }}, '{{ json_path(path) }}') is not null){% endmacro %}
+{% macro duckdb__json_has(column, path) %}coalesce(json_exists({{ column }}, '{{ json_path(path) }}'), false){% endmacro %}
+{% macro postgres__json_has(column, path) %}(({{ column }} #> '{ {{- path | replace('.', ',') -}} }') is not null){% endmacro %}
+{% macro redshift__json_has(column, path) %}(json_extract_path_text(json_serialize({{ column }}), '{{ path | replace('.', "', '") }}', true) is not null){% endmacro %}
+{% macro snowflake__json_has(column, path) %}({{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %} is not null){% endmacro %}
+{% macro bigquery__json_has(column, path) %}(json_query({{ column }}, '{{ json_path(path) }}') is not null){% endmacro %}
+{% macro spark__json_has(column, path) %}(get_json_object({{ column }}, '{{ json_path(path) }}') is not null or {{ column }} like '%"{{ path.split('.')[-1] }}":null%'){% endmacro %}
+{% macro clickhouse__json_has(column, path) %}(JSONHas({{ column }}, '{{ path | replace('.', "', '") }}') = 1){% endmacro %}
+
+{# (select keep..., element from relation): a subquery with one row per element of the array at `path`. No row for an empty or absent array. #}
+{% macro json_rows(relation, column, path, keep) %}{{ return(adapter.dispatch('json_rows', 'stripe_feed')(relation, column, path, keep)) }}{% endmacro %}
+{% macro duckdb__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, unnest(cast(case when json_type({{ column }}, '{{ json_path(path) }}') = 'ARRAY' then {{ column }} -> '{{ json_path(path) }}' end as json[])) as element from {{ relation }} as holders){% endmacro %}
+{% macro postgres__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, cast(elements.value as json) as element from {{ relation }} as holders cross join lateral jsonb_array_elements(case when json_typeof(holders.{{ column }} #> '{ {{- path | replace('.', ',') -}} }') = 'array' then cast(holders.{{ column }} #> '{ {{- path | replace('.', ',') -}} }' as jsonb) else cast('[]' as jsonb) end) as elements(value)){% endmacro %}
+{% macro redshift__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}element from {{ relation }} as holders, holders.{{ column }}{% if path %}.{{ path }}{% endif %} as element){% endmacro %}
+{% macro snowflake__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}flattened.value as element from {{ relation }} as holders, lateral flatten(input => holders.{{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}) as flattened){% endmacro %}
+{% macro bigquery__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}element from {{ relation }} as holders, unnest(json_query_array(holders.{{ column }}, '{{ json_path(path) }}')) as element){% endmacro %}
+{% macro spark__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, explode(from_json(get_json_object({{ column }}, '{{ json_path(path) }}'), 'array<string>')) as element from {{ relation }} as holders){% endmacro %}
+{% macro clickhouse__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}arrayJoin(JSONExtractArrayRaw({{ column }}{% if path %}, '{{ path | replace('.', "', '") }}'{% endif %})) as element from {{ relation }} as holders){% endmacro %}
+{% macro trino__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}json_format(elements.value) as element from {{ relation }} as holders cross join unnest(cast(json_extract(holders.{{ column }}, '{{ json_path(path) }}') as array(json))) as elements(value)){% endmacro %}
+{% macro athena__json_rows(relation, column, path, keep) %}{{ trino__json_rows(relation, column, path, keep) }}{% endmacro %}
+
+{# Whether a JSON column is a list with elements. #}
+{% macro has_elements(column) %}({{ json_text(column, '') }} is not null and {{ json_text(column, '') }} not in ('[]', '{}', 'null')){% endmacro %}

@@ -1,0 +1,35 @@
+{# Exact arithmetic. No float anywhere: DuckDB's `/` on integers and decimals is one. #}
+
+{# The whole part of numerator / denominator, both at least 0. #}
+{% macro whole_div(numerator, denominator) %}{{ return(adapter.dispatch('whole_div', 'stripe_feed')(numerator, denominator)) }}{% endmacro %}
+{% macro default__whole_div(numerator, denominator) %}(({{ numerator }}) / ({{ denominator }})){% endmacro %}
+{% macro duckdb__whole_div(numerator, denominator) %}(({{ numerator }}) // ({{ denominator }})){% endmacro %}
+{% macro snowflake__whole_div(numerator, denominator) %}floor(({{ numerator }}) / ({{ denominator }})){% endmacro %}
+{% macro bigquery__whole_div(numerator, denominator) %}div({{ numerator }}, {{ denominator }}){% endmacro %}
+{% macro spark__whole_div(numerator, denominator) %}(({{ numerator }}) div ({{ denominator }})){% endmacro %}
+{% macro clickhouse__whole_div(numerator, denominator) %}intDiv({{ numerator }}, {{ denominator }}){% endmacro %}
+
+{# numerator / denominator, both at least 0, rounded half up to an integer. #}
+{% macro rounded(numerator, denominator) %}{{ whole_div('2 * (' ~ numerator ~ ') + (' ~ denominator ~ ')', '2 * (' ~ denominator ~ ')') }}{% endmacro %}
+
+{# A ratio of two integers with six decimals, rounded half away from zero; null if the denominator is 0. #}
+{% macro ratio(numerator, denominator) %}cast(cast(case when ({{ denominator }}) > 0 then (case when ({{ numerator }}) < 0 then -1 else 1 end) * {{ rounded('cast(abs(' ~ numerator ~ ') as ' ~ type_wide() ~ ') * 1000000', denominator) }} end as {{ type_wide() }}) * cast('0.000001' as decimal(7, 6)) as {{ adapter.dispatch('type_ratio', 'stripe_feed')() }}){% endmacro %}
+{% macro default__type_ratio() %}decimal(28, 6){% endmacro %}
+{% macro bigquery__type_ratio() %}numeric{% endmacro %}
+{% macro clickhouse__type_ratio() %}Nullable(Decimal(28, 6)){% endmacro %}
+
+{# Integers beyond 64 bits: products of two amounts. #}
+{% macro type_wide() %}{{ return(adapter.dispatch('type_wide', 'stripe_feed')()) }}{% endmacro %}
+{% macro default__type_wide() %}decimal(38, 0){% endmacro %}
+{% macro duckdb__type_wide() %}hugeint{% endmacro %}
+{% macro bigquery__type_wide() %}bignumeric{% endmacro %}
+{% macro clickhouse__type_wide() %}Nullable(Int256){% endmacro %}
+
+{# How many decimals a currency's amounts have at Stripe; https://docs.stripe.com/currencies #}
+{% macro exponent(currency) %}case when {{ currency }} in ('bif', 'clp', 'djf', 'gnf', 'jpy', 'kmf', 'krw', 'mga', 'pyg', 'rwf', 'vnd', 'vuv', 'xaf', 'xof', 'xpf') then 0 when {{ currency }} in ('bhd', 'jod', 'kwd', 'omr', 'tnd') then 3 else 2 end{% endmacro %}
+
+{# An amount in major units: 1999 usd is 19.990. #}
+{% macro major(amount, currency) %}cast(case {{ exponent(currency) }} when 0 then cast({{ amount }} as decimal(38, 3)) when 3 then cast({{ amount }} as decimal(35, 0)) * cast('0.001' as decimal(4, 3)) else cast({{ amount }} as decimal(35, 0)) * cast('0.01' as decimal(3, 2)) end as {{ adapter.dispatch('type_major', 'stripe_feed')() }}){% endmacro %}
+{% macro default__type_major() %}decimal(38, 3){% endmacro %}
+{% macro bigquery__type_major() %}numeric{% endmacro %}
+{% macro clickhouse__type_major() %}Nullable(Decimal(38, 3)){% endmacro %}

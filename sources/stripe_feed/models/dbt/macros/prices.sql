@@ -1,0 +1,29 @@
+{# Where a price object, or the legacy plan object of the same price, has each field; for json_fields. #}
+{% macro price_paths(prefix='') %}{{ return({
+    'price_id': prefix ~ 'id',
+    'product_id': prefix ~ 'product',
+    'price_currency': prefix ~ 'currency',
+    'unit_amount': prefix ~ 'unit_amount_decimal',
+    'billing_scheme': prefix ~ 'billing_scheme',
+    'tiers_mode': prefix ~ 'tiers_mode',
+    'billing_interval': prefix ~ 'recurring.interval',
+    'billing_interval_count': prefix ~ 'recurring.interval_count',
+    'usage_type': prefix ~ 'recurring.usage_type',
+    'divide_quantity_by': prefix ~ 'transform_quantity.divide_by',
+    'round_quantity': prefix ~ 'transform_quantity.round',
+    'tax_behavior': prefix ~ 'tax_behavior'
+}) }}{% endmacro %}
+
+{# The columns that json_fields(price_paths()) gave, typed. #}
+{% macro typed_price(relation) %}{{ relation }}.price_id as price_id,
+    {{ relation }}.product_id as product_id,
+    {{ relation }}.price_currency as currency,
+    cast({{ relation }}.unit_amount as {{ type_amount() }}) as unit_amount,
+    {{ relation }}.billing_scheme as billing_scheme,
+    {{ relation }}.tiers_mode as tiers_mode,
+    {{ relation }}.billing_interval as billing_interval,
+    coalesce(cast({{ relation }}.billing_interval_count as {{ type_bigint() }}), 1) as billing_interval_count,
+    {{ relation }}.usage_type as usage_type,
+    cast({{ relation }}.divide_quantity_by as {{ type_bigint() }}) as divide_quantity_by,
+    {{ relation }}.round_quantity as round_quantity,
+    {{ relation }}.tax_behavior as tax_behavior{% endmacro %}

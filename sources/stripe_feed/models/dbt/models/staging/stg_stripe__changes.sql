@@ -1,0 +1,23 @@
+select
+    change_id,
+    account_id,
+    livemode as is_live,
+    resource,
+    object_id,
+    customer_id,
+    op,
+    origin,
+    event_id,
+    event_type,
+    api_version,
+    request_id,
+    {{ utc('occurred_at') }} as changed_at,
+    {{ utc('observed_at') }} as observed_at,
+    after as after_image,
+    previous as previous_values,
+    before_quality,
+    changed as changed_paths,
+    late as is_late,
+    _dlt_load_id as load_id,
+    seq as load_seq
+from {{ source('stripe', 'changes') }}

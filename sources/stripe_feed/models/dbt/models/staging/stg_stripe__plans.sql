@@ -1,0 +1,23 @@
+select
+    id as plan_id,
+    account_id,
+    livemode as is_live,
+    {{ utc('created') }} as created_at,
+    {{ utc('deleted_at') }} as deleted_at,
+    deleted_at is not null as is_deleted,
+    product as product_id,
+    active as is_active,
+    nickname,
+    currency,
+    amount_decimal as unit_amount,
+    {{ quoted('interval') }} as billing_interval,
+    interval_count as billing_interval_count,
+    billing_scheme,
+    tiers_mode,
+    usage_type,
+    meter as meter_id,
+    cast({{ json_text('transform_usage', 'divide_by') }} as {{ type_bigint() }}) as divide_quantity_by,
+    {{ json_text('transform_usage', 'round') }} as round_quantity,
+    trial_period_days,
+    metadata
+from {{ source('stripe', 'plans') }}

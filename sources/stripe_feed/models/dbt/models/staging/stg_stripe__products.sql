@@ -1,0 +1,20 @@
+select
+    id as product_id,
+    account_id,
+    livemode as is_live,
+    {{ utc('created') }} as created_at,
+    {{ utc('updated') }} as updated_at,
+    {{ utc('deleted_at') }} as deleted_at,
+    deleted_at is not null as is_deleted,
+    name,
+    active as is_active,
+    description,
+    type,
+    default_price as default_price_id,
+    unit_label,
+    statement_descriptor,
+    tax_code as tax_code_id,
+    shippable as is_shippable,
+    url,
+    metadata
+from {{ source('stripe', 'products') }}

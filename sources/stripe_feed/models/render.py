@@ -1,0 +1,263 @@
+"""Render the dbt project of the models without dbt: the part of dbt's Jinja that the project uses.
+
+`ref`, `source`, `var`, `config`, `is_incremental`, `this`, `target.type`, `adapter.dispatch`,
+`return` and the project's own macros. The SQL is the same, byte for byte, as `dbt compile` writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ..errors import UsageError
+
+PROJECT_FOLDER = Path(__file__).with_name("dbt")
+PACKAGE = "stripe_feed"  # the name of the dbt project
+BUILT_IN_TYPES = ("duckdb", "postgres")  # the engines that need no dbt
+_PARENT_TYPES = {"databricks": "spark", "redshift": "postgres"}  # as dbt's adapters inherit
+_MACRO = re.compile(r"{%-?\s*macro\s+(\w+).*?{%-?\s*endmacro\s*-?%}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTarget:
+    """Where models are built: the type of the engine, the database, the schema of the raw tables
+    (`dataset`) and that of the models.
+    """
+
+    type: str
+    database: str
+    dataset: str
+    schema: str
+
+    def relation(self, name: str, schema: str | None = None) -> str:
+        """The qualified name of a model, or of a table of another schema."""
+        parts = (self.database, self.schema if schema is None else schema, name)
+        quote = '"' if self.type not in ("bigquery", "databricks", "spark") else "`"
+        return ".".join(f"{quote}{part}{quote}" for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One `.sql` file of the project: `folder` is staging, intermediate, marts, or tests."""
+
+    name: str
+    folder: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedModel:
+    """A model's SQL for one target, its materialization, and what it reads: other models (`refs`)
+    and raw tables (`sources`).
+    """
+
+    name: str
+    folder: str
+    sql: str
+    kind: str  # view, table, incremental, or test
+    refs: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The dbt project: its models and tests, macros, variables with their defaults, the default
+    kind per folder, and what the YAML files say about each model and raw table.
+    """
+
+    models: Mapping[str, ModelFile]
+    tests: Mapping[str, ModelFile]
+    macros: Mapping[str, str]
+    variables: Mapping[str, Any]
+    kinds: Mapping[str, str]
+    properties: Mapping[str, Mapping[str, Any]]
+    exposures: tuple[Mapping[str, Any], ...] = ()
+
+
+class _Returned(Exception):
+    """Carries the value of `return(...)` out of a macro."""
+
+
+@dataclass(slots=True)
+class _Reads:
+    """What a template asked for while it was rendered."""
+
+    refs: dict[str, None] = field(default_factory=dict)
+    sources: dict[str, None] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def load_project(folder: Path = PROJECT_FOLDER) -> Project:
+    """Read the files of the project."""
+    import yaml
+
+    settings = yaml.safe_load((folder / "dbt_project.yml").read_text(encoding="utf-8"))
+    properties: dict[str, Mapping[str, Any]] = {}
+    exposures: list[Mapping[str, Any]] = []
+    for file in sorted((folder / "models").rglob("*.yml")):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        properties |= {model["name"]: model for model in content.get("models", ())}
+        exposures += content.get("exposures", ())
+    macros = {
+        match[1]: match[0]
+        for file in sorted((folder / "macros").glob("*.sql"))
+        for match in _MACRO.finditer(file.read_text(encoding="utf-8"))
+    }
+    return Project(
+        models={model.name: model for model in _files(folder / "models")},
+        tests={test.name: test for test in _files(folder / "tests")},
+        macros=macros,
+        variables=settings["vars"][PACKAGE],
+        kinds={
+            folder_name: options["+materialized"]
+            for folder_name, options in settings["models"][PACKAGE].items()
+            if isinstance(options, dict)
+        },
+        properties=properties,
+        exposures=tuple(exposures),
+    )
+
+
+def _files(folder: Path) -> Iterator[ModelFile]:
+    for file in sorted(folder.rglob("*.sql")):
+        yield ModelFile(file.stem, file.parent.name, file.read_text(encoding="utf-8").strip())
+
+
+def render_models(
+    project: Project,
+    target: ModelTarget,
+    variables: Mapping[str, Any] | None = None,
+    built: Callable[[str], bool] = lambda name: False,
+) -> dict[str, RenderedModel]:
+    """Render every model, in an order in which each follows those that it reads. `built`: whether an
+    incremental model exists already. Raises `UsageError` for an unknown variable.
+    """
+    renderer = _Renderer(project, target, variables or {}, built)
+    rendered = {name: renderer.render(file) for name, file in project.models.items()}
+    return {name: rendered[name] for name in in_order(rendered)}
+
+
+def render_tests(
+    project: Project, target: ModelTarget, variables: Mapping[str, Any] | None = None
+) -> dict[str, RenderedModel]:
+    """Render the tests that are `.sql` files: each selects the rows that are wrong."""
+    renderer = _Renderer(project, target, variables or {}, lambda name: False)
+    return {name: renderer.render(file) for name, file in project.tests.items()}
+
+
+def render_text(
+    project: Project, target: ModelTarget, text: str, variables: Mapping[str, Any] | None = None
+) -> str:
+    """Render a text that uses the project's macros and models."""
+    renderer = _Renderer(project, target, variables or {}, lambda name: False)
+    return renderer.render(ModelFile("inline", "tests", text)).sql
+
+
+def in_order(models: Mapping[str, RenderedModel]) -> list[str]:
+    """The names of models, each after those that it reads."""
+    from graphlib import TopologicalSorter
+
+    graph = {name: model.refs for name, model in models.items()}
+    return list(TopologicalSorter(graph).static_order())
+
+
+class _Renderer:
+    """The Jinja environment of one project and target."""
+
+    def __init__(
+        self,
+        project: Project,
+        target: ModelTarget,
+        variables: Mapping[str, Any],
+        built: Callable[[str], bool],
+    ) -> None:
+        from jinja2 import Environment, StrictUndefined
+
+        if unknown := sorted(set(variables) - set(project.variables)):
+            raise UsageError(
+                f"The models have no variable {', '.join(unknown)}. Choose from: {', '.join(project.variables)}."
+            )
+        self.project, self.target, self.built = project, target, built
+        self.variables = {**project.variables, **variables}
+        self.reads = _Reads()
+        self.environment = Environment(
+            undefined=StrictUndefined, extensions=["jinja2.ext.do"], autoescape=False
+        )
+        self.environment.globals |= {
+            "ref": self._ref,
+            "source": self._source,
+            "var": self._var,
+            "config": self._config,
+            "return": _raise_returned,
+            "target": SimpleNamespace(
+                type=target.type, schema=target.schema, database=target.database
+            ),
+            "adapter": SimpleNamespace(dispatch=self._dispatch),
+        }
+        self.environment.globals |= {
+            name: self._macro(name, text) for name, text in project.macros.items()
+        }
+
+    def render(self, file: ModelFile) -> RenderedModel:
+        self.reads = _Reads()
+        template = self.environment.from_string(
+            file.text,
+            globals={
+                "this": self.target.relation(file.name),
+                "is_incremental": lambda: self.built(file.name),
+            },
+        )
+        sql = template.render()
+        kind = str(
+            self.reads.config.get("materialized") or self.project.kinds.get(file.folder, "test")
+        )
+        return RenderedModel(
+            file.name, file.folder, sql, kind, tuple(self.reads.refs), tuple(self.reads.sources)
+        )
+
+    def _macro(self, name: str, text: str) -> Callable[..., Any]:
+        compiled: list[Any] = []  # each macro is a template of its own, compiled when first used
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            if not compiled:
+                module = self.environment.from_string(text).module
+                compiled.append(getattr(module, name))
+            try:
+                return str(compiled[0](*arguments, **named))
+            except _Returned as returned:
+                return returned.args[0]
+
+        return call
+
+    def _dispatch(self, name: str, package: str = PACKAGE) -> Any:
+        for prefix in (self.target.type, _PARENT_TYPES.get(self.target.type), "default"):
+            if f"{prefix}__{name}" in self.project.macros:
+                return self.environment.globals[f"{prefix}__{name}"]
+        raise UsageError(
+            f"The models have no {self.target.type}__{name} and no default__{name}: build them with dbt (--with dbt)."
+        )
+
+    def _ref(self, *names: str) -> str:
+        self.reads.refs[names[-1]] = None
+        return self.target.relation(names[-1])
+
+    def _source(self, source: str, table: str) -> str:
+        self.reads.sources[table] = None
+        return self.target.relation(table, self.target.dataset)
+
+    def _var(self, name: str, default: Any = None) -> Any:
+        return self.variables.get(name, default)
+
+    def _config(self, **settings: Any) -> str:
+        self.reads.config |= settings
+        return ""
+
+
+def _raise_returned(value: Any = None) -> None:
+    raise _Returned(value)

@@ -1,0 +1,238 @@
+"""Build the models in DuckDB and Postgres: select, order, create, and skip what is unchanged."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import blake2b
+from typing import Any, Literal
+
+from ..errors import UsageError
+from .database import (
+    BuiltModel,
+    ModelDatabase,
+    create_schema,
+    existing_relations,
+    existing_tables,
+    newest_load,
+    read_results,
+    record_result,
+)
+from .relations import create_relation
+from .render import ModelTarget, Project, RenderedModel, load_project, render_models
+
+_CLOCK = "current_timestamp"  # in the SQL of a model that time alone changes
+
+BuildStatus = Literal["built", "unchanged", "left out", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResult:
+    """What a build did with one model. `reason`: why it was left out or failed."""
+
+    name: str
+    kind: str
+    status: BuildStatus
+    reason: str = ""
+    rows: int | None = None
+    seconds: float = 0.0
+
+
+def build_models(
+    database: ModelDatabase,
+    selection: Sequence[str] | None = None,
+    variables: Mapping[str, Any] | None = None,
+    full: bool = False,
+    project: Project | None = None,
+    watch: Callable[[ModelResult], None] = lambda result: None,
+) -> list[ModelResult]:
+    """Build the selected models (`x`, `+x` with all that it reads, `x+` with all that reads it; all by
+    default) and return what was done with each, in order.
+
+    A table whose SQL and data are those of its last build is not built again, unless `full`. A
+    model whose raw tables are missing is left out, and so are those that read it. One that fails
+    does not stop the others.
+    """
+    project = project or load_project()
+    create_schema(database)
+    relations, history = existing_relations(database), read_results(database)
+    raw_tables = existing_tables(database)
+    rendered = _render(database, project, variables, raw_tables, relations)
+    wanted = set(select_models(rendered, selection))
+    load_id = newest_load(database, raw_tables)
+    marks = _marks(rendered, load_id)
+    reasons = left_out(rendered, raw_tables)
+    results: dict[str, ModelResult] = {}
+    for name, model in rendered.items():
+        if name not in wanted:
+            continue
+        past = history.get(name)
+        if name in reasons:
+            result = ModelResult(name, model.kind, "left out", reasons[name])
+        elif blocked := [ref for ref in model.refs if _is_failed(results.get(ref))]:
+            result = ModelResult(name, model.kind, "failed", f"{blocked[0]} failed")
+        elif not full and relations.get(name) and _is_current(model, marks[name], past):
+            result = ModelResult(name, model.kind, "unchanged", rows=past.rows if past else None)
+        else:
+            result = _build(database, rendered, model, relations, history, marks, load_id)
+        results[name] = result
+        watch(result)
+    return list(results.values())
+
+
+def _is_failed(result: ModelResult | None) -> bool:
+    return result is not None and result.status == "failed"
+
+
+def _render(
+    database: ModelDatabase,
+    project: Project,
+    variables: Mapping[str, Any] | None,
+    raw_tables: Mapping[str, frozenset[str]],
+    relations: Mapping[str, str],
+) -> dict[str, RenderedModel]:
+    return render_models(
+        project,
+        database.target,
+        {**derived_variables(database.target, raw_tables), **(variables or {})},
+        lambda name: relations.get(name) == "table",
+    )
+
+
+def derived_variables(
+    target: ModelTarget, raw_tables: Mapping[str, frozenset[str]]
+) -> dict[str, Any]:
+    """The variables that follow from the raw tables."""
+    return {
+        "source_dataset_name": target.dataset,
+        "price_tiers": "tiers" in raw_tables.get("prices", ()),
+    }
+
+
+def select_models(
+    models: Mapping[str, RenderedModel], selection: Sequence[str] | None
+) -> list[str]:
+    """The names of the selected models. Raises `UsageError` for an unknown one."""
+    if not selection:
+        return list(models)
+    chosen: set[str] = set()
+    for term in selection:
+        name = term.strip("+")
+        if name not in models:
+            raise UsageError(f"There is no model {name!r}. `stripe-feed models list` lists them.")
+        chosen.add(name)
+        if term.startswith("+"):
+            chosen |= _reach(name, {model.name: model.refs for model in models.values()})
+        if term.endswith("+"):
+            chosen |= _reach(name, readers_of(models))
+    return [name for name in models if name in chosen]
+
+
+def readers_of(models: Mapping[str, RenderedModel]) -> dict[str, tuple[str, ...]]:
+    """For each model, those that read it directly."""
+    return {
+        name: tuple(reader.name for reader in models.values() if name in reader.refs)
+        for name in models
+    }
+
+
+def _reach(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        following = set(edges[waiting.pop()]) - found
+        found |= following
+        waiting += following
+    return found
+
+
+def left_out(models: Mapping[str, RenderedModel], raw_tables: Collection[str]) -> dict[str, str]:
+    """The models that cannot be built, each with the reason: a raw table is missing."""
+    reasons: dict[str, str] = {}
+    for name, model in models.items():
+        missing = [table for table in model.sources if table not in raw_tables]
+        unbuilt = [ref for ref in model.refs if ref in reasons]
+        if missing:
+            reasons[name] = f"the table {missing[0]} is not loaded"
+        elif unbuilt:
+            reasons[name] = reasons[unbuilt[0]]
+    return reasons
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Digests of a model's own SQL, and of everything that its rows come from."""
+
+    definition: str
+    content: str
+
+
+def _marks(models: Mapping[str, RenderedModel], load_id: str | None) -> dict[str, _Marks]:
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    marks: dict[str, _Marks] = {}
+    for name, model in models.items():
+        definition = _digest(model.kind, model.sql)
+        inputs = [marks[ref].content for ref in model.refs]
+        clock = today if _CLOCK in model.sql else ""
+        loads = (load_id or time.time_ns()) if model.sources else ""
+        marks[name] = _Marks(definition, _digest(definition, *inputs, clock, loads))
+    return marks
+
+
+def _digest(*parts: object) -> str:
+    return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def _is_current(model: RenderedModel, marks: _Marks, past: BuiltModel | None) -> bool:
+    if past is None or past.kind != model.kind:
+        return False
+    if model.kind == "view":
+        return past.definition == marks.definition
+    return past.content == marks.content
+
+
+def _build(
+    database: ModelDatabase,
+    models: Mapping[str, RenderedModel],
+    model: RenderedModel,
+    relations: dict[str, str],
+    history: Mapping[str, BuiltModel],
+    marks: Mapping[str, _Marks],
+    load_id: str | None,
+) -> ModelResult:
+    started = time.monotonic()
+    unchanged = {
+        name
+        for name, past in history.items()
+        if name in marks and past.definition == marks[name].definition
+    }
+    try:
+        create_relation(database, models, model, relations, unchanged)
+        rows = None if model.kind == "view" else _count(database, model.name)
+    except Exception as fault:
+        if os.environ.get("STRIPE_FEED_DEBUG"):
+            raise
+        return ModelResult(model.name, model.kind, "failed", describe_fault(fault))
+    seconds = time.monotonic() - started
+    mark = marks[model.name]
+    built_at = datetime.now(timezone.utc).replace(tzinfo=None)
+    record_result(
+        database,
+        BuiltModel(
+            model.name, model.kind, mark.definition, mark.content, load_id, built_at, seconds, rows
+        ),
+    )
+    return ModelResult(model.name, model.kind, "built", rows=rows, seconds=seconds)
+
+
+def _count(database: ModelDatabase, name: str) -> int:
+    ((rows,),) = database.execute(f"select count(*) from {database.target.relation(name)}")
+    return int(rows)
+
+
+def describe_fault(fault: BaseException) -> str:
+    """The class of a database's error; its message can hold data."""
+    return f"{type(fault).__name__} in the database; --debug shows it"
