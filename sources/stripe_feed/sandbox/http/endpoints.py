@@ -23,7 +23,7 @@ from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, nested, parse, query
 from ..state.account import Account
 from ..state.api_versions import VERSION, deleted_stub, is_current, render_answer
-from ..state.kinds import KIND_OF_PATH, KINDS, Kind
+from ..state.kinds import KIND_OF_PATH, KINDS, Kind, paths_of
 from ..state.mutation import LoggedRequest
 from ..world import World
 from . import expansions, sublists
@@ -96,7 +96,11 @@ def path_template(path: str) -> tuple[str, str]:
 
 
 PREVIEW = "/v1/invoices/create_preview"
-NAMESPACES = {"test_helpers"} | {path.split("/")[2] for path in KIND_OF_PATH if path.count("/") > 2}
+NAMESPACES = {"test_helpers"} | {
+    path.split("/")[2]
+    for path in KIND_OF_PATH
+    if path.count("/") > 2 and path.split("/")[3] != ":id"
+}
 """First parts of paths that have the resource in the second part."""
 
 
@@ -126,11 +130,16 @@ def get(account: World, key: str, template: str, path: str, id: str, params: Par
         check_permission(account, key, KINDS[PATHS[template]].permission)
         return search_objects(account, key, PATHS[template], params)
     kind = KIND_OF_PATH.get(template.removesuffix("/:id"))
-    if kind:
+    if kind and not sublists.is_sampled(account, template, kind, params):
         check_permission(account, key, kind.permission)
-        if template == kind.path:
-            return list_objects(account, key, kind, params)
-        return retrieve_object(account, key, kind, id, params)
+        owner, _, own_id = (
+            id.rpartition("/") if ":id" in template.removesuffix("/:id") else ("", "", id)
+        )
+        if template in paths_of(kind):
+            return list_objects(account, key, kind, path, own_id, params)
+        if not kind.retrievable:
+            raise unknown_url("GET", path)
+        return retrieve_object(account, key, kind, own_id, params, owner)
     if template == "/v1/account":
         if account.needs_permission:
             check_permission(account, key, "rak_accounts_kyc_basic_read")
@@ -174,22 +183,33 @@ def check_permission(account: Account, key: str, permission: str) -> None:
         raise forbidden(key, account.id, [permission])
 
 
-def list_objects(account: Account, key: str, kind: Kind, params: Params) -> bytes:
+def list_objects(
+    account: Account, key: str, kind: Kind, path: str, owner: str, params: Params
+) -> bytes:
+    """A page of all objects of a kind, or of those that belong to the one in the path."""
+    if owner:
+        sublists.find_parent(account, KINDS[kind.owners], owner)
+    for name in kind.required:
+        sublists.required_text(params, name)
     request = query(params, {"created", *kind.filters} if kind.windowed else kind.filters)
     paths = expansions.check_paths(account, key, kind.name, request.expand, in_list=True)
-    rows, has_more = page_of_rows(account, kind.name, request)
+    rows, has_more = page_of_rows(account, kind.name, request, owner)
     bodies = [row.raw for row in account.faults.shorten_page(rows, has_more)]
     if paths:
         bodies = [expansions.expand(account, kind.name, raw, paths) for raw in bodies]
-    return envelope(kind.path, bodies, has_more)
+    return envelope(path, bodies, has_more)
 
 
-def retrieve_object(account: Account, key: str, kind: Kind, id: str, params: Params) -> bytes:
+def retrieve_object(
+    account: Account, key: str, kind: Kind, id: str, params: Params, owner: str = ""
+) -> bytes:
     check_only_expand(params)
+    if owner:
+        sublists.find_parent(account, KINDS[kind.owners], owner)
     table = kind.name
     paths = expansions.check_paths(account, key, table, expands(params), in_list=False)
     row = account.tables[table].rows.get(id)
-    if row is not None:
+    if row is not None and owner in ("", row.group):
         return expansions.expand(account, table, row.raw, paths) if paths else row.raw
     if kind.keeps_stub and id in account.deleted[table]:
         return msgspec.json.encode(deleted_stub(kind.object, id))

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from ..protocol.errors import Refusal, forbidden, not_expandable
+from ..samples.annotations import fields_of
 from ..samples.values import Object, Random
 from ..state.account import SHOWN, Account
 from ..state.api_versions import deleted_stub
-from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind
+from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind, objects_of
 from ..state.table import has_text
 
 Path = tuple[str, ...]
@@ -52,7 +53,7 @@ def check_paths(
                 400, f"You cannot expand more than {DEPTH} levels of a property.", param="expand"
             )
         _check_path(table, path, dotted)
-        _check_permissions(account, key, path)
+        _check_permissions(account, key, table, path)
         paths.append(path)
     return paths
 
@@ -60,6 +61,10 @@ def check_paths(
 def _check_path(table: str, path: Path, dotted: str) -> None:
     """Refuse a path unless it begins with a field of the object and ends with an expandable field."""
     last, first, kind = path[-1], path[0], KINDS[table]
+    if kind.plain:
+        if _objects_on_path(kind, path) is None:
+            raise not_expandable(dotted)
+        return
     begins = first in kind.opt_in or first in OBJECT_OF_FIELD or first in FIELDS_WITH_INNER
     ends = last in OBJECT_OF_FIELD or last in OPT_IN_FIELDS
     own = len(path) > 1 or first in kind.opt_in or first in kind.expandable
@@ -67,10 +72,37 @@ def _check_path(table: str, path: Path, dotted: str) -> None:
         raise not_expandable(dotted)
 
 
-def _check_permissions(account: Account, key: str, path: Path) -> None:
-    """Refuse a path if the key lacks the permission of an object on it."""
+def _objects_on_path(kind: Kind, path: Path) -> list[str] | None:
+    """The names of the objects on a path, by the SDK's annotations; None if its end cannot be
+    expanded.
+    """
+    fields, opt_in, on_path, expands = fields_of(kind.object), kind.opt_in, list[str](), False
     for name in path:
-        kind = KIND_OF_OBJECT.get(OBJECT_OF_FIELD.get(name, ""))
+        if name == "data" and on_path:
+            continue
+        field = fields.get(name)
+        if field is None:
+            return None
+        expands = name in opt_in or "id" in (field.nature, field.element)
+        opt_in = {}
+        if field.objects:
+            on_path.append(field.objects[0])
+            fields = {
+                name: field for object in field.objects for name, field in fields_of(object).items()
+            }
+        else:
+            fields = field.inner
+    return on_path if expands else None
+
+
+def _check_permissions(account: Account, key: str, table: str, path: Path) -> None:
+    """Refuse a path if the key lacks the permission of an object on it."""
+    if KINDS[table].plain:
+        names = _objects_on_path(KINDS[table], path) or []
+    else:
+        names = [OBJECT_OF_FIELD.get(name, "") for name in path]
+    for name in names:
+        kind = KIND_OF_OBJECT.get(name)
         if kind and not account.is_allowed(key, kind.permission):
             raise forbidden(key, account.id, [kind.permission])
 
@@ -100,20 +132,31 @@ def _walk(account: Account, holder: Any, path: Path) -> None:
     if not isinstance(holder, dict) or path[0] not in holder:
         return
     name, rest = path[0], path[1:]
-    value, object_name = holder[name], _expanded_object_name(holder, name)
+    value, object_names = holder[name], _expanded_object_names(holder, name)
     holder[name] = value = (
-        [_object(account, object_name, element) for element in value]
+        [_first_object(account, object_names, element) for element in value]
         if isinstance(value, list)
-        else _object(account, object_name, value)
+        else _first_object(account, object_names, value)
     )
     if rest:
         _walk(account, value, rest)
 
 
-def _expanded_object_name(holder: Object, name: str) -> str:
-    """The name of the object that a field's id stands for."""
+def _expanded_object_names(holder: Object, name: str) -> tuple[str, ...]:
+    """The names of the objects that a field's id may stand for."""
     kind = KIND_OF_OBJECT.get(_decoded_text(holder.get("object")))
-    return (kind.expandable if kind else {}).get(name) or OBJECT_OF_INNER_FIELD.get(name, "")
+    inner = OBJECT_OF_INNER_FIELD.get(name) or (name if name in KIND_OF_OBJECT else "")
+    return (objects_of(kind, name) if kind else ()) or (inner,)
+
+
+def _first_object(account: Account, object_names: tuple[str, ...], value: Any) -> Any:
+    """The object that an id stands for, of the first kind that has it."""
+    found = value
+    for name in object_names:
+        found = _object(account, name, value)
+        if found is not value and (len(object_names) == 1 or name in KIND_OF_OBJECT):
+            break
+    return found
 
 
 def _decoded_text(value: Any) -> str:
@@ -150,15 +193,18 @@ def opt_in_value(account: Account, table: str, content: Object, field: str) -> A
 
 def full_value(account: Account, table: str, content: Object, field: str) -> Any:
     """The complete value of such a field: the given one, or one that follows from the object's id."""
+    kind = KINDS[table]
+    for sublist in kind.sublists:
+        child = KIND_OF_OBJECT.get(sublist.object)
+        if (
+            child
+            and sublist.field == field
+            and (kind.opt_in[field] is None or account.has_held(child.name))
+        ):
+            return _children_of_kind(account, child, kind.object, content["id"])
     given = account.opt_in_values.get(content["id"], {})
     if field in given and not isinstance(given[field], int):
         return given[field]
-    kind = KINDS[table]
-    for sublist in kind.sublists:
-        if sublist.field == field and sublist.object in KIND_OF_OBJECT:
-            return _children_of_kind(
-                account, KIND_OF_OBJECT[sublist.object], kind.object, content["id"]
-            )
     sample = kind.opt_in.get(field)
     if sample is None:
         raise not_expandable(field)
@@ -171,4 +217,6 @@ def _children_of_kind(account: Account, kind: Kind, field: str, parent: str) -> 
     """The objects of a kind whose field names the parent, newest first, without hidden groups."""
     table = account.tables[kind.name]
     rows = (row for row in table.older(*table.span(None, None)) if row.group not in kind.hidden)
+    if kind.owner:
+        return [row.content() for row in rows if row.group == parent]
     return [row.content() for row in filter(has_text(field, parent), rows)]

@@ -32,9 +32,13 @@ def envelope(url: str, rows: Iterable[bytes], has_more: bool) -> bytes:
     )
 
 
-def page_of_rows(account: Account, table: str, query: Query) -> tuple[list[Row], bool]:
-    """The rows of one page, newest first, and whether there are more."""
-    rows, condition = account.tables[table], row_condition(table, query.filters)
+def page_of_rows(
+    account: Account, table: str, query: Query, owner: str = ""
+) -> tuple[list[Row], bool]:
+    """The rows of one page, newest first, and whether there are more. With `owner` only the objects
+    that belong to this one.
+    """
+    rows, condition = account.tables[table], row_condition(table, query.filters, owner)
     first, last = rows.span(query.created.lo, query.created.hi)
     if query.before:
         first = max(
@@ -92,16 +96,22 @@ class _ListedId(msgspec.Struct):
     id: str
 
 
-def row_condition(table: str, filters: Params) -> Condition | None:
+def row_condition(table: str, filters: Params, owner: str = "") -> Condition | None:
     """The condition of all given filters, and of what the list hides; None if every row is listed."""
     kind = KINDS[table]
     conditions = [
         *_hidden_conditions(kind, filters),
         *(_filter_condition(kind, name, value) for name, value in filters.items()),
+        *_owner_conditions(owner),
     ]
     if len(conditions) < 2:
         return conditions[0] if conditions else None
     return lambda row: all(condition(row) for condition in conditions)
+
+
+def _owner_conditions(owner: str) -> Iterator[Condition]:
+    if owner:
+        yield lambda row: row.group == owner
 
 
 def _hidden_conditions(kind: Kind, filters: Params) -> Iterator[Condition]:
@@ -131,6 +141,9 @@ def _filter_condition(kind: Kind, name: str, value: Any) -> Condition:
         case "null":
             wanted = boolean(name, value)
             return lambda row: (row.content()[at] is None) == wanted
+        case "owner":
+            owner = _text(name, value)
+            return lambda row: row.group == owner
         case "text":
             return has_text(at, _text(name, value))
 

@@ -50,6 +50,9 @@ def retrieve_child(
     """One embedded object by its own id."""
     if unknown := [name for name in params if name != "expand"]:
         raise unknown_parameters(unknown)
+    parent, _, id = id.rpartition("/")
+    if parent:
+        find_parent(account, kind, parent)
     quoted = f'"{id}"'.encode()
     for row in account.tables[kind.name].rows.values():
         if quoted in row.raw or row.id in account.all_children:
@@ -71,6 +74,18 @@ def retrieve_test_clock(account: Account, path: str, id: str, params: Params) ->
     if id not in account.clocks:
         raise missing("test_clock", id)
     return msgspec.json.encode(account.clocks[id])
+
+
+def is_sampled(account: Account, template: str, kind: Kind, params: Params) -> bool:
+    """Whether the list below another object is answered from samples, because its kind has no
+    objects of its own in this account.
+    """
+    parameter = SAMPLED.get(template)
+    return (
+        parameter is not None
+        and not account.has_held(kind.name)
+        and (not parameter or parameter in params)
+    )
 
 
 def find_parent(account: Account, kind: Kind, id: str, param: str = "id", status: int = 404) -> Row:
@@ -101,7 +116,7 @@ def sublist_endpoints() -> Iterator[tuple[str, Endpoint]]:
             permission = sublist.permission or kind.permission
             all_of_it = partial(list_children, kind=kind, sublist=sublist)
             yield sublist.path, Endpoint(permission, all_of_it)
-            if sublist.children and sublist.parameter:
+            if sublist.children and (sublist.parameter or sublist.by_id):
                 by_id = partial(retrieve_child, kind=kind, sublist=sublist)
                 yield f"{sublist.path}/:id", Endpoint(permission, by_id)
 
@@ -114,6 +129,13 @@ ENDPOINTS = dict(sublist_endpoints()) | {
     "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.list_endpoints),
     "/v1/webhook_endpoints/:id": Endpoint("rak_webhook_read", webhook_endpoints.retrieve_endpoint),
 }
+SAMPLED = {
+    sublist.path: sublist.parameter
+    for kind in KINDS.values()
+    for sublist in kind.sublists
+    if not sublist.children and kind.opt_in.get(sublist.field)
+}
+"""Path of a list that only comes when expanded -> the parameter that names the parent."""
 WRITES = {
     ("POST", "/v1/webhook_endpoints"): Endpoint(
         "rak_webhook_write", webhook_endpoints.create_endpoint

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import generic
 from .customers import card, tax_id
 from .invoices import invoice_payments
 from .values import Object, Random
@@ -71,3 +72,18 @@ def invoice_credit_balance(rng: Random, customer: Object, count: int | None) -> 
 
 def payments(rng: Random, invoice: Object, count: int | None) -> list[Object]:
     return invoice_payments(rng, invoice, 1 if count is None else count)
+
+
+def drawn(object: str, prefix: str, values: Mapping[str, Any]) -> OptInSample:
+    """A list of objects that exist only inside another one, as the line items of a session."""
+
+    def draw(rng: Random, content: Object, count: int | None) -> list[Object]:
+        if count is None:
+            count = 1 + number_of(content, object) % 3
+        created = content.get("created") or 0
+        return [
+            generic.sample(rng, created, object=object, prefix=prefix, values=values)
+            for _ in range(count)
+        ]
+
+    return draw

@@ -55,6 +55,7 @@ class Account:
         self.object = account_object(self.rng, self.id, start)
         self.tables = {name: Table() for name in KINDS}
         self.deleted: dict[str, dict[str, bytes]] = {name: {} for name in KINDS}
+        self.owners: dict[tuple[str, str], str] = {}  # of objects that do not name theirs
         self.all_children: dict[str, list[bytes]] = {}  # of objects that have more than they show
         self.embedded_prices = EmbeddedPrices(self.tables["subscriptions"], self.all_children)
         self.opt_in_values: dict[str, Object] = {}  # by object id, if they were given
@@ -176,7 +177,10 @@ class Account:
         return row
 
     def _group(self, table: str, content: Object) -> str:
-        match KINDS[table].grouped:
+        kind = KINDS[table]
+        if kind.owner:
+            return str(content.get(kind.owner) or self.owners.get((table, content["id"]), ""))
+        match kind.grouped:
             case "active" if content["id"] in self.inline_prices:
                 return "inline"
             case "active":
@@ -231,6 +235,10 @@ class Account:
         for row in self.tables[parent].rows.values():
             for child in self.children(parent, row):
                 yield msgspec.json.decode(child, type=_Id).id, child
+
+    def has_held(self, table: str) -> bool:
+        """Whether the table has or had objects. Until then, lists below other objects are sampled."""
+        return bool(self.tables[table].rows or self.deleted[table])
 
     def set_opt_in(self, id: str, fields: Mapping[str, Any]) -> None:
         self.opt_in_values.setdefault(id, {}).update(fields)

@@ -126,7 +126,7 @@ def render(account: Account, table: str, content: Object, version: str) -> Objec
         shaped = BEFORE_BASIL[table](account, shaped)
     if date < CLOVER and table == "invoices" and str(shaped.get("id", "")).startswith("upcoming_"):
         shaped.pop("id")
-    for field in ("items", "lines"):
+    for field in ("items", "lines") if table in BEFORE_BASIL else ():
         if isinstance(shaped.get(field), dict):
             data = [render(account, field, child, version) for child in shaped[field]["data"]]
             shaped[field] = shaped[field] | {"data": data}

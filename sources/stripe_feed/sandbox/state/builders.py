@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..samples import catalog, invoices, subscriptions
+from ..samples import catalog, generic, invoices, subscriptions
+from ..samples.annotations import Field, fields_of
 from ..samples.subscriptions import Payer, PriceRef
 from ..samples.values import Object, Random, decode
 from .account import Account
-from .kinds import KIND_OF_OBJECT, KINDS
+from .kinds import EMBEDDED, KIND_OF_OBJECT, KINDS, Kind
 from .mutation_log import read_object, record, record_price
 from .table import has_text
 
@@ -24,12 +25,77 @@ def draft(account: Account, table: str, fields: Object, rng: Random | None = Non
     kind, rng = KINDS[table], rng or account.rng
     if kind.sample is None:
         raise ValueError(f"{table} has no sample: add one to its row in state/kinds.py")
+    if kind.plain:
+        return _draft_plain(account, kind, fields, rng)
     content = kind.sample(rng, fields.get(kind.dated, account.now)) | fields
     return content | {
         name: random_id(account, KIND_OF_OBJECT[object_name].name, rng)
         for name, object_name in kind.expandable.items()
         if content.get(name) == "" and object_name in KIND_OF_OBJECT
     }
+
+
+def _draft_plain(account: Account, kind: Kind, fields: Object, rng: Random) -> Object:
+    """An object of a plain kind, with the references that its sample leaves open."""
+    created = fields.get(kind.dated) or account.now
+    sample = kind.variants.get(str(fields.get("object")), kind.sample)
+    assert sample is not None
+    embedded = EMBEDDED.get(kind.name)
+    given = {
+        name: value for name, value in fields.items() if not embedded or name != embedded.field
+    }
+    content = sample(rng, created) | given
+    if kind.owner and not content.get(kind.owner) and kind.owner not in fields:
+        content[kind.owner] = random_id(account, kind.owners, rng)
+    documented = fields_of(content["object"])
+    for name in [name for name, value in content.items() if value == generic.REFERENCE]:
+        if name not in fields and name in documented:
+            content[name] = _referred(account, documented[name], rng)
+    if embedded:
+        children = draft_children(account, kind, content, fields.get(embedded.field), {})
+        content[embedded.field] = subscriptions.embedded_list(embedded.url(content["id"]), children)
+    return content
+
+
+def _referred(account: Account, field: Field, rng: Random) -> Object | str:
+    """The id of an object that a field may stand for, or the object itself if the field embeds it."""
+    known = [name for name in field.objects if name in KIND_OF_OBJECT]
+    if not known:
+        return rng.id(field.objects[0].rpartition(".")[2])
+    kind = KIND_OF_OBJECT[known[0]]
+    id = random_id(account, kind.name, rng)
+    return read_object(account, kind.name, id) if field.nature == "object" else id
+
+
+def draft_children(
+    account: Account,
+    kind: Kind,
+    content: Object,
+    partial: Sequence[Object] | int | None,
+    old: dict[str, Object],
+) -> list[Object]:
+    """The embedded objects of a plain kind, from partial ones or their number. One with a known id
+    keeps the fields that are not given.
+    """
+    embedded = EMBEDDED[kind.name]
+    if partial is None or isinstance(partial, int):
+        partial = [{}] * (embedded.count if partial is None else partial)
+    own = {embedded.parent: content["id"]} if embedded.parent else {}
+    return [
+        (
+            old.get(fields.get("id", ""))
+            or generic.sample(
+                account.rng,
+                account.now,
+                object=embedded.object,
+                prefix=embedded.prefix,
+                values=embedded.values,
+            )
+            | own
+        )
+        | fields
+        for fields in partial
+    ]
 
 
 def draft_product(account: Account, fields: Object) -> Object:
@@ -214,10 +280,29 @@ def random_id(account: Account, table: str, rng: Random | None = None) -> str:
     row = account.tables[table].random_row(rng or account.rng)
     if row is not None:
         return row.id
-    content = draft(account, table, {}, rng)
+    return str(insert(account, table, draft(account, table, {}, rng), {})["id"])
+
+
+def insert(account: Account, table: str, content: Object, opt_in: Object) -> Object:
+    """Store a whole new object and report its creation."""
+    kind = KINDS[table]
+    if kind.owner and kind.owner not in fields_of(content["object"]):
+        account.owners[table, content["id"]] = content[kind.owner]
+        content = {name: value for name, value in content.items() if name != kind.owner}
     account.store(table, content)
-    record(account, "created", table, None, content)
-    return str(content["id"])
+    if opt_in:
+        account.set_opt_in(content["id"], opt_in)
+    stored = read_object(account, table, content["id"])
+    events = status_events(kind, "draft", stored.get("status"))
+    record(account, "created", table, None, stored, events)
+    return stored
+
+
+def status_events(kind: Kind, before: str | None, status: str | None) -> tuple[str, ...]:
+    """Last parts of the event types of a change of the status."""
+    if before == status:
+        return ()
+    return kind.leaving.get(before or "", ()) + kind.reaching.get(status or "", ())
 
 
 def create_price(account: Account, table: str, fields: Object, opt_in: Object) -> Object:

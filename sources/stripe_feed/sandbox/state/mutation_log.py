@@ -36,11 +36,14 @@ def record(
     after: Object | None,
     more: tuple[str, ...] = (),
     hidden: bool = False,
+    instead: tuple[str, ...] = (),
 ) -> None:
-    """Report a change. `more` are last parts of further event types."""
+    """Report a change. `more` are last parts of further event types, `instead` those of the types
+    that stand for the operation's own.
+    """
     id, kind = (after or before or {})["id"], KINDS[table]
-    event = kind.events.get(operation)
-    events = tuple(f"{kind.event}.{end}" for end in ((event,) if event else ()) + more)
+    own = tuple(map(kind.event_type, instead)) or kind.types(operation)
+    events = own + tuple(map(kind.event_type, more))
     account.commit(operation, table, id, before, after, events, hidden)
 
 

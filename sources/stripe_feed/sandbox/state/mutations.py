@@ -7,8 +7,18 @@ import msgspec
 from ..samples import catalog, invoices, subscriptions
 from ..samples.values import Object, decode
 from .account import Account
-from .builders import consistent_amounts, create_price, draft, draft_items, draft_lines, payer_of
-from .kinds import EMBEDDED, KINDS, Kind, Operation
+from .builders import (
+    consistent_amounts,
+    create_price,
+    draft,
+    draft_children,
+    draft_items,
+    draft_lines,
+    insert,
+    payer_of,
+    status_events,
+)
+from .kinds import EMBEDDED, KINDS, Operation
 from .mutation_log import check_table, price_and_plan, read_object, record, record_price
 from .table import has_text
 
@@ -25,23 +35,6 @@ def create(account: Account, table: str, fields: Object) -> Object:
     return insert(account, table, draft(account, table, fields), opt_in)
 
 
-def insert(account: Account, table: str, content: Object, opt_in: Object) -> Object:
-    """Store a whole new object and report its creation."""
-    account.store(table, content)
-    if opt_in:
-        account.set_opt_in(content["id"], opt_in)
-    stored = read_object(account, table, content["id"])
-    record(
-        account,
-        "created",
-        table,
-        None,
-        stored,
-        _status_events(KINDS[table], "draft", stored.get("status")),
-    )
-    return stored
-
-
 def update(account: Account, table: str, id: str, fields: Object) -> Object:
     """Replace fields of an object; `items` and `lines` are the whole new list."""
     check_table(table)
@@ -52,7 +45,11 @@ def update(account: Account, table: str, id: str, fields: Object) -> Object:
     if table in ("prices", "plans"):
         return _update_price(account, table, id, fields)
     before = read_object(account, table, id)
+    if KINDS[table].immutable:
+        raise ValueError(f"{table} never change")
     after = before | FIELD_RULES.get(table, _as_given)(account, id, before, fields)
+    if KINDS[table].plain and table in EMBEDDED and EMBEDDED[table].field in fields:
+        after |= _changed_children(account, table, before, fields)
     return replace(
         account, table, after, EMBEDDED[table].field in fields if table in EMBEDDED else False
     )
@@ -74,25 +71,21 @@ def replace(
         stored.get("status") == "canceled" != before.get("status")
     )
     operation: Operation = "canceled" if cancels else "updated"
-    status_events = _status_events(KINDS[table], before.get("status"), stored.get("status"))
+    of_status = status_events(KINDS[table], before.get("status"), stored.get("status"))
     hidden = account.all_children.get(id) != children_before
+    changing = KINDS[table].changing
+    instead = tuple(change.ending for change in changing if change.happened(before, stored))
     record(
         account,
         operation,
         table,
         before,
         stored,
-        status_events + _payment_failed(table, before, stored) + more,
+        of_status + _payment_failed(table, before, stored) + more,
         hidden,
+        instead,
     )
     return stored
-
-
-def _status_events(kind: Kind, before: str | None, status: str | None) -> tuple[str, ...]:
-    """Last parts of the event types of a change of the status."""
-    if before == status:
-        return ()
-    return kind.leaving.get(before or "", ()) + kind.reaching.get(status or "", ())
 
 
 def _payment_failed(table: str, before: Object, after: Object) -> tuple[str, ...]:
@@ -115,6 +108,14 @@ def _update_price(account: Account, table: str, id: str, fields: Object) -> Obje
 
 def _as_given(account: Account, id: str, before: Object, fields: Object) -> Object:
     return fields
+
+
+def _changed_children(account: Account, table: str, before: Object, fields: Object) -> Object:
+    """The whole new list that a plain kind embeds."""
+    embedded, id = EMBEDDED[table], before["id"]
+    old = _children_by_id(account, table, id)
+    children = draft_children(account, KINDS[table], before, fields[embedded.field], old)
+    return {embedded.field: subscriptions.embedded_list(embedded.url(id), children)}
 
 
 def _changed_product(account: Account, id: str, before: Object, fields: Object) -> Object:
@@ -195,6 +196,8 @@ def delete(account: Account, table: str, id: str) -> Object:
     before = read_object(account, table, id)
     if table == "subscriptions":
         return cancel(account, id)
+    if KINDS[table].plain and not KINDS[table].deletable:
+        raise ValueError(f"Stripe deletes no {table}")
     if table == "invoices" and before["status"] != "draft":
         raise ValueError(f"{id} is {before['status']}: only drafts can be deleted")
     if table == "products" and has_prices(account, id):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ..protocol.errors import Refusal, exclusive, missing
 from ..protocol.parameters import Params
 from ..samples.values import Object
-from ..state import mutations
+from ..state import builders, mutations
 from ..state.kinds import KINDS
 from ..world import World
 
@@ -41,7 +41,7 @@ def add(account: World, table: str, fields: Object) -> Object:
     kind = KINDS[table]
     whole = {"object": kind.object, kind.dated: account.now, "livemode": account.livemode} | fields
     opt_in = {name: whole.pop(name) for name in kind.opt_in if name in whole}
-    return mutations.insert(account, table, whole, opt_in)
+    return builders.insert(account, table, whole, opt_in)
 
 
 def change(account: World, table: str, id: str, fields: Object) -> Object:

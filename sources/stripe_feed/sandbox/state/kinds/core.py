@@ -1,88 +1,11 @@
-"""One row per kind of object: name, path, permission, events, list rules, expandable fields and
-sublists. A plain kind needs only its row here and a sample.
-"""
+"""The kinds with a life of their own: billing, as it is loaded by default."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
-from ..samples import catalog, opt_in
-from ..samples.customers import customer
-from ..samples.invoices import invoice_item, quote
-from ..samples.opt_in import OptInSample
-from ..samples.values import Object, Random
-
-Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null"]
-Operation = Literal["created", "updated", "deleted", "canceled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """How a list compares one of its parameters with a field."""
-
-    rule: Rule = "text"
-    at: str = ""  # path of the value, as `items.data.price.id`; by default the parameter's name
-    choices: tuple[str, ...] = ()
-    most: int = 0  # how many values a list may have; 0 means any number
-
-
-@dataclass(frozen=True, slots=True)
-class Sublist:
-    """A list inside an object, and the endpoint that has all of it."""
-
-    field: str
-    object: str
-    path: str
-    parameter: str = ""  # names the parent, unless the path does
-    permission: str = ""  # by default that of the parent
-    children: str = ""  # name of its objects if it is embedded; else it only comes when expanded
-
-    def url(self, parent: str) -> str:
-        if self.parameter:
-            return f"{self.path}?{self.parameter}={parent}"
-        return self.path.replace(":id", parent)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """All that the sandbox needs to know about one kind of object."""
-
-    name: str
-    object: str
-    prefix: str
-    path: str
-    permission: str
-    event: str = ""  # first part of its event types
-    events: Mapping[Operation, str] = field(default_factory=dict)
-    """Operation -> last part of the event type. Other operations have no event."""
-
-    leaving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reaching: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Status -> last parts of the event types of a change from it or to it."""
-
-    discount_events: bool = False  # its discounts have `customer.discount.*` events
-    filters: Mapping[str, Filter] = field(default_factory=dict)
-    grouped: Literal["", "status", "active"] = ""  # field that every list request filters by
-    hidden: tuple[str, ...] = ()  # groups that a list shows only on request
-    dated: str = "created"  # the field that lists sort by
-    windowed: bool = True  # lists take `created`
-    on_clocks: bool = False  # lists hide objects on a test clock
-    expandable: Mapping[str, str] = field(default_factory=dict)  # field -> object name
-    opt_in: Mapping[str, OptInSample | None] = field(default_factory=dict)
-    """Fields that only come when expanded -> their value. None: the objects of a sublist's kind."""
-
-    sublists: tuple[Sublist, ...] = ()
-    keeps_stub: bool = False  # a deleted object is still read as a stub
-    share: float = 0.0  # objects per customer in the seed data, if it has a sample
-    sample: Callable[[Random, int], Object] | None = None
-    """Makes a random object created at a time. If None, `builders` makes it from other objects."""
-
-    @property
-    def embedded(self) -> Sublist | None:
-        return next((sublist for sublist in self.sublists if sublist.children), None)
-
+from ...samples import catalog, opt_in
+from ...samples.customers import customer
+from ...samples.invoices import invoice_item, quote
+from .model import Filter, Kind, Operation, Sublist
 
 CRUD: dict[Operation, str] = {"created": "created", "updated": "updated", "deleted": "deleted"}
 TEXT, BOOLEAN, TIME = Filter("text"), Filter("boolean"), Filter("time")
@@ -96,7 +19,7 @@ BILLING_EXPANDABLE = {
     "default_source": "card", "discounts": "discount", "on_behalf_of": "account", "test_clock": "test_clock",
 }  # fmt: skip
 
-_ROWS = (
+CORE = (
     Kind(
         name="customers",
         object="customer",
@@ -323,9 +246,3 @@ _ROWS = (
         sample=quote,
     ),
 )
-KINDS = {kind.name: kind for kind in _ROWS}
-KIND_OF_OBJECT = {kind.object: kind for kind in KINDS.values()}
-KIND_OF_PATH = {kind.path: kind for kind in KINDS.values()}
-EMBEDDED = {kind.name: embedded for kind in KINDS.values() if (embedded := kind.embedded)}
-PARENTS = {sublist.children: KINDS[name] for name, sublist in EMBEDDED.items()}
-"""Name of embedded objects -> the kind that embeds them."""

@@ -1,0 +1,19 @@
+"""What an account sets up, and its reports."""
+
+from __future__ import annotations
+
+from .model import Kind, plain
+
+SETTINGS: tuple[Kind, ...] = (
+    plain("portal_configurations", "billing_portal.configuration", "bpc", "billing_portal/configurations", "customer_portal", group="settings",
+          filters="active? is_default?", windowed=False, events="created updated", values={"active": True}),
+    plain("invoice_rendering_templates", "invoice_rendering_template", "inrtem", "invoice_rendering_templates", "invoice", group="settings",
+          filters="status", windowed=False, values={"status": "active", "version": 1}),
+    plain("tax_codes", "tax_code", "txcd", "tax_codes", "tax_code", group="settings", windowed=False, dated="", immutable=True),
+    plain("tax_registrations", "tax.registration", "taxreg", "tax/registrations", "tax_registration", group="settings",
+          filters="status", windowed=False, values={"status": "active"}),
+    plain("account_tax_ids", "tax_id", "atxi", "tax_ids", "tax_id", group="settings", filters="owner%", windowed=False, deletable=True,
+          event="customer.tax_id", events="", values={"country": "DE", "type": "eu_vat", "value": "DE123456789", "owner": {"customer": None, "customer_account": None, "type": "self"}}),
+    plain("report_runs", "reporting.report_run", "frr", "reporting/report_runs", "reporting", group="settings",
+          events="@succeeded @failed", values={"status": "pending", "report_type": "balance.summary.1"}),
+)  # fmt: skip
