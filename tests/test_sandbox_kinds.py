@@ -17,9 +17,10 @@ from stripe_feed.sandbox.protocol.event_types import TYPES
 from stripe_feed.sandbox.protocol.messages import Request
 from stripe_feed.sandbox.protocol.parameters import COMMON
 from stripe_feed.sandbox.state import kinds
-from stripe_feed.sandbox.state.kinds import KINDS, Filter, Kind
+from stripe_feed.sandbox.state.kinds import Filter, Kind
+from stripe_feed.sandbox.state.kinds.core import CORE
 
-EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+EACH_KIND = pytest.mark.parametrize("kind", CORE, ids=lambda kind: kind.name)
 
 
 def documented(kind: Kind) -> dict[str, Any]:
@@ -182,10 +183,10 @@ def test_every_kind_has_the_events_of_its_row(kind: Kind) -> None:
     assert types == [f"{kind.event}.{end}" for end in ends]
 
 
-def promotion_code(dice: Any, created: int) -> dict[str, Any]:
+def gift_card(dice: Any, created: int) -> dict[str, Any]:
     return {
-        "id": dice.id("promo"),
-        "object": "promotion_code",
+        "id": dice.id("gift"),
+        "object": "gift_card",
         "active": True,
         "code": dice.word(8),
         "created": created,
@@ -195,12 +196,12 @@ def promotion_code(dice: Any, created: int) -> dict[str, Any]:
 
 
 PLAIN = Kind(
-    name="promotion_codes",
-    object="promotion_code",
-    prefix="promo",
-    path="/v1/promotion_codes",
-    permission="rak_promotion_code_read",
-    event="promotion_code",
+    name="gift_cards",
+    object="gift_card",
+    prefix="gift",
+    path="/v1/gift_cards",
+    permission="rak_gift_card_read",
+    event="gift_card",
     events={"created": "created", "updated": "updated"},
     filters={
         "active": Filter("boolean"),
@@ -209,7 +210,7 @@ PLAIN = Kind(
         "customer": Filter(),
     },
     expandable={"customer": "customer"},
-    sample=promotion_code,
+    sample=gift_card,
 )
 
 
@@ -228,7 +229,7 @@ def add_row(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
 
 
 def ids(box: Sandbox, query: str) -> list[str]:
-    status, page = get(box, f"/v1/promotion_codes{query}")
+    status, page = get(box, f"/v1/gift_cards{query}")
     assert status == 200, page
     return [found["id"] for found in page["data"]]
 
@@ -237,44 +238,44 @@ def test_a_row_is_all_that_a_plain_kind_needs(plain: Sandbox) -> None:
     """It is listed, filtered, retrieved, expanded and told of by events; it has a customer, as its
     sample asks for one.
     """
-    first = plain.create("promotion_codes", code="FIRST", promotion={"coupon": "AUTUMN"})
+    first = plain.create("gift_cards", code="FIRST", promotion={"coupon": "AUTUMN"})
     plain.advance(5)
-    second = plain.create("promotion_codes", active=False)
+    second = plain.create("gift_cards", active=False)
 
     assert first["customer"] in plain.objects("customers")
     assert ids(plain, "") == [second["id"], first["id"]]
     assert ids(plain, "?limit=1&starting_after=" + second["id"]) == [first["id"]]
     for query in ("code=FIRST", "coupon=AUTUMN", "active=true", f"created={first['created']}"):
         assert ids(plain, f"?{query}") == [first["id"]]
-    assert get(plain, f"/v1/promotion_codes/{first['id']}") == (200, first)
+    assert get(plain, f"/v1/gift_cards/{first['id']}") == (200, first)
     assert (
-        get(plain, f"/v1/promotion_codes/{first['id']}?expand[]=customer")[1]["customer"]
+        get(plain, f"/v1/gift_cards/{first['id']}?expand[]=customer")[1]["customer"]
         == (plain.objects("customers")[first["customer"]])
     )
 
-    plain.update("promotion_codes", first["id"], active=False)
-    plain.delete("promotion_codes", second["id"])
+    plain.update("gift_cards", first["id"], active=False)
+    plain.delete("gift_cards", second["id"])
 
     assert [(event.type, event.object_id) for event in plain.events] == [
-        ("promotion_code.created", first["id"]),
-        ("promotion_code.created", second["id"]),
-        ("promotion_code.updated", first["id"]),
+        ("gift_card.created", first["id"]),
+        ("gift_card.created", second["id"]),
+        ("gift_card.updated", first["id"]),
     ]
-    status, answer = get(plain, f"/v1/promotion_codes/{second['id']}")
+    status, answer = get(plain, f"/v1/gift_cards/{second['id']}")
     assert (status, answer["error"]["message"]) == (
         404,
-        f"No such promotion_code: '{second['id']}'",
+        f"No such gift_card: '{second['id']}'",
     )
 
 
 def test_a_plain_kind_refuses_what_its_row_does_not_name(plain: Sandbox) -> None:
     restricted = plain.restrict(permissions={"rak_customer_read"})
 
-    assert get(plain, "/v1/promotion_codes?email=x")[0] == 400
-    assert get(plain, "/v1/promotion_codes?active=maybe")[0] == 400
-    assert get(plain, "/v1/promotion_codes?expand[]=data.coupon")[0] == 400
-    status, answer = get(plain, "/v1/promotion_codes", restricted)
-    assert (status, "'rak_promotion_code_read'" in answer["error"]["message"]) == (403, True)
+    assert get(plain, "/v1/gift_cards?email=x")[0] == 400
+    assert get(plain, "/v1/gift_cards?active=maybe")[0] == 400
+    assert get(plain, "/v1/gift_cards?expand[]=data.coupon")[0] == 400
+    status, answer = get(plain, "/v1/gift_cards", restricted)
+    assert (status, "'rak_gift_card_read'" in answer["error"]["message"]) == (403, True)
 
 
 def test_a_kind_with_a_share_is_part_of_the_seed_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +284,7 @@ def test_a_kind_with_a_share_is_part_of_the_seed_data(monkeypatch: pytest.Monkey
     add_row(monkeypatch, replace(PLAIN, share=0.5))
     after = Sandbox(customers=120)
 
-    codes = after.objects("promotion_codes")
+    codes = after.objects("gift_cards")
     assert len(codes) == 60
     assert {code["customer"] for code in codes.values()} <= set(after.objects("customers"))
     assert [after.objects(table) for table in before.account.tables] == [

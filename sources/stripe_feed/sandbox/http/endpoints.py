@@ -21,8 +21,9 @@ from ..protocol.errors import (
 )
 from ..protocol.messages import Answer, Request
 from ..protocol.parameters import Params, expands, nested, parse, query
+from ..protocol.versions import KNOWN_VERSIONS
 from ..state.account import Account
-from ..state.api_versions import VERSION, deleted_stub, is_current, render_answer
+from ..state.api_versions import deleted_stub, is_current, render_answer
 from ..state.kinds import KIND_OF_PATH, KINDS, Kind, paths_of
 from ..state.mutation import LoggedRequest
 from ..world import World
@@ -51,6 +52,7 @@ def answer_request(account: World, request: Request) -> Answer:
         key = authenticate(account, request)
         _check_version(request)
         account.faults.limit(template)
+        account.faults.refuse_path(request.method, path)
         fate = account.faults.inject(request.method, template)
         params = parse(search if request.method == "GET" else _form(request, search))
         if account.on_request:
@@ -121,7 +123,7 @@ def authenticate(account: Account, request: Request) -> str:
 
 def _check_version(request: Request) -> None:
     version = request.headers.get("stripe-version")
-    if version and not VERSION.fullmatch(version):
+    if version and version not in KNOWN_VERSIONS:
         raise Refusal(400, f"Invalid Stripe API version: {version}")
 
 

@@ -132,6 +132,8 @@ def _filter_condition(kind: Kind, name: str, value: Any) -> Condition:
             return has_text(at, _choice(name, value, field_filter.choices))
         case "boolean":
             return _content(at, boolean(name, value))
+        case "not":
+            return _content(at, not boolean(name, value))
         case "list":
             return _one_of(name, at, value, field_filter.most)
         case "time":

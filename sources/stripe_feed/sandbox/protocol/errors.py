@@ -156,6 +156,15 @@ def unknown_url(method: str, path: str) -> Refusal:
     )
 
 
+def not_set_up(path: str) -> Refusal:
+    product = path.split("/")[2].replace("_", " ").title()
+    return Refusal(
+        400,
+        f"Your account is not set up to use {product}. Please visit "
+        f"https://dashboard.stripe.com/{path.split('/')[2]}/overview to get started.",
+    )
+
+
 def no_key() -> Refusal:
     return Refusal(
         401,

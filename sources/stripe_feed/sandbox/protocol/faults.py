@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from .errors import Refusal, key_in_use, lock_timeout_error, rate_limited, server_error
+from .errors import (
+    Refusal,
+    key_in_use,
+    lock_timeout_error,
+    not_set_up,
+    rate_limited,
+    server_error,
+    unknown_url,
+)
 
 Fate = Literal["", "reset", "truncate", "malformed", "500_after", "refused"]
 T = TypeVar("T")
@@ -60,6 +68,12 @@ class Faults:
     webhooks_lost: float = 0.0  # share of webhooks that are never sent
     webhooks_doubled: float = 0.0  # share of webhooks that are sent twice
     webhooks_shuffled: float = 0.0  # share of webhooks that arrive after later ones
+    not_set_up: tuple[str, ...] = ()
+    """Beginnings of paths (`/v1/issuing/`) of products that the account is not set up for."""
+
+    unknown_urls: tuple[str, ...] = ()
+    """Beginnings of paths that Stripe does not know for this account."""
+
     always: dict[str, Always] = field(default_factory=dict)
     """Path template, or method and template (`POST /v1/customers`) -> the fault of each request."""
 
@@ -108,6 +122,13 @@ class Faults:
             filled.append(bucket)
         for bucket in filled:
             bucket.tokens -= 1
+
+    def refuse_path(self, method: str, path: str) -> None:
+        """Raise the error of a product that is off, or of a path that does not exist."""
+        if path.startswith(tuple(self.unknown_urls)):
+            raise unknown_url(method, path)
+        if path.startswith(tuple(self.not_set_up)):
+            raise not_set_up(path)
 
     def inject(self, method: str, template: str) -> Fate:
         """Raise the error that Stripe answers instead, or return what happens to the answer."""

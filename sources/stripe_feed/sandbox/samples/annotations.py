@@ -48,7 +48,7 @@ def fields_of(object: str) -> Fields:
     """
     module, name = _object_classes()[object]
     tree = ast.parse(_source(module))
-    imports = dict(_imports(tree))
+    imports = dict(_imports(tree)) | {name: (module, name)}
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     fields = _Class(classes[name], [], imports).fields()
     return {name: field for name, field in fields.items() if name not in ("OBJECT_NAME", "deleted")}

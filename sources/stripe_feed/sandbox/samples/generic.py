@@ -18,7 +18,7 @@ TIMES = (
     "arrival_date", "available_on", "billed_until", "created", "date", "due_by", "end", "end_date",
     "expected_arrival_date", "period_end", "period_start", "start", "start_date", "time", "updated",
 )  # fmt: skip
-AMOUNTS = ("amount", "total", "net", "fee", "subtotal", "balance")
+OF_MONEY = ("amount", "total", "net", "fee", "subtotal", "balance")
 
 
 def sample(
@@ -93,7 +93,7 @@ def _text(name: str, rng: Random) -> str:
 def _integer(name: str, rng: Random, created: int) -> int:
     if name in TIMES or name.endswith("_at"):
         return created
-    return 100 + int(rng.random() * 50_000) if any(word in name for word in AMOUNTS) else 1
+    return 100 + int(rng.random() * 50_000) if any(word in name for word in OF_MONEY) else 1
 
 
 def one_of(*choices: Any) -> Draw:

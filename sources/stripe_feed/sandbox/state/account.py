@@ -164,7 +164,8 @@ class Account:
 
     def _place(self, table: str, content: Object, raw: bytes) -> Row:
         rows, row = self.tables[table], self.tables[table].rows.get(content["id"])
-        at = content.get(KINDS[table].dated)
+        dated = KINDS[table].dated
+        at = content.get(dated) if dated else row.created if row else self.now
         created = at if isinstance(at, int) else None
         clock = content.get("test_clock") if isinstance(content.get("test_clock"), str) else None
         group = self._group(table, content)

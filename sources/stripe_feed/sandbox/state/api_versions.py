@@ -4,18 +4,17 @@ default version.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from ..protocol.versions import KNOWN_VERSIONS
 from ..samples.customers import discount_of
 from ..samples.values import Object, decode
 from .account import Account
 from .kinds import EMBEDDED, KINDS
 
-VERSION = re.compile(r"\d{4}-\d\d-\d\d(\.[a-z]+)?")
 NEWEST, OLDEST = "2026-09-30", "2024-04-10"
 """Objects are stored in the shape of all versions from NEWEST on; versions before OLDEST are not
 supported.
@@ -53,7 +52,7 @@ BASIL, THRESHOLDS_AGAIN, CLOVER = "2025-03-31", "2025-08-27", "2025-09-30"
 
 
 def check_version(version: str) -> str:
-    if not VERSION.fullmatch(version) or version < OLDEST:
+    if version not in KNOWN_VERSIONS or version < OLDEST:
         raise ValueError(
             f"unknown API version: {version}; the sandbox knows versions from {OLDEST} on"
         )

@@ -45,7 +45,7 @@ def _draft_plain(account: Account, kind: Kind, fields: Object, rng: Random) -> O
         name: value for name, value in fields.items() if not embedded or name != embedded.field
     }
     content = sample(rng, created) | given
-    if kind.owner and not content.get(kind.owner) and kind.owner not in fields:
+    if _needs_owner(kind, content, fields):
         content[kind.owner] = random_id(account, kind.owners, rng)
     documented = fields_of(content["object"])
     for name in [name for name, value in content.items() if value == generic.REFERENCE]:
@@ -55,6 +55,14 @@ def _draft_plain(account: Account, kind: Kind, fields: Object, rng: Random) -> O
         children = draft_children(account, kind, content, fields.get(embedded.field), {})
         content[embedded.field] = subscriptions.embedded_list(embedded.url(content["id"]), children)
     return content
+
+
+def _needs_owner(kind: Kind, content: Object, fields: Object) -> bool:
+    """Whether an object cannot be without one that it belongs to, and none is given."""
+    if kind.owner in fields or not kind.owner:
+        return False
+    asks = ":id" in kind.path or kind.owner in kind.required
+    return asks or content.get(kind.owner) == generic.REFERENCE
 
 
 def _referred(account: Account, field: Field, rng: Random) -> Object | str:
@@ -286,7 +294,7 @@ def random_id(account: Account, table: str, rng: Random | None = None) -> str:
 def insert(account: Account, table: str, content: Object, opt_in: Object) -> Object:
     """Store a whole new object and report its creation."""
     kind = KINDS[table]
-    if kind.owner and kind.owner not in fields_of(content["object"]):
+    if kind.owner in content and kind.owner not in fields_of(content["object"]):
         account.owners[table, content["id"]] = content[kind.owner]
         content = {name: value for name, value in content.items() if name != kind.owner}
     account.store(table, content)

@@ -13,12 +13,12 @@ from .core import CORE
 from .issuing import ISSUING, OTHER_PRODUCTS
 from .model import Filter, Kind, Operation, Sublist
 from .payments import PAYMENTS
-from .settings import SETTINGS
+from .settings import ACCOUNT_SETTINGS
 from .usage import USAGE
 
 __all__ = ["Filter", "Kind", "Operation", "Sublist"]
 
-_ROWS = (*CORE, *PAYMENTS, *BILLING, *USAGE, *CONNECT, *SETTINGS, *ISSUING, *OTHER_PRODUCTS)
+_ROWS = (*CORE, *PAYMENTS, *BILLING, *USAGE, *CONNECT, *ACCOUNT_SETTINGS, *ISSUING, *OTHER_PRODUCTS)
 KINDS = {kind.name: kind for kind in _ROWS}
 KIND_OF_OBJECT: dict[str, Kind] = {}
 """Object name -> the first kind whose objects have it."""

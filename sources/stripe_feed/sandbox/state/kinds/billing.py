@@ -41,7 +41,7 @@ BILLING: tuple[Kind, ...] = (
     ),
     plain(
         "subscription_schedules", "subscription_schedule", "sub_sched", "subscription_schedules", "subscription", group="billing",
-        filters="canceled_at~ completed_at~ customer customer_account released_at~ scheduled?", on_clocks=True,
+        filters="canceled_at~ completed_at~ customer customer_account released_at~ scheduled0@current_phase", on_clocks=True,
         events="created updated @canceled @completed @released",
         values={"end_behavior": "release", "status": "active"},
     ),
@@ -89,6 +89,6 @@ BILLING: tuple[Kind, ...] = (
     ),
     plain(
         "trial_offers", "product_catalog.trial_offer", "trof", "product_catalog/trial_offers", "plan", group="billing",
-        filters="active? prices", dated="", values={"active": True},
+        filters="active? prices[@price", dated="", values={"active": True},
     ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...samples.generic import REFERENCE, one_of, word
+from ...samples.generic import REFERENCE, later, one_of, word
 from .model import Kind, Sublist, plain
 
 ACTIVE = {"card_payments": "active", "transfers": "active"}
@@ -12,7 +12,7 @@ CONNECT: tuple[Kind, ...] = (
         "accounts", "account", "acct", "accounts", "connected_account", group="connect",
         events="updated", deletable=True, expanded="external_accounts company groups individual",
         sublists=(Sublist("external_accounts", "bank_account", "/v1/accounts/:id/external_accounts"),),
-        values={"capabilities": ACTIVE, "charges_enabled": True, "country": "DE", "default_currency": "eur", "details_submitted": True,
+        values={"capabilities": ACTIVE, "created": later(0), "charges_enabled": True, "country": "DE", "default_currency": "eur", "details_submitted": True,
                 "payouts_enabled": True, "type": one_of("standard", "express", "custom")},
     ),
     plain(

@@ -23,16 +23,15 @@ ISSUING: tuple[Kind, ...] = (
     plain("issuing_tokens", "issuing.token", "intok", "issuing/tokens", "issuing_token", group="issuing",
           filters="card! status", event="issuing_token", events="created updated", expanded="network_data", values={"card": REFERENCE, "status": "active"}),
     plain("personalization_designs", "issuing.personalization_design", "pd", "issuing/personalization_designs", "issuing_card", group="issuing",
-          filters="lookup_keys preferences% status", windowed=False, event="issuing_personalization_design", events="updated @active=activated @inactive=deactivated @rejected", values={"status": "active"}),
+          filters="lookup_keys[@lookup_key preferences% status", windowed=False, event="issuing_personalization_design", events="updated @active=activated @inactive=deactivated @rejected", values={"status": "active"}),
     plain("physical_bundles", "issuing.physical_bundle", "ics", "issuing/physical_bundles", "issuing_card", group="issuing", filters="status type", windowed=False, dated="",
           values={"status": "active", "type": "standard"}),
 )  # fmt: skip
 
 OTHER_PRODUCTS: tuple[Kind, ...] = (
-    plain("radar_value_lists", "radar.value_list", "rsl", "radar/value_lists", "radar", group="radar", filters="alias contains", deletable=True,
-          sublists=(Sublist("list_items", "radar.value_list_item", "/v1/radar/value_list_items", "value_list"),), values={"alias": word(8), "item_type": "email"}),
-    plain("radar_value_list_items", "radar.value_list_item", "rsli", "radar/value_list_items", "radar", group="radar",
-          filters="value value_list!", deletable=True, immutable=True, owner="value_list", owners="radar_value_lists", values={"value_list": REFERENCE, "value": word(8)}),
+    plain("radar_value_lists", "radar.value_list", "rsl", "radar/value_lists", "radar", group="radar", filters="alias contains@list_items.data.value", deletable=True,
+          sublists=(Sublist("list_items", "radar.value_list_item", "/v1/radar/value_list_items", "value_list", children="radar_value_list_items", prefix="rsli", parent="value_list", count=1),),
+          values={"alias": word(8), "item_type": "email"}),
     plain("verification_sessions", "identity.verification_session", "vs", "identity/verification_sessions", "identity", group="identity",
           filters="client_reference_id related_customer related_customer_account status",
           event="identity.verification_session", events="created @processing @requires_input @verified @canceled @redacted",

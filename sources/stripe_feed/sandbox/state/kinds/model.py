@@ -13,7 +13,7 @@ from ...samples import generic, opt_in
 from ...samples.opt_in import OptInSample
 from ...samples.values import Object, Random
 
-Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null", "owner"]
+Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null", "not", "owner"]
 Operation = Literal["created", "updated", "deleted", "canceled"]
 
 
@@ -86,7 +86,7 @@ class Kind:
     filters: Mapping[str, Filter] = default(default_factory=dict)
     grouped: Literal["", "status", "active"] = ""  # field that every list request filters by
     hidden: tuple[str, ...] = ()  # groups that a list shows only on request
-    dated: str = "created"  # the field that lists sort by
+    dated: str = "created"  # the field that lists sort by; without one they sort by creation
     windowed: bool = True  # lists take `created`
     on_clocks: bool = False  # lists hide objects on a test clock
     expandable: Mapping[str, str] = default(default_factory=dict)  # field -> object name
@@ -126,8 +126,16 @@ class Kind:
         return next((sublist for sublist in self.sublists if sublist.children), None)
 
 
-RULES: dict[str, Rule] = {"?": "boolean", "~": "time", "%": "hash", "^": "owner", "0": "null"}
-FILTER = re.compile(r"(?P<name>\w+?)(?P<rule>[?~%^0])?(?P<required>!)?(@(?P<at>[\w.]+))?")
+RULES: dict[str, Rule] = {
+    "?": "boolean",
+    "~": "time",
+    "%": "hash",
+    "^": "owner",
+    "0": "null",
+    "[": "list",
+    "-": "not",
+}
+FILTER = re.compile(r"(?P<name>\w+?)(?P<rule>[?~%^0[-])?(?P<required>!)?(@(?P<at>[\w.]+))?")
 CHANGE = re.compile(r"(?P<field>\w+):(?P<value>[\w*]+)=(?P<ending>\w+)")
 CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None}
 EVENT = re.compile(r"(?P<what>@?\w+)(=(?P<ending>[\w./]+))?")
@@ -154,7 +162,8 @@ def plain(
 
     `filters` are parameters of its list, each with its rule if it is no text: `active?` is a boolean,
     `due~` a time or number, `payment%` a hash, `owner^` the id of the object it belongs to,
-    `pending0` whether a field is null; `!` marks a required one, `coupon@promotion.coupon` another
+    `pending0` whether a field is null, `keys[` several values, `archived-` a boolean that is not what
+    the field says; `!` marks a required one, `coupon@promotion.coupon` another
     place of the value. `events` are operations with the last part of their type, unless it has the
     same name, and `@status` for a change to a status: `created updated=changed @paid`. `changes` are
     fields with a value and the event of reaching it: `open:false=closed`. `expanded` are the fields that only come when expanded. `variants` are further object names with their

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...samples.generic import REFERENCE, cents, later, one_of, word
 from .model import Kind, Sublist, plain
 
-DAY = 86_400
 CARD = {
     "brand": "visa", "country": "US", "exp_month": 8, "exp_year": 2029, "funding": "credit", "last4": "4242",
 }  # fmt: skip
@@ -50,10 +49,10 @@ PAYMENTS: tuple[Kind, ...] = (
         values={"payment_method": word(24), "payment_method_details": {"card": CARD, "type": "card"}, "status": "succeeded"},
     ),
     plain(
-        "balance_transactions", "balance_transaction", "txn", "balance_transactions", "balance_transaction_source", group="payments",
-        filters="currency payout source type",
+        "balance_transactions", "balance_transaction", "txn", "balance_transactions", "balance_transaction_source", group="payments", owner="payout", owners="payouts",
+        filters="currency payout^ source type",
         values={"amount": 1000, "balance_type": "payments", "fee": 59, "net": 941, "reporting_category": "charge", "type": "charge", "status": "pending",
-                "available_on": later(2 * DAY),
+                "available_on": later(172_800),
                 "fee_details": [{"amount": 59, "application": None, "currency": "usd", "description": "Stripe processing fees", "type": "stripe_fee"}]},
     ),
     plain(
@@ -66,7 +65,7 @@ PAYMENTS: tuple[Kind, ...] = (
         "payouts", "payout", "po", "payouts", "payout", group="payments",
         filters="arrival_date~ destination status",
         events="created updated @paid @failed @canceled", changes="reconciliation_status:completed=reconciliation_completed",
-        values={"amount": cents, "arrival_date": later(2 * DAY), "automatic": True, "method": "standard", "source_type": "card", "status": "pending", "type": "bank_account"},
+        values={"amount": cents, "arrival_date": later(172_800), "automatic": True, "method": "standard", "source_type": "card", "status": "pending", "type": "bank_account"},
     ),
     plain(
         "transfers", "transfer", "tr", "transfers", "transfer", group="payments",
@@ -104,7 +103,7 @@ PAYMENTS: tuple[Kind, ...] = (
     ),
     plain(
         "shipping_rates", "shipping_rate", "shr", "shipping_rates", "shipping_rate", group="payments",
-        filters="active? currency",
+        filters="active? currency@fixed_amount.currency",
         values={"active": True, "fixed_amount": {"amount": 500, "currency": "usd"}, "type": "fixed_amount"},
     ),
     plain(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .model import Kind, plain
 
-SETTINGS: tuple[Kind, ...] = (
+ACCOUNT_SETTINGS: tuple[Kind, ...] = (
     plain("portal_configurations", "billing_portal.configuration", "bpc", "billing_portal/configurations", "customer_portal", group="settings",
           filters="active? is_default?", windowed=False, events="created updated", values={"active": True}),
     plain("invoice_rendering_templates", "invoice_rendering_template", "inrtem", "invoice_rendering_templates", "invoice", group="settings",
