@@ -932,7 +932,7 @@ def test_what_stripe_does_not_delete(own: Caller) -> None:
     with pytest.raises(KeyError):
         box.delete("customers", "cus_unknown")
     with pytest.raises(ValueError, match="no such table"):
-        box.create("charges")
+        box.create("gift_cards")
 
 
 def test_a_deleted_plan_is_a_deleted_price_and_may_come_again(own: Caller) -> None:
