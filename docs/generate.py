@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ def generate(folder: Path) -> None:
     write(reference / "tables.md", tables())
     write(reference / "python.md", names())
     write(reference / "scripts.md", scripts())
+    write(reference / "write-back.md", write_back())
     for name in ("CHANGELOG.md", "DECISIONS.md", "CONTRIBUTING.md"):
         write(folder / ON_THE_SITE[name], unlinked((ROOT / name).read_text(encoding="utf-8")))
 
@@ -198,6 +201,95 @@ def scripts() -> str:
         "# Scripts to copy\n\nThese files are in `pipelines/` of the repository.\n\n"
         + "\n".join(parts)
     )
+
+
+# -- what other tools state -------------------------------------------------------------------------------------------------
+
+TOOLS = {
+    "N": ("Nappai: Stripe Customer", "https://doc.nappai.ai"),
+    "C": ("Cargo: the actions", "https://docs.getcargo.io"),
+    "S": ("Stripe: the Customer object", "https://docs.stripe.com/api/customers"),
+    "SP": ("Stripe: parameters of a customer", "https://docs.stripe.com/api/customers/create"),
+    "H": ("Hightouch: Stripe as a destination", "https://hightouch.com/docs"),
+}
+"""The first letters of the rows of `write-back.tsv`, whose documentation they come from, and where it is."""
+ROW_ID = re.compile(r"\b(?:N|C|SP|S|H)\d+[a-f]?\b")
+
+
+def write_back() -> str:
+    """What other tools state that they write to Stripe, row by row, with the tests that stand for each row."""
+    with (ROOT / "docs" / "write-back.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    tests = evidence()
+    holds = sum(row["holds"] == "yes" for row in rows)
+    parts = [
+        "# Write back, compared\n",
+        f"What the documentation of other tools states, row by row: {holds} of {len(rows)} rows hold.",
+        "Where one holds in part or not at all, it says why.",
+        "The last column has the tests that stand for it; a row without a test fails the suite.\n",
+    ]
+    for letters, (title, address) in TOOLS.items():
+        own = [row for row in rows if row["id"].rstrip("abcdef0123456789") == letters]
+        cells = (
+            [row["id"], row["stated"], row["here"], row["holds"], _named(tests.get(row["id"], []))]
+            for row in own
+        )
+        parts += [
+            f"## {title}\n",
+            f"Stated in <{address}>.\n",
+            table(("row", "stated", "here", "holds", "tests"), cells),
+        ]
+    return "\n".join(parts)
+
+
+def _named(tests: Sequence[str]) -> str:
+    return ", ".join(f"`{test}`" for test in tests)
+
+
+def evidence() -> dict[str, list[str]]:
+    """The tests that stand for each row: those that are marked with it, and those that run a table
+    named `CHECKLIST...` whose entries begin with it.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "checklist" in text.lower():
+            for test, words in _marked(ast.parse(text)):
+                for row in ROW_ID.findall(words):
+                    found.setdefault(row, []).append(f"{path.stem}: {test}")
+    return {row: list(dict.fromkeys(tests)) for row, tests in found.items()}
+
+
+def _marked(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each test with the text that names its rows."""
+    tables = {
+        target.id: " ".join(_first_texts(node.value))
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and target.id.startswith("CHECKLIST")
+    }
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Name) and inner.id in tables:
+                yield node.name, tables[inner.id]
+        for mark in node.decorator_list:
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.checklist":
+                yield node.name, " ".join(map(ast.literal_eval, mark.args))
+
+
+def _first_texts(table: ast.expr) -> Iterator[str]:
+    """The keys of a hash, or the first texts of the entries of a list."""
+    match table:
+        case ast.Dict(keys=keys):
+            entries = [key for key in keys if key is not None]
+        case ast.List(elts=elements):
+            entries = [one.elts[0] for one in elements if isinstance(one, ast.Tuple)]
+        case _:
+            entries = []
+    yield from (str(one.value) for one in entries if isinstance(one, ast.Constant))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def result(said: Said) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.checklist("N2")
 def test_an_upsert_is_planned_done_and_then_skipped(shell: Shell) -> None:
     name = ("--set", "name=Jane", "--set", "metadata.plan=pro")
 
@@ -179,6 +180,7 @@ def test_or_is_an_option(shell: Shell) -> None:
 ALL = schemas()
 
 
+@pytest.mark.checklist("C2")
 def test_the_schema_is_one_and_has_every_action(shell: Shell) -> None:
     Draft202012Validator.check_schema(schemas("customers"))
 

@@ -812,6 +812,7 @@ def test_a_failure_is_json_where_json_was_asked_for(shell: Shell, arguments: lis
     assert shell.run(*arguments).out == ""
 
 
+@pytest.mark.checklist("C6")
 def test_query_as_table_json_and_csv(copy: Shell) -> None:
     nested = "{'a': [1, 2]} as deep, true as yes"
     values = (

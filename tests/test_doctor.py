@@ -87,6 +87,7 @@ def test_a_loaded_dataset_is_named(shell: Shell) -> None:
     assert (shell.folder / "stripe_feed.duckdb").read_bytes() == content
 
 
+@pytest.mark.checklist("N31")
 def test_kind_and_mode_of_the_key(shell: Shell, tmp_path: Path) -> None:
     restricted = shell.run(
         "doctor", "--json", STRIPE_SECRET_KEY=shell.box.restrict(permissions=PERMISSIONS)

@@ -88,6 +88,7 @@ def counts() -> dict[str, Any]:
         } | {"paid": db.execute("select sum(amount_paid), count(status) from stripe.invoices").fetchall()}  # fmt: skip
 
 
+@pytest.mark.checklist("C22")
 def test_a_customer_is_deleted_and_erased_and_stays_so(
     box: Sandbox, shell: Shell, jane: str, caplog: pytest.LogCaptureFixture
 ) -> None:

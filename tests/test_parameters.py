@@ -27,6 +27,7 @@ NAMES = st.sampled_from(
 )
 
 
+@pytest.mark.checklist("N35 S36")
 @pytest.mark.parametrize("row", WRITABLE.values(), ids=list(WRITABLE))
 def test_the_allow_lists_are_the_sdks(row: Writable) -> None:
     """A new SDK fails here, not at a user: `python -m tests.sdk_parameters` writes them again."""

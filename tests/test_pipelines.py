@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -107,6 +108,7 @@ def test_scripts_are_short_and_all_are_tested() -> None:
         "stripe_to_duckdb.py",
         "watch_subscriptions.py",
         "welcome_message.py",
+        "write_back.py",
         "airflow_dag.py",
         "dagster_job.py",
         "prefect_flow.py",  # see test_schedulers.py
@@ -114,6 +116,7 @@ def test_scripts_are_short_and_all_are_tested() -> None:
     assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) <= 60
 
 
+@pytest.mark.checklist("N24")
 def test_the_shortest_script_loads_the_account_and_shows_its_tables(ran: dict[str, Ran]) -> None:
     shell, said = ran["shortest"].shell, ran["shortest"].said
 
@@ -247,6 +250,54 @@ def play(shell: Shell, script: str = "watch_subscriptions.py") -> Said:
     return ended(start(shell, script))
 
 
+PEOPLE = """user_id,email,name,plan
+1,ada@example.com,Ada,pro
+2,nobody,Bob,pro
+3,cy@example.com,Cy,
+"""
+
+
+@pytest.mark.checklist("N22 N26 N27")
+def test_a_table_becomes_customers_who_are_welcomed_once(tmp_path: Path) -> None:
+    """Nothing is written by a plan, and nothing twice; a bad line stops no other."""
+    box = Sandbox(seed=5, customers=2)
+    with shell_of(box, tmp_path) as shell, receiving() as receiver:
+        (shell.folder / "crm.csv").write_text(PEOPLE, encoding="utf-8")
+        shell.env["WELCOME_URL"] = receiver.url
+        before = len(box.objects("customers"))
+        planned = ended(start(shell, "write_back.py", "--plan"))
+        assert len(box.objects("customers")) == before
+        first = play(shell, "write_back.py")
+        later = PEOPLE.replace("nobody", "bob@example.com").replace("Ada", "Ada L")
+        (shell.folder / "crm.csv").write_text(later, encoding="utf-8")
+        second, third = play(shell, "write_back.py"), play(shell, "write_back.py")
+
+    counts = [json.loads(said.out) for said in (planned, first, second, third)]
+    assert [said.code for said in (planned, first, second, third)] == [0, 4, 0, 0]
+    assert (counts[0]["create"], counts[0]["reject"]) == (2, 1)
+    assert (counts[1]["created"], counts[1]["rejected"]) == (2, 1)
+    assert (counts[2]["created"], counts[2]["updated"]) == (1, 1)
+    assert counts[3]["unchanged"] == sum(counts[3].values()) == 3
+    assert first.err == "rejected: 2: email is no e-mail address.\n"
+    held = {one["email"]: one for one in box.objects("customers").values()}
+    greeted = [json.loads(one.body) for one in receiver.accepted]
+    assert sorted(greeted, key=lambda one: str(one["text"])) == [
+        {"id": held[email]["id"], "text": f"Welcome {name}! Your customer id is {held[email]['id']}."}
+        for email, name in (("ada@example.com", "Ada"), ("bob@example.com", "Bob"), ("cy@example.com", "Cy"))
+    ]  # fmt: skip
+    assert (held["ada@example.com"]["name"], held["ada@example.com"]["metadata"]["plan"]) == (
+        "Ada L",
+        "pro",
+    )
+
+
+def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with shell_of(Sandbox(seed=5, customers=2), tmp_path) as shell:
+        said = play(shell, "write_back.py")
+    assert (said.code, said.out, len(said.err.splitlines())) == (1, "", 1)
+
+
+@pytest.mark.checklist("N27")
 def test_a_new_customer_is_welcomed_once(tmp_path: Path) -> None:
     """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
     box = Sandbox(seed=5, customers=6)

@@ -287,6 +287,7 @@ def test_a_row_that_a_destination_refuses_is_shown_nowhere(
     assert count == 2
 
 
+@pytest.mark.checklist("N31")
 @pytest.mark.parametrize(
     "key", [KEY + "x", KEY.removeprefix("rk_"), KEY.replace("rk_test", "pk_test")]
 )
@@ -369,6 +370,7 @@ def test_what_we_raise_holds_no_canary(shell: Shell) -> None:
     assert found_in(texts) == []
 
 
+@pytest.mark.checklist("N31")
 def test_the_key_is_in_no_repr(shell: Shell) -> None:
     from stripe_feed import stripe_source
     from stripe_feed.api.client import Api

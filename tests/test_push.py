@@ -44,6 +44,7 @@ def names(crm: Pushing) -> list[str]:
 # -- modes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist("H19 H23 N30")
 def test_a_second_run_sends_nothing(crm: Pushing) -> None:
     assert ends(crm.run(people(12))) == {"created": 12}
     assert len(crm.writes()) == 12
@@ -52,6 +53,7 @@ def test_a_second_run_sends_nothing(crm: Pushing) -> None:
     assert crm.box.counts["/v1/customers", 200] == 0  # nor does it look anything up
 
 
+@pytest.mark.checklist("H19 S34")
 def test_only_rows_that_changed_are_sent_and_of_them_only_what_differs(crm: Pushing) -> None:
     crm.run(people(5))
     rows = people(5)
@@ -63,6 +65,7 @@ def test_only_rows_that_changed_are_sent_and_of_them_only_what_differs(crm: Push
     assert names(crm) == ["New", "P 0", "P 1", "P 3", "P 4"]
 
 
+@pytest.mark.checklist("H5")
 def test_upsert_updates_who_matches(crm: Pushing) -> None:
     old = crm.box.create("customers", email="a@example.com", name="Old")
     assert ends(crm.run([A])) == {"updated": 1}
@@ -81,6 +84,7 @@ def test_update_leaves_alone_who_does_not_match(crm: Pushing) -> None:
     assert (ends(result), crm.writes()) == ({"skipped": 1}, [])
 
 
+@pytest.mark.checklist("H5")
 def test_update_finds_by_id(crm: Pushing) -> None:
     old = crm.box.create("customers", email="x@example.com", name="Old")
     by_id = {"mode": "update", "match": "id", "map": MAP | {"id": "cus"}}
@@ -89,6 +93,7 @@ def test_update_finds_by_id(crm: Pushing) -> None:
     assert crm.box.objects("customers")[old["id"]]["email"] == "a@example.com"
 
 
+@pytest.mark.checklist("H20")
 def test_insert_sends_each_row_once(crm: Pushing) -> None:
     insert = {"mode": "insert", "match": None}
     assert ends(crm.run([A], changes=insert)) == {"created": 1}
@@ -108,6 +113,7 @@ def test_a_row_stays_its_object_when_what_it_matched_on_changes(crm: Pushing) ->
     assert [one["email"] for one in crm.held()] == ["new@example.com"]
 
 
+@pytest.mark.checklist("H5")
 def test_metadata_finds_an_object(crm: Pushing) -> None:
     by_metadata = {"match": "metadata.user", "map": MAP | {"metadata.user": "user_id"}}
     old = crm.box.create("customers", email="x@example.com", metadata={"user": "1"})
@@ -125,6 +131,7 @@ def test_a_deleted_object_is_created_again(crm: Pushing) -> None:
 # -- rows that are refused -------------------------------------------------------------------------
 
 
+@pytest.mark.checklist("H15 N28")
 def test_a_bad_row_stops_no_other(crm: Pushing) -> None:
     rows = people(4)
     rows[0]["email"] = "nobody"
@@ -183,6 +190,7 @@ def test_only_what_failed_is_tried_again(crm: Pushing) -> None:
     assert ends(crm.run(rows, only_failed=True)) == {"created": 1}
 
 
+@pytest.mark.checklist("H3")
 def test_a_key_that_may_not_write_stops_the_run(crm: Pushing) -> None:
     key = crm.box.restrict(permissions=["rak_customer_read"])
     crm.box.account.key = key
@@ -209,6 +217,7 @@ def test_null_never_unsets_unless_it_is_asked_for(crm: Pushing) -> None:
 DELETES = {"on_delete": "delete", "max_deletes": 5, "max_delete_share": 0.5}
 
 
+@pytest.mark.checklist("H11a")
 def test_a_row_that_is_gone_takes_its_object_along(crm: Pushing) -> None:
     crm.run(people(4), changes=DELETES)
     crm.writes()
@@ -219,6 +228,7 @@ def test_a_row_that_is_gone_takes_its_object_along(crm: Pushing) -> None:
     assert ends(crm.run(people(4), changes=DELETES)) == {"created": 1, "unchanged": 3}
 
 
+@pytest.mark.checklist("H10")
 def test_a_row_that_is_gone_is_kept_unless_it_is_asked_for(crm: Pushing) -> None:
     crm.run(people(4))
     assert ends(crm.run(people(3))) == {"unchanged": 3}
@@ -278,6 +288,7 @@ def test_what_was_before_is_sent_again(crm: Pushing) -> None:
     assert len(crm.writes()) == 3
 
 
+@pytest.mark.checklist("H23")
 @pytest.mark.parametrize("fault", ["500_after", "reset", "truncate", "malformed", 500])
 def test_a_request_without_an_answer_takes_effect_once(crm: Pushing, fault: Any) -> None:
     for row, place in ((A, CREATE), (B, UPDATE)):
@@ -401,6 +412,7 @@ def test_a_log_of_another_account_is_refused_before_anything_is_sent(crm: Pushin
 # -- the rest --------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist("H19")
 def test_a_full_resync_mends_what_somebody_changed(crm: Pushing) -> None:
     crm.run(people(3))
     crm.box.update("customers", crm.held()[0]["id"], name="changed by hand")
@@ -411,6 +423,7 @@ def test_a_full_resync_mends_what_somebody_changed(crm: Pushing) -> None:
     assert names(crm) == ["P 0", "P 1", "P 2"]
 
 
+@pytest.mark.checklist("H19")
 def test_after_a_reset_rows_find_their_objects_again(crm: Pushing) -> None:
     crm.run(people(3))
     with crm.opened() as push:
@@ -491,6 +504,7 @@ def test_a_key_is_the_same_when_a_table_makes_a_float_of_it(crm: Pushing) -> Non
     assert ends(crm.run([{**A, "user_id": 1.0}])) == {"unchanged": 1}
 
 
+@pytest.mark.checklist("N32")
 def test_nothing_that_is_logged_holds_what_rows_hold(
     crm: Pushing, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -68,6 +68,7 @@ def items(push: Pushing) -> dict[str, int]:
     }
 
 
+@pytest.mark.checklist("H13")
 def test_a_subscription_is_created_once(subscriptions: Pushing) -> None:
     assert ends(subscriptions.run([contract(extra="seat", seats=3)])) == {"created": 1}
     assert items(subscriptions) == {"basic": 1, "seat": 3}
@@ -78,6 +79,7 @@ def test_a_subscription_is_created_once(subscriptions: Pushing) -> None:
     assert (ends(again), subscriptions.writes()) == ({"unchanged": 1}, [])
 
 
+@pytest.mark.checklist("H9")
 @pytest.mark.parametrize(
     ("row", "after"),
     [
@@ -286,6 +288,7 @@ def finalize(push: Pushing) -> Row:
     return push.held("invoices")[0]
 
 
+@pytest.mark.checklist("H13")
 def test_an_invoice_gets_its_items_and_changes_while_it_is_a_draft(invoices: Pushing) -> None:
     assert ends(invoices.run([ORDER])) == {"created": 1}
     assert ends(invoices.run([LINE], changes=LINES)) == {"created": 1}
@@ -298,6 +301,7 @@ def test_an_invoice_gets_its_items_and_changes_while_it_is_a_draft(invoices: Pus
         assert ends(again) == {"unchanged": 1}
 
 
+@pytest.mark.checklist("H11e H12 H15")
 def test_a_finalized_invoice_is_left_alone_and_the_reason_is_told(invoices: Pushing) -> None:
     invoices.run([ORDER])
     invoices.run([LINE], changes=LINES)
@@ -326,6 +330,7 @@ def test_drafts_are_deleted_and_open_invoices_voided_if_that_is_asked_for(
     assert [one["status"] for one in invoices.held("invoices")] == ["void"]
 
 
+@pytest.mark.checklist("H12")
 def test_items_that_wait_are_deleted_with_their_rows(invoices: Pushing) -> None:
     waiting = {**LINES, **LIMITS, "on_delete": "delete"}
     waiting["map"] = {k: v for k, v in LINES["map"].items() if k != "invoice"}  # type: ignore[attr-defined]
@@ -350,6 +355,7 @@ def quotes() -> Iterator[Pushing]:
 OFFER = {"offer": "q1", "email": "a@example.com", "title": "Offer", "plan": "basic", "n": 2}
 
 
+@pytest.mark.checklist("H9 H14")
 def test_a_quote_changes_while_it_is_a_draft(quotes: Pushing) -> None:
     assert ends(quotes.run([OFFER])) == {"created": 1}
     assert ends(quotes.run([OFFER], full_resync=True)) == {"unchanged": 1}
@@ -394,6 +400,7 @@ def test_what_cannot_be_done_to_an_object_is_refused(object: str, way: str) -> N
         )
 
 
+@pytest.mark.checklist("H9")
 @pytest.mark.parametrize(
     ("object", "name", "says"),
     [

@@ -46,6 +46,7 @@ def active(prices: Pushing) -> list[Row]:
 # -- products --------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist("H6a H8")
 def test_products_have_ids_of_their_own(products: Pushing) -> None:
     rows = [{"id": "gold", "name": "Gold", "tier": 1}, {"id": "silver", "name": "Silver", "tier": 2}]  # fmt: skip
     assert ends(products.run(rows)) == {"created": 2}
@@ -97,6 +98,7 @@ def test_what_stripe_lets_change_is_updated(prices: Pushing) -> None:
     assert (held["nickname"], held["metadata"]["tier"]) == ("Pro", "1")
 
 
+@pytest.mark.checklist("H6b")
 def test_a_changed_amount_makes_a_new_price_that_takes_the_old_ones_place(prices: Pushing) -> None:
     prices.run([price(nickname="Pro", tier=1)])
     (old,) = prices.held("prices")
@@ -196,6 +198,7 @@ def test_what_is_read_back_in_another_form_is_no_change(prices: Pushing, fields:
     assert prices.writes() == [NEW]
 
 
+@pytest.mark.checklist("H11c")
 def test_prices_are_never_deleted(prices: Pushing) -> None:
     with pytest.raises(UsageError, match="on_delete of prices is one of nothing, deactivate"):
         make_definition("p", {**prices.definition, **DELETES})

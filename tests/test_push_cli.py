@@ -54,6 +54,7 @@ def result(said: Said) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.checklist("H4")
 def test_a_push_is_planned_run_and_then_has_nothing_to_do(shell: Shell) -> None:
     plan = shell.run("push", "plan", "--json")
     assert (plan.code, result(plan)["counts"]["create"], result(plan)["writes"]) == (0, 4, 4)
@@ -88,6 +89,7 @@ def test_a_plan_as_a_page_escapes_what_rows_hold(shell: Shell) -> None:
     parser.close()
 
 
+@pytest.mark.checklist("H16 H17 H18")
 def test_rejected_rows_end_with_4_and_can_be_seen_and_retried(shell: Shell) -> None:
     people(shell.folder, "Ann", "4242 4242 4242 4242")
     ran = shell.run("push", "run", "--json")

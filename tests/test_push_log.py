@@ -156,6 +156,7 @@ def test_what_takes_the_place_of_an_object_is_remembered_until_it_is_archived(lo
     assert (row.object_id, row.replaced, row.sent_content) == ("price_2", (), "B")
 
 
+@pytest.mark.checklist("H16")
 def test_a_run_shows_its_requests_for_a_week(log: PushLog, times: Times) -> None:
     run = log.begin_run("crm")
     (operation,) = log.begin("crm", "1", "A", [CREATE])

@@ -45,6 +45,7 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
     return params
 
 
+@pytest.mark.checklist("H7 H21 N36")
 @pytest.mark.parametrize(
     ("fields", "record", "sent"),
     [
@@ -133,10 +134,12 @@ def test_times_are_declared_or_refused(convert: str, value: Any, seconds: int) -
         wanted_of(definition, push_fields(definition, record), record | {"t": "soon"})
 
 
+@pytest.mark.checklist("H7 H8")
 def test_without_a_map_each_column_is_the_parameter_of_its_name() -> None:
     assert mapped({"name": "J", "tier": "gold"}) == {"name": "J", "metadata": {"tier": "gold"}}
 
 
+@pytest.mark.checklist("H8")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -328,6 +331,7 @@ def test_rows_come_from_a_query_on_the_copy() -> None:
 # -- definitions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist("H4")
 def test_a_file_holds_pushes() -> None:
     Path("pushes.toml").write_text(
         """

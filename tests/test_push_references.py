@@ -40,6 +40,7 @@ def test_a_product_is_found_by_its_metadata(prices: Pushing) -> None:
     assert prices.box.counts["/v1/products", 200] == 0
 
 
+@pytest.mark.checklist("H13")
 def test_what_is_not_found_is_refused_or_left_out(prices: Pushing) -> None:
     lost = [{"k": "k9", "amount": 100, "sku": "S9"}]
     result = prices.run(lost)
@@ -70,6 +71,7 @@ CHILDREN = [
 ]
 
 
+@pytest.mark.checklist("H13")
 def test_what_is_missing_is_created_once_for_all_rows(people: Pushing) -> None:
     plan = people.plan(CHILDREN)
     assert (plan.creations, plan.writes, people.writes()) == (1, 7, [])

@@ -647,6 +647,7 @@ def test_attribute(copy: Copy, expanded: Copy, id: str) -> None:
     assert bool(plain or opted) == (name in row(expanded, "customers", "cus_Full"))
 
 
+@pytest.mark.checklist("S29")
 @pytest.mark.parametrize("id", [pytest.param("cus_NffrFeUfNV2Hib", id="S29")])
 def test_example_object(copy: Copy, id: str) -> None:
     """Its row gives the very JSON of the documentation back; only fields that are newer than it are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..resources.writable import WRITABLE, Writable
@@ -36,7 +37,25 @@ DESTRUCTIVE: dict[tuple[str, str], str] = {
     ("quotes", "cancel"): "Cancels the quote for good",
 }
 """Per table and verb what cannot be undone."""
+SIDE_EFFECTS: dict[tuple[str, str], str] = {
+    ("customers", "source"): (
+        "The source becomes the default one, and Stripe charges it for the open invoice of a past_due subscription."
+    ),
+    ("customers", "balance"): "The balance replaces the one that is there.",
+    ("customers", "next_invoice_sequence"): "The next invoice gets this number.",
+    ("invoices", "auto_advance"): "Stripe finalizes the invoice by itself, after about an hour.",
+}
+"""Per table and parameter what else comes of it."""
 _ENDED = ("canceled", "incomplete_expired")
+
+
+def side_effects(row: Writable, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """What else comes of a write with these parameters."""
+    return tuple(
+        effect
+        for (table, name), effect in SIDE_EFFECTS.items()
+        if table == row.table and params.get(name) not in (None, False, "")
+    )
 
 
 def consequences(lookup: Lookup, row: Writable, verb: str, object_id: str) -> str:

@@ -12,7 +12,7 @@ from ..api.forms import path_to
 from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedError, UsageError
 from ..resources.writable import Writable
 from .checks import check, check_id, check_metadata
-from .consequences import consequences
+from .consequences import consequences, side_effects
 from .lookup.filters import FilterClause, Group, read
 from .lookup.find import Found, Lookup, Object, check_mode, decode
 from .order import Order
@@ -107,7 +107,8 @@ def _create(lookup: Lookup, row: Writable, verb: str, order: Order) -> ActionRes
     check(row, "create", params)
     if order.dry_run:
         request = Request("post", row.path, params)
-        return _would(row, verb, f"Would create a {row.noun}", (request,))
+        message = " ".join((f"Would create a {row.noun}.", *side_effects(row, params)))
+        return _would(row, verb, message.removesuffix("."), (request,))
     reply = _post(lookup, row.path, params, order)
     message = f"{_name(row)} created successfully"
     return _done(row, verb, message, reply.value, reply.request_id, key=order.idempotency_key)
@@ -240,7 +241,8 @@ def _change(
         return _skipped(row, verb, f"Nothing to change: the {row.noun} {reason}", found)
     path = path_to(row.verbs["update"].path, object_id)
     if order.dry_run:
-        message = f"Would update {object_id}: {', '.join(sorted(params))}"
+        change = f"Would update {object_id}: {', '.join(sorted(params))}."
+        message = " ".join((change, *side_effects(row, params))).removesuffix(".")
         return _would(row, verb, message, (Request("post", path, params),), object_id)
     reply = _post(lookup, path, params, order)
     message = f"{_name(row)} updated successfully"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ...api.forms import path_to
 from ...errors import InvalidParameter
 from ..checks import check_id, check_metadata
+from ..consequences import side_effects
 from ..lookup.find import Lookup, Object
 from .decision import Action, Decision, FieldChange, Update, field_changes, get, leaves
 from .definition import Definition
@@ -42,9 +43,11 @@ def decide(
     rule = _RULES.get(push.object, _update)
     wanted = _revived(references.resolve(wanted), held, logged)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
+    steps = tuple(steps)
+    effects = (note for step in steps for note in side_effects(push.row, step.params))
     action: Action = "update" if steps else "none"
     return Decision(
-        wanted.key, action, held["id"], tuple(steps), tuple(fields), "", content, tuple(notes)
+        wanted.key, action, held["id"], steps, tuple(fields), "", content, (*notes, *effects)
     )
 
 
@@ -90,7 +93,7 @@ def _creation(push: Definition, wanted: Wanted) -> Decision:
             PushStep("update", "post", push.row.verbs["update"].path.format(id="{0}"), later)
         )
     shown = (FieldChange(name, None, value) for name, value in leaves({**params, **later}))
-    notes = (BILLS,) if push.object == "subscriptions" else ()
+    notes = (BILLS,) if push.object == "subscriptions" else side_effects(push.row, params)
     return Decision(
         wanted.key, "create", None, tuple(steps), tuple(shown), "", wanted.content, notes
     )

@@ -174,9 +174,9 @@ def _check_match(push: Definition) -> None:
         )
     if push.map is not None and push.match not in push.map:
         raise UsageError(f"{push.name}: map says nothing of {push.match}, which rows match on.")
-    if push.match == "id" and push.mode == "upsert" and not push.row.own_ids:
+    if push.match == "id" and push.mode != "update" and not push.row.own_ids:
         raise UsageError(
-            f"{push.name}: Stripe chooses the id of a new {push.row.noun}, so upsert cannot match on it. "
+            f"{push.name}: Stripe chooses the id of a new {push.row.noun}, so {push.mode} cannot match on it. "
             "Match on something else, or use update."
         )
 
