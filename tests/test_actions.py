@@ -305,11 +305,11 @@ def c_search(account: Account) -> None:
     price = first(account, "prices", active=True, type="recurring")
     plan = first(account, "subscriptions")["items"]["data"][0]["price"]["id"]
     leaving = first(account, "subscriptions", status="active")["id"]
-    account.actions.cancel("subscriptions", leaving, at_period_end=True)
     at_risk = {"or": [{"status": "past_due"}, {"cancel_at_period_end": True}]}
-    for where in (at_risk, {"status": "active"}):
+    for where in ({"status": "active"}, at_risk):
         done = account.actions.search("subscriptions", where, limit=100)
         assert leaving in {one["id"] for one in done.objects or ()}, (where, done.message)
+        account.actions.cancel("subscriptions", leaving, at_period_end=True)
     customer = account.customer(name="Jane", phone="+1")
     owed = account.actions.create("invoices", {
         "customer": customer, "currency": "usd", "collection_method": "send_invoice", "days_until_due": 1,

@@ -39,6 +39,8 @@ TEXT = st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"])
         ("created<2026-01-01", FilterClause("created", "lt", 1767225600)),
         ("metadata.a b=1=2", FilterClause("metadata.a b", "eq", "1=2")),
         ("email=", FilterClause("email", "eq", None)),
+        ("cancel_at_period_end=true", FilterClause("cancel_at_period_end", "eq", "true")),
+        ("current_period_end<1970-01-02", FilterClause("current_period_end", "lt", 86_400)),
     ],
 )
 def test_a_condition_of_the_command_line(text: str, clause: FilterClause) -> None:

@@ -19,7 +19,7 @@ from ..parameters import timestamp
 FilterOp = Literal["eq", "contains", "gt", "gte", "lt", "lte"]
 FILTER_OPS: tuple[FilterOp, ...] = ("eq", "contains", "gt", "gte", "lt", "lte")
 SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-_TIMES = re.compile(r"(?:^|_)(?:created|at|end|start|date)$")
+_TIMES = re.compile(r"(?:^|_)(?:created|at|start|date)$|(?:^|(?<!cancel_at_period)_)end$")
 DEEP = {
     "subscription": "parent.subscription_details.subscription",
     "last_finalization_error_code": "last_finalization_error.code",
