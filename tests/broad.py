@@ -11,7 +11,8 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_killed_run_goes_on": (
             "between-packages-1", "merged-1-later", "the-local-state-is-half-gone-1-later",
         ),
-        "test_a_run_in_packages_reads_nothing_twice": ("cursor",),
+        "test_a_run_in_packages_reads_nothing_twice": "test_crash.py::test_at_most_one_package_is_read_again",
+        "test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again": "test_locks.py::test_a_package_that_cannot_be_loaded_holds_up_no_run",
     },
     "test_damage.py": {
         "test_whatever_is_done_to_the_tables_a_comparison_restores":
@@ -46,7 +47,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_every_block_of_a_page_runs": ("docs/actions.md", "docs/agents.md", "docs/push.md", "docs/python.md", "docs/tables.md", "docs/how-it-works.md", "docs/faq.md"),
     },
     "test_feed_crash.py": {
-        "test_a_run_that_is_killed_among_events_goes_on": ("the-package-is-extracted-1",),
+        "test_a_run_that_is_killed_among_events_goes_on": "test_crash.py::test_a_killed_run_goes_on",
     },
     "test_feed_property.py": {"test_the_same_on_postgres": ("customers products",)},
     "test_first_loads.py": {"test_a_first_load_under_writes_ends_equal_to_the_account": "test_small_accounts.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one"},
