@@ -410,13 +410,28 @@ def test_texts_of_the_account_stay_data(writer: Agent) -> None:
         assert await names(client) == offered
         return told
 
+    writer.box.reset_counts()
     told = writer.within(read)
+    assert {call.method for call in writer.box.log} == {"GET"}
     assert all(one.notice == NOTICE for one in told)
     assert all(one.text.isprintable() and isinstance(one.data, dict) for one in told)
     assert {change["changed"]["name"]["after"] for change in told[2].data["changes"]} == {
         *INJECTIONS
     }
     assert len(writer.box.events) == events
+
+
+def test_no_text_confirms_what_cannot_be_undone(writer: Agent) -> None:
+    customer = new_customer(writer)
+    events = len(writer.box.events)
+    texts = (*INJECTIONS, "true", "yes", "confirm", customer)
+
+    async def deletes(client: Client) -> list[str]:
+        calls = ({"id": customer, "confirm": text} for text in texts)
+        return [(await called(client, "customers_delete", one)).data["status"] for one in calls]
+
+    assert writer.within(deletes) == ["unconfirmed"] * len(texts)
+    assert customer in writer.box.objects("customers") and len(writer.box.events) == events
 
 
 def test_characters_that_nobody_sees_are_shown_as_escapes() -> None:

@@ -45,7 +45,7 @@ async def confirm(
     tool: Tool,
     effect: str,
 ) -> Answer | types.InputRequiredResult | None:
-    """Ask for a confirmation; None once it is given. Where the client can ask a person, nothing that
+    """Ask for a confirmation; None once it is given. If the client can ask a person, nothing that
     the model sends counts.
     """
     arguments = params.arguments or {}

@@ -80,7 +80,7 @@ class Actions:
     def run(self, resource: str, verb: str, **order: Any) -> ActionResult:
         """Run any action, such as `run("invoices", "finalize", id="in_...")`.
 
-        Raises `UsageError` for an action that does not exist, and `SetupError` where nothing can
+        Raises `UsageError` for an action that does not exist, and `SetupError` if nothing can
         work (no key, another account's copy).
         """
         row = writable(resource)

@@ -25,7 +25,7 @@ FEEDBACK = (
     "too_complex", "too_expensive", "unused",
 )  # fmt: skip
 _USUAL = ("search", "get", "list", "insert", "create", "update", "upsert", "delete")
-COMPOSED = ("search", "insert", "upsert")  # of several requests, or of another where one lacks it
+COMPOSED = ("search", "insert", "upsert")  # several requests, or a list if Stripe has no search
 PAST = {
     "delete": "deleted", "cancel": "canceled", "resume": "resumed", "finalize": "finalized",
     "void": "voided", "pay": "paid", "mark_uncollectible": "marked as uncollectible",

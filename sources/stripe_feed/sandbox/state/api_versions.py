@@ -85,7 +85,7 @@ def previous_attributes(before: Object, after: Object) -> Object:
 
 
 def same_json(old: object, new: object) -> bool:
-    """Whether two values are equal as JSON, where 0 is not false."""
+    """Whether two values are equal as JSON: 0 is not false."""
     if old != new or type(old) is not type(new):
         return False
     if isinstance(old, list) and isinstance(new, list):
