@@ -67,7 +67,7 @@ class RenderedModel:
 @dataclass(frozen=True, slots=True)
 class Project:
     """The dbt project: its models and tests, macros, variables with their defaults, the default
-    kind per folder, and what the YAML files say about each model and raw table.
+    kind per folder, what the YAML files say about each model, and the raw tables they name.
     """
 
     models: Mapping[str, ModelFile]
@@ -76,6 +76,7 @@ class Project:
     variables: Mapping[str, Any]
     kinds: Mapping[str, str]
     properties: Mapping[str, Mapping[str, Any]]
+    raw_tables: frozenset[str] = frozenset()
     exposures: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -100,10 +101,13 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
     settings = yaml.safe_load((folder / "dbt_project.yml").read_text(encoding="utf-8"))
     properties: dict[str, Mapping[str, Any]] = {}
     exposures: list[Mapping[str, Any]] = []
+    raw_tables: set[str] = set()
     for file in sorted((folder / "models").rglob("*.yml")):
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         properties |= {model["name"]: model for model in content.get("models", ())}
         exposures += content.get("exposures", ())
+        for source in content.get("sources", ()):
+            raw_tables |= {table["name"] for table in source["tables"]}
     macros = {
         match[1]: match[0]
         for file in sorted((folder / "macros").glob("*.sql"))
@@ -120,6 +124,7 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
             if isinstance(options, dict)
         },
         properties=properties,
+        raw_tables=frozenset(raw_tables),
         exposures=tuple(exposures),
     )
 

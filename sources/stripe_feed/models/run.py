@@ -97,7 +97,12 @@ def _render(
     return render_models(
         project,
         database.target,
-        {**derived_variables(database.target, raw_tables), **(variables or {})},
+        {
+            name: value
+            for name, value in derived_variables(database.target, raw_tables).items()
+            if name in project.variables
+        }
+        | dict(variables or {}),
         lambda name: relations.get(name) == "table",
     )
 
@@ -105,8 +110,10 @@ def _render(
 def derived_variables(
     target: ModelTarget, raw_tables: Mapping[str, frozenset[str]]
 ) -> dict[str, Any]:
-    """The variables that follow from the raw tables."""
+    """The variables that follow from the raw tables. Without coupons MRR is before discounts."""
+    known = {} if {"coupons", "discounts"} <= raw_tables.keys() else {"discounts": "none"}
     return {
+        **known,
         "source_dataset_name": target.dataset,
         "price_tiers": "tiers" in raw_tables.get("prices", ()),
     }

@@ -41,5 +41,23 @@
 {% macro trino__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}json_format(elements.value) as element from {{ relation }} as holders cross join unnest(cast(json_extract(holders.{{ column }}, '{{ json_path(path) }}') as array(json))) as elements(value)){% endmacro %}
 {% macro athena__json_rows(relation, column, path, keep) %}{{ trino__json_rows(relation, column, path, keep) }}{% endmacro %}
 
-{# Whether a JSON column is a list with elements. #}
-{% macro has_elements(column) %}({{ json_text(column, '') }} is not null and {{ json_text(column, '') }} not in ('[]', '{}', 'null')){% endmacro %}
+{# A JSON list as text; '[]' where there is none. #}
+{% macro json_list(column) %}coalesce({{ json_text(column, '') }}, '[]'){% endmacro %}
+
+{# The ids of the discounts of a raw row as a JSON list; older API versions had one discount, as an object. #}
+{% macro discount_ids(column) %}case when {{ json_text('extra', 'discount.id') }} is not null then concat('["', {{ json_text('extra', 'discount.id') }}, '"]') else {{ json_list(column) }} end{% endmacro %}
+
+{# A JSON list that a model keeps as text, as a JSON column again. #}
+{% macro as_json(text) %}{{ return(adapter.dispatch('as_json', 'stripe_feed')(text)) }}{% endmacro %}
+{% macro default__as_json(text) %}{{ text }}{% endmacro %}
+{% macro duckdb__as_json(text) %}cast({{ text }} as json){% endmacro %}
+{% macro postgres__as_json(text) %}cast({{ text }} as json){% endmacro %}
+{% macro redshift__as_json(text) %}json_parse({{ text }}){% endmacro %}
+{% macro snowflake__as_json(text) %}parse_json({{ text }}){% endmacro %}
+
+{# Where a text stands in another one, from 1; 0 if it does not. #}
+{% macro position_in(part, text) %}{{ return(adapter.dispatch('position_in', 'stripe_feed')(part, text)) }}{% endmacro %}
+{% macro default__position_in(part, text) %}strpos({{ text }}, {{ part }}){% endmacro %}
+{% macro snowflake__position_in(part, text) %}position({{ part }}, {{ text }}){% endmacro %}
+{% macro spark__position_in(part, text) %}locate({{ part }}, {{ text }}){% endmacro %}
+{% macro clickhouse__position_in(part, text) %}position({{ text }}, {{ part }}){% endmacro %}

@@ -2,9 +2,10 @@
 
 {# The whole part of numerator / denominator, both at least 0. #}
 {% macro whole_div(numerator, denominator) %}{{ return(adapter.dispatch('whole_div', 'stripe_feed')(numerator, denominator)) }}{% endmacro %}
-{% macro default__whole_div(numerator, denominator) %}(({{ numerator }}) / ({{ denominator }})){% endmacro %}
+{% macro default__whole_div(numerator, denominator) %}((({{ numerator }}) - mod({{ numerator }}, {{ denominator }})) / ({{ denominator }})){% endmacro %}
 {% macro duckdb__whole_div(numerator, denominator) %}(({{ numerator }}) // ({{ denominator }})){% endmacro %}
-{% macro snowflake__whole_div(numerator, denominator) %}floor(({{ numerator }}) / ({{ denominator }})){% endmacro %}
+{% macro postgres__whole_div(numerator, denominator) %}div({{ numerator }}, {{ denominator }}){% endmacro %}
+{% macro redshift__whole_div(numerator, denominator) %}((({{ numerator }}) - mod({{ numerator }}, {{ denominator }})) / ({{ denominator }})){% endmacro %}
 {% macro bigquery__whole_div(numerator, denominator) %}div({{ numerator }}, {{ denominator }}){% endmacro %}
 {% macro spark__whole_div(numerator, denominator) %}(({{ numerator }}) div ({{ denominator }})){% endmacro %}
 {% macro clickhouse__whole_div(numerator, denominator) %}intDiv({{ numerator }}, {{ denominator }}){% endmacro %}
@@ -18,6 +19,21 @@
 {% macro bigquery__type_ratio() %}numeric{% endmacro %}
 {% macro clickhouse__type_ratio() %}Nullable(Decimal(28, 6)){% endmacro %}
 
+{# A percentage with up to four decimals of an amount, rounded half up. #}
+{% macro percent_of(amount, percent) %}cast({{ rounded('cast(' ~ amount ~ ' as ' ~ type_wide() ~ ') * cast(' ~ percent ~ ' * 10000 as ' ~ type_bigint() ~ ')', 'cast(1000000 as ' ~ type_wide() ~ ')') }} as {{ type_bigint() }}){% endmacro %}
+
+{# amount x part / whole, rounded half up; whole is above 0. #}
+{% macro share(amount, part, whole) %}cast({{ rounded('cast(' ~ amount ~ ' as ' ~ type_wide() ~ ') * (' ~ part ~ ')', 'cast(' ~ whole ~ ' as ' ~ type_wide() ~ ')') }} as {{ type_bigint() }}){% endmacro %}
+
+{# A sum of integers, as an integer: engines widen it. #}
+{% macro total(amount) %}cast(sum({{ amount }}) as {{ type_bigint() }}){% endmacro %}
+
+{# A running sum of integers, up to and with the row. #}
+{% macro running(amount, partition, order) %}cast(sum({{ amount }}) over (partition by {{ partition }} order by {{ order }} rows between unbounded preceding and current row) as {{ type_bigint() }}){% endmacro %}
+
+{# How many rows, as an integer. #}
+{% macro row_count() %}cast(count(*) as {{ type_bigint() }}){% endmacro %}
+
 {# Integers beyond 64 bits: products of two amounts. #}
 {% macro type_wide() %}{{ return(adapter.dispatch('type_wide', 'stripe_feed')()) }}{% endmacro %}
 {% macro default__type_wide() %}decimal(38, 0){% endmacro %}
@@ -29,7 +45,7 @@
 {% macro exponent(currency) %}case when {{ currency }} in ('bif', 'clp', 'djf', 'gnf', 'jpy', 'kmf', 'krw', 'mga', 'pyg', 'rwf', 'vnd', 'vuv', 'xaf', 'xof', 'xpf') then 0 when {{ currency }} in ('bhd', 'jod', 'kwd', 'omr', 'tnd') then 3 else 2 end{% endmacro %}
 
 {# An amount in major units: 1999 usd is 19.990. #}
-{% macro major(amount, currency) %}cast(case {{ exponent(currency) }} when 0 then cast({{ amount }} as decimal(38, 3)) when 3 then cast({{ amount }} as decimal(35, 0)) * cast('0.001' as decimal(4, 3)) else cast({{ amount }} as decimal(35, 0)) * cast('0.01' as decimal(3, 2)) end as {{ adapter.dispatch('type_major', 'stripe_feed')() }}){% endmacro %}
+{% macro major(amount, currency) %}cast(cast({{ amount }} as decimal(32, 0)) * cast(case {{ exponent(currency) }} when 0 then 1000 when 3 then 1 else 10 end as decimal(4, 0)) * cast('0.001' as decimal(4, 3)) as {{ adapter.dispatch('type_major', 'stripe_feed')() }}){% endmacro %}
 {% macro default__type_major() %}decimal(38, 3){% endmacro %}
 {% macro bigquery__type_major() %}numeric{% endmacro %}
 {% macro clickhouse__type_major() %}Nullable(Decimal(38, 3)){% endmacro %}

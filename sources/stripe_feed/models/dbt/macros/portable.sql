@@ -121,8 +121,8 @@
 {% macro athena__days_between(first, second) %}date_diff('day', cast({{ first }} as date), cast({{ second }} as date)){% endmacro %}
 
 {# Integers from 0 to 511, as column n. #}
-{% macro numbers() %}(select digits_a.n + 8 * digits_b.n + 64 * digits_c.n as n from {{ _digits() }} as digits_a cross join {{ _digits() }} as digits_b cross join {{ _digits() }} as digits_c){% endmacro %}
-{% macro _digits() %}(select 0 as n union all select 1 union all select 2 union all select 3 union all select 4 union all select 5 union all select 6 union all select 7){% endmacro %}
+{% macro numbers() %}(select digits_a.n + 8 * digits_b.n + 64 * digits_c.n as n from {{ digits() }} as digits_a cross join {{ digits() }} as digits_b cross join {{ digits() }} as digits_c){% endmacro %}
+{% macro digits() %}(select 0 as n union all select 1 union all select 2 union all select 3 union all select 4 union all select 5 union all select 6 union all select 7){% endmacro %}
 
 {% macro type_json() %}{{ return(adapter.dispatch('type_json', 'stripe_feed')()) }}{% endmacro %}
 {% macro default__type_json() %}varchar{% endmacro %}

@@ -27,3 +27,9 @@
     cast({{ relation }}.divide_quantity_by as {{ type_bigint() }}) as divide_quantity_by,
     {{ relation }}.round_quantity as round_quantity,
     {{ relation }}.tax_behavior as tax_behavior{% endmacro %}
+
+{# The columns of a price, passed on. #}
+{% macro price_columns(relation) %}{% for name in price_paths() %}{% set column = 'currency' if name == 'price_currency' else name %}{{ relation }}.{{ column }} as {{ column }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+
+{# An amount per billing period as an amount per month, rounded half up once. #}
+{% macro monthly(amount) %}cast({{ rounded("cast(" ~ amount ~ " as " ~ type_wide() ~ ") * case billing_interval when 'day' then 365 when 'week' then 52 else 1 end", "cast(case billing_interval when 'month' then 1 else 12 end * billing_interval_count as " ~ type_wide() ~ ")") }} as {{ type_bigint() }}){% endmacro %}

@@ -31,5 +31,8 @@ select
     invoice_prefix,
     test_clock as test_clock_id,
     {{ json_text('discount', 'id') }} as discount_id,
+    coalesce({{ json_text('discount', 'source.coupon.id') }}, {{ json_text('discount', 'coupon.id') }}, {{ json_text('discount', 'source.coupon') }}) as discount_coupon_id,
+    {{ epoch(json_text('discount', 'start')) }} as discount_starts_at,
+    {{ epoch(json_text('discount', 'end')) }} as discount_ends_at,
     metadata
 from {{ source('stripe', 'customers') }}

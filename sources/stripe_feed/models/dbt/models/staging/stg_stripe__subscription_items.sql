@@ -9,8 +9,7 @@ select
     coalesce(items.period_start_at, {{ epoch(json_text('subscriptions.extra', 'current_period_start')) }}) as period_start_at,
     coalesce(items.period_end_at, {{ epoch(json_text('subscriptions.extra', 'current_period_end')) }}) as period_end_at,
     items.billed_until_at as billed_until_at,
-    items.discounts as discounts,
-    {{ has_elements('items.discounts') }} as has_discount,
+    {{ json_list('items.discounts') }} as discount_ids,
     items.metadata as metadata
 from (
     select

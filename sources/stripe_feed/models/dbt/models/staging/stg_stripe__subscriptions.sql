@@ -31,7 +31,6 @@ select
     default_payment_method as default_payment_method_id,
     schedule as schedule_id,
     test_clock as test_clock_id,
-    discounts,
-    {{ has_elements('discounts') }} or {{ json_text('extra', 'discount.id') }} is not null as has_discount,
+    {{ discount_ids('discounts') }} as discount_ids,
     metadata
 from {{ source('stripe', 'subscriptions') }}

@@ -1,0 +1,14 @@
+select
+    id as coupon_id,
+    account_id,
+    {{ utc('created') }} as created_at,
+    {{ utc('deleted_at') }} as deleted_at,
+    deleted_at is not null as is_deleted,
+    name,
+    cast(percent_off as decimal(9, 4)) as percent_off,
+    amount_off,
+    currency,
+    duration,
+    duration_in_months,
+    {{ json_text('applies_to', 'products') }} as product_ids
+from {{ source('stripe', 'coupons') }}
