@@ -263,7 +263,7 @@ def evidence() -> dict[str, list[str]]:
 def _marked(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Each test with the text that names its rows."""
     tables = {
-        target.id: " ".join(_first_texts(node.value))
+        target.id: list(_entries(node.value))
         for node in tree.body
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
@@ -274,22 +274,23 @@ def _marked(tree: ast.Module) -> Iterator[tuple[str, str]]:
             continue
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name) and inner.id in tables:
-                yield node.name, tables[inner.id]
+                yield from ((name or node.name, words) for name, words in tables[inner.id])
         for mark in node.decorator_list:
             if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.checklist":
                 yield node.name, " ".join(map(ast.literal_eval, mark.args))
 
 
-def _first_texts(table: ast.expr) -> Iterator[str]:
-    """The keys of a hash, or the first texts of the entries of a list."""
+def _entries(table: ast.expr) -> Iterator[tuple[str, str]]:
+    """Each key of a hash with the function that it stands for, or the first text of each entry of a list."""
     match table:
-        case ast.Dict(keys=keys):
-            entries = [key for key in keys if key is not None]
+        case ast.Dict(keys=keys, values=values):
+            for key, value in zip(keys, values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Name):
+                    yield value.id, str(key.value)
         case ast.List(elts=elements):
-            entries = [one.elts[0] for one in elements if isinstance(one, ast.Tuple)]
-        case _:
-            entries = []
-    yield from (str(one.value) for one in entries if isinstance(one, ast.Constant))
+            for one in elements:
+                if isinstance(one, ast.Tuple) and isinstance(one.elts[0], ast.Constant):
+                    yield "", str(one.elts[0].value)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def test_actions_are_off_by_default(tmp_path: Path) -> None:
     assert "--allow-actions" in answer.error
 
 
+@pytest.mark.checklist("C2")
 def test_a_customer_is_created_changed_and_found(
     web: Web, box: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

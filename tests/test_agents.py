@@ -113,6 +113,7 @@ def test_without_the_flag_every_tool_only_reads(agent: Agent) -> None:
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
 
 
+@pytest.mark.checklist("C2")
 def test_with_the_flag_there_is_one_tool_per_action(writer: Agent) -> None:
     async def listed(client: Client) -> Any:
         return (await client.list_tools()).tools

@@ -73,6 +73,27 @@ def test_upsert_updates_who_matches(crm: Pushing) -> None:
     assert crm.held() == []
 
 
+@pytest.mark.checklist("C20 C21")
+@pytest.mark.parametrize(
+    ("fields", "name", "plan"),
+    [(True, "Old", "pro"), (["metadata.plan"], "A", "pro"), (["name"], "Old", "new")],
+    ids=str,
+)
+def test_values_that_are_there_stay_if_that_is_asked_for(
+    crm: Pushing, fields: Any, name: str, plan: str
+) -> None:
+    given = {"email": "a@example.com", "name": "Old", "metadata": {"plan": "pro"}}
+    old = crm.box.create("customers", **given)
+    changes = {"only_if_empty": fields, "map": MAP | {"phone": "phone", "metadata.plan": "plan"}}
+    rows = [{**A, "phone": "+1", "plan": "new"}]
+    assert ends(crm.run(rows, changes=changes)) == {"updated": 1}
+    held = crm.box.objects("customers")[old["id"]]
+    assert (held["name"], held["phone"], held["metadata"]["plan"]) == (name, "+1", plan)
+    crm.writes()
+    assert ends(crm.run(rows, changes=changes, full_resync=True)) == {"unchanged": 1}
+    assert crm.writes() == []
+
+
 def test_an_object_that_is_so_already_gets_no_request(crm: Pushing) -> None:
     crm.box.create("customers", email="a@example.com", name="A")
     assert ends(crm.run([A])) == {"unchanged": 1}

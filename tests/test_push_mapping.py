@@ -360,6 +360,11 @@ def test_a_file_holds_pushes() -> None:
     [
         ({"object": "charges"}, "Choose from: customers"),
         ({"mode": "mirror"}, "insert, update, upsert"),
+        ({"only_if_empty": 1}, "only_if_empty is true, false or a list of fields"),
+        (
+            {"object": "prices", "match": "metadata.k", "only_if_empty": True},
+            "only_if_empty is for customers, products",
+        ),
         ({"match": None}, "upsert needs match"),
         ({"match": "phone"}, "match on id, email or metadata.NAME"),
         ({"match": "id"}, "Stripe chooses the id"),

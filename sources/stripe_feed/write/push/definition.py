@@ -47,6 +47,8 @@ FINDABLE: dict[str, tuple[str, ...]] = {
     "coupons": ("id",),
 }
 """Objects that a field can name, and the properties that find them (beside `metadata.NAME`)."""
+FILLABLE = ("customers", "products")
+"""Objects of which only empty fields can be filled; what the others bill is no field to fill."""
 PRORATIONS = ("none", "create_prorations", "always_invoice")
 ON_MISSING = ("reject", "create", "null")
 ASSOCIATION = {"by", "on_missing"}
@@ -106,6 +108,7 @@ class Definition:
     parameter becomes a key of the object's metadata.
 
     `key` names the columns that tell one row from another. `nulls` says what an empty value means.
+    `only_if_empty` keeps the values that an object has already: all, or those of the fields named.
     """
 
     name: str
@@ -117,6 +120,7 @@ class Definition:
     query: str | None = None
     nulls: Nulls = "skip"
     if_several: PushIfSeveral = "error"
+    only_if_empty: bool | tuple[str, ...] = False
     on_delete: str = NOTHING
     max_deletes: int = 0
     max_delete_share: float = MAX_DELETE_SHARE
@@ -144,6 +148,10 @@ class Definition:
                 raise UsageError(f"{self.name}: {name} is one of {', '.join(choices)}.")
         _check_match(self)
         _check_deletes(self)
+        if self.only_if_empty and self.object not in FILLABLE:
+            raise UsageError(
+                f"{self.name}: only_if_empty is for {', '.join(FILLABLE)}, not for {self.object}."
+            )
 
     @property
     def columns(self) -> list[str]:
@@ -223,6 +231,10 @@ def make_definition(name: str, given: Mapping[str, Any]) -> Definition:
     settings = dict(given)
     key = settings["key"]
     settings["key"] = (key,) if isinstance(key, str) else tuple(key)
+    if isinstance(named := settings.get("only_if_empty", False), str | list | tuple):
+        settings["only_if_empty"] = (named,) if isinstance(named, str) else tuple(named)
+    elif not isinstance(named, bool):
+        raise UsageError(f"{name}: only_if_empty is true, false or a list of fields.")
     if settings.get("map") is not None:
         settings["map"] = {
             path: _source(name, path, source) for path, source in _flat(settings["map"])

@@ -19,7 +19,7 @@ from ...resources.writable import REMOVED, Writable
 from ..checks import check, check_metadata
 from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
-from ..unchanged import changed, completed
+from ..unchanged import changed, completed, empty_only
 from .definition import Association, ColumnSource, Constant, Definition, RowTemplate, Source
 from .log import MARKER, content_of
 
@@ -364,7 +364,10 @@ def update_params(push: Definition, wanted: Wanted, held: Object) -> Params:
     """What is left to be sent for an object to become what a row says."""
     params = params_for(push, wanted, "update")
     check_metadata(params.get("metadata"), held.get("metadata"))
-    left = changed(completed(params, held, wanted.given), held)
+    params = completed(params, held, wanted.given)
+    if push.only_if_empty:
+        params = empty_only(params, held, push.only_if_empty)
+    left = changed(params, held)
     for name, gap in wanted.gaps.items():
         there, sent = _at(held, name), _at(left, name)
         if isinstance(there, list) and isinstance(sent, list) and gap < len(there):
