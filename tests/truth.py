@@ -21,6 +21,9 @@ import msgspec
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Child, Column, ColumnKind, Resource
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.http.expansions import full_value
+from stripe_feed.sandbox.state.kinds import KIND_OF_PATH
+from stripe_feed.sandbox.state.table import Row
 
 MOST_SHOWN = 12
 SLOW = 60  # seconds of a run, in which our clock goes on and the sandbox's does not
@@ -71,7 +74,9 @@ def truth(
     }
     with box.account.lock:
         for table in tables:
-            for row in box.account.tables[table].rows.values():
+            for row in box.account.tables[kind_of(table)].rows.values():
+                if row.group and row_parent(table):
+                    found[table].owners[row.id] = row.group
                 created = row.created
                 within = (
                     created < end and (since is None or created >= since)
@@ -89,9 +94,10 @@ def truth(
 
 
 def _add_children(box: Sandbox, table: str, child: Child, found: dict[str, Expected]) -> None:
-    rows, into = box.account.tables[table].rows, found[child.table]
+    kind, into = kind_of(table), found[child.table]
+    rows = box.account.tables[kind].rows
     for parent in found[table].raws:
-        for raw in box.account.children(table, rows[parent]):
+        for raw in children_of(box, kind, child, rows[parent]):
             fields = msgspec.json.decode(raw, type=Fields)
             id = msgspec.json.decode(fields["id"], type=str)
             into.raws[id], into.owners[id] = raw, parent
@@ -100,12 +106,31 @@ def _add_children(box: Sandbox, table: str, child: Child, found: dict[str, Expec
                     _add_embedded(box, embeds, bytes(fields.get(name, b"null")), found[embeds])
 
 
+def children_of(box: Sandbox, kind: str, child: Child, row: Row) -> list[bytes]:
+    """All objects of an embedded list, also of one that only comes when expanded."""
+    if not child.expand:
+        return box.account.children(kind, row)
+    value = full_value(box.account, kind, row.content(), child.field)
+    return [msgspec.json.encode(element) for element in value]
+
+
+def kind_of(table: str) -> str:
+    """The sandbox's name of the objects in a table: those that the resource's path lists."""
+    return KIND_OF_PATH[RESOURCES[table].path.replace("{id}", ":id")].name
+
+
+def row_parent(table: str) -> str:
+    """The column with the id of the object that a row is listed under; "" if there is none."""
+    parent = getattr(TABLES[table], "parent", None)
+    return parent if isinstance(parent, str) else getattr(parent, "column", "")
+
+
 def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None:
     if not raw.startswith(b"{"):
         return
     id = msgspec.json.decode(raw)["id"]
     if id not in found.raws:
-        row = box.account.tables[table].rows.get(id)
+        row = box.account.tables[kind_of(table)].rows.get(id)
         found.raws[id] = row.raw if row else raw
         found.embedded.add(id)
 
@@ -188,7 +213,7 @@ def _as_now(
     ]
     had: dict[str, list[Any]] = defaultdict(list)
     for mutation in box.history if old else ():
-        if mutation.table == table:
+        if mutation.table == kind_of(table):
             had[mutation.id].append((mutation.at, mutation.before))
     cells = list(actual[name])
     for n in old:
@@ -217,20 +242,22 @@ def _ends(
     if table not in RESOURCES or not marked:
         return {}
     gone = {id: raw for id, raw in _gone(box, table).items() if id in marked}
-    at = {
-        one.id: one.at for one in box.history if one.table == table and one.operation == "deleted"
+    ends = {
+        one.id: one
+        for one in box.history
+        if one.table == kind_of(table) and one.operation == "deleted"
     }
     return {
-        id: (max(at[id], marked[id]) if found_later else at[id], raw)
-        for id, raw in gone.items()
-        if id in at
+        id: (max(one.at, marked[id]) if found_later or not one.events else one.at, gone[id])
+        for id, one in ends.items()
+        if id in gone
     }
 
 
 def _gone(box: Sandbox, table: str) -> dict[str, bytes]:
     """The deleted objects of a table, with their last content; children have none."""
     with box.account.lock:
-        return dict(box.account.deleted.get(table, {}))
+        return dict(box.account.deleted[kind_of(table)]) if table in RESOURCES else {}
 
 
 def _parent_of(table: str) -> str:
@@ -332,7 +359,7 @@ def differences(
     for column in columns:
         name = column.name
         cells = [actual[name][n] for n in at]
-        if isinstance(row, Child) and name == row.parent:
+        if name == row_parent(table) and true.owners:
             wanted: list[Any] = [true.owners[ids[n]] for n in at]
             found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
         elif column.kind == "json":

@@ -21,6 +21,7 @@ from .http.server import listen
 from .samples.values import API_VERSION
 from .sandbox import Sandbox
 from .scenarios.seed_data import SHAPES
+from .state.kinds import GROUPS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,6 +88,12 @@ def make_parser() -> Parser:
         help="leave out the edge cases that real accounts have",
     )
     parser.add_argument(
+        "--groups",
+        type=groups,
+        default=(),
+        help=f"further objects of the past and of the activity, separated by commas: {', '.join(GROUPS[1:])}",
+    )
+    parser.add_argument(
         "--latency", type=non_negative, default=0.0, help="seconds that each answer takes"
     )
     parser.add_argument(
@@ -130,6 +137,16 @@ def natural_number(text: str) -> int:
     return int(text)
 
 
+def groups(text: str) -> tuple[str, ...]:
+    """Names of groups, separated by commas."""
+    names = tuple(text.split(","))
+    if unknown := sorted(set(names) - set(GROUPS)):
+        raise argparse.ArgumentTypeError(
+            f"there is no group {unknown[0]!r}; groups are {', '.join(GROUPS)}"
+        )
+    return names
+
+
 def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
@@ -163,6 +180,7 @@ def make_sandbox(options: argparse.Namespace) -> Sandbox:
         gzip=options.gzip,
         indent=options.indent,
         api_version=options.api_version,
+        groups=options.groups,
     )
     sandbox.faults.latency, sandbox.faults.jitter = options.latency, options.jitter
     sandbox.faults.rate, sandbox.faults.endpoint_rate = options.rate, options.endpoint_rate

@@ -12,11 +12,12 @@ import msgspec
 from .http import webhook_endpoints
 from .protocol.faults import Faults
 from .samples.values import API_VERSION, Object, decode
-from .scenarios import activity, edge_cases, unrelated_events
+from .scenarios import activity, edge_cases, plain_activity, unrelated_events
 from .scenarios.seed_data import SeedData, Shape, Sizes, gc_paused
 from .state import mutations as state_mutations
 from .state.api_versions import check_version
 from .state.event_log import Event
+from .state.kinds import GROUPS
 from .state.mutation import LoggedRequest, Mutation
 from .state.mutation_log import check_table
 from .world import World
@@ -28,7 +29,8 @@ THREE_YEARS = 3 * 365 * 86_400
 class Simulation:
     """One account of a look-alike of Stripe.
 
-    The same arguments give the same account. Its clock moves only by `advance` and `live`, unless
+    The same arguments give the same account. `groups` names the groups of further objects
+    (`payments`, `billing`, ...) that its past and its activity include. Its clock moves only by `advance` and `live`, unless
     `real_time` is set.
     """
 
@@ -48,6 +50,7 @@ class Simulation:
         gzip: bool = False,
         indent: bool = False,
         api_version: str = API_VERSION,
+        groups: Sequence[str] = (),
     ) -> None:
         now = NOW if now is None else now
         self.account = World(
@@ -65,10 +68,18 @@ class Simulation:
             SeedData(self.account, sizes, shape, bursts=oddities).run()
             if oddities:
                 self._add_edge_cases(sizes)
+            self._add_groups(sizes, groups)
         self.account.observers.append(self.account.event_log.record)
 
     def _add_edge_cases(self, sizes: Sizes) -> None:
         edge_cases.add_edge_cases(self.account, sizes)
+
+    def _add_groups(self, sizes: Sizes, groups: Sequence[str]) -> None:
+        if unknown := sorted(set(groups) - set(GROUPS)):
+            raise ValueError(f"no such group: {', '.join(unknown)}; groups are {', '.join(GROUPS)}")
+        self.account.groups = tuple(groups)
+        if kinds := plain_activity.kinds_of(groups):
+            plain_activity.add_past(self.account, kinds, max(100, 2 * sizes.customers))
 
     @contextmanager
     def _acting(self) -> Iterator[World]:

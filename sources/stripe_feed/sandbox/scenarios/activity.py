@@ -10,6 +10,7 @@ from ..samples.values import Object, decode
 from ..state import mutations
 from ..state.table import Row
 from ..world import World
+from . import plain_activity
 from .tricky_activity import EDITED, TRICKY_ACTIONS, Action, random_object
 
 
@@ -60,6 +61,9 @@ def _one_action(account: World) -> Action:
 
 def _weighted_action(account: World) -> Action:
     """Take a random action. If it finds no object to act on, add a customer instead."""
+    kinds = plain_activity.kinds_of(account.groups) if account.groups else []
+    if kinds and account.rng.chance(0.5):
+        return plain_activity.act(account, kinds) or _add_customer(account)
     drawn = account.rng.random() * sum(weight for weight, _ in ACTIONS)
     for weight, action in ACTIONS:
         drawn -= weight

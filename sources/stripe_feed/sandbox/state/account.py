@@ -59,6 +59,7 @@ class Account:
         self.all_children: dict[str, list[bytes]] = {}  # of objects that have more than they show
         self.embedded_prices = EmbeddedPrices(self.tables["subscriptions"], self.all_children)
         self.opt_in_values: dict[str, Object] = {}  # by object id, if they were given
+        self.groups: tuple[str, ...] = ()  # of kinds that ordinary activity includes
         self.inline_prices: set[str] = set()  # made from `price_data`; in no list
         self.clocks: dict[str, Object] = {}
         self.other_mode: dict[str, str] = {}  # table -> an id that exists in the other mode
@@ -95,6 +96,10 @@ class Account:
             self._now, seconds = self._now + step, seconds - step
             timer.act()
         self._now += seconds
+
+    def rewind(self, seconds: int) -> None:
+        """Move the clock back, to make the past."""
+        self._now -= seconds
 
     def schedule(self, at: int, act: Callable[[], None]) -> None:
         """Do something once the clock is there."""
@@ -236,6 +241,11 @@ class Account:
         for row in self.tables[parent].rows.values():
             for child in self.children(parent, row):
                 yield msgspec.json.decode(child, type=_Id).id, child
+
+    def assign(self, table: str, id: str, owner: str) -> None:
+        """Give an object that does not name its owner another one. Nothing that it shows changes."""
+        self.owners[table, id] = owner
+        self.tables[table].rows[id].group = owner
 
     def has_held(self, table: str) -> bool:
         """Whether the table has or had objects. Until then, lists below other objects are sampled."""

@@ -18,7 +18,7 @@ from .builders import (
     payer_of,
     status_events,
 )
-from .kinds import EMBEDDED, KINDS, Operation
+from .kinds import EMBEDDED, KINDS, OWNED, Operation
 from .mutation_log import check_table, price_and_plan, read_object, record, record_price
 from .table import has_text
 
@@ -113,7 +113,7 @@ def _as_given(account: Account, id: str, before: Object, fields: Object) -> Obje
 def _changed_children(account: Account, table: str, before: Object, fields: Object) -> Object:
     """The whole new list that a plain kind embeds."""
     embedded, id = EMBEDDED[table], before["id"]
-    old = _children_by_id(account, table, id)
+    old = children_by_id(account, table, id)
     children = draft_children(account, KINDS[table], before, fields[embedded.field], old)
     return {embedded.field: subscriptions.embedded_list(embedded.url(id), children)}
 
@@ -132,7 +132,7 @@ def _changed_subscription(account: Account, id: str, before: Object, fields: Obj
         payer,
         fields["items"],
         account.now,
-        _children_by_id(account, "subscriptions", id),
+        children_by_id(account, "subscriptions", id),
     )
     return fields | {"items": subscriptions.embedded_list(subscriptions.items_url(id), items)}
 
@@ -148,7 +148,7 @@ def _changed_invoice(account: Account, id: str, before: Object, fields: Object) 
             fields["lines"],
             account.now,
             None,
-            _children_by_id(account, "invoices", id),
+            children_by_id(account, "invoices", id),
         )
         changes |= {
             "lines": subscriptions.embedded_list(subscriptions.lines_url(id), lines)
@@ -184,7 +184,8 @@ FIELD_RULES = {
 }
 
 
-def _children_by_id(account: Account, table: str, id: str) -> dict[str, Object]:
+def children_by_id(account: Account, table: str, id: str) -> dict[str, Object]:
+    """All embedded objects of an object, by id."""
     children = [decode(raw) for raw in account.children(table, account.tables[table].rows[id])]
     return {child["id"]: child for child in children}
 
@@ -210,7 +211,22 @@ def delete(account: Account, table: str, id: str) -> Object:
     else:
         account.remove(table, id)
         record(account, "deleted", table, before, None)
+    _release_belongings(account, table, id)
     return before
+
+
+def _release_belongings(account: Account, table: str, id: str) -> None:
+    """What is listed only below a deleted object goes with it, without an event; what has a list of
+    its own stays, without an owner.
+    """
+    for kind in OWNED.get(table, ()):
+        owned = [row for row in account.tables[kind.name].rows.values() if row.group == id]
+        for row in owned:
+            if kind.under:
+                update(account, kind.name, row.id, {kind.owner: None})
+            elif ":id" in kind.path or kind.owner in kind.required:
+                before = account.remove(kind.name, row.id)
+                account.commit("deleted", kind.name, row.id, before, None, ())
 
 
 def has_prices(account: Account, product: str) -> bool:

@@ -39,6 +39,13 @@ EMBEDDED = {kind.name: embedded for kind in KINDS.values() if (embedded := kind.
 PARENTS = {sublist.children: KINDS[name] for name, sublist in EMBEDDED.items()}
 """Name of embedded objects -> the kind that embeds them."""
 
+OWNED = {
+    owners: [kind for kind in _ROWS if kind.owners == owners]
+    for owners in dict.fromkeys(kind.owners for kind in _ROWS)
+    if owners
+}
+"""Name of a kind -> the kinds whose objects belong to its objects."""
+
 GROUPS = tuple(dict.fromkeys(kind.group for kind in _ROWS))
 
 

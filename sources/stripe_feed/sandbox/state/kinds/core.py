@@ -176,6 +176,9 @@ CORE = (
     ),
     Kind(
         name="coupons",
+        group="billing",
+        client_ids=True,
+        deletable=True,
         object="coupon",
         prefix="",
         path="/v1/coupons",
@@ -187,6 +190,8 @@ CORE = (
     ),
     Kind(
         name="invoiceitems",
+        group="billing",
+        deletable=True,
         object="invoiceitem",
         prefix="ii",
         path="/v1/invoiceitems",
@@ -211,6 +216,7 @@ CORE = (
     ),
     Kind(
         name="quotes",
+        group="billing",
         object="quote",
         prefix="qt",
         path="/v1/quotes",

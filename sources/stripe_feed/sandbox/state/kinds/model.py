@@ -103,6 +103,7 @@ class Kind:
     owners: str = ""  # the kind of that object
     under: str = ""  # path of the list below that object, if there is another list of all
     required: tuple[str, ...] = ()  # filters that a list must have
+    client_ids: bool = False  # whether the account may choose the ids
     deletable: bool = False  # whether Stripe lets it be deleted
     retrievable: bool = True
     immutable: bool = False  # whether it never changes once it is there

@@ -31,7 +31,7 @@ PAYMENTS: tuple[Kind, ...] = (
     plain(
         "payment_intents", "payment_intent", "pi", "payment_intents", "payment_intent", group="payments",
         filters="customer customer_account",
-        events="created @processing @requires_action @requires_capture=amount_capturable_updated @succeeded @requires_payment_method=payment_failed @canceled",
+        events="created @processing @requires_action @requires_capture=amount_capturable_updated @succeeded @canceled", changes="status:requires_payment_method=payment_failed",
         expanded="hooks payment_details presentment_details",
         values={"amount": cents, "capture_method": "automatic", "confirmation_method": "automatic", "customer": REFERENCE, "payment_method_types": ["card"],
                 "status": "succeeded", "client_secret": word(40)},
@@ -39,7 +39,7 @@ PAYMENTS: tuple[Kind, ...] = (
     plain(
         "setup_intents", "setup_intent", "seti", "setup_intents", "setup_intent", group="payments",
         filters="attach_to_self? customer customer_account payment_method",
-        events="created @requires_action @succeeded @requires_payment_method=setup_failed @canceled",
+        events="created @requires_action @succeeded @canceled", changes="status:requires_payment_method=setup_failed",
         expanded="managed_payments",
         values={"attach_to_self": False, "customer": REFERENCE, "payment_method_types": ["card"], "status": "succeeded", "usage": "off_session", "client_secret": word(40)},
     ),
@@ -58,7 +58,7 @@ PAYMENTS: tuple[Kind, ...] = (
     plain(
         "disputes", "dispute", "dp", "disputes", "dispute", group="payments",
         filters="charge payment_intent",
-        event="charge.dispute", events="created updated @won=closed @won=funds_reinstated @lost=closed @warning_closed=closed",
+        event="charge.dispute", events="created updated @won=closed @won=funds_reinstated @lost=closed @warning_closed=closed @needs_response=funds_withdrawn",
         values={"amount": cents, "reason": one_of("fraudulent", "product_not_received", "duplicate"), "status": "needs_response"},
     ),
     plain(
