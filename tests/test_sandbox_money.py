@@ -101,7 +101,7 @@ def test_what_becomes_available_has_no_event(busy: Sandbox) -> None:
 def test_a_payment_has_the_events_of_stripe() -> None:
     box = Sandbox(customers=2, oddities=False)
     customer = next(iter(box.objects("customers")))
-    charged = charges.charge(box.account, 1000, "usd", customer)
+    charged = charges.charge_customer(box.account, 1000, "usd", customer)
     charges.decline(box.account, 1000, "usd", customer)
     charges.refund(box.account, charged["id"], 400)
     disputed = charges.dispute(box.account, charged["id"])

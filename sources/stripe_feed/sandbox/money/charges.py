@@ -18,7 +18,9 @@ def processing_fee(amount: int) -> int:
     return (amount * 29 + 500) // 1000 + FIXED_FEE
 
 
-def charge(account: Account, amount: int, currency: str, customer: str, **fields: Any) -> Object:
+def charge_customer(
+    account: Account, amount: int, currency: str, customer: str, **fields: Any
+) -> Object:
     """Charge a customer with success; returns the charge."""
     payment = mutations.create(
         account,

@@ -39,7 +39,7 @@ def add_past(account: Account, kinds: Sequence[Kind], count: int) -> None:
     settlement.start_payouts(account)
     times = sorted(int(account.rng.random() * PAST) for _ in range(count))
     for kind in kinds:
-        create(account, kind)
+        create_one(account, kind)
     begin = account.now
     for time in times:
         account.advance(begin + time - account.now)
@@ -52,13 +52,13 @@ def act(account: Account, kinds: Sequence[Kind]) -> Action | None:
     kind = account.rng.pick(kinds)
     drawn = account.rng.random()
     if drawn < 0.4 or not account.tables[kind.name].rows:
-        return create(account, kind)
+        return create_one(account, kind)
     if drawn < 0.85 or not kind.deletable:
-        return change(account, kind)
-    return delete(account, kind)
+        return change_one(account, kind)
+    return delete_one(account, kind)
 
 
-def create(account: Account, kind: Kind) -> Action | None:
+def create_one(account: Account, kind: Kind) -> Action | None:
     """Create an object, now and then under the id of a deleted one if the account chooses ids."""
     if kind.name in FLOWS:
         return FLOWS[kind.name](account)
@@ -69,15 +69,15 @@ def create(account: Account, kind: Kind) -> Action | None:
     return "created", kind.name, mutations.create(account, kind.name, fields)["id"]
 
 
-def change(account: Account, kind: Kind) -> Action | None:
+def change_one(account: Account, kind: Kind) -> Action | None:
     """Change one field of a random object, or the list that it embeds."""
     row = random_object(account, kind.name)
     if row is None or kind.immutable:
-        return create(account, kind)
+        return create_one(account, kind)
     content = row.content()
     possible = possible_changes(account, kind, row, content)
     if not possible:
-        return create(account, kind)
+        return create_one(account, kind)
     mutations.update(account, kind.name, row.id, account.rng.pick(possible))
     return "updated", kind.name, row.id
 
@@ -115,7 +115,7 @@ def possible_changes(account: Account, kind: Kind, row: Row, content: Object) ->
     return found
 
 
-def delete(account: Account, kind: Kind) -> Action | None:
+def delete_one(account: Account, kind: Kind) -> Action | None:
     row = random_object(account, kind.name)
     if row is None:
         return None
@@ -132,7 +132,7 @@ def _charge(account: Account) -> Action | None:
     if row is None:
         return None
     currency = account.rng.pick(CURRENCIES_OF_CHARGES)
-    make = charges.decline if account.rng.chance(0.15) else charges.charge
+    make = charges.decline if account.rng.chance(0.15) else charges.charge_customer
     return "created", "charges", make(account, _amount(account), currency, row.id)["id"]
 
 
