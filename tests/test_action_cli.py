@@ -54,6 +54,26 @@ def test_an_upsert_is_planned_done_and_then_skipped(shell: Shell) -> None:
     assert created["object"]["metadata"] == {"plan": "pro"} and again["id"] == created["id"]
 
 
+@pytest.mark.checklist("SP20")
+def test_a_tax_id_is_created_shown_and_deleted(shell: Shell) -> None:
+    customer = result(shell.run(*CUSTOMER, "create", "--set", f"email={EMAIL}", "--json"))["id"]
+    tax_id = ("--set", "type=eu_vat", "--set", "value=DE123456789")
+    by_email = ("--match", f"email={EMAIL}")
+    made = result(shell.run(*CUSTOMER, "create_tax_id", *by_email, *tax_id, "--json"))
+    listed = shell.run(*CUSTOMER, "list_tax_ids", customer)
+    assert all(word in listed.out for word in (made["id"], "eu_vat", "DE123456789"))
+    assert "1 tax id found via list." in listed.err
+
+    lacking = shell.run(*CUSTOMER, "delete_tax_id", customer)
+    gone = shell.run(*CUSTOMER, "delete_tax_id", customer, "--tax-id", made["id"])
+    assert (lacking.code, "begins with txi_" in lacking.err) == (2, True)
+    assert (gone.code, gone.out) == (
+        0,
+        f"success  {made['id']}  Customer tax id deleted successfully\n",
+    )
+    assert "0 tax ids found" in shell.run(*CUSTOMER, "list_tax_ids", customer).err
+
+
 def test_the_flat_form_has_four_keys(shell: Shell) -> None:
     made = result(shell.run(*CUSTOMER, "create", "--set", "name=Jane", "--flat"))
 

@@ -35,6 +35,8 @@ SHOWN = (
     "total",
     "currency",
     "active",
+    "type",
+    "value",
 )
 """Fields of a found object that the table shows, if the objects have them."""
 _SCHEMA = "schema"
