@@ -11,6 +11,7 @@ from ..samples.annotations import fields_of
 from ..samples.values import Object, Random
 from ..state.account import SHOWN, Account
 from ..state.api_versions import deleted_stub
+from ..state.discounts import coupon_content, discount_content
 from ..state.kinds import KIND_OF_OBJECT, KINDS, Kind, objects_of
 from ..state.table import has_text
 
@@ -133,6 +134,9 @@ def _walk(account: Account, holder: Any, path: Path) -> None:
         return
     name, rest = path[0], path[1:]
     value, object_names = holder[name], _expanded_object_names(holder, name)
+    if object_names == ("discount",):
+        content = msgspec.json.decode(msgspec.json.encode(holder))
+        value = [_discount(account, element, content) for element in value]
     holder[name] = value = (
         [_first_object(account, object_names, element) for element in value]
         if isinstance(value, list)
@@ -147,6 +151,10 @@ def _expanded_object_names(holder: Object, name: str) -> tuple[str, ...]:
     kind = KIND_OF_OBJECT.get(_decoded_text(holder.get("object")))
     inner = OBJECT_OF_INNER_FIELD.get(name) or (name if name in KIND_OF_OBJECT else "")
     return (objects_of(kind, name) if kind else ()) or (inner,)
+
+
+def _discount(account: Account, value: Any, holder: Object) -> Any:
+    return discount_content(account, value, holder) if isinstance(value, str) else value
 
 
 def _first_object(account: Account, object_names: tuple[str, ...], value: Any) -> Any:
@@ -169,6 +177,8 @@ def _object(account: Account, object_name: str, value: Any) -> Any:
         return value
     if object_name == "test_clock":
         return account.clocks.get(value, value)
+    if object_name == "coupon":
+        return coupon_content(account, value)
     kind = KIND_OF_OBJECT.get(object_name)
     if kind is None:
         return {"id": value, "object": object_name}

@@ -53,11 +53,8 @@ def discount_of(account: str, id: str, holder: Object) -> Object:
     rng = Random(f"discount {id}")
     rng.account = account
     drawn = discount(rng, holder.get("created") or 0)
-    return drawn | {
-        "id": id,
-        "customer": holder.get("customer"),
-        holder["object"]: holder.get("id"),
-    }
+    named = {holder["object"]: holder.get("id")} if holder["object"] in drawn else {}
+    return drawn | {"id": id, "customer": holder.get("customer")} | named
 
 
 def customer(rng: Random, created: int | None) -> Object:

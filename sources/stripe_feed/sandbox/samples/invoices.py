@@ -128,11 +128,19 @@ def totals(lines: Sequence[Object]) -> Object:
     taxes = [tax for line in lines for tax in line["taxes"] or ()]
     tax_amount = sum(tax["amount"] for tax in taxes)
     taxable = sum(tax["taxable_amount"] for tax in taxes)
+    by_discount: dict[str, int] = {}
+    for line in lines:
+        for off in line["discount_amounts"] or ():
+            by_discount[off["discount"]] = by_discount.get(off["discount"], 0) + off["amount"]
+    discounted = sum(by_discount.values())
     return {
         "subtotal": subtotal,
         "subtotal_excluding_tax": subtotal,
-        "total": subtotal + tax_amount,
-        "total_excluding_tax": subtotal,
+        "total": subtotal - discounted + tax_amount,
+        "total_discount_amounts": [
+            {"amount": amount, "discount": id} for id, amount in by_discount.items()
+        ],
+        "total_excluding_tax": subtotal - discounted,
         "total_taxes": [taxes[0] | {"amount": tax_amount, "taxable_amount": taxable}]
         if taxes
         else [],

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from ..protocol.versions import KNOWN_VERSIONS
-from ..samples.customers import discount_of
 from ..samples.values import Object, decode
 from .account import Account
+from .discounts import coupon_content, discount_content
 from .kinds import EMBEDDED, KINDS
 
 NEWEST, OLDEST = "2026-09-30", "2024-04-10"
@@ -118,7 +118,7 @@ def render(account: Account, table: str, content: Object, version: str) -> Objec
         return content
     shaped = _without_new_fields(content, table, date)
     if date < CLOVER and table == "discounts":
-        shaped = _old_discount(shaped)
+        shaped = _old_discount(account, shaped)
     if isinstance(shaped.get("discount"), dict):
         shaped["discount"] = render(account, "discounts", shaped["discount"], version)
     if date < BASIL and table in BEFORE_BASIL:
@@ -151,19 +151,12 @@ def _drop(shaped: Object, path: str) -> None:
         shaped[name] = {key: value for key, value in shaped[name].items() if key != inner}
 
 
-def _old_discount(content: Object) -> Object:
+def _old_discount(account: Account, content: Object) -> Object:
     """Embed the coupon, as versions before clover do."""
     source = content.pop("source", None) or {}
     name = source.get("coupon")
-    coupon = {
-        "id": name,
-        "object": "coupon",
-        "amount_off": None,
-        "duration": "repeating",
-        "percent_off": 25.0,
-        "valid": True,
-    }
-    return content | {"coupon": coupon if isinstance(name, str) else name}
+    coupon = coupon_content(account, name) if isinstance(name, str) else name
+    return content | {"coupon": coupon}
 
 
 def _old_subscription(account: Account, content: Object) -> Object:
@@ -185,7 +178,7 @@ def _old_subscription(account: Account, content: Object) -> Object:
 
 def _first_discount(account: Account, content: Object) -> Object | None:
     first = next(iter(content.get("discounts") or ()), None)
-    discount = discount_of(account.id, first, content) if isinstance(first, str) else first
+    discount = discount_content(account, first, content) if isinstance(first, str) else first
     return discount and render(account, "discounts", discount, OLDEST)
 
 

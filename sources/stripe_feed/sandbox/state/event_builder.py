@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..samples.customers import discount_of
 from ..samples.values import Object
 from .account import Account
 from .api_versions import deleted_stub, is_current, previous_attributes, render
+from .discounts import discount_content
 from .kinds import KINDS
 from .mutation import Mutation
 
@@ -78,10 +78,7 @@ def discounts_of(account: Account, holder: Object | None) -> dict[str, Object]:
         return {}
     if "discounts" in holder:
         discounts = (
-            discount
-            if isinstance(discount, dict)
-            else account.opt_in_values.get(discount, {}).get("discount")
-            or discount_of(account.id, discount, holder)
+            discount if isinstance(discount, dict) else discount_content(account, discount, holder)
             for discount in holder["discounts"] or ()
         )
         return {discount["id"]: discount for discount in discounts}

@@ -12,6 +12,7 @@ from ..protocol.parameters import Params
 from ..samples import subscriptions
 from ..samples.values import Object, Random
 from ..state import mutations
+from ..state.discounts import coupon_content, coupon_id
 from ..world import World
 from .catalog.price_fields import EMPTY_PRICE, read_price
 from .records import change, object_in_param
@@ -172,6 +173,9 @@ def _new_discount(account: World, kind: str, value: str, holder: dict[str, str])
     coupon = value if kind == "coupon" else None
     whole |= {"id": id, "object": "discount", "start": account.now} | holder
     whole |= {"source": {"coupon": coupon, "type": "coupon"}}
+    terms = coupon_content(account, coupon_id(account, whole | {kind: value}))
+    if terms["duration"] == "repeating":
+        whole["end"] = after(account.now, "month", terms["duration_in_months"])
     account.set_opt_in(
         id, {"discount": whole | ({"promotion_code": value} if coupon is None else {})}
     )

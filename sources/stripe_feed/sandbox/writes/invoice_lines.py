@@ -12,6 +12,7 @@ from ..state import mutations
 from ..state.table import has_text
 from ..world import World
 from . import billing
+from .discounting import discount_lines
 from .records import change
 
 
@@ -48,12 +49,14 @@ def retotal(account: World, id: str) -> None:
         if (line["parent"] or {}).get("type") != "invoice_item_details"
     ]
     lines = [*rest, *(item_line(account, id, item) for item in of_invoice(account, id))]
-    after = row.content() | with_lines(id, lines)
+    after = row.content() | with_lines(account, row.content(), lines)
     mutations.replace(account, "invoices", samples.with_amounts_due(after), children=True)
 
 
-def with_lines(invoice: str, lines: Sequence[Object]) -> Object:
-    return samples.totals(lines) | {"lines": embedded_list(lines_url(invoice), lines)}
+def with_lines(account: World, invoice: Object, lines: Sequence[Object]) -> Object:
+    """The lines of an invoice with its discounts, and what follows from them."""
+    lines = discount_lines(account, invoice, lines)
+    return samples.totals(lines) | {"lines": embedded_list(lines_url(invoice["id"]), lines)}
 
 
 def item_line(account: World, invoice: str, item: Object) -> Object:
@@ -101,6 +104,7 @@ def subscription_line(
     pricing = {"price": price.get("id"), "product": price["product"]}
     return _line(account, invoice, account.rng.id("il"), amount, price["currency"]) | {
         "description": f"{shown} x {price['product']}",
+        "discounts": item.get("discounts") or [],
         "metadata": subscription["metadata"],
         "parent": {
             "invoice_item_details": None,

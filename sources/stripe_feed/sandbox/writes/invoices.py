@@ -13,6 +13,7 @@ from ..state import mutations
 from ..state.api_versions import deleted_stub
 from ..world import World
 from . import billing, invoice_lines
+from .discounting import inherited
 from .records import (
     ADDRESS,
     add,
@@ -155,7 +156,7 @@ def create(account: World, id: str, given: Params) -> Object:
             for raw in account.children("invoices", account.tables["invoices"].rows[source["id"]])
         ]
         own = [line | {"id": account.rng.id("il"), "invoice": made["id"]} for line in lines]
-        after = samples.with_amounts_due(made | invoice_lines.with_lines(made["id"], own))
+        after = samples.with_amounts_due(made | invoice_lines.with_lines(account, made, own))
         return mutations.replace(account, "invoices", after, children=True)
     return made
 
@@ -337,9 +338,19 @@ def new_invoice(
         "test_clock": customer["test_clock"],
     }
     whole |= _copied(customer) | fields
-    whole |= _fields(account, whole, given) | invoice_lines.with_lines(id, lines)
+    whole |= _fields(account, whole, given)
+    whole["discounts"] = whole["discounts"] or inherited(
+        customer, _subscription_of(account, fields)
+    )
+    whole |= invoice_lines.with_lines(account, whole, lines)
     whole["automatically_finalizes_at"] = _finalizes_at(account, whole)
     return samples.with_amounts_due(whole)
+
+
+def _subscription_of(account: World, fields: Object) -> Object | None:
+    details = (fields.get("parent") or {}).get("subscription_details") or {}
+    row = account.tables["subscriptions"].rows.get(details.get("subscription") or "")
+    return row.content() if row else None
 
 
 def _finalizes_at(account: World, invoice: Object) -> int | None:

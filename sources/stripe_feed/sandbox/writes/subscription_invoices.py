@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..protocol.parameters import Params
 from ..samples.values import Object, decode
 from ..state import mutations
+from ..state.discounts import coupon_content, coupon_id, discount_content
 from ..world import World
 from . import invoice_items, invoice_lines, invoices
 from .invoice_items import Proration
@@ -83,9 +84,22 @@ def _bill(
         if made["status"] == "open" and subscription["status"] not in ("incomplete", "past_due"):
             invoices.charge(account, made)
     shown = object_in_path(account, "subscriptions", subscription["id"])
-    return mutations.replace(
-        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
-    )
+    after = {"latest_invoice": made["id"], "discounts": _going_on(account, shown, made)}
+    return mutations.replace(account, "subscriptions", shown | after, children=False)
+
+
+def _going_on(account: World, subscription: Object, invoice: Object) -> list[str]:
+    """The discounts of a subscription without those that were good for this invoice only, or have
+    ended.
+    """
+    used = {taken["discount"] for taken in invoice["total_discount_amounts"]}
+    kept = []
+    for id in subscription["discounts"]:
+        discount = discount_content(account, id, subscription)
+        once = coupon_content(account, coupon_id(account, discount))["duration"] == "once"
+        if not (once and id in used) and (discount["end"] or account.now + 1) > account.now:
+            kept.append(id)
+    return kept
 
 
 def prorate(
