@@ -194,9 +194,13 @@ def update(account: World, id: str, given: Params) -> Object:
     billing.check_collection(given, before, "days_until_due", "due_date")
     after = before | _fields(account, before, given)
     if before["status"] == "draft":
+        if "discounts" in given:
+            own = account.children("invoices", account.tables["invoices"].rows[id])
+            after |= invoice_lines.with_lines(account, after, list(map(decode, own)))
+            after = samples.with_amounts_due(after)
         after["automatically_finalizes_at"] = _finalizes_at(account, after)
         _schedule_finalization(account, after)
-    return mutations.replace(account, "invoices", after, children=False)
+    return mutations.replace(account, "invoices", after, children="discounts" in given)
 
 
 def delete(account: World, id: str, given: Params) -> Object:

@@ -32,6 +32,7 @@ def add_items(account: World, subscription: Object, extra: Sequence[Params]) -> 
 
 def bill_period(account: World, subscription: Object, reason: str) -> Object:
     """Bill one period of all items, together with the pending ones. A trial is free."""
+    subscription = drop_ended_discounts(account, subscription)
     id = account.rng.id("in")
     row = account.tables["subscriptions"].rows[subscription["id"]]
     children = [decode(raw) for raw in account.children("subscriptions", row)]
@@ -84,22 +85,32 @@ def _bill(
         if made["status"] == "open" and subscription["status"] not in ("incomplete", "past_due"):
             invoices.charge(account, made)
     shown = object_in_path(account, "subscriptions", subscription["id"])
-    after = {"latest_invoice": made["id"], "discounts": _going_on(account, shown, made)}
-    return mutations.replace(account, "subscriptions", shown | after, children=False)
+    for taken in made["total_discount_amounts"]:
+        account.set_opt_in(taken["discount"], {"used": True})
+    return mutations.replace(
+        account, "subscriptions", shown | {"latest_invoice": made["id"]}, children=False
+    )
 
 
-def _going_on(account: World, subscription: Object, invoice: Object) -> list[str]:
-    """The discounts of a subscription without those that were good for this invoice only, or have
-    ended.
-    """
-    used = {taken["discount"] for taken in invoice["total_discount_amounts"]}
-    kept = []
-    for id in subscription["discounts"]:
-        discount = discount_content(account, id, subscription)
-        once = coupon_content(account, coupon_id(account, discount))["duration"] == "once"
-        if not (once and id in used) and (discount["end"] or account.now + 1) > account.now:
-            kept.append(id)
-    return kept
+def drop_ended_discounts(account: World, subscription: Object) -> Object:
+    """Take away the discounts that have ended, and those that were good for one invoice."""
+    kept = [
+        id
+        for id in subscription["discounts"]
+        if _goes_on(account, id, discount_content(account, id, subscription))
+    ]
+    if kept == subscription["discounts"]:
+        return subscription
+    return mutations.replace(
+        account, "subscriptions", subscription | {"discounts": kept}, children=False
+    )
+
+
+def _goes_on(account: World, id: str, discount: Object) -> bool:
+    if discount["end"] is not None and discount["end"] <= account.now:
+        return False
+    terms = coupon_content(account, coupon_id(account, discount))
+    return terms["duration"] != "once" or not account.opt_in_values.get(id, {}).get("used")
 
 
 def prorate(
