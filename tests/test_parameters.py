@@ -140,6 +140,13 @@ def test_values_that_are_wrong_are_reported_before_the_call(
     assert caught.value.param
 
 
+@pytest.mark.parametrize(("key", "named"), [("plan", "metadata.plan"), ("a@b.c", "metadata.*")])
+def test_a_key_of_the_metadata_is_named_unless_it_is_somebodys_data(key: str, named: str) -> None:
+    with pytest.raises(InvalidParameter, match=re.escape(f"{named} is empty")) as caught:
+        convert(WRITABLE["customers"], "update", {"metadata": {key: None}}, "error")
+    assert caught.value.param == named
+
+
 @pytest.mark.parametrize("empty", [None, "", {}, []], ids=repr)
 def test_an_empty_value_has_three_meanings(empty: Any) -> None:
     values = {"phone": empty, "name": "x"}

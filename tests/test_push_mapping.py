@@ -102,7 +102,7 @@ def test_a_column_that_a_row_lacks_says_nothing() -> None:
         ({"phone": "p"}, {"p": 49123}, "phone takes text"),
         ({"name": "n"}, {"n": "4242 4242 4242 4242"}, "looks like a card number"),
         ({"metadata.k": "v"}, {"v": "x" * 501}, "at most 500 characters"),
-        ({"metadata.k": "v"}, {"v": ["x"]}, r"metadata.\* takes text"),
+        ({"metadata.k": "v"}, {"v": ["x"]}, r"metadata.k takes text"),
         ({"address.town": "t"}, {"t": "x"}, "no parameter address.town"),
     ],
 )  # fmt: skip

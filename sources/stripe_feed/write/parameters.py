@@ -137,7 +137,11 @@ def _hash(
     for key, inner in value.items():
         if is_map:
             check_key(path, key)
-        inner = _convert(row, verb, known, f"{path}.{'*' if is_map else key}", inner, nulls)
+        below = f"{path}.{'*' if is_map else key}"
+        try:
+            inner = _convert(row, verb, known, below, inner, nulls)
+        except InvalidParameter as error:
+            raise _with_key(error, below, f"{path}.{key}") from None
         if inner is not SKIPPED:
             converted[key] = inner
     missing = (
@@ -146,6 +150,13 @@ def _hash(
     if missing:
         raise InvalidParameter(f"{path}.{missing[0]} is missing.", f"{path}.{missing[0]}")
     return converted or SKIPPED
+
+
+def _with_key(error: InvalidParameter, path: str, named: str) -> InvalidParameter:
+    """The error with the key of a map in place of the star, unless the key holds somebody's data."""
+    if error.param != path or not re.fullmatch(r"[\w.-]{1,80}", named, re.ASCII):
+        return error
+    return InvalidParameter(str(error).replace(path, named), named)
 
 
 def check_key(path: str, key: object) -> None:
