@@ -42,6 +42,7 @@ from stripe_feed.server.context import ServerConfig
 from stripe_feed.server.page import page_files as page_files
 from stripe_feed.triggers import config
 from stripe_feed.triggers.trigger import PRESETS
+from stripe_feed.write.consequences import DESTRUCTIVE, SIDE_EFFECTS
 from stripe_feed.write.verbs import verbs_of
 from tests.commands import loaded
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
@@ -246,6 +247,15 @@ def test_the_actions_are_those_of_the_rows() -> None:
         row.table: (row.permission, [verb for verb in verbs_of(row) if verb not in usual])
         for row in WRITABLE.values()
     }
+
+
+def test_what_cannot_be_undone_is_told() -> None:
+    text = ALL["docs/actions.md"]
+    section = text[text.index("## What cannot be undone") :].split("\n## ")[0]
+    prose = section.partition("```")[0]
+
+    assert {verb for _, verb in DESTRUCTIVE} <= {*names(prose)}
+    assert {name for _, name in SIDE_EFFECTS} <= {*names(prose)}
 
 
 def test_the_form_asks_for_each_permission_once() -> None:
