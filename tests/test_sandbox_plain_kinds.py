@@ -159,7 +159,8 @@ def test_every_kind_is_listed_newest_first_and_retrieved(box: Sandbox, kind: Kin
     if kind.retrievable:
         assert get(box, f"{path}/{ids[0]}") == (200, found[0])
         message = get(box, f"{path}/none")[1]["error"]["message"]
-        assert message == f"No such {kind.object}: 'none'"
+        unknown = f"No such {kind.object}: 'none'"
+        assert message == unknown or (kind.name == "accounts" and "access to account" in message)
     else:
         assert get(box, f"{path}/{ids[0]}")[0] == 404
 
@@ -335,7 +336,7 @@ def test_a_list_below_an_object_needs_the_object_and_its_parameter(box: Sandbox)
     assert list(listed(box, f"/v1/accounts/{second}/persons?limit=2")) == []
     assert get(box, f"/v1/accounts/{first}/persons/{person['id']}") == (200, person)
     assert get(box, f"/v1/accounts/{second}/persons/{person['id']}")[0] == 404
-    assert get(box, "/v1/accounts/acct_none/persons")[0] == 404
+    assert get(box, "/v1/accounts/acct_none/persons")[0] == 403
     status, answer = get(box, "/v1/setup_attempts")
     assert (status, answer["error"]["code"]) == (400, "parameter_missing")
 

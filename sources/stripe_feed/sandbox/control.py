@@ -28,15 +28,24 @@ def answer_control(sandbox: Simulation, request: Request) -> Answer:
                 200, msgspec.json.encode(sandbox.deleted(path.removeprefix("deleted/"))), {}
             )
         if request.method == "GET" and path.startswith("truth/"):
-            return Answer(200, _truth(sandbox, path.removeprefix("truth/")), {})
+            account = request.target.partition("?account=")[2]
+            return Answer(200, _truth(_acting(sandbox, account), path.removeprefix("truth/")), {})
         call = CALLS.get((request.method, path))
         if call is None:
             return Answer(404, _error(f"unknown control: {request.method} /_sandbox/{path}"), {})
         arguments = msgspec.json.decode(request.body or b"{}", type=Arguments)
+        sandbox = _acting(sandbox, arguments.pop("account", ""))
         with sandbox.account.lock:
             return Answer(200, msgspec.json.encode(call(sandbox, arguments)), {})
     except (KeyError, TypeError, ValueError) as error:
         return Answer(400, _error(f"{type(error).__name__}: {error}"), {})
+
+
+def _acting(sandbox: Simulation, account: str) -> Simulation:
+    """The account that a control is about: the given one if it is connected."""
+    if account and account not in sandbox.connected:
+        raise ValueError(f"no such connected account: {account}")
+    return sandbox.connected[account] if account else sandbox
 
 
 def _error(message: str) -> bytes:
@@ -162,6 +171,16 @@ def _account(sandbox: Simulation, arguments: Arguments) -> Arguments:
     }
 
 
+def _connect(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    made = sandbox.connect(**arguments)
+    return {"id": made.account_id, "key": made.key}
+
+
+def _revoke(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    sandbox.revoke(arguments["id"])
+    return {}
+
+
 def _resend(sandbox: Simulation, arguments: Arguments) -> Arguments:
     return {"resent": sandbox.resend()}
 
@@ -200,6 +219,8 @@ CALLS: dict[tuple[str, str], Callable[[Simulation, Arguments], Any]] = {
     ("POST", "expire"): _expire,
     ("POST", "reset_counts"): _reset_counts,
     ("POST", "resend"): _resend,
+    ("POST", "connect"): _connect,
+    ("POST", "revoke"): _revoke,
     ("GET", "stats"): _stats,
     ("GET", "account"): _account,
     ("GET", "oddities"): _oddities,

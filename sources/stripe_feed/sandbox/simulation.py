@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +21,9 @@ from .state.kinds import GROUPS
 from .state.mutation import LoggedRequest, Mutation
 from .state.mutation_log import check_table
 from .world import World
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NOW = 1_780_000_000
 THREE_YEARS = 3 * 365 * 86_400
@@ -56,6 +59,7 @@ class Simulation:
         self.account = World(
             seed, now, now - THREE_YEARS if start is None else start, livemode, real_time
         )
+        self.connected: dict[str, Self] = {}
         self.account.gzip, self.account.indent = gzip, indent
         self.api_version = api_version
         sizes = Sizes(
@@ -70,6 +74,40 @@ class Simulation:
                 self._add_edge_cases(sizes)
             self._add_groups(sizes, groups)
         self.account.observers.append(self.account.event_log.record)
+
+    def connect(self, **options: Any) -> Self:
+        """Connect a new account, which is reached with `Stripe-Account` and this account's key, and
+        return it. `options` are those of a new account; it has ten customers by default.
+
+        Its clock is this account's, as are the limits of requests; its objects, events and other
+        faults are its own.
+        """
+        number = len(self.connected) + 1
+        defaults: dict[str, Any] = {
+            "seed": self.account.seed * 10_000 + number,
+            "customers": 10,
+            "oddities": False,
+            "now": self.now,
+            "livemode": self.account.livemode,
+            "api_version": self.api_version,
+        }
+        with self.account.lock:
+            made = type(self)(**defaults | options)
+            self.account.connect(made.account)
+            self.connected[made.account_id] = made
+            own = made.account.object
+            shared = ("country", "created", "default_currency", "email", "type")
+            self.create("accounts", id=made.account_id, **{name: own[name] for name in shared})
+            return made
+
+    def revoke(self, id: str) -> None:
+        """Let a connected account revoke the access: it is in no list any more, and requests for it
+        are refused.
+        """
+        with self.account.lock:
+            unrelated_events.deauthorize(self.account.connected[id])
+            self.account.revoked.add(id)
+            self.delete("accounts", id)
 
     def _add_edge_cases(self, sizes: Sizes) -> None:
         edge_cases.add_edge_cases(self.account, sizes)

@@ -14,6 +14,8 @@ from ..protocol.errors import (
     bad_key,
     forbidden,
     missing,
+    no_access,
+    no_connect_permissions,
     no_key,
     publishable,
     unknown_parameters,
@@ -37,26 +39,32 @@ if TYPE_CHECKING:
     from ..protocol.faults import Fate
 
 
-def answer_request(account: World, request: Request) -> Answer:
-    """Answer a request as Stripe would."""
+def answer_request(platform: World, request: Request) -> Answer:
+    """Answer a request as Stripe would, for the account or for one that is connected to it."""
+    named = request.headers.get("stripe-account", "")
+    account = platform.connected.get(named, platform)
     path, _, search = request.target.partition("?")
     template, id = path_template(path)
-    request_id = f"req_{account.faults.rng().getrandbits(70):014x}"
+    request_id = f"req_{platform.faults.rng().getrandbits(70):014x}"
     version = request.headers.get("stripe-version", account.api_version)
     headers = {"Request-Id": request_id, "Stripe-Version": version}
+    if named:
+        headers["Stripe-Account"] = named
     fate: Fate = ""
     params: Params = {}
     write: Write | None = None
     account.advance(0)
     try:
-        key = authenticate(account, request)
+        key = authenticate(platform, request)
         _check_version(request)
-        account.faults.limit(template)
-        account.faults.refuse_path(request.method, path)
-        fate = account.faults.inject(request.method, template)
+        platform.faults.limit(template)
+        _check_account(platform, key, named)
         params = parse(search if request.method == "GET" else _form(request, search))
-        if account.on_request:
-            account.on_request(template, params)
+        for world in dict.fromkeys((platform, account)):
+            world.faults.refuse_path(request.method, path)
+            fate = fate or world.faults.inject(request.method, template)
+            if world.on_request:
+                world.on_request(template, params)
         if request.method == "GET":
             body = get(account, key, template, path, id, params)
         else:
@@ -69,10 +77,11 @@ def answer_request(account: World, request: Request) -> Answer:
         mode = "" if account.livemode else "/test"
         status, body = refusal.status, refusal.body(request_id, account.now, mode)
         headers |= refusal.headers
-    account.log.append(LoggedRequest(request.method, template, params, status))
-    account.counts[template, status] += 1
-    body = _sent_body(account, body, status, fate)
-    delay = account.faults.delay() + (write.seconds if write else 0.0)
+    for world in dict.fromkeys((platform, account)):
+        world.log.append(LoggedRequest(request.method, template, params, status))
+        world.counts[template, status] += 1
+    body = _sent_body(platform, body, status, fate)
+    delay = platform.faults.delay() + (write.seconds if write else 0.0)
     return Answer(status, body, headers, delay, fate)
 
 
@@ -119,6 +128,17 @@ def authenticate(account: Account, request: Request) -> str:
     if key in account.expired or key not in account.permissions:
         raise bad_key(key, expired=key in account.expired)
     return key
+
+
+def _check_account(platform: World, key: str, named: str) -> None:
+    """Refuse an account that the platform may not act for."""
+    if not named or named == platform.id:
+        return
+    granted = platform.permissions[key]
+    if granted is not None and not any("connected_account" in name for name in granted):
+        raise no_connect_permissions(key)
+    if named not in platform.connected or named in platform.revoked:
+        raise no_access(key, named)
 
 
 def _check_version(request: Request) -> None:
@@ -189,8 +209,7 @@ def list_objects(
     account: Account, key: str, kind: Kind, path: str, owner: str, params: Params
 ) -> bytes:
     """A page of all objects of a kind, or of those that belong to the one in the path."""
-    if owner:
-        sublists.find_parent(account, KINDS[kind.owners], owner)
+    _check_owner(account, key, kind, owner)
     for name in kind.required:
         sublists.required_text(params, name)
     request = query(params, {"created", *kind.filters} if kind.windowed else kind.filters)
@@ -206,8 +225,7 @@ def retrieve_object(
     account: Account, key: str, kind: Kind, id: str, params: Params, owner: str = ""
 ) -> bytes:
     check_only_expand(params)
-    if owner:
-        sublists.find_parent(account, KINDS[kind.owners], owner)
+    _check_owner(account, key, kind, owner)
     table = kind.name
     paths = expansions.check_paths(account, key, table, expands(params), in_list=False)
     row = account.tables[table].rows.get(id)
@@ -215,10 +233,22 @@ def retrieve_object(
         return expansions.expand(account, table, row.raw, paths) if paths else row.raw
     if kind.keeps_stub and id in account.deleted[table]:
         return msgspec.json.encode(deleted_stub(kind.object, id))
+    if kind.object == "account":
+        if id == account.id:
+            return msgspec.json.encode(account.object)
+        raise no_access(key, id)
     other_mode = (
         "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
     )
     raise missing(kind.object, id, other_mode=other_mode)
+
+
+def _check_owner(account: Account, key: str, kind: Kind, owner: str) -> None:
+    """Refuse a list below an object that does not exist, or an account that is not connected."""
+    if kind.owners == "accounts" and owner and owner not in account.tables["accounts"].rows:
+        raise no_access(key, owner)
+    if owner:
+        sublists.find_parent(account, KINDS[kind.owners], owner)
 
 
 def check_only_expand(params: Params) -> None:

@@ -46,12 +46,13 @@ def create_endpoint(account: World, path: str, id: str, params: Params) -> bytes
         "url": "",
     }
     fields |= _fields(account, params, fields)
+    connect = fields.pop("connect", False)
     if len(webhooks.endpoints) >= MAX_ENDPOINTS:
         raise Refusal(
             400,
             f"You have reached the maximum of {MAX_ENDPOINTS} {account.mode} webhook endpoints.",
         )
-    endpoint = WebhookEndpoint(fields, f"whsec_{webhooks.rng.word(32)}")
+    endpoint = WebhookEndpoint(fields, f"whsec_{webhooks.rng.word(32)}", connect)
     webhooks.endpoints[endpoint.id] = endpoint
     return msgspec.json.encode(fields | {"secret": endpoint.secret})
 
@@ -106,7 +107,6 @@ def _fields(account: World, params: Params, before: Object) -> Object:
         for name, read in READERS.items()
         if name in params
     }
-    fields.pop("connect", None)  # there are no connected accounts
     if "disabled" in fields:
         fields["status"] = "disabled" if fields.pop("disabled") else "enabled"
     return fields

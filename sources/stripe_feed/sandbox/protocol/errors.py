@@ -193,6 +193,23 @@ def publishable() -> Refusal:
     )
 
 
+def no_access(key: str, account: str) -> Refusal:
+    return Refusal(
+        403,
+        f"The provided key '{mask_key(key)}' does not have access to account '{account}' (or that account does not "
+        "exist). Application access may have been revoked.",
+        "account_invalid",
+    )
+
+
+def no_connect_permissions(key: str) -> Refusal:
+    return Refusal(
+        403,
+        f"The provided key '{mask_key(key)}' does not have any Connect permissions. To act on connected accounts, "
+        "give the key Connect permissions in the Dashboard.",
+    )
+
+
 def forbidden(key: str, account: str, permissions: list[str]) -> Refusal:
     named = " or ".join(f"'{permission}'" for permission in permissions)
     return Refusal(

@@ -58,6 +58,21 @@ def noise(account: World, count: int) -> None:
             )
 
 
+def deauthorize(account: World) -> None:
+    """Record that the account's owner revoked the access of the platform's application."""
+    application = {
+        "id": account.event_log.rng.id("ca"),
+        "object": "application",
+        "name": "Platform",
+    }
+    raw = msgspec.json.encode(application)
+    with account.event_log.action():
+        account.event_log.add(
+            EventDraft("account.application.deauthorized", "applications", application["id"], raw),
+            account.now,
+        )
+
+
 TYPES_AND_TABLES = (
     ("customer.source.created", "sources"), ("customer.tax_id.created", "tax_ids"),
     ("charge.succeeded", "charges"), ("payment_intent.succeeded", "payment_intents"),

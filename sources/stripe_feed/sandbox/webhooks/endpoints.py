@@ -19,13 +19,27 @@ class Webhooks:
         self.rng = account.generator("webhooks")
         self.endpoints: dict[str, WebhookEndpoint] = {}
         self.sender = Sender()
+        self.platform: Webhooks | None = None
 
     def publish(self, event: Event, body: Callable[[str, int], bytes]) -> None:
-        """Send an event to all endpoints that subscribe to its type. `body` renders it for an API
-        version and a number of pending webhooks.
+        """Send an event to all endpoints that subscribe to its type: to the account's own, and to
+        the platform's that are for connected accounts. `body` renders it for an API version and a
+        number of pending webhooks.
         """
+        self._send(event, body, connect=False)
+        if self.platform is not None:
+            account = f'"object":"event","account":"{self.account.id}",'.encode()
+
+            def with_account(version: str, pending: int) -> bytes:
+                return body(version, pending).replace(b'"object":"event",', account, 1)
+
+            self.platform._send(event, with_account, connect=True)
+
+    def _send(self, event: Event, body: Callable[[str, int], bytes], connect: bool) -> None:
         subscribed = [
-            endpoint for endpoint in self.endpoints.values() if endpoint.subscribes_to(event.type)
+            endpoint
+            for endpoint in self.endpoints.values()
+            if endpoint.connect == connect and endpoint.subscribes_to(event.type)
         ]
         bodies: dict[str, bytes] = {}
         for endpoint in subscribed:

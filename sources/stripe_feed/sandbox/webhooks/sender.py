@@ -28,6 +28,7 @@ class WebhookEndpoint:
 
     object: Object
     secret: str
+    connect: bool = False  # for the events of connected accounts instead of the account's own
 
     @property
     def id(self) -> str:

@@ -5,7 +5,7 @@ discounts.
 from __future__ import annotations
 
 import calendar
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from ..protocol.errors import Refusal, exclusive, missing, required
 from ..protocol.parameters import Params
@@ -115,7 +115,7 @@ def amount_of(price: Object, quantity: int | None) -> int:
 
 def after(start: int, interval: str, count: int) -> int:
     """Return the end of a period. The 31st becomes the last day of a shorter month."""
-    begin = datetime.fromtimestamp(start, UTC)
+    begin = datetime.fromtimestamp(start, timezone.utc)
     if interval in PLURALS:
         return int((begin + timedelta(**{PLURALS[interval]: count})).timestamp())
     months = begin.month - 1 + count * (12 if interval == "year" else 1)
