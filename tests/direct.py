@@ -24,7 +24,7 @@ class DirectApi(Api):
 
     def __init__(self, box: Sandbox) -> None:
         self.box = box
-        self.live = False
+        self.base, self.version, self.live = "direct", "", False
 
     def _ask(
         self, method: str, path: str, params: Mapping[str, Any], decode: Callable[[bytes], T]
