@@ -508,7 +508,7 @@ def test_a_list_of_resources_without_a_name_is_usage(shell: Shell, names: list[s
 
     assert (said.code, said.error) == (
         2,
-        "--resources names nothing. Give it like a,b, or leave it out for all.",
+        "--resources names nothing. Give it like a,b, or leave it out.",
     )
 
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from .api.client import API_VERSION, Account, Api
-from .api.credentials import KEYS_PAGE, STRIPE_BASE
+from .api.credentials import KEYS_PAGE, STRIPE_BASE, key_form
 from .api.stripe_time import CLOCK_TOLERANCE
 from .destination.duckdb_file import duckdb_path
 from .destination.load import translate_errors
@@ -22,6 +22,7 @@ from .errors import PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
 from .extract.paging.fetch import decode_raw_rows
 from .resources import CHANGES, RESOURCES
+from .resources.groups import resource_names
 
 EVENTS = (
     CHANGES,
@@ -59,10 +60,15 @@ def examine(
     allow_api_base: bool = False,
     api_version: str = API_VERSION,
     give_up_after: float = 20.0,
+    resources: Sequence[str] | None = None,
 ) -> Iterator[Finding]:
     """Check the dependencies, key, clock, permissions and destination; yield one finding per check.
     Writes nothing.
+
+    `resources`: the resources and groups to read, by default the group `core`. Raises `UsageError`
+    for unknown names.
     """
+    names = resource_names(resources)
     broken = [finding for finding in dependencies() if not finding.ok]
     yield from broken
     if broken:
@@ -85,7 +91,7 @@ def examine(
             account = api.account()
             yield Finding("account", True, f"{account.id}{_at(api)}")
             yield clock(api.skew() if api.has_date else None)
-            yield from permissions(api)
+            yield from permissions(api, names)
         except StripeFeedError as error:
             yield problem("account", error)
         finally:
@@ -155,9 +161,11 @@ def clock(skew: float | None) -> Finding:
     )
 
 
-def permissions(api: Api) -> Iterator[Finding]:
-    """Check whether the key may read each resource, and the events for `changes`."""
-    lists = [(row.table, row.path, row.permission, row.label) for row in RESOURCES.values()]
+def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
+    """Check whether the key may read each of these resources, and the events for `changes`."""
+    rows = [RESOURCES[name] for name in names]
+    lists = [(row.table, row.path, row.permission, row.label) for row in rows if row.parent is None]
+    missing: dict[str, None] = {}
     for table, path, permission, label in (*lists, EVENTS):
         try:
             api.get(path, {"limit": 1}, decode_raw_rows)
@@ -165,10 +173,15 @@ def permissions(api: Api) -> Iterator[Finding]:
         except PermissionMissing:
             fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."
             yield Finding(table, False, f"the key may not read {path}", fix, 3)
+            missing[permission] = None
         except StripeFeedError as error:
             yield problem(table, error)
             if error.exit_code == 5:
                 return
+    if missing:
+        needed = dict.fromkeys(permission for _, _, permission, _ in (*lists, EVENTS))
+        text = f"the key lacks {', '.join(missing)}"
+        yield Finding("permissions", False, text, f"Or make a new key: {key_form(needed)}", 3)
 
 
 def _check_destination(

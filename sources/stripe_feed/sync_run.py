@@ -39,6 +39,7 @@ from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
+from .resources.groups import resource_names, tables_filled_by
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -145,8 +146,9 @@ def sync(
             pipeline, left = finish_pending(pipeline, account, wait, holds)
             context.counters.add_pending(left)
             with translate_errors(pipeline):
-                require_usable_dataset(pipeline, _source_state(pipeline))
+                require_usable_dataset(pipeline, _source_state(pipeline), tables_filled_by(names))
                 if full_refresh:
+                    names = with_loaded(names, pipeline)
                     check_owner(account, _owner(pipeline))
                     check_refresh(pipeline, context, names, resources)
                     require_no_dependent_views(pipeline)
@@ -294,12 +296,10 @@ def _planned_events(cursors: Mapping[str, Any], context: RunContext) -> list[Pla
     return [Planned(CHANGES, "events", since, until)] if since < until else []
 
 
-def resource_names(resources: Sequence[str] | None) -> list[str]:
-    """The names of the selected resources; all by default. Raises `UsageError` for unknown names."""
-    for name in resources or ():
-        if name not in RESOURCES:
-            raise UsageError(f"There is no resource {name!r}. Choose from: {', '.join(RESOURCES)}.")
-    return list(resources or RESOURCES)
+def with_loaded(names: Sequence[str], pipeline: Any) -> list[str]:
+    """These resources, and the others that the copy holds."""
+    states = resource_states(pipeline)
+    return [name for name in RESOURCES if name in names or "t0" in states.get(name, {})]
 
 
 def check_refresh(

@@ -31,8 +31,9 @@ from .extract.tables.diff import Image
 from .extract.tables.rejected import WITHOUT_ID, Rejected
 from .extract.writer import is_embedded_copy
 from .resources import CHANGES, RESOURCES
+from .resources.groups import resource_names
 from .resources.model import Resource
-from .sync_run import open_checked_copy, resource_names, resource_states
+from .sync_run import open_checked_copy, resource_states, with_loaded
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,7 +79,8 @@ def verify(
 
     Writes nothing. Objects with events that are not applied yet count as waiting. Fields that
     change without an event (the volatile ones) are not compared. `watch` is called with progress
-    texts. The other arguments are those of `sync`. Raises the errors of `stripe_feed.errors`.
+    texts. The other arguments are those of `sync`; without `resources`, everything that the copy
+    holds is verified. Raises the errors of `stripe_feed.errors`.
     """
     context = open_run(reading, keep_open=True)
     rng = random.Random(seed)
@@ -90,7 +92,8 @@ def verify(
             raise SetupError(
                 "There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset."
             )
-        for name in resource_names(resources):
+        names = resource_names(resources)
+        for name in names if resources else with_loaded(names, pipeline):
             with pipeline.sql_client() as client:
                 ResourceVerification(
                     context, client, RESOURCES[name], states, sample, rng, watch or _ignore_progress

@@ -6,6 +6,7 @@ import codecs
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +22,12 @@ UNUSABLE_PREFIXES = {
     "whsec_": "This is the signing secret of a webhook (whsec_), which cannot read.",
     "ek_": "This is an ephemeral key (ek_), which cannot read.",
 }
+
+
+def key_form(permissions: Iterable[str]) -> str:
+    """Return the address of Stripe's form for a new restricted key with these permissions."""
+    asked = "&".join(f"permissions[{n}]={name}" for n, name in enumerate(permissions))
+    return f"{KEYS_PAGE}/create?name=stripe-feed&{asked}"
 
 
 def find_key(api_key: str | None) -> str:

@@ -352,6 +352,7 @@ def doctor(
     *,
     copy: CopyOptions,
     client: DoctorClientOptions,
+    resources: Resources = None,
     json: Json = False,
 ) -> int:
     """Check the key, permissions, clock, versions and destination; print a fix for each problem."""
@@ -361,6 +362,7 @@ def doctor(
     findings = doctor.examine(
         **asdict(copy),
         **client.arguments(),
+        resources=split_names(resources),
     )
     return doctor.exit_code(output.print_findings(findings, json))
 

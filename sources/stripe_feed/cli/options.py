@@ -76,7 +76,10 @@ RequestTimeout = Annotated[
     typer.Option("--give-up-after", metavar="SECONDS", help="How long to retry one request."),
 ]
 Resources = Annotated[
-    list[str] | None, typer.Option(metavar="A,B", help="Only these resources; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        metavar="A,B", help="These resources or groups, by default core; may be repeated."
+    ),
 ]
 Wait = Annotated[
     float,
@@ -158,5 +161,5 @@ def split_names(given: Iterable[str] | None, option: str = "--resources") -> lis
         name.strip() for part in given for name in part.split(",") if name.strip()
     )
     if not names:
-        raise UsageError(f"{option} names nothing. Give it like a,b, or leave it out for all.")
+        raise UsageError(f"{option} names nothing. Give it like a,b, or leave it out.")
     return list(names)

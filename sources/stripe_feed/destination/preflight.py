@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from dlt.common.schema.utils import has_table_seen_data
 
 from ..errors import SetupError
 from ..resources import CHANGES, TABLES
@@ -26,18 +28,23 @@ where t.oid <> v.oid and n.nspname = %s and t.relname in ({", ".join(["%s"] * le
 """
 
 
-def require_usable_dataset(pipeline: Any, state: Mapping[str, Any]) -> None:
-    """Raise `SetupError` if a first load would meet another tool's tables, or lacks a privilege.
-    `state`: the source's.
+def require_usable_dataset(
+    pipeline: Any, state: Mapping[str, Any], tables: Sequence[str] = TABLE_NAMES
+) -> None:
+    """Raise `SetupError` if a first load of these tables would meet another tool's, or lacks a
+    privilege. `state`: the source's.
 
-    A dataset that already holds an account is not checked again.
+    Tables that hold rows of an account are not checked again.
     """
-    if "account" in state:
+    schema = pipeline.default_schema.tables if pipeline.default_schema_name else {}
+    loaded = [name for name, table in schema.items() if has_table_seen_data(table)]
+    new = [name for name in (*tables, CHANGES) if name not in loaded]
+    if "account" in state and not (loaded and new):
         return
     with pipeline.destination_client() as client:
         columns_by_table = {
             name: {column.lower() for column in columns}
-            for name, columns in client.get_storage_tables(TABLE_NAMES)
+            for name, columns in client.get_storage_tables(dict.fromkeys(new))
         }
         foreign = [
             f"{pipeline.dataset_name}.{name}"
@@ -48,7 +55,7 @@ def require_usable_dataset(pipeline: Any, state: Mapping[str, Any]) -> None:
             raise SetupError(
                 f"Another tool's tables are in the way: {', '.join(foreign)}. They stay as they are; choose another --dataset."
             )
-        if pipeline.destination.destination_type == POSTGRES:
+        if pipeline.destination.destination_type == POSTGRES and "account" not in state:
             _require_privileges(client.sql_client)
 
 

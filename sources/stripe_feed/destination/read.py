@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources.groups import tables_filled_by
+from ..resources.model import Resource
 from .duckdb_file import check_name_clash
 from .error_messages import connection_error, file_error, require_dataset, require_file
 from .locks import DEFAULT_WAIT, retry_while_locked
@@ -262,15 +264,15 @@ def read_status(copy: CopyReader) -> CopyStatus:
         state.get("livemode"),
         state.get("api_version"),
         _loaded_at(copy),
-        table_stats(copy),
+        table_stats(copy, [name for name in RESOURCES if name in resources]),
         cursors,
     )
 
 
-def table_stats(copy: CopyReader) -> list[TableStats]:
-    """The number of rows and the newest `created` of every existing table."""
-    stats = []
-    for name in (*TABLES, CHANGES):
+def table_stats(copy: CopyReader, resources: Sequence[str]) -> list[TableStats]:
+    """The number of rows and the newest `created` of every existing table of these resources."""
+    stats, tables = [], tables_filled_by(resources)
+    for name in (*(name for name in TABLES if name in tables), CHANGES):
         newest = f"max({_recency_column(name)})" if _recency_column(name) else "null"
         try:
             rows, created = copy.query(
@@ -328,7 +330,10 @@ def _recency_column(table: str) -> str:
     """The column with the time of a row; empty if there is none."""
     if table == CHANGES:
         return "occurred_at"
-    return "created" if any(column.name == "created" for column in TABLES[table].columns) else ""
+    row = TABLES[table]
+    if isinstance(row, Resource):
+        return row.created_column
+    return "created" if any(column.name == "created" for column in row.columns) else ""
 
 
 def _resource_of(table: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from ..destination.state import select_rows, table_name
-from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources import CHANGES, RESOURCES
 from ..resources.model import Child, Column, ColumnKind, Resource
 from .tables.arrow import LoadStamp
 from .tables.codec import ARROW_MEMORY, ARROW_TYPES, TableCodec
@@ -256,9 +256,9 @@ def is_empty(client: Any, table: str) -> bool:
     return not select_rows(client, f"select 1 from {table_name(client, table)} limit 1")
 
 
-def tables_without_rows(client: Any) -> frozenset[str]:
-    """The tables that do not exist, or have no row."""
-    return frozenset(table for table in TABLES if is_empty(client, table))
+def tables_without_rows(client: Any, tables: Iterable[str]) -> frozenset[str]:
+    """Those of these tables that do not exist, or have no row."""
+    return frozenset(table for table in tables if is_empty(client, table))
 
 
 def has_value(client: Any, table: str, column: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import dlt
@@ -12,6 +12,7 @@ from dlt.extract import DltResource
 
 from ..api.client import API_VERSION, GIVE_UP_AFTER
 from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources.groups import resource_names
 from ..resources.model import Resource
 from .lists import list_rows
 from .options import LOOK_BACK, SETTLE, Deletes
@@ -42,6 +43,7 @@ logging.getLogger("dlt").addFilter(_LogFilter())
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
 def stripe_source(
     api_key: dlt.TSecretStrValue | None = None,
+    resources: Any = None,
     start_date: Any = None,
     end_date: Any = None,
     expand: Any = None,
@@ -57,8 +59,8 @@ def stripe_source(
     api_version: str = API_VERSION,
     give_up_after: float = GIVE_UP_AFTER,
 ) -> Iterable[DltResource]:
-    """A Stripe account as dlt resources: customers, products, prices, plans, subscriptions,
-    invoices with their children, and `changes`: what happened to them.
+    """A Stripe account as dlt resources: one per list of Stripe's, and `changes`: what happened to
+    the objects.
 
     A first run loads everything; later runs load what was created, updated, cancelled or deleted
     since, and a row per change with before and after. Works with any SQL destination that can
@@ -66,7 +68,9 @@ def stripe_source(
     crashes.
 
     `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or
-    `STRIPE_SECRET_KEY`. `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or
+    `STRIPE_SECRET_KEY`. `resources`: names and groups of what is selected at first, as a list or
+    `"core,payments"`; by default the group `core`: customers, products, prices, plans,
+    subscriptions and invoices. `with_resources` selects any other. `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or
     Unix seconds, the end exclusive. A start alone leaves out what is older; with an end the range
     is fixed and the cursor is left alone. `expand`: opt-in fields by resource, `{"customers":
     ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each
@@ -98,21 +102,22 @@ def stripe_source(
                 "api_version": api_version,
                 "give_up_after": give_up_after,
             }
-        )
+        ),
+        resource_names(resources.split(",") if isinstance(resources, str) else resources),
     )
 
 
-def source_resources(context: RunContext) -> Iterable[DltResource]:
-    """Yield the resources of a source, which share one context."""
+def source_resources(context: RunContext, selected: Collection[str]) -> Iterable[DltResource]:
+    """Yield the resources of a source, which share one context; those of `selected` are read."""
     for row in RESOURCES.values():
-        yield _list_resource(context, row)
+        yield _list_resource(context, row, row.table in selected)
     yield _changes_resource(context)
 
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
 def source_for_run(context: Any) -> Iterable[DltResource]:
     """Return the same source on a context that is kept open, for a run in several packages."""
-    return source_resources(context)
+    return source_resources(context, RESOURCES)
 
 
 def _changes_resource(context: RunContext) -> DltResource:
@@ -130,10 +135,10 @@ def _changes_resource(context: RunContext) -> DltResource:
     return resource
 
 
-def _list_resource(context: RunContext, row: Resource) -> DltResource:
-    resource: DltResource = dlt.resource(list_rows, name=row.table, _impl_cls=StripeResource)(
-        context, row
-    )
+def _list_resource(context: RunContext, row: Resource, is_selected: bool) -> DltResource:
+    resource: DltResource = dlt.resource(
+        list_rows, name=row.table, selected=is_selected, _impl_cls=StripeResource
+    )(context, row)
     codec = context.codecs[row.table]
     # variants before the resource's own hints, which they would inherit
     for child, child_codec in codec.children:

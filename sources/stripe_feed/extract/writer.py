@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
+from dlt.extract.source import SourceInjectableContext
 
 from ..destination.comments import comment_columns
 from ..destination.duckdb_file import duckdb_path, wait_for_file
@@ -22,6 +23,7 @@ from ..destination.place import require_own_file, require_same_place
 from ..destination.preflight import require_usable_dataset
 from ..destination.state import check_owner, stored_owner
 from ..resources import CHANGES, RESOURCES
+from ..resources.groups import tables_filled_by
 from ..resources.model import Child, Resource
 from . import existing
 from .next_step import VERSION_STEP
@@ -111,7 +113,12 @@ class Writer:
         require_same_place(pipeline)
         restrict_access(pipeline)
         load_sqlite_serially(pipeline)
-        require_usable_dataset(pipeline, dlt.current.source_state())
+        state = dlt.current.source_state()
+        resources = state.get("resources", {})
+        selected = Container()[SourceInjectableContext].source.resources.selected
+        require_usable_dataset(
+            pipeline, state, tables_filled_by(name for name in RESOURCES if name in selected)
+        )
         client, destination = pipeline.sql_client(), pipeline.destination.destination_type
         lock_wait = self.context.options.lock_wait
         if lock_wait and (file := duckdb_path(pipeline)) is not None:
@@ -120,10 +127,11 @@ class Writer:
         create_indexes(client, destination)
         if not self.context.keep_open:  # else the caller loads, and comments then
             comment_columns(client, destination, dlt.current.source_schema().tables)
-        if not dlt.current.source_state().get("resources"):
+        tables = tables_filled_by(name for name in RESOURCES if name in resources)
+        if not tables:
             return client, destination, frozenset()  # a first load
         with client as connected:
-            return client, destination, existing.tables_without_rows(connected)
+            return client, destination, existing.tables_without_rows(connected, tables)
 
     def _tables(self) -> list[str]:
         embeds = [table for child in self.resource.children for _, table in child.embeds]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..destination.duckdb_file import duckdb_path
 from ..destination.error_messages import connection_error, file_error
 from ..destination.place import FEED_STORE_SUFFIX, companion_file
-from ..destination.state import select_rows, table_name
+from ..destination.state import read_source_state, select_rows, table_name
 from ..errors import Locked, WrongAccount
 from ..resources import CHANGES, RESOURCES
 from .change import LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
@@ -149,7 +149,8 @@ def relay(store: FeedStore, client: Any) -> int:
 
 
 def _count_objects(client: Any) -> Iterator[tuple[str, int]]:
-    for table in RESOURCES:
+    states = read_source_state(client).get("resources", {})
+    for table in (name for name in RESOURCES if name in states):
         for (count,) in select_rows(client, f"select count(*) from {table_name(client, table)}"):
             yield table, int(count)
 

@@ -18,7 +18,7 @@ from ..delivery.signatures import stripe_header
 from ..delivery.transports import AttemptResult, WebhookTransport
 from ..errors import NotReadable, RequestRefused, SetupError, UsageError
 from ..resources import RESOURCES
-from ..sync_run import resource_names
+from ..resources.groups import resource_names
 
 ENDPOINTS_PATH = "/v1/webhook_endpoints"
 SAMPLE_EVENT = "customer.updated"
@@ -42,7 +42,7 @@ _list_decoder = msgspec.json.Decoder(_EndpointList)
 
 
 def events_for(resources: Sequence[str] | None = None) -> list[str]:
-    """Return the event types used for these resources (all by default), without repetitions."""
+    """Return the event types used for these resources (the core ones by default), without repetitions."""
     return list(
         dict.fromkeys(
             event for name in resource_names(resources) for event in RESOURCES[name].events
