@@ -356,11 +356,9 @@ def test_the_other_mode(shell: Shell, tmp_path: Path) -> None:
 
 def test_an_unknown_resource(shell: Shell) -> None:
     refused(
-        shell.sync("--resources", "customers,charges"),
+        shell.sync("--resources", "customers,charge"),
         2,
-        (
-            "There is no resource 'charges'. Choose from: customers, products, prices, plans, subscriptions, invoices."
-        ),
+        "There is no resource or group 'charge'. Choose from the groups core, … or from customers, products, …",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -20,9 +20,9 @@ from .destination.read import open_copy, read_state
 from .destination.state import check_owner
 from .errors import PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
+from .extract.options import resource_names
 from .extract.paging.fetch import decode_raw_rows
 from .resources import CHANGES, RESOURCES
-from .resources.groups import resource_names
 
 EVENTS = (
     CHANGES,
@@ -178,7 +178,7 @@ def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
             yield problem(table, error)
             if error.exit_code == 5:
                 return
-    if missing:
+    if len(missing) > 1:
         needed = dict.fromkeys(permission for _, _, permission, _ in (*lists, EVENTS))
         text = f"the key lacks {', '.join(missing)}"
         yield Finding("permissions", False, text, f"Or make a new key: {key_form(needed)}", 3)

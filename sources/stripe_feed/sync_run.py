@@ -32,14 +32,14 @@ from .errors import Locked, NotReadable, UsageError
 from .extract import existing
 from .extract.events.webhook import WebhookEvent
 from .extract.next_step import event_window, plan_run
-from .extract.options import SourceOptions
+from .extract.options import SourceOptions, resource_names
 from .extract.paging.listing import plan_listing
 from .extract.run import RunContext, open_run
 from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
-from .resources.groups import resource_names, tables_filled_by
+from .resources.groups import tables_filled_by
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -347,7 +347,9 @@ def _load(
             for name in (*(names if context.options.polls else ()), CHANGES)
             if name not in context.refused
         ]
-        run_load(pipeline, source_for_run(context).with_resources(*wanted), wait, holds, **refresh)
+        run_load(
+            pipeline, source_for_run(context, names).with_resources(*wanted), wait, holds, **refresh
+        )
         refresh = {}
         packages += context.counters.package_rows > 0
         trim_memory()

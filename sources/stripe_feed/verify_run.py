@@ -17,7 +17,7 @@ from .extract import existing
 from .extract.events.classify import ids_with_events
 from .extract.events.history import same_schema
 from .extract.next_step import VERSION_STEP
-from .extract.options import SourceOptions
+from .extract.options import SourceOptions, resource_names
 from .extract.paging.fetch import fetch_list_page
 from .extract.paging.listing import FIRST_ACCOUNT
 from .extract.paging.windows import Planner
@@ -31,7 +31,6 @@ from .extract.tables.diff import Image
 from .extract.tables.rejected import WITHOUT_ID, Rejected
 from .extract.writer import is_embedded_copy
 from .resources import CHANGES, RESOURCES
-from .resources.groups import resource_names
 from .resources.model import Resource
 from .sync_run import open_checked_copy, resource_states, with_loaded
 

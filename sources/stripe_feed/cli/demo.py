@@ -21,7 +21,7 @@ from ..destination.pipeline import open_pipeline
 from ..destination.place import DEFAULT_DATASET
 from ..destination.read import TableStats, open_copy, read_state, run_query, table_stats
 from ..errors import SetupError, UsageError
-from ..extract.options import SETTLE
+from ..extract.options import SETTLE, resource_names
 from ..feed.change import OP_WORDS, Change
 from ..feed.feed import open_feed
 from ..sync_run import Synced, sync
@@ -241,7 +241,7 @@ def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, l
         endpoint_rps=1000,
     )
     with open_copy(database) as copy:
-        return result, table_stats(copy)
+        return result, table_stats(copy, resource_names())
 
 
 def new_rows(

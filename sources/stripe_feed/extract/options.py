@@ -11,6 +11,7 @@ import pendulum
 
 from ..errors import UsageError
 from ..resources import RESOURCES
+from ..resources.groups import DEFAULT_GROUP, GROUPS
 from ..resources.model import Resource
 
 LOOK_BACK = 300
@@ -61,6 +62,23 @@ class SourceOptions(TypedDict, total=False):
     allow_api_base: bool
     api_version: str
     give_up_after: float
+
+
+def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
+    """The resources that are chosen by name or group, in the order of display; the default group if
+    nothing is chosen.
+
+    Raises `UsageError` for unknown names.
+    """
+    wanted: set[str] = set()
+    for name in map(str.strip, chosen or (DEFAULT_GROUP,)):
+        if name not in GROUPS and name not in RESOURCES:
+            raise UsageError(
+                f"There is no resource or group {name!r}. Choose from the groups {', '.join(GROUPS)}, or from "
+                f"{', '.join(RESOURCES)}."
+            )
+        wanted.update(GROUPS.get(name, (name,)))
+    return [name for name in RESOURCES if name in wanted]
 
 
 def check_options(reading: SourceOptions) -> Options:

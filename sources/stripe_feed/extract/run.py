@@ -149,6 +149,17 @@ class Counters:
         self.package_rows = self.package_changes = 0
 
 
+class _Codecs(dict[str, TableCodec]):
+    """The codec of each resource, made when it is needed first."""
+
+    def __init__(self, expand: Mapping[str, Sequence[str]]) -> None:
+        self._expand = expand
+
+    def __missing__(self, table: str) -> TableCodec:
+        codec = TableCodec(RESOURCES[table], self._expand.get(table, ()))
+        return self.setdefault(table, codec)  # threads share one
+
+
 class RunContext:
     """The shared state of a run. The first resource that runs opens its connections, the last one
     closes them, unless they are kept open for several packages (`keep_open`).
@@ -165,10 +176,7 @@ class RunContext:
         self.keep_open = keep_open
         self.connections = _Connections(make_api)
         self.counters = Counters()
-        self.codecs = {
-            table: TableCodec(row, options.expand.get(table, ()))
-            for table, row in RESOURCES.items()
-        }
+        self.codecs: Mapping[str, TableCodec] = _Codecs(options.expand)
         self.listing_runs: dict[str, ListingRun] = {}  # kept for the packages that follow
         self.compared: set[str] = set()  # resources that this run has compared
         self.refused: dict[str, NotReadable] = {}

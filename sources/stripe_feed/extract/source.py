@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import dlt
@@ -12,10 +12,10 @@ from dlt.extract import DltResource
 
 from ..api.client import API_VERSION, GIVE_UP_AFTER
 from ..resources import CHANGES, RESOURCES, TABLES
-from ..resources.groups import resource_names
+from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
 from .lists import list_rows
-from .options import LOOK_BACK, SETTLE, Deletes
+from .options import LOOK_BACK, SETTLE, Deletes, resource_names
 from .run import RunContext, open_run
 from .stream import stream_changes
 from .tables.changes import change_hints
@@ -103,42 +103,53 @@ def stripe_source(
                 "give_up_after": give_up_after,
             }
         ),
+        RESOURCES,
         resource_names(resources.split(",") if isinstance(resources, str) else resources),
     )
 
 
-def source_resources(context: RunContext, selected: Collection[str]) -> Iterable[DltResource]:
+def source_resources(
+    context: RunContext, names: Iterable[str], selected: Collection[str]
+) -> Iterable[DltResource]:
     """Yield the resources of a source, which share one context; those of `selected` are read."""
-    for row in RESOURCES.values():
-        yield _list_resource(context, row, row.table in selected)
-    yield _changes_resource(context)
+    make: Callable[..., DltResource] = dlt.resource(
+        list_rows, name="list", _impl_cls=StripeResource
+    )
+    for name in names:
+        resource = _list_resource(context, RESOURCES[name], make)
+        resource.selected = name in selected
+        yield resource
+    yield _changes_resource(context, names)
 
 
 @dlt.source(name="stripe", section="stripe_feed", max_table_nesting=0)
-def source_for_run(context: Any) -> Iterable[DltResource]:
-    """Return the same source on a context that is kept open, for a run in several packages."""
-    return source_resources(context, RESOURCES)
+def source_for_run(context: Any, names: Any) -> Iterable[DltResource]:
+    """Return the same source with these resources alone, on a context that is kept open, for a run
+    in several packages.
+    """
+    return source_resources(context, names, names)
 
 
-def _changes_resource(context: RunContext) -> DltResource:
+def _changes_resource(context: RunContext, names: Iterable[str]) -> DltResource:
     """Return the resource of the events. It has no hints of its own: the variants of all tables
     would inherit them.
     """
     resource: DltResource = dlt.resource(stream_changes, name=CHANGES, _impl_cls=StripeResource)(
         context
     )
-    for row in RESOURCES.values():
-        codec = context.codecs[row.table]
+    filled = tables_filled_by(names)
+    for table in (name for name in RESOURCES if name in filled):
+        codec = context.codecs[table]
         for child, table_codec in [(None, codec), *codec.children]:
             resource.apply_hints(**table_hints(table_codec, child), create_table_variant=True)
     resource.apply_hints(**change_hints(), create_table_variant=True)
     return resource
 
 
-def _list_resource(context: RunContext, row: Resource, is_selected: bool) -> DltResource:
-    resource: DltResource = dlt.resource(
-        list_rows, name=row.table, selected=is_selected, _impl_cls=StripeResource
-    )(context, row)
+def _list_resource(
+    context: RunContext, row: Resource, make: Callable[..., DltResource]
+) -> DltResource:
+    resource = DltResource.with_name(make(context, row), row.table)
     codec = context.codecs[row.table]
     # variants before the resource's own hints, which they would inherit
     for child, child_codec in codec.children:

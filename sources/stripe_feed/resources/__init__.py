@@ -7,11 +7,16 @@ by SDK class.
 
 from __future__ import annotations
 
+from .billing import BILLING
 from .column_files import with_columns
+from .connect import CONNECT
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
+from .payments import PAYMENTS
 
-RESOURCES: dict[str, Resource] = index_by_table(*with_columns(CORE))
+RESOURCES: dict[str, Resource] = index_by_table(
+    *with_columns((*CORE, *PAYMENTS, *BILLING, *CONNECT))
+)
 """Every resource by table, in the order of display."""
 
 TABLES: dict[str, Resource | Child] = {row.table: row for row in with_children(RESOURCES.values())}

@@ -81,6 +81,7 @@ class Resource:
     object: str  # Stripe's name for one: "customer"
     columns: tuple[Column, ...] = ()  # from the object's file of columns
     permission: str = ""  # what a restricted key needs: "rak_customer_read"
+    permission_guessed: bool = False  # no source names it: it follows the pattern of the others
     label: str = ""  # the same, as the Dashboard words it: "Core > Customers"
     group: str = "core"  # resources that are asked for together
     path: str = ""  # the list endpoint, by default /v1/{table}; an object is at `path/id`

@@ -17,8 +17,8 @@ from ..delivery.addresses import check_url
 from ..delivery.signatures import stripe_header
 from ..delivery.transports import AttemptResult, WebhookTransport
 from ..errors import NotReadable, RequestRefused, SetupError, UsageError
+from ..extract.options import resource_names
 from ..resources import RESOURCES
-from ..resources.groups import resource_names
 
 ENDPOINTS_PATH = "/v1/webhook_endpoints"
 SAMPLE_EVENT = "customer.updated"

@@ -29,6 +29,7 @@ PRIVACY_SETTINGS = (
     "truncate_staging_dataset",
 )  # or rows stay in dlt's folder and in its staging dataset
 KEEPS_NAME = "its name is fixed, since others refer to it. Use another dataset_name, or a view."
+APPLY_HINTS = inspect.signature(DltResource.apply_hints)
 
 
 class StripeResource(DltResource):
@@ -36,7 +37,7 @@ class StripeResource(DltResource):
 
     def apply_hints(self, *given: Any, **hints: Any) -> StripeResource:
         """Like dlt's. Raises `UsageError` for hints that would duplicate or lose rows."""
-        asked = inspect.signature(DltResource.apply_hints).bind(self, *given, **hints).arguments
+        asked = APPLY_HINTS.bind(self, *given, **hints).arguments
         if not asked.get("create_table_variant"):
             self._check(asked)
         super().apply_hints(*given, **hints)

@@ -1,0 +1,45 @@
+"""The group `connect`: what a platform sees of its connected accounts."""
+
+from __future__ import annotations
+
+from .model import Child, Resource, event_types
+
+CONNECT: tuple[Resource, ...] = (
+    Resource(
+        table="transfers",
+        object="transfer",
+        group="connect",
+        permission="rak_transfer_read",
+        label="Connect > Transfers",
+        events=event_types("transfer", "created updated reversed"),
+        created_by=("transfer.created",),
+        children=(
+            Child(
+                field="reversals",
+                table="transfer_reversals",
+                object="transfer_reversal",
+                parent="transfer",
+                path="/v1/transfers/{id}/reversals",
+            ),
+        ),
+    ),
+    Resource(
+        table="application_fees",
+        object="application_fee",
+        group="connect",
+        permission="rak_application_fee_read",
+        label="Connect > Application Fees",
+        events=event_types("application_fee", "created refunded"),
+        created_by=("application_fee.created",),
+        children=(
+            Child(
+                field="refunds",
+                table="application_fee_refunds",
+                object="fee_refund",
+                parent="fee",
+                path="/v1/application_fees/{id}/refunds",
+            ),
+        ),
+    ),
+)
+"""Transfers to accounts, and fees from them."""

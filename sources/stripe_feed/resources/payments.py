@@ -1,0 +1,123 @@
+"""The group `payments`: what customers pay, and what becomes of the money."""
+
+from __future__ import annotations
+
+from .model import Resource, event_types
+
+PAYMENTS: tuple[Resource, ...] = (
+    Resource(
+        table="charges",
+        object="charge",
+        group="payments",
+        permission="rak_charge_read",
+        label="Core > Charges and Refunds",
+        events=event_types("charge", "succeeded pending failed captured expired refunded updated"),
+        # there is no `created`: a card's charge begins as succeeded or failed, others as pending
+        created_by=("charge.pending", "charge.succeeded", "charge.failed"),
+        bearer_links=("receipt_url",),
+        volatile=("receipt_url",),
+        excluded=("refunds",),
+        map_fields=("payment_method_details", "fraud_details"),
+    ),
+    Resource(
+        table="refunds",
+        object="refund",
+        group="payments",
+        permission="rak_charge_read",
+        permission_guessed=True,
+        label="Core > Charges and Refunds",
+        # older accounts only send `charge.refund.updated`
+        events=(*event_types("refund", "created updated failed"), "charge.refund.updated"),
+        created_by=("refund.created",),
+        bearer_links=("next_action",),
+        map_fields=("destination_details",),
+    ),
+    Resource(
+        table="payment_intents",
+        object="payment_intent",
+        group="payments",
+        permission="rak_payment_intent_read",
+        permission_guessed=True,
+        label="Core > PaymentIntents",
+        events=event_types(
+            "payment_intent",
+            "created processing requires_action amount_capturable_updated partially_funded payment_failed "
+            "succeeded canceled",
+        ),
+        created_by=("payment_intent.created",),
+        bearer_links=("next_action",),
+        excluded=("client_secret",),
+        map_fields=("last_payment_error", "payment_method_options", "amount_details"),
+    ),
+    Resource(
+        table="setup_intents",
+        object="setup_intent",
+        group="payments",
+        permission="rak_setup_intent_read",
+        permission_guessed=True,
+        label="Core > SetupIntents",
+        events=event_types(
+            "setup_intent", "created requires_action setup_failed succeeded canceled"
+        ),
+        created_by=("setup_intent.created",),
+        bearer_links=("next_action",),
+        excluded=("client_secret",),
+        map_fields=("last_setup_error", "payment_method_options"),
+    ),
+    Resource(
+        table="disputes",
+        object="dispute",
+        group="payments",
+        permission="rak_dispute_read",
+        label="Core > Disputes",
+        events=event_types(
+            "charge.dispute", "created updated funds_withdrawn funds_reinstated closed"
+        ),
+        created_by=("charge.dispute.created",),
+        map_fields=("payment_method_details",),
+    ),
+    Resource(
+        table="payouts",
+        object="payout",
+        group="payments",
+        permission="rak_payout_read",
+        label="Core > Payouts",
+        events=event_types(
+            "payout", "created updated paid failed canceled reconciliation_completed"
+        ),
+        created_by=("payout.created",),
+    ),
+    Resource(
+        table="topups",
+        object="topup",
+        group="payments",
+        permission="rak_topup_read",
+        permission_guessed=True,
+        label="Connect > Top-ups",
+        events=event_types("topup", "created succeeded failed canceled reversed"),
+        created_by=("topup.created",),
+        map_fields=("payment_method_options",),
+    ),
+    Resource(
+        table="reviews",
+        object="review",
+        group="payments",
+        permission="rak_review_read",
+        permission_guessed=True,
+        label="Radar > Reviews",
+        events=event_types("review", "opened closed"),
+        created_by=("review.opened",),
+    ),
+    Resource(
+        table="early_fraud_warnings",
+        object="radar.early_fraud_warning",
+        group="payments",
+        path="/v1/radar/early_fraud_warnings",
+        permission="rak_charge_read",
+        permission_guessed=True,
+        label="Core > Charges and Refunds",
+        events=event_types("radar.early_fraud_warning", "created updated"),
+        created_by=("radar.early_fraud_warning.created",),
+    ),
+)
+"""Charges, refunds, intents, disputes, payouts and what Radar says."""
