@@ -82,9 +82,7 @@ def everywhere() -> Iterator[tuple[str, Column]]:
 
 def plain(name: str, *children: Child) -> Resource:
     """Make the smallest resource."""
-    return Resource(
-        name, name, (Column("id", "text", "Id."),), "rak_x_read", "X", children=children
-    )
+    return Resource(name, name, (Column("id", "text", "Id."),), children=children)
 
 
 X = Column("x", "text", "X.")
@@ -292,24 +290,20 @@ def test_a_table_declared_twice_is_refused(rows: tuple[Resource, ...]) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        Resource("a", "a", (X, X), "rak_x_read", "X"),
+        Resource("a", "a", (X, X)),
         Resource(
             "a",
             "a",
             (X,),
-            "rak_x_read",
-            "X",
             expandable=(Expandable("x"),),
         ),
         Resource(
             "a",
             "a",
             (X,),
-            "rak_x_read",
-            "X",
             children=(Child("x", "b", "b", "a", "/v1/b", ()),),
         ),
-        Resource("a", "a", (X,), "rak_x_read", "X", excluded=("x",)),
+        Resource("a", "a", (X,), excluded=("x",)),
         plain("a", Child("x", "b", "b", "a", "/v1/b", (X, X))),
     ],
 )

@@ -39,7 +39,7 @@ from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
-from .resources.groups import tables_filled_by
+from .resources.groups import OWNED_TABLES, tables_filled_by
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -252,7 +252,7 @@ def open_checked_copy(
 
 def _owner(pipeline: Any) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether it is in live mode."""
-    return stored_owner(_source_state(pipeline), pipeline.sql_client(), list(RESOURCES))
+    return stored_owner(_source_state(pipeline), pipeline.sql_client(), OWNED_TABLES)
 
 
 def plan_sync(

@@ -25,6 +25,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from ..api.client import Account
 from ..errors import Locked, StripeFeedError, TryLater
 from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources.groups import OWNED_TABLES
 from .comments import comment_columns
 from .duckdb_file import DUCKDB_JOBS, duckdb_path, keep_open
 from .error_messages import (
@@ -103,7 +104,7 @@ def _is_current(pipeline: Any, account: Account) -> bool:
     with translate_errors(pipeline):
         with pipeline.sql_client() as client:
             stored = read_source_state(client)
-        owner = stored_owner(stored, pipeline.sql_client(), list(RESOURCES))
+        owner = stored_owner(stored, pipeline.sql_client(), OWNED_TABLES)
     check_owner(account, owner)
     base_digest = pipeline.state["_local"].get(BASE_STATE_KEY)
     digests = (base_digest, _digest(pending_state))

@@ -23,7 +23,7 @@ from ..destination.place import require_own_file, require_same_place
 from ..destination.preflight import require_usable_dataset
 from ..destination.state import check_owner, stored_owner
 from ..resources import CHANGES, RESOURCES
-from ..resources.groups import tables_filled_by
+from ..resources.groups import OWNED_TABLES, tables_filled_by
 from ..resources.model import Child, Resource
 from . import existing
 from .next_step import VERSION_STEP
@@ -143,7 +143,7 @@ class Writer:
         """
         account = self.context.account
         state = dlt.current.source_state()
-        check_owner(account, stored_owner(state, self.client, list(RESOURCES)))
+        check_owner(account, stored_owner(state, self.client, OWNED_TABLES))
         state.update(account=account.id, livemode=account.livemode)
         if state.get("api_version") != self.context.api.version:
             if "api_version" in state:

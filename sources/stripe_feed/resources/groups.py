@@ -15,6 +15,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The resources of each group, in the order of display; none is in two groups."""
 
 
+OWNED_TABLES = [
+    row.table
+    for row in RESOURCES.values()
+    if any(column.name == "livemode" for column in row.columns)
+]
+"""The tables whose rows say of which mode they are."""
+
+
 def tables_filled_by(names: Iterable[str]) -> list[str]:
     """The tables that get rows when these resources are read: their own, those of their children and
     of the objects that these embed.
