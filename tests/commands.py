@@ -16,9 +16,9 @@ import duckdb
 from typer.testing import CliRunner
 
 from stripe_feed.cli.main import app
-from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import held_open
+from tests.core import CORE_TABLES
 
 FILE = "stripe_feed.duckdb"
 COMMAND = [sys.executable, "-m", "stripe_feed.cli.main"]
@@ -119,13 +119,13 @@ class Shell:
             }
             return {
                 table: _one(connection, f'select count(*) from "{dataset}"."{table}"')
-                for table in TABLES
+                for table in CORE_TABLES
                 if table in known
             }
 
     def truth(self) -> dict[str, int]:
         """Rows by table as the account has them; what is on a test clock is not loaded."""
-        return {table: len(loaded(self.box, table)) for table in TABLES}
+        return {table: len(loaded(self.box, table)) for table in CORE_TABLES}
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 240) -> Said:

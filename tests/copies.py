@@ -17,9 +17,10 @@ from dlt.extract import DltSource
 
 from stripe_feed import stripe_source
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.state.kinds import KINDS
 from stripe_feed.sync_run import Synced, sync
+from tests.core import CORE
 from tests.truth import assert_true
 
 LOADED: dict[tuple[str, ...], Path] = {}
@@ -28,7 +29,7 @@ LOADED: dict[tuple[str, ...], Path] = {}
 FAST: dict[str, Any] = {"max_rps": 2000, "endpoint_rps": 2000, "give_up_after": 20}
 """No pace: the sandbox has no limits unless it is told to."""
 
-PERMISSIONS = frozenset(row.permission for row in RESOURCES.values()) | {
+PERMISSIONS = frozenset(row.permission for row in CORE.values()) | {
     "rak_accounts_kyc_basic_read",
     "rak_event_read",
 }
@@ -148,7 +149,7 @@ def fingerprint(box: Sandbox) -> str:
     """A digest of what a copy of the account would hold, its events among it."""
     digest = hashlib.sha256(f"{box.account_id} {box.now} ".encode())
     with box.account.lock:
-        for table in TABLES:
+        for table in KINDS:
             for id, raw in box.account.objects(table):
                 digest.update(id.encode() + raw)
     digest.update(f"{[event.id for event in box.events]}".encode())

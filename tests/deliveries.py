@@ -34,7 +34,6 @@ from stripe_feed.feed import consumers
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.triggers import engine
 from stripe_feed.triggers.config import parse_trigger
@@ -42,13 +41,14 @@ from stripe_feed.triggers.engine import TriggerResult, run_triggers
 from stripe_feed.triggers.run import deliver
 from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
+from tests.core import CORE
 from tests.feed_kills import BEGIN, Row, a_change
 
 NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": []}
 NOW = BEGIN.timestamp() + 1_000_000
 OK = AttemptResult(True, "200")
 REFUSED = AttemptResult(False, "500")
-NAMES = {row.object: row for row in RESOURCES.values()}
+NAMES = {row.object: row for row in CORE.values()}
 event_of = msgspec.json.Decoder(Event).decode
 
 
@@ -202,7 +202,7 @@ def updates(count: int, lanes: int = 1, first: int = 1) -> list[Row]:
 
 
 def images(box: Sandbox) -> dict[tuple[str, str], Any]:
-    return {(table, id): image for table in RESOURCES for id, image in box.objects(table).items()}
+    return {(table, id): image for table in CORE for id, image in box.objects(table).items()}
 
 
 def an_event(box: Sandbox, type: str, image: Any) -> bytes:

@@ -26,10 +26,10 @@ from dlt.normalize.normalize import Normalize
 from stripe_feed.cli.progress import WAITING
 from stripe_feed.errors import PermissionMissing
 from stripe_feed.extract.paging import reader
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, holding, loaded, shell_of
 from tests.copies import PERMISSIONS, copy_of
+from tests.core import CORE, CORE_TABLES
 from tests.scripted import Answer, scripted
 
 FILE = "stripe_feed.duckdb"
@@ -168,8 +168,8 @@ def test_a_full_refresh_drops_no_rows_that_would_not_come_back(tmp_path: Path) -
 @pytest.mark.parametrize("table", ["invoices", "prices"])
 def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: str) -> None:
     """Prices and plans share one. The tables of what is left out stay as they were."""
-    lacking = RESOURCES[table].permission
-    left_out = [row.table for row in RESOURCES.values() if row.permission == lacking]
+    lacking = CORE[table].permission
+    left_out = [row.table for row in CORE.values() if row.permission == lacking]
     key = shell.box.restrict(permissions=PERMISSIONS - {lacking})
 
     said = shell.sync("--database", "fresh.duckdb", STRIPE_SECRET_KEY=key)
@@ -181,17 +181,15 @@ def test_a_key_that_lacks_one_permission_loads_the_others(shell: Shell, table: s
     )
     for name in left_out:
         line = (
-            f"warning: {name} is left out: {RESOURCES[name].path}: this key may not read it (403, request req_…). "
+            f"warning: {name} is left out: {CORE[name].path}: this key may not read it (403, request req_…). "
             f"Add the permission {lacking} at {KEYS}."
         )
         assert re.search("^" + ".*".join(map(re.escape, line.split("…"))) + "$", said.err, re.M), (
             said.err
         )
     rows = shell.rows("fresh.duckdb")
-    theirs = {child.table for name in left_out for child in RESOURCES[name].children} | set(
-        left_out
-    )
-    assert {name: rows[name] for name in TABLES if name not in theirs} == {
+    theirs = {child.table for name in left_out for child in CORE[name].children} | set(left_out)
+    assert {name: rows[name] for name in CORE_TABLES if name not in theirs} == {
         name: count for name, count in shell.truth().items() if name not in theirs
     }
 
@@ -462,7 +460,7 @@ def test_a_permanent_500(shell: Shell) -> None:
 def test_a_broken_answer_is_asked_for_again(shell: Shell) -> None:
     """The first answer of each list is malformed, cut off, or lost."""
     faults = ["malformed", "truncate", "reset", 500, "malformed", "truncate"]
-    left = dict(zip((row.path for row in RESOURCES.values()), faults, strict=True))
+    left = dict(zip((row.path for row in CORE.values()), faults, strict=True))
 
     def breaks(template: str, parameters: object) -> None:
         shell.box.faults.always.clear()

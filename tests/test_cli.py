@@ -37,10 +37,10 @@ from stripe_feed.cli.progress import (
 )
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
+from tests.core import CORE, CORE_TABLES
 
 VERBS = [
     "action",
@@ -626,7 +626,7 @@ def test_a_dry_run_plans_everything_and_writes_nothing(shell: Shell) -> None:
 
     assert said.code == 0
     assert re.findall(r"^ (\w+) +everything +the beginning +(\S+ \S+) *$", said.out, re.M) == [
-        (name, "2026-05-28 20:26:40") for name in RESOURCES
+        (name, "2026-05-28 20:26:40") for name in CORE
     ]
     assert list(shell.folder.iterdir()) == []
     assert sum(shell.box.counts.values()) == before + 1
@@ -654,7 +654,7 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
         0 <= _seconds(new["since"]) - (now - 300) < 60 and 0 <= _seconds(new["until"]) - now < 60
     )  # Stripe's time goes on
     assert [one["resource"] for one in planned] == list(
-        RESOURCES
+        CORE
     )  # no events before the lists are complete
     assert everything["since"] is None and 0 <= _seconds(everything["until"]) - now < 60
     assert json.loads(fixed.out) == {
@@ -708,7 +708,7 @@ def test_status_shows_tables_cursors_and_freshness(copy: Shell) -> None:
     assert _seconds(found["tables"][0]["newest"]) <= newest
     assert _seconds(found["loaded_at"]) == loaded_at
     assert [(cursor["resource"], cursor["seconds_left"]) for cursor in found["cursors"]] == [
-        (name, 0) for name in RESOURCES
+        (name, 0) for name in CORE
     ]
     assert all(0 <= _seconds(cursor["until"]) - copy.box.now < 60 for cursor in found["cursors"])
 
@@ -769,11 +769,11 @@ def test_preview_shows_the_newest_rows_and_names_the_columns_that_do_not_fit(cop
         row["id"] for row in whole
     ]
     assert [row["created"] for row in whole] == newest
-    assert set(whole[0]) >= {column.name for column in RESOURCES["customers"].columns}
+    assert set(whole[0]) >= {column.name for column in CORE["customers"].columns}
     assert re.match(r"Not shown: .*metadata.*\. --json shows all\.\n", said.err)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CORE_TABLES)
 def test_every_table_can_be_previewed(copy: Shell, table: str) -> None:
     said = copy.run("preview", table, "--json", "-n", "1")
 
@@ -789,7 +789,7 @@ def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> No
 
     assert (unknown.code, unknown.error) == (
         2,
-        f"There is no table 'charges'. Choose from: {', '.join([*TABLES, 'changes'])}.",
+        f"There is no table 'charges'. Choose from: {', '.join([*CORE_TABLES, 'changes'])}.",
     )
     assert (missing.code, missing.error) == (
         3,
@@ -955,9 +955,9 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
 
     before, after = map(_numbers, first.out.split("Second sync"))
     assert (first.code, again.code) == (0, 0), first.err
-    assert set(before) == {*TABLES, "changes"}
-    assert [after[name] for name in TABLES] == [
-        [after[name][0], after[name][0] - before[name][0]] for name in TABLES
+    assert set(before) == {*CORE_TABLES, "changes"}
+    assert [after[name] for name in CORE_TABLES] == [
+        [after[name][0], after[name][0] - before[name][0]] for name in CORE_TABLES
     ]
     assert after["customers"][1] > 0
     assert "select strftime" in first.out and "stripe-feed doctor" in first.out

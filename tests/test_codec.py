@@ -21,8 +21,8 @@ from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_tabl
 from stripe_feed.extract.tables.codec import ARROW_TYPES, NEVER_NULL, Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.extract.tables.values import value_of
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import ColumnKind
+from tests.core import CORE, CORE_TABLES
 
 STAMP = LoadStamp("acct_1", "load_1")
 VERSION = 1_780_000_000_000_000
@@ -54,7 +54,7 @@ def rows(
     table: str, *objects: bytes, shape: TableCodec | None = None, expand: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """The rows that these objects become."""
-    shape = shape or TableCodec(RESOURCES[table], expand)
+    shape = shape or TableCodec(CORE[table], expand)
     records = taken(shape, *objects)
     found: list[dict[str, Any]] = parent_table(
         shape, records, [VERSION] * len(records), STAMP
@@ -69,7 +69,7 @@ def row(table: str, fields: dict[str, Any] | None = None, **more: Any) -> dict[s
 
 
 def digest(table: str, body: bytes) -> str:
-    return TableCodec(RESOURCES[table]).decode_object(body).hash
+    return TableCodec(CORE[table]).decode_object(body).hash
 
 
 def families(shape: TableCodec, field: str, *bodies: bytes) -> list[tuple[str, list[Any], int]]:
@@ -81,7 +81,7 @@ def families(shape: TableCodec, field: str, *bodies: bytes) -> list[tuple[str, l
 
 
 def child_rows(table: str, *bodies: bytes) -> list[dict[str, Any]]:
-    shape = TableCodec(RESOURCES[table])
+    shape = TableCodec(CORE[table])
     ((child, child_shape),) = shape.children
     laid = child_table(
         child_shape, child, families(shape, child.field, *bodies), STAMP, now=1_700_000_000
@@ -129,11 +129,11 @@ def test_each_kind_lands_as_its_type(table: str, column: str, sent: object, land
     assert found["extra"] is None
 
 
-@pytest.mark.parametrize("table", RESOURCES)
+@pytest.mark.parametrize("table", CORE)
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
 def test_null_and_absent_are_null(table: str, absent: bool) -> None:
     """In every column but the id's, and those of our own."""
-    shape = TableCodec(RESOURCES[table])
+    shape = TableCodec(CORE[table])
     fields = (
         {} if absent else {column.name: None for column in shape.columns if column.name != "id"}
     )
@@ -143,35 +143,35 @@ def test_null_and_absent_are_null(table: str, absent: bool) -> None:
     assert held == {"id", "account_id", "_version", "_hash", "_dlt_load_id"}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CORE_TABLES)
 def test_a_table_has_one_schema(table: str) -> None:
     """Every batch, an empty one too, has the declared columns in their order, with their types and
     what can be null.
     """
-    shape = TableCodec(TABLES[table])
+    shape = TableCodec(CORE_TABLES[table])
     own = [
         "extra",
         "account_id",
         "deleted_at",
         "_version",
-        *(["_hash"] if table in RESOURCES else []),
+        *(["_hash"] if table in CORE else []),
         "_dlt_load_id",
     ]
 
-    assert shape.schema.names == [column.name for column in TABLES[table].columns] + own
+    assert shape.schema.names == [column.name for column in CORE_TABLES[table].columns] + own
     assert [field.type for field in shape.schema] == [
         ARROW_TYPES[column.kind] for column in shape.all_columns
     ]
     assert {field.name for field in shape.schema if not field.nullable} == NEVER_NULL & set(
         shape.schema.names
     )
-    if table in RESOURCES:
+    if table in CORE:
         assert parent_table(shape, [], [], STAMP).schema == shape.schema
 
 
 def test_batches_of_a_table_can_be_joined() -> None:
     """Whatever was learned between two of them."""
-    shape = TableCodec(RESOURCES["customers"])
+    shape = TableCodec(CORE["customers"])
     batches = []
     for body in (obj(name="a"), obj(new_field=1), obj(name=5), obj()):
         records = taken(shape, body)
@@ -398,7 +398,7 @@ def test_unknown_fields_of_children_are_kept_in_their_extra() -> None:
 
 def test_unknown_fields_of_a_sub_list_do_not_disturb_the_list() -> None:
     """The rest of a long list is decoded apart from its parents, and may learn first."""
-    shape = TableCodec(RESOURCES["invoices"])
+    shape = TableCodec(CORE["invoices"])
     ((child, child_shape),) = shape.children
     (line,), _ = child_shape.decode_rows(page(obj({"id": "il_1"}, new=1)))
     records = taken(
@@ -433,7 +433,7 @@ def test_a_changed_type_goes_to_extra_with_a_warning_that_names_the_field_only(
     """The column is null there; other rows, before and after, keep their value. One warning,
     without the value.
     """
-    shape = TableCodec(RESOURCES[table])
+    shape = TableCodec(CORE[table])
     good = {
         "name": "b",
         "balance": 5,
@@ -460,7 +460,7 @@ def test_a_changed_type_goes_to_extra_with_a_warning_that_names_the_field_only(
 
 def test_what_was_decoded_before_a_type_changed_is_laid_out_with_what_came_after() -> None:
     """A batch can hold both."""
-    shape = TableCodec(RESOURCES["customers"])
+    shape = TableCodec(CORE["customers"])
     before = taken(shape, obj(balance=1))
     after = taken(shape, obj(balance="x"), obj(balance=2))
     found = parent_table(shape, [*before, *after], [VERSION] * 3, STAMP).to_pylist()
@@ -487,7 +487,7 @@ def test_a_changed_type_in_a_child_is_warned_about_under_the_childs_name(
 
 def test_a_new_field_is_logged_without_its_name_or_value(caplog: pytest.LogCaptureFixture) -> None:
     """Once; names can be personal data where an object is used as a map."""
-    shape = TableCodec(RESOURCES["customers"])
+    shape = TableCodec(CORE["customers"])
     with caplog.at_level(logging.INFO, logger="stripe_feed"):
         for _ in range(3):
             rows("customers", obj({"jane@example.com": "canary"}), shape=shape)
@@ -499,7 +499,7 @@ def test_a_new_field_is_logged_without_its_name_or_value(caplog: pytest.LogCaptu
 
 def test_threads_may_learn_at_the_same_time() -> None:
     """Every page finds the names of its own, whoever learned them."""
-    shape = TableCodec(RESOURCES["invoices"])
+    shape = TableCodec(CORE["invoices"])
     start = threading.Barrier(8)
 
     def work(n: int) -> list[str]:
@@ -544,7 +544,7 @@ def test_threads_may_learn_at_the_same_time() -> None:
 def test_a_body_that_is_no_list_is_malformed(body: bytes) -> None:
     """It is asked for again; it must not end as an empty page."""
     with pytest.raises(InvalidBody):
-        TableCodec(RESOURCES["invoices"]).decode_page(body)
+        TableCodec(CORE["invoices"]).decode_page(body)
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ def test_an_object_that_cannot_be_taken_is_in_its_place_with_the_reason(
     sent: bytes, id: str | None, created: int | None, why: str
 ) -> None:
     """The others of its page are taken, in their order; the reason holds nothing of it."""
-    one, odd, two = TableCodec(RESOURCES["invoices"]).decode_page(
+    one, odd, two = TableCodec(CORE["invoices"]).decode_page(
         page(obj(id="in_0"), sent, obj(id="in_2", new=1))
     )[0]
 
@@ -604,7 +604,7 @@ def test_a_field_whose_name_fits_no_struct_is_kept_under_a_name_that_does() -> N
 def test_a_body_that_is_no_json_is_a_decode_error(body: bytes) -> None:
     """Which the transport asks again, too."""
     with pytest.raises(msgspec.DecodeError):
-        TableCodec(RESOURCES["customers"]).decode_page(body)
+        TableCodec(CORE["customers"]).decode_page(body)
 
 
 @pytest.mark.parametrize(
@@ -623,7 +623,7 @@ def test_an_embedded_list_that_is_none_does_not_fail_the_page(
     """It is read from its own endpoint then; lists that are as documented are still found beside
     it.
     """
-    shape = TableCodec(RESOURCES["invoices"])
+    shape = TableCodec(CORE["invoices"])
     ((_, child_shape),) = shape.children
     good = {"data": [{"id": "il_1"}], "has_more": False}
     records = taken(shape, obj(lines=sent), obj(lines=good), obj(lines=None), obj())
@@ -766,10 +766,10 @@ def test_the_digest_sees_every_other_change(body: bytes) -> None:
     assert digest("invoices", body) != digest("invoices", json.dumps(INVOICE).encode())
 
 
-@pytest.mark.parametrize("table", RESOURCES)
+@pytest.mark.parametrize("table", CORE)
 def test_the_digest_sees_every_column_but_the_volatile_ones(table: str) -> None:
     """Whatever the resource table declares."""
-    resource = RESOURCES[table]
+    resource = CORE[table]
     values: dict[ColumnKind, Any] = {
         "text": "a",
         "ref": "a",
@@ -812,7 +812,7 @@ def test_the_digest_knows_an_embedded_price_by_its_id_only() -> None:
 
 def test_the_digest_does_not_depend_on_what_was_learned_before() -> None:
     """Another row's odd value or new field must not rewrite all the others."""
-    shape = TableCodec(RESOURCES["invoices"])
+    shape = TableCodec(CORE["invoices"])
     body = json.dumps(INVOICE | {"number": "Ä/1", "footer": None}).encode()
     before = shape.decode_object(body).hash
     odd = {"data": [{"id": "il", "amount": "odd", "description": 5}], "has_more": False}
@@ -825,7 +825,7 @@ def test_the_digest_does_not_depend_on_what_was_learned_before() -> None:
 
 def test_an_expanded_field_counts() -> None:
     """What was asked for is content."""
-    shape = TableCodec(RESOURCES["customers"], ["tax_ids"])
+    shape = TableCodec(CORE["customers"], ["tax_ids"])
     one, two = (
         shape.decode_object(obj(tax_ids={"data": data, "has_more": False})).hash
         for data in ([], [{"id": "txi_1"}])
@@ -833,7 +833,7 @@ def test_an_expanded_field_counts() -> None:
 
     assert one != two
     assert "tax_ids" in shape.schema.names
-    assert "tax_ids" not in TableCodec(RESOURCES["customers"]).schema.names
+    assert "tax_ids" not in TableCodec(CORE["customers"]).schema.names
 
 
 def test_children_are_rows_of_their_own_with_one_tombstone_for_each_parent() -> None:
@@ -887,7 +887,7 @@ def test_a_childs_embedded_objects_are_json_with_their_bytes() -> None:
 
 def test_no_parents_make_an_empty_table() -> None:
     """With the schema of the others."""
-    shape = TableCodec(RESOURCES["subscriptions"])
+    shape = TableCodec(CORE["subscriptions"])
     ((child, child_shape),) = shape.children
 
     empty = child_table(child_shape, child, [], STAMP, 0)
@@ -897,7 +897,7 @@ def test_no_parents_make_an_empty_table() -> None:
 def test_an_object_alone_is_the_same_record() -> None:
     """As from a list."""
     body = json.dumps(INVOICE).encode()
-    shape = TableCodec(RESOURCES["invoices"])
+    shape = TableCodec(CORE["invoices"])
     (listed,), has_more = shape.decode_page(page(body, has_more=True))
     alone = shape.decode_object(body)
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stripe_feed import open_feed
-from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
+from tests.core import CORE_TABLES
 from tests.feed_truth import changes
 from tests.test_feed_property import Died, dying
 
@@ -258,7 +258,7 @@ SOME = (
     "update stripe.{table} set _version = _version * 2 where hash(id) % 3 = {n}",
     "update stripe.{table} set deleted_at = null where hash(id) % 3 = {n}",
 )
-TABLE = st.sampled_from(sorted(TABLES))
+TABLE = st.sampled_from(sorted(CORE_TABLES))
 LOST = st.lists(st.tuples(st.sampled_from(GONE), TABLE), min_size=1, max_size=3)
 HURT = st.lists(
     st.tuples(st.sampled_from((*SOME, *GONE)), TABLE, st.integers(0, 2), st.integers(0, 99)),
@@ -276,7 +276,9 @@ def statements(drawn: list[tuple[Any, ...]]) -> Iterator[str]:
     for what, table, *more in drawn:
         n, m = more or (0, 0)
         names = [
-            column.name for column in TABLES[table].columns if column.name not in ("id", "created")
+            column.name
+            for column in CORE_TABLES[table].columns
+            if column.name not in ("id", "created")
         ]
         yield what.format(table=table, n=n, column=f'"{names[m % len(names)]}"')
 

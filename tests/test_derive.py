@@ -26,11 +26,11 @@ from stripe_feed.extract.events.history import (
 )
 from stripe_feed.extract.events.reader import Event, EventData
 from stripe_feed.extract.tables.changes import ChangeRow
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
+from tests.core import CORE
 from tests.feed_truth import before_of, by_ids
 
-NAMES = {row.object: row for row in RESOURCES.values()}
+NAMES = {row.object: row for row in CORE.values()}
 Image = dict[str, Any]
 
 event_of = msgspec.json.Decoder(Event).decode
@@ -68,7 +68,7 @@ def stories(box: Sandbox, start: dict[tuple[str, str], Image]) -> list[Story]:
 
 
 def present(box: Sandbox) -> dict[tuple[str, str], Image]:
-    return {(table, id): image for table in RESOURCES for id, image in box.objects(table).items()}
+    return {(table, id): image for table in CORE for id, image in box.objects(table).items()}
 
 
 def lived(
@@ -234,9 +234,9 @@ def test_what_is_no_object_tells_nothing() -> None:
 )  # fmt: skip
 def test_a_snapshot_has_the_pins_shape_or_not(table: str, version: str | None, same: bool) -> None:
     """Additive fields count: one that lacks what came since is of another shape."""
-    assert same_schema(RESOURCES[table], version, API_VERSION) is same
+    assert same_schema(CORE[table], version, API_VERSION) is same
     if version is not None:
-        assert same_schema(RESOURCES[table], API_VERSION, version) is same
+        assert same_schema(CORE[table], API_VERSION, version) is same
 
 
 # In which order

@@ -19,10 +19,10 @@ from stripe_feed.extract.tables.diff import (
     project_onto,
     revert,
 )
-from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Column, Resource
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.state.api_versions import previous_attributes
+from tests.core import CORE
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 DEEP = settings(deadline=None, max_examples=10_000, database=None, print_blob=True)
@@ -173,12 +173,12 @@ def exact(value: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("table", RESOURCES)
+@pytest.mark.parametrize("table", CORE)
 def test_f5_the_image_before_is_exact(table: str) -> None:
     """Nested hashes, arrays, metadata with keys that come, go and change."""
 
     @QUICK
-    @given(transitions(RESOURCES[table]))
+    @given(transitions(CORE[table]))
     def holds(change: tuple[Image, Image]) -> None:
         check(*change)
 
@@ -186,12 +186,12 @@ def test_f5_the_image_before_is_exact(table: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("table", RESOURCES)
+@pytest.mark.parametrize("table", CORE)
 def test_f5_the_image_before_is_exact_in_many_more_cases(table: str) -> None:
     """The same with new cases each time."""
 
     @DEEP
-    @given(transitions(RESOURCES[table]))
+    @given(transitions(CORE[table]))
     def holds(change: tuple[Image, Image]) -> None:
         check(*change)
 

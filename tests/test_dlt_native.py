@@ -25,10 +25,11 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from stripe_feed import open_feed, stripe_source
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.extract.paging import reader
-from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, ended
 from tests.copies import FAST, Copy, copy_of
+from tests.core import CORE, CORE_TABLES
 from tests.truth import assert_true
 
 SCRIPT = """
@@ -121,10 +122,10 @@ def test_the_shortest_script_loads_the_account(
     with duckdb.connect(str(folder / "stripe_feed.duckdb"), read_only=True) as base:
         ids = {
             table: {id for (id,) in base.execute(f"select id from stripe.{table}").fetchall()}
-            for table in TABLES
+            for table in CORE_TABLES
         }
     assert ids == {
-        table: set((box.objects if table in RESOURCES else box.children)(table)) for table in TABLES
+        table: set((box.objects if table in CORE else box.children)(table)) for table in CORE_TABLES
     }
 
 
@@ -176,7 +177,7 @@ def test_a_resource_can_be_looked_at(copy: Copy, active: bool) -> None:
 def test_a_limit_brings_some_rows_and_the_next_run_the_rest(copy: Copy) -> None:
     """A sample of each resource first; it does not pass for the whole."""
     copy.run(copy.source().add_limit(1))
-    sample = {table: copy.one(f"select count(*) from stripe.{table}") for table in RESOURCES}
+    sample = {table: copy.one(f"select count(*) from stripe.{table}") for table in CORE}
     copy.run()
 
     assert min(sample.values()) > 0
@@ -352,7 +353,7 @@ def test_every_column_is_described_in_the_schema(copy: Copy) -> None:
     copy.run()
     found = copy.pipeline.default_schema.tables
 
-    for table, row in TABLES.items():
+    for table, row in CORE_TABLES.items():
         columns = found[table]["columns"]
         assert [name for name, column in columns.items() if not column.get("description")] == []
         assert {c.name: c.description for c in row.columns}.items() <= {
@@ -377,7 +378,7 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
     described = {
         (table, column): comment
         for table, column, comment in copy.select(comments)
-        if table in (*TABLES, "changes")
+        if table in (*CORE_TABLES, "changes")
     }
     assert described.pop(("customers", "email")) == "Ask first."
     assert described == {key: tables[key[0]]["columns"][key[1]]["description"] for key in described}
@@ -385,7 +386,7 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
 
     copy.sync(full_refresh=True)
     fresh = copy.select(f"{comments} and comment is null")
-    assert [table for table, _, _ in fresh if table in (*TABLES, "changes")] == []
+    assert [table for table, _, _ in fresh if table in (*CORE_TABLES, "changes")] == []
     copy.check()
 
 
@@ -432,6 +433,7 @@ def test_nothing_happens_before_a_source_runs(copy: Copy) -> None:
     """No key is needed to make one, and no request is sent."""
     source = stripe_source(api_base=copy.url, **FAST)
 
+    assert list(source.selected_resources) == [*CORE, "changes"]
     assert list(source.resources) == [*RESOURCES, "changes"]
     assert copy.box.counts.total() == 0
 

@@ -12,10 +12,10 @@ import pytest
 
 from stripe_feed.destination.error_messages import file_error
 from stripe_feed.doctor import BREAKS, Finding, clock, dependencies, exit_code
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, holding, shell_of
 from tests.copies import PERMISSIONS
+from tests.core import CORE
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_all_is_well(shell: Shell) -> None:
         "key",
         "account",
         "clock",
-        *RESOURCES,
+        *CORE,
         "changes",
         "destination",
     ]
@@ -134,10 +134,10 @@ def test_a_wrong_key_and_an_expired_one(shell: Shell) -> None:
     )
 
 
-@pytest.mark.parametrize("table", RESOURCES)
+@pytest.mark.parametrize("table", CORE)
 def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) -> None:
     """Prices and plans share one."""
-    row = RESOURCES[table]
+    row = CORE[table]
 
     said = shell.run(
         "doctor",
@@ -151,7 +151,7 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
             f"the key may not read {other.path}",
             f"Give the key read permission for {other.label} ({other.permission}) at https://dashboard.stripe.com/apikeys.",
         )
-        for other in RESOURCES.values()
+        for other in CORE.values()
         if other.permission == row.permission
     }
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from stripe_feed.extract.events.webhook import WebhookEvent, WebhookHead
 from stripe_feed.extract.writer import Writer
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, PostgresCopy, copy_of, first_copy
+from tests.core import CORE
 from tests.feed_truth import assert_complete, assert_folds, assert_in_order
 from tests.postgres import postgres_server
 
@@ -30,7 +30,7 @@ PIN = "2026-10-28.endive"
 VERSIONS = (PIN, "2025-09-30.clover", "2024-06-20", PIN, "2025-02-24.acacia", PIN)
 TABLES = (
     ("customers",), ("subscriptions",), ("products",), ("invoices",), ("customers", "products"), ("prices", "plans"),
-    ("subscriptions", "prices"), ("invoices", "customers"), tuple(RESOURCES),
+    ("subscriptions", "prices"), ("invoices", "customers"), tuple(CORE),
 )  # fmt: skip
 SECONDS = (1, 0, 5, 61, 301, 3_600, 20_000, 2)
 

@@ -17,8 +17,8 @@ from stripe_feed.extract.paging.reader import ListPage
 from stripe_feed.extract.paging.windows import PageRequest, RowKey, Window
 from stripe_feed.extract.tables.codec import Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
-from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Child, Column, Resource
+from tests.core import CORE
 
 ASK = PageRequest(Window(10, 90), 10, 90, "x_9")
 REQUESTED_AT = 1_780_000_000
@@ -67,7 +67,7 @@ def fetch(
     walk: int = 0,
     clocks: bool = False,
 ) -> ListPage[Record]:
-    resource = RESOURCES[table]
+    resource = CORE[table]
     return fetch_list_page(
         cast(Api, script),
         resource,
@@ -81,7 +81,7 @@ def fetch(
 def left_out_of(script: Script, kept: list[str]) -> list[tuple[str | None, str]]:
     """What of a page cannot be taken, and why; all its objects with ids lead the pager."""
     odd: list[Rejected] = []
-    resource = RESOURCES["invoices"]
+    resource = CORE["invoices"]
     page = fetch_list_page(
         cast(Api, script),
         resource,
@@ -474,7 +474,7 @@ def test_rows_on_a_test_clock_are_left_out_unless_asked_for(table: str) -> None:
         {"id": "x_4", "test_clock": {"id": "clock_1"}},
         {"id": "x_5", "test_clock": 5},
     ]
-    rows = [row | {child.field: listed() for child in RESOURCES[table].children} for row in clocked]
+    rows = [row | {child.field: listed() for child in CORE[table].children} for row in clocked]
 
     def kept(*some: dict[str, Any], clocks: bool = False) -> list[str]:
         page = fetch(Script({f"/v1/{table}": listed(*some)}), table, clocks=clocks)

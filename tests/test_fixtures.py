@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
+from tests.core import CORE, CORE_TABLES
 from tests.truth import truth
 
 FILE = os.environ.get("STRIPE_FIXTURES")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 def samples() -> dict[str, Any]:
     """Sample by Stripe's name of the object; a child is in its parent's list."""
     found: dict[str, Any] = json.loads(Path(FILE or "").read_bytes())["resources"]
-    for row in RESOURCES.values():
+    for row in CORE.values():
         for child in row.children:
             rows = found[row.object][child.field]["data"]
             rows += (
@@ -45,7 +45,7 @@ def samples() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def copy(samples: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     box = Sandbox(seed=1, customers=0, products=0, oddities=False)
-    for row in RESOURCES.values():
+    for row in CORE.values():
         box.put(row.table, samples[row.object])
     box.advance(60)
     with copy_of(box, tmp_path_factory.mktemp("samples")) as found:
@@ -53,10 +53,10 @@ def copy(samples: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> I
         yield found
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CORE_TABLES)
 def test_a_sample_is_loaded_whole(copy: Copy, samples: dict[str, Any], table: str) -> None:
     """Every field of Stripe's own sample is in its row."""
-    sample = samples[TABLES[table].object]
+    sample = samples[CORE_TABLES[table].object]
     (raw,) = [
         raw for id, raw in truth(copy.box, clocks=True)[table].raws.items() if id == sample["id"]
     ]

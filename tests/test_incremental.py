@@ -14,9 +14,10 @@ from dlt.common.exceptions import SourceSectionNotAvailable
 
 from stripe_feed.extract.run import open_run
 from stripe_feed.extract.stream import follow_plan
-from stripe_feed.resources import CHANGES, RESOURCES
+from stripe_feed.resources import CHANGES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
+from tests.core import CORE
 
 DAY = 86_400
 LOOK_BACK = 300
@@ -85,7 +86,7 @@ def test_new_objects_are_loaded_by_their_cursor(copy: Copy) -> None:
         "subscriptions": 1,
         "subscription_items": 12,
     }
-    for table in RESOURCES:
+    for table in CORE:
         assert all(
             about(int(window["gte"]), before - LOOK_BACK) for window in asked(copy.box, table)
         )
@@ -113,8 +114,7 @@ def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
     copy.sync()
     noted = books(copy)
     before = [
-        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1")
-        for table in RESOURCES
+        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in CORE
     ]
     for run in (copy.sync, copy.run):
         copy.box.advance(100)
@@ -129,8 +129,7 @@ def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
         )
         assert copy.box.counts.total() == 10  # the account, seven walks, and two pages of events
     assert [
-        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1")
-        for table in RESOURCES
+        copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in CORE
     ] == before
     copy.check()
 
@@ -141,7 +140,7 @@ def test_lists_come_first_and_the_events_after_them(copy: Copy) -> None:
     """
     copy.sync()
     asked: list[str] = []
-    lists = {row.path for row in RESOURCES.values()}
+    lists = {row.path for row in CORE.values()}
     copy.box.on_request = lambda template, params: asked.append(template)
     for run in (copy.sync, copy.run):
         copy.box.advance(1_000)
@@ -214,7 +213,7 @@ def test_a_key_without_events_tells_what_is_new_by_its_lists(copy: Copy) -> None
     """One change for each new object, in whatever run it is found; none of a first load, and none
     twice once events are read.
     """
-    key = copy.box.restrict(permissions={RESOURCES[table].permission for table in SOME})
+    key = copy.box.restrict(permissions={CORE[table].permission for table in SOME})
     copy.sync(resources=SOME, api_key=key)
     new = []
     for _ in range(2):

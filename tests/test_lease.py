@@ -22,9 +22,9 @@ import pytest
 from stripe_feed.destination.lease import hold_lease
 from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.errors import Locked, SetupError, TryLater
-from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST, PostgresCopy
+from tests.core import CORE_TABLES
 from tests.postgres import postgres_server
 
 NAMES_THE_OTHER = (
@@ -206,7 +206,7 @@ def doubles(database: str) -> dict[str, int]:
             "select table_name from information_schema.tables where table_schema = 'stripe'",
         )
     }
-    keys = {**dict.fromkeys(TABLES, "id"), "changes": "change_id"}
+    keys = {**dict.fromkeys(CORE_TABLES, "id"), "changes": "change_id"}
     counted = {
         table: ask(database, f"select count(*) - count(distinct {key}) from stripe.{table}")[0][0]
         for table, key in keys.items()

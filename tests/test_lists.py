@@ -22,7 +22,7 @@ from stripe_feed.extract.paging.listing import (
 )
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner, Range, subtract
-from stripe_feed.resources import RESOURCES
+from tests.core import CORE
 from tests.endpoint import Endpoint
 
 NOW = 1_780_000_000
@@ -42,7 +42,7 @@ def done(t0: int, start: int = 0, walks: int = 1) -> dict[str, Any]:
 
 
 def run_of(found: ListingPlan) -> ListingRun:
-    resource = RESOURCES["prices" if len(found.remaining) == 2 else "customers"]
+    resource = CORE["prices" if len(found.remaining) == 2 else "customers"]
     listing: Listing[Any] = Listing(
         resource.table, resource.path, _never, [Planner(ranges) for ranges in found.remaining]
     )

@@ -30,8 +30,8 @@ from stripe_feed.extract.events.reader import Event
 from stripe_feed.extract.tables.changes import ChangeRow as Extracted
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
 from stripe_feed.feed.net import NetChange
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
+from tests.core import CORE
 from tests.feed_kills import a_change
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=300, database=None)
@@ -353,7 +353,7 @@ def test_an_unknown_format_is_refused() -> None:
 # --- Stripe's events, rebuilt
 # -------------------------------------------------------------------------------------
 
-NAMES = {row.object: row for row in RESOURCES.values()}
+NAMES = {row.object: row for row in CORE.values()}
 
 
 def read(one: Extracted, position: int) -> Change:
@@ -405,7 +405,7 @@ def test_stripes_events_come_again(stubs: bool) -> None:
     assert any(
         one.kind == "status" and each.previous for one, _, each in stories
     )  # known, but not told by Stripe
-    assert {one.resource.table for one, _, _ in stories} == set(RESOURCES)
+    assert {one.resource.table for one, _, _ in stories} == set(CORE)
 
 
 # --- templates

@@ -20,9 +20,9 @@ from stripe_feed import open_feed
 from stripe_feed.delivery.outbox import release
 from stripe_feed.destination.pipeline import lock_copy, open_pipeline
 from stripe_feed.extract.options import SETTLE
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, loaded, shell_of
+from tests.core import CORE
 from tests.receiver import Behaviour, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
@@ -73,7 +73,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """Each case in a folder of its own, all at the same time."""
     box = Sandbox(seed=5, customers=20)
     few = box.restrict(
-        permissions={row.permission for row in RESOURCES.values()} - {"rak_invoice_read"}
+        permissions={row.permission for row in CORE.values()} - {"rak_invoice_read"}
         | {"rak_event_read"}
     )
     with box.serve() as url:
@@ -227,7 +227,7 @@ def test_a_play_that_fails_gets_its_change_again(tmp_path: Path) -> None:
             "    before, after", f'    assert change.object_id != "{active[1]}"\n    before, after'
         )
     )
-    few = box.restrict(permissions={row.permission for row in RESOURCES.values()})
+    few = box.restrict(permissions={row.permission for row in CORE.values()})
     with shell_of(box, tmp_path) as shell:
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
         play(shell)

@@ -23,10 +23,10 @@ from stripe_feed.destination.pipeline import open_pipeline
 from stripe_feed.destination.read import open_copy, read_state
 from stripe_feed.errors import StripeFeedError
 from stripe_feed.extract.paging import reader
-from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, holding, loaded, shell_of
 from tests.copies import PERMISSIONS
+from tests.core import CORE_TABLES
 from tests.postgres import postgres_server
 
 KEY = "rk_test_canaryKey51Zx9QpL"
@@ -320,7 +320,7 @@ def check_database(shell: Shell) -> None:
         assert {
             name: count for name, count in rows.items() if count and not name.startswith("_dlt")
         } == {}
-        assert rows.keys() >= TABLES.keys()
+        assert rows.keys() >= CORE_TABLES.keys()
 
 
 def test_a_script_of_the_user_s_own_tells_no_key(

@@ -15,10 +15,10 @@ import duckdb
 import msgspec
 import pytest
 
-from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.model import Child
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
+from tests.core import CORE, CORE_TABLES
 from tests.truth import columns_of
 
 SEED = """{
@@ -477,7 +477,7 @@ def emptied(table: str, suffix: str) -> dict[str, Any]:
         return {**nulls, **kept, "id": found["id"] + suffix}
 
     found = EVERY[table]
-    lists = {child.field: found[child.field] for child in RESOURCES[table].children}
+    lists = {child.field: found[child.field] for child in CORE[table].children}
     return empty(found) | {
         name: rows | {"data": [empty(one) for one in rows["data"]]} for name, rows in lists.items()
     }
@@ -521,7 +521,7 @@ def rebuilt(copy: Copy, table: str, id: str) -> dict[str, Any]:
     """The object again, from its row alone: what is null in the row may have been null or absent."""
     found = row(copy, table, id)
     obj: dict[str, Any] = {}
-    for column in columns_of(TABLES[table]):
+    for column in columns_of(CORE_TABLES[table]):
         value = found[column.name]
         match value, column.kind:
             case datetime(), _:
@@ -684,7 +684,7 @@ def test_other_resources_come_back_whole(copy: Copy, table: str) -> None:
     where it was expanded.
     """
     found = LIKE[table]
-    lists = RESOURCES[table].children
+    lists = CORE[table].children
     wanted = {
         name: value["id"]
         if name in ("customer", "latest_invoice") and isinstance(value, dict)
@@ -706,7 +706,7 @@ def test_every_column_of_every_table_is_filled(copy: Copy, table: str) -> None:
     """An object that has all fields has no null in its row but for the test clock, and comes back
     whole.
     """
-    found, row_of = EVERY[table], TABLES[table]
+    found, row_of = EVERY[table], CORE_TABLES[table]
     lists = [child.field for child in row_of.children] if not isinstance(row_of, Child) else []
     again = rebuilt(copy, table, found["id"])
     assert {name: value for name, value in again.items() if name != "test_clock"} == {
@@ -717,7 +717,7 @@ def test_every_column_of_every_table_is_filled(copy: Copy, table: str) -> None:
 @pytest.mark.parametrize("table", EVERY)
 def test_null_and_absent_are_both_null(copy: Copy, table: str) -> None:
     """In a row there is no difference between the two."""
-    row_of = TABLES[table]
+    row_of = CORE_TABLES[table]
     own = ("id", row_of.parent) if isinstance(row_of, Child) else ("id",)
     null, absent = (
         {

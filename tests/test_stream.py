@@ -20,16 +20,16 @@ from stripe_feed.extract.events import reader as event_reader
 from stripe_feed.extract.events.reader import Event, EventData, PollGroup
 from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.writer import Writer
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
+from tests.core import CORE
 from tests.feed_truth import Row, assert_complete, assert_folds, assert_in_order, before_of, changes
 
 DAY = 86_400
 SETTLED = 61
 PIN = "2026-10-28.endive"
-LISTS = {"/v1/account", "/v1/events", *(row.path for row in RESOURCES.values())}
+LISTS = {"/v1/account", "/v1/events", *(row.path for row in CORE.values())}
 
 
 def account() -> Sandbox:
@@ -117,7 +117,7 @@ def test_f1_every_transition_is_recorded_once(lived: Copy) -> None:
     found = assert_complete(lived, orders=False)
     assert len(found) > 400
     assert {row["op"] for row in found} == {"c", "u", "d"}
-    assert {row["resource"] for row in found} == set(RESOURCES)
+    assert {row["resource"] for row in found} == set(CORE)
 
 
 def test_f2_the_changes_lead_to_the_tables_and_these_to_the_truth(lived: Copy) -> None:
@@ -432,7 +432,7 @@ def test_a_batch_of_events_ends_with_a_second_however_many_there_are(
     pages = [events[n : n + 5] for n in range(0, len(events), 5)]
     monkeypatch.setattr(reader, "oldest_first", lambda *_: iter(pages))
     reading, batches = (
-        reader.EventBatches(PollGroup((RESOURCES["customers"],), None), cast(Any, None), 0, 10),
+        reader.EventBatches(PollGroup((CORE["customers"],), None), cast(Any, None), 0, 10),
         list[list[Event]](),
     )
     while not reading.finished:

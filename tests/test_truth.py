@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.resources import TABLES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
+from tests.core import CORE_TABLES
 from tests.truth import assert_true, columns_of, truth
 
 ACCOUNTS: dict[int, dict[str, Any]] = {
@@ -122,12 +122,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
         yield copy
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CORE_TABLES)
 def test_each_column_has_its_type(small: Copy, table: str) -> None:
     """Timestamps know that they are UTC, decimals are exact, what is nested is JSON; and no other
     column is there.
     """
-    wanted = {column.name: TYPES[column.kind] for column in columns_of(TABLES[table])}
+    wanted = {column.name: TYPES[column.kind] for column in columns_of(CORE_TABLES[table])}
     wanted |= {
         "extra": "JSON",
         "account_id": "VARCHAR",
@@ -136,7 +136,7 @@ def test_each_column_has_its_type(small: Copy, table: str) -> None:
     }
     wanted |= {
         "_dlt_load_id": "VARCHAR",
-        **({"_hash": "VARCHAR"} if hasattr(TABLES[table], "children") else {}),
+        **({"_hash": "VARCHAR"} if hasattr(CORE_TABLES[table], "children") else {}),
     }
     of = f"table_schema = 'stripe' and table_name = '{table}'"
     assert (

@@ -25,9 +25,9 @@ from stripe_feed.extract.events.webhook import (
     fetch_webhook_events,
     listing_start,
 )
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
+from tests.core import CORE
 
 TABLES = ("customers", "subscriptions", "invoices")
 SETTLED = 400
@@ -173,7 +173,7 @@ def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, s
 
 def told(type: str) -> bool:
     """Whether polling makes a change of an event: discounts are told by those whose they are."""
-    return any(type in RESOURCES[table].events for table in TABLES) and not type.startswith(
+    return any(type in CORE[table].events for table in TABLES) and not type.startswith(
         "customer.discount."
     )
 

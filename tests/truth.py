@@ -24,6 +24,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http.expansions import full_value
 from stripe_feed.sandbox.state.kinds import KIND_OF_PATH
 from stripe_feed.sandbox.state.table import Row
+from tests.core import CORE
 
 MOST_SHOWN = 12
 SLOW = 60  # seconds of a run, in which our clock goes on and the sandbox's does not
@@ -53,7 +54,7 @@ class Expected:
 
 def truth(
     box: Sandbox,
-    tables: Collection[str] = tuple(RESOURCES),
+    tables: Collection[str] = tuple(CORE),
     *,
     clocks: bool = False,
     since: int | None = None,
@@ -136,7 +137,7 @@ def _add_embedded(box: Sandbox, table: str, raw: bytes, found: Expected) -> None
 
 
 def assert_true(
-    pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(RESOURCES), **options: Any
+    pipeline: Any, box: Sandbox, tables: Collection[str] = tuple(CORE), **options: Any
 ) -> None:
     """Fail with the differences between a pipeline's tables and the truth; `options` are those of
     `truth`.

@@ -20,8 +20,8 @@ from stripe_feed.extract.events.history import needs_base_state, order_events
 from stripe_feed.extract.events.reader import _page
 from stripe_feed.extract.tables.arrow import LoadStamp
 from stripe_feed.extract.tables.changes import change_table
-from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
+from tests.core import CORE
 
 CHANGED = 10_000
 FIRST_CALL = ("invoice.", "product.")  # types that are asked for together
@@ -153,7 +153,7 @@ def derive(tools: Any) -> None:
 
 
 def _derived(pages: list[bytes]) -> None:
-    names = {row.object: row for row in RESOURCES.values()}
+    names = {row.object: row for row in CORE.values()}
     for start in range(0, len(pages), 20):
         objects: dict[tuple[str, str], list[ObjectEvent]] = {}
         for page in pages[start : start + 20]:

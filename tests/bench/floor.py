@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 import urllib3
 
-from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Child, Resource
+from tests.core import CORE
 
 TYPES: dict[str, Any] = {
     "text": str | None,
@@ -138,7 +138,7 @@ class Floor:
 
 def main(url: str, key: str, file: str) -> None:
     floor = Floor(url, key, file)
-    for row in RESOURCES.values():
+    for row in CORE.values():
         for walk in row.list_filters:
             floor.walk(row, dict(walk))
 
