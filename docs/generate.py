@@ -19,10 +19,12 @@ import typer
 
 import stripe_feed
 from stripe_feed import errors
+from stripe_feed.api.credentials import key_form
 from stripe_feed.cli.main import app
 from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
 from stripe_feed.extract.tables.codec import ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN
 from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.groups import GROUPS
 from stripe_feed.resources.model import Child, Column, Resource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,11 +151,54 @@ def _resource(row: Resource) -> str:
                      f"{extra.column.description}") for extra in row.expandable]  # fmt: skip
     parts = [
         f"## {row.table}\n",
-        f"Read from `GET {row.path}` with the permission `{row.permission}` ({row.label}).\n",
+        f"Group `{row.group}`. Read from `GET {row.path}` with the permission {permission_of(row)} ({row.label}).",
+        f"{_how_new(row)} {_how_changed(row)} {_how_gone(row)}\n",
         _columns([*row.columns, *opt_in]),
         *(_child(child, row) for child in row.children),
     ]
     return "\n".join(parts)
+
+
+def permission_of(row: Resource) -> str:
+    """The permission as code, with a question mark if its name is only likely."""
+    return f"`{row.permission}`{'?' if row.permission_guessed else ''}"
+
+
+def _how_new(row: Resource) -> str:
+    if row.parent is not None:
+        return f"Each of the `{row.parent.table}` has a list of its own; lists are read again when something happened to their object."
+    if not row.created_field:
+        return "The list cannot be filtered by time: it is read whole, and compared with the rows."
+    again = f" and those of the last {row.relist_days} days again" if row.relist_days else ""
+    return f"New objects come from the list, by `{row.created_field}`{again}."
+
+
+def _how_changed(row: Resource) -> str:
+    if not row.events:
+        return "Stripe has no events for them: changes are seen when the list is read."
+    types = ", ".join(f"`{type}`" for type in row.events if type not in row.deleted_by)
+    return f"Changes are seen by the events {types}." if types else ""
+
+
+def _how_gone(row: Resource) -> str:
+    if row.deleted_by:
+        return f"Deletes are seen by {', '.join(f'`{type}`' for type in row.deleted_by)}."
+    return "No event reports a delete: `reconcile` finds them, if there are any."
+
+
+def groups() -> dict[str, list[str]]:
+    """The rows of the two tables of `resources.md`, by group: resources, and permissions with the form for a key."""
+    rows = {}
+    for group, names in GROUPS.items():
+        members = [RESOURCES[name] for name in names]
+        surest = sorted(members, key=lambda row: row.permission_guessed)
+        marks = {row.permission: permission_of(row) for row in surest[::-1]}
+        permissions = [marks[name] for name in dict.fromkeys(row.permission for row in members)]
+        needed = dict.fromkeys((*(row.permission for row in members), "rak_event_read"))
+        rows[group] = [
+            ", ".join(f"`{name}`" for name in names), ", ".join(permissions), f"[form](<{key_form(needed)}>)",
+        ]  # fmt: skip
+    return rows
 
 
 def _child(child: Child, row: Resource) -> str:

@@ -33,7 +33,7 @@ from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import RETENTION, SECONDS_PER_DAY, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
 from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
-from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources import TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
@@ -45,6 +45,7 @@ from stripe_feed.triggers.trigger import PRESETS
 from stripe_feed.write.consequences import DESTRUCTIVE, SIDE_EFFECTS
 from stripe_feed.write.verbs import verbs_of
 from tests.commands import loaded
+from tests.core import CORE, CORE_TABLES
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 from tests.receiver import receiving
 
@@ -52,7 +53,7 @@ PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
         "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "agents", "push", "recipes", "how-it-works",
-        "faq",
+        "resources",        "faq",
     )
 }  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -229,7 +230,7 @@ def test_every_page_is_tested() -> None:
 
 
 def test_the_permissions_are_those_of_the_resources() -> None:
-    expected = [(row.table, row.permission, row.label) for row in RESOURCES.values()]
+    expected = [(row.table, row.permission, row.label) for row in CORE.values()]
     changes, _, permission, label = EVENTS
 
     assert table("docs/operations.md", "resource") == [
@@ -259,7 +260,7 @@ def test_what_cannot_be_undone_is_told() -> None:
 
 
 def test_the_form_asks_for_each_permission_once() -> None:
-    needed = dict.fromkeys((*(row.permission for row in RESOURCES.values()), EVENTS[2]))
+    needed = dict.fromkeys((*(row.permission for row in CORE.values()), EVENTS[2]))
 
     expected = [
         ("name", "stripe-feed"),
@@ -271,8 +272,20 @@ def test_the_form_asks_for_each_permission_once() -> None:
 
 def test_the_tables_are_those_of_the_resources() -> None:
     assert [names(first)[0] for first, _ in table("docs/tables.md", "table")] == [
-        *TABLES,
+        *CORE_TABLES,
         "changes",
+    ]
+
+
+def test_the_groups_are_those_of_the_resources() -> None:
+    """Resources, permissions and the form for a key of each group."""
+    expected = runpy.run_path(str(ROOT / "docs" / "generate.py"))["groups"]()
+
+    assert table("docs/resources.md", "group | resources") == [
+        [f"`{group}`", resources] for group, (resources, _, _) in expected.items()
+    ]
+    assert table("docs/resources.md", "group | permissions") == [
+        [f"`{group}`", permissions, form] for group, (_, permissions, form) in expected.items()
     ]
 
 
