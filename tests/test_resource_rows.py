@@ -13,13 +13,19 @@ import pytest
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.state.kinds import KINDS
+from stripe_feed.sandbox.state.kinds import KINDS, Kind
 from stripe_feed.verify_run import verify
 from tests.copies import FAST, Copy, copy_of
 from tests.core import CORE
+from tests.truth import kind_of
 
 MORE = {name: row for name, row in RESOURCES.items() if name not in CORE}
 each_row = pytest.mark.parametrize("row", MORE.values(), ids=list(MORE))
+
+
+def kind(name: str) -> Kind:
+    """What the sandbox knows about the objects of a table."""
+    return KINDS[kind_of(name)]
 
 
 class Told:
@@ -36,12 +42,12 @@ class Told:
 
     def make(self, name: str) -> str:
         """Create an object, with one that it belongs to."""
-        box, kind = self.copy.box, KINDS[name]
+        box, of = self.copy.box, kind(name)
         if name == "invoice_items":
             made = {"customer": next(iter(box.objects("customers")))}
         else:
-            made = {kind.owner: box.create(kind.owners)["id"]} if kind.owners else {}
-        return str(box.create(name, **made)["id"])
+            made = {of.owner: box.create(of.owners)["id"]} if of.owners else {}
+        return str(box.create(of.name, **made)["id"])
 
     def sync(self) -> None:
         self.copy.box.advance(200)
@@ -50,13 +56,13 @@ class Told:
     def change(self) -> None:
         """One of each kind is created, one updated and one deleted, as far as Stripe lets them."""
         for name, (first, second, _) in self.made.items():
-            kind, content = KINDS[name], self.copy.box.objects(name)[second]
+            of, box = kind(name), self.copy.box
             self.created[name] = self.make(name)
-            if "updated" in kind.events and "metadata" in content:
-                self.copy.box.update(name, second, metadata={"changed": "yes"})
+            if "updated" in of.events and "metadata" in box.objects(of.name)[second]:
+                box.update(of.name, second, metadata={"changed": "yes"})
                 self.updated[name] = second
-            if "deleted" in kind.events:
-                self.copy.box.delete(name, first)
+            if "deleted" in of.events:
+                box.delete(of.name, first)
                 self.deleted[name] = first
 
 
@@ -93,13 +99,13 @@ def test_every_table_equals_the_account(told: Told) -> None:
 @each_row
 def test_changes_have_the_right_op(told: Told, row: Resource) -> None:
     """A new object is created once, another updated or deleted once for each of its events."""
-    kind = KINDS[row.table]
-    births = [type for type in kind.types("created") if type in row.created_by]
+    of = kind(row.table)
+    births = [type for type in of.types("created") if type in row.created_by]
     if births:
         assert ops(told, row, told.created[row.table]).count("c") == 1
     if row.table in told.updated:
         updates = Counter(ops(told, row, told.updated[row.table]))
-        assert updates == {"u": len(kind.types("updated"))}
+        assert updates == {"u": len(of.types("updated"))}
     if row.table in told.deleted:
         assert ops(told, row, told.deleted[row.table]) == ["d"]
 
