@@ -148,7 +148,7 @@ def tables() -> str:
 
 def _resource(row: Resource) -> str:
     opt_in = [Column(f"{extra.name}", extra.column.kind, f"Opt-in: `--expand {row.table}.{extra.name}`. "
-                     f"{extra.column.description}") for extra in row.expandable]  # fmt: skip
+                     f"{extra.column.description}") for extra in row.expandable if not extra.always]  # fmt: skip
     parts = [
         f"## {row.table}\n",
         f"Group `{row.group}`. Read from `GET {row.path}` with the permission {permission_of(row)} ({row.label}).",

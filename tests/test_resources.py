@@ -64,7 +64,8 @@ def annotation(row: Resource | Child, field: str) -> str:
 
 def declared(row: Resource | Child) -> list[Column]:
     """List the columns, those that only come when expanded included."""
-    extra = [extra.column for extra in row.expandable] if isinstance(row, Resource) else []
+    opt_in = row.expandable if isinstance(row, Resource) else ()
+    extra = [extra.column for extra in opt_in if not extra.always]
     return [*row.columns, *extra]
 
 

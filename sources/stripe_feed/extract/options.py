@@ -114,7 +114,7 @@ def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[s
     expanded = {}
     for table, names in expand.items():
         row = RESOURCES.get(table)
-        known = [e.name for e in row.expandable] if row else []
+        known = [e.name for e in row.expandable if not e.always] if row else []
         for name in names:
             if name not in known:
                 raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
@@ -125,7 +125,7 @@ def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[s
 def _what_expands(row: Resource | None) -> str:
     if row is None:
         return f"Resources are: {', '.join(RESOURCES)}."
-    return f"{row.table} can expand: {', '.join(e.name for e in row.expandable) or 'nothing'}."
+    return f"{row.table} can expand: {', '.join(e.name for e in row.expandable if not e.always) or 'nothing'}."
 
 
 def _unix_seconds(name: str, moment: Moment | None) -> int | None:

@@ -17,7 +17,7 @@ BILLING: tuple[Resource, ...] = (
         deleted_by=("coupon.deleted",),
         client_ids=True,
         volatile=("times_redeemed", "valid"),  # they change with each use, without an event
-        expandable=(Expandable("applies_to"), Expandable("currency_options")),
+        expandable=(Expandable("applies_to", always=True), Expandable("currency_options")),
     ),
     Resource(
         table="promotion_codes",

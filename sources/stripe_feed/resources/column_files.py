@@ -29,12 +29,15 @@ def with_columns(rows: Iterable[Resource]) -> Iterator[Resource]:
     for row in rows:
         columns, folded = read_columns(row.object)
         fields = {column.name: column for column in columns}
+        expanded = [extra.name for extra in row.expandable]
         elsewhere = [
-            *(extra.name for extra in row.expandable),
+            *(extra.name for extra in row.expandable if not extra.always),
             *(child.field for child in row.children),
             *row.excluded,
         ]
-        if unknown := sorted({*elsewhere, *row.volatile, *row.bearer_links} - {*fields, *folded}):
+        if unknown := sorted(
+            {*elsewhere, *row.volatile, *row.bearer_links, *expanded} - {*fields, *folded}
+        ):
             raise ValueError(f"{row.table}: not among its fields: {', '.join(unknown)}")
         kept = [column for column in columns if column.name not in elsewhere]
         yield replace(

@@ -29,12 +29,13 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Expandable:
     """A field that Stripe only returns if it is expanded. `path` is the endpoint for the rest of a
-    list (`{id}`: the object's id).
+    list (`{id}`: the object's id). `always`: it is a column of the table; else only if asked for.
     """
 
     name: str
     path: str = ""
     params: QueryPairs = ()
+    always: bool = False
     description: str = ""  # from the object's file of columns
 
     @property
@@ -142,7 +143,7 @@ def field_names(row: Resource | Child) -> list[str]:
     """
     names = [column.name for column in row.columns]
     if isinstance(row, Resource):
-        names += [extra.column.name for extra in row.expandable]
+        names += [extra.name for extra in row.expandable if not extra.always]
         names += [child.field for child in row.children]
         names += (*row.excluded, *row.folded)
     return names

@@ -99,7 +99,8 @@ class TableCodec:
         self.columns = (*row.columns, *(e.column for e in self.expanded))
         # what to ask for in `expand[]`; an event's object does not have it
         self.expand = (
-            *(expandable.name for expandable in self.expanded),
+            *(e.name for e in expandable if e.always),
+            *(e.name for e in self.expanded),
             *(child.field for child in children if child.expand),
         )
         self.children = tuple((child, TableCodec(child)) for child in children)
