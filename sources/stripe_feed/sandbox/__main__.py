@@ -94,6 +94,11 @@ def make_parser() -> Parser:
         help=f"further objects of the past and of the activity, separated by commas: {', '.join(GROUPS[1:])}",
     )
     parser.add_argument(
+        "--business",
+        action="store_true",
+        help="make a business that lives: subscriptions renew, are paid, discounted and canceled",
+    )
+    parser.add_argument(
         "--latency", type=non_negative, default=0.0, help="seconds that each answer takes"
     )
     parser.add_argument(
@@ -181,6 +186,7 @@ def make_sandbox(options: argparse.Namespace) -> Sandbox:
         indent=options.indent,
         api_version=options.api_version,
         groups=options.groups,
+        business=options.business,
     )
     sandbox.faults.latency, sandbox.faults.jitter = options.latency, options.jitter
     sandbox.faults.rate, sandbox.faults.endpoint_rate = options.rate, options.endpoint_rate

@@ -13,6 +13,7 @@ from .http import webhook_endpoints
 from .protocol.faults import Faults
 from .samples.values import API_VERSION, Object, decode
 from .scenarios import activity, edge_cases, plain_activity, unrelated_events
+from .scenarios import business as business_scenario
 from .scenarios.seed_data import SeedData, Shape, Sizes, gc_paused
 from .state import mutations as state_mutations
 from .state.api_versions import check_version
@@ -33,7 +34,8 @@ class Simulation:
     """One account of a look-alike of Stripe.
 
     The same arguments give the same account. `groups` names the groups of further objects
-    (`payments`, `billing`, ...) that its past and its activity include. Its clock moves only by `advance` and `live`, unless
+    (`payments`, `billing`, ...) that its past and its activity include. A `business` lives: about
+    `customers` of them have signed up in the last 18 months, and subscriptions renew. Its clock moves only by `advance` and `live`, unless
     `real_time` is set.
     """
 
@@ -54,6 +56,7 @@ class Simulation:
         indent: bool = False,
         api_version: str = API_VERSION,
         groups: Sequence[str] = (),
+        business: bool = False,
     ) -> None:
         now = NOW if now is None else now
         self.account = World(
@@ -62,18 +65,28 @@ class Simulation:
         self.connected: dict[str, Self] = {}
         self.account.gzip, self.account.indent = gzip, indent
         self.api_version = api_version
-        sizes = Sizes(
-            customers,
-            customers if invoices is None else invoices,
-            customers // 2 if subscriptions is None else subscriptions,
-            max(5, customers // 50) if products is None else products,
+        self.account.has_business = business
+        if business and (invoices, subscriptions, products) != (None, None, None):
+            raise ValueError("the other numbers of a business follow from its customers")
+        sizes = (
+            Sizes(0, 0, 0, 0)
+            if business
+            else Sizes(
+                customers,
+                customers if invoices is None else invoices,
+                customers // 2 if subscriptions is None else subscriptions,
+                max(5, customers // 50) if products is None else products,
+            )
         )
         with gc_paused():
             SeedData(self.account, sizes, shape, bursts=oddities).run()
             if oddities:
                 self._add_edge_cases(sizes)
+            if business:
+                business_scenario.found(self.account, customers)
             self._add_groups(sizes, groups)
-        self.account.observers.append(self.account.event_log.record)
+        if not business:
+            self.account.observers.append(self.account.event_log.record)
 
     def connect(self, **options: Any) -> Self:
         """Connect a new account, which is reached with `Stripe-Account` and this account's key, and
@@ -199,6 +212,8 @@ class Simulation:
     def live(self, seconds: int, changes: int = 50) -> list[tuple[str, str, str]]:
         """Take `changes` actions within the next `seconds`; returns (action, table, id) of each."""
         with self.account.lock:
+            if self.account.has_business:
+                return business_scenario.live_on(self.account, seconds, changes)
             return activity.live(self.account, seconds, changes)
 
     def burst(self, count: int, seconds: int = 1) -> list[tuple[str, str, str]]:

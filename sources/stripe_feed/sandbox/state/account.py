@@ -60,6 +60,7 @@ class Account:
         self.embedded_prices = EmbeddedPrices(self.tables["subscriptions"], self.all_children)
         self.opt_in_values: dict[str, Object] = {}  # by object id, if they were given
         self.groups: tuple[str, ...] = ()  # of kinds that ordinary activity includes
+        self.has_business = False
         self.inline_prices: set[str] = set()  # made from `price_data`; in no list
         self.clocks: dict[str, Object] = {}
         self.other_mode: dict[str, str] = {}  # table -> an id that exists in the other mode

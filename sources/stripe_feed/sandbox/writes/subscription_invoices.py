@@ -30,8 +30,10 @@ def add_items(account: World, subscription: Object, extra: Sequence[Params]) -> 
         invoice_items.create(account, "", own | {"currency": subscription["currency"]} | item)
 
 
-def bill_period(account: World, subscription: Object, reason: str) -> Object:
-    """Bill one period of all items, together with the pending ones. A trial is free."""
+def bill_period(account: World, subscription: Object, reason: str, collect: bool = True) -> Object:
+    """Bill one period of all items, together with the pending ones. A trial is free. Without
+    `collect` the invoice stays open.
+    """
     subscription = drop_ended_discounts(account, subscription)
     id = account.rng.id("in")
     row = account.tables["subscriptions"].rows[subscription["id"]]
@@ -41,7 +43,7 @@ def bill_period(account: World, subscription: Object, reason: str) -> Object:
         invoice_lines.subscription_line(account, id, subscription, item, free) for item in children
     ]
     items = invoice_lines.pending(account, subscription["customer"], subscription["currency"], None)
-    return _bill(account, subscription, reason, items, lines, id)
+    return _bill(account, subscription, reason, items, lines, id, collect)
 
 
 def bill_pending_items(account: World, subscription: Object) -> None:
@@ -60,6 +62,7 @@ def _bill(
     items: Sequence[Object],
     lines: Sequence[Object],
     id: str,
+    collect: bool = True,
 ) -> Object:
     """Create the invoice. One by mail stays a draft, others are finalized and paid if possible."""
     customer = object_in_param(account, "customers", subscription["customer"], "customer")
@@ -82,7 +85,11 @@ def _bill(
     )
     if not by_mail:
         made = invoices.finalize_draft(account, made)
-        if made["status"] == "open" and subscription["status"] not in ("incomplete", "past_due"):
+        unpaid = made["status"] == "open" and subscription["status"] not in (
+            "incomplete",
+            "past_due",
+        )
+        if collect and unpaid:
             invoices.charge(account, made)
     shown = object_in_path(account, "subscriptions", subscription["id"])
     for taken in made["total_discount_amounts"]:
