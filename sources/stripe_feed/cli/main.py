@@ -19,6 +19,7 @@ from ..resources import CHANGES
 from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
+from .models.commands import models_app
 from .options import (
     ClientOptions,
     CopyOptions,
@@ -79,6 +80,7 @@ def main() -> NoReturn:
 
 _command = partial(cli_command.command, app)
 app.add_typer(feed_app, name="feed")
+app.add_typer(models_app, name="models")
 app.add_typer(push_app, name="push")
 app.add_typer(triggers_app, name="triggers")
 app.add_typer(webhook_app, name="webhook")

@@ -4,8 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from ..resources import CHANGES, TABLES
 from .database import ModelDatabase
-from .render import RenderedModel
+from .render import Project, RenderedModel
+
+STAND_IN_PREFIX = "_no_rows_"  # of the names of empty tables
+_SQL_TYPES = {
+    "text": "varchar",
+    "ref": "varchar",
+    "bigint": "bigint",
+    "bool": "boolean",
+    "timestamp": "timestamp with time zone",
+    "decimal": "decimal(38, 12)",
+    "double": "double precision",
+    "json": "json",
+}
+_ADDED_COLUMNS = {"account_id": "text", "deleted_at": "timestamp", "extra": "json"}
+_CHANGE_KINDS = {
+    **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"),
+    **dict.fromkeys(("after", "previous", "changed"), "json"),
+    **dict.fromkeys(("late", "livemode"), "bool"),
+    "seq": "bigint",
+}
+_CHANGE_COLUMNS = (
+    "change_id resource object_id customer_id op origin event_id event_type api_version request_id occurred_at "
+    "observed_at after previous before_quality changed late account_id livemode seq _dlt_load_id"
+)
+
+
+def create_stand_ins(
+    database: ModelDatabase,
+    project: Project,
+    raw_tables: Collection[str],
+    loaded: Collection[str],
+) -> dict[str, str]:
+    """Create an empty table for each raw table that is loaded but has no table yet: some destinations
+    create it with its first row. Return their names by raw table.
+    """
+    missing = [table for table in sorted(project.raw_tables - set(raw_tables)) if table in loaded]
+    for table in missing:
+        name = f"{STAND_IN_PREFIX}{table}"
+        kinds = (
+            {column: _CHANGE_KINDS.get(column, "text") for column in _CHANGE_COLUMNS.split()}
+            if table == CHANGES
+            else {column.name: str(column.kind) for column in TABLES[table].columns}
+            | _ADDED_COLUMNS
+        )
+        columns = ", ".join(f'"{column}" {_SQL_TYPES[kind]}' for column, kind in kinds.items())
+        database.execute(f"create table if not exists {database.target.relation(name)} ({columns})")
+    return {table: f"{STAND_IN_PREFIX}{table}" for table in missing}
 
 
 def create_relation(
@@ -47,12 +94,12 @@ def _append(database: ModelDatabase, model: RenderedModel) -> None:
     """
     relation = database.target.relation(model.name)
     stored = {name for name, _ in database.columns(f"select * from {relation}")}
-    selected = database.columns(model.sql)
+    selected = database.columns(model.increment)
     for name, type_name in selected:
         if name not in stored:
             database.execute(f"alter table {relation} add column {name} {type_name}")
     names = ", ".join(name for name, _ in selected)
-    database.execute(f"insert into {relation} ({names}) {model.sql}")
+    database.execute(f"insert into {relation} ({names}) {model.increment}")
 
 
 def _refill(database: ModelDatabase, model: RenderedModel, kind: str) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -53,7 +54,8 @@ class ModelFile:
 @dataclass(frozen=True, slots=True)
 class RenderedModel:
     """A model's SQL for one target, its materialization, and what it reads: other models (`refs`)
-    and raw tables (`sources`).
+    and raw tables (`sources`). `increment`: the SQL for the new rows of an incremental model that
+    exists.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RenderedModel:
     kind: str  # view, table, incremental, or test
     refs: tuple[str, ...]
     sources: tuple[str, ...]
+    increment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,14 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
     )
 
 
+def copy_project(folder: str) -> Path:
+    """Copy the project to a folder that does not exist yet. Raises `UsageError` if it does."""
+    try:
+        return Path(shutil.copytree(PROJECT_FOLDER, folder)).absolute()
+    except FileExistsError:
+        raise UsageError(f"{folder} exists already. Name another folder.") from None
+
+
 def _files(folder: Path) -> Iterator[ModelFile]:
     for file in sorted(folder.rglob("*.sql")):
         yield ModelFile(file.stem, file.parent.name, file.read_text(encoding="utf-8").strip())
@@ -138,12 +149,13 @@ def render_models(
     project: Project,
     target: ModelTarget,
     variables: Mapping[str, Any] | None = None,
-    built: Callable[[str], bool] = lambda name: False,
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[str, RenderedModel]:
-    """Render every model, in an order in which each follows those that it reads. `built`: whether an
-    incremental model exists already. Raises `UsageError` for an unknown variable.
+    """Render every model, in an order in which each follows those that it reads. `stand_ins`: the
+    tables of the models' schema that take the place of raw tables. Raises `UsageError` for an
+    unknown variable.
     """
-    renderer = _Renderer(project, target, variables or {}, built)
+    renderer = _Renderer(project, target, variables or {}, stand_ins or {})
     rendered = {name: renderer.render(file) for name, file in project.models.items()}
     return {name: rendered[name] for name in in_order(rendered)}
 
@@ -152,7 +164,7 @@ def render_tests(
     project: Project, target: ModelTarget, variables: Mapping[str, Any] | None = None
 ) -> dict[str, RenderedModel]:
     """Render the tests that are `.sql` files: each selects the rows that are wrong."""
-    renderer = _Renderer(project, target, variables or {}, lambda name: False)
+    renderer = _Renderer(project, target, variables or {})
     return {name: renderer.render(file) for name, file in project.tests.items()}
 
 
@@ -160,7 +172,7 @@ def render_text(
     project: Project, target: ModelTarget, text: str, variables: Mapping[str, Any] | None = None
 ) -> str:
     """Render a text that uses the project's macros and models."""
-    renderer = _Renderer(project, target, variables or {}, lambda name: False)
+    renderer = _Renderer(project, target, variables or {})
     return renderer.render(ModelFile("inline", "tests", text)).sql
 
 
@@ -180,7 +192,7 @@ class _Renderer:
         project: Project,
         target: ModelTarget,
         variables: Mapping[str, Any],
-        built: Callable[[str], bool],
+        stand_ins: Mapping[str, str] | None = None,
     ) -> None:
         from jinja2 import Environment, StrictUndefined
 
@@ -188,7 +200,8 @@ class _Renderer:
             raise UsageError(
                 f"The models have no variable {', '.join(unknown)}. Choose from: {', '.join(project.variables)}."
             )
-        self.project, self.target, self.built = project, target, built
+        self.project, self.target = project, target
+        self.stand_ins = stand_ins or {}
         self.variables = {**project.variables, **variables}
         self.reads = _Reads()
         self.environment = Environment(
@@ -211,20 +224,23 @@ class _Renderer:
 
     def render(self, file: ModelFile) -> RenderedModel:
         self.reads = _Reads()
+        sql = self._render_text(file, is_incremental=False)
+        reads = self.reads
+        kind = str(reads.config.get("materialized") or self.project.kinds.get(file.folder, "test"))
+        increment = self._render_text(file, is_incremental=True) if kind == "incremental" else ""
+        return RenderedModel(
+            file.name, file.folder, sql, kind, tuple(reads.refs), tuple(reads.sources), increment
+        )
+
+    def _render_text(self, file: ModelFile, is_incremental: bool) -> str:
         template = self.environment.from_string(
             file.text,
             globals={
                 "this": self.target.relation(file.name),
-                "is_incremental": lambda: self.built(file.name),
+                "is_incremental": lambda: is_incremental,
             },
         )
-        sql = template.render()
-        kind = str(
-            self.reads.config.get("materialized") or self.project.kinds.get(file.folder, "test")
-        )
-        return RenderedModel(
-            file.name, file.folder, sql, kind, tuple(self.reads.refs), tuple(self.reads.sources)
-        )
+        return template.render()
 
     def _macro(self, name: str, text: str) -> Callable[..., Any]:
         compiled: list[Any] = []  # each macro is a template of its own, compiled when first used
@@ -254,6 +270,8 @@ class _Renderer:
 
     def _source(self, source: str, table: str) -> str:
         self.reads.sources[table] = None
+        if table in self.stand_ins:
+            return self.target.relation(self.stand_ins[table])
         return self.target.relation(table, self.target.dataset)
 
     def _var(self, name: str, default: Any = None) -> Any:

@@ -10,6 +10,13 @@ from datetime import datetime, timezone
 from hashlib import blake2b
 from typing import Any, Literal
 
+from ..destination.error_messages import (
+    UNKNOWN,
+    causes_of,
+    error_code,
+    failed_object,
+    find_reason,
+)
 from ..errors import UsageError
 from .database import (
     BuiltModel,
@@ -21,7 +28,7 @@ from .database import (
     read_results,
     record_result,
 )
-from .relations import create_relation
+from .relations import create_relation, create_stand_ins
 from .render import ModelTarget, Project, RenderedModel, load_project, render_models
 
 _CLOCK = "current_timestamp"  # in the SQL of a model that time alone changes
@@ -31,7 +38,9 @@ BuildStatus = Literal["built", "unchanged", "left out", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """What a build did with one model. `reason`: why it was left out or failed."""
+    """What a build did with one model. `reason`: why it was left out or failed; `missing`: the raw
+    table that it lacks.
+    """
 
     name: str
     kind: str
@@ -39,6 +48,7 @@ class ModelResult:
     reason: str = ""
     rows: int | None = None
     seconds: float = 0.0
+    missing: str = ""
 
 
 def build_models(
@@ -47,31 +57,36 @@ def build_models(
     variables: Mapping[str, Any] | None = None,
     full: bool = False,
     project: Project | None = None,
+    loaded: Collection[str] = (),
     watch: Callable[[ModelResult], None] = lambda result: None,
 ) -> list[ModelResult]:
     """Build the selected models (`x`, `+x` with all that it reads, `x+` with all that reads it; all by
     default) and return what was done with each, in order.
 
     A table whose SQL and data are those of its last build is not built again, unless `full`. A
-    model whose raw tables are missing is left out, and so are those that read it. One that fails
-    does not stop the others.
+    model whose raw tables are missing is left out, and so are those that read it; a missing table
+    that is `loaded` counts as one without rows. One that fails does not stop the others.
     """
     project = project or load_project()
     create_schema(database)
     relations, history = existing_relations(database), read_results(database)
     raw_tables = existing_tables(database)
-    rendered = _render(database, project, variables, raw_tables, relations)
+    stand_ins = create_stand_ins(database, project, raw_tables, loaded)
+    raw_tables |= {table: frozenset() for table in stand_ins}
+    rendered = render_for(database, project, variables, raw_tables, stand_ins)
     wanted = set(select_models(rendered, selection))
     load_id = newest_load(database, raw_tables)
     marks = _marks(rendered, load_id)
-    reasons = left_out(rendered, raw_tables)
+    missing = missing_tables(rendered, raw_tables)
     results: dict[str, ModelResult] = {}
     for name, model in rendered.items():
         if name not in wanted:
             continue
         past = history.get(name)
-        if name in reasons:
-            result = ModelResult(name, model.kind, "left out", reasons[name])
+        if name in missing:
+            result = ModelResult(
+                name, model.kind, "left out", describe_missing(missing[name]), missing=missing[name]
+            )
         elif blocked := [ref for ref in model.refs if _is_failed(results.get(ref))]:
             result = ModelResult(name, model.kind, "failed", f"{blocked[0]} failed")
         elif not full and relations.get(name) and _is_current(model, marks[name], past):
@@ -87,13 +102,14 @@ def _is_failed(result: ModelResult | None) -> bool:
     return result is not None and result.status == "failed"
 
 
-def _render(
+def render_for(
     database: ModelDatabase,
     project: Project,
     variables: Mapping[str, Any] | None,
     raw_tables: Mapping[str, frozenset[str]],
-    relations: Mapping[str, str],
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[str, RenderedModel]:
+    """Render the models for what a database holds."""
     return render_models(
         project,
         database.target,
@@ -103,7 +119,7 @@ def _render(
             if name in project.variables
         }
         | dict(variables or {}),
-        lambda name: relations.get(name) == "table",
+        stand_ins,
     )
 
 
@@ -156,17 +172,22 @@ def _reach(name: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
     return found
 
 
-def left_out(models: Mapping[str, RenderedModel], raw_tables: Collection[str]) -> dict[str, str]:
-    """The models that cannot be built, each with the reason: a raw table is missing."""
-    reasons: dict[str, str] = {}
+def missing_tables(
+    models: Mapping[str, RenderedModel], raw_tables: Collection[str]
+) -> dict[str, str]:
+    """The models that cannot be built, each with the raw table that it, or what it reads, lacks."""
+    missing: dict[str, str] = {}
     for name, model in models.items():
-        missing = [table for table in model.sources if table not in raw_tables]
-        unbuilt = [ref for ref in model.refs if ref in reasons]
-        if missing:
-            reasons[name] = f"the table {missing[0]} is not loaded"
-        elif unbuilt:
-            reasons[name] = reasons[unbuilt[0]]
-    return reasons
+        lacking = [table for table in model.sources if table not in raw_tables]
+        lacking += [missing[ref] for ref in model.refs if ref in missing]
+        if lacking:
+            missing[name] = lacking[0]
+    return missing
+
+
+def describe_missing(table: str) -> str:
+    """Why a model without this raw table is left out."""
+    return f"the table {table} is not loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,5 +262,8 @@ def _count(database: ModelDatabase, name: str) -> int:
 
 
 def describe_fault(fault: BaseException) -> str:
-    """The class of a database's error; its message can hold data."""
-    return f"{type(fault).__name__} in the database; --debug shows it"
+    """Why a database refused, without its own text: that can hold data."""
+    reason, cause = find_reason(fault) or (None, causes_of(fault)[-1])
+    if reason is None or reason is UNKNOWN:
+        return f"the database refused it ({error_code(cause)}); --debug shows why"
+    return reason.text.format(failed_object(cause))
