@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import duckdb
 import pytest
 
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.tables.changes import CHANGE_SCHEMA
-from stripe_feed.extract.tables.codec import ADDED_COLUMNS
 from stripe_feed.models.database import ModelDatabase, duckdb_database
 from stripe_feed.models.render import ModelFile, Project, load_project
 from stripe_feed.models.run import ModelResult, build_models
-from stripe_feed.resources import CHANGES, TABLES
-
-SQL_TYPES = {
-    "text": "varchar",
-    "ref": "varchar",
-    "bigint": "bigint",
-    "bool": "boolean",
-    "timestamp": "timestamptz",
-    "decimal": "decimal(38, 12)",
-    "double": "double",
-    "json": "json",
-}
+from stripe_feed.resources import TABLES
+from tests.raw_tables import empty_tables
 
 
 @pytest.fixture
@@ -158,27 +145,48 @@ def test_a_model_changes_its_kind(database: ModelDatabase, kinds: tuple[str, str
         ) == [("VIEW" if kind == "view" else "BASE TABLE",)]
 
 
-def empty_tables(connection: Any) -> None:
-    """Create every raw table without rows."""
-    connection.execute("create schema stripe")
-    for table, row in TABLES.items():
-        columns = {column.name: SQL_TYPES[column.kind] for column in (*row.columns, *ADDED_COLUMNS)}
-        typed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
-        connection.execute(f"create table stripe.{table} ({typed})")
-    changes = CHANGE_SCHEMA.empty_table()
-    connection.register("empty_changes", changes)
-    connection.execute(f"create table stripe.{CHANGES} as select * from empty_changes")
-    for column in ("after", "previous", "changed"):
-        connection.execute(f"alter table stripe.{CHANGES} alter {column} type json")
-
-
 def test_every_model_builds_without_a_row() -> None:
     connection = duckdb.connect()
     empty_tables(connection)
 
     results = build_models(duckdb_database(connection, "stripe"))
 
-    unbuilt = {result.reason for result in results if result.status != "built"}
-    assert unbuilt <= {
-        f"the table {table} is not loaded" for table in load_project().raw_tables - TABLES.keys()
-    }
+    unbuilt = {result.missing for result in results if result.status != "built"}
+    assert unbuilt <= load_project().raw_tables - TABLES.keys()
+
+
+def test_a_loaded_table_without_rows_need_not_exist() -> None:
+    connection = duckdb.connect()
+    empty_tables(connection)
+    missing = ("changes", "invoices", "invoice_line_items")
+    for table in missing:
+        connection.execute(f"drop table stripe.{table}")
+    database = duckdb_database(connection, "stripe")
+
+    left = {r.missing for r in build_models(database) if r.status == "left out"}
+    results = build_models(database, loaded=missing)
+
+    assert left & set(missing)
+    assert not {r.missing for r in results} & set(missing)
+    assert {r.status for r in results if not r.missing} <= {"built", "unchanged"}
+
+
+def test_every_column_of_every_model_is_described() -> None:
+    connection = duckdb.connect()
+    empty_tables(connection)
+    build_models(duckdb_database(connection, "stripe"))
+    project = load_project()
+    columns: dict[str, list[str]] = {}
+    for model, column in connection.execute(
+        "select table_name, column_name from information_schema.columns where table_schema = 'stripe_models'"
+    ).fetchall():
+        columns.setdefault(model, []).append(column)
+    del columns["_stripe_feed_models"]
+
+    assert project.properties.keys() == project.models.keys()
+    for model, names in columns.items():
+        described = project.properties[model]
+        assert described["description"] and described["config"]["meta"]["grain"], model
+        told = {column["name"]: column["description"] for column in described["columns"]}
+        assert list(told) == names, model
+        assert all(told.values()), model

@@ -4,15 +4,18 @@ is computed from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .copies import built_relation
 from .database import ModelDatabase
-from .render import ModelTarget, RenderedModel
+from .render import ModelTarget, load_project, render_models
+from .run import select_models
+
+if TYPE_CHECKING:
+    from sqlglot.lineage import Node
 
 _FACTORS = {"day": "365/12", "week": "52/12", "month": "1", "year": "1/12"}
 
@@ -101,37 +104,30 @@ def _factor(interval: str, count: int) -> str:
     return _FACTORS[interval] if count == 1 else f"{_FACTORS[interval]} / {count}"
 
 
-def column_lineage(
-    models: Mapping[str, RenderedModel], target: ModelTarget, name: str, column: str
-) -> list[str]:
+def column_lineage(name: str, column: str) -> list[str]:
     """The columns of raw tables that a model's column is computed from, as `table.column`. Raises
-    `UsageError` for an unknown column.
+    `UsageError` for an unknown model or column.
     """
-    from sqlglot import exp
     from sqlglot.errors import SqlglotError
     from sqlglot.lineage import lineage
 
-    sources = {
-        f"{target.schema}.{model.name}": _without_database(model.sql, target)
-        for model in models.values()
-        if model.name != name
-    }
+    target = ModelTarget("postgres", "", "stripe", "models")  # its SQL is the quickest to parse
+    models = render_models(load_project(), target)
+    read = select_models(models, [f"+{name}"])
+    sources = {f"{target.schema}.{model}": models[model].sql for model in read}
     try:
         root = lineage(
-            column,
-            _without_database(models[name].sql, target),
-            sources=sources,
-            dialect=target.type,
+            column, models[name].sql, sources=sources, dialect=target.type, trim_selects=False
         )
     except (SqlglotError, ValueError) as fault:
         raise UsageError(f"No lineage of {name}.{column}: {str(fault).splitlines()[0]}") from None
-    found = {
-        f"{node.source.name}.{node.name.rpartition('.')[2]}"
-        for node in root.walk()
-        if not node.downstream and isinstance(node.source, exp.Table)
-    }
-    return sorted(entry.replace('"', "") for entry in found)
+    return sorted({_raw_column(node) for node in root.walk() if _is_raw(node)})
 
 
-def _without_database(sql: str, target: ModelTarget) -> str:
-    return sql.replace(f'"{target.database}".', "")
+def _is_raw(node: Node) -> bool:
+    return not node.downstream and type(node.source).__name__ == "Table"
+
+
+def _raw_column(node: Node) -> str:
+    table = getattr(node.source, "name", "")
+    return f"{table}.{node.name.rpartition('.')[2]}".replace('"', "")

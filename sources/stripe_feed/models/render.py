@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import CodeType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
 PROJECT_FOLDER = Path(__file__).with_name("dbt")
 PACKAGE = "stripe_feed"  # the name of the dbt project
@@ -184,8 +187,27 @@ def in_order(models: Mapping[str, RenderedModel]) -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(undefined=StrictUndefined, extensions=["jinja2.ext.do"], autoescape=False)
+
+
+@cache
+def _compiled(text: str) -> CodeType:
+    return _environment().compile(text)
+
+
+def _template(text: str, template_globals: dict[str, Any]) -> Template:
+    """A template from its text, which is compiled once per process."""
+    from jinja2 import Template
+
+    return Template.from_code(_environment(), _compiled(text), template_globals)
+
+
 class _Renderer:
-    """The Jinja environment of one project and target."""
+    """What templates see for one project and target."""
 
     def __init__(
         self,
@@ -194,8 +216,6 @@ class _Renderer:
         variables: Mapping[str, Any],
         stand_ins: Mapping[str, str] | None = None,
     ) -> None:
-        from jinja2 import Environment, StrictUndefined
-
         if unknown := sorted(set(variables) - set(project.variables)):
             raise UsageError(
                 f"The models have no variable {', '.join(unknown)}. Choose from: {', '.join(project.variables)}."
@@ -204,10 +224,8 @@ class _Renderer:
         self.stand_ins = stand_ins or {}
         self.variables = {**project.variables, **variables}
         self.reads = _Reads()
-        self.environment = Environment(
-            undefined=StrictUndefined, extensions=["jinja2.ext.do"], autoescape=False
-        )
-        self.environment.globals |= {
+        self.globals: dict[str, Any] = {
+            **_environment().globals,
             "ref": self._ref,
             "source": self._source,
             "var": self._var,
@@ -218,9 +236,7 @@ class _Renderer:
             ),
             "adapter": SimpleNamespace(dispatch=self._dispatch),
         }
-        self.environment.globals |= {
-            name: self._macro(name, text) for name, text in project.macros.items()
-        }
+        self.globals |= {name: self._macro(name, text) for name, text in project.macros.items()}
 
     def render(self, file: ModelFile) -> RenderedModel:
         self.reads = _Reads()
@@ -233,22 +249,19 @@ class _Renderer:
         )
 
     def _render_text(self, file: ModelFile, is_incremental: bool) -> str:
-        template = self.environment.from_string(
-            file.text,
-            globals={
-                "this": self.target.relation(file.name),
-                "is_incremental": lambda: is_incremental,
-            },
-        )
-        return template.render()
+        template_globals = {
+            **self.globals,
+            "this": self.target.relation(file.name),
+            "is_incremental": lambda: is_incremental,
+        }
+        return _template(file.text, template_globals).render()
 
     def _macro(self, name: str, text: str) -> Callable[..., Any]:
         compiled: list[Any] = []  # each macro is a template of its own, compiled when first used
 
         def call(*arguments: Any, **named: Any) -> Any:
             if not compiled:
-                module = self.environment.from_string(text).module
-                compiled.append(getattr(module, name))
+                compiled.append(getattr(_template(text, self.globals).module, name))
             try:
                 return str(compiled[0](*arguments, **named))
             except _Returned as returned:
@@ -259,7 +272,7 @@ class _Renderer:
     def _dispatch(self, name: str, package: str = PACKAGE) -> Any:
         for prefix in (self.target.type, _PARENT_TYPES.get(self.target.type), "default"):
             if f"{prefix}__{name}" in self.project.macros:
-                return self.environment.globals[f"{prefix}__{name}"]
+                return self.globals[f"{prefix}__{name}"]
         raise UsageError(
             f"The models have no {self.target.type}__{name} and no default__{name}: build them with dbt (--with dbt)."
         )

@@ -160,12 +160,12 @@ def show(
     from ...models.overview import describe_model, rendered_models
     from .printing import print_details, print_lines
 
-    with open_to_read(**asdict(copy), wait=wait) as database:
-        models = rendered_models(database)
-        details = describe_model(models, name)
     if lineage:
-        print_lines(column_lineage(models, database.target, name, lineage), json)
-    elif sql and not json:
+        print_lines(column_lineage(name, lineage), json)
+        return
+    with open_to_read(**asdict(copy), wait=wait) as database:
+        details = describe_model(rendered_models(database), name)
+    if sql and not json:
         print_lines(details.sql.splitlines(), json)
     else:
         print_details(details, json)
