@@ -14,7 +14,7 @@ SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCheck:
+class ModelRule:
     """One rule about a model; `sql` selects the rows that break it."""
 
     name: str
@@ -23,10 +23,10 @@ class ModelCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
+class RuleResult:
     """How many rows break a rule (0: none), and some of them. `reason`: why it was not checked."""
 
-    check: ModelCheck
+    check: ModelRule
     failures: int = 0
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
@@ -39,7 +39,7 @@ def run_checks(
     selection: Sequence[str] | None = None,
     variables: Mapping[str, Any] | None = None,
     project: Project | None = None,
-) -> list[CheckResult]:
+) -> list[RuleResult]:
     """Check the built models that are selected; all by default."""
     project = project or load_project()
     wanted = set(select_models(models, selection))
@@ -50,27 +50,27 @@ def run_checks(
             continue
         missing = [name for name in reads if name not in built]
         if missing:
-            results.append(CheckResult(check, reason=f"{missing[0]} is not built"))
+            results.append(RuleResult(check, reason=f"{missing[0]} is not built"))
         else:
             results.append(_run(database, check))
     return results
 
 
-def _run(database: ModelDatabase, check: ModelCheck) -> CheckResult:
+def _run(database: ModelDatabase, check: ModelRule) -> RuleResult:
     ((count,),) = database.execute(f"select count(*) from ({check.sql}) as broken")
     if not count:
-        return CheckResult(check)
+        return RuleResult(check)
     columns = tuple(name for name, _ in database.columns(check.sql))
     rows = database.execute(f"select * from ({check.sql}) as broken limit {SHOWN_ROWS}")
-    return CheckResult(check, int(count), columns, tuple(rows))
+    return RuleResult(check, int(count), columns, tuple(rows))
 
 
 def _checks(
     project: Project, target: ModelTarget, variables: Mapping[str, Any] | None
-) -> Iterator[tuple[ModelCheck, tuple[str, ...]]]:
+) -> Iterator[tuple[ModelRule, tuple[str, ...]]]:
     """Each rule, with the models that it reads."""
     for name, rendered in render_tests(project, target, variables).items():
-        yield ModelCheck(name, rendered.refs[0], rendered.sql), rendered.refs
+        yield ModelRule(name, rendered.refs[0], rendered.sql), rendered.refs
     for model, properties in project.properties.items():
         yield from _generic(target, model, "", properties.get("data_tests", ()))
         for column in properties.get("columns", ()):
@@ -79,7 +79,7 @@ def _checks(
 
 def _generic(
     target: ModelTarget, model: str, column: str, tests: Sequence[Any]
-) -> Iterator[tuple[ModelCheck, tuple[str, ...]]]:
+) -> Iterator[tuple[ModelRule, tuple[str, ...]]]:
     for test in tests:
         kind, options = (test, {}) if isinstance(test, str) else next(iter(test.items()))
         arguments = options.get("arguments", {})
@@ -105,7 +105,7 @@ def _generic(
                 )
             case _:
                 raise ValueError(f"{model}.{column}: the built-in runner has no test {kind!r}")
-        yield ModelCheck("_".join(filter(None, (kind, model, column))), model, sql), reads
+        yield ModelRule("_".join(filter(None, (kind, model, column))), model, sql), reads
 
 
 def _repeated(relation: str, columns: Sequence[str]) -> str:

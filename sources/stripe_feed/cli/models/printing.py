@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..output import console_out, echo_err, escape_control, format_time, make_table, print_json
 
 if TYPE_CHECKING:
-    from ...models.checks import CheckResult
+    from ...models.checks import RuleResult
     from ...models.explain import MrrExplanation, MrrPart
     from ...models.overview import ModelDetails, ModelOverview
     from ...models.run import ModelResult
@@ -50,7 +50,7 @@ def print_reasons(reasons: dict[str, str]) -> None:
         echo_err(f"{', '.join(names)}: {reason}.")
 
 
-def print_checks(results: Sequence[CheckResult], json: bool) -> None:
+def print_checks(results: Sequence[RuleResult], json: bool) -> None:
     """Print every broken rule with some of its rows, and how many hold."""
     if json:
         print_json(
