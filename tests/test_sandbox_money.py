@@ -14,7 +14,7 @@ from stripe_feed.sandbox.money import charges, settlement
 from stripe_feed.sandbox.protocol.messages import Request
 from stripe_feed.sandbox.scenarios import plain_activity
 from stripe_feed.sandbox.scenarios.plain_activity import kinds_of
-from stripe_feed.sandbox.state.kinds import GROUPS, KINDS
+from stripe_feed.sandbox.state.kinds import GROUPS, KINDS, OWNED
 
 DAY = 86_400
 
@@ -184,3 +184,18 @@ def test_an_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--groups", "dreams"])
     assert "there is no group 'dreams'" in capsys.readouterr().err
+
+
+def test_without_silent_changes_each_change_has_an_event() -> None:
+    """Only what time makes available stays silent."""
+    box = Sandbox(customers=8, oddities=False, groups=GROUPS)
+    box.silent_changes = False
+    box.live(5 * DAY, 500)
+
+    silent = {
+        (one.operation, one.table)
+        for one in box.history
+        if not one.events and one.operation in ("updated", "deleted")
+    }
+    below = {kind.name for kinds in OWNED.values() for kind in kinds}
+    assert silent - {("deleted", table) for table in below} <= {("updated", "balance_transactions")}

@@ -38,7 +38,7 @@ LIST_PARAMS = {
 }
 """The SDK's name of a list's parameters, where it does not follow from the name of the object."""
 
-WITHOUT_FIELD = {"customer_account", "order_by"}
+WITHOUT_FIELD = {"customer_account", "order_by", "resolution"}
 """Parameters of lists that no field has."""
 
 
@@ -381,3 +381,27 @@ def test_a_change_has_the_events_that_stripe_has_for_it(
 
     assert [event.type for event in box.events[before:]] == types
     assert get(box, f"{KINDS[table].path}/{id}")[1].items() >= change.items()
+
+
+def test_entitlements_are_told_by_their_summary() -> None:
+    """Which names the customer, and has the whole list of what is active."""
+    box = Sandbox(customers=1, oddities=False)
+    (customer,) = box.objects("customers")
+    one, other = (box.create("active_entitlements", customer=customer) for _ in range(2))
+    box.delete("active_entitlements", one["id"])
+
+    told = [json.loads(event.body) for event in box.events if "summary" in event.type]
+    assert {event["type"] for event in told} == {"entitlements.active_entitlement_summary.updated"}
+    assert [event["data"]["object"]["entitlements"]["data"] for event in told] == [[one], [one, other], [other]]  # fmt: skip
+    assert {event["data"]["object"]["customer"] for event in told} == {customer}
+
+
+def test_any_event_of_stripes_can_be_announced() -> None:
+    box = Sandbox(customers=1, oddities=False)
+    charge = box.create("charges", captured=False)
+    box.announce("charges", charge["id"], "charge.expired")
+
+    event = json.loads(box.events[-1].body)
+    assert (event["type"], event["data"]) == ("charge.expired", {"object": charge})
+    with pytest.raises(ValueError, match=r"no such event type: charge\.vanished"):
+        box.announce("charges", charge["id"], "charge.vanished")

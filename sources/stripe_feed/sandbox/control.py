@@ -18,6 +18,7 @@ from .state.event_log import Event
 from .state.kinds import KINDS, PARENTS
 
 Arguments = dict[str, Any]
+SETTINGS_OF_AN_ACCOUNT = ("api_version", "stub_deletes", "silent_changes")
 
 
 def answer_control(sandbox: Simulation, request: Request) -> Answer:
@@ -120,12 +121,12 @@ def _noise(sandbox: Simulation, arguments: Arguments) -> Arguments:
 
 
 def _settings(sandbox: Simulation, arguments: Arguments) -> Arguments:
-    """Change the named settings: `api_version`, `stub_deletes`."""
-    if strange := sorted(set(arguments) - {"api_version", "stub_deletes"}):
+    """Change the named settings: `api_version`, `stub_deletes`, `silent_changes`."""
+    if strange := sorted(set(arguments) - set(SETTINGS_OF_AN_ACCOUNT)):
         raise ValueError(f"unknown settings: {', '.join(strange)}")
     for name, value in arguments.items():
         setattr(sandbox, name, value)
-    return {"api_version": sandbox.api_version, "stub_deletes": sandbox.stub_deletes}
+    return {name: getattr(sandbox, name) for name in SETTINGS_OF_AN_ACCOUNT}
 
 
 def _events(sandbox: Simulation, arguments: Arguments) -> Any:
@@ -169,6 +170,11 @@ def _account(sandbox: Simulation, arguments: Arguments) -> Arguments:
         "pid": os.getpid(),
         "start": sandbox.account.start,
     }
+
+
+def _announce(sandbox: Simulation, arguments: Arguments) -> Arguments:
+    sandbox.announce(arguments["table"], arguments["id"], arguments["type"])
+    return {}
 
 
 def _connect(sandbox: Simulation, arguments: Arguments) -> Arguments:
@@ -219,6 +225,7 @@ CALLS: dict[tuple[str, str], Callable[[Simulation, Arguments], Any]] = {
     ("POST", "expire"): _expire,
     ("POST", "reset_counts"): _reset_counts,
     ("POST", "resend"): _resend,
+    ("POST", "announce"): _announce,
     ("POST", "connect"): _connect,
     ("POST", "revoke"): _revoke,
     ("GET", "stats"): _stats,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .http import webhook_endpoints
+from .protocol.event_types import TYPES
 from .protocol.faults import Faults
 from .samples.values import API_VERSION, Object, decode
 from .scenarios import activity, edge_cases, plain_activity, unrelated_events
@@ -17,6 +18,7 @@ from .scenarios import business as business_scenario
 from .scenarios.seed_data import SeedData, Shape, Sizes, gc_paused
 from .state import mutations as state_mutations
 from .state.api_versions import check_version
+from .state.event_builder import EventDraft
 from .state.event_log import Event
 from .state.kinds import GROUPS
 from .state.mutation import LoggedRequest, Mutation
@@ -252,6 +254,23 @@ class Simulation:
     @stub_deletes.setter
     def stub_deletes(self, short: bool) -> None:
         self.account.event_log.stub_deletes = short
+
+    @property
+    def silent_changes(self) -> bool:
+        """Whether `live` includes changes that no event tells, as Stripe has none for them."""
+        return self.account.silent_changes
+
+    @silent_changes.setter
+    def silent_changes(self, included: bool) -> None:
+        self.account.silent_changes = included
+
+    def announce(self, table: str, id: str, type: str) -> None:
+        """Record an event of any type of Stripe's about an object that does not change."""
+        if type not in TYPES:
+            raise ValueError(f"no such event type: {type}")
+        with self._acting() as account:
+            raw = account.tables[table].rows[id].raw
+            account.event_log.add(EventDraft(type, table, id, raw), account.now)
 
     @property
     def events(self) -> list[Event]:

@@ -75,11 +75,25 @@ def change_one(account: Account, kind: Kind) -> Action | None:
     if row is None or kind.immutable:
         return create_one(account, kind)
     content = row.content()
-    possible = possible_changes(account, kind, row, content)
+    possible = [
+        fields
+        for fields in possible_changes(account, kind, row, content)
+        if account.silent_changes or has_event(kind, content, fields)
+    ]
     if not possible:
         return create_one(account, kind)
     mutations.update(account, kind.name, row.id, account.rng.pick(possible))
     return "updated", kind.name, row.id
+
+
+def has_event(kind: Kind, before: Object, fields: Object) -> bool:
+    """Whether Stripe has an event for a change of these fields."""
+    after = before | fields
+    return (
+        "updated" in kind.events
+        or any(change.happened(before, after) for change in kind.changing)
+        or (fields.get("status", before.get("status")) in kind.reaching and "status" in fields)
+    )
 
 
 def possible_changes(account: Account, kind: Kind, row: Row, content: Object) -> list[Object]:
@@ -117,7 +131,7 @@ def possible_changes(account: Account, kind: Kind, row: Row, content: Object) ->
 
 def delete_one(account: Account, kind: Kind) -> Action | None:
     row = random_object(account, kind.name)
-    if row is None:
+    if row is None or not (account.silent_changes or "deleted" in kind.events):
         return None
     mutations.delete(account, kind.name, row.id)
     return "deleted", kind.name, row.id

@@ -61,6 +61,7 @@ class Account:
         self.opt_in_values: dict[str, Object] = {}  # by object id, if they were given
         self.groups: tuple[str, ...] = ()  # of kinds that ordinary activity includes
         self.has_business = False
+        self.silent_changes = True  # whether ordinary activity includes what no event tells
         self.inline_prices: set[str] = set()  # made from `price_data`; in no list
         self.clocks: dict[str, Object] = {}
         self.other_mode: dict[str, str] = {}  # table -> an id that exists in the other mode

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..samples.values import Object
-from .account import Account
+from .account import SHOWN, Account
 from .api_versions import deleted_stub, is_current, previous_attributes, render
 from .discounts import discount_content
 from .kinds import KINDS
@@ -54,6 +54,29 @@ def drafts_of(
             type, table, mutation.id, raw, changed if type.endswith(".updated") else None, sides
         )
     yield from _discount_drafts(account, mutation)
+    if KINDS[table].summary:
+        yield _summary(account, mutation)
+
+
+def _summary(account: Account, mutation: Mutation) -> EventDraft:
+    """The event that tells a customer's whole list, which has no other."""
+    kind, owner = KINDS[mutation.table], account.owners[mutation.table, mutation.id]
+    rows = [row for row in account.tables[kind.name].rows.values() if row.group == owner]
+    shown = [msgspec.Raw(row.raw) for row in rows[:SHOWN]]
+    listed = {
+        "object": "list",
+        "data": shown,
+        "has_more": len(rows) > SHOWN,
+        "url": f"/v1/customer/{owner}/entitlements",
+    }
+    content = {
+        "object": kind.summary,
+        kind.owner: owner,
+        "entitlements": listed,
+        "livemode": account.livemode,
+    }
+    type = f"{kind.summary}.updated"
+    return EventDraft(type, kind.name, owner, msgspec.json.encode(content))
 
 
 def _discount_drafts(account: Account, mutation: Mutation) -> Iterator[EventDraft]:

@@ -48,7 +48,7 @@ BILLING: tuple[Kind, ...] = (
     plain(
         "checkout_sessions", "checkout.session", "cs_test", "checkout/sessions", "checkout_session", group="billing",
         filters="customer customer_account customer_details% payment_intent payment_link status subscription",
-        event="checkout.session", events="@complete=completed @expired",
+        event="checkout.session", events="@complete=completed @expired", changes="payment_status:paid=async_payment_succeeded",
         expanded="line_items branding_settings name_collection optional_items presentment_details tax_id_collection",
         sublists=(Sublist("line_items", "item", "/v1/checkout/sessions/:id/line_items", prefix="li", values=LINE_ITEMS),),
         values={"amount_subtotal": 1900, "amount_total": 1900, "currency": "usd", "mode": "payment", "payment_method_types": ["card"], "payment_status": "unpaid", "status": "open",

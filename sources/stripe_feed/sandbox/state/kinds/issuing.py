@@ -48,7 +48,21 @@ OTHER_PRODUCTS: tuple[Kind, ...] = (
           filters="status", event="treasury.financial_account", events="created @closed", expanded="features platform_restrictions", values={"status": "open"}),
     plain("treasury_transactions", "treasury.transaction", "trxn", "treasury/transactions", "treasury", group="treasury",
           filters="financial_account! order_by status status_transitions%", expanded="entries flow_details", owner="financial_account", owners="treasury_financial_accounts", values={"financial_account": REFERENCE, "amount": cents, "status": "posted"}),
-    plain("treasury_received_credits", "treasury.received_credit", "rc", "treasury/received_credits", "treasury", group="treasury",
-          filters="financial_account! linked_flows% status", windowed=False, events="created @failed @succeeded", owner="financial_account", owners="treasury_financial_accounts",
-          values={"financial_account": REFERENCE, "amount": cents, "status": "succeeded"}),
+    *(
+        plain(f"treasury_{name}s", f"treasury.{name}", prefix, f"treasury/{path}", "treasury", group="treasury",
+              filters=f"financial_account! {filters}", windowed=windowed, events=events, expanded=expanded, owner="financial_account", owners="treasury_financial_accounts",
+              values={"financial_account": REFERENCE, "amount": cents, "status": status})
+        for name, prefix, path, filters, windowed, events, expanded, status in (
+            ("received_credit", "rc", "received_credits", "linked_flows% status", False, "created @failed @succeeded", "", "succeeded"),
+            ("received_debit", "rd", "received_debits", "status", False, "created", "", "succeeded"),
+            ("credit_reversal", "credrev", "credit_reversals", "received_credit status", False, "created @posted", "", "processing"),
+            ("debit_reversal", "debrev", "debit_reversals", "received_debit resolution status", False, "created", "", "processing"),
+            ("inbound_transfer", "ibt", "inbound_transfers", "status", False, "created @canceled @failed @succeeded", "", "processing"),
+            ("outbound_payment", "obp", "outbound_payments", "customer status", True, "created @canceled @failed @posted @returned", "", "processing"),
+            ("outbound_transfer", "obt", "outbound_transfers", "status", False, "created @canceled @failed @posted @returned", "", "processing"),
+        )
+    ),
+    plain("treasury_transaction_entries", "treasury.transaction_entry", "trxne", "treasury/transaction_entries", "treasury", group="treasury",
+          filters="financial_account! effective_at~ order_by transaction", expanded="flow_details", immutable=True, owner="financial_account", owners="treasury_financial_accounts",
+          values={"financial_account": REFERENCE}),
 )  # fmt: skip

@@ -82,6 +82,7 @@ class Kind:
     """Status -> last parts of the event types of a change from it or to it."""
 
     changing: tuple[Change, ...] = ()  # changes of fields that have events of their own
+    summary: str = ""  # object name of the summary whose `updated` event tells of its changes
     discount_events: bool = False  # its discounts have `customer.discount.*` events
     filters: Mapping[str, Filter] = default(default_factory=dict)
     grouped: Literal["", "status", "active"] = ""  # field that every list request filters by

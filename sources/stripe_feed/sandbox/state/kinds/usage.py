@@ -27,7 +27,8 @@ USAGE: tuple[Kind, ...] = (
     plain("features", "entitlements.feature", "feat", "entitlements/features", "entitlement", group="usage",
           filters="archived-@active lookup_key", windowed=False, dated="", values={"active": True}),
     plain("active_entitlements", "entitlements.active_entitlement", "ent", "entitlements/active_entitlements", "entitlement", group="usage",
-          filters="customer^!", windowed=False, dated="", deletable=True, owner="customer", owners="customers", values={"lookup_key": word(8)}),
+          filters="customer^!", windowed=False, dated="", deletable=True, owner="customer", owners="customers",
+          summary="entitlements.active_entitlement_summary", values={"lookup_key": word(8)}),
     plain("product_features", "product_feature", "prodft", "products/:id/features", "product", group="usage",
           windowed=False, dated="", deletable=True, owner="product", owners="products", values={"entitlement_feature": REFERENCE}),
 )  # fmt: skip
