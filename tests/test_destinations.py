@@ -17,13 +17,13 @@ import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from stripe_feed import Feed, open_feed, stripe_source
+from stripe_feed import Feed, open_feed, open_push, stripe_source, sync
 from stripe_feed.destination.error_messages import refused_error
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.errors import Fenced, SetupError, TryLater, UsageError
 from stripe_feed.extract.tables import indexes
 from stripe_feed.sandbox import Sandbox
-from tests.copies import copy_of
+from tests.copies import FAST, copy_of
 from tests.postgres import postgres_server
 from tests.truth import assert_true, truth
 
@@ -431,3 +431,28 @@ def test_a_worker_whose_disk_is_gone_goes_on(postgres: str, tmp_path: Path) -> N
 def test_cursors_in_the_destination_are_for_servers(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="server databases"):
         open_feed(open_pipeline(str(tmp_path / "a.duckdb")), keeps_cursors=True)
+
+
+def test_a_push_asks_a_copy_on_postgres_for_an_address_in_another_case(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Sandbox(seed=3, customers=5, oddities=False)
+    held = next(iter(box.objects("customers")))
+    box.update("customers", held, email="Ann.O'Neil@Example.org", name="Ann")
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    crm = {"name": "crm", "object": "customers", "key": "n", "match": "email",
+           "map": {"email": "email", "name": "name"}}  # fmt: skip
+    rows = [{"n": 1, "email": "ann.o'neil@example.org", "name": "A"},
+            {"n": 2, "email": "no\0body@example.org", "name": "B"}]  # fmt: skip
+    with box.serve() as url:
+        monkeypatch.setenv("STRIPE_API_BASE", url)
+        copy: Any = {"destination": "postgres", "dataset": "push_copy"}
+        for _ in range(2):  # events follow the first lists
+            box.advance(120)
+            sync(api_key=box.key, state_dir=str(tmp_path), resources=["customers"], **copy, **FAST)
+        with open_push(crm, box.key, log=tmp_path / "push.sqlite", **copy) as push:
+            assert push.plan(rows[:1]).decisions[0].object_id == held
+            result = push.run(rows)
+    assert [(row.status, row.object_id) for row in result.rows if row.key == "1"] == [
+        ("updated", held)
+    ]

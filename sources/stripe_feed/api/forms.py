@@ -33,6 +33,8 @@ def encode(params: Mapping[str, Any]) -> Form:
 
 def _fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
     match value:
+        case str():
+            yield name, _encodable(name, value)
         case Mapping():
             for key, inner in value.items():
                 yield from _fields(f"{name}[{_name(key)}]", inner)
@@ -46,7 +48,7 @@ def _fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name or re.search(r"[\[\]]", name):
+    if not isinstance(name, str) or not name or "[" in name or "]" in name:
         raise UsageError("A parameter's name is text, is not empty and holds no brackets.")
     return name
 

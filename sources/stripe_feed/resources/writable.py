@@ -7,6 +7,7 @@ compares the two (`python -m tests.sdk_parameters` writes the files again).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -76,6 +77,26 @@ class Writable:
             verb: frozenset(path.rpartition(".")[0] for path in known)
             for verb, known in self.parameters.items()
         }
+
+    @cached_property
+    def tops(self) -> dict[str, frozenset[str]]:
+        """Per verb the parameters without what is below them."""
+        return {
+            verb: frozenset(re.split(r"[.\[]", path, maxsplit=1)[0] for path in known)
+            for verb, known in self.parameters.items()
+        }
+
+    @cached_property
+    def required(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Per verb and hash what the hash needs."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for verb, known in self.parameters.items():
+            needed = found.setdefault(verb, {})
+            for path, parameter in known.items():
+                parent, _, last = path.rpartition(".")
+                if parameter.required:
+                    needed[parent] = (*needed.get(parent, ()), last)
+        return found
 
 
 @cache

@@ -39,6 +39,7 @@ LONGEST_STATEMENT = 22
 REFERENCES = {"customer": "cus_", "invoice": "in_", "subscription": "sub_"}
 EMAIL = re.compile(r"[^@\s,;<>\"()]+@[^@\s,;<>\"().]+(?:\.[^@\s,;<>\"().]+)+")
 NUMBER = re.compile(r"(?<![\d.])(?:\d[ -]?){12,18}\d(?![\d.])")
+FEWEST_DIGITS = 13
 CARD = re.compile(r"3\d|4|5\d|6\d|2[2-7]|81")
 NO_CARD = re.compile(r"(?:^|\.)(?:phone|id)$|_decimal$|^tax_id_data|^value$")
 """Digits of another kind; `value` is that of a tax id."""
@@ -76,6 +77,8 @@ def walk(params: _Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in params.items():
         path = f"{prefix}{name}"
         yield path, value
+        if isinstance(value, str):
+            continue
         if isinstance(value, Mapping):
             yield from walk(value, f"{path}.")
         elif isinstance(value, list):
@@ -115,6 +118,8 @@ def holds_card_number(text: str) -> bool:
     """Whether some digits of a text are a card number: 13 to 19 of them, a card's first ones, and
     the right check digit.
     """
+    if text.isascii() and len(text) < FEWEST_DIGITS:
+        return False
     for match in NUMBER.finditer(unicodedata.normalize("NFKC", text)):
         digits = re.sub(r"\D", "", match[0])
         if CARD.match(digits) and _luhn(digits):

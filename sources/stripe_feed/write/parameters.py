@@ -5,7 +5,7 @@ values converted to the types that it documents, nulls as the caller decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from difflib import get_close_matches
@@ -111,6 +111,8 @@ def _convert(
         return SKIPPED if nulls == "skip" or is_entry else _cleared(row, verb, known, path)
     types: tuple[Type, ...] = parameter.types if parameter else ("hash",)
     match value:
+        case str():
+            pass
         case Mapping():
             return _hash(row, verb, known, path, types, value, nulls)
         case list() | tuple():
@@ -144,10 +146,8 @@ def _hash(
             raise _with_key(error, below, f"{path}.{key}") from None
         if inner is not SKIPPED:
             converted[key] = inner
-    missing = (
-        [name for name in _required(known, path) if name not in converted] if not is_map else []
-    )
-    if missing:
+    needed = () if is_map else row.required.get(verb, {}).get(path, ())
+    if missing := [name for name in needed if name not in converted]:
         raise InvalidParameter(f"{path}.{missing[0]} is missing.", f"{path}.{missing[0]}")
     return converted or SKIPPED
 
@@ -163,13 +163,6 @@ def check_key(path: str, key: object) -> None:
     """Raise `InvalidParameter` for a key of metadata (or of another map) that cannot be sent."""
     if not isinstance(key, str) or not 0 < len(key) <= 40 or re.search(r"[\[\]]", key):
         raise InvalidParameter(f"A key of {path} has 1 to 40 characters and no brackets.", path)
-
-
-def _required(known: Mapping[str, Parameter], path: str) -> Iterator[str]:
-    for name, parameter in known.items():
-        parent, _, last = name.rpartition(".")
-        if parent == path and parameter.required:
-            yield last
 
 
 def _cleared(row: Writable, verb: str, known: Mapping[str, Parameter], path: str) -> str:

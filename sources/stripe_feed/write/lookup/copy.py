@@ -5,7 +5,8 @@ may answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -55,25 +56,39 @@ def ask_copy(
     condition = to_sql(wanted, table)
     if condition is None:
         raise NoAnswer("the copy does not have these fields")
+    with fresh_copy(api, place) as (copy, state):
+        until = read_until(api, state, table, place.max_age)
+        return CopyAnswer(_objects(copy, table, condition, limit), until)
+
+
+@contextmanager
+def fresh_copy(
+    api: Api, place: CopyPlace, account_id: str | None = None
+) -> Iterator[tuple[CopyReader, Mapping[str, Any]]]:
+    """Open the copy of an account (the key's, which costs a request), and give its state. Raises as
+    `ask_copy` does.
+    """
     try:
         with open_copy(place.database, place.destination, place.dataset, _PATIENCE) as copy:
             if copy.dialect not in DIALECTS:
                 raise NoAnswer(
                     f"look-ups in {copy.dialect or 'this destination'} are not supported"
                 )
-            until = _read_until(api, read_state(copy), table, place.max_age)
-            return CopyAnswer(_objects(copy, table, condition, limit), until)
+            state = read_state(copy)
+            owner = account_id or api.account().id
+            if state.get("livemode") != api.live or state.get("account") != owner:
+                raise WrongAccount(
+                    "The copy holds another account or mode than the key's. Name the right --database, or use another key."
+                )
+            yield copy, state
     except WrongAccount:
         raise
     except (StripeFeedError, NoSuchTable):
         raise NoAnswer("the copy cannot be read now") from None
 
 
-def _read_until(api: Api, state: Mapping[str, Any], table: str, max_age: float) -> int:
-    if state.get("livemode") != api.live or state.get("account") != api.account().id:
-        raise WrongAccount(
-            "The copy holds another account or mode than the key's. Name the right --database, or use another key."
-        )
+def read_until(api: Api, state: Mapping[str, Any], table: str, max_age: float) -> int:
+    """The second up to which a copy knows a table. Raises `NoAnswer` if that is too long ago."""
     cursor = state.get("resources", {}).get(CHANGES, {}).get(table, {}).get("cursor")
     if cursor is None:
         raise NoAnswer("the copy does not follow the account's events")
@@ -91,23 +106,41 @@ def _objects(
         f"select * from {copy.table_name(table)} where deleted_at is null and ({condition}) "
         f"order by {when} desc, id desc limit {int(limit)}"
     )
-    return tuple(_object(table, rows, row) for row in rows.rows)
+    return tuple(objects_of(table, rows))
 
 
-def _object(table: str, rows: QueryResult, row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row as the API has the object; lists that are tables of their own are left out."""
-    held = dict(zip(rows.columns, row, strict=True))
-    found = {
-        column.name: _plain(held[column.name], column.kind)
-        for column in TABLES[table].columns
-        if column.name in held
-    }
-    return {**found, **(_plain(held.get("extra"), "json") or {})}
+def objects_of(table: str, rows: QueryResult) -> Iterator[dict[str, Any]]:
+    """Rows as the API has the objects; lists that are tables of their own are left out."""
+    kinds = {column.name: column.kind for column in TABLES[table].columns}
+    chosen = [
+        (place, name, _PLAIN.get(kinds[name]))
+        for place, name in enumerate(rows.columns)
+        if name in kinds
+    ]
+    extra = rows.columns.index("extra") if "extra" in rows.columns else None
+    for row in rows.rows:
+        found = {
+            name: row[place] if plain is None or row[place] is None else plain(row[place])
+            for place, name, plain in chosen
+        }
+        if extra is not None and row[extra]:
+            found |= _parsed(row[extra])
+        yield found
 
 
-def _plain(value: Any, kind: str) -> Any:
-    if kind == "json" and isinstance(value, str):
-        return json.loads(value)
-    if isinstance(value, datetime):
-        return int(value.timestamp())
-    return str(value) if isinstance(value, Decimal) else value
+def _parsed(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value  # Postgres has parsed it
+
+
+def _seconds(value: Any) -> Any:
+    return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+def _digits(value: Any) -> str:
+    return format(Decimal(value).normalize(), "f")
+
+
+_PLAIN: dict[str, Callable[[Any], Any]] = {
+    "json": _parsed, "timestamp": _seconds, "decimal": _digits,
+}  # fmt: skip
+"""What makes of a column's value what the API has."""

@@ -68,7 +68,7 @@ def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wante
                 raise UsageError(
                     f"{push.name}: two rows have one key ({', '.join(push.key)}). Nothing was sent: make it unique."
                 )
-            wanted[key] = wanted_of(push, fields, record)
+            wanted[key] = wanted_of(push, fields, record, key)
         except InvalidParameter as error:
             table.rejected[key] = str(error)
             table.nameless += key == f"(row {number})"

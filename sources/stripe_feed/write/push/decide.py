@@ -10,7 +10,7 @@ from ...errors import InvalidParameter
 from ..checks import check_id, check_metadata
 from ..consequences import side_effects
 from ..lookup.find import Lookup, Object
-from .decision import Action, Decision, FieldChange, Update, field_changes, get, leaves
+from .decision import Action, Decision, FieldChange, Update, field_changes, leaves
 from .definition import Definition
 from .log import MARKER, LoggedRow, PushStep
 from .mapping import Wanted, params_for, update_only, update_params
@@ -104,7 +104,7 @@ def find_object(
 ) -> Object | None:
     """The object of a row: the one that it was before, else the one that matches."""
     if logged is not None and logged.object_id:
-        held = get(matcher.lookup, push.row, logged.object_id)
+        held = matcher.get(push.row, logged.object_id)
         if held is not None:
             return held
     if push.match is None:

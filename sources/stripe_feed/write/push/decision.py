@@ -71,7 +71,7 @@ def field_changes(held: Mapping[str, Any], params: Params) -> Iterator[FieldChan
 def leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested parameters by dotted name; a list is one value."""
     for name, value in params.items():
-        if isinstance(value, Mapping):
+        if not isinstance(value, str) and isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

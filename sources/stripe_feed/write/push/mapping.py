@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -106,14 +106,21 @@ def _is_column(row: Writable, name: str) -> bool:
     return table is not None and any(column.name == name for column in table.columns)
 
 
-def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
-    """What a row says of its object. Raises `InvalidParameter`."""
+def wanted_of(
+    push: Definition, fields: Fields, record: SourceRow, key: str | None = None
+) -> Wanted:
+    """What a row says of its object; `key` is that of the row, if it is known. Raises
+    `InvalidParameter`.
+    """
     given = {}
-    for path, source in fields.items():
-        if isinstance(source, ColumnSource | Association) and _column(source) not in record:
-            continue  # this row says nothing of it
-        with _sendable(path):
+    path = ""
+    try:
+        for path, source in fields.items():
+            if isinstance(source, ColumnSource | Association) and _column(source) not in record:
+                continue  # this row says nothing of it
             given[path] = _value(path, source, record)
+    except UNREADABLE as fault:
+        raise _no_text(path, fault) from None
     if isinstance(given.get(push.match or ""), float):  # 3.0 finds no 3
         raise InvalidParameter(
             f'{push.match} is a float, which matches nothing. Map it with as = "integer".',
@@ -121,32 +128,38 @@ def wanted_of(push: Definition, fields: Fields, record: SourceRow) -> Wanted:
         )
     listed = _with_lists(given)
     content = _content(push, listed)
-    return Wanted(row_key(push, record), listed, content, _gaps(fields, given))
+    return Wanted(key or row_key(push, record), listed, content, _gaps(fields, given))
 
 
-@contextmanager
-def _sendable(path: str) -> Iterator[None]:
-    """Raise `InvalidParameter` for a value that has no text: an integer of thousands of digits, a
-    signaling NaN, a hash with keys of several types, a list that holds itself.
-    """
-    try:
-        yield
-    except (ArithmeticError, RecursionError, TypeError, ValueError) as fault:
-        raise InvalidParameter(
-            f"{path} holds a value that cannot be written as text ({type(fault).__name__}).", path
-        ) from None
+UNREADABLE = (ArithmeticError, RecursionError, TypeError, ValueError)
+"""What values raise that have no text: an integer of thousands of digits, a signaling NaN, a hash with
+keys of several types, a list that holds itself.
+"""
+
+
+def _no_text(path: str, fault: Exception) -> InvalidParameter:
+    return InvalidParameter(
+        f"{path} holds a value that cannot be written as text ({type(fault).__name__}).", path
+    )
 
 
 _ENTRY = re.compile(r"([\w.]+)\[(\d+)\]\.([\w.]+)")
 """`items[0].price`: a list, the number of its entry, and what is in it."""
 
 
+@cache
+def _entry(path: str) -> tuple[str, int, tuple[str, ...]] | None:
+    """List, number and names of an entry's field; None for another path."""
+    found = _ENTRY.fullmatch(path)
+    return (found[1], int(found[2]), tuple(found[3].split("."))) if found else None
+
+
 def _gaps(fields: Fields, given: Mapping[str, Any]) -> dict[str, int]:
     """The first entry of each list of which a row says nothing, or only what is empty."""
     is_filled: dict[tuple[str, int], bool] = {}
     for path in fields:
-        if entry := _ENTRY.fullmatch(path):
-            at = entry[1], int(entry[2])
+        if entry := _entry(path):
+            at = entry[:2]
             is_filled[at] = is_filled.get(at, False) or given.get(path) is not None
     empty = [at for at, filled in is_filled.items() if not filled]
     for path, value in given.items():
@@ -184,17 +197,17 @@ def _with_lists(given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     lists: dict[str, dict[int, dict[str, Any]]] = {}
     for path, value in given.items():
-        entry = _ENTRY.fullmatch(path)
+        entry = _entry(path)
         if entry is None:
             found[path] = value
         elif value is not None:
-            fields = lists.setdefault(entry[1], {}).setdefault(int(entry[2]), {})
-            *above, last = entry[3].split(".")
+            fields = lists.setdefault(entry[0], {}).setdefault(entry[1], {})
+            *above, last = entry[2]
             for part in above:
                 fields = fields.setdefault(part, {})
             fields[last] = value
         else:
-            lists.setdefault(entry[1], {})
+            lists.setdefault(entry[0], {})
     for name, entries in lists.items():
         found[name] = [entries[n] for n in sorted(entries)] or None
     return found
@@ -209,10 +222,12 @@ def _content(push: Definition, given: Mapping[str, Any]) -> str:
     nulls = push.nulls if any(value is None for value in given.values()) else ""
     try:
         return content_of({"given": given, "nulls": nulls})
-    except (RecursionError, TypeError, ValueError):
+    except UNREADABLE:
         for path, value in given.items():
-            with _sendable(path):
+            try:
                 content_of({"": value})
+            except UNREADABLE as fault:
+                raise _no_text(path, fault) from None
         raise
 
 
@@ -220,9 +235,11 @@ def row_key(push: Definition, record: SourceRow) -> str:
     """The key of a row as text. Raises `InvalidParameter` if a part of it is empty, or a fraction."""
     parts = []
     for name in push.key:
-        with _sendable(f"The key column {name}"):
+        try:
             value = blank_to_null(record.get(name))
             text = str(value)
+        except UNREADABLE as fault:
+            raise _no_text(f"The key column {name}", fault) from None
         if value is None:
             raise InvalidParameter(f"The key column {name} is empty.", name)
         if isinstance(value, float):
@@ -340,8 +357,7 @@ def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = Tru
 
     What an object only takes when it is created is left out of its updates, and the reverse.
     """
-    known = push.row.parameters[verb]
-    tops = {re.split(r"[.\[]", path, maxsplit=1)[0] for path in known}
+    tops = push.row.tops[verb]
     given = {path: value for path, value in wanted.given.items() if path.split(".")[0] in tops}
     if "id" in given and verb == "update":
         del given["id"]

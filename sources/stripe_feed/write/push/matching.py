@@ -3,39 +3,49 @@
 An e-mail address or a lookup key is asked for one by one, as Stripe's lists can be filtered by them. The
 list by e-mail is exact, so a fresh copy is asked, too, for an address in another case. By
 metadata they cannot: the list is read once, and kept as an index for the run. Search never decides.
+A plan asks a fresh copy alone, where there is one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import WrongAccount
 from ...resources.writable import Writable
-from ..lookup.copy import CopyPlace, NoAnswer, ask_copy
+from ..lookup.copy import CopyPlace, NoAnswer
 from ..lookup.filters import matches, read
 from ..lookup.find import Lookup, Object, Pages
+from ..lookup.known import Known, known_value, read_known
 from .decision import get
+from .definition import Definition
+from .log import LoggedRow
+from .mapping import Reference, Wanted
 
-MOST_ALIKE = 100  # objects with one e-mail address
+IN_PARTS = ("subscriptions",)
+"""Tables whose rows lack what is in tables of their own."""
 Index = dict[str, list[str]]
+Pending = Iterable[tuple[Wanted, LoggedRow | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """Look-ups of one run; threads can share it."""
+    """Look-ups of one run, or of a plan; threads can share it."""
 
     lookup: Lookup
-    copy: CopyPlace | None = None
+    is_plan: bool = False
+    known: Known = field(default_factory=dict)  # from a fresh copy
     _indexes: dict[tuple[str, str], Index] = field(default_factory=dict)
-    _no_answer: threading.Event = field(
-        default_factory=threading.Event
-    )  # the copy is not asked again
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, row: Writable, by: str, value: object) -> list[Object]:
         """Every object that has a value, oldest first."""
+        known = self._known(row, by, value)
+        if self.is_plan and known is not None:
+            return _oldest_first(known)
         if by == "id":
             held = get(self.lookup, row, str(value))
             return [held] if held is not None else []
@@ -43,25 +53,21 @@ class Matcher:
             found = self._from_index(row, by, _text(value))
         else:
             found = list(self.lookup.find(row, {by: value}, True).objects)
-        if by == "email" and not found:
-            found = self._in_any_case(row, value)
-        return sorted(found, key=lambda one: (one.get("created") or 0, str(one["id"])))
+        if by == "email" and not found:  # the list has it in another case
+            held_now = (get(self.lookup, row, str(one["id"])) for one in known or ())
+            wanted = read({by: value})
+            found = [one for one in held_now if one and matches(wanted, one)]
+        return _oldest_first(found)
 
-    def _in_any_case(self, row: Writable, email: object) -> list[Object]:
-        """Those that a fresh copy of this account knows by an address, as they are now."""
-        if self.copy is None:
-            return []
-        wanted = read({"email": email})
-        with self._lock:
-            if self._no_answer.is_set():
-                return []
-            try:
-                known = ask_copy(self.lookup.api, self.copy, row.table, wanted, MOST_ALIKE).objects
-            except (NoAnswer, WrongAccount):  # rows of one account can be pushed to another one
-                self._no_answer.set()
-                return []
-        held = (get(self.lookup, row, str(one["id"])) for one in known)
-        return [one for one in held if one and matches(wanted, one)]
+    def get(self, row: Writable, object_id: str) -> Object | None:
+        """One object, if it exists; a plan takes it from the copy if that has it."""
+        known = self._known(row, "id", object_id)
+        return known[0] if self.is_plan and known else get(self.lookup, row, object_id)
+
+    def _known(self, row: Writable, by: str, value: object) -> list[Object] | None:
+        """What the copy knows; None if it cannot tell."""
+        values = self.known.get((row.table, by))
+        return None if values is None else values.get(known_value(by, value), [])
 
     def _from_index(self, row: Writable, by: str, value: str) -> list[Object]:
         name = by.partition(".")[2]
@@ -81,6 +87,54 @@ class Matcher:
         return index
 
 
+def _oldest_first(found: Iterable[Object]) -> list[Object]:
+    return sorted(found, key=lambda one: (one.get("created") or 0, str(one["id"])))
+
+
 def _text(value: object) -> str:
     """A value as metadata has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def make_matcher(
+    push: Definition,
+    lookup: Lookup,
+    copy: CopyPlace | None,
+    account_id: str,
+    rows: Pending,
+    is_plan: bool,
+) -> Matcher:
+    """Make the look-ups for some rows, with what a fresh copy of the account knows of them."""
+    if copy is None:
+        return Matcher(lookup, is_plan)
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for table, by, value in _look_ups(push, rows):
+        if (is_plan and table not in IN_PARTS) or by == "email":
+            asked[table, by].add(known_value(by, value))
+    try:
+        known = read_known(lookup.api, copy, account_id, asked, is_plan) if asked else {}
+    except (NoAnswer, WrongAccount):  # rows of one account can be pushed to another one
+        known = {}
+    return Matcher(lookup, is_plan, known)
+
+
+def _look_ups(push: Definition, rows: Pending) -> Iterator[tuple[str, str, Any]]:
+    """What is going to be looked up: table, property, value."""
+    for wanted, logged in rows:
+        if logged is not None and logged.object_id:
+            yield push.object, "id", logged.object_id
+        elif push.match is not None and wanted.given.get(push.match) is not None:
+            yield push.object, push.match, wanted.given[push.match]
+        for reference in _references(wanted.given):
+            yield reference.association.find, reference.association.by, reference.value
+
+
+def _references(value: Any) -> Iterator[Reference]:
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)

@@ -44,6 +44,8 @@ class References:
 
     def _resolved(self, path: str, value: Any) -> Any:
         match value:
+            case str():
+                return value
             case Reference():
                 with self._lock:
                     lock = self._locks.setdefault(value, threading.Lock())

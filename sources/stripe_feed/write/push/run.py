@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ from .decision import OPEN, Decision
 from .definition import Definition, make_definition
 from .log import LoggedRow, Operation, PushLog
 from .mapping import Wanted
-from .matching import Matcher
+from .matching import make_matcher
 from .references import References
 from .report import Plan, PushStatus, Result, RowResult
 from .rows import read_rows
@@ -149,21 +150,27 @@ class Push:
         queues: dict[Any, list[tuple[int, Any]]] = {}
         for number, item in enumerate(items):
             queues.setdefault(queue_of(item) or number, []).append((number, item))
+        left = deque(queues.values())
         found: dict[int, T] = {}
 
-        def drain(queue: list[tuple[int, Any]]) -> None:
-            for number, item in queue:
-                found[number] = work(item)
+        def drain() -> None:
+            while True:
+                try:
+                    queue = left.popleft()
+                except IndexError:
+                    return
+                for number, item in queue:
+                    found[number] = work(item)
 
         with ThreadPoolExecutor(THREADS, "push") as pool:
-            jobs = [pool.submit(drain, queue) for queue in queues.values()]
+            jobs = [pool.submit(drain) for _ in range(min(THREADS, len(queues)))]
             try:
-                for job in jobs:
+                for job in as_completed(jobs):
                     job.result()
             except BaseException:  # interrupted: what is being sent ends, nothing else begins
-                pool.shutdown(wait=False, cancel_futures=True)
+                left.clear()
                 raise
-        return [found[number] for number in sorted(found)]
+        return [found[number] for number in range(len(found))]
 
 
 @contextmanager
@@ -173,20 +180,21 @@ def open_push(
     *,
     log: str | os.PathLike[str] = LOG,
     database: str | None = None,
+    destination: str | None = None,
     dataset: str = DEFAULT_DATASET,
     **options: Any,
 ) -> Iterator[Push]:
     """Open a push on the account of a key, as a file of pushes has it: `{"name": "crm", "object":
     "customers", "key": "user_id", "match": "email"}`.
 
-    `log` is the file that remembers what was sent: keep it. `database` is a DuckDB copy that
-    knows e-mail addresses in any case while it is fresh. `options` are those of the client, such
-    as `max_rps`.
+    `log` is the file that remembers what was sent: keep it. `database` (a DuckDB file) or
+    `destination` (Postgres) is a copy: while it is fresh, a plan asks it and not Stripe, and a run
+    finds e-mail addresses in any case. `options` are those of the client, such as `max_rps`.
     """
     if not isinstance(definition, Definition):
         settings = dict(definition)
         definition = make_definition(str(settings.pop("name", "push")), settings)
-    copy = CopyPlace(database, dataset=dataset) if database else None
+    copy = CopyPlace(database, destination, dataset) if database or destination else None
     api = Api(api_key, **options)
     try:
         with PushLog(log, lambda: float(api.now())) as opened:
@@ -200,7 +208,10 @@ class _Decider:
 
     def __init__(self, push: Push, sender: Sender | None, table: Table) -> None:
         self.push = push.definition
-        self.references = References(push.definition, Matcher(push.lookup, push.copy), sender)
+        matcher = make_matcher(
+            self.push, push.lookup, push.copy, push.log.account_id, table.pending, sender is None
+        )
+        self.references = References(self.push, matcher, sender)
         logged = push.log.rows(self.push.name)
         self._lock = threading.Lock()
         absent = [logged[row.row_key] for row in table.absent if row.row_key in logged]

@@ -1,0 +1,107 @@
+"""A plan of rows whose objects a fresh copy knows asks the copy, and says what Stripe would say; what a
+push wrote is in the next copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed import open_push, sync
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.write.push.report import plan_to_dict
+from tests.pushing import FAST, Row
+
+BY_EMAIL = {"object": "customers", "match": "email", "map": {"email": "email", "name": "name"}}
+PLANS: dict[str, Row] = {
+    "email": BY_EMAIL,
+    "metadata": {"object": "customers", "match": "metadata.crm",
+                 "map": {"metadata.crm": "crm", "name": "name", "address.city": "city"}},
+    "id": {"object": "customers", "match": "id", "mode": "update",
+           "map": {"id": "cus", "description": "name", "invoice_settings.footer": "city"}},
+    "prices": {"object": "prices", "match": "lookup_key",
+               "map": {"lookup_key": "lookup", "unit_amount": "amount", "currency": "currency",
+                       "nickname": "name", "product": {"column": "product", "find": "products", "by": "metadata.sku"}}},
+    "products": {"object": "products", "match": "id", "map": {"id": "prod", "name": "name", "metadata.n": "n"}},
+    "invoices": {"object": "invoices", "match": "id", "mode": "update",
+                 "map": {"id": "invoice", "metadata.n": "n", "description": "text"}},
+    "quotes": {"object": "quotes", "match": None, "mode": "insert",
+               "map": {"description": "name", "customer": {"column": "email", "find": "customers", "by": "email"}}},
+}  # fmt: skip
+
+
+class Account:
+    """An account, and a copy of it that is fresh."""
+
+    def __init__(self, box: Sandbox, url: str, folder: Path) -> None:
+        self.box, self.url, self.folder = box, url, folder
+        self.database = str(folder / "copy.duckdb")
+
+    def sync(self) -> None:
+        self.box.advance(120)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STRIPE_API_BASE", self.url)
+            for _ in range(2):  # events follow the first lists
+                sync(api_key=self.box.key, database=self.database, state_dir=str(self.folder),
+                     max_rps=5_000, endpoint_rps=5_000)  # fmt: skip
+
+    def plan(self, rows: list[Row], definition: Row, log: Path, **options: Any) -> Row:
+        """A plan as JSON has it, and how often Stripe was asked."""
+        given = {"name": "p", "key": "n", **definition}
+        with open_push(given, self.box.key, base=self.url, log=log, **FAST | options) as push:
+            planned = plan_to_dict(push.plan(rows))
+            planned["requests"] = sum(push.lookup.api.counts.values())
+        return planned
+
+    def rows(self) -> list[Row]:
+        """Of each thing some that are as they were, some that change, and some that are new."""
+        held = {table: list(self.box.objects(table).values())
+                for table in ("customers", "products", "invoices")}  # fmt: skip
+        rows = []
+        for n in range(12):
+            customer, product, invoice = (found[n % len(found)] for found in held.values())
+            is_new = n % 4 == 3
+            rows.append({
+                "n": n, "email": f"new{n}@example.com" if is_new else f"C{n}@Example.com",
+                "crm": f"{n + 100 * is_new}", "cus": customer["id"] if not is_new else f"cus_none{n}",
+                "name": "Changed" if n % 4 == 1 else f"C {n}", "city": None if n % 2 else "Bonn",
+                "lookup": f"k{n}", "amount": 100 + n % 2, "currency": "usd", "product": "S0",
+                "prod": product["id"] if not is_new else f"new{n}",
+                "invoice": invoice["id"] if not is_new else f"in_none{n}", "text": None,
+            })  # fmt: skip
+        return rows
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    box = Sandbox(seed=6, customers=12, oddities=False)
+    for n, id in enumerate(box.objects("customers")):
+        box.update(
+            "customers", id, email=f"c{n}@example.com", name=f"C {n}", metadata={"crm": str(n)}
+        )
+    for n, id in enumerate(list(box.objects("products"))[:3]):
+        box.update("products", id, metadata={"sku": f"S{n}"})
+    product = next(iter(box.objects("products")))
+    for n in range(0, 12, 2):
+        box.create("prices", lookup_key=f"k{n}", unit_amount=100, currency="usd", product=product)
+    with box.serve() as url:
+        found = Account(box, url, tmp_path_factory.mktemp("planned"))
+        found.sync()
+        yield found
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_fresh_copy_plans_what_stripe_would(account: Account, name: str, tmp_path: Path) -> None:
+    rows = account.rows()
+    ours = account.plan(rows, PLANS[name], tmp_path / "a.sqlite", database=account.database)
+    if name == "email":  # Stripe's list knows the case in which it was written
+        for row in rows:
+            row["email"] = row["email"].lower()
+        ours = account.plan(rows, PLANS[name], tmp_path / "a.sqlite", database=account.database)
+    theirs = account.plan(rows, PLANS[name], tmp_path / "b.sqlite")
+    assert ours.pop("requests") == 1 < theirs.pop("requests")  # whose key it is
+    assert ours == theirs
+    assert len({row["action"] for row in ours["rows"]}) > (name == "email") + (name != "quotes") - 1
