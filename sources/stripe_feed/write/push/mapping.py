@@ -82,13 +82,14 @@ def _is_field(push: Definition, column: str) -> bool:
     return column not in push.key or column == push.match or _is_known(push.row, column)
 
 
+@cache
+def top_of(path: str) -> str:
+    """The parameter that a dotted name, or an entry of a list, is a part of."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
 def _is_known(row: Writable, name: str) -> bool:
-    top = re.split(r"[.\[]", name, maxsplit=1)[0]
-    return any(
-        re.split(r"[.\[]", path, maxsplit=1)[0] == top
-        for verb in ("create", "update")
-        for path in row.parameters[verb]
-    )
+    return any(top_of(name) in row.tops[verb] for verb in ("create", "update"))
 
 
 def _path(row: Writable, name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,17 @@ from ..lookup.known import Known, known_value, read_known
 from .decision import get
 from .definition import Definition
 from .log import LoggedRow
-from .mapping import Reference, Wanted
+from .mapping import Reference, Wanted, top_of
 
 IN_PARTS = ("subscriptions",)
 """Tables whose rows lack what is in tables of their own."""
+DECIDES = frozenset(
+    ("active", "created", "due_date", "invoice", "metadata", "parent", "pricing", "product", "status",
+     "status_transitions")
+)  # fmt: skip
+"""Fields of objects that decide what a row needs, whatever the row says."""
 Index = dict[str, list[str]]
-Pending = Iterable[tuple[Wanted, LoggedRow | None]]
+Pending = Collection[tuple[Wanted, LoggedRow | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Matcher:
         return index
 
 
-def _oldest_first(found: Iterable[Object]) -> list[Object]:
+def _oldest_first(found: Collection[Object]) -> list[Object]:
     return sorted(found, key=lambda one: (one.get("created") or 0, str(one["id"])))
 
 
@@ -111,8 +116,9 @@ def make_matcher(
     for table, by, value in _look_ups(push, rows):
         if (is_plan and table not in IN_PARTS) or by == "email":
             asked[table, by].add(known_value(by, value))
+    fields = {top_of(path) for wanted, _ in rows for path in wanted.given} if is_plan else set()
     try:
-        known = read_known(lookup.api, copy, account_id, asked, is_plan) if asked else {}
+        known = read_known(lookup.api, copy, account_id, asked, fields | DECIDES) if asked else {}
     except (NoAnswer, WrongAccount):  # rows of one account can be pushed to another one
         known = {}
     return Matcher(lookup, is_plan, known)
