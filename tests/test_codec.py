@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -17,11 +18,13 @@ import pyarrow as pa
 import pytest
 
 from stripe_feed.api.client import InvalidBody
+from stripe_feed.extract.existing import object_from_row
 from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table
 from stripe_feed.extract.tables.codec import ARROW_TYPES, NEVER_NULL, Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.extract.tables.values import value_of
-from stripe_feed.resources.model import ColumnKind
+from stripe_feed.resources.column_files import DETAILS
+from stripe_feed.resources.model import Column, ColumnKind, Resource
 from tests.core import CORE, CORE_TABLES
 
 STAMP = LoadStamp("acct_1", "load_1")
@@ -904,3 +907,44 @@ def test_an_object_alone_is_the_same_record() -> None:
     assert isinstance(listed, Record)
     assert (alone.hash, has_more) == (listed.hash, True)
     assert alone.row == listed.row
+
+
+# -- fields that share a column
+
+
+def folding() -> TableCodec:
+    """Payment methods have a field per type, of which each object has the one that its type names."""
+    columns = [Column(name, "text", "X.") for name in ("id", "type", "object")]
+    row = Resource("payment_methods", "payment_method", (*columns, DETAILS), created_field="")
+    return TableCodec(replace(row, folded=("card", "link")))
+
+
+def test_fields_of_a_type_share_a_column() -> None:
+    """Null and absent ones are left out, and the digest covers what is there."""
+    shape = folding()
+    body = (
+        b'{"id":"pm_1","object":"payment_method","type":"card","card":{"last4":"4242"},"link":null}'
+    )
+    other = body.replace(b"4242", b"1881")
+
+    record, changed, without = (
+        shape.decode_object(one) for one in (body, other, body.replace(b'"link":null', b'"x":1'))
+    )
+    (row,) = parent_table(shape, [record], [7], STAMP).to_pylist()
+
+    assert json.loads(row["details"]) == {"card": {"last4": "4242"}}
+    assert "card" not in row and row["extra"] is None
+    assert record.hash == without.hash != changed.hash
+
+
+def test_an_image_has_the_fields_under_their_names() -> None:
+    """As Stripe has it: of the object, and of its stored row."""
+    shape = folding()
+    record = shape.decode_object(
+        b'{"id":"pm_1","object":"payment_method","type":"card","card":{"last4":"4242"}}'
+    )
+    (row,) = parent_table(shape, [record], [7], STAMP).to_pylist()
+
+    for image in (shape.image(record.row), object_from_row(shape, row)):
+        assert image["card"] == {"last4": "4242"}
+        assert "details" not in image

@@ -15,6 +15,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from ..destination.state import select_rows, table_name
 from ..resources import CHANGES, RESOURCES
+from ..resources.column_files import DETAILS
 from ..resources.model import Child, Column, ColumnKind, Resource
 from .tables.arrow import LoadStamp
 from .tables.codec import ARROW_MEMORY, ARROW_TYPES, TableCodec
@@ -218,6 +219,8 @@ def compared_fields(resource: Resource, codec: TableCodec) -> set[str]:
     lists, without the volatile ones.
     """
     names = {column.name for column in codec.columns} | {child.field for child in resource.children}
+    if codec.folded:
+        names = (names - {DETAILS.name}) | set(codec.folded)
     return names - set(resource.volatile)
 
 
@@ -302,6 +305,8 @@ def object_from_row(codec: TableCodec, row: StoredRow) -> Image:
     image: Image = {
         column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
     }
+    if codec.folded:
+        image |= image.pop(DETAILS.name) or {}
     return image | (parse_cell(row["extra"]) or {})
 
 

@@ -7,15 +7,18 @@ by SDK class.
 
 from __future__ import annotations
 
+from .banking import BANKING
 from .billing import BILLING
+from .checkout import CHECKOUT
 from .column_files import with_columns
 from .connect import CONNECT
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
 from .payments import PAYMENTS
+from .settings import SETTINGS
 
 RESOURCES: dict[str, Resource] = index_by_table(
-    *with_columns((*CORE, *PAYMENTS, *BILLING, *CONNECT))
+    *with_columns((*CORE, *PAYMENTS, *BILLING, *CHECKOUT, *CONNECT, *BANKING, *SETTINGS))
 )
 """Every resource by table, in the order of display."""
 

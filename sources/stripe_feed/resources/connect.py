@@ -41,5 +41,14 @@ CONNECT: tuple[Resource, ...] = (
             ),
         ),
     ),
+    Resource(
+        table="accounts",
+        object="account",
+        group="connect",
+        permission="rak_connected_account_read",
+        label="Connect > Connected accounts",
+        events=event_types("account", "updated"),  # none says that one was connected
+        excluded=("external_accounts",),
+    ),
 )
 """Transfers to accounts, and fees from them."""

@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from ...api.client import InvalidBody
+from ...resources.column_files import DETAILS
 from ...resources.model import Child, Column, ColumnKind, Resource
 from .rejected import Rejected, rejection, usable_id
 from .values import PYTHON_TYPES, Ref, value_of
@@ -106,6 +107,7 @@ class TableCodec:
         self.children = tuple((child, TableCodec(child)) for child in children)
         self.embeds = row.embeds if isinstance(row, Child) else ()
         self.excluded = row.excluded if isinstance(row, Resource) else ()
+        self.folded = row.folded if isinstance(row, Resource) else ()
         self._created_column = row.created_column if isinstance(row, Resource) else ""
         volatile = row.volatile if isinstance(row, Resource) else ()
         hashed = self._hashed = [
@@ -117,7 +119,7 @@ class TableCodec:
         self._mistyped_at: list[int] = []
         self.known_names = (
             {column.name for column in self.columns}
-            | set(self.excluded)
+            | {*self.excluded, *self.folded}
             | {c.field for c, _ in self.children}
         )
         added_columns = (
@@ -197,7 +199,15 @@ class TableCodec:
             return Rejected(self.name, row.id, created, f"it is not of type {self.object_name}")
         for child, _ in self.children:
             set_parent(child, row.id, getattr(row, child.field))
+        if self.folded:
+            self._fold(row)
         return Record(row, self.hash(row), created)
+
+    def _fold(self, row: Any) -> None:
+        """Put the fields that share a column into it; those that are null or absent are left out."""
+        values = {name: getattr(row, name) for name in self.folded}
+        there = {name: raw for name, raw in values.items() if bytes(raw) not in (b"", b"null")}
+        setattr(row, DETAILS.name, msgspec.Raw(msgspec.json.encode(there)) if there else NULL_RAW)
 
     def decode_list(self, embedded: Any) -> Any:
         """Decode the embedded list of an object; None if it is not a list."""
@@ -250,6 +260,11 @@ class TableCodec:
             if embedded is not None and not isinstance(embedded, msgspec.Raw):
                 data = [codec._field_values(item) for item in embedded.data]
                 values[child.field] = {"object": "list", "data": data, "has_more": False}
+        if self.folded:
+            values.pop(DETAILS.name)
+            values |= {
+                name: raw for name in self.folded if bytes(raw := getattr(row, name, ABSENT_RAW))
+            }
         unknown = {
             name: getattr(row, attribute, ABSENT_RAW)
             for name, attribute in self.unknown_fields.items()
@@ -280,6 +295,7 @@ class TableCodec:
             else:
                 fields.append((column.name, PYTHON_TYPES[column.kind], None))
         fields += [(name, msgspec.Raw, NULL_RAW) for name in self.excluded]
+        fields += [(name, msgspec.Raw, ABSENT_RAW) for name in self.folded]
         for child, codec in self.children:
             if child.field in self.mistyped:
                 fields.append((child.field, msgspec.Raw, NULL_RAW))
