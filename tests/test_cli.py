@@ -625,9 +625,7 @@ def test_a_dry_run_plans_everything_and_writes_nothing(shell: Shell) -> None:
     said = shell.run("sync", "--dry-run", "--state-dir", "state")
 
     assert said.code == 0
-    assert re.findall(r"^ (\w+) +everything +the beginning +(\S+ \S+) *$", said.out, re.M) == [
-        (name, "2026-05-28 20:26:40") for name in CORE
-    ]
+    assert re.findall(r"^ (\w+) +everything +the beginning +$", said.out, re.M) == list(CORE)
     assert list(shell.folder.iterdir()) == []
     assert sum(shell.box.counts.values()) == before + 1
 
@@ -638,6 +636,7 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
     said = copy.run("sync", "--dry-run", "--json", "--resources", "customers")
     dates = ["--start-date", "2026-01-01", "--end-date", "2026-02-01"]
     fixed = copy.run("sync", "--dry-run", "--json", "--resources", "plans", *dates)
+    shown = copy.run("sync", "--dry-run", "--resources", "plans", *dates)
     fresh = copy.run("sync", "--dry-run", "--json", "--full-refresh")
 
     now = copy.box.now
@@ -657,11 +656,14 @@ def test_a_dry_run_after_a_load_plans_what_is_new(copy: Shell) -> None:
         CORE
     )  # no events before the lists are complete
     assert everything["since"] is None and 0 <= _seconds(everything["until"]) - now < 60
+    assert new["requests"] == 1
+    assert "plans range 2026-01-01 00:00:00 2026-02-01 00:00:00" in " ".join(shown.out.split())
     assert json.loads(fixed.out) == {
         "resource": "plans",
         "kind": "range",
         "since": "2026-01-01T00:00:00Z",
         "until": "2026-02-01T00:00:00Z",
+        "requests": None,
     }
     assert (copy.folder / "stripe_feed.duckdb").read_bytes() == content
     assert [path.name for path in copy.folder.iterdir()] == ["stripe_feed.duckdb"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ DAY = 86_400
 def planned(
     state: dict[str, Any], now: int = NOW, walks: int = 1, born: int = BORN, **options: Any
 ) -> ListingPlan:
-    return plan_listing(state, Options(**options), walks, now, born)
+    resource = replace(CORE["customers"], list_filters=((),) * walks)
+    return plan_listing(resource, state, Options(**options), now, born)
 
 
 def done(t0: int, start: int = 0, walks: int = 1) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from stripe_feed.extract.next_step import (
     plan_run,
     should_store,
 )
+from stripe_feed.resources.model import Resource
 
 NOW = 1_780_000_000
 
@@ -193,3 +195,110 @@ def test_a_cursor_rests_once_its_events_have_left_the_look_back() -> None:
     assert not should_store(stored, hi, 300, None)
     assert not should_store(stored, stored + IDLE_STORE_INTERVAL - 1, 300, None)
     assert should_store(stored, stored + IDLE_STORE_INTERVAL, 300, None)
+
+
+# -- objects that change without an event, and lists without a filter by time
+
+SILENT = {
+    row.table: row
+    for row in (
+        Resource("fees", "fee", relist_days=14),
+        Resource("intents", "intent", relist_days=30, events=("intent.created",)),
+        Resource("quotes", "quote", created_field="", events=("quote.created",)),
+        Resource("codes", "code", created_field=""),
+    )
+}
+ALL = tuple(SILENT)
+EVENTS = ("intents", "quotes")
+
+
+def silent(
+    t0: int = NOW - 100, put_off: Collection[str] = (), relisted: int = NOW - 100, **lists: Any
+) -> dict[str, Any]:
+    """The states after a first load at `t0`, whose last days were listed again at `relisted`."""
+    event_states = {
+        name: read(t0, t0) | ({"put_off": True} if name in put_off else {}) for name in EVENTS
+    }
+    found = {name: listed(t0) | {"relisted": relisted} for name in ALL}
+    return states(event_states, **{name: state | lists for name, state in found.items()})
+
+
+def plan(found: dict[str, Any], **more: Any) -> RunPlan:
+    return plan_run(found, ALL, NOW, reads_events=True, resources=SILENT, **more)
+
+
+LATE: Any = {"t0": NOW - SECONDS_PER_DAY, "relisted": NOW - SECONDS_PER_DAY}
+WINDOWS = {"fees": NOW - 14 * SECONDS_PER_DAY, "intents": NOW - 30 * SECONDS_PER_DAY}
+
+
+def test_a_first_load_lists_everything_and_waits_for_no_events_of_what_has_none() -> None:
+    found = plan({})
+
+    assert (found.lists, found.polled, found.compared) == (ALL, (), ())
+    assert not must_probe_events({}, ("fees", "codes"), NOW, SILENT)
+    assert must_probe_events({}, ALL, NOW, SILENT)
+
+
+def test_until_they_are_due_whole_lists_rest() -> None:
+    found = plan(silent())
+
+    assert found.steps == dict.fromkeys(ALL, "incremental")
+    assert (found.lists, found.polled) == (("fees", "intents"), EVENTS)
+    assert (found.compared, found.relist_from) == ((), {})
+
+
+def test_what_is_due_is_listed_again_or_compared() -> None:
+    """A list tells itself what no event tells; where events tell something, a comparison knows
+    them.
+    """
+    found = plan(silent(**LATE))
+
+    assert (found.lists, found.polled) == (("fees",), EVENTS)
+    assert found.compared == ("intents", "quotes", "codes")
+    assert found.relist_from == WINDOWS
+    assert plan(silent(), relist_every=100) == found
+    assert plan(silent(), relist_every=101).compared == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "lists", "compared", "windows"),
+    [
+        # nothing can be compared: `changes` is not selected
+        ({"compares": False}, ALL, (), WINDOWS),
+        ({"compares": False, "is_range": True}, ALL, (), WINDOWS),
+        # a comparison of everything was asked for
+        ({"reconcile": ALL}, (), ALL, {}),
+        # this run has done it
+        ({"compared": ALL}, ("fees", "intents"), (), {}),
+        ({"listed": ALL}, ("fees", "intents"), (), {}),
+    ],
+)
+def test_what_is_due_otherwise(
+    more: dict[str, Any], lists: tuple[str, ...], compared: tuple[str, ...], windows: dict[str, int]
+) -> None:
+    found = plan(silent(**LATE), **more)
+
+    assert (found.lists, found.compared, found.relist_from) == (lists, compared, windows)
+
+
+def test_a_fixed_range_reads_every_list() -> None:
+    """Also those that cannot be filtered by time, and are not due."""
+    assert plan(silent(), compares=False, is_range=True).lists == ALL
+
+
+def test_an_earlier_start_has_whole_lists_read() -> None:
+    """Others read what is older; events do not bring it."""
+    assert plan(silent(start=1_000), start=999).compared == ("quotes", "codes")
+    assert plan(silent(start=1_000), start=1_000).compared == ()
+
+
+def test_a_relist_that_was_put_off_comes_before_more_events() -> None:
+    """Though this run has listed them, and the others are not due."""
+    found = plan(silent(put_off=EVENTS), listed=ALL)
+
+    assert (found.compares_first, found.polled, found.compared) == (True, (), EVENTS)
+    assert found.relist_from == {"intents": WINDOWS["intents"]}
+
+
+def test_a_comparison_of_everything_is_not_limited_to_the_last_days() -> None:
+    assert plan(silent(**LATE, compare=True)).relist_from == {}

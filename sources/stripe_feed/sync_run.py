@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .api.rate_limits import MAX_PAGE_SIZE
 from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file
 from .destination.lease import hold_lease
 from .destination.load import finish_pending, run_load, sync_state, translate_errors
@@ -30,8 +31,9 @@ from .destination.preflight import require_no_dependent_views, require_usable_da
 from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
+from .extract.events.reader import poll_groups
 from .extract.events.webhook import WebhookEvent
-from .extract.next_step import event_window, plan_run
+from .extract.next_step import RunPlan, event_window, plan_run
 from .extract.options import SourceOptions, resource_names
 from .extract.paging.listing import plan_listing
 from .extract.run import RunContext, open_run
@@ -40,6 +42,7 @@ from .feed.relay import relay_pipeline, store_path
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
+from .resources.model import Resource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -79,12 +82,17 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a run would read of one resource, in Unix seconds; `since` is 0 for a first listing."""
+    """What a run would read of one resource, in Unix seconds; `since` is 0 for a first listing.
+
+    `requests`: how many it takes at least; None where nothing tells, as for a first listing.
+    """
 
     resource: str
-    kind: str  # "everything", "the rest", "new", "range", "events"
+    # "everything", "the rest", "new", "range", "events"; "again": what changes without an event
+    kind: str
     since: int
     until: int
+    requests: int | None = None
 
 
 def sync(
@@ -260,40 +268,95 @@ def plan_sync(
 ) -> list[Planned]:
     """Return what a run would read, from the state of the destination. Writes nothing."""
     states, names = resource_states(pipeline), resource_names(resources)
-    account, plans, cursors = context.account, [], states.get(CHANGES, {})
-    without_events = [n for n in names if "t0" in states.get(n, {}) and n not in cursors]
-    reads_events = context.options.end is None and (not without_events or context.can_read_events())
-    run_plan = plan_run(states, names, context.api.now(), reads_events=reads_events)
+    cursors, options = states.get(CHANGES, {}), context.options
+    _ = context.account  # its answer also has Stripe's time
+    without_events = [
+        n for n in names if "t0" in states.get(n, {}) and n not in cursors and RESOURCES[n].events
+    ]
+    reads_events = options.end is None and (not without_events or context.can_read_events())
+    run_plan = plan_run(
+        states,
+        names,
+        context.api.now(),
+        reads_events=reads_events,
+        compares=options.end is None,
+        is_range=options.end is not None,
+        start=options.start or 0,
+        relist_every=options.relist_every,
+    )
+    plans = []
     for name in names:
-        state, row = states.get(name, {}), RESOURCES[name]
-        if run_plan.steps[name] in ("relist", "gap"):
-            state = {}  # no events continue from this list: it is read again
-        planned = plan_listing(
-            state, context.options, len(row.list_filters), context.api.now(), account.created
+        if name in run_plan.compared and run_plan.steps[name] != "gap":
+            plans.append(_planned_comparison(pipeline, context, run_plan, name))
+        elif name in run_plan.lists or run_plan.steps[name] == "gap":
+            plans.append(_planned_list(pipeline, context, run_plan, states.get(name, {}), name))
+    return [*plans, *_planned_events(run_plan, cursors, context)]
+
+
+def _planned_comparison(
+    pipeline: Any, context: RunContext, run_plan: RunPlan, name: str
+) -> Planned:
+    """A list that is read once more, to find what no event has told."""
+    now, since = context.api.now(), run_plan.relist_from.get(name, context.options.start or 0)
+    row = RESOURCES[name]
+    pages = _pages_between(pipeline, row, since, now) + bool(row.events)
+    return Planned(name, "again", since, now, pages)
+
+
+def _planned_list(
+    pipeline: Any, context: RunContext, run_plan: RunPlan, state: dict[str, Any], name: str
+) -> Planned:
+    row, relist_from = RESOURCES[name], run_plan.relist_from.get(name)
+    if run_plan.steps[name] in ("relist", "gap"):
+        state = {}  # no events continue from this list: it is read again
+    planned = plan_listing(
+        row,
+        state,
+        context.options,
+        context.api.now(),
+        context.account.created,
+        relist_from=relist_from,
+    )
+    ranges = [r for walk in planned.remaining for r in walk]
+    since, until = min(lo for lo, _ in ranges), min(max(hi for _, hi in ranges), context.api.now())
+    if planned.keeps_cursor:
+        return Planned(name, "range", since, until)
+    if planned.first:
+        return Planned(name, "everything", since, until)
+    if any(state["left"]):
+        return Planned(name, "the rest", since, until)
+    pages = _pages_between(pipeline, row, since, until)
+    return Planned(name, "new" if relist_from is None else "again", since, until, pages)
+
+
+def _pages_between(pipeline: Any, resource: Resource, since: int, until: int) -> int:
+    """How many pages of a list the copy would fill: at least one for each walk."""
+    with pipeline.sql_client() as client:
+        rows = (
+            existing.count_between(client, resource, since, until)
+            if since and resource.created_column
+            else existing.count_rows(client, resource.table)
         )
-        ranges = [r for walk in planned.remaining for r in walk]
-        if planned.keeps_cursor:
-            kind = "range"
-        elif planned.first:
-            kind = "everything"
-        else:
-            kind = "the rest" if any(state["left"]) else "new"
-        plans.append(Planned(name, kind, min(lo for lo, _ in ranges), max(hi for _, hi in ranges)))
-    return [*plans, *_planned_events(cursors, context)]
+    return max(len(resource.list_filters), -(-rows // MAX_PAGE_SIZE))
 
 
-def _planned_events(cursors: Mapping[str, Any], context: RunContext) -> list[Planned]:
+def _planned_events(
+    run_plan: RunPlan, cursors: Mapping[str, Any], context: RunContext
+) -> list[Planned]:
     """What a run would read of the events; nothing until the lists are complete."""
     options = context.options
     if options.end is not None or not any(cursor["cursor"] for cursor in cursors.values()):
         return []
-    started = [cursor for cursor in cursors.values() if cursor["cursor"]]  # others: lists first
-    spans = [
-        event_window(cursor, context.api.now(), options.look_back, options.settle)
-        for cursor in started
-    ]
-    since, until = min(lo for lo, _ in spans), max(hi for _, hi in spans)
-    return [Planned(CHANGES, "events", since, until)] if since < until else []
+    # others: lists first
+    spans = {
+        table: event_window(cursor, context.api.now(), options.look_back, options.settle)
+        for table, cursor in cursors.items()
+        if cursor["cursor"]
+    }
+    since, until = min(lo for lo, _ in spans.values()), max(hi for _, hi in spans.values())
+    polled = [RESOURCES[name] for name in run_plan.polled if name in spans]
+    calls = len(poll_groups(polled, {table: lo for table, (lo, _) in spans.items()}))
+    return [Planned(CHANGES, "events", since, until, calls)] if since < until else []
 
 
 def with_loaded(names: Sequence[str], pipeline: Any) -> list[str]:

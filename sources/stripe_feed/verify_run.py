@@ -20,7 +20,8 @@ from .extract.next_step import VERSION_STEP
 from .extract.options import SourceOptions, resource_names
 from .extract.paging.fetch import fetch_list_page
 from .extract.paging.listing import FIRST_ACCOUNT
-from .extract.paging.windows import Planner
+from .extract.paging.whole_walk import WholeWalk
+from .extract.paging.windows import Planner, Walk
 from .extract.refetch import Fetched, retrieve
 from .extract.repairs import stray_rows
 from .extract.repairs.copy_rows import VERSION_TOLERANCE
@@ -170,9 +171,12 @@ class ResourceVerification:
         result.differences.extend(Difference(table, id, what) for table, id, what in differences)
 
     def _shown(self) -> dict[str, Fetched]:
-        """Read pages of Stripe's lists: the newest, and pages before random times."""
+        """Read pages of Stripe's lists: the newest, and pages before random times; of a list that
+        cannot be filtered by time, its first page.
+        """
         oldest = self.context.account.created or FIRST_ACCOUNT
-        count = min(MAX_PAGES, max(1, self.sample // 50))
+        has_time = bool(self.resource.created_field)
+        count = min(MAX_PAGES, max(1, self.sample // 50)) if has_time else 0
         moments = [
             self.until,
             *(self.rng.randint(min(oldest, self.until), self.until) for _ in range(count)),
@@ -181,7 +185,8 @@ class ResourceVerification:
         for moment in moments:
             spans, on_pages = [], dict[str, Fetched]()
             for walk in self.resource.list_filters:
-                ask = Planner([(0, moment)]).next_request()
+                planner: Walk = Planner([(0, moment)]) if has_time else WholeWalk()
+                ask = planner.next_request()
                 if ask is None:
                     continue
                 page = fetch_list_page(
@@ -201,6 +206,8 @@ class ResourceVerification:
                 last = page.keys[-1].created if page.keys and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
             shown |= on_pages
+            if not has_time:
+                continue
             read_down_to = max(spans, default=moment)
             self.hidden |= (
                 stray_rows.live_ids_between(

@@ -131,6 +131,14 @@ def sync(
     test_clocks: Annotated[
         bool, typer.Option("--test-clocks", help="Also load objects on a test clock.")
     ] = False,
+    relist_hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="After how many hours to list objects again that change without an event; 24 by default.",
+        ),
+    ] = None,
     full_refresh: Annotated[
         bool, typer.Option("--full-refresh", help="Drop the tables and load everything again.")
     ] = False,
@@ -171,6 +179,7 @@ def sync(
         "end_date": parse_day(end_date),
         "expand": parse_expand(expand),
         "test_clocks": test_clocks,
+        **({} if relist_hours is None else {"relist_hours": relist_hours}),
         "full_refresh": full_refresh,
         "deletes": deletes,
         "snapshot": snapshot,

@@ -344,7 +344,9 @@ def print_verification(result: Verified, json: bool) -> None:
 
 
 def print_plan(planned: Sequence[Planned], json: bool) -> None:
-    """Print what a run would read; in JSON, `since` is null if it reads from the beginning."""
+    """Print what a run would read; in JSON, `since` is null if it reads from the beginning, and
+    `requests` if nothing tells how many it takes.
+    """
     if json:
         print_json(
             *(
@@ -353,21 +355,25 @@ def print_plan(planned: Sequence[Planned], json: bool) -> None:
                     "kind": p.kind,
                     "since": _utc(p.since) if p.since else None,
                     "until": _utc(p.until),
+                    "requests": p.requests,
                 }
                 for p in planned
             )
         )
         return
+    # a run reads up to now, unless an end was given; then nothing tells how long it takes
+    is_range = any(p.kind == "range" for p in planned)
     rows = [
         (
             p.resource,
             p.kind,
             format_time(p.since) if p.since else "the beginning",
-            format_time(p.until),
+            format_time(p.until) if is_range else p.requests,
         )
         for p in planned
     ]
-    console_out().print(make_table(["resource", "reads", "from (UTC)", "to (UTC)"], rows))
+    last = "to (UTC)" if is_range else "requests"
+    console_out().print(make_table(["resource", "reads", "from (UTC)", last], rows))
     echo_err("Nothing was written.")
 
 

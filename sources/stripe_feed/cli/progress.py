@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..api.responses import is_retryable
+from ..extract.paging.windows import FAR_FUTURE
 from .output import log_line, make_table
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class ListingMeter:
         )
         windows = [window for planner in listing.walks for window in list(planner.windows)]
         left = sum(window.pages_left() for window in windows)
-        back_to = max((window.position for window in windows), default=0) if pages else None
+        # of a list without a filter by time nobody knows
+        positions = [w.position for w in windows if w.position < FAR_FUTURE]
+        back_to = max(positions, default=None if windows else 0) if pages else None
         return ListingProgress(listing.name, rows, pages, left, back_to, *speeds)
 
 

@@ -290,10 +290,37 @@ def all_rows(client: Any, table: str, names: Sequence[str]) -> Iterator[tuple[An
     """Yield some columns of every row of a table; null for a missing column, nothing for a missing
     table.
     """
+    yield from _read_rows(
+        client, f"select {_select_list(client, table, names)} from {table_name(client, table)}"
+    )
+
+
+def rows_created_since(
+    client: Any, resource: Resource, names: Sequence[str], since: int
+) -> Iterator[tuple[Any, ...]]:
+    """Like `all_rows`, for objects created since a Unix second."""
+    created = client.escape_column_name(resource.created_column)
+    query = (
+        f"select {_select_list(client, resource.table, names)} "
+        f"from {table_name(client, resource.table)} where {created} >= %s"
+    )
+    yield from _read_rows(client, query, datetime.fromtimestamp(since, timezone.utc))
+
+
+def rows_of_parents(
+    client: Any, table: str, names: Sequence[str], parent: str, parents: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Like `all_rows`, for the children of some parents; `parent` is the column with their ids."""
+    query = (
+        f"select {_select_list(client, table, names)} from {table_name(client, table)} "
+        f"where {client.escape_column_name(parent)} in"
+    )
+    yield from _by_ids(client, query, parents)
+
+
+def _read_rows(client: Any, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
     try:
-        with client.execute_query(
-            f"select {_select_list(client, table, names)} from {table_name(client, table)}"
-        ) as cursor:
+        with client.execute_query(query, *values) as cursor:
             while batch := cursor.fetchmany(10_000):
                 yield from batch
     except DestinationUndefinedEntity:
@@ -385,6 +412,12 @@ def _arrow_value(column: Column, value: Any) -> Any:
 def _utc_time(value: Any) -> datetime:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+
+def count_rows(client: Any, table: str) -> int:
+    """Count the rows of a table; 0 if it does not exist."""
+    query = f"select count(*) from {table_name(client, table)}"
+    return next((int(count) for (count,) in select_rows(client, query)), 0)
 
 
 def count_between(client: Any, resource: Resource, lo: int, hi: int) -> int:

@@ -4,8 +4,11 @@ its state.
 State of a resource: `t0`, Stripe's time when the listing began; `left`, per walk the ranges of
 seconds not yet yielded; `start`, the oldest second asked for; `shape`, the schema of the first
 rows; `compare`, if stored rows may no longer exist; `childless`, if no object of a whole list had a
-child; and `lost`, the table of embedded objects whose rows this listing brings back. Nothing else:
-no ids, no cursors.
+child; `lost`, the table of embedded objects whose rows this listing brings back; `relisted`, when
+the last days were listed again, because objects change without an event; `since`, of a resource
+without events, the time from which its list reports creations, and `snapshot_due`, if it is to give
+a snapshot; and `empty`, if a list that cannot be filtered by time had no object. Nothing else: no
+ids, no cursors.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from .next_step import should_store
 from .paging.fetch import fetch_list_page
 from .paging.listing import ListingRun, plan_listing
 from .paging.reader import Listing
-from .paging.windows import Planner, Range, subtract
+from .paging.whole_walk import WHOLE_LIST, WholeWalk
+from .paging.windows import FAR_FUTURE, Planner, Range, subtract
 from .refetch import Fetched, refetch
+from .repairs.row_changes import changes_of_rows
 from .run import RunContext
 from .tables.changes import ChangeRow, customer_id_of, encode_image, listed_change_id
 from .tables.codec import Record, schema_id
@@ -38,9 +43,9 @@ from .writer import Writer, child_items, read_version
 
 log = logging.getLogger("stripe_feed")
 
-FAR_FUTURE = 10_000_000_000  # test clocks run ahead of now
 # in the source's state: a list has reported creations, for a key that could not read events
 LIST_EMITTED_CREATES = "told_by_list"
+KEPT_IN_STATE = ("relisted", "since", "snapshot_due")  # what a listing leaves in the state
 
 
 def list_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
@@ -73,6 +78,7 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
         return  # an earlier package of this run has read everything
     if resource.table not in plan.lists:
         return  # the whole list is compared instead
+    relist_from = None if resource.table in plan.compared else plan.relist_from.get(resource.table)
     run = _resume_listing(context, resource, state) if step != "relist" else None
     lost = _lost_table(writer, state) if run is None and step != "relist" else ""
     before = dict(state)
@@ -81,14 +87,24 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
     run = (
         run
         or _resume_listing(context, resource, state)
-        or _begin_listing(context, resource, state, relist=step == "relist", lost_table=lost)
+        or _begin_listing(
+            context,
+            resource,
+            state,
+            relist=step == "relist",
+            lost_table=lost,
+            relist_from=relist_from,
+        )
     )
+    reports_changes = CHANGES in selected
     try:
-        yield from _walk(context, run, writer, state, {} if step == "relist" else before)
+        yield from _walk(
+            context, run, writer, state, {} if step == "relist" else before, reports_changes
+        )
         if run.done and run.resumed:  # it ended where an earlier run began: read what is new since
             before = dict(state)
             run = _begin_listing(context, resource, state)
-            yield from _walk(context, run, writer, state, before)
+            yield from _walk(context, run, writer, state, before, reports_changes)
     except NotReadable:
         if run.plan.first:  # its events begin with the listing that loads it
             dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(
@@ -131,9 +147,10 @@ def _walk(
     writer: Writer,
     state: dict[str, Any],
     before: dict[str, Any],
+    reports_changes: bool,
 ) -> Iterator[Any]:
     """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the
-    state stored last.
+    state stored last. `reports_changes`: also yield changes that no event tells.
     """
     keeps_cursor = run.plan.keeps_cursor
     writer.lost_table = run.lost_embedded
@@ -154,6 +171,7 @@ def _walk(
         records = [record for page_slice in slices for record in page_slice.rows]
         if context.is_in_doubt:
             context.note_seconds(_created_seconds(records))
+        run.is_empty = run.is_empty and not records
         run.childless = run.childless and not any(
             child_items(record, child) for record in records for child in run.resource.children
         )
@@ -168,12 +186,11 @@ def _walk(
             and (run.done or not run.listing.batch_per_page)
         ):
             tables = writer.empty_tables()
-        if (
-            tables
-            and context.events_denied is not None
-            and not (run.plan.first or run.resumed or keeps_cursor)
-        ):
-            tables += _created_changes(context, writer, records, run.known_before)
+        if tables and reports_changes and not (run.plan.first or keeps_cursor):
+            if not run.resource.events:
+                tables += _listed_changes(context, writer, records, run)
+            elif context.events_denied is not None and not run.resumed:
+                tables += _created_changes(context, writer, records, run.known_before)
         if run.lost_table and any((record.created or 0) < run.known_before for record in records):
             log.warning(
                 "%s is gone or empty in the destination: %s are listed again.",
@@ -215,13 +232,44 @@ def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
             yield record.created or 0
 
 
+def _listed_changes(
+    context: RunContext, writer: Writer, records: Sequence[Record], run: ListingRun
+) -> list[Any]:
+    """Return the changes of objects that have no events: creations since the first listing began,
+    and differences to the stored rows. Objects that never say when they were created are new if the
+    whole list was there before.
+    """
+    resource, codec = writer.resource, writer.codec
+    since = max(run.carried.get("since", 0), run.known_before)
+
+    def is_new(record: Record) -> bool:
+        if record.created is None:
+            return not resource.created_column and not run.continued
+        return bool(record.created >= since)
+
+    created = [
+        _created_change(context, writer, record)
+        for record in records
+        if record.row.id not in writer.stored_hashes and is_new(record)
+    ]
+    changed = changes_of_rows(
+        writer.client,
+        resource,
+        codec,
+        [record for record in records if record.row.id in writer.stored_hashes],
+        context.api.now(),
+        context.api.version,
+        run.schema == schema_id(context.api.version, codec),
+    )
+    return writer.changes([*created, *changed])
+
+
 def _created_changes(
     context: RunContext, writer: Writer, records: Sequence[Record], known_before: int
 ) -> list[Any]:
     """Return changes for new objects, for a key that may not read their events; not for objects
     that were listed before the destination lost them.
     """
-    resource, codec = writer.resource, writer.codec
     new = [
         record
         for record in records
@@ -231,24 +279,24 @@ def _created_changes(
     if not new:
         return []
     dlt.current.source_state()[LIST_EMITTED_CREATES] = True
-    changes = []
-    for record in new:
-        image, created = codec.image(record.row), record.created
-        changes.append(
-            ChangeRow(
-                listed_change_id(context.account.id, resource.table, record.row.id, created),
-                resource.table,
-                record.row.id,
-                "c",
-                "list",
-                context.api.now() if created is None else created,
-                encode_image(resource, image),
-                before_quality="exact",
-                customer_id=customer_id_of(resource, record.row.id, image),
-                api_version=context.api.version,
-            )
-        )
-    return writer.changes(changes)
+    return writer.changes([_created_change(context, writer, record) for record in new])
+
+
+def _created_change(context: RunContext, writer: Writer, record: Record) -> ChangeRow:
+    resource, id, created = writer.resource, record.row.id, record.created
+    image = writer.codec.image(record.row)
+    return ChangeRow(
+        listed_change_id(context.account.id, resource.table, id, created),
+        resource.table,
+        id,
+        "c",
+        "list",
+        context.api.now() if created is None else created,
+        encode_image(resource, image),
+        before_quality="exact",
+        customer_id=customer_id_of(resource, id, image),
+        api_version=context.api.version,
+    )
 
 
 def _replace_state(state: dict[str, Any], new: dict[str, Any]) -> None:
@@ -272,7 +320,7 @@ def _lost_table(writer: Writer, state: dict[str, Any]) -> str:
     """
     if "t0" not in state or writer.client is None or writer.context.options.end is not None:
         return ""
-    if writer.resource.table in writer.tables_without_rows:
+    if writer.resource.table in writer.tables_without_rows and "empty" not in state:
         return writer.resource.table
     children = [child.table for child in writer.resource.children]
     empty = next((table for table in children if table in writer.tables_without_rows), "")
@@ -316,13 +364,15 @@ def _begin_listing(
     state: dict[str, Any],
     relist: bool = False,
     lost_table: str = "",
+    relist_from: int | None = None,
 ) -> ListingRun:
     """Begin a listing; its `t0` is in the state before its first request. `relist`: the destination
-    holds rows already; `lost_table`: a table that it has lost.
+    holds rows already; `lost_table`: a table that it has lost; `relist_from`: what was created since
+    is listed again.
     """
     options, now = context.options, context.api.now()
     planned = plan_listing(
-        state, options, len(resource.list_filters), now, context.account.created, bool(lost_table)
+        resource, state, options, now, context.account.created, bool(lost_table), relist_from
     )
     if relist:
         planned = replace(planned, first=False)
@@ -331,7 +381,7 @@ def _begin_listing(
         _warn_new_columns(resource.table, [expandable.name for expandable in codec.expanded])
     listing = open_listing(context, resource, planned.remaining)
     remaining = [list(walk) for walk in planned.remaining]
-    remaining += [[(0, FAR_FUTURE)] for _ in listing.walks[len(remaining) :]]
+    remaining += [[WHOLE_LIST] for _ in listing.walks[len(remaining) :]]
     run = ListingRun(resource, planned, listing, remaining, resumed=planned.started_at < now)
     run.start = min(options.start or 0, state.get("start", options.start or 0))
     if lost_table:
@@ -341,6 +391,13 @@ def _begin_listing(
     run.childless = state.get("childless", False) or lost_table in children  # until a child comes
     run.lost_embedded = lost_table if lost_table in embedded else state.get("lost", "")
     run.compare = relist or state.get("compare", False)
+    run.is_empty = not resource.created_field
+    run.continued = any(state.get("left", ()))
+    run.carried = {name: state[name] for name in KEPT_IN_STATE if name in state}
+    if planned.first and options.snapshot and not resource.events:
+        run.carried["snapshot_due"] = True
+    if resource.relist_days and (planned.first or lost_table or relist_from is not None):
+        run.carried["relisted"] = planned.started_at
     run.schema = (
         schema_id(context.api.version, context.codecs[resource.table])
         if planned.first or relist
@@ -358,8 +415,8 @@ def _begin_listing(
 def open_listing(
     context: RunContext, resource: Resource, remaining: Sequence[Sequence[Range]]
 ) -> Listing[Record]:
-    """Begin to read ranges of a list, per walk; if requested, also all objects on test clocks, which
-    the list hides.
+    """Begin to read ranges of a list, per walk, or the whole list if it has no filter by time; if
+    requested, also all objects on test clocks, which the list hides.
     """
     api, options, codec = context.api, context.options, context.codecs[resource.table]
     clocks = context.test_clocks if resource.hides_test_clocks else []
@@ -367,6 +424,7 @@ def open_listing(
         *resource.list_filters,
         *((*walk, ("test_clock", clock)) for clock in clocks for walk in resource.list_filters),
     ]
+    created_in = None if resource.created_field else (options.start or 0, options.end or FAR_FUTURE)
     listing: Listing[Record] = Listing(
         resource.table,
         resource.path,
@@ -378,10 +436,13 @@ def open_listing(
             request,
             options.test_clocks,
             reject=context.left_out.add,
+            created_in=created_in,
         ),
-        [
+        [WholeWalk() for _ in walks]
+        if not resource.created_field
+        else [
             *(Planner(ranges) for ranges in remaining),
-            *(Planner([(0, FAR_FUTURE)]) for _ in walks[len(remaining) :]),
+            *(Planner([WHOLE_LIST]) for _ in walks[len(remaining) :]),
         ],
     )
     context.connections.reader.open(listing)

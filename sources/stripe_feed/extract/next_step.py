@@ -1,10 +1,11 @@
 """Decide what a run does, from the state, the options and Stripe's time: the cursors, and what they
 allow. Pure.
 
-State of a list: `{t0, left, start}`. State of the events, per resource: `{since, cursor}`. `since`
-is the time at which the list began that its events continue from; `cursor` the time up to which
-they were applied; `told`, if changes were lost, the time since which they are read again;
-`put_off`, that a comparison comes before more events. All times are Unix seconds of Stripe's clock.
+State of a list: `{t0, left, start}`; `relisted` is the time at which its last days were listed
+again. State of the events, per resource: `{since, cursor}`. `since` is the time at which the list
+began that its events continue from; `cursor` the time up to which they were applied; `told`, if
+changes were lost, the time since which they are read again; `put_off`, that a comparison comes
+before more events. All times are Unix seconds of Stripe's clock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..resources import CHANGES
+from ..resources import CHANGES, RESOURCES
+from ..resources.model import Resource
 
 SECONDS_PER_DAY = 86_400
 RETENTION = 30 * SECONDS_PER_DAY  # Stripe keeps events so long
@@ -30,17 +32,19 @@ EventStates = dict[str, dict[str, Any]]  # resource -> the state of its events
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """What one package does, in this sequence: read the lists of `lists`, apply the events of
-    `polled`, compare the whole lists of `compared` with the copy.
+    `polled`, compare the lists of `compared` with the copy.
 
-    `steps`: what each resource needs. `compares_first`: a comparison was put off, so no events come
-    before it. `is_by_id`: only events that are fetched by id are applied. `reads_events`: whether
-    events are read at all.
+    `steps`: what each resource needs. `relist_from`: where objects change without an event, the
+    second since whose creations they are listed again, or compared; the others whole.
+    `compares_first`: a comparison was put off, so no events come before it. `is_by_id`: only events
+    that are fetched by id are applied. `reads_events`: whether events are read at all.
     """
 
     steps: Mapping[str, ResourceStep] = field(default_factory=dict)
     lists: tuple[str, ...] = ()
     polled: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
+    relist_from: Mapping[str, int] = field(default_factory=dict)
     compares_first: bool = False
     is_by_id: bool = False
     reads_events: bool = False
@@ -64,68 +68,130 @@ def plan_run(
     now: int,
     *,
     reads_events: bool,
+    compares: bool = True,
+    is_range: bool = False,
+    start: int = 0,
+    relist_every: int = SECONDS_PER_DAY,
     followed: Collection[str] = (),
     reconcile: Collection[str] = (),
     listed: Collection[str] = (),
     compared: Collection[str] = (),
     is_by_id: bool = False,
+    resources: Mapping[str, Resource] = RESOURCES,
 ) -> RunPlan:
     """Plan a package from the states of all resources.
 
     `lists`: the selected lists; without any, the events of the `followed` resources are read.
-    `reconcile`: the lists to compare on request, unless this run has `listed` them before.
-    `compared`: the lists that this run has compared. `is_by_id`: the package is for events that
-    only their id finds.
+    `compares`: whether lists can be compared with the copy. `is_range`: a fixed range is read.
+    `start`: the oldest second asked for. `relist_every`: the seconds after which objects that change
+    without an event are listed again. `reconcile`: the lists to compare on request, unless this run
+    has `listed` them before. `compared`: the lists that this run has compared. `is_by_id`: the
+    package is for events that only their id finds.
     """
     event_states = states.get(CHANGES, {})
     tables = lists or ([name for name in followed if name in event_states] if reads_events else ())
     steps = {
-        name: next_step(states.get(name, {}), event_states.get(name), now, reads_events)
+        name: next_step(
+            states.get(name, {}),
+            event_states.get(name),
+            now,
+            reads_events and bool(resources[name].events),
+        )
         for name in tables
     }
-    compares_first = reads_events and any(
-        event_states.get(name, {}).get("put_off", False) for name in tables
-    )
+    put_off = [name for name in tables if event_states.get(name, {}).get("put_off", False)]
+    due = [
+        name
+        for name in lists
+        if steps[name] == "incremental"
+        and name not in compared
+        and (
+            (name in put_off and _is_relisted(resources[name]))
+            or (
+                name not in listed
+                and _is_relist_due(resources[name], states[name], start, now - relist_every)
+            )
+        )
+    ]
+
+    again = [name for name in due if compares and not _is_told_by_list(resources[name])]
+
+    def is_listed(name: str) -> bool:
+        if steps[name] != "incremental":
+            return steps[name] != "gap"
+        has_time = bool(resources[name].created_field)
+        return name not in (*reconcile, *again) and (has_time or name in due or is_range)
+
+    def is_compared(name: str) -> bool:
+        if name in compared or steps[name] != "incremental":
+            return name not in compared and steps[name] == "gap"
+        return (
+            states.get(name, {}).get("compare", False)
+            or (name in reconcile and name not in listed)
+            or name in again
+        )
+
+    compares_first = reads_events and bool(put_off)
     polls = reads_events and not compares_first and not is_by_id
     return RunPlan(
         steps,
-        tuple(
-            name
-            for name in lists
-            if steps[name] != "gap" and not (steps[name] == "incremental" and name in reconcile)
-        ),
-        tuple(name for name, step in steps.items() if polls and step == "incremental"),
+        tuple(filter(is_listed, lists)),
         tuple(
             name
             for name, step in steps.items()
-            if name not in compared
-            and (
-                step == "gap"
-                or (
-                    step == "incremental"
-                    and (
-                        states.get(name, {}).get("compare", False)
-                        or (name in reconcile and name not in listed)
-                    )
-                )
-            )
+            if polls and step == "incremental" and resources[name].events
         ),
+        tuple(filter(is_compared, steps)),
+        {
+            name: max(0, now - resources[name].relist_days * SECONDS_PER_DAY)
+            for name in due
+            if resources[name].created_field
+            and name not in reconcile
+            and not states[name].get("compare", False)
+        },
         compares_first,
         is_by_id,
         reads_events,
     )
 
 
-def must_probe_events(states: Mapping[str, Any], lists: Sequence[str], now: int) -> bool:
-    """Whether the plan depends on the right to read events: for a resource that has none yet, and
-    over a gap.
+def must_probe_events(
+    states: Mapping[str, Any],
+    lists: Sequence[str],
+    now: int,
+    resources: Mapping[str, Resource] = RESOURCES,
+) -> bool:
+    """Whether the plan depends on the right to read events: for a resource whose events were never
+    read, and over a gap.
     """
     event_states = states.get(CHANGES, {})
     return any(
         name not in event_states
         or next_step(states.get(name, {}), event_states[name], now, True) == "gap"
         for name in lists
+        if resources[name].events
     )
+
+
+def _is_relisted(resource: Resource) -> bool:
+    """Whether objects change without an event, or the list cannot be filtered by time."""
+    return not resource.created_field or resource.relist_days > 0
+
+
+def _is_relist_due(
+    resource: Resource, list_state: Mapping[str, Any], start: int, before: int
+) -> bool:
+    """Whether such objects were listed last before a second, or not as far back as asked for."""
+    if resource.created_field:
+        return resource.relist_days > 0 and bool(list_state.get("relisted", 0) <= before)
+    return bool(list_state["t0"] <= before or start < list_state["start"])
+
+
+def _is_told_by_list(resource: Resource) -> bool:
+    """Whether its list tells what changed: no event tells it too, and of what is listed again
+    nothing is ever deleted.
+    """
+    return bool(resource.created_field) and not resource.events
 
 
 def next_step(

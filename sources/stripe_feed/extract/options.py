@@ -16,6 +16,7 @@ from ..resources.model import Resource
 
 LOOK_BACK = 300
 SETTLE = 60
+RELIST_HOURS = 24.0
 Deletes = Literal["soft", "hard"]
 
 Moment = int | float | str | Any  # Unix seconds, an ISO date or time, or a datetime
@@ -33,6 +34,8 @@ class Options:
     look_back: int = LOOK_BACK
     # the least age of an event in seconds: younger ones may not all be visible yet
     settle: int = SETTLE
+    # seconds after which objects are listed again that change without an event
+    relist_every: int = int(RELIST_HOURS * 3600)
     # soft: deleted rows stay, with `deleted_at`; hard: they are removed after the look-back
     deletes: Deletes = "soft"
     snapshot: bool = False  # a first backfill gives a change of op `r` for each object
@@ -54,6 +57,7 @@ class SourceOptions(TypedDict, total=False):
     test_clocks: bool
     look_back: int
     settle: int
+    relist_hours: float
     deletes: Deletes
     snapshot: bool
     max_rps: float | None
@@ -95,6 +99,9 @@ def check_options(reading: SourceOptions) -> Options:
     settle = reading.get("settle", SETTLE)
     if settle < 0:
         raise UsageError("settle must be 0 or more seconds.")
+    relist_hours = reading.get("relist_hours", RELIST_HOURS)
+    if not 0 <= relist_hours < float("inf"):
+        raise UsageError("relist_hours must be 0 or more hours.")
     deletes = reading.get("deletes", "soft")
     if deletes not in get_args(Deletes):
         raise UsageError(f"deletes must be soft or hard, not {deletes!r}.")
@@ -105,6 +112,7 @@ def check_options(reading: SourceOptions) -> Options:
         reading.get("test_clocks", False),
         look_back,
         settle,
+        int(relist_hours * 3600),
         deletes,
         reading.get("snapshot", False),
     )

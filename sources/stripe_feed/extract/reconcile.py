@@ -8,7 +8,7 @@ show, is fetched again before it counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,17 +20,18 @@ from ..resources.model import Resource
 from . import existing
 from .events.classify import ids_with_events
 from .events.history import same_schema
-from .lists import open_listing
+from .lists import KEPT_IN_STATE, open_listing
 from .next_step import VERSION_STEP, EventStates, ResourceStep, RunPlan
 from .paging.listing import whole_ranges
 from .refetch import Fetched, refetch
 from .repairs import stray_rows
 from .repairs.copy_rows import HeldRow, read_copy, shared_hashes
+from .repairs.row_changes import comparable_image, project_image, shared_fields
 from .repairs.row_digests import RowDigests, digests_of
 from .run import RunContext
 from .tables.changes import ChangeRow, diff_change
 from .tables.codec import Record, schema_id
-from .tables.diff import Image, align_lists, project_onto
+from .tables.diff import Image
 from .tables.rejected import Rejected
 from .writer import Writer, child_items, is_embedded_copy, read_version
 
@@ -44,13 +45,18 @@ def remove_old_deletions(
 ) -> Iterator[Any]:
     """Remove rows of objects that were deleted before the look-back, if deletes are `hard`."""
     if context.options.deletes == "hard":
-        for table, cursors in states.items():
+        list_states = dlt.current.source_state().get("resources", {})
+        read_until = {
+            table: state["t0"]
+            for table, state in list_states.items()
+            if table in RESOURCES and not RESOURCES[table].events and "t0" in state
+        }
+        read_until |= {table: cursors["cursor"] for table, cursors in states.items()}
+        for table, second in read_until.items():
             writer = writers(RESOURCES[table])
             if writer.client is not None:
                 with writer.client as client:
-                    existing.remove_deleted(
-                        client, table, cursors["cursor"] - context.options.look_back
-                    )
+                    existing.remove_deleted(client, table, second - context.options.look_back)
     yield None
 
 
@@ -58,14 +64,20 @@ def reconcile(
     context: RunContext, plan: RunPlan, writers: Writers, tables: Sequence[str], states: EventStates
 ) -> Iterator[Any]:
     """Compare these resources and fix them; yield their rows and changes. After a gap, events begin
-    anew at the time of the list.
+    anew at the time of the list. Where objects change without an event, compare those that were
+    created lately, as the plan says.
     """
     copies: dict[str, dict[str, str]] = {}
     # resources with children first: the objects that these embed are compared with them
     for table in sorted(tables, key=lambda name: not RESOURCES[name].children):
         try:
             yield from Reconciliation(
-                context, writers(RESOURCES[table]), states.get(table), copies, plan.steps[table]
+                context,
+                writers(RESOURCES[table]),
+                states.get(table),
+                copies,
+                plan.steps[table],
+                plan.relist_from.get(table),
             ).run()
         except NotReadable as refusal:
             context.refuse(table, refusal)
@@ -74,7 +86,7 @@ def reconcile(
 
 
 class Reconciliation:
-    """The comparison of one resource."""
+    """The comparison of one resource, or of its objects created since `relist_from`."""
 
     def __init__(
         self,
@@ -83,6 +95,7 @@ class Reconciliation:
         event_state: dict[str, Any] | None,
         copies: dict[str, dict[str, str]],
         step: ResourceStep,
+        relist_from: int | None = None,
     ) -> None:
         self.context, self.writer, self.event_state, self.copies = (
             context,
@@ -96,13 +109,20 @@ class Reconciliation:
         list_state = dlt.current.source_state()["resources"][self.resource.table]
         self.oldest_listed: int = list_state.get("start", 0)  # by the lists so far
         self.listed_until: int = list_state.get("t0", 0)
+        self.was_empty = "empty" in list_state
         self.start = context.options.start or 0
         if self.gap:  # continue to follow everything that was followed
             self.start = min(self.start, self.oldest_listed)
+        self.is_partial = relist_from is not None
+        if relist_from is not None:  # and what is new since the list
+            new_since = self.listed_until - context.options.look_back
+            self.start = max(self.start, min(relist_from, new_since))
+        self.shape = (list_state if event_state is None else event_state).get("shape")
         self.held: dict[str, HeldRow] = {}
         self.listed: set[str] = set()
         self.suspects: dict[str, int | None] = {}
-        self.absent: list[tuple[Record, int]] = []  # listed, but not stored
+        self.absent: list[Fetched] = []  # listed, but not stored
+        self.new: dict[str, Fetched] = {}  # those of them that no event could tell
         # objects whose rows are to be written again without a change: nothing happened at Stripe
         self.quiet_fixes: list[tuple[Record, int]] = []
         self.restored: set[str] = set()  # those of them whose rows were wrong
@@ -132,6 +152,7 @@ class Reconciliation:
             fetched += [item for _, item in batch]
         if table in self.context.refused:
             raise self.context.refused[table]
+        fetched += self.new.values()
         found_ids = {item.record.row.id for item in fetched} | self.context.left_out.ids(table)
         gone = [id for id in missing if id in wanted and id not in found_ids]
         healed = [*(yield from self._heal(fetched)), *(yield from self._delete_missing(gone))]
@@ -146,7 +167,12 @@ class Reconciliation:
     def _read_copy(self) -> None:
         with self.writer.client as client:
             self.held = read_copy(
-                client, self.resource, self.codec, self.context.account.id, self.context.api.now()
+                client,
+                self.resource,
+                self.codec,
+                self.context.account.id,
+                self.context.api.now(),
+                self.start if self.is_partial else None,
             )
 
     def _compare_list(self) -> Iterator[Any]:
@@ -172,7 +198,7 @@ class Reconciliation:
         self._collect_copies(record)
         row = self.held.get(id)
         if row is None:
-            self.absent.append((record, read_version(requested_at)))
+            self.absent.append(Fetched(record, requested_at))
         elif row.deleted or (
             row.content.documented != digests.documented and row.hash != record.hash
         ):
@@ -186,27 +212,32 @@ class Reconciliation:
         """Sort listed objects without a row: one that is older than its resource's changes, and has no
         change, had a row once; the others are suspects.
         """
-        old = [(record, version) for record, version in self.absent if self._is_old(record)]
+        old = [absent for absent in self.absent if self._is_old(absent.record)]
         with self.writer.client as client:
             with_changes = existing.ids_with_changes(
-                client, self.resource.table, [record.row.id for record, _ in old]
+                client, self.resource.table, [absent.record.row.id for absent in old]
             )
         lost = {
-            record.row.id: (record, version)
-            for record, version in old
-            if record.row.id not in with_changes
+            absent.record.row.id: (absent.record, read_version(absent.requested_at))
+            for absent in old
+            if absent.record.row.id not in with_changes
         }
         self.quiet_fixes += lost.values()
         self.restored.update(id for id, (record, _) in lost.items() if not self._is_older(record))
-        for record, _ in self.absent:
-            if record.row.id not in lost:
-                self.suspects[record.row.id] = record.created
+        for absent in self.absent:
+            id = absent.record.row.id
+            if id not in lost and self.resource.events:
+                self.suspects[id] = absent.record.created
+            elif id not in lost:
+                self.new[id] = absent
         self.absent = []
 
     def _is_old(self, record: Record) -> bool:
         """Whether an object existed before the changes of its resource begin."""
         created = record.created
-        return created is None or created < (
+        if created is None:  # some never say when: they are old if their table is lost
+            return bool(self.resource.created_column) or not (self.held or self.was_empty)
+        return created < (
             self._changes_since() or self.listed_until - self.context.options.look_back
         )
 
@@ -263,7 +294,7 @@ class Reconciliation:
         return {id: self.held[id].created for id in marked if id not in with_deletion}
 
     def _in_range(self, row: HeldRow) -> bool:
-        return row.created is None or row.created >= self.start
+        return not self.is_partial if row.created is None else row.created >= self.start
 
     def _ids_with_pending_events(self) -> Generator[Any, None, set[str]]:
         """Return the ids of objects with events that are not applied yet, unsettled ones included."""
@@ -298,7 +329,7 @@ class Reconciliation:
             )
         afters = {item.record.row.id: self.codec.image(item.record.row) for item in fetched}
         names = existing.compared_fields(self.resource, self.codec)
-        shared = names if self._is_same_schema() else self._shared_fields(names, befores, afters)
+        shared = names if self._is_same_schema() else shared_fields(names, befores, afters)
         versions = [self._version(item) for item in fetched]
         yield from self.writer.rows([item.record for item in fetched], versions)
         changes = []
@@ -306,9 +337,7 @@ class Reconciliation:
             id = item.record.row.id
             before, after = befores.get(id), afters[id]
             if before is not None:
-                before = align_lists(
-                    before, after, [child.field for child in self.resource.children]
-                )
+                before = comparable_image(self.resource, before, after)
                 if shared is not names:
                     before = project_image(before, after, shared)
             if (last_image := last_images.get(id)) is not None and last_image.image is not None:
@@ -364,24 +393,7 @@ class Reconciliation:
 
     def _is_same_schema(self) -> bool:
         """Whether the stored rows have this API version and these columns."""
-        return self.event_state is None or self.event_state.get("shape") in (
-            None,
-            schema_id(self.context.api.version, self.codec),
-        )
-
-    def _shared_fields(
-        self, names: set[str], befores: Mapping[str, Image], afters: Mapping[str, Image]
-    ) -> set[str]:
-        """Return the fields of both schemas: a field that is null everywhere on one side is new, or
-        gone.
-        """
-        both = [(befores[id], afters[id]) for id in befores]
-        return {
-            name
-            for name in names
-            if any(before.get(name) is not None for before, _ in both)
-            and any(after.get(name) is not None for _, after in both)
-        }
+        return self.shape in (None, schema_id(self.context.api.version, self.codec))
 
     def _images(self, ids: Sequence[str]) -> dict[str, Image]:
         with self.writer.client as client:
@@ -532,21 +544,20 @@ class Reconciliation:
             left=[[] for _ in self.resource.list_filters],
             start=min(self.oldest_listed, self.start),
         )
-        list_state.pop("compare", None)
-        if table in self.context.listing_runs:
-            self.context.listing_runs[table].compare = False
-        if self.event_state is not None:
-            self.event_state["shape"] = schema_id(self.context.api.version, self.codec)
-            if self.gap:
-                self.event_state.update(since=t0, cursor=t0)
-
-
-def project_image(before: Image, after: Image, shared: Collection[str]) -> Image:
-    """Give a stored image of another schema the current one: fields that only one of both has get
-    their current value.
-    """
-    projected = dict(after)
-    for name in shared:
-        old, now = before.get(name), after.get(name)
-        projected[name] = old if old is None or now is None else project_onto(now, old, name)
-    return projected
+        shape = schema_id(self.context.api.version, self.codec)
+        if self.resource.relist_days:
+            list_state["relisted"] = t0
+        if not self.resource.created_field:
+            list_state.pop("empty", None)
+            list_state |= {} if self.listed else {"empty": True}
+        if not self.is_partial:
+            list_state.pop("compare", None)
+            if "shape" in list_state:
+                list_state["shape"] = shape
+            if self.event_state is not None:
+                self.event_state["shape"] = shape
+        if (run := self.context.listing_runs.get(table)) is not None:
+            run.compare = run.compare and self.is_partial
+            run.carried |= {name: list_state[name] for name in KEPT_IN_STATE if name in list_state}
+        if self.event_state is not None and self.gap:
+            self.event_state.update(since=t0, cursor=t0)

@@ -39,6 +39,8 @@ log = logging.getLogger("stripe_feed")
 
 # in the source's state: the key could not read events, so the next run asks before its lists
 EVENTS_DENIED = "events_denied"
+# in the source's state: changes were stored, so an empty `changes` table has lost them
+HAS_CHANGES = "has_told"
 
 
 class _Connections:
@@ -183,6 +185,7 @@ class RunContext:
         self.events_denied: NotReadable | None = None  # why events cannot be read
         self.left_out = RejectedObjects()  # objects that cannot be stored
         self.pending_events = PendingEvents(webhook_events)
+        self.had_changes = False  # changes were stored before this package
         self.embedded_seen: set[str] = set()
         self.newest_seen = 0  # the newest second at which something happened at Stripe
         self.needs_another_package = False
@@ -226,12 +229,13 @@ class RunContext:
     def _make_plan(self, lists: Sequence[str], with_changes: bool) -> RunPlan:
         source_state = dlt.current.source_state()
         states, now = source_state.get("resources", {}), self.api.now()
+        self.had_changes = HAS_CHANGES in source_state
         if not with_changes and self.options.end is None:
             log.warning(
                 "`changes` is not selected: updates, cancellations and deletes of older objects are not seen."
             )
         reads_events = with_changes and self.options.end is None and self.events_denied is None
-        was_denied = bool(lists) and EVENTS_DENIED in source_state
+        was_denied = EVENTS_DENIED in source_state and any(RESOURCES[n].events for n in lists)
         if reads_events and (was_denied or must_probe_events(states, lists, now)):
             reads_events = self.can_read_events()
         return plan_run(
@@ -239,6 +243,10 @@ class RunContext:
             lists,
             now,
             reads_events=reads_events,
+            compares=with_changes and self.options.end is None,
+            is_range=self.options.end is not None,
+            start=self.options.start or 0,
+            relist_every=self.options.relist_every,
             followed=[name for name in RESOURCES if name in (self.options.followed or RESOURCES)],
             reconcile=self.options.reconcile,
             listed=self.listing_runs,

@@ -15,7 +15,7 @@ from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
 from .lists import list_rows
-from .options import LOOK_BACK, SETTLE, Deletes, resource_names
+from .options import LOOK_BACK, RELIST_HOURS, SETTLE, Deletes, resource_names
 from .run import RunContext, open_run
 from .stream import stream_changes
 from .tables.changes import change_hints
@@ -50,6 +50,7 @@ def stripe_source(
     test_clocks: bool = False,
     look_back: int = LOOK_BACK,
     settle: int = SETTLE,
+    relist_hours: float = RELIST_HOURS,
     deletes: Deletes = "soft",
     snapshot: bool = False,
     max_rps: float | None = None,
@@ -75,7 +76,9 @@ def stripe_source(
     is fixed and the cursor is left alone. `expand`: opt-in fields by resource, `{"customers":
     ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each
     run reads again, for objects and events that become visible late; `settle`: seconds that an
-    event must be old to be read. `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard`
+    event must be old to be read. `relist_hours`: how often objects are listed again that change
+    without an event, such as balance transactions, and whole lists that have no filter by time.
+    `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard`
     removes them later. `snapshot`: a first backfill also gives a change of op `r` for each object.
     `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits by default.
     `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
@@ -93,6 +96,7 @@ def stripe_source(
                 "test_clocks": test_clocks,
                 "look_back": look_back,
                 "settle": settle,
+                "relist_hours": relist_hours,
                 "deletes": deletes,
                 "snapshot": snapshot,
                 "max_rps": max_rps,

@@ -29,11 +29,11 @@ from .events.webhook import (
 from .next_step import EventStates, RunPlan, event_window, rewind_cursor, should_store
 from .reconcile import reconcile, remove_old_deletions
 from .refetch import refetch
-from .run import EVENTS_DENIED, RunContext
+from .run import EVENTS_DENIED, HAS_CHANGES, RunContext
 from .snapshot import snapshot
 from .tables.codec import schema_id
 from .tables.rejected import EVENTS_KEY, Rejected
-from .writer import HAS_CHANGES, Writer
+from .writer import Writer
 
 log = logging.getLogger("stripe_feed")
 
@@ -89,10 +89,12 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
     due = [name for name in plan.compared if name in tables]
     gaps = plan.with_step("gap")
     _warn_of_gaps([name for name in due if name in gaps], states)
+    yield from _snapshots_of_lists(context, plan, events.writer, tables)
     if events.yielded:
         # the destination does not hold yet what the events brought
-        _put_off(context, [name for name in due if name not in gaps], states)
-        due = [name for name in due if name in gaps]
+        waiting = [name for name in due if name not in gaps and RESOURCES[name].events]
+        _put_off(context, waiting, states)
+        due = [name for name in due if name not in waiting]
     yield from reconcile(context, plan, events.writer, due, states)
     if context.events_denied is not None:
         raise context.events_denied
@@ -111,6 +113,23 @@ def _apply_events(
         yield from events.poll([RESOURCES[name] for name in plan.polled if name in tables])
         dlt.current.source_state().pop(EVENTS_DENIED, None)
     yield from events.apply_by_id(tables)
+
+
+def _snapshots_of_lists(
+    context: RunContext,
+    plan: RunPlan,
+    writers: Callable[[Resource], Writer],
+    tables: Sequence[str],
+) -> Iterator[Any]:
+    """Yield requested snapshots of resources without events, once their first listing is loaded."""
+    list_states = dlt.current.source_state().get("resources", {})
+    for table in tables:
+        state, run = list_states.get(table, {}), context.listing_runs.get(table)
+        if plan.steps[table] == "incremental" and state.pop("snapshot_due", False):
+            if run is not None:
+                run.carried.pop("snapshot_due", None)
+            writer = writers(RESOURCES[table])
+            yield from snapshot(context, writer, state["since"], state["since"])
 
 
 def _put_off(context: RunContext, tables: Sequence[str], states: EventStates) -> None:
@@ -133,9 +152,11 @@ def _rewind_if_changes_lost(
     followed = [
         table
         for table in tables
-        if plan.steps[table] == "incremental" and "put_off" not in states[table]
+        if plan.steps[table] == "incremental"
+        and RESOURCES[table].events
+        and "put_off" not in states[table]
     ]
-    if not followed or not dlt.current.source_state().get(HAS_CHANGES):
+    if not followed or not context.had_changes:
         return
     writer = writers(RESOURCES[followed[0]])
     if writer.client is None:
@@ -176,7 +197,10 @@ def _begin_events(
     list_states = dlt.current.source_state().get("resources", {})
     for table in tables:
         step, run = plan.steps[table], context.listing_runs.get(table)
-        if step in ("backfill", "relist"):
+        if not RESOURCES[table].events:
+            if step == "backfill" and context.options.snapshot:
+                context.require_another_package()
+        elif step in ("backfill", "relist"):
             if run is not None and (step == "relist" or run.plan.first or table not in states):
                 schema = schema_id(context.api.version, context.codecs[table])
                 since = context.proven(run.plan.started_at)

@@ -28,7 +28,7 @@ from ..resources.model import Child, Resource
 from . import existing
 from .next_step import VERSION_STEP
 from .repairs.clock_errors import repair_clock_errors
-from .run import RunContext
+from .run import HAS_CHANGES, RunContext
 from .tables.arrow import LoadStamp, child_table, parent_table
 from .tables.changes import ChangeRow, change_hints, change_table
 from .tables.codec import Record, TableCodec
@@ -46,8 +46,6 @@ from .tables.rejected import Rejected
 
 log = logging.getLogger("stripe_feed")
 
-# in the source's state: changes were stored, so an empty `changes` table has lost them
-HAS_CHANGES = "has_told"
 VERSION_LAG = 5  # seconds by which a listed row is older than an event of the same time
 MAX_REQUEST_SECONDS = 10  # seconds that a request usually takes at most
 

@@ -17,7 +17,7 @@ from ..tables.codec import NULL_RAW, Record, TableCodec, set_parent
 from ..tables.rejected import Rejected
 from ..tables.values import value_of
 from .reader import ListPage
-from .windows import PageRequest, RowKey
+from .windows import PageRequest, Range, RowKey
 
 MAX_RESTARTS = 3
 
@@ -54,13 +54,14 @@ def fetch_list_page(
     wanted_ids: Collection[str] | None = None,
     token_taken: bool = True,
     reject: Callable[[Rejected], None] = lambda rejected: None,
+    created_in: Range | None = None,
 ) -> ListPage[Record]:
     """Fetch one page and complete its truncated embedded lists. `token_taken`: the caller took the
     token of the request.
 
     An object that is deleted before its embedded list is read is not in the page. Rows on a test
-    clock are left out unless `test_clocks`; rows outside `wanted_ids` always. `reject` is called
-    for each object that cannot be stored.
+    clock are left out unless `test_clocks`; rows outside `wanted_ids`, or with a time of creation
+    outside `created_in`, always. `reject` is called for each object that cannot be stored.
     """
     expand = [f"data.{name}" for name in codec.expand]
     params: dict[str, Any] = {
@@ -78,9 +79,11 @@ def fetch_list_page(
     reply = api.get(resource.path, params, decode, token_taken=token_taken)
     records, has_more = reply.value
 
-    def is_wanted(id: str | None, clock: Any) -> bool:
-        return (wanted_ids is None or id in wanted_ids) and (
-            test_clocks or not value_of(clock, "ref")
+    def is_wanted(id: str | None, created: int | None, clock: Any) -> bool:
+        return (
+            (wanted_ids is None or id in wanted_ids)
+            and (test_clocks or not value_of(clock, "ref"))
+            and (created_in is None or created is None or created_in[0] <= created < created_in[1])
         )
 
     keys: dict[str, RowKey] = {}
@@ -88,7 +91,7 @@ def fetch_list_page(
     for record in records:
         if isinstance(record, Rejected):
             id, created, row = record.id, record.created, None
-            if is_wanted(id, None):
+            if is_wanted(id, created, None):
                 reject(record)
         else:
             id, created, row = record.row.id, record.created, record
@@ -96,7 +99,8 @@ def fetch_list_page(
             continue
         keys[id] = RowKey(id, created)
         if row is not None and (
-            codec.is_stub(row.row) or not is_wanted(id, getattr(row.row, "test_clock", None))
+            codec.is_stub(row.row)
+            or not is_wanted(id, created, getattr(row.row, "test_clock", None))
         ):
             row = None
         try:

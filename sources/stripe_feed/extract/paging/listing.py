@@ -10,6 +10,7 @@ from ...resources.model import Resource
 from ..options import Options
 from ..tables.codec import Record
 from .reader import Listing
+from .whole_walk import WHOLE_LIST
 from .windows import Range
 
 FIRST_ACCOUNT = 1_293_840_000  # 2011-01-01: if the account's creation is unknown
@@ -26,26 +27,31 @@ class ListingPlan:
 
 
 def plan_listing(
+    resource: Resource,
     state: dict[str, Any],
     options: Options,
-    walks: int,
     now: int,
     account_created: int,
     is_lost: bool = False,
+    relist_from: int | None = None,
 ) -> ListingPlan:
     """Decide what to list: the rest of a listing that stopped, what is new since the last one, or
     everything, which includes a table that the destination has lost (`is_lost`; as one range, so
-    that an empty list costs one request).
+    that an empty list costs one request). `relist_from`: what was created since is listed again.
+
+    A list that cannot be filtered by time is always listed whole, by what it shows now.
     """
-    start = options.start or 0
+    start, walks = options.start or 0, len(resource.list_filters)
     if start >= now:
         raise UsageError("start_date is in the future. Give an earlier one, or leave it out.")
     until = now if options.end is None else min(options.end, now)
     everything = [whole_ranges(start, until, account_created) for _ in range(walks)]
+    if not resource.created_field:
+        everything = [[WHOLE_LIST] for _ in range(walks)]
     if options.end is not None:
         return ListingPlan(now, everything, False, True)
-    if "t0" not in state:
-        return ListingPlan(now, everything, True, False)
+    if "t0" not in state or not resource.created_field:
+        return ListingPlan(now, everything, "t0" not in state, False)
     if is_lost:
         return ListingPlan(
             now, [[(min(start, state["start"]), until)] for _ in range(walks)], False, False
@@ -56,6 +62,8 @@ def plan_listing(
         return ListingPlan(state["t0"], remaining, False, False)
     # a later start date does not skip what the cursor has not seen
     since = max(state["start"], state["t0"] - options.look_back)
+    if relist_from is not None:
+        since = min(since, max(state["start"], relist_from))
     return ListingPlan(now, [[*older, (since, now)] for _ in range(walks)], False, False)
 
 
@@ -77,6 +85,7 @@ class ListingRun:
     listing: Listing[Record]
     remaining: list[list[Range]] = field(default_factory=list)
     resumed: bool = False  # it continues a listing that an earlier run began
+    continued: bool = False  # such a listing has not loaded everything; a whole walk begins anew
     start: int | None = None  # the oldest second that any run was asked for
     yielded: bool = False
     lost_table: str = (
@@ -88,6 +97,8 @@ class ListingRun:
     compare: bool = False
     schema: str | None = None  # the schema of the rows of the first listing
     childless: bool = False  # no object of the whole list has a child
+    is_empty: bool = False  # no object came yet
+    carried: dict[str, Any] = field(default_factory=dict)  # the rest of the state
 
     @property
     def done(self) -> bool:
@@ -105,4 +116,9 @@ class ListingRun:
         )
         more |= {"childless": True} if self.childless else {}
         more |= {"lost": self.lost_embedded} if self.lost_embedded else {}
+        more |= self.carried
+        if self.plan.first and not self.resource.events:
+            more["since"] = self.plan.started_at
+        if self.is_empty and not self.resource.created_field:
+            more["empty"] = True
         return {"t0": self.plan.started_at, "left": remaining, "start": start} | more

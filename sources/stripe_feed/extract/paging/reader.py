@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from ...api.client import Api
 from ...api.rate_limits import endpoint_name
 from ...errors import CursorGone, Unreachable
-from .windows import NoProgress, PageRequest, Planner, Range, RowKey
+from .windows import NoProgress, PageRequest, Range, RowKey, Walk
 
 PageRow = TypeVar("PageRow")
 
@@ -51,13 +51,13 @@ FetchPage = Callable[[int, PageRequest], ListPage[PageRow]]
 @dataclass(eq=False)
 class Listing(Generic[PageRow]):
     """One listing of one resource: walks that follow each other, each over ranges of `created`
-    seconds.
+    seconds, or over the whole list.
     """
 
     name: str
     path: str
     fetch: FetchPage[PageRow]  # (walk, request) -> page, with its children complete
-    walks: Sequence[Planner]
+    walks: Sequence[Walk]
     slices: deque[PageSlice[PageRow]] = field(default_factory=deque)
     rows_waiting: int = 0
     bytes_waiting: int = 0

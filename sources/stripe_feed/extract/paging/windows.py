@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 Range = tuple[int, int]
+
+FAR_FUTURE = 10_000_000_000  # test clocks run ahead of now
 
 # a window with fewer pages left is not worth a split: every window costs half a page
 MIN_PAGES_TO_SPLIT = 3
@@ -54,19 +57,20 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """One page to ask for, and the window it belongs to."""
+    """One page to ask for, and the window it belongs to. `dated`: the list can be filtered by time."""
 
     window: Window
     lo: int
     hi: int
     cursor: str | None
+    dated: bool = True
 
     def params(self) -> dict[str, object]:
         """Return the list parameters of this page."""
         created = {"lt": self.hi, **({"gte": self.lo} if self.lo > 0 else {})}
         return {
             "limit": 100,
-            "created": created,
+            **({"created": created} if self.dated else {}),
             **({"starting_after": self.cursor} if self.cursor else {}),
         }
 
@@ -85,6 +89,31 @@ class Accepted:
 
     kept: list[int]
     covered: Range
+
+
+class Walk(Protocol):
+    """What decides which pages of one list endpoint are read."""
+
+    windows: list[Window]  # those that have not ended
+
+    @property
+    def finished(self) -> bool:
+        """Whether every page was read."""
+
+    def pages_left(self) -> float:
+        """Estimate the pages not yet asked for; infinite before the first answer."""
+
+    def next_request(self) -> PageRequest | None:
+        """Return the next page to ask for; None if an answer must come first."""
+
+    def record_page(self, request: PageRequest, keys: Sequence[RowKey], has_more: bool) -> Accepted:
+        """Record an answer. Raises `NoProgress` if the list makes none."""
+
+    def cursor_refused(self, request: PageRequest) -> None:
+        """Continue without the cursor of this request: its object was deleted. Raises `NoProgress`."""
+
+    def request_failed(self, request: PageRequest) -> None:
+        """Record that no answer came."""
 
 
 class Planner:

@@ -57,7 +57,8 @@ def _rewind_cursors(resources: dict[str, Any], now: int) -> None:
     """
     for name, state in resources.items():
         if name in RESOURCES and "t0" in state:
-            state["t0"] = min(state["t0"], now - RETENTION)
+            for key in {"t0", "since", "relisted"} & state.keys():
+                state[key] = min(state[key], now - RETENTION)
     for event_state in resources.get(CHANGES, {}).values():
         event_state.update(since=0, cursor=0)
 

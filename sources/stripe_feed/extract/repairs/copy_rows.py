@@ -32,16 +32,21 @@ class HeldRow(NamedTuple):
 
 
 def read_copy(
-    client: Any, resource: Resource, codec: TableCodec, account: str, now: int
+    client: Any,
+    resource: Resource,
+    codec: TableCodec,
+    account: str,
+    now: int,
+    since: int | None = None,
 ) -> dict[str, HeldRow]:
-    """Return the stored rows by id. Delete rows without an id and children without a parent; rows
+    """Return the stored rows by id, or those of the objects created since a second. Delete rows without an id and children without a parent; rows
     with versions in the future, which nothing could replace, become the oldest.
     """
     newest = (now + VERSION_TOLERANCE) * VERSION_STEP
     held_rows: dict[str, HeldRow] = {}
     without_id = in_future = False
     loads = existing.complete_loads(client)
-    for id, row in _held_rows(client, resource, codec, account, newest, loads):
+    for id, row in _held_rows(client, resource, codec, account, newest, loads, since):
         without_id, in_future = without_id or id is None, in_future or row.version < 0
         if id is not None:
             held_rows[id] = row if id not in held_rows else _merge_duplicates(held_rows[id], row)
@@ -50,7 +55,7 @@ def read_copy(
     if in_future:
         stray_rows.reset_future_versions(client, resource.table, newest)
     for child, child_codec in codec.children:
-        if _add_children(client, child, child_codec, held_rows, loads):
+        if _add_children(client, child, child_codec, held_rows, loads, since is not None):
             stray_rows.delete_orphans(client, child, resource.table)
     return held_rows
 
@@ -62,13 +67,17 @@ def _held_rows(
     account: str,
     newest: int,
     loads: Collection[str],
+    since: int | None,
 ) -> Iterator[tuple[str | None, HeldRow]]:
     digest, names = digest_function(codec, resource.volatile), _column_names(codec)
     created_at = names.index(resource.created_column) if resource.created_column else None
     active_at = names.index("active") if "active" in names else None
-    for id, hash, version, deleted, load, owner, *values in existing.all_rows(
-        client, resource.table, [*OWN_NAMES, *names]
-    ):
+    stored_rows = (
+        existing.all_rows(client, resource.table, [*OWN_NAMES, *names])
+        if since is None
+        else existing.rows_created_since(client, resource, [*OWN_NAMES, *names], since)
+    )
+    for id, hash, version, deleted, load, owner, *values in stored_rows:
         created = None if created_at is None else digest_value("timestamp", values[created_at])
         is_impossible = version is None or version > newest
         yield (
@@ -101,13 +110,20 @@ def _add_children(
     codec: TableCodec,
     held_rows: dict[str, HeldRow],
     loads: Collection[str],
+    is_partial: bool,
 ) -> bool:
-    """Add the children to their parents' digests; return whether any has no parent."""
+    """Add the children to their parents' digests; return whether any has no parent. `is_partial`:
+    the parents are not all there are, so only theirs are read.
+    """
     digest, has_orphans = digest_function(codec), False
     own_names = ("id", child.parent, "_version", "deleted_at", "_dlt_load_id")
-    for id, parent, version, deleted, load, *values in existing.all_rows(
-        client, child.table, [*own_names, *_column_names(codec)]
-    ):
+    names = [*own_names, *_column_names(codec)]
+    children = (
+        existing.rows_of_parents(client, child.table, names, child.parent, list(held_rows))
+        if is_partial
+        else existing.all_rows(client, child.table, names)
+    )
+    for id, parent, version, deleted, load, *values in children:
         parent_row = held_rows.get(parent)
         if id is None or parent_row is None or parent_row.deleted:
             has_orphans = True

@@ -39,7 +39,7 @@ CHANGE_COLUMNS = (
     Column(
         "origin",
         "text",
-        "How it is known: event, diff (reconcile), snapshot, list (a key that may not read events).",
+        "How it is known: event, diff (a comparison), snapshot, list (no event that can be read).",
     ),
     Column("event_id", "text", "Stripe's event, `evt_...`."),
     Column("event_type", "text", "Type of the event, such as `invoice.paid`."),

@@ -1,0 +1,469 @@
+"""What no event tells arrives all the same: new objects by their list, changes by listing the last
+days or the whole list again, once in a while; each change once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed import sync_run
+from stripe_feed.destination import load
+from stripe_feed.extract.paging import reader
+from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync_run import Planned, dry_run
+from stripe_feed.verify_run import verify
+from tests.copies import PERMISSIONS, Copy, copy_of
+from tests.feed_truth import changes
+from tests.silent_rows import NAMES, SILENT, silent_rows
+
+DAY = 86_400
+TABLES = [row.table for row in SILENT]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rows() -> Iterator[None]:
+    with silent_rows():
+        yield
+
+
+def account(count: int = 4) -> Sandbox:
+    """Some objects of each kind, none of them new."""
+    box = Sandbox(seed=3, customers=3, invoices=3, subscriptions=3, oddities=False)
+    box.advance(5_000)
+    for table in TABLES:
+        for _ in range(count):
+            box.create(table)
+            box.advance(13)
+    box.advance(2_000)
+    return box
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    with copy_of(account(), tmp_path) as found:
+        yield found
+
+
+def sync(copy: Copy, **options: Any) -> Any:
+    copy.box.counts.clear()
+    return copy.sync(**{"resources": NAMES} | options)
+
+
+def asked(box: Sandbox) -> Counter[str]:
+    """Requests by the last name of the path."""
+    found = Counter[str]()
+    for (template, _), count in box.counts.items():
+        found[template.removeprefix("/v1/")] += count
+    return found
+
+
+def some(box: Sandbox, table: str, n: int = 0) -> str:
+    return list(box.objects(table))[n]
+
+
+def told(copy: Copy) -> list[tuple[str, str, str, str]]:
+    """All changes: resource, operation, origin, object."""
+    return [(row["resource"], row["op"], row["origin"], row["object_id"]) for row in changes(copy)]
+
+
+@contextmanager
+def stopped_after_a_package() -> Iterator[None]:
+    """Rows come by the page, and the run ends when the first package is loaded."""
+    loads = iter([load.run_load])
+
+    def load_once(*arguments: Any, **options: Any) -> Any:
+        return next(loads)(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "MAX_TABLE_ROWS", 50)
+        patch.setattr(sync_run, "run_load", load_once)
+        with pytest.raises(StopIteration):
+            yield
+
+
+# -- a life, with a sync after each part
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, rows: None) -> Iterator[dict[str, Any]]:
+    """What each sync said, asked and told: a first one, one after new objects, one soon after silent
+    changes, and one a day later; `new` and `silent` are the ids by table.
+    """
+    box = account()
+    with copy_of(box, tmp_path_factory.mktemp("lived")) as copy:
+        seen: dict[str, Any] = {"copy": copy}
+
+        def note(name: str) -> None:
+            done = sync(copy)
+            seen[name] = (done, asked(box), told(copy) if name != "first" else [])
+
+        note("first")
+        box.advance(1_000)
+        seen["new"] = {table: box.create(table)["id"] for table in TABLES}
+        box.advance(100)
+        note("soon")
+        box.advance(3_600)
+        seen["silent"] = {
+            "balance_transactions": {"status": "available"},
+            "shipping_rates": {"active": False},
+            "payment_intents": {"description": "silent"},
+            "quotes": {"description": "silent"},
+            "invoice_rendering_templates": {"nickname": "silent"},
+        }
+        for table, fields in seen["silent"].items():
+            box.update(table, some(box, table), **fields)
+        seen["deleted"] = some(box, "account_tax_ids", 1)
+        box.delete("account_tax_ids", seen["deleted"])
+        box.advance(100)
+        note("later")
+        box.advance(DAY)
+        note("next day")
+        box.advance(3_600)
+        note("idle")
+        yield seen
+
+
+def test_a_first_load_tells_nothing_and_reads_each_list_once(lived: dict[str, Any]) -> None:
+    done, requests, _ = lived["first"]
+
+    assert {table: done.rows[table] for table in TABLES} == dict.fromkeys(TABLES, 4)
+    assert "changes" not in done.rows
+    assert all(requests[path] == 1 for path in ("quotes", "tax_codes", "tax_ids"))
+
+
+def test_a_list_tells_new_objects_that_have_no_events(lived: dict[str, Any]) -> None:
+    """At once where it can be filtered by time; those of whole lists by their events, if they have
+    any, else when they are listed again.
+    """
+    _, _, changes_soon = lived["soon"]
+    _, _, changes_next = lived["next day"]
+    new = lived["new"]
+
+    for table in ("balance_transactions", "shipping_rates"):
+        assert [change for change in changes_soon if change[0] == table] == [
+            (table, "c", "list", new[table])
+        ]
+    for table in ("payment_intents", "quotes"):
+        assert (table, "c", "event", new[table]) in changes_soon
+    for table in ("invoice_rendering_templates", "account_tax_ids", "tax_codes"):
+        assert not [change for change in changes_soon if change[0] == table]
+        assert (table, "c", "diff", new[table]) in changes_next
+    created = Counter(table for table, op, _, _ in changes_next if op == "c")
+    assert created == dict.fromkeys(TABLES, 1)
+
+
+def test_silent_changes_are_told_once_when_the_lists_are_read_again(lived: dict[str, Any]) -> None:
+    copy: Copy = lived["copy"]
+    _, _, soon = lived["soon"]
+    _, _, later = lived["later"]
+    _, _, next_day = lived["next day"]
+
+    assert later == soon, "nothing is listed again before its time"
+    found = [change for change in next_day if change not in later and change[1] != "c"]
+    assert sorted(found) == sorted(
+        [
+            *((table, "u", "diff", some(copy.box, table)) for table in lived["silent"]),
+            ("account_tax_ids", "d", "diff", lived["deleted"]),
+        ]
+    )
+    assert lived["idle"][2] == next_day
+    by_id = {row["object_id"]: row for row in changes(copy) if row["op"] == "u"}
+    for table, fields in lived["silent"].items():
+        assert by_id[some(copy.box, table)]["changed"] == list(fields)
+
+
+def test_the_tables_equal_the_account_after_that(lived: dict[str, Any]) -> None:
+    copy: Copy = lived["copy"]
+
+    copy.check(*(table for table in NAMES if table != "account_tax_ids"))
+    gone = "select count(*) from stripe.account_tax_ids where deleted_at is not null"
+    assert copy.one(f"{gone} and id = '{lived['deleted']}'") == copy.one(gone) == 1
+    assert copy.one("select count(*) from stripe.account_tax_ids") == 5
+
+
+def test_verify_finds_no_difference(lived: dict[str, Any]) -> None:
+    """Of whole lists it looks at the first page; what is due for the next comparison it tells."""
+    copy: Copy = lived["copy"]
+    options: dict[str, Any] = {
+        "api_key": copy.box.key,
+        "api_base": copy.url,
+        "database": str(copy.folder / copy.database),
+        "resources": NAMES,
+    }
+
+    assert verify(**options).differences == []
+    assert set(verify(**options).compared) == set(NAMES)
+
+
+def test_between_its_times_no_whole_list_is_read(lived: dict[str, Any]) -> None:
+    """An idle run asks each list with a filter by time once, the account, and the events."""
+    requests = lived["idle"][1]
+
+    assert requests == {
+        "account": 1,
+        "customers": 1,
+        "balance_transactions": 1,
+        "shipping_rates": 1,
+        "payment_intents": 1,
+        "events": 1,
+    }
+    assert lived["idle"][0].rows == {}
+    again = lived["next day"][1]
+    assert all(again[path] == 1 for path in ("quotes", "tax_codes", "tax_ids"))
+    assert all(again[path] == 1 for path in ("balance_transactions", "payment_intents"))
+
+
+def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
+    """Times only, whatever was read."""
+    states = lived["copy"].states
+
+    for table in TABLES:
+        assert set(states[table]) <= {"t0", "left", "start", "shape", "since", "relisted"}
+        assert not any(states[table]["left"])
+    assert set(states["changes"]) == {"customers", "payment_intents", "quotes"}
+
+
+# -- what else can happen
+# -------------------------------------------------------------------------------------------------
+
+
+def test_a_change_whose_event_is_not_settled_is_left_to_it(copy: Copy) -> None:
+    """Or it would be told twice."""
+    sync(copy)
+    quote, intent = some(copy.box, "quotes"), some(copy.box, "payment_intents")
+    copy.box.advance(DAY)
+    copy.box.update("quotes", quote, status="canceled")
+    copy.box.update("payment_intents", intent, status="canceled")
+    copy.box.advance(10)
+
+    sync(copy)
+    before = told(copy)
+    copy.box.advance(100)
+    sync(copy)
+
+    assert before == []
+    assert sorted(told(copy)) == [
+        ("payment_intents", "u", "event", intent),
+        ("quotes", "u", "event", quote),
+    ]
+    copy.check(*NAMES)
+
+
+def test_a_change_within_the_look_back_of_the_list_is_told(copy: Copy) -> None:
+    """The list shows the object again, and overwrites its row."""
+    sync(copy)
+    copy.box.advance(500)
+    new = copy.box.create("balance_transactions")["id"]
+    copy.box.advance(10)
+    sync(copy)
+    copy.box.update("balance_transactions", new, status="available")
+    copy.box.advance(10)
+    sync(copy)
+
+    assert [change[1:3] for change in told(copy)] == [("c", "list"), ("u", "diff")]
+    copy.check(*NAMES)
+
+
+def test_how_often_lists_are_read_again_can_be_set(copy: Copy) -> None:
+    """And what it costs is shown before."""
+
+    def planned(**options: Any) -> dict[str, Planned]:
+        plans = dry_run(
+            api_key=copy.box.key,
+            api_base=copy.url,
+            database=str(copy.folder / copy.database),
+            resources=NAMES,
+            **options,
+        )
+        return {plan.resource: plan for plan in plans}
+
+    assert planned()["quotes"].requests is None, "nothing tells how long a list is"
+    sync(copy)
+    copy.box.advance(1_000)
+
+    assert [p.kind for p in planned().values()] == ["new"] * 4 + ["events"]
+    plans = planned(relist_hours=0.25)
+    assert {name: plan.kind for name, plan in plans.items()} == {
+        "customers": "new",
+        **dict.fromkeys(TABLES, "again"),
+        "changes": "events",
+    }
+    requests = sum(plan.requests or 0 for plan in plans.values())
+    assert sync(copy, relist_hours=0.25).requests == requests + 1  # the account
+    assert sync(copy, relist_hours=0.25).requests < requests
+
+
+def test_an_interrupted_first_load_tells_nothing_either(copy: Copy) -> None:
+    """What is created meanwhile is new, and told once."""
+    for _ in range(120):
+        copy.box.create("tax_codes")
+        copy.box.create("quotes")
+        copy.box.create("balance_transactions")
+        copy.box.advance(1)
+    copy.box.advance(1_000)
+    long = ("tax_codes", "quotes", "balance_transactions")
+    for table in long:
+        with stopped_after_a_package():
+            sync(copy, checkpoint_rows=10, resources=[table])
+    parts = [copy.one(f"select count(*) from stripe.{table}") for table in long]
+    copy.box.advance(1_000)
+    new = {table: copy.box.create(table)["id"] for table in ("quotes", "balance_transactions")}
+    copy.box.advance(100)
+    sync(copy, checkpoint_rows=10)
+    sync(copy)
+
+    assert all(0 < part < 124 for part in parts), "the first package has a part of each list"
+    assert {change[3] for change in told(copy) if change[1] == "c"} == set(new.values())
+    assert len(told(copy)) == 2
+    copy.check(*NAMES)
+
+
+def test_an_interrupted_relist_goes_on_and_tells_the_rest(copy: Copy) -> None:
+    """New objects and changed ones, each once."""
+    sync(copy)
+    copy.box.advance(DAY)
+    new = set[str]()
+    for _ in range(150):
+        new.add(copy.box.create("balance_transactions")["id"])
+        copy.box.advance(1)
+    changed = some(copy.box, "balance_transactions")
+    copy.box.update("balance_transactions", changed, status="available")
+    copy.box.advance(10)
+    with stopped_after_a_package():
+        sync(copy, checkpoint_rows=10)
+    part = len(told(copy))
+    copy.box.advance(100)
+    sync(copy)
+
+    found = [change for change in told(copy) if change[0] == "balance_transactions"]
+    assert 0 < part < 151
+    assert sorted(found) == sorted(
+        [
+            ("balance_transactions", "u", "diff", changed),
+            *(("balance_transactions", "c", "list", id) for id in new),
+        ]
+    )
+    copy.check(*NAMES)
+
+
+def test_a_key_that_may_not_read_events_finds_changes_of_whole_lists(copy: Copy) -> None:
+    """And no second change comes with the permission."""
+    kinds = {"balance_transaction_source", "shipping_rate", "payment_intent", "quote", "tax_code"}
+    more = {f"rak_{kind}_read" for kind in kinds} | {"rak_invoice_read", "rak_tax_id_read"}
+    key = copy.box.restrict(permissions=(PERMISSIONS | more) - {"rak_event_read"})
+    sync(copy, api_key=key)
+    copy.box.advance(500)
+    new = {table: copy.box.create(table)["id"] for table in TABLES}
+    copy.box.update("quotes", some(copy.box, "quotes"), status="canceled")
+    copy.box.advance(DAY)
+
+    sync(copy, api_key=key)
+    found = told(copy)
+    sync(copy)
+    copy.box.advance(1_000)
+    sync(copy)
+
+    assert {change[0]: change[3] for change in found if change[1] == "c"} == new
+    assert [change[:3] for change in found if change[1] != "c"] == [("quotes", "u", "diff")]
+    assert told(copy) == found
+    copy.check(*NAMES)
+
+
+def test_an_own_pipeline_reads_lists_again_too(copy: Copy) -> None:
+    """Where events were applied in the same package, the comparison is the next run's first."""
+    names = (*NAMES, "changes")
+    copy.run(copy.source().with_resources(*names))
+    copy.box.advance(DAY)
+    copy.box.update("quotes", some(copy.box, "quotes"), status="canceled")
+    copy.box.update("quotes", some(copy.box, "quotes", 1), description="silent")
+    copy.box.advance(100)
+
+    copy.run(copy.source().with_resources(*names))
+    first = [change[:3] for change in told(copy)]
+    copy.run(copy.source().with_resources(*names))
+
+    assert first == [("quotes", "u", "event")]
+    assert [change[:3] for change in told(copy)] == [*first, ("quotes", "u", "diff")]
+    copy.check(*NAMES)
+
+
+def test_without_changes_whole_lists_are_read_for_their_rows(
+    copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """New and changed rows arrive; nothing is told, also not later."""
+    copy.run(copy.source().with_resources(*NAMES))
+    copy.box.create("tax_codes")
+    copy.box.update("quotes", some(copy.box, "quotes"), description="silent")
+    copy.box.advance(DAY)
+    with caplog.at_level(logging.WARNING):
+        copy.run(copy.source().with_resources(*NAMES))
+
+    assert "`changes` is not selected" in caplog.text
+    copy.check(*NAMES)
+    sync(copy)
+    assert told(copy) == []
+
+
+def test_dates_hold_for_lists_without_a_filter_by_time(copy: Copy) -> None:
+    """An earlier start reads them again; a fixed range leaves the cursor alone."""
+    now = copy.box.now
+    middle = copy.box.objects("quotes")[some(copy.box, "quotes", 2)]["created"]
+
+    def held() -> list[int]:
+        return [copy.one(f"select count(*) from stripe.{name}") for name in ("quotes", "tax_codes")]
+
+    sync(copy, start_date=middle)
+    from_start = held()
+    sync(copy, start_date=middle - 13)
+    earlier, state = held(), copy.states["quotes"]
+    sync(copy, start_date=now - 9_000, end_date=middle - 13)
+
+    assert (from_start, earlier, held()) == ([2, 4], [3, 4], [4, 4])
+    assert copy.states["quotes"] == state
+    assert told(copy) == []
+
+
+def test_a_snapshot_has_objects_without_events_too(copy: Copy) -> None:
+    """One change of op `r` per object, once."""
+    sync(copy, snapshot=True)
+    copy.box.advance(1_000)
+    sync(copy, snapshot=True)
+
+    count = Counter(change[:3] for change in told(copy))
+    assert count == {(table, "r", "snapshot"): len(copy.box.objects(table)) for table in NAMES}
+
+
+def test_an_empty_whole_list_is_not_taken_for_a_lost_table(tmp_path: Path) -> None:
+    """It is read when its time has come; what is new then is told."""
+    with copy_of(account(0), tmp_path) as copy:
+        sync(copy)
+        copy.box.advance(1_000)
+        sync(copy)
+        idle = asked(copy.box)
+        new = {copy.box.create(table)["id"] for table in ("tax_codes", "quotes")}
+        copy.box.advance(DAY)
+        sync(copy)
+
+        assert not {"tax_codes", "quotes", "tax_ids"} & idle.keys()
+        assert {change[3] for change in told(copy)} == new
+        copy.check(*NAMES)
+
+
+def test_a_table_that_is_gone_comes_back_without_a_change(copy: Copy) -> None:
+    """Somebody has dropped it: its objects are no news."""
+    sync(copy)
+    for table in TABLES:
+        copy.select(f"delete from stripe.{table}")
+    copy.box.advance(DAY)
+    sync(copy)
+
+    assert told(copy) == []
+    copy.check(*NAMES)
