@@ -66,6 +66,17 @@ def test_what_stays_is_delivered_whatever_goes(count: int, gone: list[tuple[int,
     assert {f"o{n}" for n in stays} <= set(walk(shown, meanwhile))
 
 
+def test_a_deleted_cursor_is_replaced_by_the_one_before() -> None:
+    """What was read already is not read again."""
+    shown = Shown(9)
+
+    def meanwhile(step: int) -> None:
+        if step == 2:
+            shown.ids.remove("o5")
+
+    assert walk(shown, meanwhile) == [f"o{n}" for n in range(9)]
+
+
 def test_of_many_objects_only_the_last_ids_are_kept() -> None:
     shown = Shown(3 * MAX_CURSORS, size=100)
     walking = WholeWalk()
