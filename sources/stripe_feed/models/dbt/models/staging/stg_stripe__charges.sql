@@ -1,0 +1,20 @@
+select
+    id as charge_id,
+    account_id,
+    livemode as is_live,
+    customer as customer_id,
+    payment_intent as payment_intent_id,
+    balance_transaction as balance_transaction_id,
+    {{ utc('created') }} as created_at,
+    status,
+    currency,
+    amount,
+    amount_captured,
+    amount_refunded,
+    captured as is_captured,
+    disputed as is_disputed,
+    refunded as is_refunded,
+    failure_code,
+    {{ json_text('payment_method_details', 'type') }} as payment_method_type,
+    metadata
+from {{ source('stripe', 'charges') }}

@@ -1,0 +1,21 @@
+select
+    id as payout_id,
+    account_id,
+    livemode as is_live,
+    {{ utc('created') }} as created_at,
+    {{ utc('arrival_date') }} as arrives_at,
+    status,
+    type,
+    method,
+    currency,
+    amount,
+    automatic as is_automatic,
+    reconciliation_status,
+    balance_transaction as balance_transaction_id,
+    failure_balance_transaction as failure_balance_transaction_id,
+    failure_code,
+    original_payout as original_payout_id,
+    reversed_by as reversed_by_payout_id,
+    statement_descriptor,
+    metadata
+from {{ source('stripe', 'payouts') }}
