@@ -370,6 +370,6 @@ def _subscription(case: Case, number: int, life: tuple[State, ...]) -> Subscript
                 finalized_at=moment,
                 paid_at=moment if status == "paid" else None,
                 attempts=1,
-            )  # fmt: skip
+            )
         )
     return subscription

@@ -10,8 +10,9 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
+from stripe_feed.models.database import duckdb_database
 from stripe_feed.models.render import Project, load_project
-from stripe_feed.models.run import build_models, duckdb_database
+from stripe_feed.models.run import build_models
 
 from .timelines import AS_OF, Account, new_connection, raw_tables, utc_time
 

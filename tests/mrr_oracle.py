@@ -11,10 +11,7 @@ from fractions import Fraction
 
 from .timelines import (
     AS_OF,
-    EVENTS_FROM,
     Account,
-    Customer,
-    Discount,
     Item,
     Line,
     Price,
@@ -78,22 +75,13 @@ def monthly(price: Price, amount: int) -> int:
     return half_up(amount * PERIODS_A_MONTH[price.interval] / price.interval_count)
 
 
-def is_counted(state: State, second: int, settings: Settings) -> bool:
-    """Return whether a subscription counts at that second."""
-    if state.status not in ("active", "past_due"):
-        return False
-    if state.ended_at is not None and state.ended_at <= second:
-        return False
-    in_trial = (
-        state.trial_start is not None
-        and state.trial_end is not None
-        and state.trial_start <= second < state.trial_end
-    )
-    if in_trial:
-        return False
-    if settings.churn_timing == "cancel" and state.canceled_at is not None:
-        return second < state.canceled_at
-    return not (settings.paused_collection == "excluded" and state.paused_collection)
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The state before the first change that is known, with the billing period it was in."""
+
+    state: State
+    until: int | None  # the second of that change; None without any
+    period_start: int
 
 
 class MrrOracle:
@@ -123,12 +111,14 @@ class MrrOracle:
 
     def _moments(self, subscription: Subscription) -> list[int]:
         """Every second at which an item's MRR can change."""
-        moments = {subscription.start_date, subscription.created}
+        base = self.base_of(subscription)
+        moments = {subscription.start_date, subscription.created, base.period_start}
+        moments |= {self._paid_until(subscription)}
         discounts = set()
         if (discount := self._customers[subscription.customer].discount) is not None:
             discounts.add(discount)
         for state in subscription.states:
-            moments |= {state.since}
+            moments |= {state.since} | {item.created for item in state.items}
             moments |= {
                 second
                 for second in (
@@ -149,19 +139,96 @@ class MrrOracle:
 
     def items_at(self, subscription: Subscription, second: int) -> list[ItemMrr]:
         """Return the MRR of each item that counts at that second, items worth nothing included."""
-        state, basis = self._state_at(subscription, second)
-        if state is None or not is_counted(state, second, self.settings):
-            return []
-        found = self._items_at(subscription, state, second, basis)
+        base = self.base_of(subscription)
+        if base.until is None or second < base.until:
+            state = base.state
+            if not self._counts_before(subscription, base, second):
+                return []
+            found = list(self._items_before(subscription, base, second))
+        else:
+            following = self._observed(subscription, second)
+            if following is None:
+                return []
+            state = following
+            found = [(item, "observed") for item in state.items]
         return list(self._valued(subscription, state, found, second))
 
-    def _state_at(self, subscription: Subscription, second: int) -> tuple[State | None, str]:
-        raise NotImplementedError
+    def base_of(self, subscription: Subscription) -> Base:
+        """Return the base of a subscription: of a creation the state after it, else the one before
+        the first change, else the current one.
+        """
+        states = subscription.states
+        first = next((n for n, state in enumerate(states) if self.account.is_change(state)), None)
+        if first is None:
+            return Base(states[-1], None, subscription.period_at(AS_OF)[0])
+        since = states[first].since
+        if first == 0:
+            return Base(states[0], since, subscription.period_at(since)[0])
+        state = states[first - 1]
+        return Base(state, since, subscription.period_at(max(since - 1, state.since))[0])
 
-    def _items_at(
-        self, subscription: Subscription, state: State, second: int, basis: str
-    ) -> list[tuple[Item, str]]:
-        raise NotImplementedError
+    def _observed(self, subscription: Subscription, second: int) -> State | None:
+        """Return the state of the last change, if the subscription counts in it."""
+        index = max(n for n, state in enumerate(subscription.states) if state.since <= second)
+        state = subscription.states[index]
+        if state.status not in ("active", "past_due"):
+            return None
+        following = subscription.states[index + 1 : index + 2]
+        if any(s.ended_at is not None and s.ended_at <= second for s in following):
+            return None
+        is_ending = state.cancel_at_period_end or state.cancel_at is not None
+        if self.settings.churn_timing == "cancel" and is_ending:
+            return None
+        return None if self._is_left_out(state) else state
+
+    def _is_left_out(self, state: State) -> bool:
+        return self.settings.paused_collection == "excluded" and bool(state.paused_collection)
+
+    def _counts_before(self, subscription: Subscription, base: Base, second: int) -> bool:
+        """Return whether a subscription counts before the first change."""
+        state = base.state
+        if second < subscription.start_date or self._is_left_out(state):
+            return False
+        if state.status in ("incomplete", "incomplete_expired"):
+            return False
+        if state.ended_at is not None and state.ended_at <= second:
+            return False
+        trial = (state.trial_start, state.trial_end)
+        if trial[0] is not None and trial[1] is not None:
+            if trial[0] <= second < trial[1]:
+                return False
+            if state.status in ("trialing", "paused") and second >= trial[1]:
+                return False
+        if state.status == "unpaid" and second >= self._paid_until(subscription):
+            return False
+        asked = state.canceled_at if self.settings.churn_timing == "cancel" else None
+        return asked is None or second < asked
+
+    def _paid_until(self, subscription: Subscription) -> int:
+        ends = [
+            line.end
+            for invoice in subscription.invoices
+            for line in invoice.lines
+            if invoice.status == "paid" and not line.proration
+        ]
+        return max(ends, default=subscription.start_date)
+
+    def _items_before(
+        self, subscription: Subscription, base: Base, second: int
+    ) -> Iterator[tuple[Item, str]]:
+        """Yield the items before the first change, from the base and from invoice lines."""
+        lines = self._lines[subscription.id]
+        items = {item.id: item for item in base.state.items}
+        for name in {*items, *lines}:
+            item = items.get(name)
+            if item is None:
+                found = _from_lines(lines[name], second, None)
+            else:
+                late = item.created > subscription.created
+                begins = item.created if late else subscription.start_date
+                found = _of_base(item, begins, base.period_start, lines.get(name, []), second)
+            if found is not None:
+                yield found
 
     def _valued(
         self,
@@ -170,16 +237,69 @@ class MrrOracle:
         items: list[tuple[Item, str]],
         second: int,
     ) -> Iterator[ItemMrr]:
-        raise NotImplementedError
+        for item, basis in items:
+            if item.price.interval is None or item.price.metered:
+                continue
+            gross = monthly(item.price, billed_amount(item.price, item.quantity))
+            yield ItemMrr(
+                subscription.customer,
+                subscription.id,
+                item.id,
+                item.price,
+                item.quantity,
+                gross,
+                0,
+                basis,
+            )
+
+
+def _of_base(
+    item: Item, begins: int, period_start: int, lines: list[Line], second: int
+) -> tuple[Item, str] | None:
+    """Return an item of the base as it was at a second, and what tells so."""
+    if second < begins:
+        return None
+    if second >= period_start:
+        is_billed = any(
+            (line.start, line.price, line.quantity) == (period_start, item.price, item.quantity)
+            for line in lines
+        )
+        return item, "invoice" if is_billed else "assumed"
+    earlier = [line for line in lines if line.start < period_start]
+    return _from_lines(earlier, second, item)
+
+
+def _from_lines(lines: list[Line], second: int, item: Item | None) -> tuple[Item, str] | None:
+    """Return what the line before a second tells; `item`: the item in the base, which follows the
+    last line and is assumed before the first one.
+    """
+    before = [line for line in lines if line.start <= second]
+    if not before:
+        return None if item is None else (item, "assumed")
+    line = before[-1]
+    told = Item(line.item, line.price, line.quantity)
+    if second < line.end:
+        return told, "invoice"
+    if item is not None or line is not lines[-1]:
+        return told, "assumed"
+    return None
 
 
 def _lines_by_item(subscription: Subscription) -> dict[str, list[Line]]:
-    found: dict[str, list[Line]] = {}
+    """Return the lines that tell of a period, oldest first: of several for one period start the one
+    that was finalized last.
+    """
+    found: dict[str, dict[int, tuple[tuple[int, str], Line]]] = {}
     for invoice in subscription.invoices:
+        if invoice.status in ("draft", "void"):
+            continue
         for line in invoice.lines:
             if not line.proration:
-                found.setdefault(line.item, []).append(line)
-    return {item: sorted(lines, key=lambda line: line.start) for item, lines in found.items()}
+                rank = (invoice.finalized_at or 0, line.id)
+                told = found.setdefault(line.item, {})
+                if line.start not in told or told[line.start][0] < rank:
+                    told[line.start] = (rank, line)
+    return {item: [told[start][1] for start in sorted(told)] for item, told in found.items()}
 
 
 # From spans to the marts

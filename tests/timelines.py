@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -89,6 +91,7 @@ class Item:
     price: Price
     quantity: int | None
     discounts: tuple[Discount, ...] = ()
+    created: int = 0  # 0: with the subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,26 @@ class Subscription:
     created: int
     start_date: int
     states: list[State]
-    invoices: list[Invoice] = field(default_factory=list)
     collection: str = "charge_automatically"
+    invoices: list[Invoice] = field(default_factory=list)
+    period_starts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        since = self.created
+        while since < AS_OF:
+            self.period_starts.append(since)
+            state = state_at(self, since)
+            in_trial = state is not None and state.status == "trialing" and state.trial_end
+            since = (
+                max(in_trial or 0, since + 1) if in_trial and in_trial > since else since + 30 * DAY
+            )
+        self.period_starts.append(since)
+
+    def period_at(self, second: int) -> tuple[int, int]:
+        """Return start and end of the billing period at a Unix second."""
+        index = max(bisect_right(self.period_starts, second) - 1, 0)
+        index = min(index, len(self.period_starts) - 2)
+        return self.period_starts[index], self.period_starts[index + 1]
 
 
 @dataclass(slots=True)
@@ -180,6 +201,10 @@ class Account:
     coupons: list[Coupon]
     subscriptions: list[Subscription]
 
+    def is_change(self, state: State) -> bool:
+        """Return whether `changes` still holds the beginning of a state."""
+        return self.family == "observed" or state.since >= EVENTS_FROM
+
 
 # Drawing
 
@@ -192,7 +217,7 @@ def draw_account(seed: int, timelines: int, family: Family) -> Account:
     account = Account(family, [], prices, coupons, [])
     names = _Names()
     while len(account.subscriptions) < timelines:
-        customer = Customer(names("cus"), rng.randint(BEGIN, AS_OF - 1))
+        customer = Customer(names("cus"), BEGIN + int((AS_OF - BEGIN) * rng.random() ** 1.5))
         account.customers.append(customer)
         if rng.random() < 0.1:
             customer.discount = _draw_discount(rng, names, coupons, customer.created)
@@ -218,8 +243,12 @@ class _Names:
 
 
 _UNITS = tuple(
-    map(Decimal, ("0", "1", "7", "999", "3000", "6000", "10000", "118800", "0.004", "1.5"))
-) + (Decimal("333.333333333333"), Decimal("100000000000"), Decimal("1234.5"))
+    Decimal(unit)
+    for unit in (
+        *("0", "1", "7", "999", "3000", "6000", "10000", "118800", "0.004", "1.5"),
+        *("333.333333333333", "100000000000", "1234.5"),
+    )
+)
 _INTERVALS = (
     *[("month", 1)] * 8,
     ("year", 1),
@@ -299,7 +328,7 @@ def _draw_item(
     discounts: tuple[Discount, ...] = ()
     if rng.random() < 0.06:
         discounts = (_draw_discount(rng, names, coupons, at),)
-    return Item(names("si"), price, _draw_quantity(rng, price), discounts)
+    return Item(names("si"), price, _draw_quantity(rng, price), discounts, at)
 
 
 def _draw_quantity(rng: random.Random, price: Price) -> int | None:
@@ -338,7 +367,7 @@ def _draw_subscription(
     pool: list[Price],
     coupons: list[Coupon],
 ) -> Subscription:
-    created = rng.randint(customer.created, AS_OF - 1)
+    created = customer.created + int((AS_OF - customer.created) * rng.random() ** 3)
     if rng.random() < 0.15:
         created = min(_next_month(created), AS_OF - 1)
     start_date = created - 40 * DAY if rng.random() < 0.04 else created
@@ -426,7 +455,7 @@ class _Step:
             state,
             status="canceled",
             canceled_at=state.canceled_at or state.since,
-            ended_at=state.since,
+            ended_at=state.since - rng.choice((0, 0, 0, 3)),
             reason=rng.choice(
                 ("cancellation_requested", "payment_failed", "payment_disputed", None)
             ),
@@ -562,33 +591,37 @@ def _tiered(price: Price, units: int) -> Fraction:
 def _draw_invoices(rng: random.Random, names: _Names, subscription: Subscription) -> None:
     if rng.random() < 0.1:
         return
-    period_start = subscription.created
-    while period_start < AS_OF:
-        period_end = period_start + 30 * DAY
-        state = state_at(subscription, period_start)
+    for start, end in pairwise(subscription.period_starts):
+        state = state_at(subscription, start)
         if state is None or state.ended_at is not None:
             return
-        if state.status == "trialing" and state.trial_end and state.trial_end > period_start:
-            invoice = Invoice(
-                names("in"), subscription.customer, subscription.id, subscription.currency,
-                period_start, "paid", subscription.collection, (), 0, 0,
-                finalized_at=period_start, paid_at=period_start,
-            )  # fmt: skip
-            subscription.invoices.append(invoice)
-            period_start = state.trial_end
-            continue
-        if state.status in ("active", "past_due", "incomplete"):
-            lines = tuple(_draw_lines(rng, names, subscription, state, period_start, period_end))
-            subscription.invoices.append(
-                _draw_invoice(rng, names, subscription, lines, period_start)
-            )
-        period_start = period_end
+        if state.status == "trialing":
+            subscription.invoices.append(_free_invoice(names("in"), subscription, start))
+        elif state.status in ("active", "past_due", "incomplete"):
+            lines = tuple(_draw_lines(rng, names, state, start, end))
+            subscription.invoices.append(_draw_invoice(rng, names, subscription, lines, start))
+
+
+def _free_invoice(name: str, subscription: Subscription, created: int) -> Invoice:
+    return Invoice(
+        name,
+        subscription.customer,
+        subscription.id,
+        subscription.currency,
+        created,
+        "paid",
+        subscription.collection,
+        (),
+        0,
+        0,
+        finalized_at=created,
+        paid_at=created,
+    )
 
 
 def _draw_lines(
     rng: random.Random,
     names: _Names,
-    subscription: Subscription,
     state: State,
     start: int,
     end: int,
@@ -892,23 +925,29 @@ def _discount_rows(account: Account, shape: Shape) -> Iterator[dict[str, Any]]:
                 yield row | {"account_id": ACCOUNT}
 
 
-def _item_json(item: Item, shape: Shape, subscription: str, since: int) -> dict[str, Any]:
+def _item_json(
+    item: Item, shape: Shape, subscription: Subscription, period: tuple[int, int]
+) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "id": item.id,
         "object": "subscription_item",
-        "created": since,
-        "subscription": subscription,
+        "created": item.created or subscription.created,
+        "subscription": subscription.id,
         "price": _price_json(item.price),
         "discounts": [discount.id for discount in item.discounts],
     }
     if item.quantity is not None:
         shown["quantity"] = item.quantity
     if shape == "new":
-        shown |= {"current_period_start": since, "current_period_end": since + 30 * DAY}
+        shown |= {"current_period_start": period[0], "current_period_end": period[1]}
     return shown
 
 
-def _subscription_json(subscription: Subscription, state: State, shape: Shape) -> dict[str, Any]:
+def _subscription_json(
+    subscription: Subscription, state: State, shape: Shape, second: int
+) -> dict[str, Any]:
+    """The subscription in a state, with the billing period that it is in at a Unix second."""
+    period = subscription.period_at(second)
     details = {"reason": state.reason, "feedback": state.feedback, "comment": None}
     shown = {
         "id": subscription.id,
@@ -922,10 +961,7 @@ def _subscription_json(subscription: Subscription, state: State, shape: Shape) -
         "items": {
             "object": "list",
             "has_more": len(state.items) > 10,
-            "data": [
-                _item_json(item, shape, subscription.id, subscription.created)
-                for item in state.items[:10]
-            ],
+            "data": [_item_json(item, shape, subscription, period) for item in state.items[:10]],
         },
         "discounts": [discount.id for discount in state.discounts],
         "trial_start": state.trial_start,
@@ -941,15 +977,12 @@ def _subscription_json(subscription: Subscription, state: State, shape: Shape) -
         "livemode": False,
     }
     if shape == "old":
-        shown |= {
-            "current_period_start": subscription.created,
-            "current_period_end": subscription.created + 30 * DAY,
-        }
+        shown |= {"current_period_start": period[0], "current_period_end": period[1]}
     return shown
 
 
 def _subscription_row(subscription: Subscription, shape: Shape) -> dict[str, Any]:
-    row = _subscription_json(subscription, subscription.states[-1], shape)
+    row = _subscription_json(subscription, subscription.states[-1], shape, AS_OF)
     del row["items"]
     if shape == "old":
         names = ("current_period_start", "current_period_end")
@@ -958,7 +991,8 @@ def _subscription_row(subscription: Subscription, shape: Shape) -> dict[str, Any
 
 
 def _item_row(subscription: Subscription, item: Item, shape: Shape) -> dict[str, Any]:
-    return _item_json(item, shape, subscription.id, subscription.created) | {"account_id": ACCOUNT}
+    shown = _item_json(item, shape, subscription, subscription.period_at(AS_OF))
+    return shown | {"account_id": ACCOUNT}
 
 
 def _invoice_row(invoice: Invoice, shape: Shape) -> dict[str, Any]:
@@ -1043,22 +1077,22 @@ def _line_row(invoice: Invoice, line: Line, shape: Shape) -> dict[str, Any]:
 
 
 def _change_rows(account: Account, shape: Shape, loads: int) -> Iterator[dict[str, Any]]:
-    since = EVENTS_FROM if account.family == "invoiced" else 0
     transitions = sorted(
         (
             (state.since, number, subscription)
             for subscription in account.subscriptions
             for number, state in enumerate(subscription.states)
-            if state.since >= since
+            if account.is_change(state)
         ),
         key=lambda found: (found[0], found[2].id, found[1]),
     )
     per_load = -(-len(transitions) // loads) or 1
     for seq, (second, number, subscription) in enumerate(transitions):
-        after = _subscription_json(subscription, subscription.states[number], shape)
+        after = _subscription_json(subscription, subscription.states[number], shape, second)
         previous: dict[str, Any] | None = None
         if number:
-            before = _subscription_json(subscription, subscription.states[number - 1], shape)
+            state = subscription.states[number - 1]
+            before = _subscription_json(subscription, state, shape, max(second - 1, state.since))
             previous = {key: value for key, value in before.items() if value != after[key]}
         yield {
             "change_id": f"evt_{subscription.id}_{number:04d}",

@@ -4,7 +4,7 @@ with paid as (
         subscription_id,
         valid_from,
         valid_to
-    from {{ ref('mrr_items') }}
+    from {{ ref('int_stripe__net_mrr') }}
     where mrr > 0
 ),
 
@@ -44,9 +44,9 @@ reached as (
         customer_id,
         valid_from,
         valid_to,
-        max(coalesce(valid_to, {{ end_of_time() }})) over (
+        max(coalesce(valid_to, {{ forever() }})) over (
             partition by customer_id
-            order by valid_from, coalesce(valid_to, {{ end_of_time() }})
+            order by valid_from, coalesce(valid_to, {{ forever() }})
             rows between unbounded preceding and 1 preceding
         ) as reached_until
     from spans
@@ -60,7 +60,7 @@ islands as (
         valid_to,
         sum(case when reached_until is null or valid_from > reached_until then 1 else 0 end) over (
             partition by customer_id
-            order by valid_from, coalesce(valid_to, {{ end_of_time() }})
+            order by valid_from, coalesce(valid_to, {{ forever() }})
             rows between unbounded preceding and current row
         ) as island
     from reached

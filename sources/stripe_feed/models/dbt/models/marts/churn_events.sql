@@ -6,7 +6,7 @@ with paid as (
         mrr,
         valid_from,
         valid_to
-    from {{ ref('mrr_items') }}
+    from {{ ref('int_stripe__net_mrr') }}
     where mrr > 0
 ),
 
@@ -56,6 +56,7 @@ states as (
     from lost
     inner join {{ ref('int_stripe__subscription_images') }} as images
         on lost.subscription_id = images.subscription_id and lost.churned_at >= images.changed_at
+    where images.side = 'after'
 ),
 
 caused as (

@@ -58,8 +58,8 @@ paying as (
         customer_id,
         currency,
         sum(mrr) as mrr
-    from {{ ref('mrr_items') }}
-    where valid_from <= {{ as_of() }} and (valid_to is null or valid_to > {{ as_of() }})
+    from {{ ref('int_stripe__net_mrr') }} as items
+    where {{ in_force('items', as_of()) }}
     group by customer_id, currency
 ),
 

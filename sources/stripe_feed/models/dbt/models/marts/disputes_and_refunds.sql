@@ -1,6 +1,6 @@
 with happened as (
     select
-        {{ month_start(local_time('created_at')) }} as month,
+        {{ month_of('created_at') }} as month,
         currency,
         'charge' as kind,
         status,
@@ -9,7 +9,7 @@ with happened as (
     where status = 'succeeded'
     union all
     select
-        {{ month_start(local_time('created_at')) }} as month,
+        {{ month_of('created_at') }} as month,
         currency,
         'refund' as kind,
         status,
@@ -18,7 +18,7 @@ with happened as (
     where coalesce(status, 'succeeded') not in ('failed', 'canceled')
     union all
     select
-        {{ month_start(local_time('created_at')) }} as month,
+        {{ month_of('created_at') }} as month,
         currency,
         'dispute' as kind,
         status,

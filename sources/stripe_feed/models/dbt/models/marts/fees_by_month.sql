@@ -1,7 +1,7 @@
 with fees as (
     select
         transactions.balance_transaction_id as balance_transaction_id,
-        {{ month_start(local_time('transactions.created_at')) }} as month,
+        {{ month_of('transactions.created_at') }} as month,
         transactions.currency as currency,
         transactions.reporting_category as reporting_category,
         transactions.amount as amount,
@@ -14,7 +14,7 @@ detailed as (
         balance_transaction_id,
         coalesce({{ json_text('element', 'type') }}, 'stripe_fee') as fee_type,
         cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as fee
-    from {{ json_elements(ref('stg_stripe__balance_transactions'), 'fee_details', ['balance_transaction_id']) }} as elements
+    from {{ json_rows(ref('stg_stripe__balance_transactions'), 'fee_details', '', ['balance_transaction_id']) }} as elements
 ),
 
 by_type as (

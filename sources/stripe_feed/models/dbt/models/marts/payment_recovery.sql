@@ -24,7 +24,7 @@ select
     attempted.customer_id as customer_id,
     attempted.subscription_id as subscription_id,
     attempted.currency as currency,
-    {{ month_start(local_time('attempted.first_attempt_at')) }} as month,
+    {{ month_of('attempted.first_attempt_at') }} as month,
     attempted.first_attempt_at as first_attempt_at,
     attempted.attempt_count as attempt_count,
     attempted.amount_due as amount_due,
@@ -38,6 +38,6 @@ select
     attempted.status = 'paid' as is_recovered,
     case when attempted.status = 'paid' then attempted.paid_at end as recovered_at,
     case when attempted.status = 'paid' then cast({{ days_between(local_time('attempted.first_attempt_at'), local_time('attempted.paid_at')) }} as {{ type_bigint() }}) end as days_to_recover,
-    coalesce(subscriptions.ended_at is not null and subscriptions.cancellation_reason = 'payment_failed', false) as led_to_churn
+    coalesce(subscriptions.ended_at is not null and subscriptions.cancellation_reason = 'payment_failed', false) as has_led_to_churn
 from attempted
 left join {{ ref('stg_stripe__subscriptions') }} as subscriptions on attempted.subscription_id = subscriptions.subscription_id

@@ -6,9 +6,9 @@ with counted as (
         customer_id,
         coalesce(quantity, 1) as quantity,
         mrr,
-        valid_from <= {{ as_of() }} and (valid_to is null or valid_to > {{ as_of() }}) as is_now,
-        valid_from <= {{ add_days(as_of(), -30) }} and (valid_to is null or valid_to > {{ add_days(as_of(), -30) }}) as was_before
-    from {{ ref('mrr_items') }}
+        {{ in_force('items', as_of()) }} as is_now,
+        {{ in_force('items', add_days(as_of(), -30)) }} as was_before
+    from {{ ref('int_stripe__net_mrr') }} as items
 ),
 
 by_item as (

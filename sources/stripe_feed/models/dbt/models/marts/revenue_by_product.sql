@@ -2,7 +2,7 @@ with discounted as (
     select
         line_item_id,
         sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as discount_amount
-    from {{ json_elements(ref('stg_stripe__invoice_line_items'), 'discount_amounts', ['line_item_id']) }} as discount_amounts
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'discount_amounts', '', ['line_item_id']) }} as discount_amounts
     group by line_item_id
 ),
 
@@ -10,14 +10,14 @@ taxed as (
     select
         line_item_id,
         sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as inclusive_tax
-    from {{ json_elements(ref('stg_stripe__invoice_line_items'), 'taxes', ['line_item_id']) }} as taxes
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
     where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
     group by line_item_id
 ),
 
 invoiced as (
     select
-        {{ month_start(local_time('invoices.finalized_at')) }} as month,
+        {{ month_of('invoices.finalized_at') }} as month,
         lines.product_id as product_id,
         lines.price_id as price_id,
         lines.currency as currency,

@@ -114,7 +114,7 @@ counted as (
 )
 
 select
-    day,
+    cast(day as date) as day,
     active_subscribers,
     new_subscribers,
     reactivated_subscribers,

@@ -7,7 +7,7 @@ with observed as (
         images.trial_end_at as trial_end_at,
         row_number() over (
             partition by images.subscription_id, images.trial_start_at
-            order by images.changed_at desc, images.load_id desc, images.load_seq desc
+            order by images.changed_at desc, images.load_id desc, images.load_seq desc, images.side
         ) as newest
     from {{ ref('int_stripe__subscription_images') }} as images
     where images.trial_start_at is not null and images.trial_end_at is not null
@@ -51,7 +51,7 @@ payers as (
         trials.trial_start_at as trial_start_at
     from trials
     inner join {{ ref('stg_stripe__subscriptions') }} as subscriptions on trials.subscription_id = subscriptions.subscription_id
-    inner join {{ ref('mrr_items') }} as items on subscriptions.customer_id = items.customer_id
+    inner join {{ ref('int_stripe__net_mrr') }} as items on subscriptions.customer_id = items.customer_id
     where items.mrr > 0 and items.valid_from < trials.trial_start_at and (items.valid_to is null or items.valid_to >= trials.trial_start_at)
 ),
 
