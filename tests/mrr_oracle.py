@@ -6,7 +6,7 @@ Written from the definitions alone; it shares no SQL and no macro with the model
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from .timelines import (
@@ -21,6 +21,7 @@ from .timelines import (
     half_up,
     month_of,
     month_start,
+    units_of,
 )
 
 PERIODS_A_MONTH = {
@@ -50,6 +51,9 @@ class ItemMrr:
     item: str
     price: Price
     quantity: int | None
+    status: str
+    is_paused: bool
+    billed: int
     gross: int
     discount: int
     basis: str
@@ -118,7 +122,9 @@ class MrrOracle:
         if (discount := self._customers[subscription.customer].discount) is not None:
             discounts.add(discount)
         for state in subscription.states:
-            moments |= {state.since} | {item.created for item in state.items}
+            moments |= {state.since, state.trial_end or state.since} | {
+                item.created for item in state.items
+            }
             moments |= {
                 second
                 for second in (
@@ -141,7 +147,7 @@ class MrrOracle:
         """Return the MRR of each item that counts at that second, items worth nothing included."""
         base = self.base_of(subscription)
         if base.until is None or second < base.until:
-            state = base.state
+            state = replace(base.state, status=self._status_before(base, second))
             if not self._counts_before(subscription, base, second):
                 return []
             found = list(self._items_before(subscription, base, second))
@@ -173,21 +179,23 @@ class MrrOracle:
         state = subscription.states[index]
         if state.status not in ("active", "past_due"):
             return None
-        following = subscription.states[index + 1 : index + 2]
+        later = subscription.states[index + 1 :]
+        following = [s for s in later if s.since == later[0].since][-1:]  # the last of its second
         if any(s.ended_at is not None and s.ended_at <= second for s in following):
             return None
-        is_ending = state.cancel_at_period_end or state.cancel_at is not None
-        if self.settings.churn_timing == "cancel" and is_ending:
-            return None
-        return None if self._is_left_out(state) else state
+        return None if self._is_left_out(state, second) else state
 
-    def _is_left_out(self, state: State) -> bool:
+    def _is_left_out(self, state: State, second: int) -> bool:
+        """Return whether a variable leaves out a state that counts by default."""
+        asked = state.canceled_at if self.settings.churn_timing == "cancel" else None
+        if asked is not None and asked <= second:
+            return True
         return self.settings.paused_collection == "excluded" and bool(state.paused_collection)
 
     def _counts_before(self, subscription: Subscription, base: Base, second: int) -> bool:
         """Return whether a subscription counts before the first change."""
         state = base.state
-        if second < subscription.start_date or self._is_left_out(state):
+        if second < subscription.start_date or self._is_left_out(state, second):
             return False
         if state.status in ("incomplete", "incomplete_expired"):
             return False
@@ -199,19 +207,22 @@ class MrrOracle:
                 return False
             if state.status in ("trialing", "paused") and second >= trial[1]:
                 return False
-        if state.status == "unpaid" and second >= self._paid_until(subscription):
-            return False
-        asked = state.canceled_at if self.settings.churn_timing == "cancel" else None
-        return asked is None or second < asked
+        return state.status != "unpaid" or second < self._paid_until(subscription)
+
+    def _status_before(self, base: Base, second: int) -> str:
+        """Return the status of a subscription that counts before the first change."""
+        begins = max(base.period_start, base.state.trial_end or 0)
+        return "past_due" if base.state.status == "past_due" and second >= begins else "active"
 
     def _paid_until(self, subscription: Subscription) -> int:
         ends = [
             line.end
             for invoice in subscription.invoices
             for line in invoice.lines
-            if invoice.status == "paid" and not line.proration
+            if invoice.status == "paid" and not line.proration and line.amount > 0
         ]
-        return max(ends, default=subscription.start_date)
+        state = self.base_of(subscription).state
+        return max(ends, default=state.trial_end or subscription.start_date)
 
     def _items_before(
         self, subscription: Subscription, base: Base, second: int
@@ -238,15 +249,19 @@ class MrrOracle:
         second: int,
     ) -> Iterator[ItemMrr]:
         for item, basis in items:
-            if item.price.interval is None or item.price.metered:
+            if item.price.interval is None:
                 continue
-            gross = monthly(item.price, billed_amount(item.price, item.quantity))
+            billed = billed_amount(item.price, item.quantity)
+            gross = monthly(item.price, billed)
             yield ItemMrr(
                 subscription.customer,
                 subscription.id,
                 item.id,
                 item.price,
                 item.quantity,
+                state.status,
+                bool(state.paused_collection),
+                billed,
                 gross,
                 0,
                 basis,
@@ -259,13 +274,14 @@ def _of_base(
     """Return an item of the base as it was at a second, and what tells so."""
     if second < begins:
         return None
-    if second >= period_start:
+    counts_from = max(begins, period_start)
+    if second >= counts_from:
+        as_it_is = (counts_from, item.price, units_of(item.quantity))
         is_billed = any(
-            (line.start, line.price, line.quantity) == (period_start, item.price, item.quantity)
-            for line in lines
+            (line.start, line.price, units_of(line.quantity)) == as_it_is for line in lines
         )
         return item, "invoice" if is_billed else "assumed"
-    earlier = [line for line in lines if line.start < period_start]
+    earlier = [line for line in lines if line.start < counts_from]
     return _from_lines(earlier, second, item)
 
 

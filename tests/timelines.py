@@ -551,13 +551,18 @@ def half_up(value: Fraction) -> int:
     return magnitude if value >= 0 else -magnitude
 
 
+def units_of(quantity: int | None) -> int:
+    """Return how many units are billed: one without a quantity."""
+    return 1 if quantity is None else quantity
+
+
 def billed_amount(price: Price, quantity: int | None) -> int:
     """Return what Stripe bills for an item per period; 0 for a metered price. Without a quantity
     one unit is billed.
     """
     if price.metered:
         return 0
-    units = 1 if quantity is None else quantity
+    units = units_of(quantity)
     if price.divide_by > 1:
         whole, rest = divmod(units, price.divide_by)
         units = whole + (1 if rest and price.round == "up" else 0)
