@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from fractions import Fraction
 from typing import Any
 
 from .mrr_oracle import (
     MrrOracle,
+    Span,
     joined,
-    movements,
+    month_ends,
     paying_spans,
 )
 from .timelines import (
@@ -228,7 +229,7 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
         before = len(active.get(day - 30, nobody))
         ended = [converted for over_day, converted in over if over_day in window]
         yield {
-            "day": utc_time(day * DAY),
+            "day": utc_time(day * DAY).date(),
             "active_subscribers": len(today),
             "new_subscribers": len(today - yesterday - seen),
             "reactivated_subscribers": len((today - yesterday) & seen),
@@ -251,14 +252,78 @@ def _days(spans: list[tuple[int, int | None]], as_of: int) -> Iterator[int]:
         yield from range(day_number(start), last + 1)
 
 
+def churn_events(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
+    """Yield a row for each customer, currency and moment at which the customer ceased to be a
+    subscriber.
+    """
+    paid: dict[str, list[Span]] = {}
+    for span in oracle.spans:
+        if span.value.net > 0:
+            paid.setdefault(span.value.customer, []).append(span)
+    subscriptions = {s.id: s for s in oracle.account.subscriptions}
+    for customer, spans in subscriber_spans(oracle).items():
+        own = paid[customer]
+        first = min(span.start for span in own)
+        for since, until in spans:
+            if until is None or until > oracle.as_of:
+                continue
+            last = max(s.end for s in own if since <= s.start < until and s.end is not None)
+            ended = [span for span in own if span.end == last]
+            for currency in sorted({span.value.price.currency for span in ended}):
+                lost = [span for span in ended if span.value.price.currency == currency]
+                names = {span.value.subscription for span in lost}
+                subscription = subscriptions[max(names)]
+                cause, reason, feedback = _cause(oracle, subscription, until)
+                mrr = sum(span.value.net for span in lost)
+                yield {
+                    "customer_id": customer,
+                    "churned_at": utc_time(until),
+                    "currency": currency,
+                    "subscription_id": subscription.id,
+                    "subscriptions": len(names),
+                    "mrr_lost": mrr,
+                    "mrr_lost_major": Fraction(mrr, 1 if currency == "jpy" else 100),
+                    "cause": cause,
+                    "cancellation_reason": reason,
+                    "cancellation_feedback": feedback,
+                    "kind": _kind_of_churn(cause, reason),
+                    "first_paid_at": utc_time(first),
+                    "tenure_days": day_number(until) - day_number(first),
+                }
+
+
+def _cause(
+    oracle: MrrOracle, subscription: Subscription, second: int
+) -> tuple[str, str | None, str | None]:
+    """Return why a subscription ceased to count, with Stripe's reason and the customer's."""
+    last = subscription.states[-1]
+    if last.ended_at is not None and last.ended_at <= second:
+        return "canceled", last.reason, last.feedback
+    known = [s for s in subscription.states if oracle.account.is_change(s) and s.since <= second]
+    if not known:
+        return "unknown", None, None
+    status = known[-1].status
+    return "free" if status in ("active", "past_due") else status, None, None
+
+
+def _kind_of_churn(cause: str, reason: str | None) -> str:
+    if cause == "unpaid" or (
+        cause == "canceled" and reason in ("payment_failed", "payment_disputed")
+    ):
+        return "involuntary"
+    if cause == "canceled" and reason == "cancellation_requested":
+        return "voluntary"
+    return "unknown"
+
+
 # retention_cohorts
 
 
 def retention_cohorts(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     """Yield a row for each cohort, currency and month of age; a month that is not over is null."""
     by_month: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
-    for row in movements(oracle.spans, oracle.as_of):
-        by_month.setdefault((row.customer, row.currency), {})[row.month] = row.closing
+    for end in month_ends(oracle):
+        by_month.setdefault((end.customer, end.currency), {})[end.month] = end.net
     cohorts: dict[tuple[tuple[int, int], str], list[dict[tuple[int, int], int]]] = {}
     for (_, currency), months in by_month.items():
         first = min((month for month, mrr in months.items() if mrr > 0), default=None)
@@ -273,7 +338,7 @@ def retention_cohorts(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
             retained = sum(mrr > 0 for mrr in now)
             complete = month < current
             yield {
-                "cohort_month": datetime(*cohort, 1),
+                "cohort_month": date(*cohort, 1),
                 "currency": currency,
                 "age_months": age,
                 "cohort_customers": len(members),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -14,9 +14,9 @@ from stripe_feed.models.database import duckdb_database
 from stripe_feed.models.render import Project, load_project
 from stripe_feed.models.run import build_models
 
+from .mart_rows import MARTS, SPAN_KEYS, Row, as_few_spans
+from .mrr_oracle import MrrOracle
 from .timelines import AS_OF, Account, new_connection, raw_tables, utc_time
-
-Row = dict[str, Any]
 
 
 def build(connection: Any, project: Project | None = None, **variables: Any) -> None:
@@ -50,24 +50,21 @@ def rows_of(connection: Any, query: str) -> list[Row]:
     ]
 
 
-def differences(connection: Any, model: str, expected: Iterable[Row]) -> list[str]:
-    """Return what the model says and the calculation does not (`+`), and the reverse (`-`), in the
-    columns that were calculated.
+def differences(connection: Any, model: str, oracle: MrrOracle) -> list[str]:
+    """Return what a mart says and the calculation does not (`+`), and the reverse (`-`), in all the
+    columns that are calculated.
     """
-    calculated = list(expected)
+    calculated = list(MARTS[model](oracle))
     names = list(calculated[0])
-    wanted = Counter(tuple(row[name] for name in names) for row in calculated)
-    found = Counter(tuple(row[name] for name in names) for row in rows_of(connection, model))
-    lines = [f"+ {row}" for row in (found - wanted).elements()]
-    lines += [f"- {row}" for row in (wanted - found).elements()]
-    return (
-        [
-            f"{model} {tuple(names)}: {len(lines)} rows",
-            *sorted(lines, key=lambda line: line[2:])[:12],
-        ]
-        if lines
-        else []
-    )
+    found = rows_of(connection, f"select {', '.join(names)} from stripe_models.{model}")
+    if key := SPAN_KEYS.get(model):
+        calculated, found = as_few_spans(calculated, key), as_few_spans(found, key)
+    wanted = Counter(tuple(row.values()) for row in calculated)
+    given = Counter(tuple(row.values()) for row in found)
+    lines = [f"{row} +" for row in (given - wanted).elements()]
+    lines += [f"{row} -" for row in (wanted - given).elements()]
+    heading = f"{model} {tuple(names)}: {len(lines)} of {wanted.total()} rows"
+    return [heading, *sorted(lines)[:12]] if lines else []
 
 
 @cache

@@ -5,13 +5,15 @@ Written from the definitions alone; it shares no SQL and no macro with the model
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 
 from .timelines import (
     AS_OF,
     Account,
+    Discount,
     Item,
     Line,
     Price,
@@ -40,6 +42,18 @@ class Settings:
     discounts: str = "recurring"
     churn_timing: str = "period_end"
     paused_collection: str = "counted"
+    stacked_discounts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a discount takes off an item's MRR."""
+
+    position: int
+    level: str
+    discount: Discount
+    before: int
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +69,13 @@ class ItemMrr:
     is_paused: bool
     billed: int
     gross: int
-    discount: int
     basis: str
+    taken: tuple[Taken, ...] = ()
+
+    @property
+    def discount(self) -> int:
+        """What all discounts take off."""
+        return sum(taken.amount for taken in self.taken)
 
     @property
     def net(self) -> int:
@@ -141,7 +160,7 @@ class MrrOracle:
             moments |= {discount.start} | ({discount.end} if discount.end is not None else set())
         for lines in self._lines[subscription.id].values():
             moments |= {second for line in lines for second in (line.start, line.end)}
-        return sorted(moment for moment in moments if moment <= self.as_of)
+        return sorted(moments)
 
     def items_at(self, subscription: Subscription, second: int) -> list[ItemMrr]:
         """Return the MRR of each item that counts at that second, items worth nothing included."""
@@ -248,11 +267,11 @@ class MrrOracle:
         items: list[tuple[Item, str]],
         second: int,
     ) -> Iterator[ItemMrr]:
-        for item, basis in items:
-            if item.price.interval is None:
-                continue
-            billed = billed_amount(item.price, item.quantity)
-            gross = monthly(item.price, billed)
+        found = [(item, basis) for item, basis in items if item.price.interval is not None]
+        billed = {item.id: billed_amount(item.price, item.quantity) for item, _ in found}
+        gross = {item.id: monthly(item.price, billed[item.id]) for item, _ in found}
+        taken = self._taken(subscription, state, [item for item, _ in found], gross, second)
+        for item, basis in found:
             yield ItemMrr(
                 subscription.customer,
                 subscription.id,
@@ -261,11 +280,88 @@ class MrrOracle:
                 item.quantity,
                 state.status,
                 bool(state.paused_collection),
-                billed,
-                gross,
-                0,
+                billed[item.id],
+                gross[item.id],
                 basis,
+                tuple(taken[item.id]),
             )
+
+    def _taken(
+        self,
+        subscription: Subscription,
+        state: State,
+        items: list[Item],
+        gross: dict[str, int],
+        second: int,
+    ) -> dict[str, list[Taken]]:
+        """Return what discounts take off each item: its own ones first, then the subscription's or, if
+        it has none, the customer's; each from what the one before left.
+        """
+        left = dict(gross)
+        taken: dict[str, list[Taken]] = {item.id: [] for item in items}
+        most = self.settings.stacked_discounts
+        for item in items:
+            own = [d for d in item.discounts if self._applies(d, item, second)]
+            for position, discount in enumerate(own[:most], 1):
+                _take(discount, [item], left, taken, position, "item")
+        level, discounts = "subscription", state.discounts
+        of_customer = self._customers[subscription.customer].discount
+        if not discounts and of_customer is not None:
+            level, discounts = "customer", (of_customer,)
+        position = most
+        for discount in discounts:
+            limited_to = [item for item in items if self._applies(discount, item, second)]
+            if limited_to and position < 2 * most:
+                position += 1
+                _take(discount, limited_to, left, taken, position, level)
+        return taken
+
+    def _applies(self, discount: Discount, item: Item, second: int) -> bool:
+        coupon = discount.coupon
+        durations = {
+            "none": (),
+            "forever": ("forever",),
+            "recurring": ("forever", "repeating"),
+            "all": ("forever", "repeating", "once"),
+        }[self.settings.discounts]
+        return (
+            coupon.duration in durations
+            and discount.start <= second
+            and (discount.end is None or discount.end > second)
+            and (coupon.amount is None or coupon.currency == item.price.currency)
+            and (not coupon.products or item.price.product in coupon.products)
+        )
+
+
+def _take(
+    discount: Discount,
+    items: list[Item],
+    left: dict[str, int],
+    taken: dict[str, list[Taken]],
+    position: int,
+    level: str,
+) -> None:
+    """Take a discount off items. An amount is shared in proportion to what is left of each, and the
+    shares are rounded so that their running sum is right.
+    """
+    total = sum(left[item.id] for item in items)
+    so_far = 0
+    before = dict(left)
+    for item in sorted(items, key=lambda item: item.id):
+        own = before[item.id]
+        if discount.coupon.percent is not None:
+            amount = half_up(own * Fraction(discount.coupon.percent) / 100)
+        elif total == 0:
+            amount = 0
+        else:
+            assert discount.coupon.amount is not None
+            capped = min(monthly(item.price, discount.coupon.amount), total)
+            amount = half_up(Fraction(capped * (so_far + own), total)) - half_up(
+                Fraction(capped * so_far, total)
+            )
+        so_far += own
+        left[item.id] -= amount
+        taken[item.id].append(Taken(position, level, discount, own, amount))
 
 
 def _of_base(
@@ -293,7 +389,7 @@ def _from_lines(lines: list[Line], second: int, item: Item | None) -> tuple[Item
     if not before:
         return None if item is None else (item, "assumed")
     line = before[-1]
-    told = Item(line.item, line.price, line.quantity)
+    told = Item(line.item, line.price, line.quantity, () if item is None else item.discounts)
     if second < line.end:
         return told, "invoice"
     if item is not None or line is not lines[-1]:
@@ -353,6 +449,39 @@ def total_before(spans: list[Span], second: int) -> list[Span]:
 
 
 @dataclass(frozen=True, slots=True)
+class MonthEnd:
+    """A customer's MRR in a currency at the last instant of a month; of the current one: now."""
+
+    month: tuple[int, int]
+    customer: str
+    currency: str
+    spans: list[Span]
+
+    @property
+    def net(self) -> int:
+        """MRR after discounts."""
+        return sum(span.value.net for span in self.spans)
+
+    @property
+    def basis(self) -> str:
+        """The weakest basis of its items."""
+        return weakest(span.value.basis for span in self.spans)
+
+
+def weakest(bases: Iterable[str]) -> str:
+    """Return the weakest basis; `observed` of none."""
+    return max(bases, key=_BASES.index, default="observed")
+
+
+def month_ends(oracle: MrrOracle) -> Iterator[MonthEnd]:
+    """Yield every month, customer and currency from the first month of its history, in order."""
+    for (customer, currency), own in sorted(by_customer(oracle.spans).items()):
+        for month in months_until(min(span.start for span in own), oracle.as_of):
+            inside = total_before(own, closes_at(month, oracle.as_of))
+            yield MonthEnd(month, customer, currency, inside)
+
+
+@dataclass(frozen=True, slots=True)
 class Movement:
     """How a customer's MRR in a currency moved in a month."""
 
@@ -361,24 +490,112 @@ class Movement:
     currency: str
     opening: int
     closing: int
-    kind: str  # "" if the month has no movement
+    kind: str
     basis: str
 
 
-def movements(spans: list[Span], as_of: int = AS_OF) -> list[Movement]:
-    """Return a row for each month of the calendar, customer and currency."""
-    found = []
-    for (customer, currency), own in sorted(by_customer(spans).items()):
-        opening, ever = 0, False
-        for month in months_until(min(span.start for span in own), as_of):
-            inside = total_before(own, closes_at(month, as_of))
-            closing = sum(span.value.net for span in inside)
-            basis = max((s.value.basis for s in inside), key=_BASES.index, default="")
-            kind = movement_kind(opening, closing, ever)
-            found.append(Movement(month, customer, currency, opening, closing, kind, basis))
-            ever = ever or closing > 0
-            opening = closing
-    return found
+def movements(oracle: MrrOracle) -> Iterator[Movement]:
+    """Yield the months in which a customer's MRR moved."""
+    for (customer, currency), ends in groupby(
+        month_ends(oracle), key=lambda end: (end.customer, end.currency)
+    ):
+        opening, basis, ever = 0, "observed", False
+        for end in ends:
+            kind = movement_kind(opening, end.net, ever)
+            if kind:
+                told_by = end.basis if end.net else basis
+                yield Movement(end.month, customer, currency, opening, end.net, kind, told_by)
+            ever = ever or end.net > 0
+            opening, basis = end.net, end.basis
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A moment at which a subscription's MRR changed."""
+
+    at: int
+    customer: str
+    currency: str
+    subscription: str
+    before: int
+    after: int
+    customer_before: int
+    customer_after: int
+    kind: str
+    reason: str
+    basis: str
+
+
+def changes(oracle: MrrOracle) -> Iterator[Change]:
+    """Yield every change of a subscription's MRR, in order of time within a customer."""
+    for (customer, currency), own in by_customer(oracle.spans).items():
+        moments = {span.start for span in own} | {s.end for s in own if s.end is not None}
+        highest = 0
+        started: set[str] = set()
+        for moment in sorted(second for second in moments if second <= oracle.as_of):
+            before, after = total_before(own, moment), total_from(own, moment)
+            totals = _net(before), _net(after)
+            for subscription in sorted({s.value.subscription for s in before + after}):
+                was = [s for s in before if s.value.subscription == subscription]
+                now = [s for s in after if s.value.subscription == subscription]
+                if _net(was) == _net(now):
+                    continue
+                kind = movement_kind(*totals, ever=highest > 0)
+                if kind not in ("new", "reactivation", "churn"):
+                    kind = "expansion" if _net(now) > _net(was) else "contraction"
+                yield Change(
+                    moment,
+                    customer,
+                    currency,
+                    subscription,
+                    _net(was),
+                    _net(now),
+                    *totals,
+                    kind,
+                    _reason(was, now, subscription in started),
+                    weakest(s.value.basis for s in {*was} ^ {*now}),
+                )
+                if _net(now) > 0:
+                    started.add(subscription)
+            highest = max(highest, totals[1])
+
+
+def total_from(spans: list[Span], second: int) -> list[Span]:
+    """Return the spans in force at a second."""
+    return [s for s in spans if s.start <= second and (s.end is None or s.end > second)]
+
+
+def _net(spans: Iterable[Span]) -> int:
+    return sum(span.value.net for span in spans)
+
+
+def _reason(was: list[Span], now: list[Span], is_known: bool) -> str:
+    if _net(was) == 0:
+        return "subscription_resumed" if is_known else "subscription_started"
+    if _net(now) == 0:
+        return "subscription_ended"
+    if _per_price(was, lambda value: 1) != _per_price(now, lambda value: 1):
+        return "plan"
+    if _per_price(was, _units) != _per_price(now, _units):
+        return "quantity"
+    if _per_price(was, _discount) != _per_price(now, _discount):
+        return "discount"
+    return "price"
+
+
+def _units(value: ItemMrr) -> int:
+    return units_of(value.quantity)
+
+
+def _discount(value: ItemMrr) -> int:
+    return value.discount
+
+
+def _per_price(spans: list[Span], measure: Callable[[ItemMrr], int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for span in spans:
+        found[span.value.price.id] = found.get(span.value.price.id, 0) + measure(span.value)
+    return {price: amount for price, amount in found.items() if amount}
 
 
 def movement_kind(opening: int, closing: int, ever: bool) -> str:

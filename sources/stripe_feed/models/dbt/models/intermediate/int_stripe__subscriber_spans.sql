@@ -25,7 +25,7 @@ spans as (
         valid_from,
         valid_to
     from paid
-    union all
+    union {#- not `union all`: equal spans have no order #}
     select
         trials.customer_id as customer_id,
         trials.trial_start_at as valid_from,
