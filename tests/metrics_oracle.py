@@ -297,7 +297,10 @@ def _cause(
 ) -> tuple[str, str | None, str | None]:
     """Return why a subscription ceased to count, with Stripe's reason and the customer's."""
     last = subscription.states[-1]
-    if last.ended_at is not None and last.ended_at <= second:
+    ended = last.ended_at
+    if oracle.settings.churn_timing == "cancel" and last.canceled_at is not None:
+        ended = last.canceled_at
+    if ended is not None and ended <= second:
         return "canceled", last.reason, last.feedback
     known = [s for s in subscription.states if oracle.account.is_change(s) and s.since <= second]
     if not known:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
-from stripe_feed.models.database import duckdb_database
-from stripe_feed.models.render import Project, load_project
-from stripe_feed.models.run import build_models
+from stripe_feed.models.database import duckdb_database, existing_tables
+from stripe_feed.models.render import Project, load_project, render_models
+from stripe_feed.models.run import build_models, derived_variables, select_models
 
 from .mart_rows import MARTS, SPAN_KEYS, Row, as_few_spans
 from .mrr_oracle import MrrOracle
 from .timelines import AS_OF, Account, new_connection, raw_tables, utc_time
 
+AS_OF_ALWAYS = {"as_of": f"{utc_time(AS_OF)}"}
 
-def build(connection: Any, project: Project | None = None, **variables: Any) -> None:
-    """Build every model over the tables in `stripe`, as of `AS_OF`."""
-    variables = {"as_of": f"{utc_time(AS_OF)}", **variables}
+
+def build(
+    connection: Any,
+    project: Project | None = None,
+    selection: Sequence[str] | None = None,
+    **variables: Any,
+) -> None:
+    """Build the selected models, by default all, over the tables in `stripe`, as of `AS_OF`."""
     results = build_models(
-        duckdb_database(connection, "stripe"), variables=variables, full=True, project=project
+        duckdb_database(connection, "stripe"),
+        selection,
+        AS_OF_ALWAYS | variables,
+        full=True,
+        project=project,
     )
     failed = [f"{result.name}: {result.reason}" for result in results if result.status == "failed"]
     assert not failed, failed
@@ -32,7 +40,7 @@ def build(connection: Any, project: Project | None = None, **variables: Any) -> 
 def built(account: Account, *, project: Project | None = None, **variables: Any) -> Any:
     """Return a DuckDB connection with the account's tables and all models over them."""
     connection = new_connection(raw_tables(account))
-    build(connection, project, **variables)
+    build(connection, project, None, **variables)
     return connection
 
 
@@ -55,7 +63,7 @@ def differences(connection: Any, model: str, oracle: MrrOracle) -> list[str]:
     columns that are calculated.
     """
     calculated = list(MARTS[model](oracle))
-    names = list(calculated[0])
+    names = list(calculated[0]) if calculated else ["*"]
     found = rows_of(connection, f"select {', '.join(names)} from stripe_models.{model}")
     if key := SPAN_KEYS.get(model):
         calculated, found = as_few_spans(calculated, key), as_few_spans(found, key)
@@ -67,20 +75,34 @@ def differences(connection: Any, model: str, oracle: MrrOracle) -> list[str]:
     return [heading, *sorted(lines)[:12]] if lines else []
 
 
-@cache
-def mutated(model: str, old: str, new: str) -> Project:
-    """Return the project with a text replaced once in a model or macro. Raises `AssertionError` if
-    the text is not there exactly once.
-    """
-    project = load_project()
-    if model in project.macros:
-        text = project.macros[model]
-        assert text.count(old) == 1, (model, old, text.count(old))
-        return replace(project, macros={**project.macros, model: text.replace(old, new)})
-    file = project.models[model]
-    assert file.text.count(old) == 1, (model, old, file.text.count(old))
-    models: Mapping[str, Any] = {
-        **project.models,
-        model: replace(file, text=file.text.replace(old, new)),
-    }
-    return replace(project, models=models)
+class Modelled:
+    """An account with its models, in which a model can be wrong for a moment."""
+
+    def __init__(self, account: Account) -> None:
+        self._connection = built(account)
+        self._oracle = MrrOracle(account)
+        database = duckdb_database(self._connection, "stripe")
+        variables = derived_variables(database.target, existing_tables(database))
+        self._database = database
+        self._models = render_models(load_project(), database.target, variables | AS_OF_ALWAYS)
+
+    def sees(self, name: str, right: str, wrong: str) -> bool:
+        """Return whether a mart differs from the calculation once a text in a model's SQL is replaced
+        by another. Raises `AssertionError` if the text is not there.
+        """
+        assert right in self._models[name].sql, (name, right)
+        readers = set(select_models(self._models, [f"{name}+"]))
+        self._connection.execute("begin")
+        try:
+            for model in self._models.values():
+                if model.name not in readers:
+                    continue
+                sql = model.sql.replace(right, wrong) if model.name == name else model.sql
+                kind = "view" if model.kind == "view" else "table"
+                relation = self._database.target.relation(model.name)
+                self._connection.execute(f"create or replace {kind} {relation} as {sql}")
+                if model.name in MARTS and differences(self._connection, model.name, self._oracle):
+                    return True
+            return False
+        finally:
+            self._connection.execute("rollback")

@@ -553,7 +553,7 @@ def changes(oracle: MrrOracle) -> Iterator[Change]:
                     *totals,
                     kind,
                     _reason(was, now, subscription in started),
-                    weakest(s.value.basis for s in {*was} ^ {*now}),
+                    weakest(basis for *_, basis in {*map(_worth, was)} ^ {*map(_worth, now)}),
                 )
                 if _net(now) > 0:
                     started.add(subscription)
@@ -567,6 +567,12 @@ def total_from(spans: list[Span], second: int) -> list[Span]:
 
 def _net(spans: Iterable[Span]) -> int:
     return sum(span.value.net for span in spans)
+
+
+def _worth(span: Span) -> tuple[object, ...]:
+    """Return what makes an item's MRR, and what tells so."""
+    value = span.value
+    return value.item, value.price.id, _units(value), value.gross, value.discount, value.basis
 
 
 def _reason(was: list[Span], now: list[Span], is_known: bool) -> str:

@@ -334,7 +334,7 @@ def _draw_item(
 def _draw_quantity(rng: random.Random, price: Price) -> int | None:
     if price.metered:
         return None
-    return rng.choice((1, 1, 1, 1, 1, 2, 3, 7, 21, 1000, 0, None))
+    return rng.choice((1, 1, 1, 1, 1, 2, 3, 5, 7, 20, 21, 1000, 0, None))
 
 
 def month_of(second: int) -> tuple[int, int]:

@@ -5,15 +5,29 @@ with bounds as (
 {#- Each span adds its value where it begins and takes it away where it ends. #}
 steps as (
     select
-        customer_id, currency, subscription_id, price_id, valid_from as changed_at,
+        customer_id, currency, subscription_id, subscription_item_id, price_id, valid_from as changed_at,
         mrr as amount, discount as discount_step, coalesce(quantity, 1) as quantity_step, 1 as price_step, basis
     from {{ ref('int_stripe__net_mrr') }}
     union all
     select
-        customer_id, currency, subscription_id, price_id, valid_to as changed_at,
+        customer_id, currency, subscription_id, subscription_item_id, price_id, valid_to as changed_at,
         -mrr as amount, -discount as discount_step, -coalesce(quantity, 1) as quantity_step, -1 as price_step, basis
     from {{ ref('int_stripe__net_mrr') }}
     where valid_to is not null
+),
+
+{#- A span that ends where an equal one begins is no step: it is gone here. #}
+by_item as (
+    select
+        customer_id, currency, subscription_id, changed_at, price_id, basis,
+        sum(amount) as amount,
+        sum(discount_step) as discount_step,
+        sum(quantity_step) as quantity_step,
+        sum(price_step) as price_step
+    from steps
+    where changed_at <= (select as_of from bounds)
+    group by customer_id, currency, subscription_id, changed_at, subscription_item_id, price_id, basis
+    having sum(amount) <> 0 or sum(discount_step) <> 0 or sum(quantity_step) <> 0 or sum(price_step) <> 0
 ),
 
 by_price as (
@@ -24,8 +38,7 @@ by_price as (
         sum(quantity_step) as quantity_step,
         sum(price_step) as price_step,
         max(case basis when 'assumed' then 3 when 'invoice' then 2 else 1 end) as basis_rank
-    from steps
-    where changed_at <= (select as_of from bounds)
+    from by_item
     group by customer_id, currency, subscription_id, changed_at, price_id
 ),
 

@@ -47,6 +47,8 @@ applicable as (
         and discounts.duration = 'forever'
         {%- elif var('discounts') == 'recurring' %}
         and discounts.duration in ('forever', 'repeating')
+        {%- elif var('discounts') == 'none' %}
+        and 1 = 0
         {%- endif %}
 ),
 
