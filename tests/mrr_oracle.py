@@ -569,7 +569,7 @@ def _net(spans: Iterable[Span]) -> int:
     return sum(span.value.net for span in spans)
 
 
-def _worth(span: Span) -> tuple[object, ...]:
+def _worth(span: Span) -> tuple[str, str, int, int, int, str]:
     """Return what makes an item's MRR, and what tells so."""
     value = span.value
     return value.item, value.price.id, _units(value), value.gross, value.discount, value.basis

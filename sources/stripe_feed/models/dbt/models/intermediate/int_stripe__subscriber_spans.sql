@@ -19,13 +19,13 @@ resumed as (
     group by trials.subscription_id, trials.trial_start_at
 ),
 
-spans as (
+bridged as (
     select
         customer_id,
         valid_from,
         valid_to
     from paid
-    union {#- not `union all`: equal spans have no order #}
+    union all
     select
         trials.customer_id as customer_id,
         trials.trial_start_at as valid_from,
@@ -37,6 +37,15 @@ spans as (
     from {{ ref('trial_conversions') }} as trials
     left join resumed on trials.subscription_id = resumed.subscription_id and trials.trial_start_at = resumed.trial_start_at
     where trials.is_of_payer
+),
+
+{#- Equal spans have no order: each is here once. #}
+spans as (
+    select distinct
+        customer_id,
+        valid_from,
+        valid_to
+    from bridged
 ),
 
 reached as (
