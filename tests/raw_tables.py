@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stripe_feed.extract.tables.changes import CHANGE_SCHEMA
-from stripe_feed.extract.tables.codec import ADDED_COLUMNS
+from stripe_feed.extract.tables.codec import ADDED_COLUMNS, LOAD_COLUMN
 from stripe_feed.resources import CHANGES, TABLES
 
 SQL_TYPES = {
@@ -23,9 +23,14 @@ SQL_TYPES = {
 def empty_tables(connection: Any) -> None:
     """Create every raw table without rows, and the record of one load."""
     connection.execute("create schema stripe")
-    connection.execute("create table stripe._dlt_loads as select '1.5' as load_id, 0 as status")
+    connection.execute(
+        "create table stripe._dlt_loads as select '1.5' as load_id, 0 as status, current_timestamp as inserted_at"
+    )
     for table, row in TABLES.items():
-        columns = {column.name: SQL_TYPES[column.kind] for column in (*row.columns, *ADDED_COLUMNS)}
+        columns = {
+            column.name: SQL_TYPES[column.kind]
+            for column in (*row.columns, *ADDED_COLUMNS, LOAD_COLUMN)
+        }
         typed = ", ".join(f'"{name}" {type_}' for name, type_ in columns.items())
         connection.execute(f"create table stripe.{table} ({typed})")
     connection.register("empty_changes", CHANGE_SCHEMA.empty_table())

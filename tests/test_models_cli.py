@@ -85,7 +85,7 @@ def test_build_list_test_and_explain() -> None:
 @pytest.mark.usefixtures("built")
 def test_a_model_is_stale_after_a_load() -> None:
     with duckdb.connect(FILE) as connection:
-        connection.execute("insert into stripe._dlt_loads values ('2.5', 0)")
+        connection.execute("insert into stripe._dlt_loads (load_id, status) values ('2.5', 0)")
 
     listed = {row["name"]: row["state"] for row in rows("list")}
 

@@ -19,7 +19,11 @@ _SQL_TYPES = {
     "double": "double precision",
     "json": "json",
 }
-_ADDED_COLUMNS = {"account_id": "text", "deleted_at": "timestamp", "extra": "json"}
+_ADDED_COLUMNS = {
+    **dict.fromkeys(("account_id", "_dlt_load_id"), "text"),
+    "deleted_at": "timestamp",
+    "extra": "json",
+}
 _CHANGE_KINDS = {
     **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"),
     **dict.fromkeys(("after", "previous", "changed"), "json"),
