@@ -26,6 +26,7 @@ from stripe_feed.extract.tables.codec import ADDED_COLUMNS, HASH_COLUMN, LOAD_CO
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.groups import GROUPS
 from stripe_feed.resources.model import Child, Column, Resource
+from stripe_feed.resources.push_tables import PUSH_TABLES, PushTable
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = {"ref": "text", "decimal": "decimal(38, 12)", "timestamp": "timestamp with time zone"}
@@ -133,7 +134,7 @@ def tables() -> str:
     shared = [*ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN]
     parts = [
         "# Table reference\n",
-        "The primary key of each table is `id`, of `changes` it is `change_id`.\n",
+        "The primary key of each table is `id`, of `changes` it is `change_id`; those of pushes are named with them.\n",
         *(_resource(row) for row in RESOURCES.values()),
         "## Columns that every table has\n",
         "`changes` has only `account_id` and `_dlt_load_id` of these; child tables have no `_hash`, and their `deleted_at` is always null.\n",
@@ -142,6 +143,7 @@ def tables() -> str:
         "One row per transition of an object; read with the permission `rak_event_read`.\n",
         _columns(CHANGE_COLUMNS),
         "In the feed a change also has `offset`, `object_version` and `before`, which is computed from `after` and `previous`.\n",
+        *(_push_table(one) for one in PUSH_TABLES.values()),
     ]
     return "\n".join(parts)
 
@@ -199,6 +201,13 @@ def groups() -> dict[str, list[str]]:
             ", ".join(f"`{name}`" for name in names), ", ".join(permissions), f"[form](<{key_form(needed)}>)",
         ]  # fmt: skip
     return rows
+
+
+def _push_table(one: PushTable) -> str:
+    keys = ", ".join(f"`{name}`" for name in one.key)
+    return (
+        f"## {one.name}\n\n{one.description} Its primary key is {keys}.\n\n{_columns(one.columns)}"
+    )
 
 
 def _child(child: Child, row: Resource) -> str:

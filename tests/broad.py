@@ -98,6 +98,9 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_key_that_lacks_one_permission_reads_the_events_of_the_others": ("True",),
         "test_ctrl_c_in_a_later_step": ("Load",),
     },
+    "test_push_record.py": {
+        "test_a_kill_while_runs_are_loaded_doubles_and_loses_nothing": ("after-push_runs",),
+    },
     "test_reconcile.py": {
         "test_f8_an_outage_heals_by_itself_and_says_so": ("45",),
         "test_what_a_list_brought_without_an_event_is_recorded": ("its creation was told",),

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from stripe_feed.api.client import Clock
+from stripe_feed.feed.storage.push_states import note_runs
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.definition import make_definition
+from stripe_feed.write.push.log import FailedRow, PushLog
 from stripe_feed.write.push.report import Plan, Result
 from stripe_feed.write.push.run import LOG, Push, open_push
+from tests.commands import Shell, shell_of
 
 Row = dict[str, Any]
 
@@ -78,6 +84,56 @@ def pushing(**definition: Any) -> Iterator[Pushing]:
     box = Sandbox(seed=5, customers=3, oddities=False)
     with box.serve() as url:
         yield Pushing(box, url, **definition)
+
+
+FILE = """
+[push.crm]
+object = "customers"
+key = "email"
+match = "email"
+query = "select email, name, phone from people order by email"
+"""
+CARD = "4242 4242 4242 4242"
+
+
+@contextmanager
+def push_shell(folder: Path) -> Iterator[Shell]:
+    """A folder with the file of a push, and a copy with its rows; one of them cannot be sent."""
+    with shell_of(Sandbox(seed=5, customers=2, oddities=False), folder) as shell:
+        (folder / "pushes.toml").write_text(FILE)
+        people(folder, Ann="Ann Canary", Bob=CARD)
+        yield shell
+
+
+def people(folder: Path, **names: str) -> None:
+    """The rows of the copy."""
+    with duckdb.connect(str(folder / "stripe_feed.duckdb")) as db:
+        db.execute("create schema if not exists stripe")
+        db.execute("create or replace table stripe.people (email text, name text, phone text)")
+        for key, name in names.items():
+            row = [f"{key.lower()}.canary@example.com", name, "+1 555 1234"]
+            db.execute("insert into stripe.people values (?, ?, ?)", row)
+
+
+def note_ends(store: FeedStore, clock: Callable[[], float], **ends: str) -> None:
+    """Let a feed store know pushes whose last run ended so."""
+    with PushLog("noted.sqlite", clock) as log:
+        log.stamp("acct_1", False)
+        for push, end in ends.items():
+            note_end(log, end, push)
+        note_runs(store, log)
+
+
+def note_end(log: PushLog, end: str, push: str = "crm", reason: str = "name is too long.") -> None:
+    """A run that ends so: healthy, warning, failed, or killed."""
+    log.begin_run(push, "customers", "upsert")
+    if end == "warning":
+        log.note_failed([FailedRow("jane.canary@example.com", "rejected", None, None, reason)])
+        log.end_run({"created": 2, "rejected": 1})
+    elif end == "failed":
+        log.end_run({"not_sent": 3}, f"Stripe cannot be reached: {reason}")
+    elif end == "healthy":
+        log.end_run({"created": 3, "unchanged": 12_345})
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
 MOST_MODULES = 12  # beside `__init__`, in one folder
 FLOORS = (
     ("errors", "resources"),
-    ("api",),
+    ("api", "sqlite_file"),
     ("destination",),
     ("extract", "models", "write"),
     ("feed",),

@@ -15,7 +15,8 @@ import pytest
 from stripe_feed import open_feed, open_pipeline, sync
 from stripe_feed.feed.storage.salvage import SALVAGED
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.write.push.log import PushLog
+from stripe_feed.write.push.history.load import record_runs
+from stripe_feed.write.push.log import FailedRow, PushLog, PushStep
 from tests.commands import Said, Shell
 
 EMAIL = "jane.canary@example.com"
@@ -80,6 +81,13 @@ def held() -> str:
     return "\n".join(parts)
 
 
+def pushed() -> int:
+    """Rows of what was pushed."""
+    with duckdb.connect(COPY, read_only=True) as db:
+        sql = "select (select count(*) from stripe.push_operations) + (select count(*) from stripe.push_rejected)"
+        return int(db.execute(sql).fetchall()[0][0])
+
+
 def counts() -> dict[str, Any]:
     with duckdb.connect(COPY, read_only=True) as db:
         return {
@@ -99,9 +107,16 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
         change = feed.read(0, 1, resource="customers")[-1]
         assert change.object_id == jane
         feed.store.query("insert into messages (message_id, trigger, change_id, first_change_id, resource, object_id, lane, state, due_at, made_at) values ('msg_1', 't', ?, ?, 'customers', ?, ?, 'dead', 0, 0)", change.change_id, change.change_id, jane, jane)  # fmt: skip
-    with PushLog("stripe_feed.push.sqlite", lambda: 0.0) as pushes:
+    with PushLog("copy.push.sqlite", lambda: 0.0) as pushes:
+        pushes.stamp(box.account_id, False)
+        pushes.begin_run("crm")
         pushes.adopt("crm", EMAIL, "digest", jane)
+        (sent,) = pushes.begin("crm", "user-7", "digest", [PushStep("update", "post", f"/v1/customers/{jane}", {})])  # fmt: skip
+        pushes.mark_rejected(sent, "Stripe refuses it.", None)
         pushes.adopt("crm", "user-7", "digest", jane)
+        pushes.note_failed([FailedRow("user-7", "rejected", jane, None, "Stripe refuses it.")])
+    assert record_runs(Path("copy.push.sqlite"), COPY) == 1
+    assert pushed() == 2
 
     said = forget(shell, jane, "--json")
 
@@ -113,7 +128,7 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     assert (receipt["messages"], receipt["push_rows"]) == (1, 1)
     assert "Subscriptions that end with it at once: 1" in said.err
     assert box.objects("customers").get(jane, {"deleted": True})["deleted"] is True
-    assert counts() == before
+    assert (counts(), pushed()) == (before, 0)
     clean = [held()]
 
     box.advance(120)
@@ -128,7 +143,7 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     sync(database=COPY, full_refresh=True)
     clean.append(held())
 
-    texts = [*clean, said.out, said.err, caplog.text, Path("stripe_feed.push.sqlite").read_bytes().decode("latin-1")]  # fmt: skip
+    texts = [*clean, said.out, said.err, caplog.text, Path("copy.push.sqlite").read_bytes().decode("latin-1")]  # fmt: skip
     for text in texts:
         assert NAME not in text
         assert EMAIL not in text

@@ -16,7 +16,9 @@ from stripe_feed.feed.feed import Feed
 from stripe_feed.server import webhook_inbox
 from stripe_feed.server.metrics import LateCounter, metrics
 from stripe_feed.triggers.engine import run_triggers
+from stripe_feed.write.push.history.states import PUSH_STATES
 from tests.feed_kills import a_change
+from tests.pushing import note_ends
 from tests.web import NOW, a_feed, a_trigger, add, served
 
 Numbers = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -212,3 +214,20 @@ def test_the_numbers_over_http(tmp_path: Path) -> None:
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert parsed(answer.body.decode())["feed_head_offset"] == {(): 1}
         assert b"hidden" not in answer.body
+
+
+def test_pushes_have_a_state_and_rows(feed: Feed) -> None:
+    note_ends(feed.store, lambda: NOW - 120, crm="failed", erp="healthy")
+    found = parsed(metrics(feed.store, [], {}, LateCounter(), {}, NOW))
+    crm, erp = ("push", "crm"), ("push", "erp")
+    assert found["push_state"] == {
+        (push, ("state", state)): int((push, state) in ((crm, "failed"), (erp, "healthy")))
+        for push in (crm, erp)
+        for state in PUSH_STATES
+    }
+    assert found["push_last_run_timestamp_seconds"] == {(crm,): NOW - 120, (erp,): NOW - 120}
+    assert found["push_rows"] == {
+        (crm, ("status", "not_sent")): 3,
+        (erp, ("status", "created")): 3,
+        (erp, ("status", "unchanged")): 12_345,
+    }

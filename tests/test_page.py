@@ -17,10 +17,14 @@ import pytest
 from stripe_feed.delivery import outbox
 from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.push_states import note_runs
 from stripe_feed.server import webhook_inbox
 from stripe_feed.server.page import escape_text, read_overview, render_page, tag
 from stripe_feed.triggers.engine import run_triggers
+from stripe_feed.write.push.history.states import PUSH_STATES
+from stripe_feed.write.push.log import PushLog
 from tests.feed_kills import a_change
+from tests.pushing import note_end, note_ends
 from tests.web import NOW, Web, a_feed, a_trigger, add, basic, served
 
 SCRIPT = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
@@ -232,6 +236,40 @@ def test_what_triggers_do(feed: Feed) -> None:
         feed.store.query(f"update triggers set {column} = ? where name = 'crm'", why)
         found = shown(feed, [crm])
         assert [state in found.texts("span"), why in found.texts("p")] == [True, True]
+
+
+def test_what_pushes_did(feed: Feed) -> None:
+    assert not shown(feed).all("section", id="pushes")
+    note_ends(
+        feed.store,
+        lambda: NOW - 120,
+        crm="failed",
+        erp="healthy",
+        legacy="killed",
+        people="warning",
+    )
+    found = shown(feed)
+    assert found.texts("h2")[2] == "Pushes"
+    names = ["crm", "erp", "legacy", "people"]
+    assert [text for text in found.texts("h3") if text in names] == names
+    badges = [text for text in found.texts("span") if text in (*PUSH_STATES, "did not end")]
+    assert badges == ["failed", "healthy", "healthy", "did not end", "warning"]
+    facts = list(zip(found.texts("dt"), found.texts("dd"), strict=True))
+    assert [value for name, value in facts if name == "Rejected"] == ["0", "0", "0", "1"]
+    assert [value for name, value in facts if name == "Rows"] == [
+        "3 not sent", "3 created, 12,345 unchanged", "none", "2 created",
+    ]  # fmt: skip
+    assert [value for name, value in facts if name == "Last run"] == ["2 minutes ago"] * 4
+    assert "stripe-feed push show 4 --rejected" in found.texts("code")
+    assert "Stripe cannot be reached: name is too long." in found.texts("p")
+
+
+def test_a_script_in_the_words_of_a_push_is_text(feed: Feed) -> None:
+    with PushLog("noted.sqlite", lambda: NOW) as log:
+        note_end(log, "failed", reason="<script>x</script>")
+        note_runs(feed.store, log)
+    page = render_page(read_overview(feed.store), (), {}, KEY, NOW)
+    assert "<script>x" not in page and "&lt;script&gt;x" in page
 
 
 def test_dead_letters_have_a_button_each_and_others_that_fail_have_none(feed: Feed) -> None:

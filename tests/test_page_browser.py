@@ -16,6 +16,7 @@ from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed.feed import Feed
 from stripe_feed.triggers.engine import run_triggers
 from tests.feed_kills import a_change
+from tests.pushing import note_ends
 from tests.web import NOW, Web, a_feed, a_trigger, add, served
 
 pytestmark = pytest.mark.browser
@@ -106,6 +107,9 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
             db.execute(
                 "update triggers set held = 'it would fire 12,345 times in one run, more than 1,000' where name = 'crm_sync'"
             )
+        note_ends(
+            opened.store, lambda: NOW - 130, contracts="warning", crm="failed", price_list="healthy"
+        )
         yield opened
 
 

@@ -21,7 +21,6 @@ from stripe_feed.feed import feed as feed_feed
 from stripe_feed.feed.feed import Feed, rebuild_feed
 from stripe_feed.feed.relay import relay
 from stripe_feed.feed.storage import maintenance
-from stripe_feed.feed.storage import store as stores
 from stripe_feed.feed.storage.salvage import salvage
 from stripe_feed.feed.storage.schema import ADDED
 from stripe_feed.feed.storage.store import FeedStore
@@ -118,14 +117,14 @@ def an_entry(n: int) -> Any:
 def test_a_store_that_another_program_holds_is_not_to_be_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("stripe_feed.sqlite_file._BUSY_SECONDS", 0.0)
     FeedStore(tmp_path / "a.sqlite").close()
     with closing(sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)) as other:
         other.execute("pragma locking_mode = exclusive")
         other.execute("begin immediate")
         other.execute("update meta set value = value")
         other.execute("commit")
-        monkeypatch.setattr("stripe_feed.feed.storage.store.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("stripe_feed.sqlite_file.time.sleep", lambda seconds: None)
         with pytest.raises(Unusable, match="locked by another program"):
             FeedStore(tmp_path / "a.sqlite")
     FeedStore(tmp_path / "a.sqlite").close()

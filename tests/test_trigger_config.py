@@ -23,7 +23,7 @@ from tests.feed_kills import a_change
 HEAD = '[[trigger]]\nname = "t"\nresource = "invoices"\n'
 TO = 'deliver = { file = "out" }\n'
 HIDDEN = "c4n4ry"
-CHOOSE = "customers, products, prices, plans, subscriptions, invoices"
+CHOOSE = "customers, products, prices, plans, subscriptions, invoices, pushes"
 PRESETS = "customer_created, customer_updated, payment_failed, subscription_canceled, subscription_past_due, trial_ending, invoice_paid, first_payment"
 FORMATS = "standard, stripe, change, record, cloudevents"
 REFERENCES = (

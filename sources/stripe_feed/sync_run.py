@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .api.rate_limits import MAX_PAGE_SIZE
@@ -39,10 +40,13 @@ from .extract.paging.listing import plan_listing
 from .extract.run import RunContext, open_run
 from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
+from .feed.storage.push_states import note_runs
 from .feed.storage.store import FeedStore
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
 from .resources.model import Resource
+from .write.push.history.load import record_runs
+from .write.push.run import log_beside
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -165,6 +169,7 @@ def sync(
             try:
                 packages = bool(left) + _load(pipeline, context, names, full_refresh, wait, holds)
                 requests = context.api.requests
+                _record_pushes(pipeline, database, destination, dataset)
                 relayed = _relay(pipeline, wait)
             except BaseException:
                 if not pipeline.has_pending_data:
@@ -391,6 +396,23 @@ def _relay(pipeline: Any, wait: float) -> int:
                 fault,
             )
             return 0
+
+
+def _record_pushes(
+    pipeline: Any, database: str | None, destination: str | None, dataset: str
+) -> None:
+    """Take over what pushes did and a kill, or a busy copy, kept from being taken over."""
+    push_log = Path(log_beside(database))
+    if push_log.exists():
+        with FeedStore(store_path(pipeline)) as store:
+            record_runs(
+                push_log,
+                database,
+                destination,
+                dataset,
+                is_locked=True,
+                first=partial(note_runs, store),
+            )
 
 
 def _load(

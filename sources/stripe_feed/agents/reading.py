@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from ..destination.read import CopyReader, QueryResult, copy_status, run_query
+from ..destination.read import KNOWN_TABLES, CopyReader, QueryResult, copy_status, run_query
 from ..errors import UsageError
 from ..feed.change import Change, iso
 from ..feed.filters import OPS
 from ..feed.paths import value_at
-from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources import FEED_RESOURCES, TABLES
+from ..resources.push_tables import PUSH_TABLES
 from ..triggers.config import read_triggers
 from ..triggers.engine import explain_change
 from .place import WAIT, AgentContext
@@ -44,7 +45,7 @@ def reading_tools(place: AgentContext, seconds: float = QUERY_SECONDS) -> list[T
         Tool(
             "tables",
             "List the tables of the copy, how many rows they have and how fresh they are; or the columns of one.",
-            arguments_schema(table={"enum": [*TABLES, CHANGES]}),
+            arguments_schema(table={"enum": list(KNOWN_TABLES)}),
             partial(_tables, place),
         ),
         Tool(
@@ -75,7 +76,7 @@ def _count(most: int, default: int, what: str) -> Schema:
 
 
 _FILTERS: dict[str, Schema] = {
-    "resource": {"enum": list(RESOURCES)},
+    "resource": {"enum": list(FEED_RESOURCES)},
     "op": {"enum": [name for name in OPS if len(name) > 1], "description": "The kind of change."},
     "customer": {"type": "string", "pattern": "^cus_", "description": "Only of this customer."},
     "changed": {
@@ -153,7 +154,8 @@ def _tables(place: AgentContext, arguments: Arguments) -> Answer:
 
 def _columns(place: AgentContext, table: str) -> list[dict[str, Any]]:
     """The columns that there are, with what is known of them."""
-    known = {column.name: column for column in TABLES[table].columns} if table in TABLES else {}
+    described = TABLES.get(table) or PUSH_TABLES.get(table)
+    known = {column.name: column for column in described.columns} if described else {}
     with place.copy() as copy:
         names = run_query(copy, f"select * from {copy.table_name(table)} limit 0").columns
     return [

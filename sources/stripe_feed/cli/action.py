@@ -206,8 +206,13 @@ def forget(
         bool, typer.Option("--dry-run", help="Say what ends at Stripe; delete and erase nothing.")
     ] = False,
     push_log: Annotated[
-        str, typer.Option("--push-log", metavar="FILE", help="The log of your pushes.")
-    ] = "stripe_feed.push.sqlite",
+        str | None,
+        typer.Option(
+            "--push-log",
+            metavar="FILE",
+            help="The log of your pushes. Beside the DuckDB file by default.",
+        ),
+    ] = None,
     copy: LocalCopyOptions,
     client: InteractiveClientOptions,
     json: Json = False,
@@ -218,6 +223,7 @@ def forget(
     """
     from .. import forget_run
     from ..destination.pipeline import dlt_settings
+    from ..write.push.run import log_beside
     from .feed import open_feed_for_cli
     from .output import print_receipt
 
@@ -227,7 +233,8 @@ def forget(
         if not only_here:
             stripe = delete_customer(customer, client.for_client(), yes, is_dry_run)
         if not is_dry_run:
-            print_receipt(forget_run.erase_here(feed, customer, stripe, push_log), json)
+            path = push_log or log_beside(copy.database)
+            print_receipt(forget_run.erase_here(feed, customer, stripe, path), json)
 
 
 def delete_customer(

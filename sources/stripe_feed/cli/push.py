@@ -5,8 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from csv import DictWriter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SetupError, UsageError
+from ..errors import SetupError, StripeFeedError, UsageError
 from . import command as cli_command
-from .options import AllowBase, CopyOptions, Json, KeyFile, Rps, read_key_file
+from .options import AllowBase, Json, KeyFile, LocalCopyOptions, Rps, read_key_file
 from .output import echo_err, escape_control, format_time, print_json
 
 if TYPE_CHECKING:
@@ -26,24 +27,16 @@ if TYPE_CHECKING:
 
 FILE = "pushes.toml"
 LONGEST = 200  # characters of a value
+REJECTED = (
+    "push", "run", "key", "status", "object_id", "request_id", "reason", "next_step", "failed_at",
+)  # fmt: skip
+"""The columns of the rows that failed."""
 
 push_app = typer.Typer(
     help="Push rows into Stripe: what is sent, and what became of it.", no_args_is_help=True
 )
 _command = partial(cli_command.command, push_app)
 
-_Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Pushes of the file; all by default.")
-]
-_File = Annotated[str, typer.Option("--file", metavar="FILE", help="The file of the pushes.")]
-Log = Annotated[
-    str | None,
-    typer.Option(
-        "--log",
-        metavar="FILE",
-        help="What was sent before; keep it. Beside the DuckDB file by default.",
-    ),
-]
 FullResync = Annotated[
     bool,
     typer.Option(
@@ -51,6 +44,80 @@ FullResync = Annotated[
         help="Compare every row with Stripe, not only those that changed; rows that are gone stay.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class _PushFile(LocalCopyOptions):
+    """The file of the pushes, what they read, and what was sent before."""
+
+    file: Annotated[str, typer.Option("--file", metavar="FILE", help="The file of the pushes.")] = (
+        FILE
+    )
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            help="What was sent before; keep it. Beside the DuckDB file by default.",
+        ),
+    ] = None
+
+    @property
+    def log_path(self) -> Path:
+        """The push log."""
+        from ..write.push.run import log_beside
+
+        return Path(self.log or log_beside(self.database))
+
+    def chosen(self, names: Iterable[str] | None) -> list[Definition]:
+        """The pushes of the file that are named, or all."""
+        from ..write.push.definition import read_definitions
+
+        try:
+            text = Path(self.file).read_text(encoding="utf-8")
+        except (OSError, ValueError) as fault:
+            raise SetupError(
+                f"The file of the pushes {self.file!r} cannot be read ({type(fault).__name__}). Name it with --file."
+            ) from None
+        known = read_definitions(text)
+        for name in names or ():
+            if name not in known:
+                raise UsageError(f"There is no push {name!r}. Choose from: {', '.join(known)}.")
+        return [known[name] for name in (names or known)]
+
+    def opened(
+        self, definition: Definition, options: dict[str, Any]
+    ) -> AbstractContextManager[Push]:
+        """Open a push on the account of the key."""
+        from ..destination.pipeline import DEFAULT_PIPELINE
+        from ..write.push.run import open_push
+
+        database = None  # another destination takes too long to open for each row
+        if self.destination in (None, "duckdb"):
+            database = self.database or f"{DEFAULT_PIPELINE}.duckdb"
+        return open_push(
+            definition, log=self.log_path, database=database, dataset=self.dataset, **options
+        )
+
+    def rows(self, definition: Definition) -> Iterator[dict[str, Any]]:
+        """The rows of a push, read when they are needed: a run whose query fails is on record."""
+        from ..write.push.rows import query_rows
+
+        if definition.query is None:
+            raise UsageError(
+                f"{definition.name}: query is missing, a select on the copy that gives the rows."
+            )
+        yield from query_rows(definition.query, self.database, self.destination, self.dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pushes(_PushFile):
+    """Which pushes of the file."""
+
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Pushes of the file; all by default."),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +143,7 @@ class _RequestOptions(_ClientOptions):
 @_command
 def plan(
     *,
-    names: _Names = None,
-    copy: CopyOptions,
-    file: _File = FILE,
-    log: Log = None,
+    pushes: _Pushes,
     full_resync: FullResync = False,
     html: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the plan of one push as a page, too.")
@@ -91,13 +155,13 @@ def plan(
     from ..write.push.report import plan_to_dict, plan_to_html
 
     code = 0
-    chosen = _chosen(file, names)
+    chosen = pushes.chosen(pushes.names)
     if html is not None and len(chosen) != 1:
         raise UsageError("--html writes the plan of one push: name it.")
     options = requests.arguments()
     for definition in chosen:
-        with _opened(definition, _log(log, copy), copy, options) as push:
-            planned = push.plan(_rows(definition, copy), full_resync=full_resync)
+        with pushes.opened(definition, options) as push:
+            planned = push.plan(pushes.rows(definition), full_resync=full_resync)
         if html is not None:
             _write(html, plan_to_html(planned))
         if json:
@@ -111,46 +175,36 @@ def plan(
 @_command
 def run(
     *,
-    names: _Names = None,
-    copy: CopyOptions,
-    file: _File = FILE,
-    log: Log = None,
+    pushes: _Pushes,
     full_resync: FullResync = False,
     json: Json = False,
     requests: _RequestOptions,
 ) -> int:
     """Send the rows that changed since they were sent. Exit code 4: some were rejected."""
-    options = requests.arguments()
-    how = {"full_resync": full_resync}
-    return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
+    return _run(pushes, requests.arguments(), {"full_resync": full_resync}, json)
 
 
 @_command
-def retry(
-    *,
-    names: _Names = None,
-    copy: CopyOptions,
-    file: _File = FILE,
-    log: Log = None,
-    json: Json = False,
-    requests: _RequestOptions,
-) -> int:
+def retry(*, pushes: _Pushes, json: Json = False, requests: _RequestOptions) -> int:
     """Send only the rows that were rejected, or whose outcome is unknown."""
-    options = requests.arguments()
-    how = {"only_failed": True}
-    return _run(_chosen(file, names), copy, _log(log, copy), options, how, json)
+    return _run(pushes, requests.arguments(), {"only_failed": True}, json)
 
 
 @_command
 def show(
     *,
-    names: _Names = None,
-    copy: CopyOptions,
-    file: _File = FILE,
-    log: Log = None,
+    pushes: _Pushes,
     requests: Annotated[
         int | None, typer.Option("--run", metavar="N", help="The requests of this run.")
     ] = None,
+    rejected: Annotated[
+        bool,
+        typer.Option(
+            "--rejected",
+            help="The rows that failed in a run (give its number), or in the last one, with reason and next step.",
+        ),
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print them as CSV.")] = False,
     json: Json = False,
 ) -> None:
     """Show the last runs, and rows that were rejected or have no known outcome."""
@@ -158,14 +212,21 @@ def show(
 
     from ..write.push.log import PushLog
 
-    path = Path(_log(log, copy))
+    if csv and not rejected:
+        raise UsageError("--csv goes with --rejected.")
+    path, names = pushes.log_path, pushes.names or []
     if not path.exists():
         raise SetupError(f"There is no push log {path.name} yet. Run `stripe-feed push run` first.")
+    if requests is None and len(names) == 1 and names[0].isdecimal():
+        requests, names = int(names[0]), []
     with PushLog(path, time) as opened:
-        if requests is not None:
+        if rejected:
+            pushed = [] if requests is not None else pushes.chosen(names)
+            _print_rejected(_runs_to_show(opened, requests, pushed), opened, csv, json)
+        elif requests is not None:
             _print_requests(opened, requests, json)
         else:
-            for definition in _chosen(file, names):
+            for definition in pushes.chosen(names):
                 _print_state(opened, definition.name, json)
 
 
@@ -173,16 +234,14 @@ def show(
 def reset(
     *,
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Pushes of the file.")],
-    copy: CopyOptions,
-    file: _File = FILE,
-    log: Log = None,
+    pushes: _PushFile,
     json: Json = False,
     client: _ClientOptions,
 ) -> None:
     """Forget what was sent: the next run finds each object anew. Insert creates all of them again."""
     options = client.arguments()
-    for definition in _chosen(file, names):
-        with _opened(definition, _log(log, copy), copy, options) as push:
+    for definition in pushes.chosen(names):
+        with pushes.opened(definition, options) as push:
             count = push.reset()
         if json:
             print_json({"push": definition.name, "rows": count})
@@ -190,10 +249,20 @@ def reset(
             echo_err(f"{definition.name}: {count} rows forgotten.")
 
 
-def _run(
+def _run(pushes: _Pushes, options: dict[str, Any], how: dict[str, bool], json: bool) -> int:
+    chosen = pushes.chosen(pushes.names)
+    try:
+        code = _run_each(pushes, chosen, options, how, json)
+    except StripeFeedError:  # the run is on record, and others may wait for it
+        _record(pushes)
+        raise
+    _record(pushes)
+    return code
+
+
+def _run_each(
+    pushes: _PushFile,
     chosen: list[Definition],
-    copy: CopyOptions,
-    log: str,
     options: dict[str, Any],
     how: dict[str, bool],
     json: bool,
@@ -202,8 +271,8 @@ def _run(
 
     code = 0
     for definition in chosen:
-        with _opened(definition, log, copy, options) as push:
-            result = push.run(_rows(definition, copy), **how)
+        with pushes.opened(definition, options) as push:
+            result = push.run(pushes.rows(definition), **how)
         if json:
             print_json(result_to_dict(result))
         else:
@@ -214,53 +283,37 @@ def _run(
     return code
 
 
-def _chosen(file: str, names: Iterable[str] | None) -> list[Definition]:
-    """The pushes of a file that are named, or all."""
-    from ..write.push.definition import read_definitions
+def _record(pushes: _PushFile) -> None:
+    """Tell the feed and the destination what pushes did."""
+    from ..destination.pipeline import dlt_settings, resolve_place, state_root
+    from ..destination.place import FEED_STORE_SUFFIX, companion_path
+    from ..feed.storage.push_states import note_runs
+    from ..feed.storage.store import FeedStore
+    from ..write.push.history.load import record_runs
 
+    copy = (pushes.database, pushes.destination, pushes.dataset)
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, ValueError) as fault:
-        raise SetupError(
-            f"The file of the pushes {file!r} cannot be read ({type(fault).__name__}). Name it with --file."
-        ) from None
-    known = read_definitions(text)
-    for name in names or ():
-        if name not in known:
-            raise UsageError(f"There is no push {name!r}. Choose from: {', '.join(known)}.")
-    return [known[name] for name in (names or known)]
+        with dlt_settings():
+            place, root = resolve_place(*copy), state_root(pushes.state_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        with FeedStore(companion_path(place, root, FEED_STORE_SUFFIX)) as store:
+            record_runs(pushes.log_path, *copy, pushes.state_dir, first=partial(note_runs, store))
+    except StripeFeedError as fault:  # the push is done
+        echo_err(f"The feed could not be told; the next run does it: {fault}")
 
 
-def _opened(
-    definition: Definition, log: str, copy: CopyOptions, options: dict[str, Any]
-) -> AbstractContextManager[Push]:
-    from ..destination.pipeline import DEFAULT_PIPELINE
-    from ..write.push.run import open_push
-
-    database = None  # another destination takes too long to open for each row
-    if copy.destination in (None, "duckdb"):
-        database = copy.database or f"{DEFAULT_PIPELINE}.duckdb"
-    return open_push(definition, log=log, database=database, dataset=copy.dataset, **options)
-
-
-def _log(log: str | None, copy: CopyOptions) -> str:
-    from ..write.push.run import LOG
-
-    if log is not None:
-        return log
-    if copy.database is None:
-        return LOG
-    return str(Path(copy.database).with_suffix(".push.sqlite"))
-
-
-def _rows(definition: Definition, copy: CopyOptions) -> list[dict[str, Any]]:
-    from ..write.push.rows import query_rows
-
-    if definition.query is None:
+def _runs_to_show(
+    log: PushLog, number: int | None, chosen: list[Definition]
+) -> list[dict[str, Any]]:
+    """The run with a number, or the last one of each push."""
+    if number is None:
+        return [run for definition in chosen for run in log.runs(definition.name, last=1)]
+    found = log.runs(number=number)
+    if not found:
         raise UsageError(
-            f"{definition.name}: query is missing, a select on the copy that gives the rows."
+            f"There is no run {number} in {log.path.name}. `stripe-feed push show` lists the last ones."
         )
-    return query_rows(definition.query, copy.database, copy.destination, copy.dataset)
+    return found
 
 
 def _write(path: str, text: str) -> None:
@@ -309,18 +362,48 @@ def _print_requests(log: PushLog, run: int, json: bool) -> None:
             _line(*(None if part is None else str(part) for part in one.values()))
 
 
+def _print_rejected(runs: list[dict[str, Any]], log: PushLog, csv: bool, json: bool) -> None:
+    """Print the rows that failed in runs, with the reason and the next step."""
+    from ..write.push.history.records import failed_rows
+
+    found = [
+        {
+            "push": run["push"],
+            "run": run["run"],
+            **row,
+            "failed_at": format_time(int(row["failed_at"])),
+        }
+        for run in runs
+        for row in failed_rows(log, run)
+    ]
+    if csv:
+        writer = DictWriter(sys.stdout, REJECTED, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+        return
+    for row in found:
+        if json:
+            print_json(row)
+        else:
+            _line(row["status"], row["key"], row["object_id"], row["reason"], row["next_step"])
+    if not json and not found:
+        echo_err("No row failed.")
+
+
 def _print_state(log: PushLog, push: str, json: bool) -> None:
-    """Print the last runs, and the rows that failed."""
+    """Print the last runs with the state after each, and the rows that failed."""
+    from ..write.push.history.states import with_states
+
     rows = log.rows(push).values()
     failed = [_failed(row) for row in rows if row.state in ("open", "rejected")]
-    runs = log.runs(push)
+    runs = [{**run, "state": state} for run, state, _ in with_states(log.runs(push)[::-1])][::-1]
     if json:
         print_json({"push": push, "runs": runs, "rows": failed})
         return
     for run in runs:
         began = format_time(int(run["started_at"]))
-        ended = _counts(run["counts"]) if run["ended_at"] else "did not end"
-        _line(f"run {run['run']}", push, began, ended)
+        ended = run["error"] or _counts(run["counts"]) if run["ended_at"] else "did not end"
+        _line(f"run {run['run']}", push, began, run["state"], ended)
     for row in failed:
         _line(row["state"], row["key"], row["object_id"], row["reason"])
 

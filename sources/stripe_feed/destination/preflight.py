@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from dlt.common.schema.utils import has_table_seen_data
@@ -42,21 +42,26 @@ def require_usable_dataset(
     if "account" in state and not (loaded and new):
         return
     with pipeline.destination_client() as client:
-        columns_by_table = {
-            name: {column.lower() for column in columns}
-            for name, columns in client.get_storage_tables(dict.fromkeys(new))
-        }
-        foreign = [
-            f"{pipeline.dataset_name}.{name}"
-            for name, columns in columns_by_table.items()
-            if columns and not columns >= _OWN_COLUMNS
-        ]
-        if foreign:
-            raise SetupError(
-                f"Another tool's tables are in the way: {', '.join(foreign)}. They stay as they are; choose another --dataset."
-            )
+        require_no_foreign_tables(client, dict.fromkeys(new), _OWN_COLUMNS)
         if pipeline.destination.destination_type == POSTGRES and "account" not in state:
             _require_privileges(client.sql_client)
+
+
+def require_no_foreign_tables(client: Any, names: Iterable[str], own_columns: Set[str]) -> None:
+    """Raise `SetupError` if a table of these names lacks the columns that ours have."""
+    columns_by_table = {
+        name: {column.lower() for column in columns}
+        for name, columns in client.get_storage_tables(names)
+    }
+    foreign = [
+        f"{client.sql_client.dataset_name}.{name}"
+        for name, columns in columns_by_table.items()
+        if columns and not columns >= own_columns
+    ]
+    if foreign:
+        raise SetupError(
+            f"Another tool's tables are in the way: {', '.join(foreign)}. They stay as they are; choose another --dataset."
+        )
 
 
 def _require_privileges(client: Any) -> None:

@@ -15,12 +15,16 @@ from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
+from ..resources.push_tables import PUSH_TABLES
 from .duckdb_file import check_name_clash
 from .error_messages import connection_error, file_error, require_dataset, require_file
 from .locks import DEFAULT_WAIT, retry_while_locked
 from .pipeline import DEFAULT_PIPELINE, dlt_settings, open_pipeline, resolve_place, state_root
 from .place import DEFAULT_DATASET, FEED_STORE_SUFFIX, companion_path, normalize_dataset
 from .state import decode_state, states_query
+
+KNOWN_TABLES = (*TABLES, CHANGES, *PUSH_TABLES)
+"""Every table that a copy can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +274,10 @@ def read_status(copy: CopyReader) -> CopyStatus:
 
 
 def table_stats(copy: CopyReader, resources: Sequence[str]) -> list[TableStats]:
-    """The number of rows and the newest `created` of every existing table of these resources."""
+    """The number of rows and the newest `created` of every existing table of these resources, and of
+    those of pushes."""
     stats, tables = [], tables_filled_by(resources)
-    for name in (*(name for name in TABLES if name in tables), CHANGES):
+    for name in (*(name for name in TABLES if name in tables), CHANGES, *PUSH_TABLES):
         newest = f"max({_recency_column(name)})" if _recency_column(name) else "null"
         try:
             rows, created = copy.query(
@@ -311,18 +316,18 @@ def _to_utc(value: datetime | str | None) -> datetime | None:
 
 def preview(copy: CopyReader, table: str, rows: int = 5) -> QueryResult:
     """The newest rows of a table. Raises `UsageError` for unknown tables."""
-    if table not in (*TABLES, CHANGES):
-        raise UsageError(
-            f"There is no table {table!r}. Choose from: {', '.join((*TABLES, CHANGES))}."
-        )
-    key = "change_id" if table == CHANGES else "id"
+    if table not in KNOWN_TABLES:
+        raise UsageError(f"There is no table {table!r}. Choose from: {', '.join(KNOWN_TABLES)}.")
+    pushed = PUSH_TABLES.get(table)
+    key = "change_id" if table == CHANGES else ", ".join(pushed.key) if pushed else "id"
     try:
         return copy.query(
             f"select * from {copy.table_name(table)} order by {_recency_column(table) or key} desc, {key} limit {int(rows)}"
         )
     except NoSuchTable:
+        command = "push run" if pushed else f"sync --resources {_resource_of(table)}"
         raise SetupError(
-            f"The table {table} is not loaded yet. Run `stripe-feed sync --resources {_resource_of(table)}`."
+            f"The table {table} is not loaded yet. Run `stripe-feed {command}`."
         ) from None
 
 
@@ -330,6 +335,8 @@ def _recency_column(table: str) -> str:
     """The column with the time of a row; empty if there is none."""
     if table == CHANGES:
         return "occurred_at"
+    if table in PUSH_TABLES:
+        return PUSH_TABLES[table].recency
     row = TABLES[table]
     if isinstance(row, Resource):
         return row.created_column

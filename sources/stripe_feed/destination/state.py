@@ -6,6 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -42,15 +43,19 @@ def stored_owner(
     state: Mapping[str, Any], client: Any, tables: Sequence[str]
 ) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether they are live: from the source's state,
-    else from the rows. None for an empty dataset.
+    else from the rows of these tables, and of the runs of pushes. None for an empty dataset.
     """
+    from dlt.destinations.exceptions import DatabaseTerminalException
+
     if "account" in state:
         return state["account"], state["livemode"]
     with client:
-        for table in tables if client.has_dataset() else ():
+        for table in (*tables, "push_runs") if client.has_dataset() else ():
             query = f"select distinct account_id, livemode from {table_name(client, table)}"
-            for account_id, livemode in select_rows(client, query):
-                return str(account_id), bool(livemode)
+            is_theirs = suppress(DatabaseTerminalException)  # then it has other columns
+            with nullcontext() if table in tables else is_theirs:
+                for account_id, livemode in select_rows(client, query):
+                    return str(account_id), bool(livemode)
     return None
 
 

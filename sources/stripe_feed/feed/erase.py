@@ -27,6 +27,16 @@ FACTS = frozenset(
 """Texts and nested values that say nothing of a person; any other is erased, new ones too."""
 
 
+PUSHED = (
+    (
+        "push_operations",
+        "object_id = %s or path = '/v1/customers/' || %s or path like '/v1/customers/' || %s || '/%%'",
+    ),
+    ("push_rejected", "object_id = %s"),
+)
+"""Tables with what was pushed to a customer, and the condition for it: rows that are deleted."""
+
+
 def erase_again(store: FeedStore, client: Any) -> None:
     """Erase what later loads brought of objects that were forgotten before."""
     for (object_id,) in store.query("select object_id from forgotten"):
@@ -63,6 +73,9 @@ def erase_rows(client: Any, customer: str) -> dict[str, int]:
             f"select count(*) from {name} where {condition}", customer
         ) as found:
             counts[table] = int(found.fetchall()[0][0])
+    for table, condition in PUSHED:
+        values = [customer] * condition.count("%s")
+        _update(client, f"delete from {table_name(client, table)} where {condition}", *values)
     with client.with_staging_dataset():
         for table, condition in (*_rows_of(client), (CHANGES, "customer_id = %s")):
             _update(client, f"delete from {table_name(client, table)} where {condition}", customer)

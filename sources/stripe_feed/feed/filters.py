@@ -11,7 +11,7 @@ from types import EllipsisType
 from typing import Any
 
 from ..errors import UsageError
-from ..resources import RESOURCES
+from ..resources import FEED_RESOURCES, RESOURCES
 from ..resources.model import field_names
 from .change import Change
 from .paths import normalize_path, split_prefix, value_at
@@ -85,7 +85,7 @@ def compile_filter(
 def unknown_paths(resource: Names, paths: Iterable[str]) -> list[str]:
     """Return the paths that start with no field of these resources in the loaded API version."""
     known_fields = {"object"}.union(
-        *(field_names(RESOURCES[table]) for table in _resources(resource) or RESOURCES)
+        *(field_names(FEED_RESOURCES[table]) for table in _resources(resource) or RESOURCES)
     )
     return [path for path in paths if normalize_path(path).partition(".")[0] not in known_fields]
 
@@ -141,7 +141,7 @@ def _parse_word(word: str) -> list[Value]:
 
 
 def _resources(names: Names) -> tuple[str, ...]:
-    return _check_names(names, RESOURCES, "resource")
+    return _check_names(names, FEED_RESOURCES, "resource")
 
 
 def _ops(names: Names) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .change import LOG_COLUMNS, Change, change_from_row
 from .filters import Filter
-from .storage.store import FeedStore, placeholders
+from .storage.store import FeedStore, conditions, placeholders
 
 # newest changes by offset, searched for the newest by time; also the most that a poll gets
 SCAN_LIMIT = 10_000
@@ -48,16 +48,8 @@ def _newest(columns: str, filters: Filter) -> tuple[str, list[str]]:
     """Return a query for the newest changes by offset, without `matches`; its last value is the
     limit.
     """
-    conditions = [
-        f"{name} in ({placeholders(values)})"
-        for name, values in (("resource", filters.resources), ("op", filters.ops))
-        if values
-    ]
-    where = " and ".join(conditions) or "1"
-    return f"select {columns} from log where {where} order by position desc limit ?", [
-        *filters.resources,
-        *filters.ops,
-    ]
+    where, values = conditions(filters.resources, filters.ops)
+    return f"select {columns} from log where 1{where} order by position desc limit ?", values
 
 
 def _read(store: FeedStore, positions: Sequence[int], filters: Filter) -> Iterator[Change]:

@@ -12,7 +12,7 @@ from typing import Any
 from ..extract.tables.diff import Image, align_lists, changed_paths, significant_difference
 from ..write.order import KEY_PREFIX
 from .change import Change, iso
-from .storage.store import FeedStore
+from .storage.store import FeedStore, conditions
 
 NOT_OURS = f"total(coalesce(request_idempotency_key, '') not glob '{KEY_PREFIX}*')"
 
@@ -66,16 +66,16 @@ def net_changes(
     left out. Late changes never end a net change, for newer ones stand; they begin it if they lead
     to its first before-state.
     """
-    where = "".join(f" and resource in ({', '.join('?' * len(resources))})" for _ in resources[:1])
+    where, values = conditions(resources)
     span = f"from log where position > ? and position <= ?{where}"
     grouped = f"select min(position), max(position), count(*), {NOT_OURS} {span} and not late group by resource, object_id order by 2"
     with store.transaction("deferred") as db:
         numbers = array(
-            "q", map(int, chain.from_iterable(db.execute(grouped, (after, upto, *resources))))
+            "q", map(int, chain.from_iterable(db.execute(grouped, (after, upto, *values))))
         )  # 32 bytes per object
         late: dict[tuple[str, str], list[int]] = {}
         for position, *of in db.execute(
-            f"select position, resource, object_id {span} and late", (after, upto, *resources)
+            f"select position, resource, object_id {span} and late", (after, upto, *values)
         ):
             late.setdefault((of[0], of[1]), []).append(position)
     spans = iter(numbers)

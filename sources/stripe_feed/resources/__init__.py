@@ -15,6 +15,7 @@ from .connect import CONNECT
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
 from .payments import PAYMENTS
+from .push_tables import PUSHES
 from .settings import SETTINGS
 
 RESOURCES: dict[str, Resource] = index_by_table(
@@ -24,6 +25,9 @@ RESOURCES: dict[str, Resource] = index_by_table(
 
 TABLES: dict[str, Resource | Child] = {row.table: row for row in with_children(RESOURCES.values())}
 """Every table, each child after its parent."""
+
+FEED_RESOURCES: dict[str, Resource] = {**RESOURCES, PUSHES.table: PUSHES}
+"""What changes of the feed are about."""
 
 CHANGES = "changes"
 """The table with one row per change, and the dlt resource that fills it."""

@@ -9,8 +9,10 @@ from typing import Any
 from ..delivery.outbox import counts
 from ..feed import consumers
 from ..feed.change import from_microseconds
+from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.store import FeedStore
 from ..triggers.trigger import Trigger
+from ..write.push.history.states import PUSH_STATES
 from . import webhook_inbox
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,6 +64,7 @@ def metrics(
     """
     with store.transaction("deferred"):
         families = [*_feed(store, late), *_consumers(store, now), *_triggers(store, triggers)]
+        families += _pushes(last_runs(store))
     families += [*_sync(health), *_requests(counts)]
     return "".join(line + "\n" for family in families for line in _lines(family))
 
@@ -187,6 +190,30 @@ def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]
     yield Family(
         "delivery_attempts_total", "counter", "Attempts to deliver, by what came of them.", codes
     )
+
+
+def _pushes(runs: Sequence[LastRun]) -> Iterator[Family]:
+    if not runs:
+        return
+    states: list[Sample] = [
+        ({"push": run.push, "state": state}, run.state == state)
+        for run in runs
+        for state in PUSH_STATES
+    ]
+    yield Family("push_state", "gauge", "1 for the state that a push is in.", states)
+    began: list[Sample] = [({"push": run.push}, run.started_at) for run in runs]
+    yield Family(
+        "push_last_run_timestamp_seconds",
+        "gauge",
+        "When its last run began, in Unix seconds.",
+        began,
+    )
+    rows: list[Sample] = [
+        ({"push": run.push, "status": status}, count)
+        for run in runs
+        for status, count in run.counts.items()
+    ]
+    yield Family("push_rows", "gauge", "Rows of its last run, by what became of them.", rows)
 
 
 def _sync(health: Mapping[str, Any]) -> Iterator[Family]:

@@ -17,6 +17,7 @@ from ..delivery.outbox import COLUMNS, Attempt, Message, attempts, counts
 from ..delivery.payloads import as_iso, in_major_units
 from ..feed.change import OP_WORDS, Change, iso
 from ..feed.paths import value_at
+from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..resources import RESOURCES
@@ -85,6 +86,7 @@ class Overview:
     failing: list[
         tuple[Message, Attempt | None, int]
     ]  # of each trigger, the one due next; how many
+    pushes: list[LastRun]
 
 
 def read_overview(store: FeedStore) -> Overview:
@@ -101,6 +103,7 @@ def read_overview(store: FeedStore) -> Overview:
             counts(store),
             _messages(store, "state = 'dead'", "ended_at desc"),
             _failing_messages(store),
+            last_runs(store),
         )
 
 
@@ -147,6 +150,7 @@ def render_page(
     sections = (
         _deliveries(shown, key, now),
         _trigger_section(shown, triggers, now),
+        *([_push_section(shown, now)] if shown.pushes else []),
         _change_section(shown, now),
     )
     body = tag(
@@ -318,6 +322,44 @@ def _trigger_card(shown: Overview, name: str, receiver: str | None, now: float) 
     )
 
 
+def _push_section(shown: Overview, now: float) -> Html:
+    cards = join_elements(_push_card(one, now) for one in shown.pushes)
+    return _section("pushes", "Pushes", tag("ul", cards, class_="cards"))
+
+
+def _push_card(one: LastRun, now: float) -> Html:
+    """The last run of a push. What stopped it comes first."""
+    failed = sum(one.counts.get(name, 0) for name in ("rejected", "unknown"))
+    ended = {name: count for name, count in one.counts.items() if count and name != "rejected"}
+    facts = {
+        "Last run": _relative_time(one.ended_at or one.started_at, now),
+        "Rows": ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in ended.items())
+        or "none",
+        "Rejected": f"{one.counts.get('rejected', 0):,}",
+        "To": f"{one.object or 'unknown'}, {one.mode or 'unknown'}",
+    }
+    listed = join_elements(
+        tag("div", tag("dt", key), tag("dd", value)) for key, value in facts.items()
+    )
+    command = f"stripe-feed push show {one.run} --rejected"
+    return tag(
+        "li",
+        tag("div", tag("h3", one.push), *_push_badges(one), class_="name"),
+        tag("p", one.error) if one.error else "",
+        tag("dl", listed),
+        tag("p", "Rows that failed: ", tag("code", command)) if failed else "",
+        class_="card bad" if one.state == "failed" else "card",
+    )
+
+
+def _push_badges(one: LastRun) -> list[Html]:
+    kind = {"failed": "bad", "warning": "warn"}.get(one.state, "good")
+    return [
+        _badge(one.state, kind),
+        *([_badge("did not end", "warn")] if one.ended_at is None else []),
+    ]
+
+
 def _change_section(shown: Overview, now: float) -> Html:
     if not shown.changes:
         return _section("changes", "Last changes", tag("p", "There are none yet.", class_="empty"))
@@ -342,8 +384,10 @@ def _change_card(one: Change, now: float) -> Html:
 def _object_link(one: Change) -> Html:
     """The object's id, as a link to Stripe's Dashboard if there is a page for it."""
     code = tag("code", one.object_id)
-    if one.op == "d" or not (
-        SAFE_ID.fullmatch(one.object_id) and SAFE_ID.fullmatch(one.account_id or "")
+    if (
+        one.op == "d"
+        or one.resource not in RESOURCES
+        or not (SAFE_ID.fullmatch(one.object_id) and SAFE_ID.fullmatch(one.account_id or ""))
     ):
         return code
     mode = "" if one.livemode else "/test"

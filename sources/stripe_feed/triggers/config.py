@@ -18,7 +18,7 @@ from ..feed.consumers import parse_duration
 from ..feed.filters import ORIGINS as ORIGINS_ALL
 from ..feed.filters import compile_filter
 from ..feed.paths import normalize_path
-from ..resources import RESOURCES
+from ..resources import FEED_RESOURCES, RESOURCES
 from . import stripe_fields
 from .expressions import compile_expression
 from .trigger import DEFAULT_ORIGINS, PRESETS, Enrol, Guard, Trigger
@@ -271,7 +271,7 @@ def _parse_filter(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _require_subject(settings: Mapping[str, Any], errors: Sequence[ConfigError]) -> None:
     if not settings.get("resource") and not settings.get("event") and not errors:
-        raise ConfigError(f"say which resource it is about: {', '.join(RESOURCES)}", "name")
+        raise ConfigError(f"say which resource it is about: {', '.join(FEED_RESOURCES)}", "name")
 
 
 def _shorten(value: Any) -> str:
@@ -310,7 +310,7 @@ def _choices(settings: Mapping[str, Any], key: str, names: Sequence[str]) -> tup
 
 
 def _parse_events(settings: Mapping[str, Any], resources: Sequence[str]) -> tuple[str, ...]:
-    known = {event for table in resources or RESOURCES for event in RESOURCES[table].events}
+    known = {event for table in resources or RESOURCES for event in FEED_RESOURCES[table].events}
     for name in (events := _text_list(settings, "event")):
         if name not in known:
             near = get_close_matches(name, known, 3)

@@ -14,7 +14,7 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin
 from ..delivery.payloads import compile_template
 from ..feed.filters import ORIGINS
 from ..feed.lookups import RELATED_TABLES
-from ..resources import RESOURCES
+from ..resources import FEED_RESOURCES, RESOURCES
 from ..resources.model import field_names
 from .trigger import Trigger
 
@@ -22,9 +22,9 @@ PathKey = str | int
 PathKeys = tuple[PathKey, ...]
 CHANGE_VALUES: dict[str, Sequence[str]] = {
     "op": ("c", "u", "d", "r"),
-    "resource": tuple(RESOURCES),
+    "resource": tuple(FEED_RESOURCES),
     "origin": ORIGINS,
-    "event_type": [event for row in RESOURCES.values() for event in row.events],
+    "event_type": [event for row in FEED_RESOURCES.values() for event in row.events],
 }
 LIST_FIELDS = ("object", "data", "has_more", "url", "total_count")
 
@@ -106,10 +106,13 @@ def value_warning(tables: Sequence[str], names: Sequence[PathKey], word: str) ->
 
 
 def _table_path_warning(table: str, names: Sequence[PathKey]) -> str | None:
-    kinds = _annotation_kinds(_sdk_class(RESOURCES[table].object))
+    if table not in RESOURCES:  # it is not Stripe's
+        known = field_names(FEED_RESOURCES[table])
+        return None if names[0] in known else _missing(table, str(names[0]), known)
+    kinds = _annotation_kinds(_sdk_class(FEED_RESOURCES[table].object))
     for n, name in enumerate(names):
         steps = [_follow_key(kind, name) for kind in kinds]
-        if n == 0 and name in field_names(RESOURCES[table]) and not any(steps):
+        if n == 0 and name in field_names(FEED_RESOURCES[table]) and not any(steps):
             return None
         if any(step is Any for step in steps):
             return None
@@ -125,7 +128,7 @@ def _missing_field(
     place = f"{table} {_join_keys(before)}".rstrip()
     known = {one for kind in kinds for one in _documented_fields(kind)}
     if known and isinstance(name, str):
-        return f"{place} has no documented field {name!r}{suggestion(name, known)}"
+        return _missing(place, name, known)
     if any(get_origin(kind) is list for kind in kinds):
         return f"{place} is a list: name an element by its number, such as {_join_keys(before)}.0"
     if any(isinstance(kind, ForwardRef) for kind in kinds):
@@ -136,6 +139,10 @@ def _missing_field(
         )
         return f"{place} is an id in changes, without fields{f'; {root}.{name} looks it up' * bool(root)}"
     return f"{place} has no fields"
+
+
+def _missing(place: str, name: str, known: Collection[str]) -> str:
+    return f"{place} has no documented field {name!r}{suggestion(name, known)}"
 
 
 def _join_keys(names: Sequence[PathKey]) -> str:
@@ -211,7 +218,7 @@ def _follow_key(kind: Any, name: PathKey) -> Any:
 
 
 def _kinds_at(table: str, names: Sequence[PathKey]) -> list[Any]:
-    kinds = _annotation_kinds(_sdk_class(RESOURCES[table].object))
+    kinds = _annotation_kinds(_sdk_class(FEED_RESOURCES[table].object))
     for name in names:
         steps = [step for kind in kinds if (step := _follow_key(kind, name))]
         if not steps or Any in steps:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SetupError
+from ...resources.push_tables import PUSHES
+from ..change import LOG_COLUMNS
 from ..erase import erase_bodies, erase_rows
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
@@ -50,14 +52,26 @@ def rebuild(store: FeedStore, client: Any) -> int:
         length = int(
             db.execute(f"select value from meta where name = 'head{REBUILD_SUFFIX}'").fetchone()[0]
         )
-        if not length and store.head:
+        if not length and store.newest(1):
             raise SetupError(
                 "The destination holds no changes, so the log is left unchanged. Check --database and --dataset."
             )
+        length += _keep_pushes(store)
         _reposition_consumers(db, length)
         _swap(db, length)
     store.truncate_wal()
     return length
+
+
+def _keep_pushes(store: FeedStore) -> int:
+    """Take over what pushes did, which no destination holds, behind the rest; return how many changes
+    that are.
+    """
+    columns = ", ".join(LOG_COLUMNS)
+    kept = store.query(
+        f"select {columns} from log where resource = ? order by position", PUSHES.table
+    )
+    return store.append(kept, into=REBUILD_SUFFIX)
 
 
 def _drop_next(db: sqlite3.Connection) -> None:

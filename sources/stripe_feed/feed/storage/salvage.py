@@ -31,6 +31,7 @@ SALVAGED = {
     "forgotten": "forgotten objects",
     "erased": "erased customers",
     "rung": "unread webhooks",
+    "pushes": "states of pushes",
 }
 """Each table that no destination holds, and what is lost with it. Of the log the order is kept, and
 no body.

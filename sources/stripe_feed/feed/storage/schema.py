@@ -1,6 +1,6 @@
 """The tables of a feed store, and the columns that an older file lacks."""
 
-FORMAT = 5  # of the file: a newer one is refused, an older one gets what it lacks
+FORMAT = 6  # of the file: a newer one is refused, an older one gets what it lacks
 REBUILD_NEEDED = "mending"  # counter that is set while the log has holes
 REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
 # states of messages that may still be delivered
@@ -49,6 +49,10 @@ create index if not exists messages_made on messages (trigger, made_at);
 create table if not exists attempts (
     message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
     primary key (message_id, number)
+) without rowid;
+create table if not exists pushes (
+    push text primary key, state text not null, log_id text not null, run integer not null, object text, mode text,
+    started_at real not null, ended_at real, counts text not null, error text
 ) without rowid;
 create table if not exists rung (event_id text primary key, rung_at real not null, body blob, read_at real) without rowid;
 create index if not exists rung_left on rung (rung_at, event_id) where read_at is null

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
-import threading
-import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import SetupError
+from ...resources.push_tables import PUSHES
+from ...sqlite_file import SqliteFile
 from ..change import (
     CHANGE_ID,
     CUSTOMER_ID,
@@ -33,7 +32,6 @@ from ..change import (
 from .schema import ADDED, FORMAT, REBUILD_NEEDED, SCHEMA
 from .store_errors import Unusable, damaged, unusable
 
-_BUSY_SECONDS = 30.0
 WAL_BYTES = 32_000_000
 SPARE_BYTES = 250_000  # bytes
 SCAN_WINDOW = 5_000  # positions searched in one select, however few match
@@ -49,30 +47,23 @@ class Page:
     pruned_through: int  # the newest pruned position
 
 
-class FeedStore:
+class FeedStore(SqliteFile):
     """The file of a feed store, created if it is missing. `close` it, or use it in a `with` block."""
 
-    def __init__(self, path: str | os.PathLike[str], *, rebuilding: bool = False) -> None:
-        self.path = Path(path)
-        self._lock = threading.RLock()
-        _make_private(self.path)
-        with self._translated_errors():
-            self._db = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with self._translated_errors():
-                self._prepare(rebuilding)
-        except BaseException:
-            self._db.close()
-            raise
+    noun = "feed store"
+    unusable = Unusable
 
-    def _prepare(self, rebuilding: bool) -> None:
-        file_format = self._db.execute("pragma user_version").fetchone()[0]
-        if file_format > FORMAT:
-            raise SetupError(
-                f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`."
-            )
+    def __init__(self, path: str | os.PathLike[str], *, rebuilding: bool = False) -> None:
+        super().__init__(path)
+        if not rebuilding and self.counter(REBUILD_NEEDED):
+            self.close()
+            raise damaged(self.path, "its log still has to be rebuilt")
+
+    def __enter__(self) -> FeedStore:
+        return self
+
+    def _prepare(self) -> None:
+        file_format = self._require_format(FORMAT)
         tables = {
             name
             for (name,) in self._db.execute("select name from sqlite_master where type = 'table'")
@@ -81,7 +72,7 @@ class FeedStore:
             raise SetupError(
                 f"{self.path.name} is not a feed store but another program's database. Choose another path."
             )
-        _write_ahead(self._db)
+        self._write_ahead()
         self._db.execute(
             "pragma synchronous = normal"
         )  # a power cut can cost acknowledgements, never the order
@@ -97,8 +88,6 @@ class FeedStore:
                     if column not in {row[1] for row in db.execute(f"pragma table_info({table})")}:
                         db.execute(f"alter table {table} add column {column} {kind}")
                 db.execute(f"pragma user_version = {FORMAT}")
-        if not rebuilding and self.counter(REBUILD_NEEDED):
-            raise damaged(self.path, "its log still has to be rebuilt")
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -110,43 +99,6 @@ class FeedStore:
             if translated is None:
                 raise
             raise translated from None
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-    def __enter__(self) -> FeedStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def transaction(self, kind: str = "immediate") -> Iterator[sqlite3.Connection]:
-        """Run a block all or nothing; nobody else writes meanwhile. `kind="deferred"`: read from
-        one state of the file.
-
-        A nested transaction is part of the outer one.
-        """
-        with self._lock:
-            if self._db.in_transaction:
-                yield self._db
-                return
-            with self._translated_errors():
-                self._db.execute(f"begin {kind}")
-                try:
-                    yield self._db
-                    self._db.execute("commit")
-                except BaseException:
-                    if self._db.in_transaction:  # SQLite ends it itself if the disk is full
-                        self._db.execute("rollback")
-                    raise
-
-    def query(self, sql: str, *values: Any) -> list[Any]:
-        """Return the rows of one statement."""
-        with self._lock, self._translated_errors():
-            return self._db.execute(sql, values).fetchall()
 
     def check_integrity(self) -> None:
         """Read every page of the file; raise `Damaged` if one is damaged."""
@@ -237,7 +189,7 @@ class FeedStore:
             numbers = dict(db.execute("select name, value from meta"))
             head = numbers["head"]
             last = min(after + SCAN_WINDOW, head if upto is None else min(upto, head))
-            where, values = _conditions(resources, ops)
+            where, values = conditions(resources, ops)
             rows = db.execute(
                 f"select position, object_version, {', '.join(LOG_COLUMNS)} from log "
                 f"where position > ? and position <= ?{where} order by position limit ?",
@@ -255,7 +207,7 @@ class FeedStore:
         self, count: int, resources: Sequence[str] = (), ops: Sequence[str] = ()
     ) -> list[Change]:
         """Return the last changes, oldest first."""
-        where, values = _conditions(resources, ops)
+        where, values = conditions(resources, ops)
         rows = self.query(
             f"select position, object_version, {', '.join(LOG_COLUMNS)} from log where 1{where} order by position desc limit ?",
             *values,
@@ -290,49 +242,17 @@ def delivery_lock(path: Path) -> Path:
     return path.with_name(f"{path.name}.deliver.lock")
 
 
-def _make_private(path: Path) -> None:
-    """Create the file for its owner only; SQLite gives its -wal and -shm the same mode.
-
-    An existing file is not opened here: closing it would release the locks of SQLite's own
-    connections in this process.
+def conditions(resources: Sequence[str], ops: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """The conditions that select changes of the log, and their values. Without resources these are
+    Stripe's: what pushes did goes to whoever names it.
     """
-    try:
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
-            raise SetupError(
-                f"The feed store {path} is {kind}, and is left unchanged. Move it away, or choose another path."
-            )
-        if status.st_mode & 0o077:
-            path.chmod(0o600)
-    except OSError as fault:
-        raise Unusable(
-            f"The feed store {path} cannot be created or read ({fault.strerror}). Choose another path."
-        ) from None
-
-
-def _write_ahead(db: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging: readers and one writer at a time. Retries, for two that switch
-    a new file at once do not wait for each other.
-    """
-    for attempt in range(200):
-        try:
-            db.execute("pragma journal_mode = wal")
-            return
-        except sqlite3.OperationalError as fault:
-            if attempt == 199 or "locked" not in str(fault):
-                raise
-            time.sleep(0.02)
-
-
-def _conditions(resources: Sequence[str], ops: Sequence[str]) -> tuple[str, list[str]]:
     sql = "".join(
         f" and {name} in ({placeholders(values)})"
         for name, values in (("resource", resources), ("op", ops))
         if values
     )
+    if not resources:
+        sql += f" and resource <> '{PUSHES.table}'"
     return sql, [*resources, *ops]
 
 

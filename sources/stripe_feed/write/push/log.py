@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import stat
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal
 
 from ...errors import SetupError, UsageError, WrongAccount
+from ...sqlite_file import SqliteFile
 from ..order import KEY_PREFIX
 
-_FORMAT = 1
-_BUSY_SECONDS = 30.0
+_FORMAT = 2
 KEPT = 7 * 86_400  # seconds that the requests of a run are shown
 MARKER = "sf_key"  # of metadata: the key of the request that created an object
 REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hours
@@ -52,12 +52,27 @@ create table if not exists operations (
     primary key (push, row_key, version, step)) without rowid;
 create index if not exists by_run on operations (run);
 create table if not exists runs (
-    run integer primary key, push text, started_at real, ended_at real, counts text)
+    run integer primary key, push text, started_at real, ended_at real, counts text);
+create table if not exists failed (
+    run integer, row_key text, status text not null, object_id text, request_id text, reason text,
+    at real, primary key (run, row_key)) without rowid
 """
+_ADDED = (
+    ("runs", "object", "text"),
+    ("runs", "mode", "text"),
+    ("runs", "error", "text"),
+    ("operations", "sent_times", "text"),
+    ("operations", "seconds", "real"),
+)
+"""Columns that a file of format 1 lacks."""
 OPERATION = (
     "push, row_key, version, step, verb, method, path, params, idempotency_key, state, "
     "first_sent_at, last_sent_at, request_id, object_id, reason, sent_times"
 )
+
+
+_TOOK = "seconds = coalesce(?, seconds)"
+_OF_RUN = "run = coalesce(?, run)"  # a request belongs to the run that learned its outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,82 +121,87 @@ class LoggedRow:
     reason: str | None
 
 
-class PushLog:
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """A row that a run rejected, or whose outcome it does not know."""
+
+    key: str
+    status: str  # "rejected", "unknown"
+    object_id: str | None
+    request_id: str | None
+    reason: str
+    at: float | None = None
+
+
+class PushLog(SqliteFile):
     """The file of a push log, created if it is missing. `close` it, or use it in a `with` block."""
 
+    noun = "push log"
+    advice = "Choose another --log."
+
     def __init__(self, path: str | os.PathLike[str], clock: Callable[[], float]) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.clock = clock
         self.account_id = ""
         self.livemode = False
         self.run: int | None = None
-        self._lock = threading.RLock()
-        _make_private(self.path)
-        try:
-            self._db = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._prepare()
-        except sqlite3.Error as fault:
-            self._db.close()
-            raise SetupError(
-                f"{self.path.name} cannot be used as a push log ({fault}). Choose another --log."
-            ) from None
-
-    def _prepare(self) -> None:
-        found = self._db.execute("pragma user_version").fetchone()[0]
-        if found > _FORMAT:
-            raise SetupError(
-                f"{self.path.name} was written by a newer stripe-feed: `pip install -U stripe-feed`."
-            )
-        self._db.execute("pragma journal_mode = wal")
-        self._db.execute("pragma synchronous = full")  # an intent must outlive a power cut
-        self._db.execute("pragma secure_delete = on")
-        with self._transaction() as db:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            columns = {row[1] for row in db.execute("pragma table_info(operations)")}
-            if "sent_times" not in columns:  # a log of before
-                db.execute("alter table operations add column sent_times text")
-            db.execute(f"pragma user_version = {_FORMAT}")
+        self._sent: dict[str, float] = {}  # when requests were sent, on the monotonic clock
 
     def __enter__(self) -> PushLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors about the file as `SetupError`."""
+        try:
+            yield
+        except sqlite3.Error as fault:
+            raise SetupError(
+                f"{self.path.name} cannot be used as a push log ({fault}). {self.advice}"
+            ) from None
+
+    def _prepare(self) -> None:
+        found = self._require_format(_FORMAT)
+        self._write_ahead()
+        self._db.execute("pragma synchronous = full")  # an intent must outlive a power cut
+        self._db.execute("pragma secure_delete = on")
+        if found == _FORMAT:
+            return
+        with self.transaction() as db:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            for table, column, kind in _ADDED:
+                if column not in {row[1] for row in db.execute(f"pragma table_info({table})")}:
+                    db.execute(f"alter table {table} add column {column} {kind}")
+            db.execute("insert or ignore into meta values ('log_id', ?)", (token_hex(6),))
+            db.execute(f"pragma user_version = {_FORMAT}")
 
     def close(self) -> None:
         """Close the file; parameters that were removed do not stay in its write-ahead log."""
         with self._lock, suppress(sqlite3.Error):
             self._db.execute("pragma wal_checkpoint(truncate)")
-        self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("begin immediate")
-            try:
-                yield self._db
-                self._db.execute("commit")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("rollback")
-                raise
-
-    def _query(self, sql: str, *values: Any) -> list[Any]:
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        super().close()
 
     # -- whose it is ----------------------------------------------------------------------------
+
+    @property
+    def log_id(self) -> str:
+        """What tells this file's runs from those of another file."""
+        return str(self.query("select value from meta where name = 'log_id'")[0][0])
+
+    @property
+    def owner(self) -> tuple[str, bool] | None:
+        """The account that the log is tied to, and whether in live mode; None before the first run."""
+        held = dict(self.query("select name, value from meta"))
+        return (held["account_id"], held["mode"] == "live") if "account_id" in held else None
 
     def stamp(self, account_id: str, livemode: bool) -> None:
         """Tie the log to an account and mode. Raises `WrongAccount` for any other one."""
         mode = "live" if livemode else "test"
-        with self._transaction() as db:
+        with self.transaction() as db:
             for name, value in (("account_id", account_id), ("mode", mode)):
                 db.execute("insert or ignore into meta values (?, ?)", (name, value))
-        held = dict(self._query("select name, value from meta"))
+        held = dict(self.query("select name, value from meta"))
         if (held["account_id"], held["mode"]) != (account_id, mode):
             raise WrongAccount(
                 f"{self.path.name} is the push log of {held['account_id']} ({held['mode']} mode), and the key "
@@ -193,9 +213,9 @@ class PushLog:
         """Tie the name of a push to a kind of object. Raises `UsageError` if rows of this name are of
         another kind: their objects would be taken for it.
         """
-        with self._transaction() as db:
-            found = self._query("select value from meta where name = ?", _tied(push))
-            is_free = not self._query(
+        with self.transaction() as db:
+            found = self.query("select value from meta where name = ?", _tied(push))
+            is_free = not self.query(
                 "select 1 from rows where push = ? and (object_id is not null or state = 'open') limit 1",
                 push,
             )
@@ -214,13 +234,13 @@ class PushLog:
     def rows(self, push: str) -> dict[str, LoggedRow]:
         """Every row that was ever sent, by its key."""
         columns = "row_key, version, state, content, sent_content, object_id, replaced, reason"
-        found = self._query(f"select {columns} from rows where push = ?", push)
+        found = self.query(f"select {columns} from rows where push = ?", push)
         return {row[0]: _logged_row(row) for row in found}
 
     def row(self, push: str, row_key: str) -> LoggedRow | None:
         """One row, if it was ever sent."""
         columns = "row_key, version, state, content, sent_content, object_id, replaced, reason"
-        found = self._query(
+        found = self.query(
             f"select {columns} from rows where push = ? and row_key = ?", push, row_key
         )
         return _logged_row(found[0]) if found else None
@@ -234,7 +254,7 @@ class PushLog:
 
     def _steps(self, push: str, row_key: str, version: int) -> list[Operation]:
         where = "push = ? and row_key = ? and version = ? order by step"
-        found = self._query(
+        found = self.query(
             f"select {OPERATION} from operations where {where}", push, row_key, version
         )
         return [_operation(row) for row in found]
@@ -245,7 +265,7 @@ class PushLog:
         self, push: str, row_key: str, content: str | None, steps: Sequence[PushStep]
     ) -> list[Operation]:
         """Open the next version of a row. Its first step counts as sent from here on."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             before = self.row(push, row_key)
             if before is not None and before.state == "open":
                 raise ValueError("the version before has no definite outcome")
@@ -261,6 +281,8 @@ class PushLog:
                 state, sent_at = ("sent", now) if number == 0 else ("planned", None)
                 key = self._key(push, row_key, version, number)
                 times = json.dumps([sent_at]) if sent_at is not None else None
+                if number == 0:
+                    self._sent[key] = time.monotonic()
                 values = (push, row_key, version, number, step.verb, step.method, step.path,
                           _dumped(marked(step, key)), key, state, sent_at, sent_at, None, None, None, times)  # fmt: skip
                 db.execute(
@@ -276,6 +298,7 @@ class PushLog:
     def mark_sent(self, operation: Operation) -> None:
         """Note that a step is sent (again) now."""
         now = self.clock()
+        self._sent[operation.idempotency_key] = time.monotonic()
         self._update(
             operation,
             "state = 'sent', first_sent_at = coalesce(first_sent_at, ?), last_sent_at = ?, sent_times = ?, run = ?",
@@ -284,18 +307,29 @@ class PushLog:
 
     def mark_unknown(self, operation: Operation, reason: str, request_id: str | None) -> None:
         """Note that no definite answer came: the version stays open."""
-        self._update(operation, "state = 'unknown', reason = ?, request_id = ?", reason, request_id)
+        self._update(
+            operation,
+            f"state = 'unknown', reason = ?, request_id = ?, {_TOOK}",
+            reason,
+            request_id,
+            self._seconds(operation),
+        )
+
+    def _seconds(self, operation: Operation) -> float | None:
+        """How long a request took that this process sent."""
+        sent = self._sent.pop(operation.idempotency_key, None)
+        return None if sent is None else round(time.monotonic() - sent, 3)
 
     def mark_done(
         self, operation: Operation, object_id: str, request_id: str | None, is_last: bool
     ) -> None:
         """Note that Stripe carried out a step; the last one ends the version."""
         where = (operation.push, operation.row_key)
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._update(
                 operation,
-                "state = 'done', ended_at = ?, object_id = ?, request_id = ?, params = null, reason = null",
-                self.clock(), object_id, request_id,
+                f"state = 'done', ended_at = ?, object_id = ?, request_id = ?, params = null, reason = null, {_OF_RUN}, {_TOOK}",
+                self.clock(), object_id, request_id, self.run, self._seconds(operation),
             )  # fmt: skip
             if operation.step == 0 and operation.verb in ("create", "update"):
                 self._replace_object(db, where, operation.verb, object_id)
@@ -337,11 +371,11 @@ class PushLog:
 
     def mark_rejected(self, operation: Operation, reason: str, request_id: str | None) -> None:
         """Note that Stripe refused a step: the version ends, and later steps are not sent."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._update(
                 operation,
-                "state = 'rejected', ended_at = ?, reason = ?, request_id = ?, params = null",
-                self.clock(), reason, request_id,
+                f"state = 'rejected', ended_at = ?, reason = ?, request_id = ?, params = null, {_OF_RUN}, {_TOOK}",
+                self.clock(), reason, request_id, self.run, self._seconds(operation),
             )  # fmt: skip
             self._drop_planned(db, operation)
             db.execute(
@@ -374,7 +408,7 @@ class PushLog:
 
     def adopt(self, push: str, row_key: str, content: str, object_id: str) -> None:
         """Note that an object already is what a row says, without a request."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "insert into rows (push, row_key, version, state, content, sent_content, object_id) "
                 "values (?, ?, 0, 'done', ?, ?, ?) on conflict do update set state = 'done', "
@@ -385,7 +419,7 @@ class PushLog:
 
     def reject(self, push: str, row_key: str, reason: str) -> None:
         """Note that a row cannot be sent; an open version stays open."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "insert into rows (push, row_key, version, state, reason) values (?, ?, 0, 'rejected', ?) "
                 "on conflict do update set state = 'rejected', reason = excluded.reason where state <> 'open'",
@@ -394,7 +428,7 @@ class PushLog:
 
     def drop(self, push: str, row_key: str) -> None:
         """Forget a row that never reached Stripe, or that is to stay there."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "update rows set state = 'forgotten', object_id = null, sent_content = null, reason = null "
                 "where push = ? and row_key = ?",
@@ -407,8 +441,8 @@ class PushLog:
         Versions go on counting, for a key is never used for two requests. Raises `SetupError` if an
         outcome is unknown.
         """
-        with self._transaction() as db:
-            open_rows = self._query(
+        with self.transaction() as db:
+            open_rows = self.query(
                 "select 1 from rows where push = ? and state = 'open' limit 1", push
             )
             if open_rows:
@@ -426,10 +460,15 @@ class PushLog:
 
         Keys of rows stay, for versions go on counting, unless one holds an e-mail address.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "delete from operations where object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'",
                 (object_id, object_id, object_id),
+            )
+            db.execute(
+                "delete from failed where object_id = ? or exists (select 1 from rows r where "
+                "r.object_id = ? and r.row_key = failed.row_key)",
+                (object_id, object_id),
             )
             db.execute(
                 "delete from rows where object_id = ? and instr(row_key, '@') > 0", (object_id,)
@@ -442,16 +481,25 @@ class PushLog:
 
     # -- runs -----------------------------------------------------------------------------------
 
-    def begin_run(self, push: str) -> int:
+    def begin_run(self, push: str, object: str | None = None, mode: str | None = None) -> int:
         """Open a run; its operations carry its number."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._prune(db)
             cursor = db.execute(
-                "insert into runs (push, started_at) values (?, ?)", (push, self.clock())
+                "insert into runs (push, object, mode, started_at) values (?, ?, ?, ?)",
+                (push, object, mode, self.clock()),
             )
             self.run = cursor.lastrowid
         assert self.run is not None
         return self.run
+
+    def note_refused_run(self, push: str, object: str, mode: str, error: str, now: float) -> None:
+        """Note a run that could not begin, and why."""
+        with self.transaction() as db:
+            db.execute(
+                "insert into runs (push, object, mode, started_at, ended_at, error) values (?, ?, ?, ?, ?, ?)",
+                (push, object, mode, now, now, error),
+            )
 
     def _prune(self, db: sqlite3.Connection) -> None:
         """Remove requests whose outcome has been known for a week, and runs without any."""
@@ -463,35 +511,59 @@ class PushLog:
             (before,),
         )
         db.execute(
-            "delete from runs where started_at < ? and run not in (select run from operations where run is not null)",
+            "delete from runs where started_at < ? and run < (select max(run) from runs) "  # or its number came again
+            "and run not in (select run from operations where run is not null)",
             (before,),
         )
+        db.execute("delete from failed where run not in (select run from runs)")
 
-    def end_run(self, counts: Mapping[str, int]) -> None:
-        """Note how a run ended."""
-        with self._transaction() as db:
+    def note_failed(self, rows: Iterable[FailedRow]) -> None:
+        """Note rows of this run that were not sent, or came to no known outcome."""
+        now = self.clock()
+        with self.transaction() as db:
+            db.executemany(
+                "insert or replace into failed values (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (self.run, row.key, row.status, row.object_id, row.request_id, row.reason, now)
+                    for row in rows
+                ],
+            )
+
+    def failed(self, run: int) -> list[FailedRow]:
+        """The rows of a run that were rejected, or have no known outcome."""
+        columns = "row_key, status, object_id, request_id, reason, at"
+        found = self.query(f"select {columns} from failed where run = ? order by row_key", run)
+        return [FailedRow(*row) for row in found]
+
+    def end_run(self, counts: Mapping[str, int], error: str | None = None) -> None:
+        """Note how a run ended; `error`: what stopped it."""
+        with self.transaction() as db:
             db.execute(
-                "update runs set ended_at = ?, counts = ? where run = ?",
-                (self.clock(), json.dumps(dict(counts)), self.run),
+                "update runs set ended_at = ?, counts = ?, error = ? where run = ?",
+                (self.clock(), json.dumps(dict(counts)), error, self.run),
             )
         self.run = None
 
-    def runs(self, push: str | None = None, last: int = 20) -> list[dict[str, Any]]:
-        """The newest runs, newest first."""
-        found = self._query(
-            "select run, push, started_at, ended_at, counts from runs where ? in (push, '') order by run desc limit ?",
-            push or "",
+    def runs(
+        self, push: str | None = None, last: int = 20, number: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The newest runs, newest first; `number`: only that one."""
+        names = ("run", "push", "object", "mode", "started_at", "ended_at", "error")
+        found = self.query(
+            f"select {', '.join(names)}, counts from runs where coalesce(?, push) = push "
+            "and coalesce(?, run) = run order by run desc limit ?",
+            push,
+            number,
             last,
         )
-        names = ("run", "push", "started_at", "ended_at")
         return [
-            {**dict(zip(names, row[:4], strict=True)), "counts": json.loads(row[4] or "{}")}
+            {**dict(zip(names, row[:-1], strict=True)), "counts": json.loads(row[-1] or "{}")}
             for row in found
         ]
 
     def operations(self, run: int) -> list[Operation]:
         """The requests of a run."""
-        found = self._query(
+        found = self.query(
             f"select {OPERATION} from operations where run = ? order by push, row_key, version, step",
             run,
         )
@@ -500,6 +572,11 @@ class PushLog:
 
 def _tied(push: str) -> str:
     return f"object of {push}"
+
+
+def log_lock(path: Path) -> Path:
+    """The lock file that a push holds while it uses the log."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def marked(step: PushStep, key: str) -> dict[str, Any]:
@@ -530,19 +607,3 @@ def _operation(row: Sequence[Any]) -> Operation:
     values[7] = json.loads(values[7] or "{}")
     values[15] = tuple(json.loads(values[15] or "[]"))
     return Operation(*values)
-
-
-def _make_private(path: Path) -> None:
-    """Create the file for its owner only; SQLite gives its -wal and -shm the same mode."""
-    try:
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise SetupError(f"{path} is not a regular file. Choose another --log.")
-        if status.st_mode & 0o077:
-            path.chmod(0o600)
-    except OSError as fault:
-        raise SetupError(
-            f"The push log {path} cannot be created or read ({fault.strerror}). Choose another --log."
-        ) from None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...api.client import Api
@@ -32,7 +33,7 @@ from .compare import only_failed as only_failed_of
 from .decide import decide
 from .decision import OPEN, Decision
 from .definition import Definition, make_definition
-from .log import LoggedRow, Operation, PushLog
+from .log import FailedRow, LoggedRow, Operation, PushLog, log_lock
 from .mapping import Wanted
 from .matching import make_matcher
 from .references import References
@@ -43,6 +44,7 @@ from .rules.subscriptions import preview_invoice
 from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
+LOG_SUFFIX = ".push.sqlite"
 THREADS = 8
 IN_DOUBT = "A request of a row that is gone may have created what this row matches on. Run again."
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
@@ -90,18 +92,17 @@ class Push:
         `only_failed`: only rows that were rejected, or whose outcome is unknown. Raises
         `UsageError` if more objects would be deleted than the push allows, before anything is sent.
         """
+        push = self.definition
         with self._locked("push run"):
-            self._stamp()
-            self.log.tie(self.definition.name, self.definition.object)
-            logged = self._logged()
-            table = compare(self.definition, list(read_rows(rows)), logged, full_resync)
-            if only_failed:
-                table = only_failed_of(table, logged)
-            if reason := refusal(self.definition, table):
-                raise UsageError(reason)
+            try:
+                table = self._compared(rows, full_resync, only_failed)
+            except StripeFeedError as error:
+                now = self.lookup.api.clock.time()  # Stripe may be out of reach
+                self.log.note_refused_run(push.name, push.object, push.mode, str(error), now)
+                raise
+            run = self.log.begin_run(push.name, push.object, push.mode)
             for key in table.vanished:
-                self.log.drop(self.definition.name, key)
-            run = self.log.begin_run(self.definition.name)
+                self.log.drop(push.name, key)
             execution = _Execution(self)
             results = list(self._rejections(table))
             results += self._each(table.unsettled, execution.settling, lambda row: row.row_key)
@@ -112,9 +113,22 @@ class Push:
                 table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
             )
             results += self._each(table.gone, execution.removal, lambda row: row.row_key)
-            result = Result(self.definition, run, tuple(results), table.unchanged, execution.error)
-            self.log.end_run(result.counts())
+            stopped = execution.error
+            result = Result(push, run, tuple(results), table.unchanged, stopped)
+            self.log.end_run(result.counts(), None if stopped is None else str(stopped))
         return result
+
+    def _compared(self, rows: Any, full_resync: bool, only_failed: bool) -> Table:
+        """What of the rows is to be sent. Raises what keeps a run from beginning."""
+        self._stamp()
+        self.log.tie(self.definition.name, self.definition.object)
+        logged = self._logged()
+        table = compare(self.definition, list(read_rows(rows)), logged, full_resync)
+        if only_failed:
+            table = only_failed_of(table, logged)
+        if reason := refusal(self.definition, table):
+            raise UsageError(reason)
+        return table
 
     def reset(self) -> int:
         """Forget what was sent: the next run looks every row up. Return how many rows that are."""
@@ -124,9 +138,9 @@ class Push:
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[None]:
-        path = self.log.path.with_name(f"{self.log.path.name}.lock")
+        path = log_lock(self.log.path)
         activity = "pushes with this log. Run again when it is done."
-        with lock_file(path, what, activity=activity, advice="Choose another --log."):
+        with lock_file(path, what, activity=activity, advice=PushLog.advice):
             yield
 
     def _stamp(self) -> None:
@@ -137,6 +151,9 @@ class Push:
         return self.log.rows(self.definition.name)
 
     def _rejections(self, table: Table) -> Iterator[RowResult]:
+        self.log.note_failed(
+            FailedRow(key, "rejected", None, None, reason) for key, reason in table.rejected.items()
+        )
         for key, reason in table.rejected.items():
             before = self.log.row(self.definition.name, key)
             if before is None or before.state != "open":
@@ -201,6 +218,13 @@ def open_push(
             yield Push(definition, Lookup(api), opened, copy)
     finally:
         api.close()
+
+
+def log_beside(database: str | None) -> str:
+    """The path of the push log that belongs to a DuckDB file; by default it lies in the working
+    folder.
+    """
+    return LOG if database is None else str(Path(database).with_suffix(LOG_SUFFIX))
 
 
 class _Decider:
@@ -347,13 +371,19 @@ class _Execution:
         if self.error is not None:
             return RowResult(key, "not_sent", reason="The run was stopped.")
         try:
-            return work()
+            result = work()
         except (UsageError, RequestRefused) as error:
             self.push.log.reject(self.push.definition.name, key, str(error))
-            return self._not_done(key, "rejected", error)
+            result = self._not_done(key, "rejected", error)
         except (SetupError, TryLater) as error:
             self.error = self.error or error
-            return self._not_done(key, "not_sent", error)
+            result = self._not_done(key, "not_sent", error)
+        if result.status in ("rejected", "unknown"):
+            failed = FailedRow(
+                key, result.status, result.object_id, result.request_id, result.reason
+            )
+            self.push.log.note_failed([failed])
+        return result
 
     def _not_done(self, key: str, status: PushStatus, error: StripeFeedError) -> RowResult:
         """The result of a row that an error stopped: unknown if a request of it was sent before."""
