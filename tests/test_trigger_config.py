@@ -15,6 +15,7 @@ import pytest
 from stripe_feed.delivery.endpoint import Endpoint, resolve_secret, secret_variables
 from stripe_feed.delivery.payloads import Payload, PayloadContext
 from stripe_feed.errors import SetupError, UsageError
+from stripe_feed.resources import FEED_RESOURCES
 from stripe_feed.triggers.config import check_triggers, parse_trigger, read_triggers
 from stripe_feed.triggers.trigger import Enrol, Guard
 from tests.deliveries import made, nothing
@@ -23,7 +24,7 @@ from tests.feed_kills import a_change
 HEAD = '[[trigger]]\nname = "t"\nresource = "invoices"\n'
 TO = 'deliver = { file = "out" }\n'
 HIDDEN = "c4n4ry"
-CHOOSE = "customers, products, prices, plans, subscriptions, invoices, pushes"
+CHOOSE = ", ".join(FEED_RESOURCES)
 PRESETS = "customer_created, customer_updated, payment_failed, subscription_canceled, subscription_past_due, trial_ending, invoice_paid, first_payment"
 FORMATS = "standard, stripe, change, record, cloudevents"
 REFERENCES = (
