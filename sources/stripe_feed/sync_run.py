@@ -42,6 +42,7 @@ from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
 from .feed.storage.push_states import note_runs
 from .feed.storage.store import FeedStore
+from .models.copies import release_raw_tables
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
 from .resources.model import Resource
@@ -163,6 +164,11 @@ def sync(
                     names = with_loaded(names, pipeline)
                     check_owner(account, _owner(pipeline))
                     check_refresh(pipeline, context, names, resources)
+                    if views := release_raw_tables(pipeline):
+                        log.info(
+                            "Dropped %d views of the models, which read the tables: `stripe-feed models build` creates them again.",
+                            len(views),
+                        )
                     require_no_dependent_views(pipeline)
             if watch is not None:
                 watch(context)

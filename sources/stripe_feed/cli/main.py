@@ -19,7 +19,7 @@ from ..resources import CHANGES
 from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
-from .models.commands import models_app
+from .models.commands import build_after_sync, models_app
 from .options import (
     ClientOptions,
     CopyOptions,
@@ -155,6 +155,9 @@ def sync(
             metavar="N", min=1, help="Commit about every N rows, so that a crash loses no more."
         ),
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Afterwards build the models that are stale.")
+    ] = False,
     state_dir: StateDir = None,
     wait: Wait = DEFAULT_WAIT,
     requests: RequestOptions,
@@ -196,6 +199,8 @@ def sync(
             watch=progress.watch,
         )
     output.print_sync_result(done, json, quiet, **asdict(copy))
+    if models:
+        build_after_sync(LocalCopyOptions(**asdict(copy), state_dir=state_dir), wait)
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(NO_EVENTS)
     raise_if_incomplete(

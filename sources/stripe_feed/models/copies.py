@@ -12,6 +12,7 @@ from ..destination.lease import hold_lease
 from ..destination.locks import DEFAULT_WAIT, retry_while_locked
 from ..destination.pipeline import check_destination, dlt_settings, lock_copy, open_pipeline
 from ..destination.place import DEFAULT_DATASET
+from ..destination.preflight import POSTGRES
 from ..destination.read import CopyReader, open_copy
 from ..destination.state import decode_state, states_query
 from ..errors import SetupError, UsageError
@@ -23,7 +24,8 @@ from .database import (
     models_schema,
     read_results,
 )
-from .render import BUILT_IN_TYPES, ModelTarget
+from .relations import drop_views
+from .render import BUILT_IN_TYPES, ModelTarget, load_project
 from .run import ModelResult, build_models
 
 DUCKDB_SETTINGS = (
@@ -150,6 +152,16 @@ def reader_database(copy: CopyReader, dataset: str) -> ModelDatabase:
         columns,
         nullcontext,
     )
+
+
+def release_raw_tables(pipeline: Any) -> list[str]:
+    """Drop the views of the models if the destination would not drop a raw table that one reads;
+    return their names.
+    """
+    if pipeline.destination.destination_type != POSTGRES:
+        return []
+    with client_database(pipeline.sql_client()) as database:
+        return drop_views(database, load_project())
 
 
 def built_relation(database: ModelDatabase, name: str) -> str:

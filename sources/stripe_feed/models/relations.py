@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..resources import CHANGES, TABLES
-from .database import ModelDatabase
+from .database import ModelDatabase, existing_relations
 from .render import Project, RenderedModel
 
 STAND_IN_PREFIX = "_no_rows_"  # of the names of empty tables
@@ -153,4 +153,16 @@ def _views_on(
         if relations.get(model.name) == "view" and affected.intersection(model.refs):
             affected.add(model.name)
             views.append(model.name)
+    return views
+
+
+def drop_views(database: ModelDatabase, project: Project) -> list[str]:
+    """Drop the project's views, which keep raw tables from being dropped, and return their names.
+    The next build creates them again; views of others stay.
+    """
+    relations = existing_relations(database)
+    views = [name for name in project.models if relations.get(name) == "view"]
+    if views:
+        names = ", ".join(database.target.relation(name) for name in views)
+        database.execute(f"drop view {names}")
     return views

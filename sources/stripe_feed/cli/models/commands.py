@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from ...destination.locks import DEFAULT_WAIT
 from ...errors import CopyDiffers, PartlyDone, StripeFeedError, UsageError
 from ..command import command
 from ..options import CopyOptions, Json, LocalCopyOptions, Wait
+
+if TYPE_CHECKING:
+    from ...models.run import ModelResult
 
 models_app = typer.Typer(
     name="models",
@@ -95,14 +99,31 @@ def build_and_report(
         wait=wait,
     )
     print_results(results, json)
-    if failed := [result.name for result in results if result.status == "failed"]:
-        raise StripeFeedError(f"Models failed: {', '.join(failed)}. The others are built.")
+    raise_if_failed(results)
     unexpected = [r for r in results if r.status == "left out" and not is_expected(r, names)]
     if unexpected:
         tables = ", ".join(dict.fromkeys(result.missing for result in unexpected))
         raise PartlyDone(
             f"{len(unexpected)} models are left out: not loaded: {tables}. Everything else is built."
         )
+
+
+def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
+    """Build what is stale and say on stderr what was done. Raises `StripeFeedError` if models
+    failed; what is left out is in the result of the sync already.
+    """
+    from ...models.copies import build_copy_models
+    from .printing import summarize
+
+    results = build_copy_models(**asdict(copy), wait=wait)
+    summarize(results)
+    raise_if_failed(results)
+
+
+def raise_if_failed(results: Iterable[ModelResult]) -> None:
+    """Raise `StripeFeedError` if models failed."""
+    if failed := [result.name for result in results if result.status == "failed"]:
+        raise StripeFeedError(f"Models failed: {', '.join(failed)}. The others are built.")
 
 
 def parse_variables(given: list[str] | None) -> dict[str, str]:

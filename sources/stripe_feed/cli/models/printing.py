@@ -38,8 +38,14 @@ def print_results(results: Sequence[ModelResult], json: bool) -> None:
     if built:
         rows = [(r.name, r.kind, r.rows, f"{r.seconds:.2f}") for r in built]
         console_out().print(make_table(["built", "kind", "rows", "seconds"], rows))
+    summarize(results)
+
+
+def summarize(results: Sequence[ModelResult]) -> None:
+    """Print on stderr how many models were built, and why some were not."""
+    built = sum(r.status == "built" for r in results)
     unchanged = sum(r.status == "unchanged" for r in results)
-    echo_err(f"{len(built)} models built, {unchanged} unchanged.")
+    echo_err(f"{built} models built, {unchanged} unchanged.")
     print_reasons({r.name: r.reason for r in results if r.status in ("left out", "failed")})
 
 

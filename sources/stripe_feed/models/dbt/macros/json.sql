@@ -41,8 +41,16 @@
 {% macro trino__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}json_format(elements.value) as element from {{ relation }} as holders cross join unnest(cast(json_extract(holders.{{ column }}, '{{ json_path(path) }}') as array(json))) as elements(value)){% endmacro %}
 {% macro athena__json_rows(relation, column, path, keep) %}{{ trino__json_rows(relation, column, path, keep) }}{% endmacro %}
 
-{# A JSON list as text; '[]' where there is none. #}
-{% macro json_list(column) %}coalesce({{ json_text(column, '') }}, '[]'){% endmacro %}
+{# A JSON list inside a JSON column as compact text; '[]' where there is none. #}
+{% macro json_list(column, path='') %}coalesce({{ adapter.dispatch('json_compact', 'stripe_feed')(column, path) }}, '[]'){% endmacro %}
+{% macro default__json_compact(column, path) %}{{ json_text(column, path) }}{% endmacro %}
+{% macro postgres__json_compact(column, path) %}regexp_replace({{ json_text(column, path) }}, '[[:space:]]', '', 'g'){% endmacro %}
+{% macro redshift__json_compact(column, path) %}regexp_replace({{ json_text(column, path) }}, '[[:space:]]', ''){% endmacro %}
+{% macro snowflake__json_compact(column, path) %}to_json({{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}){% endmacro %}
+{% macro bigquery__json_compact(column, path) %}regexp_replace(json_query({{ column }}, '{{ json_path(path) }}'), '[[:space:]]', ''){% endmacro %}
+{% macro clickhouse__json_compact(column, path) %}nullif(JSONExtractRaw({{ column }}{% if path %}, '{{ path | replace('.', "', '") }}'{% endif %}), ''){% endmacro %}
+{% macro trino__json_compact(column, path) %}json_format(json_extract({{ column }}, '{{ json_path(path) }}')){% endmacro %}
+{% macro athena__json_compact(column, path) %}{{ trino__json_compact(column, path) }}{% endmacro %}
 
 {# The ids of the discounts of a raw row as a JSON list; older API versions had one discount, as an object. #}
 {% macro discount_ids(column) %}case when {{ json_text('extra', 'discount.id') }} is not null then concat('["', {{ json_text('extra', 'discount.id') }}, '"]') else {{ json_list(column) }} end{% endmacro %}

@@ -5,11 +5,11 @@
     'trial_start': 'trial_start', 'trial_end': 'trial_end',
     'cancel_at_period_end': 'cancel_at_period_end', 'cancel_at': 'cancel_at', 'canceled_at': 'canceled_at', 'ended_at': 'ended_at',
     'pause_behavior': 'pause_collection.behavior', 'paused_at': 'status_details.paused.transitioned_at',
-    'discounts': 'discounts', 'old_discount': 'discount.id', 'period_start': 'current_period_start'
+    'old_discount': 'discount.id', 'period_start': 'current_period_start'
 } %}
 {%- set item = {
     'subscription_item_id': 'id', 'item_created': 'created', 'quantity': 'quantity', 'item_period_start': 'current_period_start',
-    'item_discounts': 'discounts', 'plan_id': 'plan.id', 'plan_product': 'plan.product', 'plan_currency': 'plan.currency',
+    'plan_id': 'plan.id', 'plan_product': 'plan.product', 'plan_currency': 'plan.currency',
     'plan_amount': 'plan.amount_decimal', 'plan_interval': 'plan.interval', 'plan_interval_count': 'plan.interval_count',
     'plan_usage_type': 'plan.usage_type'
 } %}
@@ -40,7 +40,8 @@ firsts as (
 ),
 
 after_states as (
-    select change_id, 'after' as side, {{ json_fields('after_image', state) }}, {{ json_text('after_image', 'items.has_more') }} as has_more
+    select change_id, 'after' as side, {{ json_fields('after_image', state) }}, {{ json_text('after_image', 'items.has_more') }} as has_more,
+        {{ json_list('after_image', 'discounts') }} as discounts
     from changes
 ),
 
@@ -52,7 +53,8 @@ before_states as (
         {%- set top = path.split('.')[0] %}
         case when {{ json_has('previous_values', top) }} then {{ json_text('previous_values', path) }} else {{ json_text('after_image', path) }} end as {{ name }},
         {%- endfor %}
-        {{ json_text('after_image', 'items.has_more') }} as has_more
+        {{ json_text('after_image', 'items.has_more') }} as has_more,
+        case when {{ json_has('previous_values', 'discounts') }} then {{ json_list('previous_values', 'discounts') }} else {{ json_list('after_image', 'discounts') }} end as discounts
     from firsts
 ),
 
@@ -73,7 +75,7 @@ elements as (
 ),
 
 items as (
-    select change_id, side, {{ json_fields('element', dict(item, **price_paths('price.'))) }}
+    select change_id, side, {{ json_list('element', 'discounts') }} as item_discounts, {{ json_fields('element', dict(item, **price_paths('price.'))) }}
     from elements
 ),
 
@@ -104,7 +106,7 @@ select
     {{ epoch('states.ended_at') }} as ended_at,
     {{ epoch('states.paused_at') }} as paused_at,
     states.pause_behavior as collection_pause_behavior,
-    case when states.old_discount is not null then concat('["', states.old_discount, '"]') else coalesce(states.discounts, '[]') end as subscription_discounts,
+    case when states.old_discount is not null then concat('["', states.old_discount, '"]') else states.discounts end as subscription_discounts,
     coalesce(states.has_more, 'false') = 'true' as has_more_items,
     items.subscription_item_id as subscription_item_id,
     {{ epoch('items.item_created') }} as item_created_at,

@@ -10,5 +10,5 @@ select
     currency,
     duration,
     duration_in_months,
-    {{ json_text('applies_to', 'products') }} as product_ids
+    case when {{ json_has('applies_to', 'products') }} then {{ json_list('applies_to', 'products') }} end as product_ids
 from {{ source('stripe', 'coupons') }}
