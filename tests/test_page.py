@@ -238,6 +238,7 @@ def test_what_triggers_do(feed: Feed) -> None:
         assert [state in found.texts("span"), why in found.texts("p")] == [True, True]
 
 
+@pytest.mark.checklist("H18")
 def test_what_pushes_did(feed: Feed) -> None:
     assert not shown(feed).all("section", id="pushes")
     note_ends(

@@ -188,6 +188,7 @@ def alerts() -> list[str]:
     return [json.loads(line)["type"] for line in lines]
 
 
+@pytest.mark.checklist("H17 H18")
 def test_two_failing_runs_alert_once_and_recovery_once(tmp_path: Path) -> None:
     with push_shell(tmp_path) as shell:
         Path("triggers.toml").write_text(TRIGGERS)

@@ -49,6 +49,7 @@ def counts(folder: Path) -> list[int]:
     return [len(rows) for rows in tables(folder).values()]
 
 
+@pytest.mark.checklist("H16 N32")
 def test_a_run_is_in_the_destination_without_personal_data(shell: Shell) -> None:
     said = shell.run("push", "run")
     assert (said.code, counts(shell.folder)) == (4, [1, 1, 1])
@@ -181,6 +182,7 @@ def test_a_copy_of_another_account_gets_no_runs(shell: Shell) -> None:
     }
 
 
+@pytest.mark.checklist("H16")
 def test_rejected_rows_as_csv_and_only_they_are_retried(shell: Shell) -> None:
     shell.run("push", "run")
     wanted = {
