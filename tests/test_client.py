@@ -43,6 +43,7 @@ from stripe_feed.errors import (
     CursorGone,
     NotFound,
     NotReadable,
+    NotSetUp,
     PermissionMissing,
     RateLimited,
     RequestRefused,
@@ -784,7 +785,7 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
             404,
             message="Unrecognized request URL (GET: /v1/customers/x). Please see https://stripe.com/docs",
         ),
-        NotReadable,
+        NotSetUp,
         "no such list at this address",
     ),
     "403 of another kind": (
@@ -852,37 +853,41 @@ def test_a_refusal_carries_stripes_code_and_parameter(server: Scripted, make: Ma
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "kind", "says"),
     [
         (
             refusal(400, message="Your account is not set up to use Issuing."),
+            NotSetUp,
             "the account is not set up for it .400, no code",
         ),
         (
             refusal(404, message="Unrecognized request URL (GET: /v1/customers)."),
+            NotSetUp,
             "no such list at this address .404",
         ),
         (
             refusal(404, code="resource_missing", param="id"),
+            NotReadable,
             "Stripe refuses the list .404, resource_missing, param id",
         ),
         (
             refusal(400, code="parameter_unknown", param="colour"),
+            NotReadable,
             "Stripe refuses the list .400, parameter_unknown, param colour",
         ),
-        (refusal(402), "Stripe refuses the list .402"),
-        (refusal(405), "Stripe refuses the list .405"),
+        (refusal(402), NotReadable, "Stripe refuses the list .402"),
+        (refusal(405), NotReadable, "Stripe refuses the list .405"),
     ],
 )
 def test_a_list_that_is_refused_says_why(
-    server: Scripted, make: Make, answer: Answer, says: str
+    server: Scripted, make: Make, answer: Answer, kind: type[NotReadable], says: str
 ) -> None:
     """It is left out; the others are read."""
     server.answers = [answer]
 
     with pytest.raises(NotReadable, match=rf"^{PATH}: .*{says}.*[Ll]eave it out") as refused:
         make().get(PATH, {}, text)
-    assert type(refused.value) is NotReadable
+    assert type(refused.value) is kind
     assert "canary" not in str(refused.value).lower()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from stripe_feed.extract.options import resource_names
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.groups import DEFAULT_GROUP, GROUPS, tables_filled_by
 from stripe_feed.sandbox import Sandbox
+from tests.commands import Shell, shell_of
 from tests.copies import FAST, Copy, copy_of
 from tests.core import CORE, CORE_TABLES
 
@@ -126,3 +129,79 @@ def test_another_tools_table_of_a_new_group_stays_as_it_is(copy: Copy) -> None:
         copy.run(copy.source(resources="charges"))
     copy.sync(resources=["customers"])
     assert copy.select("from stripe.charges") == [("theirs",)]
+
+
+# -- what cannot be read
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """An account that does not use Issuing, and its command line."""
+    box = Sandbox(customers=3, oddities=False)
+    box.create("charges")
+    box.advance(100)
+    box.faults.not_set_up = ("/v1/issuing/",)
+    with shell_of(box, tmp_path) as found:
+        yield found
+
+
+def permissions(*groups: str) -> set[str]:
+    """Of a key for these groups."""
+    rows = [RESOURCES[name] for name in resource_names(groups)]
+    more = {"rak_accounts_kyc_basic_read", "rak_event_read"}
+    return {row.permission for row in rows} | more
+
+
+def test_a_group_is_read_as_far_as_it_can_be(shell: Shell) -> None:
+    """Products that are off, and a missing permission: one line each, and no failure, for nobody
+    asked for these by name.
+    """
+    shell.box.faults.not_set_up += ("/v1/topups",)
+    left_out = {"topups", "disputes", *GROUPS["issuing"]}
+    key = shell.box.restrict(
+        permissions=permissions("payments", "issuing") - {RESOURCES["disputes"].permission}
+    )
+
+    said = shell.sync("--resources", "payments,issuing", STRIPE_SECRET_KEY=key)
+
+    lines = re.findall(r"^warning: (\w+) is left out: /v1/.*$", said.err, re.M)
+    assert (said.code, sorted(lines)) == (0, sorted(left_out))
+    assert "warning: topups is left out: /v1/topups: the account is not set up" in said.err
+    assert "warning: disputes is left out: /v1/disputes: this key may not read it" in said.err
+    read = shell.run("query", "--json", "select count(*) as n from charges")
+    assert json.loads(read.out) == {"n": 1}
+
+
+def test_what_was_asked_for_by_name_is_missed(shell: Shell) -> None:
+    """By its name, or as part of the core."""
+    key = shell.box.restrict(permissions=permissions("payments"))
+
+    named = shell.sync("--resources", "payments,coupons,issuing", STRIPE_SECRET_KEY=key)
+    core = shell.sync("--resources", "core,payments", STRIPE_SECRET_KEY=key)
+
+    assert (named.code, named.error) == (
+        4,
+        "Left out: coupons; the warnings say why. Everything else is loaded.",
+    )
+    assert core.code == 4
+    assert core.error.startswith("Left out: customers, products, prices, plans, subscriptions,")
+
+
+def test_doctor_says_what_the_account_does_not_use(shell: Shell) -> None:
+    """Which is no problem; a missing permission is one."""
+    key = shell.box.restrict(
+        permissions=permissions("payments", "issuing") - {RESOURCES["disputes"].permission}
+    )
+
+    said = shell.run("doctor", "--resources", "payments,issuing", "--json", STRIPE_SECRET_KEY=key)
+
+    found = {line["check"]: line for line in map(json.loads, said.out.splitlines())}
+    assert found["issuing_cards"]["text"] == (
+        "is left out: /v1/issuing/cards: the account is not set up for it (400, no code, param None, request "
+        + found["issuing_cards"]["text"].partition("request ")[2]
+    )
+    wrong = {check: line["fix"] for check, line in found.items() if not line["ok"]}
+    assert said.code == 3
+    assert wrong.keys() - {"clock"} == {"disputes"}
+    assert RESOURCES["disputes"].permission in wrong["disputes"]

@@ -18,11 +18,12 @@ from .destination.place import DEFAULT_DATASET
 from .destination.preflight import require_usable_dataset
 from .destination.read import open_copy, read_state
 from .destination.state import check_owner
-from .errors import PermissionMissing, StripeFeedError
+from .errors import NotSetUp, PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
 from .extract.options import resource_names
 from .extract.paging.fetch import decode_raw_rows
 from .resources import CHANGES, RESOURCES
+from .resources.groups import DEFAULT_GROUP, GROUPS
 
 EVENTS = (
     CHANGES,
@@ -162,7 +163,9 @@ def clock(skew: float | None) -> Finding:
 
 
 def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
-    """Check whether the key may read each of these resources, and the events for `changes`."""
+    """Check whether the key may read each of these resources, and the events for `changes`. A product
+    that the account does not use is no problem.
+    """
     rows = [RESOURCES[name] for name in names]
     lists = [(row.table, row.path, row.permission, row.label) for row in rows if row.parent is None]
     missing: dict[str, None] = {}
@@ -174,6 +177,12 @@ def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
             fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."
             yield Finding(table, False, f"the key may not read {path}", fix, 3)
             missing[permission] = None
+        except NotSetUp as error:
+            if table in GROUPS[DEFAULT_GROUP]:
+                yield problem(table, error)
+            else:
+                reason = str(error).partition(". ")[0]
+                yield Finding(table, True, f"is left out: {reason}")
         except StripeFeedError as error:
             yield problem(table, error)
             if error.exit_code == 5:

@@ -9,6 +9,7 @@
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
             NotReadable                     Stripe does not give one list; the others can be read
                 PermissionMissing           a restricted key may not read it
+                NotSetUp                    the account does not use that product of Stripe
             WrongAccount                    the dataset holds another account or mode
             Locked                          another process writes to this pipeline, or has the file open
             OffsetOutOfRange                a consumer is behind the oldest change that is kept
@@ -99,6 +100,10 @@ class PermissionMissing(NotReadable):
         super().__init__(message)
         self.permission = permission
         self.account_id = account_id
+
+
+class NotSetUp(NotReadable):
+    """The account is not set up for a product of Stripe, or does not know its list."""
 
 
 class WrongAccount(SetupError):

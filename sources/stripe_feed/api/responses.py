@@ -17,6 +17,7 @@ from ..errors import (
     CursorGone,
     NotFound,
     NotReadable,
+    NotSetUp,
     PermissionMissing,
     RateLimited,
     RequestRefused,
@@ -183,14 +184,14 @@ def _refused_request(
     ):  # 400 where a parameter names the object
         return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
     if "unrecognized request url" in text:
-        return NotReadable(
+        return NotSetUp(
             f"{endpoint}: there is no such list at this address {what}. "
             "Check STRIPE_API_BASE and --api-version, or leave it out with --resources."
         )
     if status == 404 and not is_list:
         return NotFound(f"{endpoint}: no such object ({trace}).", code, param)
     if NOT_ENABLED_PATTERN.search(text):
-        return NotReadable(
+        return NotSetUp(
             f"{endpoint}: the account is not set up for it {what}. Leave it out with --resources."
         )
     if is_list:

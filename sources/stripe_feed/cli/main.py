@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any, NoReturn
@@ -203,19 +203,24 @@ def sync(
         build_after_sync(LocalCopyOptions(**asdict(copy), state_dir=state_dir), wait)
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(NO_EVENTS)
-    raise_if_incomplete(
-        (name for name in done.refused if name != CHANGES or not resources), done.left_out
-    )
+    raise_if_incomplete(done.refused, done.left_out, options["resources"], not resources)
 
 
-def raise_if_incomplete(refused: Iterable[str], left_out: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise `PartlyDone` if the key cannot read a resource, or rows were left out."""
+def raise_if_incomplete(
+    refused: Collection[str],
+    left_out: Mapping[str, Mapping[str, str]],
+    chosen: Collection[str] | None,
+    needs_events: bool = False,
+) -> None:
+    """Raise `PartlyDone` if a resource cannot be read that was asked for by name, or rows were left
+    out. `needs_events`: also if events cannot be read.
+    """
+    from ..extract.options import is_asked_by_name
     from ..extract.tables.rejected import describe_rejected as describe_left_out
 
-    names = list(refused)
-    tables = [name for name in names if name != CHANGES]
+    tables = [name for name in refused if name != CHANGES and is_asked_by_name(name, chosen)]
     reasons = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
-    if CHANGES in names:
+    if needs_events and CHANGES in refused:
         reasons.append(NO_EVENTS)
     reasons += describe_left_out(left_out)
     if reasons:
@@ -255,7 +260,7 @@ def reconcile(
             watch=progress.watch,
         )
     output.print_sync_result(done, json, quiet, **asdict(copy))
-    raise_if_incomplete((name for name in done.refused if name != CHANGES), done.left_out)
+    raise_if_incomplete(done.refused, done.left_out, split_names(resources))
 
 
 @_command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal, TypedDict, get_args
@@ -83,6 +83,13 @@ def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
             )
         wanted.update(GROUPS.get(name, (name,)))
     return [name for name in RESOURCES if name in wanted]
+
+
+def is_asked_by_name(name: str, chosen: Collection[str] | None) -> bool:
+    """Whether a resource was asked for itself: by its name, or as part of the default group. Others
+    come with their group where they can be read.
+    """
+    return name in GROUPS[DEFAULT_GROUP] or name in map(str.strip, chosen or ())
 
 
 def check_options(reading: SourceOptions) -> Options:
