@@ -169,7 +169,7 @@ def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
     with pytest.raises(
         PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"
     ):
-        raise_if_incomplete([], found.reasons)
+        raise_if_incomplete([], found.reasons, None)
 
 
 def test_what_is_kept_for_the_next_run_is_bounded(
