@@ -16,7 +16,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from ..destination.state import select_rows, table_name
 from ..resources import CHANGES, RESOURCES
 from ..resources.column_files import DETAILS
-from ..resources.model import Child, Column, ColumnKind, Resource
+from ..resources.model import Child, Column, ColumnKind, Holder, Resource
 from .tables.arrow import LoadStamp
 from .tables.codec import ARROW_MEMORY, ARROW_TYPES, TableCodec
 from .tables.diff import Image, id_of
@@ -154,6 +154,48 @@ def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:
         query = f"select distinct {cast_text} from {table_name(client, owner)} where {cast_text} like %s"
         for (text,) in select_rows(client, query, f'%"{id}"%'):
             yield text.encode()
+
+
+def rows_that_hold(client: Any, holder: Holder, since: str) -> list[tuple[str, set[str]]]:
+    """Return the ids of owners and the ids that their rows of loads after `since` hold, where they
+    hold any.
+    """
+    field, owner = (client.escape_column_name(name) for name in (holder.field, holder.owner))
+    held = f"cast({field} as varchar)"
+    query = (
+        f"select {owner}, {held} from {table_name(client, holder.table)} where deleted_at is null "
+        f"and {held} not in ('[]', 'null') and _dlt_load_id > %s"
+    )
+    rows = [
+        (owner_id, msgspec.json.decode(text))
+        for owner_id, text in select_rows(client, query, since)
+    ]
+    return [
+        (str(owner_id), {id for id in map(id_of, _as_list(value)) if isinstance(id, str)})
+        for owner_id, value in rows
+    ]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def known_ids(client: Any, table: str, ids: Sequence[str]) -> set[str]:
+    """Return those of these ids that have a row of a complete load, deleted or not."""
+    query = (
+        f"select id from {table_name(client, table)} "
+        f"where _dlt_load_id in ({_complete_loads_query(client)}) and id in"
+    )
+    return {id for (id,) in _by_ids(client, query, ids)}
+
+
+def creations(client: Any, resource: Resource, ids: Sequence[str]) -> dict[str, int | None]:
+    """Return id -> when the object was created, of stored rows."""
+    created = client.escape_column_name(resource.created_column)
+    query = f"select id, {created} from {table_name(client, resource.table)} where id in"
+    return {
+        id: stripe_value("timestamp", at) for id, at in _by_ids(client, query, sorted(set(ids)))
+    }
 
 
 def stored_rows(client: Any, codec: TableCodec, ids: Sequence[str]) -> dict[str, StoredRow]:

@@ -117,12 +117,16 @@ def plan_run(
     again = [name for name in due if compares and not _is_told_by_list(resources[name])]
 
     def is_listed(name: str) -> bool:
+        if resources[name].holders:
+            return True
         if steps[name] != "incremental":
             return steps[name] != "gap"
         has_time = bool(resources[name].created_field)
         return name not in (*reconcile, *again) and (has_time or name in due or is_range)
 
     def is_compared(name: str) -> bool:
+        if resources[name].holders:
+            return False
         if name in compared or steps[name] != "incremental":
             return name not in compared and steps[name] == "gap"
         return (
@@ -175,6 +179,8 @@ def must_probe_events(
 
 def _is_relisted(resource: Resource) -> bool:
     """Whether objects change without an event, or the list cannot be filtered by time."""
+    if resource.holders:
+        return False
     return not resource.created_field or resource.relist_days > 0
 
 

@@ -46,16 +46,23 @@ _stub = msgspec.json.Decoder(_Stub)
 
 
 def refetch(
-    context: RunContext, wanted: Mapping[str, Mapping[str, int | None]], clients: Mapping[str, Any]
+    context: RunContext,
+    wanted: Mapping[str, Mapping[str, int | None]],
+    clients: Mapping[str, Any],
+    codecs: Mapping[str, TableCodec] | None = None,
 ) -> Iterator[list[tuple[str, Fetched]]]:
     """Yield the objects that were fetched, by table; an empty list while all requests are pending.
 
     `wanted`: table -> id -> `created`. Deleted objects are left out. A table that the key may not
     read is recorded as refused. `clients`: the destination's SQL clients, which count the objects
-    of a range.
+    of a range. `codecs`: how to decode the objects, if not as their tables have them.
     """
+    decoders = codecs or context.codecs
     waiting = _in_proportion(
-        [_jobs(context, table, objects, clients[table]) for table, objects in wanted.items()]
+        [
+            _jobs(context, decoders[table], objects, clients[table])
+            for table, objects in wanted.items()
+        ]
     )[::-1]
     futures: dict[Future[list[Fetched]], str] = {}
     while futures or waiting:
@@ -94,8 +101,9 @@ def _result(context: RunContext, table: str, future: Future[list[Fetched]]) -> l
 
 
 def _jobs(
-    context: RunContext, table: str, wanted: Mapping[str, int | None], client: Any
+    context: RunContext, codec: TableCodec, wanted: Mapping[str, int | None], client: Any
 ) -> list[Job]:
+    table = codec.name
     resource = RESOURCES[table]
 
     def count_stored(lo: int, hi: int) -> int:
@@ -108,9 +116,12 @@ def _jobs(
         wanted = dict.fromkeys(wanted)  # no range of its list can be asked for
     singles, ranges = plan_requests(wanted, count_stored, len(resource.list_filters))
     listed: list[Job] = [
-        (table, partial(_fetch_range, context, resource, span, ids)) for span, ids in ranges
+        (table, partial(_fetch_range, context, resource, codec, span, ids)) for span, ids in ranges
     ]
-    return [*listed, *((table, partial(_fetch_one, context, resource, id)) for id in singles)]
+    return [
+        *listed,
+        *((table, partial(_fetch_one, context, resource, codec, id)) for id in singles),
+    ]
 
 
 def plan_requests(
@@ -135,9 +146,11 @@ def plan_requests(
     return singles, ranges
 
 
-def _fetch_one(context: RunContext, resource: Resource, id: str) -> list[Fetched]:
+def _fetch_one(
+    context: RunContext, resource: Resource, codec: TableCodec, id: str
+) -> list[Fetched]:
     try:
-        fetched = retrieve(context.api, resource, context.codecs[resource.table], id)
+        fetched = retrieve(context.api, resource, codec, id)
     except Rejected as rejected:
         context.left_out.add(rejected)
         return []
@@ -177,7 +190,7 @@ def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetche
 
 
 def _fetch_range(
-    context: RunContext, resource: Resource, span: Range, ids: Sequence[str]
+    context: RunContext, resource: Resource, codec: TableCodec, span: Range, ids: Sequence[str]
 ) -> list[Fetched]:
     only = set(ids)
     by_id: dict[str, Fetched] = {}
@@ -185,20 +198,25 @@ def _fetch_range(
         for walk in resource.list_filters:
             by_id.update(
                 (fetched.record.row.id, fetched)
-                for fetched in _walk_range(context, resource, walk, span, only)
+                for fetched in _walk_range(context, resource, codec, walk, span, only)
             )
     except NoProgress as stuck:
         raise Unreachable(f"{resource.path} {stuck}. Run again; if it stays, report it.") from None
     unlisted = [
         fetched
         for id in only - set(by_id) - context.left_out.ids(resource.table)
-        for fetched in _fetch_one(context, resource, id)
+        for fetched in _fetch_one(context, resource, codec, id)
     ]
     return [*by_id.values(), *unlisted]
 
 
 def _walk_range(
-    context: RunContext, resource: Resource, walk: QueryPairs, span: Range, only: Collection[str]
+    context: RunContext,
+    resource: Resource,
+    codec: TableCodec,
+    walk: QueryPairs,
+    span: Range,
+    only: Collection[str],
 ) -> Iterator[Fetched]:
     planner = Planner([(span[0], span[1] + 1)])
     while (request := planner.next_request()) is not None:
@@ -206,7 +224,7 @@ def _walk_range(
             page = fetch_list_page(
                 context.api,
                 resource,
-                context.codecs[resource.table],
+                codec,
                 walk,
                 request,
                 True,

@@ -119,6 +119,7 @@ class Counters:
 
     rows: dict[str, int] = field(default_factory=dict)  # rows handed to dlt, by table
     package_rows: int = 0
+    package_tables: set[str] = field(default_factory=set)  # those that got rows in this package
     package_changes: int = 0
     healed: dict[str, int] = field(default_factory=dict)  # differences found, by table
     # rows that a comparison found wrong although nothing had happened at Stripe
@@ -128,6 +129,8 @@ class Counters:
         """Count rows that go to dlt."""
         self.rows[table] = self.rows.get(table, 0) + rows
         self.package_rows += rows if table in RESOURCES else 0
+        if rows:
+            self.package_tables.add(table)
 
     def add_pending(self, rows: Mapping[str, int]) -> None:
         """Count the rows of loads that an earlier run had left."""
@@ -149,6 +152,7 @@ class Counters:
     def begin_package(self) -> None:
         """Count the rows of a package from 0."""
         self.package_rows = self.package_changes = 0
+        self.package_tables.clear()
 
 
 class _Codecs(dict[str, TableCodec]):

@@ -14,6 +14,7 @@ from ..api.client import API_VERSION, GIVE_UP_AFTER
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
+from .dependents.held_objects import held_rows
 from .lists import list_rows
 from .options import LOOK_BACK, RELIST_HOURS, SETTLE, Deletes, resource_names
 from .run import RunContext, open_run
@@ -116,11 +117,12 @@ def source_resources(
     context: RunContext, names: Iterable[str], selected: Collection[str]
 ) -> Iterable[DltResource]:
     """Yield the resources of a source, which share one context; those of `selected` are read."""
-    make: Callable[..., DltResource] = dlt.resource(
-        list_rows, name="list", _impl_cls=StripeResource
+    listed, held = (
+        dlt.resource(rows, name="list", _impl_cls=StripeResource) for rows in (list_rows, held_rows)
     )
     for name in names:
-        resource = _list_resource(context, RESOURCES[name], make)
+        row = RESOURCES[name]
+        resource = _list_resource(context, row, held if row.holders else listed)
         resource.selected = name in selected
         yield resource
     yield _changes_resource(context, names)
@@ -158,7 +160,7 @@ def _list_resource(
     # variants before the resource's own hints, which they would inherit
     for child, child_codec in codec.children:
         resource.apply_hints(**table_hints(child_codec, child), create_table_variant=True)
-    for table in {table for child in row.children for _, table in child.embeds}:
+    for table in sorted(set(row.embedded_tables)):
         resource.apply_hints(**table_hints(context.codecs[table]), create_table_variant=True)
     resource.apply_hints(**change_hints(), create_table_variant=True)  # for a key without events
     resource.apply_hints(

@@ -96,6 +96,7 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
         _put_off(context, waiting, states)
         due = [name for name in due if name not in waiting]
     yield from reconcile(context, plan, events.writer, due, states)
+    _look_for_held_objects(context, tables)
     if context.events_denied is not None:
         raise context.events_denied
 
@@ -130,6 +131,13 @@ def _snapshots_of_lists(
                 run.carried.pop("snapshot_due", None)
             writer = writers(RESOURCES[table])
             yield from snapshot(context, writer, state["since"], state["since"])
+
+
+def _look_for_held_objects(context: RunContext, tables: Sequence[str]) -> None:
+    """Continue with another package if this one brings rows that may name objects the copy lacks."""
+    holders = {holder.table for name in tables for holder in RESOURCES[name].holders}
+    if holders & context.counters.package_tables:
+        context.require_another_package()
 
 
 def _put_off(context: RunContext, tables: Sequence[str], states: EventStates) -> None:

@@ -5,7 +5,7 @@ merge that keeps the newest version.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dlt
@@ -132,7 +132,7 @@ class Writer:
             return client, destination, existing.tables_without_rows(connected, tables)
 
     def _tables(self) -> list[str]:
-        embeds = [table for child in self.resource.children for _, table in child.embeds]
+        embeds = self.resource.embedded_tables
         return [self.resource.table, *(child.table for child in self.resource.children), *embeds]
 
     def _check_owner(self) -> None:
@@ -280,19 +280,32 @@ class Writer:
             for _, rows, _ in families:
                 for row in rows:
                     self._collect(fresh, self.context.codecs[table], getattr(row, name))
-            row_may_be_gone = table == self.lost_table or self.context.options.deletes == "hard"
-            if fresh and self.client is not None and row_may_be_gone:
-                with self.client as client:
-                    gone = existing.ids_with_deletion(
-                        client, table, [record.row.id for record in fresh.values()]
-                    )
-                fresh = {key: record for key, record in fresh.items() if record.row.id not in gone}
-            if fresh:
-                records = list(fresh.values())
-                versions = [(record.created or 0) * VERSION_STEP for record in records]
-                codec = self.context.codecs[table]
-                tables.append(self._mark(table, parent_table(codec, records, versions, self.stamp)))
+            tables += self._copies(table, fresh)
         return tables
+
+    def _copies(self, table: str, fresh: dict[str, Record]) -> list[Any]:
+        row_may_be_gone = table == self.lost_table or self.context.options.deletes == "hard"
+        if fresh and self.client is not None and row_may_be_gone:
+            with self.client as client:
+                gone = existing.ids_with_deletion(
+                    client, table, [record.row.id for record in fresh.values()]
+                )
+            fresh = {key: record for key, record in fresh.items() if record.row.id not in gone}
+        if not fresh:
+            return []
+        records = list(fresh.values())
+        versions = [(record.created or 0) * VERSION_STEP for record in records]
+        codec = self.context.codecs[table]
+        return [self._mark(table, parent_table(codec, records, versions, self.stamp))]
+
+    def embedded_rows(self, table: str, bodies: Iterable[bytes]) -> list[Any]:
+        """Return rows for full objects embedded in this resource's, from their JSON; like the rows of
+        objects embedded in children.
+        """
+        fresh: dict[str, Record] = {}
+        for body in bodies:
+            self._collect(fresh, self.context.codecs[table], msgspec.Raw(body))
+        return self._copies(table, fresh)
 
     def _collect(self, fresh: dict[str, Record], codec: TableCodec, raw: msgspec.Raw) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Child, Expandable, Resource, event_types
+from .model import Child, Expandable, Holder, Resource, event_types
 
 BILLING: tuple[Resource, ...] = (
     Resource(
@@ -18,6 +18,32 @@ BILLING: tuple[Resource, ...] = (
         client_ids=True,
         volatile=("times_redeemed", "valid"),  # they change with each use, without an event
         expandable=(Expandable("applies_to", always=True), Expandable("currency_options")),
+    ),
+    Resource(
+        table="discounts",
+        object="discount",
+        group="billing",
+        permission="rak_coupon_read",
+        permission_guessed=True,
+        label="Billing > Coupons",
+        created_field="",
+        embeds=(("source.coupon", "coupons"),),
+        # four levels can be expanded, so an item's discount comes with its coupon's id only
+        holders=(
+            Holder("customers", "discount", "customers", "id", "discount.source.coupon"),
+            Holder("subscriptions", "discounts", "subscriptions", "id", "discounts.source.coupon"),
+            Holder(
+                "subscription_items",
+                "discounts",
+                "subscriptions",
+                "subscription",
+                "items.data.discounts",
+            ),
+            Holder("invoices", "discounts", "invoices", "id", "discounts.source.coupon"),
+            Holder(
+                "invoice_line_items", "discounts", "invoices", "invoice", "lines.data.discounts"
+            ),
+        ),
     ),
     Resource(
         table="promotion_codes",

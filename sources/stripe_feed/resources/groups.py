@@ -31,5 +31,5 @@ def tables_filled_by(names: Iterable[str]) -> list[str]:
     for name in names:
         row = RESOURCES[name]
         tables |= dict.fromkeys([row.table, *(child.table for child in row.children)])
-        tables |= dict.fromkeys(table for child in row.children for _, table in child.embeds)
+        tables |= dict.fromkeys(row.embedded_tables)
     return list(tables)

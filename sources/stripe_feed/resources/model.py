@@ -72,6 +72,19 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A table whose rows name objects that no endpoint returns. These come with the object of
+    `resource` if that is expanded.
+    """
+
+    table: str  # "subscription_items"
+    field: str  # the column with the ids: "discounts"
+    resource: str  # "subscriptions"
+    owner: str  # the column with the id of the object of `resource`: "subscription"
+    expand: str  # what to expand in that object: "items.data.discounts"
+
+
+@dataclass(frozen=True, slots=True)
 class Resource:
     """One Stripe list endpoint and the table it fills.
 
@@ -87,6 +100,9 @@ class Resource:
     group: str = "core"  # resources that are asked for together
     path: str = ""  # the list endpoint, by default /v1/{table}; an object is at `path/id`
     parent: Parent | None = None  # then `path` has `{id}`, the parent's, or `parent.params` have it
+    holders: tuple[Holder, ...] = ()  # then there is no endpoint: the objects come with others
+    # full objects inside, where they are and their resource: (("source.coupon", "coupons"),)
+    embeds: tuple[tuple[str, str], ...] = ()
     list_filters: tuple[QueryPairs, ...] = ((),)  # query parameters; each set is listed in turn
     # the field with the time of creation, by which the list can be filtered; "": it cannot
     created_field: str = "created"
@@ -110,8 +126,14 @@ class Resource:
     map_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.path:
+        if not self.path and not self.holders:
             object.__setattr__(self, "path", f"/v1/{self.table}")
+
+    @property
+    def embedded_tables(self) -> list[str]:
+        """The tables of the full objects inside its objects, or inside their children."""
+        of_children = [table for child in self.children for _, table in child.embeds]
+        return [*of_children, *(table for _, table in self.embeds)]
 
     @property
     def created_column(self) -> str:

@@ -1,0 +1,1 @@
+"""Resources that are found through the rows of others."""
