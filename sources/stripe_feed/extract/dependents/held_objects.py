@@ -19,7 +19,7 @@ from dlt.extract.source import SourceInjectableContext
 
 from ...errors import NotReadable
 from ...resources import RESOURCES
-from ...resources.model import Child, Column, Expandable, Resource, field_names
+from ...resources.model import Child, Column, Resource, field_names
 from .. import existing
 from ..next_step import should_store
 from ..paging.fetch import decode_raw_rows, fetch_sublist
@@ -83,7 +83,7 @@ def _held_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
                 yielded = True
                 yield table
     if is_first or yielded or should_store(state["t0"], now, context.options.look_back, None):
-        state.update(t0=now, left=[[]], checked=newest)
+        state.update(t0=now, left=[[]], start=0, checked=newest)
 
 
 def _find_missing(writer: Writer, checked: str) -> tuple[str, Wanted]:
@@ -186,8 +186,7 @@ class _List(msgspec.Struct):
 
 
 def _whole_list(context: RunContext, child: Child, owner: str, expand: str) -> bytes:
-    sublist = Expandable(child.field, child.path, (*child.params, ("expand[0]", expand)))
-    rows = fetch_sublist(context.api, sublist, owner, decode_raw_rows)
+    rows = fetch_sublist(context.api, child, owner, decode_raw_rows, [expand])
     return msgspec.json.encode({"data": rows})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -179,12 +179,15 @@ def fetch_sublist(
     sublist: Child | Expandable,
     parent_id: str,
     decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]],
+    expand: Sequence[str] = (),
 ) -> list[Any]:
     """Read a sub-list from its beginning. Start over if the row of the cursor was deleted
     meanwhile, or if the list says that it has more but brings nothing new.
     """
     path = sublist.path.format(id=path_segment(parent_id))
-    fixed: Mapping[str, str] = {name: value.format(id=parent_id) for name, value in sublist.params}
+    fixed: dict[str, Any] = {name: value.format(id=parent_id) for name, value in sublist.params}
+    if expand:
+        fixed["expand"] = list(expand)
     for _ in range(MAX_RESTARTS + 1):
         items_by_id: dict[str, Any] = {}
         cursor: dict[str, str] = {}

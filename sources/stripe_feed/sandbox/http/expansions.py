@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -123,6 +124,17 @@ def expand(account: Account, table: str, raw: bytes, paths: list[Path]) -> bytes
         if name in fields:
             _walk(account, fields, path)
     return msgspec.json.encode(fields)
+
+
+def expand_embedded(account: Account, raw: bytes, dotted: Iterable[str]) -> bytes:
+    """An object without a kind of its own, as lines and items, with fields below `data` expanded."""
+    holder = msgspec.json.decode(raw)
+    for path in dotted:
+        names = path.split(".")
+        if names[0] != "data" or len(names) < 2 or names[1] not in OBJECT_OF_INNER_FIELD:
+            raise not_expandable(path, f"data.{path}")
+        _walk(account, holder, tuple(names[1:]))
+    return msgspec.json.encode(holder)
 
 
 def _walk(account: Account, holder: Any, path: Path) -> None:

@@ -41,6 +41,8 @@ def list_children(
     else:
         value = expansions.full_value(account, kind.name, row.content(), sublist.field)
         rows = [msgspec.json.encode(element) for element in value]
+    if request.expand:
+        rows = [expansions.expand_embedded(account, raw, request.expand) for raw in rows]
     return _page(path, rows, request, sublist.object)
 
 
