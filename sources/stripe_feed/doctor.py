@@ -167,7 +167,11 @@ def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
     that the account does not use is no problem.
     """
     rows = [RESOURCES[name] for name in names]
-    lists = [(row.table, row.path, row.permission, row.label) for row in rows if row.parent is None]
+    lists = [
+        (row.table, row.path, row.permission, row.label)
+        for row in rows
+        if row.path and row.parent is None
+    ]
     missing: dict[str, None] = {}
     for table, path, permission, label in (*lists, EVENTS):
         try:

@@ -296,7 +296,7 @@ def plan_sync(
         relist_every=options.relist_every,
     )
     plans = []
-    for name in names:
+    for name in (name for name in names if not RESOURCES[name].holders):
         if name in run_plan.compared and run_plan.steps[name] != "gap":
             plans.append(_planned_comparison(pipeline, context, run_plan, name))
         elif name in run_plan.lists or run_plan.steps[name] == "gap":
@@ -382,7 +382,7 @@ def check_refresh(
     """Refuse a full refresh, which drops every table, if some rows could not be loaded again."""
     if resources:
         raise UsageError(REFRESH_ALL)
-    for name in names:
+    for name in (name for name in names if RESOURCES[name].path):
         try:
             context.api.get(RESOURCES[name].path, {"limit": 1}, bytes)
         except NotReadable:
