@@ -327,8 +327,9 @@ def test_a_field_declared_twice_is_refused(row: Resource) -> None:
 
 @each_resource
 def test_path_is_the_tables(resource: Resource) -> None:
-    """The list endpoint is below /v1, by default with the table's name."""
-    assert re.fullmatch(r"/v1(/[a-z_]+|/\{id\}){1,3}", resource.path)
+    """The list endpoint is below /v1, by default with the table's name; what others hold has none."""
+    assert bool(resource.path) is not bool(resource.holders)
+    assert resource.holders or re.fullmatch(r"/v1(/[a-z_]+|/\{id\}){1,3}", resource.path)
     assert Resource("coupons", "coupon").path == "/v1/coupons"
 
 

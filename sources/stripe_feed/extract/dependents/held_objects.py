@@ -37,8 +37,10 @@ _KEPT_COLUMNS = ("id", "object", "created", "test_clock")
 
 
 @dataclass
-class Wanted:
-    """The objects to fetch for what they hold, by resource: id -> when it was created."""
+class Missing:
+    """The objects to fetch for what they hold and the copy lacks, by resource: id -> when it was
+    created.
+    """
 
     owners: dict[str, dict[str, int | None]] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)  # what they hold and the copy lacks
@@ -76,22 +78,22 @@ def _held_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
         checked = ""
     newest, yielded = checked, False
     if writer.client is not None:
-        newest, wanted = _find_missing(writer, checked)
-        for fetched in _fetch(context, writer, wanted):
+        newest, missing = _find_missing(writer, checked)
+        for fetched in _fetch(context, writer, missing):
             yield None
-            for table in _tables(context, writer, fetched, wanted.ids):
+            for table in _tables(context, writer, fetched, missing.ids):
                 yielded = True
                 yield table
     if is_first or yielded or should_store(state["t0"], now, context.options.look_back, None):
         state.update(t0=now, left=[[]], start=0, checked=newest)
 
 
-def _find_missing(writer: Writer, checked: str) -> tuple[str, Wanted]:
+def _find_missing(writer: Writer, checked: str) -> tuple[str, Missing]:
     """Return the newest completed load, and what rows of loads since `checked` hold and the copy
     lacks.
     """
     since = f"{float(checked) - OVERLAP:.6f}" if checked else ""
-    wanted = Wanted()
+    missing = Missing()
     with writer.client as client:
         newest = max(existing.complete_loads(client), default="")
         for holder in writer.resource.holders:
@@ -99,22 +101,22 @@ def _find_missing(writer: Writer, checked: str) -> tuple[str, Wanted]:
             ids = {id for _, ids in held for id in ids}
             known = existing.known_ids(client, writer.resource.table, sorted(ids))
             owners = [owner for owner, ids in held if not known.issuperset(ids)]
-            wanted.ids |= ids - known
+            missing.ids |= ids - known
             if owners:
                 row = RESOURCES[holder.resource]
-                wanted.owners.setdefault(row.table, {}).update(
+                missing.owners.setdefault(row.table, {}).update(
                     existing.creations(client, row, owners)
                 )
-    return newest, wanted
+    return newest, missing
 
 
 def _fetch(
-    context: RunContext, writer: Writer, wanted: Wanted
+    context: RunContext, writer: Writer, missing: Missing
 ) -> Iterator[list[tuple[str, Fetched]]]:
     """Yield the owners with all that they hold, by resource."""
-    codecs = {table: holder_codec(writer.resource, RESOURCES[table]) for table in wanted.owners}
-    clients = dict.fromkeys(wanted.owners, writer.client)
-    yield from refetch(context, wanted.owners, clients, codecs)
+    codecs = {table: holder_codec(writer.resource, RESOURCES[table]) for table in missing.owners}
+    clients = dict.fromkeys(missing.owners, writer.client)
+    yield from refetch(context, missing.owners, clients, codecs)
 
 
 def holder_codec(held: Resource, owner: Resource) -> TableCodec:
