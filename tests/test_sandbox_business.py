@@ -11,8 +11,9 @@ import pytest
 
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.protocol.messages import Request
-from stripe_feed.sandbox.scenarios import business
+from stripe_feed.sandbox.scenarios import business, renewals
 from stripe_feed.sandbox.state.discounts import coupon_content, discount_content
+from stripe_feed.sandbox.writes import subscriptions
 
 DAY = 86_400
 Object = dict[str, Any]
@@ -92,16 +93,58 @@ def test_totals_are_less_by_the_discounts(box: Sandbox) -> None:
                 discountable = sum(line["amount"] for line in invoice["lines"]["data"] if line["discountable"])  # fmt: skip
                 assert invoice["total"] == pytest.approx(invoice["subtotal"] - discountable * coupon["percent_off"] / 100, abs=1)  # fmt: skip
     assert durations == {"repeating", "forever", "once"}
+    for subscription in box.objects("subscriptions").values():
+        if subscription["status"] == "active":
+            begin = subscription["items"]["data"][0]["current_period_start"]
+            for id in subscription["discounts"]:
+                end = discount_content(box.account, id, subscription)["end"]
+                assert end is None or end > begin
 
 
-def test_a_declined_card_is_tried_again(box: Sandbox) -> None:
-    """Until a new card pays, or the subscription ends because of it."""
+def test_a_subscription_that_ends_with_its_period_is_not_billed_again(box: Sandbox) -> None:
+    ended = {
+        id: one["ended_at"]
+        for id, one in box.objects("subscriptions").items()
+        if one["cancel_at_period_end"] and one["status"] == "canceled"
+    }
+    assert ended
+    for line in box.children("invoice_line_items").values():
+        assert line["period"]["start"] < ended.get(line["subscription"], box.now + 1)
+
+
+@pytest.mark.parametrize(
+    ("renewed", "ends", "types"),
+    [
+        (1.0, ("active", "paid", 2), ["customer.subscription.updated", "invoice.paid"]),
+        (0.0, ("canceled", "uncollectible", 3), ["customer.subscription.deleted", "invoice.marked_uncollectible"]),
+    ],
+    ids=["new card", "no card"],
+)  # fmt: skip
+def test_a_declined_card_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, renewed: float, ends: tuple[str, str, int], types: list[str]
+) -> None:
+    """Three days apart, until a new card pays or the subscription ends because of it."""
+    monkeypatch.setattr(renewals, "CARD_RENEWED", renewed)
+    monkeypatch.setattr(business, "ACTIONS_PER_SUBSCRIPTION", 0.0)
+    box = Sandbox(customers=0, business=True)
+    business.sign_up(box.account)
+    (id,) = box.objects("subscriptions")
+    price = next(one["id"] for one in box.objects("prices").values() if one["nickname"] == "Team monthly")  # fmt: skip
+    item = box.objects("subscriptions")[id]["items"]["data"][0]["id"]
+    given = {"items": [{"id": item, "price": price}], "default_payment_method": "pm_card_chargeDeclined"}  # fmt: skip
+    subscriptions.update(box.account, id, given | {"billing_cycle_anchor": {"type": "now"}})
+    before = len(box.events)
+    box.advance(62 * DAY)
+
+    subscription = box.objects("subscriptions")[id]
     tried = [one for one in box.objects("invoices").values() if one["attempt_count"] > 1]
-    subscriptions = box.objects("subscriptions")
-    assert {one["status"] for one in tried} >= {"paid"}
-    failed = [one for one in subscriptions.values() if one["cancellation_details"]["reason"] == "payment_failed"]  # fmt: skip
-    assert all(one["status"] == "canceled" for one in failed)
-    assert len([one for one in box.objects("charges").values() if one["status"] == "failed"]) >= len(tried)  # fmt: skip
+    assert [(subscription["status"], one["status"], one["attempt_count"]) for one in tried] == [
+        ends
+    ]
+    seen = [event.type for event in box.events[before:]]
+    assert set(types) | {"invoice.payment_failed", "charge.failed"} <= set(seen)
+    reason = "payment_failed" if renewed == 0.0 else None
+    assert subscription["cancellation_details"]["reason"] == reason
 
 
 def test_the_payouts_of_a_business_add_up(box: Sandbox) -> None:

@@ -211,9 +211,10 @@ def no_connect_permissions(key: str) -> Refusal:
 
 
 def forbidden(key: str, account: str, permissions: list[str]) -> Refusal:
+    """The answer is a 401 for live keys, and a 403 for those of the test mode."""
     named = " or ".join(f"'{permission}'" for permission in permissions)
     return Refusal(
-        403,
+        401 if "_live_" in key else 403,
         f"The provided key '{mask_key(key)}' does not have the required permissions for this endpoint on account "
         f"'{account}'. Having the {named} permission would allow this request to continue.",
     )

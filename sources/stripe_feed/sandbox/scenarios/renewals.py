@@ -21,7 +21,7 @@ CARD_RENEWED = 0.55
 
 
 def start_renewals(account: World) -> None:
-    """Renew all running subscriptions from now on, new ones too, and let payments move money."""
+    """Renew each subscription that begins from now on, and let its payments move money."""
     due: set[tuple[str, int]] = set()
 
     def watch(mutation: Mutation) -> None:
@@ -30,15 +30,11 @@ def start_renewals(account: World) -> None:
         if mutation.after and mutation.table == "invoices":
             _move_money(account, mutation.before or {}, mutation.after)
 
-    for row in list(account.tables["subscriptions"].rows.values()):
-        _plan(account, due, row.content())
     account.observers.append(watch)
 
 
 def _plan(account: World, due: set[tuple[str, int]], subscription: Object) -> None:
-    """Schedule the end of the present period, once. A period that ended long ago ends with the next
-    one that does.
-    """
+    """Schedule the end of the present period, once."""
     id, first = subscription["id"], next(iter(subscription["items"]["data"]), None)
     if first is None or subscription["status"] not in ("active", "past_due"):
         return
@@ -46,10 +42,7 @@ def _plan(account: World, due: set[tuple[str, int]], subscription: Object) -> No
     if (id, end) in due:
         return
     due.add((id, end))
-    at, cycle = end, first["price"]["recurring"]
-    while at < account.now:
-        at = billing.after(at, cycle["interval"], cycle["interval_count"])
-    records.schedule(account, at, partial(_renew, account, id, end))
+    records.schedule(account, end, partial(_renew, account, id, end))
 
 
 def _renew(account: World, id: str, end: int) -> None:
