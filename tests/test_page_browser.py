@@ -17,7 +17,7 @@ from stripe_feed.feed.feed import Feed
 from stripe_feed.triggers.engine import run_triggers
 from tests.feed_kills import a_change
 from tests.pushing import note_ends
-from tests.web import NOW, Web, a_feed, a_trigger, add, served
+from tests.web import NOW, TOKEN, Web, a_feed, a_trigger, add, served
 
 pytestmark = pytest.mark.browser
 
@@ -32,6 +32,7 @@ CUSTOMER = {
     "id": "cus_9", "object": "customer", "name": SCRIPT, "email": "zoe@example.com", "currency": "eur", "balance": 0, "delinquent": False,
     "description": "A text that is rather long, so that it is seen whether the cells break where they should and stay next to each other.",
 }  # fmt: skip
+CREDENTIALS = {"username": "someone", "password": TOKEN}
 SIZES = {"desktop": (1280, 900), "phone": (375, 812)}
 
 
@@ -137,7 +138,9 @@ def test_a_person_retries_a_dead_letter_and_sees_it_gone(
     width, height = SIZES[size]
     trouble: list[str] = []
     with browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme
+        http_credentials=CREDENTIALS,
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
     ) as context:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
@@ -166,7 +169,7 @@ def test_a_person_retries_a_dead_letter_and_sees_it_gone(
 
 
 def test_without_scripts_the_button_works_too(browser: Any, web: Web) -> None:
-    with browser.new_context(java_script_enabled=False) as context:
+    with browser.new_context(http_credentials=CREDENTIALS, java_script_enabled=False) as context:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.goto(f"http://127.0.0.1:{web.port}/")
@@ -176,7 +179,7 @@ def test_without_scripts_the_button_works_too(browser: Any, web: Web) -> None:
 
 
 def test_the_page_shows_what_comes_by_itself(browser: Any, web: Web, feed: Feed) -> None:
-    with browser.new_context() as context:
+    with browser.new_context(http_credentials=CREDENTIALS) as context:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.clock.install()
@@ -187,7 +190,7 @@ def test_the_page_shows_what_comes_by_itself(browser: Any, web: Web, feed: Feed)
 
 
 def test_the_page_says_that_the_server_is_gone_and_a_failed_retry(browser: Any, feed: Feed) -> None:
-    with browser.new_context() as context:
+    with browser.new_context(http_credentials=CREDENTIALS) as context:
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.clock.install()

@@ -137,16 +137,35 @@ def test_a_table_that_was_dropped_is_filled_again(shell: Shell) -> None:
     assert counts(shell.folder) == [1, 2, 2]
 
 
-def test_a_run_that_cannot_begin_is_on_record_with_its_reason(shell: Shell) -> None:
+def test_a_run_that_cannot_begin_is_on_record_without_the_database_s_words(shell: Shell) -> None:
     shell.run("push", "run")
-    text = FILE.replace("from people", "from nowhere")
-    Path("pushes.toml").write_text(text)
-    assert shell.run("push", "run").code == 2
-    runs = held(shell.folder, "select state, error from stripe.push_runs order by run")
-    assert [state for state, _ in runs] == ["warning", "failed"]
-    assert "nowhere does not exist" in runs[1][1]
+    Path("pushes.toml").write_text(FILE.replace("select email", "select name::int, email"))
+    said = shell.run("push", "run")
+    assert (said.code, "Ann Canary" in said.err) == (2, True)
+    runs = held(
+        shell.folder, "select state, error, ended_at is null from stripe.push_runs order by run"
+    )
+    words = "The rows cannot be read. `stripe-feed push plan` says why."
+    assert runs == [("warning", None, False), ("failed", words, False)]
     shown = shell.run("push", "show").out
-    assert "failed" in shown and "nowhere does not exist" in shown
+    assert "failed" in shown and words in shown
+
+
+def test_a_run_that_stripe_or_a_defect_stops_is_on_record(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("jane.canary@example.com")
+
+    shell.run("push", "run", STRIPE_SECRET_KEY="sk_test_of_nobody")
+    with monkeypatch.context() as patch:
+        patch.setattr(PushLog, "begin", fails)
+        shell.run("push", "run")
+    shell.run("push", "run")
+    runs = held(shell.folder, "select state, error from stripe.push_runs order by run")
+    assert [state for state, _ in runs] == ["failed", "failed", "warning"]
+    assert ("nobody" in runs[0][1], runs[1][1]) == (False, "unexpected ValueError")
+    assert runs[0][1].startswith("Stripe says this key is not valid")
 
 
 def test_sync_catches_up_and_other_commands_know_the_tables(

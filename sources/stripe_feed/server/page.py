@@ -347,7 +347,7 @@ def _push_card(one: LastRun, now: float) -> Html:
         tag("div", tag("h3", one.push), *_push_badges(one), class_="name"),
         tag("p", one.error) if one.error else "",
         tag("dl", listed),
-        tag("p", "Rows that failed: ", tag("code", command)) if failed else "",
+        tag("p", tag("code", command)) if failed else "",
         class_="card bad" if one.state == "failed" else "card",
     )
 

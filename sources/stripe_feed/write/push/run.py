@@ -38,7 +38,7 @@ from .mapping import Wanted
 from .matching import make_matcher
 from .references import References
 from .report import Plan, PushStatus, Result, RowResult
-from .rows import read_rows
+from .rows import Row, read_rows
 from .rules.removals import decide_removal
 from .rules.subscriptions import preview_invoice
 from .send import NOT_DONE, Outcome, Sender
@@ -46,6 +46,7 @@ from .send import NOT_DONE, Outcome, Sender
 LOG = "stripe_feed.push.sqlite"
 LOG_SUFFIX = ".push.sqlite"
 THREADS = 8
+NO_ROWS = "The rows cannot be read. `stripe-feed push plan` says why."
 IN_DOUBT = "A request of a row that is gone may have created what this row matches on. Run again."
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
 
@@ -94,36 +95,58 @@ class Push:
         """
         push = self.definition
         with self._locked("push run"):
-            try:
-                table = self._compared(rows, full_resync, only_failed)
-            except StripeFeedError as error:
-                now = self.lookup.api.clock.time()  # Stripe may be out of reach
-                self.log.note_refused_run(push.name, push.object, push.mode, str(error), now)
-                raise
-            run = self.log.begin_run(push.name, push.object, push.mode)
-            for key in table.vanished:
-                self.log.drop(push.name, key)
-            execution = _Execution(self)
-            results = list(self._rejections(table))
-            results += self._each(table.unsettled, execution.settling, lambda row: row.row_key)
-            open_and_gone = [row for row in table.gone if row.state == "open"]
-            self._each(open_and_gone, execution.settling, lambda row: row.row_key)
-            execution.decider = _Decider(self, execution.sender, table)
-            results += self._each(
-                table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
-            )
-            results += self._each(table.gone, execution.removal, lambda row: row.row_key)
-            stopped = execution.error
-            result = Result(push, run, tuple(results), table.unchanged, stopped)
-            self.log.end_run(result.counts(), None if stopped is None else str(stopped))
+            with self._noted():
+                self._stamp()
+                self.log.tie(push.name, push.object)
+            with self._noted(NO_ROWS):
+                records = list(read_rows(rows))
+            with self._noted():
+                table = self._compared(records, full_resync, only_failed)
+                run = self.log.begin_run(push.name, push.object, push.mode)
+                execution = _Execution(self)
+                results = self._send(table, execution)
+                result = Result(push, run, tuple(results), table.unchanged, execution.error)
+                stopped = None if result.error is None else str(result.error)
+                self.log.end_run(result.counts(), stopped)
         return result
 
-    def _compared(self, rows: Any, full_resync: bool, only_failed: bool) -> Table:
-        """What of the rows is to be sent. Raises what keeps a run from beginning."""
-        self._stamp()
-        self.log.tie(self.definition.name, self.definition.object)
+    def _send(self, table: Table, execution: _Execution) -> list[RowResult]:
+        """Send what is to be sent, and settle what is open."""
+        for key in table.vanished:
+            self.log.drop(self.definition.name, key)
+        results = list(self._rejections(table))
+        results += self._each(table.unsettled, execution.settling, lambda row: row.row_key)
+        open_and_gone = [row for row in table.gone if row.state == "open"]
+        self._each(open_and_gone, execution.settling, lambda row: row.row_key)
+        execution.decider = _Decider(self, execution.sender, table)
+        results += self._each(
+            table.pending, lambda pair: execution.row(*pair), lambda pair: queue_of(pair[0])
+        )
+        results += self._each(table.gone, execution.removal, lambda row: row.row_key)
+        return results
+
+    @contextmanager
+    def _noted(self, instead: str = "") -> Iterator[None]:
+        """Note what keeps a run from beginning, or from going on. `instead`: of the error's words,
+        which can hold data.
+        """
+        try:
+            yield
+        except Exception as error:
+            known = isinstance(error, StripeFeedError)
+            why = instead or (str(error) if known else f"unexpected {type(error).__name__}")
+            if self.log.run is not None:
+                self.log.end_run({}, why)
+            else:
+                now = self.lookup.api.clock.time()  # Stripe may be out of reach
+                push = self.definition
+                self.log.note_refused_run(push.name, push.object, push.mode, why, now)
+            raise
+
+    def _compared(self, records: list[Row], full_resync: bool, only_failed: bool) -> Table:
+        """What of the rows is to be sent. Raises `UsageError` if a run must not begin."""
         logged = self._logged()
-        table = compare(self.definition, list(read_rows(rows)), logged, full_resync)
+        table = compare(self.definition, records, logged, full_resync)
         if only_failed:
             table = only_failed_of(table, logged)
         if reason := refusal(self.definition, table):
