@@ -303,13 +303,22 @@ def plays() -> None:
         figure(tools)
 
 
+def push() -> None:
+    """Pushes and their plans."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.push import plan, rate
+
+    for figure in (rate, plan):
+        figure(sys.modules[__name__])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
-        "--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays"]
+        "--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays", "push"]
     )
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -331,6 +340,8 @@ def main() -> None:
         burst()
     if options.only in (None, "plays"):
         plays()
+    if options.only in (None, "push"):
+        push()
 
 
 if __name__ == "__main__":

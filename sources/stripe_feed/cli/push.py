@@ -92,11 +92,16 @@ class _PushFile(LocalCopyOptions):
         from ..destination.pipeline import DEFAULT_PIPELINE
         from ..write.push.run import open_push
 
-        database = None  # another destination takes too long to open for each row
-        if self.destination in (None, "duckdb"):
-            database = self.database or f"{DEFAULT_PIPELINE}.duckdb"
+        database = self.database
+        if database is None and self.destination in (None, "duckdb"):
+            database = f"{DEFAULT_PIPELINE}.duckdb"
         return open_push(
-            definition, log=self.log_path, database=database, dataset=self.dataset, **options
+            definition,
+            log=self.log_path,
+            database=database,
+            destination=self.destination,
+            dataset=self.dataset,
+            **options,
         )
 
     def rows(self, definition: Definition) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ looked up and sent.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections import deque
@@ -45,8 +46,9 @@ from .send import NOT_DONE, Outcome, Sender
 
 LOG = "stripe_feed.push.sqlite"
 LOG_SUFFIX = ".push.sqlite"
-THREADS = 8
 NO_ROWS = "The rows cannot be read. `stripe-feed push plan` says why."
+THREADS_OF_COPY = 4  # few rows ask Stripe, and threads that compute hold each other up
+THREADS = 24  # an answer takes up to a second, and 20 a second are allowed
 IN_DOUBT = "A request of a row that is gone may have created what this row matches on. Run again."
 MOST_UNKNOWN = 10  # outcomes without an answer, then Stripe is left alone
 
@@ -74,9 +76,14 @@ class Push:
         self.log.tie(self.definition.name, self.definition.object)
         table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
         decider = _Decider(self, None, table)
-        decided = self._each(
-            table.pending, lambda pair: decider.decide(*pair), lambda pair: queue_of(pair[0])
-        )
+        threads = THREADS_OF_COPY if decider.references.matcher.known else THREADS
+        with _without_collector():  # it would look through all that was decided, again and again
+            decided = self._each(
+                table.pending,
+                lambda pair: decider.decide(*pair),
+                lambda pair: queue_of(pair[0]),
+                threads,
+            )
         removals = [decider.removal(row) for row in (*table.unsettled, *table.gone)]
         rejected = [Decision(key, "reject", reason=why) for key, why in table.rejected.items()]
         return Plan(
@@ -184,7 +191,11 @@ class Push:
             yield RowResult(key, "rejected", reason=reason)
 
     def _each(
-        self, items: Sequence[Any], work: Callable[[Any], T], queue_of: Callable[[Any], str]
+        self,
+        items: Sequence[Any],
+        work: Callable[[Any], T],
+        queue_of: Callable[[Any], str],
+        threads: int = THREADS,
     ) -> list[T]:
         """Work on items in parallel, and in order where they have one queue."""
         queues: dict[Any, list[tuple[int, Any]]] = {}
@@ -202,8 +213,8 @@ class Push:
                 for number, item in queue:
                     found[number] = work(item)
 
-        with ThreadPoolExecutor(THREADS, "push") as pool:
-            jobs = [pool.submit(drain) for _ in range(min(THREADS, len(queues)))]
+        with ThreadPoolExecutor(threads, "push") as pool:
+            jobs = [pool.submit(drain) for _ in range(min(threads, len(queues)))]
             try:
                 for job in as_completed(jobs):
                     job.result()
@@ -211,6 +222,17 @@ class Push:
                 left.clear()
                 raise
         return [found[number] for number in range(len(found))]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
