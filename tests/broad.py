@@ -87,6 +87,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_reader_holds_a_run_up_for_as_long_as_it_may_wait": ("before rows are looked up", "before the load"),
         "test_without_waiting_it_says_who_is_in_the_way": ("before the load",),
     },
+    "test_push_kills.py": {"test_a_push_that_is_killed_again_and_again_does_everything_once": ("60-20",)},
     "test_preflight.py": {"test_another_tools_tables_stay_as_they_are": ("by_sync", "by_own_pipeline")},
     "test_privacy.py": {
         "test_no_canary_shows_up": ("an error after some rows", "a malformed page"),

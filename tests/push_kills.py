@@ -114,4 +114,5 @@ def main(url: str, key: str, log: str, count: int, kills: int, seed: int) -> Non
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:7]))
+    given = sys.argv[1:]
+    main(given[0], given[1], given[2], int(given[3]), int(given[4]), int(given[5]))
