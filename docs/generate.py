@@ -21,9 +21,8 @@ import stripe_feed
 from stripe_feed import errors
 from stripe_feed.api.credentials import key_form
 from stripe_feed.cli.main import app
-from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
 from stripe_feed.extract.tables.codec import ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN
-from stripe_feed.resources import RESOURCES
+from stripe_feed.resources import CHANGE_COLUMNS, RESOURCES
 from stripe_feed.resources.groups import GROUPS
 from stripe_feed.resources.model import Child, Column, Resource
 from stripe_feed.resources.push_tables import PUSH_TABLES, PushTable

@@ -32,8 +32,7 @@ from stripe_feed.destination.pipeline import DLT_SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import RETENTION, SECONDS_PER_DAY, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
-from stripe_feed.extract.tables.changes import CHANGE_COLUMNS
-from stripe_feed.resources import TABLES
+from stripe_feed.resources import CHANGE_COLUMNS, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox

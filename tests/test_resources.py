@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
-from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.extract.tables.changes import ChangeRow
+from stripe_feed.feed.change import LOG_COLUMNS, Change
+from stripe_feed.resources import CHANGE_COLUMNS, RESOURCES, TABLES
 from stripe_feed.resources.column_files import (
     DETAILS,
     FOLDER,
@@ -478,3 +481,18 @@ def test_no_embedded_object_is_missed() -> None:
         assert set(child.embeds) == {
             (field, names[name]) for field, name in annotated.items() if name in names
         }
+
+
+def test_a_change_has_the_columns_of_its_table_everywhere() -> None:
+    """What is stored, logged and given to consumers differs by what each adds."""
+    columns = {column.name for column in CHANGE_COLUMNS}
+    given = {field.name for field in dataclasses.fields(Change)}
+
+    assert given == columns | {"offset", "object_version", "load_id"}
+    assert {*LOG_COLUMNS} == columns - {"after", "previous"} | {"load_id", "body"}
+    assert {*ChangeRow.__struct_fields__} == columns - {
+        "observed_at",
+        "account_id",
+        "livemode",
+        "seq",
+    }

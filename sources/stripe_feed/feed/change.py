@@ -10,26 +10,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..extract.tables.diff import Image, revert
+from ..resources import CHANGE_COLUMNS
 from ..write.order import KEY_PREFIX
 
-TEXTS = (
-    "change_id",
-    "resource",
-    "object_id",
-    "customer_id",
-    "op",
-    "origin",
-    "event_id",
-    "event_type",
-    "api_version",
-    "request_id",
-    "request_idempotency_key",
-    "context",
-    "before_quality",
-    "account_id",
-)
-_TIMES = ("occurred_at", "observed_at")
-_OTHERS = ("late", "livemode", "seq")
+TEXTS = tuple(column.name for column in CHANGE_COLUMNS if column.kind == "text")
+_TIMES = tuple(column.name for column in CHANGE_COLUMNS if column.kind == "timestamp")
+_OTHERS = tuple(column.name for column in CHANGE_COLUMNS if column.kind in ("bool", "bigint"))
 SOURCE_COLUMNS = (*TEXTS, *_TIMES, *_OTHERS, "_dlt_load_id", "changed", "after", "previous")
 """The columns that are read from the destination, in this order."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..resources import CHANGES, TABLES
+from ..resources import CHANGE_COLUMNS, CHANGES, TABLES
 from .database import ModelDatabase, existing_relations
 from .render import Project, RenderedModel
 
@@ -24,16 +24,6 @@ _ADDED_COLUMNS = {
     "deleted_at": "timestamp",
     "extra": "json",
 }
-_CHANGE_KINDS = {
-    **dict.fromkeys(("occurred_at", "observed_at"), "timestamp"),
-    **dict.fromkeys(("after", "previous", "changed"), "json"),
-    **dict.fromkeys(("late", "livemode"), "bool"),
-    "seq": "bigint",
-}
-_CHANGE_COLUMNS = (
-    "change_id resource object_id customer_id op origin event_id event_type api_version request_id occurred_at "
-    "observed_at after previous before_quality changed late account_id livemode seq _dlt_load_id"
-)
 
 
 def create_stand_ins(
@@ -49,7 +39,7 @@ def create_stand_ins(
     for table in missing:
         name = f"{STAND_IN_PREFIX}{table}"
         kinds = (
-            {column: _CHANGE_KINDS.get(column, "text") for column in _CHANGE_COLUMNS.split()}
+            {column.name: str(column.kind) for column in CHANGE_COLUMNS} | {"_dlt_load_id": "text"}
             if table == CHANGES
             else {column.name: str(column.kind) for column in TABLES[table].columns}
             | _ADDED_COLUMNS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .banking import BANKING
 from .billing import BILLING
 from .checkout import CHECKOUT
-from .column_files import with_columns
+from .column_files import FOLDER, parse_columns, with_columns
 from .connect import CONNECT
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
@@ -31,3 +31,6 @@ FEED_RESOURCES: dict[str, Resource] = {**RESOURCES, PUSHES.table: PUSHES}
 
 CHANGES = "changes"
 """The table with one row per change, and the dlt resource that fills it."""
+
+CHANGE_COLUMNS, _ = parse_columns((FOLDER.parent / "changes.tsv").read_text(encoding="utf-8"))
+"""The columns of `changes`, but for that of the load. Whoever stores a change takes them from here."""

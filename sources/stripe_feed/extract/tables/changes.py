@@ -9,8 +9,8 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
-from ...resources import CHANGES
-from ...resources.model import Column, Resource
+from ...resources import CHANGE_COLUMNS, CHANGES
+from ...resources.model import Resource
 from .arrow import LoadStamp, json_text
 from .codec import ARROW_MEMORY, ARROW_TYPES, LOAD_COLUMN, UTC_TIME
 from .diff import Image, changed_paths, difference
@@ -20,50 +20,6 @@ ChangeOp = Literal["c", "u", "d", "r"]
 ChangeOrigin = Literal["event", "diff", "snapshot", "list"]
 BeforeQuality = Literal["exact", "derived", "none"]
 
-CHANGE_COLUMNS = (
-    Column(
-        "change_id",
-        "text",
-        "Deterministic id: the event's, or a digest; the same change always has the same one.",
-    ),
-    Column("resource", "text", "Table of the object, such as `invoices`."),
-    Column("object_id", "text", "Id of the object."),
-    Column(
-        "customer_id",
-        "text",
-        "Id of the customer that the object belongs to, where it can be told.",
-    ),
-    Column(
-        "op", "text", "c created, u updated, d deleted, r read (a snapshot that was asked for)."
-    ),
-    Column(
-        "origin",
-        "text",
-        "How it is known: event, diff (a comparison), snapshot, list (no event that can be read).",
-    ),
-    Column("event_id", "text", "Stripe's event, `evt_...`."),
-    Column("event_type", "text", "Type of the event, such as `invoice.paid`."),
-    Column("api_version", "text", "API version whose shape `after` and `previous` have."),
-    Column(
-        "request_id", "text", "API request that made the change, `req_...`; null where Stripe did."
-    ),
-    Column("request_idempotency_key", "text", "Idempotency key of that request."),
-    Column("context", "text", "Context of the event, as Stripe gives it."),
-    Column("occurred_at", "timestamp", "When it happened, UTC; of a diff: when it was found."),
-    Column("observed_at", "timestamp", "When it was read, UTC."),
-    Column("after", "json", "The object after the change, as Stripe sent it; null for a deletion."),
-    Column(
-        "previous",
-        "json",
-        "Old values of what changed, like `previous_attributes`; of a deletion the whole object.",
-    ),
-    Column("before_quality", "text", "Whether `before` can be told: exact, derived or none."),
-    Column("changed", "json", "Dotted paths of what changed."),
-    Column("late", "bool", "True where it was read after a newer change of the same object."),
-    Column("account_id", "text", "The Stripe account."),
-    Column("livemode", "bool", "True in live mode, false in test mode."),
-    Column("seq", "bigint", "Order within the load."),
-)
 _NOT_NULL = frozenset({"change_id", "_dlt_load_id"})
 CHANGE_SCHEMA = pa.schema(
     [

@@ -1,23 +1,43 @@
 """The tables of a feed store, and the columns that an older file lacks."""
 
+from __future__ import annotations
+
+from ...resources import CHANGE_COLUMNS
+from ..change import LOG_COLUMNS
+
 FORMAT = 6  # of the file: a newer one is refused, an older one gets what it lacks
 REBUILD_NEEDED = "mending"  # counter that is set while the log has holes
 REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
 # states of messages that may still be delivered
 UNFINISHED = "'waiting', 'held', 'dead'"
 
-LOG_TABLE = """
-create table if not exists log{0} (
-    position integer primary key, object_version integer not null, change_id text not null unique, resource text not null,
-    object_id text not null, customer_id text, op text not null, origin text, event_id text, event_type text, api_version text,
-    request_id text, request_idempotency_key text, context text, before_quality text, account_id text,
-    occurred_at integer, observed_at integer, late integer, livemode integer, seq integer, load_id text, changed text, body blob
+_TYPES = {"text": "text", "json": "text", "body": "blob"}  # all others are integers
+_CONSTRAINTS = {
+    "change_id": " not null unique",
+    "resource": " not null",
+    "object_id": " not null",
+    "op": " not null",
+}
+
+
+def _log_columns() -> str:
+    kinds = {column.name: str(column.kind) for column in CHANGE_COLUMNS}
+    kinds |= {"load_id": "text", "body": "body"}
+    return ", ".join(
+        f"{name} {_TYPES.get(kinds[name], 'integer')}{_CONSTRAINTS.get(name, '')}"
+        for name in LOG_COLUMNS
+    )
+
+
+LOG_TABLE = f"""
+create table if not exists log{{0}} (
+    position integer primary key, object_version integer not null, {_log_columns()}
 );
-create table if not exists objects{0} (
+create table if not exists objects{{0}} (
     object_id text, resource text, versions integer not null, primary key (object_id, resource)
 ) without rowid;
-create table if not exists loads{0} (load_id text primary key) without rowid;
-insert or ignore into meta values ('head{0}', 0);
+create table if not exists loads{{0}} (load_id text primary key) without rowid;
+insert or ignore into meta values ('head{{0}}', 0);
 """
 SCHEMA = f"""
 create table if not exists meta (name text primary key, value integer not null) without rowid;
