@@ -419,3 +419,27 @@ def test_any_event_of_stripes_can_be_announced() -> None:
     assert (event["type"], event["data"]) == ("charge.expired", {"object": charge})
     with pytest.raises(ValueError, match=r"no such event type: charge\.vanished"):
         box.announce("charges", charge["id"], "charge.vanished")
+
+
+def test_usage_comes_in_windows() -> None:
+    """Hours sum up to days, and days to the whole time; each window begins where it should."""
+    box = Sandbox(customers=1, oddities=False)
+    (customer,), meter = box.objects("customers"), box.create("meters")["id"]
+    end = box.now - box.now % 86_400
+    path = f"/v1/billing/meters/{meter}/event_summaries?customer={customer}&start_time={end - 3 * 86_400}&end_time={end}"  # fmt: skip
+    sizes = {"": 3 * 86_400, "day": 86_400, "hour": 3600}
+    sums = []
+    for window, size in sizes.items():
+        more = f"&value_grouping_window={window}" if window else ""
+        found = list(listed(box, f"{path}&limit=10{more}"))
+        starts = [one["start_time"] for one in found]
+        assert starts == sorted(starts, reverse=True)
+        assert all(one["end_time"] - one["start_time"] == size for one in found)
+        assert len({one["id"] for one in found}) == len(found) <= 3 * 86_400 // size
+        assert set(found[0]) == set(documented("billing.meter_event_summary"))
+        sums.append(sum(one["aggregated_value"] for one in found))
+    assert sums[0] == sums[1] == sums[2] > 0
+    assert get(box, path.replace(customer, "cus_none"))[0] == 400
+    assert get(box, path.partition("&")[0])[1]["error"]["code"] == "parameter_missing"
+    assert get(box, f"{path}1&value_grouping_window=day")[1]["error"]["param"] == "end_time"
+    assert get(box, path.replace(meter, "mtr_none"))[0] == 404

@@ -14,7 +14,7 @@ from ..state.account import Account
 from ..state.kinds import KINDS, Kind, Sublist
 from ..state.table import Row
 from ..world import World
-from . import events, expansions, webhook_endpoints
+from . import events, expansions, meter_usage, webhook_endpoints
 from .lists import envelope, page_of_list
 
 
@@ -126,6 +126,9 @@ def sublist_endpoints() -> Iterator[tuple[str, Endpoint]]:
 ENDPOINTS = dict(sublist_endpoints()) | {
     "/v1/test_helpers/test_clocks": Endpoint("rak_test_clock_read", list_test_clocks),
     "/v1/test_helpers/test_clocks/:id": Endpoint("rak_test_clock_read", retrieve_test_clock),
+    "/v1/billing/meters/:id/event_summaries": Endpoint(
+        KINDS["meters"].permission, meter_usage.list_event_summaries
+    ),
     "/v1/events": Endpoint("rak_event_read", events.list_events),
     "/v1/events/:id": Endpoint("rak_event_read", events.retrieve_event),
     "/v1/webhook_endpoints": Endpoint("rak_webhook_read", webhook_endpoints.list_endpoints),
