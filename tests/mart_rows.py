@@ -25,7 +25,15 @@ from .mrr_oracle import (
     movements,
     weakest,
 )
-from .timelines import half_up, month_of, month_start, utc_time
+from .sales_oracle import (
+    customers_360,
+    overdue_invoices,
+    payment_recovery,
+    plan_usage,
+    renewals_due,
+    revenue_by_product,
+)
+from .timelines import Month, half_up, utc_time
 
 Row = dict[str, Any]
 _EXPONENTS = {"jpy": 0}
@@ -121,7 +129,7 @@ def mrr_monthly_customer(oracle: MrrOracle) -> Iterator[Row]:
             "customer_id": end.customer,
             "currency": end.currency,
             "month": date(*end.month, 1),
-            "is_complete": end.month < month_of(oracle.as_of),
+            "is_complete": end.month < oracle.current_month,
             "mrr": end.net,
             "mrr_major": major(end.net, end.currency),
             "gross_mrr": sum(value.gross for value in values),
@@ -153,7 +161,7 @@ def mrr_movements(oracle: MrrOracle) -> Iterator[Row]:
             "amount_major": major(row.closing - row.opening, row.currency),
             "is_currency_switch": is_switch,
             "basis": row.basis,
-            "is_complete": row.month < month_of(oracle.as_of),
+            "is_complete": row.month < oracle.current_month,
         }
 
 
@@ -185,13 +193,13 @@ def mrr_summary(oracle: MrrOracle) -> Iterator[Row]:
         own = [end for end in ends if end.currency == currency]
         opening, subscribers = 0, 0
         first = min(end.month for end in own)
-        for month in months_until(month_start(*first), oracle.as_of):
+        for month in months_until(first, oracle.current_month):
             now = [end for end in own if end.month == month]
             closing = sum(end.net for end in now)
             paying = sum(end.net > 0 for end in now)
             inside = [m for m in moved if (m.currency, m.month) == (currency, month)]
             yield _summary(currency, month, opening, subscribers, inside, closing, paying) | {
-                "is_complete": month < month_of(oracle.as_of),
+                "is_complete": month < oracle.current_month,
                 "basis": weakest(end.basis for end in now),
             }
             opening, subscribers = closing, paying
@@ -199,7 +207,7 @@ def mrr_summary(oracle: MrrOracle) -> Iterator[Row]:
 
 def _summary(
     currency: str,
-    month: tuple[int, int],
+    month: Month,
     opening: int,
     subscribers: int,
     moved: list[Movement],
@@ -250,10 +258,16 @@ MARTS: dict[str, Callable[[MrrOracle], Iterable[Row]]] = {
     "mrr_movements": mrr_movements,
     "mrr_summary": mrr_summary,
     "subscriber_metrics_daily": subscriber_metrics_daily,
-    "invoice_aging": lambda oracle: invoice_aging(oracle.account, oracle.as_of),
+    "invoice_aging": invoice_aging,
     "trial_conversions": lambda oracle: (trial.row() for trial in trials(oracle)),
     "churn_events": churn_events,
     "retention_cohorts": retention_cohorts,
+    "overdue_invoices": overdue_invoices,
+    "payment_recovery": payment_recovery,
+    "revenue_by_product": revenue_by_product,
+    "plan_usage": plan_usage,
+    "renewals_due": renewals_due,
+    "customers_360": customers_360,
 }
 """Every mart with an oracle, and what calculates its rows."""
 

@@ -16,17 +16,16 @@ from .mrr_oracle import (
     Span,
     joined,
     month_ends,
+    months_until,
     paying_spans,
 )
 from .timelines import (
-    AS_OF,
-    DAY,
     EVENTS_FROM,
     Account,
+    Month,
     State,
     Subscription,
     half_up,
-    month_of,
     remaining,
     utc_time,
 )
@@ -37,17 +36,12 @@ def share(part: int, whole: int) -> Fraction | None:
     return None if whole == 0 else Fraction(half_up(Fraction(part * 10**6, whole)), 10**6)
 
 
-def day_number(second: int) -> int:
-    """Return the UTC day of a Unix second, counted from 1970."""
-    return second // DAY
-
-
 # invoice_aging
 
 
-def invoice_aging(account: Account, as_of: int = AS_OF) -> Iterator[dict[str, Any]]:
+def invoice_aging(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     """Yield a row for each invoice that is open or uncollectible with something to pay."""
-    for subscription in account.subscriptions:
+    for subscription in oracle.account.subscriptions:
         for invoice in subscription.invoices:
             left = remaining(invoice)
             if invoice.status not in ("open", "uncollectible") or left <= 0:
@@ -57,7 +51,7 @@ def invoice_aging(account: Account, as_of: int = AS_OF) -> Iterator[dict[str, An
                 for second in (invoice.due_date, invoice.finalized_at, invoice.created)
                 if second is not None
             )
-            days = max(day_number(as_of) - day_number(due), 0)
+            days = max((oracle.day_of(oracle.as_of) - oracle.day_of(due)).days, 0)
             bucket = aging_bucket(days)
             yield {
                 "invoice_id": invoice.id,
@@ -206,10 +200,10 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     """Yield a row for each day from the first on which anything happened to that of `as_of`."""
     active: dict[int, set[str]] = {}
     for customer, spans in subscriber_spans(oracle).items():
-        for day in _days(spans, oracle.as_of):
+        for day in _days(oracle, spans):
             active.setdefault(day, set()).add(customer)
     over = [
-        (day_number(trial.over_at), trial.outcome == "converted")
+        (oracle.day_of(trial.over_at).toordinal(), trial.outcome == "converted")
         for trial in trials(oracle)
         if trial.is_counted and trial.over_at is not None
     ]
@@ -220,7 +214,7 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     came: dict[int, int] = {}
     went: dict[int, int] = {}
-    for day in range(first, day_number(oracle.as_of) + 1):
+    for day in range(first, oracle.day_of(oracle.as_of).toordinal() + 1):
         today, yesterday = active.get(day, nobody), active.get(day - 1, nobody)
         came[day], went[day] = len(today - yesterday), len(yesterday - today)
         window = range(day - 29, day + 1)
@@ -229,7 +223,7 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
         before = len(active.get(day - 30, nobody))
         ended = [converted for over_day, converted in over if over_day in window]
         yield {
-            "day": utc_time(day * DAY).date(),
+            "day": date.fromordinal(day),
             "active_subscribers": len(today),
             "new_subscribers": len(today - yesterday - seen),
             "reactivated_subscribers": len((today - yesterday) & seen),
@@ -245,11 +239,12 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
         seen |= today
 
 
-def _days(spans: list[tuple[int, int | None]], as_of: int) -> Iterator[int]:
-    """Yield the days at whose end a span is in force; of today: at `as_of`."""
+def _days(oracle: MrrOracle, spans: list[tuple[int, int | None]]) -> Iterator[int]:
+    """Yield the days, as ordinals, at whose end a span is in force; of today: at `as_of`."""
     for start, end in spans:
-        last = day_number(as_of) if end is None else day_number(end) - 1
-        yield from range(day_number(start), last + 1)
+        last = oracle.as_of if end is None else end
+        until = oracle.day_of(last).toordinal() + (1 if end is None else 0)
+        yield from range(oracle.day_of(start).toordinal(), until)
 
 
 def churn_events(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
@@ -288,7 +283,7 @@ def churn_events(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
                     "cancellation_feedback": feedback,
                     "kind": _kind_of_churn(cause, reason),
                     "first_paid_at": utc_time(first),
-                    "tenure_days": day_number(until) - day_number(first),
+                    "tenure_days": (oracle.day_of(until) - oracle.day_of(first)).days,
                 }
 
 
@@ -324,18 +319,18 @@ def _kind_of_churn(cause: str, reason: str | None) -> str:
 
 def retention_cohorts(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     """Yield a row for each cohort, currency and month of age; a month that is not over is null."""
-    by_month: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
+    by_month: dict[tuple[str, str], dict[Month, int]] = {}
     for end in month_ends(oracle):
         by_month.setdefault((end.customer, end.currency), {})[end.month] = end.net
-    cohorts: dict[tuple[tuple[int, int], str], list[dict[tuple[int, int], int]]] = {}
+    cohorts: dict[tuple[Month, str], list[dict[Month, int]]] = {}
     for (_, currency), months in by_month.items():
         first = min((month for month, mrr in months.items() if mrr > 0), default=None)
         if first is not None:
             cohorts.setdefault((first, currency), []).append(months)
-    current = month_of(oracle.as_of)
+    current = oracle.current_month
     for (cohort, currency), members in cohorts.items():
         start = sum(months[cohort] for months in members)
-        for age, month in enumerate(_months_from(cohort, current)):
+        for age, month in enumerate(months_until(cohort, current)):
             now = [months.get(month, 0) for months in members]
             kept = sum(min(months[cohort], mrr) for months, mrr in zip(members, now, strict=True))
             retained = sum(mrr > 0 for mrr in now)
@@ -353,10 +348,3 @@ def retention_cohorts(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
                 "gross_mrr_retention": share(kept, start) if complete else None,
                 "net_mrr_retention": share(sum(now), start) if complete else None,
             }
-
-
-def _months_from(first: tuple[int, int], last: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    year, month = first
-    while (year, month) <= last:
-        yield year, month
-        year, month = (year, month + 1) if month < 12 else (year + 1, 1)

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from stripe_feed.models.database import duckdb_database, existing_tables
-from stripe_feed.models.render import Project, load_project, render_models
+from stripe_feed.models.render import load_project, render_models
 from stripe_feed.models.run import build_models, derived_variables, select_models
 
 from .mart_rows import MARTS, SPAN_KEYS, Row, as_few_spans
 from .mrr_oracle import MrrOracle
-from .timelines import AS_OF, Account, new_connection, raw_tables, utc_time
+from .timelines import AS_OF, Account, load_names, new_connection, raw_tables, utc_time
 
 AS_OF_ALWAYS = {"as_of": f"{utc_time(AS_OF)}"}
 
 
-def build(
-    connection: Any,
-    project: Project | None = None,
-    selection: Sequence[str] | None = None,
-    **variables: Any,
-) -> None:
-    """Build the selected models, by default all, over the tables in `stripe`, as of `AS_OF`."""
-    results = build_models(
-        duckdb_database(connection, "stripe"),
-        selection,
-        AS_OF_ALWAYS | variables,
-        full=True,
-        project=project,
-    )
+def build(connection: Any, *, full: bool = True, **variables: Any) -> None:
+    """Build all models over the tables in `stripe`, as of `AS_OF`."""
+    database = duckdb_database(connection, "stripe")
+    results = build_models(database, variables=AS_OF_ALWAYS | variables, full=full)
     failed = [f"{result.name}: {result.reason}" for result in results if result.status == "failed"]
     assert not failed, failed
 
 
-def built(account: Account, *, project: Project | None = None, **variables: Any) -> Any:
+def built(account: Account, **variables: Any) -> Any:
     """Return a DuckDB connection with the account's tables and all models over them."""
     connection = new_connection(raw_tables(account))
-    build(connection, project, None, **variables)
+    build(connection, **variables)
+    return connection
+
+
+def built_load_by_load(account: Account, loads: int) -> Any:
+    """Return the same where the models were built after each of so many loads of changes."""
+    tables = raw_tables(account, loads=loads)
+    later = {name: tables[name] for name in ("changes", "_dlt_loads")}
+    connection = new_connection(tables | {name: table.slice(0, 0) for name, table in later.items()})
+    for name, table in later.items():
+        connection.register(f"all_{name}", table)
+    for load in load_names(loads):
+        connection.execute(
+            f"insert into stripe.changes select * from all_changes where _dlt_load_id = '{load}'"
+        )
+        connection.execute(
+            f"insert into stripe._dlt_loads select * from all__dlt_loads where load_id = '{load}'"
+        )
+        build(connection, full=False)
     return connection
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from fractions import Fraction
 from itertools import groupby
+from zoneinfo import ZoneInfo
 
 from .timelines import (
     AS_OF,
@@ -16,11 +18,14 @@ from .timelines import (
     Discount,
     Item,
     Line,
+    Month,
     Price,
     State,
     Subscription,
     billed_amount,
+    day_of,
     half_up,
+    month_after,
     month_of,
     month_start,
     units_of,
@@ -43,6 +48,7 @@ class Settings:
     churn_timing: str = "period_end"
     paused_collection: str = "counted"
     stacked_discounts: int = 3
+    reporting_timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +118,29 @@ class MrrOracle:
 
     def __init__(self, account: Account, settings: Settings = Settings(), as_of: int = AS_OF):
         self.account, self.settings, self.as_of = account, settings, as_of
+        self.zone = ZoneInfo(settings.reporting_timezone)
         self._customers = {customer.id: customer for customer in account.customers}
         self._lines = {s.id: _lines_by_item(s) for s in account.subscriptions}
         self.spans = [
             span for subscription in account.subscriptions for span in self._spans(subscription)
         ]
+
+    @property
+    def current_month(self) -> Month:
+        """The month that is not over."""
+        return self.month_of(self.as_of)
+
+    def month_of(self, second: int) -> Month:
+        """Return the month of a second in the reporting time zone."""
+        return month_of(second, self.zone)
+
+    def day_of(self, second: int) -> date:
+        """Return the day of a second in the reporting time zone."""
+        return day_of(second, self.zone)
+
+    def closes_at(self, month: Month) -> int:
+        """Return the second at which a month closes, or now within the current one."""
+        return min(month_start(month_after(month), self.zone), self.as_of)
 
     def _spans(self, subscription: Subscription) -> Iterator[Span]:
         """Yield the MRR of a subscription's items; spans of the same value are one."""
@@ -428,19 +452,11 @@ def by_customer(spans: list[Span]) -> dict[Key, list[Span]]:
     return found
 
 
-def months_until(first: int, as_of: int) -> list[tuple[int, int]]:
-    """Return the starts of all months from the one of `first` to that of `as_of`, as year, month."""
-    (year, month), last = month_of(first), month_of(as_of)
-    found = []
-    while (year, month) <= last:
-        found.append((year, month))
-        year, month = month_of(month_start(year, month + 1))
-    return found
-
-
-def closes_at(month: tuple[int, int], as_of: int) -> int:
-    """Return the second at which a month closes, or `as_of` within the current one."""
-    return min(month_start(month[0], month[1] + 1), as_of)
+def months_until(first: Month, last: Month) -> Iterator[Month]:
+    """Yield the months of the calendar, both ends included."""
+    while first <= last:
+        yield first
+        first = month_after(first)
 
 
 def total_before(spans: list[Span], second: int) -> list[Span]:
@@ -452,7 +468,7 @@ def total_before(spans: list[Span], second: int) -> list[Span]:
 class MonthEnd:
     """A customer's MRR in a currency at the last instant of a month; of the current one: now."""
 
-    month: tuple[int, int]
+    month: Month
     customer: str
     currency: str
     spans: list[Span]
@@ -476,8 +492,9 @@ def weakest(bases: Iterable[str]) -> str:
 def month_ends(oracle: MrrOracle) -> Iterator[MonthEnd]:
     """Yield every month, customer and currency from the first month of its history, in order."""
     for (customer, currency), own in sorted(by_customer(oracle.spans).items()):
-        for month in months_until(min(span.start for span in own), oracle.as_of):
-            inside = total_before(own, closes_at(month, oracle.as_of))
+        first = oracle.month_of(min(span.start for span in own))
+        for month in months_until(first, oracle.current_month):
+            inside = total_before(own, oracle.closes_at(month))
             yield MonthEnd(month, customer, currency, inside)
 
 
@@ -485,7 +502,7 @@ def month_ends(oracle: MrrOracle) -> Iterator[MonthEnd]:
 class Movement:
     """How a customer's MRR in a currency moved in a month."""
 
-    month: tuple[int, int]
+    month: Month
     customer: str
     currency: str
     opening: int

@@ -11,7 +11,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -26,6 +26,8 @@ from stripe_feed.resources import TABLES
 
 Family = Literal["observed", "invoiced"]
 Shape = Literal["new", "old"]
+Month = tuple[int, int]
+"""Year and month."""
 
 HOUR, DAY = 3_600, 86_400
 AS_OF = 1_795_178_096  # 2026-11-20 12:34:56 UTC
@@ -125,6 +127,8 @@ class Line:
     start: int
     end: int
     proration: bool
+    discount: int = 0
+    tax: int = 0  # inside the amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,16 +341,25 @@ def _draw_quantity(rng: random.Random, price: Price) -> int | None:
     return rng.choice((1, 1, 1, 1, 1, 2, 3, 5, 7, 20, 21, 1000, 0, None))
 
 
-def month_of(second: int) -> tuple[int, int]:
-    """Return the UTC year and month of a Unix second."""
-    moment = datetime.fromtimestamp(second, timezone.utc)
+def month_of(second: int, zone: tzinfo = timezone.utc) -> Month:
+    """Return the year and month of a Unix second in a time zone."""
+    moment = datetime.fromtimestamp(second, zone)
     return moment.year, moment.month
 
 
-def month_start(year: int, month: int) -> int:
-    """Return the Unix second at which a UTC month begins; months count on beyond 12."""
-    years, index = divmod(year * 12 + month - 1, 12)
-    return int(datetime(years, index + 1, 1, tzinfo=timezone.utc).timestamp())
+def month_start(month: Month, zone: tzinfo = timezone.utc) -> int:
+    """Return the Unix second at which a month begins in a time zone."""
+    return int(datetime(*month, 1, tzinfo=zone).timestamp())
+
+
+def month_after(month: Month) -> Month:
+    """Return the month that follows."""
+    return (month[0], month[1] + 1) if month[1] < 12 else (month[0] + 1, 1)
+
+
+def day_of(second: int, zone: tzinfo = timezone.utc) -> date:
+    """Return the day of a Unix second in a time zone."""
+    return datetime.fromtimestamp(second, zone).date()
 
 
 def utc_time(second: int) -> datetime:
@@ -355,8 +368,7 @@ def utc_time(second: int) -> datetime:
 
 
 def _next_month(second: int) -> int:
-    year, month = month_of(second)
-    return month_start(year, month + 1)
+    return month_start(month_after(month_of(second)))
 
 
 def _draw_subscription(
@@ -636,7 +648,16 @@ def _draw_lines(
             continue
         amount = billed_amount(item.price, item.quantity)
         yield Line(
-            names("il"), item.id, item.price, item.quantity, amount, start, end, proration=False
+            names("il"),
+            item.id,
+            item.price,
+            item.quantity,
+            amount,
+            start,
+            end,
+            proration=False,
+            discount=amount // 7 if rng.random() < 0.2 else 0,
+            tax=amount // 11 if rng.random() < 0.2 else 0,
         )
         if rng.random() < 0.08:
             moment = start - rng.randint(1, 20) * DAY
@@ -709,7 +730,7 @@ def remaining(invoice: Invoice) -> int:
 
 # Raw tables
 
-_LATER_TABLES: dict[str, dict[str, str]] = {
+_OTHER_TABLES: dict[str, dict[str, str]] = {
     "coupons": {
         "id": "text", "created": "timestamp", "name": "text", "percent_off": "double",
         "amount_off": "bigint", "currency": "text", "duration": "text",
@@ -719,6 +740,7 @@ _LATER_TABLES: dict[str, dict[str, str]] = {
         "id": "text", "start": "timestamp", "end": "timestamp", "customer": "text",
         "subscription": "text", "subscription_item": "text", "source": "json", "object": "text",
     },
+    "_dlt_loads": {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
 }  # fmt: skip
 
 
@@ -726,13 +748,15 @@ def raw_tables(
     account: Account,
     *,
     shape: Shape = "new",
-    shuffled: int | None = None,
+    shuffled: bool = False,
+    doubled: bool = False,
     loads: int = 1,
 ) -> dict[str, pa.Table]:
     """Return the account as the tables of a copy, `changes` included.
 
-    `shape`: the API version that events and rows have; `shuffled`: a seed for the order in which
-    rows are stored; `loads`: the number of syncs that brought the changes.
+    `shape`: the API version that events and rows have; `shuffled`: whether rows are stored in a random
+    order; `doubled`: whether every change is there twice, as an event and as the finding of a
+    comparison; `loads`: how many syncs brought the changes, `load_names` tells their ids.
     """
     rows = {
         "customers": [_customer_row(c, shape) for c in account.customers],
@@ -755,11 +779,18 @@ def raw_tables(
         ],
         "coupons": [_coupon(coupon) for coupon in account.coupons],
         "discounts": list(_discount_rows(account, shape)),
-        "changes": list(_change_rows(account, shape, loads)),
+        "changes": list(_change_rows(account, shape, doubled, loads)),
+        "_dlt_loads": [
+            {"load_id": name, "status": 0, "inserted_at": AS_OF - HOUR}
+            for name in load_names(loads)
+        ],
     }
-    if shuffled is not None:
+    if shuffled:
         for name in rows:
-            random.Random(f"{shuffled} {name}").shuffle(rows[name])
+            random.Random(name).shuffle(rows[name])
+    for stored in rows.values():
+        for row in stored:
+            row.setdefault("_dlt_load_id", load_names(loads)[-1])
     return {name: arrow_table(name, stored) for name, stored in rows.items()}
 
 
@@ -781,7 +812,7 @@ def _schema(name: str) -> pa.Schema:
 @cache
 def _kinds(name: str) -> dict[str, Any]:
     table = TABLES.get(name)
-    kinds: dict[str, Any] = dict(_LATER_TABLES.get(name, {}))
+    kinds: dict[str, Any] = dict(_OTHER_TABLES.get(name, {}))
     if table is not None:
         kinds = {column.name: column.kind for column in table.columns}
         for extra in getattr(table, "expandable", ()):
@@ -1054,7 +1085,9 @@ def _line_row(invoice: Invoice, line: Line, shape: Shape) -> dict[str, Any]:
         "subtotal": line.amount,
         "quantity": line.quantity,
         "period": {"start": line.start, "end": line.end},
-        "discount_amounts": [],
+        "discount_amounts": [{"amount": line.discount, "discount": "di_1"}]
+        if line.discount
+        else [],
         "account_id": ACCOUNT,
     }
     if shape == "old":
@@ -1063,9 +1096,17 @@ def _line_row(invoice: Invoice, line: Line, shape: Shape) -> dict[str, Any]:
             "proration": line.proration,
             "subscription_item": line.item,
             "type": "subscription",
+            "tax_amounts": [
+                {"amount": line.tax, "inclusive": True},
+                {"amount": line.amount // 5, "inclusive": False},
+            ],
         }
         return row
     return row | {
+        "taxes": [
+            {"amount": line.tax, "tax_behavior": "inclusive"},
+            {"amount": line.amount // 5, "tax_behavior": "exclusive"},
+        ],
         "pricing": {
             "type": "price_details",
             "price_details": {"price": line.price.id, "product": line.price.product},
@@ -1081,7 +1122,14 @@ def _line_row(invoice: Invoice, line: Line, shape: Shape) -> dict[str, Any]:
     }
 
 
-def _change_rows(account: Account, shape: Shape, loads: int) -> Iterator[dict[str, Any]]:
+def load_names(loads: int) -> list[str]:
+    """Return the ids of the loads that brought an account, in order."""
+    return [f"1795000000.{number:06d}" for number in range(loads)]
+
+
+def _change_rows(
+    account: Account, shape: Shape, doubled: bool, loads: int
+) -> Iterator[dict[str, Any]]:
     transitions = sorted(
         (
             (state.since, number, subscription)
@@ -1092,34 +1140,50 @@ def _change_rows(account: Account, shape: Shape, loads: int) -> Iterator[dict[st
         key=lambda found: (found[0], found[2].id, found[1]),
     )
     per_load = -(-len(transitions) // loads) or 1
-    for seq, (second, number, subscription) in enumerate(transitions):
-        after = _subscription_json(subscription, subscription.states[number], shape, second)
-        previous: dict[str, Any] | None = None
-        if number:
-            state = subscription.states[number - 1]
-            before = _subscription_json(subscription, state, shape, max(second - 1, state.since))
-            previous = {key: value for key, value in before.items() if value != after[key]}
-        yield {
-            "change_id": f"evt_{subscription.id}_{number:04d}",
-            "resource": "subscriptions",
-            "object_id": subscription.id,
-            "customer_id": subscription.customer,
-            "op": "u" if number else "c",
-            "origin": "event",
-            "event_type": f"customer.subscription.{'updated' if number else 'created'}",
-            "event_id": f"evt_{subscription.id}_{number:04d}",
-            "occurred_at": second,
-            "observed_at": second,
-            "after": after,
-            "previous": previous,
-            "before_quality": "exact" if number else "none",
-            "changed": sorted(previous or ()),
-            "late": False,
-            "account_id": ACCOUNT,
-            "livemode": False,
-            "seq": seq % per_load,
-            "_dlt_load_id": f"1795000000.{seq // per_load:06d}",
+    for place, (_, number, subscription) in enumerate(transitions):
+        row = _change_row(subscription, number, shape) | {
+            "seq": 2 * (place % per_load),
+            "_dlt_load_id": load_names(loads)[place // per_load],
         }
+        yield row
+        if doubled:
+            name = f"chg_{subscription.id}_{number:04d}"
+            yield row | {
+                "change_id": name,
+                "origin": "diff",
+                "event_id": None,
+                "seq": row["seq"] + 1,
+            }
+
+
+def _change_row(subscription: Subscription, number: int, shape: Shape) -> dict[str, Any]:
+    state = subscription.states[number]
+    after = _subscription_json(subscription, state, shape, state.since)
+    previous: dict[str, Any] | None = None
+    if number:
+        earlier = subscription.states[number - 1]
+        moment = max(state.since - 1, earlier.since)
+        before = _subscription_json(subscription, earlier, shape, moment)
+        previous = {key: value for key, value in before.items() if value != after[key]}
+    return {
+        "change_id": f"evt_{subscription.id}_{number:04d}",
+        "resource": "subscriptions",
+        "object_id": subscription.id,
+        "customer_id": subscription.customer,
+        "op": "u" if number else "c",
+        "origin": "event",
+        "event_type": f"customer.subscription.{'updated' if number else 'created'}",
+        "event_id": f"evt_{subscription.id}_{number:04d}",
+        "occurred_at": state.since,
+        "observed_at": state.since,
+        "after": after,
+        "previous": previous,
+        "before_quality": "exact" if number else "none",
+        "changed": sorted(previous or ()),
+        "late": False,
+        "account_id": ACCOUNT,
+        "livemode": False,
+    }
 
 
 def new_connection(tables: Mapping[str, pa.Table], schema: str = "stripe") -> Any:

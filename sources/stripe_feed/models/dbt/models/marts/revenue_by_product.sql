@@ -6,12 +6,25 @@ with discounted as (
     group by line_item_id
 ),
 
+inclusive as (
+    select
+        line_item_id,
+        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
+    where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
+    union all
+    select
+        line_item_id,
+        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'tax_amounts', '', ['line_item_id']) }} as tax_amounts
+    where {{ json_text('element', 'inclusive') }} = 'true'
+),
+
 taxed as (
     select
         line_item_id,
-        sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as inclusive_tax
-    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
-    where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
+        sum(amount) as inclusive_tax
+    from inclusive
     group by line_item_id
 ),
 

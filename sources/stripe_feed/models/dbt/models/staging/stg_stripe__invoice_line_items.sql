@@ -21,6 +21,7 @@ select
     discounts,
     discount_amounts,
     taxes,
+    {{ as_json('old_tax_amounts') }} as tax_amounts,
     description,
     metadata
 from (
@@ -59,7 +60,7 @@ from (
         {{ json_fields('extra', {
             'old_item_id': 'subscription_item', 'old_invoice_item_id': 'invoice_item', 'old_proration': 'proration', 'old_type': 'type',
             'old_price_id': 'price.id', 'old_product_id': 'price.product', 'old_unit_amount': 'price.unit_amount_decimal',
-            'old_plan_id': 'plan.id', 'old_plan_product_id': 'plan.product'
+            'old_plan_id': 'plan.id', 'old_tax_amounts': 'tax_amounts', 'old_plan_product_id': 'plan.product'
         }) }}
     from {{ source('stripe', 'invoice_line_items') }}
 ) as fields
