@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from stripe_feed.models.checks import RuleResult, run_checks
-from stripe_feed.models.database import ModelDatabase, duckdb_database, existing_tables
-from stripe_feed.models.render import load_project
-from stripe_feed.models.run import render_for
+from stripe_feed.models.database import ModelDatabase, duckdb_database
+from stripe_feed.models.render import (
+    ModelTarget,
+    Project,
+    RenderedModel,
+    load_project,
+    render_models,
+)
 
 from .modelled import build
 from .payments import payment_tables
 from .timelines import draw_account, new_connection, raw_tables
 
 
-def checked(database: ModelDatabase, selection: list[str] | None = None) -> list[RuleResult]:
-    """The results of the rules about the models of a database."""
-    models = render_for(database, load_project(), {}, existing_tables(database))
-    return run_checks(database, models, selection)
+def checked(database: ModelDatabase, project: Project) -> list[RuleResult]:
+    """The results of a project's rules over the models of a database."""
+    return run_checks(database, _rendered(database.target), project=project)
+
+
+@cache
+def _rendered(target: ModelTarget) -> dict[str, RenderedModel]:
+    return render_models(load_project(), target)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +43,7 @@ def database() -> Iterator[ModelDatabase]:
 
 
 def test_every_rule_holds(database: ModelDatabase) -> None:
-    results = checked(database)
+    results = checked(database, load_project())
 
     assert [result.check.name for result in results if result.reason] == []
     assert [(result.check.name, result.rows) for result in results if result.failures] == []
@@ -62,14 +72,14 @@ def test_each_rule_has_a_fault() -> None:
 
 
 @pytest.mark.parametrize("rule", FAULTS)
-def test_a_planted_fault_is_seen_and_its_rows_are_named(
-    database: ModelDatabase, rule: str
-) -> None:
+def test_a_planted_fault_is_seen_and_its_rows_are_named(database: ModelDatabase, rule: str) -> None:
+    project = load_project()
+    alone = replace(project, tests={rule: project.tests[rule]}, properties={})
     database.execute("use stripe_models")
     database.execute("begin")
     try:
         database.execute(FAULTS[rule])
-        (result,) = [found for found in checked(database) if found.check.name == rule]
+        (result,) = checked(database, alone)
     finally:
         database.execute("rollback")
         database.execute("use main")

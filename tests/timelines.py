@@ -730,18 +730,18 @@ def remaining(invoice: Invoice) -> int:
 
 # Raw tables
 
-_OTHER_TABLES: dict[str, dict[str, str]] = {
-    "coupons": {
-        "id": "text", "created": "timestamp", "name": "text", "percent_off": "double",
-        "amount_off": "bigint", "currency": "text", "duration": "text",
-        "duration_in_months": "bigint", "applies_to": "json", "object": "text",
-    },
-    "discounts": {
-        "id": "text", "start": "timestamp", "end": "timestamp", "customer": "text",
-        "subscription": "text", "subscription_item": "text", "source": "json", "object": "text",
-    },
-    "_dlt_loads": {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
+_BALANCE_TRANSACTION = {
+    "id": "text", "created": "timestamp", "available_on": "timestamp", "type": "text",
+    "reporting_category": "text", "status": "text", "currency": "text", "amount": "bigint",
+    "fee": "bigint", "net": "bigint", "source": "text", "fee_details": "json",
+    "description": "text",
 }  # fmt: skip
+_OTHER_TABLES: dict[str, dict[str, str]] = {
+    "balance_transactions": _BALANCE_TRANSACTION,
+    "payout_balance_transactions": {"payout": "text", **_BALANCE_TRANSACTION},
+    "_dlt_loads": {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
+}
+"""Columns of tables that are no resources."""
 
 
 def raw_tables(
