@@ -4,13 +4,16 @@ push wrote is in the next copy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stripe_feed import open_push, sync
+from stripe_feed.destination.read import open_copy
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.report import plan_to_dict
 from tests.pushing import FAST, Row
@@ -105,3 +108,58 @@ def test_a_fresh_copy_plans_what_stripe_would(account: Account, name: str, tmp_p
     assert ours.pop("requests") == 1 < theirs.pop("requests")  # whose key it is
     assert ours == theirs
     assert len({row["action"] for row in ours["rows"]}) > (name == "email") + (name != "quotes") - 1
+
+
+# -- there and back --------------------------------------------------------------------------------
+
+SENT: dict[str, tuple[str, list[Row]]] = {
+    "products": ("id", [{"id": "gold", "name": "Gold", "active": False, "images": ["https://a.example/1"], "metadata.n": "1"},
+                        {"id": "tin", "name": "Tin Ü", "description": "x" * 900, "metadata.n": "2"}]),
+    "prices": ("lookup_key", [{"lookup_key": "g1", "product": "tin", "currency": "usd", "unit_amount_decimal": "10.5",
+                               "recurring.interval": "month", "nickname": "G"}]),
+    "customers": ("email", [{"email": "round@example.com", "name": "Round O'Trip", "balance": -500, "phone": "+49 1",
+                             "preferred_locales": ["de", "en"], "address.city": "Köln", "address.country": "DE",
+                             "metadata.crm": "r1", "tax_exempt": "exempt"}]),
+}  # fmt: skip
+
+
+def shown(row: dict[str, Any], name: str) -> Any:
+    """A field of a row of the copy, as it was pushed."""
+    top, _, below = name.partition(".")
+    value = row[top]
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        value = json.loads(value)
+    value = value[below] if below else value
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else value
+
+
+def test_what_is_pushed_comes_back_in_tables_and_changes(account: Account, tmp_path: Path) -> None:
+    requests = {}
+    for object, (match, rows) in SENT.items():
+        given = {"name": object, "object": object, "key": match, "match": match}
+        with open_push(
+            given, account.box.key, base=account.url, log=tmp_path / "log.sqlite", **FAST
+        ) as push:
+            result = push.run(rows)
+            assert [row.status for row in result.rows] == ["created"] * len(rows)
+            sent = push.log.operations(result.run)
+            requests[object] = {
+                one.object_id: (one.request_id, one.idempotency_key) for one in sent
+            }
+    account.sync()
+    with open_copy(account.database) as copy:
+        for object, (match, rows) in SENT.items():
+            held = copy.query(f"select * from {object}")
+            by_match = {
+                row[held.columns.index(match)]: dict(zip(held.columns, row, strict=True))
+                for row in held.rows
+            }
+            for row in rows:
+                found = {name: shown(by_match[row[match]], name) for name in row}
+                assert found == row
+            told = copy.query(
+                "select object_id, request_id, request_idempotency_key from changes "
+                f"where resource = '{object}' and op = 'c'"
+            )
+            assert {id: (request, key) for id, request, key in told.rows} == requests[object]
+            assert all(key.startswith("sf-") for _, _, key in told.rows)
