@@ -19,7 +19,7 @@ from stripe_feed.extract.paging import reader
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Planned, dry_run
 from stripe_feed.verify_run import verify
-from tests.copies import PERMISSIONS, Copy, copy_of
+from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import changes
 from tests.silent_rows import NAMES, SILENT, silent_rows
 
@@ -45,10 +45,24 @@ def account(count: int = 4) -> Sandbox:
     return box
 
 
+@pytest.fixture(scope="module")
+def loaded(rows: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The database after a first sync of the account."""
+    return first_copy(account(), tmp_path_factory.mktemp("loaded"), resources=NAMES).read_bytes()
+
+
 @pytest.fixture
-def copy(tmp_path: Path) -> Iterator[Copy]:
+def empty(tmp_path: Path) -> Iterator[Copy]:
+    """The account, of which nothing is loaded."""
     with copy_of(account(), tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def copy(loaded: bytes, empty: Copy) -> Copy:
+    """A copy of the account that is up to date."""
+    (empty.folder / empty.database).write_bytes(loaded)
+    return empty
 
 
 def sync(copy: Copy, **options: Any) -> Any:
@@ -221,6 +235,17 @@ def test_between_its_times_no_whole_list_is_read(lived: dict[str, Any]) -> None:
     assert all(again[path] == 1 for path in ("balance_transactions", "payment_intents"))
 
 
+def test_a_comparison_that_finds_nothing_asks_for_no_events(copy: Copy) -> None:
+    """So a run in which all lists are due asks each of them once."""
+    copy.box.advance(2 * DAY)
+
+    sync(copy)
+
+    assert asked(copy.box) == dict.fromkeys(("account", "events", "tax_ids"), 1) | dict.fromkeys(
+        set(NAMES) - {"account_tax_ids"}, 1
+    )
+
+
 def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
     """Times only, whatever was read."""
     states = lived["copy"].states
@@ -237,7 +262,6 @@ def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
 
 def test_a_change_whose_event_is_not_settled_is_left_to_it(copy: Copy) -> None:
     """Or it would be told twice."""
-    sync(copy)
     quote, intent = some(copy.box, "quotes"), some(copy.box, "payment_intents")
     copy.box.advance(DAY)
     copy.box.update("quotes", quote, status="canceled")
@@ -259,7 +283,6 @@ def test_a_change_whose_event_is_not_settled_is_left_to_it(copy: Copy) -> None:
 
 def test_a_change_within_the_look_back_of_the_list_is_told(copy: Copy) -> None:
     """The list shows the object again, and overwrites its row."""
-    sync(copy)
     copy.box.advance(500)
     new = copy.box.create("balance_transactions")["id"]
     copy.box.advance(10)
@@ -272,22 +295,22 @@ def test_a_change_within_the_look_back_of_the_list_is_told(copy: Copy) -> None:
     copy.check(*NAMES)
 
 
-def test_how_often_lists_are_read_again_can_be_set(copy: Copy) -> None:
+def test_how_often_lists_are_read_again_can_be_set(empty: Copy) -> None:
     """And what it costs is shown before."""
 
     def planned(**options: Any) -> dict[str, Planned]:
         plans = dry_run(
-            api_key=copy.box.key,
-            api_base=copy.url,
-            database=str(copy.folder / copy.database),
+            api_key=empty.box.key,
+            api_base=empty.url,
+            database=str(empty.folder / empty.database),
             resources=NAMES,
             **options,
         )
         return {plan.resource: plan for plan in plans}
 
     assert planned()["quotes"].requests is None, "nothing tells how long a list is"
-    sync(copy)
-    copy.box.advance(1_000)
+    sync(empty)
+    empty.box.advance(1_000)
 
     assert [p.kind for p in planned().values()] == ["new"] * 4 + ["events"]
     plans = planned(relist_hours=0.25)
@@ -297,38 +320,37 @@ def test_how_often_lists_are_read_again_can_be_set(copy: Copy) -> None:
         "changes": "events",
     }
     requests = sum(plan.requests or 0 for plan in plans.values())
-    assert sync(copy, relist_hours=0.25).requests == requests + 1  # the account
-    assert sync(copy, relist_hours=0.25).requests < requests
+    assert sync(empty, relist_hours=0.25).requests == requests + 1  # the account
+    assert sync(empty, relist_hours=0.25).requests < requests
 
 
-def test_an_interrupted_first_load_tells_nothing_either(copy: Copy) -> None:
+def test_an_interrupted_first_load_tells_nothing_either(empty: Copy) -> None:
     """What is created meanwhile is new, and told once."""
     for _ in range(120):
-        copy.box.create("tax_codes")
-        copy.box.create("quotes")
-        copy.box.create("balance_transactions")
-        copy.box.advance(1)
-    copy.box.advance(1_000)
+        empty.box.create("tax_codes")
+        empty.box.create("quotes")
+        empty.box.create("balance_transactions")
+        empty.box.advance(1)
+    empty.box.advance(1_000)
     long = ("tax_codes", "quotes", "balance_transactions")
     for table in long:
         with stopped_after_a_package():
-            sync(copy, checkpoint_rows=10, resources=[table])
-    parts = [copy.one(f"select count(*) from stripe.{table}") for table in long]
-    copy.box.advance(1_000)
-    new = {table: copy.box.create(table)["id"] for table in ("quotes", "balance_transactions")}
-    copy.box.advance(100)
-    sync(copy, checkpoint_rows=10)
-    sync(copy)
+            sync(empty, checkpoint_rows=10, resources=[table])
+    parts = [empty.one(f"select count(*) from stripe.{table}") for table in long]
+    empty.box.advance(1_000)
+    new = {table: empty.box.create(table)["id"] for table in ("quotes", "balance_transactions")}
+    empty.box.advance(100)
+    sync(empty, checkpoint_rows=10, resources=long)
+    sync(empty, resources=long)
 
     assert all(0 < part < 124 for part in parts), "the first package has a part of each list"
-    assert {change[3] for change in told(copy) if change[1] == "c"} == set(new.values())
-    assert len(told(copy)) == 2
-    copy.check(*NAMES)
+    assert {change[3] for change in told(empty) if change[1] == "c"} == set(new.values())
+    assert len(told(empty)) == 2
+    empty.check(*long)
 
 
 def test_an_interrupted_relist_goes_on_and_tells_the_rest(copy: Copy) -> None:
     """New objects and changed ones, each once."""
-    sync(copy)
     copy.box.advance(DAY)
     new = set[str]()
     for _ in range(150):
@@ -354,33 +376,33 @@ def test_an_interrupted_relist_goes_on_and_tells_the_rest(copy: Copy) -> None:
     copy.check(*NAMES)
 
 
-def test_a_key_that_may_not_read_events_finds_changes_of_whole_lists(copy: Copy) -> None:
+def test_a_key_that_may_not_read_events_finds_changes_of_whole_lists(empty: Copy) -> None:
     """And no second change comes with the permission."""
     kinds = {"balance_transaction_source", "shipping_rate", "payment_intent", "quote", "tax_code"}
     more = {f"rak_{kind}_read" for kind in kinds} | {"rak_invoice_read", "rak_tax_id_read"}
-    key = copy.box.restrict(permissions=(PERMISSIONS | more) - {"rak_event_read"})
-    sync(copy, api_key=key)
-    copy.box.advance(500)
-    new = {table: copy.box.create(table)["id"] for table in TABLES}
-    copy.box.update("quotes", some(copy.box, "quotes"), status="canceled")
-    copy.box.advance(DAY)
+    key = empty.box.restrict(permissions=(PERMISSIONS | more) - {"rak_event_read"})
+    some_tables = {"resources": ("shipping_rates", "payment_intents", "quotes", "tax_codes")}
+    sync(empty, api_key=key, **some_tables)
+    empty.box.advance(500)
+    new = {table: empty.box.create(table)["id"] for table in some_tables["resources"]}
+    empty.box.update("quotes", some(empty.box, "quotes"), status="canceled")
+    empty.box.advance(DAY)
 
-    sync(copy, api_key=key)
-    found = told(copy)
-    sync(copy)
-    copy.box.advance(1_000)
-    sync(copy)
+    sync(empty, api_key=key, **some_tables)
+    found = told(empty)
+    sync(empty, **some_tables)
+    empty.box.advance(1_000)
+    sync(empty, **some_tables)
 
     assert {change[0]: change[3] for change in found if change[1] == "c"} == new
     assert [change[:3] for change in found if change[1] != "c"] == [("quotes", "u", "diff")]
-    assert told(copy) == found
-    copy.check(*NAMES)
+    assert told(empty) == found
+    empty.check(*some_tables["resources"])
 
 
 def test_an_own_pipeline_reads_lists_again_too(copy: Copy) -> None:
     """Where events were applied in the same package, the comparison is the next run's first."""
     names = (*NAMES, "changes")
-    copy.run(copy.source().with_resources(*names))
     copy.box.advance(DAY)
     copy.box.update("quotes", some(copy.box, "quotes"), status="canceled")
     copy.box.update("quotes", some(copy.box, "quotes", 1), description="silent")
@@ -396,70 +418,75 @@ def test_an_own_pipeline_reads_lists_again_too(copy: Copy) -> None:
 
 
 def test_without_changes_whole_lists_are_read_for_their_rows(
-    copy: Copy, caplog: pytest.LogCaptureFixture
+    empty: Copy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """New and changed rows arrive; nothing is told, also not later."""
-    copy.run(copy.source().with_resources(*NAMES))
-    copy.box.create("tax_codes")
-    copy.box.update("quotes", some(copy.box, "quotes"), description="silent")
-    copy.box.advance(DAY)
+    names = ("quotes", "tax_codes")
+    empty.run(empty.source().with_resources(*names))
+    empty.box.create("tax_codes")
+    empty.box.update("quotes", some(empty.box, "quotes"), description="silent")
+    empty.box.advance(DAY)
     with caplog.at_level(logging.WARNING):
-        copy.run(copy.source().with_resources(*NAMES))
+        empty.run(empty.source().with_resources(*names))
 
     assert "`changes` is not selected" in caplog.text
-    copy.check(*NAMES)
-    sync(copy)
-    assert told(copy) == []
+    empty.check(*names)
+    sync(empty, resources=names)
+    assert told(empty) == []
 
 
-def test_dates_hold_for_lists_without_a_filter_by_time(copy: Copy) -> None:
+def test_dates_hold_for_lists_without_a_filter_by_time(empty: Copy) -> None:
     """An earlier start reads them again; a fixed range leaves the cursor alone."""
-    now = copy.box.now
-    middle = copy.box.objects("quotes")[some(copy.box, "quotes", 2)]["created"]
+    now = empty.box.now
+    middle = empty.box.objects("quotes")[some(empty.box, "quotes", 2)]["created"]
 
     def held() -> list[int]:
-        return [copy.one(f"select count(*) from stripe.{name}") for name in ("quotes", "tax_codes")]
+        return [
+            empty.one(f"select count(*) from stripe.{name}") for name in ("quotes", "tax_codes")
+        ]
 
-    sync(copy, start_date=middle)
+    names = ("quotes", "tax_codes")
+    sync(empty, start_date=middle, resources=names)
     from_start = held()
-    sync(copy, start_date=middle - 13)
-    earlier, state = held(), copy.states["quotes"]
-    sync(copy, start_date=now - 9_000, end_date=middle - 13)
+    sync(empty, start_date=middle - 13, resources=names)
+    earlier, state = held(), empty.states["quotes"]
+    sync(empty, start_date=now - 9_000, end_date=middle - 13, resources=names)
 
     assert (from_start, earlier, held()) == ([2, 4], [3, 4], [4, 4])
-    assert copy.states["quotes"] == state
-    assert told(copy) == []
+    assert empty.states["quotes"] == state
+    assert told(empty) == []
 
 
-def test_a_snapshot_has_objects_without_events_too(copy: Copy) -> None:
+def test_a_snapshot_has_objects_without_events_too(empty: Copy) -> None:
     """One change of op `r` per object, once."""
-    sync(copy, snapshot=True)
-    copy.box.advance(1_000)
-    sync(copy, snapshot=True)
+    names = ("shipping_rates", "tax_codes")
+    sync(empty, snapshot=True, resources=names)
+    empty.box.advance(1_000)
+    sync(empty, snapshot=True, resources=names)
 
-    count = Counter(change[:3] for change in told(copy))
-    assert count == {(table, "r", "snapshot"): len(copy.box.objects(table)) for table in NAMES}
+    count = Counter(change[:3] for change in told(empty))
+    assert count == {(table, "r", "snapshot"): 4 for table in names}
 
 
 def test_an_empty_whole_list_is_not_taken_for_a_lost_table(tmp_path: Path) -> None:
     """It is read when its time has come; what is new then is told."""
+    names = ("quotes", "tax_codes")
     with copy_of(account(0), tmp_path) as copy:
-        sync(copy)
+        sync(copy, resources=names)
         copy.box.advance(1_000)
-        sync(copy)
+        sync(copy, resources=names)
         idle = asked(copy.box)
-        new = {copy.box.create(table)["id"] for table in ("tax_codes", "quotes")}
+        new = {copy.box.create(table)["id"] for table in names}
         copy.box.advance(DAY)
-        sync(copy)
+        sync(copy, resources=names)
 
-        assert not {"tax_codes", "quotes", "tax_ids"} & idle.keys()
+        assert not set(names) & idle.keys()
         assert {change[3] for change in told(copy)} == new
-        copy.check(*NAMES)
+        copy.check(*names)
 
 
 def test_a_table_that_is_gone_comes_back_without_a_change(copy: Copy) -> None:
     """Somebody has dropped it: its objects are no news."""
-    sync(copy)
     for table in TABLES:
         copy.select(f"delete from stripe.{table}")
     copy.box.advance(DAY)

@@ -309,9 +309,7 @@ def _planned_comparison(
 ) -> Planned:
     """A list that is read once more, to find what no event has told."""
     now, since = context.api.now(), run_plan.relist_from.get(name, context.options.start or 0)
-    row = RESOURCES[name]
-    pages = _pages_between(pipeline, row, since, now) + bool(row.events)
-    return Planned(name, "again", since, now, pages)
+    return Planned(name, "again", since, now, _pages_between(pipeline, RESOURCES[name], since, now))
 
 
 def _planned_list(

@@ -8,7 +8,7 @@ show, is fetched again before it counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -133,7 +133,6 @@ class Reconciliation:
             return
         self._read_copy()
         yield from self._compare_list()
-        pending = yield from self._ids_with_pending_events()
         missing = {
             id: row.created
             for id, row in self.held.items()
@@ -144,7 +143,12 @@ class Reconciliation:
         }
         missing = self._drop_known_copies(missing)
         self.suspects |= self._marked_without_change()
-        wanted = {id: at for id, at in {**self.suspects, **missing}.items() if id not in pending}
+        doubtful = {**self.suspects, **missing}
+        creates, ahead = self._missing_creates(), self._rows_ahead_of_changes(doubtful)
+        pending: set[str] = set()
+        if doubtful or creates or ahead:
+            pending = yield from self._ids_with_pending_events()
+        wanted = {id: at for id, at in doubtful.items() if id not in pending}
         fetched: list[Fetched] = []
         table = self.resource.table
         for batch in refetch(self.context, {table: wanted}, {table: self.writer.client}):
@@ -157,9 +161,9 @@ class Reconciliation:
         gone = [id for id in missing if id in wanted and id not in found_ids]
         healed = [*(yield from self._heal(fetched)), *(yield from self._delete_missing(gone))]
         changes = [
-            *self._missing_creates(pending),
+            *(change for change in creates if change.object_id not in pending),
             *healed,
-            *self._rows_ahead_of_changes({*pending, *self.suspects, *missing}),
+            *(change for change in ahead if change.object_id not in pending),
         ]
         yield from self.writer.changes(changes)
         self._store_result(changes)
@@ -455,7 +459,7 @@ class Reconciliation:
             and (not self.held[id].written_by_run or self.held[id].hash in copied)
         }
 
-    def _missing_creates(self, pending: set[str]) -> list[ChangeRow]:
+    def _missing_creates(self) -> list[ChangeRow]:
         """Return changes for objects that were created since events are applied, but have no change."""
         if self.event_state is None or self.context.events_denied is not None:
             return []
@@ -466,7 +470,6 @@ class Reconciliation:
             if not row.deleted
             and row.created is not None
             and since <= row.created < self.t0
-            and id not in pending
             and id not in self.suspects
             and id not in self.restored
         ]
@@ -475,16 +478,17 @@ class Reconciliation:
         images = self._images([id for id in young if id not in with_changes])
         return [self._diff(id, None, image, self.held[id].hash) for id, image in images.items()]
 
-    def _rows_ahead_of_changes(self, excluded: set[str]) -> list[ChangeRow]:
+    def _rows_ahead_of_changes(self, doubtful: Collection[str]) -> list[ChangeRow]:
         """Return changes for listed or fetched rows that their changes do not lead to: one of these
-        was never recorded.
+        was never recorded. Those of `doubtful` objects are left out.
         """
         if self.event_state is None or self.context.events_denied is not None:
             return []
+        listed = self.listed - {*doubtful, *self.restored}
         with self.writer.client as client:
-            with_changes = (
-                existing.ids_with_changes(client, self.resource.table)
-                & self.listed - excluded - self.restored
+            # all ids, unless only the last days were listed
+            with_changes = listed & existing.ids_with_changes(
+                client, self.resource.table, sorted(listed) if self.is_partial else None
             )
             ids = [
                 id
