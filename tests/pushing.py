@@ -125,14 +125,14 @@ def note_ends(store: FeedStore, clock: Callable[[], float], **ends: str) -> None
 
 
 def note_end(log: PushLog, end: str, push: str = "crm", reason: str = "name is too long.") -> None:
-    """A run that ends so: healthy, warning, failed, or killed."""
-    log.begin_run(push, "customers", "upsert")
+    """A run that ends so: healthy, warning, failed, killed, or a retry that is healthy."""
+    log.begin_run(push, "customers", "upsert", is_retry=end == "retried")
     if end == "warning":
         log.note_failed([FailedRow("jane.canary@example.com", "rejected", None, None, reason)])
         log.end_run({"created": 2, "rejected": 1})
     elif end == "failed":
         log.end_run({"not_sent": 3}, f"Stripe cannot be reached: {reason}")
-    elif end == "healthy":
+    elif end in ("healthy", "retried"):
         log.end_run({"created": 3, "unchanged": 12_345})
 
 

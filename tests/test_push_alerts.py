@@ -75,6 +75,13 @@ def test_each_change_of_state_is_told_once(log: PushLog, store: FeedStore, every
     assert (last.push, last.state, last.run, last.counts["rejected"]) == ("crm", "warning", 15, 1)
 
 
+def test_a_retry_ends_a_warning_but_no_error(log: PushLog, store: FeedStore) -> None:
+    for end in ("warning", "retried", "failed", "retried", "healthy"):
+        note_end(log, end)
+    note_runs(store, log)
+    assert told(store) == ["push.warning", "push.recovered", "push.failed", "push.recovered"]
+
+
 def test_pushes_have_states_of_their_own(log: PushLog, store: FeedStore) -> None:
     for push, end in (("crm", "failed"), ("erp", "healthy"), ("erp", "failed"), ("crm", "failed")):
         note_end(log, end, push)
@@ -201,7 +208,7 @@ def test_two_failing_runs_alert_once_and_recovery_once(tmp_path: Path) -> None:
         shell.run("push", "run")
         people(tmp_path, Ann="Ann Canary", Bob="Bob Canary")
         Path("pushes.toml").write_text(FILE)
-        assert shell.run("push", "retry").code == 0
+        assert shell.run("push", "run").code == 0
         deliver(shell)
         assert alerts() == ["push.warning", "push.failed", "push.recovered"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import SetupError, WrongAccount
-from stripe_feed.write.push.log import KEPT, MARKER, Operation, PushLog, PushStep
+from stripe_feed.write.push.log import ADDED_LATER, KEPT, MARKER, Operation, PushLog, PushStep
 
 CREATE = PushStep("create", "post", "/v1/customers", {"email": "jane.canary@example.com"})
 NEXT = PushStep("update", "post", "/v1/customers/{0}", {"default_source": "src_1"})
@@ -172,6 +172,32 @@ def test_a_run_shows_its_requests_for_a_week(log: PushLog, times: Times) -> None
     log.begin_run("crm")
     assert [one.row_key for one in log.operations(run)] == ["2"]
     assert log.rows("crm")["1"].sent_content == "A"
+
+
+def test_the_number_of_a_run_never_comes_again(log: PushLog, times: Times) -> None:
+    first = log.begin_run("crm")
+    log.end_run({})
+    times.now += KEPT + 1
+    assert log.begin_run("crm") == first + 1
+    assert [run["run"] for run in log.runs()] == [first + 1, first]
+
+
+def test_a_file_of_the_first_format_gets_what_it_lacks(times: Times) -> None:
+    with opened(times) as log:
+        log.begin_run("crm")
+        finish(log, log.begin("crm", "1", "A", [CREATE])[0])
+        log.end_run({"created": 1})
+    with sqlite3.connect("push.sqlite") as db:
+        db.execute("drop table failed")
+        db.execute("delete from meta where name = 'log_id'")
+        for table, column, _ in ADDED_LATER:
+            db.execute(f"alter table {table} drop column {column}")
+        db.execute("pragma user_version = 1")
+    with opened(times) as log:
+        assert (log.runs()[0]["counts"], log.failed(1)) == ({"created": 1}, [])
+        assert log.rows("crm")["1"].object_id == "cus_1"
+        log.begin_run("crm", is_retry=True)
+        assert (len(log.log_id), log.runs()[0]["is_retry"]) == (12, 1)
 
 
 def test_a_number_is_kept_as_its_digits(log: PushLog) -> None:

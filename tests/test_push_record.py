@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,16 @@ def test_a_kill_while_runs_are_loaded_doubles_and_loses_nothing(
     assert load.record_runs(Path("stripe_feed.push.sqlite")) == 0
     states = held(shell.folder, "select state from stripe.push_runs order by run")
     assert states == [("warning",), ("recovered",)]
+
+
+def test_the_runs_come_last(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination without transactions keeps what was loaded before a kill."""
+    monkeypatch.setattr(load, "_transaction", lambda client: nullcontext())
+    with killed_at(monkeypatch, load, "_replace", "after", 1):
+        shell.run("push", "run")
+    assert counts(shell.folder) == [1, 1, 0]
+    assert load.record_runs(Path("stripe_feed.push.sqlite")) == 1
+    assert counts(shell.folder) == [1, 1, 1]
 
 
 def test_a_run_that_was_killed_is_interrupted_and_its_requests_belong_to_the_next(

@@ -175,8 +175,8 @@ def sync(
             try:
                 packages = bool(left) + _load(pipeline, context, names, full_refresh, wait, holds)
                 requests = context.api.requests
-                _record_pushes(pipeline, database, destination, dataset)
                 relayed = _relay(pipeline, wait)
+                _record_pushes(pipeline, database, destination, dataset)
             except BaseException:
                 if not pipeline.has_pending_data:
                     # dlt keeps the rows of a package that was extracted only in part

@@ -46,7 +46,7 @@ _RUNS = PushTable(
         Column(
             "state",
             "text",
-            "healthy; warning: some rows failed; failed: an error stopped it; recovered: healthy again; "
+            "State of the push after it. healthy; warning: some rows failed; failed: an error stopped it; recovered: healthy again; "
             "interrupted: it did not end.",
         ),
         Column("started_at", "timestamp", "When it began, UTC."),

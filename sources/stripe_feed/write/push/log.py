@@ -57,10 +57,11 @@ create table if not exists failed (
     run integer, row_key text, status text not null, object_id text, request_id text, reason text,
     at real, primary key (run, row_key)) without rowid
 """
-_ADDED = (
+ADDED_LATER = (
     ("runs", "object", "text"),
     ("runs", "mode", "text"),
     ("runs", "error", "text"),
+    ("runs", "is_retry", "integer not null default 0"),
     ("operations", "sent_times", "text"),
     ("operations", "seconds", "real"),
 )
@@ -170,7 +171,7 @@ class PushLog(SqliteFile):
         with self.transaction() as db:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
-            for table, column, kind in _ADDED:
+            for table, column, kind in ADDED_LATER:
                 if column not in {row[1] for row in db.execute(f"pragma table_info({table})")}:
                     db.execute(f"alter table {table} add column {column} {kind}")
             db.execute("insert or ignore into meta values ('log_id', ?)", (token_hex(6),))
@@ -481,13 +482,20 @@ class PushLog(SqliteFile):
 
     # -- runs -----------------------------------------------------------------------------------
 
-    def begin_run(self, push: str, object: str | None = None, mode: str | None = None) -> int:
-        """Open a run; its operations carry its number."""
+    def begin_run(
+        self,
+        push: str,
+        object: str | None = None,
+        mode: str | None = None,
+        *,
+        is_retry: bool = False,
+    ) -> int:
+        """Open a run; its operations carry its number. `is_retry`: it is for the failed rows only."""
         with self.transaction() as db:
             self._prune(db)
             cursor = db.execute(
-                "insert into runs (push, object, mode, started_at) values (?, ?, ?, ?)",
-                (push, object, mode, self.clock()),
+                "insert into runs (push, object, mode, is_retry, started_at) values (?, ?, ?, ?, ?)",
+                (push, object, mode, is_retry, self.clock()),
             )
             self.run = cursor.lastrowid
         assert self.run is not None
@@ -548,7 +556,7 @@ class PushLog(SqliteFile):
         self, push: str | None = None, last: int = 20, number: int | None = None
     ) -> list[dict[str, Any]]:
         """The newest runs, newest first; `number`: only that one."""
-        names = ("run", "push", "object", "mode", "started_at", "ended_at", "error")
+        names = ("run", "push", "object", "mode", "is_retry", "started_at", "ended_at", "error")
         found = self.query(
             f"select {', '.join(names)}, counts from runs where coalesce(?, push) = push "
             "and coalesce(?, run) = run order by run desc limit ?",

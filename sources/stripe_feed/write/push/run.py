@@ -109,7 +109,7 @@ class Push:
                 records = list(read_rows(rows))
             with self._noted():
                 table = self._compared(records, full_resync, only_failed)
-                run = self.log.begin_run(push.name, push.object, push.mode)
+                run = self.log.begin_run(push.name, push.object, push.mode, is_retry=only_failed)
                 execution = _Execution(self)
                 results = self._send(table, execution)
                 result = Result(push, run, tuple(results), table.unchanged, execution.error)

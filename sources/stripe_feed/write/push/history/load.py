@@ -161,8 +161,12 @@ def _missing(
     client: Any, opened: PushLog, runs: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
     """The runs that the destination lacks."""
-    query = f"select run_id from {table_name(client, 'push_runs')} where run_id like %s"
-    held = {row[0] for row in select_rows(client, query, run_id(opened.log_id, 0)[:-1] + "%")}
+    query = (
+        f"select run_id from {table_name(client, 'push_runs')} where run_id like %s and run >= %s"
+    )
+    oldest = min((run["run"] for run in runs), default=0)
+    of_log = run_id(opened.log_id, 0)[:-1] + "%"
+    held = {row[0] for row in select_rows(client, query, of_log, oldest)}
     return [run for run in runs if run_id(opened.log_id, run["run"]) not in held]
 
 
