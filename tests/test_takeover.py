@@ -15,8 +15,10 @@ from zipfile import ZipFile
 import pytest
 
 from stripe_feed import deliver, open_feed, trigger
+from stripe_feed.extract.events.reader import poll_groups
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
+from tests.core import CORE, CORE_TABLES
 from tests.receiver import receiving
 
 FILES = Path(__file__).parent / "data" / "copy_made_before_0.1.0.zip"
@@ -86,3 +88,30 @@ def test_a_consumer_and_a_message_of_an_earlier_version_go_on(
     assert (done.sent, done.dead) == (1, 0)
     (message,) = receiver.received
     assert json.loads(message.body)["data"]["id"] == about["created"]
+
+
+def test_an_upgrade_changes_nothing(old: Copy, about: dict[str, Any]) -> None:
+    """Nothing happened at Stripe: no row is written, no change fires, no table comes, and the run
+    asks what a run of the version before asked: the account, each list once, and the events.
+    """
+    contents = {table: old.select(f"from stripe.{table} order by id") for table in CORE_TABLES}
+    old.box.advance(600)
+
+    done = old.sync()
+
+    lists = sum(len(row.list_filters) for row in CORE.values())
+    events = len(poll_groups(list(CORE.values()), dict.fromkeys(CORE, 0)))
+    assert done.rows == {}
+    assert done.requests == 1 + lists + events
+    assert {
+        table: old.select(f"from stripe.{table} order by id") for table in CORE_TABLES
+    } == contents
+    tables = {
+        name
+        for (name,) in old.select(
+            "select table_name from duckdb_tables() where schema_name = 'stripe'"
+        )
+    }
+    assert {name for name in tables if not name.startswith("_dlt")} == {*CORE_TABLES, "changes"}
+    with open_feed(old.pipeline) as feed:
+        assert [change.change_id for change in feed.read()] == about["changes"]
