@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from stripe_feed.resources import RESOURCES, TABLES
+from stripe_feed.resources.column_files import DETAILS
 from stripe_feed.resources.model import Child, Column, ColumnKind, Resource
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http.expansions import full_value
@@ -356,6 +357,9 @@ def differences(
     fields = [msgspec.json.decode(raw, type=Fields) for raw in raws]
     contents = [msgspec.json.decode(raw) for raw in raws]
     row = TABLES[table]
+    if isinstance(row, Resource) and row.folded:
+        for content, one in zip(contents, fields, strict=True):
+            _fold(row.folded, content, one)
     extras: list[dict[str, Any]] = [{} for _ in at]
     for column in columns:
         name = column.name
@@ -379,6 +383,14 @@ def differences(
         extra.update((name, value) for name, value in content.items() if name not in known)
     cells = [{} if actual["extra"][n] is None else json.loads(actual["extra"][n]) for n in at]
     return found + _unequal(table, "extra", [ids[n] for n in at], cells, extras)
+
+
+def _fold(names: Collection[str], content: dict[str, Any], fields: dict[str, msgspec.Raw]) -> None:
+    """Put the fields that share a column into it, as they are in a row."""
+    there = {name: content.pop(name) for name in names if name in content}
+    there = {name: value for name, value in there.items() if value is not None}
+    content[DETAILS.name] = there or None
+    fields[DETAILS.name] = msgspec.Raw(msgspec.json.encode(there or None))
 
 
 def _twice(ids: Sequence[str]) -> set[str]:

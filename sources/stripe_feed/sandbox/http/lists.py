@@ -146,6 +146,8 @@ def _filter_condition(kind: Kind, name: str, value: Any) -> Condition:
         case "owner":
             owner = _text(name, value)
             return lambda row: row.group == owner
+        case "or all":
+            return (lambda row: True) if value == "all" else has_text(at, _text(name, value))
         case "text":
             return has_text(at, _text(name, value))
 

@@ -13,7 +13,9 @@ from ...samples import generic, opt_in
 from ...samples.opt_in import OptInSample
 from ...samples.values import Object, Random
 
-Rule = Literal["text", "choice", "boolean", "list", "time", "hash", "group", "null", "not", "owner"]
+Rule = Literal[
+    "text", "choice", "boolean", "list", "time", "hash", "group", "null", "not", "owner", "or all"
+]
 Operation = Literal["created", "updated", "deleted", "canceled"]
 
 
@@ -136,8 +138,9 @@ RULES: dict[str, Rule] = {
     "0": "null",
     "[": "list",
     "-": "not",
+    "*": "or all",
 }
-FILTER = re.compile(r"(?P<name>\w+?)(?P<rule>[?~%^0[-])?(?P<required>!)?(@(?P<at>[\w.]+))?")
+FILTER = re.compile(r"(?P<name>\w+?)(?P<rule>[?~%^0[*-])?(?P<required>!)?(@(?P<at>[\w.]+))?")
 CHANGE = re.compile(r"(?P<field>\w+):(?P<value>[\w*]+)=(?P<ending>\w+)")
 CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None}
 EVENT = re.compile(r"(?P<what>@?\w+)(=(?P<ending>[\w./]+))?")
@@ -165,7 +168,7 @@ def plain(
     `filters` are parameters of its list, each with its rule if it is no text: `active?` is a boolean,
     `due~` a time or number, `payment%` a hash, `owner^` the id of the object it belongs to,
     `pending0` whether a field is null, `keys[` several values, `archived-` a boolean that is not what
-    the field says; `!` marks a required one, `coupon@promotion.coupon` another
+    the field says, `status*` a text of which `all` selects everything; `!` marks a required one, `coupon@promotion.coupon` another
     place of the value. `events` are operations with the last part of their type, unless it has the
     same name, and `@status` for a change to a status: `created updated=changed @paid`. `changes` are
     fields with a value and the event of reaching it: `open:false=closed`. `expanded` are the fields that only come when expanded. `variants` are further object names with their

@@ -11,7 +11,7 @@ ACCOUNT_SETTINGS: tuple[Kind, ...] = (
           filters="status", windowed=False, values={"status": "active", "version": 1}),
     plain("tax_codes", "tax_code", "txcd", "tax_codes", "tax_code", group="settings", windowed=False, dated="", immutable=True),
     plain("tax_registrations", "tax.registration", "taxreg", "tax/registrations", "tax_registration", group="settings",
-          filters="status", windowed=False, values={"status": "active"}),
+          filters="status*", windowed=False, values={"status": "active"}),
     plain("account_tax_ids", "tax_id", "atxi", "tax_ids", "tax_id", group="settings", filters="owner%", windowed=False, deletable=True,
           event="customer.tax_id", events="", values={"country": "DE", "type": "eu_vat", "value": "DE123456789", "owner": {"customer": None, "customer_account": None, "type": "self"}}),
     plain("report_runs", "reporting.report_run", "frr", "reporting/report_runs", "reporting", group="settings",
