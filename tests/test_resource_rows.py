@@ -19,8 +19,8 @@ from tests.copies import FAST, Copy, copy_of
 from tests.core import CORE
 from tests.truth import kind_of
 
-OTHERWISE = {"webhook_endpoints"}
-"""What the sandbox has, and does not make on its own."""
+OTHERWISE = {"webhook_endpoints", "discounts"}
+"""What the sandbox makes in other ways; discounts come with what they are on."""
 MORE = {name: row for name, row in RESOURCES.items() if name not in (*CORE, *OTHERWISE)}
 each_row = pytest.mark.parametrize("row", MORE.values(), ids=list(MORE))
 
@@ -52,7 +52,7 @@ class Told:
         return str(box.create(of.name, **made)["id"])
 
     def sync(self) -> None:
-        self.copy.box.advance(200)
+        self.copy.box.advance(90_000)  # lists without a filter are read once a day
         self.rows.append(self.copy.sync(resources=list(MORE)).rows)
 
     def change(self) -> None:
@@ -102,9 +102,7 @@ def test_every_table_equals_the_account(told: Told) -> None:
 def test_changes_have_the_right_op(told: Told, row: Resource) -> None:
     """A new object is created once, another updated or deleted once for each of its events."""
     of = kind(row.table)
-    births = [type for type in of.types("created") if type in row.created_by]
-    if births:
-        assert ops(told, row, told.created[row.table]).count("c") == 1
+    assert ops(told, row, told.created[row.table]).count("c") == 1
     if row.table in told.updated:
         updates = Counter(ops(told, row, told.updated[row.table]))
         assert updates == {"u": len(of.types("updated"))}
@@ -119,8 +117,10 @@ def test_verify_agrees(told: Told) -> None:
 def test_nothing_is_left_to_reconcile_or_to_load(told: Told) -> None:
     """A comparison of all lists finds nothing, and an idle run writes nothing."""
     done = told.copy.sync(resources=list(MORE), reconcile=True)
-    unborn = {name: 1 for name, row in MORE.items() if not row.created_by}  # no event creates them
-    assert {name: count for name, count in done.healed.items() if count} == unborn
+    assert (done.rows, sum(done.healed.values())) == ({}, 0)
+    told.copy.box.advance(90_000)
+    assert told.copy.sync(resources=list(MORE)).rows == {}
+    told.copy.box.advance(200)
     idle = told.copy.sync(resources=list(MORE))
     walks = sum(len(row.list_filters) for row in MORE.values())
     assert idle.rows == {} and idle.requests <= walks + 4

@@ -153,15 +153,18 @@ class Batch:
             )
 
 
-def plan_batch(writer: Writer, history: Sequence[ObjectEvent], started: int) -> Batch:
+def plan_batch(
+    writer: Writer, history: Sequence[ObjectEvent], started: int, since: int = 0
+) -> Batch:
     """Derive the changes of a batch of events, oldest first, and decide where each object's row comes
     from.
 
-    An earlier run may have seen events before the second `started`.
+    An earlier run may have seen events before the second `started`. The changes of the resource
+    begin at the second `since`.
     """
     batch = Batch(writer)
     objects, compared = _objects_with_new_events(writer, history, started)
-    known, pin = _base_states(writer, objects), writer.context.api.version
+    known, pin = _base_states(writer, objects, since), writer.context.api.version
     for id, object_events in objects.items():
         events = [event for event in object_events if not is_discount_only(event)]
         if len(events) < len(object_events):
@@ -229,10 +232,13 @@ def _objects_with_new_events(
 
 
 def _base_states(
-    writer: Writer, objects: Mapping[str, Sequence[ObjectEvent]]
+    writer: Writer, objects: Mapping[str, Sequence[ObjectEvent]], since: int
 ) -> dict[str, BaseState | None]:
     """Look up the states before the first events of objects if the events do not tell them: from
     the newest change before, else from the stored row. None if there was no object.
+
+    If no event reports new objects, the first one about an object that was created after `since`,
+    and that no change is about, does.
     """
     first_events: dict[str, int] = {}
     for id, object_events in objects.items():
@@ -246,12 +252,21 @@ def _base_states(
         without_change = [id for id in first_events if id not in images]
         rows = existing.stored_rows(client, writer.codec, without_change)
         stored = existing.objects_from_rows(client, writer.codec, rows)
+        untold = set[str]()
+        if not writer.resource.created_by:
+            untold = {*without_change} - existing.ids_with_changes(
+                client, writer.resource.table, without_change
+            )
     bases: dict[str, BaseState | None] = {
         id: None if last.image is None else BaseState(last.image, last.api_version, last.complete)
         for id, last in images.items()
     }
     for id in without_change:
         row, first = rows.get(id), first_events[id]
+        begins = objects[id][0]
+        if id in untold and begins.created is not None and begins.created >= since:
+            begins.kind, bases[id] = "created", None
+            continue
         if row is None or (
             row["deleted_at"] is not None and certainly_before(row["_version"], first)
         ):

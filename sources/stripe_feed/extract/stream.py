@@ -475,7 +475,12 @@ class EventStream:
         for object_event in history:
             by_table.setdefault(object_event.resource.table, []).append(object_event)
         batches = {
-            table: plan_batch(self.writer(RESOURCES[table]), events, started[table])
+            table: plan_batch(
+                self.writer(RESOURCES[table]),
+                events,
+                started[table],
+                self.states.get(table, {}).get("since", 0),
+            )
             for table, events in by_table.items()
         }
         wanted = {table: batch.to_refetch for table, batch in batches.items() if batch.to_refetch}

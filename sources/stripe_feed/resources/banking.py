@@ -70,6 +70,29 @@ BANKING: tuple[Resource, ...] = (
         map_fields=("evidence",),
     ),
     Resource(
+        table="personalization_designs",
+        object="issuing.personalization_design",
+        group="issuing",
+        path="/v1/issuing/personalization_designs",
+        created_field="",
+        permission="rak_issuing_personalization_design_read",
+        permission_guessed=True,
+        label="Issuing > Personalization designs",
+        events=event_types(
+            "issuing_personalization_design", "activated deactivated rejected updated"
+        ),
+    ),
+    Resource(
+        table="physical_bundles",
+        object="issuing.physical_bundle",
+        group="issuing",
+        path="/v1/issuing/physical_bundles",
+        created_field="",
+        permission="rak_issuing_physical_bundle_read",
+        permission_guessed=True,
+        label="Issuing > Physical bundles",
+    ),
+    Resource(
         table="treasury_financial_accounts",
         object="treasury.financial_account",
         group="treasury",

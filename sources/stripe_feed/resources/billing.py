@@ -1,4 +1,6 @@
-"""The group `billing`: what belongs to invoices and subscriptions beyond the core."""
+"""The groups `billing`, what belongs to invoices and subscriptions beyond the core, and `usage`, what
+usage is measured with, credits that pay for it, and entitlements.
+"""
 
 from __future__ import annotations
 
@@ -120,5 +122,96 @@ BILLING: tuple[Resource, ...] = (
         ),
         created_by=("subscription_schedule.created",),
     ),
+    Resource(
+        table="quotes",
+        object="quote",
+        group="billing",
+        created_field="",
+        permission="rak_quote_read",
+        permission_guessed=True,
+        label="Billing > Quotes",
+        events=event_types("quote", "created finalized accepted canceled"),
+        created_by=("quote.created",),
+        hides_test_clocks=True,
+        children=(
+            Child(
+                field="line_items",
+                table="quote_line_items",
+                object="item",
+                parent="quote",
+                path="/v1/quotes/{id}/line_items",
+                embeds=(("price", "prices"),),
+                expand=True,
+            ),
+        ),
+    ),
+    Resource(
+        table="trial_offers",
+        object="product_catalog.trial_offer",
+        group="billing",
+        path="/v1/product_catalog/trial_offers",
+        created_field="",
+        permission="rak_product_read",
+        permission_guessed=True,
+        label="Core > Products",
+    ),
+    Resource(
+        table="meters",
+        object="billing.meter",
+        group="usage",
+        path="/v1/billing/meters",
+        created_field="",
+        permission="rak_billing_meter_read",
+        permission_guessed=True,
+        label="Billing > Meters",
+        events=event_types("billing.meter", "created updated deactivated reactivated"),
+        created_by=("billing.meter.created",),
+    ),
+    Resource(
+        table="credit_grants",
+        object="billing.credit_grant",
+        group="usage",
+        path="/v1/billing/credit_grants",
+        created_field="",
+        permission="rak_billing_credit_grant_read",
+        permission_guessed=True,
+        label="Billing > Credit grants",
+        events=event_types("billing.credit_grant", "created updated"),
+        created_by=("billing.credit_grant.created",),
+    ),
+    Resource(
+        table="credit_balance_transactions",
+        object="billing.credit_balance_transaction",
+        group="usage",
+        path="/v1/billing/credit_balance_transactions",
+        created_field="",
+        permission="rak_billing_credit_balance_transaction_read",
+        permission_guessed=True,
+        label="Billing > Credit grants",
+        events=event_types("billing.credit_balance_transaction", "created"),
+        created_by=("billing.credit_balance_transaction.created",),
+    ),
+    Resource(
+        table="features",
+        object="entitlements.feature",
+        group="usage",
+        path="/v1/entitlements/features",
+        created_field="",
+        # without a filter, the list hides archived ones
+        list_filters=((("archived", "false"),), (("archived", "true"),)),
+        permission="rak_entitlement_read",
+        permission_guessed=True,
+        label="Billing > Entitlements",
+    ),
+    Resource(
+        table="billing_alerts",
+        object="billing.alert",
+        group="usage",
+        path="/v1/billing/alerts",
+        created_field="",
+        permission="rak_billing_alert_read",
+        permission_guessed=True,
+        label="Billing > Billing alerts",
+    ),
 )
-"""Discounts, taxes, credit notes, and what invoices and subscriptions are made of."""
+"""Discounts, taxes, credit notes, what invoices and subscriptions are made of; then usage."""

@@ -33,5 +33,37 @@ CHECKOUT: tuple[Resource, ...] = (
             ),
         ),
     ),
+    Resource(
+        table="payment_links",
+        object="payment_link",
+        group="checkout",
+        created_field="",
+        permission="rak_payment_link_read",
+        permission_guessed=True,
+        label="Payment Links > Payment Links",
+        events=event_types("payment_link", "created updated"),
+        created_by=("payment_link.created",),
+        map_fields=("payment_method_options",),
+        children=(
+            Child(
+                field="line_items",
+                table="payment_link_line_items",
+                object="item",
+                parent="payment_link",
+                path="/v1/payment_links/{id}/line_items",
+                embeds=(("price", "prices"),),
+                expand=True,
+            ),
+        ),
+    ),
+    Resource(
+        table="shipping_rates",
+        object="shipping_rate",
+        group="checkout",
+        permission="rak_shipping_rate_read",
+        permission_guessed=True,
+        label="Core > Shipping Rates",
+        created_field="",  # it could be filtered, but without events only a whole walk sees changes
+    ),
 )
 """Sessions, payment links and shipping rates."""

@@ -45,6 +45,7 @@ CONNECT: tuple[Resource, ...] = (
         table="accounts",
         object="account",
         group="connect",
+        created_field="",  # some do not say when they were created
         permission="rak_connected_account_read",
         label="Connect > Connected accounts",
         events=event_types("account", "updated"),  # none says that one was connected

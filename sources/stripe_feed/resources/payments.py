@@ -119,5 +119,23 @@ PAYMENTS: tuple[Resource, ...] = (
         events=event_types("radar.early_fraud_warning", "created updated"),
         created_by=("radar.early_fraud_warning.created",),
     ),
+    Resource(
+        table="balance_transactions",
+        object="balance_transaction",
+        group="payments",
+        permission="rak_balance_transaction_source_read",
+        label="Core > Balance Transaction Sources",
+        relist_days=14,  # without an event, pending ones become available within two weeks
+    ),
+    Resource(
+        table="payment_methods",
+        object="payment_method",
+        group="payments",
+        created_field="",
+        permission="rak_payment_method_read",
+        label="Core > PaymentMethods",
+        events=event_types("payment_method", "attached updated automatically_updated detached"),
+        created_by=("payment_method.attached",),
+    ),
 )
 """Charges, refunds, intents, disputes, payouts and what Radar says."""

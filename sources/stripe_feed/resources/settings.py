@@ -4,9 +4,60 @@ accounts use.
 
 from __future__ import annotations
 
-from .model import Expandable, Resource, event_types
+from .model import Child, Expandable, Resource, event_types
 
 SETTINGS: tuple[Resource, ...] = (
+    Resource(
+        table="webhook_endpoints",
+        object="webhook_endpoint",
+        group="settings",
+        created_field="",
+        permission="rak_webhook_read",
+        permission_guessed=True,
+        label="Webhook > Webhook Endpoints",
+        excluded=("secret",),
+    ),
+    Resource(
+        table="tax_codes",
+        object="tax_code",
+        group="settings",
+        created_field="",
+        permission="rak_tax_code_read",
+        permission_guessed=True,
+        label="Tax > Tax Codes",
+    ),
+    Resource(
+        table="tax_registrations",
+        object="tax.registration",
+        group="settings",
+        path="/v1/tax/registrations",
+        created_field="",
+        list_filters=((("status", "all"),),),
+        permission="rak_tax_settings_read",
+        permission_guessed=True,
+        label="Tax > Tax Settings and Registrations",
+    ),
+    Resource(
+        table="portal_configurations",
+        object="billing_portal.configuration",
+        group="settings",
+        path="/v1/billing_portal/configurations",
+        created_field="",
+        permission="rak_customer_portal_read",
+        permission_guessed=True,
+        label="Billing > Customer portal",
+        events=event_types("billing_portal.configuration", "created updated"),
+        created_by=("billing_portal.configuration.created",),
+    ),
+    Resource(
+        table="invoice_rendering_templates",
+        object="invoice_rendering_template",
+        group="settings",
+        created_field="",
+        permission="rak_invoice_read",
+        permission_guessed=True,
+        label="Billing > Invoices",
+    ),
     Resource(
         table="report_runs",
         object="reporting.report_run",
@@ -16,6 +67,7 @@ SETTINGS: tuple[Resource, ...] = (
         permission_guessed=True,
         label="Reporting > Report Runs and Report Types",
         events=event_types("reporting.report_run", "succeeded failed"),  # none says that one began
+        relist_days=2,
     ),
     Resource(
         table="files",
@@ -28,6 +80,69 @@ SETTINGS: tuple[Resource, ...] = (
         created_by=("file.created",),
         bearer_links=("url",),
         excluded=("links",),
+    ),
+    Resource(
+        table="file_links",
+        object="file_link",
+        group="settings",
+        permission="rak_file_read",
+        permission_guessed=True,
+        label="Core > Files",
+        created_field="",  # it could be filtered, but without events only a whole walk sees changes
+        bearer_links=("url",),
+        volatile=("expired",),  # by time alone
+    ),
+    Resource(
+        table="radar_value_lists",
+        object="radar.value_list",
+        group="radar",
+        path="/v1/radar/value_lists",
+        permission="rak_radar_value_list_read",
+        permission_guessed=True,
+        label="Radar > Value lists",
+        created_field="",  # it could be filtered, but without events only a whole walk sees changes
+        children=(
+            Child(
+                field="list_items",
+                table="radar_value_list_items",
+                object="radar.value_list_item",
+                parent="value_list",
+                path="/v1/radar/value_list_items",
+                params=(("value_list", "{id}"),),
+            ),
+        ),
+    ),
+    Resource(
+        table="terminal_readers",
+        object="terminal.reader",
+        group="terminal",
+        path="/v1/terminal/readers",
+        created_field="",
+        permission="rak_terminal_reader_read",
+        permission_guessed=True,
+        label="Terminal > Readers",
+        events=event_types("terminal.reader", "action_succeeded action_failed action_updated"),
+        volatile=("last_seen_at", "status", "ip_address"),  # as often as it is switched on
+    ),
+    Resource(
+        table="terminal_locations",
+        object="terminal.location",
+        group="terminal",
+        path="/v1/terminal/locations",
+        created_field="",
+        permission="rak_terminal_location_read",
+        permission_guessed=True,
+        label="Terminal > Locations",
+    ),
+    Resource(
+        table="terminal_configurations",
+        object="terminal.configuration",
+        group="terminal",
+        path="/v1/terminal/configurations",
+        created_field="",
+        permission="rak_terminal_configuration_read",
+        permission_guessed=True,
+        label="Terminal > Configurations",
     ),
     Resource(
         table="verification_sessions",
@@ -44,6 +159,15 @@ SETTINGS: tuple[Resource, ...] = (
         created_by=("identity.verification_session.created",),
         excluded=("client_secret", "url"),
         expandable=(Expandable("verified_outputs"),),
+    ),
+    Resource(
+        table="verification_reports",
+        object="identity.verification_report",
+        group="identity",
+        path="/v1/identity/verification_reports",
+        permission="rak_identity_verification_report_read",
+        permission_guessed=True,
+        label="Identity > Verification Sessions and Reports",
     ),
 )
 """Settings, files and reports; then Radar, Terminal and Identity."""

@@ -35,7 +35,9 @@ def events_of_stored_change(row: StoredChange, resource: Resource) -> list[Objec
     entries = object_events(event, {resource.object: resource})
     for entry in entries:
         entry.seen = entry.from_copy = True
-        if entry.kind == "created" and row.op != "c":
+        if row.op == "c":
+            entry.kind = "created"
+        elif entry.kind == "created":
             entry.kind = kind_of_update(event)
     return entries
 
@@ -96,20 +98,13 @@ def order_events(
     return ordered
 
 
-def has_doubtful_creations(resource: Resource) -> bool:
-    """Whether several types of events can report a new object, each of which can also report a
-    change of one that was there before.
-    """
-    return len(resource.created_by) > 1
-
-
 def _with_one_creation(
     history: Sequence[ObjectEvent], base: BaseState | None
 ) -> Sequence[ObjectEvent]:
     """Of the events of one object that may have created it, let the first be its creation and the
     others updates; all of them if it was there before, or is too old to be new.
     """
-    if not history or not has_doubtful_creations(history[0].resource):
+    if not history or len(history[0].resource.created_by) < 2:
         return history
     precedence = history[0].resource.created_by
     candidates = sorted(
@@ -276,8 +271,8 @@ def needs_base_state(history: Sequence[ObjectEvent]) -> bool:
     `history` as for `order_events`.
     """
     first = [entry for entry in history if entry.event.created == history[0].event.created]
-    if has_doubtful_creations(history[0].resource):
-        return True
+    if len(history[0].resource.created_by) != 1:
+        return True  # only that tells whether the object is new
     if any(entry.kind == "created" for entry in first):
         return any(entry.kind == "deleted" for entry in first)
     updates = [entry for entry in first if entry.kind == "updated"]
