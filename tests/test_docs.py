@@ -32,6 +32,7 @@ from stripe_feed.destination.pipeline import DLT_SETTINGS
 from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import RETENTION, SECONDS_PER_DAY, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
+from stripe_feed.models.render import load_project
 from stripe_feed.resources import CHANGE_COLUMNS, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.resources.writable import WRITABLE
@@ -51,7 +52,7 @@ from tests.receiver import receiving
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
-        "changes", "triggers", "serve", "tables", "python", "destinations", "operations", "actions", "agents", "push", "recipes", "how-it-works",
+        "changes", "triggers", "serve", "tables", "models", "python", "destinations", "operations", "actions", "agents", "push", "recipes", "how-it-works",
         "resources",        "faq",
     )
 }  # fmt: skip
@@ -286,6 +287,19 @@ def test_the_groups_are_those_of_the_resources() -> None:
     assert table("docs/resources.md", "group | permissions") == [
         [f"`{group}`", permissions, form] for group, (_, permissions, form) in expected.items()
     ]
+
+
+def test_the_marts_are_those_of_the_project() -> None:
+    project = load_project()
+    marts = {name for name, model in project.models.items() if model.folder == "marts"}
+    grains = {name: project.properties[name]["config"]["meta"]["grain"] for name in marts}
+
+    assert {row[0].strip("`"): row[1] for row in table("docs/models.md", "mart")} == grains
+    told = {row[0].strip("`"): row[1].strip("`") for row in table("docs/models.md", "variable")}
+    followed = {"source_dataset_name", "source_database_name", "price_tiers"}
+    assert told == {
+        name: str(value) for name, value in project.variables.items() if name not in followed
+    }
 
 
 def test_the_keys_of_triggers_are_those_of_the_code() -> None:
