@@ -12,7 +12,7 @@ import pytest
 from stripe_feed.api.client import Api
 from stripe_feed.errors import UsageError
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.log import PushLog
+from stripe_feed.write.push.log import REPEATABLE, PushLog
 from tests.pushing import Pushing, Row, ends, killed_at, pushing, reasons
 
 DELETES = {"on_delete": "delete", "max_deletes": 5, "max_delete_share": 1}
@@ -162,6 +162,19 @@ def test_a_price_whose_run_dies_at_any_point_is_there_once(
     (new,) = active(prices)
     assert (new["unit_amount"], len(prices.held("prices"))) == (1_200, 2)
     assert prices.box.objects("products")["prod_1"]["default_price"] == new["id"]
+
+
+def test_a_price_that_was_replaced_goes_with_its_row_though_nobody_archived_it(
+    prices: Pushing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = DELETES | {"on_delete": "deactivate"}
+    prices.run([price()], changes=gone)
+    with killed_at(monkeypatch, PushLog, "mark_sent", "after"):  # of the old one's archiving
+        prices.run([price(1_200)], changes=gone)
+    prices.box.advance(REPEATABLE + 10)
+    assert ends(prices.run([], changes=gone)) == {"deleted": 1}
+    assert (active(prices), len(prices.held("prices"))) == ([], 2)
+    assert ends(prices.run([], changes=gone)) == {}
 
 
 @pytest.mark.parametrize("way", ["500_after", "reset"])

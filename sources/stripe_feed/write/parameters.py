@@ -86,13 +86,14 @@ def _place(nested: Params, parts: list[str], value: Any) -> None:
         if not isinstance(inner, dict):
             raise InvalidParameter(f"{part} is given twice: whole and in parts.", ".".join(parts))
         nested = inner
-    if isinstance(value, Mapping) and isinstance(nested.get(parts[-1]), dict):
+    if isinstance(nested.get(parts[-1]), dict) and isinstance(value, Mapping):
         for key, inner_value in value.items():
             _place(nested[parts[-1]], [key], inner_value)
     elif parts[-1] in nested:
         raise InvalidParameter(f"{'.'.join(parts)} is given twice.", ".".join(parts))
     else:
-        nested[parts[-1]] = dict(value) if isinstance(value, Mapping) else value
+        is_hash = not isinstance(value, str) and isinstance(value, Mapping)
+        nested[parts[-1]] = dict(value) if is_hash else value
 
 
 def _convert(

@@ -92,7 +92,7 @@ def without_fixed(
 
 def equal(name: str, held: Any, given: Any) -> bool:
     """Whether a value is what the object holds; a hash, if all that is given is."""
-    if isinstance(given, Mapping):
+    if not isinstance(given, str) and isinstance(given, Mapping):
         return isinstance(held, Mapping) and all(
             equal(key, held.get(key), value) for key, value in given.items()
         )

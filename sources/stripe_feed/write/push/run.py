@@ -74,10 +74,10 @@ class Push:
         """
         self._stamp()
         self.log.tie(self.definition.name, self.definition.object)
-        table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
-        decider = _Decider(self, None, table)
-        threads = THREADS_OF_COPY if decider.references.matcher.known else THREADS
         with _without_collector():  # it would look through all that was decided, again and again
+            table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
+            decider = _Decider(self, None, table)
+            threads = THREADS_OF_COPY if decider.references.matcher.known else THREADS
             decided = self._each(
                 table.pending,
                 lambda pair: decider.decide(*pair),
@@ -226,6 +226,9 @@ class Push:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
+    """Leave cycles alone for as long as a plan takes: it makes hundreds of thousands of objects that
+    stay, and none.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -40,13 +40,13 @@ def update_price(
         params = update_params(push, wanted, held)
         path = path_to(push.row.verbs["update"].path, held["id"])
         steps = [PushStep("update", "post", path, params)] if params else []
-        steps += _succession(lookup, held["product"], held["id"], replaced)
+        steps += succession(lookup, held["product"], held["id"], replaced)
         return steps, field_changes(held, params), ()
     full = get(lookup, push.row, held["id"], EXPANDED) or held
     params = _successor(push, wanted, full)
     steps = [
         PushStep("create", "post", push.row.path, params),
-        *_succession(lookup, params.get("product"), "{0}", [*replaced, held["id"]]),
+        *succession(lookup, params.get("product"), "{0}", [*replaced, held["id"]]),
     ]
     shown = [FieldChange(name, _before(full, name), value) for name, value in leaves(fixed)]
     return steps, shown, (NEW_PRICE.format(old=held["id"]),)
@@ -157,7 +157,7 @@ def _filled(hash: Mapping[str, Any]) -> Params:
     return {name: value for name, value in hash.items() if value is not None}
 
 
-def _succession(
+def succession(
     lookup: Lookup, product_id: str | None, successor: str, replaced: list[str]
 ) -> list[PushStep]:
     """Make a price the default in the place of others, then archive them: Stripe archives no default

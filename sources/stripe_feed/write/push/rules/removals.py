@@ -8,10 +8,11 @@ from ....api.forms import path_to
 from ....resources.writable import WRITABLE
 from ...consequences import consequences
 from ...lookup.find import Lookup, Object, Pages
-from ..decision import OPEN, Decision, get
+from ..decision import OPEN, Action, Decision, get
 from ..definition import Definition
 from ..log import LoggedRow, PushStep
 from .invoices import DRAFT, is_free
+from .prices import succession
 from .subscriptions import ENDED
 
 HAS_PRICES = "Stripe does not delete a product that has prices: it is deactivated instead."
@@ -29,13 +30,16 @@ def decide_removal(lookup: Lookup, push: Definition, logged: LoggedRow, explain:
     if held is None:
         return Decision(key, "drop", object_id, reason="It was gone already.")
     way, reason = WAYS.get(push.object, _as_asked)(lookup, push, held)
+    # prices whose place it took, if a run died before it archived them
+    before = succession(lookup, held.get("product"), object_id, list(logged.replaced))
     if way == "nothing":
-        return Decision(key, "drop", object_id, reason=reason)
+        action: Action = "delete" if before else "drop"
+        return Decision(key, action, object_id, tuple(before), reason=reason)
     notes = [reason] if reason else []
     if explain and (note := consequences(lookup, push.row, way, object_id)):
         notes.append(note)
     step = _step(push, way, object_id)
-    return Decision(key, "delete", object_id, (step,), notes=tuple(notes))
+    return Decision(key, "delete", object_id, (*before, step), notes=tuple(notes))
 
 
 def _as_asked(lookup: Lookup, push: Definition, held: Object) -> Way:
