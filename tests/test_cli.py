@@ -35,6 +35,7 @@ from stripe_feed.cli.progress import (
     Progress,
     RequestMonitor,
 )
+from stripe_feed.destination.read import KNOWN_TABLES
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
 from stripe_feed.sandbox import Sandbox
@@ -784,14 +785,14 @@ def test_every_table_can_be_previewed(copy: Shell, table: str) -> None:
 
 
 def test_preview_of_an_unknown_or_missing_table(copy: Shell, shell: Shell) -> None:
-    unknown = copy.run("preview", "charges")
+    unknown = copy.run("preview", "charge")
     with duckdb.connect("stripe_feed.duckdb") as connection:
         connection.execute("drop table stripe.plans")
     missing = copy.run("preview", "plans")
 
     assert (unknown.code, unknown.error) == (
         2,
-        f"There is no table 'charges'. Choose from: {', '.join([*CORE_TABLES, 'changes'])}.",
+        f"There is no table 'charge'. Choose from: {', '.join(KNOWN_TABLES)}.",
     )
     assert (missing.code, missing.error) == (
         3,
