@@ -156,6 +156,32 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
     }
 
 
+def test_groups_need_their_own_permissions(shell: Shell) -> None:
+    """A key for the core lacks each one of another group; the form asks for those of both."""
+    key = shell.box.restrict(permissions=PERMISSIONS)
+    asked = ("doctor", "--json", "--resources", "customers,connect,topups")
+
+    said = shell.run(*asked, STRIPE_SECRET_KEY=key)
+
+    found = problems(said)
+    lacking = {
+        "topups": "rak_topup_read",
+        "transfers": "rak_transfer_read",
+        "application_fees": "rak_application_fee_read",
+        "accounts": "rak_connected_account_read",
+    }
+    assert said.code == 3 and found.keys() == {*lacking, "permissions"}
+    for table, permission in lacking.items():
+        doubt = "probably " if table == "topups" else ""
+        assert f"({doubt}{permission})" in found[table][1]
+    text, fix = found["permissions"]
+    needed = ["rak_customer_read", *lacking.values(), "rak_event_read"]
+    assert text == f"the key lacks {', '.join(lacking.values())}"
+    assert all(f"]={permission}" in fix for permission in needed)
+    whole = shell.box.restrict(permissions={*PERMISSIONS, *lacking.values()})
+    assert problems(shell.run(*asked, STRIPE_SECRET_KEY=whole)) == {}
+
+
 def test_a_key_that_may_not_read_events(shell: Shell) -> None:
     said = shell.run(
         "doctor",

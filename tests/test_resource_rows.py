@@ -85,6 +85,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         yield told
 
 
+@each_row
+def test_the_sandbox_wants_the_same_permission(row: Resource) -> None:
+    """And serves the list at the same path."""
+    assert kind(row.table).permission == row.permission
+
+
 def ops(told: Told, row: Resource, id: str) -> list[str]:
     found = told.copy.select(
         f"select op from stripe.changes where resource = '{row.table}' and object_id = '{id}' order by seq"

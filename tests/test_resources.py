@@ -158,6 +158,21 @@ def test_no_new_timestamp_is_taken_for_a_number() -> None:
     ] == []
 
 
+@pytest.mark.parametrize("table", ["reviews", "issuing_cards", "terminal_locations"])
+def test_a_resource_is_a_row_a_file_and_a_kind_of_the_sandbox(table: str) -> None:
+    """No other file of the package names it."""
+    package = FOLDER.parents[1]
+    word = re.compile(rf"\b{table}\b")
+    places = sorted(
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if word.search(path.read_text(encoding="utf-8"))
+    )
+
+    assert [place.rpartition("/")[0] for place in places] == ["resources", "sandbox/state/kinds"]
+    assert (FOLDER / f"{RESOURCES[table].object}.tsv").exists()
+
+
 # columns
 
 

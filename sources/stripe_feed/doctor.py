@@ -172,13 +172,15 @@ def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
         for row in rows
         if row.path and row.parent is None
     ]
+    guessed = {row.table for row in rows if row.permission_guessed}
     missing: dict[str, None] = {}
     for table, path, permission, label in (*lists, EVENTS):
         try:
             api.get(path, {"limit": 1}, decode_raw_rows)
             yield Finding(table, True, f"may be read ({permission})")
         except PermissionMissing:
-            fix = f"Give the key read permission for {label} ({permission}) at {KEYS_PAGE}."
+            doubt = "probably " if table in guessed else ""
+            fix = f"Give the key read permission for {label} ({doubt}{permission}) at {KEYS_PAGE}."
             yield Finding(table, False, f"the key may not read {path}", fix, 3)
             missing[permission] = None
         except NotSetUp as error:

@@ -34,7 +34,7 @@ RETRYABLE_STATUSES = frozenset(
     (408, 409, 424, 425)
 )  # and 5xx: a service behind Stripe, or somebody between, did not answer in time
 TOO_LARGE_STATUSES = frozenset((413, 504))
-PERMISSIONS = {row.path: f"{row.permission} ({row.label})" for row in RESOURCES.values()}
+PERMISSIONS = {row.path.replace("{id}", ":id"): row.needs for row in RESOURCES.values()}
 WRITE_PERMISSIONS = {row.path: row.permission for row in WRITABLE.values()}
 PERMISSION_PATTERN = re.compile(r"\b(rak_\w{1,60})|[`'\"](\w{1,60}_(?:read|write))[`'\"]")
 NOT_ENABLED_PATTERN = re.compile(

@@ -151,9 +151,9 @@ BILLING: tuple[Resource, ...] = (
         group="billing",
         path="/v1/product_catalog/trial_offers",
         created_field="",
-        permission="rak_product_read",
+        permission="rak_plan_read",
         permission_guessed=True,
-        label="Core > Products",
+        label="Billing > Prices",
     ),
     Resource(
         table="meters",

@@ -136,6 +136,11 @@ class Resource:
         return [*of_children, *(table for _, table in self.embeds)]
 
     @property
+    def needs(self) -> str:
+        """The permission in a sentence, with its place in the Dashboard."""
+        return f"{'probably ' if self.permission_guessed else ''}{self.permission} ({self.label})"
+
+    @property
     def created_column(self) -> str:
         """The column with the time of creation, whether the list can be filtered by it or not; ""
         if there is none.
