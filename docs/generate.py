@@ -143,8 +143,37 @@ def tables() -> str:
         _columns(CHANGE_COLUMNS),
         "In the feed a change also has `offset`, `object_version` and `before`, which is computed from `after` and `previous`.\n",
         *(_push_table(one) for one in PUSH_TABLES.values()),
+        "## Compared with other tools\n",
+        *compared(),
     ]
     return "\n".join(parts)
+
+
+COMPARED = {
+    "A": "Airbyte 5.14", "F": "Fivetran's dbt package and pages", "I": "ingestr", "T": "tap-stripe 3.3", "S": "sync-engine 0.48",
+    "D": "dlt's verified source", "E": "Estuary", "P": "PostHog",
+}  # fmt: skip
+"""The letters of `compared-tables.tsv`, and whose code or documentation they were read from, in November 2026."""
+
+
+def compared() -> Iterator[str]:
+    """Which of Stripe's lists other tools load, and the table that holds it here."""
+    rows = lists_of_others()
+    held = sum(bool(row["table"]) for row in rows)
+    yield f"Other tools load {len(rows)} of Stripe's lists; {held} of them have a table here.\n"
+    cells = (
+        [f"`/v1/{row['list']}`", f"`{row['table']}`" if row["table"] else "no",
+         ", ".join(COMPARED[letter].split("'")[0].split()[0] for letter in row["tools"])]
+        for row in rows
+    )  # fmt: skip
+    yield table(("list", "here", "others"), cells)
+    yield f"Read from {', '.join(COMPARED.values())}, in November 2026.\n"
+
+
+def lists_of_others() -> list[dict[str, str]]:
+    """The rows of `compared-tables.tsv`."""
+    with (ROOT / "docs" / "compared-tables.tsv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def _resource(row: Resource) -> str:
@@ -152,7 +181,7 @@ def _resource(row: Resource) -> str:
                      f"{extra.column.description}") for extra in row.expandable if not extra.always]  # fmt: skip
     parts = [
         f"## {row.table}\n",
-        f"Group `{row.group}`. Read from `GET {row.path}` with the permission {permission_of(row)} ({row.label}).",
+        f"Group `{row.group}`. {_where(row)} with the permission {permission_of(row)} ({row.label}).",
         f"{_how_new(row)} {_how_changed(row)} {_how_gone(row)}\n",
         _columns([*row.columns, *opt_in]),
         *(_child(child, row) for child in row.children),
@@ -165,16 +194,30 @@ def permission_of(row: Resource) -> str:
     return f"`{row.permission}`{'?' if row.permission_guessed else ''}"
 
 
+def _where(row: Resource) -> str:
+    if row.holders:
+        return f"They come with the objects that they are on, those of {', '.join(f'`{name}`' for name in dict.fromkeys(holder.resource for holder in row.holders))},"
+    return f"Read from `GET {row.path}`"
+
+
 def _how_new(row: Resource) -> str:
+    if row.holders:
+        return "A row is fetched when another row names it first."
     if row.parent is not None:
         return f"Each of the `{row.parent.table}` has a list of its own; lists are read again when something happened to their object."
     if not row.created_field:
-        return "The list cannot be filtered by time: it is read whole, and compared with the rows."
-    again = f" and those of the last {row.relist_days} days again" if row.relist_days else ""
+        return "The list is read whole once a day, and compared with the rows."
+    again = (
+        f"; once a day those of the last {row.relist_days} days are read again"
+        if row.relist_days
+        else ""
+    )
     return f"New objects come from the list, by `{row.created_field}`{again}."
 
 
 def _how_changed(row: Resource) -> str:
+    if row.holders:
+        return "The row says what that object showed then."
     if not row.events:
         return "Stripe has no events for them: changes are seen when the list is read."
     types = ", ".join(f"`{type}`" for type in row.events if type not in row.deleted_by)
@@ -182,8 +225,14 @@ def _how_changed(row: Resource) -> str:
 
 
 def _how_gone(row: Resource) -> str:
+    if row.holders:
+        return "A row stays; whether it is still in force, the object that it is on says."
     if row.deleted_by:
         return f"Deletes are seen by {', '.join(f'`{type}`' for type in row.deleted_by)}."
+    if not row.created_field:
+        return (
+            "What the list no longer shows, and Stripe does not have any more, counts as deleted."
+        )
     return "No event reports a delete: `reconcile` finds them, if there are any."
 
 
