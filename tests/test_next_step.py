@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.extract.events.reader import poll_groups
 from stripe_feed.extract.next_step import (
     IDLE_STORE_INTERVAL,
     SECONDS_PER_DAY,
@@ -18,6 +19,8 @@ from stripe_feed.extract.next_step import (
     plan_run,
     should_store,
 )
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.groups import GROUPS
 from stripe_feed.resources.model import Resource
 
 NOW = 1_780_000_000
@@ -302,3 +305,23 @@ def test_a_relist_that_was_put_off_comes_before_more_events() -> None:
 
 def test_a_comparison_of_everything_is_not_limited_to_the_last_days() -> None:
     assert plan(silent(**LATE, compare=True)).relist_from == {}
+
+
+def requests_of(names: Collection[str], relist_every: int) -> int:
+    """What an idle run asks: the account, each list that is read or compared, and the events."""
+    cursors = {name: read() for name in names if RESOURCES[name].events}
+    found = states(cursors, **{name: listed() | {"relisted": NOW - 100} for name in names})
+    run = plan_run(found, list(names), NOW, reads_events=True, relist_every=relist_every)
+    walks = sum(len(RESOURCES[name].list_filters) for name in {*run.lists, *run.compared})
+    calls = poll_groups([RESOURCES[name] for name in run.polled], dict.fromkeys(names, NOW))
+    return 1 + walks + len(calls)
+
+
+def test_an_idle_run_of_all_groups_asks_hardly_more_than_each_list() -> None:
+    """Whether whole lists are due or not; the core costs what it did before there were groups."""
+    lists = [name for name, row in RESOURCES.items() if row.parent is None]
+
+    assert len(lists) > 25
+    assert requests_of(lists, SECONDS_PER_DAY) <= len(lists) + 4
+    assert requests_of(lists, 0) <= len(lists) + 4
+    assert requests_of(GROUPS["core"], SECONDS_PER_DAY) == requests_of(GROUPS["core"], 0) == 10

@@ -5,9 +5,11 @@ days or the whole list again, once in a while; each change once.
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import pytest
 from stripe_feed import sync_run
 from stripe_feed.destination import load
 from stripe_feed.extract.paging import reader
+from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.state.kinds import GROUPS
 from stripe_feed.sync_run import Planned, dry_run
 from stripe_feed.verify_run import verify
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
@@ -494,3 +498,39 @@ def test_a_table_that_is_gone_comes_back_without_a_change(copy: Copy) -> None:
 
     assert told(copy) == []
     copy.check(*NAMES)
+
+
+def history(seed: int, folder: Path) -> None:
+    """A first load, then what happened since, told or not; each run lists everything again, and tells
+    each new object once.
+    """
+    dice = random.Random(f"silent {seed}")
+    names = ("customers", *dice.sample(TABLES, 4))
+    box = Sandbox(seed=seed, customers=4, oddities=False, groups=GROUPS)
+    box.advance(3_600)
+    with pytest.MonkeyPatch.context() as patch, copy_of(box, folder) as copy:
+        for row in SILENT:  # whatever their age
+            if row.relist_days:
+                patch.setitem(RESOURCES, row.table, replace(row, relist_days=36_500))
+        copy.sync(resources=names)
+        first = {table: set(box.objects(table)) for table in names}
+        for _ in range(3):
+            box.live(dice.choice((60, 5_000, 90_000)), dice.choice((20, 60)))
+            box.advance(600)
+            copy.sync(resources=names, relist_hours=0)
+            copy.check(*names, found_later=True)
+            created = [change for change in told(copy) if change[1] == "c"]
+            assert len(created) == len(set(created))
+            for table in names:
+                held = {id for (id,) in copy.select(f"select id from stripe.{table}")}
+                assert {c[3] for c in created if c[0] == table} == held - first[table]
+
+
+def test_tables_equal_a_random_history_of_silent_changes(tmp_path: Path) -> None:
+    history(1, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 40))
+def test_tables_equal_many_random_histories_of_silent_changes(seed: int, tmp_path: Path) -> None:
+    history(seed, tmp_path)
