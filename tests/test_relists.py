@@ -25,16 +25,16 @@ from stripe_feed.sync_run import Planned, dry_run
 from stripe_feed.verify_run import verify
 from tests.copies import PERMISSIONS, Copy, copy_of, first_copy
 from tests.feed_truth import changes
-from tests.silent_rows import NAMES, SILENT, silent_rows
 
 DAY = 86_400
-TABLES = [row.table for row in SILENT]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def rows() -> Iterator[None]:
-    with silent_rows():
-        yield
+BY_TIME = ("balance_transactions", "invoice_payments")
+"""Some changes have no event; of the first none has. The last days are listed again."""
+WHOLE = ("quotes", "invoice_rendering_templates", "terminal_locations", "tax_codes")
+"""Lists without a filter by time; only quotes have events. The last two do not say when an object
+was created, and a location can be deleted.
+"""
+TABLES = (*BY_TIME, *WHOLE)
+NAMES = ("customers", *TABLES)
 
 
 def account(count: int = 4) -> Sandbox:
@@ -50,7 +50,7 @@ def account(count: int = 4) -> Sandbox:
 
 
 @pytest.fixture(scope="module")
-def loaded(rows: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The database after a first sync of the account."""
     return first_copy(account(), tmp_path_factory.mktemp("loaded"), resources=NAMES).read_bytes()
 
@@ -75,10 +75,10 @@ def sync(copy: Copy, **options: Any) -> Any:
 
 
 def asked(box: Sandbox) -> Counter[str]:
-    """Requests by the last name of the path."""
-    found = Counter[str]()
+    """Requests by table, others by the last name of the path."""
+    tables, found = {row.path: name for name, row in RESOURCES.items()}, Counter[str]()
     for (template, _), count in box.counts.items():
-        found[template.removeprefix("/v1/")] += count
+        found[tables.get(template, template.removeprefix("/v1/"))] += count
     return found
 
 
@@ -111,7 +111,7 @@ def stopped_after_a_package() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory, rows: None) -> Iterator[dict[str, Any]]:
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What each sync said, asked and told: a first one, one after new objects, one soon after silent
     changes, and one a day later; `new` and `silent` are the ids by table.
     """
@@ -131,15 +131,14 @@ def lived(tmp_path_factory: pytest.TempPathFactory, rows: None) -> Iterator[dict
         box.advance(3_600)
         seen["silent"] = {
             "balance_transactions": {"status": "available"},
-            "shipping_rates": {"active": False},
-            "payment_intents": {"description": "silent"},
+            "invoice_payments": {"status": "canceled"},
             "quotes": {"description": "silent"},
             "invoice_rendering_templates": {"nickname": "silent"},
         }
         for table, fields in seen["silent"].items():
             box.update(table, some(box, table), **fields)
-        seen["deleted"] = some(box, "account_tax_ids", 1)
-        box.delete("account_tax_ids", seen["deleted"])
+        seen["deleted"] = some(box, "terminal_locations", 1)
+        box.delete("terminal_locations", seen["deleted"])
         box.advance(100)
         note("later")
         box.advance(DAY)
@@ -154,25 +153,21 @@ def test_a_first_load_tells_nothing_and_reads_each_list_once(lived: dict[str, An
 
     assert {table: done.rows[table] for table in TABLES} == dict.fromkeys(TABLES, 4)
     assert "changes" not in done.rows
-    assert all(requests[path] == 1 for path in ("quotes", "tax_codes", "tax_ids"))
+    assert all(requests[table] == 1 for table in WHOLE)
 
 
 def test_a_list_tells_new_objects_that_have_no_events(lived: dict[str, Any]) -> None:
-    """At once where it can be filtered by time; those of whole lists by their events, if they have
-    any, else when they are listed again.
+    """At once where it can be filtered by time, if nothing else could; others by their events, or
+    when they are listed again.
     """
     _, _, changes_soon = lived["soon"]
     _, _, changes_next = lived["next day"]
     new = lived["new"]
 
-    for table in ("balance_transactions", "shipping_rates"):
-        assert [change for change in changes_soon if change[0] == table] == [
-            (table, "c", "list", new[table])
-        ]
-    for table in ("payment_intents", "quotes"):
-        assert (table, "c", "event", new[table]) in changes_soon
-    for table in ("invoice_rendering_templates", "account_tax_ids", "tax_codes"):
-        assert not [change for change in changes_soon if change[0] == table]
+    assert ("balance_transactions", "c", "list", new["balance_transactions"]) in changes_soon
+    assert ("quotes", "c", "event", new["quotes"]) in changes_soon
+    assert len(changes_soon) == 2
+    for table in set(TABLES) - {"balance_transactions", "quotes"}:
         assert (table, "c", "diff", new[table]) in changes_next
     created = Counter(table for table, op, _, _ in changes_next if op == "c")
     assert created == dict.fromkeys(TABLES, 1)
@@ -189,7 +184,7 @@ def test_silent_changes_are_told_once_when_the_lists_are_read_again(lived: dict[
     assert sorted(found) == sorted(
         [
             *((table, "u", "diff", some(copy.box, table)) for table in lived["silent"]),
-            ("account_tax_ids", "d", "diff", lived["deleted"]),
+            ("terminal_locations", "d", "diff", lived["deleted"]),
         ]
     )
     assert lived["idle"][2] == next_day
@@ -201,10 +196,9 @@ def test_silent_changes_are_told_once_when_the_lists_are_read_again(lived: dict[
 def test_the_tables_equal_the_account_after_that(lived: dict[str, Any]) -> None:
     copy: Copy = lived["copy"]
 
-    copy.check(*(table for table in NAMES if table != "account_tax_ids"))
-    gone = "select count(*) from stripe.account_tax_ids where deleted_at is not null"
-    assert copy.one(f"{gone} and id = '{lived['deleted']}'") == copy.one(gone) == 1
-    assert copy.one("select count(*) from stripe.account_tax_ids") == 5
+    copy.check(*NAMES, found_later=True)
+    gone = "select id from stripe.terminal_locations where deleted_at is not null"
+    assert copy.select(gone) == [(lived["deleted"],)]
 
 
 def test_verify_finds_no_difference(lived: dict[str, Any]) -> None:
@@ -229,14 +223,12 @@ def test_between_its_times_no_whole_list_is_read(lived: dict[str, Any]) -> None:
         "account": 1,
         "customers": 1,
         "balance_transactions": 1,
-        "shipping_rates": 1,
-        "payment_intents": 1,
+        "invoice_payments": 1,
         "events": 1,
     }
     assert lived["idle"][0].rows == {}
     again = lived["next day"][1]
-    assert all(again[path] == 1 for path in ("quotes", "tax_codes", "tax_ids"))
-    assert all(again[path] == 1 for path in ("balance_transactions", "payment_intents"))
+    assert all(again[table] == 1 for table in TABLES)
 
 
 def test_a_comparison_that_finds_nothing_asks_for_no_events(copy: Copy) -> None:
@@ -245,9 +237,7 @@ def test_a_comparison_that_finds_nothing_asks_for_no_events(copy: Copy) -> None:
 
     sync(copy)
 
-    assert asked(copy.box) == dict.fromkeys(("account", "events", "tax_ids"), 1) | dict.fromkeys(
-        set(NAMES) - {"account_tax_ids"}, 1
-    )
+    assert asked(copy.box) == dict.fromkeys(("account", "events", *NAMES), 1)
 
 
 def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
@@ -257,7 +247,7 @@ def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
     for table in TABLES:
         assert set(states[table]) <= {"t0", "left", "start", "shape", "since", "relisted"}
         assert not any(states[table]["left"])
-    assert set(states["changes"]) == {"customers", "payment_intents", "quotes"}
+    assert set(states["changes"]) == {"customers", "invoice_payments", "quotes"}
 
 
 # -- what else can happen
@@ -266,10 +256,10 @@ def test_what_lists_keep_in_the_state_is_small(lived: dict[str, Any]) -> None:
 
 def test_a_change_whose_event_is_not_settled_is_left_to_it(copy: Copy) -> None:
     """Or it would be told twice."""
-    quote, intent = some(copy.box, "quotes"), some(copy.box, "payment_intents")
+    quote, payment = some(copy.box, "quotes"), some(copy.box, "invoice_payments")
     copy.box.advance(DAY)
     copy.box.update("quotes", quote, status="canceled")
-    copy.box.update("payment_intents", intent, status="canceled")
+    copy.box.update("invoice_payments", payment, status="paid")
     copy.box.advance(10)
 
     sync(copy)
@@ -279,7 +269,7 @@ def test_a_change_whose_event_is_not_settled_is_left_to_it(copy: Copy) -> None:
 
     assert before == []
     assert sorted(told(copy)) == [
-        ("payment_intents", "u", "event", intent),
+        ("invoice_payments", "u", "event", payment),
         ("quotes", "u", "event", quote),
     ]
     copy.check(*NAMES)
@@ -316,7 +306,7 @@ def test_how_often_lists_are_read_again_can_be_set(empty: Copy) -> None:
     sync(empty)
     empty.box.advance(1_000)
 
-    assert [p.kind for p in planned().values()] == ["new"] * 4 + ["events"]
+    assert [p.kind for p in planned().values()] == ["new"] * 3 + ["events"]
     plans = planned(relist_hours=0.25)
     assert {name: plan.kind for name, plan in plans.items()} == {
         "customers": "new",
@@ -382,10 +372,9 @@ def test_an_interrupted_relist_goes_on_and_tells_the_rest(copy: Copy) -> None:
 
 def test_a_key_that_may_not_read_events_finds_changes_of_whole_lists(empty: Copy) -> None:
     """And no second change comes with the permission."""
-    kinds = {"balance_transaction_source", "shipping_rate", "payment_intent", "quote", "tax_code"}
-    more = {f"rak_{kind}_read" for kind in kinds} | {"rak_invoice_read", "rak_tax_id_read"}
-    key = empty.box.restrict(permissions=(PERMISSIONS | more) - {"rak_event_read"})
-    some_tables = {"resources": ("shipping_rates", "payment_intents", "quotes", "tax_codes")}
+    lists = {RESOURCES[table].permission for table in NAMES}
+    key = empty.box.restrict(permissions=(PERMISSIONS | lists) - {"rak_event_read"})
+    some_tables = {"resources": (*BY_TIME, "quotes", "tax_codes")}
     sync(empty, api_key=key, **some_tables)
     empty.box.advance(500)
     new = {table: empty.box.create(table)["id"] for table in some_tables["resources"]}
@@ -463,7 +452,7 @@ def test_dates_hold_for_lists_without_a_filter_by_time(empty: Copy) -> None:
 
 def test_a_snapshot_has_objects_without_events_too(empty: Copy) -> None:
     """One change of op `r` per object, once."""
-    names = ("shipping_rates", "tax_codes")
+    names = ("balance_transactions", "tax_codes")
     sync(empty, snapshot=True, resources=names)
     empty.box.advance(1_000)
     sync(empty, snapshot=True, resources=names)
@@ -509,9 +498,8 @@ def history(seed: int, folder: Path) -> None:
     box = Sandbox(seed=seed, customers=4, oddities=False, groups=GROUPS)
     box.advance(3_600)
     with pytest.MonkeyPatch.context() as patch, copy_of(box, folder) as copy:
-        for row in SILENT:  # whatever their age
-            if row.relist_days:
-                patch.setitem(RESOURCES, row.table, replace(row, relist_days=36_500))
+        for table in BY_TIME:  # whatever their age
+            patch.setitem(RESOURCES, table, replace(RESOURCES[table], relist_days=36_500))
         copy.sync(resources=names)
         first = {table: set(box.objects(table)) for table in names}
         for _ in range(3):
