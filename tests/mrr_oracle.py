@@ -264,8 +264,8 @@ class MrrOracle:
             for line in invoice.lines
             if invoice.status == "paid" and not line.proration and line.amount > 0
         ]
-        state = self.base_of(subscription).state
-        return max(ends, default=state.trial_end or subscription.start_date)
+        trial_end = self.base_of(subscription).state.trial_end or 0
+        return max(max(ends, default=subscription.start_date), trial_end)
 
     def _items_before(
         self, subscription: Subscription, base: Base, second: int
