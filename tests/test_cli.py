@@ -410,6 +410,7 @@ def test_a_quiet_sync_says_nothing(copy: Shell) -> None:
 
 ASKED: Mapping[str, Any] = {
     "api_key": None,
+    "account": None,
     "database": None,
     "destination": None,
     "dataset": "stripe",
@@ -441,6 +442,14 @@ ASKED: Mapping[str, Any] = {
             {"database": "x.duckdb", "dataset": "live", "state_dir": "s"},
         ),
         (["--destination", "postgres"], {"destination": "postgres"}),
+        (
+            ["--account", "acct_1"],
+            {
+                "account": "acct_1",
+                "database": "stripe_feed_acct_1.duckdb",
+                "dataset": "stripe_acct_1",
+            },
+        ),
         (["--resources", "customers, invoices"], {"resources": ["customers", "invoices"]}),
         (
             ["--resources", "plans,invoices", "--resources", "prices,", "--resources", "plans"],

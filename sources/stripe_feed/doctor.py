@@ -54,6 +54,7 @@ class Finding:
 def examine(
     *,
     api_key: str | None = None,
+    account: str | None = None,
     database: str | None = None,
     destination: str | None = None,
     dataset: str = DEFAULT_DATASET,
@@ -66,7 +67,8 @@ def examine(
     """Check the dependencies, key, clock, permissions and destination; yield one finding per check.
     Writes nothing.
 
-    `resources`: the resources and groups to read, by default the group `core`. Raises `UsageError`
+    `resources`: the resources and groups to read, by default the group `core`. `account`: a connected
+    account that is read in place of the key's. Raises `UsageError`
     for unknown names.
     """
     names = resource_names(resources)
@@ -75,10 +77,11 @@ def examine(
     if broken:
         return  # the other checks need the dependencies
     yield Finding("dependencies", True, "dlt, duckdb, sqlglot and stripe are compatible")
-    account = None
+    found = None
     try:
         api = Api(
             api_key,
+            account=account,
             base=api_base,
             version=api_version,
             allow_api_base=allow_api_base,
@@ -89,8 +92,8 @@ def examine(
     else:
         yield Finding("key", True, f"a {api.key_kind} key in {_mode(api.live)} mode")
         try:
-            account = api.account()
-            yield Finding("account", True, f"{account.id}{_at(api)}")
+            found = api.account()
+            yield Finding("account", True, f"{found.id}{_at(api)}")
             yield clock(api.skew() if api.has_date else None)
             yield from permissions(api, names)
         except StripeFeedError as error:
@@ -98,7 +101,7 @@ def examine(
         finally:
             api.close()
     with dlt_settings():
-        yield from _check_destination(database, destination, dataset, account)
+        yield from _check_destination(database, destination, dataset, found)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -22,12 +22,12 @@ from .destination.locks import DEFAULT_WAIT, retry_while_locked
 from .destination.pipeline import (
     DEFAULT_PIPELINE,
     check_destination,
+    copy_names,
     dlt_settings,
     lock_copy,
     open_pipeline,
     require_merge,
 )
-from .destination.place import DEFAULT_DATASET
 from .destination.preflight import require_no_dependent_views, require_usable_dataset
 from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
@@ -104,7 +104,7 @@ def sync(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
+    dataset: str | None = None,
     state_dir: str | None = None,
     pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
@@ -126,12 +126,15 @@ def sync(
     webhooks announced; they are read first, with everything that happened until then. Without
     `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
     process that has the DuckDB file open. `watch` is called once, with the run context whose listings
-    show the progress. The other arguments are those of `stripe_source` and `open_pipeline`.
+    show the progress. With `account`, the id is in the default names of the file and dataset. The other arguments are those of `stripe_source` and `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`. Nothing is written if the key or the destination does
     not work.
     """
     names = resource_names(resources)
+    database, dataset = copy_names(
+        reading.get("account"), database, destination, dataset, pipeline_name
+    )
     compared = frozenset(names if reconcile else ())
     context = open_run(
         reading,
@@ -213,7 +216,7 @@ def dry_run(
     *,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
+    dataset: str | None = None,
     pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     full_refresh: bool = False,
@@ -226,6 +229,9 @@ def dry_run(
     if full_refresh and resources:
         raise UsageError(REFRESH_ALL)
     context = open_run(reading, keep_open=True)
+    database, dataset = copy_names(
+        reading.get("account"), database, destination, dataset, pipeline_name
+    )
     with open_checked_copy(context, database, destination, dataset, pipeline_name) as pipeline:
         return plan_sync(pipeline.drop() if full_refresh else pipeline, context, names)
 

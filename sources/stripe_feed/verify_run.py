@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .destination.locks import DEFAULT_WAIT
-from .destination.pipeline import DEFAULT_PIPELINE
-from .destination.place import DEFAULT_DATASET
+from .destination.pipeline import DEFAULT_PIPELINE, copy_names
 from .errors import NotReadable, SetupError
 from .extract import existing
 from .extract.events.classify import ids_with_events
@@ -65,7 +64,7 @@ def verify(
     sample: int = _SAMPLE,
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
+    dataset: str | None = None,
     pipeline_name: str = DEFAULT_PIPELINE,
     resources: Sequence[str] | None = None,
     seed: int | None = None,
@@ -84,6 +83,9 @@ def verify(
     """
     context = open_run(reading, keep_open=True)
     rng = random.Random(seed)
+    database, dataset = copy_names(
+        reading.get("account"), database, destination, dataset, pipeline_name
+    )
     with open_checked_copy(
         context, database, destination, dataset, pipeline_name, wait
     ) as pipeline:

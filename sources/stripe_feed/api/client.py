@@ -33,7 +33,7 @@ from ..errors import (
     Unreachable,
     UsageError,
 )
-from .credentials import find_base, find_key, is_live
+from .credentials import check_account, find_base, find_key, is_live
 from .forms import Form, encode
 from .json_repair import decode_body
 from .rate_limits import (
@@ -90,7 +90,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Whose key this is. `created` is 0 when the key may not read the account."""
+    """The account of the requests. `created` is 0 when the key may not read the account."""
 
     id: str
     livemode: bool
@@ -106,13 +106,15 @@ class Api:
     raises `TryLater` after `give_up_after` seconds, even if bytes still arrive. Writes have rate
     limits of their own, and tell a refusal from an unknown outcome. `max_rps` and
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
-    (https://docs.stripe.com/rate-limits).
+    (https://docs.stripe.com/rate-limits). `account` is an account that is connected to that of the
+    key: every request names it (`Stripe-Account`, https://docs.stripe.com/connect/authentication).
     """
 
     def __init__(
         self,
         api_key: str | None = None,
         *,
+        account: str | None = None,
         base: str | None = None,
         version: str = API_VERSION,
         max_rps: float | None = None,
@@ -147,6 +149,7 @@ class Api:
         self._http = BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(
             key,
+            stripe_account=None if account is None else check_account(account),
             stripe_version=version,
             max_network_retries=0,
             http_client=self._http,
@@ -397,7 +400,7 @@ class Api:
             self.account()
 
     def account(self) -> Account:
-        """The account of the key. If a restricted key may not read it, the id comes from Stripe's
+        """The account of the key, or the connected account. If a restricted key may not read it, the id comes from Stripe's
         refusal.
         """
         try:

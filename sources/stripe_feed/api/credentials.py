@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import SetupError
+from ..errors import SetupError, UsageError
 
 STRIPE_BASE = "https://api.stripe.com"
 KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
@@ -53,6 +53,16 @@ def find_key(api_key: str | None) -> str:
             f"This is not a Stripe key: it must begin with rk_ or sk_. Copy one from {KEYS_PAGE}."
         )
     return key
+
+
+def check_account(account: str) -> str:
+    """Return the id of an account. Raises `UsageError` for what is none."""
+    if not re.fullmatch(r"acct_[A-Za-z0-9]{1,60}", account):
+        raise UsageError(
+            "This is not the id of an account: it begins with acct_. `stripe-feed sync --resources accounts` "
+            "loads the accounts of a platform."
+        )
+    return account
 
 
 def read_key(file: str) -> str:

@@ -145,16 +145,22 @@ def _access_error(
             f"Stripe refuses requests with this key from this machine's IP address ({status}, {trace}). "
             f"Allow the address for the key at {KEYS_PAGE}, or run on a machine that is allowed."
         )
+    account = re.search(r"\bacct_\w{1,60}", str(fault))
     if stripe_code(fault) == "account_invalid" or "access to account" in text:
         return SetupError(
-            f"This key has no access to the account ({status}, {trace}). Use a key of the account from {KEYS_PAGE}."
+            f"This key has no access to the account {account[0] if account else ''} ({status}, {trace}): it does not exist, or "
+            f"has revoked the access. Check --account, or use a key of the account from {KEYS_PAGE}."
+        )
+    if "any connect permissions" in text:
+        return SetupError(
+            f"This key may not read connected accounts ({status}, {trace}). "
+            f"Add the permission rak_connected_account_read at {KEYS_PAGE}, or leave out --account."
         )
     if status == 401 and needed is None and "permission" not in text:
         word = "expired" if "expired" in text else "not valid"
         return SetupError(
             f"Stripe says this key is {word} (401, {trace}). Copy a valid one from {KEYS_PAGE}."
         )
-    account = re.search(r"\bacct_\w{1,60}", str(fault))
     if is_write and needed is None:
         needed = WRITE_PERMISSIONS.get("/".join(endpoint.split("/")[:3]))
     needs = PERMISSIONS.get(endpoint)

@@ -14,6 +14,7 @@ import typer
 from ..errors import UsageError
 from .options import (
     ClientOptions,
+    ConnectedAccount,
     InteractiveClientOptions,
     Json,
     LocalCopyOptions,
@@ -139,6 +140,7 @@ def action(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Schema that holds the tables of the copy.")
     ] = "stripe",
+    account: ConnectedAccount = None,
     client: ClientOptions,
     flat: Annotated[
         bool, typer.Option("--flat", help="With --json: object, id, status and message only.")
@@ -182,6 +184,7 @@ def action(
         database=database,
         destination=destination,
         dataset=dataset,
+        account=account,
         threads=1,
         **client.for_client(),
     ) as actions:
@@ -231,7 +234,9 @@ def forget(
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         stripe: forget_run.AtStripe = "kept"
         if not only_here:
-            stripe = delete_customer(customer, client.for_client(), yes, is_dry_run)
+            stripe = delete_customer(
+                customer, {"account": copy.account, **client.for_client()}, yes, is_dry_run
+            )
         if not is_dry_run:
             path = push_log or log_beside(copy.database)
             print_receipt(forget_run.erase_here(feed, customer, stripe, path), json)

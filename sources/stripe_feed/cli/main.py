@@ -175,8 +175,9 @@ def sync(
     from .progress import Progress
 
     options: dict[str, Any] = {
-        **asdict(copy),
+        **copy.arguments(),
         **requests.arguments(),
+        "account": copy.account,
         "resources": split_names(resources),
         "start_date": parse_day(start_date),
         "end_date": parse_day(end_date),
@@ -198,7 +199,7 @@ def sync(
             wait=wait,
             watch=progress.watch,
         )
-    output.print_sync_result(done, json, quiet, **asdict(copy))
+    output.print_sync_result(done, json, quiet, **copy.arguments())
     if models:
         build_after_sync(LocalCopyOptions(**asdict(copy), state_dir=state_dir), wait)
     if resources and CHANGES in done.refused:  # the user did not ask for them
@@ -252,14 +253,15 @@ def reconcile(
     with Progress(output.console_err(), quiet) as progress:
         done = sync(
             reconcile=True,
-            **asdict(copy),
+            **copy.arguments(),
             **requests.arguments(),
+            account=copy.account,
             resources=split_names(resources),
             state_dir=state_dir,
             wait=wait,
             watch=progress.watch,
         )
-    output.print_sync_result(done, json, quiet, **asdict(copy))
+    output.print_sync_result(done, json, quiet, **copy.arguments())
     raise_if_incomplete(done.refused, done.left_out, split_names(resources))
 
 
@@ -290,8 +292,9 @@ def verify(
     with output.status_line() as watch:
         result = verify(
             sample=sample,
-            **asdict(copy),
+            **copy.arguments(),
             **requests.arguments(),
+            account=copy.account,
             resources=split_names(resources),
             wait=wait,
             watch=watch,
@@ -322,7 +325,7 @@ def status(
     from ..destination import read
     from . import output
 
-    output.print_status(read.copy_status(**asdict(copy), wait=wait), json)
+    output.print_status(read.copy_status(**copy.arguments(), wait=wait), json)
 
 
 @_command
@@ -340,7 +343,7 @@ def preview(
     from ..destination import read
     from . import output
 
-    with read.open_copy(**asdict(copy), wait=wait) as reader:
+    with read.open_copy(**copy.arguments(), wait=wait) as reader:
         output.print_rows(read.preview(reader, table, rows), json)
 
 
@@ -362,7 +365,7 @@ def query(
     from ..destination import read
     from . import output
 
-    with read.open_copy(**asdict(copy), wait=wait) as reader:
+    with read.open_copy(**copy.arguments(), wait=wait) as reader:
         output.print_rows(
             read.run_query(reader, sys.stdin.read() if sql == "-" else sql), json, csv
         )
@@ -381,8 +384,9 @@ def doctor(
     from . import output
 
     findings = doctor.examine(
-        **asdict(copy),
+        **copy.arguments(),
         **client.arguments(),
+        account=copy.account,
         resources=split_names(resources),
     )
     return doctor.exit_code(output.print_findings(findings, json))

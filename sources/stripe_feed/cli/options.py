@@ -10,10 +10,23 @@ import typer
 
 from ..errors import UsageError
 
+ConnectedAccount = Annotated[
+    str | None,
+    typer.Option(
+        "--account",
+        metavar="ID",
+        envvar="STRIPE_ACCOUNT",
+        show_envvar=False,
+        help="An account connected to the key's, read in its place; or STRIPE_ACCOUNT.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """Which copy a command reads or writes."""
+    """Which copy a command reads or writes. A connected account has a file and a dataset of its own by
+    default.
+    """
 
     database: Annotated[
         str | None,
@@ -28,8 +41,25 @@ class CopyOptions:
         ),
     ] = None
     dataset: Annotated[
-        str, typer.Option("--dataset", metavar="NAME", help="Schema that holds the tables.")
-    ] = "stripe"
+        str,
+        typer.Option(
+            "--dataset", metavar="NAME", help="Schema that holds the tables; stripe by default."
+        ),
+    ] = None  # type: ignore[assignment]  # `__post_init__` sets it
+    account: ConnectedAccount = None
+
+    def __post_init__(self) -> None:
+        from ..destination.pipeline import copy_names
+
+        database, dataset = copy_names(self.account, self.database, self.destination, self.dataset)
+        object.__setattr__(self, "database", database)
+        object.__setattr__(self, "dataset", dataset)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that name the copy; the account goes to the client."""
+        arguments = asdict(self)
+        del arguments["account"]
+        return arguments
 
 
 StateDir = Annotated[

@@ -101,6 +101,7 @@ class _PushFile(LocalCopyOptions):
             database=database,
             destination=self.destination,
             dataset=self.dataset,
+            account=self.account,
             **options,
         )
 

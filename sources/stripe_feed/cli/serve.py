@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -109,7 +108,8 @@ def serve(
             stopped=stopped,
             ready=lambda opened: announce(opened, bool(secrets)),
             allow_actions=allow_actions,
-            places=asdict(copy),
+            places=copy.arguments(),
+            account=copy.account,
             resources=split_names(resources),
             **requests.arguments(),
         )
@@ -149,11 +149,11 @@ def mcp(
     from .output import echo_err
     from .trigger_output import stop_on_signals
 
-    options = {"max_rps": max_rps, **client.for_client()}
+    options = {"account": copy.account, "max_rps": max_rps, **client.for_client()}
     key = options.pop("api_key")
     with stop_on_signals() if http is not None else nullcontext(Event()) as stopped:
         serve_agents(
-            asdict(copy),
+            copy.arguments(),
             triggers,
             allow_writes,
             http,

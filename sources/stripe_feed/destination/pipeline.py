@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..api.credentials import check_account
 from ..errors import SetupError
 from .duckdb_file import check_file, check_folder, check_name_clash, duckdb_path
 from .error_messages import connection_error, require_dataset, require_file
@@ -39,12 +40,14 @@ DLT_SETTINGS = {
 def open_pipeline(
     database: str | None = None,
     destination: str | None = None,
-    dataset: str = DEFAULT_DATASET,
+    dataset: str | None = None,
     state_dir: str | None = None,
     name: str = DEFAULT_PIPELINE,
+    account: str | None = None,
 ) -> Any:
     """Return the dlt pipeline of a copy. `database` is a DuckDB file; `destination` any dlt
-    destination by name.
+    destination by name. `account`: the copy of a connected account, whose id is in the default names
+    of its file and dataset.
 
     dlt's working files go to a folder per database and dataset below `state_dir` (by default dlt's
     own folder): a package for one is never loaded into another, and syncs to different databases do
@@ -56,6 +59,7 @@ def open_pipeline(
     import dlt
     from dlt.common.destination import Destination
 
+    database, dataset = copy_names(account, database, destination, dataset, name)
     place = resolve_place(database, destination, dataset, name)
     resolved: Any
     if destination in (None, "duckdb"):
@@ -95,6 +99,26 @@ def state_root(state_dir: str | None) -> Path:
     from dlt.common.pipeline import get_dlt_pipelines_dir
 
     return Path(state_dir or get_dlt_pipelines_dir())
+
+
+def copy_names(
+    account: str | None,
+    database: str | None,
+    destination: str | None,
+    dataset: str | None,
+    name: str = DEFAULT_PIPELINE,
+) -> tuple[str | None, str]:
+    """The DuckDB file and the dataset of a copy; those that are not given have a default. The copy of
+    a connected account has its id in both, in lower case, as databases fold names.
+
+    Raises `UsageError` for an id that is none.
+    """
+    if account is None:
+        return database, DEFAULT_DATASET if dataset is None else dataset
+    ending = check_account(account).lower()
+    if database is None and destination in (None, "duckdb"):
+        database = f"{name}_{ending}.duckdb"
+    return database, f"{DEFAULT_DATASET}_{ending}" if dataset is None else dataset
 
 
 def resolve_place(

@@ -51,6 +51,7 @@ class SourceOptions(TypedDict, total=False):
     """The options as keyword arguments of `stripe_source`, which explains them."""
 
     api_key: str | None
+    account: str | None
     start_date: Moment | None
     end_date: Moment | None
     expand: Mapping[str, Iterable[str]] | None

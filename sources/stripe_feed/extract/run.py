@@ -82,7 +82,7 @@ class _Connections:
 
     @property
     def account(self) -> Account:
-        """The account of the key."""
+        """The account of the key, or the connected account that is read."""
         if self._account is None:
             self._account = self.api.account()
         return self._account
@@ -449,6 +449,7 @@ def open_run(
     def make_api() -> Api:
         return Api(
             reading.get("api_key"),
+            account=reading.get("account"),
             base=reading.get("api_base"),
             version=reading.get("api_version", API_VERSION),
             max_rps=reading.get("max_rps"),

@@ -60,6 +60,7 @@ def stripe_source(
     allow_api_base: bool = False,
     api_version: str = API_VERSION,
     give_up_after: float = GIVE_UP_AFTER,
+    account: str | None = None,
 ) -> Iterable[DltResource]:
     """A Stripe account as dlt resources: one per list of Stripe's, and `changes`: what happened to
     the objects.
@@ -83,6 +84,8 @@ def stripe_source(
     removes them later. `snapshot`: a first backfill also gives a change of op `r` for each object.
     `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits by default.
     `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
+    `account`: an account that is connected to that of the key (`acct_...`), which is read in its
+    place; give it a pipeline and a dataset of its own.
 
     Raises the errors of `stripe_feed.errors` (inside dlt's `PipelineStepFailed` when a pipeline
     runs it).
@@ -91,6 +94,7 @@ def stripe_source(
         open_run(
             {
                 "api_key": api_key,
+                "account": account,
                 "start_date": start_date,
                 "end_date": end_date,
                 "expand": expand,

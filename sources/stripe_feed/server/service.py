@@ -311,7 +311,7 @@ def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Ca
 def _open_actions(places: Mapping[str, Any], reading: Mapping[str, Any]) -> Actions:
     """Actions with the key and the limits of the syncs; the copy answers look-ups while it is fresh."""
     copy = {name: places[name] for name in ("database", "destination", "dataset")}
-    names = ("max_rps", "endpoint_rps", "allow_api_base", "give_up_after")
+    names = ("account", "max_rps", "endpoint_rps", "allow_api_base", "give_up_after")
     options = {name: reading[name] for name in names if name in reading}
     if "api_version" in reading:
         options["version"] = reading["api_version"]

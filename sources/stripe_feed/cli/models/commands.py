@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +46,7 @@ def list_(*, copy: CopyOptions, wait: Wait = DEFAULT_WAIT, json: Json = False) -
     from ...models.overview import list_models
     from .printing import print_overview
 
-    with open_to_read(**asdict(copy), wait=wait) as database:
+    with open_to_read(**copy.arguments(), wait=wait) as database:
         print_overview(list_models(database), json)
 
 
@@ -92,7 +91,7 @@ def build_and_report(
         raise UsageError(f"--with takes built-in or dbt, not {runner!r}.")
     build = build_with_dbt if runner == "dbt" else build_copy_models
     results = build(
-        **asdict(copy),
+        **copy.arguments(),
         selection=names,
         variables=parse_variables(variables),
         full=full,
@@ -115,7 +114,7 @@ def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
     from ...models.copies import build_copy_models
     from .printing import summarize
 
-    results = build_copy_models(**asdict(copy), wait=wait)
+    results = build_copy_models(**copy.arguments(), wait=wait)
     summarize(results)
     raise_if_failed(results)
 
@@ -153,7 +152,7 @@ def test(
     from .printing import print_checks
 
     given = parse_variables(variables)
-    with open_to_read(**asdict(copy), wait=wait) as database:
+    with open_to_read(**copy.arguments(), wait=wait) as database:
         results = run_checks(database, rendered_models(database, given), names, given)
     print_checks(results, json)
     if broken := [result for result in results if result.failures]:
@@ -184,7 +183,7 @@ def show(
     if lineage:
         print_lines(column_lineage(name, lineage), json)
         return
-    with open_to_read(**asdict(copy), wait=wait) as database:
+    with open_to_read(**copy.arguments(), wait=wait) as database:
         details = describe_model(rendered_models(database), name)
     if sql and not json:
         print_lines(details.sql.splitlines(), json)
@@ -209,7 +208,7 @@ def explain(
 
     if number != "mrr":
         raise UsageError(f"`models explain` explains mrr, not {number!r}.")
-    with open_to_read(**asdict(copy), wait=wait) as database:
+    with open_to_read(**copy.arguments(), wait=wait) as database:
         print_explanation(explain_mrr(database, customer, month), json)
 
 
@@ -226,7 +225,7 @@ def docs(
     from ...models.dbt_run import write_docs
     from .printing import print_lines
 
-    print_lines([str(write_docs(out=out, **asdict(copy), wait=wait))], json=False)
+    print_lines([str(write_docs(out=out, **copy.arguments(), wait=wait))], json=False)
 
 
 @partial(command, models_app)

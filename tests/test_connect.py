@@ -1,0 +1,156 @@
+"""Copies of connected accounts: every request names the account, and each has a place of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import dlt
+import duckdb
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from stripe_feed import open_actions, stripe_source, sync
+from stripe_feed.api.client import Api
+from stripe_feed.destination.pipeline import copy_names
+from stripe_feed.errors import SetupError, UsageError
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Shell, shell_of
+from tests.copies import FAST
+
+ONLY = ("--resources", "customers")
+
+
+@pytest.fixture
+def platform() -> Sandbox:
+    return Sandbox(customers=2, products=1, oddities=False)
+
+
+@pytest.fixture
+def shell(platform: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    with shell_of(platform, tmp_path) as opened:
+        yield opened
+
+
+def names_of(account: str) -> tuple[str, str]:
+    return f"stripe_feed_{account.lower()}.duckdb", f"stripe_{account.lower()}"
+
+
+def customers_in(account: str) -> set[str]:
+    file, dataset = names_of(account)
+    with duckdb.connect(file, read_only=True) as opened:
+        found = opened.execute(f"select id, account_id from {dataset}.customers").fetchall()
+    assert {owner for _, owner in found} <= {account}
+    return {id for id, _ in found}
+
+
+def test_the_names_of_a_copy_hold_the_account() -> None:
+    assert copy_names(None, None, None, None) == (None, "stripe")
+    assert copy_names("acct_1aB", None, None, None) == ("stripe_feed_acct_1ab.duckdb", "stripe_acct_1ab")  # fmt: skip
+    assert copy_names("acct_1aB", None, "postgres", None) == (None, "stripe_acct_1ab")
+    assert copy_names("acct_1aB", "x.duckdb", None, "stripe") == ("x.duckdb", "stripe")
+    for wrong in ("", "cus_1", "acct_", "acct_1/../x", "acct_1\r\nX: y"):
+        with pytest.raises(UsageError, match="not the id of an account"):
+            copy_names(wrong, None, None, None)
+        with pytest.raises(UsageError, match="not the id of an account"):
+            Api("rk_test_x", account=wrong)
+
+
+def test_each_account_has_a_copy_of_its_own(platform: Sandbox, shell: Shell) -> None:
+    one, other = platform.connect(customers=3), platform.connect(customers=2)
+
+    assert shell.sync(*ONLY).code == 0
+    assert shell.sync(*ONLY, "--account", one.account_id).code == 0
+    assert shell.sync(*ONLY, STRIPE_ACCOUNT=other.account_id).code == 0
+
+    for child in (one, other):
+        assert customers_in(child.account_id) == set(child.objects("customers"))
+        assert {request.status for request in child.log} == {200}
+    assert shell.rows()["customers"] == len(platform.objects("customers"))
+
+    made = one.create("customers", name="New")
+    platform.advance(600)
+    at = ("--account", one.account_id)
+    assert shell.sync(*ONLY, *at).code == 0
+    changes = shell.run("feed", "tail", "--json", *at).out
+    assert made["id"] in changes
+    status = json.loads(shell.run("status", "--json", *at).out)
+    assert status["account_id"] == one.account_id
+    assert "stripe_feed_acct" in status["feed_store"]
+    counted = shell.run("query", "select count(*) as n from customers", "--json", *at)
+    assert json.loads(counted.out) == {"n": 4}
+    for verb in ("verify", "reconcile"):
+        said = shell.run(verb, *ONLY, "--max-rps", 2000, "--endpoint-rps", 2000, *at)
+        assert said.code == 0, said.err
+    assert one.account_id in shell.run("doctor", *ONLY, *at).out
+    assert {request.status for request in other.log} == {200}
+
+
+def test_an_account_that_cannot_be_read_is_one_line(platform: Sandbox, shell: Shell) -> None:
+    gone, stays = platform.connect(), platform.connect()
+    platform.revoke(gone.account_id)
+
+    for account in (gone.account_id, "acct_unknown"):
+        said = shell.sync("--account", account)
+        assert said.code == 3
+        assert f"no access to the account {account}" in said.error and "--account" in said.error
+        assert not Path(names_of(account)[0]).exists()
+    assert shell.run("doctor", "--account", gone.account_id).code == 3
+    shell.key = platform.restrict(permissions={"rak_customer_read"})
+    said = shell.sync("--account", stays.account_id)
+    assert (said.code, "rak_connected_account_read" in said.error) == (3, True)
+    said = shell.sync("--account", "cus_1")
+    assert (said.code, "not the id of an account" in said.error) == (2, True)
+
+
+def test_another_account_is_refused(platform: Sandbox, shell: Shell) -> None:
+    """As is the platform for the copy of an account, in the place of either."""
+    one, other = platform.connect(), platform.connect()
+    place = ("--database", "x.duckdb", "--dataset", "shared", *ONLY)
+
+    assert shell.sync(*place, "--account", one.account_id).code == 0
+    for refused in (("--account", other.account_id), ()):
+        said = shell.sync(*place, *refused)
+        assert (said.code, f"holds account {one.account_id}" in said.error) == (3, True)
+
+
+def test_python_reads_an_account(platform: Sandbox, shell: Shell) -> None:
+    child = platform.connect()
+    at = {"api_key": platform.key, "api_base": shell.url, **FAST}
+    pipeline = dlt.pipeline("of_child", destination="duckdb", dataset_name="child")
+    pipeline.run(stripe_source(account=child.account_id, resources="customers", **at))
+
+    with pipeline.sql_client() as client:
+        found = client.execute_sql("select id from customers")
+    assert {id for (id,) in found} == set(child.objects("customers"))
+    with pytest.raises(PipelineStepFailed, match="holds account"):
+        pipeline.run(stripe_source(resources="customers", **at))
+
+    done = sync(account=child.account_id, resources=["customers"], **at)
+    assert done.account_id == child.account_id
+    assert customers_in(child.account_id) == set(child.objects("customers"))
+
+
+def test_an_action_writes_to_the_account(platform: Sandbox, shell: Shell) -> None:
+    child = platform.connect(customers=1)
+    with open_actions(platform.key, base=shell.url, account=child.account_id) as actions:
+        made = actions.run("customers", "create", set={"name": "Theirs"})
+    assert made.ok and made.id in child.objects("customers")
+    said = shell.run("action", "customers", "create", "--set", "name=Also", "--account", child.account_id)  # fmt: skip
+    assert said.code == 0, said.err
+    assert len(child.objects("customers")) == 3 and len(platform.objects("customers")) == 2
+
+
+def test_a_client_of_an_account_says_whose(platform: Sandbox, shell: Shell) -> None:
+    child = platform.connect()
+    with closing(Api(platform.key, base=shell.url, account=child.account_id)) as api:
+        assert api.account().id == child.account_id
+    with (
+        closing(Api(platform.key, base=shell.url, account="acct_unknown")) as api,
+        pytest.raises(SetupError, match="acct_unknown"),
+    ):
+        api.account()
