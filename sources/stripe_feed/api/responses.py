@@ -148,7 +148,7 @@ def _access_error(
     account = re.search(r"\bacct_\w{1,60}", str(fault))
     if stripe_code(fault) == "account_invalid" or "access to account" in text:
         return SetupError(
-            f"This key has no access to the account {account[0] if account else ''} ({status}, {trace}): it does not exist, or "
+            f"This key has no access to the account{f' {account[0]}' if account else ''} ({status}, {trace}): it does not exist, or "
             f"has revoked the access. Check --account, or use a key of the account from {KEYS_PAGE}."
         )
     if "any connect permissions" in text:
