@@ -26,7 +26,7 @@ from stripe_feed.delivery.endpoint import Endpoint
 from stripe_feed.delivery.outbox import Message, find
 from stripe_feed.delivery.transports import AttemptResult
 from stripe_feed.delivery.worker import DeliveryReport, Worker
-from stripe_feed.extract.events.classify import ObjectEvent, object_events
+from stripe_feed.extract.events.classify import ObjectEvent, by_object, object_events
 from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, order_events
 from stripe_feed.extract.events.reader import Event
@@ -48,7 +48,7 @@ NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": []
 NOW = BEGIN.timestamp() + 1_000_000
 OK = AttemptResult(True, "200")
 REFUSED = AttemptResult(False, "500")
-NAMES = {row.object: row for row in CORE.values()}
+NAMES = by_object(CORE.values())
 event_of = msgspec.json.Decoder(Event).decode
 
 

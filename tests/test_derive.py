@@ -15,7 +15,12 @@ import msgspec
 import pytest
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.classify import (
+    ObjectEvent,
+    by_object,
+    is_discount_only,
+    object_events,
+)
 from stripe_feed.extract.events.derive import changes_for, final_object
 from stripe_feed.extract.events.history import (
     BaseState,
@@ -30,7 +35,7 @@ from stripe_feed.sandbox import Sandbox
 from tests.core import CORE
 from tests.feed_truth import before_of, by_ids
 
-NAMES = {row.object: row for row in CORE.values()}
+NAMES = by_object(CORE.values())
 Image = dict[str, Any]
 
 event_of = msgspec.json.Decoder(Event).decode

@@ -23,7 +23,12 @@ from stripe_feed.delivery.payloads import (
     render,
 )
 from stripe_feed.errors import UsageError
-from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.classify import (
+    ObjectEvent,
+    by_object,
+    is_discount_only,
+    object_events,
+)
 from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import BaseState, SequencedEvent
 from stripe_feed.extract.events.reader import Event
@@ -353,7 +358,7 @@ def test_an_unknown_format_is_refused() -> None:
 # --- Stripe's events, rebuilt
 # -------------------------------------------------------------------------------------
 
-NAMES = {row.object: row for row in CORE.values()}
+NAMES = by_object(CORE.values())
 
 
 def read(one: Extracted, position: int) -> Change:

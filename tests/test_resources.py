@@ -65,6 +65,11 @@ def annotation(row: Resource | Child, field: str) -> str:
     return re.sub(r"^Optional\[(.*)\]$", r"\1", text)
 
 
+def objects_of(row: Resource | Child) -> tuple[str, ...]:
+    """Stripe's names for the objects of a table."""
+    return row.objects if isinstance(row, Resource) else (row.object,)
+
+
 def declared(row: Resource | Child) -> list[Column]:
     """List the columns, those that only come when expanded included."""
     opt_in = row.expandable if isinstance(row, Resource) else ()
@@ -113,7 +118,7 @@ def test_fields_and_kinds_are_the_sdks(object_name: str) -> None:
 
 def test_every_object_has_its_file_and_every_file_its_object() -> None:
     """No file is left over."""
-    assert {row.object for row in TABLES.values()} == set(FILES)
+    assert {name for row in TABLES.values() for name in objects_of(row)} == set(FILES)
 
 
 @each_table
@@ -124,7 +129,8 @@ def test_every_field_has_one_place(row: Resource | Child) -> None:
     added = {row.parent} if isinstance(row, Child) else {row.parent.column} if row.parent else set()
     added |= {DETAILS.name} if isinstance(row, Resource) and row.folded else set()
 
-    assert set(field_names(row)) - added == set(stored_lines(row.object)) - added
+    fields = {name for object_name in objects_of(row) for name in stored_lines(object_name)}
+    assert set(field_names(row)) - added == fields - added
 
 
 def test_the_tool_adds_what_is_new_and_keeps_what_is_there(
@@ -229,7 +235,11 @@ def test_every_row_has_an_id(row: Resource | Child) -> None:
 @each_table
 def test_object_names_itself(row: Resource | Child) -> None:
     """The column `object` is described by the object's own name."""
-    assert [c.description for c in row.columns if c.name == "object"] == [f"Always `{row.object}`."]
+    *others, last = objects_of(row)
+    said = f"One of {', '.join(f'`{name}`' for name in others)} and `{last}`."
+    assert [c.description for c in row.columns if c.name == "object"] == [
+        said if others else f"Always `{row.object}`."
+    ]
 
 
 def test_columns_read_a_file() -> None:
@@ -298,11 +308,16 @@ def test_tables_are_keyed_by_their_name() -> None:
     assert [row.table for row in TABLES.values()] == list(TABLES)
 
 
-def test_objects_are_unique() -> None:
-    """No two resources hold the same kind of object, so that an event is about one of them."""
-    objects = [row.object for row in RESOURCES.values()]
+def test_an_event_is_about_one_resource() -> None:
+    """No two resources hold the same kind of object and have a type of event in common."""
+    found = [
+        (name, type)
+        for row in RESOURCES.values()
+        for name in row.objects
+        for type in row.events or [row.table]
+    ]
 
-    assert len(objects) == len(set(objects))
+    assert len(found) == len(set(found))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.extract.events.classify import ObjectEvent, object_events
+from stripe_feed.extract.events.classify import ObjectEvent, by_object, object_events
 from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import (
     BaseState,
@@ -82,6 +82,7 @@ def test_objects_that_no_event_creates() -> None:
 
     assert {row.table for row in unborn} == {
         "accounts",
+        "capabilities",
         "checkout_sessions",
         "invoice_payments",
         "personalization_designs",
@@ -99,7 +100,7 @@ def told(table: str, *steps: tuple[int, str], status: str = "succeeded") -> list
         body = {"id": "x_1", "object": row.object, "created": BORN, "status": f"{status} {n}"}
         data = EventData(msgspec.Raw(msgspec.json.encode(body)))
         event = Event(f"evt_{n}", type, BORN + second, data, API_VERSION)
-        found += object_events(event, {row.object: row})
+        found += object_events(event, by_object([row]))
     return found
 
 

@@ -10,6 +10,7 @@
             NotReadable                     Stripe does not give one list; the others can be read
                 PermissionMissing           a restricted key may not read it
                 NotSetUp                    the account does not use that product of Stripe
+            NoAccess                        the key has no access to an account
             WrongAccount                    the dataset holds another account or mode
             Locked                          another process writes to this pipeline, or has the file open
             OffsetOutOfRange                a consumer is behind the oldest change that is kept
@@ -104,6 +105,10 @@ class PermissionMissing(NotReadable):
 
 class NotSetUp(NotReadable):
     """The account is not set up for a product of Stripe, or does not know its list."""
+
+
+class NoAccess(SetupError):
+    """The key has no access to the account, or no longer."""
 
 
 class WrongAccount(SetupError):

@@ -32,6 +32,7 @@ from .destination.preflight import require_no_dependent_views, require_usable_da
 from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, UsageError
 from .extract import existing
+from .extract.dependents.parents import count_to_sweep, touched_parents
 from .extract.events.reader import poll_groups
 from .extract.events.webhook import WebhookEvent
 from .extract.next_step import RunPlan, event_window, plan_run
@@ -45,7 +46,7 @@ from .feed.storage.store import FeedStore
 from .models.copies import release_raw_tables
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
-from .resources.model import Resource
+from .resources.model import Parent, Resource
 from .write.push.history.load import record_runs
 from .write.push.run import log_beside
 
@@ -301,9 +302,11 @@ def plan_sync(
         start=options.start or 0,
         relist_every=options.relist_every,
     )
-    plans = []
+    plans: list[Planned] = []
     for name in (name for name in names if not RESOURCES[name].holders):
-        if name in run_plan.compared and run_plan.steps[name] != "gap":
+        if (parent := RESOURCES[name].parent) is not None:
+            plans += _planned_sublists(pipeline, context, states.get(name, {}), name, parent)
+        elif name in run_plan.compared and run_plan.steps[name] != "gap":
             plans.append(_planned_comparison(pipeline, context, run_plan, name))
         elif name in run_plan.lists or run_plan.steps[name] == "gap":
             plans.append(_planned_list(pipeline, context, run_plan, states.get(name, {}), name))
@@ -355,6 +358,25 @@ def _pages_between(pipeline: Any, resource: Resource, since: int, until: int) ->
     return max(len(resource.list_filters), -(-rows // MAX_PAGE_SIZE))
 
 
+def _planned_sublists(
+    pipeline: Any, context: RunContext, state: Mapping[str, Any], name: str, parent: Parent
+) -> Iterator[Planned]:
+    """The lists to read, one for each parent; unknown until the parents are loaded."""
+    now = context.api.now()
+    is_swept = "t0" in state and not any(state["left"])
+    since = 0 if is_swept or not state else state["left"][0][0][0]
+    with pipeline.sql_client() as client:
+        parents = (
+            len(touched_parents(client, parent, state["looked"]).present)
+            if is_swept
+            else count_to_sweep(client, parent, since)
+        )
+    if parents or not is_swept:
+        is_known = is_swept or "t0" in resource_states(pipeline).get(parent.table, {})
+        kind = "new" if is_swept else "the rest" if since else "everything"
+        yield Planned(name, kind, since, now, parents if is_known else None)
+
+
 def _planned_events(
     run_plan: RunPlan, cursors: Mapping[str, Any], context: RunContext
 ) -> list[Planned]:
@@ -386,7 +408,7 @@ def check_refresh(
     """Refuse a full refresh, which drops every table, if some rows could not be loaded again."""
     if resources:
         raise UsageError(REFRESH_ALL)
-    for name in (name for name in names if RESOURCES[name].path):
+    for name in (name for name in names if not RESOURCES[name].is_dependent):
         try:
             context.api.get(RESOURCES[name].path, {"limit": 1}, bytes)
         except NotReadable:

@@ -96,8 +96,8 @@ def verify(
             )
         names = resource_names(resources)
         for name in names if resources else with_loaded(names, pipeline):
-            if RESOURCES[name].holders:
-                continue  # no list shows them
+            if RESOURCES[name].is_dependent:
+                continue  # no list shows them, or only one that takes a request for each parent
             with pipeline.sql_client() as client:
                 ResourceVerification(
                     context, client, RESOURCES[name], states, sample, rng, watch or _ignore_progress

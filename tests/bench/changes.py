@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from stripe_feed.api.client import API_VERSION
-from stripe_feed.extract.events.classify import ObjectEvent, is_discount_only, object_events
+from stripe_feed.extract.events.classify import (
+    ObjectEvent,
+    by_object,
+    is_discount_only,
+    object_events,
+)
 from stripe_feed.extract.events.derive import changes_for, final_object
 from stripe_feed.extract.events.history import needs_base_state, order_events
 from stripe_feed.extract.events.reader import _page
@@ -153,7 +158,7 @@ def derive(tools: Any) -> None:
 
 
 def _derived(pages: list[bytes]) -> None:
-    names = {row.object: row for row in CORE.values()}
+    names = by_object(CORE.values())
     for start in range(0, len(pages), 20):
         objects: dict[tuple[str, str], list[ObjectEvent]] = {}
         for page in pages[start : start + 20]:

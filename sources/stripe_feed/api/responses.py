@@ -15,6 +15,7 @@ import stripe
 
 from ..errors import (
     CursorGone,
+    NoAccess,
     NotFound,
     NotReadable,
     NotSetUp,
@@ -147,7 +148,7 @@ def _access_error(
         )
     account = re.search(r"\bacct_\w{1,60}", str(fault))
     if stripe_code(fault) == "account_invalid" or "access to account" in text:
-        return SetupError(
+        return NoAccess(
             f"This key has no access to the account{f' {account[0]}' if account else ''} ({status}, {trace}): it does not exist, or "
             f"has revoked the access. Check --account, or use a key of the account from {KEYS_PAGE}."
         )

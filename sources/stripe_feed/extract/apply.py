@@ -66,6 +66,7 @@ class Batch:
     rows: list[tuple[Record, int, int | None]] = field(default_factory=list)
     deleted: dict[str, FinalState] = field(default_factory=dict)
     to_refetch: dict[str, int | None] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)  # id -> the object whose list has it
     fetched: list[Fetched] = field(default_factory=list)
 
     def tables(self) -> Iterator[Any]:
@@ -167,6 +168,8 @@ def plan_batch(
     known, pin = _base_states(writer, objects, since), writer.context.api.version
     for id, object_events in objects.items():
         events = [event for event in object_events if not is_discount_only(event)]
+        if owner := next((event.owner for event in events if event.owner), None):
+            batch.owners[id] = owner
         if len(events) < len(object_events):
             batch.to_refetch[id] = None
         if all(event.seen for event in events):

@@ -360,6 +360,15 @@ def rows_of_parents(
     yield from _by_ids(client, query, parents)
 
 
+def rows_by_ids(
+    client: Any, table: str, ids: Sequence[str], condition: str
+) -> Iterator[tuple[Any, ...]]:
+    """Yield those of these ids whose rows meet a condition."""
+    yield from _by_ids(
+        client, f"select id from {table_name(client, table)} where {condition} and id in", ids
+    )
+
+
 def _read_rows(client: Any, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
     try:
         with client.execute_query(query, *values) as cursor:
@@ -374,6 +383,7 @@ def object_from_row(codec: TableCodec, row: StoredRow) -> Image:
     image: Image = {
         column.name: stripe_value(column.kind, row[column.name]) for column in codec.columns
     }
+    image["id"] = codec.own_id(image["id"])
     if codec.folded:
         image |= image.pop(DETAILS.name) or {}
     return image | (parse_cell(row["extra"]) or {})

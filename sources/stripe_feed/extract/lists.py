@@ -14,8 +14,9 @@ ids, no cursors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dlt
@@ -50,11 +51,22 @@ KEPT_IN_STATE = ("relisted", "since", "snapshot_due")  # what a listing leaves i
 
 def list_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
     """Yield the rows of a resource and its children as Arrow tables; None while none are ready."""
+    yield from rows_if_readable(context, resource, _list_rows)
+
+
+def rows_if_readable(
+    context: RunContext,
+    resource: Resource,
+    read: Callable[[RunContext, Resource, Sequence[str]], Iterator[Any]],
+) -> Iterator[Any]:
+    """Yield what `read` yields, given the names of the selected resources. If Stripe refuses the
+    resource, it is left out with a warning.
+    """
     selected = list(Container()[SourceInjectableContext].source.resources.selected)
     context.acquire()
     failed = False
     try:
-        yield from _list_rows(context, resource, selected)
+        yield from read(context, resource, selected)
     except NotReadable as refusal:
         context.refuse(resource.table, refusal)
         log.warning("%s is left out: %s", resource.table, refusal)
@@ -188,7 +200,14 @@ def _walk(
             tables = writer.empty_tables()
         if tables and reports_changes and not (run.plan.first or keeps_cursor):
             if not run.resource.events:
-                tables += _listed_changes(context, writer, records, run)
+                since = max(run.carried.get("since", 0), run.known_before)
+                tables += listed_changes(
+                    context,
+                    writer,
+                    records,
+                    partial(_is_new, run, since),
+                    run.schema == schema_id(context.api.version, writer.codec),
+                )
             elif context.events_denied is not None and not run.resumed:
                 tables += _created_changes(context, writer, records, run.known_before)
         if run.lost_table and any((record.created or 0) < run.known_before for record in records):
@@ -232,21 +251,26 @@ def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
             yield record.created or 0
 
 
-def _listed_changes(
-    context: RunContext, writer: Writer, records: Sequence[Record], run: ListingRun
+def _is_new(run: ListingRun, since: int, record: Record) -> bool:
+    """Whether an object without a row was created since the first listing began. Those that never
+    say when they were created are new if the whole list was there before.
+    """
+    if record.created is None:
+        return not run.resource.created_column and not run.continued
+    return record.created >= since
+
+
+def listed_changes(
+    context: RunContext,
+    writer: Writer,
+    records: Sequence[Record],
+    is_new: Callable[[Record], bool],
+    is_same_schema: bool,
 ) -> list[Any]:
-    """Return the changes of objects that have no events: creations since the first listing began,
-    and differences to the stored rows. Objects that never say when they were created are new if the
-    whole list was there before.
+    """Return the changes that no event tells: creations of new objects, and differences to the rows
+    that were looked up last. Without `is_same_schema` only fields of both schemas are compared.
     """
     resource, codec = writer.resource, writer.codec
-    since = max(run.carried.get("since", 0), run.known_before)
-
-    def is_new(record: Record) -> bool:
-        if record.created is None:
-            return not resource.created_column and not run.continued
-        return bool(record.created >= since)
-
     created = [
         _created_change(context, writer, record)
         for record in records
@@ -259,7 +283,7 @@ def _listed_changes(
         [record for record in records if record.row.id in writer.stored_hashes],
         context.api.now(),
         context.api.version,
-        run.schema == schema_id(context.api.version, codec),
+        is_same_schema,
     )
     return writer.changes([*created, *changed])
 

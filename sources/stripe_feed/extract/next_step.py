@@ -104,6 +104,7 @@ def plan_run(
         name
         for name in lists
         if steps[name] == "incremental"
+        and not resources[name].is_dependent
         and name not in compared
         and (
             (name in put_off and _is_relisted(resources[name]))
@@ -117,7 +118,7 @@ def plan_run(
     again = [name for name in due if compares and not _is_told_by_list(resources[name])]
 
     def is_listed(name: str) -> bool:
-        if resources[name].holders:
+        if resources[name].is_dependent:
             return True
         if steps[name] != "incremental":
             return steps[name] != "gap"
@@ -125,7 +126,7 @@ def plan_run(
         return name not in (*reconcile, *again) and (has_time or name in due or is_range)
 
     def is_compared(name: str) -> bool:
-        if resources[name].holders:
+        if resources[name].is_dependent:
             return False
         if name in compared or steps[name] != "incremental":
             return name not in compared and steps[name] == "gap"
@@ -179,7 +180,7 @@ def must_probe_events(
 
 def _is_relisted(resource: Resource) -> bool:
     """Whether objects change without an event, or the list cannot be filtered by time."""
-    if resource.holders:
+    if resource.is_dependent:
         return False
     return not resource.created_field or resource.relist_days > 0
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..api.client import Api
-from ..errors import CursorGone, NotFound, NotReadable, RequestRefused, Unreachable
+from ..errors import CursorGone, NoAccess, NotFound, NotReadable, RequestRefused, Unreachable
 from ..resources import RESOURCES
 from ..resources.model import QueryPairs, Resource
 from . import existing
@@ -50,17 +50,19 @@ def refetch(
     wanted: Mapping[str, Mapping[str, int | None]],
     clients: Mapping[str, Any],
     codecs: Mapping[str, TableCodec] | None = None,
+    owners: Mapping[str, str] | None = None,
 ) -> Iterator[list[tuple[str, Fetched]]]:
     """Yield the objects that were fetched, by table; an empty list while all requests are pending.
 
     `wanted`: table -> id -> `created`. Deleted objects are left out. A table that the key may not
     read is recorded as refused. `clients`: the destination's SQL clients, which count the objects
-    of a range. `codecs`: how to decode the objects, if not as their tables have them.
+    of a range. `codecs`: how to decode the objects, if not as their tables have them. `owners`: id
+    -> the parent whose list has it, for objects that are found below another one.
     """
     decoders = codecs or context.codecs
     waiting = _in_proportion(
         [
-            _jobs(context, decoders[table], objects, clients[table])
+            _jobs(context, decoders[table], objects, clients[table], owners or {})
             for table, objects in wanted.items()
         ]
     )[::-1]
@@ -101,7 +103,11 @@ def _result(context: RunContext, table: str, future: Future[list[Fetched]]) -> l
 
 
 def _jobs(
-    context: RunContext, codec: TableCodec, wanted: Mapping[str, int | None], client: Any
+    context: RunContext,
+    codec: TableCodec,
+    wanted: Mapping[str, int | None],
+    client: Any,
+    owners: Mapping[str, str],
 ) -> list[Job]:
     table = codec.name
     resource = RESOURCES[table]
@@ -120,7 +126,10 @@ def _jobs(
     ]
     return [
         *listed,
-        *((table, partial(_fetch_one, context, resource, codec, id)) for id in singles),
+        *(
+            (table, partial(_fetch_one, context, resource, codec, id, owners.get(id, "")))
+            for id in singles
+        ),
     ]
 
 
@@ -147,18 +156,28 @@ def plan_requests(
 
 
 def _fetch_one(
-    context: RunContext, resource: Resource, codec: TableCodec, id: str
+    context: RunContext, resource: Resource, codec: TableCodec, id: str, owner: str = ""
 ) -> list[Fetched]:
     try:
-        fetched = retrieve(context.api, resource, codec, id)
+        fetched = retrieve(context.api, resource, codec, id, owner)
     except Rejected as rejected:
+        if owner:  # its list is read again
+            reason = f"of its {resource.table}, {id}: {rejected.reason}"
+            rejected = Rejected(resource.table, owner, None, reason)
         context.left_out.add(rejected)
         return []
+    except NoAccess:
+        if not owner:
+            raise
+        return []  # its connected account has left
     return [] if fetched is None else [fetched]
 
 
-def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetched | None:
-    """Fetch one object with complete embedded lists; None if it does not exist (any more).
+def retrieve(
+    api: Api, resource: Resource, codec: TableCodec, id: str, owner: str = ""
+) -> Fetched | None:
+    """Fetch one object with complete embedded lists; None if it does not exist (any more). `owner`:
+    the parent whose list has it.
 
     Raises `Rejected` if it cannot be stored.
     """
@@ -167,9 +186,10 @@ def retrieve(api: Api, resource: Resource, codec: TableCodec, id: str) -> Fetche
     def decode(body: bytes) -> Record | None:
         return None if bytes(_stub.decode(body).deleted) == b"true" else codec.decode_object(body)
 
+    path = resource.path.replace("{id}", path_segment(owner))
     try:
         reply = api.get(
-            f"{resource.path}/{path_segment(id)}", {"expand": expand} if expand else {}, decode
+            f"{path}/{path_segment(codec.own_id(id))}", {"expand": expand} if expand else {}, decode
         )
     except NotFound:
         return None

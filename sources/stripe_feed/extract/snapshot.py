@@ -9,7 +9,7 @@ from typing import Any
 
 from ..resources.model import Resource
 from . import existing
-from .events.classify import ObjectEvent, object_events
+from .events.classify import ObjectEvent, by_object, object_events
 from .events.derive import initial_state
 from .events.history import order_events
 from .events.reader import oldest_first
@@ -55,7 +55,7 @@ def _images_at_start(
 ) -> dict[str, Image | None]:
     """Return id -> the image before its first event; None if the object did not exist yet."""
     histories: dict[str, list[ObjectEvent]] = {}
-    names = {resource.object: resource}
+    names = by_object([resource])
     for page in oldest_first(context.api, resource.events, since, hi) if since < hi else ():
         for event in page:
             for object_event in object_events(event, names):

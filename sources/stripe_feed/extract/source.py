@@ -15,6 +15,7 @@ from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
 from .dependents.held_objects import held_rows
+from .dependents.sublists import sublist_rows
 from .lists import list_rows
 from .options import LOOK_BACK, RELIST_HOURS, SETTLE, Deletes, resource_names
 from .run import RunContext, open_run
@@ -121,12 +122,15 @@ def source_resources(
     context: RunContext, names: Iterable[str], selected: Collection[str]
 ) -> Iterable[DltResource]:
     """Yield the resources of a source, which share one context; those of `selected` are read."""
-    listed, held = (
-        dlt.resource(rows, name="list", _impl_cls=StripeResource) for rows in (list_rows, held_rows)
+    listed, held, below = (
+        dlt.resource(rows, name="list", _impl_cls=StripeResource)
+        for rows in (list_rows, held_rows, sublist_rows)
     )
     for name in names:
         row = RESOURCES[name]
-        resource = _list_resource(context, row, held if row.holders else listed)
+        resource = _list_resource(
+            context, row, held if row.holders else below if row.parent else listed
+        )
         resource.selected = name in selected
         yield resource
     yield _changes_resource(context, names)

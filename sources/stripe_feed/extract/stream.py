@@ -19,14 +19,14 @@ from ..resources.model import Resource
 from . import existing
 from .apply import plan_batch
 from .events.batches import EventBatches
-from .events.classify import ObjectEvent, is_malformed, object_events
+from .events.classify import ObjectEvent, ResourcesByObject, by_object, is_malformed, object_events
 from .events.reader import Event, PollGroup, poll_groups
 from .events.webhook import (
     events_in_bodies,
     fetch_webhook_events,
     listing_start,
 )
-from .next_step import EventStates, RunPlan, event_window, rewind_cursor, should_store
+from .next_step import EventStates, ResourceStep, RunPlan, event_window, rewind_cursor, should_store
 from .reconcile import reconcile, remove_old_deletions
 from .refetch import refetch
 from .run import EVENTS_DENIED, HAS_CHANGES, RunContext
@@ -96,7 +96,7 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
         _put_off(context, waiting, states)
         due = [name for name in due if name not in waiting]
     yield from reconcile(context, plan, events.writer, due, states)
-    _look_for_held_objects(context, tables)
+    _look_for_dependents(context, tables)
     if context.events_denied is not None:
         raise context.events_denied
 
@@ -133,9 +133,12 @@ def _snapshots_of_lists(
             yield from snapshot(context, writer, state["since"], state["since"])
 
 
-def _look_for_held_objects(context: RunContext, tables: Sequence[str]) -> None:
-    """Continue with another package if this one brings rows that may name objects the copy lacks."""
+def _look_for_dependents(context: RunContext, tables: Sequence[str]) -> None:
+    """Continue with another package if this one brings rows that may name objects the copy lacks, or
+    objects whose lists are to be read.
+    """
     holders = {holder.table for name in tables for holder in RESOURCES[name].holders}
+    holders |= {row.parent.table for name in tables if (row := RESOURCES[name]).parent is not None}
     if holders & context.counters.package_tables:
         context.require_another_package()
 
@@ -205,7 +208,9 @@ def _begin_events(
     list_states = dlt.current.source_state().get("resources", {})
     for table in tables:
         step, run = plan.steps[table], context.listing_runs.get(table)
-        if not RESOURCES[table].events:
+        if RESOURCES[table].is_dependent:
+            _begin_after_sweep(context, table, states, list_states.get(table, {}), step)
+        elif not RESOURCES[table].events:
             if step == "backfill" and context.options.snapshot:
                 context.require_another_package()
         elif step in ("backfill", "relist"):
@@ -217,6 +222,22 @@ def _begin_events(
         elif step == "gap":
             schema = list_states[table].get("shape")
             states.setdefault(table, {"since": 0, "cursor": 0, "shape": schema})
+
+
+def _begin_after_sweep(
+    context: RunContext,
+    table: str,
+    states: EventStates,
+    list_state: Mapping[str, Any],
+    step: ResourceStep,
+) -> None:
+    """Let the events of a resource with one list per parent begin where its sweep began, if this
+    package has begun one.
+    """
+    has_begun = "t0" in list_state and (step in ("relist", "gap") or table not in states)
+    if has_begun and RESOURCES[table].events:
+        since, schema = list_state["t0"], schema_id(context.api.version, context.codecs[table])
+        states[table] = {"since": since, "cursor": since, "shape": schema}
 
 
 class EventStream:
@@ -273,7 +294,7 @@ class EventStream:
 
     def _apply_any_age(self, events: Sequence[Event], tables: Sequence[str]) -> Iterator[Any]:
         """Apply events of any age, each of which may be stored already."""
-        names = {RESOURCES[table].object: RESOURCES[table] for table in tables}
+        names = by_object(RESOURCES[table] for table in tables)
         history = [
             object_event
             for event in sorted(filter(self._is_ours, events), key=attrgetter("created"))
@@ -420,7 +441,7 @@ class EventStream:
     ) -> list[ObjectEvent]:
         """Return the object events of a batch that are to be applied."""
         pending = self.context.pending_events
-        names = {r.object: r for r in group.resources}
+        names = by_object(group.resources)
         announced = {event.event_id for event in pending.events}
         self.context.note_seconds(event.created for event in batch)
         object_events = [
@@ -435,7 +456,7 @@ class EventStream:
         pending.drop({event.id for event in batch})
         return object_events
 
-    def _object_events(self, event: Event, names: Mapping[str, Resource]) -> list[ObjectEvent]:
+    def _object_events(self, event: Event, names: ResourcesByObject) -> list[ObjectEvent]:
         """Return the object events of an event; record a relevant event that is malformed."""
         found_events = object_events(event, names)
         if not found_events and is_malformed(event, names):
@@ -484,9 +505,9 @@ class EventStream:
             for table, events in by_table.items()
         }
         wanted = {table: batch.to_refetch for table, batch in batches.items() if batch.to_refetch}
-        for fetched in refetch(
-            self.context, wanted, {table: batches[table].writer.client for table in wanted}
-        ):
+        clients = {table: batches[table].writer.client for table in wanted}
+        owners = {id: owner for batch in batches.values() for id, owner in batch.owners.items()}
+        for fetched in refetch(self.context, wanted, clients, owners=owners):
             yield None
             for table, item in fetched:
                 batches[table].fetched.append(item)

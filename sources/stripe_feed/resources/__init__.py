@@ -8,18 +8,20 @@ by SDK class.
 from __future__ import annotations
 
 from .banking import BANKING
-from .billing import BILLING
+from .billing import BILLING, CUSTOMER_LISTS, PRODUCT_LISTS
 from .checkout import CHECKOUT
 from .column_files import FOLDER, parse_columns, with_columns
-from .connect import CONNECT
+from .connect import ACCOUNT_LISTS, CONNECT
 from .core import CORE
 from .model import Child, Resource, index_by_table, with_children
-from .payments import PAYMENTS
+from .payments import PAYMENT_LISTS, PAYMENTS
 from .push_tables import PUSHES
 from .settings import SETTINGS
 
+_LISTS = (*CUSTOMER_LISTS, *PRODUCT_LISTS, *PAYMENT_LISTS, *ACCOUNT_LISTS)
+
 RESOURCES: dict[str, Resource] = index_by_table(
-    *with_columns((*CORE, *PAYMENTS, *BILLING, *CHECKOUT, *CONNECT, *BANKING, *SETTINGS))
+    *with_columns((*CORE, *PAYMENTS, *BILLING, *CHECKOUT, *CONNECT, *BANKING, *SETTINGS, *_LISTS))
 )
 """Every resource by table, in the order of display."""
 

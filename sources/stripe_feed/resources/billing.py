@@ -4,7 +4,7 @@ usage is measured with, credits that pay for it, and entitlements.
 
 from __future__ import annotations
 
-from .model import Child, Expandable, Holder, Resource, event_types
+from .model import Child, Expandable, Holder, Parent, Resource, event_types
 
 BILLING: tuple[Resource, ...] = (
     Resource(
@@ -215,3 +215,76 @@ BILLING: tuple[Resource, ...] = (
     ),
 )
 """Discounts, taxes, credit notes, what invoices and subscriptions are made of; then usage."""
+
+CUSTOMER_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="tax_ids",
+        object="tax_id",
+        group="customer_lists",
+        path="/v1/customers/{id}/tax_ids",
+        parent=Parent("customers", "customer", fields=()),
+        created_field="",
+        permission="rak_customer_read",
+        label="Core > Customers",
+        events=event_types("customer.tax_id", "created updated deleted"),
+        created_by=("customer.tax_id.created",),
+        deleted_by=("customer.tax_id.deleted",),
+    ),
+    Resource(
+        table="sources",
+        object="card",
+        other_objects=("bank_account", "source"),
+        group="customer_lists",
+        path="/v1/customers/{id}/sources",
+        parent=Parent("customers", "customer", fields=()),
+        created_field="",
+        permission="rak_customer_read",
+        label="Core > Customers",
+        events=event_types("customer.source", "created updated expiring deleted"),
+        created_by=("customer.source.created",),
+        deleted_by=("customer.source.deleted",),
+        bearer_links=("redirect",),
+        excluded=("client_secret",),
+        map_fields=("owner", "receiver", "redirect", "code_verification", "source_order"),
+    ),
+    Resource(
+        table="customer_balance_transactions",
+        object="customer_balance_transaction",
+        group="customer_lists",
+        path="/v1/customers/{id}/balance_transactions",
+        parent=Parent("customers", "customer", fields=("balance",)),
+        created_field="",
+        permission="rak_customer_read",
+        label="Core > Customers",
+    ),
+    Resource(
+        table="customer_cash_balance_transactions",
+        object="customer_cash_balance_transaction",
+        group="customer_lists",
+        path="/v1/customers/{id}/cash_balance_transactions",
+        parent=Parent("customers", "customer", fields=()),
+        created_field="",
+        permission="rak_customer_read",
+        label="Core > Customers",
+        events=event_types("customer_cash_balance_transaction", "created"),
+        created_by=("customer_cash_balance_transaction.created",),
+    ),
+)
+"""One list per customer."""
+
+PRODUCT_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="product_features",
+        object="product_feature",
+        group="product_lists",
+        path="/v1/products/{id}/features",
+        # neither the product nor an event says that a feature was added or removed
+        parent=Parent("products", "product", fields=()),
+        relist_days=36_500,
+        created_field="",
+        permission="rak_product_read",
+        permission_guessed=True,
+        label="Core > Products",
+    ),
+)
+"""One list per product."""

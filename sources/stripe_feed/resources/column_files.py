@@ -27,7 +27,7 @@ def with_columns(rows: Iterable[Resource]) -> Iterator[Resource]:
     Raises `ValueError` if a row names a field that its object does not have.
     """
     for row in rows:
-        columns, folded = read_columns(row.object)
+        columns, folded = _columns_of(row.objects)
         fields = {column.name: column for column in columns}
         expanded = [extra.name for extra in row.expandable]
         elsewhere = [
@@ -65,6 +65,21 @@ def _with_parent(columns: list[Column], parent: str) -> tuple[Column, ...]:
         noun = parent.replace("_", " ").capitalize()
         columns.insert(1, Column(parent, "text", f"{noun} that it belongs to (id)."))
     return tuple(columns)
+
+
+def _columns_of(objects: Iterable[str]) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Like `read_columns`, for objects that share a table: what several have, as the first says it."""
+    columns: dict[str, Column] = {}
+    folded: dict[str, None] = {}
+    for object_name in objects:
+        own, own_folded = read_columns(object_name)
+        columns |= {column.name: column for column in own if column.name not in columns}
+        folded |= dict.fromkeys(own_folded)
+    *others, last = objects
+    if others:
+        said = f"One of {', '.join(f'`{name}`' for name in others)} and `{last}`."
+        columns["object"] = Column("object", "text", said)
+    return tuple(columns.values()), tuple(folded)
 
 
 def read_columns(object_name: str) -> tuple[tuple[Column, ...], tuple[str, ...]]:

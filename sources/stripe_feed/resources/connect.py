@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Child, Resource, event_types
+from .model import Child, Parent, Resource, event_types
 
 CONNECT: tuple[Resource, ...] = (
     Resource(
@@ -53,3 +53,46 @@ CONNECT: tuple[Resource, ...] = (
     ),
 )
 """Transfers to accounts, and fees from them."""
+
+ACCOUNT_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="persons",
+        object="person",
+        group="account_lists",
+        path="/v1/accounts/{id}/persons",
+        parent=Parent("accounts", "account", fields=()),
+        created_field="",
+        permission="rak_connected_account_read",
+        label="Connect > Connected accounts",
+        events=event_types("person", "created updated deleted"),
+        created_by=("person.created",),
+        deleted_by=("person.deleted",),
+        map_fields=("dob", "relationship", "verification"),
+    ),
+    Resource(
+        table="external_accounts",
+        object="bank_account",
+        other_objects=("card",),
+        group="account_lists",
+        path="/v1/accounts/{id}/external_accounts",
+        parent=Parent("accounts", "account", fields=()),
+        created_field="",
+        permission="rak_connected_account_read",
+        label="Connect > Connected accounts",
+        events=event_types("account.external_account", "created updated deleted"),
+        created_by=("account.external_account.created",),
+        deleted_by=("account.external_account.deleted",),
+    ),
+    Resource(
+        table="capabilities",
+        object="capability",
+        group="account_lists",
+        path="/v1/accounts/{id}/capabilities",
+        parent=Parent("accounts", "account", fields=("capabilities",), local_ids=True),
+        created_field="",
+        permission="rak_connected_account_read",
+        label="Connect > Connected accounts",
+        events=event_types("capability", "updated"),  # none says that one was added
+    ),
+)
+"""One list per connected account."""

@@ -67,8 +67,10 @@ class Parent:
     table: str  # the resource with the parents: "customers"
     column: str  # the column with the parent's id: "customer"; added where Stripe has no such field
     params: QueryPairs = ()  # (("setup_intent", "{id}"),)
-    # fields of the parent that change with its list: only then the list is read again
-    fields: tuple[str, ...] = ()
+    # fields of the parent that change with its list, which is then read again; None: any may
+    fields: tuple[str, ...] | None = None
+    flag: str = ""  # a column of the parent: only if it is true there is a list
+    local_ids: bool = False  # ids are unique within one list only: rows have `parent/id`
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Resource:
     group: str = "core"  # resources that are asked for together
     path: str = ""  # the list endpoint, by default /v1/{table}; an object is at `path/id`
     parent: Parent | None = None  # then `path` has `{id}`, the parent's, or `parent.params` have it
+    other_objects: tuple[str, ...] = ()  # further names of objects in the same list
     holders: tuple[Holder, ...] = ()  # then there is no endpoint: the objects come with others
     # full objects inside, where they are and their resource: (("source.coupon", "coupons"),)
     embeds: tuple[tuple[str, str], ...] = ()
@@ -128,6 +131,16 @@ class Resource:
     def __post_init__(self) -> None:
         if not self.path and not self.holders:
             object.__setattr__(self, "path", f"/v1/{self.table}")
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Stripe's names for its objects."""
+        return (self.object, *self.other_objects)
+
+    @property
+    def is_dependent(self) -> bool:
+        """Whether its objects are found through the rows of other tables."""
+        return self.parent is not None or bool(self.holders)
 
     @property
     def embedded_tables(self) -> list[str]:

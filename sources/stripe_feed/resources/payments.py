@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Resource, event_types
+from .model import Parent, Resource, event_types
 
 PAYMENTS: tuple[Resource, ...] = (
     Resource(
@@ -139,3 +139,30 @@ PAYMENTS: tuple[Resource, ...] = (
     ),
 )
 """Charges, refunds, intents, disputes, payouts and what Radar says."""
+
+PAYMENT_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="setup_attempts",
+        object="setup_attempt",
+        group="payment_lists",
+        path="/v1/setup_attempts",
+        parent=Parent("setup_intents", "setup_intent", (("setup_intent", "{id}"),)),
+        created_field="",
+        permission="rak_setup_intent_read",
+        permission_guessed=True,
+        label="Core > SetupIntents",
+        map_fields=("payment_method_details", "setup_error"),
+    ),
+    Resource(
+        table="payout_balance_transactions",
+        object="balance_transaction",
+        group="payment_lists",
+        path="/v1/balance_transactions",
+        # Stripe does not know what a payout consists of that the account made by hand
+        parent=Parent("payouts", "payout", (("payout", "{id}"),), flag="automatic"),
+        created_field="",
+        permission="rak_balance_transaction_source_read",
+        label="Core > Balance Transaction Sources",
+    ),
+)
+"""One list per setup intent, and per payout."""

@@ -29,10 +29,10 @@ from ..tables.codec import Record, TableCodec
 from ..tables.diff import id_of
 from ..tables.rejected import Rejected
 from ..writer import Writer, read_version
+from .parents import OVERLAP
 
 log = logging.getLogger("stripe_feed")
 
-OVERLAP = 600  # seconds of loads that are looked at again: the clocks of two workers may differ
 _KEPT_COLUMNS = ("id", "object", "created", "test_clock")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,7 @@ class _Head(msgspec.Struct, gc=False):
     customer: msgspec.Raw = msgspec.Raw(b"null")
     subscription: msgspec.Raw = msgspec.Raw(b"null")
     test_clock: msgspec.Raw = msgspec.Raw(b"null")
+    account: msgspec.Raw = msgspec.Raw(b"null")
     deleted: msgspec.Raw = msgspec.Raw(b"false")
 
 
@@ -46,13 +47,27 @@ class ObjectEvent(msgspec.Struct, gc=False):
     is_stub: bool
     created: int | None = None
     customer: str | None = None
+    owner: str | None = None  # the object whose list has it
     on_test_clock: bool = False
     seen: bool = False
     from_copy: bool = False
 
 
-def object_events(event: Event, resources: Mapping[str, Resource]) -> list[ObjectEvent]:
-    """The loaded objects an event is about; `resources` by Stripe's object name.
+ResourcesByObject = Mapping[str, Sequence[Resource]]
+"""Resources by the names of their objects; several can have objects of one name."""
+
+
+def by_object(resources: Iterable[Resource]) -> ResourcesByObject:
+    """Index resources by the names of their objects."""
+    index: dict[str, list[Resource]] = {}
+    for resource in resources:
+        for name in resource.objects:
+            index.setdefault(name, []).append(resource)
+    return index
+
+
+def object_events(event: Event, resources: ResourcesByObject) -> list[ObjectEvent]:
+    """The loaded objects an event is about.
 
     Sub-objects and invoice previews give none. A discount event gives its customer and
     subscription, which are then re-read.
@@ -63,31 +78,42 @@ def object_events(event: Event, resources: Mapping[str, Resource]) -> list[Objec
         return []
     if head.object == DISCOUNT:
         owners = (("customer", head.customer), ("subscription", head.subscription))
-        owners_present = [
-            (resources[name], id) for name, raw in owners if name in resources and (id := _ref(raw))
+        return [
+            ObjectEvent(event, resource, id, "status", True)
+            for name, raw in owners
+            for resource in resources.get(name, ())
+            if (id := _ref(raw))
         ]
-        return [ObjectEvent(event, resource, id, "status", True) for resource, id in owners_present]
-    resource, id = resources.get(head.object or ""), usable_id(decode_or_none(head.id, str))
-    if resource is None or id is None or event.type not in resource.events:
+    candidates = resources.get(head.object or "", ())
+    resource = next((row for row in candidates if event.type in row.events), None)
+    id = usable_id(decode_or_none(head.id, str))
+    if resource is None or id is None:
         return []
-    customer = id if resource.object == "customer" else _ref(head.customer)
+    customer, owner = id if resource.object == "customer" else _ref(head.customer), None
+    if resource.parent is not None:
+        owner = _ref(head.account if resource.parent.column == "account" else head.customer)
+        if resource.parent.local_ids:
+            id = f"{owner}/{id}"
     clock = bytes(head.test_clock) != b"null"
     created = decode_or_none(head.date if resource.created_field == "date" else head.created, int)
     stub = bytes(head.deleted) == b"true" and created is None
-    return [
-        ObjectEvent(event, resource, id, _kind(event, resource), stub, created, customer, clock)
-    ]
+    kind = _kind(event, resource)
+    return [ObjectEvent(event, resource, id, kind, stub, created, customer, owner, clock)]
 
 
-def is_malformed(event: Event, resources: Mapping[str, Resource]) -> bool:
+def is_malformed(event: Event, resources: ResourcesByObject) -> bool:
     """Whether an event that gives no object event should have given one for these resources."""
     try:
         name = _head.decode(event.data.object).object
     except msgspec.ValidationError:
         name = None
-    concerned = [
-        resource.object for resource in resources.values() if event.type in resource.events
-    ]
+    concerned = {
+        of
+        for rows in resources.values()
+        for resource in rows
+        if event.type in resource.events
+        for of in resource.objects
+    }
     return (isinstance(event, MalformedEvent) and not event.type) or (
         bool(concerned) and name in (None, *concerned)
     )
@@ -121,6 +147,6 @@ def ids_with_events(api: Api, resource: Resource, since: int) -> Iterator[set[st
     """Yield, page by page, the ids of the objects that have events from a second on, unsettled
     events included.
     """
-    by_name = {resource.object: resource}
+    by_name = by_object([resource])
     for page in oldest_first(api, resource.events, since, api.now() + 1):
         yield {object_event.id for event in page for object_event in object_events(event, by_name)}

@@ -13,7 +13,7 @@ from ...api.client import API_VERSION
 from ...resources.model import Resource
 from ..existing import StoredChange
 from ..tables.diff import Image, normalized_image, revert
-from .classify import ObjectEvent, kind_of_update, object_events
+from .classify import ObjectEvent, by_object, kind_of_update, object_events
 from .ordering import ABSENT, Transition, is_cycle, order_transitions, reachable, unique_start
 from .reader import Event, EventData
 
@@ -32,8 +32,9 @@ def events_of_stored_change(row: StoredChange, resource: Resource) -> list[Objec
         msgspec.Raw(row.after or stub), msgspec.Raw(b"" if row.op == "d" else row.previous or b"")
     )
     event = Event(row.event_id or "", row.event_type or "", row.occurred_at, data, row.api_version)
-    entries = object_events(event, {resource.object: resource})
+    entries = object_events(event, by_object([resource]))
     for entry in entries:
+        entry.id = row.object_id
         entry.seen = entry.from_copy = True
         if row.op == "c":
             entry.kind = "created"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -181,23 +181,42 @@ def fetch_sublist(
     decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]],
     expand: Sequence[str] = (),
 ) -> list[Any]:
-    """Read a sub-list from its beginning. Start over if the row of the cursor was deleted
-    meanwhile, or if the list says that it has more but brings nothing new.
-    """
-    path = sublist.path.format(id=path_segment(parent_id))
-    fixed: dict[str, Any] = {name: value.format(id=parent_id) for name, value in sublist.params}
+    """Read a sub-list from its beginning."""
+    path, params = sublist_query(sublist.path, sublist.params, parent_id)
     if expand:
-        fixed["expand"] = list(expand)
+        params["expand"] = list(expand)
+    return read_list(api, path, params, decode)[0]
+
+
+def sublist_query(path: str, params: QueryPairs, parent_id: str) -> tuple[str, dict[str, Any]]:
+    """Return the path and the parameters of the list of one parent."""
+    fixed = {name: value.format(id=parent_id) for name, value in params}
+    return path.format(id=path_segment(parent_id)), fixed
+
+
+def read_list(
+    api: Api,
+    path: str,
+    params: Mapping[str, Any],
+    decode: Callable[[bytes], tuple[list[tuple[str, Any]], bool]],
+) -> tuple[list[Any], int]:
+    """Read a list from its beginning to its end; also return Stripe's time of the first request.
+    Start over if the row of the cursor was deleted meanwhile, or if the list says that it has more
+    but brings nothing new.
+    """
     for _ in range(MAX_RESTARTS + 1):
         items_by_id: dict[str, Any] = {}
         cursor: dict[str, str] = {}
+        asked_at: int | None = None
         try:
             while True:
-                items, has_more = api.get(path, {"limit": 100, **fixed, **cursor}, decode).value
+                reply = api.get(path, {"limit": 100, **params, **cursor}, decode)
+                items, has_more = reply.value
+                asked_at = reply.requested_at if asked_at is None else asked_at
                 fresh = {id_: item for id_, item in items if id_ not in items_by_id}
                 items_by_id |= fresh
                 if not has_more:
-                    return list(items_by_id.values())
+                    return list(items_by_id.values()), asked_at
                 if not fresh:
                     break
                 cursor = {"starting_after": items[-1][0]}

@@ -93,7 +93,9 @@ class TableCodec:
     """Decodes the objects of one table, and knows its columns."""
 
     def __init__(self, row: Resource | Child, expand: Iterable[str] = ()) -> None:
-        self.name, self.object_name = row.table, row.object
+        self.name = row.table
+        self.object_names = row.objects if isinstance(row, Resource) else (row.object,)
+        self.parent = row.parent if isinstance(row, Resource) else None
         expandable = row.expandable if isinstance(row, Resource) else ()
         children = row.children if isinstance(row, Resource) else ()
         self.expanded = tuple(e for e in expandable if e.name in set(expand))
@@ -195,8 +197,11 @@ class TableCodec:
         created = self._created(row)
         if usable_id(row.id) is None:
             return Rejected(self.name, None, created, "it has no id")
-        if row.object != self.object_name and row.object is not None:
-            return Rejected(self.name, row.id, created, f"it is not of type {self.object_name}")
+        if row.object not in self.object_names and row.object is not None:
+            types = " or ".join(self.object_names)
+            return Rejected(self.name, row.id, created, f"it is not of type {types}")
+        if self.parent is not None and self.parent.local_ids:
+            row.id = f"{value_of(getattr(row, self.parent.column), 'ref')}/{row.id}"
         for child, _ in self.children:
             set_parent(child, row.id, getattr(row, child.field))
         if self.folded:
@@ -255,6 +260,7 @@ class TableCodec:
         values = {
             name: value.id if isinstance(value, Ref) else value for name, value in values.items()
         }
+        values["id"] = self.own_id(row.id)
         for child, codec in self.children:
             embedded = getattr(row, child.field)
             if embedded is not None and not isinstance(embedded, msgspec.Raw):
@@ -270,6 +276,10 @@ class TableCodec:
             for name, attribute in self.unknown_fields.items()
         }
         return values | {name: raw for name, raw in unknown.items() if bytes(raw)}
+
+    def own_id(self, id: str) -> str:
+        """Return the id that Stripe knows an object by."""
+        return id.partition("/")[2] if self.parent is not None and self.parent.local_ids else id
 
     def hashed_content(self, row: Any) -> list[Any]:
         """Return the fields that the hash covers, in the order of the columns."""

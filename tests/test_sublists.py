@@ -1,0 +1,195 @@
+"""Resources with one list per object of another one: swept once, then read where something happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import Resource
+from stripe_feed.sandbox import Sandbox
+from tests.copies import Copy, copy_of
+from tests.feed_truth import changes
+from tests.truth import kind_of
+
+DAY = 86_400
+LISTS = {name: row for name, row in RESOURCES.items() if row.parent is not None}
+PARENTS = sorted({row.parent.table for row in LISTS.values() if row.parent})
+NAMES = [*PARENTS, *LISTS]
+VARIANTS = {"sources": ("card", "bank_account", "source"), "external_accounts": ("bank_account", "card")}  # fmt: skip
+
+
+def account() -> Sandbox:
+    """Three parents of each kind, of which two have two objects each in their list."""
+    box = Sandbox(customers=0, products=0, oddities=False)
+    for parent in PARENTS:
+        for _ in range(3):
+            box.create(parent, **({"automatic": True} if parent == "payouts" else {}))
+            box.advance(50)
+    for name in LISTS:
+        for owner in owners(box, name)[:2]:
+            for n in range(2):
+                make(box, name, owner, n)
+    box.advance(2_000)
+    return box
+
+
+def owners(box: Sandbox, name: str) -> list[str]:
+    parent = LISTS[name].parent
+    assert parent is not None
+    return list(box.objects(parent.table))
+
+
+def make(box: Sandbox, name: str, owner: str, n: int = 0) -> str:
+    """Create an object in the list of a parent."""
+    kinds = VARIANTS.get(name, ())
+    object_name = {"object": kinds[n % len(kinds)]} if kinds else {}
+    parent = LISTS[name].parent
+    assert parent is not None
+    if parent.local_ids:  # the id is a name, and each account has it
+        object_name = {"id": f"{'card_payments' if n else 'transfers'}"}
+        if object_name["id"] in box.objects(kind_of(name)):
+            object_name = {"id": f"{owner}_{n}_payments"}
+    return str(box.create(kind_of(name), **{parent.column: owner}, **object_name)["id"])
+
+
+def sync(copy: Copy, **options: Any) -> Any:
+    copy.box.counts.clear()
+    return copy.sync(**{"resources": NAMES} | options)
+
+
+def asked(copy: Copy) -> Counter[str]:
+    """Requests by path."""
+    found = Counter[str]()
+    for (template, _), count in copy.box.counts.items():
+        found[template] += count
+    return found
+
+
+def path(name: str) -> str:
+    return LISTS[name].path.replace("{id}", ":id")
+
+
+def rows(copy: Copy, name: str) -> dict[str, str]:
+    """The parent of each object that is not deleted."""
+    parent = LISTS[name].parent
+    assert parent is not None
+    return dict(
+        copy.select(f'select id, "{parent.column}" from stripe.{name} where deleted_at is null')
+    )
+
+
+def truth(box: Sandbox, name: str) -> dict[str, str]:
+    kind, parent = kind_of(name), LISTS[name].parent
+    assert parent is not None
+    with box.account.lock:
+        return {
+            f"{row.group}/{row.id}" if parent.local_ids else row.id: row.group
+            for row in box.account.tables[kind].rows.values()
+            if row.group
+        }
+
+
+def told(copy: Copy) -> list[tuple[str, str, str, str]]:
+    """All changes of the lists: resource, operation, origin, object."""
+    return [
+        (row["resource"], row["op"], row["origin"], row["object_id"])
+        for row in changes(copy)
+        if row["resource"] in LISTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What each sync asked and told: the first, an idle one, and one after everything that can
+    happen; `made`, `changed` and `removed` are ids by resource.
+    """
+    box = account()
+    with copy_of(box, tmp_path_factory.mktemp("lists")) as copy:
+        seen: dict[str, Any] = {"copy": copy, "planned": {}}
+        seen["first"] = (sync(copy), asked(copy), {name: rows(copy, name) for name in LISTS}, {name: truth(box, name) for name in LISTS})  # fmt: skip
+        seen["first told"] = told(copy)
+        box.advance(DAY // 2)
+        seen["idle"] = (sync(copy), asked(copy))
+        box.advance(DAY // 2 + 100)
+        live(box, seen)
+        box.advance(200)
+        seen["next"] = (sync(copy), asked(copy))
+        yield seen
+
+
+def live(box: Sandbox, seen: dict[str, Any]) -> None:
+    """In each list an object is new, one changes and one goes, as far as Stripe lets them; a new
+    parent has one; and what tells of it where no event of the object does.
+    """
+    made: dict[str, list[str]] = {}
+    changed: dict[str, str] = {}
+    removed: dict[str, str] = {}
+    for name, row in LISTS.items():
+        kind, parent = kind_of(name), row.parent
+        assert parent is not None
+        first = owners(box, name)[0]
+        ids = list(truth(box, name))
+        new_parent = box.create(parent.table, **({"automatic": True} if name == "payout_balance_transactions" else {}))["id"]  # fmt: skip
+        made[name] = [make(box, name, first, 1), make(box, name, new_parent)]
+        own = [id.rpartition("/")[2] for id in ids]
+        if "updated" in " ".join(row.events):
+            field = {"requested": False} if name == "capabilities" else {"metadata": {"n": "1"}}
+            field = {"country": "FR"} if name == "tax_ids" else field
+            box.update(kind, own[0], **field)
+            changed[name] = ids[0]
+        if row.deleted_by or name == "product_features":
+            box.delete(kind, own[-1])
+            removed[name] = ids[-1]
+        if name == "customer_balance_transactions":
+            box.update("customers", first, balance=-500)
+        if name in ("setup_attempts", "payout_balance_transactions"):
+            box.update(parent.table, first, metadata={"n": "2"}, status="canceled")
+        if name == "capabilities":
+            box.update("accounts", first, capabilities={"transfers": "active"})
+    seen |= {"made": made, "changed": changed, "removed": removed}
+
+
+def test_the_first_sweep_reads_each_list_once(lived: dict[str, Any]) -> None:
+    _, requests, found, true = lived["first"]
+
+    assert found == true and all(found.values())
+    shared = Counter(path(name) for name in LISTS)
+    assert {
+        name: requests[path(name)] for name in LISTS if shared[path(name)] == 1
+    } == dict.fromkeys(LISTS, 3)
+    assert lived["first told"] == []
+
+
+def test_an_idle_run_asks_for_no_list(lived: dict[str, Any]) -> None:
+    done, requests = lived["idle"]
+
+    assert done.rows == {}
+    assert {name for name in LISTS if requests[path(name)]} == set()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_happens_arrives(lived: dict[str, Any], name: str) -> None:
+    """New, changed and deleted objects, also of a new parent."""
+    copy: Copy = lived["copy"]
+
+    assert rows(copy, name) == truth(copy.box, name)
+
+
+@pytest.mark.parametrize("row", LISTS.values(), ids=list(LISTS))
+def test_each_change_is_told_once(lived: dict[str, Any], row: Resource) -> None:
+    """By an event where there is one, else by the list."""
+    name, origin = row.table, "event" if row.created_by else "list"
+    found = Counter(change[1:] for change in told(lived["copy"]) if change[0] == name)
+    expected = Counter[tuple[str, str, str]]()
+    if name != "capabilities":  # no event says that one is new
+        expected |= Counter(("c", origin, id) for id in lived["made"][name])
+    if name in lived["changed"]:
+        expected["u", "event", lived["changed"][name]] = 1
+    if name in lived["removed"]:
+        expected["d", "event" if row.deleted_by else "diff", lived["removed"][name]] = 1
+
+    assert found == expected
