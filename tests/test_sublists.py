@@ -137,7 +137,9 @@ def live(box: Sandbox, seen: dict[str, Any]) -> None:
         made[name] = [make(box, name, first, 1), make(box, name, new_parent)]
         own = [id.rpartition("/")[2] for id in ids]
         if "updated" in " ".join(row.events):
-            field = {"requested": False} if name == "capabilities" else {"metadata": {"n": "1"}}
+            field: dict[str, Any] = (
+                {"requested": False} if name == "capabilities" else {"metadata": {"n": "1"}}
+            )
             field = {"country": "FR"} if name == "tax_ids" else field
             box.update(kind, own[0], **field)
             changed[name] = ids[0]
