@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dlt
 import duckdb
@@ -14,10 +15,11 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import open_actions, stripe_source, sync
 from stripe_feed.api.client import Api
+from stripe_feed.api.rate_limits import SAFETY, RateLimiter, SharedBudget
 from stripe_feed.destination.pipeline import copy_names
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
-from tests.commands import Shell, shell_of
+from tests.commands import Said, Shell, shell_of
 from tests.copies import FAST
 
 ONLY = ("--resources", "customers")
@@ -154,3 +156,99 @@ def test_a_client_of_an_account_says_whose(platform: Sandbox, shell: Shell) -> N
         pytest.raises(SetupError, match="acct_unknown"),
     ):
         api.account()
+
+
+def sync_all(shell: Shell, *arguments: object) -> tuple[Said, dict[str, dict[str, Any]]]:
+    """`sync --all-accounts` and its answer by account; in the order in which they were synced."""
+    paces = ("--max-rps", 2000, "--endpoint-rps", 2000)
+    said = shell.run("sync", "--all-accounts", "--json", *paces, *ONLY, *arguments)
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    return said, {line["account_id"]: line for line in lines if "account_id" in line}
+
+
+def test_all_accounts_and_one_that_fails(platform: Sandbox, shell: Shell) -> None:
+    """It stops no other; the next round begins with what is missing, then with the oldest copy."""
+    children = [platform.connect(customers=n) for n in (1, 2)]
+    broken = platform.connect(customers=3)
+    broken.faults.always = {"/v1/customers": 400}
+    platform.create("accounts", id="acct_0revoked")  # between the list and its turn
+
+    said, answers = sync_all(shell)
+    assert said.code == 4
+    assert "2 of 4 accounts are not loaded" in said.error
+    assert all(id in said.error for id in (broken.account_id, "acct_0revoked"))
+    for child in children:
+        assert customers_in(child.account_id) == set(child.objects("customers"))
+        assert answers[child.account_id]["synced"]["account_id"] == child.account_id
+    assert (answers["acct_0revoked"]["exit_code"], answers["acct_0revoked"]["synced"]) == (3, None)
+    assert "no access to the account acct_0revoked" in answers["acct_0revoked"]["error"]
+    assert "stripe_feed.duckdb" not in {path.name for path in shell.folder.iterdir()}
+
+    broken.faults.always = {}
+    platform.delete("accounts", "acct_0revoked")
+    platform.advance(7200)
+    assert shell.sync(*ONLY, "--account", children[0].account_id).code == 0
+    said, answers = sync_all(shell)
+    assert said.code == 0, said.err
+    assert list(answers) == [broken.account_id, children[1].account_id, children[0].account_id]
+    assert customers_in(broken.account_id) == set(broken.objects("customers"))
+
+
+def test_all_accounts_in_one_file(platform: Sandbox, shell: Shell) -> None:
+    children = [platform.connect(customers=n) for n in (1, 2)]
+
+    said, _ = sync_all(shell, "--database", "all.duckdb")
+    assert said.code == 0, said.err
+    with duckdb.connect("all.duckdb", read_only=True) as opened:
+        for child in children:
+            found = opened.execute(f"select id from {names_of(child.account_id)[1]}.customers")
+            assert {id for (id,) in found.fetchall()} == set(child.objects("customers"))
+
+
+def test_a_round_ends_where_the_platform_fails(platform: Sandbox, shell: Shell) -> None:
+    """A key that is revoked meanwhile fails for every account: it is said once."""
+    for _ in range(3):
+        child = platform.connect()
+        child.faults.always = {"/v1/account": 400}
+    platform.faults.once = {"/v1/account": [None, 401]}  # that of the account, then the own
+
+    said, answers = sync_all(shell)
+    assert said.code == 3
+    assert answers == {} and said.err.count("not loaded") == 1
+    shell.key = platform.restrict(permissions={"rak_customer_read"})
+    said, _ = sync_all(shell)
+    assert (said.code, "rak_connected_account_read" in said.error) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--account", "acct_1"], ["--dataset", "x"], ["--dry-run"], ["--models"]],
+    ids=lambda option: option[0],
+)
+def test_all_accounts_go_with_no_option_of_one(shell: Shell, option: list[str]) -> None:
+    said = shell.run("sync", "--all-accounts", *option)
+    assert (said.code, said.error.startswith("--all-accounts goes with neither")) == (2, True)
+
+
+def test_accounts_share_a_budget() -> None:
+    """And each has its own."""
+    shared = SharedBudget(100, 0.0)
+    one, other = (RateLimiter(100, 20, 4, 0.0, shared, id) for id in ("acct_1", "acct_2"))
+    for n in range(15):
+        one.take(f"/v1/{n}", 0.0)
+
+    assert other.account.ready_in(0.0) == 0.0
+    assert other.ready_in("/v1/customers", 0.0) == pytest.approx(1 / (100 * SAFETY))
+    assert other.ready_in("/v1/customers", 1.0) == 0.0
+
+
+def test_a_429_of_one_account_slows_no_other() -> None:
+    """Those of two within 30 seconds slow all."""
+    shared = SharedBudget(100, 0.0)
+    for second in range(9):
+        shared.limited("acct_1", float(second))
+    assert shared.bucket.rate == shared.bucket.max_rate
+    shared.limited("acct_2", 39.0)
+    assert shared.bucket.rate == shared.bucket.max_rate
+    shared.limited("acct_1", 60.0)
+    assert shared.bucket.rate < shared.bucket.max_rate

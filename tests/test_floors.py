@@ -21,7 +21,7 @@ FLOORS = (
     ("extract", "models", "write"),
     ("feed",),
     ("delivery", "forget_run", "sync_run"),
-    ("triggers", "verify_run", "doctor"),
+    ("accounts_run", "triggers", "verify_run", "doctor"),
     ("server",),
     ("agents",),
     ("cli",),

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api.rate_limits import MAX_PAGE_SIZE
+from .api.rate_limits import MAX_PAGE_SIZE, SharedBudget
 from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file
 from .destination.lease import hold_lease
 from .destination.load import finish_pending, run_load, sync_state, translate_errors
@@ -116,6 +116,7 @@ def sync(
     reconcile: bool = False,
     rung: Sequence[WebhookEvent] = (),
     polls: bool = True,
+    budget: SharedBudget | None = None,
     **reading: Unpack[SourceOptions],
 ) -> Synced:
     """Bring the copy up to date and record each change; return what was loaded.
@@ -127,7 +128,7 @@ def sync(
     webhooks announced; they are read first, with everything that happened until then. Without
     `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
     process that has the DuckDB file open. `watch` is called once, with the run context whose listings
-    show the progress. With `account`, the id is in the default names of the file and dataset. The other arguments are those of `stripe_source` and `open_pipeline`.
+    show the progress. `budget`: what syncs of several accounts share. With `account`, the id is in the default names of the file and dataset. The other arguments are those of `stripe_source` and `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`. Nothing is written if the key or the destination does
     not work.
@@ -144,6 +145,7 @@ def sync(
         package_rows=checkpoint_rows or CHECKPOINT_ROWS,
         reconcile=compared,
         polls=polls,
+        budget=budget,
         followed=tuple(names),
         lock_wait=wait,
     )

@@ -43,6 +43,7 @@ from .rate_limits import (
     TEST_RPS,
     PageSize,
     RateLimiter,
+    SharedBudget,
     endpoint_name,
 )
 from .responses import (
@@ -108,6 +109,7 @@ class Api:
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
     (https://docs.stripe.com/rate-limits). `account` is an account that is connected to that of the
     key: every request names it (`Stripe-Account`, https://docs.stripe.com/connect/authentication).
+    `budget`: what clients of several accounts share.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Api:
         allow_api_base: bool = False,
         threads: int = 32,
         clock: Clock | None = None,
+        budget: SharedBudget | None = None,
     ) -> None:
         key = find_key(api_key)
         self.base = find_base(base, key, allow_api_base)
@@ -144,7 +147,8 @@ class Api:
         if rps <= 0 or per_endpoint <= 0:
             raise UsageError("max_rps and endpoint_rps are requests per second: give more than 0.")
         now = self.clock.monotonic()
-        self._limiter = RateLimiter(rps, per_endpoint, threads, now)
+        self.rps = rps
+        self._limiter = RateLimiter(rps, per_endpoint, threads, now, budget, account or "")
         self._write_limiter = RateLimiter(rps, per_endpoint, threads, now)
         self._http = BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(

@@ -8,6 +8,7 @@ what Stripe documents, because the account's own traffic shares the limits
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 from ..resources import RESOURCES
@@ -23,6 +24,7 @@ MIN_RATE = 0.5
 # a rounding error of a token: waiting for it would never end, as the clock does not move
 EPSILON = 1e-9
 RECOVERY_SECONDS = 60.0
+SHARED_SECONDS = 30.0
 MAX_PAGE_SIZE = 100
 # the first segment of paths such as /v1/checkout/sessions, which is no endpoint of its own
 NAMESPACES = {"test_helpers"} | {
@@ -109,10 +111,59 @@ def _count_last_second(times: deque[float], now: float) -> int:
     return len(times)
 
 
-class RateLimiter:
-    """The account's bucket, one bucket per endpoint, and a ceiling for requests in flight."""
+class SharedBudget:
+    """The requests to all accounts of a platform together; threads and clients can share it.
 
-    def __init__(self, rps: float, endpoint_rps: float, in_flight: int, now: float) -> None:
+    Stripe does not say whether they count for the account, the platform or both
+    (https://docs.stripe.com/rate-limits). The rate falls when a second account gets a 429 within
+    `SHARED_SECONDS`: one whose own traffic uses up its limit slows no other.
+    """
+
+    def __init__(self, rps: float, now: float) -> None:
+        self.bucket = TokenBucket(rps, now)
+        self.limited_at: dict[str, float] = {}  # by account
+        self._lock = threading.Lock()
+
+    def ready_in(self, now: float) -> float:
+        """Seconds until a token is available; 0 if one is."""
+        with self._lock:
+            return self.bucket.ready_in(now)
+
+    def take(self, now: float) -> None:
+        """Use one token."""
+        with self._lock:
+            self.bucket.take(now)
+
+    def succeeded(self, now: float) -> None:
+        """Record a success."""
+        with self._lock:
+            self.bucket.succeeded(now)
+
+    def limited(self, account: str, now: float) -> None:
+        """Record a 429 of an account."""
+        with self._lock:
+            recent = {id: at for id, at in self.limited_at.items() if now - at <= SHARED_SECONDS}
+            self.limited_at = {**recent, account: now}
+            if len(self.limited_at) > 1:
+                self.bucket.limited(now)
+
+
+class RateLimiter:
+    """The account's bucket, one bucket per endpoint, and a ceiling for requests in flight; a budget
+    that other accounts share, if there is one.
+    """
+
+    def __init__(
+        self,
+        rps: float,
+        endpoint_rps: float,
+        in_flight: int,
+        now: float,
+        shared: SharedBudget | None = None,
+        account_id: str = "",
+    ) -> None:
+        self.shared = shared
+        self.account_id = account_id
         self.account = TokenBucket(rps, now)
         self.endpoint_rps = endpoint_rps
         self.endpoints: dict[str, TokenBucket] = {}
@@ -121,17 +172,22 @@ class RateLimiter:
         self.lowered_at = now
 
     def ready_in(self, endpoint: str, now: float) -> float:
-        """Seconds until both buckets have a token for this endpoint."""
-        return max(self.account.ready_in(now), self._bucket(endpoint, now).ready_in(now))
+        """Seconds until all buckets have a token for this endpoint."""
+        own = max(self.account.ready_in(now), self._bucket(endpoint, now).ready_in(now))
+        return own if self.shared is None else max(own, self.shared.ready_in(now))
 
     def take(self, endpoint: str, now: float) -> None:
-        """Use one token of both buckets."""
+        """Use one token of each bucket."""
         self.account.take(now)
+        if self.shared is not None:
+            self.shared.take(now)
         self._bucket(endpoint, now).take(now)
 
     def succeeded(self, endpoint: str, now: float) -> None:
         """Record a success."""
         self.account.succeeded(now)
+        if self.shared is not None:
+            self.shared.succeeded(now)
         self._bucket(endpoint, now).succeeded(now)
         if self.in_flight_ceiling < self.max_in_flight and now - self.lowered_at > RECOVERY_SECONDS:
             self.in_flight_ceiling += 1
@@ -146,6 +202,8 @@ class RateLimiter:
             self.lowered_at = now
         elif reason.startswith("global"):
             self.account.limited(now)
+            if self.shared is not None:
+                self.shared.limited(self.account_id, now)
         else:
             self._bucket(endpoint, now).limited(now)
 

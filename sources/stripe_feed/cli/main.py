@@ -14,6 +14,7 @@ import typer
 
 from ..destination.error_messages import translate_error
 from ..destination.locks import DEFAULT_WAIT
+from ..destination.place import DEFAULT_DATASET
 from ..errors import CopyDiffers, PartlyDone, UsageError
 from ..resources import CHANGES
 from . import command as cli_command
@@ -155,6 +156,13 @@ def sync(
             metavar="N", min=1, help="Commit about every N rows, so that a crash loses no more."
         ),
     ] = None,
+    all_accounts: Annotated[
+        bool,
+        typer.Option(
+            "--all-accounts",
+            help="Sync each account that is connected to the key's into a copy of its own.",
+        ),
+    ] = False,
     models: Annotated[
         bool, typer.Option("--models", help="Afterwards build the models that are stale.")
     ] = False,
@@ -188,6 +196,13 @@ def sync(
         "deletes": deletes,
         "snapshot": snapshot,
     }
+    if all_accounts:
+        if copy.account or copy.dataset != DEFAULT_DATASET or is_dry_run or models:
+            raise UsageError(ONE_ACCOUNT)
+        places = {"database": copy.database, "destination": copy.destination}
+        limits = {"state_dir": state_dir, "checkpoint_rows": checkpoint_rows, "wait": wait}
+        _sync_all({**options, **places, **limits}, json)
+        return
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return
@@ -205,6 +220,44 @@ def sync(
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(NO_EVENTS)
     raise_if_incomplete(done.refused, done.left_out, options["resources"], not resources)
+
+
+def _sync_all(options: dict[str, Any], json: bool) -> None:
+    """Sync all connected accounts. Raises `PartlyDone` if some are not loaded, or not whole."""
+    from ..accounts_run import sync_accounts
+    from . import output
+
+    chosen, results, partly = options["resources"], [], []
+    del options["dataset"], options["account"]
+    for result in sync_accounts(**options):
+        results.append(result)
+        if result.synced is not None:
+            try:
+                raise_if_incomplete(
+                    result.synced.refused, result.synced.left_out, chosen, not chosen
+                )
+            except PartlyDone as reason:
+                logging.getLogger("stripe_feed").warning("%s: %s", result.account_id, reason)
+                partly.append(result.account_id)
+    if json:
+        output.print_account_results(results)
+    failed = [result for result in results if result.synced is None]
+    if failed and len(failed) == len(results) and failed[0].cause is not None:
+        raise failed[0].cause
+    if failed or partly:
+        named = [*(result.account_id for result in failed), *partly]
+        ids = ", ".join(named[:SHOWN_ACCOUNTS]) + (" …" if len(named) > SHOWN_ACCOUNTS else "")
+        raise PartlyDone(
+            f"{len(failed)} of {len(results)} accounts are not loaded, {len(partly)} in part: {ids}. "
+            "The warnings say why. Everything else is loaded."
+        )
+
+
+SHOWN_ACCOUNTS = 5
+ONE_ACCOUNT = (
+    "--all-accounts goes with neither --account (STRIPE_ACCOUNT) nor --dataset, --dry-run or --models: "
+    "give those with --account acct_..., one account at a time."
+)
 
 
 def raise_if_incomplete(

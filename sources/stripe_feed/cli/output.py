@@ -21,6 +21,7 @@ from ..resources import CHANGES, TABLES
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..accounts_run import AccountResult
     from ..destination.read import CopyStatus, QueryResult
     from ..doctor import Finding
     from ..forget_run import Receipt
@@ -326,6 +327,21 @@ def print_sync_result(
         return
     echo_err(
         f'Next: {command_name()} query {given}"select status, count(*) from invoices group by status"'
+    )
+
+
+def print_account_results(results: Sequence[AccountResult]) -> None:
+    """Print one line of JSON for each account: its id and what was loaded, or the error."""
+    print_json(
+        *(
+            {
+                "account_id": result.account_id,
+                "synced": result.synced,
+                "error": result.error or None,
+                "exit_code": result.exit_code,
+            }
+            for result in results
+        )
     )
 
 

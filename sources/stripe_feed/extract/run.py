@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import dlt
 
 from ..api.client import API_VERSION, GIVE_UP_AFTER, Account, Api
+from ..api.rate_limits import SharedBudget
 from ..api.stripe_time import CLOCK_TOLERANCE
 from ..errors import NotReadable
 from ..resources import CHANGES, RESOURCES
@@ -440,22 +442,26 @@ def open_run(
     *,
     keep_open: bool = False,
     webhook_events: Iterable[WebhookEvent] = (),
+    budget: SharedBudget | None = None,
     **more: Any,
 ) -> RunContext:
     """Return the context of a run with these options; `more`: fields of `Options` that a source
-    does not have. Raises `UsageError`.
+    does not have; `budget`: what runs of several accounts share. Raises `UsageError`.
     """
+    checked = replace(check_options(reading), **more)
+    return RunContext(partial(make_api, reading, budget), checked, keep_open, webhook_events)
 
-    def make_api() -> Api:
-        return Api(
-            reading.get("api_key"),
-            account=reading.get("account"),
-            base=reading.get("api_base"),
-            version=reading.get("api_version", API_VERSION),
-            max_rps=reading.get("max_rps"),
-            endpoint_rps=reading.get("endpoint_rps"),
-            give_up_after=reading.get("give_up_after", GIVE_UP_AFTER),
-            allow_api_base=reading.get("allow_api_base", False),
-        )
 
-    return RunContext(make_api, replace(check_options(reading), **more), keep_open, webhook_events)
+def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
+    """Return the client of a run with these options."""
+    return Api(
+        reading.get("api_key"),
+        account=reading.get("account"),
+        base=reading.get("api_base"),
+        version=reading.get("api_version", API_VERSION),
+        max_rps=reading.get("max_rps"),
+        endpoint_rps=reading.get("endpoint_rps"),
+        give_up_after=reading.get("give_up_after", GIVE_UP_AFTER),
+        allow_api_base=reading.get("allow_api_base", False),
+        budget=budget,
+    )
