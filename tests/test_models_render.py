@@ -18,6 +18,7 @@ from stripe_feed.models.render import (
     Project,
     load_project,
     render_models,
+    render_tests,
 )
 
 DIALECTS = {
@@ -52,14 +53,16 @@ def test_the_sql_is_what_dbt_compiles(tmp_path: Path) -> None:
         env={**os.environ, "DO_NOT_TRACK": "1"},
     )
 
-    compiled = tmp_path / "target" / "compiled" / "stripe_feed" / "models"
-    theirs = {file.stem: file.read_text() for file in compiled.rglob("*.sql")}
-
+    compiled = tmp_path / "target" / "compiled" / "stripe_feed"
+    files = [file for file in compiled.rglob("*.sql") if file.parent.suffix != ".yml"]
+    theirs = {file.stem: file.read_text() for file in files}
     target = ModelTarget("duckdb", "copy", "stripe", "stripe_models")
-    ours = {
-        name: model.sql for name, model in render_models(load_project(), target, VARIABLES).items()
-    }
-    assert theirs == ours
+    project = load_project()
+    rendered = [
+        *render_models(project, target, VARIABLES).values(),
+        *render_tests(project, target, VARIABLES).values(),
+    ]
+    assert theirs == {model.name: model.sql for model in rendered}
 
 
 @pytest.mark.parametrize("type_", DIALECTS)
