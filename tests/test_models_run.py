@@ -12,7 +12,7 @@ from stripe_feed.models.database import ModelDatabase, duckdb_database
 from stripe_feed.models.render import ModelFile, Project, load_project
 from stripe_feed.models.run import ModelResult, build_models
 from stripe_feed.resources import TABLES
-from tests.raw_tables import empty_tables
+from tests.raw_tables import empty_tables, one_subscription
 
 
 @pytest.fixture
@@ -190,3 +190,23 @@ def test_every_column_of_every_model_is_described() -> None:
         told = {column["name"]: column["description"] for column in described["columns"]}
         assert list(told) == names, model
         assert all(told.values()), model
+
+
+def test_a_pause_within_a_trial_gives_one_state_at_a_time() -> None:
+    connection = duckdb.connect()
+    empty_tables(connection)
+    one_subscription(connection)
+    connection.execute("""
+        update stripe.subscriptions set status = 'paused', trial_start = '2026-01-10 00:00:00+00',
+        trial_end = '2026-01-24 00:00:00+00', status_details = '{"paused": {"transitioned_at": 1768011000}}'
+    """)  # ten minutes after midnight
+    database = duckdb_database(connection, "stripe")
+    build_models(database, ["+subscription_item_history"])
+
+    spans = database.execute(
+        "select status, valid_from::varchar, valid_to::varchar from stripe_models.subscription_item_history order by 2"
+    )
+
+    assert spans[0] == ("trialing", "2026-01-10 00:00:00", "2026-01-24 00:00:00")
+    assert {status for status, *_ in spans[1:]} == {"paused"}
+    assert spans[1][1] == spans[0][2]

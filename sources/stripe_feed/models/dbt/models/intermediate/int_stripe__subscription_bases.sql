@@ -98,13 +98,15 @@ select
     first_changed_at,
     change_id,
     side,
-    {#- From here on the subscription has its own status; before, it is taken to have been active. #}
-    case status
-        when 'canceled' then coalesce(ended_at, canceled_at, {{ forever() }})
-        when 'trialing' then coalesce(trial_end_at, started_at)
-        when 'past_due' then greatest(coalesce(period_start_at, started_at), case when has_trial then trial_end_at else started_at end)
-        when 'paused' then coalesce(paused_at, trial_end_at, started_at)
-        when 'unpaid' then coalesce(paid_until, case when has_trial then trial_end_at else started_at end)
-        else case when has_trial then trial_end_at else started_at end
-    end as status_from
+    {#- From here on the subscription has its own status, never before the end of its trial; before, it is taken to have been active. #}
+    greatest(
+        case status
+            when 'canceled' then coalesce(ended_at, canceled_at, {{ forever() }})
+            when 'past_due' then coalesce(period_start_at, started_at)
+            when 'paused' then coalesce(paused_at, started_at)
+            when 'unpaid' then coalesce(paid_until, started_at)
+            else started_at
+        end,
+        case when has_trial then trial_end_at else started_at end
+    ) as status_from
 from with_trial
