@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators
+.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators test-dbt
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -63,6 +63,11 @@ test-nginx: .venv/.stamp  ## `serve` behind a real nginx; skipped where there is
 test-orchestrators: .venv/.stamp  ## the files for Dagster and Prefect, run by them
 	$(call install,.[dev$(comma)dagster$(comma)prefect])
 	$(BIN)/pytest -m orchestrators
+
+test-dbt:  ## the models as dbt compiles and builds them, in an environment of its own: dbt pins what mypy needs newer
+	@test -x build/dbt/bin/pip || $(PYTHON) -m venv build/dbt
+	build/dbt/bin/pip install -q -e '.[dev$(comma)dbt]'
+	build/dbt/bin/pytest tests/test_models_dbt.py tests/test_models_render.py
 
 # The base install is enough to run; the tests need the dev extra, which includes it.
 .venv/.base: pyproject.toml

@@ -10,7 +10,8 @@ select
     currency,
     unit_amount,
     quantity,
-    amount
+    amount,
+    is_paid
 from (
     select
         lines.subscription_item_id as subscription_item_id,
@@ -24,6 +25,7 @@ from (
         lines.unit_amount as unit_amount,
         cast(lines.quantity as {{ type_bigint() }}) as quantity,
         lines.amount as amount,
+        invoices.status = 'paid' as is_paid,
         row_number() over (
             partition by lines.subscription_item_id, lines.period_start_at
             order by invoices.finalized_at desc, lines.line_item_id desc

@@ -67,11 +67,10 @@ states as (
 ),
 
 paid as (
-    select lines.subscription_id as subscription_id, max(lines.period_end_at) as paid_until
-    from {{ ref('stg_stripe__invoice_line_items') }} as lines
-    inner join {{ ref('stg_stripe__invoices') }} as invoices on invoices.invoice_id = lines.invoice_id
-    where invoices.status = 'paid' and not lines.is_proration and lines.amount > 0
-    group by lines.subscription_id
+    select subscription_id, max(period_end_at) as paid_until
+    from {{ ref('int_stripe__item_periods') }}
+    where is_paid and amount > 0
+    group by subscription_id
 ),
 
 with_trial as (
