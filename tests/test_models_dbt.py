@@ -44,7 +44,7 @@ def test_dbt_builds_the_same_rows_and_tests_them(tmp_path: Path) -> None:
     for file in (ours, theirs):
         file.parent.mkdir()
         small_copy(file)
-    place = {"database": str(theirs), "state_dir": str(tmp_path / "state")}
+    place: dict[str, Any] = {"database": str(theirs), "state_dir": str(tmp_path / "state")}
     selection = [f"+{mart}" for mart in MARTS]
 
     build_copy_models(
