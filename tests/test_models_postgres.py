@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_postgresql.dbapi
+import dlt
+import pyarrow as pa
 import pytest
 
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.models.copies import build_copy_models
-from stripe_feed.models.database import client_database
+from stripe_feed.models.database import ModelDatabase, client_database, duckdb_database
+from stripe_feed.models.run import build_models
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import sync
 from tests.copies import FAST
 from tests.postgres import postgres_server
+from tests.timelines import AS_OF as TIMELINES_AS_OF
+from tests.timelines import Family, draw_account, new_connection, raw_tables, utc_time
 
 AS_OF = {"as_of": "2026-11-20 12:00:00"}
 
@@ -60,3 +67,66 @@ def test_a_full_refresh_drops_the_views_and_a_build_brings_them_back(
     assert {r.status for r in built if not r.missing} == {"built"}
     assert rows(tmp_path, "select * from stripe_models.mrr_items order by 1, 7") == before
     assert rows(tmp_path, "select count(*) from public.mine")[0][0] > 0
+
+
+def copy_tables(connection: Any, tables: dict[str, pa.Table], url: str) -> None:
+    """Copy the raw tables of a DuckDB connection to Postgres, with the types that dlt gives."""
+    columns = connection.execute(
+        "select table_name, column_name from information_schema.columns "
+        "where table_schema = 'stripe' and data_type = 'JSON'"
+    ).fetchall()
+    with adbc_driver_postgresql.dbapi.connect(url) as server, server.cursor() as cursor:
+        cursor.execute("create schema if not exists timelines")
+        for name, table in tables.items():
+            decimals = [f.name for f in table.schema if pa.types.is_decimal(f.type)]
+            for column in decimals:
+                at = table.schema.get_field_index(column)
+                table = table.set_column(at, column, table[column].cast(pa.string()))
+            cursor.adbc_ingest(name, table, db_schema_name="timelines", mode="create")
+            types = dict.fromkeys(decimals, "numeric(38, 12)")
+            types |= {column: "json" for owner, column in columns if owner == name}
+            for column, type_ in types.items():
+                cursor.execute(
+                    f'alter table timelines.{name} alter column "{column}" type {type_} using "{column}"::{type_}'
+                )
+        server.commit()
+
+
+@pytest.mark.parametrize("family", ["observed", "invoiced"])
+def test_every_row_is_that_of_duckdb_in_any_time_zone(
+    postgres: str, family: Family, tmp_path: Path
+) -> None:
+    tables = raw_tables(draw_account(5, 120, family))
+    connection = new_connection(tables)
+    connection.execute("set timezone = 'Asia/Kolkata'")
+    ours = duckdb_database(connection, "stripe")
+    as_of = {"as_of": f"{utc_time(TIMELINES_AS_OF)}"}
+    results = build_models(ours, variables=as_of)
+    copy_tables(connection, tables, postgres)
+    pipeline = dlt.pipeline(
+        f"timelines_{family}",
+        destination=dlt.destinations.postgres(postgres),
+        dataset_name="timelines",
+        pipelines_dir=str(tmp_path),
+    )
+
+    with client_database(pipeline.sql_client()) as theirs:
+        theirs.execute("set timezone = 'America/St_Johns'")
+        build_models(theirs, variables=as_of)
+        wrong = [r.name for r in results if not r.missing and not same_rows(ours, theirs, r.name)]
+        theirs.execute("drop schema timelines cascade")
+        theirs.execute("drop schema timelines_models cascade")
+
+    assert len([r for r in results if not r.missing]) > 30
+    assert wrong == []
+
+
+def same_rows(ours: ModelDatabase, theirs: ModelDatabase, name: str) -> bool:
+    """Whether a model has the same rows in two databases; columns with JSON aside."""
+    described = ours.columns(f"select * from stripe_models.{name}")
+    columns = ", ".join(column for column, type_ in described if type_.lower() != "json")
+    found, expected = (
+        Counter(database.execute(f"select {columns} from {database.target.relation(name)}"))
+        for database in (theirs, ours)
+    )
+    return found == expected
