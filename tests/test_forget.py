@@ -125,7 +125,7 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     assert (receipt["customer"], receipt["stripe"]) == (jane, "deleted")
     assert {table for table, count in receipt["rows"].items() if count} >= {"customers", "subscriptions", "invoices", "subscription_items", "invoice_line_items"}  # fmt: skip
     assert receipt["changes"] > 2
-    assert (receipt["messages"], receipt["push_rows"]) == (1, 1)
+    assert (receipt["messages"], receipt["push_rows"]) == (1, 2)
     assert "Subscriptions that end with it at once: 1" in said.err
     assert box.objects("customers").get(jane, {"deleted": True})["deleted"] is True
     assert (counts(), pushed()) == (before, 0)
@@ -194,3 +194,10 @@ def test_live_data_is_confirmed(
 
 def test_a_damaged_store_does_not_lose_who_was_erased() -> None:
     assert "erased" in SALVAGED
+
+
+def test_a_push_log_that_is_not_there_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    box = Sandbox(seed=5, customers=2)
+    said = forget(Shell(box, "http://127.0.0.1:9", tmp_path), "cus_1", "--push-log", "lost.sqlite")
+    assert (said.code, len(box.log)) == (2, 0)
+    assert "There is no push log lost.sqlite" in said.err

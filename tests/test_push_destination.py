@@ -62,3 +62,12 @@ def test_a_key_that_may_not_write_ends_the_load(crm: Pushing) -> None:
 def test_a_batch_is_no_table_so_nothing_is_deleted() -> None:
     with pytest.raises(UsageError, match="leave out on_delete"):
         stripe_objects({**CRM, "on_delete": "delete", "max_deletes": 5})
+
+
+def test_a_batch_takes_nothing_from_the_rows_of_another(crm: Pushing) -> None:
+    load(crm, [PEOPLE[0], {**PEOPLE[1], "email": "nobody"}])
+    load(crm, [{**PEOPLE[2], "email": PEOPLE[0]["email"]}])
+    assert [one["name"] for one in crm.held()] == ["P 0"]
+    with crm.opened() as push:
+        states = {key: row.state for key, row in push.log.rows("crm").items()}
+    assert states == {"0": "done", "1": "rejected", "2": "rejected"}  # each is still shown

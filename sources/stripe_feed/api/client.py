@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import msgspec
 import stripe
+from msgspec.structs import replace
 
 from ..errors import (
     NotFound,
@@ -87,7 +88,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
     value: T
     requested_at: int
     request_id: str | None = None
-    replayed: bool = False  # the stored answer to an earlier request with this idempotency key
+    replayed: bool = False  # of a write: its idempotency key was used before this call
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -277,7 +278,8 @@ class Api:
             self._wait_for_token(self._write_limiter, endpoint, give_up_at, doubt or final)
             self._http.set_timeout(give_up_at - self.clock.monotonic())
             try:
-                return self._send(method, endpoint, path, form, decode, key)
+                reply = self._send(method, endpoint, path, form, decode, key)
+                return replace(reply, replayed=reply.replayed and doubt is None)
             except (stripe.StripeError, msgspec.DecodeError) as fault:
                 final = self._to_error(fault, endpoint, "write")
                 if isinstance(final, NotFound) and method == "delete" and doubt:

@@ -210,9 +210,15 @@ def _refused_request(
     )
 
 
+KEY_REUSED = "idempotency_error"
+"""The code of a refusal whose idempotency key was used for another request; Stripe gives it none."""
+
+
 def _refused_action(fault: stripe.StripeError, endpoint: str, trace: str) -> RequestRefused:
     """The refusal of an action, in Stripe's words."""
     code, param = stripe_code(fault), printable_name(getattr(fault, "param", None))
+    if isinstance(fault, stripe.IdempotencyError):
+        code = KEY_REUSED
     declined = printable_name(getattr(fault.error, "decline_code", None))
     details = [f"param {param}" if param else "", f"decline code {declined}" if declined else ""]
     what = ", ".join(part for part in (str(fault.http_status), code, *details, trace) if part)

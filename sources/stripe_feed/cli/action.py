@@ -5,6 +5,7 @@ is the result, stderr is talk.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -231,6 +232,8 @@ def forget(
     from .output import print_receipt
 
     forget_run.check_customer(customer)
+    if push_log is not None and not os.path.exists(push_log):
+        raise UsageError(f"There is no push log {push_log}. Nothing was done: name the right one.")
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         stripe: forget_run.AtStripe = "kept"
         if not only_here:

@@ -71,7 +71,7 @@ def _send(
     error: StripeFeedError | None
     try:
         with open_push(push, api_key, log=log, **options) as opened:
-            error = opened.run(rows).error
+            error = opened.run(rows, is_part=True).error
     except StripeFeedError as failed:
         error = failed
     if isinstance(error, TryLater):

@@ -4,15 +4,18 @@ empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..errors import InvalidParameter
 from ..resources.writable import Writable
 from .lookup.filters import same
 from .parameters import UNSET, Nulls, Params, convert
 
 WHOLE = ("address", "shipping")
 """Hashes that are sent whole: whether Stripe merges or replaces a part is not documented."""
+METADATA_KEY = re.compile(r"metadata\..{1,40}", re.S)
 EMPTY: tuple[Any, ...] = (None, "", {}, [])
 
 
@@ -35,6 +38,16 @@ def _merged(held: Any, given: Any) -> Any:
         return given
     kept = {name: value for name, value in held.items() if value is not None}
     return {**kept, **{name: _merged(held.get(name), value) for name, value in given.items()}}
+
+
+def check_only_if_empty(row: Writable, fields: bool | tuple[str, ...]) -> None:
+    """Raise `InvalidParameter` for a name that stands for no whole field: its value would not stay."""
+    for name in () if isinstance(fields, bool) else fields:
+        if name not in row.tops["update"] and not METADATA_KEY.fullmatch(str(name)):
+            raise InvalidParameter(
+                "only_if_empty names fields that can be updated, or metadata.NAME; a hash such as address is one field.",
+                str(name),
+            )
 
 
 def empty_only(params: Params, held: Mapping[str, Any], fields: bool | tuple[str, ...]) -> Params:
@@ -71,7 +84,7 @@ def changed(params: Params, held: Mapping[str, Any]) -> Params:
         if name == "metadata" or name not in held or not equal(name, held[name], value)
     }
     metadata = held.get("metadata") or {}
-    return _with_metadata(left, lambda key, value: not equal(key, metadata.get(key), value))
+    return _with_metadata(left, lambda key, value: not equal("", metadata.get(key), value))
 
 
 def without_fixed(

@@ -18,7 +18,7 @@ from .lookup.find import Found, Lookup, Object, check_mode, decode
 from .order import Order
 from .parameters import Params, convert
 from .result import ActionResult, Request, failed
-from .unchanged import changed, completed, empty_only, has_parts, without_fixed
+from .unchanged import changed, check_only_if_empty, completed, empty_only, has_parts, without_fixed
 
 FEEDBACK = (
     "customer_service", "low_quality", "missing_features", "other", "switched_service",
@@ -223,6 +223,7 @@ def _change(
 ) -> ActionResult:
     """Update one object; `held` is what it is now, if that is known."""
     given = {name: value for name, value in (order.set or {}).items() if name != "id"}
+    check_only_if_empty(row, order.only_if_empty)
     if held is None and (order.only_if_empty or has_parts([*given, *order.unset])):
         held = lookup.get(row, object_id).value
     if held is not None and verb == "upsert":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from ...api.client import Api
@@ -26,7 +27,9 @@ _NO_SQL = re.compile("[\0\ud800-\udfff]")
 
 
 def known_value(by: str, value: object) -> str:
-    """A value as it is compared: e-mail addresses in any case, booleans as metadata has them."""
+    """A value as it is compared: e-mail addresses in any case, booleans and times as metadata has them."""
+    if isinstance(value, date):
+        return value.isoformat()
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text.casefold() if by == "email" else text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...errors import InvalidParameter, UsageError
 from .definition import NOTHING, Definition
@@ -85,6 +85,12 @@ def only_failed(table: Table, logged: Logged) -> Table:
         unsettled=[row for row in table.absent if row.state == "open"],
         known=table.known,
     )
+
+
+def part_of(table: Table) -> Table:
+    """A table that is a part of a larger one: rows that are missing keep their objects."""
+    is_open = [row for row in table.absent if row.state == "open"]
+    return replace(table, absent=is_open, gone=[], vanished=[])
 
 
 def refusal(push: Definition, table: Table) -> str:

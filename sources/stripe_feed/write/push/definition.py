@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ...errors import UsageError
 from ...resources.writable import WRITABLE, Writable
 from ..parameters import NULLS, Nulls
+from ..unchanged import check_only_if_empty
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,6 +86,13 @@ class RowTemplate:
         """The columns that it names."""
         return [name for _, name, _, _ in Formatter().parse(self.text) if name is not None]
 
+    def filled(self, values: Mapping[str, Any]) -> str:
+        """The text with the values of its columns, whatever characters their names have."""
+        parts = Formatter().parse(self.text)
+        return "".join(
+            text if name is None else f"{text}{values[name]}" for text, name, _, _ in parts
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Association:
@@ -152,6 +160,7 @@ class Definition:
             raise UsageError(
                 f"{self.name}: only_if_empty is for {', '.join(FILLABLE)}, not for {self.object}."
             )
+        check_only_if_empty(self.row, self.only_if_empty)
 
     @property
     def columns(self) -> list[str]:
@@ -229,7 +238,13 @@ def make_definition(name: str, given: Mapping[str, Any]) -> Definition:
     if missing := [one for one in ("object", "key") if one not in given]:
         raise UsageError(f"{name}: {missing[0]} is missing.")
     settings = dict(given)
+    for setting, (kinds, what) in _KINDS.items():
+        value = settings.get(setting)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            raise UsageError(f"{name}: {setting} is {what}.")
     key = settings["key"]
+    if not all(isinstance(one, str) for one in key):
+        raise UsageError(f"{name}: key is the name of a column, or a list of names.")
     settings["key"] = (key,) if isinstance(key, str) else tuple(key)
     if isinstance(named := settings.get("only_if_empty", False), str | list | tuple):
         settings["only_if_empty"] = (named,) if isinstance(named, str) else tuple(named)
@@ -240,6 +255,18 @@ def make_definition(name: str, given: Mapping[str, Any]) -> Definition:
             path: _source(name, path, source) for path, source in _flat(settings["map"])
         }
     return Definition(name=name, **settings)
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "object": ((str,), "a word"),
+    "key": ((str, list, tuple), "the name of a column, or a list of names"),
+    "match": ((str,), "the name of a field"),
+    "map": ((Mapping,), "a table of fields"),
+    "query": ((str,), "a select on the copy"),
+    "max_deletes": ((int,), "a whole number"),
+    "max_delete_share": ((int, float), "a number"),
+}
+"""What settings can hold, and in words."""
 
 
 def _flat(given: Any) -> list[tuple[str, Any]]:

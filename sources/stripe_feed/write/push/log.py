@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from secrets import token_hex
+from secrets import randbelow, token_hex
 from typing import Any, Literal
 
 from ...errors import SetupError, UsageError, WrongAccount
@@ -27,6 +27,7 @@ from ..order import KEY_PREFIX
 _FORMAT = 2
 KEPT = 7 * 86_400  # seconds that the requests of a run are shown
 MARKER = "sf_key"  # of metadata: the key of the request that created an object
+FAR = 10**9  # versions that are left out if keys are in use already
 REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hours
 
 RequestState = Literal["planned", "sent", "unknown", "done", "rejected"]
@@ -78,7 +79,7 @@ _OF_RUN = "run = coalesce(?, run)"  # a request belongs to the run that learned 
 
 @dataclass(frozen=True, slots=True)
 class PushStep:
-    """One request of a version. `{0}` in its path, or as a value, is the object of step 0."""
+    """One request of a version. `{0}` in its path, or as the default price, is the object of step 0."""
 
     verb: str
     method: Literal["post", "delete"]
@@ -263,14 +264,23 @@ class PushLog(SqliteFile):
     # -- what happens ---------------------------------------------------------------------------
 
     def begin(
-        self, push: str, row_key: str, content: str | None, steps: Sequence[PushStep]
+        self,
+        push: str,
+        row_key: str,
+        content: str | None,
+        steps: Sequence[PushStep],
+        *,
+        is_far: bool = False,
     ) -> list[Operation]:
-        """Open the next version of a row. Its first step counts as sent from here on."""
+        """Open the next version of a row. Its first step counts as sent from here on.
+
+        `is_far`: another log may have used the keys of the versions that come next.
+        """
         with self.transaction() as db:
             before = self.row(push, row_key)
             if before is not None and before.state == "open":
                 raise ValueError("the version before has no definite outcome")
-            version = before.version + 1 if before else 1
+            version = (before.version if before else 0) + 1 + (randbelow(FAR) if is_far else 0)
             db.execute(
                 "insert into rows (push, row_key, version, state, content) values (?, ?, ?, 'open', ?) "
                 "on conflict do update set version = excluded.version, state = 'open', "
@@ -461,24 +471,27 @@ class PushLog(SqliteFile):
 
         Keys of rows stay, for versions go on counting, unless one holds an e-mail address.
         """
+        about = "object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'"
+        ids = (object_id, object_id, object_id)
         with self.transaction() as db:
-            db.execute(
-                "delete from operations where object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'",
-                (object_id, object_id, object_id),
+            # a row that is gone has no object any more, but its requests name it
+            rows = self.query(
+                f"select push, row_key from rows where object_id = ? union select push, row_key from operations where {about}",
+                object_id,
+                *ids,
+            )
+            db.execute(f"delete from operations where {about}", ids)
+            db.execute("delete from failed where object_id = ?", (object_id,))
+            db.executemany("delete from failed where row_key = ?", [(key,) for _, key in rows])
+            db.executemany(
+                "delete from rows where push = ? and row_key = ? and instr(row_key, '@') > 0", rows
             )
             db.execute(
-                "delete from failed where object_id = ? or exists (select 1 from rows r where "
-                "r.object_id = ? and r.row_key = failed.row_key)",
-                (object_id, object_id),
-            )
-            db.execute(
-                "delete from rows where object_id = ? and instr(row_key, '@') > 0", (object_id,)
-            )
-            return db.execute(
                 "update rows set state = 'deleted', content = null, sent_content = null, "
                 "object_id = null, replaced = null, reason = null where object_id = ?",
                 (object_id,),
-            ).rowcount
+            )
+            return len(rows)
 
     # -- runs -----------------------------------------------------------------------------------
 

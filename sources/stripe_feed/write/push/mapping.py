@@ -243,13 +243,13 @@ def row_key(push: Definition, record: SourceRow) -> str:
             raise _no_text(f"The key column {name}", fault) from None
         if value is None:
             raise InvalidParameter(f"The key column {name} is empty.", name)
-        if isinstance(value, float):
-            number = _integer(value)  # a table with empty cells makes 1.0 of 1
-            if number is None:
+        if isinstance(value, float | Decimal):
+            number = _integer(value)  # a table with empty cells makes 1.0 of 1, and SQL 1.00
+            if number is None and isinstance(value, float):
                 raise InvalidParameter(
                     f"The key column {name} holds a float. Make it an integer or text.", name
                 )
-            text = str(number)
+            text = text if number is None else str(number)
         if _HALF.search(text):
             raise InvalidParameter(f"The key column {name} holds half a character.", name)
         parts.append(text.replace("\\", "\\\\").replace(KEY_SEPARATOR, f"\\{KEY_SEPARATOR}"))
@@ -272,9 +272,7 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             for name, value in values.items():
                 _check_part(path, name, value)
             return (
-                None
-                if any(value is None for value in values.values())
-                else source.text.format_map(values)
+                None if any(value is None for value in values.values()) else source.filled(values)
             )
         case Association():
             value = blank_to_null(record[source.column])

@@ -55,7 +55,7 @@ class Matcher:
             held = get(self.lookup, row, str(value))
             return [held] if held is not None else []
         if by.startswith("metadata."):
-            found = self._from_index(row, by, _text(value))
+            found = self._from_index(row, by, known_value(by, value))
         else:
             found = list(self.lookup.find(row, {by: value}, True).objects)
         if by == "email" and not found:  # the list has it in another case
@@ -94,11 +94,6 @@ class Matcher:
 
 def _oldest_first(found: Collection[Object]) -> list[Object]:
     return sorted(found, key=lambda one: (one.get("created") or 0, str(one["id"])))
-
-
-def _text(value: object) -> str:
-    """A value as metadata has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def make_matcher(

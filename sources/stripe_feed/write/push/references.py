@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import InvalidParameter
 from ...resources.writable import WRITABLE
 from ..checks import check
+from ..lookup.known import known_value
 from ..parameters import convert
 from .definition import Definition
 from .log import PushStep, content_of
@@ -47,12 +48,13 @@ class References:
             case str():
                 return value
             case Reference():
+                named = _as_compared(value)
                 with self._lock:
-                    lock = self._locks.setdefault(value, threading.Lock())
+                    lock = self._locks.setdefault(named, threading.Lock())
                 with lock:  # two rows may name one new customer
-                    if value not in self._found:
-                        self._found[value] = self._find(path, value)
-                    return self._found[value]
+                    if named not in self._found:
+                        self._found[named] = self._find(path, value)
+                    return self._found[named]
             case list():
                 return [self._resolved(path, inner) for inner in value]
             case Mapping():
@@ -91,8 +93,14 @@ class References:
             outcome = self.sender.carry_out(steps, False)
         if outcome is None or outcome.status == "rejected":
             step = PushStep("create", "post", row.path, params)
-            steps = log.begin(name, key, content_of(params), [step])
-            outcome = self.sender.carry_out(steps, True)
+            outcome = self.sender.carry_out_new(name, key, content_of(params), [step])
         if outcome.status != "done" or outcome.object_id is None:
             raise InvalidParameter(f"{path}: the new {row.noun}: {outcome.reason}", path)
         return outcome.object_id
+
+
+def _as_compared(wanted: Reference) -> Reference:
+    """What a row names, as it is told from what others name: addresses in any case are one."""
+    if wanted.association.by != "email":
+        return wanted
+    return replace(wanted, value=known_value("email", wanted.value))

@@ -21,8 +21,10 @@ def read_rows(source: Any) -> Iterator[Row]:
     if isinstance(source, Mapping):
         yield {str(name): _plain(value) for name, value in source.items()}
     elif hasattr(source, "to_pylist"):  # Arrow: a table, or a batch
+        _check_names(source.schema.names if hasattr(source, "schema") else ())
         yield from read_rows(source.to_pylist())
     elif hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas
+        _check_names(source.columns)
         yield from read_rows(source.to_dict("records"))
     elif hasattr(source, "to_dicts"):  # Polars
         yield from read_rows(source.to_dicts())
@@ -33,6 +35,15 @@ def read_rows(source: Any) -> Iterator[Row]:
         raise UsageError(
             f"A {type(source).__name__} holds no rows. Give dicts, a DataFrame, Arrow or a dlt resource."
         )
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    """Raise `UsageError` for two columns of one name: a row could hold one of them only."""
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise UsageError(f"Two columns of the rows are named {name}. Rename one.")
+        seen.add(name)
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ from ...errors import (
 )
 from ..lookup.copy import CopyPlace
 from ..lookup.find import Lookup
-from .compare import Table, compare, match_text, queue_of, refusal
+from .compare import Table, compare, match_text, part_of, queue_of, refusal
 from .compare import only_failed as only_failed_of
 from .decide import decide
 from .decision import OPEN, Decision
@@ -94,11 +94,18 @@ class Push:
             len(decider.references.planned),
         )
 
-    def run(self, rows: Any, *, full_resync: bool = False, only_failed: bool = False) -> Result:
+    def run(
+        self,
+        rows: Any,
+        *,
+        full_resync: bool = False,
+        only_failed: bool = False,
+        is_part: bool = False,
+    ) -> Result:
         """Send what changed. Every row has a result, and none stops the others.
 
-        `only_failed`: only rows that were rejected, or whose outcome is unknown. Raises
-        `UsageError` if more objects would be deleted than the push allows, before anything is sent.
+        `only_failed`: only rows that were rejected, or whose outcome is unknown. `is_part`: the
+        rows are a part of the table, and those that are missing are not gone. Raises `UsageError` if more objects would be deleted than the push allows, before anything is sent.
         """
         push = self.definition
         with self._locked("push run"):
@@ -109,6 +116,8 @@ class Push:
                 records = list(read_rows(rows))
             with self._noted():
                 table = self._compared(records, full_resync, only_failed)
+                if is_part:
+                    table = part_of(table)
                 run = self.log.begin_run(push.name, push.object, push.mode, is_retry=only_failed)
                 execution = _Execution(self)
                 results = self._send(table, execution)
@@ -457,8 +466,8 @@ class _Execution:
             log.drop(name, decision.key)
         if decision.action in ("skip", "drop"):
             return RowResult(decision.key, "skipped", decision.object_id, decision.reason)
-        steps = log.begin(name, decision.key, decision.content, decision.steps)
-        result = self._result(decision.key, decision.action, self.sender.carry_out(steps, True))
+        outcome = self.sender.carry_out_new(name, decision.key, decision.content, decision.steps)
+        result = self._result(decision.key, decision.action, outcome)
         return replace(result, reason=result.reason or " ".join(decision.notes))
 
     def _result(self, key: str, action: str, outcome: Outcome) -> RowResult:

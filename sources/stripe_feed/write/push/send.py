@@ -10,11 +10,13 @@ from urllib.parse import unquote
 
 from ...api.client import Reply
 from ...api.forms import path_to
+from ...api.responses import KEY_REUSED
 from ...errors import NotFound, OutcomeUnknown, RequestRefused, SetupError
 from ...resources.writable import WRITABLE, Writable
 from ..lookup.find import Lookup, Object, Pages, check_mode, decode
 from ..unchanged import changed
-from .log import MARKER, REPEATABLE, Operation, PushLog
+from .decision import get
+from .log import MARKER, REPEATABLE, Operation, PushLog, PushStep
 from .rules.subscriptions import is_in_effect
 
 BEFORE, AFTER = 60, 300  # seconds around a time of sending in which an object can have been created
@@ -26,6 +28,7 @@ REMOVALS = ("delete",)  # steps after which the object is gone
 ENDS = {"cancel": "canceled", "void": "void"}  # steps that lead to a status
 GONE = "It was gone already."
 NOT_DONE = "Stripe did not carry it out."
+KEY_TAKEN = "Its idempotency key was used before, by a push log that is lost, or is a copy of this one. Run again."
 
 SendStatus = Literal["done", "rejected", "unknown"]
 
@@ -71,6 +74,16 @@ class Sender:
     lookup: Lookup
     log: PushLog
 
+    def carry_out_new(
+        self, push: str, row_key: str, content: str | None, steps: Sequence[PushStep]
+    ) -> Outcome:
+        """Begin a version of a row and send it; if another log used its keys, send it with others."""
+        outcome = self.carry_out(self.log.begin(push, row_key, content, steps), True)
+        if outcome.reason == KEY_TAKEN:
+            begun = self.log.begin(push, row_key, content, steps, is_far=True)
+            outcome = self.carry_out(begun, True)
+        return outcome
+
     def carry_out(self, operations: Sequence[Operation], is_new: bool) -> Outcome:
         """Send the steps of a version that have no outcome yet, in order. `is_new`: the version was
         begun just now.
@@ -91,6 +104,9 @@ class Sender:
         return Outcome("done", made, outcome.reason, outcome.request_id)
 
     def _step(self, request: _Request, is_new: bool) -> Outcome:
+        is_first = (
+            is_new or request.operation.state == "planned"
+        )  # else an earlier try may have done it
         if not is_new:
             if self._is_too_old(request.operation):
                 return self._settle_old(request)
@@ -102,15 +118,17 @@ class Sender:
         except RequestRefused as error:
             if isinstance(error, NotFound) and request.removes:
                 return self._done(request, request.object_id, error.request_id, GONE)
+            if is_first and error.code == KEY_REUSED:
+                return self._key_taken(request, error.request_id)
             self.log.mark_rejected(request.operation, str(error), error.request_id)
             return Outcome("rejected", None, str(error), error.request_id)
         except SetupError as error:
-            if (
-                is_new or request.operation.state == "planned"
-            ):  # else an earlier try may have done it
+            if is_first:
                 self.log.mark_rejected(request.operation, str(error), None)
             raise
         object_id = str(reply.value.get("id") or request.object_id)
+        if is_first and reply.replayed and not self._is_still_so(request, object_id):
+            return self._key_taken(request, reply.request_id)
         outcome = self._done(request, object_id, reply.request_id)
         check_mode(self.lookup.api, reply.value)
         return outcome
@@ -126,6 +144,16 @@ class Sender:
     ) -> Outcome:
         self.log.mark_done(request.operation, object_id, request_id, request.is_last)
         return Outcome("done", object_id, reason, request_id)
+
+    def _is_still_so(self, request: _Request, object_id: str) -> bool:
+        """Whether Stripe has what an earlier request with the same key made."""
+        if request.operation.verb != "create":
+            return self._find_effect(request) is not None
+        return get(self.lookup, request.row, object_id) is not None
+
+    def _key_taken(self, request: _Request, request_id: str | None) -> Outcome:
+        self.log.mark_rejected(request.operation, KEY_TAKEN, request_id)
+        return Outcome("rejected", None, KEY_TAKEN, request_id)
 
     def _is_too_old(self, operation: Operation) -> bool:
         """Whether Stripe may have forgotten the key."""
@@ -223,7 +251,9 @@ def _filled(operation: Operation, made: str, is_last: bool) -> _Request:
     path = operation.path
     if "{0}" in path:
         path = path_to(path.replace("{0}", "{id}"), made)
-    params = {name: made if value == "{0}" else value for name, value in operation.params.items()}
+    params = dict(operation.params)
+    if params.get("default_price") == "{0}":  # elsewhere it can be what a row says
+        params["default_price"] = made
     return _Request(operation, path, params, is_last)
 
 

@@ -23,6 +23,7 @@ from ..mapping import Wanted, params_for, update_params
 EXPANDED = ("tiers", "currency_options")
 CREATE_ONLY = ("product_data", "transfer_lookup_key")  # what no price shows
 AMOUNTS = ("unit_amount", "unit_amount_decimal", "custom_unit_amount", "tiers")
+WAYS_TO_CHARGE = ("custom_unit_amount", "tiers")  # beside one amount
 CARRIED = ("nickname", "tax_behavior", "lookup_key")
 """What a new price takes over from the one whose place it takes, unless the row says otherwise."""
 NEW_PRICE = "A price keeps its amount: a new one takes its place, and {old} is archived."
@@ -102,6 +103,8 @@ def _successor(push: Definition, wanted: Wanted, held: Object) -> Params:
     for name in CARRIED:
         if held.get(name) not in (None, "unspecified"):
             params.setdefault(name, held[name])
+    if options := _other_currencies(held, params):
+        params.setdefault("currency_options", options)
     if isinstance(said.get("recurring"), Mapping):
         params["recurring"] = {**_recurring(held), **said["recurring"]}
     metadata = {k: v for k, v in (held.get("metadata") or {}).items() if k != MARKER}
@@ -139,6 +142,27 @@ def _terms(held: Object, said: Params) -> Params:
         }
     name = "unit_amount" if held.get("unit_amount") is not None else "unit_amount_decimal"
     return terms | {name: held[name]}
+
+
+def _other_currencies(held: Object, params: Params) -> Params:
+    """What the old price charges in other currencies, if the new one charges in the same way."""
+    same_way = all(bool(held.get(name)) == (name in params) for name in WAYS_TO_CHARGE)
+    if not same_way or params["currency"].lower() != held["currency"]:
+        return {}
+    options = held.get("currency_options") or {}
+    return {code: _option(one) for code, one in options.items() if code != held["currency"]}
+
+
+def _option(held: Mapping[str, Any]) -> Params:
+    option = _tier(held)
+    del option["up_to"]
+    if option.get("tax_behavior") == "unspecified":
+        del option["tax_behavior"]
+    if "custom_unit_amount" in option:
+        option["custom_unit_amount"] = {"enabled": True, **_filled(option["custom_unit_amount"])}
+    if "tiers" in option:
+        option["tiers"] = [_tier(tier) for tier in option["tiers"]]
+    return option
 
 
 def _recurring(held: Object) -> Params:
