@@ -120,7 +120,14 @@ def test_the_verbs_are_those_of_the_design(shell: Shell) -> None:
     said = shell.run("--help")
 
     assert said.code == 0
-    verbs = [*sorted(VERBS, key=list(_order()).index), "feed", "models", "push", "triggers", "webhook"]
+    verbs = [
+        *sorted(VERBS, key=list(_order()).index),
+        "feed",
+        "models",
+        "push",
+        "triggers",
+        "webhook",
+    ]
     assert re.findall(r"^  ([a-z]+)  +\S", said.out.split("Commands:")[1], re.M) == verbs
 
 

@@ -76,7 +76,8 @@ def sync(copy: Copy, **options: Any) -> Any:
 
 def asked(box: Sandbox) -> Counter[str]:
     """Requests by table, others by the last name of the path."""
-    tables, found = {row.path: name for name, row in RESOURCES.items()}, Counter[str]()
+    listed = {name: row for name, row in RESOURCES.items() if row.parent is None}
+    tables, found = {row.path: name for name, row in listed.items()}, Counter[str]()
     for (template, _), count in box.counts.items():
         found[tables.get(template, template.removeprefix("/v1/"))] += count
     return found
