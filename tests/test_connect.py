@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from stripe_feed import open_actions, stripe_source, sync
+from stripe_feed import connected_accounts, open_actions, stripe_source, sync, sync_accounts
 from stripe_feed.api.client import Api
 from stripe_feed.api.rate_limits import SAFETY, RateLimiter, SharedBudget
 from stripe_feed.destination.pipeline import copy_names
@@ -252,3 +252,15 @@ def test_a_429_of_one_account_slows_no_other() -> None:
     assert shared.bucket.rate == shared.bucket.max_rate
     shared.limited("acct_1", 60.0)
     assert shared.bucket.rate < shared.bucket.max_rate
+
+
+def test_python_lists_and_syncs_the_accounts(platform: Sandbox, shell: Shell) -> None:
+    """What a scheduler maps over; those that have revoked the access are not among them."""
+    stays, gone = platform.connect(customers=1), platform.connect()
+    platform.revoke(gone.account_id)
+    key = platform.key
+
+    assert connected_accounts(key, base=shell.url) == [stays.account_id]
+    results = list(sync_accounts(api_key=key, api_base=shell.url, resources=["customers"], **FAST))
+    assert [(one.account_id, one.exit_code) for one in results] == [(stays.account_id, 0)]
+    assert results[0].synced is not None and results[0].synced.rows == {"customers": 1}

@@ -52,7 +52,7 @@ from tests.receiver import receiving
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
-        "changes", "triggers", "serve", "tables", "models", "python", "destinations", "operations", "actions", "agents", "push", "recipes", "how-it-works",
+        "changes", "triggers", "serve", "tables", "models", "python", "destinations", "operations", "connect", "actions", "agents", "push", "recipes", "how-it-works",
         "resources",        "faq",
     )
 }  # fmt: skip
@@ -60,6 +60,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALL = {"README.md": README, **PAGES}
 RUN_ELSEWHERE = "[[trigger]]"  # on the page of recipes; tests/test_recipes.py delivers each one
 WRITE_KEY = "rk_test_may_write"
+PLATFORM_KEY = "rk_test_platform"
 KEY = re.findall(r"export STRIPE_SECRET_KEY=(\S+)", README)[0]
 BEHIND = 55  # seconds of the account's clock, which the changes of one day put ahead again
 
@@ -119,6 +120,11 @@ def box() -> Sandbox:
     )
     writes = {row.permission for row in WRITABLE.values()}
     account.restrict(WRITE_KEY, [*writes, "rak_customer_read"])
+    account.restrict(
+        PLATFORM_KEY, [*account.account.permissions[KEY], "rak_connected_account_read"]
+    )
+    for customers in (2, 3):
+        account.connect(customers=customers, products=1)
     account.account_needs_permission = True
     return account
 

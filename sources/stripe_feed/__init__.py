@@ -16,6 +16,7 @@ __all__ = [
     "PartlyDone",
     "StripeFeedError",
     "__version__",
+    "connected_accounts",
     "deliver",
     "open_actions",
     "open_feed",
@@ -27,11 +28,13 @@ __all__ = [
     "stripe_objects",
     "stripe_source",
     "sync",
+    "sync_accounts",
     "trigger",
     "verify",
 ]
 
 if TYPE_CHECKING:
+    from .accounts_run import connected_accounts, sync_accounts
     from .cli.demo import run_sandbox
     from .destination.pipeline import open_pipeline
     from .errors import PartlyDone, StripeFeedError
@@ -60,6 +63,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "PartlyDone": ".errors:PartlyDone",
         "StripeFeedError": ".errors:StripeFeedError",
         "TABLES": ".resources:TABLES",
+        "connected_accounts": ".accounts_run:connected_accounts",
         "deliver": ".triggers.run:deliver",
         "open_actions": ".write.actions:open_actions",
         "open_feed": ".feed.feed:open_feed",
@@ -71,6 +75,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "stripe_objects": ".write.push_destination:stripe_objects",
         "stripe_source": ".extract.source:stripe_source",
         "sync": ".sync_run:sync",
+        "sync_accounts": ".accounts_run:sync_accounts",
         "trigger": ".triggers.config:parse_trigger",
         "verify": ".verify_run:verify",
     }

@@ -59,7 +59,7 @@ def sync_accounts(
     reading: Any = {**options, "max_rps": max_rps}
     platform = make_api(reading)
     with closing(platform):
-        accounts = connected_accounts(platform)
+        accounts = _accounts_of(platform)
         budget = SharedBudget(platform.rps, time.monotonic())
         place = {"database": database, "destination": destination}
         cursors = {id: oldest_cursor(*_place_of(id, **place)) for id in accounts}
@@ -93,9 +93,15 @@ def sync_accounts(
                 yield AccountResult(id, done)
 
 
-def connected_accounts(api: Api) -> list[str]:
-    """The ids of the accounts that are connected to the account of a key."""
+def connected_accounts(api_key: str | None = None, **options: Any) -> list[str]:
+    """The ids of the accounts that are connected to the account of a key. `options` are those of the
+    client, such as `max_rps`.
+    """
+    with closing(Api(api_key, **options)) as api:
+        return _accounts_of(api)
 
+
+def _accounts_of(api: Api) -> list[str]:
     def ids(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
         rows, has_more = decode_raw_rows(body)
         return [(id, id) for id, _ in rows], has_more
