@@ -115,14 +115,11 @@ def test_three_dots_stand_for_any_lines(expected: str, same: bool) -> None:
 def box() -> Sandbox:
     """An account in our time whose key may do what the README says, and nothing else."""
     account = Sandbox(seed=7, customers=20, now=int(time.time()) - BEHIND, real_time=True)
-    account.restrict(
-        KEY, [permission for name, permission in parse_qsl(form().query) if name != "name"]
-    )
+    reads = [permission for name, permission in parse_qsl(form().query) if name != "name"]
+    account.restrict(KEY, reads)
     writes = {row.permission for row in WRITABLE.values()}
     account.restrict(WRITE_KEY, [*writes, "rak_customer_read"])
-    account.restrict(
-        PLATFORM_KEY, [*account.account.permissions[KEY], "rak_connected_account_read"]
-    )
+    account.restrict(PLATFORM_KEY, [*reads, "rak_connected_account_read"])
     for customers in (2, 3):
         account.connect(customers=customers, products=1)
     account.account_needs_permission = True
