@@ -24,7 +24,7 @@ from stripe_feed.cli.main import app
 from stripe_feed.extract.tables.codec import ADDED_COLUMNS, HASH_COLUMN, LOAD_COLUMN
 from stripe_feed.resources import CHANGE_COLUMNS, RESOURCES
 from stripe_feed.resources.groups import GROUPS
-from stripe_feed.resources.model import Child, Column, Resource
+from stripe_feed.resources.model import Child, Column, Parent, Resource
 from stripe_feed.resources.push_tables import PUSH_TABLES, PushTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,7 +204,7 @@ def _how_new(row: Resource) -> str:
     if row.holders:
         return "A row is fetched when another row names it first."
     if row.parent is not None:
-        return f"Each of the `{row.parent.table}` has a list of its own; lists are read again when something happened to their object."
+        return _how_swept(row, row.parent)
     if not row.created_field:
         return "The list is read whole once a day, and compared with the rows."
     again = (
@@ -215,11 +215,21 @@ def _how_new(row: Resource) -> str:
     return f"New objects come from the list, by `{row.created_field}`{again}."
 
 
+def _how_swept(row: Resource, parent: Parent) -> str:
+    which = f"Each of the `{parent.table}`{f' with `{parent.flag}`' if parent.flag else ''} has a list of its own: all are read once, later those of new"
+    names = ", ".join(f"`{name}`" for name in parent.fields or ())
+    changed = (
+        f" and changed ones{f' ({names})' if names else ''}" if parent.fields != () else " ones"
+    )
+    again = "; once a day all are read again" if row.relist_days else ""
+    return f"{which}{changed}{again}."
+
+
 def _how_changed(row: Resource) -> str:
     if row.holders:
         return "The row says what that object showed then."
     if not row.events:
-        return "Stripe has no events for them: changes are seen when the list is read."
+        return f"Stripe has no events for them: changes are seen when {'a' if row.parent else 'the'} list is read."
     types = ", ".join(f"`{type}`" for type in row.events if type not in row.deleted_by)
     return f"Changes are seen by the events {types}." if types else ""
 
@@ -229,6 +239,8 @@ def _how_gone(row: Resource) -> str:
         return "A row stays; whether it is still in force, the object that it is on says."
     if row.deleted_by:
         return f"Deletes are seen by {', '.join(f'`{type}`' for type in row.deleted_by)}."
+    if row.parent is not None:
+        return "What the list of its parent no longer shows counts as deleted."
     if not row.created_field:
         return (
             "What the list no longer shows, and Stripe does not have any more, counts as deleted."

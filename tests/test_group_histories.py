@@ -16,8 +16,8 @@ RUNS = 3
 
 
 def drawn_tables(dice: random.Random) -> list[str]:
-    """A few resources that have a list, most of them not of the core."""
-    rows = [row for row in RESOURCES.values() if row.path]
+    """A few resources that have one list, most of them not of the core."""
+    rows = [row for row in RESOURCES.values() if row.path and row.parent is None]
     others = [row.table for row in rows if row.group != "core"]
     return [*dice.sample(others, 5), *dice.sample([row.table for row in rows], 2)]
 

@@ -181,17 +181,124 @@ def test_what_happens_arrives(lived: dict[str, Any], name: str) -> None:
     assert rows(copy, name) == truth(copy.box, name)
 
 
+def new_ids(lived: dict[str, Any], name: str) -> list[str]:
+    """The ids of new objects as rows have them."""
+    all_ids = truth(lived["copy"].box, name)
+    return [next(id for id in all_ids if id.endswith(made)) for made in lived["made"][name]]
+
+
 @pytest.mark.parametrize("row", LISTS.values(), ids=list(LISTS))
 def test_each_change_is_told_once(lived: dict[str, Any], row: Resource) -> None:
-    """By an event where there is one, else by the list."""
+    """By an event if there is one, else by the list."""
     name, origin = row.table, "event" if row.created_by else "list"
     found = Counter(change[1:] for change in told(lived["copy"]) if change[0] == name)
     expected = Counter[tuple[str, str, str]]()
-    if name != "capabilities":  # no event says that one is new
-        expected |= Counter(("c", origin, id) for id in lived["made"][name])
+    expected |= Counter(("c", origin, id) for id in new_ids(lived, name))
     if name in lived["changed"]:
         expected["u", "event", lived["changed"][name]] = 1
     if name in lived["removed"]:
         expected["d", "event" if row.deleted_by else "diff", lived["removed"][name]] = 1
 
     assert found == expected
+
+
+# -- faults, costs and comparisons
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Copy]:
+    """Nine customers with a tax id each, and three accounts with a person each."""
+    box = Sandbox(customers=0, products=0, oddities=False)
+    for _ in range(9):
+        make(box, "tax_ids", box.create("customers")["id"])
+        box.advance(10)
+    for _ in range(3):
+        make(box, "persons", box.create("accounts")["id"])
+    box.advance(1_000)
+    with copy_of(box, tmp_path) as found:
+        yield found
+
+
+def test_a_killed_sweep_goes_on_where_it_was(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No list is read twice but those of the batch that was lost."""
+    monkeypatch.setattr(sublists, "SWEEP_BATCH", 2)
+    monkeypatch.setattr(sublists, "PACKAGE_PARENTS", 2)
+    loads = iter([load.run_load] * 3)
+
+    def load_some(*arguments: Any, **options: Any) -> Any:
+        return next(loads)(*arguments, **options)
+
+    with monkeypatch.context() as patch, suppress(StopIteration):
+        patch.setattr(sync_run, "run_load", load_some)
+        sync(copy, resources=["tax_ids"])
+    swept = asked(copy)[path("tax_ids")]
+    assert (swept, len(rows(copy, "tax_ids"))) == (4, 4)
+
+    sync(copy, resources=["tax_ids"])
+    assert asked(copy)[path("tax_ids")] == 9 - swept
+    assert rows(copy, "tax_ids") == truth(copy.box, "tax_ids")
+    assert told(copy) == []
+
+
+def test_an_account_that_has_left_is_a_line(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+    """The lists of the others are read."""
+    sync(copy, resources=["accounts"])
+    gone = list(copy.box.objects("accounts"))[1]
+    copy.box.account.tables["accounts"].remove(gone)
+    with caplog.at_level(logging.WARNING):
+        done = sync(copy, resources=["persons"])
+
+    assert (len(rows(copy, "persons")), done.refused, done.left_out) == (2, {}, {})
+    (line,) = [record.getMessage() for record in caplog.records if "persons" in record.getMessage()]
+    assert line.startswith(
+        f"persons of 1 accounts could not be read and is left out, {gone} first: "
+    )
+
+
+def test_a_key_without_the_permission_leaves_the_resource_out(copy: Copy) -> None:
+    """After some requests, not after one for each list."""
+    for _ in range(300):
+        copy.box.create("payouts", automatic=True)
+    copy.box.advance(100)
+    key = copy.box.restrict(permissions=PERMISSIONS | {"rak_payout_read"})
+    done = sync(copy, resources=["payout_balance_transactions"], api_key=key)
+
+    assert (done.refused.keys(), done.rows["payouts"]) == ({"payout_balance_transactions"}, 300)
+    assert asked(copy)["/v1/balance_transactions"] < 150
+
+
+def test_a_dry_run_counts_the_lists(copy: Copy) -> None:
+    """Before the parents are loaded nothing tells; then a request for each, and for each new one."""
+
+    def planned() -> int | str | None:
+        found = dry_run(
+            api_key=copy.box.key,
+            api_base=copy.url,
+            database=str(copy.folder / copy.database),
+            resources=["tax_ids"],
+        )
+        return next((plan.requests for plan in found if plan.resource == "tax_ids"), "none")
+
+    assert planned() is None
+    sync(copy, resources=["customers"])
+    assert planned() == 9
+    sync(copy, resources=["tax_ids"])
+    assert planned() == "none"
+
+
+def test_reconcile_reads_all_lists_again(copy: Copy) -> None:
+    """It finds what no event told, and tells it once."""
+    sync(copy, resources=["tax_ids"])
+    box = copy.box
+    box.advance(1_000)
+    with box.account.lock:
+        lost, changed = list(box.objects("tax_ids"))[:2]
+        box.account.remove("tax_ids", lost)
+        content = box.objects("tax_ids")[changed] | {"value": "DE000000000"}
+        box.account.store("tax_ids", content)
+    done = sync(copy, resources=["tax_ids"], reconcile=True)
+
+    assert rows(copy, "tax_ids") == truth(box, "tax_ids")
+    assert sorted(told(copy)) == [("tax_ids", "d", "diff", lost), ("tax_ids", "u", "diff", changed)]
+    assert done.healed["tax_ids"] == 2

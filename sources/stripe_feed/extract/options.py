@@ -70,8 +70,8 @@ class SourceOptions(TypedDict, total=False):
 
 
 def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
-    """The resources that are chosen by name or group, in the order of display; the default group if
-    nothing is chosen.
+    """The resources that are chosen by name or group, in the order of display, with the parents of
+    those that have one list per parent; the default group if nothing is chosen.
 
     Raises `UsageError` for unknown names.
     """
@@ -83,6 +83,7 @@ def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
                 f"{', '.join(RESOURCES)}."
             )
         wanted.update(GROUPS.get(name, (name,)))
+    wanted |= {row.parent.table for name in wanted if (row := RESOURCES[name]).parent is not None}
     return [name for name in RESOURCES if name in wanted]
 
 
