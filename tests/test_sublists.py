@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stripe_feed import sync_run
+from stripe_feed.destination import load
+from stripe_feed.extract.dependents import sublists
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
-from tests.copies import Copy, copy_of
+from stripe_feed.sync_run import dry_run
+from tests.copies import PERMISSIONS, Copy, copy_of
 from tests.feed_truth import changes
 from tests.truth import kind_of
 
