@@ -23,6 +23,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http.search import FIELDS as SEARCHED
 from stripe_feed.write.actions import Actions
 from stripe_feed.write.lookup import find
+from stripe_feed.write.order import make_order
 from stripe_feed.write.verbs import verbs_of
 from tests.scripted import Answer, Scripted, Seen, scripted
 
@@ -1207,3 +1208,20 @@ def test_invoices_of_a_subscription_are_found() -> None:
 
     assert done.via == "search" and invoice["id"] in {one["id"] for one in done.objects or ()}
     assert invoice["id"] in {one["id"] for one in listed.objects or ()}
+
+
+@pytest.mark.parametrize(
+    ("verb", "order", "says"),
+    [
+        ("get", {"expand": 5}, "expand is a list of names"),
+        ("update", {"unset": [1]}, "unset is a list of names"),
+        ("update", {"only_if_empty": 5}, "only_if_empty is a list of names"),
+        ("update", {"set": {5: "x"}}, "set takes names and values"),
+        ("update", {"idempotency_key": 5}, "An idempotency key has"),
+    ],
+)
+def test_an_order_of_the_wrong_kind_is_refused_in_words(
+    verb: str, order: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        make_order("customers", verb, {"id": "cus_1", **order})

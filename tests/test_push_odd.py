@@ -96,6 +96,13 @@ def test_metadata_is_compared_letter_by_letter_whatever_its_key(crm: Pushing) ->
     assert [one["metadata"]["currency"] for one in crm.held()] == ["EUR"]
 
 
+def test_half_a_character_in_a_key_of_metadata_rejects_its_row_only(crm: Pushing) -> None:
+    rows = [{**ROW, "tags": {"a\ud800": "x"}}, {**ROW, "id": 2, "email": "b@example.com", "tags": {"a": "x"}}]  # fmt: skip
+    result = crm.run(rows, changes={"map": {**MAP, "metadata": "tags"}})
+    assert ends(result) == {"created": 1, "rejected": 1}
+    assert "half a character" in reasons(result)["1"]
+
+
 def test_a_template_takes_columns_with_odd_names(crm: Pushing) -> None:
     changes = {"map": {**MAP, "name": {"template": "{a.b} {c[0]} {0}"}}}
     assert ends(crm.run([{**ROW, "a.b": "x", "c[0]": "y", "0": "z"}], changes=changes)) == {"created": 1}  # fmt: skip

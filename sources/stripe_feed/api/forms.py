@@ -50,7 +50,7 @@ def _fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name or "[" in name or "]" in name:
         raise UsageError("A parameter's name is text, is not empty and holds no brackets.")
-    return name
+    return _encodable("A parameter's name", name)
 
 
 def _text(name: str, value: Any) -> str:

@@ -80,6 +80,10 @@ def make_order(table: str, verb: str, given: Mapping[str, Any]) -> Order:
     for name in FLAGS & given.keys():
         if not isinstance(given[name], bool):
             raise UsageError(f"{name} is true or false.")
+    for name in _NAMES & given.keys():
+        is_flag = name == "only_if_empty" and isinstance(given[name], bool)
+        if not is_flag and not _is_names(given[name]):
+            raise UsageError(f"{name} is a list of names.")
     order = Order(**{**given, **{name: _names(given[name]) for name in _NAMES & given.keys()}})
     for name, choices in (("nulls", NULLS), ("if_several", IF_SEVERAL)):
         if getattr(order, name) not in choices:
@@ -87,9 +91,19 @@ def make_order(table: str, verb: str, given: Mapping[str, Any]) -> Order:
     if isinstance(order.limit, bool) or not isinstance(order.limit, int) or order.limit < 1:
         raise UsageError("limit is a whole number of at least 1.")
     for name in ("match", "set"):
-        if not isinstance(getattr(order, name), Mapping | None):
+        pairs = getattr(order, name)
+        if pairs is None:
+            continue
+        if not isinstance(pairs, Mapping) or not all(isinstance(key, str) for key in pairs):
             raise UsageError(f"{name} takes names and values.")
     return replace(order, idempotency_key=_key(order.idempotency_key))
+
+
+def _is_names(given: Any) -> bool:
+    return isinstance(given, str) or (
+        isinstance(given, list | tuple | set | frozenset)
+        and all(isinstance(name, str) for name in given)
+    )
 
 
 def _names(given: Any) -> Any:
@@ -99,10 +113,15 @@ def _names(given: Any) -> Any:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _key(given: str | None) -> str:
+def _key(given: Any) -> str:
     if given is None:
         return f"{KEY_PREFIX}{uuid4()}"
-    if not 0 < len(given) <= LONGEST_KEY or not given.isascii() or ADDRESS.search(given):
+    if (
+        not isinstance(given, str)
+        or not 0 < len(given) <= LONGEST_KEY
+        or not given.isascii()
+        or ADDRESS.search(given)
+    ):
         raise UsageError(
             f"An idempotency key has 1 to {LONGEST_KEY} ASCII characters and holds no e-mail address."
         )
