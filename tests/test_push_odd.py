@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -138,6 +139,13 @@ def test_addresses_in_several_cases_create_one_customer() -> None:
         result = items.run(rows)
         assert ends(result) == {"created": 3}, reasons(result)
         assert len(items.held()) == 1
+
+
+def test_values_of_pandas_and_numpy_are_those_of_python_wherever_they_are() -> None:
+    nested = np.array([{"prices": np.array(["price_1"]), "count": np.int64(2)}])
+    frame = pd.DataFrame({"id": [1], "name": pd.Series([pd.NA], dtype="object"), "items": [nested]})
+    (row,) = read_rows(frame)
+    assert row == {"id": 1, "name": None, "items": [{"prices": ["price_1"], "count": 2}]}
 
 
 @pytest.mark.parametrize(

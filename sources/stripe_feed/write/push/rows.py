@@ -47,13 +47,27 @@ def _check_names(names: Iterable[Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as Python has it; what is no number or no time is null."""
+    """A value as Python has it, inside lists and hashes, too; what is no number or no time is null."""
+    try:
+        return _without_numpy(value)
+    except RecursionError:  # it holds itself
+        return value
+
+
+def _without_numpy(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
     if type(value).__module__ == "numpy":
         value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _without_numpy(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_numpy(inner) for inner in value]
     if isinstance(value, UUID):
         return str(value)
     try:
-        return None if value != value else value  # NaN, NaT
+        differs = value != value
+        return None if differs is value or differs else value  # NA; NaN, NaT
     except (ArithmeticError, TypeError, ValueError):  # a signaling NaN; compared one by one
         return value
 
