@@ -1225,3 +1225,8 @@ def test_an_order_of_the_wrong_kind_is_refused_in_words(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         make_order("customers", verb, {"id": "cus_1", **order})
+
+
+@pytest.mark.parametrize("key", ["mine", "sf-mine"])
+def test_a_key_of_the_caller_is_known_as_ours(key: str) -> None:
+    assert make_order("customers", "create", {"idempotency_key": key}).idempotency_key == "sf-mine"

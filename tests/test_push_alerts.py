@@ -75,6 +75,17 @@ def test_each_change_of_state_is_told_once(log: PushLog, store: FeedStore, every
     assert (last.push, last.state, last.run, last.counts["rejected"]) == ("crm", "warning", 15, 1)
 
 
+def test_an_older_copy_of_the_log_tells_what_follows(log: PushLog, store: FeedStore) -> None:
+    for end in ("healthy", "failed", "healthy"):
+        note_end(log, end)
+    note_runs(store, log)
+    log.query("delete from runs where run > 1")  # a backup, in its place
+    note_end(log, "failed")
+    assert note_runs(store, log) == 1
+    assert note_runs(store, log) == 0
+    assert told(store) == ["push.failed", "push.recovered", "push.failed"]
+
+
 def test_a_retry_ends_a_warning_but_no_error(log: PushLog, store: FeedStore) -> None:
     for end in ("warning", "retried", "failed", "retried", "healthy"):
         note_end(log, end)

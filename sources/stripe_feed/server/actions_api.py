@@ -27,7 +27,6 @@ from ..errors import (
     UsageError,
 )
 from ..resources.writable import WRITABLE
-from ..write.order import KEY_PREFIX
 from ..write.result import ActionResult
 from ..write.verbs import verbs_of
 from .auth import error_json
@@ -70,7 +69,7 @@ async def act(request: Request) -> Response:
 
 
 def _order(body: bytes, key: str | None) -> dict[str, Any]:
-    """What is asked for. A key of the caller gets our prefix, so that the change is known as ours."""
+    """What is asked for."""
     try:
         given = json.loads(body or b"{}", parse_float=Decimal)  # amounts stay exact
     except (ValueError, RecursionError):
@@ -78,7 +77,7 @@ def _order(body: bytes, key: str | None) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise UsageError('The body is a JSON object such as {"id": "cus_...", "set": {...}}.')
     if key is not None:
-        given = {**given, "idempotency_key": KEY_PREFIX + key.removeprefix(KEY_PREFIX)}
+        given = {**given, "idempotency_key": key}
     return dict(given)
 
 

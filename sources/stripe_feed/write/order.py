@@ -125,4 +125,4 @@ def _key(given: Any) -> str:
         raise UsageError(
             f"An idempotency key has 1 to {LONGEST_KEY} ASCII characters and holds no e-mail address."
         )
-    return given
+    return KEY_PREFIX + given.removeprefix(KEY_PREFIX)  # so that the change is known as ours

@@ -64,9 +64,13 @@ def _is_of_same_account(store: FeedStore, log: PushLog) -> bool:
 def _note(
     store: FeedStore, log: PushLog, push: str, runs: Sequence[Mapping[str, Any]]
 ) -> Iterator[Entry]:
-    rows = store.query("select state, log_id, run from pushes where push = ?", push)
-    before, log_id, last = rows[0] if rows else ("healthy", log.log_id, 0)
-    new = [run for run in runs if run["run"] > last or log_id != log.log_id]
+    rows = store.query("select state, log_id, run, started_at from pushes where push = ?", push)
+    before, log_id, last, last_at = rows[0] if rows else ("healthy", log.log_id, 0, 0)
+    new = [  # an older copy of the log counts its runs from there
+        run
+        for run in runs
+        if run["run"] > last or run["started_at"] > last_at or log_id != log.log_id
+    ]
     if not new:
         return
     state: str = before
@@ -102,7 +106,7 @@ def _change(log: PushLog, run: Mapping[str, Any], state: str, before: str) -> En
         "reasons": _reasons(log, run["run"]),
     }
     values = {
-        "change_id": digest_id("push", id, state),
+        "change_id": digest_id("push", id, state, str(run["started_at"])),
         "resource": PUSHES.table,
         "object_id": run["push"],
         "op": "u",
