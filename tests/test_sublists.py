@@ -18,8 +18,9 @@ from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import dry_run
-from tests.copies import PERMISSIONS, Copy, copy_of
+from tests.copies import PERMISSIONS, Copy, PostgresCopy, copy_of
 from tests.feed_truth import changes
+from tests.postgres import postgres_server
 from tests.truth import kind_of
 
 DAY = 86_400
@@ -309,3 +310,49 @@ def test_reconcile_reads_all_lists_again(copy: Copy) -> None:
     assert rows(copy, "tax_ids") == truth(box, "tax_ids")
     assert sorted(told(copy)) == [("tax_ids", "d", "diff", lost), ("tax_ids", "u", "diff", changed)]
     assert done.healed["tax_ids"] == 2
+
+
+def some(box: Sandbox, kind: str) -> str:
+    return next(iter(box.objects(kind)))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as url:
+        yield url
+
+
+def test_the_same_on_postgres(
+    postgres: str, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep, a look, and a comparison."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    monkeypatch.setattr(sublists, "SWEEP_BATCH", 2)
+    names, box = ["tax_ids", "customer_balance_transactions", "capabilities"], copy.box
+    server = PostgresCopy(box, copy.url, tmp_path)
+    try:
+        sync(server, resources=names)
+        box.advance(100)  # Stripe's time goes on while a run is at work, and the sandbox's does not
+        customer, account_id = some(box, "customers"), some(box, "accounts")
+        make(box, "customer_balance_transactions", customer)
+        box.update("customers", customer, balance=-100)
+        make(box, "capabilities", account_id, 1)
+        box.update("accounts", account_id, capabilities={"card_payments": "active"})
+        box.delete("tax_ids", some(box, "tax_ids"))
+        box.advance(200)
+        sync(server, resources=names)
+        assert {name: rows(server, name) for name in names} == {
+            name: truth(box, name) for name in names
+        }
+        ops = Counter(change[:3] for change in told(server))
+        assert ops == {
+            ("tax_ids", "d", "event"): 1,
+            ("customer_balance_transactions", "c", "list"): 1,
+            ("capabilities", "c", "list"): 1,
+        }
+        box.account.remove("tax_ids", some(box, "tax_ids"))
+        sync(server, resources=names, reconcile=True)
+        assert rows(server, "tax_ids") == truth(box, "tax_ids")
+    finally:
+        with server.pipeline.sql_client() as client:
+            client.execute_sql("drop schema if exists stripe cascade")
