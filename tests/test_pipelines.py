@@ -24,6 +24,7 @@ from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, loaded, shell_of
 from tests.core import CORE
 from tests.receiver import Behaviour, receiving
+from tests.test_schedulers import SCHEDULED
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
 A_WHILE = 3600  # seconds; what is read while it changes does not tell what was before
@@ -110,9 +111,7 @@ def test_scripts_are_short_and_all_are_tested() -> None:
         "watch_subscriptions.py",
         "welcome_message.py",
         "write_back.py",
-        "airflow_dag.py",
-        "dagster_job.py",
-        "prefect_flow.py",  # see test_schedulers.py
+        *(f"{name}.py" for name in SCHEDULED),  # see test_schedulers.py
     }
     assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) <= 60
 

@@ -10,10 +10,12 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
 
@@ -59,7 +61,12 @@ def test_they_are_short() -> None:
             assert len(file.read_text(encoding="utf-8").splitlines()) <= 60, file.name
 
 
-@pytest.mark.parametrize("name", ["airflow_dag", "dagster_job", "prefect_flow"])
+SCHEDULED = (
+    "airflow_dag", "airflow_accounts", "dagster_job", "dagster_accounts", "prefect_flow", "prefect_accounts",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
 def test_what_they_import_of_ours_is_there(name: str) -> None:
     tree = ast.parse((PIPELINES / f"{name}.py").read_text(encoding="utf-8"))
     ours = [
@@ -142,3 +149,63 @@ def test_prefect_copies_and_tells_each_change_once(account: Sandbox, tmp_path: P
         with open_feed(open_pipeline(str(tmp_path / "copy.duckdb"))) as feed:
             assert told == feed.head > 0
         assert flow.stripe_feed() == 0
+
+
+@pytest.fixture
+def connected(
+    account: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Sandbox]:
+    """Two accounts of the platform; the second one has a fault."""
+    monkeypatch.setenv("STRIPE_FOLDER", str(tmp_path))
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    one, broken = account.connect(customers=2), account.connect(customers=1)
+    broken.faults.always = {"/v1/account": 400}
+    return {"one": one, "broken": broken}
+
+
+def customers_of(folder: Path, account: str) -> int:
+    dataset = f"stripe_{account.lower()}"
+    with duckdb.connect(
+        str(folder / f"stripe_feed_{account.lower()}.duckdb"), read_only=True
+    ) as opened:
+        query = f"select count(*) from {dataset}.customers"
+        ((count,),) = opened.execute(query).fetchall()
+    return int(count)
+
+
+@pytest.mark.orchestrators
+@pytest.mark.filterwarnings("default")
+def test_dagster_has_a_partition_for_each_account(
+    connected: dict[str, Sandbox], tmp_path: Path
+) -> None:
+    dg = pytest.importorskip("dagster")
+    job = script("dagster_accounts")
+    with dg.instance_for_test() as instance:
+        requests = job.hourly_accounts(
+            dg.build_schedule_context(instance, scheduled_execution_time=datetime(2026, 1, 1, 5))
+        )
+        ids = {box.account_id for box in connected.values()}
+        assert {request.partition_key for request in requests} == ids
+        assert len({request.run_key for request in requests}) == 2
+        assert set(instance.get_dynamic_partitions("stripe_accounts")) == ids
+        for name, box in connected.items():
+            done = dg.materialize(
+                [job.account_copy],
+                instance=instance,
+                partition_key=box.account_id,
+                raise_on_error=False,
+            )
+            assert done.success is (name == "one")
+    assert customers_of(tmp_path, connected["one"].account_id) == 2
+
+
+@pytest.mark.orchestrators
+@pytest.mark.filterwarnings("default")
+def test_prefect_maps_over_the_accounts(connected: dict[str, Sandbox], tmp_path: Path) -> None:
+    prefect_test_harness = pytest.importorskip("prefect.testing.utilities").prefect_test_harness
+    flow = script("prefect_accounts")
+    with prefect_test_harness():
+        rows = flow.stripe_accounts()
+    one, broken = (connected[name].account_id for name in ("one", "broken"))
+    assert rows[one] > 2 and rows[broken] is None
+    assert customers_of(tmp_path, one) == 2
