@@ -7,20 +7,17 @@ whose rows were looked at.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dlt
 import msgspec
-from dlt.common.configuration.container import Container
-from dlt.extract.source import SourceInjectableContext
 
-from ...errors import NotReadable
 from ...resources import RESOURCES
 from ...resources.model import Child, Column, Resource, field_names
 from .. import existing
+from ..lists import rows_if_readable
 from ..next_step import should_store
 from ..paging.fetch import decode_raw_rows, fetch_sublist
 from ..refetch import Fetched, refetch
@@ -30,8 +27,6 @@ from ..tables.diff import id_of
 from ..tables.rejected import Rejected
 from ..writer import Writer, read_version
 from .parents import OVERLAP
-
-log = logging.getLogger("stripe_feed")
 
 _KEPT_COLUMNS = ("id", "object", "created", "test_clock")
 
@@ -50,23 +45,10 @@ def held_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
     """Yield the objects that rows of completed loads name and that the copy lacks; None while none
     are ready.
     """
-    selected = list(Container()[SourceInjectableContext].source.resources.selected)
-    context.acquire()
-    failed = False
-    try:
-        yield from _held_rows(context, resource)
-    except NotReadable as refusal:
-        context.refuse(resource.table, refusal)
-        log.warning("%s is left out: %s", resource.table, refusal)
-    except Exception:
-        failed = True
-        raise
-    finally:
-        context.end_list(resource.table)
-        context.release(selected, failed)
+    yield from rows_if_readable(context, resource, _held_rows)
 
 
-def _held_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
+def _held_rows(context: RunContext, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
     state = dlt.current.resource_state()
     writer = Writer(context, resource)
     is_first = "t0" not in state
