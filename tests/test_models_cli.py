@@ -162,6 +162,8 @@ def test_lineage_leads_through_models_to_raw_columns() -> None:
         (("build", "mmr"), 2, "no model 'mmr'"),
         (("build", "--var", "discount=none"), 2, "no variable discount"),
         (("build", "--var", "discounts"), 2, "NAME=VALUE"),
+        (("build", "--var", "discounts=coupons"), 2, "forever, recurring, all, none"),
+        (("show", "months", "--lineage", "moth"), 2, "`stripe-feed models show months` lists"),
         (("build", "--with", "make"), 2, "built-in or dbt"),
         (("explain", "mrr", "cus_1", "2026-10"), 2, "months is not built"),
         (("explain", "churn", "cus_1", "2026-10"), 2, "explains mrr"),

@@ -312,8 +312,10 @@ def print_sync_result(
     nothing = "No differences in" if result.healed else "Nothing new for"
     outcome = f"{total:,} rows written to" if total else nothing
     echo_err(f"{outcome} {place}: {result.requests:,} requests, {result.seconds:.1f} s.")
-    for name in (name for name in (*TABLES, CHANGES) if name in result.rows):
-        echo_err(f"  {name:<20} {result.rows[name]:>12,}")
+    names = [name for name in (*TABLES, CHANGES) if name in result.rows]
+    width = max(map(len, names), default=0)
+    for name in names:
+        echo_err(f"  {name:<{width}} {result.rows[name]:>12,}")
     options = {
         "--database": database,
         "--destination": destination,
@@ -402,10 +404,10 @@ def print_findings(findings: Iterable[Finding], json: bool) -> list[Finding]:
             print_json(finding)
         else:
             state = "ok" if finding.ok else "problem"
-            line = f"{state:<7}  {finding.check:<14} {finding.text}"
+            line = f"{state:<7}  {finding.check:<27} {finding.text}"
             sys.stdout.write(f"{escape_control(line)}\n")
             if finding.fix:
-                sys.stdout.write(escape_control(f"{'':24} fix: {finding.fix}") + "\n")
+                sys.stdout.write(escape_control(f"{'':37} fix: {finding.fix}") + "\n")
             sys.stdout.flush()
     return printed
 

@@ -31,6 +31,7 @@ from .run import (
     render_for,
     select_models,
 )
+from .variables import check_variables
 
 PROFILES_FOLDER = Path(__file__).with_name("profiles")
 SECRET = "DBT_ENV_SECRET_STRIPE_FEED_PASSWORD"  # dbt keeps what starts so out of logs and artefacts
@@ -145,7 +146,7 @@ def build_with_dbt(
                 raw_tables = existing_tables(models_database)
                 given = {
                     **derived_variables(models_database.target, raw_tables),
-                    **(variables or {}),
+                    **check_variables(variables or {}),
                 }
                 models = render_for(models_database, load_project(), given, raw_tables)
             missing = missing_tables(models, raw_tables)

@@ -120,7 +120,10 @@ def column_lineage(name: str, column: str) -> list[str]:
             column, models[name].sql, sources=sources, dialect=target.type, trim_selects=False
         )
     except (SqlglotError, ValueError) as fault:
-        raise UsageError(f"No lineage of {name}.{column}: {str(fault).splitlines()[0]}") from None
+        raise UsageError(
+            f"No lineage of {name}.{column}: {str(fault).splitlines()[0]} "
+            f"`stripe-feed models show {name}` lists the columns."
+        ) from None
     return sorted({_raw_column(node) for node in root.walk() if _is_raw(node)})
 
 

@@ -16,6 +16,7 @@ from types import CodeType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .variables import check_variables
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -222,7 +223,7 @@ class _Renderer:
             )
         self.project, self.target = project, target
         self.stand_ins = stand_ins or {}
-        self.variables = {**project.variables, **variables}
+        self.variables = {**project.variables, **check_variables(variables)}
         self.reads = _Reads()
         self.globals: dict[str, Any] = {
             **_environment().globals,
