@@ -205,7 +205,7 @@ def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
     )
 
     lines = said.out.splitlines()
-    at = lines.index("problem  invoices       the key may not read /v1/invoices")
+    at = lines.index(f"problem  {'invoices':<27} the key may not read /v1/invoices")
     assert lines[at + 1].strip().startswith("fix: Give the key read permission for ")
     assert [line[:7] for line in lines].count("problem") == 1
 

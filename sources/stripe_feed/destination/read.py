@@ -154,9 +154,9 @@ def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
             )
             return QueryResult(names, _fetch(result, limit), json_columns)
         except duckdb.CatalogException as fault:
-            raise NoSuchTable(first_line(fault)) from None
+            raise NoSuchTable(_with_suggestion(fault)) from None
         except duckdb.Error as fault:
-            raise UsageError(first_line(fault)) from None
+            raise UsageError(_with_suggestion(fault)) from None
 
     try:
         connection.execute("set timezone = 'UTC'")
@@ -210,6 +210,12 @@ def _open_destination(pipeline: Any) -> Iterator[CopyReader]:
         )
     finally:
         client.close_connection()
+
+
+def _with_suggestion(fault: BaseException) -> str:
+    """The first line of DuckDB's message, with the names that it suggests instead."""
+    suggestion = re.search(r"^(Did you mean .*|Candidate bindings: .*)$", str(fault), re.MULTILINE)
+    return f"{first_line(fault)} {suggestion[0]}" if suggestion else first_line(fault)
 
 
 def first_line(fault: BaseException) -> str:
