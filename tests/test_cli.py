@@ -579,7 +579,7 @@ def test_the_key_comes_from_a_file_or_stdin(copy: Shell, stdin: bool) -> None:
         STRIPE_SECRET_KEY=None,
     )
 
-    assert "ok       key            a secret key in test mode" in said.out
+    assert f"ok       {'key':<27} a secret key in test mode" in said.out
 
 
 def test_a_key_file_wins_over_dlt_which_wins_over_the_environment(copy: Shell) -> None:
