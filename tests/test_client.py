@@ -41,6 +41,7 @@ from stripe_feed.api.responses import to_error
 from stripe_feed.api.transport import CA_VARIABLES
 from stripe_feed.errors import (
     CursorGone,
+    NoAccess,
     NotFound,
     NotReadable,
     NotSetUp,
@@ -769,7 +770,7 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
         refusal(
             403, code="account_invalid", message="The key does not have access to account 'acct_1'"
         ),
-        SetupError,
+        NoAccess,
         "no access to the account",
     ),
     "400 of a version": (

@@ -20,6 +20,7 @@ import pytest
 from stripe_feed.api.client import MAX_TRIES_500, Api, Clock
 from stripe_feed.api.forms import encode, path_to, redact, to_query
 from stripe_feed.api.rate_limits import SEARCH_RPS, RateLimiter
+from stripe_feed.api.responses import KEY_REUSED
 from stripe_feed.errors import (
     NotFound,
     OutcomeUnknown,
@@ -235,8 +236,12 @@ def test_a_500_before_execution_does_no_harm() -> None:
 
 
 def test_an_answer_that_was_stored_says_so() -> None:
-    with scripted(DROPPED, Answer(body=b"{}", headers=REPLAYED)) as server, client(server) as api:
+    """If the key was used before this call, not by its own first try."""
+    stored = Answer(body=b"{}", headers=REPLAYED)
+    with scripted(stored) as server, client(server) as api:
         assert api.post(CUSTOMERS, {}, decode).replayed
+    with scripted(DROPPED, stored) as server, client(server) as api:
+        assert not api.post(CUSTOMERS, {}, decode).replayed
 
 
 @pytest.mark.parametrize(
@@ -256,8 +261,9 @@ def test_a_refusal_is_definite_and_not_repeated(answer: Answer) -> None:
     body = json.loads(answer.body)["error"]
     assert len(server.seen) == 1
     assert caught.value.request_id == "req_e"
+    used = KEY_REUSED if body["type"] == KEY_REUSED else None
     assert (caught.value.code, caught.value.decline_code) == (
-        body.get("code"),
+        body.get("code", used),
         body.get("decline_code"),
     )
     assert isinstance(caught.value, NotFound) == (answer.status == 404)

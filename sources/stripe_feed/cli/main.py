@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -36,6 +36,9 @@ from .options import (
 from .push import push_app
 from .serve import mcp, serve, webhook_app
 from .triggers import deliver, triggers_app
+
+if TYPE_CHECKING:
+    from ..sync_run import Synced
 
 app = typer.Typer(
     name="stripe-feed",
@@ -196,30 +199,34 @@ def sync(
         "deletes": deletes,
         "snapshot": snapshot,
     }
+    limits: dict[str, Any] = {
+        "state_dir": state_dir,
+        "checkpoint_rows": checkpoint_rows,
+        "wait": wait,
+    }
     if all_accounts:
         if copy.account or copy.dataset != DEFAULT_DATASET or is_dry_run or models:
             raise UsageError(ONE_ACCOUNT)
-        places = {"database": copy.database, "destination": copy.destination}
-        limits = {"state_dir": state_dir, "checkpoint_rows": checkpoint_rows, "wait": wait}
-        _sync_all({**options, **places, **limits}, json)
-        return
+        place = {"database": copy.database, "destination": copy.destination}
+        return _sync_all({**options, **place, **limits}, json)
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return
     with Progress(output.console_err(), quiet) as progress:
-        done = sync(
-            **options,
-            state_dir=state_dir,
-            checkpoint_rows=checkpoint_rows,
-            wait=wait,
-            watch=progress.watch,
-        )
+        done = sync(**options, **limits, watch=progress.watch)
     output.print_sync_result(done, json, quiet, **copy.arguments())
     if models:
         build_after_sync(LocalCopyOptions(**asdict(copy), state_dir=state_dir), wait)
+    _warn_or_raise(done, options["resources"])
+
+
+def _warn_or_raise(done: Synced, resources: list[str] | None) -> None:
+    """Warn that the key may not read events, if only some resources were asked for. Raises
+    `PartlyDone` if what was asked for is not loaded, or not whole.
+    """
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(NO_EVENTS)
-    raise_if_incomplete(done.refused, done.left_out, options["resources"], not resources)
+    raise_if_incomplete(done.refused, done.left_out, resources, not resources)
 
 
 def _sync_all(options: dict[str, Any], json: bool) -> None:
