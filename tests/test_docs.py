@@ -33,7 +33,7 @@ from stripe_feed.doctor import EVENTS
 from stripe_feed.extract.next_step import RETENTION, SECONDS_PER_DAY, TOO_OLD
 from stripe_feed.extract.options import LOOK_BACK, SETTLE
 from stripe_feed.models.render import load_project
-from stripe_feed.resources import CHANGE_COLUMNS, TABLES
+from stripe_feed.resources import CHANGE_COLUMNS, RESOURCES, TABLES
 from stripe_feed.resources.model import Resource
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
@@ -61,6 +61,7 @@ ALL = {"README.md": README, **PAGES}
 RUN_ELSEWHERE = "[[trigger]]"  # on the page of recipes; tests/test_recipes.py delivers each one
 WRITE_KEY = "rk_test_may_write"
 PLATFORM_KEY = "rk_test_platform"
+GROUPS_KEY = "rk_test_groups"
 KEY = re.findall(r"export STRIPE_SECRET_KEY=(\S+)", README)[0]
 BEHIND = 55  # seconds of the account's clock, which the changes of one day put ahead again
 
@@ -120,6 +121,7 @@ def box() -> Sandbox:
     writes = {row.permission for row in WRITABLE.values()}
     account.restrict(WRITE_KEY, [*writes, "rak_customer_read"])
     account.restrict(PLATFORM_KEY, [*reads, "rak_connected_account_read"])
+    account.restrict(GROUPS_KEY, [*reads, *(row.permission for row in RESOURCES.values())])
     for customers in (2, 3):
         account.connect(customers=customers, products=1)
     account.account_needs_permission = True

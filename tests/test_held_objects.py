@@ -12,7 +12,7 @@ import pytest
 
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.protocol.messages import Request
-from tests.copies import Copy, copy_of
+from tests.copies import PERMISSIONS, Copy, copy_of
 
 DAY = 86_400
 TABLES = ["customers", "subscriptions", "invoices", "coupons", "discounts"]
@@ -150,6 +150,21 @@ def test_discounts_of_items_beyond_the_first_ten_are_found(shop: Shop, copy: Cop
     copy.sync(resources=TABLES)
 
     assert set(discounts(copy)) == shop.named != set()
+
+
+def test_a_key_that_may_not_read_coupons_reads_all_else(shop: Shop, copy: Copy) -> None:
+    """What holds the discounts is not refused for them: its next changes come."""
+    shop.coupon("A")
+    shop.subscribe({"discounts[0][coupon]": "A"})
+    shop.box.advance(DAY)
+    key = shop.box.restrict(permissions=PERMISSIONS - {"rak_coupon_read"})
+    for name in ("first", "second"):
+        shop.box.update("customers", shop.customer, name=name)
+        shop.box.advance(DAY)
+        done = copy.sync(api_key=key, resources=TABLES)
+
+        assert set(done.refused) == {"coupons", "discounts"}
+        assert copy.one("select name from stripe.customers") == name
 
 
 def test_discounts_that_are_asked_for_later_come_with_the_first_run(shop: Shop, copy: Copy) -> None:

@@ -51,13 +51,15 @@ def refetch(
     clients: Mapping[str, Any],
     codecs: Mapping[str, TableCodec] | None = None,
     owners: Mapping[str, str] | None = None,
+    wanted_by: str = "",
 ) -> Iterator[list[tuple[str, Fetched]]]:
     """Yield the objects that were fetched, by table; an empty list while all requests are pending.
 
     `wanted`: table -> id -> `created`. Deleted objects are left out. A table that the key may not
     read is recorded as refused. `clients`: the destination's SQL clients, which count the objects
     of a range. `codecs`: how to decode the objects, if not as their tables have them. `owners`: id
-    -> the parent whose list has it, for objects that are found below another one.
+    -> the parent whose list has it, for objects that are found below another one. `wanted_by`: the
+    resource that is recorded as refused in place of the objects' own.
     """
     decoders = codecs or context.codecs
     waiting = _in_proportion(
@@ -75,7 +77,7 @@ def refetch(
         yield [
             (futures[future], job)
             for future in done
-            for job in _result(context, futures[future], future)
+            for job in _result(context, wanted_by or futures[future], future)
         ]
         for future in done:
             del futures[future]

@@ -20,6 +20,7 @@ from ..destination.state import read_source_state
 from ..errors import SetupError, StripeFeedError
 from ..extract.tables.diff import Image
 from ..resources import RESOURCES, TABLES
+from ..resources.groups import DEFAULT_GROUP
 from .change import Change
 from .paths import value_at
 from .relay import with_client
@@ -174,6 +175,8 @@ def object_reader(pipeline: Any) -> ReadObjects:
         )
 
         def read_rows(client: Any) -> dict[str, Image]:
+            if RESOURCES[owner].group != DEFAULT_GROUP and not _is_asked_for(client, owner):
+                return {}  # the copy holds none of them
             require_complete(client, [owner])
             rows = existing.stored_rows(client, shape, ids)
             deletions = {
@@ -192,6 +195,10 @@ def object_reader(pipeline: Any) -> ReadObjects:
             return retry_while_locked(partial(with_client, pipeline, read_rows), WAIT_SECONDS)
 
     return read
+
+
+def _is_asked_for(client: Any, name: str) -> bool:
+    return name in read_source_state(client).get("resources", {})
 
 
 def require_complete(client: Any, tables: Iterable[str]) -> None:

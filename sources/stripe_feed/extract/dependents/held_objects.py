@@ -98,7 +98,10 @@ def _fetch(
     """Yield the owners with all that they hold, by resource."""
     codecs = {table: holder_codec(writer.resource, RESOURCES[table]) for table in missing.owners}
     clients = dict.fromkeys(missing.owners, writer.client)
-    yield from refetch(context, missing.owners, clients, codecs)
+    table = writer.resource.table
+    yield from refetch(context, missing.owners, clients, codecs, wanted_by=table)
+    if table in context.refused:
+        raise context.refused[table]
 
 
 def holder_codec(held: Resource, owner: Resource) -> TableCodec:
