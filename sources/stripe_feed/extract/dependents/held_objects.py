@@ -26,7 +26,7 @@ from ..tables.codec import Record, TableCodec
 from ..tables.diff import id_of
 from ..tables.rejected import Rejected
 from ..writer import Writer, read_version
-from .parents import OVERLAP
+from .parents import overlap_start
 
 _KEPT_COLUMNS = ("id", "object", "created", "test_clock")
 
@@ -74,7 +74,7 @@ def _find_missing(writer: Writer, checked: str) -> tuple[str, Missing]:
     """Return the newest completed load, and what rows of loads since `checked` hold and the copy
     lacks.
     """
-    since = f"{float(checked) - OVERLAP:.6f}" if checked else ""
+    since = overlap_start(checked)
     missing = Missing()
     with writer.client as client:
         newest = max(existing.complete_loads(client), default="")

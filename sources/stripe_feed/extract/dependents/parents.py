@@ -16,6 +16,13 @@ from .. import existing
 OVERLAP = 600  # seconds of loads that are looked at again: the clocks of two workers may differ
 
 
+def overlap_start(load_id: str) -> str:
+    """Return what ids of loads are compared with that are looked at again beside this one; "" if
+    there was none.
+    """
+    return f"{float(load_id) - OVERLAP:.6f}" if load_id else ""
+
+
 class Touched(NamedTuple):
     """Parents whose rows were loaded since: those with a list to read, and those that are deleted."""
 
@@ -64,8 +71,7 @@ def touched_parents(client: Any, parent: Parent, looked: Collection[str]) -> Tou
     """Return the parents whose rows came with loads that were not `looked` at, without those of
     which only fields have changed that have nothing to do with their list.
     """
-    newest = max(looked, default="")
-    since = f"{float(newest) - OVERLAP:.6f}" if newest else ""
+    since = overlap_start(max(looked, default=""))
     loads = "_dlt_load_id > %s"
     if looked:
         loads += f" and _dlt_load_id not in ({', '.join(['%s'] * len(looked))})"
@@ -107,7 +113,7 @@ def _otherwise_changed(
 def recent_loads(client: Any) -> list[str]:
     """Return the completed loads that the next look is not to look at again."""
     loads = existing.complete_loads(client)
-    oldest = f"{float(max(loads)) - OVERLAP:.6f}" if loads else ""
+    oldest = overlap_start(max(loads, default=""))
     return sorted(load for load in loads if load > oldest)
 
 
