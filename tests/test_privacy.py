@@ -20,7 +20,7 @@ import stripe
 from dlt.load.load import Load
 
 from stripe_feed.destination.pipeline import open_pipeline
-from stripe_feed.destination.read import open_copy, read_state
+from stripe_feed.destination.read import open_reader, read_state
 from stripe_feed.errors import StripeFeedError
 from stripe_feed.extract.paging import reader
 from stripe_feed.sandbox import Sandbox
@@ -226,7 +226,7 @@ def test_no_canary_shows_up(
     assert leftovers(shell.folder) == []
     check_database(shell)
     if kind == "all is well":
-        with open_copy("copy.duckdb") as copy:
+        with open_reader("copy.duckdb") as copy:
             (change,) = copy.query("select op, after, previous from changes").rows
         assert change[0] == "u" and EMAIL in change[1] and EMAIL in change[2]
 
@@ -307,7 +307,7 @@ def test_a_key_that_is_refused_is_not_shown(shell: Shell, spy: Spy, key: str) ->
 
 def check_database(shell: Shell) -> None:
     """The rows are in their tables, and nowhere else in the destination."""
-    with open_copy("copy.duckdb") as copy:
+    with open_reader("copy.duckdb") as copy:
         assert copy.query(f"select count(*) from customers where email = '{EMAIL}'").rows == [(1,)]
         assert found_in({"state": str(read_state(copy))}) == []
         staging = copy.query(

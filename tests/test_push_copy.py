@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stripe_feed import open_push, sync
-from stripe_feed.destination.read import open_copy
+from stripe_feed.destination.read import open_reader
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.report import plan_to_dict
 from tests.pushing import FAST, Row
@@ -169,7 +169,7 @@ def test_what_is_pushed_comes_back_in_tables_and_changes(account: Account, tmp_p
                 one.object_id: (one.request_id, one.idempotency_key) for one in sent
             }
     account.sync()
-    with open_copy(account.database) as copy:
+    with open_reader(account.database) as copy:
         for object, (match, rows) in SENT.items():
             held = copy.query(f"select * from {object}")
             by_match = {

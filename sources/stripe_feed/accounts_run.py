@@ -13,7 +13,7 @@ from .api.client import Api
 from .api.rate_limits import SharedBudget
 from .destination.error_messages import translate_error
 from .destination.pipeline import copy_names
-from .destination.read import open_copy, read_state
+from .destination.read import open_reader, read_state
 from .errors import StripeFeedError, UsageError
 from .extract.paging.fetch import decode_raw_rows, fetch_sublist
 from .extract.run import make_api
@@ -114,7 +114,7 @@ def oldest_cursor(database: str | None, destination: str | None, dataset: str) -
     is unfinished.
     """
     try:
-        with open_copy(database, destination, dataset, wait=0.0) as copy:
+        with open_reader(database, destination, dataset, wait=0.0) as copy:
             resources = read_state(copy).get("resources", {})
     except StripeFeedError:
         return 0  # the sync says why

@@ -16,7 +16,7 @@ from .destination.load import translate_errors
 from .destination.pipeline import check_destination, dlt_settings, open_pipeline
 from .destination.place import DEFAULT_DATASET
 from .destination.preflight import require_usable_dataset
-from .destination.read import open_copy, read_state
+from .destination.read import open_reader, read_state
 from .destination.state import check_owner
 from .errors import NotSetUp, PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
@@ -214,7 +214,7 @@ def _check_destination(
             check_destination(pipeline)
             file, state = duckdb_path(pipeline), {}
             if file is None or file.exists():
-                with open_copy(database, destination, dataset) as copy:
+                with open_reader(database, destination, dataset) as copy:
                     state = read_state(copy)
                 with translate_errors(pipeline):
                     require_usable_dataset(pipeline, state)

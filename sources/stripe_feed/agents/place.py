@@ -11,7 +11,7 @@ from typing import Any
 from ..destination.duckdb_file import duckdb_path
 from ..destination.pipeline import dlt_settings, open_pipeline
 from ..destination.place import DEFAULT_DATASET
-from ..destination.read import CopyReader, open_copy
+from ..destination.read import CopyReader, open_reader
 from ..errors import SetupError
 from ..feed.feed import Feed, open_feed
 from ..write.actions import Actions
@@ -49,7 +49,7 @@ class AgentContext:
         """The copy, for reading."""
         with (
             self._lock,
-            open_copy(self.database, self.destination, self.dataset, WAIT) as reader,
+            open_reader(self.database, self.destination, self.dataset, WAIT) as reader,
         ):
             yield reader
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..destination.pipeline import open_pipeline
 from ..destination.place import DEFAULT_DATASET
-from ..destination.read import TableStats, open_copy, read_state, run_query, table_stats
+from ..destination.read import TableStats, open_reader, read_state, run_query, table_stats
 from ..errors import SetupError, UsageError
 from ..extract.options import SETTLE, resource_names
 from ..feed.change import OP_WORDS, Change
@@ -144,7 +144,7 @@ def run_demo(database: str = "demo.duckdb", customers: int = 500) -> None:
                 console.print(f"  {bodies[0]}\n")
     console.print("One query", style="bold")
     console.print(_SAMPLE)
-    with open_copy(database) as copy:
+    with open_reader(database) as copy:
         result = run_query(copy, _SAMPLE)
     console.print(make_table(result.columns, result.rows))
     console.print(NEXT.format(database=database, command=command_name()))
@@ -240,7 +240,7 @@ def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, l
         max_rps=1000,
         endpoint_rps=1000,
     )
-    with open_copy(database) as copy:
+    with open_reader(database) as copy:
         return result, table_stats(copy, resource_names())
 
 
@@ -256,7 +256,7 @@ def remove_earlier_demo(file: Path, account: str) -> None:
     """Delete the files of an earlier demo. Raises `SetupError` if the file holds other data."""
     if not file.exists():
         return
-    with open_copy(str(file)) as copy:
+    with open_reader(str(file)) as copy:
         schemas = copy.query("select distinct table_schema from information_schema.tables").rows
         foreign = {name for (name,) in schemas} - {DEFAULT_DATASET, f"{DEFAULT_DATASET}_staging"}
         if foreign or read_state(copy).get("account") not in (None, account):

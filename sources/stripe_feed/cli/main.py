@@ -403,7 +403,7 @@ def preview(
     from ..destination import read
     from . import output
 
-    with read.open_copy(**copy.arguments(), wait=wait) as reader:
+    with read.open_reader(**copy.arguments(), wait=wait) as reader:
         output.print_rows(read.preview(reader, table, rows), json)
 
 
@@ -425,7 +425,7 @@ def query(
     from ..destination import read
     from . import output
 
-    with read.open_copy(**copy.arguments(), wait=wait) as reader:
+    with read.open_reader(**copy.arguments(), wait=wait) as reader:
         output.print_rows(
             read.run_query(reader, sys.stdin.read() if sql == "-" else sql), json, csv
         )

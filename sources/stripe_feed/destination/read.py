@@ -95,7 +95,7 @@ class CopyReader:
 
 
 @contextmanager
-def open_copy(
+def open_reader(
     database: str | None = None,
     destination: str | None = None,
     dataset: str = DEFAULT_DATASET,
@@ -248,7 +248,7 @@ def copy_status(
         and not place.file.exists()
     ):
         return replace(CopyStatus(), **paths)
-    with open_copy(database, destination, dataset, wait) as copy:
+    with open_reader(database, destination, dataset, wait) as copy:
         return replace(read_status(copy), **paths)
 
 

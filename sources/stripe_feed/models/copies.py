@@ -13,7 +13,7 @@ from ..destination.locks import DEFAULT_WAIT, retry_while_locked
 from ..destination.pipeline import check_destination, dlt_settings, lock_copy, open_pipeline
 from ..destination.place import DEFAULT_DATASET
 from ..destination.preflight import POSTGRES
-from ..destination.read import CopyReader, open_copy
+from ..destination.read import CopyReader, open_reader
 from ..destination.state import decode_state, states_query
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES
@@ -134,7 +134,7 @@ def open_to_read(
     wait: float = DEFAULT_WAIT,
 ) -> Iterator[ModelDatabase]:
     """Open the models of a copy read-only. Raises `SetupError` if there is no copy."""
-    with open_copy(database, destination, dataset, wait) as copy:
+    with open_reader(database, destination, dataset, wait) as copy:
         yield reader_database(copy, dataset)
 
 

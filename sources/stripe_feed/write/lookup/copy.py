@@ -14,7 +14,7 @@ from typing import Any
 
 from ...api.client import Api
 from ...destination.place import DEFAULT_DATASET
-from ...destination.read import CopyReader, NoSuchTable, QueryResult, open_copy, read_state
+from ...destination.read import CopyReader, NoSuchTable, QueryResult, open_reader, read_state
 from ...errors import StripeFeedError, WrongAccount
 from ...resources import CHANGES, TABLES
 from .filters import ObjectFilter, to_sql
@@ -69,7 +69,7 @@ def fresh_copy(
     `ask_copy` does.
     """
     try:
-        with open_copy(place.database, place.destination, place.dataset, _PATIENCE) as copy:
+        with open_reader(place.database, place.destination, place.dataset, _PATIENCE) as copy:
             if copy.dialect not in DIALECTS:
                 raise NoAnswer(
                     f"look-ups in {copy.dialect or 'this destination'} are not supported"

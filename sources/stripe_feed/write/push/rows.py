@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from ...destination.place import DEFAULT_DATASET
-from ...destination.read import open_copy, run_query
+from ...destination.read import open_reader, run_query
 from ...errors import UsageError
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ def query_rows(
     dataset: str = DEFAULT_DATASET,
 ) -> list[Row]:
     """The rows of a query on the copy. Raises `UsageError` with the database's words."""
-    with open_copy(database, destination, dataset) as copy:
+    with open_reader(database, destination, dataset) as copy:
         found = run_query(copy, sql)
     if len(set(found.columns)) < len(found.columns):
         raise UsageError("Two columns of the query have one name. Name each of them with `as`.")
