@@ -15,6 +15,7 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
 
+from ..currencies import in_major_units
 from ..errors import StripeFeedError, UsageError
 from ..extract.tables.diff import Image, significant_difference
 from ..feed.change import EPOCH, Change, iso
@@ -27,15 +28,6 @@ FORMATS = ("standard", "stripe", "change", "record", "cloudevents")
 _VERBS = {"c": "created", "u": "updated", "d": "deleted", "r": "read"}
 _MAX_DEPTH = 50
 _MAX_INTEGER = 10**4_000  # whole numbers with more digits are not written out by Python
-ZERO_DECIMAL = (
-    "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf",
-    0,
-)  # https://docs.stripe.com/currencies#zero-decimal
-THREE_DECIMAL = ("bhd jod kwd omr tnd", 3)  # ISK and UGX are sent with two decimals
-DECIMALS = {
-    currency: count for names, count in (ZERO_DECIMAL, THREE_DECIMAL) for currency in names.split()
-}
-AMOUNT = re.compile(r"(-?)(\d{1,40})(?:\.(\d{1,12}))?", re.ASCII)  # `*_decimal` fields are texts
 PLACEHOLDER = re.compile(
     rf"\{{\{{|\}}\}}|\{{((?:\[\s*(?:{QUOTED})\s*\]|[^{{}}\[]|\[(?!\s*[\"']))*)\}}|[{{}}]"
 )
@@ -413,24 +405,6 @@ def _compile_path(text: str, where: str, paths: list[str]) -> Render:
         raise UsageError(f"{where}: there is no {text.strip()}. There are {known}.")
     paths.append(f"{root}.{rest}" if rest else root)
     return lambda scope: value_at(scope[root], rest) if rest else scope[root]
-
-
-def in_major_units(amount: Any, currency: Any) -> str | None:
-    """Return an amount in minor units as an exact decimal in major units; null if amount or
-    currency is invalid.
-    """
-    match = (
-        AMOUNT.fullmatch(str(amount))
-        if isinstance(amount, int | str) and not isinstance(amount, bool)
-        else None
-    )
-    if match is None or not isinstance(currency, str):
-        return None
-    sign, digits, fraction = match[1], match[2], match[3] or ""
-    count = DECIMALS.get(currency.lower(), 2)
-    padded = digits.zfill(count + 1)
-    major, minor = padded[: len(padded) - count], padded[len(padded) - count :] + fraction
-    return f"{sign}{major}{'.' if minor else ''}{minor}"
 
 
 def as_iso(seconds: Any) -> str | None:

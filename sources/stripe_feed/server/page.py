@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from ..currencies import in_major_units
 from ..delivery.outbox import COLUMNS, Attempt, Message, attempts, counts
-from ..delivery.payloads import as_iso, in_major_units
+from ..delivery.payloads import as_iso
 from ..feed.change import OP_WORDS, Change, iso
 from ..feed.paths import value_at
 from ..feed.storage.push_states import LastRun, last_runs
