@@ -73,7 +73,7 @@ def rates_chart(rows: ChartRows, names: Sequence[str]) -> alt.LayerChart:
 def subscribers_chart(rows: ChartRows) -> alt.LayerChart:
     """Draw active subscribers over time. `rows`: day, active_subscribers."""
     values = [{"day": str(row["day"]), "subscribers": row["active_subscribers"]} for row in rows]
-    base = alt.Chart(alt.Data(values=values)).encode(
+    base = _chart(values).encode(
         x=alt.X("day:T", title=None, axis=alt.Axis(format="%Y-%m-%d", labelAngle=0, tickCount=6)),
         y=alt.Y("subscribers:Q", title="Active subscribers", axis=alt.Axis(tickMinStep=1)),
     )
@@ -83,7 +83,7 @@ def subscribers_chart(rows: ChartRows) -> alt.LayerChart:
 def aging_chart(rows: ChartRows, currency: str) -> alt.LayerChart:
     """Draw what is left to pay by how long it has been due. `rows`: bucket, amount_remaining."""
     values = _values(rows, currency, "amount_remaining")
-    bars = alt.Chart(alt.Data(values=values)).encode(
+    bars = _chart(values).encode(
         x=alt.X("bucket:N", title="Days overdue", sort=BUCKETS, axis=alt.Axis(labelAngle=0)),
         y=_amount("amount_remaining", currency, "Left to pay"),
         color=_color("bucket:N", BUCKETS, _BUCKET_COLORS, legend=False),
@@ -95,7 +95,7 @@ def products_chart(rows: ChartRows, currency: str) -> alt.LayerChart:
     """Draw what was invoiced for each product. `rows`: product_name, revenue."""
     values = _values(rows, currency, "revenue")
     names = [row["product_name"] for row in values]
-    bars = alt.Chart(alt.Data(values=values)).encode(
+    bars = _chart(values).encode(
         x=_amount("revenue", currency, "Invoiced", axis=alt.X),
         y=alt.Y("product_name:N", title=None, sort=names, axis=alt.Axis(labelLimit=180)),
     )
@@ -124,15 +124,21 @@ def cohorts_chart(rows: ChartRows, share: str = "logo_retention") -> alt.LayerCh
     age_months, and the share.
     """
     values = [
-        {"cohort": _month(row["cohort_month"]), "age": row["age_months"], "share": float(row[share])}
+        {
+            "cohort": _month(row["cohort_month"]),
+            "age": row["age_months"],
+            "share": float(row[share]),
+        }
         for row in rows
         if row[share] is not None
     ]
-    base = alt.Chart(alt.Data(values=values)).encode(
+    base = _chart(values).encode(
         x=alt.X("age:O", title="Months since the first payment", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("cohort:O", title=None),
     )
-    color = alt.Color("share:Q", legend=None, scale=alt.Scale(range=["#eef0fd", _BLUE], domain=[0, 1]))
+    color = alt.Color(
+        "share:Q", legend=None, scale=alt.Scale(range=["#eef0fd", _BLUE], domain=[0, 1])
+    )
     cells = base.mark_rect(stroke="white").encode(color=color)
     labels = base.mark_text(fontSize=10, color=_INK).encode(text=alt.Text("share:Q", format=".0%"))
     cohorts = len({row["cohort"] for row in values})
@@ -176,10 +182,14 @@ def _month(month: date | str) -> str:
     return str(month)[:7]
 
 
-def _monthly(values: list[dict[str, Any]]) -> alt.Chart:
+def _chart(values: list[dict[str, Any]]) -> Any:
+    return alt.Chart(alt.InlineData(values=values))
+
+
+def _monthly(values: list[dict[str, Any]]) -> Any:
     axis = alt.Axis(labelAngle=0, labelOverlap="greedy", title=None)
     scale = alt.Scale(domain=_calendar([row["month"] for row in values]))
-    return alt.Chart(alt.Data(values=values)).encode(x=alt.X("month:O", axis=axis, scale=scale))
+    return _chart(values).encode(x=alt.X("month:O", axis=axis, scale=scale))
 
 
 def _calendar(months: Sequence[str]) -> list[str]:
@@ -207,29 +217,44 @@ def _color(field: str, domain: Sequence[str], colors: Sequence[str], legend: boo
     )
 
 
-def _hatched(base: alt.Chart) -> alt.Chart:
+def _hatched(base: Any) -> Any:
     """The same bars once more, filled with the hatch of their basis."""
     fills = ["transparent", *(_HATCH.format(basis) for basis in BASES[1:])]
-    legend = alt.Legend(title="basis", symbolStrokeColor=_SOFT, symbolStrokeWidth=1, symbolType="square")
+    legend = alt.Legend(
+        title="basis", symbolStrokeColor=_SOFT, symbolStrokeWidth=1, symbolType="square"
+    )
     fill = alt.Fill("basis:N", scale=alt.Scale(domain=list(BASES), range=fills), legend=legend)
     return base.mark_bar().encode(fill=fill)
 
 
-def _zero_line() -> alt.Chart:
-    line = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=_SOFT)
+def _zero_line() -> Any:
+    line = _chart([{"zero": 0}]).mark_rule(color=_SOFT)
     return line.encode(y=alt.Y("zero:Q"))
 
 
-def _styled(*layers: alt.Chart, height: float = HEIGHT) -> alt.LayerChart:
-    layered: alt.LayerChart = alt.layer(*layers).properties(width=WIDTH, height=height)
-    return (
+def _styled(*layers: Any, height: float = HEIGHT) -> alt.LayerChart:
+    layered: Any = alt.layer(*layers).properties(width=WIDTH, height=height)
+    styled: alt.LayerChart = (
         layered.resolve_scale(color="independent", fill="independent")
         .configure(font="sans-serif", background="white", padding=4)
         .configure_view(stroke=None)
         .configure_axis(
-            labelColor=_SOFT, titleColor=_SOFT, titleFontWeight="normal", gridColor=_LINE,
-            domainColor=_LINE, tickColor=_LINE, labelFontSize=12, titleFontSize=12,
+            labelColor=_SOFT,
+            titleColor=_SOFT,
+            titleFontWeight="normal",
+            gridColor=_LINE,
+            domainColor=_LINE,
+            tickColor=_LINE,
+            labelFontSize=12,
+            titleFontSize=12,
         )
         .configure_axisX(grid=False)
-        .configure_legend(orient="top", labelColor=_INK, titleColor=_SOFT, titleFontWeight="normal", labelFontSize=12)
+        .configure_legend(
+            orient="top",
+            labelColor=_INK,
+            titleColor=_SOFT,
+            titleFontWeight="normal",
+            labelFontSize=12,
+        )
     )
+    return styled
