@@ -306,9 +306,9 @@ def plays() -> None:
 def push() -> None:
     """Pushes and their plans."""
     sys.path.insert(0, str(HERE.parents[1]))
-    from tests.bench.push import plan, rate
+    from tests.bench.push import plan, rate, upsert
 
-    for figure in (rate, plan):
+    for figure in (rate, upsert, plan):
         figure(sys.modules[__name__])
 
 

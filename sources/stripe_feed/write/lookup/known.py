@@ -22,7 +22,7 @@ Asked = Mapping[tuple[str, str], Iterable[str]]
 Known = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
 """The objects that have a value, by table and property, then by value as `known_value` gives it."""
 
-VALUES_PER_QUERY = 10_000  # values of one query
+VALUES_PER_QUERY = 30_000  # values of one query
 _NO_SQL = re.compile("[\0\ud800-\udfff]")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..lookup.known import Known, known_value, read_known
 from .decision import get
 from .definition import Definition
 from .log import LoggedRow
-from .mapping import Reference, Wanted, top_of
+from .mapping import SCALARS, Reference, Wanted, top_of
 
 IN_PARTS = ("subscriptions",)
 """Tables whose rows lack what is in tables of their own."""
@@ -126,16 +126,17 @@ def _look_ups(push: Definition, rows: Pending) -> Iterator[tuple[str, str, Any]]
             yield push.object, "id", logged.object_id
         elif push.match is not None and wanted.given.get(push.match) is not None:
             yield push.object, push.match, wanted.given[push.match]
-        for reference in _references(wanted.given):
+        for reference in _references_in(wanted.given.values()):
             yield reference.association.find, reference.association.by, reference.value
 
 
-def _references(value: Any) -> Iterator[Reference]:
-    if isinstance(value, Reference):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _references(inner)
+def _references_in(values: Iterable[Any]) -> Iterator[Reference]:
+    for value in values:
+        if type(value) in SCALARS:
+            continue
+        if isinstance(value, Reference):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _references_in(value.values())
+        elif isinstance(value, list):
+            yield from _references_in(value)
