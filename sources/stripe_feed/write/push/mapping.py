@@ -132,7 +132,7 @@ def wanted_of(
     return Wanted(key or row_key(push, record), listed, content, _gaps(fields, given))
 
 
-SCALARS = frozenset({str, int, float, bool, type(None)})
+CELL_TYPES = frozenset({str, int, float, bool, type(None)})
 """Types of most cells, which hold nothing further: a look here is ten times as quick as at `Mapping`."""
 
 UNREADABLE = (ArithmeticError, RecursionError, TypeError, ValueError)
@@ -167,7 +167,7 @@ def _gaps(fields: Fields, given: Mapping[str, Any]) -> dict[str, int]:
             is_filled[at] = is_filled.get(at, False) or given.get(path) is not None
     empty = [at for at, filled in is_filled.items() if not filled]
     for path, value in given.items():
-        if type(value) not in SCALARS:
+        if type(value) not in CELL_TYPES:
             empty += _empty_entries(path, value)
     return dict(sorted(empty, reverse=True))
 

@@ -23,7 +23,7 @@ from ..lookup.known import Known, known_value, read_known
 from .decision import get
 from .definition import Definition
 from .log import LoggedRow
-from .mapping import SCALARS, Reference, Wanted, top_of
+from .mapping import CELL_TYPES, Reference, Wanted, top_of
 
 IN_PARTS = ("subscriptions",)
 """Tables whose rows lack what is in tables of their own."""
@@ -132,7 +132,7 @@ def _look_ups(push: Definition, rows: Pending) -> Iterator[tuple[str, str, Any]]
 
 def _references_in(values: Iterable[Any]) -> Iterator[Reference]:
     for value in values:
-        if type(value) in SCALARS:
+        if type(value) in CELL_TYPES:
             continue
         if isinstance(value, Reference):
             yield value
