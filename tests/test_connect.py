@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -19,6 +22,7 @@ from stripe_feed.api.rate_limits import SAFETY, RateLimiter, SharedBudget
 from stripe_feed.destination.pipeline import copy_names
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync_run import Synced
 from tests.commands import Said, Shell, shell_of
 from tests.copies import FAST
 
@@ -188,7 +192,7 @@ def test_all_accounts_and_one_that_fails(platform: Sandbox, shell: Shell) -> Non
     platform.delete("accounts", "acct_0revoked")
     platform.advance(7200)
     assert shell.sync(*ONLY, "--account", children[0].account_id).code == 0
-    said, answers = sync_all(shell)
+    said, answers = sync_all(shell, "--at-once", 1)
     assert said.code == 0, said.err
     assert list(answers) == [broken.account_id, children[1].account_id, children[0].account_id]
     assert customers_in(broken.account_id) == set(broken.objects("customers"))
@@ -228,6 +232,89 @@ def test_a_round_ends_where_the_platform_fails(platform: Sandbox, shell: Shell) 
 def test_all_accounts_go_with_no_option_of_one(shell: Shell, option: list[str]) -> None:
     said = shell.run("sync", "--all-accounts", *option)
     assert (said.code, said.error.startswith("--all-accounts goes with neither")) == (2, True)
+
+
+def test_a_number_of_accounts_needs_all_of_them(shell: Shell) -> None:
+    said = shell.sync("--at-once", 2)
+    assert (said.code, "--all-accounts" in said.error) == (2, True)
+    with pytest.raises(UsageError, match="at_once"):
+        next(sync_accounts(at_once=0))
+
+
+def answer_of(account: str) -> Synced:
+    return Synced({"customers": 1}, 1, 0.0, 1, account, livemode=False)
+
+
+def test_accounts_are_synced_side_by_side(
+    platform: Sandbox, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as were asked for, no more; those in one file wait for each other."""
+    accounts = {platform.connect(customers=0).account_id for _ in range(4)}
+    together, most, running = threading.Barrier(2), 0, set[str]()
+
+    def meet(account: str, **_: Any) -> Synced:
+        nonlocal most
+        running.add(account)
+        most = max(most, len(running))
+        together.wait(60)  # nobody gets here alone
+        running.discard(account)
+        return answer_of(account)
+
+    monkeypatch.setattr("stripe_feed.accounts_run.sync", meet)
+    at: dict[str, Any] = {"api_key": platform.key, "api_base": shell.url, **FAST}
+    results = list(sync_accounts(at_once=2, **at))
+    assert {one.account_id for one in results if one.synced} == accounts
+    assert most == 2
+    together = threading.Barrier(1)
+    most = 0
+    assert len(list(sync_accounts(at_once=2, database="all.duckdb", **at))) == 4
+    assert most == 1
+
+
+def test_a_round_that_ends_early_stops_what_runs(
+    platform: Sandbox, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And begins no other account."""
+    for _ in range(3):
+        platform.connect(customers=0)
+    first, stopped, begun = threading.Lock(), threading.Event(), threading.Semaphore(0)
+
+    class Running:
+        api = SimpleNamespace(close=stopped.set)
+
+    def hang(account: str, watch: Any, **_: Any) -> Synced:
+        begun.release()
+        if not first.acquire(blocking=False):
+            watch(Running())
+            assert stopped.wait(60)
+        return answer_of(account)
+
+    monkeypatch.setattr("stripe_feed.accounts_run.sync", hang)
+    one_by_one = sync_accounts(at_once=2, api_key=platform.key, api_base=shell.url, **FAST)
+    next(one_by_one)
+    assert all(begun.acquire(timeout=60) for _ in range(3))
+    one_by_one.close()  # type: ignore[attr-defined]
+    assert stopped.is_set()
+
+
+def test_a_message_names_the_account_it_is_about(
+    platform: Sandbox,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    child = platform.connect(customers=0).account_id
+
+    def warn(account: str, **_: Any) -> Synced:
+        logging.getLogger("stripe_feed").warning("%d rows are left out.", 3)
+        return answer_of(account)
+
+    monkeypatch.setattr("stripe_feed.accounts_run.sync", warn)
+    list(sync_accounts(api_key=platform.key, api_base=shell.url, **FAST))
+    logging.getLogger("stripe_feed").warning("After it.")
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        f"{child}: 3 rows are left out.", "After it.",
+    ]  # fmt: skip
 
 
 def test_accounts_share_a_budget() -> None:

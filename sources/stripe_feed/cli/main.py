@@ -166,6 +166,15 @@ def sync(
             help="Sync each account that is connected to the key's into a copy of its own.",
         ),
     ] = False,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            min=1,
+            help="With --all-accounts, sync N at a time; 4 by default.",
+        ),
+    ] = None,
     models: Annotated[
         bool, typer.Option("--models", help="Afterwards build the models that are stale.")
     ] = False,
@@ -208,7 +217,10 @@ def sync(
         if copy.account or copy.dataset != DEFAULT_DATASET or is_dry_run or models:
             raise UsageError(ONE_ACCOUNT)
         place = {"database": copy.database, "destination": copy.destination}
-        return _sync_all({**options, **place, **limits}, json)
+        chosen = {} if at_once is None else {"at_once": at_once}
+        return _sync_all({**options, **place, **limits, **chosen}, json)
+    if at_once is not None:
+        raise UsageError("--at-once is the number of accounts: it goes with --all-accounts.")
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ from .place import place_of
 
 _DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
 DUCKDB_JOBS = 2  # side by side, one thread each
+LOAD_SETTINGS = (
+    "set wal_autocheckpoint = '1GB'",  # one checkpoint, when the package is complete
+    f"set memory_limit = '{_DUCKDB_MEMORY}'",
+    "set threads = 1",  # dlt's jobs run side by side already
+)
 
 
 def check_name_clash(file: Path, dataset: str) -> None:
@@ -92,11 +97,23 @@ def keep_open(pipeline: Any) -> Iterator[None]:
         yield
         return
     with pipeline.sql_client() as client:
-        client.execute_sql(
-            "set wal_autocheckpoint = '1GB'"
-        )  # one checkpoint, when the package is complete
-        client.execute_sql(f"set memory_limit = '{_DUCKDB_MEMORY}'")
-        client.execute_sql("set threads = 1")  # dlt's jobs run side by side already
+        for setting in LOAD_SETTINGS:
+            client.execute_sql(setting)
+        yield
+
+
+@contextmanager
+def hold_open(file: Path) -> Iterator[None]:
+    """Keep a DuckDB file open during a short run, which opens it some thirty times: each costs as much
+    as a query. Does nothing if the file cannot be opened; the run says why.
+    """
+    import duckdb
+
+    with ExitStack() as held:
+        with suppress(duckdb.Error):
+            connection = held.enter_context(closing(duckdb.connect(str(file))))
+            for setting in LOAD_SETTINGS:
+                connection.execute(setting)
         yield
 
 

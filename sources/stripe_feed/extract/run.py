@@ -43,6 +43,8 @@ log = logging.getLogger("stripe_feed")
 EVENTS_DENIED = "events_denied"
 # in the source's state: changes were stored, so an empty `changes` table has lost them
 HAS_CHANGES = "has_told"
+THREADS = 32
+THREADS_OF_ACCOUNT = 12  # several are read at once
 
 
 class _Connections:
@@ -454,6 +456,7 @@ def open_run(
 
 def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
     """Return the client of a run with these options."""
+    threads = THREADS if budget is None else THREADS_OF_ACCOUNT
     return Api(
         reading.get("api_key"),
         account=reading.get("account"),
@@ -463,5 +466,6 @@ def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
         endpoint_rps=reading.get("endpoint_rps"),
         give_up_after=reading.get("give_up_after", GIVE_UP_AFTER),
         allow_api_base=reading.get("allow_api_base", False),
+        threads=threads,
         budget=budget,
     )
