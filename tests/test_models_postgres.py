@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import dlt
 import pyarrow as pa
 import pytest
 
+from stripe_feed import open_copy
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
+from stripe_feed.errors import UsageError
 from stripe_feed.models.copies import build_copy_models
 from stripe_feed.models.database import ModelDatabase, client_database, duckdb_database
 from stripe_feed.models.run import build_models
@@ -130,3 +134,46 @@ def same_rows(ours: ModelDatabase, theirs: ModelDatabase, name: str) -> bool:
         for database in (theirs, ours)
     )
     return found == expected
+
+
+def test_postgres_has_the_types_of_columns_without_rows_too(
+    postgres: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    with (
+        adbc_driver_postgresql.dbapi.connect(postgres, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        for schema in ("plain", "plain_models"):
+            cursor.execute(f"create schema {schema}")
+        cursor.execute(
+            "create table plain.customers as select 'cus_1' as id, timestamptz '2026-11-01 00:00:00+02' as created, "
+            """'{"a": 1}'::json as metadata, 9007199254740993 as balance, null::text as name"""
+        )
+        cursor.execute(
+            "create table plain_models.mrr_summary as select 1.000000000001::numeric(38,12) as ratio where false"
+        )
+    copy = open_copy(destination="postgres", dataset="plain")
+    customers: Any = copy.table("customers").to_arrow_table()
+    summary = copy.table("mrr_summary").to_arrow_table()
+    total = copy.sql("select sum(balance) as n from customers left join mrr_summary on true")
+    with pytest.raises(UsageError, match="mrr_items is not built"):
+        copy.sql("select * from mrr_items")
+    with pytest.raises(UsageError, match="only reads"):
+        copy.sql("delete from customers")
+    seen = (copy.tables(), copy.models())
+
+    assert [str(field.type) for field in customers.schema] == [
+        "string",
+        "timestamp[us, tz=UTC]",
+        "string",
+        "int64",
+        "string",
+    ]
+    (row,) = customers.to_pylist()
+    assert row["created"].isoformat() == "2026-10-31T22:00:00+00:00"
+    assert (json.loads(row["metadata"]), row["balance"]) == ({"a": 1}, 2**53 + 1)
+    assert summary.schema.field("ratio").type == pa.decimal128(38, 12)
+    assert total.fetchall() == [(Decimal(2**53 + 1),)]
+    assert seen == (["customers"], ["mrr_summary"])

@@ -12,6 +12,7 @@ __all__ = [
     "ActionResult",
     "Actions",
     "Change",
+    "Copy",
     "Feed",
     "PartlyDone",
     "StripeFeedError",
@@ -19,6 +20,7 @@ __all__ = [
     "connected_accounts",
     "deliver",
     "open_actions",
+    "open_copy",
     "open_feed",
     "open_pipeline",
     "open_push",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from .feed.change import Change
     from .feed.feed import Feed, open_feed
     from .feed.process_once import process_once
+    from .models.copy_data import Copy, open_copy
     from .resources import TABLES
     from .sync_run import sync
     from .triggers.config import parse_trigger as trigger
@@ -59,6 +62,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "ActionResult": ".write.result:ActionResult",
         "Actions": ".write.actions:Actions",
         "Change": ".feed.change:Change",
+        "Copy": ".models.copy_data:Copy",
         "Feed": ".feed.feed:Feed",
         "PartlyDone": ".errors:PartlyDone",
         "StripeFeedError": ".errors:StripeFeedError",
@@ -66,6 +70,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "connected_accounts": ".accounts_run:connected_accounts",
         "deliver": ".triggers.run:deliver",
         "open_actions": ".write.actions:open_actions",
+        "open_copy": ".models.copy_data:open_copy",
         "open_feed": ".feed.feed:open_feed",
         "open_pipeline": ".destination.pipeline:open_pipeline",
         "open_push": ".write.push.run:open_push",

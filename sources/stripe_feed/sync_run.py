@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .api.rate_limits import MAX_PAGE_SIZE, SharedBudget
-from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file
+from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file, wait_for_readers
 from .destination.lease import hold_lease
 from .destination.load import finish_pending, run_load, sync_state, translate_errors
 from .destination.locks import DEFAULT_WAIT, retry_while_locked
@@ -156,6 +156,7 @@ def sync(
         holder = f"stripe-feed {'reconcile' if reconcile else 'sync'}"
         require_merge(pipeline.destination)
         with (
+            wait_for_readers(pipeline, wait),
             lock_copy(pipeline, holder, wait),
             hold_lease(pipeline, holder, wait) as holds,
             closing(context),

@@ -8,10 +8,11 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import SetupError
+from ..errors import Locked, SetupError
 from .error_messages import file_error, is_lock_error
 from .locks import retry_while_locked
 from .place import place_of
@@ -86,6 +87,63 @@ def wait_for_file(client: Any, file: Path, wait: float) -> None:
             raise
 
     client.open_connection = lambda: retry_while_locked(open_unlocked, wait)
+
+
+@contextmanager
+def wait_for_readers(pipeline: Any, wait: float) -> Iterator[None]:
+    """Inside the block, each connection of dlt to the DuckDB file of a pipeline waits for whoever has
+    it open: a load opens it a dozen times, and somebody may read it in between.
+
+    Attempts that fail share `wait` seconds, since callers repeat them. Raises `Locked` after that.
+    """
+    file = duckdb_path(pipeline)
+    if file is None:
+        yield
+        return
+    _make_connections_patient()
+    _PATIENCE[file] = [wait, wait]
+    try:
+        yield
+    finally:
+        _PATIENCE.pop(file, None)
+
+
+_PATIENCE: dict[Path, list[float]] = {}  # by file: the seconds that are left, and all
+
+
+@cache
+def _make_connections_patient() -> None:
+    """Let dlt's connections to the files in `_PATIENCE` wait, for the rest of the process: syncs in
+    several threads come and go.
+    """
+    from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+
+    of_dlt: Any = DuckDbSqlClient
+    open_connection = of_dlt.open_connection
+
+    def open_unlocked(client: Any, file: Path) -> Any:
+        try:
+            return open_connection(client)
+        except Exception as fault:
+            text = str(fault)
+            if is_lock_error(text):
+                raise file_error(file, text) from None
+            raise
+
+    def open_patiently(client: Any) -> Any:
+        file = Path(str(client.credentials.database)).absolute().resolve()
+        patience = _PATIENCE.get(file)
+        if patience is None:
+            return open_connection(client)
+        try:
+            connection = retry_while_locked(partial(open_unlocked, client, file), patience[0])
+        except Locked:
+            patience[0] = 0.0
+            raise
+        patience[0] = patience[1]
+        return connection
+
+    of_dlt.open_connection = open_patiently
 
 
 @contextmanager

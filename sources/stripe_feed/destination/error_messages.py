@@ -317,6 +317,10 @@ def file_error(file: Path, text: str) -> SetupError:
         return Locked(
             f"{file.name} is open in {who}. Close it there (a notebook, a shell, another sync), then run again; {WAIT_HINT}"
         )
+    if "different configuration" in text:
+        return Locked(
+            f"{file.name} is being written by this process. Read it when that is done, or from another process."
+        )
     if "version number" in text or "serialized" in text.lower():
         return SetupError(
             f"{file.name} was written by a newer DuckDB than {duckdb.__version__}. "

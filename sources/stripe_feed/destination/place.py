@@ -18,8 +18,10 @@ from weakref import WeakKeyDictionary
 from ..errors import SetupError, UsageError
 
 DEFAULT_DATASET = "stripe"
+_MODELS_SUFFIX = "_models"
 FEED_STORE_SUFFIX = ".feed.sqlite"  # endings of the files that belong to a copy
 LOCK_SUFFIX = ".sync.lock"
+POSTGRES = "dlt.destinations.postgres"  # dlt's name of the type
 PLACE_KEY = "place"  # in dlt's local state: where a pipeline went
 FILE_DESTINATIONS = {"duckdb", "sqlite"}
 IDENTIFYING_SETTINGS = (
@@ -127,6 +129,11 @@ def normalize_dataset(dataset: str) -> str:
     from dlt.common.normalizers.naming.snake_case import NamingConvention
 
     return NamingConvention().normalize_identifier(dataset)
+
+
+def models_schema(dataset: str) -> str:
+    """The schema of the models of a dataset."""
+    return f"{dataset}{_MODELS_SUFFIX}"
 
 
 def _identifying_parts(config: Any) -> Iterator[tuple[str, str]]:

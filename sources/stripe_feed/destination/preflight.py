@@ -9,10 +9,10 @@ from dlt.common.schema.utils import has_table_seen_data
 
 from ..errors import SetupError
 from ..resources import CHANGES, TABLES
+from .place import POSTGRES
 
 TABLE_NAMES = (*TABLES, CHANGES)
 _OWN_COLUMNS = frozenset({"account_id", "_dlt_load_id"})  # every table of stripe-feed has them
-POSTGRES = "dlt.destinations.postgres"
 PRIVILEGES_QUERY = """
 select has_database_privilege(current_database(), 'create'),
     pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on',

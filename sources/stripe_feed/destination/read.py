@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES, TABLES
@@ -20,8 +22,18 @@ from .duckdb_file import check_name_clash
 from .error_messages import connection_error, file_error, require_dataset, require_file
 from .locks import DEFAULT_WAIT, retry_while_locked
 from .pipeline import DEFAULT_PIPELINE, dlt_settings, open_pipeline, resolve_place, state_root
-from .place import DEFAULT_DATASET, FEED_STORE_SUFFIX, companion_path, normalize_dataset
+from .place import (
+    DEFAULT_DATASET,
+    FEED_STORE_SUFFIX,
+    POSTGRES,
+    companion_path,
+    models_schema,
+    normalize_dataset,
+)
 from .state import decode_state, states_query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KNOWN_TABLES = (*TABLES, CHANGES, *PUSH_TABLES)
 """Every table that a copy can have."""
@@ -86,9 +98,12 @@ class RunsQuery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CopyReader:
-    """An open copy. `cancel` ends a running query, from another thread."""
+    """An open copy. `arrow` runs a query and returns an Arrow table, with the errors of `query`;
+    `cancel` ends a running query, from another thread.
+    """
 
     query: RunsQuery
+    arrow: Callable[[str], pa.Table]
     table_name: Callable[[str], str]  # the qualified name of a table
     dialect: str
     cancel: Callable[[], object] = lambda: None
@@ -144,30 +159,39 @@ def _open_duckdb(file: Path, dataset: str, wait: float) -> Iterator[CopyReader]:
 
     connection = retry_while_locked(connect, wait)
 
-    def query(sql: str, limit: int | None = None) -> QueryResult:
+    @contextmanager
+    def executed(sql: str) -> Iterator[Any]:
         try:
-            result = connection.execute(sql)
+            yield connection.execute(sql)
+        except duckdb.CatalogException as fault:
+            raise NoSuchTable(_with_suggestion(fault)) from None
+        except duckdb.Error as fault:
+            raise UsageError(_with_suggestion(fault)) from None
+
+    def query(sql: str, limit: int | None = None) -> QueryResult:
+        with executed(sql) as result:
             columns = result.description or []
             names = [str(column[0]) for column in columns]
             json_columns = frozenset(
                 str(column[0]) for column in columns if str(column[1]) == "JSON"
             )
             return QueryResult(names, _fetch(result, limit), json_columns)
-        except duckdb.CatalogException as fault:
-            raise NoSuchTable(_with_suggestion(fault)) from None
-        except duckdb.Error as fault:
-            raise UsageError(_with_suggestion(fault)) from None
+
+    def arrow(sql: str) -> pa.Table:
+        with executed(sql) as result:
+            return result.fetch_arrow_table()
 
     try:
         connection.execute("set timezone = 'UTC'")
         schemas = connection.execute(
             "select schema_name from information_schema.schemata"
         ).fetchall()
-        if (dataset,) in schemas:
-            connection.execute(f"set schema = '{_escape_quotes(dataset)}'")
+        named = [name for name in (dataset, models_schema(dataset)) if (name,) in schemas]
+        if named:
+            connection.execute(f"set search_path = '{_escape_quotes(','.join(named))}'")
         connection.execute("set enable_external_access = false")
         yield CopyReader(
-            query, lambda table: f'"{dataset}"."{table}"', "duckdb", connection.interrupt
+            query, arrow, lambda table: f'"{dataset}"."{table}"', "duckdb", connection.interrupt
         )
     finally:
         connection.close()
@@ -187,29 +211,92 @@ def _open_destination(pipeline: Any) -> Iterator[CopyReader]:
     from dlt.common.destination.exceptions import DestinationUndefinedEntity
     from dlt.destinations.exceptions import DatabaseException
 
-    def query(sql: str, limit: int | None = None) -> QueryResult:
+    @contextmanager
+    def executed(sql: str) -> Iterator[Any]:
         try:
             with client.execute_query(sql) as cursor:
-                return QueryResult(list(cursor.columns_schema), _fetch(cursor, limit))
+                yield cursor
         except DestinationUndefinedEntity as fault:
             raise NoSuchTable(first_line(fault)) from None
         except DatabaseException as fault:
             raise UsageError(first_line(fault)) from None
 
+    def query(sql: str, limit: int | None = None) -> QueryResult:
+        with executed(sql) as cursor:
+            return QueryResult(list(cursor.columns_schema), _fetch(cursor, limit))
+
+    def arrow(sql: str) -> pa.Table:
+        with executed(sql) as cursor:
+            return cursor.arrow()
+
     try:
         client = pipeline.sql_client()
         client.open_connection()
+        is_postgres = pipeline.destination.destination_type == POSTGRES
+        if is_postgres:
+            client.execute_sql(_search_path(client.dataset_name))
     except Exception as fault:
         raise connection_error(pipeline, fault) from None
     try:
         yield CopyReader(
             query,
+            partial(_postgres_arrow, client) if is_postgres else arrow,
             client.make_qualified_table_name,
             client.capabilities.sqlglot_dialect or "",
             getattr(client.native_connection, "cancel", lambda: None),
         )
     finally:
         client.close_connection()
+
+
+def _search_path(dataset: str) -> str:
+    """The statement that lets queries in Postgres name tables and models without their schema."""
+    return f'set search_path to "{dataset}", "{models_schema(dataset)}", public'
+
+
+def _postgres_arrow(client: Any, sql: str) -> pa.Table:
+    """Run a query in Postgres by ADBC, which knows the types of columns, also of empty ones."""
+    import adbc_driver_manager
+    import adbc_driver_postgresql.dbapi
+
+    try:
+        with (
+            adbc_driver_postgresql.dbapi.connect(
+                client.credentials.to_native_representation()
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(_search_path(client.dataset_name))
+            cursor.execute(sql)
+            return _plain_types(cursor.fetch_arrow_table())
+    except adbc_driver_manager.Error as fault:
+        error = NoSuchTable if fault.sqlstate == _UNDEFINED_TABLE else UsageError
+        raise error(first_line(fault)) from None
+
+
+_UNDEFINED_TABLE = "42P01"
+_NUMERIC_SCALE = 12  # of a numeric without one, such as a sum; Stripe's amounts have at most 12
+
+
+def _plain_types(table: pa.Table) -> pa.Table:
+    """JSON becomes text, and numeric a decimal."""
+    import pyarrow as pa
+
+    def plain(field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        if isinstance(field.type, pa.OpaqueType) and field.type.type_name == "numeric":
+            modifier = int(field.metadata.get(b"POSTGRESQL:typmod", b"-1"))
+            scale = (modifier - 4) & 0x7FF if modifier >= 4 else _NUMERIC_SCALE
+            return _storage(column).cast(pa.decimal128(38, scale))
+        return _storage(column) if isinstance(field.type, pa.BaseExtensionType) else column
+
+    columns = [plain(field, table[n]) for n, field in enumerate(table.schema)]
+    return pa.table(columns, names=table.column_names)
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
 def _with_suggestion(fault: BaseException) -> str:
@@ -320,10 +407,25 @@ def _to_utc(value: datetime | str | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
+def unknown_table_error(name: str, known: Sequence[str] = KNOWN_TABLES) -> UsageError:
+    """The error for a name that no table has, with the nearest that exist."""
+    nearest = get_close_matches(name.lower(), known, n=3)
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    return UsageError(
+        f"There is no table {name!r}. {hint}`stripe-feed status` lists what is loaded."
+    )
+
+
+def not_loaded_error(table: str) -> SetupError:
+    """The error for a table that the copy does not have yet."""
+    command = "push run" if table in PUSH_TABLES else f"sync --resources {_resource_of(table)}"
+    return SetupError(f"The table {table} is not loaded yet. Run `stripe-feed {command}`.")
+
+
 def preview(copy: CopyReader, table: str, rows: int = 5) -> QueryResult:
     """The newest rows of a table. Raises `UsageError` for unknown tables."""
     if table not in KNOWN_TABLES:
-        raise UsageError(f"There is no table {table!r}. Choose from: {', '.join(KNOWN_TABLES)}.")
+        raise unknown_table_error(table)
     pushed = PUSH_TABLES.get(table)
     key = "change_id" if table == CHANGES else ", ".join(pushed.key) if pushed else "id"
     try:
@@ -331,10 +433,7 @@ def preview(copy: CopyReader, table: str, rows: int = 5) -> QueryResult:
             f"select * from {copy.table_name(table)} order by {_recency_column(table) or key} desc, {key} limit {int(rows)}"
         )
     except NoSuchTable:
-        command = "push run" if pushed else f"sync --resources {_resource_of(table)}"
-        raise SetupError(
-            f"The table {table} is not loaded yet. Run `stripe-feed {command}`."
-        ) from None
+        raise not_loaded_error(table) from None
 
 
 def _recency_column(table: str) -> str:
@@ -361,14 +460,19 @@ def _resource_of(table: str) -> str:
 
 def run_query(copy: CopyReader, sql: str, limit: int | None = None) -> QueryResult:
     """Run one query that only reads, and return at most `limit` rows. Raises `UsageError` with the database's message."""
-    if copy.dialect == "duckdb":  # opened read-only, and cut off from files
-        _require_one_statement(sql)
-    else:
-        _require_select(sql, copy.dialect)
+    require_one_read(copy, sql)
     try:
         return copy.query(sql, limit)
     except NoSuchTable as fault:
         raise UsageError(str(fault)) from None
+
+
+def require_one_read(copy: CopyReader, sql: str) -> None:
+    """Raise `UsageError` unless this is one statement that only reads."""
+    if copy.dialect == "duckdb":  # opened read-only, and cut off from files
+        _require_one_statement(sql)
+    else:
+        _require_select(sql, copy.dialect)
 
 
 def _require_one_statement(sql: str) -> None:

@@ -11,8 +11,7 @@ from ..destination.duckdb_file import duckdb_path, wait_for_file
 from ..destination.lease import hold_lease
 from ..destination.locks import DEFAULT_WAIT, retry_while_locked
 from ..destination.pipeline import check_destination, dlt_settings, lock_copy, open_pipeline
-from ..destination.place import DEFAULT_DATASET
-from ..destination.preflight import POSTGRES
+from ..destination.place import DEFAULT_DATASET, POSTGRES, models_schema
 from ..destination.read import CopyReader, open_reader
 from ..destination.state import decode_state, states_query
 from ..errors import SetupError, UsageError
@@ -21,7 +20,6 @@ from .database import (
     ModelDatabase,
     client_database,
     existing_tables,
-    models_schema,
     read_results,
 )
 from .relations import drop_views

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..destination.place import models_schema
 from .render import ModelTarget
 
 RESULTS = "_stripe_feed_models"  # beside the models: what was built, from what, and when
-SCHEMA_SUFFIX = "_models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,6 @@ class BuiltModel:
     built_at: datetime
     seconds: float
     rows: int | None
-
-
-def models_schema(dataset: str) -> str:
-    """The schema of the models of a dataset."""
-    return f"{dataset}{SCHEMA_SUFFIX}"
 
 
 def duckdb_database(connection: Any, dataset: str, schema: str | None = None) -> ModelDatabase:
