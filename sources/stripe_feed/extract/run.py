@@ -43,7 +43,7 @@ log = logging.getLogger("stripe_feed")
 EVENTS_DENIED = "events_denied"
 # in the source's state: changes were stored, so an empty `changes` table has lost them
 HAS_CHANGES = "has_told"
-THREADS = 32
+_THREADS = 32
 THREADS_OF_ACCOUNT = 12  # several are read at once
 
 
@@ -456,7 +456,7 @@ def open_run(
 
 def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
     """Return the client of a run with these options."""
-    threads = THREADS if budget is None else THREADS_OF_ACCOUNT
+    threads = _THREADS if budget is None else THREADS_OF_ACCOUNT
     return Api(
         reading.get("api_key"),
         account=reading.get("account"),
