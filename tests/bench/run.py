@@ -312,13 +312,23 @@ def push() -> None:
         figure(sys.modules[__name__])
 
 
+def models() -> None:
+    """The models over a large copy, and over the demo's."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.models import figures, small
+
+    for part in (small, figures):
+        part(sys.modules[__name__])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
-        "--only", choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays", "push"]
+        "--only",
+        choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays", "push", "models"],
     )
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -342,6 +352,8 @@ def main() -> None:
         plays()
     if options.only in (None, "push"):
         push()
+    if options.only in (None, "models"):
+        models()
 
 
 if __name__ == "__main__":

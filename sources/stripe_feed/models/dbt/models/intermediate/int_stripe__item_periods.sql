@@ -2,6 +2,7 @@
 select
     subscription_item_id,
     subscription_id,
+    customer_id,
     period_start_at,
     period_end_at,
     line_item_id,
@@ -16,6 +17,7 @@ from (
     select
         lines.subscription_item_id as subscription_item_id,
         lines.subscription_id as subscription_id,
+        lines.customer_id as customer_id,
         lines.period_start_at as period_start_at,
         lines.period_end_at as period_end_at,
         lines.line_item_id as line_item_id,
@@ -25,20 +27,16 @@ from (
         lines.unit_amount as unit_amount,
         cast(lines.quantity as {{ type_bigint() }}) as quantity,
         lines.amount as amount,
-        invoices.status = 'paid' as is_paid,
+        lines.status = 'paid' as is_paid,
         row_number() over (
             partition by lines.subscription_item_id, lines.period_start_at
-            order by invoices.finalized_at desc, lines.line_item_id desc
+            order by lines.finalized_at desc, lines.line_item_id desc
         ) as position
-    from {{ ref('stg_stripe__invoice_line_items') }} as lines
-    inner join {{ ref('stg_stripe__invoices') }} as invoices on invoices.invoice_id = lines.invoice_id
+    from {{ ref('int_stripe__invoiced_lines') }} as lines
     where
         lines.subscription_item_id is not null
         and lines.subscription_id is not null
         and not lines.is_proration
         and lines.period_end_at > lines.period_start_at
-        and invoices.status in ('open', 'paid', 'uncollectible')
-        and invoices.finalized_at is not null
-        and not invoices.is_deleted
 ) as billed
 where position = 1

@@ -79,7 +79,7 @@ with_trial as (
         coalesce(states.trial_end_at > states.trial_start_at, false) and states.status not in ('incomplete', 'incomplete_expired') as has_trial,
         paid.paid_until as paid_until
     from states
-    left join paid on paid.subscription_id = states.subscription_id and states.status = 'unpaid'
+    left join paid on paid.subscription_id = states.subscription_id
 )
 
 select

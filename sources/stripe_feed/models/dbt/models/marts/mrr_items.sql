@@ -76,7 +76,12 @@ invoiced as (
             ) as position
         from spans
         inner join {{ ref('int_stripe__item_periods') }} as periods on periods.subscription_item_id = spans.subscription_item_id
-        where spans.is_tiered or spans.unit_amount is null or spans.is_metered
+        left join tiered on tiered.subscription_item_id = spans.subscription_item_id and tiered.valid_from = spans.valid_from
+        where
+            {%- if var('metered') == 'last_invoice' %}
+            spans.is_metered or
+            {%- endif %}
+            (spans.is_tiered or spans.unit_amount is null) and not spans.is_metered and tiered.amount is null
     ) as candidates
     where position = 1
 ),

@@ -1,50 +1,15 @@
-with discounted as (
+with invoiced as (
     select
-        line_item_id,
-        sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as discount_amount
-    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'discount_amounts', '', ['line_item_id']) }} as discount_amounts
-    group by line_item_id
-),
-
-inclusive as (
-    select
-        line_item_id,
-        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
-    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
-    where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
-    union all
-    select
-        line_item_id,
-        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
-    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'tax_amounts', '', ['line_item_id']) }} as tax_amounts
-    where {{ json_text('element', 'inclusive') }} = 'true'
-),
-
-taxed as (
-    select
-        line_item_id,
-        sum(amount) as inclusive_tax
-    from inclusive
-    group by line_item_id
-),
-
-invoiced as (
-    select
-        {{ month_of('invoices.finalized_at') }} as month,
+        {{ month_of('lines.finalized_at') }} as month,
         lines.product_id as product_id,
         lines.price_id as price_id,
         lines.currency as currency,
-        invoices.customer_id as customer_id,
-        invoices.status as status,
+        lines.customer_id as customer_id,
+        lines.status as status,
         lines.is_proration as is_proration,
-        lines.quantity as quantity,
-        coalesce(discounted.discount_amount, 0) as discount_amount,
-        lines.amount - coalesce(discounted.discount_amount, 0) - coalesce(taxed.inclusive_tax, 0) as amount
-    from {{ ref('stg_stripe__invoice_line_items') }} as lines
-    inner join {{ ref('stg_stripe__invoices') }} as invoices on lines.invoice_id = invoices.invoice_id
-    left join discounted on lines.line_item_id = discounted.line_item_id
-    left join taxed on lines.line_item_id = taxed.line_item_id
-    where invoices.status in ('paid', 'open', 'uncollectible') and invoices.finalized_at is not null and not invoices.is_deleted
+        lines.discount_amount as discount_amount,
+        lines.amount - lines.discount_amount - lines.inclusive_tax as amount
+    from {{ ref('int_stripe__invoiced_lines') }} as lines
 ),
 
 summed as (

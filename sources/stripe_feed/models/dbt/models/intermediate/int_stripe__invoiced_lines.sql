@@ -1,0 +1,55 @@
+{# The lines of final invoices, typed: documents are parsed once for all models that read lines. #}
+with discounted as (
+    select
+        line_item_id,
+        sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as discount_amount
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'discount_amounts', '', ['line_item_id']) }} as discount_amounts
+    group by line_item_id
+),
+
+inclusive as (
+    select
+        line_item_id,
+        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
+    where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
+    union all
+    select
+        line_item_id,
+        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+    from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'tax_amounts', '', ['line_item_id']) }} as tax_amounts
+    where {{ json_text('element', 'inclusive') }} = 'true'
+),
+
+taxed as (
+    select
+        line_item_id,
+        sum(amount) as inclusive_tax
+    from inclusive
+    group by line_item_id
+)
+
+select
+    lines.line_item_id as line_item_id,
+    lines.invoice_id as invoice_id,
+    invoices.customer_id as customer_id,
+    invoices.status as status,
+    invoices.finalized_at as finalized_at,
+    lines.subscription_id as subscription_id,
+    lines.subscription_item_id as subscription_item_id,
+    lines.price_id as price_id,
+    lines.product_id as product_id,
+    lines.is_proration as is_proration,
+    lines.currency as currency,
+    lines.unit_amount as unit_amount,
+    lines.quantity as quantity,
+    lines.amount as amount,
+    cast(coalesce(discounted.discount_amount, 0) as {{ type_bigint() }}) as discount_amount,
+    cast(coalesce(taxed.inclusive_tax, 0) as {{ type_bigint() }}) as inclusive_tax,
+    lines.period_start_at as period_start_at,
+    lines.period_end_at as period_end_at
+from {{ ref('stg_stripe__invoice_line_items') }} as lines
+inner join {{ ref('stg_stripe__invoices') }} as invoices on lines.invoice_id = invoices.invoice_id
+left join discounted on lines.line_item_id = discounted.line_item_id
+left join taxed on lines.line_item_id = taxed.line_item_id
+where invoices.status in ('paid', 'open', 'uncollectible') and invoices.finalized_at is not null and not invoices.is_deleted
