@@ -15,17 +15,45 @@ from stripe_feed.api.client import Api
 from stripe_feed.write.push.log import REPEATABLE, PushLog
 from tests.pushing import Killed, Pushing, Row, ends, pushing
 
+PAYER = {"value": "cus_payer1"}
+BILLED = {
+    "customer": PAYER, "collection_method": {"value": "send_invoice"}, "days_until_due": {"value": 30},
+}  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "customers": {
-        "object": "customers", "key": "k", "match": "metadata.k", "nulls": "unset", "on_delete": "delete",
+        "match": "metadata.k", "on_delete": "delete",
         "map": {"email": "a", "name": "b", "metadata.k": "k", "address.city": "c"},
     },
     "prices": {
-        "object": "prices", "key": "k", "match": "lookup_key", "on_delete": "deactivate",
+        "match": "lookup_key", "on_delete": "deactivate",
         "map": {"lookup_key": "k", "unit_amount": "n", "nickname": "b", "currency": {"value": "usd"},
                 "product": {"value": "prod_1"}},
     },
+    "products": {
+        "match": "metadata.k", "on_delete": "delete",
+        "map": {"name": "a", "description": "b", "metadata.k": "k"},
+    },
+    "subscriptions": {
+        "match": "metadata.k", "on_delete": "cancel",
+        "map": {"description": "b", "items[0].price": {"value": "price_1"}, "items[0].quantity": "n",
+                "metadata.k": "k", **BILLED},
+    },
+    "invoices": {
+        "match": "metadata.k", "on_delete": "delete",
+        "map": {"description": "a", "footer": "b", "metadata.k": "k", **BILLED},
+    },
+    "invoice_items": {
+        "match": "metadata.k", "on_delete": "delete",
+        "map": {"description": "a", "amount": "n", "currency": {"value": "usd"}, "metadata.k": "k",
+                "customer": PAYER},
+    },
+    "quotes": {
+        "match": "metadata.k", "on_delete": "cancel",
+        "map": {"description": "a", "header": "b", "line_items[0].price": {"value": "price_1"},
+                "line_items[0].quantity": "n", "metadata.k": "k", "customer": PAYER},
+    },
 }  # fmt: skip
+"""What is pushed of each object, and what becomes of those whose rows are gone."""
 LOGS = itertools.count()
 LIMITS = {"max_deletes": 100, "max_delete_share": 1}
 PLACES = ((PushLog, "begin"), (PushLog, "mark_done"), (PushLog, "mark_sent"), (Api, "post"), (Api, "delete"))  # fmt: skip
@@ -61,8 +89,7 @@ def run(push: Pushing, rows: list[Row], fault: Any) -> None:
             except Killed:
                 return
         return
-    templates = {"customers": "/v1/customers", "prices": "/v1/prices"}
-    path = templates[push.definition["object"]]
+    path = f"/v1/{stripe_name(push)}"
     for n, one in enumerate((f"POST {path}", f"POST {path}/:id", f"DELETE {path}/:id")):
         push.box.faults.once[one] = list(fault or [])[n::3]
     push.run(rows)
@@ -84,26 +111,56 @@ def _die(patch: pytest.MonkeyPatch, place: Any, name: str, when: str, later: int
     patch.setattr(place, name, dying)
 
 
+def stripe_name(push: Pushing) -> str:
+    """The name of the object in paths and in the sandbox."""
+    name = push.definition["object"]
+    return "invoiceitems" if name == "invoice_items" else str(name)
+
+
+def in_force(push: Pushing) -> list[Row]:
+    """The objects of the push that nothing has ended."""
+    return [
+        one
+        for one in push.held(stripe_name(push))
+        if one.get("active", True) and one.get("status") != "canceled"
+    ]
+
+
+def field(found: Row, path: str) -> Any:
+    """The value at a dotted path; of a list of lines, that of its only one."""
+    value: Any = found
+    if path == "line_items[0].quantity":  # a quote shows no lines, and one of each costs 1
+        path = "amount_total"
+    for name in path.replace("[0]", "").split("."):
+        if isinstance(value, dict) and isinstance(value.get("data"), list):
+            (value,) = value["data"]
+        value = (value or {}).get(name)
+    return value
+
+
 def holds(push: Pushing, rows: list[Row]) -> None:
     """The account holds what the table says, and nothing twice."""
-    if push.definition["object"] == "customers":
-        held = sorted(
-            ((one["metadata"]["k"], one["email"], one["name"], (one["address"] or {}).get("city"))
-             for one in push.held()),
-            key=str,
-        )  # fmt: skip
-        assert held == sorted(((r["k"], r["a"], r["b"], r["c"]) for r in rows), key=str)
-    else:
-        active = [one for one in push.held("prices") if one["active"]]
-        terms = sorted((one["lookup_key"], one["unit_amount"], one["nickname"]) for one in active)
-        assert terms == sorted((r["k"], r["n"], r["b"]) for r in rows)
+    columns = {
+        path: column for path, column in push.definition["map"].items() if isinstance(column, str)
+    }
+    held = [[field(one, path) for path in columns] for one in in_force(push)]
+    wanted = [[row[column] for column in columns.values()] for row in rows]
+    assert sorted(held, key=str) == sorted(wanted, key=str)
+
+
+def catalog(push: Pushing) -> None:
+    """What rows refer to."""
+    push.box.create("customers", id="cus_payer1", currency=None)
+    push.box.create("products", id="prod_1", default_price=None)
+    push.box.create("prices", id="price_1", product="prod_1", currency="usd", unit_amount=1,
+                    recurring={"interval": "month", "interval_count": 1})  # fmt: skip
 
 
 def history(kind: str, steps: list[tuple[Any, Any, int]]) -> None:
-    with pushing(**KINDS[kind], **LIMITS) as push, pytest.MonkeyPatch.context() as patch:
+    definition = {"object": kind, "key": "k", "nulls": "unset", **KINDS[kind], **LIMITS}
+    with pushing(**definition) as push, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.pushing.LOG", f"{next(LOGS)}.sqlite")
-        if kind == "prices":
-            push.box.create("products", id="prod_1", default_price=None)
+        catalog(push)
         for drawn, fault, later in steps:
             run(push, table(drawn), fault)
             push.box.advance(later)
