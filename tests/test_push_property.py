@@ -199,3 +199,11 @@ def test_many_histories_end_as_the_last_table(kind: str) -> None:
         history(kind, drawn)
 
     check()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_row_comes_back_after_a_run_died_while_it_cancelled_its_subscription(when: str) -> None:
+    row = ("A", None, 1)
+    history("subscriptions", [
+        ({"p": row}, None, 0), ({}, ((Api, "delete"), when, 0), 0), ({"p": row}, None, 0),
+    ])  # fmt: skip

@@ -116,7 +116,7 @@ class Sender:
         except OutcomeUnknown as error:
             return self._after_doubt(request, error)
         except RequestRefused as error:
-            if isinstance(error, NotFound) and request.removes:
+            if isinstance(error, NotFound) and self._is_gone(request):
                 return self._done(request, request.object_id, error.request_id, GONE)
             if is_first and error.code == KEY_REUSED:
                 return self._key_taken(request, error.request_id)
@@ -132,6 +132,14 @@ class Sender:
         outcome = self._done(request, object_id, reply.request_id)
         check_mode(self.lookup.api, reply.value)
         return outcome
+
+    def _is_gone(self, request: _Request) -> bool:
+        """Whether an object that Stripe does not find is as the request asked for. Deletions carry no
+        key, so an earlier try may have been carried out; a subscription that ended is not found for
+        another cancellation, but can be read.
+        """
+        ends = request.operation.verb in ENDS and request.operation.method == "delete"
+        return request.removes or (ends and self._find_effect(request) is not None)
 
     def _send(self, request: _Request) -> Reply[Object]:
         api, operation = self.lookup.api, request.operation
