@@ -103,8 +103,8 @@ def sync_accounts(
     with ExitStack() as held:
         held.enter_context(closing(platform))
         held.enter_context(dlt_settings())  # they belong to the process: set once for all threads
-        held.enter_context(_accounts_in_log())
-        accounts = _accounts_of(platform)
+        held.enter_context(accounts_in_log())
+        accounts = accounts_of(platform)
         log.info("%d connected accounts.", len(accounts))
         one_file = is_one_file(database, destination)
         pool = ThreadPoolExecutor(1 if one_file else at_once, "stripe-feed-account")
@@ -144,16 +144,14 @@ def _in_order(
     accounts: Sequence[str],
     database: str | None,
     destination: str | None,
-    sync_one: Callable[[str, int], Synced],
+    sync_one: Callable[[str, bool], Synced],
 ) -> Iterator[tuple[str, Future[Synced]]]:
     """Start the syncs in the order of the cursors, and yield them as they end."""
 
-    def cursor(id: str) -> int:
-        return oldest_cursor(*_place_of(id, database, destination))
-
+    cursor = partial(cursor_of_account, database=database, destination=destination)
     cursors = dict(zip(accounts, pool.map(cursor, accounts), strict=True))
     futures = {
-        pool.submit(sync_one, id, cursors[id]): id
+        pool.submit(sync_one, id, cursors[id] > 0): id
         for id in sorted(accounts, key=lambda id: cursors[id])
     }
     for future in as_completed(futures):
@@ -172,18 +170,18 @@ def sync_account(
     syncs: RunningSyncs,
     budget: SharedBudget,
     account: str,
-    cursor: int = 0,
+    has_whole_copy: bool,
     *,
     database: str | None,
     destination: str | None,
     **options: Any,
 ) -> Synced:
-    """Sync one account in one of several threads. `cursor`: as `oldest_cursor` found it."""
+    """Sync one account in one of several threads. `has_whole_copy`: it was loaded once."""
     own_file, _, dataset = _place_of(account, database, destination)
     named = _current_account.set(account)
     try:
         with ExitStack() as held:
-            if own_file is not None and cursor and not options.get("full_refresh"):
+            if own_file is not None and has_whole_copy and not options.get("full_refresh"):
                 held.enter_context(hold_open(Path(own_file)))  # there is little to load
             return sync(
                 account=account,
@@ -200,7 +198,7 @@ def sync_account(
 
 
 @contextmanager
-def _accounts_in_log() -> Iterator[None]:
+def accounts_in_log() -> Iterator[None]:
     """Let the messages of a thread that syncs an account begin with the account."""
 
     def name(record: logging.LogRecord) -> bool:
@@ -220,15 +218,22 @@ def connected_accounts(api_key: str | None = None, **options: Any) -> list[str]:
     client, such as `max_rps`.
     """
     with closing(Api(api_key, **options)) as api:
-        return _accounts_of(api)
+        return accounts_of(api)
 
 
-def _accounts_of(api: Api) -> list[str]:
+def accounts_of(api: Api) -> list[str]:
+    """The ids of the accounts that are connected to that of the key."""
+
     def ids(body: bytes) -> tuple[list[tuple[str, Any]], bool]:
         rows, has_more = decode_raw_rows(body)
         return [(id, id) for id, _ in rows], has_more
 
     return fetch_sublist(api, _ACCOUNTS, "", ids)
+
+
+def cursor_of_account(account: str, database: str | None, destination: str | None) -> int:
+    """`oldest_cursor` of the copy of an account."""
+    return oldest_cursor(*_place_of(account, database, destination))
 
 
 def oldest_cursor(database: str | None, destination: str | None, dataset: str) -> int:

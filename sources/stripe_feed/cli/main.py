@@ -22,6 +22,7 @@ from .action import action, forget
 from .feed import feed_app
 from .models.commands import build_after_sync, models_app
 from .options import (
+    AT_ONCE_NEEDS_ACCOUNTS,
     ClientOptions,
     CopyOptions,
     Json,
@@ -220,7 +221,7 @@ def sync(
         chosen = {} if at_once is None else {"at_once": at_once}
         return _sync_all({**options, **place, **limits, **chosen}, json)
     if at_once is not None:
-        raise UsageError("--at-once is the number of accounts: it goes with --all-accounts.")
+        raise UsageError(AT_ONCE_NEEDS_ACCOUNTS)
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return

@@ -79,6 +79,7 @@ class LocalCopyOptions(CopyOptions):
     state_dir: StateDir = None
 
 
+AT_ONCE_NEEDS_ACCOUNTS = "--at-once is the number of accounts: it goes with --all-accounts."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 KeyFile = Annotated[
     str | None,

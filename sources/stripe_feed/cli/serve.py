@@ -8,13 +8,15 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PartlyDone, SetupError
+from ..destination.place import DEFAULT_DATASET
+from ..errors import PartlyDone, SetupError, UsageError
 from .command import command
 from .options import (
+    AT_ONCE_NEEDS_ACCOUNTS,
     InteractiveClientOptions,
     LocalCopyOptions,
     RequestOptions,
@@ -54,13 +56,29 @@ def serve(
         ),
     ] = 8787,
     every: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--every",
             metavar="TIME",
-            help="Interval of syncs without a webhook, such as 5m; 0s turns them off.",
+            help="Interval of syncs without a webhook; 0s turns them off. 5m by default, 1d with --all-accounts.",
         ),
-    ] = "5m",
+    ] = None,
+    all_accounts: Annotated[
+        bool,
+        typer.Option(
+            "--all-accounts",
+            help="Keep the copy of each connected account fresh; take webhooks of an endpoint for connected accounts.",
+        ),
+    ] = False,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            min=1,
+            help="With --all-accounts, sync N at a time; 4 by default.",
+        ),
+    ] = None,
     triggers: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +104,22 @@ def serve(
     it, several secrets separated by commas). Every route except /stripe and /health requires a
     token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
+    if all_accounts:
+        if copy.account or copy.dataset != DEFAULT_DATASET or triggers or allow_actions:
+            raise UsageError(ONE_ACCOUNT_SERVED)
+        return _serve_accounts(
+            host=host,
+            port=port,
+            every=every or "1d",
+            database=copy.database,
+            destination=copy.destination,
+            state_dir=copy.state_dir,
+            resources=split_names(resources),
+            **({} if at_once is None else {"at_once": at_once}),
+            **requests.arguments(),
+        )
+    if at_once is not None:
+        raise UsageError(AT_ONCE_NEEDS_ACCOUNTS)
     from ..feed.consumers import parse_duration
     from ..server.service import run_service
     from ..triggers.config import DEFAULT_FILE, read_triggers
@@ -104,7 +138,7 @@ def serve(
             token=os.environ.get(TOKEN_VARIABLE) or None,
             secrets=secrets,
             rules=rules,
-            every=float(parse_duration(every)),
+            every=float(parse_duration(every or "5m")),
             stopped=stopped,
             ready=lambda opened: announce(opened, bool(secrets)),
             allow_actions=allow_actions,
@@ -112,6 +146,32 @@ def serve(
             account=copy.account,
             resources=split_names(resources),
             **requests.arguments(),
+        )
+
+
+ONE_ACCOUNT_SERVED = (
+    "--all-accounts goes with neither --account (STRIPE_ACCOUNT) nor --dataset, --triggers or --allow-actions: "
+    "serve one account with those, or run `stripe-feed deliver --account acct_...` beside it."
+)
+
+
+def _serve_accounts(*, every: str, **options: Any) -> None:
+    from ..feed.consumers import parse_duration
+    from ..server.connected.service import serve_accounts
+    from .output import echo_err
+    from .trigger_output import stop_on_signals
+
+    secrets = read_secrets(SECRET_VARIABLE)
+    no_secret = "" if secrets else f" No webhooks: set {SECRET_VARIABLE}."
+    with stop_on_signals() as stopped:
+        serve_accounts(
+            secrets=secrets,
+            every=float(parse_duration(every)),
+            stopped=stopped,
+            ready=lambda url: echo_err(
+                f"Serving {url}/stripe and /health for all connected accounts. Press Ctrl-C to stop.{no_secret}"
+            ),
+            **options,
         )
 
 
@@ -201,6 +261,12 @@ def register(
     ],
     *,
     resources: Resources = None,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect", help="For the events of all connected accounts: `serve --all-accounts`."
+        ),
+    ] = False,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the events; create nothing.")
     ] = False,
@@ -222,7 +288,7 @@ def register(
         )
         return
     with closing(Api(**client.for_client())) as api:
-        endpoint = create_endpoint(api, url, names)
+        endpoint = create_endpoint(api, url, names, connect=connect)
     echo_err(
         f"Created {endpoint.id} for {len(endpoint.enabled_events)} event types. Put its signing secret, shown only once, into {SECRET_VARIABLE}:"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -103,7 +104,20 @@ async def webhook(request: Request) -> Response:
     """
     context = context_of(request)
     settings = context.settings
-    if not settings.secrets:
+    return await take_webhook(
+        request, settings.secrets, settings.counts, settings.now, partial(_record, context)
+    )
+
+
+async def take_webhook(
+    request: Request,
+    secrets: Sequence[str],
+    counts: Counter[str],
+    now: Callable[[], float],
+    record: Callable[[str, bytes], object],
+) -> Response:
+    """Answer a webhook: verify its signature, and record its event's id and body, in a thread."""
+    if not secrets:
         return error_json(
             404,
             "Webhooks are off: start the server with the signing secret of the endpoint in Stripe.",
@@ -112,19 +126,17 @@ async def webhook(request: Request) -> Response:
     if isinstance(body, Response):
         return body
     try:
-        verify_stripe(
-            body, request.headers.get("stripe-signature", ""), settings.secrets, settings.now()
-        )
+        verify_stripe(body, request.headers.get("stripe-signature", ""), secrets, now())
     except BadSignature as fault:
-        settings.counts["webhook_refused"] += 1
+        counts["webhook_refused"] += 1
         log.warning("A webhook was refused. %s", fault)
         return error_json(400, "The signature is invalid.")
     event_id = event_id_of(body)
     if event_id is None:
-        settings.counts["webhook_refused"] += 1
+        counts["webhook_refused"] += 1
         return error_json(400, "The body is not a Stripe event.")
-    await run_sync(_record, context, event_id, body)
-    settings.counts["webhook_taken"] += 1
+    await run_sync(record, event_id, body)
+    counts["webhook_taken"] += 1
     return JSONResponse({"received": True})
 
 

@@ -23,6 +23,7 @@ from ..extract.options import LOOK_BACK
 from ..extract.run import RunContext
 from ..extract.tables.rejected import describe_rejected
 from ..feed.feed import Feed, open_feed
+from ..feed.storage.store import FeedStore
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
 from ..triggers.config_watcher import ConfigWatcher
@@ -137,14 +138,11 @@ def sync_loop(
                     feed.store, MAX_BODIES if state.keeps_bodies else MAX_EVENTS, now()
                 )
             )
-            rung = [
-                WebhookEvent(one.event_id, one.body, decode_head(one.head), by_id=one.tries > 0)
-                for one in waiting
-            ]
+            rung = events_to_read(waiting)
             due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung
             began, polls = clock(), due or state.keeps_bodies or state.failures > 0
             done = run(rung=rung, polls=polls, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
-            more = _mark_events(feed, [one.event_id for one in waiting], done, now())
+            more = mark_events(feed.store, [one.event_id for one in waiting], done, now())
             state.synced_at, state.error, state.failures = now(), None, 0
             state.leave_out(done.left_out, polls)
             state.keeps_bodies = CHANGES in done.refused
@@ -154,7 +152,7 @@ def sync_loop(
             if due:  # it looks at all that are remembered
                 webhook_inbox.prune_read_events(feed.store, now() - KEEP_SECONDS)
             soon = (
-                _pause(without)
+                pause_after(without)
                 if leaves_out
                 else webhook_inbox.seconds_until_due(feed.store, now())
             )
@@ -176,10 +174,18 @@ def _wait_seconds(until_sync: float, until_due: float | None) -> float:
     return min(waits, default=0.0)
 
 
-def _mark_events(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -> bool:
+def events_to_read(waiting: Sequence[webhook_inbox.ReceivedEvent]) -> list[WebhookEvent]:
+    """Return received events as a sync takes them."""
+    return [
+        WebhookEvent(one.event_id, one.body, decode_head(one.head), by_id=one.tries > 0)
+        for one in waiting
+    ]
+
+
+def mark_events(store: FeedStore, waiting: Sequence[str], done: Synced, now: float) -> bool:
     """Record which received events were read or failed; return whether more can be read at once."""
     left = {*done.unread, *done.failed}
-    given_up = webhook_inbox.mark_failed(feed.store, done.failed, now)
+    given_up = webhook_inbox.mark_failed(store, done.failed, now)
     if given_up:
         log.warning(
             "%d events that webhooks told of could not be read in %d tries and are given up (%s: %s). Polling tells the rest.",
@@ -189,7 +195,7 @@ def _mark_events(feed: Feed, waiting: Sequence[str], done: Synced, now: float) -
             done.failed[given_up[0]],
         )
     read = [one for one in waiting if one not in left]
-    webhook_inbox.mark_read(feed.store, read, now)
+    webhook_inbox.mark_read(store, read, now)
     return bool(read) and (bool(done.unread) or len(waiting) in (MAX_BODIES, MAX_EVENTS))
 
 
@@ -200,7 +206,7 @@ def _failed(state: ServiceState, kind: str, words: str) -> None:
     log.warning("The copy could not be updated (%s): %s", kind, words)
 
 
-def _pause(failures: int) -> float:
+def pause_after(failures: int) -> float:
     """Return the seconds until the next try after so many failures."""
     return min(2.0 ** min(failures, 10), MAX_BACK_OFF)
 
@@ -208,7 +214,7 @@ def _pause(failures: int) -> float:
 def _wait(state: ServiceState, every: float, more: bool) -> None:
     """Wait for a webhook and for quiet after it, for the next turn, or for a fault to pass."""
     if state.failures:
-        state.stopped.wait(_pause(state.failures))
+        state.stopped.wait(pause_after(state.failures))
         return
     if more or state.stopped.is_set() or not state.rung.wait(every or None):
         return
@@ -294,7 +300,7 @@ def run_worker(
             failures = 1 if time.monotonic() > began + MAX_BACK_OFF else failures + 1
             state.delivery = type(fault).__name__
             log.warning("Delivery failed (%s) and restarts.", state.delivery)
-            state.stopped.wait(_pause(failures))
+            state.stopped.wait(pause_after(failures))
 
 
 def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from ..resources import RESOURCES
 
 ENDPOINTS_PATH = "/v1/webhook_endpoints"
 SAMPLE_EVENT = "customer.updated"
+DEAUTHORIZED = "account.application.deauthorized"  # an account has revoked the access
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True):
@@ -50,9 +51,12 @@ def events_for(resources: Sequence[str] | None = None) -> list[str]:
     )
 
 
-def register(api: Api, url: str, resources: Sequence[str] | None = None) -> WebhookEndpoint:
+def register(
+    api: Api, url: str, resources: Sequence[str] | None = None, *, connect: bool = False
+) -> WebhookEndpoint:
     """Create a webhook endpoint in Stripe for the events of these resources, at the pinned API
-    version.
+    version. `connect`: for those of all connected accounts, and not of the own one
+    (https://docs.stripe.com/connect/webhooks).
 
     The key must be allowed to write endpoints (`rak_webhook_write`). Raises `UsageError` if an
     endpoint with this URL exists and the key may see it: its secret cannot be read again.
@@ -68,8 +72,9 @@ def register(api: Api, url: str, resources: Sequence[str] | None = None) -> Webh
             )
     params: dict[str, Any] = {
         "url": url,
-        "enabled_events": events_for(resources),
+        "enabled_events": [*events_for(resources), *([DEAUTHORIZED] if connect else [])],
         "api_version": api.version,
+        **({"connect": True} if connect else {}),
     }
     try:
         return api.post(

@@ -45,9 +45,10 @@ def record(
     now: float,
     body: bytes | None = None,
     head: bytes | None = None,
+    account: str | None = None,
 ) -> bool:
     """Record an event once; return whether it is new. After this returns, a power cut does not undo
-    it.
+    it. `account`: of an event of a connected account, where one inbox serves many.
 
     Raises `Unusable` if the store cannot be written.
     """
@@ -57,29 +58,54 @@ def record(
         store.query("pragma synchronous = full")
         try:
             with store.transaction() as db:
-                query = (
-                    "insert or ignore into rung (event_id, rung_at, body, head) values (?, ?, ?, ?)"
-                )
-                return db.execute(query, (event_id, now, body, head)).rowcount == 1
+                query = "insert or ignore into rung (event_id, rung_at, body, head, account) values (?, ?, ?, ?, ?)"
+                return db.execute(query, (event_id, now, body, head, account)).rowcount == 1
         finally:
             store.query("pragma synchronous = normal")
 
 
-def unread(store: FeedStore, limit: int, now: float | None = None) -> list[ReceivedEvent]:
-    """Return at most `limit` unread events in the order received; with `now`, only those due.
+def unread(
+    store: FeedStore, limit: int, now: float | None = None, account: str | None = None
+) -> list[ReceivedEvent]:
+    """Return at most `limit` unread events in the order received; with `now`, only those due; with
+    `account`, only those of this connected account.
 
     Events with a body come first: the others may wait for a permission.
     """
     due = (
         "" if now is None else " and not (due_at > ? and due_at <= ?)"
     )  # a clock that was ahead makes none wait longer
+    theirs = "" if account is None else " and account = ?"
     rows = store.query(
-        f"select event_id, rung_at, body, head, tries from rung where read_at is null{due} "
+        f"select event_id, rung_at, body, head, tries from rung where read_at is null{due}{theirs} "
         "order by body is null, rung_at, event_id limit ?",
         *(() if now is None else (now, now + _MAX_WAIT_SECONDS)),
+        *(() if account is None else (account,)),
         limit,
     )
     return [ReceivedEvent(*row) for row in rows]
+
+
+def accounts_to_read(store: FeedStore, account: str | None = None) -> dict[str, float]:
+    """Return the connected accounts that have unread events, and from which time on the first of them
+    can be read; with `account`, only this one.
+    """
+    which = "account is not null" if account is None else "account = ?"
+    rows = store.query(
+        "select account, min(case when fault is null then rung_at else due_at end) from rung "
+        f"where read_at is null and {which} group by account",
+        *(() if account is None else (account,)),
+    )
+    return dict(rows)
+
+
+def drop_accounts(store: FeedStore, accounts: Iterable[str], now: float) -> None:
+    """Read nothing more of these accounts: they are not connected any more."""
+    with store.transaction() as db:
+        db.executemany(
+            "update rung set read_at = ?, body = null, head = null where account = ? and read_at is null",
+            [(now, account) for account in accounts],
+        )
 
 
 def seconds_until_due(store: FeedStore, now: float) -> float | None:

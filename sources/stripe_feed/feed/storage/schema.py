@@ -90,6 +90,7 @@ ADDED = (  # to tables of an older file
         "integer not null default 0",
     ),  # of a dead one: a later message of its lane named it
     ("rung", "head", "blob"),  # what the webhook's body said of the event
+    ("rung", "account", "text"),  # a connected one, where one inbox serves many
     ("rung", "tries", "integer not null default 0"),
     ("rung", "due_at", "real not null default 0"),  # of the next try
     (

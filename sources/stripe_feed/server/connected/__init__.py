@@ -1,0 +1,1 @@
+"""One process that keeps the copies of all connected accounts fresh."""

@@ -1,0 +1,188 @@
+"""The connected accounts that are kept fresh: their webhooks ring, and threads sync those that rang."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ...errors import StripeFeedError
+from ...extract.events.webhook import decode_head
+from ...feed.storage.store import FeedStore
+from ...feed.storage.store_errors import Unusable
+from ...resources import CHANGES
+from ...sync_run import Synced
+from .. import webhook_inbox
+from ..service import MAX_BODIES, MAX_EVENTS, events_to_read, mark_events
+from ..webhook_endpoint import DEAUTHORIZED
+from .turns import Turn, Turns
+
+log = logging.getLogger("stripe_feed")
+
+LEFT_SECONDS = 60.0  # until events are tried again that a sync has left without a fault
+
+
+@dataclass
+class Accounts:
+    """The connected accounts that are kept fresh, and what the threads share.
+
+    `inbox`: the received events of all; `door`: the same file, opened for webhooks alone. `live`: the mode of the key. `run`: syncs one account.
+    `error`: the class of the error that keeps the list of accounts from being read.
+    """
+
+    inbox: FeedStore
+    door: FeedStore
+    turns: Turns
+    live: bool
+    run: Callable[..., Synced]
+    now: Callable[[], float] = time.time
+    keeps_bodies: bool = True  # until it is known that the key may read events
+    error: str | None = None
+    connected: frozenset[str] = frozenset()
+    counts: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)  # account -> what was logged of its failure
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    list_asked: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def receive(self, event_id: str, body: bytes) -> None:
+        """Store the event of a connected account, and let it have a turn. One of any other account,
+        or of the other mode, is dropped; the answer to the webhook is the same.
+        """
+        head = decode_head(body)
+        account = head.account
+        is_known = account in self.connected
+        if head.type == DEAUTHORIZED or not is_known:
+            self.list_asked.set()  # it may be new, or gone
+        if account is None or not is_known or head.livemode not in (None, self.live):
+            self.counts["webhook_foreign"] += 1
+            return
+        kept = body if self.keeps_bodies else None
+        now = self.now()
+        if webhook_inbox.record(self.door, event_id, now, kept, msgspec.json.encode(head), account):
+            with self.changed:
+                self.turns.ring(account, now)
+                self.changed.notify_all()
+
+    def follow(self, accounts: Sequence[str], cursor: Callable[[str], int]) -> None:
+        """Follow these accounts and no other; `cursor` tells how far the copy of a new one was read."""
+        self.connected = frozenset(accounts)
+        with self.changed:
+            gone = self.turns.accounts - self.connected
+            self.turns.drop(gone)
+        for account in gone:
+            self.said.pop(account, None)
+            log.info("%s is not connected any more; its copy stays as it is.", account)
+        waiting = webhook_inbox.accounts_to_read(self.inbox)
+        webhook_inbox.drop_accounts(self.inbox, waiting.keys() - self.connected, self.now())
+        for account in accounts:
+            if self.stopped.is_set():
+                return
+            if account in self.turns.accounts:
+                continue
+            reached = cursor(account)
+            with self.changed:
+                self.turns.add(account, reached, self.now())
+                if account in waiting:
+                    self.turns.ring(account, waiting[account])
+                self.changed.notify_all()
+
+    def work(self) -> None:
+        """Sync account after account until stopped. Several threads do it."""
+        while (turn := self._next()) is not None:
+            self.take(turn)
+
+    def take(self, turn: Turn) -> None:
+        """Sync the account of a turn, and end the turn."""
+        failed, more = True, False
+        try:
+            more = self._sync(turn)
+            failed = False
+            self.said.pop(turn.account, None)
+        except StripeFeedError as fault:
+            self._failed(turn.account, type(fault).__name__, str(fault))
+        except Exception as fault:  # its words may hold data; the service goes on
+            words = "it is tried again; `stripe-feed sync --account ... --debug` shows more"
+            self._failed(turn.account, type(fault).__name__, words)
+        now = self.now()
+        rung_at = None if more else self._left_at(turn.account, now, failed)
+        with self.changed:
+            self.turns.end(turn, now, failed=failed, more=more)
+            if rung_at is not None:
+                self.turns.ring(turn.account, rung_at)
+            self.changed.notify_all()
+
+    def _left_at(self, account: str, now: float, failed: bool) -> float | None:
+        """When the events of an account can be read that are left; None if none is."""
+        try:
+            at = webhook_inbox.accounts_to_read(self.inbox, account).get(account)
+        except (Unusable, sqlite3.Error):
+            return now + LEFT_SECONDS
+        if at is None or at > now or failed:
+            return at
+        return now + LEFT_SECONDS
+
+    def _next(self) -> Turn | None:
+        with self.changed:
+            while not self.stopped.is_set():
+                if turn := self.turns.next(self.now()):
+                    return turn
+                self.changed.wait(self.turns.seconds_until_next(self.now()))
+        return None
+
+    def _sync(self, turn: Turn) -> bool:
+        """Sync an account once; return whether more events can be read at once. Every second time
+        after a failure without the received events, so that none of them can stop the rest.
+        """
+        failures = self.turns.failures(turn.account)
+        limit = MAX_BODIES if self.keeps_bodies else MAX_EVENTS
+        waiting = (
+            []
+            if failures % 2 == 1
+            else webhook_inbox.unread(self.inbox, limit, self.now(), turn.account)
+        )
+        polls = turn.polls or self.keeps_bodies or failures > 0
+        if not waiting and not polls:
+            return False
+        done = self.run(
+            turn.account,
+            self.turns.has_whole_copy(turn.account),
+            rung=events_to_read(waiting),
+            polls=polls,
+        )
+        self.keeps_bodies = CHANGES in done.refused
+        self.counts["synced"] += 1
+        return mark_events(self.inbox, [one.event_id for one in waiting], done, self.now())
+
+    def _failed(self, account: str, kind: str, words: str) -> None:
+        """Log a failure once; it is tried again after a growing pause."""
+        if not self.stopped.is_set() and self.said.get(account) != kind:
+            self.said[account] = kind
+            log.warning("%s: not up to date (%s): %s", account, kind, words)
+
+    def health(self) -> Mapping[str, Any]:
+        """Return the data of `/health`: `error` is the class of what keeps the list of accounts from
+        being read, `failing` how many accounts cannot be synced.
+        """
+        waiting = webhook_inbox.accounts_to_read(self.inbox)
+        return {
+            "error": self.error,
+            "accounts": len(self.connected),
+            "failing": self.turns.failing,
+            "waiting": len(waiting),
+            "synced": self.counts["synced"],
+        }
+
+    def stop(self) -> None:
+        """Let all threads end after what they do."""
+        self.stopped.set()
+        self.list_asked.set()
+        with self.changed:
+            self.changed.notify_all()

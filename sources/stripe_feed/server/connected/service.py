@@ -1,0 +1,142 @@
+"""Webhooks of connected accounts ring, threads sync the accounts that rang, and each account is read
+as a whole once in a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from typing import Any
+
+from ...accounts_run import (
+    ACCOUNTS_AT_ONCE,
+    RunningSyncs,
+    accounts_in_log,
+    accounts_of,
+    cursor_of_account,
+    is_one_file,
+    sync_account,
+)
+from ...api.credentials import find_key
+from ...api.rate_limits import SharedBudget
+from ...destination.pipeline import dlt_settings, open_pipeline
+from ...destination.place import companion_file
+from ...errors import SetupError, StripeFeedError, TryLater
+from ...extract.run import make_api
+from ...feed.storage.store import FeedStore
+from .. import webhook_inbox
+from ..service import (
+    KEEP_SECONDS,
+    WAIT_FOR_LOCK,
+    pause_after,
+)
+from .accounts import Accounts
+from .turns import Turns
+
+log = logging.getLogger("stripe_feed")
+
+INBOX_SUFFIX = ".accounts.sqlite"
+LIST_EVERY = 600.0  # seconds between two looks at the list of accounts
+LIST_SOON = 10.0  # the same after a webhook of an account that is not in it
+
+
+def follow_list(
+    accounts: Accounts, listed: Callable[[], Sequence[str]], cursor: Callable[[str], int]
+) -> None:
+    """Read the list of connected accounts at once, every ten minutes and after a webhook of an
+    account that is not in it, until stopped.
+    """
+    failures = 0
+    while not accounts.stopped.is_set():
+        accounts.list_asked.clear()
+        try:
+            accounts.follow(listed(), cursor)
+            webhook_inbox.prune_read_events(accounts.inbox, accounts.now() - KEEP_SECONDS)
+            accounts.error, failures = None, 0
+        except Exception as fault:  # its words may hold data
+            failures += 1
+            accounts.error = type(fault).__name__
+            words = str(fault) if isinstance(fault, StripeFeedError) else "It is tried again."
+            log.warning("The connected accounts cannot be listed (%s): %s", accounts.error, words)
+        accounts.stopped.wait(pause_after(failures) if failures else LIST_SOON)
+        if not failures:
+            accounts.list_asked.wait(LIST_EVERY)
+
+
+def serve_accounts(
+    *,
+    host: str,
+    port: int,
+    secrets: Sequence[str],
+    every: float,
+    stopped: threading.Event,
+    ready: Callable[[str], object],
+    database: str | None = None,
+    destination: str | None = None,
+    state_dir: str | None = None,
+    at_once: int = ACCOUNTS_AT_ONCE,
+    **reading: Any,
+) -> None:
+    """Keep the copy of each connected account fresh until SIGTERM, SIGINT or `stopped`.
+
+    Answers `POST /stripe`, to which Stripe sends the events of connected accounts, and `GET /health`.
+    `secrets`: of the endpoint in Stripe; if empty, webhooks are refused. `every`: seconds between
+    whole readings of an account. `ready` gets the address once requests are answered. The other
+    arguments are those of `sync_accounts`. Raises `UsageError` and `SetupError` before it starts.
+    """
+    try:
+        from ..listener import listen, run_listener
+        from .app import create_accounts_app
+    except ModuleNotFoundError as fault:
+        raise SetupError(
+            f"{fault.name} is not installed. Run: pip install 'stripe-feed[serve]'"
+        ) from None
+    reading["api_key"] = find_key(reading.get("api_key"))
+    places: dict[str, Any] = {"database": database, "destination": destination}
+    syncs, options = RunningSyncs(), {**reading, **places, "state_dir": state_dir}
+    client_options: Any = reading
+    with ExitStack() as held:
+        door = held.enter_context(listen(host, port))
+        held.enter_context(dlt_settings())
+        held.enter_context(accounts_in_log())
+        platform = held.enter_context(closing(make_api(client_options)))
+        path = companion_file(open_pipeline(state_dir=state_dir, **places), INBOX_SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        at_once = 1 if is_one_file(database, destination) else at_once
+        budget = SharedBudget(platform.rps, time.monotonic())
+        accounts = Accounts(
+            held.enter_context(FeedStore(path)),
+            held.enter_context(FeedStore(path)),
+            Turns(every, at_once),
+            platform.live,
+            partial(sync_account, syncs, budget, wait=WAIT_FOR_LOCK, **options),
+            stopped=stopped,
+        )
+        with suppress(TryLater):  # then it is read as soon as Stripe answers
+            accounts.connected = frozenset(accounts_of(platform))
+        threads = [
+            threading.Thread(target=accounts.work, name=f"account-{n}") for n in range(at_once)
+        ]
+        cursor = partial(cursor_of_account, **places)
+        threads.append(
+            threading.Thread(
+                target=follow_list,
+                args=(accounts, partial(accounts_of, platform), cursor),
+                name="accounts",
+            )
+        )
+        app = create_accounts_app(accounts, secrets)
+        for thread in threads:
+            thread.start()
+        try:
+            run_listener(app, host, door, stopped, ready, accounts.counts)
+        finally:
+            accounts.stop()
+            platform.close()
+            syncs.stop()
+            for thread in threads:
+                thread.join()
