@@ -250,10 +250,10 @@ def rows_of(events: Sequence[bytes], start: Mapping[tuple[str, str], Any]) -> li
 
 
 POINTS: dict[str, tuple[Any, str, str]] = {
-    "a trigger begins": (engine, "_register", "after"),
+    "a trigger begins": (engine, "register_trigger", "after"),
     "a run was judged": (engine, "_apply_guard", "after"),
-    "before a page": (engine, "_store_messages", "before"),
-    "messages were made": (engine, "_store_messages", "after"),
+    "before a page": (engine, "store_messages", "before"),
+    "messages were made": (engine, "store_messages", "after"),
     "the page is done, not committed": (consumers, "advance", "after"),
     "before sending": (Endpoint, "send", "before"),
     "sent": (Endpoint, "send", "after"),

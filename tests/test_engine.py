@@ -466,12 +466,12 @@ def test_a_trigger_that_is_killed_while_it_begins_misses_nothing_that_comes_afte
 def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     trigger = begun(store)
     add(store, *updates(20))
-    real: Callable[..., Any] = engine._store_messages
+    real: Callable[..., Any] = engine.store_messages
     pages = itertools.count(1)
 
     def overtaken(*given: Any) -> Any:
         if next(pages) == 2:
-            monkeypatch.setattr(engine, "_store_messages", real)
+            monkeypatch.setattr(engine, "store_messages", real)
             with FeedStore(store.path) as other:
                 assert other.query("pragma busy_timeout = 0") is not None
                 with pytest.raises(Unusable, match="locked by another program"):
@@ -480,7 +480,7 @@ def test_of_two_processes_one_is_fenced(store: FeedStore, monkeypatch: pytest.Mo
                     )  # not within the other's transaction
         return real(*given)
 
-    monkeypatch.setattr(engine, "_store_messages", overtaken)
+    monkeypatch.setattr(engine, "store_messages", overtaken)
     assert run_one(store, trigger).fired == 20
 
     add(store, *updates(20, first=21))
@@ -748,7 +748,7 @@ def test_t4_a_release_in_the_midst_of_a_held_run_leaves_nothing_held(
 ) -> None:
     trigger = begun(store, guard={"max": 2})
     add(store, *updates(20))
-    real: Callable[..., Any] = engine._store_messages
+    real: Callable[..., Any] = engine.store_messages
     pages = itertools.count(1)
 
     def released(*given: Any) -> Any:
@@ -756,7 +756,7 @@ def test_t4_a_release_in_the_midst_of_a_held_run_leaves_nothing_held(
             release(store, "t", NOW)
         return real(*given)
 
-    monkeypatch.setattr(engine, "_store_messages", released)
+    monkeypatch.setattr(engine, "store_messages", released)
     run_one(store, trigger)
 
     assert (status(store)[0], counts(store)) == (None, {"t": {"waiting": 20}})

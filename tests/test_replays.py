@@ -195,7 +195,7 @@ def test_a_long_replay_is_written_piece_by_piece(
     trigger, pieces, put = (
         a_trigger(guard={"max": 1_000, "share": 1.0}, enrol="once"),
         list[int](),
-        engine._store_messages,
+        engine.store_messages,
     )
     add(store, *updates(50, 50))
     run_one(store, trigger)
@@ -209,7 +209,7 @@ def test_a_long_replay_is_written_piece_by_piece(
         )  # messages, enrolments, and the trigger itself
         return made
 
-    monkeypatch.setattr(engine, "_store_messages", putting)
+    monkeypatch.setattr(engine, "store_messages", putting)
     assert replay(store, trigger, "earliest", NOW).fired == 50
     assert (max(pieces), sum(pieces)) == (7, 50)
     assert arrived(store, trigger) == ids(*range(1, 51))

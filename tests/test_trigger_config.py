@@ -17,6 +17,7 @@ from stripe_feed.delivery.payloads import Payload, PayloadContext
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.resources import FEED_RESOURCES
 from stripe_feed.triggers.config import check_triggers, parse_trigger, read_triggers
+from stripe_feed.triggers.run import split_triggers
 from stripe_feed.triggers.trigger import Enrol, Guard
 from tests.deliveries import made, nothing
 from tests.feed_kills import a_change
@@ -25,7 +26,7 @@ HEAD = '[[trigger]]\nname = "t"\nresource = "invoices"\n'
 TO = 'deliver = { file = "out" }\n'
 HIDDEN = "c4n4ry"
 CHOOSE = ", ".join(FEED_RESOURCES)
-PRESETS = "customer_created, customer_updated, payment_failed, subscription_canceled, subscription_past_due, trial_ending, invoice_paid, first_payment"
+PRESETS = "customer_created, customer_updated, payment_failed, subscription_canceled, subscription_past_due, trial_ending, invoice_paid, first_payment, invoice_overdue, subscription_renewing_soon, trial_ending_soon, customer_churned, mrr_dropped"
 FORMATS = "standard, stripe, change, record, cloudevents"
 REFERENCES = (
     "takes references such as env:HOOK_SECRET or dlt:my_section.hook_secret, not the secret itself."
@@ -75,7 +76,7 @@ WRONG: list[tuple[str, int, str]] = [
     (f"{HEAD}{TO}\n{HEAD}{TO}", 7, "there are two triggers called 't'."),
     (f"{HEAD}{TO}[[trigger]]\nwhere = \"after.name == 'name'\"\nname = \"t\"\npreset = 'invoice_paid'\n{TO}", 7, "there are two triggers called 't'."),
     (rule('resouce = "x"'), 4, "unknown key resouce; did you mean 'resource'?"),
-    (rule("zzz = 1"), 4, "unknown key zzz. Known are: name, preset, resource, op, event, origin, origin_push, transition, changed, where, enrol, per, net, guard, deliver."),
+    (rule("zzz = 1"), 4, "unknown key zzz. Known are: name, preset, resource, op, event, origin, origin_push, transition, changed, where, enrol, per, net, guard, deliver, model, sql, key, rows, watch, on, every."),
     (rule('enrolled_by = "select 1"'), 4, "unknown key enrolled_by; did you mean 'enrol'?"),
     (f'[[trigger]]\nname = "t"\n{TO}', 2, f"say which resource it is about: {CHOOSE}."),
     (f'[[trigger]]\nname = "t"\nresource = "invoice"\n{TO}', 3, f"There is no resource 'invoice'. Choose from: {CHOOSE}."),
@@ -312,7 +313,7 @@ deliver = { python = "my_module:function", auth = { bearer = "env:T" }, secrets 
 def test_a_file_may_say_everything() -> None:
     Path("triggers.toml").write_text(EVERYTHING, encoding="utf-8")
 
-    welcome, big, collect, count = read_triggers()
+    welcome, big, collect, count = split_triggers(read_triggers())[0]
 
     assert (welcome.name, welcome.filter.resources, welcome.filter.ops, welcome.origin) == (
         "welcome",

@@ -20,7 +20,7 @@ from ..feed.paths import value_at
 from ..resources import FEED_RESOURCES, TABLES
 from ..resources.push_tables import PUSH_TABLES
 from ..triggers.config import read_triggers
-from ..triggers.engine import explain_change
+from ..triggers.models.explain import explain
 from .place import WAIT, AgentContext
 from .tool import Answer, Arguments, Schema, Tool, arguments_schema
 
@@ -196,6 +196,6 @@ def _explain(place: AgentContext, arguments: Arguments) -> Answer:
     change_id = arguments["change_id"]
     rules = read_triggers(place.triggers) if Path(place.triggers).exists() else []
     with place.feed() as feed:
-        explained = explain_change(feed.store, rules, change_id, feed.lookups)
+        explained = explain(feed, rules, change_id)
         change = feed.store.by_id(change_id)
     return Answer({"change": change and change.as_dict(), "triggers": explained})

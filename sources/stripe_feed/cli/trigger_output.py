@@ -14,8 +14,9 @@ from .output import console_out, echo_err, escape_control, format_time, make_tab
 
 if TYPE_CHECKING:
     from ..delivery.worker import DeliveryReport
-    from ..triggers.backtest import BacktestReport
+    from ..triggers.backtest import BacktestReport, SampleMessage
     from ..triggers.engine import Explanation, TriggerResult
+    from ..triggers.models.explain import RowTrial
 
 
 def print_records(records: Sequence[Mapping[str, Any]], json: bool) -> None:
@@ -62,7 +63,33 @@ def print_backtest(report: BacktestReport, json: bool) -> None:
     )
     if report.days:
         console.print(make_table(["day", "messages"], list(report.days.items())))
-    for sample in report.samples:
+    _print_samples(report.samples)
+
+
+def print_trial(trial: RowTrial, json: bool) -> None:
+    """Print what the next evaluation of a trigger on a model would do, with sample messages."""
+    if json:
+        print_json(trial)
+        return
+    console = console_out()
+    if trial.is_new:
+        console.print(
+            f"{trial.trigger} would start from {trial.rows:,} rows, without a message. Nothing was sent. "
+            "A row that enters later makes a message such as:"
+        )
+    else:
+        console.print(
+            f"{trial.trigger} would fire {trial.fires:,} times: of {trial.rows:,} rows {trial.entered:,} entered, "
+            f"{trial.left:,} left and {trial.changed:,} changed since the last evaluation. Nothing was sent."
+        )
+    if trial.held:
+        console.print(escape_control(f"The guard would hold it: {trial.held}."))
+    _print_samples(trial.samples)
+
+
+def _print_samples(samples: Sequence[SampleMessage]) -> None:
+    console = console_out()
+    for sample in samples:
         console.print(
             escape_control(
                 f"{format_time(sample.occurred_at)}  {sample.object_id}  {sample.change_id}"
@@ -123,7 +150,11 @@ def print_delivered(
     if quiet:
         return
     for result in fired:
-        if result.is_new:
+        if result.baseline is not None:
+            echo_err(
+                f"{result.trigger} starts from the {result.baseline:,} rows of now: it fires for what happens to rows from now on."
+            )
+        elif result.is_new:
             echo_err(f"{result.trigger} is new: it fires for changes from now on.")
     parts = [f"{sum(result.fired for result in fired):,} fired", f"{report.sent:,} sent"]
     if report.failed:

@@ -19,7 +19,7 @@ from .options import Json, LocalCopyOptions
 if TYPE_CHECKING:
     from ..delivery.worker import DeliveryReport
     from ..triggers.engine import TriggerResult
-    from ..triggers.trigger import Trigger
+    from ..triggers.models.model_trigger import AnyTrigger, ModelTrigger
 
 triggers_app = typer.Typer(
     name="triggers",
@@ -145,7 +145,7 @@ def describe_state(is_known: bool, held: Any, disabled: Any, failing: Any) -> st
 
 
 def orphans(
-    messages: Mapping[str, Mapping[str, int]], configured: Sequence[Trigger]
+    messages: Mapping[str, Mapping[str, int]], configured: Sequence[AnyTrigger]
 ) -> dict[str, int]:
     """Triggers that are not in the file but still have waiting, held or dead messages, with their
     number.
@@ -158,7 +158,9 @@ def orphans(
     return {name: count for name, count in remaining.items() if count}
 
 
-def warn_orphans(messages: Mapping[str, Mapping[str, int]], configured: Sequence[Trigger]) -> None:
+def warn_orphans(
+    messages: Mapping[str, Mapping[str, int]], configured: Sequence[AnyTrigger]
+) -> None:
     """Print how many messages remain for triggers that are not in the file."""
     from .output import echo_err
 
@@ -169,12 +171,15 @@ def warn_orphans(messages: Mapping[str, Mapping[str, int]], configured: Sequence
         )
 
 
-def describe(trigger: Trigger) -> str:
+def describe(trigger: AnyTrigger) -> str:
     """Describe the condition of a trigger in one line."""
     from ..feed.change import OP_WORDS
     from ..feed.filters import DEFAULT_OPS
+    from ..triggers.models.model_trigger import ModelTrigger
     from ..triggers.trigger import format_side
 
+    if isinstance(trigger, ModelTrigger):
+        return ", ".join([*_describe_rows(trigger), *_describe_common(trigger)])
     parts = ["/".join(trigger.filter.resources) or "anything"]
     if trigger.filter.ops != DEFAULT_OPS:
         parts.append("/".join(OP_WORDS[op] for op in trigger.filter.ops))
@@ -187,11 +192,26 @@ def describe(trigger: Trigger) -> str:
         for path, (old, new) in trigger.transition.items()
     ]
     parts += [f"{path} changes" for path in trigger.changed]
+    return ", ".join([*parts, *_describe_common(trigger)])
+
+
+def _describe_rows(trigger: ModelTrigger) -> list[str]:
+    events = " or ".join(trigger.on)
+    parts = [f"a row of {trigger.model} {events}"]
+    if trigger.rows:
+        parts.append(f"of rows with {' '.join(trigger.rows.split())}")
+    if trigger.watch:
+        parts.append(f"watching {'/'.join(trigger.watch)}")
+    return parts
+
+
+def _describe_common(trigger: AnyTrigger) -> list[str]:
+    parts = []
     if trigger.where:
         parts.append(f"where {trigger.where.text}")
     if trigger.enrol.kind != "always":
         parts.append(f"{trigger.enrol.kind} per {trigger.per.removesuffix('_id')}")
-    return ", ".join(parts)
+    return parts
 
 
 @partial(command, triggers_app)
@@ -203,14 +223,24 @@ def test(
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
-    """Show how often a trigger would have fired in the past, per day, with sample messages. Nothing is
-    sent.
+    """Show how often a trigger would have fired in the past, per day, with sample messages; of one on
+    a model, what its next evaluation would do. Nothing is sent.
     """
+    import time
+
     from ..triggers.backtest import backtest
-    from .trigger_output import print_backtest
+    from ..triggers.models.explain import try_rows
+    from ..triggers.models.model_trigger import ModelTrigger
+    from .trigger_output import print_backtest, print_trial
 
     trigger = find_trigger(triggers, name)
-    with open_feed_for_cli(copy) as feed:
+    with open_feed_for_cli(copy, allow_empty=isinstance(trigger, ModelTrigger)) as feed:
+        if isinstance(trigger, ModelTrigger):
+            trial = try_rows(
+                feed.store, trigger, SAMPLES, time.time(), feed.read_models, feed.lookups
+            )
+            print_trial(trial, json)
+            return
         print_backtest(backtest(feed.store, trigger, since, SAMPLES, lookups=feed.lookups), json)
 
 
@@ -220,24 +250,23 @@ def explain(
     change_id: Annotated[
         str,
         typer.Argument(
-            metavar="CHANGE_ID", help="The id of a change; `feed tail --json` shows them."
+            metavar="CHANGE_ID",
+            help="The id of a change; `feed tail --json` shows them. Or the key of a model's row.",
         ),
     ],
     triggers: _File = "triggers.toml",
     json: Json = False,
     copy: LocalCopyOptions,
 ) -> None:
-    """Show why each trigger did or did not fire for a change: every condition with its value, and
-    every delivery attempt.
+    """Show why each trigger did or did not fire for a change, or for a row of a model: every condition
+    with its value, and every delivery attempt.
     """
     from ..triggers.config import read_triggers
-    from ..triggers.engine import explain_change
+    from ..triggers.models.explain import explain
     from .trigger_output import print_explanations
 
-    with open_feed_for_cli(copy) as feed:
-        print_explanations(
-            explain_change(feed.store, read_triggers(triggers), change_id, feed.lookups), json
-        )
+    with open_feed_for_cli(copy, allow_empty=True) as feed:
+        print_explanations(explain(feed, read_triggers(triggers), change_id), json)
 
 
 @partial(command, triggers_app)
@@ -254,11 +283,17 @@ def replay(
     import time
 
     from ..triggers.engine import replay
+    from ..triggers.models.model_trigger import ModelTrigger
+    from ..triggers.models.replay import replay_rows
     from .output import echo_err
 
-    trigger = find_trigger(triggers, name)
-    with open_feed_for_cli(copy) as feed:
-        result = replay(feed.store, trigger, since, time.time(), feed.query_ids, feed.lookups)
+    trigger, now = find_trigger(triggers, name), time.time()
+    is_on_model = isinstance(trigger, ModelTrigger)
+    with open_feed_for_cli(copy, allow_empty=is_on_model) as feed:
+        if isinstance(trigger, ModelTrigger):
+            result = replay_rows(feed.store, trigger, since, now)
+        else:
+            result = replay(feed.store, trigger, since, now, feed.query_ids, feed.lookups)
     state = f"are held: {result.held}" if result.held else "wait for `stripe-feed deliver`"
     echo_err(f"{result.fired:,} messages from {result.seen:,} changes {state}.")
 
@@ -430,7 +465,7 @@ def raise_if_blocked(fired: Sequence[TriggerResult], report: DeliveryReport, onc
         raise PartlyDone(" ".join(problems))
 
 
-def find_trigger(file: str, name: str) -> Trigger:
+def find_trigger(file: str, name: str) -> AnyTrigger:
     """Read the trigger of this name from a file. Raises `UsageError` if there is none."""
     from ..triggers.config import read_triggers
 

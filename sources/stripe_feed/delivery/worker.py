@@ -311,9 +311,7 @@ class Worker:
         )
         if last is None or first is None:
             return None
-        if self.store.query(
-            "select 1 from log where change_id = ? and body is null", last.change_id
-        ):
+        if self.store.is_forgotten(last.change_id):
             raise NotRenderable("The object was forgotten.")
         subject = last if first is last else net_between(self.store, first, last)
         if subject is None:

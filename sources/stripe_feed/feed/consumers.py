@@ -71,7 +71,7 @@ def position_before(store: FeedStore, place: StartAt, now: float) -> int:
         return 0
     if isinstance(place, int) or (isinstance(place, str) and OFFSET.fullmatch(place)):
         return _check_offset(store, int(str(place)[:20]) - 1, f"offset {str(place)[:20]}")
-    when = _time_of(place, now)
+    when = time_of(place, now)
     return _position_of_id(store, str(place)) if when is None else _position_since(store, when)
 
 
@@ -100,7 +100,8 @@ def _position_since(store: FeedStore, when: int) -> int:
     return int(rows[0][0]) - 1 if rows else store.head
 
 
-def _time_of(place: StartAt, now: float) -> int | None:
+def time_of(place: StartAt, now: float) -> int | None:
+    """The time that a place names, in microseconds since 1970; None if it is no time."""
     if isinstance(place, datetime):
         return to_microseconds(place)
     if DURATION.fullmatch(str(place)):

@@ -18,6 +18,8 @@ from ..destination.locks import DEFAULT_WAIT, SHORT_WAIT, lock_file, retry_while
 from ..destination.pipeline import lock_copy
 from ..destination.place import require_own_file
 from ..errors import Locked, SetupError, UsageError
+from ..models.copies import require_built_in
+from ..models.database import ModelDatabase, opened_database
 from ..resources import RESOURCES
 from . import consumers as feed_consumers
 from . import remote_positions
@@ -190,6 +192,27 @@ class Feed:
             )
         with lock_copy(self._pipeline, "stripe-feed feed", 0.0):
             return with_client(self._pipeline, query_first_column)
+
+    def read_models(self, read: Callable[[ModelDatabase], _T], wait: float = SHORT_WAIT) -> _T:
+        """Return what a function reads from the models of the copy, from one state of the database.
+
+        The destination is closed again. Raises `SetupError` if there is no copy, if its models need
+        dbt, or if another process loads or holds the DuckDB file for more than `wait` seconds.
+        """
+        require_built_in(self._pipeline)
+        file = duckdb_path(self._pipeline)
+        if file is not None and not file.exists():  # dlt would make it
+            raise SetupError("There is no copy yet. Run `stripe-feed sync` first.")
+
+        def read_at_once(client: Any) -> _T:
+            database = opened_database(client)
+            with database.transaction():
+                if database.target.type != "duckdb":
+                    database.execute("set transaction isolation level repeatable read read only")
+                return read(database)
+
+        with lock_copy(self._pipeline, "stripe-feed feed", wait):
+            return retry_while_locked(lambda: with_client(self._pipeline, read_at_once), wait)
 
     @property
     def path(self) -> Path:

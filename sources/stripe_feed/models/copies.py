@@ -19,12 +19,13 @@ from ..resources import CHANGES, RESOURCES
 from .database import (
     ModelDatabase,
     client_database,
+    existing_relations,
     existing_tables,
     read_results,
 )
 from .relations import drop_views
 from .render import BUILT_IN_TYPES, ModelTarget, load_project
-from .run import ModelResult, build_models
+from .run import ModelResult, build_models, describe_missing, missing_tables, render_for
 
 DUCKDB_SETTINGS = (
     "set preserve_insertion_order = false",
@@ -164,8 +165,15 @@ def release_raw_tables(pipeline: Any) -> list[str]:
 
 def built_relation(database: ModelDatabase, name: str) -> str:
     """The qualified name of a built model, to select from. Raises `UsageError` if it is not built."""
-    if name not in read_results(database):
+    if name in read_results(database) and name in existing_relations(database):
+        return database.target.relation(name)
+    raw_tables = existing_tables(database)
+    models = render_for(database, load_project(), None, raw_tables)
+    if missing := missing_tables(models, raw_tables).get(name):
         raise UsageError(
-            f"The model {name} is not built. Run `stripe-feed models build +{name}`; `stripe-feed models list` lists all."
+            f"The model {name} is left out: {describe_missing(missing)}. Load it with `stripe-feed sync "
+            f"--resources core,{missing}`, then run `stripe-feed models build +{name}`."
         )
-    return database.target.relation(name)
+    raise UsageError(
+        f"The model {name} is not built. Run `stripe-feed models build +{name}`; `stripe-feed models list` lists all."
+    )

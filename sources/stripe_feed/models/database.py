@@ -60,31 +60,32 @@ def duckdb_database(connection: Any, dataset: str, schema: str | None = None) ->
 
 @contextmanager
 def client_database(client: Any) -> Iterator[ModelDatabase]:
-    """The models of the dataset of one of dlt's SQL clients, for DuckDB or Postgres."""
-    kind = client.capabilities.sqlglot_dialect
+    """Open one of dlt's SQL clients, and yield the models of its dataset, for DuckDB or Postgres."""
     with client:
-        ((name,),) = client.execute_sql("select current_database()")
-        dataset = str(client.dataset_name)
-        target = ModelTarget(str(kind), str(name), dataset, models_schema(dataset))
+        yield opened_database(client)
 
-        def execute(sql: str) -> list[tuple[Any, ...]]:
-            return [tuple(row) for row in client.execute_sql(sql) or ()]
 
-        def columns(sql: str) -> list[tuple[str, str]]:
-            query = f"select * from ({sql}) as described limit 0"
-            with client.execute_query(query) as cursor:
-                described = [
-                    (str(column[0]), column[1]) for column in cursor.native_cursor.description
-                ]
-            if target.type == "duckdb":
-                return [(name, str(type_code)) for name, type_code in described]
-            types = ", ".join(f"format_type({type_code}, null)" for _, type_code in described)
-            (names,) = client.execute_sql(f"select {types}")
-            return [
-                (name, type_name) for (name, _), type_name in zip(described, names, strict=True)
-            ]
+def opened_database(client: Any) -> ModelDatabase:
+    """The models of the dataset of one of dlt's SQL clients that is open, for DuckDB or Postgres."""
+    ((name,),) = client.execute_sql("select current_database()")
+    dataset = str(client.dataset_name)
+    kind = str(client.capabilities.sqlglot_dialect)
+    target = ModelTarget(kind, str(name), dataset, models_schema(dataset))
 
-        yield ModelDatabase(target, execute, columns, client.begin_transaction)
+    def execute(sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in client.execute_sql(sql) or ()]
+
+    def columns(sql: str) -> list[tuple[str, str]]:
+        query = f"select * from ({sql}) as described limit 0"
+        with client.execute_query(query) as cursor:
+            described = [(str(column[0]), column[1]) for column in cursor.native_cursor.description]
+        if target.type == "duckdb":
+            return [(name, str(type_code)) for name, type_code in described]
+        types = ", ".join(f"format_type({type_code}, null)" for _, type_code in described)
+        (names,) = client.execute_sql(f"select {types}")
+        return [(name, type_name) for (name, _), type_name in zip(described, names, strict=True)]
+
+    return ModelDatabase(target, execute, columns, client.begin_transaction)
 
 
 def existing_tables(database: ModelDatabase) -> dict[str, frozenset[str]]:

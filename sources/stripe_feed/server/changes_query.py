@@ -24,7 +24,7 @@ from ..feed.latest import SCAN_LIMIT, newest_first
 from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.paths import split_paths
 from ..feed.storage.store import FeedStore
-from ..triggers.trigger import Trigger
+from ..triggers.models.model_trigger import AnyTrigger, ModelTrigger
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000  # changes in one answer
 MAX_ZAPIER_BYTES = 32_000_000  # of one to whoever polls without a place
@@ -111,7 +111,7 @@ FILTERS = (
 def parse_query(
     params: QueryParams,
     names: Collection[str],
-    triggers: Iterable[Trigger] = (),
+    triggers: Iterable[AnyTrigger] = (),
     lookups: Lookups = NO_LOOKUPS,
 ) -> ChangesQuery:
     """Parse the parameters of a query; `UsageError` names an invalid one, or one not in `names`.
@@ -149,7 +149,7 @@ def _check_combination(question: ChangesQuery, given: Mapping[str, str]) -> None
         raise UsageError("start goes with consumer: it says where a new one begins.")
 
 
-def _filters(given: Mapping[str, str], triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
+def _filters(given: Mapping[str, str], triggers: Iterable[AnyTrigger], lookups: Lookups) -> Filter:
     parsed: dict[str, Any] = {}
     for name in FILTERS[:-1]:
         if name in given:
@@ -166,7 +166,7 @@ def _filters(given: Mapping[str, str], triggers: Iterable[Trigger], lookups: Loo
     )  # a rule may be about snapshots
 
 
-def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
+def _rule(name: str, triggers: Iterable[AnyTrigger], lookups: Lookups) -> Filter:
     """Return a trigger's rule as a filter, ignoring enrolment."""
     rules = {trigger.name: trigger for trigger in triggers}
     if name not in rules:
@@ -175,6 +175,8 @@ def _rule(name: str, triggers: Iterable[Trigger], lookups: Lookups) -> Filter:
         )
         raise UsageError(f"trigger: there is no trigger {name[:60]!r} here.{near}")
     rule = rules[name]
+    if isinstance(rule, ModelTrigger):
+        raise UsageError(f"trigger: {name} is a trigger on a model, which no change meets.")
     return replace(
         rule.filter,
         matches=partial(rule.fires, lookups=lookups),

@@ -27,7 +27,7 @@ from ..feed.feed import Feed
 from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
-from ..triggers.trigger import Trigger
+from ..triggers.models.model_trigger import AnyTrigger
 from ..write.actions import Actions
 from .auth import error_json
 from .metrics import LateCounter
@@ -68,7 +68,7 @@ class ServerConfig:
     feed: Feed
     token: str = field(repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
-    triggers: Sequence[Trigger] = ()
+    triggers: Sequence[AnyTrigger] = ()
     keep_bodies: Callable[[], bool] = lambda: False
     rung: Callable[[], object] = lambda: None
     health: Callable[[], Mapping[str, Any]] = dict

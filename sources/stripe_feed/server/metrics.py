@@ -11,7 +11,7 @@ from ..feed import consumers
 from ..feed.change import from_microseconds
 from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.store import FeedStore
-from ..triggers.trigger import Trigger
+from ..triggers.models.model_trigger import AnyTrigger
 from ..write.push.history.states import PUSH_STATES
 from . import webhook_inbox
 
@@ -53,7 +53,7 @@ class LateCounter:
 
 def metrics(
     store: FeedStore,
-    triggers: Sequence[Trigger],
+    triggers: Sequence[AnyTrigger],
     health: Mapping[str, Any],
     late: LateCounter,
     counts: Mapping[str, int],
@@ -161,7 +161,7 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
     )
 
 
-def _triggers(store: FeedStore, triggers: Sequence[Trigger]) -> Iterator[Family]:
+def _triggers(store: FeedStore, triggers: Sequence[AnyTrigger]) -> Iterator[Family]:
     rows = store.query("select name, fired, held is not null, disabled is not null from triggers")
     names = sorted({trigger.name for trigger in triggers} | {row[0] for row in rows})
     status, by_state = {row[0]: row[1:] for row in rows}, counts(store)

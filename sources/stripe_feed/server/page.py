@@ -22,7 +22,7 @@ from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..resources import RESOURCES
-from ..triggers.trigger import Trigger
+from ..triggers.models.model_trigger import AnyTrigger
 from .webhook_inbox import unread
 
 _MAX_CHANGES = 50
@@ -135,7 +135,7 @@ def _failing_messages(store: FeedStore) -> list[tuple[Message, Attempt | None, i
 
 
 def render_page(
-    shown: Overview, triggers: Sequence[Trigger], health: Mapping[str, Any], key: str, now: float
+    shown: Overview, triggers: Sequence[AnyTrigger], health: Mapping[str, Any], key: str, now: float
 ) -> str:
     """Render the page. `key` is part of every form, so that only this page can send one."""
     head = tag(
@@ -275,7 +275,7 @@ def _retry_form(one: Message, key: str) -> Html:
     )
 
 
-def _trigger_section(shown: Overview, triggers: Sequence[Trigger], now: float) -> Html:
+def _trigger_section(shown: Overview, triggers: Sequence[AnyTrigger], now: float) -> Html:
     receivers = {one.name: one.deliver.shown for one in triggers}
     names = [*receivers, *(name for name in shown.trigger_states if name not in receivers)]
     if not names:

@@ -27,8 +27,8 @@ from ..feed.storage.store import FeedStore
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
 from ..triggers.config_watcher import ConfigWatcher
+from ..triggers.models.model_trigger import AnyTrigger
 from ..triggers.run import trigger_loop
-from ..triggers.trigger import Trigger
 from ..write.actions import Actions, open_actions
 from . import webhook_inbox
 
@@ -303,7 +303,7 @@ def run_worker(
             state.stopped.wait(pause_after(failures))
 
 
-def _ticking(feed: Feed, triggers: Sequence[Trigger], state: ServiceState) -> Callable[[], None]:
+def _ticking(feed: Feed, triggers: Sequence[AnyTrigger], state: ServiceState) -> Callable[[], None]:
     """Return a function that runs the triggers and records the result in the state."""
     run = trigger_loop(feed, triggers)
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from ..feed.paths import normalize_path
 from ..resources import FEED_RESOURCES, RESOURCES
 from . import stripe_fields
 from .expressions import compile_expression
+from .models.model_trigger import MODEL_PRESETS, AnyTrigger, ModelTrigger
+from .models.parse import MODEL_KEYS, is_on_model, parse_row_rule, row_warnings
 from .trigger import DEFAULT_ORIGINS, PRESETS, Enrol, Guard, Trigger
 
 if sys.version_info >= (3, 11):
@@ -48,7 +51,9 @@ TRIGGER_KEYS = (
     "net",
     "guard",
     "deliver",
+    *MODEL_KEYS,
 )
+ALL_PRESETS = {**PRESETS, **MODEL_PRESETS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,12 @@ class CheckResult:
     triggers.
     """
 
-    triggers: list[Trigger]
+    triggers: list[AnyTrigger]
     errors: list[str]
     warnings: list[str]
 
 
-def read_triggers(path: str | Path = DEFAULT_FILE) -> list[Trigger]:
+def read_triggers(path: str | Path = DEFAULT_FILE) -> list[AnyTrigger]:
     """Read the triggers of a file. Raises `UsageError` with file, line and reason for any error."""
     result = check_triggers(path, with_warnings=False)
     if result.errors:
@@ -90,10 +95,10 @@ def check_triggers(path: str | Path = DEFAULT_FILE, with_warnings: bool = True) 
             [*errors, source.message("write [[trigger]], with two brackets.", -1, ["trigger"])],
             [],
         )
-    triggers_by_name, warnings = dict[str, Trigger](), list[str]()
+    triggers_by_name, warnings = dict[str, AnyTrigger](), list[str]()
     for n, table in enumerate(tables):
         try:
-            trigger = parse_trigger(table)
+            trigger = parse_any_trigger(table, file.parent)
             if trigger.name in triggers_by_name:
                 raise ConfigError(f"there are two triggers called {trigger.name!r}", "name")
         except ConfigError as fault:
@@ -103,9 +108,15 @@ def check_triggers(path: str | Path = DEFAULT_FILE, with_warnings: bool = True) 
             ]
             continue
         triggers_by_name[trigger.name] = trigger
-        for words, *keys in stripe_fields.rule_warnings(trigger) if with_warnings else ():
+        for words, *keys in _warnings(trigger) if with_warnings else ():
             warnings.append(source.message(f"{trigger.name}: {_end_sentence(words)}", n, keys))
     return CheckResult(list(triggers_by_name.values()), errors, warnings)
+
+
+def _warnings(trigger: AnyTrigger) -> Iterable[tuple[str, ...]]:
+    if isinstance(trigger, ModelTrigger):
+        return row_warnings(trigger)
+    return stripe_fields.rule_warnings(trigger)
 
 
 def write_starter(path: str | Path = DEFAULT_FILE) -> None:
@@ -186,62 +197,109 @@ class _SourceLines:
 
 
 def parse_trigger(table: Mapping[str, Any]) -> Trigger:
-    """Make a trigger from the keys of a `[[trigger]]` table; here `deliver.python` may be a callable.
-    Raises `ConfigError`, a `UsageError`, for the first error, with the others in `others`.
+    """Make a trigger on changes, as `parse_any_trigger` does. Raises `ConfigError` for one on a model
+    too.
     """
-    errors: list[ConfigError] = []
-    none: tuple[str, ...] = ()
-    empty: dict[str, Any] = {}
+    trigger = parse_any_trigger(table)
+    if isinstance(trigger, ModelTrigger):
+        raise ConfigError("a trigger on changes takes no model", "model")
+    return trigger
 
-    def read(get: Callable[[], T], otherwise: T) -> T:
+
+def parse_any_trigger(table: Mapping[str, Any], folder: Path = Path()) -> AnyTrigger:
+    """Make a trigger from the keys of a `[[trigger]]` table; here `deliver.python` may be a callable.
+    `folder`: of the file, where `sql` is looked for. Raises `ConfigError`, a `UsageError`, for the
+    first error, with the others in `others`.
+    """
+    reader = _Reader()
+    for key, value in table.items():
+        reader.read(partial(reject_unknown, {key: value}, TRIGGER_KEYS, ""), None)
+    name = reader.read(lambda: _parse_name(table.get("name")), "")
+    preset: dict[str, Any] = reader.read(lambda: _parse_preset(table.get("preset")), {})
+    settings = {**preset, **table}
+    if "sql" in table:  # replaces the model of a preset
+        settings.pop("model", None)
+    _check_values(settings)
+    common: dict[str, Any] = {
+        "name": name,
+        "where": reader.read(lambda: _parse_where(settings.get("where")), None),
+        "enrol": reader.read(lambda: _parse_enrol(settings.get("enrol", "always")), Enrol()),
+        "per": reader.read(lambda: _parse_per(settings.get("per", "object_id")), "object_id"),
+        "guard": reader.read(lambda: _parse_guard(settings.get("guard", {})), Guard()),
+        "deliver": reader.read(lambda: parse_endpoint(settings.get("deliver")), None),
+    }
+    if is_on_model(settings):
+        return _model_trigger(reader, settings, common, folder)
+    return _change_trigger(reader, settings, common)
+
+
+class _Reader:
+    """Collects the errors of a trigger."""
+
+    def __init__(self) -> None:
+        self.errors: list[ConfigError] = []
+
+    def read(self, get: Callable[[], T], otherwise: T) -> T:
         try:
             return get()
         except ConfigError as fault:
-            errors.append(fault)
+            self.errors.append(fault)
             return otherwise
 
-    for key, value in table.items():
-        read(lambda key=key, value=value: reject_unknown({key: value}, TRIGGER_KEYS, ""), None)  # type: ignore[misc]
-    name = read(lambda: _parse_name(table.get("name")), "")
-    settings = {**read(lambda: _parse_preset(table.get("preset")), empty), **table}
-    _check_values(settings)
+    def finish(self) -> None:
+        """Raise the first error, if there is one, with the others."""
+        if self.errors:
+            self.errors[0].others = tuple(self.errors[1:])
+            raise self.errors[0]
+
+
+def _model_trigger(
+    reader: _Reader, settings: Mapping[str, Any], common: Mapping[str, Any], folder: Path
+) -> ModelTrigger:
+    rule = reader.read(lambda: parse_row_rule(settings, folder), None)
+    reader.finish()
+    assert rule is not None
+    return ModelTrigger(**common, **{one.name: getattr(rule, one.name) for one in fields(rule)})
+
+
+def _change_trigger(
+    reader: _Reader, settings: Mapping[str, Any], common: Mapping[str, Any]
+) -> Trigger:
+    none: tuple[str, ...] = ()
+    empty: dict[str, Any] = {}
+    read = reader.read
+    read(lambda: _refuse_row_keys(settings), None)
     resources = read(lambda: _parse_filter("resource", settings), none)
     ops = read(lambda: _parse_filter("op", settings), none)
     transition = read(lambda: _parse_transition(settings.get("transition", {})), empty)
     changed = read(
         lambda: tuple(_parse_path(one, "changed") for one in _text_list(settings, "changed")), none
     )
-    read(lambda: _require_subject(settings, errors), None)
+    read(lambda: _require_subject(settings, reader.errors), None)
     event = read(lambda: _parse_events(settings, resources), none)
     origin = read(lambda: _choices(settings, "origin", ORIGINS_ALL), none)
     origin_push = read(
         lambda: read_bool(settings, "origin_push") if "origin_push" in settings else None, None
     )
-    where = read(lambda: _parse_where(settings.get("where")), None)
-    enrol = read(lambda: _parse_enrol(settings.get("enrol", "always")), Enrol())
-    per: Any = read(lambda: _parse_per(settings.get("per", "object_id")), "object_id")
     net = read(lambda: read_bool(settings, "net"), False)
-    guard = read(lambda: _parse_guard(settings.get("guard", {})), Guard())
-    deliver = read(lambda: parse_endpoint(settings.get("deliver")), None)
-    if errors or deliver is None:
-        errors[0].others = tuple(errors[1:])
-        raise errors[0]
+    reader.finish()
     return Trigger(
-        name=name,
+        **common,
         filter=compile_filter(resources or None, ops or None, transition, changed),
-        deliver=deliver,
         event=event,
         origin=origin or DEFAULT_ORIGINS,
         origin_push=origin_push,
         transition=transition,
         changed=changed,
-        where=where,
-        enrol=enrol,
-        per=per,
         net=net,
-        guard=guard,
         enrolled_by=settings.get("enrolled_by"),
     )
+
+
+def _refuse_row_keys(settings: Mapping[str, Any]) -> None:
+    for name in MODEL_KEYS:
+        if name in settings:
+            raise ConfigError(f"{name} is for triggers on models: name a model, or sql", name)
 
 
 def _parse_name(name: Any) -> str:
@@ -253,11 +311,12 @@ def _parse_name(name: Any) -> str:
 
 
 def _parse_preset(preset: Any) -> dict[str, Any]:
-    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+    if preset is not None and (not isinstance(preset, str) or preset not in ALL_PRESETS):
         raise ConfigError(
-            f"there is no preset {_shorten(preset)}. Choose from: {', '.join(PRESETS)}", "preset"
+            f"there is no preset {_shorten(preset)}. Choose from: {', '.join(ALL_PRESETS)}",
+            "preset",
         )
-    return PRESETS[preset] if preset else {}
+    return ALL_PRESETS[preset] if preset else {}
 
 
 def _parse_filter(key: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..delivery.endpoint import Endpoint
 from ..errors import StripeFeedError
 from .config import read_triggers
-from .trigger import Trigger
+from .models.model_trigger import AnyTrigger
 
 log = logging.getLogger("stripe_feed")
 
@@ -17,7 +17,7 @@ log = logging.getLogger("stripe_feed")
 class ConfigWatcher:
     """The triggers of the last valid version of a file; `triggers` is one list, updated in place."""
 
-    def __init__(self, triggers: Sequence[Trigger], path: Path | None = None) -> None:
+    def __init__(self, triggers: Sequence[AnyTrigger], path: Path | None = None) -> None:
         self.triggers, self.path = list(triggers), path
         self._seen = self._stamp()
 

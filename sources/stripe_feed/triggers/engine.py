@@ -8,7 +8,9 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from ..delivery.outbox import Attempt, Message, attempts, enqueue, find, message_id_of
 from ..errors import StripeFeedError, UsageError
@@ -20,10 +22,12 @@ from ..feed.net import net_changes, to_change
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
 from .frequency import FiringLimit
+from .models.model_trigger import AnyTrigger
 from .trigger import Clause, Trigger, evaluate_clauses
 
 log = logging.getLogger("stripe_feed")
 
+T = TypeVar("T", bound=AnyTrigger)
 _PAGE_SIZE = 500
 GUARD_WINDOW = 600  # seconds over which a guard counts
 # the share guard needs at least this many objects: in a small account any number is a large share
@@ -45,13 +49,14 @@ class TriggerResult:
     held: str | None = None
     is_new: bool = False
     error: str | None = None  # why it could not run
+    baseline: int | None = None  # the rows that a trigger on a model starts from
 
     def plus(self, later: TriggerResult) -> TriggerResult:
         """Sum two runs."""
         seen, fired = self.seen + later.seen, self.fired + later.fired
-        return TriggerResult(
-            self.trigger, seen, fired, later.held, self.is_new or later.is_new, later.error
-        )
+        baseline = self.baseline if later.baseline is None else later.baseline
+        is_new = self.is_new or later.is_new
+        return TriggerResult(self.trigger, seen, fired, later.held, is_new, later.error, baseline)
 
 
 def run_triggers(
@@ -67,12 +72,19 @@ def run_triggers(
     trigger's new position are one transaction. `query_ids` runs the query for the ids that a new
     trigger's preset enrols at once. A trigger that cannot run sets `error` and blocks no other.
     """
+    return run_each(triggers, lambda trigger: _run_trigger(store, trigger, now, query_ids, lookups))
+
+
+def run_each(triggers: Sequence[T], run: Callable[[T], TriggerResult]) -> list[TriggerResult]:
+    """Run each trigger; one that cannot run sets `error` and blocks no other. Raises the errors of
+    the store, which all share.
+    """
     results = []
     for trigger in triggers:
         try:
-            results.append(_run_trigger(store, trigger, now, query_ids, lookups))
+            results.append(run(trigger))
         except (Unusable, sqlite3.Error):
-            raise  # all triggers share the store
+            raise
         except StripeFeedError as fault:
             results.append(TriggerResult(trigger.name, 0, 0, error=str(fault)))
         except Exception as fault:  # its text can hold data
@@ -109,7 +121,7 @@ def _run_trigger(
     with store.transaction() as db:
         position, epoch, _ = consumers.attach(store, consumer_name(name), "latest", now)
         if is_new:
-            _register(db, trigger, enrolled, now)
+            register_trigger(db, trigger, now, enrolled)
         upto = store.head
     held = _apply_guard(store, trigger, position, upto, now, lookups)
     message_count = (
@@ -125,9 +137,10 @@ def _initial_keys(trigger: Trigger, query_ids: Callable[[str], Iterable[str]]) -
     return [] if trigger.enrolled_by is None else list(query_ids(trigger.enrolled_by))
 
 
-def _register(
-    db: sqlite3.Connection, trigger: Trigger, enrolled: Iterable[str], now: float
+def register_trigger(
+    db: sqlite3.Connection, trigger: AnyTrigger, now: float, enrolled: Iterable[str] = ()
 ) -> None:
+    """Record that a trigger started, with the keys that it enrols at once."""
     db.execute(
         "insert or ignore into triggers (name, rule, started_at) values (?, ?, ?)",
         (trigger.name, trigger.rule, now),
@@ -151,28 +164,49 @@ def _apply_guard(
     with store.transaction("deferred") as db:
         new_firings = firings(store, trigger, position, upto, FiringLimit(trigger, db), lookups)
         fired = [(last.resource, last.object_id) for _, last, _ in new_firings]
-    reason = _guard_reason(store, trigger, fired, rule, now) if fired and not is_held else None
+    reason = None
+    if fired and not is_held and rule != trigger.rule:
+        reason = f"its rule was edited and would now fire {len(fired):,} times for older changes"
+    elif fired and not is_held:
+        reason = guard_reason(store, trigger, fired, now, partial(_object_count, store, trigger))
+    with store.transaction() as db:
+        hold(db, trigger, reason)
+    return reason or held
+
+
+def hold(db: sqlite3.Connection, trigger: AnyTrigger, reason: str | None) -> None:
+    """Record the rule that a trigger runs by, and why it is held from now on, if there is a reason."""
     if reason is not None:
         log.warning(
             "The trigger %s is held: %s. See `stripe-feed triggers list`; release or discard it.",
             trigger.name,
             reason,
         )
-    with store.transaction() as db:
-        db.execute(
-            "update triggers set rule = ?1, held = coalesce(?2, held), held_for = case when ?2 is null then held_for end "
-            "where name = ?3",
-            (trigger.rule, reason, trigger.name),
-        )
-    return reason or held
+    db.execute(
+        "update triggers set rule = ?1, held = coalesce(?2, held), held_for = case when ?2 is null then held_for end "
+        "where name = ?3",
+        (trigger.rule, reason, trigger.name),
+    )
 
 
-def _guard_reason(
-    store: FeedStore, trigger: Trigger, fired: Sequence[tuple[str, str]], rule: str, now: float
+def _object_count(store: FeedStore, trigger: Trigger) -> int:
+    """How many objects the copy holds that a trigger is about."""
+    resources = trigger.filter.resources
+    where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
+    ((total,),) = store.query(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
+    return int(total)
+
+
+def guard_reason(
+    store: FeedStore,
+    trigger: AnyTrigger,
+    fired: Sequence[tuple[str, str]],
+    now: float,
+    count_objects: Callable[[], int],
 ) -> str | None:
-    """Why the guard holds these messages; None if it does not. `fired`: the object of each."""
-    if rule != trigger.rule:
-        return f"its rule was edited and would now fire {len(fired):,} times for older changes"
+    """Why the guard holds these messages; None if it does not. `fired`: the object of each;
+    `count_objects`: how many there are in all.
+    """
     since = (  # without replayed messages, and those made by a clock that was ahead
         "trigger = ?1 and replayed is null and made_at <= ?2 + 660 and made_at > max(?2, (select coalesce(max(released_at), 0) "
         "from triggers where name = ?1 and released_at <= ?2 + 660))"
@@ -196,9 +230,7 @@ def _guard_reason(
             ),
         }
     )
-    resources = trigger.filter.resources
-    where = f" where resource in ({', '.join('?' * len(resources))})" if resources else ""
-    ((total,),) = store.query(f"select coalesce(sum(objects), 0) from totals{where}", *resources)
+    total = count_objects()
     if total and object_count >= MIN_FOR_SHARE and object_count > trigger.guard.share * total:
         share = f"{trigger.guard.share:.0%} of {total:,} objects"
         return f"it would fire for {object_count:,} objects within {GUARD_WINDOW // 60} minutes, more than {share}"
@@ -222,7 +254,7 @@ def _write_messages(
         high = min(low + step, upto)
         with store.transaction() as db:
             firing_limit = FiringLimit(trigger, db)
-            count += _store_messages(
+            count += store_messages(
                 db,
                 trigger,
                 list(firings(store, trigger, low, high, firing_limit, lookups)),
@@ -233,9 +265,9 @@ def _write_messages(
     return count
 
 
-def _store_messages(
+def store_messages(
     db: sqlite3.Connection,
-    trigger: Trigger,
+    trigger: AnyTrigger,
     firings_to_store: Sequence[Firing],
     firing_limit: FiringLimit,
     now: float,
@@ -336,7 +368,7 @@ def replay(
     if is_new:
         with store.transaction() as db:
             consumers.attach(store, consumer_name(name), "latest", now)
-            _register(db, trigger, enrolled, now)
+            register_trigger(db, trigger, now, enrolled)
 
     def pending_firings() -> Iterator[tuple[Firing, FiringLimit]]:
         with store.transaction("deferred") as db:
@@ -346,23 +378,30 @@ def replay(
                 yield firing, firing_limit
 
     fired = [(last.resource, last.object_id) for (_, last, _), _ in pending_firings()]
-    reason = _guard_reason(store, trigger, fired, trigger.rule, float("inf"))
+    reason = guard_reason(
+        store, trigger, fired, float("inf"), partial(_object_count, store, trigger)
+    )
     with store.transaction() as db:
-        db.execute(
-            "update triggers set held_for = case when held is null and ?1 is not null then 'replay' else held_for end, "
-            "held = coalesce(held, ?1) where name = ?2",
-            (reason, name),
-        )
+        hold_replay(db, name, reason)
     remaining = pending_firings()
     while batch := list(
         islice(remaining, _PAGE_SIZE)
     ):  # read outside of the transaction, to keep it short
         with store.transaction() as db:
-            _store_messages(
+            store_messages(
                 db, trigger, [firing for firing, _ in batch], batch[0][1], now, is_replay=True
             )
     ((held,),) = store.query("select held from triggers where name = ?", name)
     return TriggerResult(name, head - position, len(fired), held)
+
+
+def hold_replay(db: sqlite3.Connection, name: str, reason: str | None) -> None:
+    """Hold only what a replay makes, if there is a reason and the trigger is not held already."""
+    db.execute(
+        "update triggers set held_for = case when held is null and ?1 is not null then 'replay' else held_for end, "
+        "held = coalesce(held, ?1) where name = ?2",
+        (reason, name),
+    )
 
 
 def _was_fired_before(store: FeedStore, trigger: Trigger, firing: Firing) -> bool:

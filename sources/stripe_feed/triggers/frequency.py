@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from ..feed.storage.schema import UNFINISHED
-from .trigger import Trigger
+from .models.model_trigger import AnyTrigger
 
 
 class FiringLimit:
@@ -14,7 +14,11 @@ class FiringLimit:
     """
 
     def __init__(
-        self, trigger: Trigger, db: sqlite3.Connection, upto: int | None = None, again: bool = False
+        self,
+        trigger: AnyTrigger,
+        db: sqlite3.Connection,
+        upto: int | None = None,
+        again: bool = False,
     ) -> None:
         self.trigger, self.db, self.is_history = trigger, db, upto is not None
         self.added: dict[str, float] = {}

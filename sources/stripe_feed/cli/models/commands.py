@@ -97,6 +97,7 @@ def build_and_report(
         full=full,
         wait=wait,
     )
+    _note_build(copy)
     print_results(results, json)
     raise_if_failed(results)
     unexpected = [r for r in results if r.status == "left out" and not is_expected(r, names)]
@@ -107,6 +108,19 @@ def build_and_report(
         )
 
 
+def _note_build(copy: LocalCopyOptions) -> None:
+    """Tell the triggers on models, which `deliver` and `serve` evaluate, that models were built."""
+    from ...destination.pipeline import resolve_place, state_root
+    from ...destination.place import FEED_STORE_SUFFIX, companion_path
+    from ...feed.storage.store import FeedStore
+
+    place = resolve_place(copy.database, copy.destination, copy.dataset)
+    store = companion_path(place, state_root(copy.state_dir), FEED_STORE_SUFFIX)
+    if store.exists():
+        with FeedStore(store) as feed:
+            feed.note_models_built()
+
+
 def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
     """Build what is stale and say on stderr what was done. Raises `StripeFeedError` if models
     failed; what is left out is in the result of the sync already.
@@ -115,6 +129,7 @@ def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
     from .printing import summarize
 
     results = build_copy_models(**copy.arguments(), wait=wait)
+    _note_build(copy)
     summarize(results)
     raise_if_failed(results)
 

@@ -153,6 +153,10 @@ def prune(store: FeedStore, older_than_seconds: float, keep_latest: bool, now: f
         last_number = int(store.query("select coalesce(max(number), 0) from messages")[0][0])
         for start in range(0, last_number, SCAN_WINDOW):
             _prune_messages(store, start, start + SCAN_WINDOW, cutoff / 1e6)
+        with store.transaction() as db:
+            pruned += db.execute(
+                f"delete from model_changes where occurred_at < ?{DELIVERED}", (cutoff,)
+            ).rowcount
     store.truncate_wal()
     return pruned
 
@@ -217,8 +221,11 @@ def erase(store: FeedStore, client: Any, customer: str, now: float) -> Erased:
 
 def _drop_messages(db: sqlite3.Connection, customer: str, now: float) -> int:
     """Drop what is still to be sent of a customer, dead messages too, with the notes of attempts."""
-    of_customer = "object_id = ? or change_id in (select change_id from log where customer_id = ?)"
-    values = (customer, customer)
+    of_customer = (
+        "object_id = ? or change_id in (select change_id from log where customer_id = ? "
+        "union all select change_id from model_changes where customer_id = ?)"
+    )
+    values = (customer, customer, customer)
     db.execute(
         f"update attempts set note = '' where message_id in (select message_id from messages where {of_customer})",
         values,
@@ -233,9 +240,16 @@ def _forget_in_store(store: FeedStore, object_id: str) -> int:
     with store.secure_delete(), store.transaction() as db:
         _drop_next(db)  # left by a killed rebuild
         db.execute("insert or ignore into forgotten values (?)", (object_id,))
-        count = db.execute(
-            "update log set body = null where object_id = ? or customer_id = ?",
+        count = sum(
+            db.execute(
+                f"update {table} set body = null where object_id = ? or customer_id = ?",
+                (object_id, object_id),
+            ).rowcount
+            for table in ("log", "model_changes")
+        )
+        db.execute(
+            "update model_rows set row = null where key = ? or customer_id = ?",
             (object_id, object_id),
-        ).rowcount
+        )
     store.truncate_wal()
     return count

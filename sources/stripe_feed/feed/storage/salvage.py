@@ -25,6 +25,7 @@ SALVAGED = {
     "totals": "",
     "consumers": "positions of consumers and triggers",
     "triggers": "holds of triggers",
+    "model_changes": "rows of models that messages are about",
     "messages": "messages that were not delivered",
     "attempts": "delivery attempts",
     "enrolled": "objects that triggers fired for",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...resources import CHANGE_COLUMNS
 from ..change import LOG_COLUMNS
 
-FORMAT = 6  # of the file: a newer one is refused, an older one gets what it lacks
+FORMAT = 7  # of the file: a newer one is refused, an older one gets what it lacks
 REBUILD_NEEDED = "mending"  # counter that is set while the log has holes
 REBUILD_SUFFIX = "_next"  # suffix of the tables that a rebuild fills
 # states of messages that may still be delivered
@@ -66,6 +66,17 @@ create index if not exists messages_lanes on messages (trigger, lane, number, st
 create index if not exists messages_dropped on messages (trigger) where state = 'dropped';
 create index if not exists messages_of on messages (change_id);
 create index if not exists messages_made on messages (trigger, made_at);
+create table if not exists model_changes (
+    position integer primary key, object_version integer not null, {_log_columns()}, trigger text not null
+);
+create index if not exists model_changes_rows on model_changes (trigger, object_id, object_version);
+create table if not exists model_states (
+    trigger text primary key, fingerprint text not null, rows integer not null, evaluation integer not null,
+    started_at real not null, evaluated_at real not null
+) without rowid;
+create table if not exists model_rows (
+    trigger text, key text, digest text not null, customer_id text, row text, primary key (trigger, key)
+) without rowid;
 create table if not exists attempts (
     message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
     primary key (message_id, number)

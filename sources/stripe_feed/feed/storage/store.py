@@ -33,6 +33,7 @@ from .schema import ADDED, FORMAT, REBUILD_NEEDED, SCHEMA
 from .store_errors import Unusable, damaged, unusable
 
 WAL_BYTES = 32_000_000
+MODELS_BUILT = "models_built"  # counter of builds
 SPARE_BYTES = 250_000  # bytes
 SCAN_WINDOW = 5_000  # positions searched in one select, however few match
 
@@ -169,6 +170,19 @@ class FeedStore(SqliteFile):
             if entry[OBJECT_ID] in forgotten or entry[CUSTOMER_ID] in forgotten:
                 by_id[key] = (*entry[:-1], None)
 
+    def models_mark(self) -> tuple[Any, ...]:
+        """Return a value that differs after a load was relayed or the models were built."""
+        ((newest,),) = self.query("select max(load_id) from loads")
+        return newest, self.head, self.counter(MODELS_BUILT)
+
+    def note_models_built(self) -> None:
+        """Record that models were built, so that triggers on them are evaluated."""
+        with self.transaction() as db:
+            db.execute(
+                "insert into meta values (?, 1) on conflict do update set value = value + 1",
+                (MODELS_BUILT,),
+            )
+
     def note_totals(self, objects: Mapping[str, int]) -> None:
         """Store how many objects of each resource the copy holds, for guards."""
         with self.transaction() as db:
@@ -220,12 +234,21 @@ class FeedStore(SqliteFile):
         return self._one("position", position)
 
     def by_id(self, change_id: str) -> Change | None:
-        """Return the change with an id."""
-        return self._one("change_id", change_id)
+        """Return the change with an id: of the log, or of a model that a trigger watches."""
+        return self._one("change_id", change_id) or self._one(
+            "change_id", change_id, "model_changes"
+        )
 
-    def _one(self, column: str, value: int | str) -> Change | None:
+    def is_forgotten(self, change_id: str) -> bool:
+        """Whether the images of a change were deleted."""
+        return any(
+            self.query(f"select 1 from {table} where change_id = ? and body is null", change_id)
+            for table in ("log", "model_changes")
+        )
+
+    def _one(self, column: str, value: int | str, table: str = "log") -> Change | None:
         rows = self.query(
-            f"select position, object_version, {', '.join(LOG_COLUMNS)} from log where {column} = ?",
+            f"select position, object_version, {', '.join(LOG_COLUMNS)} from {table} where {column} = ?",
             value,
         )
         return self._change(rows[0]) if rows else None

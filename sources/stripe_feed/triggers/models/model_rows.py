@@ -1,0 +1,204 @@
+"""Read the rows that a trigger on a model watches: whether any differ, their keys, and whole rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from itertools import islice
+from typing import Any, TypeVar
+
+from ...destination.error_messages import causes_of
+from ...destination.read import first_line
+from ...errors import StripeFeedError, UsageError
+from ...feed.change import iso
+from ...models.copies import built_relation
+from ...models.database import ModelDatabase
+from ...models.run import describe_fault
+from .model_trigger import ModelTrigger
+
+MAX_NAMED_KEYS = 5
+_KEYS_PER_QUERY = 500
+_MAX_QUERIES = 20  # for more rows, all are read at once
+
+# A number for all rows together. Its value depends on the version of the engine, which is part of
+# the fingerprint: then the digests of the rows decide.
+_FINGERPRINTS = {
+    "duckdb": ("version()", "hash({})"),
+    "postgres": ("current_setting('server_version')", "hashtextextended(row({})::text, 0)"),
+}
+
+_NAME_ERRORS = ("BinderException", "CatalogException", "ParserException")
+
+T = TypeVar("T")
+ModelRow = dict[str, Any]
+"""A row as JSON: times are ISO 8601 in UTC, decimals with a fraction are texts."""
+
+
+class InvalidKeys(StripeFeedError):
+    """The key of a trigger does not identify the rows of its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowDigest:
+    """What is known of a row: a digest of its key and watched columns, and its customer."""
+
+    digest: str
+    customer_id: str | None
+
+
+class ModelRows:
+    """The rows that a trigger watches, in an open database. Raises `UsageError` if its model is not
+    built, if it lacks a column, or if the database refuses its SQL.
+    """
+
+    def __init__(self, database: ModelDatabase, trigger: ModelTrigger) -> None:
+        self.database, self.trigger = database, trigger
+        relation = (
+            f"(\n{trigger.sql}\n) as selected"
+            if trigger.sql is not None
+            else built_relation(database, trigger.model)
+        )
+        where = f" where (\n{trigger.rows}\n)" if trigger.rows else ""
+        self.source = f"select * from {relation}{where}"
+        self.names = [name for name, _ in self._ask(database.columns, self.source)]
+        for column in (*trigger.key, *trigger.watch):
+            if column not in self.names:
+                raise UsageError(
+                    f"{trigger.model} has no column {column!r}. It has {', '.join(self.names)}."
+                )
+        self.key = _key_text(trigger.key)
+
+    def fingerprint(self) -> tuple[str, int]:
+        """A text that differs if any key or watched value does, and the number of rows."""
+        columns = ", ".join(f'"{name}"' for name in (*self.trigger.key, *self.trigger.watch))
+        version, number = _FINGERPRINTS[self.database.target.type]
+        ((engine, count, total),) = self._query(
+            f"select {version}, count(*), sum({number.format(columns)}) from ({self.source}) as source"
+        )
+        return f"{engine} {count} {total}", int(count)
+
+    def stored(self) -> dict[str, RowDigest]:
+        """Every row by key. Raises `InvalidKeys` if a key is null or double."""
+        customer = '"customer_id"' if "customer_id" in self.names else "null"
+        columns = (*self.trigger.key, *self.trigger.watch)
+        rows = self._query(
+            f"select {self.key}, md5({' || '.join(map(_tagged, columns))}), cast({customer} as varchar) "
+            f"from ({self.source}) as source"
+        )
+        found = {key: RowDigest(digest, customer_id) for key, digest, customer_id in rows}
+        if len(found) < len(rows) or None in found:
+            raise self._invalid_keys(rows)
+        return found
+
+    def _invalid_keys(self, rows: Sequence[tuple[Any, ...]]) -> InvalidKeys:
+        columns = ", ".join(self.trigger.key)
+        nulls = sum(key is None for key, *_ in rows)
+        if nulls:
+            return InvalidKeys(
+                f"The key ({columns}) is null in {nulls:,} rows of {self.trigger.model}. "
+                "Choose columns that every row has, or leave those rows out with `rows`."
+            )
+        seen, double = set[str](), dict[str, None]()
+        for key, *_ in rows:
+            if key in seen:
+                double[key] = None
+            seen.add(key)
+        named = ", ".join(islice(double, MAX_NAMED_KEYS))
+        more = f" and {len(double) - MAX_NAMED_KEYS:,} more" * (len(double) > MAX_NAMED_KEYS)
+        return InvalidKeys(
+            f"The key ({columns}) of {self.trigger.model} is not unique: {named}{more}. "
+            "Add columns to `key` until it names one row."
+        )
+
+    def whole(self, keys: Sequence[str] | None = None) -> dict[str, ModelRow]:
+        """Whole rows by key: those of some keys, or all."""
+        if keys is None or len(keys) > _KEYS_PER_QUERY * _MAX_QUERIES:
+            found = self._whole("")
+            return found if keys is None else {key: found[key] for key in keys if key in found}
+        found = {}
+        for chunk in _chunks(keys, _KEYS_PER_QUERY):
+            literals = ", ".join(f"'{_escape(key)}'" for key in chunk)
+            found |= self._whole(f" where {self.key} in ({literals})")
+        return found
+
+    def _whole(self, where: str) -> dict[str, ModelRow]:
+        rows = self._query(f"select {self.key}, source.* from ({self.source}) as source{where}")
+        return {
+            row[0]: {
+                name: json_value(value) for name, value in zip(self.names, row[1:], strict=True)
+            }
+            for row in rows
+        }
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._ask(self.database.execute, sql)
+
+    def _ask(self, ask: Callable[[str], T], sql: str) -> T:
+        try:
+            return ask(sql)
+        except Exception as fault:
+            if any(type(cause).__name__ == "OutOfMemoryException" for cause in causes_of(fault)):
+                raise  # it is read again with more memory
+            raise UsageError(
+                f"The rows of {self.trigger.model} cannot be read: {_reason(fault)}"
+            ) from None
+
+
+def _reason(fault: Exception) -> str:
+    """Why a database refused SQL; its own words only if they are about names, not values."""
+    for cause in causes_of(fault):
+        code = getattr(cause, "pgcode", None) or ""
+        if code.startswith("42") or type(cause).__name__ in _NAME_ERRORS:
+            return first_line(cause)
+    return f"{describe_fault(fault)}."
+
+
+def _escape(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _key_text(columns: Sequence[str]) -> str:
+    """An expression for the key of a row as text: the value, or several joined by `/`."""
+    if len(columns) == 1:
+        return f'cast("{columns[0]}" as varchar)'
+    parts = [
+        f"replace(replace(cast(\"{column}\" as varchar), '\\', '\\\\'), '/', '\\/')"
+        for column in columns
+    ]
+    return " || '/' || ".join(parts)
+
+
+def _tagged(column: str) -> str:
+    """An expression for a value as text that no other value, and no neighbour, can give."""
+    text = f'cast("{column}" as varchar)'
+    return f"coalesce(cast(length({text}) as varchar) || ':' || {text}, '-')"
+
+
+def _chunks(keys: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(keys)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def json_value(value: Any) -> Any:
+    """A value of a database as JSON, the same from every engine."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            exponent = value.as_tuple().exponent
+            return int(value) if isinstance(exponent, int) and exponent >= 0 else str(value)
+        case datetime():
+            return iso(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
+        case date():
+            return value.isoformat()
+        case Mapping():
+            return {str(name): json_value(item) for name, item in value.items()}
+        case list() | tuple():
+            return [json_value(item) for item in value]
+    return str(value)

@@ -1,0 +1,64 @@
+"""When triggers on models are evaluated: at the start, after each load or build, and when their time
+is over, since time alone makes a row enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ...destination.locks import SHORT_WAIT
+from ...errors import Locked
+from ...feed.feed import Feed
+from ..engine import TriggerResult
+from .evaluate import evaluate_models
+from .model_trigger import ModelTrigger
+
+PATIENCE = 60.0  # seconds of a locked copy before that is an error
+
+
+class ModelSchedule:
+    """Evaluates triggers on models of one feed when they are due."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self._evaluated: dict[str, tuple[Any, float]] = {}
+        self._locked_since: float | None = None
+
+    def run(self, triggers: Sequence[ModelTrigger], now: float, waits: bool) -> list[TriggerResult]:
+        """Evaluate the triggers that are due. `waits`: for another process that loads or holds the
+        DuckDB file; otherwise they are due again at once, and it is an error after a minute.
+        """
+        mark = self.feed.store.models_mark()
+        due = [one for one in triggers if self._is_due(one, mark, now)]
+        if not due:
+            return []
+        read = partial(self._read, now, SHORT_WAIT if waits else 0.0)
+        results = []
+        for one in due:
+            try:
+                results += evaluate_models(self.feed.store, [one], now, read, self.feed.lookups)
+            except _NotNow:
+                break
+            self._evaluated[one.name] = mark, now
+        return results
+
+    def _is_due(self, trigger: ModelTrigger, mark: Any, now: float) -> bool:
+        last_mark, last = self._evaluated.get(trigger.name, (None, 0.0))
+        return mark != last_mark or not last <= now < last + trigger.every
+
+    def _read(self, now: float, wait: float, read: Callable[[Any], Any]) -> Any:
+        try:
+            found = self.feed.read_models(read, wait)
+        except Locked:
+            since = self._locked_since = now if self._locked_since is None else self._locked_since
+            if wait or now >= since + PATIENCE:
+                raise
+            raise _NotNow from None
+        self._locked_since = None
+        return found
+
+
+class _NotNow(BaseException):
+    """Passes by what records errors: another process loads."""
