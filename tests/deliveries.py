@@ -38,6 +38,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.triggers import engine
 from stripe_feed.triggers.config import parse_trigger
 from stripe_feed.triggers.engine import TriggerResult, run_triggers
+from stripe_feed.triggers.models.model_trigger import AnyTrigger
 from stripe_feed.triggers.run import deliver
 from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
@@ -164,7 +165,7 @@ class Scripted:
 @contextmanager
 def delivering_to(
     store: FeedStore,
-    pairs: Sequence[tuple[Trigger, Scripted]],
+    pairs: Sequence[tuple[AnyTrigger, Scripted]],
     clock: Callable[[], float],
     **settings: Any,
 ) -> Iterator[Worker]:
@@ -179,7 +180,11 @@ def delivering_to(
 
 
 def once(
-    store: FeedStore, trigger: Trigger, sink: Scripted, clock: Callable[[], float], **settings: Any
+    store: FeedStore,
+    trigger: AnyTrigger,
+    sink: Scripted,
+    clock: Callable[[], float],
+    **settings: Any,
 ) -> DeliveryReport:
     """One delivery, as of a new process."""
     with delivering_to(store, [(trigger, sink)], clock, **settings) as delivery:

@@ -41,6 +41,7 @@ from stripe_feed.server.app import create_app
 from stripe_feed.server.context import ServerConfig
 from stripe_feed.server.page import page_files as page_files
 from stripe_feed.triggers import config
+from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
 from stripe_feed.triggers.trigger import PRESETS
 from stripe_feed.write.consequences import DESTRUCTIVE, SIDE_EFFECTS
 from stripe_feed.write.verbs import verbs_of
@@ -327,7 +328,7 @@ def test_the_keys_of_triggers_are_those_of_the_code() -> None:
     formats = next(line for line in text.splitlines() if line.startswith("| `format`"))
 
     assert keys == {*config.TRIGGER_KEYS}
-    assert presets == [*PRESETS]
+    assert presets == [*PRESETS, *MODEL_PRESETS]
     assert deliver == {*DELIVER_KEYS}
     assert {*FORMATS} <= {*names(formats)}
 

@@ -217,10 +217,12 @@ def parse_any_trigger(table: Mapping[str, Any], folder: Path = Path()) -> AnyTri
     name = reader.read(lambda: _parse_name(table.get("name")), "")
     preset: dict[str, Any] = reader.read(lambda: _parse_preset(table.get("preset")), {})
     settings = {**preset, **table}
-    if "sql" in table:  # replaces the model of a preset
+    if "sql" in table and "model" not in table:  # replaces the model of a preset
         settings.pop("model", None)
     _check_values(settings)
-    common: dict[str, Any] = {
+    is_row_rule = is_on_model(settings)
+    rule = (_read_row_rule if is_row_rule else _read_change_rule)(reader, settings, folder)
+    rule |= {
         "name": name,
         "where": reader.read(lambda: _parse_where(settings.get("where")), None),
         "enrol": reader.read(lambda: _parse_enrol(settings.get("enrol", "always")), Enrol()),
@@ -228,9 +230,8 @@ def parse_any_trigger(table: Mapping[str, Any], folder: Path = Path()) -> AnyTri
         "guard": reader.read(lambda: _parse_guard(settings.get("guard", {})), Guard()),
         "deliver": reader.read(lambda: parse_endpoint(settings.get("deliver")), None),
     }
-    if is_on_model(settings):
-        return _model_trigger(reader, settings, common, folder)
-    return _change_trigger(reader, settings, common)
+    reader.finish()
+    return ModelTrigger(**rule) if is_row_rule else Trigger(**rule)
 
 
 class _Reader:
@@ -253,18 +254,12 @@ class _Reader:
             raise self.errors[0]
 
 
-def _model_trigger(
-    reader: _Reader, settings: Mapping[str, Any], common: Mapping[str, Any], folder: Path
-) -> ModelTrigger:
+def _read_row_rule(reader: _Reader, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     rule = reader.read(lambda: parse_row_rule(settings, folder), None)
-    reader.finish()
-    assert rule is not None
-    return ModelTrigger(**common, **{one.name: getattr(rule, one.name) for one in fields(rule)})
+    return {one.name: getattr(rule, one.name) for one in fields(rule)} if rule else {}
 
 
-def _change_trigger(
-    reader: _Reader, settings: Mapping[str, Any], common: Mapping[str, Any]
-) -> Trigger:
+def _read_change_rule(reader: _Reader, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     none: tuple[str, ...] = ()
     empty: dict[str, Any] = {}
     read = reader.read
@@ -282,18 +277,18 @@ def _change_trigger(
         lambda: read_bool(settings, "origin_push") if "origin_push" in settings else None, None
     )
     net = read(lambda: read_bool(settings, "net"), False)
-    reader.finish()
-    return Trigger(
-        **common,
-        filter=compile_filter(resources or None, ops or None, transition, changed),
-        event=event,
-        origin=origin or DEFAULT_ORIGINS,
-        origin_push=origin_push,
-        transition=transition,
-        changed=changed,
-        net=net,
-        enrolled_by=settings.get("enrolled_by"),
-    )
+    if reader.errors:
+        return {}
+    return {
+        "filter": compile_filter(resources or None, ops or None, transition, changed),
+        "event": event,
+        "origin": origin or DEFAULT_ORIGINS,
+        "origin_push": origin_push,
+        "transition": transition,
+        "changed": changed,
+        "net": net,
+        "enrolled_by": settings.get("enrolled_by"),
+    }
 
 
 def _refuse_row_keys(settings: Mapping[str, Any]) -> None:

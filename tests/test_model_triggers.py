@@ -1,0 +1,393 @@
+"""Triggers on models: a message for each row that enters, leaves or changes, and none else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stripe_feed.delivery.outbox import counts, discard, find, release
+from stripe_feed.errors import UsageError
+from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.triggers.config import check_triggers, parse_any_trigger, read_triggers
+from stripe_feed.triggers.models import evaluate
+from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
+from stripe_feed.triggers.run import split_triggers
+from tests.deliveries import Scripted, nothing, once
+from tests.model_triggers import Rows, Watched, a_model_trigger
+
+EVERYTHING: Any = {"watch": ["mrr"], "on": ["entered", "left", "changed"]}
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    with FeedStore(tmp_path / "copy.feed.sqlite") as store:
+        yield Watched(store)
+
+
+def row(mrr: int | None = 1, customer: str = "cus_1", note: str | None = None) -> dict[str, Any]:
+    return {"customer_id": customer, "mrr": mrr, "note": note}
+
+
+# What becomes a message
+
+
+def test_the_first_evaluation_is_silent_and_later_ones_tell_what_happened(watched: Watched) -> None:
+    trigger = a_model_trigger(**EVERYTHING)
+    watched.hold({"a": row(1), "b": row(2), "c": row(3)})
+
+    first = watched.evaluate_one(trigger)
+    assert (first.is_new, first.baseline, first.fired) == (True, 3, 0)
+
+    watched.hold({"b": row(5, note="x"), "c": row(3, note="y"), "d": row(4)})
+    second = watched.evaluate_one(trigger)
+
+    assert (second.seen, second.fired, second.baseline) == (3, 3, None)
+    assert watched.told() == [("entered", "d"), ("left", "a"), ("changed", "b")]
+    assert watched.evaluate_one(trigger).seen == 0  # `note` is not watched
+
+
+def test_messages_have_the_row_of_before_and_of_now(watched: Watched) -> None:
+    trigger = a_model_trigger(**EVERYTHING)
+    watched.hold({"a": row(1), "b": row(2)})
+    watched.evaluate_one(trigger)
+    watched.hold({"b": row(5, note="x"), "d": row(4, customer="cus_4")})
+    watched.evaluate_one(trigger)
+
+    entered, left, changed = watched.changes()
+
+    assert (entered.op, entered.before, entered.after) == (
+        "c",
+        None,
+        {"id": "d", **row(4, "cus_4")},
+    )
+    assert (left.op, left.before, left.after) == ("d", {"id": "a", **row(1)}, None)
+    assert (changed.op, changed.before, changed.after) == (
+        "u",
+        {"id": "b", **row(2)},
+        {"id": "b", **row(5, note="x")},
+    )
+    assert [one.customer_id for one in (entered, left, changed)] == ["cus_4", "cus_1", "cus_1"]
+    assert changed.changed == ["mrr"]
+    assert {one.event_type for one in watched.changes()} == {
+        "watched.entered", "watched.left", "watched.changed",
+    }  # fmt: skip
+
+
+def test_a_row_that_left_and_came_back_fires_again(watched: Watched) -> None:
+    again, once_ever = a_model_trigger("again"), a_model_trigger("once", enrol="once")
+    for rows in ({}, {"a": row()}, {}, {"a": row()}):
+        watched.hold(rows)
+        watched.evaluate(again, once_ever)
+
+    assert watched.told("again") == [("entered", "a")] * 2
+    assert watched.told("once") == [("entered", "a")]
+    ids = [one.message_id for one in find(watched.store, trigger="again")]
+    assert len(set(ids)) == 2
+    assert [one.object_version for one in watched.changes("again")] == [1, 2]
+
+
+def test_only_rows_that_count_are_watched(watched: Watched) -> None:
+    trigger = a_model_trigger(rows="mrr >= 7 -- and nothing else", **EVERYTHING)
+    watched.hold({"a": row(6), "b": row(9)})
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(7), "b": row(6)})
+    watched.evaluate_one(trigger)
+
+    assert watched.told() == [("entered", "a"), ("left", "b")]
+
+
+def test_where_judges_the_rows_of_before_and_now(watched: Watched) -> None:
+    fell = a_model_trigger(on="changed", watch="mrr", where="after.mrr < before.mrr")
+    watched.hold({"a": row(5), "b": row(5)})
+    watched.evaluate_one(fell)
+    watched.hold({"a": row(4), "b": row(6)})
+    result = watched.evaluate_one(fell)
+
+    assert (result.seen, watched.told()) == (2, [("changed", "a")])
+
+
+def test_a_changed_rule_is_a_new_silent_baseline(watched: Watched) -> None:
+    watched.hold({"a": row(1)})
+    watched.evaluate_one(a_model_trigger())
+    watched.hold({"a": row(1), "b": row(9), "c": row(9)})
+
+    edited = a_model_trigger(rows="mrr < 10")
+    assert watched.evaluate_one(edited).baseline == 3
+    watched.hold({"d": row(1)})
+    watched.evaluate_one(edited)
+
+    assert watched.told() == [("entered", "d")]
+    assert len(watched.store.query("select 1 from model_rows")) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([("a", 1), ("b", 1), ("b", 2)], "The key (id) of watched is not unique: b. "),
+        (
+            [(f"k{n}", 1) for n in range(7) for _ in range(2)],
+            "The key (id) of watched is not unique: k0, k1, k2, k3, k4 and 2 more. ",
+        ),
+        ([("a", 1), (None, 1)], "The key (id) is null in 1 rows of watched. "),
+    ],
+    ids=["double", "many", "null"],
+)
+def test_null_and_double_keys_are_an_error_that_names_them(
+    watched: Watched, given: list[tuple[str | None, int]], names: str
+) -> None:
+    trigger, other = a_model_trigger(), a_model_trigger("other", sql="select 1 as id")
+    watched.hold({"a": row()})
+    watched.evaluate(trigger, other)
+    watched.connection.execute("delete from watched")
+    for key, mrr in given:
+        watched.connection.execute("insert into watched (id, mrr) values (?, ?)", [key, mrr])
+
+    broken, fine = watched.evaluate(trigger, other)
+
+    assert broken.error is not None and broken.error.startswith(names)
+    assert fine.error is None
+    watched.hold({"a": row(), "b": row()})
+    watched.evaluate_one(trigger)
+    assert watched.told() == [("entered", "b")]  # what was known is as it was
+
+
+def test_keys_of_several_columns_stay_apart(watched: Watched) -> None:
+    trigger = a_model_trigger(key=["id", "note"])
+    watched.evaluate_one(trigger)
+    watched.connection.execute(
+        r"insert into watched (id, note) values ('a/b', 'c'), ('a', 'b/c'), ('a\', 'b'), ('a', '\/b')"
+    )
+    watched.evaluate_one(trigger)
+
+    assert sorted(key for _, key in watched.told()) == [
+        "a/\\\\\\/b", "a/b\\/c", "a\\/b/c", "a\\\\/b",
+    ]  # fmt: skip
+
+
+def test_values_that_look_alike_are_not_alike(watched: Watched) -> None:
+    trigger = a_model_trigger(watch=["note", "customer_id"], on="changed")
+    watched.hold({"a": row(customer="x", note="1:y"), "b": row(note=None), "c": row(note="-")})
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(customer="1:x", note="y"), "b": row(note="-"), "c": row(note=None)})
+
+    assert watched.evaluate_one(trigger).fired == 3
+
+
+# Guard, sending, kills
+
+
+def test_the_guard_holds_a_flood_and_a_release_sends_it_once(watched: Watched) -> None:
+    trigger = a_model_trigger(guard={"max": 2})
+    watched.evaluate_one(trigger)
+    watched.hold({key: row() for key in "abc"})
+
+    held = watched.evaluate_one(trigger).held
+    assert held == "it would fire 3 times within 10 minutes, more than 2"
+    assert counts(watched.store) == {"t": {"held": 3}}
+    watched.hold({key: row() for key in "abcd"})
+    watched.evaluate_one(trigger)
+    assert counts(watched.store) == {"t": {"held": 4}}
+
+    assert release(watched.store, "t", watched.now) == 4
+    sink = Scripted()
+    assert once(watched.store, trigger, sink, lambda: watched.now).sent == 4
+    assert sorted(said["meta"]["object_id"] for _, said in sink.taken) == ["a", "b", "c", "d"]
+
+
+def test_the_share_of_the_guard_is_of_the_rows_of_the_model(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.connection.execute("insert into watched (id) select 'old_' || n from range(150) r(n)")
+    watched.evaluate_one(trigger)
+    watched.connection.execute("insert into watched (id) select 'new_' || n from range(160) r(n)")
+
+    held = watched.evaluate_one(trigger).held
+
+    assert held == "it would fire for 160 objects within 10 minutes, more than 50% of 310 objects"
+    assert discard(watched.store, "t", watched.now) == 160
+    assert watched.evaluate_one(trigger).held is None
+
+
+def test_a_message_is_made_once_wherever_an_evaluation_is_cut_off(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = a_model_trigger(**EVERYTHING)
+    watched.hold({"a": row()})
+    watched.evaluate_one(trigger)
+    watched.hold({"b": row()})
+    for name in ("hold", "store_messages", "_insert", "_store_rows", "_advance"):
+
+        def cut(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(evaluate, name, cut)
+            watched.evaluate(trigger)
+        assert watched.told() == []
+
+    watched.evaluate_one(trigger)
+    watched.evaluate_one(trigger)
+    assert watched.told() == [("entered", "b"), ("left", "a")]
+
+
+def test_two_evaluations_at_once_fire_once(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row()})
+
+    def overtaken(read: Any) -> Any:
+        found = read(watched.database)
+        watched.evaluate_one(trigger)
+        return found
+
+    evaluate.evaluate_models(watched.store, [trigger], watched.now, overtaken)
+
+    assert watched.told() == [("entered", "a")]
+
+
+# Held against a calculation
+
+
+def random_rows(rng: random.Random, before: Rows) -> dict[str, dict[str, Any]]:
+    """Rows that differ a little, or not at all, from those before."""
+    rows = {key: dict(values) for key, values in before.items()}
+    for _ in range(rng.choice((0, 1, 1, 3, 8))):
+        key = rng.choice("abcdefghij") + rng.choice(("", "'", '"', "%", "/", "\\", "ü", "\n"))
+        if rng.random() < 0.4:
+            rows.pop(key, None)
+        else:
+            rows[key] = row(
+                rng.choice((None, 0, 1, -(2**62))),
+                rng.choice(("cus_1", "cus_2")),
+                rng.choice((None, "", "-", "x")),
+            )
+    return rows
+
+
+def expected(before: Rows, after: Rows, watch: list[str]) -> list[tuple[str, str, Any, Any]]:
+    """What happened between two states, row by row."""
+    found: list[tuple[str, str, Any, Any]] = []
+    for key in sorted({**before, **after}):
+        old, new = before.get(key), after.get(key)
+        if old is None:
+            found.append(("entered", key, None, new))
+        elif new is None:
+            found.append(("left", key, old, None))
+        elif any(old[name] != new[name] for name in watch):
+            found.append(("changed", key, old, new))
+    return found
+
+
+def check_against_calculation(watched: Watched, seed: int) -> None:
+    rng = random.Random(seed)
+    watch = rng.choice((["mrr"], ["mrr", "note"], ["mrr", "note", "customer_id"]))
+    trigger = a_model_trigger(
+        f"t{seed}", watch=watch, on=["entered", "left", "changed"], guard={"max": 10**9, "share": 1}
+    )
+    before: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}  # as of the last change of a watched column
+    wanted: list[tuple[str, str, Any, Any]] = []
+    for n in range(6):
+        rows = random_rows(rng, before)
+        watched.hold(rows)
+        watched.evaluate_one(trigger)
+        if n:
+            happened = expected(known, rows, watch)
+            wanted += sorted(happened, key=lambda one: ("entered", "left", "changed").index(one[0]))
+            for _, key, _, new in happened:
+                known.pop(key, None)
+                if new is not None:
+                    known[key] = new
+        else:
+            known = dict(rows)
+        before = rows
+    told = [
+        (kind, key, change.before, change.after)
+        for (kind, key), change in zip(
+            watched.told(trigger.name), watched.changes(trigger.name), strict=True
+        )
+    ]
+    with_keys = [
+        (kind, key, *({"id": key, **side} if side else None for side in sides))
+        for kind, key, *sides in wanted
+    ]
+    assert told == with_keys
+
+
+def test_messages_are_the_differences_of_random_tables(watched: Watched) -> None:
+    for seed in range(25):
+        check_against_calculation(watched, seed)
+
+
+@pytest.mark.broad
+def test_messages_are_the_differences_of_many_random_tables(watched: Watched) -> None:
+    for seed in range(100, 2_100):
+        check_against_calculation(watched, seed)
+
+
+# The grammar
+
+HEAD = '[[trigger]]\nname = "t"\ndeliver = { file = "out" }\n'
+OVERDUE = f'{HEAD}model = "overdue_invoices"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (f'{HEAD}model = "overdue_invoice"\n', 4, "there is no model 'overdue_invoice'; did you mean 'overdue_invoices'?"),
+        (OVERDUE, 1, 'key names the columns that identify a row, such as key = "id".'),
+        (f'{OVERDUE}key = "invoice"\n', 5, "the model has no column 'invoice'; did you mean 'invoice_id'?"),
+        (f'{OVERDUE}key = "invoice_id"\non = "came"\n', 6, "on takes one or more of entered, left, changed."),
+        (f'{OVERDUE}key = "invoice_id"\non = "changed"\n', 6, 'on = "changed" and watch go together: watch names the columns whose changes count.'),
+        (f'{OVERDUE}key = "invoice_id"\nwatch = "bucket"\n', 6, 'on = "changed" and watch go together: watch names the columns whose changes count.'),
+        (f'{OVERDUE}key = "invoice_id"\nresource = "invoices"\n', 6, "resource is for triggers on changes; one on a model takes model, sql, key, rows, watch, on, every."),
+        (f'{OVERDUE}key = "invoice_id"\nevery = 5\n', 6, 'every is a duration, such as "10m".'),
+        (f'{OVERDUE}key = "invoice_id"\nrows = 5\n', 6, 'rows is a condition in SQL, such as "days_overdue >= 7".'),
+        (f'{OVERDUE}sql = "a.sql"\n', 5, "a trigger takes model or sql, not both."),
+        (f'{HEAD}sql = "gone.sql"\n', 4, "the file gone.sql cannot be read (FileNotFoundError)."),
+        (f'{HEAD}sql = "select 1"\n', 4, 'sql names a file with one select, such as "late_payers.sql".'),
+        (f'{HEAD}resource = "invoices"\nkey = "id"\n', 5, "key is for triggers on models: name a model, or sql."),
+        ('[[trigger]]\nname = "t"\npreset = "invoice_overdue"\ndeliver = { file = "out", format = "stripe" }\n', 4, "a row of a model is no Stripe event: choose another format."),
+    ],
+)  # fmt: skip
+def test_a_wrong_rule_is_refused_with_line_and_reason(
+    tmp_path: Path, text: str, line: int, reason: str
+) -> None:
+    file = tmp_path / "triggers.toml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(UsageError) as fault:
+        read_triggers(file)
+
+    assert str(fault.value) == f"{file}:{line}: {reason}"
+
+
+def test_a_file_may_name_sql_beside_it_and_columns_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "late.sql").write_text("select 1 as id;\n", encoding="utf-8")
+    file = tmp_path / "triggers.toml"
+    late_rule = f'{HEAD}sql = "late.sql"\nkey = "id"\nevery = "1h"\n'
+    overdue_rule = f'{OVERDUE}key = "invoice_id"\nwhere = "after.day_overdue > 3"\n'
+    file.write_text(late_rule + overdue_rule.replace('"t"', '"u"'), encoding="utf-8")
+
+    checked = check_triggers(file)
+
+    late, overdue = split_triggers(checked.triggers)[1]
+    assert (late.model, late.sql, late.key, late.every) == (
+        "late",
+        "select 1 as id",
+        ("id",),
+        3_600,
+    )
+    assert overdue.on == ("entered",)
+    assert [one.partition(": ")[2] for one in checked.warnings] == [
+        "u: overdue_invoices has no column 'day_overdue'; did you mean 'days_overdue'?"
+    ]
+
+
+def test_every_preset_is_a_rule_on_columns_that_its_model_has() -> None:
+    for preset in MODEL_PRESETS:
+        trigger = parse_any_trigger({"name": "t", "preset": preset, "deliver": {"python": nothing}})
+        assert trigger.name == "t"
