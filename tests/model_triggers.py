@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import duckdb
@@ -13,6 +14,7 @@ from stripe_feed.delivery.outbox import find
 from stripe_feed.feed.change import Change
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.models.database import ModelDatabase, duckdb_database
+from stripe_feed.models.run import build_models
 from stripe_feed.triggers.config import parse_any_trigger
 from stripe_feed.triggers.engine import TriggerResult
 from stripe_feed.triggers.models.evaluate import evaluate_models
@@ -38,9 +40,8 @@ def a_model_trigger(name: str = "t", sql: str = SELECT_ALL, **settings: Any) -> 
 
 
 def folder_with(sql: str) -> Path:
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="sql-"))
+    """A new folder with `watched.sql`."""
+    folder = Path(mkdtemp(prefix="sql-"))
     (folder / "watched.sql").write_text(sql, encoding="utf-8")
     return folder
 
@@ -53,9 +54,11 @@ class Watched:
     columns: str = "id varchar, customer_id varchar, mrr bigint, note varchar"
     connection: Any = field(default_factory=duckdb.connect)
     now: float = NOW
+    schema: str | None = "stripe"
 
     def __post_init__(self) -> None:
-        self.connection.execute("create schema stripe")
+        if self.schema:
+            self.connection.execute(f"create schema {self.schema}")
         self.connection.execute(f"create table watched ({self.columns})")
 
     @property
@@ -90,3 +93,9 @@ class Watched:
     def changes(self, trigger: str = "t") -> list[Change]:
         found = [self.store.by_id(one.change_id) for one in find(self.store, trigger=trigger)]
         return [one for one in found if one is not None]
+
+
+def build_as_of(database: ModelDatabase, as_of: str, *models: str) -> None:
+    """Build models, and what they read, so that their now is another moment (UTC)."""
+    results = build_models(database, [f"+{name}" for name in models], {"as_of": as_of})
+    assert {one.status for one in results} <= {"built", "unchanged"}, results

@@ -10,14 +10,22 @@ from typing import Any
 import pytest
 
 from stripe_feed.delivery.outbox import counts, discard, find, release
-from stripe_feed.errors import UsageError
+from stripe_feed.errors import Locked, UsageError
+from stripe_feed.feed.lookups import NO_LOOKUPS
+from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.triggers.config import check_triggers, parse_any_trigger, read_triggers
 from stripe_feed.triggers.models import evaluate
+from stripe_feed.triggers.models.explain import explain_rows, try_rows
 from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
+from stripe_feed.triggers.models.replay import replay_rows
+from stripe_feed.triggers.models.schedule import ModelSchedule
 from stripe_feed.triggers.run import split_triggers
-from tests.deliveries import Scripted, nothing, once
-from tests.model_triggers import Rows, Watched, a_model_trigger
+from tests.deliveries import NOW, Scripted, nothing, once
+from tests.model_triggers import SELECT_ALL, Rows, Watched, a_model_trigger, build_as_of
+from tests.raw_tables import empty_tables
+
+CANARY = "canary@example.com"
 
 EVERYTHING: Any = {"watch": ["mrr"], "on": ["entered", "left", "changed"]}
 
@@ -246,6 +254,272 @@ def test_two_evaluations_at_once_fire_once(watched: Watched) -> None:
     evaluate.evaluate_models(watched.store, [trigger], watched.now, overtaken)
 
     assert watched.told() == [("entered", "a")]
+
+
+# Models of the package
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Watched]:
+    """The raw tables of an account with an open invoice that is due on 10 November."""
+    with FeedStore(tmp_path / "copy.feed.sqlite") as store:
+        made = Watched(store, schema=None)
+        empty_tables(made.connection)
+        made.connection.execute("""
+            insert into stripe.invoices (id, customer, status, currency, collection_method, amount_due, amount_paid,
+                amount_remaining, created, due_date)
+            values ('in_1', 'cus_1', 'open', 'eur', 'send_invoice', 900, 0, 900, '2026-11-01 00:00:00+00', '2026-11-10 12:00:00+00')
+        """)
+        yield made
+
+
+def test_an_invoice_becomes_overdue_by_the_clock_alone_and_is_told_once(account: Watched) -> None:
+    trigger = a_model_trigger(preset="invoice_overdue")
+    late = a_model_trigger("late", preset="invoice_overdue", rows="days_overdue >= 7")
+
+    def evaluate_as_of(moment: str) -> None:
+        build_as_of(account.database, moment, "overdue_invoices")
+        for result in account.evaluate(trigger, late):
+            assert result.error is None
+
+    for moment in ("2026-11-09 00:00:00", "2026-11-10 23:59:59"):
+        evaluate_as_of(moment)
+    assert account.told() == []
+    for moment in ("2026-11-11 00:00:00", "2026-11-12 00:00:00", "2026-11-16 23:59:59"):
+        evaluate_as_of(moment)
+    assert (account.told(), account.told("late")) == ([("entered", "in_1")], [])
+    evaluate_as_of("2026-11-17 00:00:00")
+    assert account.told("late") == [("entered", "in_1")]
+    (message,) = account.changes()
+    assert message.after is not None
+    assert (message.after["days_overdue"], message.after["due_at"]) == (1, "2026-11-10T12:00:00Z")
+
+    account.connection.execute("update stripe.invoices set status = 'paid', amount_remaining = 0")
+    evaluate_as_of("2026-11-18 00:00:00")
+    account.connection.execute("update stripe.invoices set status = 'open', amount_remaining = 900")
+    evaluate_as_of("2026-11-19 00:00:00")
+    assert account.told() == [("entered", "in_1")] * 2
+
+
+def test_a_model_that_is_not_there_says_what_to_do_and_stops_no_other(account: Watched) -> None:
+    overdue, churned = (
+        a_model_trigger(name, preset=name) for name in ("invoice_overdue", "customer_churned")
+    )
+    build_as_of(account.database, "2026-11-09 00:00:00", "overdue_invoices")
+    account.connection.execute("drop table stripe.subscriptions")
+
+    fine, left_out = account.evaluate(overdue, churned)
+
+    assert (fine.error, fine.baseline) == (None, 0)
+    assert left_out.error == (
+        "The model churn_events is left out: the table subscriptions is not loaded. Load it with "
+        "`stripe-feed sync --resources core,subscriptions`, then run `stripe-feed models build +churn_events`."
+    )
+    account.connection.execute("drop view stripe_models.overdue_invoices")
+    assert account.evaluate(overdue)[0].error == (
+        "The model overdue_invoices is not built. Run `stripe-feed models build +overdue_invoices`; "
+        "`stripe-feed models list` lists all."
+    )
+
+
+@pytest.mark.parametrize(
+    ("sql", "settings", "reason"),
+    [
+        ("select 1 as a", {}, "watched has no column 'id'. It has a."),
+        ("select nothing from watched", {}, "The rows of watched cannot be read: Binder Error: "),
+        ("selec", {}, "The rows of watched cannot be read: Parser Error: "),
+        (SELECT_ALL, {"rows": "cast(note as integer) > 0"}, "The rows of watched cannot be read: a value is not of the kind that the SQL makes of it."),
+    ],
+    ids=["no key", "no column", "no SQL", "a value"],
+)  # fmt: skip
+def test_sql_that_fails_is_an_error_without_values(
+    watched: Watched, sql: str, settings: dict[str, Any], reason: str
+) -> None:
+    watched.hold({"a": row(note=CANARY)})
+
+    (result,) = watched.evaluate(a_model_trigger(sql=sql, **settings))
+
+    assert result.error is not None and result.error.startswith(reason)
+    assert CANARY not in result.error
+
+
+# When it is evaluated
+
+
+class FakeFeed:
+    """A feed whose models are those of a watched table; it can be locked."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.watched, self.store, self.lookups = watched, watched.store, NO_LOOKUPS
+        self.reads, self.is_locked = 0, False
+
+    def read_models(self, read: Any, wait: float) -> Any:
+        if self.is_locked:
+            raise Locked("Another process loads.")
+        self.reads += 1
+        return read(self.watched.database)
+
+
+def test_models_are_read_at_the_start_after_loads_and_builds_and_when_time_is_over(
+    watched: Watched,
+) -> None:
+    feed: Any = FakeFeed(watched)
+    schedule, trigger = ModelSchedule(feed), a_model_trigger(every="10m")
+
+    def reads(now: float) -> int:
+        before = feed.reads
+        schedule.run([trigger], NOW + now, waits=False)
+        return int(feed.reads - before)
+
+    assert [reads(0), reads(1), reads(599)] == [1, 0, 0]
+    assert [reads(600), reads(601)] == [1, 0]
+    watched.store.append([], done=["1.5"])
+    assert [reads(602), reads(603)] == [1, 0]
+    watched.store.note_models_built()
+    assert [reads(604), reads(605)] == [1, 0]
+    assert [reads(-10), reads(-9)] == [1, 0]  # the clock was set back
+
+
+def test_a_copy_that_is_loading_is_read_afterwards_and_an_error_only_after_a_minute(
+    watched: Watched,
+) -> None:
+    feed: Any = FakeFeed(watched)
+    schedule, trigger = ModelSchedule(feed), a_model_trigger()
+    feed.is_locked = True
+
+    assert [schedule.run([trigger], NOW + at, waits=False) for at in (0, 59)] == [[], []]
+    (late,) = schedule.run([trigger], NOW + 60, waits=False)
+    assert late.error == "Another process loads."
+    (at_once,) = ModelSchedule(feed).run([trigger], NOW, waits=True)
+    assert at_once.error == "Another process loads."
+    feed.is_locked = False
+    assert schedule.run([trigger], NOW + 700, waits=False)[0].baseline == 0
+
+
+# Explained, tried, replayed, forgotten
+
+
+def read_with(watched: Watched) -> Any:
+    return lambda read: read(watched.database)
+
+
+def test_a_trial_tells_what_the_next_evaluation_does(watched: Watched) -> None:
+    trigger = a_model_trigger(guard={"max": 1}, **EVERYTHING)
+    watched.hold({"a": row(1), "b": row(2), "c": row(3)})
+
+    new = try_rows(watched.store, trigger, 2, watched.now, read_with(watched))
+    assert (new.is_new, new.rows, new.fires, len(new.samples)) == (True, 3, 0, 2)
+    assert new.samples[0].body["data"] == {"id": "a", **row(1)}
+    watched.evaluate_one(trigger)
+    assert try_rows(watched.store, trigger, 2, watched.now, read_with(watched)).fires == 0
+    watched.hold({"b": row(9), "c": row(3), "d": row(4)})
+    trial = try_rows(watched.store, trigger, 2, watched.now, read_with(watched))
+
+    assert (trial.entered, trial.left, trial.changed, trial.fires) == (1, 1, 1, 3)
+    assert trial.held == "it would fire 3 times within 10 minutes, more than 1"
+    assert [one.body["type"] for one in trial.samples] == ["watched.entered", "watched.left"]
+    assert watched.told() == []
+    assert watched.evaluate_one(trigger).fired == 3
+
+
+def test_a_row_and_its_messages_are_explained(watched: Watched) -> None:
+    trigger = a_model_trigger(on="changed", watch="mrr", where="after.mrr < before.mrr")
+
+    def verdict(id: str) -> str:
+        (found,) = explain_rows(watched.store, [trigger], id, read_with(watched))
+        return found.verdict
+
+    watched.hold({"a": row(5), "b": row(5)})
+    assert verdict("a") == "did not run yet: its first evaluation is a silent baseline"
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(4), "b": row(5), "c": row(1)})
+    assert verdict("c") == "has not seen it yet: run `stripe-feed deliver --once`"
+    watched.evaluate_one(trigger)
+
+    assert verdict("a") == "fired; its message is waiting"
+    assert verdict("b").startswith("did not fire: the row was there at the baseline")
+    assert explain_rows(watched.store, [trigger], "z", read_with(watched)) == []
+    (change,) = watched.changes()
+    (explained,) = explain_rows(watched.store, [trigger], change.change_id, read_with(watched))
+    assert [(one.what, one.found, one.holds) for one in explained.clauses] == [
+        ("model", "watched", True),
+        ("on", "changed", True),
+        ("watch", ["mrr"], True),
+        ("where", {"after.mrr": 4, "before.mrr": 5}, True),
+    ]
+
+
+def test_a_replay_sends_messages_again_with_their_ids(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.evaluate_one(trigger)
+    for key in "ab":
+        watched.hold({key: row()})
+        watched.evaluate_one(trigger)
+    sink = Scripted()
+    once(watched.store, trigger, sink, lambda: watched.now)
+    second = watched.changes()[1]
+
+    assert replay_rows(watched.store, trigger, "earliest", watched.now).fired == 2
+    assert replay_rows(watched.store, trigger, second.change_id, watched.now).fired == 1
+    assert replay_rows(watched.store, trigger, "30s", watched.now).fired == 1
+    once(watched.store, trigger, sink, lambda: watched.now)
+
+    ids = [id for id, _ in sink.taken]
+    assert (len(ids), sorted(ids[:2])) == (4, sorted(ids[2:]))
+    with pytest.raises(UsageError, match="is not a message of t"):
+        replay_rows(watched.store, trigger, "evt_1", watched.now)
+
+
+def test_a_replay_that_is_held_does_not_hold_new_messages(watched: Watched) -> None:
+    trigger = a_model_trigger(guard={"max": 1})
+    watched.evaluate_one(trigger)
+    for key in "ab":
+        watched.hold({key: row()})
+        watched.now += 700
+        watched.evaluate_one(trigger)
+    once(watched.store, trigger, Scripted(), lambda: watched.now)
+
+    assert replay_rows(watched.store, trigger, "earliest", watched.now).held is not None
+    watched.now += 700
+    watched.hold({"c": row()})
+    watched.evaluate_one(trigger)
+
+    assert counts(watched.store) == {"t": {"held": 2, "waiting": 1}}
+    assert discard(watched.store, "t", watched.now) == 2
+    assert counts(watched.store) == {"t": {"sent": 2, "waiting": 1}}
+
+
+def test_what_is_forgotten_is_in_no_row_and_no_message(watched: Watched) -> None:
+    trigger = a_model_trigger(**EVERYTHING)
+    watched.hold({"a": row(customer="cus_9", note=CANARY), "b": row()})
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(2, "cus_9", CANARY), "b": row(2)})
+    watched.evaluate_one(trigger)
+
+    maintenance._forget_in_store(watched.store, "cus_9")
+    watched.hold({"a": row(3, "cus_9", CANARY), "b": row(3)})
+    watched.evaluate_one(trigger)
+
+    rows = watched.store.query("select key, row from model_rows order by key")
+    assert [(key, row is None) for key, row in rows] == [("a", True), ("b", False)]
+    assert [one.after is None for one in watched.changes()] == [True, False, True, False]
+    watched.store.truncate_wal()
+    assert CANARY.encode() not in watched.store.path.read_bytes()
+    sink = Scripted()
+    assert once(watched.store, trigger, sink, lambda: watched.now).dropped == 2
+    assert {said["meta"]["object_id"] for _, said in sink.taken} == {"b"}
+
+
+def test_pruning_keeps_what_is_still_to_be_sent(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row()})
+    watched.evaluate_one(trigger)
+
+    assert maintenance.prune(watched.store, 0, False, watched.now + 1) == 0
+    once(watched.store, trigger, Scripted(), lambda: watched.now)
+    assert maintenance.prune(watched.store, 0, False, watched.now + 1) == 1
+    assert find(watched.store) == []
 
 
 # Held against a calculation

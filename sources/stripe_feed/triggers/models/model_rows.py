@@ -31,6 +31,7 @@ _FINGERPRINTS = {
 }
 
 _NAME_ERRORS = ("BinderException", "CatalogException", "ParserException")
+_VALUE_ERRORS = ("ConversionException", "InvalidInputException", "OutOfRangeException")
 
 T = TypeVar("T")
 ModelRow = dict[str, Any]
@@ -153,6 +154,8 @@ def _reason(fault: Exception) -> str:
         code = getattr(cause, "pgcode", None) or ""
         if code.startswith("42") or type(cause).__name__ in _NAME_ERRORS:
             return first_line(cause)
+        if code.startswith("22") or type(cause).__name__ in _VALUE_ERRORS:
+            return "a value is not of the kind that the SQL makes of it."
     return f"{describe_fault(fault)}."
 
 
