@@ -16,6 +16,7 @@ from stripe_feed.errors import SetupError
 from stripe_feed.server.service import ServiceState, delivery_loop
 from stripe_feed.triggers.config import read_triggers
 from stripe_feed.triggers.config_watcher import ConfigWatcher
+from stripe_feed.triggers.models.model_trigger import ModelTrigger
 from tests.deliveries import updates
 from tests.web import a_feed, add
 
@@ -56,6 +57,22 @@ def test_a_file_is_read_again_where_it_changed_and_is_right(
     write("two", 'op = "updated"')
     assert rules.reload() and [one.name for one in rules.triggers] == ["two"]
     assert not ConfigWatcher(rules.triggers).reload()
+
+
+def test_edited_sql_is_read_again() -> None:
+    sql = Path("late.sql")
+    sql.write_text("select 1 as id", encoding="utf-8")
+    FILE.write_text(
+        '[[trigger]]\nname = "late"\nsql = "late.sql"\nkey = "id"\ndeliver.file = "out"\n',
+        encoding="utf-8",
+    )
+    rules = ConfigWatcher(read_triggers(FILE), FILE)
+    assert not rules.reload()
+    sql.write_text("select 2 as id limit 1", encoding="utf-8")
+
+    assert rules.reload()
+    (late,) = rules.triggers
+    assert isinstance(late, ModelTrigger) and late.sql == "select 2 as id limit 1"
 
 
 def test_delivery_goes_on_by_the_new_rules(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from stripe_feed.errors import Locked, UsageError
 from stripe_feed.feed.lookups import NO_LOOKUPS
 from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.server.metrics import LateCounter, metrics
+from stripe_feed.server.page import read_overview, render_page
 from stripe_feed.triggers.config import check_triggers, parse_any_trigger, read_triggers
 from stripe_feed.triggers.models import evaluate
 from stripe_feed.triggers.models.explain import explain_rows, try_rows
@@ -665,3 +667,19 @@ def test_every_preset_is_a_rule_on_columns_that_its_model_has() -> None:
     for preset in MODEL_PRESETS:
         trigger = parse_any_trigger({"name": "t", "preset": preset, "deliver": {"python": nothing}})
         assert trigger.name == "t"
+
+
+# What is shown
+
+
+def test_the_page_and_the_numbers_know_what_is_watched(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.hold({"a": row(), "b": row()})
+    watched.evaluate_one(trigger)
+    watched.evaluate_one(trigger)  # nothing differs
+
+    page = render_page(read_overview(watched.store), [trigger], {}, "key", watched.now)
+    assert "<dt>Watches</dt><dd>2 rows</dd>" in page
+    numbers = metrics(watched.store, [trigger], {}, LateCounter(), {}, watched.now)
+    assert 'stripe_feed_trigger_rows{trigger="t"} 2\n' in numbers
+    assert 'stripe_feed_trigger_evaluated_timestamp_seconds{trigger="t"}' in numbers

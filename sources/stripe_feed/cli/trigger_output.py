@@ -46,6 +46,8 @@ def print_triggers(triggers: Sequence[Mapping[str, Any]], json: bool) -> None:
         if trigger["last_fired"]:
             parts.append(f"last {trigger['last_fired']}")
         parts += [f"{count:,} {state}" for state, count in sorted(trigger["messages"].items())]
+        if trigger["evaluated"]:
+            parts.append(f"{trigger['rows']:,} rows at {trigger['evaluated']}")
         if trigger["behind"]:
             parts.append(f"{trigger['behind']:,} changes behind")
         sys.stdout.write(f"  {', '.join(parts)}\n")

@@ -98,13 +98,14 @@ def show(
     """
     from ..delivery.outbox import counts
     from ..triggers.config import read_triggers
+    from ..triggers.models.evaluate import watched_rows
     from .output import format_time
     from .trigger_output import print_triggers
 
     records = []
     with open_feed_for_cli(copy, allow_empty=True) as feed:
         lags, messages = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
-        configured = read_triggers(triggers)
+        configured, watched = read_triggers(triggers), watched_rows(feed.store)
         by_name = {trigger.name: trigger for trigger in configured}
         for name in (*by_name, *orphans(messages, configured)):
             sql = (
@@ -121,6 +122,8 @@ def show(
                     "fired": fired,
                     "last_fired": None if at is None else format_time(int(at)),
                     "behind": lag.behind if lag else None,
+                    "rows": watched[name][0] if name in watched else None,
+                    "evaluated": format_time(int(watched[name][1])) if name in watched else None,
                     "messages": messages.get(name, {}),
                     "state": "not in the file"
                     if trigger is None

@@ -11,6 +11,7 @@ from ..feed import consumers
 from ..feed.change import from_microseconds
 from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.store import FeedStore
+from ..triggers.models.evaluate import watched_rows
 from ..triggers.models.model_trigger import AnyTrigger
 from ..write.push.history.states import PUSH_STATES
 from . import webhook_inbox
@@ -172,6 +173,17 @@ def _triggers(store: FeedStore, triggers: Sequence[AnyTrigger]) -> Iterator[Fami
     yield Family("trigger_fired_total", "counter", "Messages that a trigger made.", each(0))
     yield Family("trigger_held", "gauge", "1 where a guard holds a trigger.", each(1))
     yield Family("trigger_disabled", "gauge", "1 where a receiver is given up.", each(2))
+    watched = sorted(watched_rows(store).items())
+    for n, (name, words) in enumerate(
+        (
+            ("trigger_rows", "Rows that a trigger on a model watches."),
+            (
+                "trigger_evaluated_timestamp_seconds",
+                "When a trigger on a model was last evaluated.",
+            ),
+        )
+    ):
+        yield Family(name, "gauge", words, [({"trigger": one}, row[n]) for one, row in watched])
     states: list[Sample] = [
         ({"trigger": name, "state": state}, count)
         for name, some in sorted(by_state.items())

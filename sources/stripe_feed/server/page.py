@@ -22,6 +22,7 @@ from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..resources import RESOURCES
+from ..triggers.models.evaluate import watched_rows
 from ..triggers.models.model_trigger import AnyTrigger
 from .webhook_inbox import unread
 
@@ -82,6 +83,7 @@ class Overview:
     trigger_states: Mapping[
         str, Sequence[Any]
     ]  # by trigger: fired, fired_at, held, disabled, failing_since
+    watched: Mapping[str, tuple[int, float]]  # by trigger on a model: rows, when evaluated
     counts: Mapping[str, Mapping[str, int]]
     dead: list[tuple[Message, Attempt | None]]
     failing: list[
@@ -101,6 +103,7 @@ def read_overview(store: FeedStore) -> Overview:
             len(unread(store, MAX_UNREAD)),
             store.newest(_MAX_CHANGES)[::-1],
             {row[0]: row[1:] for row in rows},
+            watched_rows(store),
             counts(store),
             _messages(store, "state = 'dead'", "ended_at desc"),
             _failing_messages(store),
@@ -305,9 +308,12 @@ def _trigger_card(shown: Overview, name: str, receiver: str | None, now: float) 
     message_counts = ", ".join(
         f"{count:,} {state}" for state, count in sorted(shown.counts.get(name, {}).items())
     )
-    facts = {
+    watched = shown.watched.get(name)
+    facts: dict[str, object] = {
         "Fired": f"{fired:,}",
         "Last": _relative_time(fired_at, now),
+        **({"Watches": f"{watched[0]:,} rows"} if watched else {}),
+        **({"Evaluated": _relative_time(watched[1], now)} if watched else {}),
         "Messages": message_counts or "none",
         "To": "not in the file any more" if receiver is None else receiver,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..delivery.endpoint import Endpoint
@@ -44,14 +45,17 @@ class ConfigWatcher:
         log.warning("%s changed: %d triggers are in force now.", self.path.name, len(triggers))
         return True
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        """What differs between two versions of the file; None if there is no file."""
+    def _stamp(self) -> tuple[tuple[int, int, int], ...] | None:
+        """What differs between two versions of the file, or of the SQL beside it; None if there is no
+        file.
+        """
+        if self.path is None:
+            return None
         try:
-            file_stat = self.path.stat() if self.path is not None else None
+            stats = [self.path.stat()]
         except OSError:
             return None
-        return (
-            None
-            if file_stat is None
-            else (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
-        )
+        for file in sorted(self.path.parent.glob("*.sql")):
+            with suppress(OSError):
+                stats.append(file.stat())
+        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in stats)

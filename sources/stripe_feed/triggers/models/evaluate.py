@@ -105,6 +105,9 @@ def _evaluate(
     if state is None and found is not None:
         return _store_baseline(store, trigger, found, now)
     if state is None or found is None:
+        with store.transaction() as db:
+            query = "update model_states set evaluated_at = ? where trigger = ?"
+            db.execute(query, (now, trigger.name))
         return TriggerResult(trigger.name, 0, 0, _held(store, trigger))
     matching = matching_changes(store, trigger, state, found, now, lookups)
     return _store_changes(store, trigger, state, found, matching, now)
@@ -119,6 +122,12 @@ def known_state(store: FeedStore, trigger: ModelTrigger) -> EvaluationState | No
         trigger.rule,
     )
     return EvaluationState(*rows[0]) if rows else None
+
+
+def watched_rows(store: FeedStore) -> dict[str, tuple[int, float]]:
+    """How many rows each trigger on a model watches, and when it was last evaluated (Unix seconds)."""
+    rows = store.query("select trigger, rows, evaluated_at from model_states")
+    return {trigger: (count, at) for trigger, count, at in rows}
 
 
 def compare_rows(
