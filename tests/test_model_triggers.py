@@ -17,7 +17,7 @@ from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.server.metrics import LateCounter, metrics
 from stripe_feed.server.page import read_overview, render_page
 from stripe_feed.triggers.config import check_triggers, parse_any_trigger, read_triggers
-from stripe_feed.triggers.models import evaluate
+from stripe_feed.triggers.models import evaluate, model_rows
 from stripe_feed.triggers.models.explain import explain_rows, try_rows
 from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
 from stripe_feed.triggers.models.replay import replay_rows
@@ -185,6 +185,22 @@ def test_values_that_look_alike_are_not_alike(watched: Watched) -> None:
     watched.hold({"a": row(customer="1:x", note="y"), "b": row(note="-"), "c": row(note=None)})
 
     assert watched.evaluate_one(trigger).fired == 3
+
+
+def test_another_version_of_the_engine_compares_all_rows_and_fires_for_none(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = a_model_trigger(**EVERYTHING)
+    watched.hold({key: row() for key in "abcdef"})
+    watched.evaluate_one(trigger)
+    newer = ("'newer'", "hash('salt' || {})", "hash({}, 1)")
+    monkeypatch.setitem(model_rows._HASHES, "duckdb", newer)
+
+    assert watched.evaluate_one(trigger).seen == 0
+    watched.hold({**{key: row() for key in "abcde"}, "a": row(2), "g": row()})
+    watched.evaluate_one(trigger)
+
+    assert watched.told() == [("entered", "g"), ("left", "f"), ("changed", "a")]
 
 
 # Guard, sending, kills

@@ -48,7 +48,12 @@ def figures() -> Iterator[Figure]:
             baseline = cost()
             yield f"baseline of {ROWS:,} rows", f"{baseline:.2f} CPU-s", "-", True
             unchanged = min(cost() for _ in range(3))
-            yield f"nothing differs in {ROWS:,} rows", f"{unchanged:.2f} CPU-s", "<= 0.3", unchanged <= 0.3
+            yield (
+                f"nothing differs in {ROWS:,} rows",
+                f"{unchanged:.2f} CPU-s",
+                "<= 0.3",
+                unchanged <= 0.3,
+            )
             with closing(duckdb.connect(str(file))) as connection:
                 connection.execute("update big set amount = -1 where amount = 7 and bucket < 3")
             changed = cost()

@@ -71,12 +71,14 @@ create table if not exists model_changes (
 );
 create index if not exists model_changes_rows on model_changes (trigger, object_id, object_version);
 create table if not exists model_states (
-    trigger text primary key, fingerprint text not null, rows integer not null, evaluation integer not null,
+    trigger text primary key, fingerprints text not null, rows integer not null, evaluation integer not null,
     started_at real not null, evaluated_at real not null
 ) without rowid;
 create table if not exists model_rows (
-    trigger text, key text, digest text not null, customer_id text, row text, primary key (trigger, key)
+    trigger text, key text, bucket integer not null, digest text not null, customer_id text, row text,
+    primary key (trigger, key)
 ) without rowid;
+create index if not exists model_rows_buckets on model_rows (trigger, bucket, key);
 create table if not exists attempts (
     message_id text, number integer, at real not null, seconds real not null, code text not null, note text not null,
     primary key (message_id, number)

@@ -29,7 +29,7 @@ from ...feed.storage.store import FeedStore, placeholders
 from ...models.database import ModelDatabase
 from ..engine import TriggerResult, guard_reason, hold, register_trigger, run_each, store_messages
 from ..frequency import FiringLimit
-from .model_rows import ModelRow, ModelRows, RowDigest
+from .model_rows import Fingerprints, ModelRow, ModelRows, RowDigest
 from .model_trigger import ROW_EVENTS, ModelTrigger, RowEvent
 
 ReadModels = Callable[[Callable[[ModelDatabase], Any]], Any]
@@ -47,8 +47,7 @@ class EvaluationState:
     `evaluation` counts these.
     """
 
-    fingerprint: str
-    rows: int
+    fingerprints: Fingerprints
     evaluation: int
     started_at: float
 
@@ -56,13 +55,14 @@ class EvaluationState:
 @dataclass(frozen=True, slots=True)
 class RowChanges:
     """How the rows differ from those of before: keys by event, with what is to be stored of the
-    rows that are there, and the whole rows of before and now as far as messages need them.
+    rows that are there, and the whole rows of before and now as far as messages need them. `moved`:
+    new buckets of rows that do not differ.
     """
 
-    fingerprint: str
-    rows: int
+    fingerprints: Fingerprints
     keys: Mapping[RowEvent, Sequence[str]]
     stored: Mapping[str, RowDigest]
+    moved: Mapping[str, int]
     before: Mapping[str, ModelRow]
     after: Mapping[str, ModelRow]
 
@@ -116,12 +116,17 @@ def _evaluate(
 def known_state(store: FeedStore, trigger: ModelTrigger) -> EvaluationState | None:
     """What is known of a trigger's rows; None if it has no baseline, or one of another rule."""
     rows = store.query(
-        "select s.fingerprint, s.rows, s.evaluation, s.started_at from model_states s "
+        "select s.fingerprints, s.evaluation, s.started_at from model_states s "
         "join triggers t on t.name = s.trigger where s.trigger = ? and t.rule = ?",
         trigger.name,
         trigger.rule,
     )
-    return EvaluationState(*rows[0]) if rows else None
+    if not rows:
+        return None
+    fingerprints, evaluation, started_at = rows[0]
+    return EvaluationState(
+        msgspec.json.decode(fingerprints, type=Fingerprints), evaluation, started_at
+    )
 
 
 def watched_rows(store: FeedStore) -> dict[str, tuple[int, float]]:
@@ -140,13 +145,15 @@ def compare_rows(
     """Compare the rows with those of before; None if nothing differs. Without a state, every row
     is new. `samples`: read no more whole rows than this.
     """
-    fingerprint, count = rows.fingerprint()
-    if state is not None and state.fingerprint == fingerprint:
+    fingerprints = rows.fingerprints()
+    if state is not None and state.fingerprints == fingerprints:
         return None
-    stored = rows.stored()
+    buckets = None if state is None else _buckets_to_compare(state.fingerprints, fingerprints)
+    stored = rows.digests(buckets)
     known: dict[str, str] = {}
     if state is not None:
-        query = "select key, digest from model_rows where trigger = ?"
+        where = "" if buckets is None else f" and bucket in ({', '.join(map(str, buckets))})"
+        query = f"select key, digest from model_rows where trigger = ?{where}"
         known = dict(store.query(query, trigger.name))
     keys: dict[RowEvent, Sequence[str]] = {
         "entered": sorted(stored.keys() - known.keys()),
@@ -160,13 +167,23 @@ def compare_rows(
     present = [*keys["entered"], *keys["changed"]]
     is_needed = trigger.keeps_rows or state is not None or samples is not None
     return RowChanges(
-        fingerprint,
-        count,
+        fingerprints,
         keys,
         {key: stored[key] for key in present},
+        {key: stored[key].bucket for key in stored.keys() & known.keys()}
+        if buckets is None
+        else {},
         _rows_before(store, trigger, [*keys["left"], *keys["changed"]]),
         rows.whole(None if state is None and samples is None else present) if is_needed else {},
     )
+
+
+def _buckets_to_compare(before: Fingerprints, now: Fingerprints) -> list[int] | None:
+    """The buckets with a difference; None: all rows have to be compared."""
+    if before.engine != now.engine:
+        return None
+    either = {**before.buckets, **now.buckets}
+    return [one for one in either if before.buckets.get(one) != now.buckets.get(one)]
 
 
 def _rows_before(
@@ -276,7 +293,7 @@ def _store_changes(
         reason = None
         if fired and (held is None or held_for is not None):  # a held replay holds nothing new
             objects = [(trigger.model, one.change.object_id) for one in fired]
-            most = max(state.rows, found.rows)
+            most = max(state.fingerprints.rows, found.fingerprints.rows)
             reason = guard_reason(store, trigger, objects, now, lambda: most)
         hold(db, trigger, reason)
         for one in fired:
@@ -300,11 +317,11 @@ def _advance(
     """
     return (
         db.execute(
-            "update model_states set fingerprint = ?, rows = ?, evaluation = ?, evaluated_at = ? "
+            "update model_states set fingerprints = ?, rows = ?, evaluation = ?, evaluated_at = ? "
             "where trigger = ? and evaluation = ? and started_at = ?",
             (
-                found.fingerprint,
-                found.rows,
+                msgspec.json.encode(found.fingerprints).decode(),
+                found.fingerprints.rows,
                 evaluation,
                 now,
                 trigger.name,
@@ -335,17 +352,22 @@ def _without_forgotten(db: sqlite3.Connection, entry: Entry) -> Entry:
 
 def _store_rows(db: sqlite3.Connection, trigger: ModelTrigger, found: RowChanges) -> None:
     """Store the rows that entered or changed, and delete those that left."""
+    db.executemany(
+        "update model_rows set bucket = ? where trigger = ? and key = ?",
+        ((bucket, trigger.name, key) for key, bucket in found.moved.items()),
+    )
     forgotten = {name for (name,) in db.execute("select object_id from forgotten")}
     db.executemany(
         "delete from model_rows where trigger = ? and key = ?",
         [(trigger.name, key) for key in found.keys["left"]],
     )
     db.executemany(
-        "insert or replace into model_rows values (?, ?, ?, ?, ?)",
+        "insert or replace into model_rows values (?, ?, ?, ?, ?, ?)",
         (
             (
                 trigger.name,
                 key,
+                row.bucket,
                 row.digest,
                 row.customer_id,
                 msgspec.json.encode(found.after[key]).decode()
@@ -368,11 +390,17 @@ def _store_baseline(
         db.execute("delete from model_rows where trigger = ?", (trigger.name,))
         db.execute(
             "insert or replace into model_states values (?, ?, ?, 0, ?, ?)",
-            (trigger.name, found.fingerprint, found.rows, now, now),
+            (
+                trigger.name,
+                msgspec.json.encode(found.fingerprints).decode(),
+                found.fingerprints.rows,
+                now,
+                now,
+            ),
         )
         _store_rows(db, trigger, found)
     held = _held(store, trigger)
-    return TriggerResult(trigger.name, 0, 0, held, is_new, baseline=found.rows)
+    return TriggerResult(trigger.name, 0, 0, held, is_new, baseline=found.fingerprints.rows)
 
 
 def _held(store: FeedStore, trigger: ModelTrigger) -> str | None:

@@ -26,7 +26,7 @@ from .evaluate import (
     known_state,
     matching_changes,
 )
-from .model_rows import ModelRows
+from .model_rows import Fingerprints, ModelRows
 from .model_trigger import AnyTrigger, ModelTrigger
 
 
@@ -66,8 +66,8 @@ def try_rows(
     )
     if found is None:
         assert state is not None
-        return RowTrial(trigger.name, state.rows, False, 0, 0, 0, 0, None, [])
-    started = state or EvaluationState("", 0, 0, now)
+        return RowTrial(trigger.name, state.fingerprints.rows, False, 0, 0, 0, 0, None, [])
+    started = state or EvaluationState(Fingerprints("", {}, 0), 0, now)
     matching = matching_changes(store, trigger, started, found, now, lookups)
     shown, held = matching[:samples], None
     fired: list[RowChange] = []
@@ -76,12 +76,12 @@ def try_rows(
             limit = FiringLimit(trigger, db)
             fired = [one for one in matching if limit.allows(trigger.lane(one.change), now)]
         objects = [(trigger.model, one.change.object_id) for one in fired]
-        most = max(state.rows, found.rows)
+        most = max(state.fingerprints.rows, found.fingerprints.rows)
         held = guard_reason(store, trigger, objects, now, lambda: most)
         shown = fired[:samples]
     return RowTrial(
         trigger.name,
-        found.rows,
+        found.fingerprints.rows,
         state is None,
         0 if state is None else len(found.keys["entered"]),
         len(found.keys["left"]),

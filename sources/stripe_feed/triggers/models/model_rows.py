@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -23,11 +23,17 @@ MAX_NAMED_KEYS = 5
 _KEYS_PER_QUERY = 500
 _MAX_QUERIES = 20  # for more rows, all are read at once
 
-# A number for all rows together. Its value depends on the version of the engine, which is part of
-# the fingerprint: then the digests of the rows decide.
-_FINGERPRINTS = {
-    "duckdb": ("version()", "hash({})"),
-    "postgres": ("current_setting('server_version')", "hashtextextended(row({})::text, 0)"),
+BUCKETS = 1_024  # a power of two; only rows of buckets that differ are compared
+
+# The version of an engine, the bucket of a key, and a number for the watched values. Such hashes
+# are fast, but another version may give others: then the digests of all rows decide.
+_HASHES = {
+    "duckdb": ("version()", "hash({})", "hash({})"),
+    "postgres": (
+        "current_setting('server_version')",
+        "hashtextextended(coalesce({}, ''), 0)",
+        "hashtextextended(row({})::text, 0)",
+    ),
 }
 
 _NAME_ERRORS = ("BinderException", "CatalogException", "ParserException")
@@ -43,9 +49,23 @@ class InvalidKeys(StripeFeedError):
 
 
 @dataclass(frozen=True, slots=True)
-class RowDigest:
-    """What is known of a row: a digest of its key and watched columns, and its customer."""
+class Fingerprints:
+    """A text per bucket of keys, which differs if any key or watched value in it does, as this
+    version of an engine makes them; and the number of rows.
+    """
 
+    engine: str
+    buckets: Mapping[int, str]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowDigest:
+    """What is known of a row: the bucket of its key, a digest of its key and watched columns, and
+    its customer.
+    """
+
+    bucket: int
     digest: str
     customer_id: str | None
 
@@ -71,25 +91,34 @@ class ModelRows:
                     f"{trigger.model} has no column {column!r}. It has {', '.join(self.names)}."
                 )
         self.key = _key_text(trigger.key)
+        _, bucket, _ = _HASHES[database.target.type]
+        self.bucket = f"cast({bucket.format(self.key)} & {BUCKETS - 1} as integer)"
 
-    def fingerprint(self) -> tuple[str, int]:
-        """A text that differs if any key or watched value does, and the number of rows."""
+    def fingerprints(self) -> Fingerprints:
+        """What is cheap to know of all rows."""
         columns = ", ".join(f'"{name}"' for name in (*self.trigger.key, *self.trigger.watch))
-        version, number = _FINGERPRINTS[self.database.target.type]
-        ((engine, count, total),) = self._query(
-            f"select {version}, count(*), sum({number.format(columns)}) from ({self.source}) as source"
+        version, _, number = _HASHES[self.database.target.type]
+        rows = self._query(
+            f"select {self.bucket}, count(*), sum({number.format(columns)}) from ({self.source}) as source group by 1"
         )
-        return f"{engine} {count} {total}", int(count)
+        ((engine,),) = self._query(f"select {version}")
+        buckets = {int(bucket): f"{count} {total}" for bucket, count, total in rows}
+        return Fingerprints(str(engine), buckets, sum(int(count) for _, count, _ in rows))
 
-    def stored(self) -> dict[str, RowDigest]:
-        """Every row by key. Raises `InvalidKeys` if a key is null or double."""
+    def digests(self, buckets: Collection[int] | None = None) -> dict[str, RowDigest]:
+        """The rows by key: those of some buckets, or all. Raises `InvalidKeys` if a key is null or
+        double.
+        """
         customer = '"customer_id"' if "customer_id" in self.names else "null"
         columns = (*self.trigger.key, *self.trigger.watch)
-        rows = self._query(
-            f"select {self.key}, md5({' || '.join(map(_tagged, columns))}), cast({customer} as varchar) "
-            f"from ({self.source}) as source"
+        where = (
+            "" if buckets is None else f" where {self.bucket} in ({', '.join(map(str, buckets))})"
         )
-        found = {key: RowDigest(digest, customer_id) for key, digest, customer_id in rows}
+        rows = self._query(
+            f"select {self.key}, {self.bucket}, substr(md5({' || '.join(map(_tagged, columns))}), 1, 16), "
+            f"cast({customer} as varchar) from ({self.source}) as source{where}"
+        )
+        found = {key: RowDigest(*values) for key, *values in rows}
         if len(found) < len(rows) or None in found:
             raise self._invalid_keys(rows)
         return found
