@@ -23,7 +23,7 @@ MAX_NAMED_KEYS = 5
 _KEYS_PER_QUERY = 500
 _MAX_QUERIES = 20  # for more rows, all are read at once
 
-BUCKETS = 1_024  # a power of two; only rows of buckets that differ are compared
+KEY_BUCKETS = 1_024  # a power of two; only rows of buckets that differ are compared
 
 # The version of an engine, the bucket of a key, and a number for the watched values. Such hashes
 # are fast, but another version may give others: then the digests of all rows decide.
@@ -92,7 +92,7 @@ class ModelRows:
                 )
         self.key = _key_text(trigger.key)
         _, bucket, _ = _HASHES[database.target.type]
-        self.bucket = f"cast({bucket.format(self.key)} & {BUCKETS - 1} as integer)"
+        self.bucket = f"cast({bucket.format(self.key)} & {KEY_BUCKETS - 1} as integer)"
 
     def fingerprints(self) -> Fingerprints:
         """What is cheap to know of all rows."""
