@@ -18,8 +18,9 @@ from stripe_feed.delivery import outbox
 from stripe_feed.delivery.outbox import Attempt
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.push_states import note_runs
+from stripe_feed.markup import escape_text, tag
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.page import escape_text, read_overview, render_page, tag
+from stripe_feed.server.page import read_overview, render_page
 from stripe_feed.triggers.engine import run_triggers
 from stripe_feed.write.push.history.states import PUSH_STATES
 from stripe_feed.write.push.log import PushLog

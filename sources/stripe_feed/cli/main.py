@@ -21,6 +21,7 @@ from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
 from .models.commands import build_after_sync, models_app
+from .models.report import report
 from .options import (
     AT_ONCE_NEEDS_ACCOUNTS,
     ClientOptions,
@@ -385,6 +386,7 @@ _command(serve)
 _command(action)
 _command(mcp)
 _command(forget)
+_command(report)
 
 
 @_command

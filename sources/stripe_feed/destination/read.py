@@ -360,7 +360,7 @@ def read_status(copy: CopyReader) -> CopyStatus:
         state.get("account"),
         state.get("livemode"),
         state.get("api_version"),
-        _loaded_at(copy),
+        loaded_at(copy),
         table_stats(copy, [name for name in RESOURCES if name in resources]),
         cursors,
     )
@@ -390,7 +390,8 @@ def read_state(copy: CopyReader) -> dict[str, Any]:
         return {}
 
 
-def _loaded_at(copy: CopyReader) -> datetime | None:
+def loaded_at(copy: CopyReader) -> datetime | None:
+    """When the newest load was complete, UTC; null before the first."""
     try:
         return _to_utc(
             copy.query(

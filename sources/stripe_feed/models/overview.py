@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -71,6 +71,12 @@ def list_models(database: ModelDatabase) -> list[ModelOverview]:
         _overview(project, model, missing.get(name, ""), history.get(name), load_id)
         for name, model in models.items()
     ]
+
+
+def lacking_tables(database: ModelDatabase, loaded: Collection[str] = ()) -> dict[str, str]:
+    """The models that cannot be built, each with the raw table that is neither there nor `loaded`."""
+    raw_tables = {*existing_tables(database), *loaded}
+    return missing_tables(rendered_models(database), raw_tables)
 
 
 def _overview(

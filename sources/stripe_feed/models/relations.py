@@ -35,9 +35,8 @@ def create_stand_ins(
     """Create an empty table for each raw table that is loaded but has no table yet: some destinations
     create it with its first row. Return their names by raw table.
     """
-    missing = [table for table in sorted(project.raw_tables - set(raw_tables)) if table in loaded]
-    for table in missing:
-        name = f"{STAND_IN_PREFIX}{table}"
+    names = stand_in_names(project, raw_tables, loaded)
+    for table, name in names.items():
         kinds = (
             {column.name: str(column.kind) for column in CHANGE_COLUMNS} | {"_dlt_load_id": "text"}
             if table == CHANGES
@@ -46,6 +45,14 @@ def create_stand_ins(
         )
         columns = ", ".join(f'"{column}" {_SQL_TYPES[kind]}' for column, kind in kinds.items())
         database.execute(f"create table if not exists {database.target.relation(name)} ({columns})")
+    return names
+
+
+def stand_in_names(
+    project: Project, raw_tables: Collection[str], loaded: Collection[str]
+) -> dict[str, str]:
+    """The names of these empty tables, by raw table."""
+    missing = [table for table in sorted(project.raw_tables - set(raw_tables)) if table in loaded]
     return {table: f"{STAND_IN_PREFIX}{table}" for table in missing}
 
 

@@ -105,12 +105,15 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
     """Read the files of the project."""
     import yaml
 
-    settings = yaml.safe_load((folder / "dbt_project.yml").read_text(encoding="utf-8"))
+    loader = getattr(
+        yaml, "CSafeLoader", yaml.SafeLoader
+    )  # in C where it can be: ten times as fast
+    settings = yaml.load((folder / "dbt_project.yml").read_text(encoding="utf-8"), loader)
     properties: dict[str, Mapping[str, Any]] = {}
     exposures: list[Mapping[str, Any]] = []
     raw_tables: set[str] = set()
     for file in sorted((folder / "models").rglob("*.yml")):
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), loader)
         properties |= {model["name"]: model for model in content.get("models", ())}
         exposures += content.get("exposures", ())
         for source in content.get("sources", ()):

@@ -28,7 +28,7 @@ from .database import (
     read_results,
     record_result,
 )
-from .relations import create_relation, create_stand_ins
+from .relations import create_relation, create_stand_ins, stand_in_names
 from .render import ModelTarget, Project, RenderedModel, load_project, render_models
 
 _CLOCK = "current_timestamp"  # in the SQL of a model that time alone changes
@@ -96,6 +96,29 @@ def build_models(
         results[name] = result
         watch(result)
     return list(results.values())
+
+
+def stale_models(
+    database: ModelDatabase,
+    variables: Mapping[str, Any] | None = None,
+    loaded: Collection[str] = (),
+) -> list[str]:
+    """The models that `build_models` would create: they are not built, or from other data or another
+    definition. Nothing is written.
+    """
+    project, relations = load_project(), existing_relations(database)
+    history, raw_tables = read_results(database), existing_tables(database)
+    stand_ins = stand_in_names(project, raw_tables, loaded)
+    raw_tables |= {table: frozenset() for table in stand_ins}
+    rendered = render_for(database, project, variables, raw_tables, stand_ins)
+    marks = _marks(rendered, newest_load(database, raw_tables))
+    missing = missing_tables(rendered, raw_tables)
+    return [
+        name
+        for name, model in rendered.items()
+        if name not in missing
+        and not (name in relations and _is_current(model, marks[name], history.get(name)))
+    ]
 
 
 def _is_failed(result: ModelResult | None) -> bool:

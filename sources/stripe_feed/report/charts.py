@@ -16,7 +16,7 @@ from ..currencies import DECIMALS
 
 ChartRows = Iterable[Mapping[str, Any]]
 
-WIDTH, HEIGHT = 640, 230  # of the drawing, in pixels
+WIDTH, HEIGHT = 760, 230  # of the drawing, in pixels
 MOVEMENTS = ("new", "reactivation", "expansion", "contraction", "churn")
 BASES = ("observed", "invoice", "assumed")
 BUCKETS = ("current", "1-30", "31-60", "61-90", "90+", "uncollectible")
@@ -24,6 +24,32 @@ _BLUE, _GREEN, _RED, _ORANGE = "#7d8ff0", "#58b98b", "#e4777d", "#f0b35e"
 _MOVEMENT_COLORS = ("#58b98b", "#97d3b5", "#7d8ff0", "#f0b35e", "#e4777d")
 _BUCKET_COLORS = ("#a9b4c6", "#f3cf98", "#f0b35e", "#e98a63", "#d9555c", "#7c3440")
 _INK, _SOFT, _LINE = "#1b1f27", "#5b6472", "#e1e5eb"
+_MONTH_LABELS = 7  # at most; measuring texts is what takes the time
+_CONFIG = {
+    "font": "sans-serif",
+    "background": "white",
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": _SOFT,
+        "titleColor": _SOFT,
+        "titleFontWeight": "normal",
+        "gridColor": _LINE,
+        "domainColor": _LINE,
+        "tickColor": _LINE,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    },
+    "axisX": {"grid": False},
+    "legend": {
+        "orient": "top",
+        "labelColor": _INK,
+        "titleColor": _SOFT,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+    },
+}
+_GRID_COLOR = {"condition": {"test": "datum.value == 0", "value": _SOFT}, "value": _LINE}
 _HATCH = "url(#hatch-{})"  # defined by `chart_svg`
 _HATCHES = """<defs>\
 <pattern id="hatch-invoice" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
@@ -52,7 +78,7 @@ def movements_chart(rows: ChartRows, currency: str) -> alt.LayerChart:
         y=_amount("amount", currency, "Change of MRR"), order=alt.Order("order:Q")
     )
     kind = _color("kind:N", MOVEMENTS, _MOVEMENT_COLORS)
-    return _styled(base.mark_bar().encode(color=kind), _hatched(base), _zero_line())
+    return _styled(base.mark_bar().encode(color=kind), _hatched(base))
 
 
 def rates_chart(rows: ChartRows, names: Sequence[str]) -> alt.LayerChart:
@@ -102,21 +128,23 @@ def products_chart(rows: ChartRows, currency: str) -> alt.LayerChart:
     return _styled(bars.mark_bar(color=_BLUE), height=max(60, 26 * len(values)))
 
 
-def payouts_chart(rows: ChartRows, currency: str) -> alt.LayerChart:
-    """Draw payouts and fees by month, side by side. `rows`: month, payouts, fees."""
-    scale = _scale(currency)
+def payouts_chart(
+    rows: ChartRows, currency: str, amounts: Sequence[str] = ("payouts", "fees")
+) -> alt.LayerChart:
+    """Draw payouts and fees, or other amounts, by month and side by side. `rows`: month, and these."""
+    scale, names = _scale(currency), [name.replace("_", " ") for name in amounts]
     values = [
-        {"month": _month(row["month"]), "what": what, "amount": row[what] / scale}
+        {"month": _month(row["month"]), "what": name, "amount": float(row[amount]) / scale}
         for row in rows
-        for what in ("payouts", "fees")
-        if row[what] is not None
+        for amount, name in zip(amounts, names, strict=True)
+        if row[amount] is not None
     ]
     bars = _monthly(values).encode(
-        y=_amount("amount", currency, "Paid out, and fees"),
-        xOffset=alt.XOffset("what:N", sort=("payouts", "fees")),
-        color=_color("what:N", ("payouts", "fees"), (_BLUE, _ORANGE)),
+        y=_amount("amount", currency, "Amount"),
+        xOffset=alt.XOffset("what:N", sort=names),
+        color=_color("what:N", names, (_BLUE, _ORANGE, _GREEN, _RED)),
     )
-    return _styled(bars.mark_bar(), _zero_line())
+    return _styled(bars.mark_bar())
 
 
 def cohorts_chart(rows: ChartRows, share: str = "logo_retention") -> alt.LayerChart:
@@ -187,8 +215,12 @@ def _chart(values: list[dict[str, Any]]) -> Any:
 
 
 def _monthly(values: list[dict[str, Any]]) -> Any:
-    axis = alt.Axis(labelAngle=0, labelOverlap="greedy", title=None)
-    scale = alt.Scale(domain=_calendar([row["month"] for row in values]))
+    months = _calendar([row["month"] for row in values])
+    step = -(-len(months) // _MONTH_LABELS) or 1
+    axis = alt.Axis(
+        labelAngle=0, title=None, values=months[::-step][::-1], labelOverlap=False, ticks=False
+    )
+    scale = alt.Scale(domain=months)
     return _chart(values).encode(x=alt.X("month:O", axis=axis, scale=scale))
 
 
@@ -202,11 +234,11 @@ def _calendar(months: Sequence[str]) -> list[str]:
 
 def _amount(name: str, currency: str, title: str, axis: Any = alt.Y) -> Any:
     """An axis in major units of a currency; large amounts as 1.2M."""
-    label = "format(datum.value, abs(datum.value) >= 10000 ? '.3~s' : ',')"
+    label = "replace(format(datum.value, abs(datum.value) >= 10000 ? '.3~s' : ','), 'G', 'B')"
     return axis(
         f"sum({name}):Q" if axis is alt.Y else f"{name}:Q",
         title=f"{title} ({currency.upper()})",
-        axis=alt.Axis(labelExpr=label, tickCount=5),
+        axis=alt.Axis(labelExpr=label, tickCount=4, gridColor=_GRID_COLOR),
     )
 
 
@@ -227,34 +259,11 @@ def _hatched(base: Any) -> Any:
     return base.mark_bar().encode(fill=fill)
 
 
-def _zero_line() -> Any:
-    line = _chart([{"zero": 0}]).mark_rule(color=_SOFT)
-    return line.encode(y=alt.Y("zero:Q"))
-
-
 def _styled(*layers: Any, height: float = HEIGHT) -> alt.LayerChart:
-    layered: Any = alt.layer(*layers).properties(width=WIDTH, height=height)
-    styled: alt.LayerChart = (
-        layered.resolve_scale(color="independent", fill="independent")
-        .configure(font="sans-serif", background="white", padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=_SOFT,
-            titleColor=_SOFT,
-            titleFontWeight="normal",
-            gridColor=_LINE,
-            domainColor=_LINE,
-            tickColor=_LINE,
-            labelFontSize=12,
-            titleFontSize=12,
-        )
-        .configure_axisX(grid=False)
-        .configure_legend(
-            orient="top",
-            labelColor=_INK,
-            titleColor=_SOFT,
-            titleFontWeight="normal",
-            labelFontSize=12,
-        )
+    return alt.LayerChart(
+        layer=list(layers),
+        width=WIDTH,
+        height=height,
+        resolve=alt.Resolve(scale={"color": "independent", "fill": "independent"}),
+        config=_CONFIG,
     )
-    return styled

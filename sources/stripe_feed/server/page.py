@@ -1,14 +1,10 @@
-"""The status page: how fresh the feed is, what changed, what triggers do, and which deliveries failed.
-
-Names and texts come from strangers. Only `tag` makes markup, and it escapes every text in it.
-"""
+"""The status page: how fresh the feed is, what changed, what triggers do, and which deliveries failed."""
 
 from __future__ import annotations
 
-import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -21,6 +17,7 @@ from ..feed.paths import value_at
 from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
+from ..markup import Html, join_elements, tag
 from ..resources import RESOURCES
 from ..triggers.models.evaluate import watched_rows
 from ..triggers.models.model_trigger import AnyTrigger
@@ -35,42 +32,7 @@ COLUMNS_BY_TABLE = {
     name: {column.name: column for column in row.columns} for name, row in RESOURCES.items()
 }
 SAFE_ID = re.compile(r"[A-Za-z0-9_]{1,255}")  # of ids in links
-UNSAFE_CHARACTERS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f\x85\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # they change how the text around them is shown
 TIME_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
-
-
-class Html(str):
-    """Markup. Any other text is escaped."""
-
-
-def tag(name: str, /, *inside: object, **attributes: object) -> Html:
-    """Make an element. Underscores in attribute names become hyphens; attributes with None are left
-    out.
-    """
-    formatted = "".join(
-        f' {key.strip("_").replace("_", "-")}="{escape_text(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Html(
-        f"<{name}{formatted}>{''.join(map(escape_text, inside))}{'' if name in ('meta', 'link', 'input') else f'</{name}>'}"
-    )
-
-
-def escape_text(value: object) -> str:
-    """Keep markup; escape anything else, and replace characters that change how others are shown."""
-    return (
-        value
-        if isinstance(value, Html)
-        else html.escape(UNSAFE_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", str(value)))
-    )
-
-
-def join_elements(parts: Iterable[Html]) -> Html:
-    """Join elements."""
-    return Html("".join(parts))
 
 
 @dataclass(frozen=True, slots=True)

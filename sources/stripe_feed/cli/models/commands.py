@@ -31,7 +31,7 @@ _Names = Annotated[
         help="Models; +x is x with all that it reads, x+ with all that reads it. All by default.",
     ),
 ]
-_Variables = Annotated[
+Variables = Annotated[
     list[str] | None,
     typer.Option(
         "--var", metavar="NAME=VALUE", help="Set a variable of the models; may be repeated."
@@ -57,7 +57,7 @@ def build(
     full: Annotated[
         bool, typer.Option("--full", help="Build also what is current already.")
     ] = False,
-    variables: _Variables = None,
+    variables: Variables = None,
     runner: Annotated[
         str,
         typer.Option("--with", metavar="RUNNER", help="built-in, or dbt (extra dbt)."),
@@ -155,7 +155,7 @@ def parse_variables(given: list[str] | None) -> dict[str, str]:
 def test(
     *,
     names: _Names = None,
-    variables: _Variables = None,
+    variables: Variables = None,
     copy: CopyOptions,
     wait: Wait = DEFAULT_WAIT,
     json: Json = False,
