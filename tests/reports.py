@@ -32,7 +32,11 @@ def small_copy(file: Path) -> None:
 
 def reported(file: Path, database: Path, **options: Any) -> WrittenReport:
     """Write a report as of the moment of the account."""
-    given = {"variables": AS_OF_ALWAYS, "month_count": MONTHS, "database": str(database)} | options
+    given: dict[str, Any] = {
+        "variables": AS_OF_ALWAYS,
+        "month_count": MONTHS,
+        "database": str(database),
+    } | options
     return write_report(str(file), state_dir=str(file.parent / "state"), **given)
 
 
