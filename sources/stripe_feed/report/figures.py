@@ -54,7 +54,7 @@ def _share(name: str, title: str) -> FigureColumn:
     return FigureColumn(name, title, "share")
 
 
-SUBSCRIBERS = FigureSpec(
+SUBSCRIBERS_FIGURE = FigureSpec(
     "subscribers",
     "Subscribers",
     "Customers with a paid subscription, at the end of each month and on the last day. Rates are those of 30 days.",
@@ -72,7 +72,7 @@ SUBSCRIBERS = FigureSpec(
     "No subscribers yet.",
 )
 
-MRR = FigureSpec(
+MRR_FIGURE = FigureSpec(
     "mrr",
     "MRR",
     "Monthly recurring revenue at the end of each month, after discounts, and how it is known: observed in a change, "
@@ -100,7 +100,7 @@ MRR = FigureSpec(
     "No subscriptions yet.",
 )
 
-MOVEMENTS = FigureSpec(
+MOVEMENTS_FIGURE = FigureSpec(
     "movements",
     "MRR movements",
     "Opening + new + reactivation + expansion - contraction - churn = closing. The last two columns say how much of "
@@ -132,7 +132,7 @@ MOVEMENTS = FigureSpec(
     "where month >= date '{since}' group by currency, month, kind, basis",
 )
 
-RETENTION = FigureSpec(
+RETENTION_FIGURE = FigureSpec(
     "retention",
     "Churn and retention",
     "Shares of the MRR and of the subscribers at the end of the month before.",
@@ -154,7 +154,7 @@ RETENTION = FigureSpec(
     "No subscriptions yet.",
 )
 
-COHORTS = FigureSpec(
+COHORTS_FIGURE = FigureSpec(
     "cohorts",
     "Cohorts",
     "What share of the customers who first paid in a month still pays, by months since then.",
@@ -170,7 +170,7 @@ COHORTS = FigureSpec(
     "No paying customers yet.",
 )
 
-AGING = FigureSpec(
+AGING_FIGURE = FigureSpec(
     "aging",
     "Collections",
     "What is left to pay of finalized invoices, by days since it was due.",
@@ -187,7 +187,7 @@ AGING = FigureSpec(
     "No unpaid invoices.",
 )
 
-OVERDUE = FigureSpec(
+OVERDUE_FIGURE = FigureSpec(
     "overdue",
     "Longest overdue",
     "The ten open invoices that have been due for longest.",
@@ -210,7 +210,7 @@ OVERDUE = FigureSpec(
     "No overdue invoices.",
 )
 
-PRODUCTS = FigureSpec(
+PRODUCTS_FIGURE = FigureSpec(
     "products",
     "Invoiced by product",
     "Lines of finalized invoices after discounts, without tax, in the months shown.",
@@ -229,7 +229,7 @@ PRODUCTS = FigureSpec(
     "No invoices yet.",
 )
 
-PAYOUTS = FigureSpec(
+PAYOUTS_FIGURE = FigureSpec(
     "payouts",
     "Payouts",
     "By the month in which they arrive, without failed and cancelled ones. One that is reconciled is the sum of its "
@@ -248,7 +248,7 @@ PAYOUTS = FigureSpec(
     "No payouts yet.",
 )
 
-FEES = FigureSpec(
+FEES_FIGURE = FigureSpec(
     "fees",
     "Fees",
     "By the month of the balance transaction.",
@@ -265,7 +265,7 @@ FEES = FigureSpec(
     "No fees yet.",
 )
 
-REFUNDS = FigureSpec(
+REFUNDS_FIGURE = FigureSpec(
     "refunds",
     "Refunds and disputes",
     "By the month in which each charge, refund and dispute was created. Rates are shares of what was charged then.",
@@ -287,14 +287,14 @@ REFUNDS = FigureSpec(
 )
 
 BY_CURRENCY = (
-    MRR,
-    MOVEMENTS,
-    RETENTION,
-    COHORTS,
-    AGING,
-    OVERDUE,
-    PRODUCTS,
-    PAYOUTS,
-    FEES,
-    REFUNDS,
+    MRR_FIGURE,
+    MOVEMENTS_FIGURE,
+    RETENTION_FIGURE,
+    COHORTS_FIGURE,
+    AGING_FIGURE,
+    OVERDUE_FIGURE,
+    PRODUCTS_FIGURE,
+    PAYOUTS_FIGURE,
+    FEES_FIGURE,
+    REFUNDS_FIGURE,
 )

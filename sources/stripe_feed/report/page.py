@@ -15,7 +15,7 @@ from ..markup import Html, tag
 from .figures import FigureColumn
 from .reading import CurrencyHeadline, Figure, ReportFigures
 
-NOTHING = "\N{EN DASH}"  # in place of a number that there is none of
+NO_NUMBER = "\N{EN DASH}"  # in place of a number that there is none of
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # no script, no request
 _NUMBERS = ("money", "bar", "count", "share", "shade")
 
@@ -72,9 +72,9 @@ _FOOTER = (
 
 
 def _header(figures: ReportFigures, facts: ReportFacts) -> Html:
-    mode = {True: "live", False: "test", None: NOTHING}[facts.livemode]
+    mode = {True: "live", False: "test", None: NO_NUMBER}[facts.livemode]
     shown = {
-        "Account": facts.account_id or NOTHING,
+        "Account": facts.account_id or NO_NUMBER,
         "Mode": mode,
         "MRR as of": _moment(figures.headline.as_of),
         "Data loaded": _moment(facts.loaded_at),
@@ -100,7 +100,7 @@ def _anchor(currency: str) -> str:
 
 
 def _moment(moment: datetime | None) -> str:
-    return NOTHING if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+    return NO_NUMBER if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 _GLANCE = (
@@ -248,7 +248,7 @@ def _colour(column: FigureColumn, value: Any, longest: int) -> str | None:
 def format_figure(column: FigureColumn, value: Any, currency: str) -> str:
     """Format a value of a mart for people. Amounts are in minor units of the currency."""
     if value is None:
-        return "" if column.kind == "shade" else NOTHING
+        return "" if column.kind == "shade" else NO_NUMBER
     match column.kind:
         case "money" | "bar":
             return format_money(int(value), currency)

@@ -14,11 +14,11 @@ from ..errors import UsageError
 from ..models.database import ModelDatabase, existing_relations
 from .figures import (
     BY_CURRENCY,
-    COHORTS,
-    MOVEMENTS,
-    PAYOUTS,
-    PRODUCTS,
-    SUBSCRIBERS,
+    COHORTS_FIGURE,
+    MOVEMENTS_FIGURE,
+    PAYOUTS_FIGURE,
+    PRODUCTS_FIGURE,
+    SUBSCRIBERS_FIGURE,
     FigureColumn,
     FigureSpec,
 )
@@ -114,14 +114,14 @@ def read_figures(
         )
     shown = [currency for currency in known if not currencies or currency in currencies]
     since = reader.first_day(month_count)
-    missing = {spec.title: reader.lacks(spec) for spec in (SUBSCRIBERS, *BY_CURRENCY)}
+    missing = {spec.title: reader.lacks(spec) for spec in (SUBSCRIBERS_FIGURE, *BY_CURRENCY)}
     tables = {
         spec: reader.by_currency(spec, since) for spec in BY_CURRENCY if not missing[spec.title]
     }
     return ReportFigures(
         replace(headline, currencies=tuple(c for c in headline.currencies if c.currency in shown)),
         month_count,
-        None if missing[SUBSCRIBERS.title] else reader.subscribers(since),
+        None if missing[SUBSCRIBERS_FIGURE.title] else reader.subscribers(since),
         {
             currency: [make_figure(spec, *tables[spec][currency]) for spec in tables]
             for currency in shown
@@ -206,7 +206,7 @@ class _Reader:
         return [row["currency"] for row in self.rows(("currency",), union) if row["currency"]]
 
     def _active_subscribers(self) -> int | None:
-        if SUBSCRIBERS.models[0] not in self.built:
+        if SUBSCRIBERS_FIGURE.models[0] not in self.built:
             return None
         sql = "select active_subscribers from {subscriber_metrics_daily} order by day desc limit 1"
         found = self.rows(("active_subscribers",), sql)
@@ -214,13 +214,15 @@ class _Reader:
 
     def subscribers(self, since: date) -> Figure:
         """Read the figure of all currencies."""
-        names = [column.name for column in SUBSCRIBERS.columns]
-        rows = _month_ends(self.rows(names, SUBSCRIBERS.sql, since))
-        return Figure(SUBSCRIBERS, SUBSCRIBERS.columns, rows, rows)
+        names = [column.name for column in SUBSCRIBERS_FIGURE.columns]
+        rows = _month_ends(self.rows(names, SUBSCRIBERS_FIGURE.sql, since))
+        return Figure(SUBSCRIBERS_FIGURE, SUBSCRIBERS_FIGURE.columns, rows, rows)
 
     def by_currency(self, spec: FigureSpec, since: date) -> Mapping[str, tuple[_Rows, _Rows]]:
         """The rows of a figure, and those of its chart, by currency."""
-        names = _PAYOUT_NAMES if spec is PAYOUTS else [column.name for column in spec.columns]
+        names = (
+            _PAYOUT_NAMES if spec is PAYOUTS_FIGURE else [column.name for column in spec.columns]
+        )
         tables: dict[str, tuple[_Rows, _Rows]] = defaultdict(lambda: ([], []))
         for row in self.rows(("currency", *names), spec.sql, since):
             tables[row.pop("currency")][0].append(row)
@@ -233,16 +235,16 @@ class _Reader:
 def make_figure(spec: FigureSpec, rows: _Rows, chart_rows: _Rows) -> Figure:
     """Make a figure of one currency from its rows."""
     columns = spec.columns
-    if spec is MOVEMENTS:
+    if spec is MOVEMENTS_FIGURE:
         still = {"kind": "new", "basis": "observed", "amount": 0}  # every month has a place
         return Figure(
             spec, columns, rows, [*chart_rows, *({"month": row["month"], **still} for row in rows)]
         )
-    if spec is COHORTS:
+    if spec is COHORTS_FIGURE:
         columns, rows = _cohort_table(spec, rows)
-    elif spec is PRODUCTS:
+    elif spec is PRODUCTS_FIGURE:
         rows = _largest(rows)
-    elif spec is PAYOUTS:
+    elif spec is PAYOUTS_FIGURE:
         rows = _payouts_by_month(rows)
     return Figure(spec, columns, rows, rows)
 
