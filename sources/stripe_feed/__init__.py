@@ -17,6 +17,7 @@ __all__ = [
     "PartlyDone",
     "StripeFeedError",
     "__version__",
+    "build_copy_models",
     "connected_accounts",
     "deliver",
     "open_actions",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .feed.change import Change
     from .feed.feed import Feed, open_feed
     from .feed.process_once import process_once
+    from .models.copies import build_copy_models
     from .models.copy_data import Copy, open_copy
     from .resources import TABLES
     from .sync_run import sync
@@ -67,6 +69,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "PartlyDone": ".errors:PartlyDone",
         "StripeFeedError": ".errors:StripeFeedError",
         "TABLES": ".resources:TABLES",
+        "build_copy_models": ".models.copies:build_copy_models",
         "connected_accounts": ".accounts_run:connected_accounts",
         "deliver": ".triggers.run:deliver",
         "open_actions": ".write.actions:open_actions",
