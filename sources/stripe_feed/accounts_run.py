@@ -18,7 +18,7 @@ from .api.client import Api
 from .api.rate_limits import SharedBudget
 from .destination.duckdb_file import hold_open
 from .destination.error_messages import translate_error
-from .destination.pipeline import copy_names, dlt_settings, resolve_place
+from .destination.pipeline import copy_names, resolve_place, settings_for_many
 from .destination.read import open_reader, read_state
 from .errors import StripeFeedError, UsageError
 from .extract.paging.fetch import decode_raw_rows, fetch_sublist
@@ -102,7 +102,7 @@ def sync_accounts(
     syncs = RunningSyncs()
     with ExitStack() as held:
         held.enter_context(closing(platform))
-        held.enter_context(dlt_settings())  # they belong to the process: set once for all threads
+        held.enter_context(settings_for_many())
         held.enter_context(accounts_in_log())
         accounts = accounts_of(platform)
         log.info("%d connected accounts.", len(accounts))

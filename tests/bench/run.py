@@ -91,7 +91,7 @@ def sandbox(rows: int, **flags: Any) -> Iterator[Box]:
         process.wait()
 
 
-def measure(command: Sequence[str], box: Box | None = None) -> Cost:
+def measure(command: Sequence[str], box: Box | None = None, cwd: Path | None = None) -> Cost:
     """Run a command to its end and ask the operating system what it took."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     env["RUNTIME__DLTHUB_TELEMETRY"] = "false"
@@ -99,7 +99,7 @@ def measure(command: Sequence[str], box: Box | None = None) -> Cost:
         env |= {"STRIPE_API_BASE": box.url, "STRIPE_SECRET_KEY": box.key}
     with tempfile.TemporaryFile() as out:
         began = time.monotonic()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=env)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, env=env, cwd=cwd)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -321,6 +321,34 @@ def models() -> None:
         part(sys.modules[__name__])
 
 
+def accounts(count: int) -> None:
+    """A round over connected accounts with 20 changes each, in files of their own, at the rate of test
+    mode.
+    """
+    with sandbox(10) as box, tempfile.TemporaryDirectory() as folder:
+        ids = [box.call("connect", {"customers": 10})["id"] for _ in range(count)]
+        round_of = [*CLI, "sync", "--all-accounts", "--quiet", "--state-dir", "state"]
+        measure([*round_of, *UNPACED], box, Path(folder))
+        for id in ids:
+            box.call("live", {"account": id, "seconds": 3600, "changes": 20})
+        box.call("advance", {"seconds": 600})
+        box.call("reset_counts", {})
+        cost = measure(round_of, box, Path(folder))
+        requests = sum(box.requests().values())
+    least = requests / 20
+    each = cost.cpu / count
+    more = f"{count} accounts, {requests / count:.1f} requests each"
+    show("CPU per connected account", f"{each:.2f} s", "<= 1 s", each <= 1, more)
+    show("memory of a round", f"{cost.rss} MB", "<= 1024 MB", cost.rss <= 1024)
+    show(
+        "wall of a round / requests / rate",
+        f"{cost.wall / least:.2f}x",
+        "<= 1.15x",
+        cost.wall <= 1.15 * least,
+        f"{cost.wall:.1f} s / {least:.1f} s",
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="memory at 1M objects instead")
@@ -328,13 +356,25 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--only",
-        choices=["cpu", "limit", "changes", "lookback", "feed", "burst", "plays", "push", "models"],
+        choices=[
+            "cpu",
+            "limit",
+            "changes",
+            "lookback",
+            "feed",
+            "burst",
+            "plays",
+            "push",
+            "models",
+            "accounts",
+        ],
     )
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if options.long:
         memory()
         feed(1_000_000)
+        accounts(1_000)
         return
     if options.only in (None, "cpu"):
         cpu(options.rows, options.repeat)
@@ -354,6 +394,8 @@ def main() -> None:
         push()
     if options.only in (None, "models"):
         models()
+    if options.only in (None, "accounts"):
+        accounts(40)
 
 
 if __name__ == "__main__":

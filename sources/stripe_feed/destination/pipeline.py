@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -204,6 +205,34 @@ def dlt_settings() -> Iterator[None]:
         os.umask(mask)
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def settings_for_many() -> Iterator[None]:
+    """`dlt_settings` for many runs in one process, in threads too: set once around all of them.
+
+    dlt reads the type hints of its schemas anew for each table that it validates, a seventh of a
+    small run; they are kept. The garbage collector leaves out what is loaded already.
+    """
+    from dlt.common import validation as dlt_validation
+
+    validation: Any = dlt_validation
+    kept: dict[Any, Any] = {}
+    read = validation.get_type_hints
+
+    def type_hints(spec: Any, globalns: Any = None) -> Any:
+        if spec not in kept:
+            kept[spec] = read(spec, globalns=globalns)
+        return kept[spec]
+
+    with dlt_settings():
+        validation.get_type_hints = type_hints
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+            validation.get_type_hints = read
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ...accounts_run import (
 )
 from ...api.credentials import find_key
 from ...api.rate_limits import SharedBudget
-from ...destination.pipeline import dlt_settings, open_pipeline
+from ...destination.pipeline import open_pipeline, settings_for_many
 from ...destination.place import companion_file
 from ...errors import SetupError, StripeFeedError, TryLater
 from ...extract.run import make_api
@@ -101,7 +101,7 @@ def serve_accounts(
     client_options: Any = reading
     with ExitStack() as held:
         door = held.enter_context(listen(host, port))
-        held.enter_context(dlt_settings())
+        held.enter_context(settings_for_many())
         held.enter_context(accounts_in_log())
         platform = held.enter_context(closing(make_api(client_options)))
         path = companion_file(open_pipeline(state_dir=state_dir, **places), INBOX_SUFFIX)
