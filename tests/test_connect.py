@@ -216,7 +216,7 @@ def test_a_round_ends_where_the_platform_fails(platform: Sandbox, shell: Shell) 
         child.faults.always = {"/v1/account": 400}
     platform.faults.once = {"/v1/account": [None, 401]}  # that of the account, then the own
 
-    said, answers = sync_all(shell)
+    said, answers = sync_all(shell, "--at-once", 1)
     assert said.code == 3
     assert answers == {} and said.err.count("not loaded") == 1
     shell.key = platform.restrict(permissions={"rak_customer_read"})
