@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from ..destination.place import models_schema
 from .render import ModelTarget
 
 RESULTS = "_stripe_feed_models"  # beside the models: what was built, from what, and when
+CUSTOMER_MARKS = "_stripe_feed_customers"  # what each customer's rows were at the last build
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class ModelDatabase:
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A row of the table of results: one model as it was last built."""
+    """A row of the table of results: one model as it was last built. `basis`: what its rows of
+    unchanged customers depend on.
+    """
 
     name: str
     kind: str
@@ -40,6 +43,7 @@ class BuiltModel:
     built_at: datetime
     seconds: float
     rows: int | None
+    basis: str = ""
 
 
 def duckdb_database(connection: Any, dataset: str, schema: str | None = None) -> ModelDatabase:
@@ -55,7 +59,17 @@ def duckdb_database(connection: Any, dataset: str, schema: str | None = None) ->
         described = connection.execute(f"select * from ({sql}) as described limit 0").description
         return [(str(column[0]), str(column[1])) for column in described or ()]
 
-    return ModelDatabase(target, execute, columns, nullcontext)
+    @contextmanager
+    def transaction() -> Iterator[None]:
+        connection.execute("begin")
+        try:
+            yield
+        except BaseException:
+            connection.execute("rollback")
+            raise
+        connection.execute("commit")
+
+    return ModelDatabase(target, execute, columns, transaction)
 
 
 @contextmanager
@@ -126,16 +140,16 @@ def create_schema(database: ModelDatabase) -> None:
         "definition varchar(32), content varchar(32), load_id varchar(64), built_at timestamp, "
         "seconds double precision, row_count bigint)"
     )
+    database.execute(
+        f"alter table {database.target.relation(RESULTS)} add column if not exists basis varchar(32)"
+    )
 
 
 def read_results(database: ModelDatabase) -> dict[str, BuiltModel]:
     """The record of what was built, by model; empty before the first build."""
     if RESULTS not in existing_relations(database):
         return {}
-    rows = database.execute(
-        "select name, kind, definition, content, load_id, built_at, seconds, row_count "
-        f"from {database.target.relation(RESULTS)}"
-    )
+    rows = database.execute(f"select * from {database.target.relation(RESULTS)}")
     return {row[0]: BuiltModel(*row) for row in rows}
 
 
@@ -153,6 +167,7 @@ def record_result(database: ModelDatabase, built: BuiltModel) -> None:
             f"{built.built_at:%Y-%m-%d %H:%M:%S.%f}",
             f"{built.seconds:.3f}",
             built.rows,
+            built.basis,
         )
     )
     with database.transaction():

@@ -167,6 +167,17 @@ def render_models(
     return {name: rendered[name] for name in in_order(rendered)}
 
 
+def render_model(
+    project: Project,
+    target: ModelTarget,
+    name: str,
+    variables: Mapping[str, Any] | None = None,
+    stand_ins: Mapping[str, str] | None = None,
+) -> RenderedModel:
+    """Render one model."""
+    return _Renderer(project, target, variables or {}, stand_ins or {}).render(project.models[name])
+
+
 def render_tests(
     project: Project, target: ModelTarget, variables: Mapping[str, Any] | None = None
 ) -> dict[str, RenderedModel]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from hashlib import blake2b
 from typing import Any, Literal
 
 from ..destination.error_messages import (
@@ -29,9 +28,16 @@ from .database import (
     record_result,
 )
 from .relations import create_relation, create_stand_ins, stand_in_names
-from .render import ModelTarget, Project, RenderedModel, load_project, render_models
-
-_CLOCK = "current_timestamp"  # in the SQL of a model that time alone changes
+from .render import (
+    ModelTarget,
+    Project,
+    RenderedModel,
+    load_project,
+    render_model,
+    render_models,
+    render_text,
+)
+from .slices import CLOCK, CustomerSlices, can_slice, digest_of, is_per_customer
 
 BuildStatus = Literal["built", "unchanged", "left out", "failed"]
 
@@ -73,28 +79,46 @@ def build_models(
     raw_tables = existing_tables(database)
     stand_ins = create_stand_ins(database, project, raw_tables, loaded)
     raw_tables |= {table: frozenset() for table in stand_ins}
-    rendered = render_for(database, project, variables, raw_tables, stand_ins)
+    given = variables_for(database, project, variables, raw_tables)
+    rendered = render_models(project, database.target, given, stand_ins)
     wanted = set(select_models(rendered, selection))
     load_id = newest_load(database, raw_tables)
     marks = _marks(rendered, load_id)
     missing = missing_tables(rendered, raw_tables)
+    slices: CustomerSlices | None = None
+    if load_id is not None and can_slice(database, project, stand_ins):
+        slices = CustomerSlices(
+            database, project, rendered, raw_tables, history, load_id,
+            definitions={name: mark.definition for name, mark in marks.items()},
+            render=lambda target, name: render_model(project, target, name, given),
+            now=render_text(project, database.target, "{{ as_of() }}", given),
+        )  # fmt: skip
     results: dict[str, ModelResult] = {}
-    for name, model in rendered.items():
-        if name not in wanted:
-            continue
-        past = history.get(name)
-        if name in missing:
-            result = ModelResult(
-                name, model.kind, "left out", describe_missing(missing[name]), missing=missing[name]
-            )
-        elif blocked := [ref for ref in model.refs if _is_failed(results.get(ref))]:
-            result = ModelResult(name, model.kind, "failed", f"{blocked[0]} failed")
-        elif not full and relations.get(name) and _is_current(model, marks[name], past):
-            result = ModelResult(name, model.kind, "unchanged", rows=past.rows if past else None)
-        else:
-            result = _build(database, rendered, model, relations, history, marks, load_id)
-        results[name] = result
-        watch(result)
+    try:
+        for name, model in rendered.items():
+            if name not in wanted:
+                continue
+            past = history.get(name)
+            if name in missing:
+                reason = describe_missing(missing[name])
+                result = ModelResult(name, model.kind, "left out", reason, missing=missing[name])
+            elif blocked := [ref for ref in model.refs if _is_failed(results.get(ref))]:
+                result = ModelResult(name, model.kind, "failed", f"{blocked[0]} failed")
+            elif not full and relations.get(name) and _is_current(model, marks[name], past):
+                result = ModelResult(
+                    name, model.kind, "unchanged", rows=past.rows if past else None
+                )
+            else:
+                own_slices = slices if slices and is_per_customer(project, name) else None
+                result = _build(
+                    database, rendered, model, relations, history, marks, load_id, own_slices, full
+                )
+            results[name] = result
+            watch(result)
+    finally:
+        if slices:
+            is_whole = len(results) == len(rendered)
+            slices.close(is_whole and not any(map(_is_failed, results.values())))
     return list(results.values())
 
 
@@ -133,17 +157,20 @@ def render_for(
     stand_ins: Mapping[str, str] | None = None,
 ) -> dict[str, RenderedModel]:
     """Render the models for what a database holds."""
-    return render_models(
-        project,
-        database.target,
-        {
-            name: value
-            for name, value in derived_variables(database.target, raw_tables).items()
-            if name in project.variables
-        }
-        | dict(variables or {}),
-        stand_ins,
-    )
+    given = variables_for(database, project, variables, raw_tables)
+    return render_models(project, database.target, given, stand_ins)
+
+
+def variables_for(
+    database: ModelDatabase,
+    project: Project,
+    variables: Mapping[str, Any] | None,
+    raw_tables: Mapping[str, frozenset[str]],
+) -> dict[str, Any]:
+    """The given variables, and those that follow from what a database holds."""
+    derived = derived_variables(database.target, raw_tables)
+    known = {name: value for name, value in derived.items() if name in project.variables}
+    return known | dict(variables or {})
 
 
 def derived_variables(
@@ -225,16 +252,12 @@ def _marks(models: Mapping[str, RenderedModel], load_id: str | None) -> dict[str
     today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     marks: dict[str, _Marks] = {}
     for name, model in models.items():
-        definition = _digest(model.kind, model.sql)
+        definition = digest_of(model.kind, model.sql)
         inputs = [marks[ref].content for ref in model.refs]
-        clock = today if _CLOCK in model.sql else ""
+        clock = today if CLOCK in model.sql else ""
         loads = (load_id or time.time_ns()) if model.sources else ""
-        marks[name] = _Marks(definition, _digest(definition, *inputs, clock, loads))
+        marks[name] = _Marks(definition, digest_of(definition, *inputs, clock, loads))
     return marks
-
-
-def _digest(*parts: object) -> str:
-    return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def _is_current(model: RenderedModel, marks: _Marks, past: BuiltModel | None) -> bool:
@@ -253,6 +276,8 @@ def _build(
     history: Mapping[str, BuiltModel],
     marks: Mapping[str, _Marks],
     load_id: str | None,
+    slices: CustomerSlices | None,
+    full: bool,
 ) -> ModelResult:
     started = time.monotonic()
     unchanged = {
@@ -261,7 +286,9 @@ def _build(
         if name in marks and past.definition == marks[name].definition
     }
     try:
-        create_relation(database, models, model, relations, unchanged)
+        is_sliced = slices and not full and relations.get(model.name) == "table"
+        if not (is_sliced and slices and slices.rebuild(model, history.get(model.name))):
+            create_relation(database, models, model, relations, unchanged)
         rows = None if model.kind == "view" else _count(database, model.name)
     except Exception as fault:
         if os.environ.get("STRIPE_FEED_DEBUG"):
@@ -270,12 +297,13 @@ def _build(
     seconds = time.monotonic() - started
     mark = marks[model.name]
     built_at = datetime.now(timezone.utc).replace(tzinfo=None)
+    basis = slices.basis(model.name) if slices else ""
     record_result(
         database,
         BuiltModel(
-            model.name, model.kind, mark.definition, mark.content, load_id, built_at, seconds, rows
+            model.name, model.kind, mark.definition, mark.content, load_id, built_at, seconds, rows, basis
         ),
-    )
+    )  # fmt: skip
     return ModelResult(model.name, model.kind, "built", rows=rows, seconds=seconds)
 
 
