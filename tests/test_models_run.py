@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from stripe_feed.errors import UsageError
+from stripe_feed.models import run
 from stripe_feed.models.database import ModelDatabase, duckdb_database
 from stripe_feed.models.render import ModelFile, Project, load_project
 from stripe_feed.models.run import ModelResult, build_models
@@ -155,6 +156,29 @@ def test_every_model_builds_without_a_row() -> None:
     assert unbuilt <= load_project().raw_tables - TABLES.keys()
 
 
+def test_an_unchanged_build_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = duckdb.connect()
+    empty_tables(connection)
+    one_subscription(connection)
+    database = duckdb_database(connection, "stripe")
+    first = build_models(database)
+    unchanged = [replace(r, status="unchanged") if r.status == "built" else r for r in first]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "render_models", None)
+        seen: list[ModelResult] = []
+        again = build_models(database, watch=seen.append)
+    assert [replace(r, seconds=0) for r in again] == [replace(r, seconds=0) for r in unchanged]
+    assert seen == again
+
+    build_models(database, ["mrr_items"], {"churn_timing": "cancel"})
+    assert statuses(build_models(database))["mrr_items"] == "built"
+    connection.execute("drop table stripe_models.mrr_items")
+    assert statuses(build_models(database))["mrr_items"] == "built"
+    connection.execute("insert into stripe._dlt_loads values ('2.5', 0, current_timestamp)")
+    assert statuses(build_models(database))["mrr_items"] == "built"
+
+
 def test_a_loaded_table_without_rows_need_not_exist() -> None:
     connection = duckdb.connect()
     empty_tables(connection)
@@ -181,7 +205,8 @@ def test_every_column_of_every_model_is_described() -> None:
         "select table_name, column_name from information_schema.columns where table_schema = 'stripe_models'"
     ).fetchall():
         columns.setdefault(model, []).append(column)
-    del columns["_stripe_feed_models"], columns["_stripe_feed_customers"]
+    for own in ("_stripe_feed_models", "_stripe_feed_customers", "_stripe_feed_build"):
+        del columns[own]
 
     assert project.properties.keys() == project.models.keys()
     for model, names in columns.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ PER_CUSTOMER = {
 
 
 @pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def sliced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that were built by slices, however many customers changed."""
     names: list[str] = []
     rebuild = slices.CustomerSlices.rebuild

@@ -12,6 +12,7 @@ from ..destination.place import models_schema
 from .render import ModelTarget
 
 RESULTS = "_stripe_feed_models"  # beside the models: what was built, from what, and when
+LAST_BUILD = "_stripe_feed_build"  # of all models: from what, and its results
 CUSTOMER_MARKS = "_stripe_feed_customers"  # what each customer's rows were at the last build
 
 
@@ -143,6 +144,9 @@ def create_schema(database: ModelDatabase) -> None:
     database.execute(
         f"alter table {database.target.relation(RESULTS)} add column if not exists basis varchar(32)"
     )
+    database.execute(
+        f"create table if not exists {database.target.relation(LAST_BUILD)} (content varchar(32), results text)"
+    )
 
 
 def read_results(database: ModelDatabase) -> dict[str, BuiltModel]:
@@ -173,3 +177,22 @@ def record_result(database: ModelDatabase, built: BuiltModel) -> None:
     with database.transaction():
         database.execute(f"delete from {relation} where name = '{built.name}'")
         database.execute(f"insert into {relation} values ({values})")
+
+
+def read_last_build(database: ModelDatabase, content: str) -> str | None:
+    """The results of the last build of all models, if it was made from this content."""
+    relation = database.target.relation(LAST_BUILD)
+    rows = database.execute(f"select results from {relation} where content = '{content}'")
+    return str(rows[0][0]) if rows else None
+
+
+def forget_last_build(database: ModelDatabase) -> None:
+    """Remove the record of the last build of all models."""
+    database.execute(f"delete from {database.target.relation(LAST_BUILD)}")
+
+
+def record_last_build(database: ModelDatabase, content: str, results: str) -> None:
+    """Record a build of all models."""
+    quoted = results.replace("'", "''")
+    relation = database.target.relation(LAST_BUILD)
+    database.execute(f"insert into {relation} values ('{content}', '{quoted}')")

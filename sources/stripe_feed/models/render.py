@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from types import CodeType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,16 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
         raw_tables=frozenset(raw_tables),
         exposures=tuple(exposures),
     )
+
+
+@cache
+def project_digest(folder: Path = PROJECT_FOLDER) -> str:
+    """A digest of the files of the project."""
+    content = blake2b(digest_size=16)
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".sql", ".yml"):
+            content.update(file.name.encode() + b"\0" + file.read_bytes())
+    return content.hexdigest()
 
 
 def copy_project(folder: str) -> Path:

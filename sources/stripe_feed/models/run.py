@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -23,8 +24,11 @@ from .database import (
     create_schema,
     existing_relations,
     existing_tables,
+    forget_last_build,
     newest_load,
+    read_last_build,
     read_results,
+    record_last_build,
     record_result,
 )
 from .relations import create_relation, create_stand_ins, stand_in_names
@@ -33,11 +37,13 @@ from .render import (
     Project,
     RenderedModel,
     load_project,
+    project_digest,
     render_model,
     render_models,
     render_text,
 )
 from .slices import CLOCK, CustomerSlices, can_slice, digest_of, is_per_customer
+from .variables import check_variables
 
 BuildStatus = Literal["built", "unchanged", "left out", "failed"]
 
@@ -73,8 +79,61 @@ def build_models(
     model whose raw tables are missing is left out, and so are those that read it; a missing table
     that is `loaded` counts as one without rows. One that fails does not stop the others.
     """
-    project = project or load_project()
     create_schema(database)
+    content = None
+    if not selection and project is None:
+        content = _content_of_all(database, variables, loaded)
+    if content and not full and (results := _kept_results(database, content)):
+        for result in results:
+            watch(result)
+        return results
+    forget_last_build(database)
+    results = _build_selected(
+        database, selection, variables, full, project or load_project(), loaded, watch
+    )
+    if content and not any(map(_is_failed, results)):
+        record_last_build(database, content, json.dumps([asdict(result) for result in results]))
+    return results
+
+
+def _content_of_all(
+    database: ModelDatabase, variables: Mapping[str, Any] | None, loaded: Collection[str]
+) -> str | None:
+    """A digest of all that the models come from; None if no load is recorded."""
+    raw_tables = existing_tables(database)
+    load_id = newest_load(database, raw_tables)
+    if load_id is None:
+        return None
+    tables = [(table, sorted(columns)) for table, columns in sorted(raw_tables.items())]
+    given = sorted(check_variables(variables or {}).items())
+    return digest_of(project_digest(), load_id, _today(), given, sorted(loaded), tables)
+
+
+def _kept_results(database: ModelDatabase, content: str) -> list[ModelResult] | None:
+    """What the last build of all models found, if it would find the same again."""
+    kept = read_last_build(database, content)
+    if kept is None:
+        return None
+    results = [ModelResult(**result) for result in json.loads(kept)]
+    relations = existing_relations(database)
+    if any(r.status != "left out" and r.name not in relations for r in results):
+        return None
+    return [replace(r, status="unchanged") if r.status == "built" else r for r in results]
+
+
+def _today() -> str:
+    return f"{datetime.now(timezone.utc):%Y-%m-%d}"
+
+
+def _build_selected(
+    database: ModelDatabase,
+    selection: Sequence[str] | None,
+    variables: Mapping[str, Any] | None,
+    full: bool,
+    project: Project,
+    loaded: Collection[str],
+    watch: Callable[[ModelResult], None],
+) -> list[ModelResult]:
     relations, history = existing_relations(database), read_results(database)
     raw_tables = existing_tables(database)
     stand_ins = create_stand_ins(database, project, raw_tables, loaded)
@@ -249,7 +308,7 @@ class _Marks:
 
 
 def _marks(models: Mapping[str, RenderedModel], load_id: str | None) -> dict[str, _Marks]:
-    today = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    today = _today()
     marks: dict[str, _Marks] = {}
     for name, model in models.items():
         definition = digest_of(model.kind, model.sql)
