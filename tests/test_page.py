@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
 
 from stripe_feed.delivery import outbox
 from stripe_feed.delivery.outbox import Attempt
+from stripe_feed.errors import Locked, SetupError
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.push_states import note_runs
 from stripe_feed.markup import escape_text, tag
+from stripe_feed.report.headline import HeadlineCache
+from stripe_feed.report.reading import CurrencyHeadline, Headline, read_headline
 from stripe_feed.server import webhook_inbox
 from stripe_feed.server.page import read_overview, render_page
 from stripe_feed.triggers.engine import run_triggers
@@ -561,3 +566,62 @@ def test_a_key_is_of_one_run(feed: Feed) -> None:
     with served(feed) as web:
         assert key_in(web) != key
         assert pressed(web, key, dead).status == 403
+
+
+HEADLINE = Headline(
+    datetime(2026, 11, 30, 12, 0),
+    date(2026, 11, 1),
+    12_345,
+    (
+        CurrencyHeadline("eur", 123_456_78, -1_00, 9_876, 2, 50_00),
+        CurrencyHeadline("jpy", 1_234, 0, 3, 0, 0),
+        CurrencyHeadline("kwd", overdue_invoices=1, overdue_amount=1_500),
+    ),
+)
+
+
+def test_the_figures_of_the_models_are_shown_currency_by_currency(feed: Feed) -> None:
+    page = Tree(render_page(read_overview(feed.store), (), {}, KEY, NOW, HEADLINE))
+
+    facts = list(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert facts[-9:] == [
+        ("MRR", "123,456.78"), ("This month", "-1.00"), ("Subscribers", "9,876"), ("Overdue", "50.00 in 2"),
+        ("MRR", "1,234"), ("This month", "0"), ("Subscribers", "3"), ("Overdue", "0 in 0"),
+        ("Overdue", "1.500 in 1"),
+    ]  # fmt: skip
+    assert any(
+        text.startswith("12,345 active subscribers in all currencies.") for text in page.texts("p")
+    )
+    assert "Figures" not in shown(feed).texts("h2")
+
+
+def test_the_figures_are_read_again_when_they_may_have_changed_and_stand_while_the_copy_is_busy() -> (
+    None
+):
+    said: list[Any] = [
+        SetupError("no copy"),
+        HEADLINE,
+        Locked("busy"),
+        replace(HEADLINE, currencies=()),
+        HEADLINE,
+    ]
+    clock, mark = [NOW], [1]
+
+    def read(question: Any, wait: float) -> Headline:
+        assert (question, wait) == (read_headline, 0.0)
+        answer = said.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return cast(Headline, answer)
+
+    cache = HeadlineCache(read, lambda: mark[0], lambda: clock[0])
+
+    assert cache.get() is None and cache.get() is None
+    mark[0] = 2
+    assert cache.get() is HEADLINE and cache.get() is HEADLINE
+    mark[0] = 3
+    assert cache.get() is HEADLINE  # another process loads
+    assert cache.get() == replace(HEADLINE, currencies=())
+    clock[0] += 61
+    assert cache.get() is HEADLINE
+    assert said == []

@@ -17,8 +17,11 @@ from typer.testing import CliRunner, Result
 
 from stripe_feed.cli.main import app
 from stripe_feed.currencies import DECIMALS
+from stripe_feed.destination.pipeline import open_pipeline
+from stripe_feed.feed.feed import open_feed
 from stripe_feed.report.figures import FigureColumn
 from stripe_feed.report.page import format_figure
+from stripe_feed.report.reading import read_headline
 from tests.raw_tables import empty_tables
 from tests.reports import SCRIPT, Page, marts, read_page, reported, small_copy
 from tests.timelines import CURRENCIES
@@ -154,6 +157,17 @@ def test_at_a_glance_each_currency_stands_for_itself(made: Made) -> None:
         "select active_subscribers from subscriber_metrics_daily order by day desc limit 1",
     )
     assert f"{active:,} active subscribers" in made.page.text
+
+
+def test_the_page_of_serve_reads_the_same_headline(made: Made) -> None:
+    folder = str(made.file.parent / "state")
+    with open_feed(open_pipeline(str(made.database), state_dir=folder)) as feed:
+        headline = feed.read_models(read_headline, 0.0)
+
+    rows = columns(made, "Where each currency stands", "Currency", "MRR")
+    assert rows == [
+        (one.currency.upper(), shown(one.mrr, one.currency)) for one in headline.currencies
+    ]
 
 
 def test_it_says_of_what_and_of_when_it_speaks(made: Made) -> None:

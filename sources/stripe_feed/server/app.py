@@ -191,7 +191,13 @@ async def home(request: Request) -> Response:
     settings = context.settings
     shown = await context.in_thread(page.read_overview)
     made = partial(
-        page.render_page, shown, settings.triggers, settings.health(), context.key, settings.now()
+        page.render_page,
+        shown,
+        settings.triggers,
+        settings.health(),
+        context.key,
+        settings.now(),
+        await run_sync(settings.headline),
     )
     return Response(await run_sync(made), 200, media_type="text/html; charset=utf-8")
 

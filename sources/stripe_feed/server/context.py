@@ -27,6 +27,7 @@ from ..feed.feed import Feed
 from ..feed.lookups import LookupUnavailable
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
+from ..report.reading import Headline
 from ..triggers.models.model_trigger import AnyTrigger
 from ..write.actions import Actions
 from .auth import error_json
@@ -61,8 +62,8 @@ class ServerConfig:
     endpoint in Stripe; if empty, webhooks are refused. `counts`: counters of outside requests, for
     `/metrics`. `keep_bodies`: whether the key cannot read events, so that a webhook's body is the
     only source. `rung` is called, in a thread, after an event was stored. `health` returns
-    `synced_at` (Unix seconds) and `error` (a class) of syncing. `stopped` ends streams and waits.
-    `actions`: what `POST /actions/...` runs; None turns it off. `poll` and `heartbeat` are seconds.
+    `synced_at` (Unix seconds) and `error` (a class) of syncing, `headline` the figures of the models. `stopped` ends
+    streams and waits. `actions`: what `POST /actions/...` runs; None turns it off. `poll` and `heartbeat` are seconds.
     """
 
     feed: Feed
@@ -72,6 +73,7 @@ class ServerConfig:
     keep_bodies: Callable[[], bool] = lambda: False
     rung: Callable[[], object] = lambda: None
     health: Callable[[], Mapping[str, Any]] = dict
+    headline: Callable[[], Headline | None] = lambda: None
     counts: Counter[str] = field(default_factory=Counter)
     now: Callable[[], float] = time.time
     stopped: threading.Event = field(default_factory=threading.Event)

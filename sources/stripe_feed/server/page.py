@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from ..currencies import in_major_units
@@ -18,6 +19,8 @@ from ..feed.storage.push_states import LastRun, last_runs
 from ..feed.storage.schema import UNFINISHED
 from ..feed.storage.store import FeedStore
 from ..markup import Html, join_elements, tag
+from ..report.page import format_money
+from ..report.reading import CurrencyHeadline, Headline
 from ..resources import RESOURCES
 from ..triggers.models.evaluate import watched_rows
 from ..triggers.models.model_trigger import AnyTrigger
@@ -100,9 +103,16 @@ def _failing_messages(store: FeedStore) -> list[tuple[Message, Attempt | None, i
 
 
 def render_page(
-    shown: Overview, triggers: Sequence[AnyTrigger], health: Mapping[str, Any], key: str, now: float
+    shown: Overview,
+    triggers: Sequence[AnyTrigger],
+    health: Mapping[str, Any],
+    key: str,
+    now: float,
+    headline: Headline | None = None,
 ) -> str:
-    """Render the page. `key` is part of every form, so that only this page can send one."""
+    """Render the page. `key` is part of every form, so that only this page can send one; `headline`:
+    the figures of the models, if they are built.
+    """
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -114,6 +124,7 @@ def render_page(
         tag("script", src="/page.js", defer=""),
     )
     sections = (
+        *([_headline_section(headline, now)] if headline and headline.currencies else []),
         _deliveries(shown, key, now),
         _trigger_section(shown, triggers, now),
         *([_push_section(shown, now)] if shown.pushes else []),
@@ -151,6 +162,34 @@ def _header(shown: Overview, health: Mapping[str, Any], now: float) -> Html:
         tag("div", tag("h1", "stripe-feed"), state, class_="name"),
         tag("dl", listed, class_="facts"),
     )
+
+
+def _headline_section(headline: Headline, now: float) -> Html:
+    cards = join_elements(map(_currency_card, headline.currencies))
+    active = headline.active_subscribers
+    people = "" if active is None else f"{active:,} active subscribers in all currencies. "
+    as_of = headline.as_of.replace(tzinfo=timezone.utc).timestamp() if headline.as_of else None
+    about = tag("p", people, "MRR as of ", _relative_time(as_of, now), ".")
+    return _section("figures", "Figures", about, tag("ul", cards, class_="cards"))
+
+
+def _currency_card(one: CurrencyHeadline) -> Html:
+    """What a currency's models say; figures whose model is not built are left out."""
+    money = partial(format_money, currency=one.currency)
+    facts = {
+        "MRR": None if one.mrr is None else money(one.mrr),
+        "This month": None if one.mrr_change is None else money(one.mrr_change),
+        "Subscribers": None if one.subscribers is None else f"{one.subscribers:,}",
+        "Overdue": None
+        if one.overdue_amount is None
+        else f"{money(one.overdue_amount)} in {one.overdue_invoices:,}",
+    }
+    listed = join_elements(
+        tag("div", tag("dt", name), tag("dd", value))
+        for name, value in facts.items()
+        if value is not None
+    )
+    return tag("li", tag("h3", one.currency.upper()), tag("dl", listed), class_="card")
 
 
 def _badge(words: str, kind: str) -> Html:

@@ -24,6 +24,7 @@ from ..extract.run import RunContext
 from ..extract.tables.rejected import describe_rejected
 from ..feed.feed import Feed, open_feed
 from ..feed.storage.store import FeedStore
+from ..report.headline import HeadlineCache
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
 from ..triggers.config_watcher import ConfigWatcher
@@ -377,6 +378,7 @@ def run_service(
             keep_bodies=lambda: state.keeps_bodies,
             rung=state.rung.set,
             health=state.health,
+            headline=HeadlineCache(feed.read_models, feed.store.models_mark, time.time).get,
             stopped=stopped,
             actions=held.enter_context(_open_actions(places, reading)) if allow_actions else None,
         )

@@ -97,7 +97,7 @@ def build_and_report(
         full=full,
         wait=wait,
     )
-    _note_build(copy)
+    note_build(copy)
     print_results(results, json)
     raise_if_failed(results)
     unexpected = [r for r in results if r.status == "left out" and not is_expected(r, names)]
@@ -108,7 +108,7 @@ def build_and_report(
         )
 
 
-def _note_build(copy: LocalCopyOptions) -> None:
+def note_build(copy: LocalCopyOptions) -> None:
     """Tell the triggers on models, which `deliver` and `serve` evaluate, that models were built."""
     from ...destination.pipeline import resolve_place, state_root
     from ...destination.place import FEED_STORE_SUFFIX, companion_path
@@ -129,7 +129,7 @@ def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
     from .printing import summarize
 
     results = build_copy_models(**copy.arguments(), wait=wait)
-    _note_build(copy)
+    note_build(copy)
     summarize(results)
     raise_if_failed(results)
 

@@ -9,7 +9,7 @@ import typer
 from ...destination.locks import DEFAULT_WAIT
 from ..options import LocalCopyOptions, Wait, split_names
 from ..output import console_out, echo_err, escape_control
-from .commands import Variables, parse_variables, raise_if_failed
+from .commands import Variables, note_build, parse_variables, raise_if_failed
 
 
 def report(
@@ -56,6 +56,7 @@ def report(
         wait=wait,
     )
     if written.built:
+        note_build(copy)
         summarize(written.built)
     if written.left_out:
         echo_err("The report leaves out:")
