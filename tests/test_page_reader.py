@@ -132,6 +132,35 @@ def test_a_batch_is_also_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert sizes == [200, 200, 200, 50]
 
 
+def test_a_consumer_pauses_at_the_last_listing_until_any_has_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks for all of them in turn, and would do nothing else while Stripe answers."""
+    pausing, ending = threading.Event(), threading.Event()
+
+    def fetch_after(event: threading.Event) -> FetchPage[str]:
+        def fetch(walk: int, ask: PageRequest) -> ListPage[str]:
+            assert event.wait(20)
+            return page(Endpoint([1]), ask)
+
+        return fetch
+
+    first, last = listing_of(fetch=fetch_after(pausing)), listing_of(fetch=fetch_after(ending))
+    with reading(first, last, tokens=Tokens(2)) as reader:
+        wait_for_news = reader._cond.wait_for
+
+        def wait(until: Callable[[], bool], timeout: float) -> bool:
+            pausing.set()
+            return wait_for_news(until, 20)
+
+        monkeypatch.setattr(reader._cond, "wait_for", wait)
+        asked = [reader.next_batch(first), reader.next_batch(last)]
+        found = ids([reader.next_batch(first)])
+        ending.set()
+
+    assert (asked, found) == ([[], []], ["cus_0"])
+
+
 @pytest.mark.parametrize("limit", ["MAX_TABLE_ROWS", "MAX_TABLE_BYTES"])
 def test_no_page_is_asked_for_while_enough_batches_wait(
     monkeypatch: pytest.MonkeyPatch, limit: str

@@ -95,6 +95,7 @@ def measure(command: Sequence[str], box: Box | None = None, cwd: Path | None = N
     """Run a command to its end and ask the operating system what it took."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     env["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parents[1]), env.get("PYTHONPATH"))))
     if box is not None:
         env |= {"STRIPE_API_BASE": box.url, "STRIPE_SECRET_KEY": box.key}
     with tempfile.TemporaryFile() as out:

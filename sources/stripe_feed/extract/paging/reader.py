@@ -19,6 +19,7 @@ MAX_TABLE_ROWS = 5_000  # rows per Arrow table
 MAX_TABLE_BYTES = 16_000_000  # a page's bytes stay in memory until its table is built
 # beyond that, only a listing with less than one batch waiting asks for pages
 MAX_WAITING_BATCHES = 2
+MAX_PAUSE = 0.05  # seconds that a consumer waits for a batch, so that it need not ask all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,13 @@ class PageReader:
     def next_batch(self, listing: Listing[PageRow]) -> list[PageSlice[PageRow]]:
         """Return about one batch of slices, or none if less than a batch is ready. Raises what
         reading raised.
+
+        All listings have one consumer, which asks for each in turn: it pauses at the last one until
+        any has something for it.
         """
         with self._cond:
+            if self.listings and listing is self.listings[-1]:
+                self._cond.wait_for(self._has_news, MAX_PAUSE)
             if listing.error is not None:
                 raise listing.error
             if not listing.batch_ready:
@@ -145,6 +151,11 @@ class PageReader:
             listing.bytes_waiting -= size
             self._cond.notify_all()
             return batch
+
+    def _has_news(self) -> bool:
+        return self._closed or any(
+            listing.batch_ready or listing.error is not None for listing in self.listings
+        )
 
     def stop(self, listing: Listing[Any]) -> None:
         """Read no further pages of this listing."""

@@ -60,23 +60,24 @@ def child_table(
     now: int,
 ) -> pa.Table:
     """Build the table of all children of some parents, given as (id, rows, version), with one
-    tombstone row for each parent.
+    tombstone row for each parent that has none.
 
-    The tombstone is never stored: it tells the merge which parents were seen, so that it removes
-    the children that vanished.
+    The tombstone is never stored: as the rows of other parents do, it tells the merge that its
+    parent was seen, so that the merge removes the children that vanished.
     """
     rows = [row for _, rows, _ in families for row in rows]
     owners = [parent for parent, rows, _ in families for _ in rows]
     versions = [version for _, rows, version in families for _ in rows]
-    count = len(families)
-    tombstones = [codec.row_struct(id=parent) for parent, _, _ in families]
+    childless = [(parent, version) for parent, rows, version in families if not rows]
+    count = len(childless)
+    tombstones = [codec.row_struct(id=parent) for parent, _ in childless]
     own_columns = _own_columns(
         len(rows) + count,
-        versions + [version for _, _, version in families],
+        versions + [version for _, version in childless],
         stamp,
         [None] * len(rows) + [now] * count,
     )
-    fixed = {child.parent: owners + [parent for parent, _, _ in families]}
+    fixed = {child.parent: owners + [parent for parent, _ in childless]}
     return _to_table(codec, rows + tombstones, fixed, own_columns)
 
 
