@@ -75,6 +75,10 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_an_idle_run_asks_little_and_writes_nothing": "test_incremental.py::test_a_run_with_nothing_new_writes_nothing",
         "test_a_key_that_lost_its_permission_a_month_ago_still_loads": "test_stream.py::test_a_key_that_may_not_read_events_loses_none",
     },
+    "test_model_presets.py": {
+        "test_each_preset_fires_for_what_the_account_shows":
+            "test_model_triggers.py::test_every_preset_reads_its_model_as_it_is_built",
+    },
     "test_models_oracle.py": {
         "test_every_cell_is_as_calculated_with_another_definition": (
             "churn_timing-cancel-invoiced", "paused_collection-excluded-observed", "discounts-all-observed",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -55,6 +56,7 @@ class Watched:
     connection: Any = field(default_factory=duckdb.connect)
     now: float = NOW
     schema: str | None = "stripe"
+    feed: Any = None
 
     def __post_init__(self) -> None:
         if self.schema:
@@ -77,7 +79,10 @@ class Watched:
     def evaluate(self, *triggers: ModelTrigger) -> list[TriggerResult]:
         """Evaluate triggers a minute later."""
         self.now += 60
-        return evaluate_models(self.store, triggers, self.now, lambda read: read(self.database))
+        return evaluate_models(self.store, triggers, self.now, self.read)
+
+    def read(self, read: Callable[[ModelDatabase], Any]) -> Any:
+        return read(self.database)
 
     def evaluate_one(self, trigger: ModelTrigger) -> TriggerResult:
         (result,) = self.evaluate(trigger)
@@ -99,3 +104,73 @@ def build_as_of(database: ModelDatabase, as_of: str, *models: str) -> None:
     """Build models, and what they read, so that their now is another moment (UTC)."""
     results = build_models(database, [f"+{name}" for name in models], {"as_of": as_of})
     assert {one.status for one in results} <= {"built", "unchanged"}, results
+
+
+def row(mrr: int | None = 1, customer: str = "cus_1", note: str | None = None) -> dict[str, Any]:
+    return {"customer_id": customer, "mrr": mrr, "note": note}
+
+
+def random_rows(rng: random.Random, before: Rows) -> dict[str, dict[str, Any]]:
+    """Rows that differ a little, or not at all, from those before."""
+    rows = {key: dict(values) for key, values in before.items()}
+    for _ in range(rng.choice((0, 1, 1, 3, 8))):
+        key = rng.choice("abcdefghij") + rng.choice(("", "'", '"', "%", "/", "\\", "ü", "\n"))
+        if rng.random() < 0.4:
+            rows.pop(key, None)
+        else:
+            rows[key] = row(
+                rng.choice((None, 0, 1, -(2**62))),
+                rng.choice(("cus_1", "cus_2")),
+                rng.choice((None, "", "-", "x")),
+            )
+    return rows
+
+
+def expected(before: Rows, after: Rows, watch: list[str]) -> list[tuple[str, str, Any, Any]]:
+    """What happened between two states, row by row."""
+    found: list[tuple[str, str, Any, Any]] = []
+    for key in sorted({**before, **after}):
+        old, new = before.get(key), after.get(key)
+        if old is None:
+            found.append(("entered", key, None, new))
+        elif new is None:
+            found.append(("left", key, old, None))
+        elif any(old[name] != new[name] for name in watch):
+            found.append(("changed", key, old, new))
+    return found
+
+
+def check_against_calculation(watched: Watched, seed: int) -> None:
+    rng = random.Random(seed)
+    watch = rng.choice((["mrr"], ["mrr", "note"], ["mrr", "note", "customer_id"]))
+    trigger = a_model_trigger(
+        f"t{seed}", watch=watch, on=["entered", "left", "changed"], guard={"max": 10**9, "share": 1}
+    )
+    before: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}  # as of the last change of a watched column
+    wanted: list[tuple[str, str, Any, Any]] = []
+    for n in range(6):
+        rows = random_rows(rng, before)
+        watched.hold(rows)
+        watched.evaluate_one(trigger)
+        if n:
+            happened = expected(known, rows, watch)
+            wanted += sorted(happened, key=lambda one: ("entered", "left", "changed").index(one[0]))
+            for _, key, _, new in happened:
+                known.pop(key, None)
+                if new is not None:
+                    known[key] = new
+        else:
+            known = dict(rows)
+        before = rows
+    told = [
+        (kind, key, change.before, change.after)
+        for (kind, key), change in zip(
+            watched.told(trigger.name), watched.changes(trigger.name), strict=True
+        )
+    ]
+    with_keys = [
+        (kind, key, *({"id": key, **side} if side else None for side in sides))
+        for kind, key, *sides in wanted
+    ]
+    assert told == with_keys

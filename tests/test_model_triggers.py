@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,23 @@ from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.server.metrics import LateCounter, metrics
 from stripe_feed.server.page import read_overview, render_page
-from stripe_feed.triggers.config import check_triggers, parse_any_trigger, read_triggers
+from stripe_feed.triggers.config import check_triggers, read_triggers
 from stripe_feed.triggers.models import evaluate, model_rows
 from stripe_feed.triggers.models.explain import explain_rows, try_rows
 from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
 from stripe_feed.triggers.models.replay import replay_rows
 from stripe_feed.triggers.models.schedule import ModelSchedule
 from stripe_feed.triggers.run import split_triggers
-from tests.deliveries import NOW, Scripted, nothing, once
-from tests.model_triggers import SELECT_ALL, Rows, Watched, a_model_trigger, build_as_of
-from tests.raw_tables import empty_tables
+from tests.deliveries import NOW, Scripted, once
+from tests.model_triggers import (
+    SELECT_ALL,
+    Watched,
+    a_model_trigger,
+    build_as_of,
+    check_against_calculation,
+    row,
+)
+from tests.raw_tables import empty_tables, one_subscription
 
 CANARY = "canary@example.com"
 
@@ -36,10 +42,6 @@ EVERYTHING: Any = {"watch": ["mrr"], "on": ["entered", "left", "changed"]}
 def watched(tmp_path: Path) -> Iterator[Watched]:
     with FeedStore(tmp_path / "copy.feed.sqlite") as store:
         yield Watched(store)
-
-
-def row(mrr: int | None = 1, customer: str = "cus_1", note: str | None = None) -> dict[str, Any]:
-    return {"customer_id": customer, "mrr": mrr, "note": note}
 
 
 # What becomes a message
@@ -543,72 +545,6 @@ def test_pruning_keeps_what_is_still_to_be_sent(watched: Watched) -> None:
 # Held against a calculation
 
 
-def random_rows(rng: random.Random, before: Rows) -> dict[str, dict[str, Any]]:
-    """Rows that differ a little, or not at all, from those before."""
-    rows = {key: dict(values) for key, values in before.items()}
-    for _ in range(rng.choice((0, 1, 1, 3, 8))):
-        key = rng.choice("abcdefghij") + rng.choice(("", "'", '"', "%", "/", "\\", "ü", "\n"))
-        if rng.random() < 0.4:
-            rows.pop(key, None)
-        else:
-            rows[key] = row(
-                rng.choice((None, 0, 1, -(2**62))),
-                rng.choice(("cus_1", "cus_2")),
-                rng.choice((None, "", "-", "x")),
-            )
-    return rows
-
-
-def expected(before: Rows, after: Rows, watch: list[str]) -> list[tuple[str, str, Any, Any]]:
-    """What happened between two states, row by row."""
-    found: list[tuple[str, str, Any, Any]] = []
-    for key in sorted({**before, **after}):
-        old, new = before.get(key), after.get(key)
-        if old is None:
-            found.append(("entered", key, None, new))
-        elif new is None:
-            found.append(("left", key, old, None))
-        elif any(old[name] != new[name] for name in watch):
-            found.append(("changed", key, old, new))
-    return found
-
-
-def check_against_calculation(watched: Watched, seed: int) -> None:
-    rng = random.Random(seed)
-    watch = rng.choice((["mrr"], ["mrr", "note"], ["mrr", "note", "customer_id"]))
-    trigger = a_model_trigger(
-        f"t{seed}", watch=watch, on=["entered", "left", "changed"], guard={"max": 10**9, "share": 1}
-    )
-    before: dict[str, dict[str, Any]] = {}
-    known: dict[str, dict[str, Any]] = {}  # as of the last change of a watched column
-    wanted: list[tuple[str, str, Any, Any]] = []
-    for n in range(6):
-        rows = random_rows(rng, before)
-        watched.hold(rows)
-        watched.evaluate_one(trigger)
-        if n:
-            happened = expected(known, rows, watch)
-            wanted += sorted(happened, key=lambda one: ("entered", "left", "changed").index(one[0]))
-            for _, key, _, new in happened:
-                known.pop(key, None)
-                if new is not None:
-                    known[key] = new
-        else:
-            known = dict(rows)
-        before = rows
-    told = [
-        (kind, key, change.before, change.after)
-        for (kind, key), change in zip(
-            watched.told(trigger.name), watched.changes(trigger.name), strict=True
-        )
-    ]
-    with_keys = [
-        (kind, key, *({"id": key, **side} if side else None for side in sides))
-        for kind, key, *sides in wanted
-    ]
-    assert told == with_keys
-
-
 def test_messages_are_the_differences_of_random_tables(watched: Watched) -> None:
     for seed in range(25):
         check_against_calculation(watched, seed)
@@ -679,10 +615,23 @@ def test_a_file_may_name_sql_beside_it_and_columns_are_checked(tmp_path: Path) -
     ]
 
 
-def test_every_preset_is_a_rule_on_columns_that_its_model_has() -> None:
-    for preset in MODEL_PRESETS:
-        trigger = parse_any_trigger({"name": "t", "preset": preset, "deliver": {"python": nothing}})
-        assert trigger.name == "t"
+def test_every_preset_reads_its_model_as_it_is_built(account: Watched) -> None:
+    one_subscription(account.connection)
+    triggers = [a_model_trigger(name, preset=name) for name in MODEL_PRESETS]
+    models = {trigger.model for trigger in triggers}
+    build_as_of(account.database, "2026-11-20 00:00:00", *sorted(models))
+    account.evaluate(*triggers)
+    account.connection.execute(
+        "update stripe.subscriptions set status = 'canceled', canceled_at = '2026-11-21', ended_at = '2026-11-21'"
+    )
+    account.connection.execute("insert into stripe._dlt_loads values ('2.5', 0, null)")
+    build_as_of(account.database, "2026-11-22 00:00:00", *sorted(models))
+
+    results = account.evaluate(*triggers)
+
+    assert [one.error for one in results] == [None] * len(triggers)
+    assert account.told("mrr_dropped") == [("left", "cus_1/usd")]
+    assert account.told("customer_churned")[0][0] == "entered"
 
 
 # What is shown

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import adbc_driver_postgresql.dbapi
 import dlt
+import psycopg2
 import pyarrow as pa
 import pytest
 
 from stripe_feed import open_copy
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.errors import UsageError
+from stripe_feed.feed.feed import Feed
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.models.copies import build_copy_models
 from stripe_feed.models.database import ModelDatabase, client_database, duckdb_database
 from stripe_feed.models.run import build_models
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import sync
 from tests.copies import FAST
+from tests.model_triggers import Rows, Watched, a_model_trigger, check_against_calculation
 from tests.postgres import postgres_server
 from tests.timelines import AS_OF as TIMELINES_AS_OF
 from tests.timelines import Family, draw_account, new_connection, raw_tables, utc_time
@@ -177,3 +182,82 @@ def test_postgres_has_the_types_of_columns_without_rows_too(
     assert summary.schema.field("ratio").type == pa.decimal128(38, 12)
     assert total.fetchall() == [(Decimal(2**53 + 1),)]
     assert seen == (["customers"], ["mrr_summary"])
+
+
+class PostgresWatched(Watched):
+    """The table `watched` in Postgres, read as `deliver` reads models."""
+
+    def __post_init__(self) -> None:
+        self.connection.execute("drop table if exists watched")
+        self.connection.execute(f"create table watched ({self.columns})")
+
+    def hold(self, rows: Rows) -> None:
+        self.connection.execute("delete from watched")
+        for key, row in rows.items():
+            values = [key, row["customer_id"], row["mrr"], row["note"]]
+            self.connection.execute("insert into watched values (%s, %s, %s, %s)", values)
+
+    def read(self, read: Callable[[ModelDatabase], Any]) -> Any:
+        return self.feed.read_models(read)
+
+
+@pytest.fixture
+def watched(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PostgresWatched]:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    with (
+        dlt_settings(),
+        closing(psycopg2.connect(postgres)) as connection,
+        FeedStore(tmp_path / "copy.feed.sqlite") as store,
+    ):
+        connection.autocommit = True
+        feed = Feed(open_pipeline(None, "postgres", "stripe", str(tmp_path)), store)
+        yield PostgresWatched(store, connection=connection.cursor(), feed=feed)
+
+
+def test_triggers_tell_the_differences_of_random_tables(watched: PostgresWatched) -> None:
+    for seed in range(4):
+        check_against_calculation(watched, seed)
+
+
+def test_rows_look_as_those_of_duckdb(watched: PostgresWatched) -> None:
+    sql = """
+        select id, mrr::numeric as whole, mrr::numeric / 8 as part, timestamp '2026-11-30 12:00:00.5' as at_time,
+            timestamptz '2026-11-30 12:00:00+02' as in_zone, date '2026-11-30' as at_day, true as is_so, 0.5::float8 as half,
+            json_build_object('like', note) as nested
+        from watched where note like 'a%%' or note like 'a%'
+    """
+    trigger = a_model_trigger(sql=sql, key=["id", "whole"])
+    watched.evaluate_one(trigger)
+    watched.hold({"a": {"customer_id": None, "mrr": 9, "note": "a'b"}})
+    watched.evaluate_one(trigger)
+
+    (change,) = watched.changes()
+    assert (change.object_id, change.after) == (
+        "a/9",
+        {
+            "id": "a", "whole": 9, "part": "1.1250000000000000", "at_time": "2026-11-30T12:00:00.500000Z",
+            "in_zone": "2026-11-30T10:00:00Z", "at_day": "2026-11-30", "is_so": True, "half": 0.5, "nested": {"like": "a'b"},
+        },
+    )  # fmt: skip
+
+
+def test_keys_that_are_null_or_double_and_wrong_sql_are_told(watched: PostgresWatched) -> None:
+    watched.connection.execute("insert into watched (id) values ('a'), ('a'), (null)")
+
+    null, double, wrong, written = watched.evaluate(
+        a_model_trigger("null"),
+        a_model_trigger("double", rows="id is not null"),
+        a_model_trigger("wrong", sql="select nothing from watched"),
+        a_model_trigger(
+            "written", sql="with gone as (delete from watched returning id) select * from gone"
+        ),
+    )
+
+    assert str(null.error).startswith("The key (id) is null in 1 rows of watched.")
+    assert str(double.error).startswith("The key (id) of watched is not unique: a.")
+    assert wrong.error == 'The rows of watched cannot be read: column "nothing" does not exist'
+    assert written.error is not None
+    watched.connection.execute("select count(*) from watched")
+    assert watched.connection.fetchall() == [(3,)]
