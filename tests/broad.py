@@ -52,6 +52,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     "test_feed_property.py": {"test_the_same_on_postgres": ("customers products",)},
     "test_first_loads.py": {"test_a_first_load_under_writes_ends_equal_to_the_account": "test_small_accounts.py::test_what_is_created_while_a_listing_runs_is_in_the_next_one"},
     "test_group_histories.py": {"test_tables_of_all_groups_equal_a_random_history": ("seed1",)},
+    "test_group_kills.py": {"test_runs_that_end_badly_leave_no_trace": ("a bit of each-0",)},
     "test_relists.py": {
         "test_without_changes_whole_lists_are_read_for_their_rows": "test_next_step.py::test_what_is_due_otherwise",
         "test_dates_hold_for_lists_without_a_filter_by_time": "test_next_step.py::test_an_earlier_start_has_whole_lists_read",

@@ -1,8 +1,9 @@
 """Runs `sync` in processes that kill themselves (SIGKILL) at a named point: python crash.py, one
 JSON job per line on stdin.
 
-A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}; the
-answer is the exit status as JSON, -9 when it was killed. The packages are imported once and each
+A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}, for a tiny
+account also {"batch": rows and parents, "package": rows}; the answer is the exit status as JSON, -9
+when it was killed. The packages are imported once and each
 job is a fork, so that a kill costs no start-up.
 """
 
@@ -29,6 +30,7 @@ from dlt.pipeline.pipeline import Pipeline
 
 from stripe_feed import sync_run as syncing
 from stripe_feed.api.client import Api
+from stripe_feed.extract.dependents import sublists
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.paging import reader as paging_reader
 from stripe_feed.extract.paging.reader import PageReader
@@ -97,20 +99,22 @@ def delete_half(folder: Path) -> None:
         path.unlink()
 
 
-def in_small_steps() -> None:
+def in_small_steps(batch: int | None) -> None:
     """Several batches per package, and little read ahead, so that a small account has every state
     in between.
     """
-    paging_reader.MAX_TABLE_ROWS = BATCH_ROWS
+    paging_reader.MAX_TABLE_ROWS = batch or BATCH_ROWS
+    if batch:
+        sublists.SWEEP_BATCH = sublists.PACKAGE_PARENTS = batch
     assert Api.__init__.__kwdefaults__ is not None
     Api.__init__.__kwdefaults__["threads"] = THREADS
 
 
 def run(job: dict[str, Any]) -> None:
-    in_small_steps()
+    in_small_steps(job.get("batch"))
     if job["point"]:
         arm(job["point"], job["at"])
-    syncing.sync(checkpoint_rows=PACKAGE_ROWS, **job["sync"])
+    syncing.sync(checkpoint_rows=job.get("package", PACKAGE_ROWS), **job["sync"])
 
 
 def forked(job: dict[str, Any]) -> int:

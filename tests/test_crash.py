@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,8 +73,15 @@ class Runner:
             env=environment,
         )
 
-    def run(self, copy: Copy, point: str | None = None, at: int = 1, **options: Any) -> int:
-        """Sync; return the exit status."""
+    def run(
+        self,
+        copy: Copy,
+        point: str | None = None,
+        at: int = 1,
+        steps: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> int:
+        """Sync; return the exit status. `steps`: the sizes of batches and packages."""
         files = {
             "database": str(copy.folder / copy.database),
             "state_dir": str(copy.folder / copy.state),
@@ -82,7 +89,9 @@ class Runner:
         arguments = {"api_key": copy.box.key, "api_base": copy.url} | files | FAST | options
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin and stdout
-        stdin.write(json.dumps({"point": point, "at": at, "sync": arguments}) + "\n")
+        stdin.write(
+            json.dumps({"point": point, "at": at, "sync": arguments, **(steps or {})}) + "\n"
+        )
         stdin.flush()
         return int(json.loads(stdout.readline()))
 

@@ -14,6 +14,8 @@ import pytest
 
 from stripe_feed import open_feed, open_pipeline, sync
 from stripe_feed.feed.storage.salvage import SALVAGED
+from stripe_feed.resources import RESOURCES
+from stripe_feed.resources.model import BY_CUSTOMER
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.history.load import record_runs
 from stripe_feed.write.push.log import FailedRow, PushLog, PushStep
@@ -75,7 +77,8 @@ def held() -> str:
             "select table_schema, table_name from information_schema.tables where table_name not like '\\_dlt%' escape '\\'"
         ).fetchall()
         for schema, table in tables:
-            parts += map(str, db.execute(f'select * from "{schema}"."{table}"').fetchall())
+            rows = db.execute(f'select * from "{schema}"."{table}"').fetchall()
+            parts += [json.dumps(row, default=str) for row in rows]
     with open_feed(open_pipeline(COPY)) as feed:
         parts += [json.dumps(one.as_dict()) for one in feed.read(0, 10_000, op=["c", "u", "d", "r"])]  # fmt: skip
     return "\n".join(parts)
@@ -201,3 +204,64 @@ def test_a_push_log_that_is_not_there_is_named_before_anything_is_done(tmp_path:
     said = forget(Shell(box, "http://127.0.0.1:9", tmp_path), "cus_1", "--push-log", "lost.sqlite")
     assert (said.code, len(box.log)) == (2, 0)
     assert "There is no push log lost.sqlite" in said.err
+
+
+def test_what_leads_to_a_customer_only_through_others_is_erased_too(
+    box: Sandbox, shell: Shell, jane: str
+) -> None:
+    """A dispute names the charge, the charge its customer: its row, its change, and those that come
+    later; another customer's stay.
+    """
+    names = ["customers", "charges", "disputes", "reviews", "balance_transactions"]
+    other = next(id for id in box.objects("customers") if id != jane)
+    disputes = {}
+    for customer in (jane, other):
+        charge = box.create("charges", customer=customer)["id"]
+        disputes[customer] = box.create("disputes", charge=charge, reason="general")["id"]
+        box.create("reviews", charge=charge, ip_address=NAME)
+        box.create("balance_transactions", source=disputes[customer], description=f"{NAME} {customer}")  # fmt: skip
+    box.advance(120)
+    sync(database=COPY, resources=names)
+    for customer in (jane, other):
+        box.update("disputes", disputes[customer], metadata={"who": f"{NAME} {customer}"})
+    box.advance(120)
+    sync(database=COPY, resources=names)
+    assert held().count(f"{NAME} {jane}") == held().count(f"{NAME} {other}") == 4
+
+    said = forget(shell, jane, "--only-here", "--json")
+    assert json.loads(said.out)["rows"].items() >= {"disputes": 1, "reviews": 1, "balance_transactions": 1}.items()  # fmt: skip
+    clean = [held()]
+    box.update("disputes", disputes[jane], metadata={"who": f"{NAME} {jane} again"})
+    box.advance(120)
+    sync(database=COPY, resources=names)
+    clean.append(held())
+
+    for text in clean:
+        assert f"{NAME} {jane}" not in text
+        assert text.count(f"{NAME} {other}") == 4
+    with duckdb.connect(COPY, read_only=True) as db:
+        assert db.execute("select count(charge), count(metadata) from stripe.disputes").fetchall() == [(2, 1)]  # fmt: skip
+
+
+def test_every_way_to_a_customer_is_declared() -> None:
+    """Columns that name an object which belongs to a customer, of rows that do not name one; and no
+    path leads in a circle.
+    """
+    of_customers = {"charge", "payment_intent", "setup_intent", "invoice", "subscription"}
+    assert all(ways(f"{column}s") for column in of_customers)
+    for name, row in RESOURCES.items():
+        if row.table == "customers" or any(column.name == "customer" for column in row.columns):
+            continue
+        found = {column.name for column in row.columns} & of_customers
+        assert found <= {column for column, _ in row.customer_through}, name
+        assert row.customer_through == BY_CUSTOMER or ways(name)
+
+
+def ways(table: str, depth: int = 0) -> bool:
+    """Whether the columns of a table lead to a customer, in a few steps."""
+    assert depth < 5, table
+    row = RESOURCES[table]
+    names = {column.name for column in row.columns}
+    return table == "customers" or any(
+        column in names and ways(owner, depth + 1) for column, owner in row.customer_through
+    )

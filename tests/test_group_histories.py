@@ -9,19 +9,25 @@ import pytest
 
 from stripe_feed.resources import RESOURCES
 from stripe_feed.sandbox import Sandbox
-from stripe_feed.sandbox.state.kinds import GROUPS, KINDS
+from stripe_feed.sandbox.state.kinds import GROUPS, KINDS, paths_of
 from tests.copies import copy_of
 
 RUNS = 3
-PATHS = {kind.path for kind in KINDS.values()}
+PATHS = {path for kind in KINDS.values() for path in paths_of(kind)}
 """Those of lists with objects of the sandbox."""
 
 
 def drawn_tables(dice: random.Random) -> list[str]:
-    """A few resources that have a list of their own, most of them not of the core."""
-    rows = [row for row in RESOURCES.values() if row.path in PATHS and row.parent is None]
-    others = [row.table for row in rows if row.group != "core"]
-    return [*dice.sample(others, 5), *dice.sample([row.table for row in rows], 2)]
+    """A few resources that have a list of their own, most of them not of the core, and a few with
+    one list per object of another resource, with that one.
+    """
+    rows = [row for row in RESOURCES.values() if row.path.replace("{id}", ":id") in PATHS]
+    whole = [row.table for row in rows if row.parent is None]
+    others = [row.table for row in rows if row.parent is None and row.group != "core"]
+    sublists = dice.sample([row for row in rows if row.parent], 2)
+    parents = [row.parent.table for row in sublists if row.parent]
+    own = [*dice.sample(others, 4), *dice.sample(whole, 1)]
+    return [*own, *parents, *(row.table for row in sublists)]
 
 
 @pytest.mark.parametrize("seed", range(1, 14), ids="seed{}".format)

@@ -100,7 +100,11 @@ SECRETS = {
     "webhook_endpoints": ("secret",),
 }
 """Fields that grant access, whatever they are called."""
-LISTS_OF_OTHERS = {"accounts": ("external_accounts",), "files": ("links",)}
+LISTS_OF_OTHERS = {
+    "accounts": ("external_accounts",),
+    "files": ("links",),
+    "treasury_transactions": ("entries",),
+}
 """Lists of objects that belong to tables of their own."""
 X = Column("x", "text", "X.")
 

@@ -17,6 +17,7 @@ from stripe_feed.extract.dependents import sublists
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.state.kinds import KINDS
 from stripe_feed.sync_run import dry_run
 from tests.copies import PERMISSIONS, Copy, PostgresCopy, copy_of
 from tests.feed_truth import changes
@@ -144,14 +145,14 @@ def live(box: Sandbox, seen: dict[str, Any]) -> None:
         new_parent = box.create(parent.table, **({"automatic": True} if name == "payout_balance_transactions" else {}))["id"]  # fmt: skip
         made[name] = [make(box, name, first, 1), make(box, name, new_parent)]
         own = [id.rpartition("/")[2] for id in ids]
-        if "updated" in " ".join(row.events):
+        if any(type.endswith(".updated") for type in row.events):
             field: dict[str, Any] = (
                 {"requested": False} if name == "capabilities" else {"metadata": {"n": "1"}}
             )
             field = {"country": "FR"} if name == "tax_ids" else field
             box.update(kind, own[0], **field)
             changed[name] = ids[0]
-        if row.deleted_by or name == "product_features":
+        if KINDS[kind].deletable:
             box.delete(kind, own[-1])
             removed[name] = ids[-1]
         if name == "customer_balance_transactions":

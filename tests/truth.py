@@ -20,7 +20,7 @@ import msgspec
 
 from stripe_feed.resources import RESOURCES, TABLES
 from stripe_feed.resources.column_files import DETAILS
-from stripe_feed.resources.model import Child, Column, ColumnKind, Resource
+from stripe_feed.resources.model import Child, Column, ColumnKind, Parent, Resource
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http.expansions import full_value
 from stripe_feed.sandbox.state.kinds import KIND_OF_PATH
@@ -76,9 +76,13 @@ def truth(
     }
     with box.account.lock:
         for table in tables:
+            parent = RESOURCES[table].parent
             for row in box.account.tables[kind_of(table)].rows.values():
+                if parent and not _has_list(box, parent, row.group):
+                    continue
+                id = f"{row.group}/{row.id}" if parent and parent.local_ids else row.id
                 if row.group and row_parent(table):
-                    found[table].owners[row.id] = row.group
+                    found[table].owners[id] = row.group
                 created = row.created
                 within = (
                     created < end and (since is None or created >= since)
@@ -86,13 +90,19 @@ def truth(
                     else since is None
                 )
                 if row.group == "inline":
-                    found[table].hidden[row.id] = row.raw
+                    found[table].hidden[id] = row.raw
                 elif (clocks and (within or table != "invoices")) if row.clock else within:
-                    found[table].raws[row.id] = row.raw
+                    found[table].raws[id] = row.raw
         for table in tables:
             for child in RESOURCES[table].children:
                 _add_children(box, table, child, found)
     return found
+
+
+def _has_list(box: Sandbox, parent: Parent, id: str) -> bool:
+    """Whether an object has a list of its own in which others are."""
+    row = box.account.tables[kind_of(parent.table)].rows.get(id)
+    return row is not None and (not parent.flag or bool(row.content()[parent.flag]))
 
 
 def _add_children(box: Sandbox, table: str, child: Child, found: dict[str, Expected]) -> None:
@@ -177,6 +187,8 @@ def assert_true(
             }
             expected.ends = _ends(box, table, actual, found_later)
             expected.raws |= {id: raw for id, (_, raw) in expected.ends.items()}
+            if isinstance(row, Resource) and row.parent:
+                expected.owners |= {id: _last_owner(box, row, id) for id in expected.ends}
             if pruned:
                 expected.raws = {
                     id: raw
@@ -254,6 +266,13 @@ def _ends(
         for id, one in ends.items()
         if id in gone
     }
+
+
+def _last_owner(box: Sandbox, row: Resource, id: str) -> str:
+    """The id of the object that a deleted one was listed under."""
+    assert row.parent is not None
+    content = box.deleted(kind_of(row.table))[id]
+    return str(content.get(row.parent.column) or box.account.owners[kind_of(row.table), id])
 
 
 def _gone(box: Sandbox, table: str) -> dict[str, bytes]:
@@ -361,10 +380,19 @@ def differences(
         for content, one in zip(contents, fields, strict=True):
             _fold(row.folded, content, one)
     extras: list[dict[str, Any]] = [{} for _ in at]
+    is_local = isinstance(row, Resource) and row.parent is not None and row.parent.local_ids
     for column in columns:
         name = column.name
         cells = [actual[name][n] for n in at]
-        if name == row_parent(table) and true.owners:
+        if name == "id" and is_local:
+            found += _unequal(
+                table,
+                name,
+                cells,
+                [cell.rpartition("/")[2] for cell in cells],
+                [content["id"] for content in contents],
+            )
+        elif name == row_parent(table) and true.owners:
             wanted: list[Any] = [true.owners[ids[n]] for n in at]
             found += _unequal(table, name, [ids[n] for n in at], cells, wanted)
         elif column.kind == "json":

@@ -194,7 +194,7 @@ def _walk(
         if (
             not tables
             and not run.yielded
-            and (run.plan.first or run.resumed)
+            and (run.plan.first or run.resumed or _has_no_table(run.resource.table))
             and (run.done or not run.listing.batch_per_page)
         ):
             tables = writer.empty_tables()
@@ -242,6 +242,11 @@ def _walk(
         )
         # an idle run writes nothing
         _replace_state(state, run.state(context.options) if is_worth_storing else before)
+
+
+def _has_no_table(table: str) -> bool:
+    """Whether no package has brought the table: a run was killed that had only begun to list."""
+    return not dlt.current.source_schema().tables.get(table, {}).get("columns")
 
 
 def _created_seconds(records: Sequence[Record]) -> Iterator[int]:

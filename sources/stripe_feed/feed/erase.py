@@ -7,11 +7,12 @@ is gone would come back with the next comparison, as a new object that fires tri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..destination.state import is_missing_table, table_name
+from ..destination.state import is_missing_table, select_rows, table_name
 from ..resources import CHANGES, RESOURCES, TABLES
+from ..resources.model import BY_CUSTOMER
 from .storage.store import FeedStore
 
 ERASED_KINDS = ("text", "json")
@@ -26,6 +27,9 @@ FACTS = frozenset(
 )  # fmt: skip
 """Texts and nested values that say nothing of a person; any other is erased, new ones too."""
 
+CUSTOMERS = "customers"
+HAS_BODY = "(after is not null or previous is not null)"
+IDS_AT_ONCE = 500  # ids in one statement
 
 PUSHED = (
     (
@@ -38,22 +42,28 @@ PUSHED = (
 
 
 def erase_again(store: FeedStore, client: Any) -> None:
-    """Erase what later loads brought of objects that were forgotten before."""
-    for (object_id,) in store.query("select object_id from forgotten"):
-        erase_bodies(client, object_id)
+    """Erase what later loads brought of objects that were forgotten before, and of customers' objects
+    that came since.
+    """
     for (customer,) in store.query("select object_id from erased"):
+        store.forget(ids_of_others(client, customer))
         erase_rows(client, customer)
+    erase_bodies(client, [id for (id,) in store.query("select object_id from forgotten")])
 
 
-def erase_bodies(client: Any, object_id: str) -> None:
-    """Erase the bodies of an object's changes, and of a customer's every change."""
-    _update(
-        client,
-        f"update {table_name(client, CHANGES)} set after = null, previous = null "
-        "where (object_id = %s or customer_id = %s) and (after is not null or previous is not null)",
-        object_id,
-        object_id,
-    )
+def erase_bodies(client: Any, object_ids: Sequence[str]) -> None:
+    """Erase the bodies of the changes of objects, and of customers' every change."""
+    changes = table_name(client, CHANGES)
+    for start in range(0, len(object_ids), IDS_AT_ONCE):
+        batch = object_ids[start : start + IDS_AT_ONCE]
+        marks = ", ".join(["%s"] * len(batch))
+        _update(
+            client,
+            f"update {changes} set after = null, previous = null where {HAS_BODY} "
+            f"and (object_id in ({marks}) or customer_id in ({marks}))",
+            *batch,
+            *batch,
+        )
 
 
 def erase_rows(client: Any, customer: str) -> dict[str, int]:
@@ -61,55 +71,98 @@ def erase_rows(client: Any, customer: str) -> dict[str, int]:
     the rows of the last load, are emptied of them.
     """
     counts = {}
-    for table, condition in _rows_of(client):
-        columns = _erasable(client, table)
-        if columns is None:
-            continue
+    columns = _held_columns(client)
+    for table, condition in _rows_of(client, columns):
+        names = _erasable(table, columns[table])
         name = table_name(client, table)
-        nulls = ", ".join(f"{_quoted(client, column)} = null" for column in columns)
-        held = " or ".join(f"{_quoted(client, column)} is not null" for column in columns)
-        _update(client, f"update {name} set {nulls} where {condition} and ({held})", customer)
-        with client.execute_query(
-            f"select count(*) from {name} where {condition}", customer
-        ) as found:
-            counts[table] = int(found.fetchall()[0][0])
+        nulls = ", ".join(f"{_quoted(client, column)} = null" for column in names)
+        held = " or ".join(f"{_quoted(client, column)} is not null" for column in names)
+        _update(client, f"update {name} set {nulls} where ({condition}) and ({held})", customer)
+        counts[table] = len(_ids(client, table, condition, customer))
+        with client.with_staging_dataset():
+            staged = table_name(client, table)
+        _update(client, f"delete from {staged} where {condition}", customer)
     for table, condition in PUSHED:
-        values = [customer] * condition.count("%s")
-        _update(client, f"delete from {table_name(client, table)} where {condition}", *values)
+        _update(client, f"delete from {table_name(client, table)} where {condition}", customer)
     with client.with_staging_dataset():
-        for table, condition in (*_rows_of(client), (CHANGES, "customer_id = %s")):
-            _update(client, f"delete from {table_name(client, table)} where {condition}", customer)
+        staged = table_name(client, CHANGES)
+    _update(client, f"delete from {staged} where customer_id = %s", customer)
     return counts
 
 
-def _rows_of(client: Any) -> Iterator[tuple[str, str]]:
+def ids_of_others(client: Any, customer: str) -> list[str]:
+    """Return the ids of a customer's objects whose changes do not name the customer, such as
+    disputes of charges, and still have a body.
+    """
+    columns = _held_columns(client)
+    told = f"select object_id from {table_name(client, CHANGES)} where resource = '{{}}' and {HAS_BODY}"
+    return [
+        id
+        for table, condition in _rows_of(client, columns)
+        if table in RESOURCES and RESOURCES[table].customer_through != BY_CUSTOMER
+        for id in _ids(client, table, f"({condition}) and id in ({told})".format(table), customer)
+    ]
+
+
+def _ids(client: Any, table: str, condition: str, customer: str) -> list[str]:
+    query = f"select id from {table_name(client, table)} where {condition}"
+    values = [customer] * condition.count("%s")
+    return [str(id) for (id,) in select_rows(client, query, *values)]
+
+
+def _rows_of(client: Any, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
     """Each table with rows of a customer, and the condition for them; children before parents."""
     for row in RESOURCES.values():
-        if row.table == "customers":
-            yield row.table, "id = %s"
-        elif any(column.name == "customer" for column in row.columns):
-            for child in row.children:
-                parents = f"select id from {table_name(client, row.table)} where customer = %s"
+        condition = _condition(client, row.table, columns)
+        if not condition:
+            continue
+        for child in row.children:
+            if child.table in columns:
+                parents = f"select id from {table_name(client, row.table)} where {condition}"
                 yield child.table, f"{child.parent} in ({parents})"
-            yield row.table, "customer = %s"
+        yield row.table, condition
 
 
-def _erasable(client: Any, table: str) -> list[str] | None:
-    """The columns of a table that are erased; None without the table."""
-    try:
-        with client.execute_query(
-            f"select * from {table_name(client, table)} where 1 = 0"
-        ) as found:
-            held = {column[0] for column in found.description}
-    except Exception as fault:
-        if not is_missing_table(fault):
-            raise
-        return None
-    parents = {child.parent for row in RESOURCES.values() for child in row.children}
+def _condition(client: Any, table: str, columns: Mapping[str, Collection[str]]) -> str:
+    """The condition for a customer's rows of a table; "" if nothing that is loaded leads to them."""
+    if table not in columns:
+        return ""
+    if table == CUSTOMERS:
+        return "id = %s"
+    found = []
+    for column, owners in RESOURCES[table].customer_through:
+        if column not in columns[table]:
+            continue
+        if owners == CUSTOMERS:
+            found.append(f"{_quoted(client, column)} = %s")
+        elif condition := _condition(client, owners, columns):
+            others = f"select id from {table_name(client, owners)} where {condition}"
+            found.append(f"{_quoted(client, column)} in ({others})")
+    return " or ".join(found)
+
+
+def _held_columns(client: Any) -> dict[str, set[str]]:
+    """The columns of each table that is there."""
+    found = {}
+    for table in TABLES:
+        query = f"select * from {table_name(client, table)} where 1 = 0"
+        try:
+            with client.execute_query(query) as cursor:
+                found[table] = {column[0] for column in cursor.description}
+        except Exception as fault:
+            if not is_missing_table(fault):
+                raise
+    return found
+
+
+def _erasable(table: str, held: Collection[str]) -> list[str]:
+    """The columns of a table that are erased."""
+    kept = {child.parent for row in RESOURCES.values() for child in row.children}
+    kept |= {column for row in RESOURCES.values() for column, _ in row.customer_through}
     columns = [
         column.name
         for column in TABLES[table].columns
-        if column.kind in ERASED_KINDS and column.name not in FACTS | parents
+        if column.kind in ERASED_KINDS and column.name not in FACTS | kept
     ]
     extras = RESOURCES[table].expandable if table in RESOURCES else ()
     names = [*columns, *(extra.name for extra in extras), "extra"]
@@ -121,7 +174,11 @@ def _quoted(client: Any, column: str) -> str:
 
 
 def _update(client: Any, statement: str, *values: str) -> None:
-    """Run a statement; a table that is missing has nothing to erase."""
+    """Run a statement, with one value for all its parameters or with one for each; a table that is
+    missing has nothing to erase.
+    """
+    if len(values) == 1:
+        values *= statement.count("%s")
     try:
         client.execute_sql(statement, *values)
     except Exception as fault:

@@ -7,8 +7,8 @@ by SDK class.
 
 from __future__ import annotations
 
-from .banking import BANKING
-from .billing import BILLING, CUSTOMER_LISTS, PRODUCT_LISTS
+from .banking import BANKING, ISSUING_LISTS, TREASURY_LISTS
+from .billing import BILLING, CUSTOMER_LISTS, PRODUCT_LISTS, USAGE_LISTS
 from .checkout import CHECKOUT
 from .column_files import FOLDER, parse_columns, with_columns
 from .connect import ACCOUNT_LISTS, CONNECT
@@ -18,7 +18,15 @@ from .payments import PAYMENT_LISTS, PAYMENTS
 from .push_tables import PUSHES
 from .settings import SETTINGS
 
-_LISTS = (*CUSTOMER_LISTS, *PRODUCT_LISTS, *PAYMENT_LISTS, *ACCOUNT_LISTS)
+_LISTS = (
+    *CUSTOMER_LISTS,
+    *PRODUCT_LISTS,
+    *PAYMENT_LISTS,
+    *ACCOUNT_LISTS,
+    *USAGE_LISTS,
+    *ISSUING_LISTS,
+    *TREASURY_LISTS,
+)
 
 RESOURCES: dict[str, Resource] = index_by_table(
     *with_columns((*CORE, *PAYMENTS, *BILLING, *CHECKOUT, *CONNECT, *BANKING, *SETTINGS, *_LISTS))

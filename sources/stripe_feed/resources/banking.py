@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Expandable, Resource, event_types
+from .model import Expandable, Parent, Resource, event_types
 
 BANKING: tuple[Resource, ...] = (
     Resource(
@@ -106,3 +106,163 @@ BANKING: tuple[Resource, ...] = (
     ),
 )
 """Issuing, then Treasury."""
+
+ISSUING_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="issuing_tokens",
+        object="issuing.token",
+        group="issuing_lists",
+        path="/v1/issuing/tokens",
+        parent=Parent("issuing_cards", "card", (("card", "{id}"),), fields=()),
+        created_field="",
+        permission="rak_issuing_token_read",
+        permission_guessed=True,
+        label="Issuing > Tokens",
+        events=event_types("issuing_token", "created updated"),
+        created_by=("issuing_token.created",),
+        expandable=(Expandable("network_data"),),
+    ),
+)
+"""One list per issued card."""
+
+_OF_ACCOUNT = Parent(
+    "treasury_financial_accounts",
+    "financial_account",
+    (("financial_account", "{id}"),),
+    fields=(),
+)
+
+TREASURY_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="treasury_transactions",
+        object="treasury.transaction",
+        group="treasury_lists",
+        path="/v1/treasury/transactions",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        relist_days=36_500,  # no event tells of it, nor that its financial account has changed
+        excluded=("entries",),
+        expandable=(Expandable("flow_details"),),
+    ),
+    Resource(
+        table="treasury_transaction_entries",
+        object="treasury.transaction_entry",
+        group="treasury_lists",
+        path="/v1/treasury/transaction_entries",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        relist_days=36_500,  # no event tells of it, nor that its financial account has changed
+        expandable=(Expandable("flow_details"),),
+    ),
+    Resource(
+        table="treasury_received_credits",
+        object="treasury.received_credit",
+        group="treasury_lists",
+        path="/v1/treasury/received_credits",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types("treasury.received_credit", "created succeeded failed"),
+        created_by=("treasury.received_credit.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_received_debits",
+        object="treasury.received_debit",
+        group="treasury_lists",
+        path="/v1/treasury/received_debits",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types("treasury.received_debit", "created"),
+        created_by=("treasury.received_debit.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_outbound_payments",
+        object="treasury.outbound_payment",
+        group="treasury_lists",
+        path="/v1/treasury/outbound_payments",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types(
+            "treasury.outbound_payment",
+            "created canceled failed posted returned expected_arrival_date_updated tracking_details_updated",
+        ),
+        created_by=("treasury.outbound_payment.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_outbound_transfers",
+        object="treasury.outbound_transfer",
+        group="treasury_lists",
+        path="/v1/treasury/outbound_transfers",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types(
+            "treasury.outbound_transfer",
+            "created canceled failed posted returned expected_arrival_date_updated tracking_details_updated",
+        ),
+        created_by=("treasury.outbound_transfer.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_inbound_transfers",
+        object="treasury.inbound_transfer",
+        group="treasury_lists",
+        path="/v1/treasury/inbound_transfers",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types("treasury.inbound_transfer", "created canceled failed succeeded"),
+        created_by=("treasury.inbound_transfer.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_credit_reversals",
+        object="treasury.credit_reversal",
+        group="treasury_lists",
+        path="/v1/treasury/credit_reversals",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types("treasury.credit_reversal", "created posted"),
+        created_by=("treasury.credit_reversal.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+    Resource(
+        table="treasury_debit_reversals",
+        object="treasury.debit_reversal",
+        group="treasury_lists",
+        path="/v1/treasury/debit_reversals",
+        parent=_OF_ACCOUNT,
+        created_field="",
+        permission="rak_treasury_read",
+        permission_guessed=True,
+        label="Treasury > Financial accounts",
+        events=event_types("treasury.debit_reversal", "created completed initial_credit_granted"),
+        created_by=("treasury.debit_reversal.created",),
+        bearer_links=("hosted_regulatory_receipt_url",),
+    ),
+)
+"""One list of each kind per financial account."""

@@ -108,6 +108,7 @@ BILLING: tuple[Resource, ...] = (
         label="Billing > Invoices",
         events=event_types("invoice_payment", "paid"),  # no event says that one is open or canceled
         relist_days=30,
+        customer_through=(("invoice", "invoices"),),
     ),
     Resource(
         table="subscription_schedules",
@@ -190,6 +191,7 @@ BILLING: tuple[Resource, ...] = (
         label="Billing > Credit grants",
         events=event_types("billing.credit_balance_transaction", "created"),
         created_by=("billing.credit_balance_transaction.created",),
+        customer_through=(("credit_grant", "credit_grants"),),
     ),
     Resource(
         table="features",
@@ -288,3 +290,24 @@ PRODUCT_LISTS: tuple[Resource, ...] = (
     ),
 )
 """One list per product."""
+
+USAGE_LISTS: tuple[Resource, ...] = (
+    Resource(
+        table="active_entitlements",
+        object="entitlements.active_entitlement",
+        group="usage_lists",
+        path="/v1/entitlements/active_entitlements",
+        parent=Parent(
+            "customers",
+            "customer",
+            (("customer", "{id}"),),
+            fields=(),
+            events=("entitlements.active_entitlement_summary.updated",),
+        ),
+        created_field="",
+        permission="rak_entitlement_read",
+        permission_guessed=True,
+        label="Billing > Entitlements",
+    ),
+)
+"""What each customer may use now."""

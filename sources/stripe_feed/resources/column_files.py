@@ -35,8 +35,9 @@ def with_columns(rows: Iterable[Resource]) -> Iterator[Resource]:
             *(child.field for child in row.children),
             *row.excluded,
         ]
+        through = [name for name, _ in row.customer_through if name != "customer"]
         if unknown := sorted(
-            {*elsewhere, *row.volatile, *row.bearer_links, *expanded} - {*fields, *folded}
+            {*elsewhere, *row.volatile, *row.bearer_links, *expanded, *through} - {*fields, *folded}
         ):
             raise ValueError(f"{row.table}: not among its fields: {', '.join(unknown)}")
         kept = [column for column in columns if column.name not in elsewhere]

@@ -40,6 +40,7 @@ CONNECT: tuple[Resource, ...] = (
                 path="/v1/application_fees/{id}/refunds",
             ),
         ),
+        customer_through=(("charge", "charges"),),
     ),
     Resource(
         table="accounts",

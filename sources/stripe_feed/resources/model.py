@@ -16,6 +16,9 @@ fractional digits, exact; `json`: the original bytes.
 
 QueryPairs = tuple[tuple[str, str], ...]
 
+BY_CUSTOMER = (("customer", "customers"),)
+"""The object names its customer itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -69,6 +72,8 @@ class Parent:
     params: QueryPairs = ()  # (("setup_intent", "{id}"),)
     # fields of the parent that change with its list, which is then read again; None: any may
     fields: tuple[str, ...] | None = None
+    # events about the list as a whole, which name the parent in the column; then it is read again
+    events: tuple[str, ...] = ()
     flag: str = ""  # a column of the parent: only if it is true there is a list
     local_ids: bool = False  # ids are unique within one list only: rows have `parent/id`
 
@@ -125,6 +130,8 @@ class Resource:
     # first API version with the pinned version's fields, children included; "": only the pinned one
     schema_since: str = ""
     bearer_links: tuple[str, ...] = ()  # URLs that need no login: in the table, not in changes
+    # columns with the id of an object whose customer is this one's, and that object's resource
+    customer_through: tuple[tuple[str, str], ...] = BY_CUSTOMER
     # hashes whose keys come and go: null in `previous_attributes` is ambiguous
     map_fields: tuple[str, ...] = ()
 

@@ -31,6 +31,11 @@ PAYMENTS: tuple[Resource, ...] = (
         created_by=("refund.created",),
         bearer_links=("next_action",),
         map_fields=("destination_details",),
+        customer_through=(
+            ("customer", "customers"),
+            ("charge", "charges"),
+            ("payment_intent", "payment_intents"),
+        ),
     ),
     Resource(
         table="payment_intents",
@@ -75,6 +80,7 @@ PAYMENTS: tuple[Resource, ...] = (
         ),
         created_by=("charge.dispute.created",),
         map_fields=("payment_method_details",),
+        customer_through=(("charge", "charges"), ("payment_intent", "payment_intents")),
     ),
     Resource(
         table="payouts",
@@ -107,6 +113,7 @@ PAYMENTS: tuple[Resource, ...] = (
         label="Radar > Reviews",
         events=event_types("review", "opened closed"),
         created_by=("review.opened",),
+        customer_through=(("charge", "charges"), ("payment_intent", "payment_intents")),
     ),
     Resource(
         table="early_fraud_warnings",
@@ -118,6 +125,7 @@ PAYMENTS: tuple[Resource, ...] = (
         label="Core > Charges and Refunds",
         events=event_types("radar.early_fraud_warning", "created updated"),
         created_by=("radar.early_fraud_warning.created",),
+        customer_through=(("charge", "charges"), ("payment_intent", "payment_intents")),
     ),
     Resource(
         table="balance_transactions",
@@ -126,6 +134,7 @@ PAYMENTS: tuple[Resource, ...] = (
         permission="rak_balance_transaction_source_read",
         label="Core > Balance Transaction Sources",
         relist_days=14,  # without an event, pending ones become available within two weeks
+        customer_through=(("source", "charges"), ("source", "refunds"), ("source", "disputes")),
     ),
     Resource(
         table="payment_methods",
@@ -163,6 +172,7 @@ PAYMENT_LISTS: tuple[Resource, ...] = (
         created_field="",
         permission="rak_balance_transaction_source_read",
         label="Core > Balance Transaction Sources",
+        customer_through=(("source", "charges"), ("source", "refunds"), ("source", "disputes")),
     ),
 )
 """One list per setup intent, and per payout."""

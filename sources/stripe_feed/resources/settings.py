@@ -93,6 +93,34 @@ SETTINGS: tuple[Resource, ...] = (
         volatile=("expired",),  # by time alone
     ),
     Resource(
+        table="payment_method_configurations",
+        object="payment_method_configuration",
+        group="settings",
+        created_field="",
+        permission="rak_payment_method_configuration_read",
+        permission_guessed=True,
+        label="Core > Payment method configurations",
+    ),
+    Resource(
+        table="payment_method_domains",
+        object="payment_method_domain",
+        group="settings",
+        created_field="",
+        permission="rak_payment_method_domain_read",
+        permission_guessed=True,
+        label="Core > Payment method domains",
+    ),
+    Resource(
+        table="apple_pay_domains",
+        object="apple_pay_domain",
+        group="settings",
+        path="/v1/apple_pay/domains",
+        created_field="",
+        permission="rak_apple_pay_domain_read",
+        permission_guessed=True,
+        label="Core > Apple Pay domains",
+    ),
+    Resource(
         table="radar_value_lists",
         object="radar.value_list",
         group="radar",
@@ -159,6 +187,7 @@ SETTINGS: tuple[Resource, ...] = (
         created_by=("identity.verification_session.created",),
         excluded=("client_secret", "url"),
         expandable=(Expandable("verified_outputs"),),
+        customer_through=(("related_customer", "customers"),),
     ),
     Resource(
         table="verification_reports",
@@ -168,6 +197,7 @@ SETTINGS: tuple[Resource, ...] = (
         permission="rak_identity_read",
         permission_guessed=True,
         label="Identity > Verification Sessions and Reports",
+        customer_through=(("verification_session", "verification_sessions"),),
     ),
 )
 """Settings, files and reports; then Radar, Terminal and Identity."""

@@ -25,9 +25,9 @@ from ...errors import NotReadable
 from ...resources import CHANGES
 from ...resources.model import Parent, Resource
 from .. import existing
-from ..events.classify import ids_with_events
+from ..events.classify import ids_with_events, parents_with_events
 from ..lists import listed_changes, rows_if_readable
-from ..next_step import SECONDS_PER_DAY, RunPlan, should_store
+from ..next_step import SECONDS_PER_DAY, TOO_OLD, RunPlan, should_store
 from ..paging.windows import FAR_FUTURE
 from ..run import RunContext
 from ..tables.changes import diff_change
@@ -141,6 +141,8 @@ class Sublists:
         elif self.table in self.writer.tables_without_rows and "empty" not in state:
             log.warning("%s is gone or empty in the destination: it is read again.", self.table)
             self._begin(0, now, state["t0"] - options.look_back)
+        elif self.parent.events and state["t0"] < now - TOO_OLD:  # Stripe has forgotten events
+            self._begin(0, now, state["since"])
         elif self.resource.relist_days and state["relisted"] <= now - options.relist_every:
             lo = max(0, now - self.resource.relist_days * SECONDS_PER_DAY)
             self._begin(lo, now, state["since"])
@@ -185,22 +187,35 @@ class Sublists:
             self.context.require_another_package()  # what happened since it began
 
     def look(self) -> Iterator[Any]:
-        """Read the lists of parents whose rows loads have brought since, and those again that had an
-        object which could not be stored.
+        """Read the lists of parents whose rows loads have brought since, those that events name, and
+        those again that had an object which could not be stored.
         """
         state, now = self.state, self.context.api.now()
         retried = self.context.left_out.ids_to_retry(self.table)
         with self.writer.client as client:
             touched = touched_parents(client, self.parent, state["looked"])
             loads = recent_loads(client)
-            again = existing.known_ids(client, self.parent.table, retried) if retried else set()
+            named = self._named_by_events()
+            again = existing.known_ids(client, self.parent.table, sorted({*retried, *named}))
         yield from self._read(sorted({*touched.present, *again} - {*touched.deleted}))
         yield from self._delete([ListRead(id, requested_at=now) for id in touched.deleted])
         if retried:
             self.context.left_out.resolve(self.table, retried)
             self.context.left_out.store(self.table)
-        if touched.present or touched.deleted or should_store(state["t0"], now, 0, None):
+        is_changed = bool(touched.present or touched.deleted or named)
+        if is_changed or should_store(state["t0"], now, 0, None):
             state.update(t0=self.context.proven(now), looked=loads)
+
+    def _named_by_events(self) -> set[str]:
+        """Return the parents that events name whose lists have changed since the last look."""
+        events, since = self.parent.events, self.state["t0"] - self.context.options.look_back
+        if not events or not self.plan.reads_events or self.context.events_denied is not None:
+            return set()
+        with suppress(NotReadable):
+            return set().union(
+                *parents_with_events(self.context.api, events, self.parent.column, since)
+            )
+        return set()
 
     # -- what they show
 

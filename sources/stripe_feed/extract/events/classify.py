@@ -150,3 +150,16 @@ def ids_with_events(api: Api, resource: Resource, since: int) -> Iterator[set[st
     by_name = by_object([resource])
     for page in oldest_first(api, resource.events, since, api.now() + 1):
         yield {object_event.id for event in page for object_event in object_events(event, by_name)}
+
+
+def parents_with_events(
+    api: Api, types: tuple[str, ...], column: str, since: int
+) -> Iterator[set[str]]:
+    """Yield, page by page, the ids in a field of the objects of events from a second on: those of
+    the objects whose list has changed.
+    """
+    for page in oldest_first(api, types, since, api.now() + 1):
+        contents = (decode_or_none(event.data.object, dict[str, msgspec.Raw]) for event in page)
+        fields = (content[column] for content in contents if content and column in content)
+        ids = (usable_id(decode_or_none(field, str)) for field in fields)
+        yield {id for id in ids if id is not None}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SetupError
 from ...resources.push_tables import PUSHES
 from ..change import LOG_COLUMNS
-from ..erase import erase_bodies, erase_rows
+from ..erase import erase_bodies, erase_rows, ids_of_others
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
 from .store import SCAN_WINDOW, FeedStore
@@ -200,8 +201,14 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     Ids, times, paths and offsets stay. Returns how many changes in the store were affected. Applies
     to later changes too. May be run again if the destination failed.
     """
-    count = _forget_in_store(store, object_id)
-    erase_bodies(client, object_id)
+    return _forget(store, client, [object_id])
+
+
+def _forget(store: FeedStore, client: Any, object_ids: Sequence[str]) -> int:
+    with store.transaction() as db:
+        _drop_next(db)  # left by a killed rebuild
+    count = store.forget(object_ids)
+    erase_bodies(client, object_ids)
     return count
 
 
@@ -209,23 +216,26 @@ def erase(store: FeedStore, client: Any, customer: str, now: float) -> Erased:
     """Forget a customer, and erase the rows and messages too, now and whenever a load brings them
     again. May be run again.
     """
+    ids = [customer, *ids_of_others(client, customer)]
     with store.secure_delete(), store.transaction() as db:
         db.execute("insert or ignore into erased values (?, ?)", (customer, now))
-        messages = _drop_messages(db, customer, now)
+        messages = sum(_drop_messages(db, id, now) for id in ids)
         db.execute(
             "update rung set body = null where instr(body, cast(? as blob)) > 0", (customer,)
         )
-    changes = forget(store, client, customer)
+    changes = _forget(store, client, ids)
     return Erased(erase_rows(client, customer), changes, messages)
 
 
-def _drop_messages(db: sqlite3.Connection, customer: str, now: float) -> int:
-    """Drop what is still to be sent of a customer, dead messages too, with the notes of attempts."""
+def _drop_messages(db: sqlite3.Connection, id: str, now: float) -> int:
+    """Drop what is still to be sent of an object or a customer, dead messages too, with the notes of
+    attempts.
+    """
     of_customer = (
         "object_id = ? or change_id in (select change_id from log where customer_id = ? "
         "union all select change_id from model_changes where customer_id = ?)"
     )
-    values = (customer, customer, customer)
+    values = (id, id, id)
     db.execute(
         f"update attempts set note = '' where message_id in (select message_id from messages where {of_customer})",
         values,
@@ -234,22 +244,3 @@ def _drop_messages(db: sqlite3.Connection, customer: str, now: float) -> int:
         f"update messages set state = 'dropped', ended_at = ? where state in ({UNFINISHED}) and ({of_customer})",
         (now, *values),
     ).rowcount
-
-
-def _forget_in_store(store: FeedStore, object_id: str) -> int:
-    with store.secure_delete(), store.transaction() as db:
-        _drop_next(db)  # left by a killed rebuild
-        db.execute("insert or ignore into forgotten values (?)", (object_id,))
-        count = sum(
-            db.execute(
-                f"update {table} set body = null where object_id = ? or customer_id = ?",
-                (object_id, object_id),
-            ).rowcount
-            for table in ("log", "model_changes")
-        )
-        db.execute(
-            "update model_rows set row = null where key = ? or customer_id = ?",
-            (object_id, object_id),
-        )
-    store.truncate_wal()
-    return count

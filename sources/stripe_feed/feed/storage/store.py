@@ -163,6 +163,27 @@ class FeedStore(SqliteFile):
             )
         return len(new)
 
+    def forget(self, object_ids: Collection[str]) -> int:
+        """Drop the bodies of the changes of objects, of a customer's every change, and of those that
+        come later; return how many changes the log has of them.
+        """
+        count = 0
+        with self.secure_delete(), self.transaction() as db:
+            for id in object_ids:
+                db.execute("insert or ignore into forgotten values (?)", (id,))
+                count += sum(
+                    db.execute(
+                        f"update {table} set body = null where object_id = ? or customer_id = ?",
+                        (id, id),
+                    ).rowcount
+                    for table in ("log", "model_changes")
+                )
+                db.execute(
+                    "update model_rows set row = null where key = ? or customer_id = ?", (id, id)
+                )
+        self.truncate_wal()
+        return count
+
     def _drop_forgotten_bodies(self, db: sqlite3.Connection, by_id: dict[str, Entry]) -> None:
         """Remove the bodies of objects that were forgotten after their changes were read."""
         forgotten = {name for (name,) in db.execute("select object_id from forgotten")}

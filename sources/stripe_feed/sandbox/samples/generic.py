@@ -114,3 +114,8 @@ def later(seconds: int) -> Draw:
 def word(length: int = 10) -> Draw:
     """Draws letters and digits."""
     return lambda rng, created: rng.word(length)
+
+
+def domain(rng: Random, created: int) -> str:
+    """Draws a name of a domain."""
+    return f"{rng.word(8).lower()}.example.com"

@@ -66,7 +66,20 @@ def create_one(account: Account, kind: Kind) -> Action | None:
     fields: Object = (
         {"id": account.rng.pick(deleted)} if deleted and account.rng.chance(0.5) else {}
     )
-    return "created", kind.name, mutations.create(account, kind.name, fields)["id"]
+    made = mutations.create(account, kind.name, fields)
+    if kind.name in SHOWN_BY_OWNER:
+        show_in_owner(account, kind, made)
+    return "created", kind.name, made["id"]
+
+
+def show_in_owner(account: Account, kind: Kind, made: Object) -> None:
+    """Change the fields of its owner that a new object shows in, as Stripe does."""
+    owner = account.tables[kind.name].rows[made["id"]].group
+    row = account.tables[kind.owners].rows.get(owner)
+    if row is not None:
+        mutations.update(
+            account, kind.owners, owner, SHOWN_BY_OWNER[kind.name](row.content(), made)
+        )
 
 
 def change_one(account: Account, kind: Kind) -> Action | None:
@@ -208,6 +221,38 @@ def _top_up(account: Account) -> Action | None:
     return "created", "topups", charges.top_up(account, _amount(account), "usd")["id"]
 
 
+def _attempt(account: Account) -> Action | None:
+    """Attempt what an intent waits for: it succeeds or fails with its last attempt."""
+    row = random_object(
+        account, "setup_intents", lambda row: b'"status":"requires_confirmation"' in row.raw
+    )
+    intent = (
+        row.id
+        if row
+        else mutations.create(account, "setup_intents", {"status": "requires_confirmation"})["id"]
+    )
+    status = account.rng.pick(("succeeded", "failed"))
+    made = mutations.create(account, "setup_attempts", {"setup_intent": intent, "status": status})
+    after = "succeeded" if status == "succeeded" else "requires_payment_method"
+    fields = {"latest_attempt": made["id"], "status": after}
+    mutations.update(account, "setup_intents", intent, fields)
+    return "created", "setup_attempts", made["id"]
+
+
+def _balance(customer: Object, made: Object) -> Object:
+    return {"balance": (customer["balance"] or 0) + made["amount"]}
+
+
+def _capable(owner: Object, made: Object) -> Object:
+    return {"capabilities": {**(owner["capabilities"] or {}), made["id"]: made["status"]}}
+
+
+SHOWN_BY_OWNER: dict[str, Callable[[Object, Object], Object]] = {
+    "customer_balance_transactions": _balance,
+    "capabilities": _capable,
+}
+"""Table -> the fields of the owner of a new object, from the owner and the object."""
+
 FLOWS: dict[str, Flow] = {
     "charges": _charge,
     "refunds": _refund,
@@ -216,5 +261,6 @@ FLOWS: dict[str, Flow] = {
     "balance_transactions": _pay_fee,
     "transfers": _transfer,
     "topups": _top_up,
+    "setup_attempts": _attempt,
 }
 """Table -> what creates its objects so that the amounts agree."""
