@@ -228,6 +228,9 @@ def _how_swept(row: Resource, parent: Parent) -> str:
 def _how_changed(row: Resource) -> str:
     if row.holders:
         return "The row says what that object showed then."
+    if row.parent and row.parent.events:
+        types = ", ".join(f"`{type}`" for type in row.parent.events)
+        return f"{types} says whose list has changed; it is read again."
     if not row.events:
         return f"Stripe has no events for them: changes are seen when {'a' if row.parent else 'the'} list is read."
     types = ", ".join(f"`{type}`" for type in row.events if type not in row.deleted_by)

@@ -146,7 +146,10 @@ def test_each_permission_that_lacks_has_its_own_fix(shell: Shell, table: str) ->
     )
 
     assert said.code == 3
-    assert problems(said) == {
+    found = problems(said)
+    text, fix = found.pop("permissions")
+    assert (text, f"]={row.permission}" in fix) == (f"the key lacks {row.permission}", True)
+    assert found == {
         other.table: (
             f"the key may not read {other.path}",
             f"Give the key read permission for {other.label} ({other.permission}) at https://dashboard.stripe.com/apikeys.",
@@ -182,6 +185,21 @@ def test_groups_need_their_own_permissions(shell: Shell) -> None:
     assert problems(shell.run(*asked, STRIPE_SECRET_KEY=whole)) == {}
 
 
+def test_a_list_of_a_parent_is_tried_on_the_newest_parent(shell: Shell) -> None:
+    """Without a parent nothing can be tried, and no permission is said to be missing."""
+    asked = ("doctor", "--json", "--resources", "active_entitlements,issuing_tokens")
+    key = shell.box.restrict(permissions={*PERMISSIONS, "rak_issuing_card_read"})
+
+    said = shell.run(*asked, STRIPE_SECRET_KEY=key)
+
+    found = problems(said)
+    assert found.keys() == {"active_entitlements", "permissions"}
+    assert "(probably rak_entitlement_read)" in found["active_entitlements"][1]
+    assert found["permissions"][0] == "the key lacks rak_entitlement_read"
+    untried = findings(said)["issuing_tokens"]
+    assert untried.ok and untried.text.endswith("there is no list to try it with")
+
+
 def test_a_key_that_may_not_read_events(shell: Shell) -> None:
     said = shell.run(
         "doctor",
@@ -190,7 +208,9 @@ def test_a_key_that_may_not_read_events(shell: Shell) -> None:
     )
 
     assert said.code == 3
-    assert problems(said) == {
+    found = problems(said)
+    assert found.pop("permissions")[0] == "the key lacks rak_event_read"
+    assert found == {
         "changes": (
             "the key may not read /v1/events",
             "Give the key read permission for Core > Events (rak_event_read) at https://dashboard.stripe.com/apikeys.",
@@ -207,7 +227,7 @@ def test_a_problem_is_two_lines_for_people(shell: Shell) -> None:
     lines = said.out.splitlines()
     at = lines.index(f"problem  {'invoices':<27} the key may not read /v1/invoices")
     assert lines[at + 1].strip().startswith("fix: Give the key read permission for ")
-    assert [line[:7] for line in lines].count("problem") == 1
+    assert [line[:7] for line in lines].count("problem") == 2  # and the form for a new key
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,9 @@ def test_a_group_is_read_as_far_as_it_can_be(shell: Shell) -> None:
 
 
 def test_what_was_asked_for_by_name_is_missed(shell: Shell) -> None:
-    """By its name, or as part of the core."""
+    """By its name, as the parent of what was, or as part of the core, which is what a run reads that
+    is told nothing.
+    """
     key = shell.box.restrict(permissions=permissions("payments"))
 
     named = shell.sync("--resources", "payments,coupons,issuing", STRIPE_SECRET_KEY=key)
@@ -184,6 +186,18 @@ def test_what_was_asked_for_by_name_is_missed(shell: Shell) -> None:
         4,
         "Left out: coupons; the warnings say why. Everything else is loaded.",
     )
+    nothing_asked = shell.sync(
+        STRIPE_SECRET_KEY=shell.box.restrict(permissions=permissions("core") - {"rak_invoice_read"})
+    )
+    below = shell.sync(
+        "--resources",
+        "payout_balance_transactions",
+        STRIPE_SECRET_KEY=shell.box.restrict(
+            permissions=permissions("payout_balance_transactions") - {"rak_payout_read"}
+        ),
+    )
+    for said, name in ((nothing_asked, "invoices"), (below, "payouts")):
+        assert (said.code, said.error.partition(";")[0]) == (4, f"Left out: {name}")
     assert core.code == 4
     assert core.error.startswith("Left out: customers, products, prices, plans, subscriptions,")
 
@@ -203,5 +217,5 @@ def test_doctor_says_what_the_account_does_not_use(shell: Shell) -> None:
     )
     wrong = {check: line["fix"] for check, line in found.items() if not line["ok"]}
     assert said.code == 3
-    assert wrong.keys() - {"clock"} == {"disputes"}
+    assert wrong.keys() - {"clock"} == {"disputes", "permissions"}
     assert RESOURCES["disputes"].permission in wrong["disputes"]

@@ -4,6 +4,7 @@ arrives, with the right op, and `verify` and `reconcile` agree.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import Resource
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.samples.annotations import fields_of
 from stripe_feed.sandbox.state.kinds import KINDS, Kind
 from stripe_feed.verify_run import verify
 from tests.copies import FAST, Copy, copy_of
 from tests.core import CORE
 from tests.truth import kind_of
 
+NEEDED = {"rak_customer_read", "rak_accounts_kyc_basic_read", "rak_event_read"}
 OTHERWISE = {"webhook_endpoints", "discounts"}
 """What the sandbox makes in other ways; discounts come with what they are on."""
 MORE = {
@@ -34,13 +37,31 @@ def kind(name: str) -> Kind:
     return KINDS[kind_of(name)]
 
 
+def odd_values(object_name: str, row: Resource) -> dict[str, Any]:
+    """A text with a NUL, and a text where a number or a truth value should be."""
+    fields = fields_of(object_name)
+    said = {other.at or name for name, other in kind(row.table).filters.items()}
+    usual = {"id", "object", "livemode", "created", row.created_field, "status", "type", *said}
+    free = [
+        column
+        for column in row.columns
+        if column.name in fields and column.name not in usual and not fields[column.name].objects
+    ]
+    texts = [column.name for column in free if fields[column.name].nature == "text"]
+    others = [column.name for column in free if column.kind in ("bigint", "bool")]
+    return dict.fromkeys(texts[:1], "a\0b") | dict.fromkeys(others[:1], "seven")
+
+
 class Told:
     """What was done to the account between two runs, by table."""
 
     def __init__(self, copy: Copy) -> None:
         self.copy = copy
         self.made = {name: [self.make(name) for _ in range(3)] for name in MORE}
+        self.odd = {name: self.make_odd(name) for name in MORE}
         self.created: dict[str, str] = {}
+        self.made_later: list[tuple[str, str]] = []
+        self.reborn: dict[str, str] = {}
         self.updated: dict[str, str] = {}
         self.deleted: dict[str, str] = {}
         self.rows: list[dict[str, int]] = []
@@ -55,6 +76,20 @@ class Told:
             made = {of.owner: box.create(of.owners)["id"]} if of.owners else {}
         return str(box.create(of.name, **made)["id"])
 
+    def make_odd(self, name: str) -> str:
+        """Create an object whose text has a NUL, whose number is a text, with a field that nobody
+        knows, and with more children than Stripe embeds.
+        """
+        box, of, row = self.copy.box, kind(name), RESOURCES[name]
+        lists = {child.field: 12 for child in row.children}
+        made_id = box.create(of.name, **lists)["id"] if lists else self.make(name)
+        made = box.objects(of.name)[made_id]
+        fields = {"surprise": {"of": name}} | odd_values(made["object"], row)
+        if lists:
+            box.update(of.name, made["id"], **fields)
+            return str(made["id"])
+        return str(box.put(of.name, made | fields | {"id": f"{made['id']}odd"})["id"])
+
     def sync(self) -> None:
         self.copy.box.advance(90_000)  # lists without a filter are read once a day
         self.rows.append(self.copy.sync(resources=list(MORE)).rows)
@@ -64,12 +99,17 @@ class Told:
         for name, (first, second, _) in self.made.items():
             of, box = kind(name), self.copy.box
             self.created[name] = self.make(name)
+            self.made_later.append((name, self.make_odd(name)))
             if "updated" in of.events and "metadata" in box.objects(of.name)[second]:
                 box.update(of.name, second, metadata={"changed": "yes"})
                 self.updated[name] = second
             if "deleted" in of.events:
                 box.delete(of.name, first)
                 self.deleted[name] = first
+                again = self.make(name)
+                gone = box.delete(of.name, again)
+                box.advance(1)
+                self.reborn[name] = str(box.put(of.name, gone)["id"])
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +158,50 @@ def test_changes_have_the_right_op(told: Told, row: Resource) -> None:
         assert updates == {"u": len(of.types("updated"))}
     if row.table in told.deleted:
         assert ops(told, row, told.deleted[row.table]) == ["d"]
+
+
+@each_row
+def test_what_is_odd_is_there_whole(told: Told, row: Resource) -> None:
+    """A field that nobody knows and a value of another type are in `extra`; of a text with a NUL the
+    rest is in its column. That all children are there, the comparison of the tables says.
+    """
+    select = "select extra from stripe.{} where id = '{}'"
+    odd = odd_values(
+        told.copy.box.objects(kind(row.table).name)[told.odd[row.table]]["object"], row
+    )
+    for id in (told.odd[row.table], dict(told.made_later)[row.table]):
+        extra = json.loads(told.copy.one(select.format(row.table, id)))
+        assert extra == odd | {"surprise": {"of": row.table}}
+
+
+@each_row
+def test_an_id_that_comes_again_lives_again(told: Told, row: Resource) -> None:
+    """Of what Stripe lets be deleted, with an event that says so."""
+    if row.table in told.reborn:
+        id = told.reborn[row.table]
+        assert told.copy.one(f"select deleted_at is null from stripe.{row.table} where id = '{id}'")
+        assert ops(told, row, id) == ["c", "d", "c"]
+
+
+def test_what_is_refused_is_left_out_with_its_reason_and_loses_nothing(told: Told) -> None:
+    """Each row, for a key that lacks its permission (403), and for an account that is not set up for
+    it (400); the rest loads.
+    """
+    copy, box = told.copy, told.copy.box
+    names = ["customers", *MORE]
+    key = box.restrict(permissions=NEEDED)
+    lacking = {name for name, row in MORE.items() if row.permission not in NEEDED}
+    box.advance(90_000)
+    refused = copy.sync(resources=names, api_key=key).refused
+    assert refused.keys() == lacking
+    assert all(MORE[name].permission in reason for name, reason in refused.items())
+    box.faults.not_set_up = tuple(row.path for row in MORE.values())
+    refused = copy.sync(resources=names).refused
+    assert refused.keys() == MORE.keys()
+    assert all("not set up" in reason for reason in refused.values())
+    box.faults.not_set_up = ()
+    assert copy.sync(resources=names).rows.keys() <= {"customers"}
+    copy.check(*MORE)
 
 
 def test_verify_agrees(told: Told) -> None:

@@ -203,6 +203,11 @@ def test_each_change_is_told_once(lived: dict[str, Any], row: Resource) -> None:
     found = Counter(change[1:] for change in told(lived["copy"]) if change[0] == name)
     expected = Counter[tuple[str, str, str]]()
     expected |= Counter(("c", origin, id) for id in new_ids(lived, name))
+    reached = KINDS[kind_of(name)].reaching  # a status that has an event of its own
+    for id, made in zip(new_ids(lived, name), lived["made"][name], strict=True):
+        content = lived["copy"].box.objects(kind_of(name))[made]
+        if row.events and reached.get(content.get("status"), ()):
+            expected["u", origin, id] = len(reached[content["status"]])
     if name in lived["changed"]:
         expected["u", "event", lived["changed"][name]] = 1
     if name in lived["removed"]:

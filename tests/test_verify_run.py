@@ -296,3 +296,29 @@ def test_a_key_without_events_loads_says_so_once_and_reconcile_finds_the_updates
         said = shell.run("reconcile", "--quiet", STRIPE_SECRET_KEY=without)
         assert (said.code, said.err) == (0, "")
         assert shell.run("verify", "--resources", "customers", STRIPE_SECRET_KEY=without).code == 0
+
+
+def test_what_is_new_between_two_walks_of_a_whole_list_waits(tmp_path: Path) -> None:
+    """Locations do not say when they were created: those before all of the copy are new, others are
+    missing; so are all, unless the list was empty.
+    """
+    tables = ("terminal_locations", "terminal_configurations")
+    with copy_of(Sandbox(customers=1, oddities=False), tmp_path) as copy:
+        for _ in range(3):
+            copy.box.create("terminal_locations")
+        copy.box.advance(100)
+        copy.sync(resources=tables)
+        copy.box.advance(100)
+        new = copy.box.create("terminal_locations")["id"]
+        copy.box.create("terminal_configurations")
+
+        found = verified(copy, resources=tables)
+        assert (found.differences, found.waiting) == ([], dict.fromkeys(tables, 1))
+
+        held = [id for id in copy.box.objects("terminal_locations") if id != new]
+        tamper(copy, f"delete from stripe.terminal_locations where id = '{held[0]}'")
+        found = verified(copy, resources=tables)
+        assert [one.object_id for one in found.differences] == [held[0]]
+        tamper(copy, "delete from stripe.terminal_locations")
+        found = verified(copy, resources=tables)
+        assert {one.object_id for one in found.differences} == {new, *held}

@@ -21,9 +21,10 @@ from .destination.state import check_owner
 from .errors import NotSetUp, PermissionMissing, StripeFeedError
 from .extract.events.reader import EVENTS_PATH
 from .extract.options import resource_names
-from .extract.paging.fetch import decode_raw_rows
+from .extract.paging.fetch import decode_raw_rows, sublist_query
 from .resources import CHANGES, RESOURCES
 from .resources.groups import DEFAULT_GROUP, GROUPS
+from .resources.model import Resource
 
 EVENTS = (
     CHANGES,
@@ -166,21 +167,20 @@ def clock(skew: float | None) -> Finding:
 
 
 def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
-    """Check whether the key may read each of these resources, and the events for `changes`. A product
-    that the account does not use is no problem.
+    """Check whether the key may read each of these resources, and the events for `changes`; with a
+    form for a new key if it may not. A product that the account does not use is no problem.
     """
     rows = [RESOURCES[name] for name in names]
-    lists = [
-        (row.table, row.path, row.permission, row.label)
-        for row in rows
-        if row.path and row.parent is None
-    ]
+    needed = dict.fromkeys((*(row.permission for row in rows), EVENTS[2]))
     guessed = {row.table for row in rows if row.permission_guessed}
     missing: dict[str, None] = {}
-    for table, path, permission, label in (*lists, EVENTS):
+    for table, path, permission, label in (*map(_list_to_try, rows), EVENTS):
         try:
-            api.get(path, {"limit": 1}, decode_raw_rows)
-            yield Finding(table, True, f"may be read ({permission})")
+            tried, params = _first_list(api, table, path)
+            if tried:
+                api.get(tried, {"limit": 1, **params}, decode_raw_rows)
+            doubt = "" if tried else ", as far as can be told: there is no list to try it with"
+            yield Finding(table, True, f"may be read ({permission}){doubt}")
         except PermissionMissing:
             doubt = "probably " if table in guessed else ""
             fix = f"Give the key read permission for {label} ({doubt}{permission}) at {KEYS_PAGE}."
@@ -196,10 +196,31 @@ def permissions(api: Api, names: Sequence[str]) -> Iterator[Finding]:
             yield problem(table, error)
             if error.exit_code == 5:
                 return
-    if len(missing) > 1:
-        needed = dict.fromkeys(permission for _, _, permission, _ in (*lists, EVENTS))
+    if missing:
         text = f"the key lacks {', '.join(missing)}"
         yield Finding("permissions", False, text, f"Or make a new key: {key_form(needed)}", 3)
+
+
+def _list_to_try(row: Resource) -> tuple[str, str, str, str]:
+    """The list that needs the permission of a resource: its own, or of objects without an endpoint
+    that of what is embedded in them.
+    """
+    path = row.path or RESOURCES[row.embedded_tables[0]].path
+    return row.table, path, row.permission, row.label
+
+
+def _first_list(api: Api, table: str, path: str) -> tuple[str, dict[str, Any]]:
+    """Return path and parameters of a list of a resource: of one with a list per parent, that of the
+    newest parent; "" if there is none, or it cannot be read, which its own line says.
+    """
+    parent = RESOURCES[table].parent if table in RESOURCES else None
+    if parent is None:
+        return path, {}
+    try:
+        found, _ = api.get(RESOURCES[parent.table].path, {"limit": 1}, decode_raw_rows).value
+    except (PermissionMissing, NotSetUp):
+        return "", {}
+    return sublist_query(path, parent.params, found[0][0]) if found else ("", {})
 
 
 def _check_destination(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .destination.locks import DEFAULT_WAIT
@@ -52,7 +53,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Counts by resource: `compared` objects, and `waiting` ones, whose events are not applied yet."""
+    """Counts by resource: `compared` objects, and `waiting` ones, whose events are not applied yet, or
+    which are new in a list that is read whole once a day and was not read since.
+    """
 
     compared: dict[str, int]
     waiting: dict[str, int]
@@ -139,6 +142,8 @@ class ResourceVerification:
         )
         self.hidden: set[str] = set()  # in the copy, but not in the list that should show them
         self.odd: dict[str, str] = {}  # objects that cannot be stored, with the reason
+        self.pages: list[list[str]] = []  # the ids that were listed, newest first
+        self.unwalked: set[str] = set()  # in a list that was not read since, before all of the copy
 
     def run(self, result: Verified) -> None:
         """Add the counts and the differences of this resource to the result."""
@@ -149,6 +154,7 @@ class ResourceVerification:
             for (id,) in existing.all_rows(self.client, self.table, ["id"])
             if id is not None
         }
+        self.unwalked = self._new_in_whole_lists(stored)
         drawn = self.rng.sample(sorted(stored), min(self.sample, len(stored)))
         listed = sorted(shown.keys() & stored)
         drawn += [
@@ -161,7 +167,7 @@ class ResourceVerification:
         settled = [id for id in drawn if id not in pending]
         result.compared[self.table], result.waiting[self.table] = (
             len(settled),
-            len(drawn) - len(settled),
+            len(drawn) - len(settled) + len(self.unwalked - pending),
         )
         not_storable = [
             (self.table, id, f"it cannot be stored: {why}") for id, why in sorted(self.odd.items())
@@ -202,11 +208,9 @@ class ResourceVerification:
                     token_taken=False,
                     reject=self._leave_out,
                 )
-                on_pages |= {
-                    row.row.id: Fetched(row, page.requested_at)
-                    for row in page.rows
-                    if row is not None
-                }
+                on_page = [row for row in page.rows if row is not None]
+                on_pages |= {row.row.id: Fetched(row, page.requested_at) for row in on_page}
+                self.pages.append([row.row.id for row in on_page])
                 last = page.keys[-1].created if page.keys and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
             shown |= on_pages
@@ -220,6 +224,19 @@ class ResourceVerification:
                 - on_pages.keys()
             )
         return shown
+
+    def _new_in_whole_lists(self, stored: Collection[str]) -> set[str]:
+        """The objects at the beginning of lists that are read whole, newest first, before any that the
+        copy holds: they came after the lists were read last.
+        """
+        if self.resource.created_field:
+            return set()
+        found: set[str] = set()
+        for page in self.pages:
+            new = list(takewhile(lambda id: id not in stored, page))
+            if len(new) < len(page) or "empty" in self.listed:
+                found.update(new)
+        return found
 
     def _read(self, ids: Sequence[str], shown: Mapping[str, Fetched]) -> dict[str, Fetched | None]:
         """The objects as they are now; those that no list showed are requested one by one."""
@@ -250,7 +267,7 @@ class ResourceVerification:
         start = self.listed.get("start", 0)
         for id, read in sorted(shown.items()):
             created = read.record.created or 0
-            if id not in stored and id not in pending and start <= created < self.until:
+            if id not in {*stored, *pending, *self.unwalked} and start <= created < self.until:
                 yield self.table, id, "Stripe has it, and the copy does not"
 
     def _astray(self) -> Iterator[tuple[str, str, str]]:

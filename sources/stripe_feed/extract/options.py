@@ -88,10 +88,12 @@ def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
 
 
 def is_asked_by_name(name: str, chosen: Collection[str] | None) -> bool:
-    """Whether a resource was asked for itself: by its name, or as part of the default group. Others
-    come with their group where they can be read.
+    """Whether a resource was asked for itself: by its name, as the parent of one that was, or as part
+    of the default group. Others come with their group where they can be read.
     """
-    return name in GROUPS[DEFAULT_GROUP] or name in map(str.strip, chosen or ())
+    named = {text.strip() for text in chosen or ()} & RESOURCES.keys()
+    parents = {parent.table for one in named if (parent := RESOURCES[one].parent) is not None}
+    return name in {*GROUPS[DEFAULT_GROUP], *named, *parents}
 
 
 def check_options(reading: SourceOptions) -> Options:

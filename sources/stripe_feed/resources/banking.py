@@ -16,6 +16,7 @@ BANKING: tuple[Resource, ...] = (
         events=event_types("issuing_authorization", "created request updated"),
         created_by=("issuing_authorization.created",),
         map_fields=("amount_details", "network_data", "verification_data"),
+        schema_since="2026-04-22",
     ),
     Resource(
         table="issuing_transactions",
@@ -30,6 +31,7 @@ BANKING: tuple[Resource, ...] = (
         ),
         created_by=("issuing_transaction.created",),
         expandable=(Expandable("purchase_details"),),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="issuing_cards",
@@ -53,6 +55,7 @@ BANKING: tuple[Resource, ...] = (
         label="Issuing > Cardholders",
         events=event_types("issuing_cardholder", "created updated"),
         created_by=("issuing_cardholder.created",),
+        schema_since="2026-04-22",
     ),
     Resource(
         table="issuing_disputes",
@@ -68,6 +71,7 @@ BANKING: tuple[Resource, ...] = (
         ),
         created_by=("issuing_dispute.created",),
         map_fields=("evidence",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="personalization_designs",
@@ -81,6 +85,7 @@ BANKING: tuple[Resource, ...] = (
         events=event_types(
             "issuing_personalization_design", "activated deactivated rejected updated"
         ),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="physical_bundles",
@@ -103,6 +108,7 @@ BANKING: tuple[Resource, ...] = (
         events=event_types("treasury.financial_account", "created closed features_status_updated"),
         created_by=("treasury.financial_account.created",),
         expandable=(Expandable("features"),),
+        schema_since="2025-03-31",
     ),
 )
 """Issuing, then Treasury."""
@@ -121,6 +127,7 @@ ISSUING_LISTS: tuple[Resource, ...] = (
         events=event_types("issuing_token", "created updated"),
         created_by=("issuing_token.created",),
         expandable=(Expandable("network_data"),),
+        schema_since="2025-03-31",
     ),
 )
 """One list per issued card."""
@@ -173,6 +180,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         events=event_types("treasury.received_credit", "created succeeded failed"),
         created_by=("treasury.received_credit.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="treasury_received_debits",
@@ -187,6 +195,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         events=event_types("treasury.received_debit", "created"),
         created_by=("treasury.received_debit.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2026-01-28",
     ),
     Resource(
         table="treasury_outbound_payments",
@@ -204,6 +213,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         ),
         created_by=("treasury.outbound_payment.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="treasury_outbound_transfers",
@@ -221,6 +231,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         ),
         created_by=("treasury.outbound_transfer.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="treasury_inbound_transfers",
@@ -235,6 +246,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         events=event_types("treasury.inbound_transfer", "created canceled failed succeeded"),
         created_by=("treasury.inbound_transfer.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="treasury_credit_reversals",
@@ -249,6 +261,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         events=event_types("treasury.credit_reversal", "created posted"),
         created_by=("treasury.credit_reversal.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="treasury_debit_reversals",
@@ -263,6 +276,7 @@ TREASURY_LISTS: tuple[Resource, ...] = (
         events=event_types("treasury.debit_reversal", "created completed initial_credit_granted"),
         created_by=("treasury.debit_reversal.created",),
         bearer_links=("hosted_regulatory_receipt_url",),
+        schema_since="2025-03-31",
     ),
 )
 """One list of each kind per financial account."""

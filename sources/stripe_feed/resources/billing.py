@@ -20,6 +20,7 @@ BILLING: tuple[Resource, ...] = (
         client_ids=True,
         volatile=("times_redeemed", "valid"),  # they change with each use, without an event
         expandable=(Expandable("applies_to", always=True), Expandable("currency_options")),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="discounts",
@@ -57,6 +58,7 @@ BILLING: tuple[Resource, ...] = (
         events=event_types("promotion_code", "created updated"),
         created_by=("promotion_code.created",),
         volatile=("times_redeemed",),
+        schema_since="2025-12-15",
     ),
     Resource(
         table="tax_rates",
@@ -67,6 +69,7 @@ BILLING: tuple[Resource, ...] = (
         label="Billing > Tax Rates",
         events=event_types("tax_rate", "created updated"),
         created_by=("tax_rate.created",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="credit_notes",
@@ -87,6 +90,7 @@ BILLING: tuple[Resource, ...] = (
                 path="/v1/credit_notes/{id}/lines",
             ),
         ),
+        schema_since="2026-03-25",
     ),
     Resource(
         table="invoice_items",
@@ -99,6 +103,8 @@ BILLING: tuple[Resource, ...] = (
         events=event_types("invoiceitem", "created deleted"),
         created_by=("invoiceitem.created",),
         deleted_by=("invoiceitem.deleted",),
+        relist_days=31,  # edits have no event; by then most are on an invoice
+        schema_since="2026-09-30",
     ),
     Resource(
         table="invoice_payments",
@@ -109,6 +115,7 @@ BILLING: tuple[Resource, ...] = (
         events=event_types("invoice_payment", "paid"),  # no event says that one is open or canceled
         relist_days=30,
         customer_through=(("invoice", "invoices"),),
+        schema_since="2025-10-29",
     ),
     Resource(
         table="subscription_schedules",
@@ -122,6 +129,7 @@ BILLING: tuple[Resource, ...] = (
             "created updated expiring released completed canceled aborted",
         ),
         created_by=("subscription_schedule.created",),
+        schema_since="2026-09-30",
     ),
     Resource(
         table="quotes",
@@ -145,6 +153,7 @@ BILLING: tuple[Resource, ...] = (
                 expand=True,
             ),
         ),
+        schema_since="2026-09-30",
     ),
     Resource(
         table="trial_offers",
@@ -167,6 +176,7 @@ BILLING: tuple[Resource, ...] = (
         label="Billing > Meters",
         events=event_types("billing.meter", "created updated deactivated reactivated"),
         created_by=("billing.meter.created",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="credit_grants",
@@ -179,6 +189,7 @@ BILLING: tuple[Resource, ...] = (
         label="Billing > Credit grants",
         events=event_types("billing.credit_grant", "created updated"),
         created_by=("billing.credit_grant.created",),
+        schema_since="2025-12-15",
     ),
     Resource(
         table="credit_balance_transactions",
@@ -192,6 +203,7 @@ BILLING: tuple[Resource, ...] = (
         events=event_types("billing.credit_balance_transaction", "created"),
         created_by=("billing.credit_balance_transaction.created",),
         customer_through=(("credit_grant", "credit_grants"),),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="features",
@@ -231,6 +243,7 @@ CUSTOMER_LISTS: tuple[Resource, ...] = (
         events=event_types("customer.tax_id", "created updated deleted"),
         created_by=("customer.tax_id.created",),
         deleted_by=("customer.tax_id.deleted",),
+        schema_since="2025-12-15",
     ),
     Resource(
         table="sources",
@@ -248,6 +261,7 @@ CUSTOMER_LISTS: tuple[Resource, ...] = (
         bearer_links=("redirect",),
         excluded=("client_secret",),
         map_fields=("owner", "receiver", "redirect", "code_verification", "source_order"),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="customer_balance_transactions",
@@ -270,6 +284,7 @@ CUSTOMER_LISTS: tuple[Resource, ...] = (
         label="Core > Customers",
         events=event_types("customer_cash_balance_transaction", "created"),
         created_by=("customer_cash_balance_transaction.created",),
+        schema_since="2025-12-15",
     ),
 )
 """One list per customer."""

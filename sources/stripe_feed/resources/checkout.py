@@ -32,6 +32,7 @@ CHECKOUT: tuple[Resource, ...] = (
                 expand=True,
             ),
         ),
+        schema_since="2026-09-30",
     ),
     Resource(
         table="payment_links",

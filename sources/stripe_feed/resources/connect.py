@@ -22,6 +22,7 @@ CONNECT: tuple[Resource, ...] = (
                 path="/v1/transfers/{id}/reversals",
             ),
         ),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="application_fees",
@@ -41,6 +42,7 @@ CONNECT: tuple[Resource, ...] = (
             ),
         ),
         customer_through=(("charge", "charges"),),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="accounts",
@@ -69,6 +71,7 @@ ACCOUNT_LISTS: tuple[Resource, ...] = (
         created_by=("person.created",),
         deleted_by=("person.deleted",),
         map_fields=("dob", "relationship", "verification"),
+        schema_since="2025-08-27",
     ),
     Resource(
         table="external_accounts",
@@ -83,6 +86,7 @@ ACCOUNT_LISTS: tuple[Resource, ...] = (
         events=event_types("account.external_account", "created updated deleted"),
         created_by=("account.external_account.created",),
         deleted_by=("account.external_account.deleted",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="capabilities",
@@ -94,6 +98,7 @@ ACCOUNT_LISTS: tuple[Resource, ...] = (
         permission="rak_connected_account_read",
         label="Connect > Connected accounts",
         events=event_types("capability", "updated"),  # none says that one was added
+        schema_since="2025-03-31",
     ),
 )
 """One list per connected account."""

@@ -53,6 +53,7 @@ PAYMENTS: tuple[Resource, ...] = (
         bearer_links=("next_action",),
         excluded=("client_secret",),
         map_fields=("last_payment_error", "payment_method_options", "amount_details"),
+        relist_days=7,  # edits have no event; one is confirmed, captured or canceled by then
     ),
     Resource(
         table="setup_intents",
@@ -68,6 +69,7 @@ PAYMENTS: tuple[Resource, ...] = (
         bearer_links=("next_action",),
         excluded=("client_secret",),
         map_fields=("last_setup_error", "payment_method_options"),
+        relist_days=7,  # edits have no event; one is confirmed, captured or canceled by then
     ),
     Resource(
         table="disputes",
@@ -92,6 +94,7 @@ PAYMENTS: tuple[Resource, ...] = (
             "payout", "created updated paid failed canceled reconciliation_completed"
         ),
         created_by=("payout.created",),
+        schema_since="2025-08-27",
     ),
     Resource(
         table="topups",
@@ -103,6 +106,7 @@ PAYMENTS: tuple[Resource, ...] = (
         events=event_types("topup", "created succeeded failed canceled reversed"),
         created_by=("topup.created",),
         map_fields=("payment_method_options",),
+        schema_since="2026-09-30",
     ),
     Resource(
         table="reviews",
@@ -114,6 +118,7 @@ PAYMENTS: tuple[Resource, ...] = (
         events=event_types("review", "opened closed"),
         created_by=("review.opened",),
         customer_through=(("charge", "charges"), ("payment_intent", "payment_intents")),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="early_fraud_warnings",
@@ -126,6 +131,7 @@ PAYMENTS: tuple[Resource, ...] = (
         events=event_types("radar.early_fraud_warning", "created updated"),
         created_by=("radar.early_fraud_warning.created",),
         customer_through=(("charge", "charges"), ("payment_intent", "payment_intents")),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="balance_transactions",
@@ -145,6 +151,7 @@ PAYMENTS: tuple[Resource, ...] = (
         label="Core > PaymentMethods",
         events=event_types("payment_method", "attached updated automatically_updated detached"),
         created_by=("payment_method.attached",),
+        schema_since="2026-09-30",
     ),
 )
 """Charges, refunds, intents, disputes, payouts and what Radar says."""

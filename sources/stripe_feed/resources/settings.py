@@ -68,6 +68,7 @@ SETTINGS: tuple[Resource, ...] = (
         label="Reporting > Report Runs and Report Types",
         events=event_types("reporting.report_run", "succeeded failed"),  # none says that one began
         relist_days=2,
+        schema_since="2025-03-31",
     ),
     Resource(
         table="files",
@@ -80,6 +81,7 @@ SETTINGS: tuple[Resource, ...] = (
         created_by=("file.created",),
         bearer_links=("url",),
         excluded=("links",),
+        schema_since="2025-03-31",
     ),
     Resource(
         table="file_links",
@@ -151,6 +153,7 @@ SETTINGS: tuple[Resource, ...] = (
         label="Terminal > Readers",
         events=event_types("terminal.reader", "action_succeeded action_failed action_updated"),
         volatile=("last_seen_at", "status", "ip_address"),  # as often as it is switched on
+        schema_since="2026-05-27",
     ),
     Resource(
         table="terminal_locations",
@@ -188,6 +191,7 @@ SETTINGS: tuple[Resource, ...] = (
         excluded=("client_secret", "url"),
         expandable=(Expandable("verified_outputs"),),
         customer_through=(("related_customer", "customers"),),
+        schema_since="2025-12-15",
     ),
     Resource(
         table="verification_reports",

@@ -21,7 +21,7 @@ ISSUING: tuple[Kind, ...] = (
           filters="status transaction", event="issuing_dispute", events="created updated @won=closed @lost=closed @submitted", expanded="balance_transactions treasury",
           values={"amount": cents, "status": "unsubmitted", "transaction": REFERENCE}),
     plain("issuing_tokens", "issuing.token", "intok", "issuing/tokens", "issuing_token", group="issuing",
-          filters="card! status", event="issuing_token", events="created updated", expanded="network_data", values={"card": REFERENCE, "status": "active"}),
+          filters="card! status", owner="card", owners="issuing_cards", event="issuing_token", events="created updated", expanded="network_data", values={"card": REFERENCE, "status": "active"}),
     plain("personalization_designs", "issuing.personalization_design", "pd", "issuing/personalization_designs", "issuing_card", group="issuing",
           filters="lookup_keys[@lookup_key preferences% status", windowed=False, event="issuing_personalization_design", events="updated @active=activated @inactive=deactivated @rejected", values={"status": "active"}),
     plain("physical_bundles", "issuing.physical_bundle", "ics", "issuing/physical_bundles", "issuing_card", group="issuing", filters="status type", windowed=False, dated="",
