@@ -444,8 +444,8 @@ def _cell(kind: ColumnKind, name: str, value: Any, extra: dict[str, Any]) -> Any
             if kind == "ref" and isinstance(value, dict):
                 value = value["id"]
             if isinstance(value, str):
-                if "\0" in value:
-                    extra[name] = value
+                if "\0" in value:  # no database holds one: in JSON it is written out
+                    extra[name] = value.replace("\0", "\\u0000")
                 return value.replace("\0", "")
         case "bigint" | "timestamp":
             fits = BIGINT if kind == "bigint" else SECONDS

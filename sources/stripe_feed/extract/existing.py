@@ -289,11 +289,21 @@ def differing_fields(
 def _comparable(column: Column, value: Any) -> Any:
     if column.kind == "ref":
         return id_of(value)
-    return (
-        stripe_value("decimal", value)
-        if column.kind == "decimal" and isinstance(value, str)
-        else value
-    )
+    if column.kind == "decimal" and isinstance(value, str):
+        return stripe_value("decimal", value)
+    return _as_stored(value)
+
+
+def _as_stored(value: Any) -> Any:
+    """A parsed JSON value with each NUL written out, as a change has it: no table can hold one."""
+    match value:
+        case str():
+            return value.replace("\0", "\\u0000")
+        case list():
+            return [_as_stored(element) for element in value]
+        case dict():
+            return {_as_stored(name): _as_stored(element) for name, element in value.items()}
+    return value
 
 
 def is_empty(client: Any, table: str) -> bool:
