@@ -516,7 +516,7 @@ def test_what_is_forgotten_is_in_no_row_and_no_message(watched: Watched) -> None
     watched.hold({"a": row(2, "cus_9", CANARY), "b": row(2)})
     watched.evaluate_one(trigger)
 
-    maintenance._forget_in_store(watched.store, "cus_9")
+    watched.store.forget(["cus_9"])
     watched.hold({"a": row(3, "cus_9", CANARY), "b": row(3)})
     watched.evaluate_one(trigger)
 
