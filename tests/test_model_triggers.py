@@ -12,6 +12,7 @@ from stripe_feed.delivery.outbox import counts, discard, find, release
 from stripe_feed.errors import Locked, UsageError
 from stripe_feed.feed.lookups import NO_LOOKUPS
 from stripe_feed.feed.storage import maintenance
+from stripe_feed.feed.storage.salvage import salvage
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.server.metrics import LateCounter, metrics
 from stripe_feed.server.page import read_overview, render_page
@@ -21,8 +22,8 @@ from stripe_feed.triggers.models.explain import explain_rows, try_rows
 from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
 from stripe_feed.triggers.models.replay import replay_rows
 from stripe_feed.triggers.models.schedule import ModelSchedule
-from stripe_feed.triggers.run import split_triggers
-from tests.deliveries import NOW, Scripted, once
+from stripe_feed.triggers.run import split_triggers, trigger_loop
+from tests.deliveries import NOW, Clock, Scripted, a_trigger, add, once, updates
 from tests.model_triggers import (
     SELECT_ALL,
     Watched,
@@ -414,6 +415,48 @@ def test_a_copy_that_is_loading_is_read_afterwards_and_an_error_only_after_a_min
     assert at_once.error == "Another process loads."
     feed.is_locked = False
     assert schedule.run([trigger], NOW + 700, waits=False)[0].baseline == 0
+
+
+def test_both_kinds_of_triggers_run_side_by_side_and_an_error_is_said_once(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed: Any = FakeFeed(watched)
+    feed.query_ids = list
+    on_model, on_changes = a_model_trigger(), a_trigger("changes")
+    missing = a_model_trigger("missing", preset="invoice_overdue")
+    clock = Clock()
+    tick = trigger_loop(feed, [on_model, missing, on_changes], clock)
+
+    first = {one.trigger: one for one in tick()}
+    add(watched.store, *updates(2))
+    watched.hold({"a": row()})
+    clock.at += 1
+    second = {one.trigger: one for one in tick()}
+
+    assert (first["t"].baseline, first["changes"].is_new) == (0, True)
+    assert (second["t"].fired, second["changes"].fired) == (1, 2)
+    assert str(second["missing"].error).startswith("The model overdue_invoices is ")
+    said = [text for text in caplog.messages if "overdue_invoices" in text]
+    assert len(said) == 1
+
+
+def test_a_damaged_store_starts_anew_and_says_so(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.hold({"a": row()})
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(), "b": row()})
+    watched.evaluate_one(trigger)
+    path = watched.store.path
+    watched.store.close()
+
+    assert salvage(path) == ["baselines of triggers on models, which start anew"]
+
+    with FeedStore(path, rebuilding=True) as store:
+        watched.store = store
+        assert watched.told() == [("entered", "b")]  # still to be sent
+        watched.hold({"c": row()})
+        assert watched.evaluate_one(trigger).baseline == 1
+        assert watched.told() == [("entered", "b")]
 
 
 # Explained, tried, replayed, forgotten

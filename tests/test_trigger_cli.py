@@ -10,9 +10,11 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from typer.testing import CliRunner
 
@@ -563,3 +565,58 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
         in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
     )
     assert "left of" not in run("triggers", "list", folder=folder).err
+
+
+# Triggers on models
+
+
+def test_a_trigger_on_a_model_is_checked_tried_evaluated_listed_and_explained(folder: Path) -> None:
+    Path("late.sql").write_text("select * from main.late")
+    Path("triggers.toml").write_text(
+        '[[trigger]]\nname = "late"\nsql = "late.sql"\nkey = "id"\nrows = "days > 6"\ndeliver = { file = "late.jsonl" }\n'
+        '[[trigger]]\nname = "unbuilt"\npreset = "mrr_dropped"\ndeliver = { file = "x.jsonl" }\n'
+    )
+
+    def now(*days: int) -> None:
+        with closing(duckdb.connect(str(folder / "copy.duckdb"))) as connection:
+            connection.execute("create or replace table main.late (id varchar, days bigint)")
+            for n, count in enumerate(days):
+                connection.execute("insert into main.late values (?, ?)", [f"in_{n}", count])
+
+    now(7, 1)
+    checked = run("triggers", "check")
+    assert (
+        checked.out.splitlines()[0]
+        == "late: a row of late entered, of rows with days > 6 -> late.jsonl"
+    )
+    assert (
+        "would start from 1 rows, without a message"
+        in run("triggers", "test", "late", folder=folder).out
+    )
+    first = run("deliver", "--once", folder=folder)
+    assert first.code == 4
+    assert "late starts from the 1 rows of now" in first.err
+    assert "unbuilt did not run: The model mrr_monthly_customer is " in first.err
+
+    Path("triggers.toml").write_text(
+        Path("triggers.toml").read_text().partition('[[trigger]]\nname = "unbuilt"')[0]
+    )
+    trial = objects(run("triggers", "test", "late", "--json", folder=folder))
+    assert [(one["rows"], one["is_new"], one["fires"]) for one in trial] == [(1, False, 0)]
+
+    now(8, 9)
+    assert objects(run("triggers", "test", "late", "--json", folder=folder))[0]["fires"] == 1
+    second = run("deliver", "--once", folder=folder)
+    assert (second.code, second.err) == (0, "1 fired, 1 sent.\n")
+    (told,) = Path("late.jsonl").read_text().splitlines()
+    assert json.loads(told)["data"] == {"id": "in_1", "days": 9}
+    (listed,) = objects(run("triggers", "list", "--json", folder=folder))
+    assert (listed["fired"], listed["rows"], listed["state"]) == (1, 2, "on")
+    assert " 2 rows at 20" in run("triggers", "list", folder=folder).out
+    for id in ("in_1", json.loads(told)["meta"]["change_id"]):
+        assert (
+            "late: fired; its message is sent." in run("triggers", "explain", id, folder=folder).out
+        )
+    again = run("triggers", "replay", "late", "--since", "1h", folder=folder)
+    assert again.err == "1 messages from 1 changes wait for `stripe-feed deliver`.\n"
+    assert run("triggers", "explain", "in_9", folder=folder).code == 2

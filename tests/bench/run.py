@@ -304,6 +304,15 @@ def plays() -> None:
         figure(tools)
 
 
+def model_triggers() -> None:
+    """Triggers on models."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.bench.model_triggers import figures
+
+    for name, value, target, good in figures():
+        show(name, value, target, good)
+
+
 def push() -> None:
     """Pushes and their plans."""
     sys.path.insert(0, str(HERE.parents[1]))
@@ -365,6 +374,7 @@ def main() -> None:
             "feed",
             "burst",
             "plays",
+            "model_triggers",
             "push",
             "models",
             "accounts",
@@ -391,6 +401,8 @@ def main() -> None:
         burst()
     if options.only in (None, "plays"):
         plays()
+    if options.only in (None, "model_triggers"):
+        model_triggers()
     if options.only in (None, "push"):
         push()
     if options.only in (None, "models"):

@@ -72,7 +72,19 @@ def _save(path: Path, store: FeedStore) -> list[str]:
             ]
             if not _copy_rows(old, db, table, columns) and words:
                 lost.append(words)
+        if _had_baselines(old):
+            lost.append("baselines of triggers on models, which start anew")
     return lost
+
+
+def _had_baselines(old: sqlite3.Connection) -> bool:
+    """Whether triggers on models knew rows. They are not salvaged: each row that is missing would
+    fire.
+    """
+    try:
+        return old.execute("select 1 from model_states limit 1").fetchone() is not None
+    except sqlite3.Error:  # damaged, or an older file without the table
+        return False
 
 
 def _copy_rows(
