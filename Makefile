@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators test-dbt
+.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators test-dbt test-engines test-live
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -68,6 +68,17 @@ test-dbt:  ## the models as dbt compiles and builds them, in an environment of i
 	@test -x build/dbt/bin/pip || $(PYTHON) -m venv build/dbt
 	build/dbt/bin/pip install -q -e '.[dev$(comma)dbt]'
 	build/dbt/bin/pytest tests/test_models_dbt.py tests/test_models_render.py
+
+test-engines:  ## destinations that need more: DuckLake, and the merges for warehouses; in an environment of its own
+	@test -x build/engines/bin/pip || $(PYTHON) -m venv build/engines
+	build/engines/bin/pip install -q -e '.[dev,engines]'
+	build/engines/bin/pytest -m engines tests/test_dialects.py tests/test_contract.py
+
+test-live:  ## the contract of destinations on STRIPE_FEED_LIVE=snowflake (or another), with dlt's credentials in the environment
+	@test -n "$(STRIPE_FEED_LIVE)" || { echo "Name a destination: STRIPE_FEED_LIVE=snowflake make test-live"; exit 2; }
+	@test -x build/engines/bin/pip || $(PYTHON) -m venv build/engines
+	build/engines/bin/pip install -q -e '.[dev,engines]'
+	build/engines/bin/pytest -m engines -k live tests/test_contract.py
 
 # The base install is enough to run; the tests need the dev extra, which includes it.
 .venv/.base: pyproject.toml

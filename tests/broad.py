@@ -7,6 +7,14 @@ that stays.
 from __future__ import annotations
 
 BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
+    "test_contract.py": {
+        "test_a_life_of_a_copy": ("delta",),
+        "test_the_newest_version_wins_and_children_are_complete": ("duckdb", "delta"),
+    },
+    "test_lakes.py": {
+        "test_a_few_histories_end_equal_to_the_account": "test_contract.py::test_a_life_of_a_copy",
+        "test_updates_and_deletes_by_sql_are_commits": ("delta",),
+    },
     "test_crash.py": {
         "test_a_killed_run_goes_on": (
             "between-packages-1", "merged-1-later", "the-local-state-is-half-gone-1-later",

@@ -2,8 +2,8 @@
 JSON job per line on stdin.
 
 A job is {"point": name or null, "at": which time the point is reached, "sync": arguments}, for a tiny
-account also {"batch": rows and parents, "package": rows}; the answer is the exit status as JSON, -9
-when it was killed. The packages are imported once and each
+account also {"batch": rows and parents, "package": rows}, elsewhere {"environment": variables to
+set}; the answer is the exit status as JSON, -9 when it was killed. The packages are imported once and each
 job is a fork, so that a kill costs no start-up.
 """
 
@@ -30,6 +30,7 @@ from dlt.pipeline.pipeline import Pipeline
 
 from stripe_feed import sync_run as syncing
 from stripe_feed.api.client import Api
+from stripe_feed.destination.lake import client as lake
 from stripe_feed.extract.dependents import sublists
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.paging import reader as paging_reader
@@ -55,6 +56,9 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "the destination's tables are there": (LoadStorage, "commit_schema_update", "after"),
     "copied to staging": (duck.DuckDbCopyJob, "run", "after"),
     "merged": (SqlLoadJob, "run", "after"),
+    "about to merge in a lake": (lake, "merge_files", "before"),
+    "merged in a lake": (lake, "merge_files", "after"),
+    "the lake's state is noted": (lake.LakeClient, "_store_current_state", "after"),
     "all jobs done": (Load, "complete_package", "before"),
     "the load is noted": (LoadStorage, "complete_load_package", "before"),
     "the package is complete": (Load, "complete_package", "after"),
@@ -111,6 +115,7 @@ def in_small_steps(batch: int | None) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
+    os.environ.update(job.get("environment", {}))
     in_small_steps(job.get("batch"))
     if job["point"]:
         arm(job["point"], job["at"])

@@ -194,7 +194,7 @@ class Reader:
             assert given["sources"]["stripe_feed"]["api_key"] == self.env.pop(
                 "STRIPE_SECRET_KEY"
             )  # or the file would not matter
-        if "destination" in given:
+        if "postgres" in given.get("destination", {}):
             text = text.replace(
                 given["destination"]["postgres"]["credentials"],
                 self.stack.enter_context(postgres_server()),

@@ -87,11 +87,22 @@ class Runner:
             "state_dir": str(copy.folder / copy.state),
         }
         arguments = {"api_key": copy.box.key, "api_base": copy.url} | files | FAST | options
+        return self.sync(point, at, steps=steps, **arguments)
+
+    def sync(
+        self,
+        point: str | None,
+        at: int,
+        environment: Mapping[str, str] | None = None,
+        steps: Mapping[str, int] | None = None,
+        **arguments: Any,
+    ) -> int:
+        """Sync with these arguments, in this environment; return the exit status."""
+        job: dict[str, Any] = {"point": point, "at": at, "sync": arguments}
+        job |= {"environment": environment or {}, **(steps or {})}
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin and stdout
-        stdin.write(
-            json.dumps({"point": point, "at": at, "sync": arguments, **(steps or {})}) + "\n"
-        )
+        stdin.write(json.dumps(job) + "\n")
         stdin.flush()
         return int(json.loads(stdout.readline()))
 

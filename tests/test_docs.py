@@ -49,6 +49,7 @@ from tests.commands import loaded
 from tests.core import CORE, CORE_TABLES
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 from tests.receiver import receiving
+from tests.stores import documented
 
 PAGES = {
     f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
@@ -243,6 +244,11 @@ def test_the_permissions_are_those_of_the_resources() -> None:
         [f"`{name}`", f"`{needed}`", at]
         for name, needed, at in (*expected, (changes, permission, label))
     ]
+
+
+def test_the_destinations_are_those_of_the_tests() -> None:
+    """What ran, what was only parsed, and what is refused: never more than the tests show."""
+    assert table("docs/destinations.md", "destination") == documented()
 
 
 @pytest.mark.checklist("H3")

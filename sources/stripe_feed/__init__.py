@@ -20,6 +20,8 @@ __all__ = [
     "build_copy_models",
     "connected_accounts",
     "deliver",
+    "delta",
+    "iceberg",
     "open_actions",
     "open_copy",
     "open_feed",
@@ -39,6 +41,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .accounts_run import connected_accounts, sync_accounts
     from .cli.demo import run_sandbox
+    from .destination.lake.factory import delta, iceberg
     from .destination.pipeline import open_pipeline
     from .errors import PartlyDone, StripeFeedError
     from .extract.source import stripe_source
@@ -71,6 +74,8 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "TABLES": ".resources:TABLES",
         "build_copy_models": ".models.copies:build_copy_models",
         "connected_accounts": ".accounts_run:connected_accounts",
+        "delta": ".destination.lake.factory:delta",
+        "iceberg": ".destination.lake.factory:iceberg",
         "deliver": ".triggers.run:deliver",
         "open_actions": ".write.actions:open_actions",
         "open_copy": ".models.copy_data:open_copy",

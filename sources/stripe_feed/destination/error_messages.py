@@ -21,9 +21,12 @@ MAX_DATASET_NAME = 100  # characters; the name is part of file names
 RESERVED_SCHEMAS = frozenset(
     {"information_schema", "pg_catalog", "pg_toast", "sys", "system", "temp"}
 )
-DRIVER_EXTRAS = {
-    "postgres": "stripe-feed[postgres]"
-}  # the extra that installs a destination's driver
+DRIVER_EXTRAS = {  # the extra that installs a destination's driver
+    "postgres": "stripe-feed[postgres]",
+    "delta": "stripe-feed[delta]",
+    "iceberg": "stripe-feed[iceberg]",
+}
+LAKE_PACKAGES = {"delta": "deltalake", "iceberg": "pyiceberg"}  # what a lake is read and written by
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ PRIVILEGE = Reason(
     "the user lacks a right",
     "Let it create schemas, or create {dataset} and {dataset}_staging for it with the right to create and write tables in both",
 )
+PRIVILEGE_ON_FILES = Reason(
+    "the user lacks a right", "Let it list, read, write and delete files below bucket_url"
+)
+MISSING_BUCKET = Reason("the bucket is missing", "Create it, or correct bucket_url")
 CREDENTIALS = Reason(
     "it does not accept the credentials", "Check them in .dlt/secrets.toml or the environment"
 )
@@ -190,6 +197,24 @@ TEXT_PATTERNS: dict[
         (r"^(OperationalError|InterfaceError)", CONNECTION_LOST)
     ],  # without a code: no answer came
     "pyarrow": [(r"^ArrowMemoryError", MEMORY), (r"^Arrow", DAMAGED)],
+    "deltalake": [
+        (r"^CommitFailed|concurrent|conflict", CONCURRENT_WRITE),
+        (r"no space left", NO_SPACE),
+        (r"denied|forbidden|40[13]", PRIVILEGE_ON_FILES),
+        (r"error sending request|timed out|dns error", CONNECTION_LOST),
+        (r"^(TableNotFound|DeltaProtocol)Error|not found", DAMAGED),
+    ],
+    "pyiceberg": [
+        (r"^CommitFailed|^CommitStateUnknown", CONCURRENT_WRITE),
+        (r"^(Unauthorized|Forbidden|NotInstalled)", CREDENTIALS),
+        (r"^(ServiceUnavailable|ServerError)", CONNECTION_LOST),
+    ],
+    "botocore": [
+        (r"AccessDenied|Forbidden|403", PRIVILEGE_ON_FILES),
+        (r"NoCredentials|InvalidAccessKey|SignatureDoesNotMatch", CREDENTIALS),
+        (r"NoSuchBucket", MISSING_BUCKET),
+        (r"Endpoint|Connect|Timeout", CONNECTION_LOST),
+    ],
 }
 
 
@@ -450,6 +475,11 @@ def _configuration_error(fault: BaseException, name: str | None = None) -> Setup
         case "ConfigFieldMissingException":
             fields, config = getattr(fault, "fields", ()), getattr(fault, "config", None)
             name = name or str(getattr(config, "destination_type", None) or "").rpartition(".")[2]
+            if name and "bucket_url" in fields:
+                return SetupError(
+                    f"{name} lacks bucket_url, a folder or a bucket. Set it under [destination.{name}] in "
+                    f".dlt/config.toml, or as DESTINATION__{name.upper()}__BUCKET_URL."
+                )
             if name:
                 return SetupError(f"{name} lacks {', '.join(fields)}. Set {_credentials(name)}.")
     return None

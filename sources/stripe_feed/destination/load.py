@@ -29,6 +29,7 @@ from ..resources.groups import OWNED_TABLES
 from .comments import comment_columns
 from .duckdb_file import DUCKDB_JOBS, duckdb_path, keep_open
 from .error_messages import (
+    LAKE_PACKAGES,
     causes_of,
     connection_error,
     connection_lost_error,
@@ -225,8 +226,11 @@ def _load_package(pipeline: Any) -> None:
 
 
 def _load_options(pipeline: Any) -> dict[str, int]:
-    """Fewer parallel jobs for a database in a file, which has one writer."""
-    if duckdb_path(pipeline):
+    """Fewer parallel jobs for a database in a file, which has one writer, and for a lake, whose jobs
+    hold their rows in memory.
+    """
+    is_lake = pipeline.destination.destination_type.rpartition(".")[2] in LAKE_PACKAGES
+    if is_lake or duckdb_path(pipeline):
         return {"workers": DUCKDB_JOBS}
     return {"workers": 1} if place_of(pipeline).is_sqlite else {}
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..api.credentials import check_account
 from ..errors import SetupError
 from .duckdb_file import check_file, check_folder, check_name_clash, duckdb_path
-from .error_messages import connection_error, require_dataset, require_file
+from .error_messages import LAKE_PACKAGES, connection_error, require_dataset, require_file
 from .locks import DEFAULT_WAIT, lock_file
 from .place import (
     DEFAULT_DATASET,
@@ -58,7 +58,6 @@ def open_pipeline(
     destinations, and for those without credentials.
     """
     import dlt
-    from dlt.common.destination import Destination
 
     database, dataset = copy_names(account, database, destination, dataset, name)
     place = resolve_place(database, destination, dataset, name)
@@ -67,7 +66,7 @@ def open_pipeline(
         file = Path(database or f"{name}.duckdb").absolute()
         resolved = dlt.destinations.duckdb(str(file), destination_name="duckdb")
     else:
-        resolved = Destination.from_reference(destination)
+        resolved = _named_destination(destination)
     _cache_capabilities(resolved)
     folder = state_root(state_dir) / place.key
     pipeline = dlt.pipeline(
@@ -75,6 +74,17 @@ def open_pipeline(
     )
     set_place(pipeline, place)
     return pipeline
+
+
+def _named_destination(name: str) -> Any:
+    """A destination of dlt, or a lake, by name."""
+    from dlt.common.destination import Destination
+
+    if name not in LAKE_PACKAGES:
+        return Destination.from_reference(name)
+    from .lake.factory import LAKES
+
+    return LAKES[name]()
 
 
 def _cache_capabilities(destination: Any) -> None:
@@ -157,7 +167,10 @@ def _configured_place(destination: str, dataset: str, name: str) -> Place:
     try:
         with tempfile.TemporaryDirectory(prefix="stripe-feed-") as folder:
             trial = dlt.pipeline(
-                name, destination=destination, dataset_name=dataset, pipelines_dir=folder
+                name,
+                destination=_named_destination(destination),
+                dataset_name=dataset,
+                pipelines_dir=folder,
             )
             try:
                 return place_of(trial)
@@ -176,19 +189,28 @@ def require_merge(destination: Any) -> None:
     if "delete-insert" not in (destination.capabilities().supported_merge_strategies or []):
         raise SetupError(
             f"The destination {destination.destination_name} cannot merge with delete-insert, so rows would be duplicated. "
-            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+            "Use a SQL destination, such as duckdb, postgres, snowflake or bigquery, or for files delta or iceberg."
         )
 
 
 def check_destination(pipeline: Any) -> None:
-    """Raise `SetupError` if the destination cannot be loaded: no merge, or a file that is locked or
-    too new.
+    """Raise `SetupError` if the destination cannot be loaded: no merge, no catalog, or a file that is
+    locked or too new.
     """
     require_merge(pipeline.destination)
+    _require_catalog(pipeline)
     file = duckdb_path(pipeline)
     if file is not None:
         check_name_clash(file, pipeline.dataset_name)
         check_file(file)
+
+
+def _require_catalog(pipeline: Any) -> None:
+    """Raise `SetupError` for Iceberg tables in a bucket without a catalog."""
+    if pipeline.destination.destination_type.rpartition(".")[2] == "iceberg":
+        client = pipeline.destination_client()
+        if not client.is_local_filesystem:
+            client.find_catalog()
 
 
 @contextmanager

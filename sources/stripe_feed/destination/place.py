@@ -39,6 +39,8 @@ IDENTIFYING_SETTINGS = (
     "region_name",
     "data_source",
     "ducklake_name",
+    "bucket_url",
+    "endpoint_url",
 )
 """The settings of dlt that identify a database; never the user."""
 
@@ -162,6 +164,9 @@ def _normalize_part(name: str, value: str) -> str:
     """Drop the driver, and lower the case of a server's name: they make no difference."""
     if name == "drivername":
         return value.partition("+")[0]
+    if name == "bucket_url":
+        path = value.removeprefix("file://")
+        return str(Path(path).resolve()) if "://" not in path else value.rstrip("/")
     return value.lower().rstrip(".") if "host" in name and not value.startswith("/") else value
 
 

@@ -501,9 +501,7 @@ def _select_list(client: Any, table: str, names: Sequence[str]) -> str:
         with client.execute_query(
             f"select * from {table_name(client, table)} where 1 = 0"
         ) as cursor:
-            existing_names = {
-                column[0].lower() for column in cursor.native_cursor.description or ()
-            }
+            existing_names = {name.lower() for name in cursor.columns_schema or ()}
     except DestinationUndefinedEntity:
         existing_names = set()
     return ", ".join(

@@ -148,7 +148,7 @@ def _held_columns(client: Any) -> dict[str, set[str]]:
         query = f"select * from {table_name(client, table)} where 1 = 0"
         try:
             with client.execute_query(query) as cursor:
-                found[table] = {column[0] for column in cursor.description}
+                found[table] = set(cursor.columns_schema or ())
         except Exception as fault:
             if not is_missing_table(fault):
                 raise

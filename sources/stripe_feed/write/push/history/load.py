@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
 from ....destination.comments import comment_columns
 from ....destination.duckdb_file import duckdb_path
 from ....destination.lease import hold_lease
@@ -36,7 +38,7 @@ from ....destination.state import (
     stored_owner,
     table_name,
 )
-from ....errors import Locked, StripeFeedError, WrongAccount
+from ....errors import Locked, SetupError, StripeFeedError, WrongAccount
 from ....resources.groups import OWNED_TABLES
 from ....resources.model import ColumnKind
 from ....resources.push_tables import PUSH_TABLES, PushTable
@@ -121,6 +123,8 @@ def _load(pipeline: Any, opened: PushLog) -> int:
     check_destination(pipeline)
     with translate_errors(pipeline):
         with pipeline.destination_client() as client:
+            if not isinstance(client, SqlJobClientBase):
+                raise SetupError("The tables of pushes need a SQL database; the push log has all.")
             require_no_foreign_tables(client, PUSH_TABLES, {"run_id", "push", "account_id"})
         _check_owner(pipeline, opened)
         with pipeline.destination_client() as client:

@@ -1,0 +1,3 @@
+"""Copies in a lake: Delta or Iceberg tables on files or object storage, through dlt's filesystem
+destination.
+"""
