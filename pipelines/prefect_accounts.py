@@ -37,8 +37,8 @@ def copy_account(account: str) -> int:
     return sum(done.rows.values())
 
 
-# one at a time: dlt's settings belong to the process
-@flow(name="stripe-feed-accounts", task_runner=ThreadPoolTaskRunner(max_workers=1))
+# so many are read at once
+@flow(name="stripe-feed-accounts", task_runner=ThreadPoolTaskRunner(max_workers=4))
 def stripe_accounts() -> dict[str, int | None]:
     """Copy every account; None for one that failed, whose task run says why."""
     accounts = connected_accounts()

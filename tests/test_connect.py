@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common import validation
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import connected_accounts, open_actions, stripe_source, sync, sync_accounts
 from stripe_feed.api.client import Api
 from stripe_feed.api.rate_limits import SAFETY, RateLimiter, SharedBudget
-from stripe_feed.destination.pipeline import copy_names
+from stripe_feed.destination.pipeline import copy_names, dlt_settings, settings_for_many
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
@@ -239,6 +241,25 @@ def test_a_number_of_accounts_needs_all_of_them(shell: Shell) -> None:
     assert (said.code, "--all-accounts" in said.error) == (2, True)
     with pytest.raises(UsageError, match="at_once"):
         next(sync_accounts(at_once=0))
+
+
+@pytest.mark.parametrize("settings", [dlt_settings, settings_for_many], ids=["one", "many"])
+def test_runs_in_threads_share_the_settings_of_the_process(settings: Any) -> None:
+    """The first sets them, the last resets them, in whatever order they end."""
+    mask, hints = os.umask(0o022), validation.get_type_hints  # type: ignore[attr-defined]
+    first, last = ExitStack(), ExitStack()
+    try:
+        first.enter_context(settings())
+        last.enter_context(settings())
+        first.close()
+        assert os.environ["LOAD__DELETE_COMPLETED_JOBS"] == "true"
+        assert os.umask(0o077) == 0o077
+        last.close()
+        assert "LOAD__DELETE_COMPLETED_JOBS" not in os.environ
+        assert os.umask(0o022) == 0o022
+        assert validation.get_type_hints is hints  # type: ignore[attr-defined]
+    finally:
+        os.umask(mask)
 
 
 def answer_of(account: str) -> Synced:

@@ -6,8 +6,9 @@ import gc
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +214,35 @@ def _require_catalog(pipeline: Any) -> None:
             client.find_catalog()
 
 
+class _OncePerProcess:
+    """What the first of several threads enters, and the last leaves."""
+
+    def __init__(self, enter: Callable[[], AbstractContextManager[None]]) -> None:
+        self._enter = enter
+        self._lock = threading.Lock()
+        self._users = 0
+        self._held = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._held.enter_context(self._enter())
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._held.close()
+
+
+@_OncePerProcess
 @contextmanager
 def dlt_settings() -> Iterator[None]:
     """Set dlt's settings while a command runs, except those already in the environment. New files
-    are readable by the user only.
+    are readable by the user only. Threads share it.
     """
     mask = os.umask(0o077)
     added = {name: value for name, value in DLT_SETTINGS.items() if name not in os.environ}
@@ -229,9 +255,10 @@ def dlt_settings() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+@_OncePerProcess
 @contextmanager
 def settings_for_many() -> Iterator[None]:
-    """`dlt_settings` for many runs in one process, in threads too: set once around all of them.
+    """`dlt_settings` for many runs in one process.
 
     dlt reads the type hints of its schemas anew for each table that it validates, a seventh of a
     small run; they are kept. The garbage collector leaves out what is loaded already.
