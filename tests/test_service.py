@@ -26,12 +26,19 @@ import urllib3
 from standardwebhooks import Webhook
 
 from stripe_feed.cli.serve import announce
-from stripe_feed.errors import Unreachable
+from stripe_feed.errors import SetupError, Unreachable
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.models.run import ModelResult
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server import webhook_inbox
-from stripe_feed.server.service import Listening, ServiceState, run_worker, sync_loop
+from stripe_feed.server.service import (
+    Listening,
+    ServiceState,
+    run_worker,
+    sync_and_build,
+    sync_loop,
+)
 from stripe_feed.sync_run import Synced
 from tests.receiver import Receiver, receiving
 
@@ -391,6 +398,42 @@ def test_without_a_token_it_makes_one_and_shows_it_once(
     announce(Listening("http://0.0.0.0:1", tmp_path / "a.feed.token", None), False)
     said = capsys.readouterr().err
     assert str(tmp_path / "a.feed.token") in said and "0" * 48 not in said
+
+
+def test_models_are_built_after_loads_and_every_hour_and_fail_no_sync(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    packages, time_, built = [1], [0.0], list[str]()
+    results = [ModelResult("months", "table", "built")]
+
+    def run(**_: Any) -> Synced:
+        return Synced({}, 1, 0.1, packages[0], "acct_1", False)
+
+    def build(**given: Any) -> list[ModelResult]:
+        built.append(given["database"])
+        if isinstance(results[0], ModelResult):
+            return results
+        raise SetupError("Another process loads.")
+
+    with FeedStore(tmp_path / "a.feed.sqlite") as store:
+        places = {"database": "a.duckdb"}
+        once = sync_and_build(Feed(None, store), places, run, build, lambda: time_[0])
+
+        def builds(loaded: int, after: float) -> int:
+            packages[0], time_[0], before = loaded, time_[0] + after, len(built)
+            assert once().packages == loaded
+            return len(built) - before
+
+        assert [builds(0, 0), builds(0, 60), builds(1, 0), builds(0, 3_599)] == [1, 0, 1, 0]
+        assert [builds(0, 1), builds(0, 1)] == [1, 0]
+        assert store.counter("models_built") == 3
+        results[:] = [ModelResult("months", "table", "failed", "no space")]
+        assert [builds(1, 0), builds(1, 0)] == [1, 1]
+        results[:] = [None]  # type: ignore[list-item]
+        assert [builds(1, 0), builds(1, 0)] == [1, 1]
+    assert caplog.messages == [
+        "Models are not built: months: no space", "Models are not built: Another process loads.",
+    ]  # fmt: skip
 
 
 def test_a_long_outage_ends_no_thread(tmp_path: Path) -> None:

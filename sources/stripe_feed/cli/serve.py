@@ -94,6 +94,9 @@ def serve(
             help="Answer POST /actions/..., which changes the account; needs a key that may write.",
         ),
     ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="After a load build the models that are stale.")
+    ] = False,
     copy: LocalCopyOptions,
     resources: Resources = None,
     requests: RequestOptions,
@@ -105,7 +108,7 @@ def serve(
     token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
     if all_accounts:
-        if copy.account or copy.dataset != DEFAULT_DATASET or triggers or allow_actions:
+        if copy.account or copy.dataset != DEFAULT_DATASET or triggers or allow_actions or models:
             raise UsageError(ONE_ACCOUNT_SERVED)
         return _serve_accounts(
             host=host,
@@ -142,6 +145,7 @@ def serve(
             stopped=stopped,
             ready=lambda opened: announce(opened, bool(secrets)),
             allow_actions=allow_actions,
+            builds_models=models,
             places=copy.arguments(),
             account=copy.account,
             resources=split_names(resources),
@@ -150,7 +154,7 @@ def serve(
 
 
 ONE_ACCOUNT_SERVED = (
-    "--all-accounts goes with neither --account (STRIPE_ACCOUNT) nor --dataset, --triggers or --allow-actions: "
+    "--all-accounts goes with neither --account (STRIPE_ACCOUNT) nor --dataset, --triggers, --models or --allow-actions: "
     "serve one account with those, or run `stripe-feed deliver --account acct_...` beside it."
 )
 

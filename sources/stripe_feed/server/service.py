@@ -24,6 +24,8 @@ from ..extract.run import RunContext
 from ..extract.tables.rejected import describe_rejected
 from ..feed.feed import Feed, open_feed
 from ..feed.storage.store import FeedStore
+from ..models.copies import build_copy_models
+from ..models.run import ModelResult
 from ..report.headline import HeadlineCache
 from ..resources import CHANGES
 from ..sync_run import Synced, sync
@@ -39,6 +41,7 @@ DEBOUNCE = 0.3  # seconds without a ring before a reading begins
 MAX_DEBOUNCE = 4.0  # seconds that a reading waits for quiet
 MAX_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
+BUILD_EVERY = 3_600.0  # seconds between builds of the models without a load
 RULES_POLL_SECONDS = 1.0  # seconds between looks for a file of rules
 MAX_EVENTS = 10_000  # rung events in one reading
 MAX_BODIES = 500  # the same, where their bodies are kept
@@ -315,6 +318,42 @@ def _ticking(feed: Feed, triggers: Sequence[AnyTrigger], state: ServiceState) ->
     return tick
 
 
+def sync_and_build(
+    feed: Feed,
+    places: Mapping[str, Any],
+    run: Callable[..., Synced] = sync,
+    build: Callable[..., Sequence[ModelResult]] = build_copy_models,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[..., Synced]:
+    """Return a sync that afterwards builds the models that are stale: after a load, and every hour,
+    since the day is part of some. A build that fails is logged once and fails no sync.
+    """
+    built_at: float | None = None
+    logged = ""
+
+    def run_and_build(**arguments: Any) -> Synced:
+        nonlocal built_at, logged
+        done = run(**arguments)
+        if not done.packages and built_at is not None and clock() < built_at + BUILD_EVERY:
+            return done
+        try:
+            failed = [
+                f"{one.name}: {one.reason}"
+                for one in build(**places, wait=WAIT_FOR_LOCK)
+                if one.status == "failed"
+            ]
+            words, built_at = "; ".join(failed), clock()
+            feed.store.note_models_built()
+        except StripeFeedError as fault:
+            words = str(fault)
+        if words and words != logged:
+            log.warning("Models are not built: %s", words)
+        logged = words
+        return done
+
+    return run_and_build
+
+
 def _open_actions(places: Mapping[str, Any], reading: Mapping[str, Any]) -> Actions:
     """Actions with the key and the limits of the syncs; the copy answers look-ups while it is fresh."""
     copy = {name: places[name] for name in ("database", "destination", "dataset")}
@@ -337,6 +376,7 @@ def run_service(
     ready: Callable[[Listening], object],
     places: Mapping[str, Any],
     allow_actions: bool = False,
+    builds_models: bool = False,
     **reading: Any,
 ) -> None:
     """Sync, deliver and answer HTTP until SIGTERM, SIGINT or `stopped`; then finish running work.
@@ -344,7 +384,7 @@ def run_service(
     Without a `token` it creates one, and keeps it in a private file next to the feed store.
     `secrets`: of the webhook endpoint in Stripe; if empty, webhooks are refused. `rules` are
     followed. `every`: seconds between syncs without a webhook. `ready` gets the address once
-    requests are answered; port 0 means any free port. `allow_actions`: answer `POST /actions/...`. `places` are arguments of `open_pipeline`,
+    requests are answered; port 0 means any free port. `allow_actions`: answer `POST /actions/...`. `builds_models`: after a sync, build the models that are stale. `places` are arguments of `open_pipeline`,
     the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:
@@ -386,7 +426,11 @@ def run_service(
             threading.Thread(
                 target=sync_loop,
                 args=(feed, state, every),
-                kwargs={**places, **reading},
+                kwargs={
+                    **places,
+                    **reading,
+                    "run": sync_and_build(feed, places) if builds_models else sync,
+                },
                 name="reader",
             )
         ]
