@@ -247,11 +247,13 @@ def target(match: re.Match[str]) -> str:
 
 
 def timeless(lines: Sequence[str]) -> list[str]:
-    """Without what differs from run to run: days, times, the port, and the number of requests,
-    which depends on the pace; without blank lines around it.
+    """Without what differs from day to day, as the past of the demo's business ends today: numbers,
+    ids, the width of columns; without blank lines around it.
     """
     text = "\n".join(
-        re.sub(r"\d{4}-\d\d-\d\d|\d+\.\d s|127\.0\.0\.1:\d+|\d+ requests", "…", line).rstrip()
+        re.sub(
+            " +", " ", re.sub(r"\b(cus|in|sub)_\w{14}\w*|-?\d[\d,.]*(?: s\b)?|─+", "…", line)
+        ).rstrip()
         for line in lines
     )
     return text.strip("\n").splitlines()

@@ -979,13 +979,18 @@ def test_the_demo_loads_twice_and_says_the_same_each_time(shell: Shell) -> None:
 
     before, after = map(_numbers, first.out.split("Second sync"))
     assert (first.code, again.code) == (0, 0), first.err
-    assert set(before) == {*CORE_TABLES, "changes"}
+    assert set(before) == {*CORE_TABLES, "coupons", "discounts", "changes"}
     assert [after[name] for name in CORE_TABLES] == [
         [after[name][0], after[name][0] - before[name][0]] for name in CORE_TABLES
     ]
     assert after["customers"][1] > 0
     assert "select strftime" in first.out and "stripe-feed doctor" in first.out
     assert "minor_units desc" not in first.out  # amounts of different currencies do not compare
+    assert "owes 250.00" in first.out  # the trigger on a model fired
+    moved = [line.split() for line in first.out.partition("How MRR moved")[2].splitlines()[4:11]]
+    opening, *movements, closing = ([int(n.replace(",", "")) for n in row[1:]] for row in moved)
+    assert (moved[0][0], moved[-1][0]) == ("opening", "closing")
+    assert [sum(amounts) for amounts in zip(opening, *movements, strict=True)] == closing
     assert _timeless(first.out) == _timeless(again.out)
     kinds = {
         kind: int(count)

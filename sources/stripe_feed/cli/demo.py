@@ -1,4 +1,6 @@
-"""Run the demo: load a simulated Stripe account twice into DuckDB and show its changes."""
+"""Run the demo: load a simulated Stripe account twice into DuckDB, show its changes and how its MRR
+moved, and let triggers fire.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,24 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from ..destination.pipeline import open_pipeline
-from ..destination.place import DEFAULT_DATASET
+from ..destination.place import DEFAULT_DATASET, models_schema
 from ..destination.read import TableStats, open_reader, read_state, run_query, table_stats
-from ..errors import SetupError, UsageError
+from ..errors import SetupError, StripeFeedError, UsageError
 from ..extract.options import SETTLE, resource_names
 from ..feed.change import OP_WORDS, Change
 from ..feed.feed import open_feed
+from ..models.copies import build_copy_models
 from ..sync_run import Synced, sync
-from ..triggers.config import parse_trigger
+from ..triggers.config import parse_any_trigger, parse_trigger
+from ..triggers.models.model_trigger import AnyTrigger
 from ..triggers.run import deliver
-from ..triggers.trigger import Trigger
+from ..write.actions import open_actions
 from .feed import format_change
 from .output import command_name, console_out, make_table
 
@@ -37,6 +42,9 @@ START_OF_DAY = 73_600  # seconds after midnight, UTC; fixed, so that each demo s
 CLOCK_DELAY = (
     55  # seconds a sandbox's clock starts behind ours; the suggested calls put it as much ahead
 )
+_HOURS_TO_PAY = 2  # before midnight, as an invoice is overdue from the next day on
+MODEL = "overdue_invoices"
+RESOURCES_OF_MRR = ["core", "coupons", "discounts"]
 LIVE_SECONDS, ADVANCE_SECONDS = (
     20,
     90,
@@ -50,6 +58,14 @@ where status = 'paid'
 group by month, currency
 order by month desc, paid_invoices desc, currency
 limit 6"""
+
+
+_MOVED = """\
+select currency, strftime(month, '%Y-%m') as month, opening_mrr as opening, new_mrr as new, reactivation_mrr as reactivation,
+    expansion_mrr as expansion, -contraction_mrr as contraction, -churn_mrr as churn, closing_mrr as closing
+from mrr_summary
+where month = (select max(month) from months)
+order by closing desc"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +110,38 @@ def run_sandbox(*flags: str) -> Iterator[RunningSandbox]:
             process.terminate()
 
 
-def run_demo(database: str = "demo.duckdb", customers: int = 500) -> None:
-    """Load a simulated account, simulate a day, load again and print what changed to stdout."""
+def run_demo(database: str = "demo.duckdb", customers: int = 150) -> None:
+    """Load a simulated account, simulate a day, load again; print to stdout what changed, what the
+    triggers sent and how MRR moved.
+    """
     file, console = Path(database), console_out()
     logging.getLogger("stripe_feed").setLevel(logging.WARNING)
-    start = str(demo_start(time.time()))
-    with run_sandbox(
-        "--seed", str(SEED), "--customers", str(customers), "--fixed-clock", "--now", start
-    ) as sandbox:
+    start = demo_start(time.time())
+    flags = ("--business", "--seed", str(SEED), "--customers", str(customers))
+    with run_sandbox(*flags, "--fixed-clock", "--now", str(start)) as sandbox:
         remove_earlier_demo(file, sandbox.account)
         console.print(
             f"A local simulation of Stripe runs at {sandbox.url} with {customers:,} generated customers. No account and no network are needed.\n"
         )
         with tempfile.TemporaryDirectory(prefix="stripe-feed-demo-") as folder:
+            send_invoices(sandbox, due=start + _HOURS_TO_PAY * 3600)
             console.print("First sync: everything", style="bold")
             first, before = load(sandbox, database, folder)
             console.print(make_table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(
                 f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n"
             )
+            build(database, folder, start, [f"+{MODEL}"])
             with (
                 open_feed(open_pipeline(database, state_dir=folder)) as feed,
                 receive_posts() as (url, _),
-            ):
-                deliver(feed, [welcome_trigger(url)])  # it fires for changes from now on
+            ):  # they fire for what happens from now on
+                deliver(feed, [welcome_trigger(url), overdue_trigger(url)])
             activity = len(sandbox.tell("live", seconds=_DAY, changes=60))
+            delete_newest_customer(sandbox)
             sandbox.tell("advance", seconds=2 * SETTLE)
             console.print(
-                f"A day passes with {activity} changes. Second sync: new and changed objects",
+                f"A day passes with {activity + 1} actions. Second sync: new and changed objects",
                 style="bold",
             )
             second, after = load(sandbox, database, folder)
@@ -142,6 +162,19 @@ def run_demo(database: str = "demo.duckdb", customers: int = 500) -> None:
                 _, report = deliver(feed, [welcome_trigger(url)], at_once=1)
                 console.print(f"{report.sent:,} messages sent. The first:")
                 console.print(f"  {bodies[0]}\n")
+                build(database, folder, start + _DAY + 2 * SETTLE)
+                console.print(
+                    "A trigger on a model: no event tells that an invoice is overdue now",
+                    style="bold",
+                )
+                _, report = deliver(feed, [overdue_trigger(url)], at_once=1)
+                console.print(f"{report.sent:,} messages sent. The last:")
+                console.print(f"  {bodies[-1] if report.sent else ''}\n")
+    console.print("How MRR moved this month, in minor units, by the models", style="bold")
+    with open_reader(database) as copy:
+        moved = run_query(copy, _MOVED)
+    heading, months, *amounts = zip(moved.columns, *moved.rows, strict=True)
+    console.print(make_table([str(months[1]), *map(str, heading[1:])], amounts))
     console.print("One query", style="bold")
     console.print(_SAMPLE)
     with open_reader(database) as copy:
@@ -150,16 +183,61 @@ def run_demo(database: str = "demo.duckdb", customers: int = 500) -> None:
     console.print(NEXT.format(database=database, command=command_name()))
 
 
+def send_invoices(sandbox: RunningSandbox, due: int) -> None:
+    """Let the account send three customers invoices, most of which nobody pays in time."""
+    with open_actions(sandbox.key, base=sandbox.url) as actions:
+        for customer in (actions.list("customers", limit=9).objects or ())[3::2]:
+            bill = {"customer": customer["id"], "currency": customer["currency"]}
+            terms = {"collection_method": "send_invoice", "due_date": due}
+            invoice = actions.create("invoices", bill | terms)
+            actions.create("invoice_items", bill | {"invoice": invoice.id, "amount": 25_000})
+            actions.run("invoices", "finalize", id=invoice.id)
+
+
+def delete_newest_customer(sandbox: RunningSandbox) -> None:
+    """Delete the customer that came last, and with it the subscription."""
+    with open_actions(sandbox.key, base=sandbox.url) as actions:
+        customer, *_ = actions.list("customers", limit=1).objects or ()
+        actions.delete("customers", customer["id"])
+
+
+def build(database: str, folder: str, as_of: int, selection: Sequence[str] | None = None) -> None:
+    """Build the models as of a moment of the sandbox."""
+    moment = datetime.fromtimestamp(as_of, timezone.utc)
+    results = build_copy_models(
+        database=database,
+        state_dir=folder,
+        selection=selection,
+        variables={"as_of": f"{moment:%Y-%m-%d %H:%M:%S}"},
+    )
+    if failed := [result.name for result in results if result.status == "failed"]:
+        raise StripeFeedError(f"Models failed: {', '.join(failed)}.")
+
+
 def demo_start(now: float) -> int:
     """The evening of the day before yesterday, so that the demo's day is already over."""
     return int(now) // _DAY * _DAY - 2 * _DAY + START_OF_DAY
 
 
-def welcome_trigger(url: str) -> Trigger:
+def welcome_trigger(url: str) -> AnyTrigger:
     """A trigger that posts the e-mail and the id of each new customer."""
     body = {"email": "{after.email}", "attributes": {"id": "{after.id}"}}
     receiver = {"url": url, "allow_private": True, "template": body}
     return parse_trigger({"name": "welcome", "preset": "customer_created", "deliver": receiver})
+
+
+def overdue_trigger(url: str) -> AnyTrigger:
+    """A trigger that posts each invoice that becomes overdue."""
+    text = "{after.customer_id} owes {after.amount_remaining|money:after.currency} {after.currency}"
+    return parse_any_trigger(
+        {
+            "name": "overdue",
+            "model": MODEL,
+            "key": "invoice_id",
+            "on": "entered",
+            "deliver": {"url": url, "allow_private": True, "template": {"text": text}},
+        }
+    )
 
 
 @contextmanager
@@ -220,7 +298,7 @@ def kind_of(change: Change) -> str:
 NEXT = """\
 Everything is in {database}. Try:
   {command} status --database {database}
-  {command} query --database {database} "select * from customers limit 5"
+  {command} query --database {database} "select * from mrr_summary order by currency, month"
   {command} feed tail --database {database}
   {command} feed consume mine --start earliest --max 3 --database {database}
   {command} triggers --help
@@ -239,9 +317,10 @@ def load(sandbox: RunningSandbox, database: str, folder: str) -> tuple[Synced, l
         state_dir=folder,
         max_rps=1000,
         endpoint_rps=1000,
+        resources=RESOURCES_OF_MRR,
     )
     with open_reader(database) as copy:
-        return result, table_stats(copy, resource_names())
+        return result, table_stats(copy, resource_names(RESOURCES_OF_MRR))
 
 
 def new_rows(
@@ -258,7 +337,8 @@ def remove_earlier_demo(file: Path, account: str) -> None:
         return
     with open_reader(str(file)) as copy:
         schemas = copy.query("select distinct table_schema from information_schema.tables").rows
-        foreign = {name for (name,) in schemas} - {DEFAULT_DATASET, f"{DEFAULT_DATASET}_staging"}
+        own = {DEFAULT_DATASET, f"{DEFAULT_DATASET}_staging", models_schema(DEFAULT_DATASET)}
+        foreign = {name for (name,) in schemas} - own
         if foreign or read_state(copy).get("account") not in (None, account):
             raise SetupError(
                 f"{file.name} holds data that is not from a demo. Choose another --database."

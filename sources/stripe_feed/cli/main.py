@@ -499,7 +499,9 @@ def doctor(
 
 @_command
 def demo(
-    customers: Annotated[int, typer.Option(min=1, help="How many customers to generate.")] = 500,
+    customers: Annotated[
+        int, typer.Option(min=1, help="About how many customers to generate.")
+    ] = 150,
     database: Annotated[
         str,
         typer.Option(metavar="FILE", help="DuckDB file; the file of an earlier demo is replaced."),
