@@ -26,6 +26,7 @@ from stripe_feed.server.connected import service
 from stripe_feed.server.connected.accounts import Accounts
 from stripe_feed.server.connected.service import serve_accounts
 from stripe_feed.server.connected.turns import Turns
+from stripe_feed.server.webhook_endpoint import DEAUTHORIZED
 from stripe_feed.sync_run import Synced
 from tests.commands import Shell, shell_of
 from tests.copies import FAST
@@ -178,6 +179,17 @@ def test_what_is_for_one_account_is_refused(shell: Shell, options: list[str]) ->
     said = shell.run("serve", "--all-accounts", *options)
     assert (said.code, said.error.startswith("--all-accounts goes with neither")) == (2, True)
     assert shell.run("serve", "--at-once", 2).code == 2
+
+
+def test_an_endpoint_for_connected_accounts_is_registered(shell: Shell) -> None:
+    """It gets their events, and is told when one revokes the access."""
+    url = "http://127.0.0.1:9/stripe"
+    said = shell.run("webhook", "register", url, "--connect", "--resources", "customers")
+    assert (said.code, said.out.startswith("whsec_")) == (0, True), said.err
+    (endpoint,) = shell.box.account.webhooks.endpoints.values()
+    assert endpoint.connect
+    assert endpoint.subscribes_to(DEAUTHORIZED) and endpoint.subscribes_to("customer.created")
+    assert not endpoint.subscribes_to("invoice.paid")
 
 
 # -- without HTTP
