@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser test-nginx test-orchestrators test-dbt test-engines test-live
+.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser picture test-nginx test-orchestrators test-dbt test-engines test-live
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,6 +56,10 @@ test-browser: .venv/.stamp  ## the page, driven in headless Chromium; skipped wh
 	$(call install,.[dev$(comma)browser])
 	-$(BIN)/playwright install chromium
 	$(BIN)/pytest -m browser
+
+picture: .venv/.stamp  ## the picture of the README, in headless Chromium
+	$(call install,.[dev$(comma)browser])
+	$(BIN)/python docs/picture.py
 
 test-nginx: .venv/.stamp  ## `serve` behind a real nginx; skipped where there is none
 	$(BIN)/pytest -m nginx

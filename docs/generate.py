@@ -42,6 +42,7 @@ def generate(folder: Path) -> None:
     """Write all pages of the site."""
     for page in (ROOT / "docs").glob("*.md"):
         write(folder / page.name, page.read_text(encoding="utf-8"))
+    shutil.copytree(ROOT / "docs" / "images", folder / "images", dirs_exist_ok=True)
     write(folder / "index.md", linked((ROOT / "README.md").read_text(encoding="utf-8")))
     reference = folder / "reference"
     write(reference / "commands.md", commands())
