@@ -52,7 +52,7 @@ bench-long: .venv/.stamp  ## the same with the large sizes
 long: .venv/.stamp  ## the tests that take minutes
 	$(BIN)/pytest -m long
 
-test-browser: .venv/.stamp  ## the page, driven in headless Chromium; skipped where there is none
+test-browser: .venv/.stamp  ## the page and the report in headless Chromium; skipped where there is none
 	$(call install,.[dev$(comma)browser])
 	-$(BIN)/playwright install chromium
 	$(BIN)/pytest -m browser

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from playwright.sync_api import sync_playwright
 
 from stripe_feed import run_sandbox, sync
 from stripe_feed.report.run import write_report
@@ -35,7 +34,12 @@ def draw(picture: Path) -> None:
         run_sandbox("--business", *flags, "--now", str(START)) as box,
     ):
         place: dict[str, Any] = {"database": f"{folder}/business.duckdb", "state_dir": folder}
-        account = {"api_key": box.key, "api_base": box.url, "max_rps": 1000, "endpoint_rps": 1000}
+        account: dict[str, Any] = {
+            "api_key": box.key,
+            "api_base": box.url,
+            "max_rps": 1000,
+            "endpoint_rps": 1000,
+        }
         sync(resources=GROUPS, **place, **account)
         box.tell("live", seconds=21 * DAY - 60, changes=20)
         box.tell("advance", seconds=60 + 120)
@@ -43,7 +47,8 @@ def draw(picture: Path) -> None:
         report = f"{folder}/report.html"
         write_report(report, **place, variables={"as_of": AS_OF}, month_count=9)
         picture.parent.mkdir(exist_ok=True)
-        with sync_playwright() as playwright:
+        browsers: Any = importlib.import_module("playwright.sync_api")
+        with browsers.sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )

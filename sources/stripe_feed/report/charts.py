@@ -253,7 +253,11 @@ def _hatched(base: Any) -> Any:
     """The same bars once more, filled with the hatch of their basis."""
     fills = ["transparent", *(_HATCH.format(basis) for basis in BASES[1:])]
     legend = alt.Legend(
-        title="basis", symbolStrokeColor=_SOFT, symbolStrokeWidth=1, symbolType="square", titleOrient="left"
+        title="basis",
+        symbolStrokeColor=_SOFT,
+        symbolStrokeWidth=1,
+        symbolType="square",
+        titleOrient="left",
     )
     fill = alt.Fill("basis:N", scale=alt.Scale(domain=list(BASES), range=fills), legend=legend)
     return base.mark_bar().encode(fill=fill)
