@@ -4,9 +4,12 @@ runs it.
 
 from __future__ import annotations
 
+import copy
 import functools
+import gc
 import ipaddress
 import logging
+import marshal
 import os
 import shutil
 import signal
@@ -70,6 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.chdir(home)
         _remember_type_hints()
     _only_loopback()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported and collected stays: later collections of garbage need not look at it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 class _ToStderr(logging.Handler):
@@ -194,11 +204,15 @@ def _only_loopback() -> None:
 
 def _remember_type_hints() -> None:
     """dlt asks the same of its types a hundred thousand times in a run, a fifth of its time; the
-    answers never change. It also writes a text of metrics that no test reads, in plain Python.
+    answers never change. It also writes a text of metrics that no test reads, in plain Python, and
+    copies its schemas, plain dicts, node by node.
     """
     import yaml
     from dlt.common import typing as questions
     from dlt.common import validation  # imports them by name
+    from dlt.common.configuration.specs import base_configuration
+    from dlt.common.schema import schema
+    from dlt.common.schema import utils as schema_utils
     from dlt.extract import extract
 
     for name in (
@@ -221,9 +235,25 @@ def _remember_type_hints() -> None:
         for module in (questions, validation):
             if vars(module).get(name) is asked:
                 setattr(module, name, _remembered(asked))
+    for name in ("is_secret_hint", "extract_inner_hint", "is_credentials_inner_hint"):
+        asked = vars(base_configuration)[name]
+        answer = _remembered(asked)
+        for module in [m for key, m in list(sys.modules.items()) if key.startswith("dlt.")]:
+            if vars(module).get(name) is asked:
+                setattr(module, name, answer)
+    for module in (schema, schema_utils):
+        setattr(module, "deepcopy", _copied)  # noqa: B010  (mypy refuses the assignment)
     if hasattr(yaml, "CDumper"):
         dump = functools.partial(yaml.dump, Dumper=yaml.CDumper)
         setattr(extract, "yaml", SimpleNamespace(dump=dump))  # noqa: B010  (mypy refuses the assignment)
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy; of what is not only dicts, lists and plain values, the slow way."""
+    try:
+        return marshal.loads(marshal.dumps(value))
+    except ValueError:
+        return copy.deepcopy(value)
 
 
 def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:

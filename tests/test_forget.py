@@ -39,8 +39,14 @@ def shell(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield Shell(box, url, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, bytes]:
+    """The files of the copy that the first test has made, by name: the account is always the same."""
+    return {}
+
+
 @pytest.fixture
-def jane(box: Sandbox, shell: Shell) -> str:
+def jane(box: Sandbox, shell: Shell, made: dict[str, bytes]) -> str:
     """A customer with a subscription and invoices, all with a name in them, in a copy with changes."""
     ended = {one["customer"] for one in box.objects("subscriptions").values() if one["status"] == "canceled"}  # fmt: skip
     customer = next(
@@ -49,9 +55,15 @@ def jane(box: Sandbox, shell: Shell) -> str:
         if one["customer"] not in ended
         and any(invoice["customer"] == one["customer"] for invoice in box.objects("invoices").values())
     )  # fmt: skip
-    sync(database=COPY)
+    if not made:
+        sync(database=COPY)
     write(box, customer, "first")
-    sync(database=COPY)
+    if made:
+        for name, content in made.items():
+            Path(name).write_bytes(content)
+    else:
+        sync(database=COPY)
+        made |= {name: Path(name).read_bytes() for name in (COPY, "copy.feed.sqlite")}
     return str(customer)
 
 

@@ -91,7 +91,7 @@ def test_a_source_selects_what_it_is_told(given: object, selected: list[str]) ->
 
 def test_a_run_of_the_core_makes_no_other_table(copy: Copy) -> None:
     """Nor does it ask another list."""
-    copy.sync()
+    copy.load()
 
     paths = {path for path, _ in copy.box.counts}
     assert tables(copy) == CORE_TABLES.keys()
@@ -103,7 +103,7 @@ def test_a_group_joins_and_nothing_else_moves(copy: Copy) -> None:
     brings it again.
     """
     copy.box.create("tax_rates")
-    copy.sync()
+    copy.load()
     loads = "select distinct _dlt_load_id from stripe.customers"
     before = copy.select(loads)
     copy.box.advance(400)

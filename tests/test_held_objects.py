@@ -109,7 +109,7 @@ def test_discounts_at_every_level_are_in_one_table(shop: Shop, copy: Copy) -> No
     shop.subscribe({"discounts[0][coupon]": "A", "items[1][discounts][0][coupon]": "B"}, 2)
     ask(shop.box, "DELETE", "/v1/coupons/A")
     shop.box.advance(DAY)
-    copy.sync(resources=TABLES)
+    copy.load(resources=TABLES)
 
     assert set(discounts(copy)) == shop.named
     assert {"di_1": "C"}.items() <= discounts(copy).items()
@@ -127,7 +127,7 @@ def test_what_is_known_costs_nothing_and_what_is_new_one_request(shop: Shop, cop
         shop.coupon(id)
     made = shop.subscribe({"discounts[0][coupon]": "A"})
     shop.box.advance(DAY)
-    copy.sync(resources=TABLES)
+    copy.load(resources=TABLES)
     shop.box.advance(DAY)
     requests_of(copy)
     copy.sync(resources=TABLES)
@@ -147,7 +147,7 @@ def test_discounts_of_items_beyond_the_first_ten_are_found(shop: Shop, copy: Cop
     shop.coupon("A")
     shop.subscribe({"items[12][discounts][0][coupon]": "A"}, 13)
     shop.box.advance(DAY)
-    copy.sync(resources=TABLES)
+    copy.load(resources=TABLES)
 
     assert set(discounts(copy)) == shop.named != set()
 

@@ -62,7 +62,7 @@ def books(copy: Copy) -> list[int]:
 
 def test_new_objects_are_loaded_by_their_cursor(copy: Copy) -> None:
     """One more of each kind, its children complete; nothing older than the look-back is asked for."""
-    copy.sync()
+    copy.load()
     before = copy.box.now
     copy.box.advance(DAY)
     product = copy.box.create("products")["id"]
@@ -97,7 +97,7 @@ def test_the_look_back_bounds_how_late_an_object_may_be(
     copy: Copy, look_back: int, found: bool
 ) -> None:
     """It becomes visible after the listing that should have had it, 200 seconds below its cursor."""
-    copy.sync(resources=["customers"])
+    copy.load(resources=["customers"])
     late = copy.box.create("customers", created=copy.box.now - 200)["id"]
     copy.box.advance(10)
     copy.sync(resources=["customers"], look_back=look_back)
@@ -111,7 +111,7 @@ def test_a_run_with_nothing_new_writes_nothing(copy: Copy) -> None:
     """
     copy.box.create("invoices", created=copy.box.now - 10, lines=3)
     copy.box.advance(1)  # its event is older than the copy
-    copy.sync()
+    copy.load()
     noted = books(copy)
     before = [
         copy.select(f"select id, _dlt_load_id from stripe.{table} order by 1") for table in CORE
@@ -138,7 +138,7 @@ def test_lists_come_first_and_the_events_after_them(copy: Copy) -> None:
     """In `sync` and in a plain run; what was created a second ago is in its table although its event
     is not settled yet.
     """
-    copy.sync()
+    copy.load()
     asked: list[str] = []
     lists = {row.path for row in CORE.values()}
     copy.box.on_request = lambda template, params: asked.append(template)
@@ -172,7 +172,7 @@ def test_an_idle_cursor_is_stored_every_six_hours(copy: Copy) -> None:
     """Or a copy of a quiet account would list an ever longer time; not more often, or each run
     would write.
     """
-    copy.sync(resources=["customers"])
+    copy.load(resources=["customers"])
     first, noted = copy.box.now, books(copy)[1]
     found = []
     for hours in (5, 2, 1, 4, 2):
@@ -327,7 +327,7 @@ def test_a_later_start_date_is_remembered_as_the_earliest_that_was_asked_for(cop
 
 def test_a_resource_that_is_selected_later_is_loaded_whole(copy: Copy) -> None:
     """Each resource has a cursor of its own."""
-    copy.sync(resources=["customers"])
+    copy.load(resources=["customers"])
     copy.box.advance(DAY)
     copy.box.create("invoices", lines=12)
     copy.box.advance(10)

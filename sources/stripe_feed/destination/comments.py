@@ -45,10 +45,10 @@ def comment_columns(client: Any, destination: str, tables: Mapping[str, Any]) ->
         with client.begin_transaction():  # one write to the disk
             if destination == "dlt.destinations.postgres":
                 client.execute_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-            for (table, column), text in comments.items():
-                qualified_name = (
-                    f"{client.make_qualified_table_name(table)}.{client.escape_column_name(column)}"
+            client.execute_sql(
+                ";\n".join(
+                    f"comment on column {client.make_qualified_table_name(table)}."
+                    f"{client.escape_column_name(column)} is '{text.replace(chr(39), 2 * chr(39))}'"
+                    for (table, column), text in comments.items()
                 )
-                client.execute_sql(
-                    f"comment on column {qualified_name} is '{text.replace(chr(39), 2 * chr(39))}'"
-                )
+            )
