@@ -29,7 +29,7 @@ from .run import ModelResult, build_models, describe_missing, missing_tables, re
 
 DUCKDB_SETTINGS = (
     "set preserve_insertion_order = false",
-    "set memory_limit = '1500MB'",
+    "set memory_limit = '1100MB'",
     "set threads = 2",
 )
 

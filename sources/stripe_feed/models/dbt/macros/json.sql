@@ -29,6 +29,11 @@
 {% macro spark__json_has(column, path) %}(get_json_object({{ column }}, '{{ json_path(path) }}') is not null or {{ column }} like '%"{{ path.split('.')[-1] }}":null%'){% endmacro %}
 {% macro clickhouse__json_has(column, path) %}(JSONHas({{ column }}, '{{ path | replace('.', "', '") }}') = 1){% endmacro %}
 
+{# Whether several paths exist, as `expression as alias` separated by commas. fields: {'alias': 'dotted.path'}. One parse on DuckDB. #}
+{% macro json_has_fields(column, fields) %}{{ return(adapter.dispatch('json_has_fields', 'stripe_feed')(column, fields)) }}{% endmacro %}
+{% macro default__json_has_fields(column, fields) %}{% for alias, path in fields.items() %}{{ json_has(column, path) }} as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+{% macro duckdb__json_has_fields(column, fields) %}{% set paths = fields.values() | list | join("', '$.") %}{% for alias, path in fields.items() %}coalesce(json_exists({{ column }}, ['$.{{ paths }}'])[{{ loop.index }}], false) as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+
 {# (select keep..., element from relation): a subquery with one row per element of the array at `path`. No row for an empty or absent array. #}
 {% macro json_rows(relation, column, path, keep) %}{{ return(adapter.dispatch('json_rows', 'stripe_feed')(relation, column, path, keep)) }}{% endmacro %}
 {% macro duckdb__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, unnest(cast(case when json_type({{ column }}, '{{ json_path(path) }}') = 'ARRAY' then {{ column }} -> '{{ json_path(path) }}' end as json[])) as element from {{ relation }} as holders){% endmacro %}

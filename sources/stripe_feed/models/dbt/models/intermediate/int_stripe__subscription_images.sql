@@ -14,6 +14,12 @@
     'plan_usage_type': 'plan.usage_type'
 } %}
 
+{%- set previous, told = {}, {'has_discounts': 'discounts'} %}
+{%- for name, path in state.items() %}
+{%- set _ = previous.update({'previous_' ~ name: path}) %}
+{%- set _ = told.update({'has_' ~ name: path.split('.')[0]}) %}
+{%- endfor %}
+
 with changes as (
     select change_id, account_id, object_id as subscription_id, customer_id, op, before_quality, changed_at, load_id, load_seq, after_image, previous_values
     from {{ ref('stg_stripe__changes') }}
@@ -45,17 +51,29 @@ after_states as (
     from changes
 ),
 
+{#- A field that a change names had the value that the change tells; every other is as after it. #}
+before_fields as (
+    select
+        change_id,
+        {{ json_fields('after_image', state) }},
+        {{ json_fields('previous_values', previous) }},
+        {{ json_has_fields('previous_values', told) }},
+        {{ json_text('after_image', 'items.has_more') }} as has_more,
+        {{ json_list('after_image', 'discounts') }} as discounts,
+        {{ json_list('previous_values', 'discounts') }} as previous_discounts
+    from firsts
+),
+
 before_states as (
     select
         change_id,
         'before' as side,
-        {%- for name, path in state.items() %}
-        {%- set top = path.split('.')[0] %}
-        case when {{ json_has('previous_values', top) }} then {{ json_text('previous_values', path) }} else {{ json_text('after_image', path) }} end as {{ name }},
+        {%- for name in state %}
+        case when has_{{ name }} then previous_{{ name }} else {{ name }} end as {{ name }},
         {%- endfor %}
-        {{ json_text('after_image', 'items.has_more') }} as has_more,
-        case when {{ json_has('previous_values', 'discounts') }} then {{ json_list('previous_values', 'discounts') }} else {{ json_list('after_image', 'discounts') }} end as discounts
-    from firsts
+        has_more,
+        case when has_discounts then previous_discounts else discounts end as discounts
+    from before_fields
 ),
 
 with_old_items as (

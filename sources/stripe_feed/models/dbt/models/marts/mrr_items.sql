@@ -102,6 +102,13 @@ billed as (
     from spans
     left join tiered on tiered.subscription_item_id = spans.subscription_item_id and tiered.valid_from = spans.valid_from
     left join invoiced on invoiced.subscription_item_id = spans.subscription_item_id and invoiced.valid_from = spans.valid_from
+),
+
+valued as (
+    select
+        billed.*,
+        {{ monthly('billed_amount') }} as mrr
+    from billed
 )
 
 select
@@ -119,8 +126,8 @@ select
     billing_interval,
     billing_interval_count,
     billed_amount,
-    {{ monthly('billed_amount') }} as mrr,
-    {{ major(monthly('billed_amount'), 'currency') }} as mrr_major,
+    mrr,
+    {{ major('mrr', 'currency') }} as mrr_major,
     is_metered,
     is_estimated,
     coalesce(tax_behavior, 'unspecified') = 'inclusive' as is_tax_inclusive,
@@ -132,4 +139,4 @@ select
     basis,
     change_id,
     line_item_id
-from billed
+from valued
