@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import duckdb
@@ -22,6 +24,8 @@ from stripe_feed.triggers.models.evaluate import evaluate_models
 from stripe_feed.triggers.models.model_trigger import ModelTrigger
 from tests.deliveries import NOW, nothing
 
+FOLDER = TemporaryDirectory(prefix="watched-")
+atexit.register(FOLDER.cleanup)
 SELECT_ALL = "select * from watched"
 Rows = Mapping[str, Mapping[str, Any]]
 """Rows by key, without the key."""
@@ -40,9 +44,10 @@ def a_model_trigger(name: str = "t", sql: str = SELECT_ALL, **settings: Any) -> 
     return made
 
 
+@cache
 def folder_with(sql: str) -> Path:
-    """A new folder with `watched.sql`."""
-    folder = Path(mkdtemp(prefix="sql-"))
+    """A folder with `watched.sql`, until the tests end."""
+    folder = Path(mkdtemp(dir=FOLDER.name, prefix="sql-"))
     (folder / "watched.sql").write_text(sql, encoding="utf-8")
     return folder
 

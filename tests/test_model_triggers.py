@@ -430,9 +430,13 @@ def test_both_kinds_of_triggers_run_side_by_side_and_an_error_is_said_once(
     first = {one.trigger: one for one in tick()}
     add(watched.store, *updates(2))
     watched.hold({"a": row()})
-    clock.at += 1
+    clock.at += 600
     second = {one.trigger: one for one in tick()}
 
+    third = {one.trigger: one for one in tick()}
+
+    assert third["missing"].error == second["missing"].error
+    assert third["changes"].fired == 0 and "t" not in third
     assert (first["t"].baseline, first["changes"].is_new) == (0, True)
     assert (second["t"].fired, second["changes"].fired) == (1, 2)
     assert str(second["missing"].error).startswith("The model overdue_invoices is ")
@@ -571,6 +575,18 @@ def test_what_is_forgotten_is_in_no_row_and_no_message(watched: Watched) -> None
     sink = Scripted()
     assert once(watched.store, trigger, sink, lambda: watched.now).dropped == 2
     assert {said["meta"]["object_id"] for _, said in sink.taken} == {"b"}
+
+
+def test_what_is_still_to_be_sent_of_an_erased_customer_is_dropped(watched: Watched) -> None:
+    trigger = a_model_trigger()
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row(customer="cus_9"), "b": row()})
+    watched.evaluate_one(trigger)
+
+    with watched.store.transaction() as db:
+        assert maintenance._drop_messages(db, "cus_9", watched.now) == 1
+
+    assert [one.object_id for one in find(watched.store, states=["waiting"])] == ["b"]
 
 
 def test_pruning_keeps_what_is_still_to_be_sent(watched: Watched) -> None:

@@ -24,24 +24,33 @@ class ModelSchedule:
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self._evaluated: dict[str, tuple[Any, float]] = {}
+        self._failed: dict[str, TriggerResult] = {}
         self._locked_since: float | None = None
 
     def run(self, triggers: Sequence[ModelTrigger], now: float, waits: bool) -> list[TriggerResult]:
-        """Evaluate the triggers that are due. `waits`: for another process that loads or holds the
-        DuckDB file; otherwise they are due again at once, and it is an error after a minute.
+        """Evaluate the triggers that are due; of the others, return those that failed last.
+
+        `waits`: for another process that loads or holds the DuckDB file; otherwise they are due
+        again at once, and it is an error after a minute.
         """
         mark = self.feed.store.models_mark()
         due = [one for one in triggers if self._is_due(one, mark, now)]
-        if not due:
-            return []
+        results = [
+            self._failed[one.name]
+            for one in triggers
+            if one not in due and one.name in self._failed
+        ]
         read = partial(self._read, now, SHORT_WAIT if waits else 0.0)
-        results = []
         for one in due:
             try:
-                results += evaluate_models(self.feed.store, [one], now, read, self.feed.lookups)
+                (result,) = evaluate_models(self.feed.store, [one], now, read, self.feed.lookups)
             except _NotNow:
                 break
             self._evaluated[one.name] = mark, now
+            self._failed.pop(one.name, None)
+            if result.error is not None:
+                self._failed[one.name] = result
+            results.append(result)
         return results
 
     def _is_due(self, trigger: ModelTrigger, mark: Any, now: float) -> bool:
