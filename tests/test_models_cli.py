@@ -190,3 +190,19 @@ def test_the_package(own_folder: Path) -> None:
     assert done.stdout == f"{own_folder / 'project'}\n"
     assert (own_folder / "project" / "dbt_project.yml").is_file()
     assert models("package", "--copy", "project").exit_code == 2
+
+
+@pytest.mark.usefixtures("built")
+def test_a_customer_that_the_copy_does_not_have_is_no_zero() -> None:
+    unknown = models("explain", "mrr", "cus_nobody", "2026-10")
+
+    assert (unknown.exit_code, unknown.stdout) == (3, "")
+    assert "The copy has no customer of this id." in unknown.stderr
+
+
+@pytest.mark.usefixtures("built")
+def test_a_list_that_is_piped_is_not_cut() -> None:
+    listed = models("list").stdout
+
+    assert " mrr_monthly_customer " in listed and " customer, currency and month " in listed
+    assert " built (UTC) " in listed and " int_stripe__subscriber_spans " in listed

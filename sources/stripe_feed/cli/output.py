@@ -241,6 +241,23 @@ def _print_table(result: QueryResult) -> None:
         echo_err(f"Not shown: {', '.join(result.columns[fit:])}. --json shows all.")
 
 
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print as many columns as fit into the terminal, and name the others; a pipe gets all."""
+    console = console_out()
+    widths = [
+        max([len(name), *(len(format_cell(row[n])) for row in rows)]) + 3
+        for n, name in enumerate(columns)
+    ]
+    fit = len(columns)
+    if console.is_terminal:
+        fit = next((n for n in range(1, fit) if sum(widths[: n + 1]) > console.width), fit)
+    else:
+        console.width = max(console.width, sum(widths))
+    console.print(make_table(columns[:fit], [row[:fit] for row in rows]))
+    if fit < len(columns):
+        echo_err(f"Not shown: {', '.join(columns[fit:])}. --json shows all.")
+
+
 def print_json(*objects: Any) -> None:
     """Print one line of JSON per object; numbers are exact, times are ISO 8601."""
     import msgspec
@@ -391,7 +408,7 @@ def print_plan(planned: Sequence[Planned], json: bool) -> None:
         for p in planned
     ]
     last = "to (UTC)" if is_range else "requests"
-    console_out().print(make_table(["resource", "reads", "from (UTC)", last], rows))
+    print_table(["resource", "reads", "from (UTC)", last], rows)
     echo_err("Nothing was written.")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import SetupError, UsageError
 from .copies import built_relation
 from .database import ModelDatabase
 from .render import ModelTarget, load_project, render_models
@@ -58,7 +58,7 @@ class MrrExplanation:
 
 def explain_mrr(database: ModelDatabase, customer_id: str, month: str) -> MrrExplanation:
     """Explain the MRR of a customer in a month, such as `2026-11`. Raises `UsageError` for a month that
-    the models do not know.
+    the models do not know, `SetupError` for a customer that the copy does not have.
     """
     first_day = _parse_month(month)
     months = built_relation(database, "months")
@@ -67,6 +67,11 @@ def explain_mrr(database: ModelDatabase, customer_id: str, month: str) -> MrrExp
         raise UsageError(f"The models have no month {month}: nothing is known of it.")
     closes_at: datetime = found[0][0]
     customer = customer_id.replace("'", "''")
+    customers = built_relation(database, "stg_stripe__customers")
+    if not database.execute(f"select 1 from {customers} where customer_id = '{customer}'"):
+        raise SetupError(
+            "The copy has no customer of this id. Check the id, or run `stripe-feed sync`."
+        )
     parts = _parts(database, customer, closes_at)
     monthly = built_relation(database, "mrr_monthly_customer")
     totals = database.execute(

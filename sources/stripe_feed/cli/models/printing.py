@@ -6,7 +6,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..output import console_out, echo_err, escape_control, format_time, make_table, print_json
+from ..output import (
+    console_out,
+    echo_err,
+    escape_control,
+    format_time,
+    make_table,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from ...models.checks import RuleResult
@@ -21,11 +29,10 @@ def print_overview(models: Sequence[ModelOverview], json: bool) -> None:
         print_json(*models)
         return
     rows = [
-        (m.name, m.kind, m.grain, m.rows, format_time(m.built_at) if m.built_at else "", m.state)
+        (m.name, m.state, m.rows, format_time(m.built_at) if m.built_at else "", m.kind, m.grain)
         for m in models
     ]
-    names = ["model", "kind", "one row per", "rows", "built (UTC)", "state"]
-    console_out().print(make_table(names, rows))
+    print_table(["model", "state", "rows", "built (UTC)", "kind", "one row per"], rows)
     print_reasons({m.name: m.reason for m in models if m.state == "left out"})
 
 
