@@ -24,11 +24,13 @@ from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.models.copies import build_copy_models
 from stripe_feed.models.database import ModelDatabase, client_database, duckdb_database
 from stripe_feed.models.run import build_models
+from stripe_feed.report.run import write_report
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import sync
 from tests.copies import FAST
 from tests.model_triggers import Rows, Watched, a_model_trigger, check_against_calculation
 from tests.postgres import postgres_server
+from tests.reports import read_page
 from tests.timelines import AS_OF as TIMELINES_AS_OF
 from tests.timelines import Family, draw_account, new_connection, raw_tables, utc_time
 
@@ -76,6 +78,16 @@ def test_a_full_refresh_drops_the_views_and_a_build_brings_them_back(
     assert {r.status for r in built if not r.missing} == {"built"}
     assert rows(tmp_path, "select * from stripe_models.mrr_items order by 1, 7") == before
     assert rows(tmp_path, "select count(*) from public.mine")[0][0] > 0
+
+    report = tmp_path / "report.html"
+    written = write_report(str(report), **place, variables=AS_OF)
+
+    assert (written.built, written.stale) == ([], ())
+    ((currency, mrr),) = rows(
+        tmp_path,
+        "select currency, closing_mrr_major from stripe_models.mrr_summary order by month desc, closing_mrr desc limit 1",
+    )
+    assert read_page(report).tables[f"MRR, {currency.upper()}"][-1]["MRR"] == f"{mrr:,.2f}"
 
 
 def copy_tables(connection: Any, tables: dict[str, pa.Table], url: str) -> None:
