@@ -585,9 +585,9 @@ def test_the_figures_of_the_models_are_shown_currency_by_currency(feed: Feed) ->
 
     facts = list(zip(page.texts("dt"), page.texts("dd"), strict=True))
     assert facts[-9:] == [
-        ("MRR", "123,456.78"), ("This month", "-1.00"), ("Subscribers", "9,876"), ("Overdue", "50.00 in 2"),
-        ("MRR", "1,234"), ("This month", "0"), ("Subscribers", "3"), ("Overdue", "0 in 0"),
-        ("Overdue", "1.500 in 1"),
+        ("MRR", "123,456.78"), ("This month", "-1.00"), ("Subscribers", "9,876"), ("Overdue", "50.00 (2 invoices)"),
+        ("MRR", "1,234"), ("This month", "0"), ("Subscribers", "3"), ("Overdue", "0 (0 invoices)"),
+        ("Overdue", "1.500 (1 invoice)"),
     ]  # fmt: skip
     assert any(
         text.startswith("12,345 active subscribers in all currencies.") for text in page.texts("p")

@@ -169,7 +169,7 @@ def _headline_section(headline: Headline, now: float) -> Html:
     active = headline.active_subscribers
     people = "" if active is None else f"{active:,} active subscribers in all currencies. "
     as_of = headline.as_of.replace(tzinfo=timezone.utc).timestamp() if headline.as_of else None
-    about = tag("p", people, "MRR as of ", _relative_time(as_of, now), ".")
+    about = tag("p", people, "MRR was computed ", _relative_time(as_of, now), ".")
     return _section("figures", "Figures", about, tag("ul", cards, class_="cards"))
 
 
@@ -182,7 +182,7 @@ def _currency_card(one: CurrencyHeadline) -> Html:
         "Subscribers": None if one.subscribers is None else f"{one.subscribers:,}",
         "Overdue": None
         if one.overdue_amount is None
-        else f"{money(one.overdue_amount)} in {one.overdue_invoices:,}",
+        else f"{money(one.overdue_amount)} ({_count_invoices(one.overdue_invoices or 0)})",
     }
     listed = join_elements(
         tag("div", tag("dt", name), tag("dd", value))
@@ -190,6 +190,10 @@ def _currency_card(one: CurrencyHeadline) -> Html:
         if value is not None
     )
     return tag("li", tag("h3", one.currency.upper()), tag("dl", listed), class_="card")
+
+
+def _count_invoices(count: int) -> str:
+    return f"{count:,} invoice{'s' * (count != 1)}"
 
 
 def _badge(words: str, kind: str) -> Html:
