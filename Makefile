@@ -75,13 +75,13 @@ test-dbt:  ## the models as dbt compiles and builds them, in an environment of i
 
 test-engines:  ## destinations that need more: DuckLake, and the merges for warehouses; in an environment of its own
 	@test -x build/engines/bin/pip || $(PYTHON) -m venv build/engines
-	build/engines/bin/pip install -q -e '.[dev,engines]'
+	build/engines/bin/pip install -q -e '.[dev,engines]' 'duckdb==1.5.5' 'duckdb-extension-ducklake==1.5.5'
 	build/engines/bin/pytest -m engines tests/test_dialects.py tests/test_contract.py
 
 test-live:  ## the contract of destinations on STRIPE_FEED_LIVE=snowflake (or another), with dlt's credentials in the environment
 	@test -n "$(STRIPE_FEED_LIVE)" || { echo "Name a destination: STRIPE_FEED_LIVE=snowflake make test-live"; exit 2; }
 	@test -x build/engines/bin/pip || $(PYTHON) -m venv build/engines
-	build/engines/bin/pip install -q -e '.[dev,engines]'
+	build/engines/bin/pip install -q -e '.[dev,engines]' 'duckdb==1.5.5' 'duckdb-extension-ducklake==1.5.5'
 	build/engines/bin/pytest -m engines -k live tests/test_contract.py
 
 # The base install is enough to run; the tests need the dev extra, which includes it.

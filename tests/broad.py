@@ -14,6 +14,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     "test_lakes.py": {
         "test_a_few_histories_end_equal_to_the_account": "test_contract.py::test_a_life_of_a_copy",
         "test_updates_and_deletes_by_sql_are_commits": ("delta",),
+        "test_a_full_refresh_loads_everything_again": ("delta",),
     },
     "test_crash.py": {
         "test_a_killed_run_goes_on": (

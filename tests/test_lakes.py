@@ -182,3 +182,18 @@ def test_one_folder_is_one_place_however_it_is_written(
         monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", url)
         keys.add(resolve_place(None, "delta").key)
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("lake", ["delta", "iceberg"])
+def test_a_full_refresh_loads_everything_again(lake: str, tmp_path: Path) -> None:
+    """Into new tables, and what has no row at Stripe any more is gone."""
+    box = Sandbox(seed=1, customers=2, oddities=False)
+    with copy_of(box, tmp_path) as copy, STORES[lake][1](tmp_path) as store, store.configured():
+        copy.sync(**store.options())
+        pipeline = store.pipeline(tmp_path / copy.state)
+        with pipeline.sql_client() as opened:
+            name = opened.make_qualified_table_name("customers")
+            opened.execute_sql(f"update {name} set id = 'cus_of_nobody', _version = 0")
+        assert copy.sync(**store.options(), full_refresh=True).rows["customers"] == 2
+        with dlt_settings():
+            assert_true(store.pipeline(tmp_path / copy.state), box)

@@ -94,6 +94,11 @@ class LakeClient(FilesystemClient):
         super()._write_to_json_file(str(unfinished), data)
         os.replace(unfinished, filepath)
 
+    def _iter_stored_schema_files(self) -> Iterator[tuple[str, list[str]]]:
+        """dlt's records of schemas; none in a dataset without them, as that for staging."""
+        with suppress(DestinationUndefinedEntity):
+            yield from super()._iter_stored_schema_files()
+
     def get_stored_state(self, pipeline_name: str) -> StateInfo | None:
         """The newest state of a completed load, as on a database; dlt's would skip what a killed load
         left out.
