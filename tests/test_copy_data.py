@@ -176,3 +176,17 @@ _INVOICES_AND_LINES = """
 select count(distinct invoices.id), count(*) filter (where lines.id is null)
 from invoices left join invoice_line_items as lines on lines.invoice = invoices.id
 """
+
+
+def test_the_marimo_app_runs_as_a_script(file: str, tmp_path: Path) -> None:
+    """The extra `marimo` is not part of `dev`: 60 MB for one example."""
+    pytest.importorskip("marimo")
+    app = Path(__file__).parents[1] / "notebooks" / "mrr_app.py"
+
+    def code(database: str) -> int:
+        command = [sys.executable, str(app), "--database", database]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+
+    assert code(file) == 0
+    assert code("none.duckdb") != 0
+    assert is_free(file)
