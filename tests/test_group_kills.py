@@ -25,6 +25,7 @@ from tests.crash import POINTS
 from tests.group_life import WAYS, account, assert_equal, live
 from tests.postgres import postgres_server
 from tests.test_crash import Runner
+from tests.truth import kind_of
 
 FAULTS: tuple[Always, ...] = (429, 500, "reset", "truncate", "malformed", "lock_timeout")
 IN_THREADS = (
@@ -191,18 +192,30 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+FIRST_LOAD_ENDS_BADLY = ("whole walks", "lists without events", "held objects")
+"""The others begin with a whole load: what came into a first load that was interrupted may be told or
+not.
+"""
+
+
 @pytest.mark.broad
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_on_postgres(
     way: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A list without objects has no table there."""
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
     in_small_steps(monkeypatch)
     dice, box = random.Random(f"postgres {way}"), account(5, WAYS[way])
     with box.serve() as url:
         copy = PostgresCopy(box, url, tmp_path)
+        tables = tuple(
+            name for name in WAYS[way] if not RESOURCES[name].path or box.objects(kind_of(name))
+        )
         try:
-            play(copy, WAYS[way], dice, runs=2)
+            if way not in FIRST_LOAD_ENDS_BADLY:
+                settle(copy, tables)
+            play(copy, tables, dice, runs=2)
         finally:
             with copy.pipeline.sql_client() as client:
                 client.execute_sql("drop schema if exists stripe cascade")
