@@ -342,6 +342,8 @@ def test_list_says_how_each_trigger_stands(folder: Path) -> None:
         "receiver": "false",
         "fired": 1,
         "behind": 1,
+        "rows": None,
+        "evaluated": None,
         "messages": {"waiting": 1},
         "state": "failing",
     }
@@ -539,7 +541,7 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(
         re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8"
     )
     monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
-    assert run("triggers", "check").err == "3 triggers are valid.\n"
+    assert run("triggers", "check").err == "4 triggers are valid.\n"
     again = run("triggers", "init")
     assert again.code == 2 and "was not changed" in again.error
     assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
