@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from .api.client import API_VERSION, Account, Api
+from .api.account import Account
+from .api.client import API_VERSION, Api
 from .api.credentials import KEYS_PAGE, STRIPE_BASE, key_form
 from .api.stripe_time import CLOCK_TOLERANCE
 from .destination.duckdb_file import duckdb_path

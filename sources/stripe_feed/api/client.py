@@ -34,6 +34,7 @@ from ..errors import (
     Unreachable,
     UsageError,
 )
+from .account import Account
 from .credentials import check_account, find_base, find_key, is_live
 from .forms import Form, encode
 from .json_repair import decode_body
@@ -61,7 +62,7 @@ from .responses import (
 from .stripe_time import Clock, StripeTime
 from .transport import BytesHttpClient
 
-__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Account", "Api", "Clock", "InvalidBody", "Reply"]
+__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Api", "Clock", "InvalidBody", "Reply"]
 
 API_VERSION = "2026-10-28.endive"
 OLDEST_VERSION = "2019-12-03"  # before it, lines of different invoices can share one id
@@ -89,14 +90,6 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
     requested_at: int
     request_id: str | None = None
     replayed: bool = False  # of a write: its idempotency key was used before this call
-
-
-class Account(msgspec.Struct, frozen=True):
-    """The account of the requests. `created` is 0 when the key may not read the account."""
-
-    id: str
-    livemode: bool
-    created: int = 0
 
 
 class Api:

@@ -22,7 +22,7 @@ from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from ..api.client import Account
+from ..api.account import Account
 from ..errors import Locked, StripeFeedError, TryLater
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import OWNED_TABLES

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
-from ..api.client import Account
+from ..api.account import Account
 from ..errors import WrongAccount
 
 

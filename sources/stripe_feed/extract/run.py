@@ -15,7 +15,8 @@ from typing import Any
 
 import dlt
 
-from ..api.client import API_VERSION, GIVE_UP_AFTER, Account, Api
+from ..api.account import Account
+from ..api.client import API_VERSION, GIVE_UP_AFTER, Api
 from ..api.rate_limits import SharedBudget
 from ..api.stripe_time import CLOCK_TOLERANCE
 from ..errors import NotReadable

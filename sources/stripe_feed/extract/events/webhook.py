@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ...api.client import Account, Api
+from ...api.account import Account
+from ...api.client import Api
 from ...api.json_repair import decode_body
 from ...errors import NotFound, SetupError, StripeFeedError, Unreachable
 from ..paging.fetch import path_segment
