@@ -25,11 +25,11 @@ import stripe.oauth_error
 import urllib3
 
 from stripe_feed.api import transport
+from stripe_feed.api.account import Account
 from stripe_feed.api.client import (
     _MAX_TRIES,
     API_VERSION,
     MAX_TRIES_FOREIGN,
-    Account,
     Api,
     Clock,
     InvalidBody,
