@@ -351,6 +351,22 @@ def test_what_is_installed_fits() -> None:
     assert [finding for finding in dependencies() if not finding.ok] == []
 
 
+def test_the_narrower_bound_of_an_extra_counts_only_for_its_own_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        "duckdb<2,>=1.4",
+        "duckdb<1.4.1; extra == 'engines'",
+        "adbc-driver-postgresql>=99; extra == 'postgres'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+
+    assert [(each.check, each.ok) for each in dependencies()] == [
+        ("duckdb", True),
+        ("adbc-driver-postgresql", False),
+    ]
+
+
 def test_a_destination_that_cannot_merge(shell: Shell) -> None:
     said = shell.run(
         "doctor",

@@ -121,9 +121,13 @@ def dependencies() -> Iterator[Finding]:
     """Check whether the installed packages have the required versions."""
     from packaging.requirements import Requirement
 
-    for line in metadata.requires("stripe-feed") or ():
-        requirement = Requirement(line)
-        is_base = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    required = [Requirement(line) for line in metadata.requires("stripe-feed") or ()]
+    base = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    base_names = {one.name for one in base}
+    # An extra can bound a package of the base more narrowly: that is for what the extra brings.
+    extra = [one for one in required if one.name not in base_names]
+    for requirement in base + extra:
+        is_base = requirement.name in base_names
         pip = f'pip install "{requirement.name}{requirement.specifier}"'
         try:
             version = metadata.version(requirement.name)
